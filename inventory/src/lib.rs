@@ -1,0 +1,1 @@
+//! groundplan-inventory
