@@ -1,1 +1,26 @@
-//! groundplan-protocol
+//! The wire contract between planner and agent: the only thing that the two share.
+//!
+//! In: nothing. Out: types of messages, their signed envelopes, their topics, their limits, and one parameter type
+//! per task kind. Everything here is data and pure functions over it: no IO, no clock, no async, no MQTT client.
+//! What crosses the wire is described for other implementers in `docs/protocol.md`; `VERSION` guards it.
+
+pub mod blob;
+pub mod digest;
+pub mod duration;
+pub mod envelope;
+pub mod ids;
+pub mod kinds;
+pub mod plan;
+pub mod presence;
+pub mod ready;
+pub mod report;
+pub mod state;
+pub mod topic;
+
+/// Version of every message here; a receiver refuses any other.
+pub const VERSION: u32 = 1;
+
+/// Largest MQTT packet that either side accepts or publishes, in bytes.
+///
+/// rumqttc loops for ever on a packet above its incoming limit, so each side sets this limit and checks before it publishes.
+pub const MAX_PACKET: usize = 4 * 1024 * 1024;

@@ -1,0 +1,317 @@
+//! DSSE envelopes signed with ed25519: what every JSON message travels in, both ways.
+//!
+//! In: a message and a key. Out: JSON that `jq` can take apart, or an error that says what is wrong with it.
+//! Follows the DSSE protocol v1.0 (secure-systems-lab/dsse); signatures are RFC 8032 ed25519. Never trusts a field of
+//! a payload before its signature holds.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{VERSION, digest::Digest, ids::SiteName};
+
+/// What travels in an envelope.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The DSSE payload type, which names the message and its encoding.
+    const TYPE: &'static str;
+    /// The message's format version.
+    fn version(&self) -> u32;
+    /// The site that it belongs to.
+    fn site(&self) -> &SiteName;
+}
+
+/// Why an envelope is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not JSON, or not the fields of DSSE.
+    #[error("not a DSSE envelope")]
+    Envelope(#[source] serde_json::Error),
+    /// The payload or a signature is not base64.
+    #[error("not base64")]
+    Base64(#[source] base64::DecodeError),
+    /// An envelope of something else.
+    #[error("holds `{found}`, not `{expected}`")]
+    Type {
+        /// The type in the envelope.
+        found: String,
+        /// The type that this topic carries.
+        expected: &'static str,
+    },
+    /// Not signed by a key that the receiver trusts.
+    #[error("not signed by a trusted key")]
+    Signature,
+    /// The payload is signed but is not the message it says it is.
+    #[error("signed, but not a valid message")]
+    Payload(#[source] serde_json::Error),
+    /// The message is of another format version.
+    #[error("is of format version {found}; this program speaks version {VERSION}")]
+    Version {
+        /// The version in the message.
+        found: u32,
+    },
+    /// The message belongs to another site.
+    #[error("belongs to site `{0}`")]
+    Site(SiteName),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    payload: String,
+    #[serde(rename = "payloadType")]
+    payload_type: String,
+    signatures: Vec<Signature>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Signature {
+    keyid: String,
+    sig: String,
+}
+
+/// DSSE's pre-authentication encoding: what is signed.
+fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
+    let mut out = Vec::with_capacity(head.len() + payload.len());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+/// Puts `message` into an envelope signed by `key`.
+pub fn seal<M: Message>(key: &SigningKey, message: &M) -> Vec<u8> {
+    let payload = to_json(message);
+    let signature = key.pair.sign(&pae(M::TYPE, &payload));
+    to_json(&Envelope {
+        payload: BASE64.encode(&payload),
+        payload_type: M::TYPE.to_owned(),
+        signatures: vec![Signature { keyid: key.public().id(), sig: BASE64.encode(signature) }],
+    })
+}
+
+/// JSON of a value whose maps have string keys only, as all types of this crate do.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("wire types have string keys and serialize without IO")
+}
+
+/// The payload type that `bytes` claims, before any check; to choose which message to open it as.
+pub fn claimed_type(bytes: &[u8]) -> Option<String> {
+    serde_json::from_slice::<Envelope>(bytes).ok().map(|e| e.payload_type)
+}
+
+/// Takes the message out of an envelope that one of `trusted` signed, for `site`.
+pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) -> Result<M, OpenError> {
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(OpenError::Envelope)?;
+    if envelope.payload_type != M::TYPE {
+        return Err(OpenError::Type { found: envelope.payload_type, expected: M::TYPE });
+    }
+    let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
+    let signed = pae(M::TYPE, &payload);
+    let mut good = false;
+    for signature in &envelope.signatures {
+        let sig = BASE64.decode(&signature.sig).map_err(OpenError::Base64)?;
+        good |= trusted.iter().any(|key| key.verify(&signed, &sig));
+    }
+    if !good {
+        return Err(OpenError::Signature);
+    }
+    // The version is read alone first: a newer message may not parse as today's.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(&payload).map_err(OpenError::Payload)?;
+    if version != VERSION {
+        return Err(OpenError::Version { found: version });
+    }
+    let message: M = serde_json::from_slice(&payload).map_err(OpenError::Payload)?;
+    if message.site() != site {
+        return Err(OpenError::Site(message.site().clone()));
+    }
+    Ok(message)
+}
+
+/// Text that is no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an ed25519 key: `{prefix}` and 32 bytes in base64")]
+pub struct InvalidKey {
+    prefix: &'static str,
+}
+
+const PUBLIC_PREFIX: &str = "ed25519:";
+const SECRET_PREFIX: &str = "ed25519-secret:";
+
+fn decode_key(s: &str, prefix: &'static str) -> Result<[u8; 32], InvalidKey> {
+    let text = s.trim().strip_prefix(prefix).ok_or(InvalidKey { prefix })?;
+    let bytes = BASE64.decode(text).map_err(|_| InvalidKey { prefix })?;
+    bytes.try_into().map_err(|_| InvalidKey { prefix })
+}
+
+/// A public key, written `ed25519:` and base64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The key's id in envelopes: the first 16 hexadecimal digits of its SHA-256.
+    pub fn id(&self) -> String {
+        Digest::of(&self.0).short()
+    }
+
+    fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PUBLIC_PREFIX}{}", BASE64.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = InvalidKey;
+
+    fn from_str(s: &str) -> Result<Self, InvalidKey> {
+        decode_key(s, PUBLIC_PREFIX).map(Self)
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for PublicKey {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PublicKey".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "An ed25519 public key: `ed25519:` and 32 bytes in base64",
+            "pattern": "^ed25519:[A-Za-z0-9+/]{43}=$"
+        })
+    }
+}
+
+/// A key that signs. Never printed by `Debug`.
+pub struct SigningKey {
+    seed: [u8; 32],
+    pair: Ed25519KeyPair,
+}
+
+impl SigningKey {
+    /// The key of a seed; drawing it at random is the caller's part.
+    pub fn from_seed(seed: [u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are an ed25519 seed");
+        Self { seed, pair }
+    }
+
+    /// What the others check its signatures with.
+    pub fn public(&self) -> PublicKey {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.pair.public_key().as_ref());
+        PublicKey(bytes)
+    }
+
+    /// The text of its key file: `ed25519-secret:` and base64. A secret: write it with mode 0600.
+    pub fn secret_text(&self) -> String {
+        format!("{SECRET_PREFIX}{}\n", BASE64.encode(self.seed))
+    }
+}
+
+impl FromStr for SigningKey {
+    type Err = InvalidKey;
+
+    fn from_str(s: &str) -> Result<Self, InvalidKey> {
+        decode_key(s, SECRET_PREFIX).map(Self::from_seed)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.public().id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        version: u32,
+        site: SiteName,
+        text: String,
+    }
+
+    impl Message for Note {
+        const TYPE: &'static str = "application/vnd.groundplan.note+json";
+        fn version(&self) -> u32 {
+            self.version
+        }
+        fn site(&self) -> &SiteName {
+            &self.site
+        }
+    }
+
+    fn site(name: &str) -> SiteName {
+        SiteName::new(name).unwrap()
+    }
+
+    fn note(version: u32) -> Note {
+        Note { version, site: site("s"), text: "hello".into() }
+    }
+
+    #[test]
+    fn opens_what_a_trusted_key_sealed_and_nothing_else() {
+        let (key, other) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
+        let sealed = seal(&key, &note(VERSION));
+        assert_eq!(open::<Note>(&sealed, &[other.public(), key.public()], &site("s")).unwrap(), note(VERSION));
+        assert!(matches!(open::<Note>(&sealed, &[other.public()], &site("s")), Err(OpenError::Signature)));
+        assert!(matches!(open::<Note>(&sealed, &[key.public()], &site("t")), Err(OpenError::Site(_))));
+        let future = seal(&key, &note(VERSION + 1));
+        assert!(matches!(open::<Note>(&future, &[key.public()], &site("s")), Err(OpenError::Version { found: 2 })));
+    }
+
+    #[test]
+    fn any_altered_byte_is_refused() {
+        let key = SigningKey::from_seed([1; 32]);
+        let sealed = seal(&key, &note(VERSION));
+        for i in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[i] ^= 1;
+            // The key id is advice only; everything else is covered by the signature or by the format.
+            if let Ok(opened) = open::<Note>(&altered, &[key.public()], &site("s")) {
+                assert_eq!(opened, note(VERSION));
+            }
+            assert!(open::<Note>(&sealed[..i], &[key.public()], &site("s")).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_round_trip_as_text() {
+        let key = SigningKey::from_seed([7; 32]);
+        let again: SigningKey = key.secret_text().parse().unwrap();
+        assert_eq!(again.public(), key.public());
+        assert_eq!(key.public().to_string().parse::<PublicKey>().unwrap(), key.public());
+        assert!(key.public().to_string().parse::<SigningKey>().is_err());
+        assert!(!format!("{key:?}").contains(&BASE64.encode([7; 32])));
+    }
+}

@@ -1,0 +1,59 @@
+//! `file`: a file with given content, owner and mode.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ContentSource, Kind, Problem, mode_problem, path_problem};
+use crate::plan::Effect;
+
+/// A file with given content. Exactly one of `source` and `content` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// A file below the service's folder, shipped as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The content itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Where it lies on the node: an absolute path.
+    pub path: String,
+    /// The user who owns it, by name or number; the agent's own user if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The group that owns it, by name or number; the agent's own group if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Permissions in octal, such as `"0640"`; `"0644"` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+impl Kind for File {
+    const NAME: &'static str = "file";
+    const SUMMARY: &'static str = "a file with given content, owner and mode";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let content = match (&self.source, &self.content) {
+            (Some(_), Some(_)) => Some(Problem::new("content", "stands beside `source`", "give only one of the two")),
+            (None, None) => Some(Problem::new("", "has neither `source` nor `content`", "give one of the two")),
+            _ => None,
+        };
+        content.into_iter().chain(path_problem("path", &self.path)).chain(mode_problem(self.mode.as_ref())).collect()
+    }
+
+    fn source(&self) -> Option<ContentSource<'_>> {
+        let inline = || self.content.as_deref().map(ContentSource::Inline);
+        self.source.as_deref().map(ContentSource::File).or_else(inline)
+    }
+
+    fn drop_source(&mut self) {
+        self.source = None;
+        self.content = None;
+    }
+
+    fn owns(&self) -> Option<&str> {
+        Some(&self.path)
+    }
+}

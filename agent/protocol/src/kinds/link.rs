@@ -1,0 +1,33 @@
+//! `link`: a symbolic link.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Problem, path_problem};
+use crate::plan::Effect;
+
+/// A symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Where the link lies on the node: an absolute path.
+    pub path: String,
+    /// What it points to, written into the link as given; relative targets count from the link's directory.
+    pub target: String,
+}
+
+impl Kind for Link {
+    const NAME: &'static str = "link";
+    const SUMMARY: &'static str = "a symbolic link";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let target = (self.target.is_empty() || self.target.contains('\0'))
+            .then(|| Problem::new("target", "is empty or contains a NUL byte", "name what the link points to"));
+        path_problem("path", &self.path).into_iter().chain(target).collect()
+    }
+
+    fn owns(&self) -> Option<&str> {
+        Some(&self.path)
+    }
+}

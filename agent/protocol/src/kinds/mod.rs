@@ -1,0 +1,261 @@
+//! Task kinds: one parameter type each. The planner parses, validates and documents tasks by these types, and the agent
+//! carries them out by them.
+//!
+//! A new kind is a module here with its type, a line in `kinds!` below, and its counterpart in the agent. A kind says what
+//! may be wrong with its parameters, what it ships, which path it owns and which effects a trigger may have on it; never how
+//! it is carried out.
+
+mod command;
+mod directory;
+mod file;
+mod link;
+mod process;
+mod systemd;
+mod template;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    command::Command,
+    directory::Directory,
+    file::File,
+    link::Link,
+    process::{Process, Signal},
+    systemd::{Systemd, UnitState},
+    template::Template,
+};
+use crate::plan::Effect;
+
+/// What every kind tells of itself.
+pub trait Kind {
+    /// Its key in a task, such as `file`.
+    const NAME: &'static str;
+    /// One line on what it does, for people who choose among kinds.
+    const SUMMARY: &'static str;
+    /// What triggers may do to it.
+    const EFFECTS: &'static [Effect];
+
+    /// Everything wrong with the parameters that their types do not show; called with templates rendered.
+    fn problems(&self) -> Vec<Problem>;
+
+    /// The content that it ships.
+    fn source(&self) -> Option<ContentSource<'_>> {
+        None
+    }
+
+    /// Drops what only says where its content comes from: the plan carries the content itself.
+    fn drop_source(&mut self) {}
+
+    /// Drops what does not decide the result, such as a time limit: a change there is no change of the instance.
+    fn drop_incidental(&mut self) {}
+
+    /// The path on the node that it owns; no two instances of a node may own one.
+    fn owns(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Where a task's content comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentSource<'a> {
+    /// In the parameters themselves.
+    Inline(&'a str),
+    /// A file below the service's folder, shipped as it is.
+    File(&'a str),
+    /// A file below the service's folder, rendered as a template.
+    Template(&'a str),
+}
+
+/// A fault in one parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The parameter's name; empty for the task as a whole.
+    pub param: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    fn new(param: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { param, message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+macro_rules! kinds {
+    ($($kind:ident = $name:literal),* $(,)?) => {
+        /// A task's kind and parameters: `{ "<kind>": { … } }`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        pub enum TaskParams {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                #[serde(rename = $name)]
+                $kind($kind),
+            )*
+        }
+
+        /// Names of all kinds, in the order in which people read about them.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        const _: () = { $(assert!(same($kind::NAME, $name));)* };
+
+        impl TaskParams {
+            /// See [`Kind::NAME`].
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $kind::NAME,)* }
+            }
+
+            /// See [`Kind::EFFECTS`].
+            pub fn effects(&self) -> &'static [Effect] {
+                match self { $(Self::$kind(_) => $kind::EFFECTS,)* }
+            }
+
+            /// See [`Kind::problems`].
+            pub fn problems(&self) -> Vec<Problem> {
+                match self { $(Self::$kind(params) => params.problems(),)* }
+            }
+
+            /// See [`Kind::source`].
+            pub fn source(&self) -> Option<ContentSource<'_>> {
+                match self { $(Self::$kind(params) => params.source(),)* }
+            }
+
+            /// See [`Kind::drop_source`].
+            pub fn drop_source(&mut self) {
+                match self { $(Self::$kind(params) => params.drop_source(),)* }
+            }
+
+            /// See [`Kind::drop_incidental`].
+            pub fn drop_incidental(&mut self) {
+                match self { $(Self::$kind(params) => params.drop_incidental(),)* }
+            }
+
+            /// See [`Kind::owns`].
+            pub fn owns(&self) -> Option<&str> {
+                match self { $(Self::$kind(params) => params.owns(),)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    File = "file",
+    Template = "template",
+    Directory = "directory",
+    Link = "link",
+    Command = "command",
+    Process = "process",
+    Systemd = "systemd",
+}
+
+/// Whether two names are the same, at compile time.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// What to run: a line for `/bin/sh -c`, or a program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Run {
+    /// A line for `/bin/sh -c`.
+    Shell(String),
+    /// A program, looked up in `PATH`, and its arguments; no shell.
+    Args(Vec<String>),
+}
+
+impl Run {
+    fn problem(&self, param: &'static str) -> Option<Problem> {
+        let empty = match self {
+            Self::Shell(line) => line.trim().is_empty(),
+            Self::Args(args) => args.first().is_none_or(String::is_empty),
+        };
+        empty.then(|| Problem::new(param, "is empty", "give a shell line or a list of arguments"))
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell(line) => f.write_str(line),
+            Self::Args(args) => f.write_str(&args.join(" ")),
+        }
+    }
+}
+
+/// Whether `path` is absolute and plain, so that the same file always has the same name.
+fn path_problem(param: &'static str, path: &str) -> Option<Problem> {
+    let plain = path.strip_prefix('/').is_some_and(|rest| {
+        !rest.is_empty() && !rest.contains('\0') && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+    });
+    (!plain).then(|| {
+        Problem::new(
+            param,
+            format!("`{}` is not an absolute path in its shortest form", path.escape_default()),
+            "begin with `/`, without `.`, `..`, doubled or trailing slashes",
+        )
+    })
+}
+
+/// Whether `mode` is an octal file mode.
+fn mode_problem(mode: Option<&String>) -> Option<Problem> {
+    parse_mode(mode?).is_none().then(|| {
+        Problem::new(
+            "mode",
+            format!("`{}` is not a file mode", mode.map_or("", |m| m)),
+            "give three or four octal digits in quotes, such as \"0640\"",
+        )
+    })
+}
+
+/// The permission bits of a mode of three or four octal digits (chmod(1)).
+pub fn parse_mode(mode: &str) -> Option<u32> {
+    let octal = (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    octal.then(|| u32::from_str_radix(mode, 8).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_reads_as_its_kind() {
+        let params: TaskParams = serde_json::from_str(r#"{"command":{"run":["true"]}}"#).unwrap();
+        assert_eq!(params.kind(), "command");
+        assert!(serde_json::from_str::<TaskParams>(r#"{"teleport":{}}"#).is_err());
+        assert!(serde_json::from_str::<TaskParams>(r#"{"link":{"path":"/a","target":"b","x":1}}"#).is_err());
+    }
+
+    #[test]
+    fn paths_have_one_spelling() {
+        for good in ["/a", "/etc/x.conf", "/a/..b/.c"] {
+            assert_eq!(path_problem("path", good), None, "{good}");
+        }
+        for bad in ["", "/", "a", "a/b", "/a/", "//a", "/a//b", "/a/../b", "/./a", "/a\0b"] {
+            assert!(path_problem("path", bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("0640"), Some(0o640));
+        assert_eq!(parse_mode("755"), Some(0o755));
+        for bad in ["", "7", "0888", "rw", "00755", "+75"] {
+            assert_eq!(parse_mode(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `process`: a long-running program that the agent itself supervises, for hosts without systemd.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Problem, Run, path_problem};
+use crate::{duration::Span, plan::Effect};
+
+/// How long a process may take to end after TERM when nothing is said.
+const DEFAULT_STOP_TIMEOUT: Span = Span::secs(10);
+
+/// A program that the agent keeps running: started, restarted on a trigger or, with back-off, when it ends, reloaded by a
+/// signal, stopped on removal. It survives a restart of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// A shell line or a list of arguments; it must stay in the foreground.
+    pub run: Run,
+    /// Environment variables beside the agent's `PATH`, `HOME` and `LANG`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The directory it runs in: an absolute path on the node; `/` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// The user who runs it; the agent's own if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The signal that makes it read its configuration again; `HUP` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload_signal: Option<Signal>,
+    /// How long it may take to end after TERM before its process group gets KILL; `10s` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<Span>,
+}
+
+/// A signal that asks a process to reload (signal(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Signal {
+    /// SIGHUP
+    #[default]
+    Hup,
+    /// SIGINT
+    Int,
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGWINCH
+    Winch,
+}
+
+impl Process {
+    /// How long it may take to end after TERM.
+    pub fn stop_timeout(&self) -> Span {
+        self.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT)
+    }
+}
+
+impl Kind for Process {
+    const NAME: &'static str = "process";
+    const SUMMARY: &'static str = "a long-running program that the agent keeps running";
+    const EFFECTS: &'static [Effect] = &[Effect::Restart, Effect::Reload];
+
+    fn problems(&self) -> Vec<Problem> {
+        let cwd = self.cwd.as_deref().filter(|path| *path != "/").and_then(|path| path_problem("cwd", path));
+        self.run.problem("run").into_iter().chain(cwd).collect()
+    }
+}

@@ -1,0 +1,377 @@
+//! The node plan: one node's part of a plan, complete and leaving no choice to the agent; and the gates that pace it.
+//!
+//! In: what the planner decided. Out: messages. A node plan is self-contained but for blobs. A task stands in it at most
+//! once, after all tasks of its own node that it waits for.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob::{BlobRef, Content},
+    digest::Fingerprint,
+    envelope::Message,
+    ids::{CommitId, GateId, Generation, InvalidId, NodeId, SiteName, TaskId},
+    kinds::TaskParams,
+    ready::Ready,
+};
+
+/// One node's part of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodePlan {
+    /// Format version.
+    pub version: u32,
+    /// The site.
+    pub site: SiteName,
+    /// The node that it is for; any other refuses it.
+    pub node: NodeId,
+    /// Grows with every plan of the site; an older one is refused, and so is other content under the same one.
+    pub generation: Generation,
+    /// The commit that it leads to.
+    pub commit: CommitId,
+    /// What to do, each after all that it waits for on this node.
+    #[serde(default)]
+    pub tasks: Vec<PlannedTask>,
+    /// Edges of applied tasks that changed while nothing else of them did: to be recorded, nothing to be done.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub edges: BTreeMap<TaskId, Edges>,
+}
+
+impl NodePlan {
+    /// The blobs to have before the first task starts.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.tasks.iter().filter_map(|t| t.spec.as_ref()?.content.as_ref()?.blob())
+    }
+}
+
+impl Message for NodePlan {
+    const TYPE: &'static str = "application/vnd.groundplan.node-plan+json";
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn site(&self) -> &SiteName {
+        &self.site
+    }
+}
+
+/// Stands in for a node plan that is too large for one packet: the JSON of the `NodePlan` is a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodePlanRef {
+    /// Format version.
+    pub version: u32,
+    /// The site.
+    pub site: SiteName,
+    /// The node that it is for.
+    pub node: NodeId,
+    /// The generation of the plan in the blob.
+    pub generation: Generation,
+    /// The plan's JSON.
+    pub plan: BlobRef,
+}
+
+impl Message for NodePlanRef {
+    const TYPE: &'static str = "application/vnd.groundplan.node-plan-ref+json";
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn site(&self) -> &SiteName {
+        &self.site
+    }
+}
+
+/// What a plan does to an instance, in one word.
+///
+/// An instance that changes and also has triggers shows the change: `create`, `update` or `remove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Bring about what was not applied before.
+    Create,
+    /// Bring it to other inputs than were applied.
+    Update,
+    /// Take away what is no longer desired.
+    Remove,
+    /// Unchanged itself; restart it if a trigger fires.
+    Restart,
+    /// Unchanged itself; reload it if a trigger fires.
+    Reload,
+    /// Unchanged itself; run it again if a trigger fires.
+    Run,
+}
+
+impl Action {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Remove => "remove",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::Run => "run",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a trigger edge does to its target. The greater one includes the lesser: a restart also reloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Run a command again.
+    Run,
+    /// Let it read its configuration again.
+    Reload,
+    /// Stop it and start it.
+    Restart,
+}
+
+impl Effect {
+    /// The action of an instance that only a trigger brought into the plan.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Run => Action::Run,
+            Self::Reload => Action::Reload,
+            Self::Restart => Action::Restart,
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.action().as_str())
+    }
+}
+
+/// A task of a node plan.
+///
+/// Carried out in this order: wait for `after` and `gates`; then, with `spec`, if the action is `create` or `update`,
+/// wait for the `external` probes, check and, where it is not so, apply; then the greatest effect among `owed` and the
+/// `triggers` that fired, unless the apply has just started or run it anyway; then wait until it is `ready`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedTask {
+    /// The task.
+    pub task: TaskId,
+    /// What is done to it, in one word.
+    pub action: Action,
+    /// What it is to be; absent if and only if the action is `remove`, which uses what the ledger holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<TaskSpec>,
+    /// Fingerprint of `spec`, recorded once it is applied; absent with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// Short digests of the inputs behind the fingerprint, by name: recorded and told again in the node's state, so that the
+    /// planner can say which of them differ. To the agent opaque.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, String>,
+    /// All edges that the site declares to it, recorded likewise for the day when it or their source is removed. To the agent opaque.
+    #[serde(default, skip_serializing_if = "Edges::is_empty")]
+    pub edges: Edges,
+    /// Tasks of this node plan that must be done first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<TaskId>,
+    /// Gates that must be open first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateId>,
+    /// What may fire; each source is also in `after` or `gates`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<Trigger>,
+    /// An effect that an earlier plan already owes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed: Option<Effect>,
+}
+
+/// A trigger edge within a plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// What it does.
+    pub effect: Effect,
+    /// What fires it.
+    pub on: TriggerSource,
+}
+
+/// What fires a trigger.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerSource {
+    /// A task of the same node plan that changed something.
+    Task(TaskId),
+    /// A gate that opened with `fired`.
+    Gate(GateId),
+}
+
+/// What a task is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    /// Its kind and parameters.
+    pub params: TaskParams,
+    /// The content it ships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
+    /// When it counts as done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Ready>,
+    /// Probes of the external capabilities that it requires.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<Ready>,
+    /// What becomes of it when the agent is killed while it runs.
+    #[serde(default, skip_serializing_if = "OnInterrupt::is_default")]
+    pub on_interrupt: OnInterrupt,
+}
+
+/// What becomes of a task that cannot check itself when it was cut off and nobody knows how far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// Report it as interrupted and run it again.
+    #[default]
+    Rerun,
+    /// Report it as failed; a person decides, and the next plan runs it again.
+    Fail,
+}
+
+impl OnInterrupt {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The edges that the site declares to a task.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Edges {
+    /// What it comes after, triggers included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Source>,
+    /// What acts on it, and how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<EdgeTrigger>,
+}
+
+impl Edges {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.requires.is_empty() && self.triggers.is_empty()
+    }
+}
+
+/// A declared trigger edge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeTrigger {
+    /// What it does.
+    pub effect: Effect,
+    /// Where it comes from.
+    pub on: Source,
+}
+
+/// The far end of a declared edge, written `service.task@.` (on the same node), `service.task` (on every node that runs
+/// it) or `service.task@node` (on that node).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// The task there.
+    pub task: TaskId,
+    /// Which of its instances.
+    pub place: Place,
+}
+
+/// Which instances of a task an edge comes from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// The one on the same node.
+    Here,
+    /// All: a barrier.
+    Everywhere,
+    /// The one on that node.
+    Node(NodeId),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Here => write!(f, "{}@.", self.task),
+            Place::Everywhere => write!(f, "{}", self.task),
+            Place::Node(node) => write!(f, "{}@{node}", self.task),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl FromStr for Source {
+    type Err = InvalidId;
+
+    fn from_str(s: &str) -> Result<Self, InvalidId> {
+        Ok(match s.split_once('@') {
+            None => Self { task: s.parse()?, place: Place::Everywhere },
+            Some((task, ".")) => Self { task: task.parse()?, place: Place::Here },
+            Some((task, node)) => Self { task: task.parse()?, place: Place::Node(NodeId::new(node)?) },
+        })
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Source {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Source".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "`service.task@.`, `service.task` or `service.task@node`" })
+    }
+}
+
+/// The whole set of open gates for one node's plan. Retained; each replaces the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Gates {
+    /// Format version.
+    pub version: u32,
+    /// The site.
+    pub site: SiteName,
+    /// The node.
+    pub node: NodeId,
+    /// The generation of the node plan that they belong to; for any other they mean nothing.
+    pub generation: Generation,
+    /// The open ones.
+    pub open: BTreeMap<GateId, OpenGate>,
+}
+
+/// How a gate opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenGate {
+    /// Whether something changed behind it, so that triggers on it fire.
+    pub fired: bool,
+}
+
+impl Message for Gates {
+    const TYPE: &'static str = "application/vnd.groundplan.gates+json";
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn site(&self) -> &SiteName {
+        &self.site
+    }
+}
