@@ -1,1 +1,13 @@
-//! groundplan-inventory
+//! Nodes, groups and the site itself: schema, model, validation.
+//!
+//! In: the texts of `site.toml` and `inventory/**/*.toml`. Out: a validated [`Site`] and [`Inventory`], or every fault at once as
+//! [`Diagnostic`]s. No IO: whoever calls has read the files. Also the home of what every reader of site files shares: places,
+//! diagnostics, and decoding TOML into types without stopping at the first error.
+
+pub mod diagnostic;
+pub mod model;
+
+pub use self::{
+    diagnostic::{Diagnostic, Located, Location},
+    model::{External, Group, Inventory, Node, Rollout, Site, Var, Vars},
+};

@@ -1,1 +1,14 @@
-//! groundplan-core
+//! The pure core: `resolve → fingerprint → diff → restart graph → plan`, and the rollout that folds reports in.
+//!
+//! In: a validated site, what each node has applied, and a policy. Out: plans with a reason for every action, and node plans ready
+//! to be signed. No IO, no clock, no randomness, no async: same values in, same bytes out, in whatever order they came.
+
+pub mod desired;
+pub mod plan;
+pub mod source;
+
+pub use self::{
+    desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
+    plan::{AppliedState, Plan, Policy},
+    source::SourceTree,
+};

@@ -1,0 +1,94 @@
+//! The validated model: what later stages work with. Nothing here can be made but by this crate's validation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_protocol::{
+    envelope::PublicKey,
+    ids::{Capability, GroupId, NodeId, ServiceId, SiteName},
+    ready::Ready,
+};
+use serde_json::Value;
+
+use crate::diagnostic::{Located, Location};
+
+/// A variable's value and where it was set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Var {
+    /// The value; TOML's dates and times are strings.
+    pub value: Value,
+    /// Where it was set.
+    pub at: Location,
+}
+
+/// Variables by name.
+pub type Vars = BTreeMap<String, Var>;
+
+/// `site.toml`.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Its name.
+    pub name: SiteName,
+    /// Vars for all nodes; they override the services' defaults.
+    pub vars: Vars,
+    /// Capabilities that someone else provides.
+    pub external: BTreeMap<Capability, External>,
+    /// Rolling limits where a service says nothing.
+    pub rollout: Rollout,
+}
+
+/// A capability that is provided outside the site.
+#[derive(Debug, Clone)]
+pub struct External {
+    /// Host name or address.
+    pub address: Option<String>,
+    /// Values that templates may use as `external["<capability>"].vars.<name>`.
+    pub vars: Vars,
+    /// When it is there. A `tcp` port is one of `address`.
+    pub ready: Option<Ready>,
+    /// Where it is declared.
+    pub at: Location,
+}
+
+/// Rolling limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rollout {
+    /// On how many nodes at once a service's tasks may be created, updated, restarted or reloaded, at least 1; no limit if absent.
+    pub max_unavailable: Option<u32>,
+}
+
+/// All nodes and groups.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The nodes.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// The groups; `all` is always there and holds every node.
+    pub groups: BTreeMap<GroupId, Group>,
+}
+
+/// A node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The groups it is in, `all` included.
+    pub groups: BTreeSet<GroupId>,
+    /// Its address, for templates.
+    pub address: Option<String>,
+    /// Labels, for templates and selectors.
+    pub labels: BTreeMap<String, String>,
+    /// Vars of groups and node, merged: `all` < other groups < node. No two other groups of it differ about one.
+    pub vars: Vars,
+    /// The key that its agent signs with, where the inventory says it.
+    pub key: Option<PublicKey>,
+    /// Where it is declared.
+    pub at: Location,
+}
+
+/// A group.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// What its nodes run, in the order given, each once.
+    pub services: Vec<Located<ServiceId>>,
+    /// Its nodes.
+    pub nodes: BTreeSet<NodeId>,
+    /// Where it is declared; for an undeclared `all`, the file `site.toml`.
+    pub at: Location,
+}

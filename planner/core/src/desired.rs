@@ -1,0 +1,150 @@
+//! The desired state: all instances that a commit asks for, and the edges between them.
+//!
+//! Built for a thousand nodes and a thousand services: tasks and nodes are numbered, an edge stands between tasks once and is never
+//! expanded node by node, and instances that resolve to the same inputs share one [`Resolved`].
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_inventory::{Location, Rollout};
+use groundplan_protocol::{
+    digest::Fingerprint,
+    ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    plan::{Effect, TaskSpec},
+};
+
+/// A node's number: its place in the order of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIx(pub u32);
+
+/// A task's number: its place in a topological order of the graph; ties go by name, then by file order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskIx(pub u32);
+
+/// All that a commit asks for.
+#[derive(Debug, Clone)]
+pub struct DesiredState {
+    /// The site's name.
+    pub site: SiteName,
+    /// Every declared node, in name order; a `NodeIx` counts here.
+    pub nodes: Vec<NodeId>,
+    /// Where each node is declared; same order.
+    pub node_places: Vec<Location>,
+    /// The tasks and their edges.
+    pub graph: InstanceGraph,
+    /// Rolling limits by service, the site's defaults merged in; only services that have one.
+    pub rollouts: BTreeMap<ServiceId, Rollout>,
+}
+
+/// Tasks in topological order, with their instances and incoming edges.
+#[derive(Debug, Clone, Default)]
+pub struct InstanceGraph {
+    /// The tasks; a `TaskIx` counts here. Every edge leads from a lesser to a greater number.
+    pub tasks: Vec<TaskVertex>,
+    /// Their numbers by id.
+    pub by_id: BTreeMap<TaskId, TaskIx>,
+}
+
+/// A task, on all nodes that run it.
+#[derive(Debug, Clone)]
+pub struct TaskVertex {
+    /// Its id.
+    pub id: TaskId,
+    /// Where it is declared.
+    pub at: Location,
+    /// Its instances, in node order; a task that runs once has one.
+    pub instances: Vec<Instance>,
+    /// What it comes after and what acts on it, sorted, without duplicates. A trigger that orders is one edge, not two.
+    pub edges: Vec<Edge>,
+}
+
+/// A task on a node.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// The node.
+    pub node: NodeIx,
+    /// What it resolved to.
+    pub resolved: Arc<Resolved>,
+}
+
+/// An edge that leads to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    /// Where it comes from.
+    pub from: TaskIx,
+    /// Which instances there it comes from.
+    pub scope: Scope,
+    /// What it does when its source changes; `None` only orders.
+    pub trigger: Option<Effect>,
+}
+
+/// Which instances of its source an edge comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// The one on the same node, if there is one.
+    SameNode,
+    /// All: a barrier.
+    AllNodes,
+    /// The one on that node.
+    OneNode(NodeIx),
+}
+
+/// What an instance resolved to: its own inputs, nothing of its dependencies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Kind, parameters, content, probes, as the agent gets them.
+    pub spec: TaskSpec,
+    /// Digest of `spec` without probes and whatever else does not decide the result.
+    pub fingerprint: Fingerprint,
+    /// What the fingerprint came from, in name order.
+    pub inputs: Vec<Input>,
+    /// The content's bytes, where it is too large to stand in `spec` itself.
+    pub body: Option<Body>,
+}
+
+/// Content that travels as a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A file of the repository, as it is: read again when somebody asks for it.
+    File(Arc<str>),
+    /// Rendered or inline content.
+    Bytes(Arc<[u8]>),
+}
+
+/// A named input of an instance: what a person would have to change to change the instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Input {
+    /// Its name: `param mode`, `var db_port`, `source keystone.conf.j2`, `groups.controller`, `node.address`.
+    pub name: String,
+    /// Short digest of its value.
+    pub digest: String,
+    /// Its value, where it is short and of one line: for reasons that people read.
+    pub value: Option<String>,
+    /// Where it is set.
+    pub at: Location,
+}
+
+impl InstanceGraph {
+    /// The task of that id.
+    pub fn task(&self, id: &TaskId) -> Option<&TaskVertex> {
+        self.by_id.get(id).map(|ix| &self.tasks[ix.0 as usize])
+    }
+}
+
+impl TaskVertex {
+    /// Its instance on that node.
+    pub fn on(&self, node: NodeIx) -> Option<&Instance> {
+        self.instances.binary_search_by_key(&node, |i| i.node).ok().map(|i| &self.instances[i])
+    }
+}
+
+impl DesiredState {
+    /// The number of a node.
+    pub fn node(&self, id: &NodeId) -> Option<NodeIx> {
+        self.nodes.binary_search(id).ok().map(|i| NodeIx(i as u32))
+    }
+
+    /// An instance, found by its id.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.graph.task(&id.task)?.on(self.node(&id.node)?)
+    }
+}

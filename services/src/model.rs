@@ -1,0 +1,97 @@
+//! The validated model of service definitions. Nothing here can be made but by this crate's validation.
+
+use std::{collections::BTreeMap, fmt};
+
+use groundplan_inventory::{Located, Location, Rollout, Vars};
+use groundplan_protocol::{
+    ids::{Capability, NodeId, ServiceId, TaskId, TaskName},
+    kinds::TaskParams,
+    plan::{Effect, OnInterrupt},
+    ready::Ready,
+};
+
+/// All services of a site.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// The services.
+    pub services: BTreeMap<ServiceId, Service>,
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// What it is, for people.
+    pub description: Option<String>,
+    /// What orders all its tasks.
+    pub requires: Vec<Located<Reference>>,
+    /// Defaults, of lowest precedence.
+    pub vars: Vars,
+    /// Its tasks, in file order.
+    pub tasks: Vec<Task>,
+    /// Its rolling limits; what it leaves open comes from the site.
+    pub rollout: Rollout,
+    /// Its folder in the repository, such as `services/keystone`.
+    pub folder: String,
+    /// Where it is declared.
+    pub at: Location,
+}
+
+/// A task as declared.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its name.
+    pub id: TaskName,
+    /// Its kind and parameters; strings may be templates.
+    pub params: TaskParams,
+    /// Where each parameter's value stands, by its path below the kind (`path`, `env.PORT`, `run[2]`); so too below `ready.`.
+    pub places: BTreeMap<String, Location>,
+    /// What it comes after, instead of the task before it in the file; `None`: that task.
+    pub requires: Option<Vec<Located<Reference>>>,
+    /// What comes after it.
+    pub needed_by: Vec<Located<Reference>>,
+    /// What acts on it.
+    pub triggers: Vec<TaskTrigger>,
+    /// Whether it runs on one elected node of the service only: the first by name.
+    pub once: bool,
+    /// When it counts as done; strings may be templates.
+    pub ready: Option<Ready>,
+    /// What it provides.
+    pub provides: Vec<Located<Capability>>,
+    /// What becomes of it when it was cut off.
+    pub on_interrupt: OnInterrupt,
+    /// Where it is declared.
+    pub at: Location,
+}
+
+/// A trigger edge as declared: `restart_on`, `reload_on` or `run_on`.
+#[derive(Debug, Clone)]
+pub struct TaskTrigger {
+    /// What it does.
+    pub effect: Effect,
+    /// Where it comes from.
+    pub on: Located<Reference>,
+}
+
+/// A reference as written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reference {
+    /// `config`: a task of this service, on this node.
+    Local(TaskName),
+    /// `mariadb.start`: a task of a service, on every node that runs it.
+    Task(TaskId),
+    /// `mariadb.start@node`: that task on that node only.
+    Instance(TaskId, NodeId),
+    /// `database/ready`: whoever provides it.
+    Capability(Capability),
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(task) => task.fmt(f),
+            Self::Task(task) => task.fmt(f),
+            Self::Instance(task, node) => write!(f, "{task}@{node}"),
+            Self::Capability(capability) => capability.fmt(f),
+        }
+    }
+}
