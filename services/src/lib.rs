@@ -2,8 +2,12 @@
 //!
 //! In: the texts of `services/<name>/service.toml`. Out: a validated [`Catalog`], or every fault at once. Parameters keep their
 //! templates unrendered; references keep their names: both are resolved in the planner's core, which knows the whole site.
-//! No IO.
+//! No IO. Also the door to all site files: [`tree`] reads those of the inventory beside the services.
 
 pub mod model;
+pub mod tree;
 
-pub use model::{Catalog, Reference, Service, Task, TaskTrigger};
+pub use self::{
+    model::{Catalog, Lost, Reference, Service, Task, TaskTrigger},
+    tree::{Model, ParsedFile},
+};

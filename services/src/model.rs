@@ -1,6 +1,10 @@
 //! The validated model of service definitions. Nothing here can be made but by this crate's validation.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use groundplan_inventory::{Located, Location, Rollout, Vars};
 use groundplan_protocol::{
@@ -13,8 +17,19 @@ use groundplan_protocol::{
 /// All services of a site.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    /// The services.
-    pub services: BTreeMap<ServiceId, Service>,
+    /// The services; shared, because a file that did not change is not read again.
+    pub services: BTreeMap<ServiceId, Arc<Service>>,
+    /// What is declared but missing above, because of a fault that has been reported.
+    pub lost: Lost,
+}
+
+/// Names that are declared in a file with faults: a reference to one of them is no fault of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Services of which something could not be read: what is not found in them may well be there.
+    pub services: BTreeSet<ServiceId>,
+    /// Capabilities that a task provides which could not be read.
+    pub capabilities: BTreeSet<Capability>,
 }
 
 /// A service.
