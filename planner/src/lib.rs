@@ -1,1 +1,4 @@
 //! planner
+pub mod broker;
+pub mod diagnose;
+pub mod site;

@@ -1,0 +1,135 @@
+//! Listeners: one task each, which accepts and hands over.
+//!
+//! In: TCP connections. Out: a task per connection, which does the TLS handshake and everything after it under one
+//! deadline: whoever is silent or slow holds up nobody else. Ends, and ends its connections, when the broker stops.
+
+use std::{
+    error::Error,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use super::{
+    BrokerError, Shared,
+    connection::{End, serve},
+    policy::Peer,
+    tls,
+};
+
+/// Pause after a failed accept: the usual cause, no file descriptors left, does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds an address. Returns it with the port that was taken.
+pub(super) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let error = |source| BrokerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
+}
+
+/// Accepts until the broker stops.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let tls = tls.map(TlsAcceptor::from);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            // An error is the only thing that ever comes: the sender is gone.
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    let slot = Slot::new(&shared);
+                    if slot.taken > shared.limits.max_connections {
+                        tracing::warn!(%address, "connection refused: there are too many");
+                        continue;
+                    }
+                    connections.spawn(connection(slot, stream, address, tls.clone(), stopped.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// One of the connections that are counted.
+struct Slot {
+    shared: Arc<Shared>,
+    /// How many there were with this one.
+    taken: usize,
+}
+
+impl Slot {
+    fn new(shared: &Arc<Shared>) -> Self {
+        let taken = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { shared: Arc::clone(shared), taken }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connection(
+    slot: Slot,
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let shared = &slot.shared;
+    let deadline = Instant::now() + shared.limits.connect_timeout;
+    // Small answers are all that most clients wait for. If it cannot be set, they wait a little longer.
+    drop(stream.set_nodelay(true));
+    let served = async {
+        let Some(tls) = tls else {
+            return serve(shared, stream, Peer { address, certificate: None }, deadline).await;
+        };
+        match timeout_at(deadline, tls.accept(stream)).await {
+            Err(_) => End::NoConnect,
+            Ok(Err(error)) => End::Io(error),
+            Ok(Ok(stream)) => {
+                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let names = certificates.first().map(tls::names).unwrap_or_default();
+                serve(shared, stream, Peer { address, certificate: Some(names) }, deadline).await
+            }
+        }
+    };
+    let end = tokio::select! {
+        end = served => end,
+        _ = stopped.changed() => return,
+    };
+    let cause = end.source().map(ToString::to_string).unwrap_or_default();
+    match end {
+        End::Disconnect | End::Closed | End::Io(_) | End::KeepAlive(_) => {
+            tracing::debug!(%address, %cause, "connection ended: {end}");
+        }
+        End::Refused { .. } => {
+            shared.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%address, %cause, "connection closed: {end}");
+        }
+        End::NoConnect | End::Protocol(_) | End::Ended(_) | End::NoClientId => {
+            tracing::warn!(%address, %cause, "connection closed: {end}");
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! All that the broker knows: sessions, subscriptions, retained messages. A state machine without IO or clock.
+//!
+//! In: connections that come and go, and batches of checked [`Input`]. Out: encoded packets, by [`State::fill`].
+//! One lock around all of it, taken once per batch: routing a message is a microsecond, so a finer one would cost more.
+//! Invariants: a session has one connection at most, told apart by generation; what an older generation says or
+//! cleans up changes nothing; a message is queued for each matching session, or that session ends.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::{BufMut, BytesMut};
+use rumqttc::mqttbytes::QoS;
+use tokio::sync::Notify;
+
+use super::{
+    Limits, Stats, codec,
+    filter::Filter,
+    retained::Retained,
+    session::{Connection, Message, Overflow, Session, SessionId, Will},
+    subscriptions::Subscriptions,
+};
+
+/// One connection's claim to one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    session: SessionId,
+    generation: u64,
+}
+
+/// A client that connects, let in by the policy.
+pub(super) struct Attach {
+    pub(super) client: Arc<str>,
+    /// Who it counts for in the caps: its certificate's name, or else its client id.
+    pub(super) identity: Arc<str>,
+    pub(super) clean: bool,
+    pub(super) will: Option<Will>,
+}
+
+/// A connection that has its session.
+pub(super) struct Attached {
+    pub(super) token: Token,
+    pub(super) session_present: bool,
+    pub(super) wake: Arc<Notify>,
+}
+
+/// What a client asks for, checked and allowed.
+pub(super) enum Input {
+    /// `pkid` is zero for QoS 0.
+    Publish {
+        message: Arc<Message>,
+        qos: QoS,
+        retain: bool,
+        pkid: u16,
+    },
+    /// PUBACK.
+    Acknowledge {
+        pkid: u16,
+    },
+    /// Each filter with its granted QoS, or `None` if it was refused.
+    Subscribe {
+        pkid: u16,
+        filters: Vec<(Filter, Option<QoS>)>,
+    },
+    Unsubscribe {
+        pkid: u16,
+        filters: Vec<Filter>,
+    },
+    Ping,
+}
+
+/// Why the state turns a connection away, or ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the session was ended, or taken over by another connection")]
+    Superseded,
+    #[error("no room for another session")]
+    TooManySessions,
+    #[error("no room for another retained message")]
+    RetainedFull,
+    #[error("it does not read its answers")]
+    AnswersFull,
+}
+
+/// Answers that may wait for a client that does not read, in bytes: every packet id acknowledged, four times over.
+const MAX_CONTROL: usize = 1 << 20;
+
+/// A message on its way into the queues.
+struct Publication {
+    message: Arc<Message>,
+    qos: QoS,
+    retain: bool,
+}
+
+/// The state. See the module's contract.
+pub(super) struct State {
+    limits: Arc<Limits>,
+    sessions: HashMap<SessionId, Session>,
+    by_client: HashMap<Arc<str>, SessionId>,
+    /// How many sessions each identity has.
+    by_identity: HashMap<Arc<str>, usize>,
+    subscriptions: Subscriptions,
+    retained: Retained,
+    /// Source of session ids, generations and the order of goings.
+    counter: u64,
+    /// Wills of sessions that ended while a message was routed: they come after it.
+    wills: VecDeque<Will>,
+    found: Vec<(SessionId, QoS)>,
+    received: u64,
+    sent: u64,
+    ended_full: u64,
+}
+
+impl State {
+    pub(super) fn new(limits: Arc<Limits>) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            by_client: HashMap::new(),
+            by_identity: HashMap::new(),
+            subscriptions: Subscriptions::default(),
+            retained: Retained::new(limits.max_retained_messages, limits.max_retained_bytes),
+            counter: 0,
+            wills: VecDeque::new(),
+            found: Vec::new(),
+            received: 0,
+            sent: 0,
+            ended_full: 0,
+            limits,
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// Gives a connection its session, new or kept. Whoever had it before is closed, and its will published.
+    pub(super) fn attach(&mut self, attach: Attach) -> Result<Attached, Ended> {
+        let Attach { client, identity, clean, will } = attach;
+        if let Some(&id) = self.by_client.get(&client) {
+            if self.sessions.get(&id).is_some_and(|session| session.connection.is_some()) {
+                tracing::debug!(%client, "taken over by a new connection");
+            }
+            self.unbind(id, true);
+            // Clean now, or clean before: nothing of it lives on. Nor if it comes as somebody else.
+            let kept = self.sessions.get(&id).is_some_and(|session| !clean && session.identity == identity);
+            if !kept {
+                self.remove(id);
+            }
+            self.publish_wills();
+        }
+        let generation = self.next();
+        let connection = Connection::new(generation, will);
+        let wake = Arc::clone(&connection.wake);
+        let (id, session_present) = match self.by_client.get(&client) {
+            Some(&id) => (id, true),
+            None => {
+                self.make_room(&identity)?;
+                let id = SessionId(self.next());
+                self.by_client.insert(Arc::clone(&client), id);
+                *self.by_identity.entry(Arc::clone(&identity)).or_default() += 1;
+                self.sessions.insert(id, Session::new(client, identity, clean));
+                (id, false)
+            }
+        };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.connection = Some(connection);
+        }
+        Ok(Attached { token: Token { session: id, generation }, session_present, wake })
+    }
+
+    /// Makes sure that one more session is within the caps; the session that is away for longest goes for it.
+    fn make_room(&mut self, identity: &Arc<str>) -> Result<(), Ended> {
+        let full = self.sessions.len() >= self.limits.max_sessions;
+        let of_identity = self.by_identity.get(identity).copied().unwrap_or(0);
+        let identity_full = of_identity >= self.limits.max_sessions_per_identity;
+        if !full && !identity_full {
+            return Ok(());
+        }
+        let oldest = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.connection.is_none() && (!identity_full || session.identity == *identity))
+            .min_by_key(|(_, session)| session.away_since)
+            .map(|(id, _)| *id)
+            .ok_or(Ended::TooManySessions)?;
+        if let Some(session) = self.sessions.get(&oldest) {
+            tracing::warn!(client = %session.client, "session ended, to make room for another");
+        }
+        self.remove(oldest);
+        Ok(())
+    }
+
+    /// A connection has ended. `will` says that it ended without DISCONNECT. Changes nothing if it is not the session's
+    /// connection any more.
+    pub(super) fn detach(&mut self, token: Token, will: bool) {
+        if self.current(token).is_some() {
+            self.unbind(token.session, will);
+            self.publish_wills();
+        }
+    }
+
+    /// Parts a session from its connection, and ends it if it was to live no longer than that.
+    fn unbind(&mut self, id: SessionId, will: bool) {
+        let away_since = self.next();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(mut connection) = session.detach() {
+            session.away_since = away_since;
+            connection.wake();
+            if will && let Some(will) = connection.will.take() {
+                self.wills.push_back(will);
+            }
+        }
+        if session.clean {
+            self.remove(id);
+        }
+    }
+
+    /// Ends a session for good.
+    fn remove(&mut self, id: SessionId) {
+        let Some(mut session) = self.sessions.remove(&id) else { return };
+        self.by_client.remove(&session.client);
+        if let Some(count) = self.by_identity.get_mut(&session.identity) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_identity.remove(&session.identity);
+            }
+        }
+        for filter in session.subscriptions.keys() {
+            self.subscriptions.remove(filter, id);
+        }
+        if let Some(mut connection) = session.connection.take() {
+            connection.wake();
+            self.wills.extend(connection.will.take());
+        }
+    }
+
+    fn current(&mut self, token: Token) -> Option<&mut Session> {
+        self.sessions
+            .get_mut(&token.session)
+            .filter(|session| session.connection.as_ref().is_some_and(|c| c.generation == token.generation))
+    }
+
+    /// Carries out what a client asked for, in order. On an error the connection is to be closed.
+    pub(super) fn handle(&mut self, token: Token, inputs: &mut Vec<Input>) -> Result<(), Ended> {
+        for input in inputs.drain(..) {
+            // Asked anew each time: a publish may end the publisher's own session.
+            if self.current(token).is_none() {
+                return Err(Ended::Superseded);
+            }
+            match input {
+                Input::Publish { message, qos, retain, pkid } => {
+                    self.received += 1;
+                    self.publish(Publication { message, qos, retain })?;
+                    if qos != QoS::AtMostOnce {
+                        self.answer(token, &[0x40, 2], pkid, &[])?;
+                    }
+                }
+                Input::Acknowledge { pkid } => {
+                    let limits = Arc::clone(&self.limits);
+                    if let Some(session) = self.current(token) {
+                        session.acknowledge(pkid, &limits);
+                    }
+                }
+                Input::Subscribe { pkid, filters } => self.subscribe(token, pkid, filters)?,
+                Input::Unsubscribe { pkid, filters } => {
+                    for filter in filters {
+                        if self.current(token).is_some_and(|s| s.subscriptions.remove(&filter).is_some()) {
+                            self.subscriptions.remove(&filter, token.session);
+                        }
+                    }
+                    self.answer(token, &[0xb0, 2], pkid, &[])?;
+                }
+                Input::Ping => self.control(token, |out| out.put_slice(&[0xd0, 0]))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, token: Token, pkid: u16, filters: Vec<(Filter, Option<QoS>)>) -> Result<(), Ended> {
+        let limits = Arc::clone(&self.limits);
+        let (mut codes, mut granted) = (Vec::with_capacity(filters.len()), Vec::new());
+        for (filter, qos) in filters {
+            let session = self.current(token).ok_or(Ended::Superseded)?;
+            let room =
+                session.subscriptions.len() < limits.max_subscriptions || session.subscriptions.contains_key(&filter);
+            match qos {
+                Some(qos) if room => {
+                    codes.push(qos as u8);
+                    session.subscriptions.insert(filter.clone(), qos);
+                    self.subscriptions.insert(&filter, token.session, qos);
+                    granted.push((filter, qos));
+                }
+                Some(_) => {
+                    tracing::warn!(client = %session.client, %filter, "subscription refused: it has too many");
+                    codes.push(0x80);
+                }
+                None => codes.push(0x80),
+            }
+        }
+        let mut head = BytesMut::with_capacity(5);
+        head.put_u8(0x90);
+        codec::put_length(&mut head, 2 + codes.len());
+        self.answer(token, &head, pkid, &codes)?;
+        // A new subscription brings what is retained, a repeated one too (`[MQTT-3.3.1-6]`, `[MQTT-3.8.4-3]`).
+        for (filter, granted) in granted {
+            let Some(session) = self.sessions.get_mut(&token.session) else { return Err(Ended::Superseded) };
+            let fits = self
+                .retained
+                .matching(&filter)
+                .try_for_each(|(message, qos)| session.enqueue(message, least(*qos, granted), true, true, &limits));
+            if let Err(Overflow) = fits {
+                self.end_full(token.session);
+                self.publish_wills();
+                return Err(Ended::Superseded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores and routes a message, and the wills of sessions that end by it.
+    fn publish(&mut self, publication: Publication) -> Result<(), Ended> {
+        if publication.retain && self.retained.store(&publication.message, publication.qos).is_err() {
+            return Err(Ended::RetainedFull);
+        }
+        self.route(&publication);
+        self.publish_wills();
+        Ok(())
+    }
+
+    fn publish_wills(&mut self) {
+        while let Some(Will { message, qos, retain }) = self.wills.pop_front() {
+            if retain && self.retained.store(&message, qos).is_err() {
+                tracing::warn!(topic = %message.topic, "will not retained: no room for another retained message");
+            }
+            self.route(&Publication { message, qos, retain });
+        }
+    }
+
+    fn route(&mut self, publication: &Publication) {
+        let Publication { message, qos, .. } = publication;
+        let limits = Arc::clone(&self.limits);
+        let mut found = std::mem::take(&mut self.found);
+        self.subscriptions.collect(message.topic.as_str(), &mut found);
+        for (id, granted) in found.drain(..) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            // The retain flag is for new subscriptions only (`[MQTT-3.3.1-9]`).
+            if let Err(Overflow) = session.enqueue(message, least(*qos, granted), false, false, &limits) {
+                self.end_full(id);
+            }
+        }
+        self.found = found;
+    }
+
+    fn end_full(&mut self, id: SessionId) {
+        self.ended_full += 1;
+        if let Some(session) = self.sessions.get(&id) {
+            let (messages, bytes) = (session.waiting(), session.waiting_bytes());
+            tracing::warn!(client = %session.client, messages, bytes, "session ended: its queue is full");
+        }
+        self.remove(id);
+    }
+
+    fn answer(&mut self, token: Token, head: &[u8], pkid: u16, tail: &[u8]) -> Result<(), Ended> {
+        self.control(token, |out| {
+            out.put_slice(head);
+            out.put_u16(pkid);
+            out.put_slice(tail);
+        })
+    }
+
+    fn control(&mut self, token: Token, put: impl FnOnce(&mut BytesMut)) -> Result<(), Ended> {
+        let connection = self.current(token).and_then(|s| s.connection.as_mut()).ok_or(Ended::Superseded)?;
+        if connection.control.len() > MAX_CONTROL {
+            return Err(Ended::AnswersFull);
+        }
+        put(&mut connection.control);
+        connection.wake();
+        Ok(())
+    }
+
+    /// Encodes what this connection is to send now, up to about `budget` bytes.
+    pub(super) fn fill(&mut self, token: Token, out: &mut BytesMut, budget: usize) -> Result<(), Ended> {
+        let limits = Arc::clone(&self.limits);
+        let session = self.current(token).ok_or(Ended::Superseded)?;
+        self.sent += session.fill(out, budget, &limits);
+        Ok(())
+    }
+
+    /// Counts what there is, and what was.
+    pub(super) fn stats(&self) -> Stats {
+        let sessions = self.sessions.values();
+        Stats {
+            sessions: self.sessions.len(),
+            connected: sessions.clone().filter(|session| session.connection.is_some()).count(),
+            subscriptions: sessions.clone().map(|session| session.subscriptions.len()).sum(),
+            queued_messages: sessions.clone().map(Session::waiting).sum(),
+            queued_bytes: sessions.map(Session::waiting_bytes).sum(),
+            retained_messages: self.retained.len(),
+            retained_bytes: self.retained.bytes(),
+            received: self.received,
+            sent: self.sent,
+            sessions_ended_full: self.ended_full,
+            connections: 0,
+            refused: 0,
+        }
+    }
+}
+
+fn least(a: QoS, b: QoS) -> QoS {
+    if a == QoS::AtMostOnce { a } else { b }
+}

@@ -1,0 +1,285 @@
+//! Brokers for tests: the embedded one and a real Mosquitto, behind one handle.
+//!
+//! In: which kind, and its options. Out: a broker on loopback ports of its own, with a directory of its own, that
+//! accepts connections when `start` returns and is gone when the handle is. Ends only what it started, by its pid.
+//! Blocking and free of the caller's runtime, so that sync and async tests can use it alike.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, mpsc},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use groundplan::broker::{AllowAll, Broker, Config, Limits, Listener, Policy, Stats};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio_rustls::rustls::ServerConfig;
+
+/// Where Debian puts it.
+const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+/// How long a broker may take to start or stop on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The one in the planner, in this process, on a runtime of its own.
+    Embedded,
+    /// Mosquitto, in a process of its own.
+    Mosquitto,
+}
+
+/// How it is set up. Mosquitto takes what it knows: the largest packet.
+#[derive(Clone)]
+pub struct Options {
+    /// The embedded broker's limits; `max_packet` and `max_in_flight` are Mosquitto's too.
+    pub limits: Limits,
+    /// The embedded broker's policy.
+    pub policy: Arc<dyn Policy>,
+    /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None }
+    }
+}
+
+enum Running {
+    Embedded { runtime: Runtime, broker: Broker },
+    Mosquitto(Child),
+    Stopped,
+}
+
+/// A broker that lives as long as this handle.
+pub struct TestBroker {
+    kind: Kind,
+    options: Options,
+    directory: TempDir,
+    /// Kept over restarts, so that clients find it again.
+    addresses: Vec<SocketAddr>,
+    running: Running,
+}
+
+impl TestBroker {
+    /// Starts a broker with the default options.
+    pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, Options::default())
+    }
+
+    /// Starts a broker.
+    ///
+    /// # Panics
+    /// If it does not start; the message says what to do.
+    pub fn start_with(kind: Kind, options: Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("groundplan-broker-").tempdir().expect("a scratch directory");
+        let mut broker = Self { kind, options, directory, addresses: Vec::new(), running: Running::Stopped };
+        broker.launch();
+        broker
+    }
+
+    /// Which broker it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it listens, without TLS.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Where the embedded broker listens with TLS, if the options ask for it.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.addresses[1]
+    }
+
+    /// What the embedded broker holds.
+    pub fn stats(&self) -> Stats {
+        match &self.running {
+            Running::Embedded { broker, .. } => broker.stats(),
+            _ => panic!("only a running embedded broker has statistics"),
+        }
+    }
+
+    /// Mosquitto's process id, for tests that measure or signal it.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.running {
+            Running::Mosquitto(child) => Some(child.id()),
+            _ => None,
+        }
+    }
+
+    /// Stops it in an orderly way: Mosquitto saves its database, the embedded broker forgets all.
+    pub fn stop(&mut self) {
+        match std::mem::replace(&mut self.running, Running::Stopped) {
+            Running::Embedded { runtime, broker } => {
+                let (done, wait) = mpsc::channel();
+                runtime.spawn(async move {
+                    broker.stop().await;
+                    drop(done);
+                });
+                // The channel closes when it has stopped.
+                assert_eq!(wait.recv_timeout(PATIENCE), Err::<(), _>(mpsc::RecvTimeoutError::Disconnected));
+                runtime.shutdown_background();
+            }
+            Running::Mosquitto(mut child) => {
+                let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
+                kill(pid, Signal::SIGTERM).expect("mosquitto can be told to stop");
+                let stopped = patiently(|| child.try_wait().expect("mosquitto can be waited for"));
+                if stopped.is_none() {
+                    end(&mut child);
+                    panic!("mosquitto did not stop within {PATIENCE:?}");
+                }
+            }
+            Running::Stopped => {}
+        }
+    }
+
+    /// Stops it, and starts it again on the same addresses, with whatever it keeps over that.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.launch();
+    }
+
+    /// As [`Self::restart`], but with all that it has kept wiped in between.
+    pub fn restart_wiped(&mut self) {
+        self.stop();
+        match fs::remove_file(self.directory.path().join("mosquitto.db")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("cannot wipe the database: {error}"),
+            _ => {}
+        }
+        self.launch();
+    }
+
+    /// Starts it after [`Self::stop`], on the same addresses.
+    pub fn launch(&mut self) {
+        assert!(matches!(self.running, Running::Stopped), "it runs already");
+        match self.kind {
+            Kind::Embedded => self.launch_embedded(),
+            Kind::Mosquitto => self.launch_mosquitto(),
+        }
+    }
+
+    fn launch_embedded(&mut self) {
+        let listeners = [None, self.options.tls.clone()]
+            .into_iter()
+            .enumerate()
+            .filter(|(n, tls)| *n == 0 || tls.is_some())
+            .map(|(n, tls)| Listener { address: self.addresses.get(n).copied().unwrap_or(any_port()), tls })
+            .collect();
+        let config = Config { listeners, limits: self.options.limits.clone() };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("broker")
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let (started, wait) = mpsc::channel();
+        let policy = Arc::clone(&self.options.policy);
+        runtime.spawn(async move { started.send(Broker::start(config, policy).await) });
+        let broker = wait.recv_timeout(PATIENCE).expect("the broker starts in time").expect("the broker starts");
+        self.addresses = broker.addresses().to_vec();
+        self.running = Running::Embedded { runtime, broker };
+    }
+
+    fn launch_mosquitto(&mut self) {
+        assert!(Path::new(MOSQUITTO).exists(), "{MOSQUITTO} is missing: install the package `mosquitto`");
+        // Somebody else may take a free port before mosquitto does; then it is another one.
+        for _ in 0..5 {
+            let address = self.addresses.first().copied().unwrap_or_else(free_address);
+            if let Some(child) = spawn_mosquitto(self.directory.path(), address, &self.options.limits) {
+                self.addresses = vec![address];
+                self.running = Running::Mosquitto(child);
+                return;
+            }
+        }
+        let log = fs::read_to_string(self.directory.path().join("mosquitto.log")).unwrap_or_default();
+        panic!("mosquitto does not start; its log:\n{log}");
+    }
+}
+
+impl Drop for TestBroker {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.running, Running::Stopped) {
+            // In the background: a runtime must not be waited for in another's task, where tests drop this.
+            Running::Embedded { runtime, broker } => {
+                drop(broker);
+                runtime.shutdown_background();
+            }
+            Running::Mosquitto(mut child) => end(&mut child),
+            Running::Stopped => {}
+        }
+    }
+}
+
+/// Kills and reaps a process that this module started.
+fn end(child: &mut Child) {
+    // It may be gone already; then there is nothing to do.
+    drop(child.kill());
+    drop(child.wait());
+}
+
+fn any_port() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind(any_port()).and_then(|listener| listener.local_addr()).expect("a free port on loopback")
+}
+
+/// Starts mosquitto and waits until it accepts. `None` if it ends instead.
+fn spawn_mosquitto(directory: &Path, address: SocketAddr, limits: &Limits) -> Option<Child> {
+    let (ip, port) = (address.ip(), address.port());
+    let (packet, in_flight) = (limits.max_packet, limits.max_in_flight);
+    // `max_packet_size`, not `message_size_limit`: the latter acknowledges what it drops. `user` is for tests run as
+    // root, which it would give up, and with it its directory; otherwise it has no effect.
+    let config = format!(
+        "listener {port} {ip}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {dir}/\n\
+         log_dest file {dir}/mosquitto.log\nlog_type error\nlog_type warning\nlog_type notice\n\
+         max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages {in_flight}\nmax_packet_size {packet}\n\
+         set_tcp_nodelay true\n",
+        dir = directory.display()
+    );
+    let path = directory.join("mosquitto.conf");
+    fs::write(&path, config).expect("mosquitto's configuration can be written");
+    let mut child = Command::new(MOSQUITTO)
+        .arg("-c")
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mosquitto can be run");
+    let up = patiently(|| {
+        if child.try_wait().expect("mosquitto can be waited for").is_some() {
+            return Some(false);
+        }
+        TcpStream::connect(address).is_ok().then_some(true)
+    });
+    // Whoever answered may be another one that has the port, while this one is about to end for want of it.
+    if up == Some(true) && child.try_wait().expect("mosquitto can be waited for").is_none() {
+        return Some(child);
+    }
+    end(&mut child);
+    None
+}
+
+/// Asks again and again, until there is an answer or patience has run out.
+fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            None if Instant::now() < deadline => sleep(Duration::from_millis(5)),
+            answer => return answer,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Churn: persistent subscribers are killed and return while thousands of messages flow.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use groundplan_tests::brokers::{Kind, Options, TestBroker};
+use rumqttc::{
+    AsyncClient, Event, Incoming,
+    mqttbytes::{QoS, v4::Packet},
+};
+
+use super::{
+    both,
+    wire::{self, DEADLINE, Wire, kept, within},
+};
+
+const TOPICS: usize = 8;
+const MESSAGES: usize = 6000;
+/// Together with the messages it makes some three seconds, in which each subscriber is killed some thirty times.
+const BATCH: usize = 20;
+const PAUSE: Duration = Duration::from_millis(9);
+
+fn options() -> Options {
+    Options::default()
+}
+
+/// What a subscriber has seen of each topic.
+#[derive(Default)]
+struct Seen {
+    /// How many of each topic came, without a gap.
+    count: BTreeMap<String, usize>,
+    kills: usize,
+    again: usize,
+}
+
+impl Seen {
+    /// Checks one message. `before` is the last of its topic on this connection.
+    fn take(&mut self, topic: &str, n: usize, dup: bool, before: &mut BTreeMap<String, usize>) {
+        if let Some(before) = before.insert(topic.to_owned(), n) {
+            assert!(n > before, "{topic}: {n} came after {before} on one connection");
+        }
+        let count = self.count.entry(topic.to_owned()).or_default();
+        assert!(n <= *count, "{topic}: {n} came, but {count} was lost");
+        if n == *count {
+            *count += 1;
+        } else {
+            assert!(dup, "{topic}: {n} came again without DUP");
+            self.again += 1;
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.count.values().sum::<usize>() == MESSAGES
+    }
+}
+
+/// Connects again and again, for 20 to 170 ms each, until it has seen all.
+async fn subscriber(address: SocketAddr, id: String, mut random: u64) -> Seen {
+    let mut seen = Seen::default();
+    while !seen.complete() {
+        // A linear congruential generator: its upper bits are random enough to vary the moment.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (mut wire, present) = Wire::connect(address, kept(&id)).await;
+        assert!(present, "{id}: its session is gone after {} kills", seen.kills);
+        let until = Instant::now() + Duration::from_millis(20 + (random >> 33) % 150);
+        let mut before = BTreeMap::new();
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let Ok(packet) = tokio::time::timeout(left, wire.next()).await else { break };
+            let Some(Packet::Publish(publish)) = packet else { panic!("{id}: {packet:?}") };
+            let n = std::str::from_utf8(&publish.payload).unwrap().parse().unwrap();
+            seen.take(&publish.topic, n, publish.dup, &mut before);
+            wire.acknowledge(&publish).await;
+        }
+        seen.kills += 1;
+    }
+    seen
+}
+
+/// Publishes at a pace, through rumqttc.
+async fn publisher(address: SocketAddr) {
+    let (client, mut events) = AsyncClient::new(wire::options(address, "publisher"), 500);
+    let poll = tokio::spawn(async move {
+        let mut acknowledged = 0;
+        while acknowledged < MESSAGES {
+            if let Event::Incoming(Incoming::PubAck(_)) = events.poll().await.expect("the publisher is not cut off") {
+                acknowledged += 1;
+            }
+        }
+    });
+    for n in 0..MESSAGES {
+        if n % BATCH == 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let topic = format!("churn/{}", n % TOPICS);
+        client.publish(topic, QoS::AtLeastOnce, false, (n / TOPICS).to_string()).await.expect("it is polled");
+    }
+    within("all acknowledgements", poll).await.expect("the publisher's task");
+}
+
+both! {
+    /// None lost, none out of order within its topic, none twice but as a redelivery.
+    async fn kills(broker: TestBroker) {
+        let address = broker.address();
+        let mut subscribers = Vec::new();
+        for n in 0..3 {
+            let id = format!("subscriber-{n}");
+            let (mut wire, _) = Wire::connect(address, kept(&id)).await;
+            wire.subscribe(&[("churn/#", QoS::AtLeastOnce)]).await;
+            wire.disconnect().await;
+            subscribers.push(tokio::spawn(tokio::time::timeout(DEADLINE, subscriber(address, id, n))));
+        }
+        publisher(address).await;
+        for subscriber in subscribers {
+            let seen = subscriber.await.expect("a subscriber's checks").expect("all messages before the deadline");
+            assert!(seen.kills > 5, "killed {} times only", seen.kills);
+            println!("{:?}: {} kills, {} messages again", broker.kind(), seen.kills, seen.again);
+        }
+    }
+}

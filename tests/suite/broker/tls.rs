@@ -1,0 +1,181 @@
+//! Mutual TLS on the embedded broker: who is let in, and as whom.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use groundplan::broker::{Limits, SitePolicy, server_config};
+use groundplan_tests::brokers::{Kind, Options, TestBroker};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rumqttc::{
+    TlsConfiguration, Transport,
+    mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode},
+};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    },
+};
+
+use super::wire::{self, Wire, clean, kept, publish_all, receive, until, within};
+
+/// An authority, which issues certificates in memory.
+struct Authority(Issuer<'static, KeyPair>, rcgen::Certificate);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self(Issuer::new(params, key), certificate)
+    }
+
+    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate, key)
+    }
+
+    /// A client that trusts this authority, and bears a certificate of `issuer` if there is one.
+    fn client(&self, issuer: Option<(&Self, &str)>) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.1.der().clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        Arc::new(match issuer {
+            None => builder.with_no_client_auth(),
+            Some((issuer, name)) => {
+                let (certificate, key) = issuer.issue(name);
+                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+                builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+            }
+        })
+    }
+}
+
+fn start(authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
+    let directory = TempDir::new().unwrap();
+    let (certificate, key) = authority.issue("127.0.0.1");
+    let write = |name: &str, pem: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let ca = write("ca.pem", authority.1.pem());
+    let tls = server_config(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
+    let policy = Arc::new(SitePolicy::new("s").unwrap());
+    let broker = TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()) });
+    (broker, directory)
+}
+
+/// Does the handshake and connects. `None` if the broker ends it before there is an answer.
+async fn connect(broker: &TestBroker, config: Arc<ClientConfig>, connect: Connect) -> Option<(Wire, ConnAck)> {
+    let tcp = TcpStream::connect(broker.tls_address()).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let stream = within("a handshake", TlsConnector::from(config).connect(name, tcp)).await.ok()?;
+    let mut wire = Wire::over(stream);
+    wire.send(rumqttc::mqttbytes::v4::Packet::Connect(connect)).await;
+    match wire.next().await? {
+        rumqttc::mqttbytes::v4::Packet::ConnAck(answer) => Some((wire, answer)),
+        other => panic!("CONNECT was answered with {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_name_of_the_certificate_is_the_client() {
+    let authority = Authority::new();
+    let (broker, _directory) = start(&authority, Limits::default());
+    for (name, id, allowed) in [
+        ("web", "groundplan/s/node/web", true),
+        ("web", "groundplan/s/node/db", false),
+        ("web", "groundplan/s/planner/1", false),
+        ("web", "groundplan/s/observer/1", false),
+        ("planner", "groundplan/s/planner/1", true),
+        ("planner", "groundplan/s/node/planner", false),
+        ("observer", "groundplan/s/observer/1", true),
+    ] {
+        let (_wire, answer) = connect(&broker, authority.client(Some((&authority, name))), clean(id)).await.unwrap();
+        let expected = if allowed { ConnectReturnCode::Success } else { ConnectReturnCode::NotAuthorized };
+        assert_eq!(answer.code, expected, "{name} as {id}");
+    }
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_authority_are_let_in() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (broker, _directory) = start(&authority, Limits::default());
+    let id = "groundplan/s/node/web";
+    assert!(connect(&broker, authority.client(None), clean(id)).await.is_none(), "no certificate");
+    assert!(connect(&broker, authority.client(Some((&other, "web"))), clean(id)).await.is_none(), "another authority");
+    assert!(connect(&broker, authority.client(Some((&authority, "web"))), clean(id)).await.is_some());
+}
+
+#[tokio::test]
+async fn silent_peers_disturb_nobody_and_are_dropped() {
+    let authority = Authority::new();
+    let limits = Limits { connect_timeout: Duration::from_secs(3), ..Limits::default() };
+    let (broker, _directory) = start(&authority, limits);
+    let mut silent = Vec::new();
+    for n in 0..40 {
+        let mut peer = Wire::open(broker.tls_address()).await;
+        if n % 2 == 0 {
+            // The beginning of a ClientHello.
+            peer.send_raw(b"\x16\x03\x01\x02\x00\x01").await;
+        }
+        silent.push(peer);
+    }
+    let options = |name: &str, id: &str| {
+        let mut options = wire::options(broker.tls_address(), id);
+        let config = authority.client(Some((&authority, name)));
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
+        options
+    };
+    let filter = Some("groundplan/1/s/node/+/report");
+    let subscriber = receive(options("planner", "groundplan/s/planner/1"), filter, 2000).await;
+    let messages = (0..2000).map(|n| ("groundplan/1/s/node/web/report".to_owned(), format!("{n}").into_bytes(), false));
+    publish_all(options("web", "groundplan/s/node/web"), 2000, messages).await;
+    let messages = within("all messages", subscriber).await.unwrap();
+    assert!((0..).zip(&messages).all(|(n, message)| message.payload == n.to_string()));
+    for mut peer in silent {
+        peer.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_of_an_identity_are_capped() {
+    let authority = Authority::new();
+    let (broker, _directory) = start(&authority, Limits { max_sessions_per_identity: 2, ..Limits::default() });
+    let planner = authority.client(Some((&authority, "planner")));
+    let mut kept_open = Vec::new();
+    for n in 1..=2 {
+        let id = format!("groundplan/s/planner/{n}");
+        kept_open.push(connect(&broker, Arc::clone(&planner), kept(&id)).await.unwrap());
+    }
+    let third = connect(&broker, Arc::clone(&planner), kept("groundplan/s/planner/3")).await.unwrap();
+    assert_eq!(third.1.code, ConnectReturnCode::ServiceUnavailable);
+    drop(kept_open.pop());
+    until("one of them away", || broker.stats().connected == 1).await;
+    let third = connect(&broker, planner, kept("groundplan/s/planner/3")).await.unwrap();
+    assert_eq!(third.1.code, ConnectReturnCode::Success);
+    let web = authority.client(Some((&authority, "web")));
+    let web = connect(&broker, web, clean("groundplan/s/node/web")).await.unwrap();
+    assert_eq!(web.1.code, ConnectReturnCode::Success, "others have their own");
+    assert_eq!(broker.stats().sessions, 3);
+}
+
+#[test]
+fn unusable_files_are_named() {
+    let directory = TempDir::new().unwrap();
+    let (empty, missing) = (directory.path().join("empty.pem"), Path::new("/nowhere/ca.pem"));
+    std::fs::write(&empty, "").unwrap();
+    for (authority, path) in [(empty.as_path(), empty.as_path()), (missing, missing)] {
+        let error = server_config(authority, &empty, &empty).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+}
