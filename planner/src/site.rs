@@ -1,12 +1,20 @@
 //! A tree of files → a whole site: read, parsed, merged and resolved.
 //!
 //! In: a [`SourceTree`] and what was parsed before. Out: the validated site with its desired state, or every fault of every
-//! stage that could still run, in the order of their places. Knows which files make up a site and nothing of what stands in
-//! them; reads through the tree only, so a commit, a folder and a test's map are all the same to it.
+//! stage, in the order of their places. Decides what becomes of files that are not there as files, and nothing of what stands
+//! in them; reads through the tree only, so a commit, a folder and a test's map are all the same to it.
 
-use groundplan_core::{DesiredState, SourceTree};
+use std::{collections::HashMap, sync::Arc};
+
+use groundplan_core::{
+    DesiredState, SourceTree,
+    source::{Entry, EntryKind},
+};
 use groundplan_inventory::{Diagnostic, Inventory, Location, Site};
-use groundplan_services::Catalog;
+use groundplan_services::{Catalog, ParsedFile, tree};
+
+/// The file that makes a tree a site.
+const SITE: &str = "site.toml";
 
 /// A site, whole and without fault.
 #[derive(Debug, Clone)]
@@ -21,16 +29,116 @@ pub struct Loaded {
     pub desired: DesiredState,
 }
 
-/// What was parsed before, by path and version of content: a commit of one file parses one file. Holds what the last load used.
+/// What was parsed before: a commit that changes one file parses one file. Holds what the last load used.
 #[derive(Debug, Default)]
-pub struct Cache {}
+pub struct Cache {
+    /// By path; a file of another version is parsed again.
+    parsed: HashMap<Arc<str>, (Arc<str>, ParsedFile)>,
+}
 
 /// Loads the site of `tree`.
 ///
 /// # Errors
 /// Every fault found, sorted by place. A tree without `site.toml` has exactly one.
-pub fn load(tree: &dyn SourceTree, _cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
-    let missing = tree.entry("site.toml").is_none();
-    let word = if missing { "this is no groundplan site: there is no `site.toml`" } else { "cannot be loaded yet" };
-    Err(vec![Diagnostic::new(Location::file("site.toml"), word)])
+pub fn load(tree: &dyn SourceTree, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
+    if tree.entry(SITE).is_none() {
+        return Err(vec![no_site(tree)]);
+    }
+    let mut faults: Vec<Diagnostic> = tree.entries().iter().filter_map(not_a_file).collect();
+    let mut parsed = HashMap::new();
+    for entry in tree.entries().iter().filter(|e| e.kind == EntryKind::File && tree::wants(&e.path)) {
+        let known = cache.parsed.remove(&entry.path).filter(|(version, _)| *version == entry.version);
+        let file = match known {
+            Some((_, file)) => file,
+            None => match tree.read(&entry.path) {
+                Ok(bytes) => tree::parse(&entry.path, &bytes),
+                Err(e) => {
+                    faults.push(Diagnostic::new(Location::file(entry.path.clone()), format!("cannot be read: {}", e.cause)));
+                    continue;
+                }
+            },
+        };
+        parsed.insert(entry.path.clone(), (entry.version.clone(), file));
+    }
+    cache.parsed = parsed;
+    let files = tree.entries().iter().filter_map(|e| cache.parsed.get(&e.path)).map(|(_, file)| file);
+    let (model, found) = tree::merge(files, tree.entries().iter().map(|e| &*e.path));
+    faults.extend(found);
+    let _ = model;
+    faults.sort();
+    faults.dedup();
+    Err(faults)
+}
+
+fn no_site(tree: &dyn SourceTree) -> Diagnostic {
+    let what = if tree.entries().is_empty() { "there is nothing here" } else { "there is no `site.toml`" };
+    Diagnostic::new(Location::file(SITE), format!("this is no groundplan site: {what}"))
+        .hint("`groundplan init` lays out a site; name its top folder if it is elsewhere")
+}
+
+/// A link or submodule where a site's files are looked for: told, because what lies behind it will be missed.
+fn not_a_file(entry: &Entry) -> Option<Diagnostic> {
+    let path = &*entry.path;
+    let service = |path: &str| path.strip_prefix("services/").is_some_and(|rest| !rest.contains('/'));
+    let needed = tree::wants(path)
+        || matches!(path, "inventory" | "services")
+        || (path.starts_with("inventory/") && entry.kind == EntryKind::Submodule)
+        || service(path);
+    let (what, hint) = match entry.kind {
+        EntryKind::File => return None,
+        EntryKind::Symlink => ("a symbolic link, which is never followed", "commit the file or folder itself in its place"),
+        EntryKind::Submodule => ("a submodule, whose files are not in this repository", "commit its files themselves"),
+    };
+    needed.then(|| Diagnostic::new(Location::file(entry.path.clone()), format!("`{path}` is {what}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_core::source::ReadError;
+
+    use super::*;
+
+    struct Files(Vec<Entry>);
+
+    impl SourceTree for Files {
+        fn entries(&self) -> &[Entry] {
+            &self.0
+        }
+
+        fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError> {
+            Err(ReadError { path: path.to_owned(), cause: "the disk is gone".to_owned() })
+        }
+    }
+
+    fn faults(entries: &[(&str, EntryKind)]) -> Vec<String> {
+        let entries = entries.iter().map(|(path, kind)| Entry { path: (*path).into(), kind: *kind, version: "1".into() });
+        let found = load(&Files(entries.collect()), &mut Cache::default()).expect_err("faults");
+        found.into_iter().map(|d| format!("{}: {}", d.at.file, d.message)).collect()
+    }
+
+    #[test]
+    fn what_is_no_site_gets_one_clear_word() {
+        assert_eq!(faults(&[]), ["site.toml: this is no groundplan site: there is nothing here"]);
+        let other = [("README.md", EntryKind::File)];
+        assert_eq!(faults(&other), ["site.toml: this is no groundplan site: there is no `site.toml`"]);
+    }
+
+    #[test]
+    fn links_submodules_and_unreadable_files_are_told_where_they_matter() {
+        let told = faults(&[
+            ("docs", EntryKind::Symlink),
+            ("inventory", EntryKind::Submodule),
+            ("services/a", EntryKind::Symlink),
+            ("services/b/extra", EntryKind::Symlink),
+            ("site.toml", EntryKind::File),
+        ]);
+        for words in [
+            "inventory: `inventory` is a submodule, whose files are not in this repository",
+            "services/a: `services/a` is a symbolic link, which is never followed",
+            "site.toml: cannot be read: the disk is gone",
+        ] {
+            assert!(told.iter().any(|t| t == words), "{words} is not in {told:#?}");
+        }
+        assert!(!told.iter().any(|t| t.starts_with("docs") || t.contains("extra")), "{told:#?}");
+    }
 }
