@@ -1,2 +1,3 @@
 //! harness
+pub mod binaries;
 pub mod brokers;
