@@ -5,10 +5,12 @@
 
 pub mod desired;
 pub mod plan;
+pub mod resolve;
 pub mod source;
 
 pub use self::{
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
     plan::{AppliedState, Plan, Policy},
+    resolve::{Cache, resolve},
     source::SourceTree,
 };
