@@ -5,12 +5,16 @@
 
 pub mod desired;
 pub mod plan;
+pub mod reason;
 pub mod resolve;
+pub mod rollout;
 pub mod source;
 
 pub use self::{
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
-    plan::{AppliedState, Plan, Policy},
+    plan::{AppliedState, NodeApplied, Plan, Policy, plan},
+    reason::Reason,
     resolve::{Cache, resolve},
+    rollout::{Belief, Rollout},
     source::SourceTree,
 };

@@ -1,0 +1,183 @@
+//! A plan as people and programs read it: actions with reasons, as JSON with a schema. No node plans, no gates.
+
+use std::ops::Range;
+
+use groundplan_inventory::Location;
+use groundplan_protocol::{
+    VERSION,
+    ids::{CommitId, InstanceId, NodeId, ServiceId, TaskName},
+    plan::{Action, Effect},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Plan;
+use crate::reason::Reason;
+
+/// What a plan does and why. Printed by `groundplan plan --format json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlanReport {
+    /// Format version.
+    pub version: u32,
+    /// The commit that is taken as applied; absent where the base is what each node acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<CommitId>,
+    /// The commit that it leads to; absent for a folder that is no commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<CommitId>,
+    /// What is done, in a valid execution order.
+    pub actions: Vec<ActionReport>,
+}
+
+/// An action on one task of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ActionReport {
+    /// The node.
+    pub node: NodeId,
+    /// The service.
+    pub service: ServiceId,
+    /// The task's name in the service.
+    pub task: TaskName,
+    /// What is done to it.
+    pub action: Action,
+    /// Why: each is the cause of the one before it, and the last is a named input of a named file.
+    pub reasons: Vec<ReasonReport>,
+}
+
+/// One link of a chain of reasons. All but `triggered` end the chain and name an input and a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ReasonReport {
+    /// It was not applied there before.
+    Added {
+        /// The declaration that brought it: `task app.config` or `node app-0`.
+        input: String,
+        /// Where that is.
+        #[serde(flatten)]
+        at: Place,
+    },
+    /// It is applied with another value of an input.
+    Changed {
+        /// The input, such as `var db_port`.
+        input: String,
+        /// The value before, where it is known and short.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+        /// The value after, where it is short.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// Where it is set.
+        #[serde(flatten)]
+        at: Place,
+    },
+    /// It is applied but no longer asked for.
+    Removed {
+        /// The declaration that no longer asks for it: `task app.config` or `node app-0`.
+        input: String,
+        /// Where that is, or was.
+        #[serde(flatten)]
+        at: Place,
+    },
+    /// Another instance acts on it.
+    Triggered {
+        /// That instance.
+        by: InstanceId,
+        /// How.
+        effect: Effect,
+    },
+    /// An earlier plan owes it.
+    Owed {
+        /// The task that it is owed to: `task app.server`.
+        input: String,
+        /// What is owed.
+        effect: Effect,
+        /// Where the task is declared.
+        #[serde(flatten)]
+        at: Place,
+    },
+}
+
+/// A place in a file of the site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// The file's path in the repository.
+    pub file: String,
+    /// The line, from 1, where the file's text is at hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+}
+
+/// A line and a column in characters, both from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineColumn {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl LineColumn {
+    /// Where `span` begins in `text`; none if it is empty at the start of the file, which stands for the file as a whole.
+    pub fn of(text: &str, span: Range<usize>) -> Option<Self> {
+        let before = text.get(..span.start).filter(|_| span.end > 0)?;
+        let start = before.rfind('\n').map_or(0, |i| i + 1);
+        Some(Self { line: before.matches('\n').count() + 1, column: before[start..].chars().count() + 1 })
+    }
+}
+
+impl PlanReport {
+    /// The report of a plan. `locate` tells the line and column of a place, where the file's text is at hand.
+    pub fn new(
+        plan: &Plan,
+        base: Option<CommitId>,
+        target: Option<CommitId>,
+        locate: &dyn Fn(&Location) -> Option<LineColumn>,
+    ) -> Self {
+        let actions = plan.actions.iter().map(|action| ActionReport {
+            node: action.instance.node.clone(),
+            service: action.instance.task.service.clone(),
+            task: action.instance.task.task.clone(),
+            action: action.action,
+            reasons: reasons(&action.instance, &action.reasons, locate),
+        });
+        Self { version: VERSION, base, target, actions: actions.collect() }
+    }
+}
+
+fn reasons(
+    instance: &InstanceId,
+    chain: &[Reason],
+    locate: &dyn Fn(&Location) -> Option<LineColumn>,
+) -> Vec<ReasonReport> {
+    let place = |at: &Location| {
+        let found = locate(at);
+        Place { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
+    };
+    let mut of = instance;
+    let mut out = Vec::with_capacity(chain.len());
+    for reason in chain {
+        out.push(match reason {
+            Reason::Added { what, at } => ReasonReport::Added { input: what.to_string(), at: place(at) },
+            Reason::Changed { input, before, after, at } => ReasonReport::Changed {
+                input: input.clone(),
+                before: before.clone(),
+                after: after.clone(),
+                at: place(at),
+            },
+            Reason::Removed { what, file } => {
+                ReasonReport::Removed { input: what.to_string(), at: place(&Location::file(file.as_str())) }
+            }
+            Reason::Triggered { by, effect } => {
+                of = by;
+                ReasonReport::Triggered { by: by.clone(), effect: *effect }
+            }
+            Reason::Owed { effect, at } => {
+                ReasonReport::Owed { input: format!("task {}", of.task), effect: *effect, at: place(at) }
+            }
+        });
+    }
+    out
+}

@@ -1,0 +1,114 @@
+//! What the planner believes that a node has applied: its last state, and the reports that came after it.
+//!
+//! In: states and reports, in whatever order and however often they come. Out: [`NodeApplied`], the base of the next plan.
+//! A state is the node's own word and replaces all that was believed; a report moves one task on from there.
+
+use groundplan_protocol::{
+    ids::{Generation, LedgerId, Sequence, TaskId},
+    plan::TriggerSource,
+    report::{Outcome, TaskReport},
+    state::{Applied, NodeState},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{NodeApplied, PlanTask};
+
+/// What the planner believes of one node. Kept in its store.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Belief {
+    /// The ledger that it comes from; none before the first state.
+    pub ledger: Option<LedgerId>,
+    /// Revision of the last state.
+    pub revision: u64,
+    /// The last report that is contained, by that state or on its own.
+    pub sequence: Sequence,
+    /// The generation that the node was at.
+    pub generation: Generation,
+    /// What is applied and owed.
+    pub applied: NodeApplied,
+}
+
+/// What a state did to a belief.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateFold {
+    /// It is older than what is known: nothing.
+    Old,
+    /// It says what was believed already.
+    Same,
+    /// It says something else: what was planned from the belief may be wrong, so plan again.
+    Differs,
+}
+
+impl Belief {
+    /// Takes a node's state.
+    pub fn fold_state(&mut self, state: &NodeState) -> StateFold {
+        let same_ledger = self.ledger.as_ref() == Some(&state.ledger);
+        if same_ledger && (state.revision < self.revision || state.sequence < self.sequence) {
+            return StateFold::Old;
+        }
+        let applied = NodeApplied { tasks: state.applied.clone(), obligations: state.obligations.clone() };
+        let differs = !same_ledger || applied != self.applied;
+        *self = Self {
+            ledger: Some(state.ledger.clone()),
+            revision: state.revision,
+            sequence: state.sequence,
+            generation: state.generation.max(if same_ledger { self.generation } else { Generation(0) }),
+            applied,
+        };
+        if differs { StateFold::Differs } else { StateFold::Same }
+    }
+
+    /// Takes the report of number `sequence`; `planned` is the task of the plan that it reports on, where that is at hand.
+    ///
+    /// Returns whether it was news. A report of another ledger, or one that is contained already, is none.
+    pub fn fold_report(
+        &mut self,
+        ledger: &LedgerId,
+        sequence: Sequence,
+        report: &TaskReport,
+        planned: Option<&PlanTask>,
+    ) -> bool {
+        if self.ledger.as_ref() != Some(ledger) || sequence <= self.sequence {
+            return false;
+        }
+        self.sequence = sequence;
+        self.generation = self.generation.max(report.generation);
+        let task = &report.task;
+        match report.fingerprint {
+            None if report.outcome.is_success() => {
+                self.applied.tasks.remove(task);
+            }
+            None => {}
+            Some(fingerprint) => {
+                let planned = planned.and_then(PlanTask::applied).filter(|a| a.fingerprint == fingerprint);
+                let known = self.applied.tasks.get(task).is_some_and(|a| a.fingerprint == fingerprint);
+                if let Some(applied) = planned {
+                    self.applied.tasks.insert(task.clone(), applied);
+                } else if !known {
+                    let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
+                    self.applied.tasks.insert(task.clone(), bare);
+                }
+            }
+        }
+        if report.outcome.is_success() {
+            self.applied.obligations.remove(task);
+            self.decide(task, report.outcome.fires());
+        } else if matches!(report.outcome, Outcome::Failed { .. } | Outcome::Interrupted) && report.fingerprint.is_some()
+        {
+            // It may have changed something before it failed; what hangs on it stays open until the node says more.
+        }
+        true
+    }
+
+    /// A source on the same node is decided: what hangs on it is owed, or is no longer open.
+    fn decide(&mut self, source: &TaskId, fires: bool) {
+        let on = TriggerSource::Task(source.clone());
+        self.applied.obligations.retain(|_, obligation| {
+            if let Some(i) = obligation.open.iter().position(|open| *open == on) {
+                obligation.open.remove(i);
+                obligation.fired |= fires;
+            }
+            obligation.fired || !obligation.open.is_empty()
+        });
+    }
+}
