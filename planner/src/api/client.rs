@@ -1,0 +1,183 @@
+//! Asking a planner on this machine.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use groundplan_protocol::ids::{Generation, InstanceId};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::types::{Event, History, Problem, RolloutDetail, Status, VERSION, Why};
+
+/// A connection to a planner's socket; one request at a time.
+pub struct Client {
+    socket: PathBuf,
+    sender: http1::SendRequest<Empty<bytes::Bytes>>,
+}
+
+/// Why a planner gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody there.
+    #[error("no planner listens on {}", socket.display())]
+    NoPlanner {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the planner on {} broke off", socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// How.
+        #[source]
+        source: hyper::Error,
+    },
+    /// It answers, but not what was asked for.
+    #[error("{}", problem.error)]
+    Refused {
+        /// What it says.
+        problem: Problem,
+    },
+    /// It speaks another version.
+    #[error("the planner answers in a form that this program does not know (it speaks version {VERSION})")]
+    Form(#[source] serde_json::Error),
+}
+
+impl ClientError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoPlanner { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("its socket belongs to another user: run as that one".to_owned())
+            }
+            Self::NoPlanner { .. } => Some(
+                "start one with `groundplan serve` or `groundplan up`, or name its directory with --state-dir"
+                    .to_owned(),
+            ),
+            Self::Refused { problem } => problem.hint.clone(),
+            Self::Form(_) => Some("use the same release of groundplan for both".to_owned()),
+            Self::Broken { .. } => None,
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the planner that listens on `socket`.
+    ///
+    /// # Errors
+    /// None listens there, or it may not be asked by this user.
+    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|source| ClientError::NoPlanner { socket: socket.to_owned(), source })?;
+        let broken = |source| ClientError::Broken { socket: socket.to_owned(), source };
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection);
+        Ok(Self { socket: socket.to_owned(), sender })
+    }
+
+    /// How things are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&mut self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// What is to become of an instance, and why.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the site has no such instance and never had.
+    pub async fn why(&mut self, instance: &InstanceId) -> Result<Why, ClientError> {
+        // Names need no escaping: their grammar is a subset of what a query may hold.
+        self.get(&format!("/v1/why?node={}&task={}", instance.node, instance.task)).await
+    }
+
+    /// The latest rollouts, newest first.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn history(&mut self, limit: usize) -> Result<History, ClientError> {
+        self.get(&format!("/v1/history?limit={limit}")).await
+    }
+
+    /// A rollout in full; the latest if none is named.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; there is no such rollout.
+    pub async fn rollout(&mut self, generation: Option<Generation>) -> Result<RolloutDetail, ClientError> {
+        match generation {
+            Some(generation) => self.get(&format!("/v1/rollouts/{generation}")).await,
+            None => self.get("/v1/rollouts/latest").await,
+        }
+    }
+
+    /// Events from now on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn events(mut self) -> Result<Events, ClientError> {
+        let response = self.send("/v1/events").await?;
+        Ok(Events { socket: self.socket, body: response.into_body(), buffer: Vec::new(), _sender: self.sender })
+    }
+
+    async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
+        let body = self.send(path).await?.into_body().collect().await;
+        let bytes = body.map_err(|e| self.broken(e))?.to_bytes();
+        serde_json::from_slice(&bytes).map_err(ClientError::Form)
+    }
+
+    async fn send(&mut self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let request = Request::get(path).header("host", "planner").body(Empty::new());
+        let request = request.expect("ids and numbers make a valid path");
+        self.sender.ready().await.map_err(|e| self.broken(e))?;
+        let response = self.sender.send_request(request).await.map_err(|e| self.broken(e))?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let bytes = response.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes();
+        Err(ClientError::Refused { problem: serde_json::from_slice(&bytes).map_err(ClientError::Form)? })
+    }
+
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken { socket: self.socket.clone(), source }
+    }
+}
+
+/// A stream of events.
+pub struct Events {
+    socket: PathBuf,
+    body: Incoming,
+    buffer: Vec<u8>,
+    /// The connection ends with it.
+    _sender: http1::SendRequest<Empty<bytes::Bytes>>,
+}
+
+impl Events {
+    /// The next event; `None` when the planner has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return serde_json::from_slice(&line).map(Some).map_err(ClientError::Form);
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |d| d)),
+                Some(Err(source)) => return Err(ClientError::Broken { socket: self.socket.clone(), source }),
+            }
+        }
+    }
+}

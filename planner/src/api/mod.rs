@@ -1,0 +1,10 @@
+//! The planner's local API: JSON over HTTP on a unix socket that only its owner may open.
+//!
+//! In: questions of the command line and of whoever else runs on this machine. Out: the planner's answers, and a stream of
+//! live events. `types` is the contract; `client` asks, `server` answers by asking the one loop that owns the state.
+//! Nothing here changes what the planner does.
+
+pub mod client;
+pub mod types;
+
+pub use client::{Client, ClientError};

@@ -1,0 +1,518 @@
+//! What the local API says: requests, answers, events. Wire types of their own; `VERSION` guards them.
+
+use std::collections::BTreeMap;
+
+use groundplan_protocol::{
+    ids::{CommitId, Generation, InstanceId, NodeId, SiteName, TaskId},
+    plan::{Action, Effect},
+    report::{Outcome, Output},
+    state::{Phase, Refused},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Version of the API; a client refuses any other.
+pub const VERSION: u32 = 1;
+
+/// `GET /v1/status`: how things are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// Format version.
+    pub version: u32,
+    /// The site; absent until a good commit was read.
+    pub site: Option<SiteName>,
+    /// Where its commits come from.
+    pub repository: RepositoryStatus,
+    /// The commit in force; absent until there was a good one.
+    pub commit: Option<Commit>,
+    /// The generation of the latest plan.
+    pub generation: Generation,
+    /// This planner.
+    pub planner: PlannerStatus,
+    /// The latest rollout, running or finished.
+    pub rollout: Option<RolloutSummary>,
+    /// The branch's tip, if it was refused.
+    pub refused: Option<RefusedCommit>,
+    /// Every node that is declared or was heard of, in name order.
+    pub nodes: Vec<NodeStatus>,
+    /// How many payloads were ignored, since the start, because they were not ours.
+    pub ignored: u64,
+}
+
+/// Where commits come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RepositoryStatus {
+    /// Path or URL.
+    pub location: String,
+    /// The branch.
+    pub branch: String,
+    /// Why it cannot be read at the moment.
+    pub error: Option<String>,
+}
+
+/// A commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Commit {
+    /// Its id.
+    pub id: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    /// Its author's name.
+    pub author: String,
+    /// When it was committed, in seconds since the Unix epoch.
+    pub time: i64,
+}
+
+/// A planner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannerStatus {
+    /// Its id.
+    pub id: String,
+    /// The public key that agents are to trust.
+    pub key: String,
+    /// Its program version.
+    pub program: String,
+    /// Whether it plans.
+    pub role: Role,
+    /// Its term, or that of the planner it stands by for.
+    pub term: u64,
+    /// The broker.
+    pub broker: BrokerStatus,
+}
+
+/// Whether a planner plans.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Role {
+    /// It has no site or no broker yet, or looks whether another one plans.
+    Starting,
+    /// It plans.
+    Planning,
+    /// Another one plans.
+    Standby {
+        /// That one's id.
+        planner: String,
+    },
+}
+
+/// The connection to the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerStatus {
+    /// Its address.
+    pub address: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// A commit that was refused; the one before it stays in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RefusedCommit {
+    /// The commit.
+    pub commit: Commit,
+    /// Every fault in it.
+    pub diagnostics: Vec<Fault>,
+}
+
+/// A fault in a site's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Fault {
+    /// Where it is; absent for one of the tree as a whole.
+    pub at: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// A few words beside the place.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// Further places that belong to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<Related>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// A place that belongs to a fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Related {
+    /// Where.
+    pub at: Place,
+    /// A few words.
+    pub words: String,
+}
+
+/// A place in a file of the site.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// The file's path in the repository.
+    pub file: String,
+    /// Line, from 1; absent where the file as a whole is meant.
+    pub line: Option<u32>,
+    /// Column in characters, from 1.
+    pub column: Option<u32>,
+    /// The text of that line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Whether the commit in force declares it.
+    pub declared: bool,
+    /// Whether its agent is there.
+    pub presence: NodePresence,
+    /// The generation of the last plan that its agent accepted.
+    pub generation: Generation,
+    /// The commit of that plan.
+    pub commit: Option<CommitId>,
+    /// The generation of the last plan that was published for it.
+    pub planned: Generation,
+    /// What its agent is doing.
+    pub phase: Option<Phase>,
+    /// Its part of the latest rollout.
+    pub counts: Counts,
+    /// How many tasks are applied.
+    pub applied: usize,
+    /// What it still owes, by task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub obligations: BTreeMap<TaskId, Effect>,
+    /// The last message that its agent refused.
+    pub refused: Option<Refused>,
+    /// How many payloads its agent ignored.
+    pub ignored: u64,
+    /// Messages of it that this planner refused.
+    pub rejected: Option<Rejected>,
+    /// When it was last heard of, in milliseconds since the Unix epoch.
+    pub last_seen_ms: Option<u64>,
+    /// Its agent's program version.
+    pub agent: Option<String>,
+    /// What the host is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Whether an agent is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodePresence {
+    /// Connected.
+    Online,
+    /// Gone, for now.
+    Offline,
+    /// Never heard of.
+    #[default]
+    Unknown,
+}
+
+/// Messages of a node that a planner refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rejected {
+    /// How many since the start.
+    pub count: u64,
+    /// Why the last one was.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Instances of a rollout by what has become of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Counts {
+    /// Not started yet: behind others on their node, or their node is away.
+    pub pending: usize,
+    /// Behind a gate that is not open.
+    pub waiting: usize,
+    /// At work at this moment.
+    pub running: usize,
+    /// Done, and something was changed, restarted, reloaded or run.
+    pub changed: usize,
+    /// Done with nothing to do, or not needed.
+    pub unchanged: usize,
+    /// Failed, or interrupted for good.
+    pub failed: usize,
+    /// Not tried, because of a failure.
+    pub blocked: usize,
+    /// Given up for a newer plan.
+    pub superseded: usize,
+}
+
+impl Counts {
+    /// All instances.
+    pub fn total(&self) -> usize {
+        self.open() + self.changed + self.unchanged + self.failed + self.blocked + self.superseded
+    }
+
+    /// Those of which nothing final is known.
+    pub fn open(&self) -> usize {
+        self.pending + self.waiting + self.running
+    }
+
+    /// Adds one instance of that state.
+    pub fn add(&mut self, state: &InstanceState) {
+        let slot = match state {
+            InstanceState::Pending => &mut self.pending,
+            InstanceState::Waiting { .. } => &mut self.waiting,
+            InstanceState::Running => &mut self.running,
+            InstanceState::Finished { outcome } => match outcome {
+                Outcome::Done { changed: true, .. } => &mut self.changed,
+                Outcome::Done { .. } | Outcome::Skipped => &mut self.unchanged,
+                Outcome::Failed { .. } | Outcome::Interrupted => &mut self.failed,
+                Outcome::Blocked { .. } => &mut self.blocked,
+                Outcome::Superseded => &mut self.superseded,
+            },
+        };
+        *slot += 1;
+    }
+}
+
+/// What has become of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Not started yet.
+    Pending,
+    /// Behind instances on other nodes that are not done.
+    Waiting {
+        /// The first of them, by name.
+        #[serde(rename = "for")]
+        on: Vec<InstanceId>,
+    },
+    /// At work at this moment.
+    Running,
+    /// The last word on it.
+    Finished {
+        /// That word.
+        outcome: Outcome,
+    },
+}
+
+/// A rollout, or `GET /v1/history?limit=N`: the latest ones, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RolloutSummary {
+    /// Its id: the generation of its plan.
+    pub generation: Generation,
+    /// The commit that it leads to.
+    pub commit: Commit,
+    /// How it stands.
+    pub result: RolloutResult,
+    /// Its instances.
+    pub counts: Counts,
+    /// Nodes that have a part in it.
+    pub nodes: usize,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// When it ended.
+    pub finished_ms: Option<u64>,
+}
+
+/// How a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutResult {
+    /// Something of it is still open.
+    Running,
+    /// All of it came about.
+    Succeeded,
+    /// Something failed.
+    Failed,
+    /// A newer one replaced it.
+    Superseded,
+}
+
+/// `GET /v1/history`: the latest rollouts, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct History {
+    /// Format version.
+    pub version: u32,
+    /// The rollouts.
+    pub rollouts: Vec<RolloutSummary>,
+}
+
+/// `GET /v1/rollouts/{generation|latest}`: one rollout in full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RolloutDetail {
+    /// Format version.
+    pub version: u32,
+    /// The rollout.
+    #[serde(flatten)]
+    pub summary: RolloutSummary,
+    /// Its instances in an execution order.
+    pub instances: Vec<InstanceRecord>,
+}
+
+/// An instance of a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceRecord {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is done to it.
+    pub action: Action,
+    /// Why: each is the cause of the one before it.
+    pub reasons: Vec<ReasonRecord>,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub state: InstanceState,
+    /// When it started by its node's clock, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ms: Option<u64>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// What it printed; in the history only the end of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+}
+
+/// Why an action stands in a plan: the core's reason, with its place in words that a file's reader understands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ReasonRecord {
+    /// It was not applied there before.
+    Added {
+        /// The declaration that brought it.
+        what: String,
+        /// Where that is.
+        at: Place,
+    },
+    /// It is applied with another value of an input.
+    Changed {
+        /// The input.
+        input: String,
+        /// The value before, where it is known and short.
+        before: Option<String>,
+        /// The value after, where it is short.
+        after: Option<String>,
+        /// Where it is set.
+        at: Place,
+    },
+    /// It is applied but no longer asked for.
+    Removed {
+        /// The file that no longer asks for it.
+        file: String,
+    },
+    /// Another instance acts on it.
+    Triggered {
+        /// That instance.
+        by: InstanceId,
+        /// How.
+        effect: Effect,
+    },
+    /// An earlier plan owes it.
+    Owed {
+        /// What is owed.
+        effect: Effect,
+    },
+}
+
+/// `GET /v1/why?node=NODE&task=SERVICE.TASK`: what is to become of an instance, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Why {
+    /// Format version.
+    pub version: u32,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Whether the commit in force asks for it.
+    pub desired: bool,
+    /// Whether its node has it applied, and if so, whether as desired.
+    pub applied: WhyApplied,
+    /// What its node owes it.
+    pub owed: Option<Effect>,
+    /// The latest rollout that had it, which tells what was done, why, and what it waits for.
+    pub rollout: Option<RolloutSummary>,
+    /// Its record there.
+    pub record: Option<InstanceRecord>,
+    /// Whether its node's agent is there.
+    pub presence: NodePresence,
+}
+
+/// Whether a node has an instance applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyApplied {
+    /// As desired.
+    AsDesired,
+    /// With other inputs, or no longer desired.
+    Otherwise,
+    /// Not at all.
+    Not,
+}
+
+/// `GET /v1/events`: one JSON object a line, from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// First of every stream.
+    Hello {
+        /// Format version.
+        version: u32,
+    },
+    /// A commit was refused.
+    Refused {
+        /// The commit and its faults.
+        refused: RefusedCommit,
+    },
+    /// A commit came into force; what has to be done for it follows, if anything.
+    Commit {
+        /// The commit.
+        commit: Commit,
+    },
+    /// A rollout began.
+    RolloutStarted {
+        /// The rollout.
+        rollout: RolloutSummary,
+    },
+    /// A task began.
+    TaskStarted {
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// The last word on a task.
+    TaskFinished {
+        /// The instance.
+        instance: InstanceId,
+        /// What was asked for.
+        action: Action,
+        /// What became of it.
+        outcome: Outcome,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+        /// Its part of the rollout's progress so far.
+        counts: Counts,
+    },
+    /// A rollout ended.
+    RolloutFinished {
+        /// The rollout.
+        rollout: RolloutSummary,
+    },
+    /// An agent came or went.
+    Node {
+        /// The node.
+        node: NodeId,
+        /// Whether it is there.
+        presence: NodePresence,
+    },
+    /// The planner began to plan, or stands by.
+    Role {
+        /// Its role.
+        role: Role,
+    },
+    /// Nothing is open: every node that is there has what the commit in force asks for, or has failed at it.
+    Idle,
+    /// This client read too slowly and missed some.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What an answer other than 200 says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// What is wrong.
+    pub error: String,
+    /// What to do.
+    pub hint: Option<String>,
+}

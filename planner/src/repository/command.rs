@@ -1,0 +1,198 @@
+//! Reading by the `git` command: for what libgit2 cannot open, and for the network.
+//!
+//! Objects come through one long-lived `git cat-file --batch`; all else is a process each. The environment's `GIT_*` directories are
+//! dropped, unless the repository was to be found through them.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use groundplan_core::source::{Entry, EntryKind};
+use groundplan_protocol::ids::CommitId;
+
+use super::{CommitInfo, Paths, RepositoryError, tree::sorted};
+
+/// A repository behind the `git` command.
+pub(super) struct GitCommand {
+    dir: PathBuf,
+    from_env: bool,
+    batch: Mutex<Option<Batch>>,
+}
+
+struct Batch {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const DIRECTORIES: [&str; 6] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+];
+
+fn git(dir: &Path, from_env: bool) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(dir).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
+    if !from_env {
+        DIRECTORIES.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+    }
+    command
+}
+
+fn output(mut command: Command, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
+    let out = command.args(args).output().map_err(RepositoryError::NoGit)?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Err(RepositoryError::Git { what: args.first().copied().unwrap_or_default().to_owned(), stderr })
+}
+
+/// Runs `git` in `dir`, whatever the environment says, and gives its output.
+pub(super) fn run(dir: &Path, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
+    output(git(dir, false), args)
+}
+
+impl GitCommand {
+    pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
+        let from_env = discover && std::env::var_os("GIT_DIR").is_some();
+        let args = ["rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir"];
+        let out = output(git(path, from_env), &args).map_err(|e| match e {
+            RepositoryError::Git { stderr, .. } if stderr.contains("dubious ownership") => {
+                RepositoryError::Owner { path: path.to_owned() }
+            }
+            RepositoryError::Git { stderr, .. } if stderr.contains("not a git repository") => {
+                RepositoryError::NotARepository { path: path.to_owned() }
+            }
+            other => other,
+        })?;
+        let text = String::from_utf8_lossy(&out);
+        let mut lines = text.lines().map(PathBuf::from);
+        let git_dir = lines.next().unwrap_or_else(|| path.to_owned());
+        let common_dir = lines.next().unwrap_or_else(|| git_dir.clone());
+        let dir = if from_env { path.to_owned() } else { git_dir.clone() };
+        Ok((Self { dir, from_env, batch: Mutex::new(None) }, Paths { given: path.to_owned(), git_dir, common_dir }))
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
+        output(git(&self.dir, self.from_env), args)
+    }
+
+    fn text(&self, args: &[&str]) -> Result<String, RepositoryError> {
+        Ok(String::from_utf8_lossy(&self.run(args)?).into_owned())
+    }
+
+    pub(super) fn default_branch(&self) -> Result<String, RepositoryError> {
+        let name = self.text(&["symbolic-ref", "--quiet", "HEAD"]).map_err(|_| RepositoryError::NoDefaultBranch)?;
+        name.trim().strip_prefix("refs/heads/").map(str::to_owned).ok_or(RepositoryError::NoDefaultBranch)
+    }
+
+    pub(super) fn branch(&self, name: &str) -> Result<Option<CommitId>, RepositoryError> {
+        let out = self.text(&["for-each-ref", "--format=%(refname) %(objectname)", &format!("refs/heads/{name}")])?;
+        let wanted = format!("refs/heads/{name} ");
+        Ok(out.lines().find_map(|l| l.strip_prefix(&wanted)).and_then(|id| CommitId::new(id).ok()))
+    }
+
+    pub(super) fn branches(&self) -> Result<Vec<String>, RepositoryError> {
+        let out = self.text(&["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"])?;
+        Ok(out.lines().map(str::to_owned).collect())
+    }
+
+    pub(super) fn rev_parse(&self, rev: &str) -> Result<CommitId, RepositoryError> {
+        let no_commit = || RepositoryError::NoCommit { rev: rev.to_owned() };
+        let commit = format!("{rev}^{{commit}}");
+        let out = self.text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]);
+        CommitId::new(out.map_err(|_| no_commit())?.trim()).map_err(|_| no_commit())
+    }
+
+    pub(super) fn describe(&self, id: &CommitId) -> Result<CommitInfo, RepositoryError> {
+        let vanished = || RepositoryError::Vanished { commit: id.clone() };
+        let out = self.text(&["show", "--no-patch", "--format=%s%n%an%n%ct", id.as_str()]).map_err(|_| vanished())?;
+        let mut lines = out.lines();
+        let mut next = || lines.next().unwrap_or_default().to_owned();
+        let (subject, author, time) = (next(), next(), next());
+        Ok(CommitInfo { id: id.clone(), subject, author, time: time.parse().unwrap_or_default() })
+    }
+
+    pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
+        let out = self.run(&["ls-tree", "-r", "-z", "--full-tree", id.as_str()]).map_err(|e| match e {
+            RepositoryError::Git { stderr, .. }
+                if stderr.contains("not a tree object") || stderr.contains("Not a valid") =>
+            {
+                RepositoryError::Vanished { commit: id.clone() }
+            }
+            other => other,
+        })?;
+        let entry = |line: &[u8]| {
+            let tab = line.iter().position(|b| *b == b'\t')?;
+            let head = std::str::from_utf8(&line[..tab]).ok()?;
+            let mut words = head.split(' ');
+            let (mode, _, oid) = (words.next()?, words.next()?, words.next()?);
+            let kind = match mode {
+                "160000" => EntryKind::Submodule,
+                "120000" => EntryKind::Symlink,
+                _ => EntryKind::File,
+            };
+            let path = String::from_utf8_lossy(&line[tab + 1..]).as_ref().into();
+            Some(Entry { path, kind, version: oid.into() })
+        };
+        Ok(sorted(out.split(|b| *b == 0).filter_map(entry).collect()))
+    }
+
+    pub(super) fn blob(&self, oid: &str) -> Result<Arc<[u8]>, String> {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = match &mut *batch {
+            Some(running) => running.read(oid),
+            none => self.start().and_then(|started| none.insert(started).read(oid)),
+        };
+        // A process that broke off is not asked again.
+        read.inspect_err(|_| *batch = None).map_err(|e| e.to_string())
+    }
+
+    fn start(&self) -> io::Result<Batch> {
+        let mut command = git(&self.dir, self.from_env);
+        command.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        match (stdin, stdout) {
+            (Some(stdin), Some(stdout)) => Ok(Batch { child, stdin, stdout: BufReader::new(stdout) }),
+            _ => Err(io::Error::other("`git cat-file` has no pipes")),
+        }
+    }
+}
+
+impl Batch {
+    fn read(&mut self, oid: &str) -> io::Result<Arc<[u8]>> {
+        writeln!(self.stdin, "{oid}")?;
+        self.stdin.flush()?;
+        let mut head = String::new();
+        self.stdout.read_line(&mut head)?;
+        let size = head.trim_end().rsplit_once(' ').and_then(|(rest, size)| {
+            let size: usize = size.parse().ok()?;
+            rest.ends_with(" blob").then_some(size)
+        });
+        let Some(size) = size else {
+            return Err(io::Error::other(format!("git says: {}", head.trim_end())));
+        };
+        let mut bytes = vec![0; size + 1];
+        self.stdout.read_exact(&mut bytes)?;
+        bytes.truncate(size);
+        Ok(bytes.into())
+    }
+}

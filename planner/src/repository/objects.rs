@@ -1,0 +1,150 @@
+//! Reading by libgit2: no process, no network.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use git2::{ErrorCode, ObjectType, Oid, RepositoryOpenFlags};
+use groundplan_core::source::{Entry, EntryKind};
+use groundplan_protocol::ids::CommitId;
+
+use super::{CommitInfo, Paths, RepositoryError, tree::sorted};
+
+/// An open repository and what was listed of it last.
+pub(super) struct Objects {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    repo: git2::Repository,
+    /// The tree listed last: a commit of one file lists only the directories above it.
+    last: Option<Arc<Dir>>,
+}
+
+impl Objects {
+    pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
+        let flags = match (discover, std::env::var_os("GIT_DIR").is_some()) {
+            (true, true) => RepositoryOpenFlags::FROM_ENV,
+            (true, false) => RepositoryOpenFlags::empty(),
+            (false, _) => RepositoryOpenFlags::NO_SEARCH,
+        };
+        let given = path.to_owned();
+        let repo = git2::Repository::open_ext(path, flags, [] as [&OsStr; 0]).map_err(|e| match e.code() {
+            ErrorCode::NotFound => RepositoryError::NotARepository { path: given.clone() },
+            ErrorCode::Owner => RepositoryError::Owner { path: given.clone() },
+            _ => RepositoryError::Unsupported { path: given.clone(), source: e },
+        })?;
+        let paths = Paths { given, git_dir: repo.path().to_owned(), common_dir: repo.commondir().to_owned() };
+        Ok((Self { inner: Mutex::new(Inner { repo, last: None }) }, paths))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn default_branch(&self) -> Result<String, RepositoryError> {
+        let inner = self.lock();
+        let head = inner.repo.find_reference("HEAD").map_err(RepositoryError::Read)?;
+        let target = head.symbolic_target().ok().flatten();
+        let branch = target.and_then(|t| t.strip_prefix("refs/heads/"));
+        branch.map(str::to_owned).ok_or(RepositoryError::NoDefaultBranch)
+    }
+
+    pub(super) fn branch(&self, name: &str) -> Result<Option<CommitId>, RepositoryError> {
+        let inner = self.lock();
+        let reference = match inner.repo.find_reference(&format!("refs/heads/{name}")) {
+            Ok(reference) => reference,
+            Err(e) if matches!(e.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => return Ok(None),
+            Err(e) => return Err(RepositoryError::Read(e)),
+        };
+        let resolved = reference.resolve().map_err(RepositoryError::Read)?;
+        Ok(resolved.target().map(commit_id))
+    }
+
+    pub(super) fn branches(&self) -> Result<Vec<String>, RepositoryError> {
+        let inner = self.lock();
+        let references = inner.repo.references_glob("refs/heads/*").map_err(RepositoryError::Read)?;
+        let name = |r: git2::Reference<'_>| r.shorthand().ok().map(str::to_owned);
+        Ok(references.flatten().filter_map(name).collect())
+    }
+
+    pub(super) fn rev_parse(&self, rev: &str) -> Result<CommitId, RepositoryError> {
+        let inner = self.lock();
+        let object = inner.repo.revparse_single(rev).and_then(|o| o.peel_to_commit());
+        object.map(|c| commit_id(c.id())).map_err(|_| RepositoryError::NoCommit { rev: rev.to_owned() })
+    }
+
+    pub(super) fn describe(&self, id: &CommitId) -> Result<CommitInfo, RepositoryError> {
+        let inner = self.lock();
+        let commit = find_commit(&inner.repo, id)?;
+        let subject = commit.summary_bytes().unwrap_or_default();
+        Ok(CommitInfo {
+            id: id.clone(),
+            subject: String::from_utf8_lossy(subject).into_owned(),
+            author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
+            time: commit.time().seconds(),
+        })
+    }
+
+    pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
+        let mut inner = self.lock();
+        let tree = find_commit(&inner.repo, id)?.tree_id();
+        let dir = list(&inner.repo, inner.last.as_ref(), "", tree).map_err(RepositoryError::Read)?;
+        inner.last = Some(dir.clone());
+        Ok(dir.entries.clone())
+    }
+
+    pub(super) fn blob(&self, oid: &str) -> Result<Arc<[u8]>, String> {
+        let inner = self.lock();
+        let blob = Oid::from_str(oid).and_then(|oid| inner.repo.find_blob(oid));
+        blob.map(|b| b.content().into()).map_err(|e| e.message().to_owned())
+    }
+}
+
+fn commit_id(oid: Oid) -> CommitId {
+    CommitId::new(oid.to_string()).expect("libgit2 writes ids as hexadecimal digits")
+}
+
+fn find_commit<'r>(repo: &'r git2::Repository, id: &CommitId) -> Result<git2::Commit<'r>, RepositoryError> {
+    let vanished = || RepositoryError::Vanished { commit: id.clone() };
+    let oid = Oid::from_str(id.as_str()).map_err(|_| vanished())?;
+    repo.find_commit(oid).map_err(|e| match e.code() {
+        ErrorCode::NotFound => vanished(),
+        _ => RepositoryError::Read(e),
+    })
+}
+
+/// A directory of a tree with all that lies below it.
+struct Dir {
+    oid: Oid,
+    entries: Arc<[Entry]>,
+    below: HashMap<Box<[u8]>, Arc<Dir>>,
+}
+
+/// Lists the directory `prefix` (empty, or with a slash at its end), which is the tree `oid`; takes what has not changed from `before`.
+fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: Oid) -> Result<Arc<Dir>, git2::Error> {
+    if let Some(same) = before.filter(|dir| dir.oid == oid) {
+        return Ok(same.clone());
+    }
+    let (mut entries, mut below) = (Vec::new(), HashMap::new());
+    for entry in &repo.find_tree(oid)? {
+        let path = format!("{prefix}{}", String::from_utf8_lossy(entry.name_bytes()));
+        let kind = match entry.kind() {
+            Some(ObjectType::Tree) => {
+                let known = before.and_then(|dir| dir.below.get(entry.name_bytes()));
+                let dir = list(repo, known, &format!("{path}/"), entry.id())?;
+                entries.extend_from_slice(&dir.entries);
+                below.insert(entry.name_bytes().into(), dir);
+                continue;
+            }
+            Some(ObjectType::Commit) => EntryKind::Submodule,
+            _ if entry.filemode() == 0o120000 => EntryKind::Symlink,
+            _ => EntryKind::File,
+        };
+        entries.push(Entry { path: path.into(), kind, version: entry.id().to_string().into() });
+    }
+    Ok(Arc::new(Dir { oid, entries: sorted(entries), below }))
+}

@@ -1,0 +1,49 @@
+//! The tree of a commit.
+
+use std::sync::Arc;
+
+use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
+
+use super::Backend;
+
+/// The files of a commit. Stays readable as long as git keeps the commit.
+#[derive(Clone)]
+pub struct GitTree {
+    backend: Arc<Backend>,
+    entries: Arc<[Entry]>,
+}
+
+impl GitTree {
+    pub(super) fn new(backend: Arc<Backend>, entries: Arc<[Entry]>) -> Self {
+        Self { backend, entries }
+    }
+}
+
+impl SourceTree for GitTree {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError> {
+        let error = |cause: String| ReadError { path: path.to_owned(), cause };
+        let entry = self.entry(path).ok_or_else(|| error("it is not in the commit".to_owned()))?;
+        match entry.kind {
+            EntryKind::File => {}
+            EntryKind::Symlink => return Err(error("it is a symbolic link, and these are not followed".to_owned())),
+            EntryKind::Submodule => return Err(error("it is a submodule, and these are not followed".to_owned())),
+        }
+        match &*self.backend {
+            Backend::LibGit2(objects) => objects.blob(&entry.version).map_err(error),
+            Backend::Git(git) => git.blob(&entry.version).map_err(error),
+        }
+    }
+}
+
+/// Sorted as [`SourceTree`] promises. Git's own order is that already, but for names that are not UTF-8.
+pub(super) fn sorted(mut entries: Vec<Entry>) -> Arc<[Entry]> {
+    if !entries.is_sorted_by(|a, b| a.path < b.path) {
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        entries.dedup_by(|a, b| a.path == b.path);
+    }
+    entries.into()
+}
