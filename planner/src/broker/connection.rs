@@ -85,43 +85,65 @@ pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A connection that is over.
+pub(super) struct Served {
+    /// The client that it was, once it was let in.
+    pub(super) client: Option<Arc<str>>,
+    pub(super) end: End,
+}
+
 /// Serves one client until its connection ends. `deadline` is when its CONNECT must be there.
-pub(super) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> End
+pub(super) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut incoming = Incoming::new();
-    let first = timeout_at(deadline, first_packet(&mut stream, &mut incoming, shared.limits.max_packet)).await;
-    let connect = match first {
-        Ok(Ok(connect)) => connect,
-        Ok(Err(End::Protocol(error @ ProtocolError::Version { .. }))) => {
-            refuse(&mut stream, ConnectReturnCode::RefusedProtocolVersion).await;
-            return End::Protocol(error);
-        }
-        Ok(Err(end)) => return end,
-        Err(_) => return End::NoConnect,
-    };
-    let keep_alive = connect.keep_alive;
-    let (client, attached) = match admit(shared, peer, connect) {
-        Ok(admitted) => admitted,
-        Err((Some(code), end)) => {
-            refuse(&mut stream, code).await;
-            return end;
-        }
-        Err((None, end)) => return end,
+    let (client, attached, keep_alive) = match greet(shared, &mut stream, &mut incoming, peer, deadline).await {
+        Ok(greeted) => greeted,
+        Err(end) => return Served { client: None, end },
     };
     let mut hold = Hold { state: &shared.state, token: attached.token, will: true };
-    let (input, mut output) = tokio::io::split(stream);
-    let answer = [0x20, 2, u8::from(attached.session_present), 0];
-    if let Err(error) = output.write_all(&answer).await {
-        return End::Io(error);
-    }
+    let (input, output) = tokio::io::split(stream);
     let end = tokio::select! {
         end = read(shared, input, incoming, &client, attached.token, keep_alive) => end,
         end = write(shared, output, &attached) => end,
+        () = attached.signals.close.notified() => End::Ended(Ended::Superseded),
     };
     hold.will = !matches!(end, End::Disconnect);
-    end
+    Served { client: Some(client.id), end }
+}
+
+/// From the first byte to the session; who is turned away is told why, as far as MQTT has a word for it.
+async fn greet<S>(
+    shared: &Shared,
+    stream: &mut S,
+    incoming: &mut Incoming,
+    peer: Peer,
+    deadline: Instant,
+) -> Result<(Client, Attached, u16), End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = timeout_at(deadline, first_packet(stream, incoming, shared.limits.max_packet)).await;
+    let connect = match first {
+        Ok(Ok(connect)) => connect,
+        Ok(Err(End::Protocol(error @ ProtocolError::Version { .. }))) => {
+            refuse(stream, ConnectReturnCode::RefusedProtocolVersion).await;
+            return Err(End::Protocol(error));
+        }
+        Ok(Err(end)) => return Err(end),
+        Err(_) => return Err(End::NoConnect),
+    };
+    let keep_alive = connect.keep_alive;
+    match admit(shared, peer, connect) {
+        Ok((client, attached)) => Ok((client, attached, keep_alive)),
+        Err((code, end)) => {
+            if let Some(code) = code {
+                refuse(stream, code).await;
+            }
+            Err(end)
+        }
+    }
 }
 
 async fn first_packet(
@@ -208,7 +230,10 @@ fn admit(
         None => None,
         Some(will) => {
             let topic = topic(will.topic).map_err(|error| (None, End::Protocol(error)))?;
-            shared.policy.will(&client, topic.as_str()).map_err(refused(format!("a will for {topic}")))?;
+            shared
+                .policy
+                .will(&client, topic.as_str())
+                .map_err(refused(format!("a will of {:?} for {topic}", client.id)))?;
             let message = Arc::new(Message { topic, payload: will.message[..].into() });
             Some(Will { message, qos: at_most_1(will.qos), retain: will.retain })
         }
@@ -271,14 +296,14 @@ async fn read(
 
 /// Writes whatever the state has for this connection. Never returns but with the reason for it.
 async fn write(shared: &Shared, mut stream: impl AsyncWrite + Unpin, attached: &Attached) -> End {
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::from(&[0x20, 2, u8::from(attached.session_present), 0][..]);
     loop {
         if let Err(ended) = lock(&shared.state).fill(attached.token, &mut out, WRITE) {
             return End::Ended(ended);
         }
         let written = if out.is_empty() {
             let flushed = stream.flush().await;
-            attached.wake.notified().await;
+            attached.signals.output.notified().await;
             flushed
         } else {
             stream.write_all(&out).await

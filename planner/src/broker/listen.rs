@@ -20,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{
     BrokerError, Shared,
-    connection::{End, serve},
+    connection::{End, Served, serve},
     policy::Peer,
     tls,
 };
@@ -106,8 +106,8 @@ async fn connection(
             return serve(shared, stream, Peer { address, certificate: None }, deadline).await;
         };
         match timeout_at(deadline, tls.accept(stream)).await {
-            Err(_) => End::NoConnect,
-            Ok(Err(error)) => End::Io(error),
+            Err(_) => Served { client: None, end: End::NoConnect },
+            Ok(Err(error)) => Served { client: None, end: End::Io(error) },
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let names = certificates.first().map(tls::names).unwrap_or_default();
@@ -115,21 +115,33 @@ async fn connection(
             }
         }
     };
-    let end = tokio::select! {
-        end = served => end,
+    let Served { client, end } = tokio::select! {
+        served = served => served,
         _ = stopped.changed() => return,
     };
-    let cause = end.source().map(ToString::to_string).unwrap_or_default();
+    let client = client.as_deref().unwrap_or("(nobody yet)");
+    let cause = causes(&end);
     match end {
         End::Disconnect | End::Closed | End::Io(_) | End::KeepAlive(_) => {
-            tracing::debug!(%address, %cause, "connection ended: {end}");
+            tracing::debug!(client, %address, "connection ended: {cause}");
         }
         End::Refused { .. } => {
             shared.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%address, %cause, "connection closed: {end}");
+            tracing::warn!(client, %address, "connection closed: {cause}");
         }
         End::NoConnect | End::Protocol(_) | End::Ended(_) | End::NoClientId => {
-            tracing::warn!(%address, %cause, "connection closed: {end}");
+            tracing::warn!(client, %address, "connection closed: {cause}");
         }
     }
+}
+
+/// An error and what caused it, for one line of the log.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

@@ -70,7 +70,8 @@ pub struct Limits {
     pub max_sessions_per_identity: usize,
     /// Subscriptions of a session. One more is refused in the SUBACK.
     pub max_subscriptions: usize,
-    /// Messages that wait for a client, in flight or not. One more ends its session.
+    /// Messages that wait for a client, in flight or not. One more ends its session. More than `max_retained_messages`,
+    /// or nobody could subscribe to all of these.
     pub max_queued_messages: usize,
     /// Their bytes, topic and payload. Messages of the retained store that a new subscription brings do not count.
     pub max_queued_bytes: usize,
@@ -92,10 +93,10 @@ impl Default for Limits {
             max_sessions: 20_000,
             max_sessions_per_identity: 64,
             max_subscriptions: 256,
-            max_queued_messages: 100_000,
+            max_queued_messages: 200_000,
             max_queued_bytes: 128 << 20,
             max_in_flight: 256,
-            max_retained_messages: 200_000,
+            max_retained_messages: 100_000,
             max_retained_bytes: 512 << 20,
             connect_timeout: Duration::from_secs(10),
         }
@@ -170,7 +171,9 @@ impl Broker {
     /// # Errors
     /// An address that cannot be listened on; then none is.
     pub async fn start(config: Config, policy: Arc<dyn Policy>) -> Result<Self, BrokerError> {
-        let limits = Arc::new(config.limits);
+        // What MQTT has packet ids for.
+        let max_in_flight = config.limits.max_in_flight.clamp(1, 65_534);
+        let limits = Arc::new(Limits { max_in_flight, ..config.limits });
         let shared = Arc::new(Shared {
             state: Mutex::new(state::State::new(Arc::clone(&limits))),
             limits,

@@ -19,6 +19,9 @@ use super::{
     filter::{Filter, Topic},
 };
 
+/// Room that an empty queue may keep, in messages: a burst that is over shall cost nothing.
+const IDLE_QUEUE: usize = 256;
+
 /// Names a session as long as it lives; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SessionId(pub(super) u64);
@@ -57,12 +60,21 @@ struct Delivery {
     counted: usize,
 }
 
+/// What a connection's task waits for, besides its socket.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// There is something to send.
+    pub(super) output: Notify,
+    /// The session is somebody else's now, or ended. Apart from `output`: a writer that is stuck does not look there.
+    pub(super) close: Notify,
+}
+
 /// The connection that serves a session at present.
 pub(super) struct Connection {
     /// Grows with every connection of the broker: a late word from an older one is known by it.
     pub(super) generation: u64,
-    /// Woken when there is something to send, or when the connection is superseded.
-    pub(super) wake: Arc<Notify>,
+    /// How the connection's task learns of things.
+    pub(super) signals: Arc<Signals>,
     /// Encoded answers (PUBACK, SUBACK, …), sent before any message.
     pub(super) control: BytesMut,
     pub(super) will: Option<Will>,
@@ -72,14 +84,14 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(generation: u64, will: Option<Will>) -> Self {
-        Self { generation, wake: Arc::new(Notify::new()), control: BytesMut::new(), will, awake: false }
+        Self { generation, signals: Arc::default(), control: BytesMut::new(), will, awake: false }
     }
 
     /// Wakes the writer, once until it has looked.
     pub(super) fn wake(&mut self) {
         if !self.awake {
             self.awake = true;
-            self.wake.notify_one();
+            self.signals.output.notify_one();
         }
     }
 }
@@ -228,6 +240,9 @@ impl Session {
                 self.last_pkid = if dup { self.last_pkid } else { pkid };
                 self.in_flight.push_back(delivery);
             }
+        }
+        if self.queue.is_empty() && self.queue.capacity() > IDLE_QUEUE {
+            self.queue.shrink_to(IDLE_QUEUE);
         }
         sent
     }

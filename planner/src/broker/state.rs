@@ -12,13 +12,12 @@ use std::{
 
 use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::QoS;
-use tokio::sync::Notify;
 
 use super::{
     Limits, Stats, codec,
     filter::Filter,
     retained::Retained,
-    session::{Connection, Message, Overflow, Session, SessionId, Will},
+    session::{Connection, Message, Overflow, Session, SessionId, Signals, Will},
     subscriptions::Subscriptions,
 };
 
@@ -42,7 +41,7 @@ pub(super) struct Attach {
 pub(super) struct Attached {
     pub(super) token: Token,
     pub(super) session_present: bool,
-    pub(super) wake: Arc<Notify>,
+    pub(super) signals: Arc<Signals>,
 }
 
 /// What a client asks for, checked and allowed.
@@ -152,7 +151,7 @@ impl State {
         }
         let generation = self.next();
         let connection = Connection::new(generation, will);
-        let wake = Arc::clone(&connection.wake);
+        let signals = Arc::clone(&connection.signals);
         let (id, session_present) = match self.by_client.get(&client) {
             Some(&id) => (id, true),
             None => {
@@ -167,7 +166,7 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.connection = Some(connection);
         }
-        Ok(Attached { token: Token { session: id, generation }, session_present, wake })
+        Ok(Attached { token: Token { session: id, generation }, session_present, signals })
     }
 
     /// Makes sure that one more session is within the caps; the session that is away for longest goes for it.
@@ -207,7 +206,7 @@ impl State {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if let Some(mut connection) = session.detach() {
             session.away_since = away_since;
-            connection.wake();
+            connection.signals.close.notify_one();
             if will && let Some(will) = connection.will.take() {
                 self.wills.push_back(will);
             }
@@ -231,7 +230,7 @@ impl State {
             self.subscriptions.remove(filter, id);
         }
         if let Some(mut connection) = session.connection.take() {
-            connection.wake();
+            connection.signals.close.notify_one();
             self.wills.extend(connection.will.take());
         }
     }

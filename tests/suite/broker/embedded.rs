@@ -107,6 +107,26 @@ async fn a_full_queue_closes_the_connection_too() {
     assert!(!present);
 }
 
+/// A peer that takes nothing off its socket cannot keep its connection by that.
+#[tokio::test]
+async fn a_stuck_connection_is_taken_over() {
+    let broker = TestBroker::start(Kind::Embedded);
+    let (mut publisher, _) = Wire::connect(broker.address(), clean("publisher")).await;
+    let (mut stuck, _) = Wire::connect(broker.address(), kept("client")).await;
+    stuck.subscribe(&[("t", QoS::AtLeastOnce)]).await;
+    for _ in 0..16 {
+        publisher.publish("t", vec![1; 1 << 20], false).await;
+    }
+    let (mut client, present) = Wire::connect(broker.address(), kept("client")).await;
+    assert!(present);
+    until("the stuck one is closed", || broker.stats().connections == 2).await;
+    for _ in 0..16 {
+        let message = client.message().await;
+        client.acknowledge(&message).await;
+    }
+    drop(stuck);
+}
+
 #[tokio::test]
 async fn sessions_are_capped() {
     let broker = with(Limits { max_sessions: 3, ..Limits::default() });
