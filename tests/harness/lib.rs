@@ -1,3 +1,5 @@
 //! harness
 pub mod binaries;
 pub mod brokers;
+pub mod fleet;
+pub mod publish;

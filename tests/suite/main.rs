@@ -1,2 +1,4 @@
 //! suite
 mod broker;
+mod fleet;
+mod workspace;

@@ -1,0 +1,311 @@
+//! A whole site on this machine: a broker, a repository, a planner and agents, each a real process, in a scratch directory.
+//!
+//! In: site files and which broker. Out: handles to commit, to kill and start each part, and to look at what came of it: files and
+//! processes below each node's root, and the planner's own word. Everything is gone when the handle is, also after a panic. Waits for
+//! conditions, never for a time.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use groundplan_protocol::envelope::SigningKey;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    binaries,
+    brokers::{Kind, TestBroker},
+};
+
+/// How long anything may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The site's name in every fleet.
+pub const SITE: &str = "testsite";
+
+/// A site with all its processes.
+pub struct Fleet {
+    directory: TempDir,
+    /// The broker; tests stop, wipe and start it.
+    pub broker: TestBroker,
+    planners: BTreeMap<String, Child>,
+    agents: BTreeMap<String, Child>,
+    planner_key: SigningKey,
+}
+
+impl Fleet {
+    /// A fleet whose repository holds `files` in its first commit; broker and repository run, planner and agents do not yet.
+    pub fn new(kind: Kind, files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::Builder::new().prefix("groundplan-fleet-").tempdir().expect("a scratch directory");
+        let fleet = Self {
+            directory,
+            broker: TestBroker::start(kind),
+            planners: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            planner_key: SigningKey::from_seed([7; 32]),
+        };
+        fs::create_dir_all(fleet.repository()).expect("a folder");
+        fleet.git(&["init", "-q", "-b", "main"]);
+        fleet.commit(files, "first");
+        fleet
+    }
+
+    /// The same with a planner and an agent for each of `nodes` started.
+    pub fn started(kind: Kind, files: &[(&str, &str)], nodes: &[&str]) -> Self {
+        let mut fleet = Self::new(kind, files);
+        for node in nodes {
+            fleet.start_agent(node);
+        }
+        fleet.start_planner("one");
+        fleet
+    }
+
+    /// The repository's work tree.
+    pub fn repository(&self) -> PathBuf {
+        self.directory.path().join("site")
+    }
+
+    /// The folder below which a node's paths lie.
+    pub fn root(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("root")
+    }
+
+    /// An agent's state directory.
+    pub fn agent_state(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("state")
+    }
+
+    /// A planner's state directory.
+    pub fn planner_state(&self, planner: &str) -> PathBuf {
+        self.directory.path().join(format!("planner-{planner}"))
+    }
+
+    fn node_dir(&self, node: &str) -> PathBuf {
+        self.directory.path().join("nodes").join(node)
+    }
+
+    fn node_key(node: &str) -> SigningKey {
+        SigningKey::from_seed(*groundplan_protocol::digest::Digest::of(node.as_bytes()).as_bytes())
+    }
+
+    /// Runs git in the repository and returns what it printed.
+    ///
+    /// # Panics
+    /// If git fails.
+    pub fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"])
+            .args(args)
+            .current_dir(self.repository())
+            .output()
+            .expect("git is installed");
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Writes files into the work tree, commits them and returns the commit. An empty text removes the file.
+    pub fn commit(&self, files: &[(&str, &str)], message: &str) -> String {
+        for (path, text) in files {
+            let path = self.repository().join(path);
+            if text.is_empty() {
+                fs::remove_file(&path).expect("a file to remove");
+                continue;
+            }
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(&path, text).expect("a file");
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Starts a planner of that name with a state directory of its own.
+    pub fn start_planner(&mut self, planner: &str) {
+        let state = self.planner_state(planner);
+        fs::create_dir_all(state.join("trusted")).expect("a folder");
+        fs::write(state.join("planner.key"), self.planner_key.secret_text()).expect("a key file");
+        private(&state.join("planner.key"));
+        for node in self.declared_nodes() {
+            let key = Self::node_key(&node).public().to_string();
+            fs::write(state.join("trusted").join(format!("{node}.pub")), key).expect("a key file");
+        }
+        let child = Command::new(binaries::groundplan())
+            .arg("serve")
+            .arg("--repo")
+            .arg(self.repository())
+            .args(["--branch", "main", "--broker", &self.broker_url(), "--state"])
+            .arg(&state)
+            .stdin(Stdio::null())
+            .stdout(self.log(&format!("planner-{planner}")))
+            .stderr(self.log(&format!("planner-{planner}")))
+            .spawn()
+            .expect("the planner starts");
+        self.planners.insert(planner.to_owned(), child);
+    }
+
+    /// Nodes for which the planner is to trust a key: every name in an inventory file of the work tree.
+    fn declared_nodes(&self) -> Vec<String> {
+        let inventory = fs::read_to_string(self.repository().join("inventory/nodes.toml")).unwrap_or_default();
+        inventory.lines().filter_map(|line| Some(line.strip_prefix("[nodes.")?.strip_suffix(']')?.to_owned())).collect()
+    }
+
+    /// Starts the agent of a node.
+    pub fn start_agent(&mut self, node: &str) {
+        let (root, state) = (self.root(node), self.agent_state(node));
+        fs::create_dir_all(&root).expect("a folder");
+        fs::create_dir_all(&state).expect("a folder");
+        let key = state.join("node.key");
+        fs::write(&key, Self::node_key(node).secret_text()).expect("a key file");
+        private(&key);
+        let config = self.node_dir(node).join("agent.toml");
+        let text = format!(
+            "site = {SITE:?}\nnode = {node:?}\nbroker = {:?}\nroot = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\n\
+             planner_keys = [{:?}]\n",
+            self.broker_url(),
+            self.planner_key.public().to_string(),
+        );
+        fs::write(&config, text).expect("a configuration");
+        let child = Command::new(binaries::agent())
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(self.log(node))
+            .stderr(self.log(node))
+            .spawn()
+            .expect("the agent starts");
+        self.agents.insert(node.to_owned(), child);
+    }
+
+    fn broker_url(&self) -> String {
+        format!("mqtt://{}", self.broker.address())
+    }
+
+    fn log(&self, name: &str) -> Stdio {
+        let path = self.directory.path().join(format!("{name}.log"));
+        fs::File::options().create(true).append(true).open(path).expect("a log file").into()
+    }
+
+    /// What a process of that name has logged: a planner's is `planner-<name>`, an agent's the node.
+    pub fn logged(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Kills the agent of a node with SIGKILL. What it supervises lives on.
+    pub fn kill_agent(&mut self, node: &str) {
+        end(self.agents.remove(node).expect("a running agent"));
+    }
+
+    /// Kills a planner with SIGKILL.
+    pub fn kill_planner(&mut self, planner: &str) {
+        end(self.planners.remove(planner).expect("a running planner"));
+    }
+
+    /// A running agent's process id.
+    pub fn agent_pid(&self, node: &str) -> u32 {
+        self.agents[node].id()
+    }
+
+    /// A running planner's process id.
+    pub fn planner_pid(&self, planner: &str) -> u32 {
+        self.planners[planner].id()
+    }
+
+    /// What `groundplan <args> --format json` says, asked of that planner; `None` while it does not answer.
+    pub fn ask(&self, planner: &str, args: &[&str]) -> Option<Value> {
+        let output = Command::new(binaries::groundplan())
+            .args(args)
+            .args(["--format", "json", "--state"])
+            .arg(self.planner_state(planner))
+            .output()
+            .expect("groundplan runs");
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
+    /// Waits until the planner says that `commit` is deployed and nothing is left to do; returns its status.
+    pub fn converged(&self, planner: &str, commit: &str) -> Value {
+        self.wait(&format!("{commit} to be deployed"), || {
+            let status = self.ask(planner, &["status"])?;
+            let at = status["commit"].as_str() == Some(commit) || status["commit"]["id"].as_str() == Some(commit);
+            let done = status["rollout"]["result"].as_str() == Some("succeeded");
+            (at && done).then_some(status)
+        })
+    }
+
+    /// Waits until a condition holds.
+    ///
+    /// # Panics
+    /// When it does not within [`PATIENCE`]: with all logs.
+    pub fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = condition() {
+                return value;
+            }
+            if Instant::now() > deadline {
+                panic!("waited {PATIENCE:?} in vain for {what}\n{}", self.all_logs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn all_logs(&self) -> String {
+        let mut out = String::new();
+        for name in self.planners.keys().map(|p| format!("planner-{p}")).chain(self.agents.keys().cloned()) {
+            let log = self.logged(&name);
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            out.push_str(&format!("--- {name}\n"));
+            tail.iter().rev().for_each(|line| out.push_str(&format!("{line}\n")));
+        }
+        for planner in self.planners.keys() {
+            out.push_str(&format!(
+                "--- status of {planner}\n{:#}\n",
+                self.ask(planner, &["status"]).unwrap_or_default()
+            ));
+        }
+        out
+    }
+
+    /// A file below a node's root, if it is there.
+    pub fn file(&self, node: &str, path: &str) -> Option<String> {
+        fs::read_to_string(self.root(node).join(path)).ok()
+    }
+
+    /// How many lines a file below a node's root has; none if it is not there. Tests count starts this way.
+    pub fn lines(&self, node: &str, path: &str) -> usize {
+        self.file(node, path).map_or(0, |text| text.lines().count())
+    }
+}
+
+/// Keys are refused when others may read them.
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the mode of a key file");
+}
+
+fn end(mut child: Child) {
+    child.kill().expect("a child can be killed");
+    child.wait().expect("a child can be waited for");
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for (_, child) in std::mem::take(&mut self.planners).into_iter().chain(std::mem::take(&mut self.agents)) {
+            end(child);
+        }
+        // What agents supervise outlives them: it is known by the root in its environment, which nobody else has.
+        let mark = format!("GROUNDPLAN_ROOT={}", self.directory.path().join("nodes").display());
+        for pid in
+            fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
+        {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            if String::from_utf8_lossy(&environment).contains(&mark) {
+                // It may have ended by itself in between.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Publishes single messages, as a stranger would who can reach the broker.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+
+/// Publishes one message with QoS 1 and returns when the broker has acknowledged it.
+///
+/// # Panics
+/// If the broker does not take it.
+pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) {
+    let mut options = MqttOptions::new("stranger", broker.ip().to_string(), broker.port());
+    options.set_keep_alive(Duration::from_secs(10));
+    options.set_max_packet_size(8 << 20, 8 << 20);
+    let (client, mut connection) = Client::new(options, 10);
+    client.publish(topic, QoS::AtLeastOnce, retain, payload).expect("room for one message");
+    for event in connection.iter() {
+        if let Event::Incoming(Packet::PubAck(_)) = event.expect("the broker takes the message") {
+            return;
+        }
+    }
+    panic!("the broker did not acknowledge");
+}

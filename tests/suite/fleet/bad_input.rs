@@ -1,0 +1,208 @@
+//! What bad input gets: messages that are forged, stale, foreign or broken; trees that are no site; hosts that cannot be written.
+
+use groundplan_protocol::{
+    VERSION,
+    blob::{BlobRef, Content},
+    digest::{Digest, Fingerprint},
+    envelope::{SigningKey, seal},
+    ids::{CommitId, Generation, NodeId, SiteName},
+    kinds::{File, TaskParams},
+    plan::{Action, Edges, NodePlan, OnInterrupt, PlannedTask, TaskSpec},
+};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, SITE},
+    publish::publish,
+};
+use serde_json::Value;
+
+use super::{BOTH, greeting, web, with_both_brokers};
+
+/// A plan for `n1` that would write `/forged`.
+fn forged(generation: u64) -> NodePlan {
+    let params = TaskParams::File(File {
+        source: None,
+        content: None,
+        path: "/forged".into(),
+        owner: None,
+        group: None,
+        mode: None,
+    });
+    NodePlan {
+        version: VERSION,
+        site: SiteName::new(SITE).unwrap(),
+        node: NodeId::new("n1").unwrap(),
+        generation: Generation(generation),
+        commit: CommitId::new("0".repeat(40)).unwrap(),
+        tasks: vec![PlannedTask {
+            task: "web.forged".parse().unwrap(),
+            action: Action::Create,
+            spec: Some(TaskSpec {
+                params,
+                content: Some(Content::Text("forged".into())),
+                ready: None,
+                external: vec![],
+                on_interrupt: OnInterrupt::default(),
+            }),
+            fingerprint: Some(Fingerprint(Digest::of(b"forged"))),
+            inputs: Default::default(),
+            edges: Edges::default(),
+            after: vec![],
+            gates: vec![],
+            triggers: vec![],
+            owed: None,
+        }],
+        edges: Default::default(),
+    }
+}
+
+/// The entry of node `n1` in a status.
+fn n1(status: &Value) -> Value {
+    let nodes = status["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|n| n["node"] == "n1" || n["name"] == "n1").cloned().expect("n1")
+}
+
+with_both_brokers!(messages_that_are_not_for_this_agent, payloads_that_are_not_ours);
+
+fn messages_that_are_not_for_this_agent(kind: Kind) {
+    let fleet = Fleet::started(kind, &web(), &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let agent = fleet.agent_pid("n1");
+    let ours = SigningKey::from_seed([7; 32]);
+    let theirs = SigningKey::from_seed([9; 32]);
+    let mut huge = forged(1000);
+    let blob = BlobRef { sha256: Digest::of(b"huge"), size: 2 << 30 };
+    huge.tasks[0].spec.as_mut().unwrap().content = Some(Content::Blob(blob));
+    let mut truncated = seal(&ours, &forged(1000));
+    truncated.truncate(truncated.len() / 2);
+    let elsewhere = NodePlan { site: SiteName::new("elsewhere").unwrap(), ..forged(1000) };
+    let other_node = NodePlan { node: NodeId::new("n2").unwrap(), ..forged(1000) };
+    let cases = [
+        ("signed", seal(&theirs, &forged(1000))),
+        ("elsewhere", seal(&ours, &elsewhere)),
+        ("n2", seal(&ours, &other_node)),
+        ("generation", seal(&ours, &forged(0))),
+        ("envelope", truncated),
+        ("2 GiB", seal(&ours, &huge)),
+    ];
+    for (word, payload) in cases {
+        publish(fleet.broker.address(), &format!("groundplan/1/{SITE}/node/n1/plan"), payload, false);
+        fleet.wait(&format!("the refusal to name `{word}`"), || {
+            n1(&fleet.ask("one", &["status"])?)["refused"].to_string().contains(word).then_some(())
+        });
+        assert!(fleet.logged("n1").contains(word), "it is in the agent's log too");
+    }
+    assert_eq!(fleet.file("n1", "forged"), None);
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.agent_pid("n1"), agent, "the agent lives");
+    assert_eq!(fleet.lines("n1", "starts"), 2);
+}
+
+fn payloads_that_are_not_ours(kind: Kind) {
+    let fleet = Fleet::started(kind, &web(), &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let topics = [
+        "node/n1/plan",
+        "node/n1/gates",
+        "node/n1/ack",
+        "node/n1/state",
+        "node/n1/report",
+        "node/n1/presence",
+        "node/n1/want",
+        "node/nobody/state",
+        "planner",
+    ];
+    for topic in topics {
+        for payload in
+            [&b"\xff\xfe\0"[..], b"{}", b"[1,2", b"null", b"{\"payload\":\"\",\"payloadType\":\"x\",\"signatures\":[]}"]
+        {
+            publish(fleet.broker.address(), &format!("groundplan/1/{SITE}/{topic}"), payload.to_vec(), false);
+        }
+    }
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    let status = fleet.converged("one", &commit);
+    assert!(status["ignored"].as_u64().is_some_and(|n| n > 0), "the planner counts them: {status:#}");
+    fleet.wait("the agent's count", || n1(&fleet.ask("one", &["status"])?)["ignored"].as_u64().filter(|n| *n > 0));
+    for node in BOTH {
+        assert_eq!(fleet.lines(node, "starts"), 2);
+    }
+}
+
+#[test]
+fn a_broken_commit_is_refused_and_the_last_good_one_stays() {
+    let fleet = Fleet::started(Kind::Embedded, &web(), &BOTH);
+    let good = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &good);
+    let broken = fleet.commit(&[("services/web/web.conf.j2", "greeting = {{ greting }}\n")], "a slip");
+    let status = fleet.wait("the refusal", || {
+        let status = fleet.ask("one", &["status"])?;
+        status["refused"].to_string().contains(&broken).then_some(status)
+    });
+    assert!(status["refused"].to_string().contains("greting"), "{status:#}");
+    assert!(status["refused"].to_string().contains("greeting"), "the nearest name is offered: {status:#}");
+    assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
+    let fixed = fleet.commit(&[("services/web/web.conf.j2", "hello = {{ greeting }}\n")], "mended");
+    fleet.converged("one", &fixed);
+    assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("hello = one\n"));
+}
+
+#[test]
+fn a_force_push_is_planned_from_where_each_node_is() {
+    let fleet = Fleet::started(Kind::Embedded, &web(), &BOTH);
+    let first = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &first);
+    let second = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    fleet.converged("one", &second);
+    fleet.git(&["reset", "-q", "--hard", &first]);
+    fleet.converged("one", &first);
+    assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
+    assert_eq!(fleet.lines("n1", "starts"), 3);
+}
+
+#[test]
+fn a_tree_that_is_no_site_leaves_the_last_good_state() {
+    let fleet = Fleet::started(Kind::Embedded, &web(), &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let broken = fleet.commit(&[("site.toml", "")], "no site any more");
+    fleet.wait("the refusal", || fleet.ask("one", &["status"])?["refused"].to_string().contains(&broken).then_some(()));
+    std::os::unix::fs::symlink("/etc/passwd", fleet.repository().join("services/web/link")).unwrap();
+    let linked = r#"
+[[task]]
+id = "config"
+file = { source = "link", path = "/etc/web.conf" }
+"#;
+    let broken = fleet.commit(&[("site.toml", &greeting("one")), ("services/web/service.toml", linked)], "a link");
+    let status = fleet.wait("the refusal", || {
+        let status = fleet.ask("one", &["status"])?;
+        status["refused"].to_string().contains(&broken).then_some(status)
+    });
+    assert!(status["refused"].to_string().contains("symbolic link"), "{status:#}");
+    assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
+}
+
+#[test]
+fn a_host_that_cannot_be_written_fails_that_task_and_holds_back_what_depends_on_it() {
+    let mut fleet = Fleet::new(Kind::Embedded, &web());
+    // A file where the folder should be.
+    std::fs::create_dir_all(fleet.root("n1")).unwrap();
+    std::fs::write(fleet.root("n1").join("etc"), "in the way").unwrap();
+    for node in BOTH {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    let status = fleet.wait("the failure", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["rollout"]["result"] == "failed").then_some(status)
+    });
+    assert_eq!(fleet.lines("n1", "starts"), 0, "what depends on it waits: {status:#}");
+    assert_eq!(fleet.lines("n2", "starts"), 1, "all else goes on");
+    let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation").to_string();
+    assert!(why.contains("web.config"), "{why}");
+    let why = fleet.ask("one", &["why", "n1", "web.config"]).expect("an explanation").to_string();
+    assert!(why.contains("/etc"), "the path is named: {why}");
+    std::fs::remove_file(fleet.root("n1").join("etc")).unwrap();
+    let commit = fleet.commit(&[], "again");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.lines("n1", "starts"), 1);
+}

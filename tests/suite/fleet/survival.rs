@@ -1,0 +1,130 @@
+//! Parts die in the middle of a rollout: agent, planner, broker. What was owed still happens, once.
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+
+use super::{greeting, with_both_brokers};
+
+/// A configuration, a slow step after it, and a server that the configuration restarts.
+///
+/// `/gate` is how a test holds the slow step: it ends once that file is there.
+fn slow() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("site.toml", "name = \"testsite\"\n[vars]\ngreeting = \"one\"\n"),
+        ("inventory/nodes.toml", "[groups.web]\nservices = [\"web\"]\n\n[nodes.n1]\ngroups = [\"web\"]\n"),
+        (
+            "services/web/service.toml",
+            r#"
+[[task]]
+id = "config"
+template = { source = "web.conf.j2", path = "/etc/web.conf" }
+
+[[task]]
+id = "slow"
+command = { run = "echo run >> runs; while [ ! -e gate ]; do sleep 0.05; done" }
+run_on = ["config"]
+
+[[task]]
+id = "server"
+process = { run = "echo $$ >> starts; exec sleep 100000" }
+restart_on = ["config"]
+"#,
+        ),
+        ("services/web/web.conf.j2", "greeting = {{ greeting }}\n"),
+    ]
+}
+
+/// The fleet of `slow`, converged, its gate shut again.
+fn started(kind: Kind) -> Fleet {
+    let fleet = Fleet::new(kind, &slow());
+    let mut fleet = fleet;
+    open(&fleet);
+    fleet.start_agent("n1");
+    fleet.start_planner("one");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(fleet.lines("n1", "starts"), 1);
+    std::fs::remove_file(fleet.root("n1").join("gate")).expect("the gate");
+    fleet
+}
+
+fn open(fleet: &Fleet) {
+    std::fs::create_dir_all(fleet.root("n1")).expect("a root");
+    std::fs::write(fleet.root("n1").join("gate"), "").expect("the gate");
+}
+
+/// Waits until the slow step of the second rollout runs: configuration written, restart owed.
+fn in_the_middle(fleet: &Fleet) {
+    fleet.wait("the slow step", || (fleet.lines("n1", "runs") == 2).then_some(()));
+    assert_eq!(fleet.lines("n1", "starts"), 1, "not restarted yet");
+}
+
+with_both_brokers!(
+    agent_killed_between_write_and_restart,
+    agent_killed_right_after_the_write,
+    planner_killed_in_mid_rollout,
+    broker_wiped_in_mid_rollout,
+    a_newer_commit_takes_over_what_is_owed,
+);
+
+fn agent_killed_between_write_and_restart(kind: Kind) {
+    let mut fleet = started(kind);
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    in_the_middle(&fleet);
+    fleet.kill_agent("n1");
+    open(&fleet);
+    fleet.start_agent("n1");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.lines("n1", "starts"), 2, "the owed restart happened, once");
+}
+
+fn agent_killed_right_after_the_write(kind: Kind) {
+    let mut fleet = started(kind);
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    // As soon as the file shows it: most often before the agent has recorded that it wrote it.
+    while fleet.file("n1", "etc/web.conf").as_deref() != Some("greeting = two\n") {
+        std::hint::spin_loop();
+    }
+    fleet.kill_agent("n1");
+    open(&fleet);
+    fleet.start_agent("n1");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.lines("n1", "starts"), 2, "the owed restart happened, once");
+}
+
+fn planner_killed_in_mid_rollout(kind: Kind) {
+    let mut fleet = started(kind);
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    in_the_middle(&fleet);
+    fleet.kill_planner("one");
+    open(&fleet);
+    fleet.wait("the agent to finish by itself", || (fleet.lines("n1", "starts") == 2).then_some(()));
+    fleet.start_planner("one");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.lines("n1", "starts"), 2);
+    assert_eq!(fleet.lines("n1", "runs"), 2, "nothing was done again");
+}
+
+fn broker_wiped_in_mid_rollout(kind: Kind) {
+    let mut fleet = started(kind);
+    let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    in_the_middle(&fleet);
+    fleet.broker.stop();
+    open(&fleet);
+    fleet.wait("the agent to finish by itself", || (fleet.lines("n1", "starts") == 2).then_some(()));
+    fleet.broker.restart_wiped();
+    fleet.converged("one", &commit);
+    let commit = fleet.commit(&[("site.toml", &greeting("three"))], "three");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.lines("n1", "starts"), 3, "and the next commit goes its way");
+}
+
+fn a_newer_commit_takes_over_what_is_owed(kind: Kind) {
+    let fleet = started(kind);
+    fleet.commit(&[("site.toml", &greeting("two"))], "two");
+    in_the_middle(&fleet);
+    // Touches neither the configuration nor the server; the restart that the first owes must survive it.
+    let commit = fleet.commit(&[("services/web/extra", "x"), ("README", "x")], "something else");
+    fleet.wait("the commit to be known", || fleet.ask("one", &["status"])?.to_string().contains(&commit).then_some(()));
+    open(&fleet);
+    fleet.converged("one", &commit);
+    fleet.wait("the restart", || (fleet.lines("n1", "starts") == 2).then_some(()));
+}
