@@ -3,5 +3,8 @@ pub mod api;
 pub mod broker;
 pub mod diagnose;
 pub mod repository;
+pub mod store;
+pub mod transport;
+pub mod trust;
 pub mod serve;
 pub mod site;

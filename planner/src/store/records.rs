@@ -1,0 +1,98 @@
+//! What the store's rows hold. Their JSON is the file's layout: a field that is new has a default.
+
+use groundplan_core::Belief;
+use groundplan_protocol::{
+    ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, SiteName},
+    plan::Action,
+    report::TaskReport,
+    state::NodeState,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::api::types::{Commit, ReasonRecord, RefusedCommit};
+
+/// What there is one of.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Meta {
+    /// The site that the good commits are of.
+    pub site: Option<SiteName>,
+    /// This planner's name.
+    pub planner: String,
+    /// The generation of the latest plan.
+    pub generation: Generation,
+    /// The term of the last time that it planned.
+    pub term: u64,
+    /// The commit in force.
+    pub good: Option<Commit>,
+    /// The commit that was refused, if it is the branch's tip.
+    pub refused: Option<RefusedCommit>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StoredNode {
+    /// What it has applied and owes.
+    pub belief: Belief,
+    /// Ledgers that it had before, the latest last: what comes from them is a replay.
+    #[serde(default)]
+    pub past: Vec<LedgerId>,
+    /// When it was last heard of, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub seen_ms: u64,
+    /// Its last state without what is applied and owed.
+    #[serde(default)]
+    pub state: Option<NodeState>,
+}
+
+/// A plan as published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPlan {
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of what it asks for, whatever its generation and commit; empty for a plan that must never count as the same.
+    pub digest: Vec<u8>,
+    /// The sealed message.
+    pub sealed: Vec<u8>,
+    /// JSON of the plan, where the message only refers to it; else empty.
+    pub body: Vec<u8>,
+}
+
+/// Reports as they came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// From this node.
+    pub node: NodeId,
+    /// Its ledger.
+    pub ledger: LedgerId,
+    /// Number of the first.
+    pub first: Sequence,
+    /// The reports.
+    pub reports: Vec<TaskReport>,
+}
+
+/// What a rollout is of, apart from how it goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutHead {
+    /// Its generation.
+    pub generation: Generation,
+    /// The commit that it leads to.
+    pub commit: Commit,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_ms: u64,
+    /// Its actions in an execution order, with their reasons.
+    pub actions: Vec<PlannedReasons>,
+    /// Whether its end was told already.
+    #[serde(default)]
+    pub ended_ms: Option<u64>,
+}
+
+/// An action and its reasons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedReasons {
+    /// What it is done to.
+    pub instance: InstanceId,
+    /// What is done.
+    pub action: Action,
+    /// Why.
+    pub reasons: Vec<ReasonRecord>,
+}

@@ -1,0 +1,164 @@
+//! The planner's connection to the broker: MQTT 3.1.1, QoS 1, a persistent session.
+//!
+//! In: messages to publish, receipts of what is on the disk. Out: messages of the site, and word of the connection's comings and
+//! goings. Publishing never blocks and never fails: the outbox holds one message a topic, the latest, so it is bounded by the
+//! number of topics. Nothing but `urgent` messages leaves before the connection is opened up by the loop, which first makes
+//! sure that no other planner has taken over. A client of rumqttc lives as long as one connection; what it had in flight is kept here.
+
+mod connection;
+mod outbox;
+
+use bytes::Bytes;
+use groundplan_protocol::{
+    ids::SiteName,
+    topic::{NodeTopic, Topic},
+};
+use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
+use tokio::sync::mpsc;
+
+use crate::serve::{BrokerTls, ServeConfig};
+
+/// Why no connection can even be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A file for TLS cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `mqtts://` without, or `mqtt://` with, files for TLS.
+    #[error("an `mqtts://` broker needs an authority, a certificate and a key, and only such a broker takes them")]
+    Tls,
+}
+
+/// What comes from the broker.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Connected and subscribed. Nothing leaves before [`Transport::open`].
+    Ready {
+        /// Whether the broker has lost what it knew of us: everything has to be published again.
+        fresh: bool,
+        /// Whether retained messages are on their way.
+        replay: bool,
+    },
+    /// The connection is gone, or could not be made; the next attempt follows.
+    Lost {
+        /// Why.
+        error: String,
+    },
+    /// A message.
+    Message {
+        /// Its topic.
+        topic: String,
+        /// Its payload.
+        payload: Bytes,
+        /// To be given back when its effect is on the disk.
+        receipt: Receipt,
+    },
+}
+
+/// Entitles to acknowledge one message on the connection that it came on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    connection: u64,
+    packet: u16,
+}
+
+enum Command {
+    Publish { topic: String, payload: Bytes, retain: bool, urgent: bool },
+    Acknowledge(Receipt),
+    Open,
+    Stop,
+}
+
+/// The handle that the loop holds.
+#[derive(Clone)]
+pub struct Transport {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Transport {
+    /// Publishes when the connection is open; a later message on the same topic replaces one that has not left.
+    pub fn publish(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
+        self.send(Command::Publish { topic, payload: payload.into(), retain, urgent: false });
+    }
+
+    /// Publishes as soon as there is a connection, open or not; lost with it.
+    pub fn publish_urgent(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
+        self.send(Command::Publish { topic, payload: payload.into(), retain, urgent: true });
+    }
+
+    /// Acknowledges a message to the broker.
+    pub fn acknowledge(&self, receipt: Receipt) {
+        self.send(Command::Acknowledge(receipt));
+    }
+
+    /// Lets the outbox flow on the connection that there is.
+    pub fn open(&self) {
+        self.send(Command::Open);
+    }
+
+    /// Sends what is urgent, disconnects and ends; what is left in the outbox is dropped.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+    }
+
+    fn send(&self, command: Command) {
+        // The task ends only after `Stop`, when nothing matters any more.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Where to connect to, as whom, and what to leave behind.
+pub struct Settings {
+    options: MqttOptions,
+    filters: Vec<String>,
+}
+
+impl Settings {
+    /// Settings of this planner for its site.
+    ///
+    /// # Errors
+    /// Files for TLS are missing.
+    pub fn new(config: &ServeConfig, site: &SiteName, client: String, will: Vec<u8>) -> Result<Self, TransportError> {
+        let mut options = MqttOptions::new(client, config.broker.host.clone(), config.broker.port);
+        options
+            .set_clean_session(false)
+            .set_keep_alive(connection::KEEP_ALIVE)
+            .set_max_packet_size(groundplan_protocol::MAX_PACKET, groundplan_protocol::MAX_PACKET)
+            .set_inflight(connection::IN_FLIGHT)
+            .set_manual_acks(true)
+            .set_last_will(LastWill::new(Topic::Planner.name(site), will, QoS::AtLeastOnce, true));
+        if let Some(tls) = tls(config.broker.tls, config.tls.as_ref())? {
+            options.set_transport(RumqttTransport::tls_with_config(tls));
+        }
+        let nodes = [NodeTopic::Presence, NodeTopic::State, NodeTopic::Report, NodeTopic::Want];
+        let filters = nodes.map(|topic| Topic::every_node(site, topic)).into_iter();
+        Ok(Self { options, filters: [Topic::Planner.name(site)].into_iter().chain(filters).collect() })
+    }
+}
+
+fn tls(wanted: bool, files: Option<&BrokerTls>) -> Result<Option<TlsConfiguration>, TransportError> {
+    let Some(files) = files else {
+        return if wanted { Err(TransportError::Tls) } else { Ok(None) };
+    };
+    if !wanted {
+        return Err(TransportError::Tls);
+    }
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|source| TransportError::File { path: path.to_owned(), source })
+    };
+    let client_auth = Some((read(&files.cert)?, read(&files.key)?));
+    Ok(Some(TlsConfiguration::Simple { ca: read(&files.ca)?, alpn: None, client_auth }))
+}
+
+/// Starts the task that keeps the connection. What comes in waits in `incoming`, which holds back the broker when it is full.
+pub fn start(settings: Settings, incoming: mpsc::Sender<Incoming>) -> (Transport, tokio::task::JoinHandle<()>) {
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let task = tokio::spawn(connection::run(settings.options, settings.filters, receiver, incoming));
+    (Transport { commands }, task)
+}

@@ -1,0 +1,132 @@
+//! What is to be published: one message a topic, in the order in which the latest came.
+//!
+//! Sent but unconfirmed messages are kept until the broker has them: they go first on the next connection, unless a later one
+//! has taken their place.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) topic: String,
+    pub(super) payload: Bytes,
+    pub(super) retain: bool,
+}
+
+/// The messages that have not left, and those that the broker has not confirmed.
+#[derive(Default)]
+pub(super) struct Outbox {
+    urgent: VecDeque<Outgoing>,
+    /// By number of arrival.
+    waiting: BTreeMap<u64, Outgoing>,
+    latest: HashMap<String, u64>,
+    next: u64,
+    /// In the order in which they left; the packet's id is known once the client has written it.
+    sent: VecDeque<(Option<u16>, Outgoing)>,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, message: Outgoing) {
+        let number = self.next;
+        self.next += 1;
+        if let Some(before) = self.latest.insert(message.topic.clone(), number) {
+            self.waiting.remove(&before);
+        }
+        self.waiting.insert(number, message);
+    }
+
+    pub(super) fn push_urgent(&mut self, message: Outgoing) {
+        self.urgent.push_back(message);
+    }
+
+    /// What goes next.
+    pub(super) fn peek(&self, open: bool) -> Option<&Outgoing> {
+        self.urgent.front().or_else(|| self.waiting.values().next().filter(|_| open))
+    }
+
+    /// What [`Outbox::peek`] said has left.
+    pub(super) fn left(&mut self) {
+        if let Some(message) = self.urgent.pop_front() {
+            self.sent.push_back((None, message));
+        } else if let Some((_, message)) = self.waiting.pop_first() {
+            self.latest.remove(&message.topic);
+            self.sent.push_back((None, message));
+        }
+    }
+
+    /// The client has written the oldest of those that left and have no packet yet.
+    pub(super) fn written(&mut self, packet: u16) {
+        if let Some((id, _)) = self.sent.iter_mut().find(|(id, _)| id.is_none()) {
+            *id = Some(packet);
+        }
+    }
+
+    /// The broker has it.
+    pub(super) fn confirmed(&mut self, packet: u16) {
+        if let Some(i) = self.sent.iter().position(|(id, _)| *id == Some(packet)) {
+            self.sent.remove(i);
+        }
+    }
+
+    /// Nothing is on its way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sent.is_empty() && self.urgent.is_empty()
+    }
+
+    /// The connection is gone: what was on its way waits again, but for what is urgent, which is for one connection only.
+    pub(super) fn disconnected(&mut self) {
+        self.urgent.clear();
+        let rest: Vec<Outgoing> = std::mem::take(&mut self.waiting).into_values().collect();
+        self.latest.clear();
+        let again: Vec<Outgoing> = self.sent.drain(..).map(|(_, message)| message).collect();
+        again.into_iter().chain(rest).for_each(|message| self.push(message));
+    }
+
+    /// The broker knows nothing: all will be said again.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(topic: &str, payload: &'static str) -> Outgoing {
+        Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: true }
+    }
+
+    fn drain(outbox: &mut Outbox) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Some(next) = outbox.peek(true) {
+            out.push(format!("{}={}", next.topic, String::from_utf8_lossy(&next.payload)));
+            outbox.left();
+        }
+        out
+    }
+
+    #[test]
+    fn the_latest_of_a_topic_goes_last_and_alone() {
+        let mut outbox = Outbox::default();
+        [("gates", "1"), ("plan", "2"), ("gates", "2")].map(|(t, p)| outbox.push(message(t, p)));
+        assert!(outbox.peek(false).is_none());
+        assert_eq!(drain(&mut outbox), ["plan=2", "gates=2"]);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_goes_again() {
+        let mut outbox = Outbox::default();
+        [("a", "1"), ("b", "1"), ("c", "1")].map(|(t, p)| outbox.push(message(t, p)));
+        outbox.left();
+        outbox.left();
+        outbox.written(1);
+        outbox.written(2);
+        outbox.confirmed(1);
+        outbox.push(message("b", "2"));
+        outbox.push_urgent(message("u", "1"));
+        outbox.disconnected();
+        assert_eq!(drain(&mut outbox), ["c=1", "b=2"]);
+    }
+}
