@@ -11,9 +11,9 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
-    task::JoinSet,
+    task::{JoinSet, unconstrained, yield_now},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -28,24 +28,52 @@ use super::{
 /// Pause after a failed accept: the usual cause, no file descriptors left, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections that the kernel holds until they are accepted, as far as it lets us: a SYN too many is retried after a
+/// second, which a fleet that reconnects would feel.
+const BACKLOG: u32 = 4096;
+/// Connections to accept, or to see gone, at one go.
+const TURN: usize = 256;
+
 /// Binds an address. Returns it with the port that was taken.
-pub(super) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
-    let error = |source| BrokerError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
-    Ok((listener, address))
+pub(super) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // A restart must not wait for the connections of the last run to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listen().map_err(|source| BrokerError::Listen { address, source })
 }
 
 /// Accepts until the broker stops.
+///
+/// Without tokio's budget: with thousands of connections at work, it would have its turn too seldom to keep up with a
+/// fleet that reconnects. It yields after each [`TURN`] instead.
 pub(super) async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    stopped: watch::Receiver<()>,
+) {
+    unconstrained(accept_in_turns(shared, listener, tls, stopped)).await;
+}
+
+async fn accept_in_turns(
     shared: Arc<Shared>,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     mut stopped: watch::Receiver<()>,
 ) {
     let tls = tls.map(TlsAcceptor::from);
-    let mut connections = JoinSet::new();
+    let (mut connections, mut turn) = (JoinSet::new(), 0);
     loop {
+        turn += 1;
+        if turn % TURN == 0 {
+            yield_now().await;
+        }
         tokio::select! {
             // An error is the only thing that ever comes: the sender is gone.
             _ = stopped.changed() => break,

@@ -184,7 +184,7 @@ impl Broker {
         });
         let mut bound = Vec::new();
         for Listener { address, tls } in config.listeners {
-            bound.push((listen::bind(address).await?, tls));
+            bound.push((listen::bind(address)?, tls));
         }
         let (stop, stopped) = watch::channel(());
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
