@@ -1,0 +1,287 @@
+//! Runs a program to its end: in a process group of its own, its output captured, its time limited.
+//!
+//! Standard output and standard error go through one pipe, interleaved as they come, into bounded memory. When time is up
+//! or the job is cancelled, the whole group gets TERM and, after a grace period, KILL. When the program ends by itself,
+//! whatever it left behind in its group (a daemon, say) is let live, and its hold on the pipe does not hold us: what
+//! comes within `LINGER` after the end is still captured. No thread, no signal handler: a pidfd and a pipe.
+
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use groundplan_protocol::{kinds::Run, report::Output};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use tokio::{
+    net::unix::pipe::Receiver,
+    process::Child,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    capture::{Capture, last_lines},
+    job::Cancel,
+    spawn::{Program, Setup, SpawnError, Surroundings, not_started},
+};
+
+/// How long output is awaited from what a program left running, once it has ended itself.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How often a group that got TERM is looked at, and how long one that got KILL may take to vanish.
+const POLL: Duration = Duration::from_millis(10);
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why a program did not come to an end of its own.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecError {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("`{run}` took longer than {}, and was ended", seconds(*limit))]
+    Timeout { run: String, limit: Duration },
+    #[error("`{run}` was ended, because the agent stops or no longer wants it")]
+    Cancelled { run: String },
+    #[error("`{run}` does not end, not even by KILL")]
+    Unkillable { run: String },
+    #[error("`{run}` {}", ending(*status, last))]
+    Status { run: String, status: ExitStatus, last: String },
+    #[error("cannot follow `{run}`")]
+    Io { run: String, source: io::Error },
+}
+
+/// A time limit, and how long it was at the beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) until: Instant,
+    pub(crate) whole: Duration,
+}
+
+impl Limit {
+    /// `whole` from now.
+    pub(crate) fn of(whole: Duration) -> Self {
+        Self { until: Instant::now() + whole, whole }
+    }
+}
+
+/// How a program ended, and what it printed.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) end: Result<ExitStatus, ExecError>,
+    pub(crate) output: Option<Output>,
+}
+
+impl Ran {
+    fn failed(error: impl Into<ExecError>) -> Self {
+        Self { end: Err(error.into()), output: None }
+    }
+
+    /// The end, with any but success as an error.
+    pub(crate) fn success(self, run: &Run) -> (Result<(), ExecError>, Option<Output>) {
+        let end = self.end.and_then(|status| {
+            let last = self.output.as_ref().map(last_lines).unwrap_or_default();
+            if status.success() { Ok(()) } else { Err(ExecError::Status { run: shorten(run), status, last }) }
+        });
+        (end, self.output)
+    }
+}
+
+/// Runs `program` to its end.
+pub(crate) async fn run(
+    surroundings: &Surroundings,
+    program: &Program<'_>,
+    limit: Limit,
+    grace: Duration,
+    cancel: &Cancel,
+) -> Ran {
+    let (reader, child) = match start(surroundings, program) {
+        Ok(started) => started,
+        Err(e) => return Ran::failed(e),
+    };
+    let reader = match Receiver::from_owned_fd(reader) {
+        Ok(reader) => reader,
+        Err(source) => return Ran::failed(ExecError::Io { run: shorten(program.run), source }),
+    };
+    Running::new(child, reader).follow(program.run, limit, grace, cancel).await
+}
+
+fn start(surroundings: &Surroundings, program: &Program<'_>) -> Result<(OwnedFd, Child), SpawnError> {
+    let failed = |e| not_started(program.run, e);
+    let mut command = surroundings.command(program, Setup::default())?;
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+    // The command holds our copies of the pipe's other end; dropped here, the program's are the only ones.
+    let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
+    Ok((reader.into(), child))
+}
+
+/// What we are waiting for.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The end of the program, until the limit.
+    Running,
+    /// The last of its output: it has ended.
+    Draining,
+    /// The end of its group, which got TERM.
+    Ending { kill: Instant, cancelled: bool },
+    /// The end of its group, which got KILL.
+    Killed { until: Instant, cancelled: bool },
+}
+
+struct Running {
+    child: Child,
+    group: Group,
+    reader: Receiver,
+    capture: Capture,
+    /// Whether anyone still holds the other end of the pipe.
+    open: bool,
+    status: Option<ExitStatus>,
+}
+
+impl Running {
+    fn new(child: Child, reader: Receiver) -> Self {
+        let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+        Self { child, group, reader, capture: Capture::default(), open: true, status: None }
+    }
+
+    async fn follow(mut self, run: &Run, limit: Limit, grace: Duration, cancel: &Cancel) -> Ran {
+        let end = self.to_its_end(run, limit, grace, cancel).await;
+        if self.status.is_some() {
+            // It ended by itself, or its group has been seen to the end.
+            self.group.0 = None;
+        }
+        Ran { end, output: self.capture.finish() }
+    }
+
+    async fn to_its_end(
+        &mut self,
+        run: &Run,
+        limit: Limit,
+        grace: Duration,
+        cancel: &Cancel,
+    ) -> Result<ExitStatus, ExecError> {
+        let (mut phase, mut wake) = (Phase::Running, limit.until);
+        let mut buffer = [0; 4096];
+        let mut cancelled = std::pin::pin!(cancel.cancelled());
+        let mut alarm = std::pin::pin!(sleep_until(limit.until));
+        loop {
+            if let (Phase::Running | Phase::Draining, Some(status), false) = (phase, self.status, self.open) {
+                return Ok(status);
+            }
+            if alarm.deadline() != wake {
+                alarm.as_mut().reset(wake);
+            }
+            let now = Instant::now();
+            tokio::select! {
+                biased;
+                () = &mut cancelled, if matches!(phase, Phase::Running) => {
+                    self.group.signal(Signal::SIGTERM);
+                    (phase, wake) = (Phase::Ending { kill: now + grace, cancelled: true }, now);
+                }
+                () = &mut alarm => match phase {
+                    Phase::Running => {
+                        self.group.signal(Signal::SIGTERM);
+                        (phase, wake) = (Phase::Ending { kill: wake + grace, cancelled: false }, wake + POLL);
+                    }
+                    Phase::Draining => self.open = false,
+                    Phase::Ending { cancelled, .. } | Phase::Killed { cancelled, .. } if self.has_ended() => {
+                        let run = shorten(run);
+                        return Err(match cancelled {
+                            true => ExecError::Cancelled { run },
+                            false => ExecError::Timeout { run, limit: limit.whole },
+                        });
+                    }
+                    Phase::Ending { kill, cancelled } if wake >= kill => {
+                        self.group.signal(Signal::SIGKILL);
+                        (phase, wake) = (Phase::Killed { until: wake + KILL_LIMIT, cancelled }, wake + POLL);
+                    }
+                    Phase::Killed { until, .. } if wake >= until => {
+                        return Err(ExecError::Unkillable { run: shorten(run) });
+                    }
+                    Phase::Ending { .. } | Phase::Killed { .. } => wake = Instant::now() + POLL,
+                },
+                ready = self.reader.readable(), if self.open => self.read(ready, &mut buffer),
+                status = self.child.wait(), if self.status.is_none() => {
+                    let status = status.map_err(|source| ExecError::Io { run: shorten(run), source })?;
+                    self.status = Some(status);
+                    if matches!(phase, Phase::Running) {
+                        (phase, wake) = (Phase::Draining, Instant::now() + LINGER);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nothing of it is left.
+    fn has_ended(&self) -> bool {
+        self.status.is_some() && self.group.is_empty()
+    }
+
+    /// Takes one piece; the loop comes back for more, so that a flood of output starves neither the limit nor other jobs.
+    fn read(&mut self, ready: io::Result<()>, buffer: &mut [u8]) {
+        match ready.and_then(|()| self.reader.try_read(buffer)) {
+            Ok(0) => self.open = false,
+            Ok(n) => self.capture.push(&buffer[..n]),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => self.open = false,
+        }
+    }
+}
+
+/// A process group; one that is dropped before it has ended gets KILL.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            // It may have ended meanwhile.
+            let _ = killpg(group, signal);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none_or(|group| killpg(group, None) == Err(Errno::ESRCH))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// `run` as it appears in an error.
+pub(crate) fn shorten(run: &Run) -> String {
+    const MOST: usize = 80;
+    let text = run.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    if line.len() == text.len() && text.chars().count() <= MOST {
+        return text;
+    }
+    line.chars().take(MOST).chain(['…']).collect()
+}
+
+/// How a program ended, in words: `exited with 3` or `was killed by SIGSEGV`.
+pub(crate) fn status_text(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            Ok(signal) => format!("was killed by {signal}"),
+            Err(_) => format!("was killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn ending(status: ExitStatus, last: &str) -> String {
+    let status = status_text(status);
+    if last.is_empty() { status } else { format!("{status}: {last}") }
+}
+
+fn seconds(span: Duration) -> String {
+    groundplan_protocol::duration::Span::millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)).to_string()
+}

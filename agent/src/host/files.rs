@@ -1,0 +1,346 @@
+//! Files, directories and links on the node: how they are, and how they become what they should be.
+//!
+//! A file is written beside its place, synced, and renamed into it; whatever fails on the way, a full disk included,
+//! leaves the old file as it was and nothing else. The temporary name follows from the target's, so that what a killed
+//! agent left is swept when that target is written or removed next. A directory is never removed with what is in it.
+//! Every error names the path as the operator wrote it. Blocking: whoever handles large content does so off the loop.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::ffi::OsStrExt,
+};
+
+use groundplan_protocol::digest::{Digest, Hasher};
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat},
+};
+
+use super::{
+    job::Content,
+    paths::{Missing, PathError, Place, Root},
+    users::{self, UserError},
+};
+
+/// Why a file, directory or link could not be brought about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error("{path}")]
+    Owner { path: String, source: UserError },
+    #[error("{path}: cannot {doing}")]
+    Io { path: String, doing: &'static str, source: io::Error },
+    #[error("{path}: {there} is in the way; it is not replaced, as it may hold what nobody else has")]
+    InTheWay { path: String, there: &'static str },
+}
+
+/// Who may do what with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+    pub(crate) mode: Mode,
+}
+
+/// The digest and length of a file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+/// What was found at a path that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Gone,
+    WasNotThere,
+    /// Left, and why.
+    Left(String),
+}
+
+impl Access {
+    /// From parameters: the agent's own user and group where none is given.
+    pub(crate) fn new(
+        path: &str,
+        owner: Option<&str>,
+        group: Option<&str>,
+        mode: Option<&str>,
+        default: u32,
+    ) -> Result<Self, FileError> {
+        let failed = |source| FileError::Owner { path: path.to_owned(), source };
+        let mode = mode.and_then(groundplan_protocol::kinds::parse_mode).unwrap_or(default);
+        Ok(Self {
+            uid: owner.map_or_else(|| Ok(Uid::effective()), users::uid).map_err(failed)?,
+            gid: group.map_or_else(|| Ok(Gid::effective()), users::gid).map_err(failed)?,
+            mode: Mode::from_bits_truncate(mode),
+        })
+    }
+
+    fn is_of(&self, stat: &FileStat) -> bool {
+        self.owns(stat) && stat.st_mode & 0o7777 == self.mode.bits()
+    }
+
+    fn owns(&self, stat: &FileStat) -> bool {
+        stat.st_uid == self.uid.as_raw() && stat.st_gid == self.gid.as_raw()
+    }
+
+    /// Gives it to an open file. The mode comes last, because a change of owner takes bits away.
+    fn give(&self, path: &str, file: &File) -> Result<(), FileError> {
+        let stat = fstat(file).map_err(failed(path, "look at it"))?;
+        if !self.owns(&stat) {
+            fchown(file, Some(self.uid), Some(self.gid)).map_err(failed(path, "change its owner"))?;
+        }
+        fchmod(file, self.mode).map_err(failed(path, "change its mode"))
+    }
+}
+
+impl Sum {
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+
+    /// Of all that `reader` gives.
+    pub(crate) fn of(mut reader: impl Read) -> io::Result<Self> {
+        let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; 64 * 1024]);
+        loop {
+            let n = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self { digest: hasher.finish(), size }),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            hasher.update(&buffer[..n]);
+            size += n as u64;
+        }
+    }
+}
+
+/// Whether `path` is a file with that content and access.
+pub(crate) fn is_file(root: &Root, path: &str, sum: Sum, access: Access) -> Result<bool, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(false) };
+    let Some(stat) = stat(&place, path)? else { return Ok(false) };
+    Ok(kind(&stat) == SFlag::S_IFREG && access.is_of(&stat) && holds(&place, path, &stat, sum)?)
+}
+
+/// Makes `path` a file with that content and access.
+pub(crate) fn put_file(root: &Root, path: &str, content: &Content, sum: Sum, access: Access) -> Result<(), FileError> {
+    let place = make_place(root, path)?;
+    sweep(&place);
+    match stat(&place, path)? {
+        Some(stat) if kind(&stat) == SFlag::S_IFDIR => return Err(in_the_way(path, "a directory")),
+        Some(stat) if kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)? => {
+            let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
+            return access.give(path, &file.map_err(failed(path, "open it"))?.into());
+        }
+        _ => {}
+    }
+    let temporary = temporary(&place.name);
+    let swept = Sweep { place: &place, armed: true };
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o600);
+    let file = openat(&place.dir, temporary.as_os_str(), flags, mode).map_err(failed(path, "create it"))?;
+    let mut file = File::from(file);
+    write(&mut file, content).map_err(io_failed(path, "write it"))?;
+    access.give(path, &file)?;
+    file.sync_all().map_err(io_failed(path, "write it"))?;
+    renameat(&place.dir, temporary.as_os_str(), &place.dir, place.name.as_os_str())
+        .map_err(failed(path, "put it in place"))?;
+    swept.done();
+    sync(&place, path)
+}
+
+/// Whether `path` is a directory with that access.
+pub(crate) fn is_directory(root: &Root, path: &str, access: Access) -> Result<bool, FileError> {
+    let Some((dir, _)) = root.directory(path, Missing::Leave)? else { return Ok(false) };
+    Ok(access.is_of(&fstat(&dir).map_err(failed(path, "look at it"))?))
+}
+
+/// Makes `path` a directory with that access.
+pub(crate) fn put_directory(root: &Root, path: &str, access: Access) -> Result<(), FileError> {
+    let place = make_place(root, path)?;
+    match mkdirat(&place.dir, place.name.as_os_str(), Mode::from_bits_truncate(0o700)) {
+        Ok(()) => sync(&place, path)?,
+        Err(Errno::EEXIST) => {}
+        Err(e) => return Err(failed(path, "create the directory")(e)),
+    }
+    // A link to a directory serves as one.
+    let (dir, real) = match root.directory(path, Missing::Leave) {
+        Ok(Some(found)) => found,
+        Err(PathError::NotADirectory { .. }) => return Err(in_the_way(path, "something that is no directory")),
+        Ok(None) => return Err(in_the_way(path, "a link that leads nowhere")),
+        Err(e) => return Err(e.into()),
+    };
+    let found = fstat(&dir).map_err(failed(path, "look at it"))?;
+    if !access.owns(&found) {
+        fchownat(&dir, "", Some(access.uid), Some(access.gid), AtFlags::AT_EMPTY_PATH)
+            .map_err(failed(path, "change its owner"))?;
+    }
+    // A handle that was opened as a mere path cannot be given a mode; its last name in its parent can.
+    let parent = real.parent().unwrap_or(&real);
+    let parent = File::open(parent).map_err(io_failed(path, "open its parent"))?;
+    let name = real.file_name().unwrap_or(OsStr::new("."));
+    fchmodat(&parent, name, access.mode, FchmodatFlags::FollowSymlink).map_err(failed(path, "change its mode"))
+}
+
+/// Whether `path` is a symbolic link to `target`.
+pub(crate) fn is_link(root: &Root, path: &str, target: &str) -> Result<bool, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(false) };
+    match readlinkat(&place.dir, place.name.as_os_str()) {
+        Ok(found) => Ok(found == target),
+        Err(Errno::ENOENT | Errno::EINVAL) => Ok(false),
+        Err(e) => Err(failed(path, "read the link")(e)),
+    }
+}
+
+/// Makes `path` a symbolic link to `target`.
+pub(crate) fn put_link(root: &Root, path: &str, target: &str) -> Result<(), FileError> {
+    let place = make_place(root, path)?;
+    sweep(&place);
+    if stat(&place, path)?.is_some_and(|stat| kind(&stat) == SFlag::S_IFDIR) {
+        return Err(in_the_way(path, "a directory"));
+    }
+    let temporary = temporary(&place.name);
+    let swept = Sweep { place: &place, armed: true };
+    symlinkat(target, &place.dir, temporary.as_os_str()).map_err(failed(path, "create the link"))?;
+    renameat(&place.dir, temporary.as_os_str(), &place.dir, place.name.as_os_str())
+        .map_err(failed(path, "put the link in place"))?;
+    swept.done();
+    sync(&place, path)
+}
+
+/// Removes the file at `path`, or the link there.
+pub(crate) fn remove_file(root: &Root, path: &str, link_only: bool) -> Result<Removed, FileError> {
+    let Some(place) = found_place(root, path)? else { return Ok(Removed::WasNotThere) };
+    sweep(&place);
+    let Some(stat) = stat(&place, path)? else { return Ok(Removed::WasNotThere) };
+    match kind(&stat) {
+        SFlag::S_IFDIR => return Ok(Removed::Left(format!("{path} is a directory now: left in place"))),
+        SFlag::S_IFLNK => {}
+        _ if link_only => return Ok(Removed::Left(format!("{path} is no link any more: left in place"))),
+        _ => {}
+    }
+    match unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+        Ok(()) => sync(&place, path).map(|()| Removed::Gone),
+        Err(Errno::ENOENT) => Ok(Removed::WasNotThere),
+        Err(e) => Err(failed(path, "remove it")(e)),
+    }
+}
+
+/// Removes the directory at `path` if it is empty.
+pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removed, FileError> {
+    let Some(place) = found_place(root, path)? else { return Ok(Removed::WasNotThere) };
+    match unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) => sync(&place, path).map(|()| Removed::Gone),
+        Err(Errno::ENOENT) => Ok(Removed::WasNotThere),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(Removed::Left(format!("{path} is not empty: left in place"))),
+        Err(Errno::EBUSY) => Ok(Removed::Left(format!("{path} is in use, as a mount point is: left in place"))),
+        Err(Errno::ENOTDIR) => Ok(Removed::Left(format!("{path} is no directory any more: left in place"))),
+        Err(e) => Err(failed(path, "remove the directory")(e)),
+    }
+}
+
+/// For reading what may turn out to be anything: neither waits on a FIFO nor follows a link.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+
+/// Whether the file at `place` has that content. One that may not be read counts as other content.
+fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, FileError> {
+    if u64::try_from(stat.st_size) != Ok(sum.size) {
+        return Ok(false);
+    }
+    match openat(&place.dir, place.name.as_os_str(), READ, Mode::empty()) {
+        Ok(file) => Ok(Sum::of(File::from(file)).map_err(io_failed(path, "read it"))? == sum),
+        Err(Errno::EACCES | Errno::ENOENT | Errno::ELOOP) => Ok(false),
+        Err(e) => Err(failed(path, "open it")(e)),
+    }
+}
+
+fn write(file: &mut File, content: &Content) -> io::Result<()> {
+    match content {
+        Content::Bytes(bytes) => file.write_all(bytes),
+        Content::File(path) => io::copy(&mut File::open(path)?, file).map(drop),
+    }
+}
+
+fn make_place(root: &Root, path: &str) -> Result<Place, FileError> {
+    Ok(root.place(path, Missing::Create)?.ok_or_else(|| PathError::Unnamed { path: path.to_owned() })?)
+}
+
+/// Where something is to be removed from. Below what is no directory, nothing can be.
+fn found_place(root: &Root, path: &str) -> Result<Option<Place>, FileError> {
+    match root.place(path, Missing::Leave) {
+        Err(PathError::NotADirectory { .. }) => Ok(None),
+        result => Ok(result?),
+    }
+}
+
+fn stat(place: &Place, path: &str) -> Result<Option<FileStat>, FileError> {
+    match fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(e) => Err(failed(path, "look at it")(e)),
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// Makes the names in a directory durable.
+fn sync(place: &Place, path: &str) -> Result<(), FileError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = match openat(&place.dir, ".", flags, Mode::empty()) {
+        Ok(dir) => File::from(dir),
+        // A directory that we may write to and not read: nothing more can be done.
+        Err(Errno::EACCES) => return Ok(()),
+        Err(e) => return Err(failed(path, "open its directory")(e)),
+    };
+    dir.sync_all().map_err(io_failed(path, "sync its directory"))
+}
+
+/// The temporary name beside `target`: always the same, and never too long.
+fn temporary(target: &OsStr) -> OsString {
+    format!(".groundplan-{}.tmp", Digest::of(target.as_bytes()).short()).into()
+}
+
+/// Removes what an interrupted write left.
+fn sweep(place: &Place) {
+    // Whether there was anything does not matter, and what cannot be removed fails the write itself.
+    let _ = unlinkat(&place.dir, temporary(&place.name).as_os_str(), UnlinkatFlags::NoRemoveDir);
+}
+
+/// Sweeps the temporary file when the write does not come to its end.
+struct Sweep<'a> {
+    place: &'a Place,
+    armed: bool,
+}
+
+impl Sweep<'_> {
+    fn done(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            sweep(self.place);
+        }
+    }
+}
+
+fn in_the_way(path: &str, there: &'static str) -> FileError {
+    FileError::InTheWay { path: path.to_owned(), there }
+}
+
+fn failed(path: &str, doing: &'static str) -> impl Fn(Errno) -> FileError {
+    move |e| FileError::Io { path: path.to_owned(), doing, source: e.into() }
+}
+
+fn io_failed(path: &str, doing: &'static str) -> impl Fn(io::Error) -> FileError {
+    move |source| FileError::Io { path: path.to_owned(), doing, source }
+}

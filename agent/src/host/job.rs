@@ -1,0 +1,127 @@
+//! The seam between the agent's machine and the host: a job goes in, what became of it comes out.
+//!
+//! A job is complete: it names the task, what the task is to be (or was), its content, and the effect that is owed.
+//! Nothing here knows plans, generations or the ledger.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    plan::{Effect, TaskSpec},
+    report::Output,
+};
+use tokio::sync::watch;
+
+/// One task to carry out.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The task; at most one job of a task runs at a time.
+    pub task: TaskId,
+    /// What to do.
+    pub work: Work,
+    /// The greatest effect that is owed or that a trigger fired.
+    pub effect: Option<Effect>,
+}
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Make it so: the actions `create` and `update`.
+    Apply {
+        /// What it is to be.
+        spec: TaskSpec,
+        /// What it ships, verified; may be left out where `spec` itself carries the bytes.
+        content: Option<Content>,
+        /// What the ledger holds as applied, so that a file that moved leaves nothing at its old path.
+        previous: Option<TaskSpec>,
+    },
+    /// Take it away.
+    Remove {
+        /// What the ledger holds as applied.
+        spec: TaskSpec,
+    },
+    /// Nothing of its own; only the effect.
+    Trigger {
+        /// What it is.
+        spec: TaskSpec,
+    },
+}
+
+/// What a task ships, with its digest already verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// In memory: what came in the plan.
+    Bytes(Vec<u8>),
+    /// A file of the agent's blob store; it is copied in pieces and never read as a whole.
+    File(PathBuf),
+}
+
+/// What became of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// What was done, or why it did not come about, in words for the operator: what, where, and the cause.
+    pub result: Result<Did, String>,
+    /// What it printed.
+    pub output: Option<Output>,
+    /// When it started.
+    pub started: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What a job did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Did {
+    /// Whether it changed anything, an effect included: only then do its triggers fire.
+    pub changed: bool,
+    /// The effect that was carried out. `None` also where applying made it needless, as a fresh start does for a restart.
+    pub effect: Option<Effect>,
+}
+
+/// Tells jobs to end early. Dropping it does nothing.
+#[derive(Debug)]
+pub struct Canceller(watch::Sender<bool>);
+
+/// A job's ear for its [`Canceller`].
+#[derive(Debug, Clone)]
+pub struct Cancel(watch::Receiver<bool>);
+
+impl Canceller {
+    /// One with nothing cancelled.
+    #[expect(clippy::new_without_default, reason = "a canceller without jobs that listen to it is no sensible default")]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// What jobs listen with; any number of them.
+    pub fn listen(&self) -> Cancel {
+        Cancel(self.0.subscribe())
+    }
+
+    /// Ends them: commands get TERM, then KILL, and the jobs fail.
+    pub fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Cancel {
+    /// One that never comes.
+    pub fn never() -> Self {
+        Canceller::new().listen()
+    }
+
+    /// Whether it has come.
+    pub fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once it comes; never, when its canceller is gone.
+    pub async fn cancelled(&self) {
+        if self.0.clone().wait_for(|cancelled| *cancelled).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `command`: runs when it is new or changed and when a trigger fires, unless a guard says that there is nothing to do.
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Command, Run},
+    plan::Effect,
+};
+
+use super::{Applied, Check, Context, Hold, Kind};
+use crate::host::{
+    HostError,
+    exec::{self, Limit, Ran},
+    spawn::Program,
+};
+
+impl Kind for Command {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Nothing
+    }
+
+    /// So if a guard holds it back. What a command without guards did cannot be told from the host.
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        Ok((!wanted(self, cx, limit(self, cx)).await?).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let ran = run(self, &self.run, cx, limit(self, cx)).await;
+        let (end, output) = ran.success(&self.run);
+        cx.print(output);
+        end?;
+        Ok(Applied { afresh: true })
+    }
+
+    async fn remove(&self, _: &Context<'_>) -> Result<bool, HostError> {
+        Ok(false)
+    }
+
+    async fn effect(&self, cx: &Context<'_>, _: Effect) -> Result<bool, HostError> {
+        Ok(match self.check(cx).await? {
+            Check::So => false,
+            Check::NotSo => self.apply(cx).await?.afresh,
+        })
+    }
+}
+
+/// Its time counts from the beginning of its job's own work, guards included.
+fn limit(command: &Command, cx: &Context<'_>) -> Limit {
+    let whole = command.timeout().into();
+    Limit { until: cx.begun + whole, whole }
+}
+
+/// Whether no guard holds it back.
+async fn wanted(command: &Command, cx: &Context<'_>, limit: Limit) -> Result<bool, HostError> {
+    if let Some(path) = &command.creates
+        && cx.host.surroundings.root.exists(path)?
+    {
+        return Ok(false);
+    }
+    for (guard, wanted_if) in [(&command.unless, false), (&command.only_if, true)] {
+        let Some(guard) = guard else { continue };
+        let Ran { end, .. } = run(command, guard, cx, limit).await;
+        if end?.success() != wanted_if {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn run(command: &Command, run: &Run, cx: &Context<'_>, limit: Limit) -> Ran {
+    let program = Program { run, env: &command.env, cwd: command.cwd.as_deref(), user: command.user.as_deref() };
+    exec::run(&cx.host.surroundings, &program, limit, cx.host.stop_grace, cx.cancel).await
+}

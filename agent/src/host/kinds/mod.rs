@@ -1,0 +1,216 @@
+//! Task kinds, carried out.
+//!
+//! A kind is one module here that implements [`Kind`] for its parameters, and one line in `kinds!`. It checks whether
+//! things are so and makes them so; the order of a job, probes, time limits of effects and what became of a predecessor
+//! are the business of `Host`. Applying twice does what applying once does; removing what is gone is no error.
+
+mod command;
+mod directory;
+mod file;
+mod link;
+mod process;
+mod systemd;
+
+use std::sync::Mutex;
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Process, TaskParams},
+    plan::Effect,
+    report::Output,
+};
+use tokio::time::Instant;
+
+pub(crate) use self::systemd::SystemdError;
+use super::{
+    Host, HostError,
+    files::{Removed, Sum},
+    job::{Cancel, Content},
+};
+
+/// What a kind has at hand while a job runs.
+pub(crate) struct Context<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) task: &'a TaskId,
+    pub(crate) cancel: &'a Cancel,
+    /// What the task ships, and its digest.
+    pub(crate) content: Option<(&'a Content, Sum)>,
+    /// Whether a readiness probe follows, so that nobody need wait to see whether it keeps running.
+    pub(crate) probed: bool,
+    /// Whether the ledger holds nothing of it yet.
+    pub(crate) is_new: bool,
+    /// When its own work began: after external capabilities were there.
+    pub(crate) begun: Instant,
+    output: Mutex<Option<Output>>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(host: &'a Host, task: &'a TaskId, cancel: &'a Cancel) -> Self {
+        Self {
+            host,
+            task,
+            cancel,
+            content: None,
+            probed: false,
+            is_new: false,
+            begun: Instant::now(),
+            output: Mutex::new(None),
+        }
+    }
+
+    /// Reports what a program printed, in place of what was said before.
+    pub(crate) fn print(&self, output: Option<Output>) {
+        if output.is_some() {
+            *self.output.lock().unwrap_or_else(|e| e.into_inner()) = output;
+        }
+    }
+
+    /// Reports `line`, after what was said before.
+    pub(crate) fn say(&self, line: &str) {
+        let mut output = self.output.lock().unwrap_or_else(|e| e.into_inner());
+        let output = output.get_or_insert_default();
+        let text = if output.omitted > 0 { &mut output.tail } else { &mut output.head };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+
+    /// Says why something was left in place; whether anything was removed.
+    fn removed(&self, removed: Removed) -> bool {
+        if let Removed::Left(why) = &removed {
+            self.say(why);
+        }
+        removed == Removed::Gone
+    }
+
+    pub(crate) fn into_output(self) -> Option<Output> {
+        self.output.into_inner().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// How things are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// As they should be.
+    So,
+    /// Otherwise, or it cannot be told.
+    NotSo,
+}
+
+impl From<bool> for Check {
+    fn from(so: bool) -> Self {
+        if so { Self::So } else { Self::NotSo }
+    }
+}
+
+/// What applying did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Whether it started or ran it, so that an effect which is owed is thereby carried out.
+    pub(crate) afresh: bool,
+}
+
+/// What a task holds of the host. Two tasks that hold the same act on the same thing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hold {
+    /// Nothing.
+    Nothing,
+    /// A file or link.
+    File(String),
+    /// A directory.
+    Directory(String),
+    /// A systemd unit.
+    Unit(String),
+    /// A process of this task.
+    Process(TaskId),
+}
+
+impl Hold {
+    /// The path, if it holds one.
+    pub(crate) fn path(&self) -> Option<&str> {
+        match self {
+            Self::File(path) | Self::Directory(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// A kind, by its parameters.
+pub(crate) trait Kind {
+    /// What it holds of the host.
+    fn hold(&self, task: &TaskId) -> Hold;
+
+    /// Whether it is so.
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError>;
+
+    /// Makes it so; called only when it is not.
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError>;
+
+    /// Takes it away; whether there was anything to take away.
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError>;
+
+    /// Carries out an effect; whether there was anything to do. Only for kinds that list effects in the protocol.
+    async fn effect(&self, _: &Context<'_>, _: Effect) -> Result<bool, HostError> {
+        Ok(false)
+    }
+
+    /// Returns an error once it is clear that it will never be ready.
+    async fn broken(&self, _: &Context<'_>) -> HostError {
+        std::future::pending().await
+    }
+
+    /// Gives up what was begun for a new task that did not come about, where it would otherwise live on unknown to all.
+    async fn abandon(&self, _: &Context<'_>) {}
+}
+
+macro_rules! kinds {
+    ($($kind:ident),* $(,)?) => {
+        pub(crate) fn hold(params: &TaskParams, task: &TaskId) -> Hold {
+            match params { $(TaskParams::$kind(kind) => kind.hold(task),)* }
+        }
+
+        pub(crate) async fn check(params: &TaskParams, cx: &Context<'_>) -> Result<Check, HostError> {
+            match params { $(TaskParams::$kind(kind) => kind.check(cx).await,)* }
+        }
+
+        pub(crate) async fn apply(params: &TaskParams, cx: &Context<'_>) -> Result<Applied, HostError> {
+            match params { $(TaskParams::$kind(kind) => kind.apply(cx).await,)* }
+        }
+
+        pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
+            match params { $(TaskParams::$kind(kind) => kind.remove(cx).await,)* }
+        }
+
+        pub(crate) async fn effect(params: &TaskParams, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
+            match params { $(TaskParams::$kind(kind) => kind.effect(cx, effect).await,)* }
+        }
+
+        pub(crate) async fn broken(params: &TaskParams, cx: &Context<'_>) -> HostError {
+            match params { $(TaskParams::$kind(kind) => kind.broken(cx).await,)* }
+        }
+
+        pub(crate) async fn abandon(params: &TaskParams, cx: &Context<'_>) {
+            match params { $(TaskParams::$kind(kind) => kind.abandon(cx).await,)* }
+        }
+    };
+}
+
+kinds! {
+    File,
+    Template,
+    Directory,
+    Link,
+    Command,
+    Process,
+    Systemd,
+}
+
+/// The parameters of a supervised process, if it is one.
+pub(crate) fn process(params: &TaskParams) -> Option<&Process> {
+    match params {
+        TaskParams::Process(process) => Some(process),
+        _ => None,
+    }
+}

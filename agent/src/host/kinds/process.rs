@@ -1,0 +1,69 @@
+//! `process`: a long-running program under the agent's own supervision.
+
+use std::time::Duration;
+
+use groundplan_protocol::{ids::TaskId, kinds::Process, plan::Effect};
+
+use super::{Applied, Check, Context, Hold, Kind};
+use crate::host::{
+    HostError,
+    keeper::Terms,
+    supervisor::{Life, differs},
+};
+
+/// How long a process that nothing probes is watched after its start: one that ends within it has failed to start.
+const SETTLE: Duration = Duration::from_millis(100);
+
+impl Kind for Process {
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Process(task.clone())
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let as_it_is = cx.host.supervisor.process(cx.task);
+        Ok(as_it_is.is_some_and(|(process, life)| matches!(life, Life::Up { .. }) && process == *self).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let supervisor = &cx.host.supervisor;
+        if let Some((process, Life::Up { .. })) = supervisor.process(cx.task)
+            && !differs(&process, self)
+        {
+            // Only how it is stopped or reloaded is other than it was.
+            supervisor.amend(cx.task, self.clone()).await?;
+            return Ok(Applied { afresh: false });
+        }
+        supervisor.start(cx.task, self.clone(), terms(cx)).await?;
+        Ok(Applied { afresh: true })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        Ok(cx.host.supervisor.stop(cx.task).await?)
+    }
+
+    async fn effect(&self, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
+        let supervisor = &cx.host.supervisor;
+        let up = supervisor.process(cx.task).is_some_and(|(_, life)| matches!(life, Life::Up { .. }));
+        match effect {
+            Effect::Reload if up => supervisor.reload(cx.task).await?,
+            // To reload what does not run is to start it.
+            _ => supervisor.start(cx.task, self.clone(), terms(cx)).await?,
+        }
+        Ok(true)
+    }
+
+    async fn broken(&self, cx: &Context<'_>) -> HostError {
+        cx.host.supervisor.ended(cx.task).await.into()
+    }
+
+    async fn abandon(&self, cx: &Context<'_>) {
+        if let Err(e) = cx.host.supervisor.stop(cx.task).await {
+            crate::log::warn(format_args!("{}: cannot stop what failed to start: {}", cx.task, crate::log::chain(&e)));
+        }
+    }
+}
+
+/// What is unknown to the ledger is not tried again behind its back.
+fn terms(cx: &Context<'_>) -> Terms {
+    Terms { settle: if cx.probed { Duration::ZERO } else { SETTLE }, insist: !cx.is_new }
+}

@@ -1,0 +1,314 @@
+//! Everything that acts on the host: task kinds, programs, supervised processes, probes.
+//!
+//! In: a [`job::Job`]. Out: a [`job::Finished`]. A job waits for external capabilities, checks, applies what is not so,
+//! carries out the effect that is owed unless applying just did, and waits until all is ready. It knows no plan, keeps no
+//! ledger and decides nothing about order; at most one job of a task runs at a time. All paths of tasks lie below the root.
+//! What is removed is only what no other task holds, so that a path may pass from one task to another.
+
+mod capture;
+mod exec;
+mod files;
+mod holds;
+pub mod job;
+mod journal;
+mod keeper;
+mod kinds;
+mod paths;
+mod pidfd;
+mod probe;
+mod record;
+mod spawn;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use groundplan_protocol::{
+    blob::InvalidContent,
+    ids::{NodeId, SiteName, TaskId},
+    kinds::TaskParams,
+    plan::{Effect, TaskSpec},
+};
+
+pub use self::supervisor::{Backoff, Supervised};
+use self::{
+    exec::ExecError,
+    files::{FileError, Sum},
+    holds::Holds,
+    job::{Cancel, Content, Did, Finished, Job, Work},
+    kinds::{Applied, Check, Context, Hold, SystemdError},
+    paths::{PathError, Root},
+    probe::ProbeError,
+    spawn::Surroundings,
+    supervisor::{Supervisor, SupervisorError},
+};
+
+/// What a host is made from.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// All paths of tasks lie below it; `/` on a real host.
+    pub root: PathBuf,
+    /// Where records and logs of supervised processes are kept, in `process/` and `log/`.
+    pub state_dir: PathBuf,
+    /// The site, told to programs as `GROUNDPLAN_SITE`.
+    pub site: SiteName,
+    /// The node, told to programs as `GROUNDPLAN_NODE`.
+    pub node: NodeId,
+    /// How long a command may take to end after TERM before it gets KILL; 10 s is what operators are told.
+    pub stop_grace: Duration,
+    /// How a supervised process that keeps ending is started again.
+    pub backoff: Backoff,
+}
+
+impl Settings {
+    /// With what operators are told for all else.
+    pub fn new(root: PathBuf, state_dir: PathBuf, site: SiteName, node: NodeId) -> Self {
+        Self { root, state_dir, site, node, stop_grace: Duration::from_secs(10), backoff: Backoff::default() }
+    }
+}
+
+/// The host that the agent acts on. Jobs of different tasks may run side by side.
+#[derive(Debug)]
+pub struct Host {
+    surroundings: Surroundings,
+    stop_grace: Duration,
+    supervisor: Supervisor,
+    holds: Holds,
+}
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    #[error("an external capability: {0}")]
+    External(ProbeError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    #[error("the content is missing: it has not been fetched")]
+    NoContent,
+    #[error("the content in the plan cannot be read")]
+    BadContent(#[source] InvalidContent),
+    #[error("the work was cut off")]
+    Thread(#[source] tokio::task::JoinError),
+    #[error("cancelled before it began")]
+    Cancelled,
+}
+
+impl Host {
+    /// Sets up `settings.state_dir`. Nothing is started or adopted yet.
+    ///
+    /// # Errors
+    /// If the root is missing or the state directory cannot be made.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        let root = settings.root.canonicalize()?;
+        let mut env: BTreeMap<String, OsString> = BTreeMap::new();
+        let defaults = [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            ("HOME", "/"),
+            ("LANG", "C.UTF-8"),
+        ];
+        for (key, default) in defaults {
+            env.insert(key.to_owned(), std::env::var_os(key).unwrap_or_else(|| default.into()));
+        }
+        env.insert("GROUNDPLAN_ROOT".to_owned(), root.clone().into());
+        env.insert("GROUNDPLAN_SITE".to_owned(), settings.site.as_str().into());
+        env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
+        let surroundings = Surroundings { root: Root::new(root), env };
+        let supervisor = Supervisor::new(surroundings.clone(), &settings.state_dir, settings.backoff)?;
+        Ok(Self { surroundings, stop_grace: settings.stop_grace, supervisor, holds: Holds::default() })
+    }
+
+    /// Learns what the ledger holds as applied; to be called once, before the first job.
+    ///
+    /// Supervised processes that an earlier agent started and that still run are taken over as they are, also those that
+    /// it did not come to record in its ledger; those that do not run are started, without waiting for them.
+    pub async fn adopt(&self, applied: &[(TaskId, TaskParams)]) {
+        for (task, params) in applied {
+            self.holds.add(&kinds::hold(params, task), task);
+        }
+        let processes =
+            applied.iter().filter_map(|(task, params)| Some((task.clone(), kinds::process(params)?.clone())));
+        self.supervisor.adopt(processes.collect()).await;
+    }
+
+    /// All supervised processes that run at this moment, by task.
+    pub fn processes(&self) -> Vec<Supervised> {
+        self.supervisor.running()
+    }
+
+    /// Stops all supervised processes, side by side. The next `adopt` starts them again.
+    pub async fn stop_processes(&self) {
+        self.supervisor.stop_all().await;
+    }
+
+    /// Lets go of all supervised processes: they run on, and the next agent adopts them. So does dropping the host.
+    pub fn leave_processes(&self) {
+        self.supervisor.leave();
+    }
+
+    /// Carries out a job.
+    pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
+        let (started, clock) = (SystemTime::now(), Instant::now());
+        let mut output = None;
+        let result = match self.before(&job, &cancel).await {
+            Ok(content) => {
+                let mut cx = Context::new(self, &job.task, &cancel);
+                cx.probed = is_probed(&job.work);
+                cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
+                cx.content = content.as_ref().map(|(content, sum)| (content.as_ref(), *sum));
+                let result = self.carry_out(&job, &cx).await;
+                output = cx.into_output();
+                result
+            }
+            Err(e) => Err(e),
+        };
+        let result = result.map_err(|e| crate::log::chain(&e));
+        Finished { result, output, started, duration: clock.elapsed() }
+    }
+
+    /// Waits for external capabilities, and finds the content.
+    async fn before<'a>(&self, job: &'a Job, cancel: &Cancel) -> Result<Option<(Cow<'a, Content>, Sum)>, HostError> {
+        if cancel.is_cancelled() {
+            return Err(HostError::Cancelled);
+        }
+        let Work::Apply { spec, content, .. } = &job.work else { return Ok(None) };
+        for external in &spec.external {
+            let waited = probe::wait(&self.surroundings, external, self.stop_grace, cancel).await;
+            waited.map_err(HostError::External)?;
+        }
+        find_content(spec, content.as_ref())
+    }
+
+    async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<Did, HostError> {
+        match &job.work {
+            Work::Apply { spec, previous, .. } => {
+                let result = self.apply(job, spec, previous.as_ref(), cx).await;
+                // One that was cancelled goes on when the agent is back.
+                if result.is_err() && cx.is_new && !cx.cancel.is_cancelled() {
+                    kinds::abandon(&spec.params, cx).await;
+                }
+                result
+            }
+            Work::Remove { spec } => Ok(Did { changed: self.remove(&spec.params, cx).await?, effect: None }),
+            Work::Trigger { spec } => {
+                let effect = self.effect(spec, job.effect, cx).await?;
+                if effect.is_some() {
+                    self.ready(spec, cx).await?;
+                }
+                Ok(Did { changed: effect.is_some(), effect })
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        job: &Job,
+        spec: &TaskSpec,
+        previous: Option<&TaskSpec>,
+        cx: &Context<'_>,
+    ) -> Result<Did, HostError> {
+        let mut changed = false;
+        let hold = kinds::hold(&spec.params, &job.task);
+        let replaced = previous.map(|previous| (&previous.params, kinds::hold(&previous.params, &job.task)));
+        let replaced = replaced.filter(|(_, before)| *before != hold);
+        self.holds.add(&hold, &job.task);
+        if let Some((params, before)) = &replaced
+            && must_go_first(before, &hold)
+        {
+            changed |= self.remove(params, cx).await?;
+        }
+        let applied = match kinds::check(&spec.params, cx).await? {
+            Check::So => None,
+            Check::NotSo => Some(kinds::apply(&spec.params, cx).await?),
+        };
+        changed |= applied.is_some();
+        if let Some((params, before)) = &replaced
+            && !must_go_first(before, &hold)
+            && before.path().is_none_or(|path| Some(path) != hold.path())
+        {
+            changed |= self.remove(params, cx).await?;
+        }
+        let effect = match applied {
+            Some(Applied { afresh: true }) => None,
+            _ => self.effect(spec, job.effect, cx).await?,
+        };
+        // Also where all was found as it should be: an agent that was killed may have left it half ready.
+        self.ready(spec, cx).await?;
+        Ok(Did { changed: changed || effect.is_some(), effect })
+    }
+
+    /// Takes away what the task held, unless another task holds it now.
+    async fn remove(&self, params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
+        let hold = kinds::hold(params, cx.task);
+        if let Some(other) = self.holds.held_by_another(&hold, cx.task) {
+            cx.say(&format!("left in place: it belongs to {other} now"));
+            self.holds.release(&hold, cx.task);
+            return Ok(false);
+        }
+        let removed = kinds::remove(params, cx).await?;
+        self.holds.release(&hold, cx.task);
+        Ok(removed)
+    }
+
+    async fn effect(
+        &self,
+        spec: &TaskSpec,
+        effect: Option<Effect>,
+        cx: &Context<'_>,
+    ) -> Result<Option<Effect>, HostError> {
+        let Some(effect) = effect else { return Ok(None) };
+        Ok(kinds::effect(&spec.params, cx, effect).await?.then_some(effect))
+    }
+
+    async fn ready(&self, spec: &TaskSpec, cx: &Context<'_>) -> Result<(), HostError> {
+        let Some(ready) = spec.ready.as_ref().filter(|ready| !ready.is_empty()) else { return Ok(()) };
+        tokio::select! {
+            ready = probe::wait(&self.surroundings, ready, self.stop_grace, cx.cancel) => Ok(ready?),
+            error = kinds::broken(&spec.params, cx) => Err(error),
+        }
+    }
+}
+
+fn is_probed(work: &Work) -> bool {
+    match work {
+        Work::Apply { spec, .. } | Work::Trigger { spec } => spec.ready.as_ref().is_some_and(|ready| !ready.is_empty()),
+        Work::Remove { .. } => false,
+    }
+}
+
+fn find_content<'a>(spec: &TaskSpec, given: Option<&'a Content>) -> Result<Option<(Cow<'a, Content>, Sum)>, HostError> {
+    let Some(shipped) = &spec.content else { return Ok(None) };
+    if let (Some(blob), Some(content)) = (shipped.blob(), given) {
+        return Ok(Some((Cow::Borrowed(content), Sum { digest: blob.sha256, size: blob.size })));
+    }
+    let bytes = shipped.inline().map_err(HostError::BadContent)?.ok_or(HostError::NoContent)?;
+    let sum = Sum::of_bytes(&bytes);
+    Ok(Some((Cow::Owned(Content::Bytes(bytes)), sum)))
+}
+
+/// Whether the old must be gone before the new can be there: the two would be in each other's way.
+fn must_go_first(before: &Hold, after: &Hold) -> bool {
+    match (before, after) {
+        (Hold::Process(_), _) | (_, Hold::Process(_)) => true,
+        (Hold::File(old), Hold::Directory(new)) | (Hold::Directory(old), Hold::File(new)) => old == new,
+        _ => false,
+    }
+}

@@ -1,0 +1,35 @@
+//! A handle on a process that is no child of ours, which becomes readable when it ends (pidfd_open(2)).
+
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd},
+};
+
+use nix::{libc, unistd::Pid};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// The handle.
+pub(crate) struct PidFd(AsyncFd<OwnedFd>);
+
+impl PidFd {
+    /// A handle on the process that has `pid` now.
+    #[expect(
+        unsafe_code,
+        reason = "neither std nor nix has a safe pidfd_open, nor tokio a safe way to watch a descriptor"
+    )]
+    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
+        // SAFETY: the call takes two plain numbers and touches no memory of ours.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the kernel has just given us this descriptor, which it opens with CLOEXEC, and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: the descriptor is owned by what watches it, which never gives it away.
+        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        Ok(Self(watched.map_err(|e| e.into_parts().1)?))
+    }
+
+    /// Returns once the process has ended.
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        self.0.readable().await.map(drop)
+    }
+}

@@ -1,0 +1,208 @@
+//! Readiness probes: tried again and again until all succeed or the time is up.
+//!
+//! In: a `Ready`. Out: nothing, or the last failure in words. TCP and HTTP are spoken directly and over plain
+//! connections only; whatever needs more is a `command`.
+
+use std::{fmt, io, time::Duration};
+
+use groundplan_protocol::ready::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Ready, TcpTarget};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    exec::{self, Limit},
+    job::Cancel,
+    spawn::{Program, Surroundings},
+};
+
+/// Longest time that one connection may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Most of an HTTP answer that is read for its status line, in bytes.
+const STATUS_LINE: usize = 1024;
+
+/// Why something is not ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    #[error("not ready after {whole}: {last}")]
+    NotReady { whole: groundplan_protocol::duration::Span, last: String },
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("not waited for until it is ready, because the agent stops or no longer wants it")]
+    Cancelled,
+}
+
+/// One attempt that failed.
+enum Attempt {
+    /// It may come.
+    NotYet(String),
+    /// It never will.
+    Never(String),
+}
+
+/// Waits until all probes of `ready` succeed.
+pub(crate) async fn wait(
+    surroundings: &Surroundings,
+    ready: &Ready,
+    grace: Duration,
+    cancel: &Cancel,
+) -> Result<(), ProbeError> {
+    if ready.is_empty() {
+        return Ok(());
+    }
+    let whole = ready.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let interval = Duration::from(ready.interval.unwrap_or(DEFAULT_INTERVAL));
+    let until = Instant::now() + Duration::from(whole);
+    loop {
+        let last = match attempt(surroundings, ready, until, grace, cancel).await {
+            Ok(()) => return Ok(()),
+            Err(Attempt::Never(why)) => return Err(ProbeError::Unsupported(why)),
+            Err(Attempt::NotYet(why)) => why,
+        };
+        if cancel.is_cancelled() {
+            return Err(ProbeError::Cancelled);
+        }
+        if Instant::now() + interval >= until {
+            return Err(ProbeError::NotReady { whole, last });
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Err(ProbeError::Cancelled),
+            () = sleep(interval) => {}
+        }
+    }
+}
+
+async fn attempt(
+    surroundings: &Surroundings,
+    ready: &Ready,
+    until: Instant,
+    grace: Duration,
+    cancel: &Cancel,
+) -> Result<(), Attempt> {
+    let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+    if let Some(target) = &ready.tcp {
+        let target = Target::tcp(target).map_err(Attempt::Never)?;
+        let connected = within(left(), cancel, target.connect()).await;
+        connected.map_err(|why| Attempt::NotYet(format!("tcp {target}: {why}")))?;
+    }
+    if let Some(url) = &ready.http {
+        let (target, path) = parse_url(url).map_err(Attempt::Never)?;
+        let status = within(left(), cancel, get(&target, &path)).await;
+        status
+            .and_then(|status| match status {
+                0..400 => Ok(()),
+                status => Err(format!("it answers with {status}")),
+            })
+            .map_err(|why| Attempt::NotYet(format!("{url}: {why}")))?;
+    }
+    if let Some(run) = &ready.command {
+        let limit = Limit::of(left());
+        let ran = exec::run(surroundings, &Program::plain(run), limit, grace, cancel).await;
+        ran.success(run).0.map_err(|e| Attempt::NotYet(crate::log::chain(&e)))?;
+    }
+    Ok(())
+}
+
+/// The result of `work`, which may take so long at most.
+async fn within<T>(left: Duration, cancel: &Cancel, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    let limit = left.min(ANSWER);
+    tokio::select! {
+        () = cancel.cancelled() => Err("cancelled".to_owned()),
+        result = timeout(limit, work) => match result {
+            Ok(result) => result.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no answer within {:.1}s", limit.as_secs_f32())),
+        },
+    }
+}
+
+/// Where to connect to.
+struct Target {
+    host: String,
+    port: u16,
+}
+
+impl Target {
+    fn tcp(target: &TcpTarget) -> Result<Self, String> {
+        let address = match target {
+            TcpTarget::Port(port) => return Ok(Self { host: "127.0.0.1".to_owned(), port: *port }),
+            TcpTarget::Address(address) => address,
+        };
+        let (host, port) = address.rsplit_once(':').unwrap_or(("127.0.0.1", address));
+        let port = port.parse().map_err(|_| format!("`{address}` is not `host:port`"))?;
+        Ok(Self { host: bare(host).to_owned(), port })
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        // The name that every host knows: no resolver needed.
+        if self.host == "localhost" {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)).await {
+                return Ok(stream);
+            }
+            return TcpStream::connect(("::1", self.port)).await;
+        }
+        TcpStream::connect((self.host.as_str(), self.port)).await
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// A host without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// Target and path of an `http://` URL (RFC 3986).
+fn parse_url(url: &str) -> Result<(Target, String), String> {
+    let unusable = |why: &str| format!("cannot probe `{url}`: {why}");
+    let Some(rest) = url.strip_prefix("http://") else {
+        return Err(unusable("this agent speaks only http://; use `command` instead, with curl, for example"));
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            (host, port.parse().map_err(|_| unusable("its port is not a number from 1 to 65535"))?)
+        }
+        _ => (authority, 80),
+    };
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+    if host.is_empty() || authority.contains('@') || !plain(authority) || !plain(path) {
+        return Err(unusable("it needs a host, no user, and no blanks"));
+    }
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    Ok((Target { host: bare(host).to_owned(), port }, path))
+}
+
+/// The status that a GET is answered with (RFC 9112).
+async fn get(target: &Target, path: &str) -> io::Result<u16> {
+    let mut stream = target.connect().await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: groundplan-agent\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 256];
+    while !answer.contains(&b'\n') && answer.len() < STATUS_LINE {
+        match stream.read(&mut piece).await? {
+            0 => break,
+            n => answer.extend_from_slice(&piece[..n]),
+        }
+    }
+    let line = answer.split(|b| *b == b'\n').next().unwrap_or_default();
+    let status = std::str::from_utf8(line).ok().and_then(|line| {
+        let mut words = line.split_ascii_whitespace();
+        words.next().filter(|word| word.starts_with("HTTP/"))?;
+        words.next()?.parse().ok()
+    });
+    status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+}

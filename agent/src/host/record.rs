@@ -1,0 +1,197 @@
+//! What is on disk about supervised processes, so that an agent that was killed at any point finds them again.
+//!
+//! Before a start, the intent is written; between fork and exec the new process writes its own id into a locked file; after
+//! the start the record is completed with the id and start time. So whatever was started is known, and nothing is started
+//! twice. Nothing is synced: what matters is that it survives the agent; when the host itself goes down, so does every
+//! process, and the boot id tells.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use groundplan_protocol::{ids::TaskId, kinds::Process};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// What is known of a supervised process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// What was started.
+    pub(crate) process: Process,
+    /// The boot that it was started in.
+    pub(crate) boot: String,
+    /// When the start was begun, in clock ticks since the boot.
+    pub(crate) begun: u64,
+    /// Which process it became; absent while it is being started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<ProcessIdentity>,
+    /// When it was started, in milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
+    /// How often it was started again since then, because it ended by itself.
+    pub(crate) restarts: u32,
+}
+
+/// A process, told from all others that ever have its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessIdentity {
+    pid: i32,
+    /// When it started, in clock ticks since the boot (field 22 of proc_pid_stat(5)).
+    start: u64,
+}
+
+impl ProcessIdentity {
+    pub(crate) fn pid(self) -> Pid {
+        Pid::from_raw(self.pid)
+    }
+
+    /// The process that has `pid` now.
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        Some(Self { pid: pid.as_raw(), start: Stat::of(pid)?.start })
+    }
+
+    pub(crate) fn is_alive(self) -> bool {
+        Stat::of(self.pid()).is_some_and(|stat| stat.start == self.start && !stat.dead)
+    }
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    dir: PathBuf,
+    boot: String,
+}
+
+impl Records {
+    pub(crate) fn new(dir: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Self { dir, boot })
+    }
+
+    /// The record of a start that begins now.
+    pub(crate) fn intent(&self, process: Process, since_ms: u64, restarts: u32) -> Record {
+        Record { process, boot: self.boot.clone(), begun: ticks_since_boot(), identity: None, since_ms, restarts }
+    }
+
+    pub(crate) fn write(&self, task: &TaskId, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec(record)?;
+        let (path, temporary) = (self.path(task, "json"), self.path(task, "json.tmp"));
+        private().write(true).create(true).truncate(true).open(&temporary)?.write_all(&text)?;
+        fs::rename(temporary, path)
+    }
+
+    /// Opens the file that the new process writes its id to. The lock on it is held until the process has become its
+    /// program: the process shares it.
+    pub(crate) fn pid_file(&self, task: &TaskId) -> io::Result<File> {
+        let file = private().write(true).create(true).truncate(true).open(self.path(task, "pid"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    pub(crate) fn forget(&self, task: &TaskId) -> io::Result<()> {
+        for extension in ["json", "pid"] {
+            match fs::remove_file(self.path(task, extension)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All that can be read. What cannot was cut off when the host went down, and with it the process.
+    pub(crate) fn all(&self) -> io::Result<Vec<(TaskId, Record)>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let task = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")?.parse().ok());
+            let record = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            records.extend(task.zip(record));
+        }
+        Ok(records)
+    }
+
+    /// The process of `record`, if it still runs.
+    pub(crate) fn running(&self, task: &TaskId, record: &Record) -> Option<ProcessIdentity> {
+        if record.boot != self.boot {
+            return None;
+        }
+        match record.identity {
+            Some(identity) => identity.is_alive().then_some(identity),
+            None => self.started_on_intent(task, record),
+        }
+    }
+
+    /// The process of a start that the agent did not live to see.
+    fn started_on_intent(&self, task: &TaskId, record: &Record) -> Option<ProcessIdentity> {
+        let mut file = File::open(self.path(task, "pid")).ok()?;
+        file.lock().ok()?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let pid = Pid::from_raw(text.parse().ok()?);
+        let stat = Stat::of(pid)?;
+        // It leads a session of its own, and is not older than the intent.
+        let ours = stat.session == pid.as_raw() && stat.start + 2 >= record.begun && !stat.dead;
+        ours.then_some(ProcessIdentity { pid: pid.as_raw(), start: stat.start })
+    }
+
+    fn path(&self, task: &TaskId, extension: &str) -> PathBuf {
+        self.dir.join(format!("{task}.{extension}"))
+    }
+}
+
+/// For files that may hold secrets in their environment variables.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// What the kernel tells of a process (proc_pid_stat(5)).
+struct Stat {
+    dead: bool,
+    session: i32,
+    start: u64,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        Self::parse(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        // The second field is the program's name in parentheses, which may hold anything.
+        let fields: Vec<&str> = line.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let field = |n: usize| fields.get(n - 3).copied();
+        Some(Self {
+            dead: matches!(field(3)?, "Z" | "X" | "x"),
+            session: field(6)?.parse().ok()?,
+            start: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// As in field 22 of proc_pid_stat(5): the kernel gives hundredths of a second there, whatever its own clock does.
+fn ticks_since_boot() -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let ticks = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).map_or(0.0, |s| s * 100.0);
+    ticks as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_of_a_process_with_a_nasty_name() {
+        let tail = " S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1";
+        let stat = Stat::parse(&format!("7 (a) b ( Z){tail}")).unwrap();
+        assert_eq!((stat.dead, stat.session, stat.start), (false, 7, 12345));
+        assert!(Stat::parse("7 (x").is_none());
+        let me = ProcessIdentity::of(Pid::this()).unwrap();
+        assert!(me.is_alive() && me.start <= ticks_since_boot());
+        assert!(!ProcessIdentity { start: me.start + 1, ..me }.is_alive());
+    }
+}

@@ -1,0 +1,207 @@
+//! Programs of tasks, made ready to start: found, with their environment, directory and user.
+//!
+//! Everything is resolved before the fork, so that a plain command takes the C library's fast path (posix_spawn) and an
+//! error names what is wrong. Only a change of user or a session of its own needs code between fork and exec.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::File,
+    io::{self, Write},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use groundplan_protocol::kinds::Run;
+use nix::unistd::{Uid, getpid, setgid, setgroups, setsid, setuid};
+
+use super::{
+    paths::{Missing, PathError, Root},
+    users::{self, Identity, UserError},
+};
+
+/// A program as a task describes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) env: &'a BTreeMap<String, String>,
+    pub(crate) cwd: Option<&'a str>,
+    pub(crate) user: Option<&'a str>,
+}
+
+impl<'a> Program<'a> {
+    /// `run` as the agent itself would run it.
+    pub(crate) fn plain(run: &'a Run) -> Self {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        Self { run, env: NONE, cwd: None, user: None }
+    }
+}
+
+/// Why a program could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpawnError {
+    #[error("there is no program `{program}` in PATH ({path})")]
+    NotInPath { program: String, path: String },
+    #[error("cannot run as another user")]
+    User(#[from] UserError),
+    #[error("cannot run in the directory")]
+    Directory(#[from] PathError),
+    #[error("cannot run in {0}: there is no such directory")]
+    NoDirectory(String),
+    #[error("cannot start `{program}`")]
+    Start { program: String, source: io::Error },
+}
+
+/// What is done between fork and exec.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    /// Whether the program leads a session of its own; else it leads a process group.
+    pub(crate) session: bool,
+    /// Where it writes its process id before it becomes the program.
+    pub(crate) pid_file: Option<File>,
+}
+
+/// What all programs of tasks have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) root: Root,
+    /// `PATH`, `HOME`, `LANG` and `GROUNDPLAN_*`.
+    pub(crate) env: BTreeMap<String, OsString>,
+}
+
+impl Surroundings {
+    /// `program`, with nothing on its standard input, ready to be started.
+    pub(crate) fn command(&self, program: &Program<'_>, setup: Setup) -> Result<Command, SpawnError> {
+        let identity = program.user.map(users::identity).transpose()?;
+        let mut env = self.env.clone();
+        if let Some(identity) = &identity {
+            env.insert("HOME".into(), identity.home.clone().into());
+            env.extend(["USER", "LOGNAME"].map(|key| (key.to_owned(), identity.name.clone().into())));
+        }
+        env.extend(program.env.iter().map(|(key, value)| (key.clone(), value.into())));
+
+        let cwd = self.cwd(program.cwd)?;
+        let mut command = match program.run {
+            Run::Shell(line) => {
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(line);
+                command
+            }
+            Run::Args(args) => {
+                let (name, args) = args.split_first().map_or(("", &[][..]), |(name, args)| (name.as_str(), args));
+                let mut command = Command::new(find(name, env.get("PATH"))?);
+                command.arg0(name).args(args);
+                command
+            }
+        };
+        command.env_clear().envs(env).current_dir(cwd).stdin(Stdio::null());
+        // A task of the agent's own user needs no privilege.
+        prepare(&mut command, setup, identity.filter(|identity| identity.uid != Uid::effective()));
+        Ok(command)
+    }
+
+    fn cwd(&self, cwd: Option<&str>) -> Result<PathBuf, SpawnError> {
+        match cwd {
+            None | Some("/") => Ok(self.root.path().to_owned()),
+            Some(cwd) => match self.root.directory(cwd, Missing::Leave)? {
+                Some((_, real)) => Ok(real),
+                None => Err(SpawnError::NoDirectory(cwd.to_owned())),
+            },
+        }
+    }
+}
+
+/// Names the program in an error to start it.
+pub(crate) fn not_started(run: &Run, source: io::Error) -> SpawnError {
+    let program = match run {
+        Run::Shell(_) => "/bin/sh".to_owned(),
+        Run::Args(args) => args.first().cloned().unwrap_or_default(),
+    };
+    SpawnError::Start { program, source }
+}
+
+/// Where `program` is: itself if it names a path, else the first in `path`.
+fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
+    if program.contains('/') {
+        return Ok(program.into());
+    }
+    let path = path.cloned().unwrap_or_default();
+    let runs = |candidate: &Path| {
+        candidate.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| runs(candidate));
+    found
+        .ok_or_else(|| SpawnError::NotInPath { program: program.to_owned(), path: path.to_string_lossy().into_owned() })
+}
+
+/// Arranges for what happens between fork and exec.
+fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
+    if !setup.session {
+        command.process_group(0);
+        if identity.is_none() {
+            return;
+        }
+    }
+    let Setup { session, mut pid_file } = setup;
+    let steps = move || {
+        if session {
+            setsid()?;
+        }
+        if let Some(file) = &mut pid_file {
+            let mut text = [0; 12];
+            let length = decimal(getpid().as_raw().unsigned_abs(), &mut text);
+            file.write_all(&text[..length])?;
+        }
+        if let Some(identity) = &identity {
+            setgroups(&identity.groups)?;
+            setgid(identity.gid)?;
+            setuid(identity.uid)?;
+        }
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "std has no safe way to set up a session or supplementary groups")]
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed (signal-safety(7)). The steps make plain
+    // system calls on what was resolved before, allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(steps);
+    }
+}
+
+/// Writes `number` in decimal without allocating; returns its length.
+fn decimal(mut number: u32, text: &mut [u8; 12]) -> usize {
+    let mut length = 0;
+    loop {
+        text[length] = b'0' + (number % 10) as u8;
+        length += 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text[..length].reverse();
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_without_allocation() {
+        for n in [0, 7, 10, 4_194_304, u32::MAX] {
+            let mut text = [0; 12];
+            let length = decimal(n, &mut text);
+            assert_eq!(&text[..length], n.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn programs_are_looked_up() {
+        let path = OsString::from("/nowhere:/bin:/usr/bin");
+        assert!(find("sh", Some(&path)).unwrap().ends_with("bin/sh"));
+        assert_eq!(find("./x", None).unwrap(), Path::new("./x"));
+        let error = find("no-such-program", Some(&path)).unwrap_err();
+        assert_eq!(error.to_string(), "there is no program `no-such-program` in PATH (/nowhere:/bin:/usr/bin)");
+    }
+}

@@ -1,0 +1,206 @@
+//! `command`, and the running of programs.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::*;
+use crate::host::job::Canceller;
+
+fn sleepers(marker: &str) -> usize {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
+    processes.filter(|line| line.starts_with(b"sleep") && String::from_utf8_lossy(line).contains(marker)).count()
+}
+
+#[tokio::test]
+async fn runs_when_new_changed_or_triggered() {
+    let site = Site::new();
+    let spec = command("echo ran >> log; echo to stdout; echo to stderr >&2");
+    let finished = site.job("svc.task", apply(&spec, None), Some(Effect::Run)).await;
+    // Applying ran it; the effect is thereby done.
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(finished.output.unwrap().head, "to stdout\nto stderr\n");
+    assert_eq!(site.trigger(&spec, Effect::Run).await, effected(Effect::Run));
+    assert_eq!(site.remove(&spec).await, UNCHANGED);
+    assert_eq!(fs::read_to_string(site.at("log")).unwrap(), "ran\nran\n");
+}
+
+#[tokio::test]
+async fn guards_hold_it_back() {
+    let site = Site::new();
+    fs::write(site.at("there"), "").unwrap();
+    for (guard, runs) in [
+        (json!({ "creates": "/there" }), false),
+        (json!({ "creates": "/missing" }), true),
+        (json!({ "creates": "/there/below/a/file" }), true),
+        (json!({ "unless": "test -e there" }), false),
+        (json!({ "unless": ["test", "-e", "missing"] }), true),
+        (json!({ "only_if": "test -e there" }), true),
+        (json!({ "only_if": "test -e missing" }), false),
+        (json!({ "unless": "false", "only_if": "false" }), false),
+    ] {
+        let mut params = guard.clone();
+        params["run"] = json!(["true"]);
+        let spec = spec(json!({ "command": params }));
+        assert_eq!(site.create(&spec).await, if runs { CHANGED } else { UNCHANGED }, "{guard}");
+        assert_eq!(site.trigger(&spec, Effect::Run).await.unwrap().changed, runs, "{guard}");
+    }
+}
+
+#[tokio::test]
+async fn surroundings_of_a_program() {
+    let site = Site::new();
+    fs::create_dir(site.at("work")).unwrap();
+    let show =
+        "pwd; echo $GROUNDPLAN_SITE $GROUNDPLAN_NODE $GROUNDPLAN_ROOT $MINE $CARGO; test -t 0 || cat; ps -o pgid= $$";
+    let spec = spec(json!({ "command": { "run": show, "cwd": "/work", "env": { "MINE": "a b" } } }));
+    let output = site.job("svc.task", apply(&spec, None), None).await.output.unwrap().head;
+    let root = site.at("").canonicalize().unwrap();
+    let expected = format!("{}\nlab n0 {} a b\n", root.join("work").display(), root.display());
+    assert!(output.starts_with(&expected), "{output}");
+}
+
+#[tokio::test]
+async fn failures_say_what_and_why() {
+    let site = Site::new();
+    fs::write(site.at("text"), "no program").unwrap();
+    for (params, error) in [
+        (
+            json!({ "run": "echo one; echo two >&2; exit 3" }),
+            "`echo one; echo two >&2; exit 3` exited with 3: one\ntwo",
+        ),
+        (json!({ "run": "kill -SEGV $$" }), "`kill -SEGV $$` was killed by SIGSEGV"),
+        (json!({ "run": ["false"] }), "`false` exited with 1"),
+        (json!({ "run": ["/no/such", "x"] }), "cannot start `/no/such`: No such file or directory (os error 2)"),
+        (json!({ "run": ["./text"] }), "cannot start `./text`: Permission denied (os error 13)"),
+        (json!({ "run": ["true"], "cwd": "/missing" }), "cannot run in /missing: there is no such directory"),
+        (
+            json!({ "run": ["true"], "user": "no-such" }),
+            "cannot run as another user: there is no user `no-such` on this host",
+        ),
+        (json!({ "run": ["no-such"], "env": { "PATH": "/bin" } }), "there is no program `no-such` in PATH (/bin)"),
+    ] {
+        assert_eq!(site.create(&spec(json!({ "command": params }))).await, Err(error.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn another_user() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root runs programs as others");
+        return;
+    }
+    let site = Site::new();
+    fs::set_permissions(site.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let spec =
+        spec(json!({ "command": { "run": "id -un; id -gn; echo $HOME $USER; umask >/dev/null", "user": "daemon" } }));
+    let output = site.job("svc.task", apply(&spec, None), None).await.output.unwrap().head;
+    assert_eq!(output, "daemon\ndaemon\n/usr/sbin daemon\n");
+}
+
+#[tokio::test]
+async fn time_is_up_for_the_whole_group() {
+    let site = Site::new();
+    for (line, marker) in [
+        ("sleep 4701 & sleep 4701", "4701"),
+        // Neither heeds TERM.
+        ("trap '' TERM; echo begun; (trap '' TERM; sleep 4702) & sleep 4702", "4702"),
+    ] {
+        let begun = Instant::now();
+        let spec = spec(json!({ "command": { "run": line, "timeout": "100ms" } }));
+        let error = site.create(&spec).await.unwrap_err();
+        assert!(error.ends_with("took longer than 100ms, and was ended"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(sleepers(marker), 0);
+    }
+}
+
+#[tokio::test]
+async fn cancelled_and_dropped() {
+    let site = Site::new();
+    let canceller = Canceller::new();
+    let job = |line| Job { task: id("svc.task"), work: apply(&command(line), None), effect: None };
+    let (finished, ()) = tokio::join!(site.host.run(job("sleep 4703"), canceller.listen()), async {
+        until(|| sleepers("4703") == 1).await;
+        canceller.cancel();
+    });
+    assert!(finished.result.unwrap_err().starts_with("`sleep 4703` was ended, because"));
+    assert_eq!(
+        site.host.run(job("true"), canceller.listen()).await.result,
+        Err("cancelled before it began".to_owned())
+    );
+    let dropped = tokio::time::timeout(Duration::from_millis(200), site.host.run(job("sleep 4704"), Cancel::never()));
+    assert!(dropped.await.is_err());
+    until(|| sleepers("4703") + sleepers("4704") == 0).await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_the_pipe_holds_nobody() {
+    let site = Site::new();
+    let begun = Instant::now();
+    let finished = site.job("svc.task", apply(&command("sleep 4705 & echo $!"), None), None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let pid: u32 = finished.output.unwrap().head.trim().parse().unwrap();
+    assert!(lives(pid));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_gigabyte_of_output_is_bounded() {
+    let site = Site::new();
+    let size = 1_u64 << 30;
+    let spec = command(&format!("echo begin; head -c {size} /dev/zero; echo end"));
+    let finished = site.job("svc.task", apply(&spec, None), None).await;
+    assert_eq!(finished.result, CHANGED);
+    let output = finished.output.unwrap();
+    assert!(output.head.starts_with("begin\n\0") && output.tail.ends_with("\0end\n"));
+    assert_eq!((output.head.len() + output.tail.len()) as u64 + output.omitted, size + 10);
+}
+
+#[tokio::test]
+async fn a_flood_does_not_outlive_its_time() {
+    let site = Site::new();
+    let spec = spec(json!({ "command": { "run": ["yes"], "timeout": "200ms" } }));
+    let finished = site.job("svc.task", apply(&spec, None), None).await;
+    assert_eq!(finished.result, Err("`yes` took longer than 200ms, and was ended".to_owned()));
+    assert!(finished.output.unwrap().omitted > 0 && finished.duration < Duration::from_secs(2));
+}
+
+/// `cargo test --release -p groundplan-agent --lib -- --ignored --nocapture spawns_cost`
+#[test]
+#[ignore = "a measurement, meaningful only in release"]
+fn spawns_cost_what_bare_spawns_cost() {
+    const COUNT: u32 = 2000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let site = Site::new();
+    for run in [json!(["true"]), json!("true")] {
+        let spec = spec(json!({ "command": { "run": run } }));
+        let bare = || {
+            let mut command = match &run {
+                Value::String(line) => {
+                    let mut command = std::process::Command::new("/bin/sh");
+                    command.args(["-c", line]);
+                    command
+                }
+                _ => std::process::Command::new("/bin/true"),
+            };
+            assert!(command.output().unwrap().status.success());
+        };
+        for round in 0..3 {
+            let clock = Instant::now();
+            (0..COUNT).for_each(|_| bare());
+            let bare = clock.elapsed();
+            let clock = Instant::now();
+            runtime.block_on(async {
+                for _ in 0..COUNT {
+                    assert_eq!(site.create(&spec).await, CHANGED);
+                }
+            });
+            let ours = clock.elapsed();
+            let ratio = ours.as_secs_f64() / bare.as_secs_f64();
+            println!("{run} round {round}: bare {:?}, ours {:?} each, ratio {ratio:.3}", bare / COUNT, ours / COUNT);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Jobs, end to end on this machine, below a directory of their own.
+
+mod commands;
+mod files;
+mod jobs;
+mod processes;
+mod systemd;
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use groundplan_protocol::{
+    blob::Content as Shipped,
+    ids::TaskId,
+    kinds::TaskParams,
+    plan::{Effect, TaskSpec},
+    ready::Ready,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    Backoff, Host, Settings,
+    job::{Cancel, Did, Finished, Job, Work},
+};
+
+const UNCHANGED: Result<Did, String> = Ok(Did { changed: false, effect: None });
+const CHANGED: Result<Did, String> = Ok(Did { changed: true, effect: None });
+
+fn effected(effect: Effect) -> Result<Did, String> {
+    Ok(Did { changed: true, effect: Some(effect) })
+}
+
+/// A host with a root and a state directory of its own.
+struct Site {
+    dir: TempDir,
+    host: Host,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        let host = Self::host(&dir);
+        Self { dir, host }
+    }
+
+    fn host(dir: &TempDir) -> Host {
+        let [root, state] = ["root", "state"].map(|name| dir.path().join(name));
+        let mut settings = Settings::new(root, state, "lab".parse().unwrap(), "n0".parse().unwrap());
+        settings.stop_grace = Duration::from_millis(300);
+        let [first, most, healthy] = [100, 400, 60_000].map(Duration::from_millis);
+        settings.backoff = Backoff { first, most, healthy };
+        Host::new(settings).unwrap()
+    }
+
+    /// What an agent that was killed and started again has.
+    fn after_a_crash(self) -> Self {
+        let Self { dir, host } = self;
+        drop(host);
+        let host = Self::host(&dir);
+        Self { dir, host }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join("root").join(path.trim_start_matches('/'))
+    }
+
+    fn state(&self, path: &str) -> PathBuf {
+        self.dir.path().join("state").join(path)
+    }
+
+    async fn job(&self, task: &str, work: Work, effect: Option<Effect>) -> Finished {
+        self.host.run(Job { task: id(task), work, effect }, Cancel::never()).await
+    }
+
+    async fn create(&self, spec: &TaskSpec) -> Result<Did, String> {
+        self.job("svc.task", apply(spec, None), None).await.result
+    }
+
+    async fn update(&self, previous: &TaskSpec, spec: &TaskSpec) -> Result<Did, String> {
+        self.job("svc.task", apply(spec, Some(previous)), None).await.result
+    }
+
+    async fn remove(&self, spec: &TaskSpec) -> Result<Did, String> {
+        self.job("svc.task", Work::Remove { spec: spec.clone() }, None).await.result
+    }
+
+    async fn trigger(&self, spec: &TaskSpec, effect: Effect) -> Result<Did, String> {
+        self.job("svc.task", Work::Trigger { spec: spec.clone() }, Some(effect)).await.result
+    }
+}
+
+fn id(task: &str) -> TaskId {
+    task.parse().unwrap()
+}
+
+fn apply(spec: &TaskSpec, previous: Option<&TaskSpec>) -> Work {
+    Work::Apply { spec: spec.clone(), content: None, previous: previous.cloned() }
+}
+
+fn spec(params: Value) -> TaskSpec {
+    let params: TaskParams = serde_json::from_value(params).unwrap();
+    let content = None;
+    TaskSpec { params, content, ready: None, external: Vec::new(), on_interrupt: Default::default() }
+}
+
+fn file(path: &str, content: &str) -> TaskSpec {
+    TaskSpec { content: Some(Shipped::of(content.as_bytes())), ..spec(json!({ "file": { "path": path } })) }
+}
+
+fn command(line: &str) -> TaskSpec {
+    spec(json!({ "command": { "run": line } }))
+}
+
+fn with_ready(spec: TaskSpec, ready: Value) -> TaskSpec {
+    let ready: Ready = serde_json::from_value(ready).unwrap();
+    TaskSpec { ready: Some(ready), ..spec }
+}
+
+fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
+}
+
+/// Waits until `what` holds.
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come about within 5 s");
+}
+
+/// Whether the process exists and is no zombie.
+fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
