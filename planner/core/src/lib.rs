@@ -4,9 +4,13 @@
 //! to be signed. No IO, no clock, no randomness, no async: same values in, same bytes out, in whatever order they came.
 
 pub mod desired;
+mod diff;
+mod nearest;
 pub mod plan;
 pub mod reason;
+mod render;
 pub mod resolve;
+mod restart;
 pub mod rollout;
 pub mod source;
 

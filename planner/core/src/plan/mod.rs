@@ -4,6 +4,10 @@
 //! touched when desired is compared with applied, and when the result is written down. A task stands in a node's part after
 //! all that it waits for there, and gates never wait for each other in a circle (see `removal` for why).
 
+mod applied;
+mod assemble;
+mod contract;
+mod removal;
 mod report;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,7 +24,9 @@ use serde::{Deserialize, Serialize};
 pub use self::report::{ActionReport, LineColumn, PlanReport, ReasonReport};
 use crate::{
     desired::{DesiredState, Resolved},
+    diff::Diff,
     reason::Reason,
+    restart::RestartGraph,
 };
 
 /// What the nodes last acknowledged. A node that is absent has not been heard of and gets no plan.
@@ -178,6 +184,7 @@ pub enum Gate {
 /// Works out what has to be done to bring every known node to the desired state: exactly the changes and what trigger edges
 /// reach from them, in an order that every edge of the site agrees with.
 pub fn plan(desired: &DesiredState, applied: &AppliedState, _policy: &Policy) -> Plan {
-    let _ = (desired, applied);
-    Plan::default()
+    let diff = Diff::new(desired, applied);
+    let graph = RestartGraph::new(&diff);
+    assemble::assemble(&graph)
 }

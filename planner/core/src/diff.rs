@@ -1,0 +1,229 @@
+//! Desired against applied, node by node: what is added, modified, removed, and whose recorded edges are out of date.
+//!
+//! In: the two states. Out: numbers. An instance of the desired state is a *vertex*: tasks in topological order, their
+//! instances in node order. A node that is not declared, or has not been heard of, has no part in it: it is never discovered,
+//! and nothing is known of where it stands.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    plan::{EdgeTrigger, Edges, Place, Source},
+    state::Applied,
+};
+
+use crate::{
+    desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
+    plan::{AppliedState, NodeApplied},
+};
+
+/// A desired instance's own change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// Its node has not been heard of.
+    Unknown,
+    /// As it is applied.
+    Same,
+    /// Not applied.
+    Added,
+    /// Applied with another fingerprint.
+    Modified,
+}
+
+/// A task with instances that are applied and no longer desired.
+pub(crate) struct Gone<'a> {
+    /// Its id.
+    pub(crate) id: &'a TaskId,
+    /// Its number, if it is still desired elsewhere.
+    pub(crate) task: Option<usize>,
+    /// Those instances, in node order.
+    pub(crate) instances: Vec<(NodeIx, &'a Applied)>,
+}
+
+/// All changes.
+pub(crate) struct Diff<'a> {
+    /// What is desired.
+    pub(crate) desired: &'a DesiredState,
+    /// What is applied, by node number; none for a node not heard of.
+    pub(crate) known: Vec<Option<&'a NodeApplied>>,
+    /// The first vertex of each task, and the number of vertices at the end.
+    pub(crate) first: Vec<u32>,
+    /// Each vertex's node.
+    pub(crate) node_of: Vec<NodeIx>,
+    /// Each vertex's own change.
+    pub(crate) own: Vec<Own>,
+    /// What is applied of each vertex.
+    pub(crate) before: Vec<Option<&'a Applied>>,
+    /// The edges that are declared to each task, as the ledger keeps them.
+    pub(crate) edges: Vec<Arc<Edges>>,
+    /// The vertices whose recorded edges differ from the declared ones, ascending.
+    pub(crate) stale: Vec<u32>,
+    /// What is removed, in order of id.
+    pub(crate) gone: Vec<Gone<'a>>,
+    /// Which of `gone` a desired task is.
+    pub(crate) gone_of: Vec<Option<u32>>,
+}
+
+impl<'a> Diff<'a> {
+    pub(crate) fn new(desired: &'a DesiredState, applied: &'a AppliedState) -> Self {
+        let tasks = &desired.graph.tasks;
+        let mut first = Vec::with_capacity(tasks.len() + 1);
+        let mut node_of = Vec::new();
+        for task in tasks {
+            first.push(node_of.len() as u32);
+            node_of.extend(task.instances.iter().map(|instance| instance.node));
+        }
+        first.push(node_of.len() as u32);
+        let mut diff = Self {
+            desired,
+            known: known(desired, applied),
+            own: vec![Own::Unknown; node_of.len()],
+            before: vec![None; node_of.len()],
+            edges: tasks.iter().map(|task| Arc::new(declared(desired, task))).collect(),
+            stale: Vec::new(),
+            gone: Vec::new(),
+            gone_of: vec![None; tasks.len()],
+            first,
+            node_of,
+        };
+        diff.compare();
+        diff
+    }
+
+    /// The vertices of a task.
+    pub(crate) fn vertices(&self, task: usize) -> std::ops::Range<usize> {
+        self.first[task] as usize..self.first[task + 1] as usize
+    }
+
+    /// The vertex of a task on a node that is known.
+    pub(crate) fn vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
+        let range = self.vertices(task);
+        let i = self.node_of[range.clone()].binary_search(&node).ok()?;
+        Some(range.start + i).filter(|v| self.own[*v] != Own::Unknown)
+    }
+
+    /// What a vertex resolved to.
+    pub(crate) fn resolved(&self, task: usize, vertex: usize) -> &'a Arc<Resolved> {
+        let graph: &'a InstanceGraph = &self.desired.graph;
+        &graph.tasks[task].instances[vertex - self.first[task] as usize].resolved
+    }
+
+    /// Which of `gone` is the task of that id.
+    pub(crate) fn gone_by_id(&self, id: &TaskId) -> Option<usize> {
+        self.gone.binary_search_by(|gone| gone.id.cmp(id)).ok()
+    }
+
+    /// Both sides are walked in order of task ids, node by node.
+    fn compare(&mut self) {
+        let graph: &'a InstanceGraph = &self.desired.graph;
+        let mut wanted: Vec<Vec<(&'a TaskId, u32, u32)>> = vec![Vec::new(); self.known.len()];
+        for (id, ix) in &graph.by_id {
+            for v in self.vertices(ix.0 as usize) {
+                wanted[self.node_of[v].0 as usize].push((id, ix.0, v as u32));
+            }
+        }
+        let mut removed: Vec<(&'a TaskId, NodeIx, &'a Applied)> = Vec::new();
+        for (node, wanted) in wanted.into_iter().enumerate() {
+            let Some(known) = self.known[node] else { continue };
+            let mut wanted = wanted.into_iter().peekable();
+            for (id, applied) in &known.tasks {
+                let found = loop {
+                    let Some((next, task, v)) = wanted.peek().copied() else { break None };
+                    match compare_ids(next, id) {
+                        Ordering::Less => self.own[v as usize] = Own::Added,
+                        Ordering::Equal => break Some((task as usize, v as usize)),
+                        Ordering::Greater => break None,
+                    }
+                    wanted.next();
+                };
+                let Some((task, v)) = found else {
+                    removed.push((id, NodeIx(node as u32), applied));
+                    continue;
+                };
+                wanted.next();
+                let same = self.resolved(task, v).fingerprint == applied.fingerprint;
+                self.own[v] = if same { Own::Same } else { Own::Modified };
+                self.before[v] = Some(applied);
+                if !same_edges(&self.edges[task], &applied.edges) {
+                    self.stale.push(v as u32);
+                }
+            }
+            wanted.for_each(|(_, _, v)| self.own[v as usize] = Own::Added);
+        }
+        self.stale.sort_unstable();
+        removed.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+        for (id, node, applied) in removed {
+            if self.gone.last().is_none_or(|gone| gone.id != id) {
+                let task = graph.by_id.get(id).map(|ix| ix.0 as usize);
+                if let Some(task) = task {
+                    self.gone_of[task] = Some(self.gone.len() as u32);
+                }
+                self.gone.push(Gone { id, task, instances: Vec::new() });
+            }
+            if let Some(gone) = self.gone.last_mut() {
+                gone.instances.push((node, applied));
+            }
+        }
+    }
+}
+
+impl<'a> Gone<'a> {
+    /// Its removed instance on a node.
+    pub(crate) fn on(&self, node: NodeIx) -> Option<&'a Applied> {
+        self.instances.binary_search_by_key(&node, |i| i.0).ok().map(|i| self.instances[i].1)
+    }
+}
+
+fn known<'a>(desired: &DesiredState, applied: &'a AppliedState) -> Vec<Option<&'a NodeApplied>> {
+    let mut heard = applied.nodes.iter().peekable();
+    let of = |node| {
+        while heard.next_if(|(id, _)| *id < node).is_some() {}
+        heard.next_if(|(id, _)| *id == node).map(|(_, known)| known)
+    };
+    desired.nodes.iter().map(of).collect()
+}
+
+/// The edges that are declared to a task, sorted, as the ledger keeps them.
+pub(crate) fn declared(desired: &DesiredState, task: &TaskVertex) -> Edges {
+    let source = |from: usize, scope| Source {
+        task: desired.graph.tasks[from].id.clone(),
+        place: match scope {
+            Scope::SameNode => Place::Here,
+            Scope::AllNodes => Place::Everywhere,
+            Scope::OneNode(node) => Place::Node(desired.nodes[node.0 as usize].clone()),
+        },
+    };
+    let mut edges = Edges::default();
+    for edge in &task.edges {
+        let on = source(edge.from.0 as usize, edge.scope);
+        if let Some(effect) = edge.trigger {
+            edges.triggers.push(EdgeTrigger { effect, on: on.clone() });
+        }
+        edges.requires.push(on);
+    }
+    edges.requires.sort_unstable();
+    edges.requires.dedup();
+    edges.triggers.sort_unstable();
+    edges
+}
+
+/// Ids that come from one place share their text: most comparisons end at its address.
+fn same_text(a: &str, b: &str) -> bool {
+    a.len() == b.len() && (a.as_ptr() == b.as_ptr() || a == b)
+}
+
+fn same_id(a: &TaskId, b: &TaskId) -> bool {
+    same_text(a.service.as_str(), b.service.as_str()) && same_text(a.task.as_str(), b.task.as_str())
+}
+
+fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
+    if same_id(a, b) { Ordering::Equal } else { a.cmp(b) }
+}
+
+fn same_edges(a: &Edges, b: &Edges) -> bool {
+    let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
+    a.requires.len() == b.requires.len()
+        && a.triggers.len() == b.triggers.len()
+        && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))
+        && a.triggers.iter().zip(&b.triggers).all(|(a, b)| a.effect == b.effect && same(&a.on, &b.on))
+}

@@ -1,0 +1,86 @@
+//! Applied states that are worked out rather than told: for previews, and for reasons that know the value before.
+
+use std::sync::Arc;
+
+use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
+
+use super::{AppliedState, NodeApplied, Plan, digests};
+use crate::{
+    desired::{DesiredState, Resolved},
+    diff::declared,
+    reason::Reason,
+};
+
+impl AppliedState {
+    /// As if everything that is desired were applied.
+    pub fn of(desired: &DesiredState) -> Self {
+        type OnNode<'a> = Vec<(&'a TaskId, &'a Arc<Edges>, &'a Resolved)>;
+        let edges: Vec<_> = desired.graph.tasks.iter().map(|task| Arc::new(declared(desired, task))).collect();
+        let mut nodes: Vec<OnNode<'_>> = vec![Vec::new(); desired.nodes.len()];
+        for (id, ix) in &desired.graph.by_id {
+            for instance in &desired.graph.tasks[ix.0 as usize].instances {
+                nodes[instance.node.0 as usize].push((id, &edges[ix.0 as usize], &instance.resolved));
+            }
+        }
+        let applied = |(id, edges, resolved): (&TaskId, &Arc<Edges>, &Resolved)| {
+            let applied =
+                Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (**edges).clone() };
+            (id.clone(), applied)
+        };
+        let node = |tasks: OnNode<'_>| NodeApplied {
+            tasks: tasks.into_iter().map(applied).collect(),
+            obligations: Default::default(),
+        };
+        Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect() }
+    }
+
+    /// For a preview: everything of `base` is applied, and on the nodes that only `head` has, nothing.
+    pub fn preview(base: &DesiredState, head: &DesiredState) -> Self {
+        let mut applied = Self::of(base);
+        for node in &head.nodes {
+            applied.nodes.entry(node.clone()).or_default();
+        }
+        applied
+    }
+
+    /// As it is once all of `plan` is done.
+    pub fn apply(&mut self, plan: &Plan) {
+        for (node, part) in &plan.nodes {
+            let node = self.nodes.entry(node.clone()).or_default();
+            for task in &part.tasks {
+                node.obligations.remove(&task.task);
+                match task.applied() {
+                    Some(applied) => drop(node.tasks.insert(task.task.clone(), applied)),
+                    None => drop(node.tasks.remove(&task.task)),
+                }
+            }
+            for (task, edges) in &part.edges {
+                if let Some(applied) = node.tasks.get_mut(task) {
+                    applied.edges = (**edges).clone();
+                }
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Fills in the values before, where `earlier` holds just what a node has applied. Ledgers keep digests only.
+    pub fn recall(&mut self, applied: &AppliedState, earlier: &DesiredState) {
+        for action in &mut self.actions {
+            let mut of = action.instance.clone();
+            for reason in &mut action.reasons {
+                match reason {
+                    Reason::Triggered { by, .. } => of = by.clone(),
+                    Reason::Changed { input, before, .. } => {
+                        let digest = applied.nodes.get(&of.node).and_then(|node| node.tasks.get(&of.task));
+                        let digest = digest.and_then(|applied| applied.inputs.get(input));
+                        let inputs = earlier.instance(&of).map_or(&[][..], |instance| &instance.resolved.inputs);
+                        let same = inputs.iter().find(|i| i.name == *input && Some(&i.digest) == digest);
+                        *before = same.and_then(|input| input.value.clone());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

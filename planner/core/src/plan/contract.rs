@@ -1,0 +1,198 @@
+//! Contraction: what a planned instance waits for, when most of the graph is not planned.
+//!
+//! In: the restart graph. Out: per planned vertex the nearest planned ones behind it, along edges and through instances that
+//! are not planned. A barrier stays one gate for all who wait there: its set is the planned instances of its task and, where
+//! an instance is not planned, whatever planned ones that one would have come after.
+
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
+
+use crate::{
+    desired::{NodeIx, Scope},
+    diff::Own,
+    restart::RestartGraph,
+};
+
+/// What a planned vertex waits for.
+#[derive(Default)]
+pub(super) struct Waits {
+    /// Vertices on its own node.
+    pub(super) local: Vec<u32>,
+    /// Barriers, by the task that they are of.
+    pub(super) all: Vec<u32>,
+    /// Single instances on other nodes, by task and vertex; not always planned themselves.
+    pub(super) one: Vec<(u32, u32)>,
+}
+
+/// A set of planned vertices.
+pub(super) struct Set {
+    /// Ascending.
+    pub(super) members: Vec<u32>,
+    /// Their node, if it is the same for all.
+    pub(super) only: Option<NodeIx>,
+}
+
+/// Works waits out, and remembers the sets behind gates.
+pub(super) struct Contraction<'g, 'a> {
+    graph: &'g RestartGraph<'a>,
+    /// By task: whether it or anything that it comes after is planned at all.
+    reached: Vec<bool>,
+    /// By vertex: the walk that came by last.
+    seen: Vec<u32>,
+    walk: u32,
+    all: Vec<Option<Rc<Set>>>,
+    one: HashMap<u32, Rc<Set>>,
+}
+
+impl<'g, 'a> Contraction<'g, 'a> {
+    pub(super) fn new(graph: &'g RestartGraph<'a>) -> Self {
+        let tasks = &graph.diff.desired.graph.tasks;
+        let mut reached = vec![false; tasks.len()];
+        for (t, task) in tasks.iter().enumerate() {
+            reached[t] = graph.count(t) > 0 || task.edges.iter().any(|edge| reached[edge.from.0 as usize]);
+        }
+        let all = vec![None; tasks.len()];
+        Self { graph, reached, seen: vec![0; graph.diff.own.len()], walk: 0, all, one: HashMap::new() }
+    }
+
+    /// What a planned vertex waits for.
+    pub(super) fn waits(&mut self, task: usize, vertex: usize) -> Waits {
+        let diff = self.graph.diff;
+        let node = diff.node_of[vertex];
+        let mut waits = Waits::default();
+        self.walk += 1;
+        let mut stack = vec![(task, vertex)];
+        while let Some((task, vertex)) = stack.pop() {
+            for edge in &diff.desired.graph.tasks[task].edges {
+                let from = edge.from.0 as usize;
+                if !self.reached[from] {
+                    continue;
+                }
+                let on = match edge.scope {
+                    Scope::AllNodes => {
+                        waits.all.push(from as u32);
+                        continue;
+                    }
+                    Scope::SameNode => node,
+                    Scope::OneNode(node) => node,
+                };
+                let Some(source) = self.vertex(from, on, task, vertex) else { continue };
+                if on != node {
+                    waits.one.push((from as u32, source as u32));
+                } else if self.first_visit(source) {
+                    match self.graph.is_planned(source) {
+                        true => waits.local.push(source as u32),
+                        false => stack.push((from, source)),
+                    }
+                }
+            }
+        }
+        waits.all.sort_unstable();
+        waits.all.dedup();
+        waits.one.sort_unstable();
+        waits.one.dedup();
+        waits.all.retain(|from| {
+            let set = self.all(*from as usize);
+            if set.only == Some(node) {
+                waits.local.extend(&set.members);
+            }
+            !set.members.is_empty() && set.only != Some(node)
+        });
+        waits.one.retain(|(from, source)| {
+            let set = self.one(*from as usize, *source as usize);
+            if set.only == Some(node) {
+                waits.local.extend(&set.members);
+            }
+            !set.members.is_empty() && set.only != Some(node)
+        });
+        waits.local.sort_unstable();
+        waits.local.dedup();
+        waits
+    }
+
+    /// The set behind a barrier.
+    pub(super) fn all(&mut self, task: usize) -> Rc<Set> {
+        if let Some(set) = &self.all[task] {
+            return set.clone();
+        }
+        let diff = self.graph.diff;
+        let known = diff.vertices(task).filter(|v| diff.own[*v] != Own::Unknown);
+        let (planned, others): (Vec<_>, Vec<_>) = known.partition(|v| self.graph.is_planned(*v));
+        let behind = self.behind(others.into_iter().map(|v| (task, v)).collect());
+        let set = self.set(planned.into_iter().map(|v| v as u32).chain(behind).collect());
+        self.all[task] = Some(set.clone());
+        set
+    }
+
+    /// The set behind a single instance.
+    pub(super) fn one(&mut self, task: usize, vertex: usize) -> Rc<Set> {
+        if let Some(set) = self.one.get(&(vertex as u32)) {
+            return set.clone();
+        }
+        let members = match self.graph.is_planned(vertex) {
+            true => vec![vertex as u32],
+            false => self.behind(vec![(task, vertex)]),
+        };
+        let set = self.set(members);
+        self.one.insert(vertex as u32, set.clone());
+        set
+    }
+
+    fn set(&self, mut members: Vec<u32>) -> Rc<Set> {
+        members.sort_unstable();
+        members.dedup();
+        let node = |v: &u32| self.graph.diff.node_of[*v as usize];
+        let only = members.first().map(node).filter(|first| members.iter().all(|v| node(v) == *first));
+        Rc::new(Set { members, only })
+    }
+
+    /// The nearest planned vertices behind some that are not planned.
+    fn behind(&mut self, mut stack: Vec<(usize, usize)>) -> Vec<u32> {
+        let diff = self.graph.diff;
+        let mut found = Vec::new();
+        let mut barriers = HashSet::new();
+        self.walk += 1;
+        while let Some((task, vertex)) = stack.pop() {
+            for edge in &diff.desired.graph.tasks[task].edges {
+                let from = edge.from.0 as usize;
+                if !self.reached[from] {
+                    continue;
+                }
+                let on = match edge.scope {
+                    Scope::AllNodes => {
+                        barriers.insert(from);
+                        continue;
+                    }
+                    Scope::SameNode => diff.node_of[vertex],
+                    Scope::OneNode(node) => node,
+                };
+                if let Some(source) = self.vertex(from, on, task, vertex).filter(|s| self.first_visit(*s)) {
+                    match self.graph.is_planned(source) {
+                        true => found.push(source as u32),
+                        false => stack.push((from, source)),
+                    }
+                }
+            }
+        }
+        let mut barriers: Vec<_> = barriers.into_iter().collect();
+        barriers.sort_unstable();
+        for task in barriers {
+            found.extend(&self.all(task).members);
+        }
+        found
+    }
+
+    /// The vertex of a task on a node; most often it is as far into its task as the vertex that asks is into its own.
+    fn vertex(&self, task: usize, node: NodeIx, asking: usize, vertex: usize) -> Option<usize> {
+        let diff = self.graph.diff;
+        let guess = diff.first[task] as usize + (vertex - diff.first[asking] as usize);
+        let hit = guess < diff.first[task + 1] as usize && diff.node_of[guess] == node && diff.own[guess] != Own::Unknown;
+        if hit { Some(guess) } else { diff.vertex(task, node) }
+    }
+
+    fn first_visit(&mut self, vertex: usize) -> bool {
+        std::mem::replace(&mut self.seen[vertex], self.walk) != self.walk
+    }
+}
