@@ -8,3 +8,5 @@ pub mod transport;
 pub mod trust;
 pub mod serve;
 pub mod site;
+pub mod cli;
+pub mod up;

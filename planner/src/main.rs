@@ -1,1 +1,7 @@
-fn main() {}
+//! The `groundplan` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    groundplan::cli::main()
+}

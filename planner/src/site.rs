@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use groundplan_core::{
     DesiredState, SourceTree,
+    resolve::{self, resolve},
     source::{Entry, EntryKind},
 };
 use groundplan_inventory::{Diagnostic, Inventory, Location, Site};
@@ -34,6 +35,7 @@ pub struct Loaded {
 pub struct Cache {
     /// By path; a file of another version is parsed again.
     parsed: HashMap<Arc<str>, (Arc<str>, ParsedFile)>,
+    resolved: resolve::Cache,
 }
 
 /// Loads the site of `tree`.
@@ -53,7 +55,10 @@ pub fn load(tree: &dyn SourceTree, cache: &mut Cache) -> Result<Loaded, Vec<Diag
             None => match tree.read(&entry.path) {
                 Ok(bytes) => tree::parse(&entry.path, &bytes),
                 Err(e) => {
-                    faults.push(Diagnostic::new(Location::file(entry.path.clone()), format!("cannot be read: {}", e.cause)));
+                    faults.push(Diagnostic::new(
+                        Location::file(entry.path.clone()),
+                        format!("cannot be read: {}", e.cause),
+                    ));
                     continue;
                 }
             },
@@ -64,10 +69,20 @@ pub fn load(tree: &dyn SourceTree, cache: &mut Cache) -> Result<Loaded, Vec<Diag
     let files = tree.entries().iter().filter_map(|e| cache.parsed.get(&e.path)).map(|(_, file)| file);
     let (model, found) = tree::merge(files, tree.entries().iter().map(|e| &*e.path));
     faults.extend(found);
-    let _ = model;
+    let mut desired = None;
+    if let Some(site) = &model.site {
+        let (resolved, found) = resolve(site, &model.inventory, &model.catalog, tree, &mut cache.resolved);
+        faults.extend(found);
+        desired = resolved;
+    }
     faults.sort();
     faults.dedup();
-    Err(faults)
+    match (model.site, desired) {
+        (Some(site), Some(desired)) if faults.is_empty() => {
+            Ok(Loaded { site, inventory: model.inventory, catalog: model.catalog, desired })
+        }
+        _ => Err(faults),
+    }
 }
 
 fn no_site(tree: &dyn SourceTree) -> Diagnostic {
@@ -86,7 +101,9 @@ fn not_a_file(entry: &Entry) -> Option<Diagnostic> {
         || service(path);
     let (what, hint) = match entry.kind {
         EntryKind::File => return None,
-        EntryKind::Symlink => ("a symbolic link, which is never followed", "commit the file or folder itself in its place"),
+        EntryKind::Symlink => {
+            ("a symbolic link, which is never followed", "commit the file or folder itself in its place")
+        }
         EntryKind::Submodule => ("a submodule, whose files are not in this repository", "commit its files themselves"),
     };
     needed.then(|| Diagnostic::new(Location::file(entry.path.clone()), format!("`{path}` is {what}")).hint(hint))
@@ -111,7 +128,8 @@ mod tests {
     }
 
     fn faults(entries: &[(&str, EntryKind)]) -> Vec<String> {
-        let entries = entries.iter().map(|(path, kind)| Entry { path: (*path).into(), kind: *kind, version: "1".into() });
+        let entries =
+            entries.iter().map(|(path, kind)| Entry { path: (*path).into(), kind: *kind, version: "1".into() });
         let found = load(&Files(entries.collect()), &mut Cache::default()).expect_err("faults");
         found.into_iter().map(|d| format!("{}: {}", d.at.file, d.message)).collect()
     }

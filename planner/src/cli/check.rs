@@ -1,0 +1,89 @@
+//! `groundplan check`: every fault of a site at once.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use serde_json::json;
+
+use super::{
+    Failure, Format, Output,
+    output::{FormatArg, Style},
+    source::{self, Source},
+    table::count,
+};
+use crate::{diagnose, site::Loaded};
+
+/// Check a site: every error at once, each with its place and a hint.
+///
+/// Looks at a folder as it is, committed or not, or at a commit. Exits with 0 if there is no error, with 1 if there is one.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  groundplan check                this folder\n  groundplan check my-site        that folder\n  groundplan check main~2         a commit of the repository here"
+)]
+pub(super) struct Args {
+    /// A folder, or what names a commit of the repository.
+    #[arg(default_value = ".", value_name = "DIR|REV")]
+    what: String,
+
+    /// Look for commits in the repository of this directory.
+    #[arg(short = 'C', value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    let source = open(&args.what, &args.directory)?;
+    let loaded = source.load();
+    let texts = |path: &str| source.text(path);
+    match (args.format.format, &loaded) {
+        (Format::Json, _) => {
+            let (sizes, faults) = match &loaded {
+                Ok(site) => (sizes(site).map(Some), Vec::new()),
+                Err(faults) => ([None; 3], faults.clone()),
+            };
+            let [nodes, services, tasks] = sizes;
+            out.json(&json!({
+                "version": 1,
+                "ok": loaded.is_ok(),
+                "nodes": nodes,
+                "services": services,
+                "tasks": tasks,
+                "diagnostics": if faults.is_empty() { json!([]) } else { diagnose::to_json(&faults, &texts) },
+            }))?;
+        }
+        (Format::Text, Ok(site)) => {
+            let [nodes, services, tasks] = sizes(site);
+            let sizes = [count(nodes, "node"), count(services, "service"), count(tasks, "task")].join(", ");
+            out.print(&format!("{sizes}: {}\n", Style::Good.paint("no errors", out.color())))?;
+        }
+        (Format::Text, Err(faults)) => {
+            let words = Style::Bad.paint(&count(faults.len(), "error"), out.color());
+            let text = diagnose::render(faults, &texts, out.color());
+            out.print(&format!("{}\n\n{words} in {}\n", text.trim_end(), source.name))?;
+        }
+    }
+    Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A folder if there is one of that name, else a commit.
+fn open(what: &str, directory: &Path) -> Result<Source, Failure> {
+    let folder = directory.join(what);
+    if folder.is_dir() {
+        return Source::folder(&folder);
+    }
+    if folder.exists() {
+        return Err(Failure::new(format!("{what} is a file")).hint("name the site's top folder"));
+    }
+    let neither = |e: Failure| e.hint("name the site's top folder, or a commit of the repository here");
+    let repository = source::repository(directory).map_err(neither)?;
+    Source::commit(&repository, what).map_err(neither)
+}
+
+/// Nodes, services and tasks.
+fn sizes(site: &Loaded) -> [usize; 3] {
+    [site.inventory.nodes.len(), site.catalog.services.len(), site.desired.graph.tasks.len()]
+}

@@ -1,0 +1,119 @@
+//! A folder as a [`SourceTree`]: what `check` and `plan` see before anything is committed.
+//!
+//! Only what belongs to a site is walked, so that a build directory beside it costs nothing. Links are told as links and never
+//! followed.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
+
+/// What a site is made of, at its top.
+const TOP: [&str; 5] = ["inventory", "plugins", "secrets", "services", "site.toml"];
+
+/// A folder's files, listed once.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    entries: Vec<Entry>,
+}
+
+/// A folder that cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list {}", path.display())]
+pub(super) struct ListError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+impl Folder {
+    /// Lists the site's files below `root`.
+    pub(super) fn open(root: &Path) -> Result<Self, ListError> {
+        let mut entries = Vec::new();
+        for top in TOP {
+            let path = root.join(top);
+            match fs::symlink_metadata(&path) {
+                Ok(meta) => add(&path, top, &meta, &mut entries)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ListError { path, source }),
+            }
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Self { root: root.to_owned(), entries })
+    }
+}
+
+fn add(path: &Path, name: &str, meta: &fs::Metadata, entries: &mut Vec<Entry>) -> Result<(), ListError> {
+    let fail = |source| ListError { path: path.to_owned(), source };
+    if !meta.is_dir() {
+        let kind = if meta.is_file() { EntryKind::File } else { EntryKind::Symlink };
+        let version = format!("{}:{}:{}:{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
+        entries.push(Entry { path: name.into(), kind, version: version.into() });
+        return Ok(());
+    }
+    // git keeps a repository in the repository as a submodule.
+    if fs::symlink_metadata(path.join(".git")).is_ok() {
+        entries.push(Entry { path: name.into(), kind: EntryKind::Submodule, version: "".into() });
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let file_name = entry.file_name();
+        // git would keep such a name too, but no site file can refer to it.
+        let Some(file_name) = file_name.to_str() else { continue };
+        let meta = entry.metadata().map_err(fail)?;
+        add(&entry.path(), &format!("{name}/{file_name}"), &meta, entries)?;
+    }
+    Ok(())
+}
+
+impl SourceTree for Folder {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError> {
+        let failed = |cause: String| ReadError { path: path.to_owned(), cause };
+        match self.entry(path).map(|e| e.kind) {
+            Some(EntryKind::File) => fs::read(self.root.join(path)).map(Arc::from).map_err(|e| failed(e.to_string())),
+            Some(_) => Err(failed("it is not a plain file".to_owned())),
+            None => Err(failed("it is not there".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_path_order_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["services/a-b", "services/a", "target", "inventory/sub/.git"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        for file in ["site.toml", "services/a/service.toml", "services/a-b/service.toml", "target/x"] {
+            fs::write(dir.path().join(file), "x").unwrap();
+        }
+        std::os::unix::fs::symlink("/etc", dir.path().join("services/c")).unwrap();
+        let tree = Folder::open(dir.path()).unwrap();
+        let listed: Vec<_> = tree.entries().iter().map(|e| (&*e.path, e.kind)).collect();
+        assert_eq!(
+            listed,
+            [
+                ("inventory/sub", EntryKind::Submodule),
+                ("services/a-b/service.toml", EntryKind::File),
+                ("services/a/service.toml", EntryKind::File),
+                ("services/c", EntryKind::Symlink),
+                ("site.toml", EntryKind::File),
+            ]
+        );
+        assert_eq!(&*tree.read("site.toml").unwrap(), b"x");
+        assert!(tree.read("services/c").is_err());
+    }
+}

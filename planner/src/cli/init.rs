@@ -1,0 +1,96 @@
+//! `groundplan init`: a small commented site to begin with.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use super::{Failure, Output, output::Style, schema::Document};
+
+/// Lay out a small commented site, which `groundplan check` accepts, in a git repository.
+///
+/// Overwrites nothing. Writes the JSON schemas beside the files that name them, so that editors complete and check the site
+/// without a network.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  groundplan init\n  groundplan init my-site")]
+pub(super) struct Args {
+    /// Where; made if missing.
+    #[arg(default_value = ".", value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// The files that people edit.
+const FILES: [(&str, &str); 5] = [
+    ("site.toml", include_str!("skeleton/site.toml")),
+    ("inventory/nodes.toml", include_str!("skeleton/inventory/nodes.toml")),
+    ("services/hello/service.toml", include_str!("skeleton/services/hello/service.toml")),
+    ("services/hello/message.j2", include_str!("skeleton/services/hello/message.j2")),
+    (".taplo.toml", include_str!("skeleton/taplo.toml")),
+];
+
+/// The schemas that they name.
+const SCHEMAS: [Document; 3] = [Document::Site, Document::Inventory, Document::Service];
+
+pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    let dir = &args.directory;
+    let schemas = SCHEMAS.map(|d| (format!(".groundplan/schemas/{}.schema.json", d.name()), d.text()));
+    let there: Vec<&str> = FILES.iter().map(|(path, _)| *path).filter(|path| dir.join(path).exists()).collect();
+    if !there.is_empty() {
+        return Err(Failure::new(format!("{} already has {}", dir.display(), there.join(", ")))
+            .hint("nothing was written; name another directory"));
+    }
+    // Schemas may be there from an earlier release: they are generated and may be replaced.
+    for (path, text) in FILES.iter().map(|(p, t)| (*p, *t)).chain(schemas.iter().map(|(p, t)| (&**p, &**t))) {
+        write(&dir.join(path), text)?;
+    }
+    let repository = git_init(dir)?;
+    let shown = if dir.as_os_str() == "." { String::new() } else { format!("{} ", dir.display()) };
+    let in_dir = if shown.is_empty() { String::new() } else { format!("-C {shown}") };
+    let color = out.color();
+    let command = |text: &str| Style::Bold.paint(text, color);
+    let mut text = String::new();
+    for (path, _) in FILES {
+        text.push_str(&format!("  {}\n", dir.join(path).display()));
+    }
+    text.push_str(&format!("{repository}\nNext:\n"));
+    text.push_str(&format!("  {}\n", command(format!("groundplan check {shown}").trim_end())));
+    text.push_str(&format!("  {}\n", command(&format!("git {in_dir}add -A && git {in_dir}commit -m 'A site'"))));
+    text.push_str(&format!("  {}   # on this machine\n", command(&format!("groundplan up {}", dir.display()))));
+    out.print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |e| Failure::because(format!("cannot write {}", path.display()), e);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)
+}
+
+/// Makes a repository unless the directory is in one already; tells which.
+fn git_init(dir: &Path) -> Result<String, Failure> {
+    let git = |args: &[&str]| {
+        Command::new("git").arg("-C").arg(dir).args(args).stdin(Stdio::null()).output().map_err(|e| {
+            Failure::because("cannot run git", e).hint("the files are written; install git to make them a repository")
+        })
+    };
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    if top.status.success() {
+        let top = String::from_utf8_lossy(&top.stdout).trim().to_owned();
+        if dir.canonicalize().is_ok_and(|dir| dir == Path::new(&top)) {
+            return Ok(String::new());
+        }
+        return Ok(format!(
+            "\nNote: {} lies inside the repository {top}; a planner looks for site.toml at a repository's top.\n",
+            dir.display()
+        ));
+    }
+    let made = git(&["init", "--quiet", "--initial-branch", "main"])?;
+    if !made.status.success() {
+        let words = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        return Err(Failure::new(format!("git could not make a repository: {words}")));
+    }
+    Ok(String::new())
+}

@@ -1,0 +1,113 @@
+//! The `groundplan` command line: one module for each subcommand.
+//!
+//! In: arguments, environment, files. Out: text or JSON on standard output, errors and progress on standard error, and one of
+//! the fixed exit codes. What a command finds out is worked out elsewhere in this crate; here it is asked for and shown.
+
+mod ask;
+mod check;
+mod folder;
+mod history;
+mod init;
+mod key;
+mod observe;
+pub(crate) mod output;
+mod plan;
+mod plan_text;
+pub(crate) mod reason;
+pub(crate) mod rollout_text;
+mod schema;
+pub(crate) mod serve;
+pub(crate) mod show;
+mod source;
+pub(crate) mod status;
+pub(crate) mod table;
+mod up;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+pub use self::output::{Color, Failure, Format, Output};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it went well; for `plan`: nothing changes
+  1  it did not, and standard error says why; usage errors included
+  2  `plan` only: something changes";
+
+const EXAMPLES: &str = "\
+Examples:
+  groundplan up                     see it work: a sample site on this machine
+  groundplan init my-site           begin a site of your own
+  groundplan check my-site          every error in it at once
+  groundplan plan main..HEAD        what a branch would do to the nodes, and why
+  groundplan serve --repo /srv/site.git --broker mqtt://127.0.0.1:1883
+  groundplan status --watch";
+
+/// Git-driven orchestration of hosts: restarts what a change affects, and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "groundplan", version, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    /// When to use colour; `auto` also respects NO_COLOR.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    color: Color,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Args),
+    Init(init::Args),
+    Check(check::Args),
+    Plan(plan::Args),
+    Schema(schema::Args),
+    Serve(serve::Args),
+    Status(status::Args),
+    Why(why::Args),
+    History(history::Args),
+    Show(show::Args),
+    Key(key::Args),
+}
+
+/// Runs the command that the process's arguments ask for.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let mut out = Output::new(cli.color);
+    let result = match cli.command {
+        Command::Up(args) => up::run(args, &mut out),
+        Command::Init(args) => init::run(&args, &mut out),
+        Command::Check(args) => check::run(&args, &mut out),
+        Command::Plan(args) => plan::run(&args, &mut out),
+        Command::Schema(args) => schema::run(&args, &mut out),
+        Command::Serve(args) => serve::run(args, &mut out),
+        Command::Status(args) => status::run(&args, &mut out),
+        Command::Why(args) => why::run(&args, &mut out),
+        Command::History(args) => history::run(&args, &mut out),
+        Command::Show(args) => show::run(&args, &mut out),
+        Command::Key(args) => key::run(&args, &mut out),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// clap would exit with 2, which here means that a plan has changes.
+fn usage(e: &clap::Error) -> ExitCode {
+    // Whoever closed the pipe does not want the text.
+    let _ = e.print();
+    match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,219 @@
+//! A site as its broker retains it: presence and state of every node, without a planner.
+//!
+//! Only looks: subscribes, publishes nothing, keeps no session. What is not signed by a key at hand is marked unverified.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use groundplan_protocol::{
+    MAX_PACKET, VERSION,
+    envelope::{self, Message, PublicKey},
+    ids::{NodeId, SiteName},
+    presence::{PlannerPresence, Presence},
+    state::{NodeState, Phase},
+    topic::{self, NodeTopic, Topic},
+};
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
+use serde::Serialize;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    Failure,
+    output::Style,
+    table::{Cell, Table, count, short},
+};
+use crate::serve::BrokerAddress;
+
+/// Retained messages come at once; when none has come for so long, there are no more.
+const QUIET: Duration = Duration::from_millis(400);
+/// How long connecting and reading may take altogether.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the broker retains of a site.
+#[derive(Debug, Serialize)]
+pub(super) struct Seen {
+    version: u32,
+    site: SiteName,
+    broker: String,
+    planner: Option<Checked<PlannerPresence>>,
+    nodes: BTreeMap<NodeId, SeenNode>,
+    /// Payloads that are not groundplan's.
+    ignored: usize,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct SeenNode {
+    presence: Option<Checked<Presence>>,
+    state: Option<Checked<NodeState>>,
+}
+
+/// A message and whether a trusted key signed it.
+#[derive(Debug, Serialize)]
+struct Checked<T> {
+    verified: bool,
+    #[serde(flatten)]
+    message: T,
+}
+
+/// Reads what `broker` retains of `site`; `trusted` holds the keys to check it with.
+pub(super) async fn observe(broker: &BrokerAddress, site: &SiteName, trusted: Option<&Path>) -> Result<Seen, Failure> {
+    if broker.tls {
+        return Err(
+            Failure::new("status cannot read a broker with TLS").hint("ask the planner instead, without --broker")
+        );
+    }
+    let keys = trusted.map(read_keys).transpose()?.unwrap_or_default();
+    let id = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let mut options = MqttOptions::new(topic::observer_client(site, &format!("{id:x}")), &broker.host, broker.port);
+    options.set_clean_session(true);
+    options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
+    let (client, mut events) = AsyncClient::new(options, 16);
+    for filter in [
+        Topic::every_node(site, NodeTopic::Presence),
+        Topic::every_node(site, NodeTopic::State),
+        Topic::Planner.name(site),
+    ] {
+        client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|e| Failure::because("cannot ask the broker", e))?;
+    }
+    let mut seen = Seen {
+        version: VERSION,
+        site: site.clone(),
+        broker: broker.to_string(),
+        planner: None,
+        nodes: BTreeMap::new(),
+        ignored: 0,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut granted = 0;
+    loop {
+        // Until the subscriptions are granted there is nothing to be quiet about.
+        let event =
+            if granted < 3 { timeout_at(deadline, events.poll()).await } else { timeout(QUIET, events.poll()).await };
+        match event {
+            Ok(Ok(Event::Incoming(Incoming::SubAck(_)))) => granted += 1,
+            Ok(Ok(Event::Incoming(Incoming::Publish(publish)))) => seen.take(&publish.topic, &publish.payload, &keys),
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => {
+                return Err(Failure::because(format!("cannot reach the broker at {broker}"), e).hint("is it running?"));
+            }
+            Err(_) if granted < 3 => {
+                return Err(Failure::new(format!("the broker at {broker} does not answer")).hint("is it running?"));
+            }
+            Err(_) => return Ok(seen),
+        }
+        if Instant::now() > deadline {
+            return Ok(seen);
+        }
+    }
+}
+
+/// Every public key in a directory, by the file's name without `.pub`.
+fn read_keys(dir: &Path) -> Result<BTreeMap<String, PublicKey>, Failure> {
+    let failed = |path: &Path, e| Failure::because(format!("cannot read {}", path.display()), e);
+    let mut keys = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(|e| failed(dir, e))? {
+        let path = entry.map_err(|e| failed(dir, e))?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix(".pub")) else { continue };
+        let text = fs::read_to_string(&path).map_err(|e| failed(&path, e))?;
+        let key = text.parse().map_err(|e| Failure::because(format!("{} holds no public key", path.display()), e))?;
+        keys.insert(name.to_owned(), key);
+    }
+    Ok(keys)
+}
+
+impl Seen {
+    fn take(&mut self, name: &str, payload: &[u8], keys: &BTreeMap<String, PublicKey>) {
+        // An empty payload is a retained message that was cleared.
+        if payload.is_empty() {
+            return;
+        }
+        let site = self.site.clone();
+        let taken = match Topic::parse(&site, name) {
+            Some(Topic::Planner) => {
+                self.planner = open(payload, keys.get("planner"), &site);
+                self.planner.is_some()
+            }
+            Some(Topic::Node(node, NodeTopic::Presence)) => {
+                let presence: Option<Checked<Presence>> = open(payload, keys.get(node.as_str()), &site);
+                let presence = presence.filter(|p| p.message.node == node);
+                let taken = presence.is_some();
+                self.nodes.entry(node).or_default().presence = presence;
+                taken
+            }
+            Some(Topic::Node(node, NodeTopic::State)) => {
+                let state: Option<Checked<NodeState>> = open(payload, keys.get(node.as_str()), &site);
+                let state = state.filter(|s| s.message.node == node);
+                let taken = state.is_some();
+                self.nodes.entry(node).or_default().state = state;
+                taken
+            }
+            _ => false,
+        };
+        self.ignored += usize::from(!taken);
+    }
+}
+
+/// Opens an envelope with the key; failing that, looks into it without.
+fn open<M: Message>(bytes: &[u8], key: Option<&PublicKey>, site: &SiteName) -> Option<Checked<M>> {
+    if let Some(Ok(message)) = key.map(|key| envelope::open(bytes, std::slice::from_ref(key), site)) {
+        return Some(Checked { verified: true, message });
+    }
+    let envelope: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    if envelope.get("payloadType")?.as_str()? != M::TYPE {
+        return None;
+    }
+    let message: M = serde_json::from_slice(&BASE64.decode(envelope.get("payload")?.as_str()?).ok()?).ok()?;
+    (message.version() == VERSION && message.site() == site).then_some(Checked { verified: false, message })
+}
+
+/// What was seen, for people.
+pub(super) fn text(seen: &Seen, color: bool) -> String {
+    let mut out = format!("{} at {}\n", Style::Bold.paint(seen.site.as_str(), color), seen.broker);
+    out.push_str(&match &seen.planner {
+        None => "no planner has been here\n".to_owned(),
+        Some(Checked { verified, message }) => {
+            let there = if message.online { "online" } else { "offline" };
+            format!("planner {} {there}, generation {}{}\n", message.planner, message.generation, mark(*verified))
+        }
+    });
+    if seen.nodes.is_empty() {
+        return out + "no node has been here\n";
+    }
+    let mut table = Table::new(&["NODE", "AGENT", "PLAN", "COMMIT", "STATE", "TASKS", ""]);
+    for (name, node) in &seen.nodes {
+        let (agent, style) = match node.presence.as_ref().map(|p| p.message.online) {
+            Some(true) => ("online", Style::Good),
+            Some(false) => ("offline", Style::Warn),
+            None => ("unknown", Style::Bad),
+        };
+        let state = node.state.as_ref().map(|s| &s.message);
+        let verified =
+            node.presence.as_ref().is_none_or(|p| p.verified) && node.state.as_ref().is_none_or(|s| s.verified);
+        let words = state.map_or("no state".to_owned(), |state| match (state.phase, state.obligations.len()) {
+            (Phase::Idle, 0) => "idle".to_owned(),
+            (Phase::Idle, n) => format!("idle, owes {}", count(n, "action")),
+            (Phase::Fetching, _) => "fetching".to_owned(),
+            (Phase::Running, _) => "running".to_owned(),
+        });
+        table.row([
+            name.to_string().into(),
+            Cell::styled(agent, style),
+            state.map(|s| s.generation.to_string()).unwrap_or_default().into(),
+            state.and_then(|s| s.commit.as_ref()).map(|c| short(c.as_str()).to_owned()).unwrap_or_default().into(),
+            words.into(),
+            state.map(|s| s.applied.len().to_string()).unwrap_or_default().into(),
+            Cell::styled(mark(verified).trim_start(), Style::Warn),
+        ]);
+    }
+    out.push('\n');
+    out + &table.render(color)
+}
+
+fn mark(verified: bool) -> &'static str {
+    if verified { "" } else { " (unverified)" }
+}

@@ -1,0 +1,186 @@
+//! Where a command's words go: colour or none, text or JSON, and failures that say what to do.
+//!
+//! A reader that closes the pipe ends the output without a word.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Also into pipes and files.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs; one value.
+    Json,
+}
+
+/// The argument that all commands with results share.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FormatArg {
+    /// How to write the result.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+/// How a few words are set off. No meaning hangs on it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Style {
+    #[default]
+    Plain,
+    Bold,
+    Dim,
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Good => "32",
+            Self::Warn => "33",
+            Self::Bad => "1;31",
+        }
+    }
+
+    /// `text` in this style, if there is colour.
+    pub(crate) fn paint(self, text: &str, color: bool) -> String {
+        if color && self != Self::Plain { format!("\x1b[{}m{text}\x1b[0m", self.code()) } else { text.to_owned() }
+    }
+}
+
+/// Standard output and standard error, with what was chosen about them.
+#[derive(Debug)]
+pub struct Output {
+    color: Color,
+}
+
+impl Output {
+    /// Writes with or without colour.
+    pub fn new(color: Color) -> Self {
+        Self { color }
+    }
+
+    fn colored(&self, terminal: bool) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        }
+    }
+
+    /// Whether standard output has colour.
+    pub fn color(&self) -> bool {
+        self.colored(io::stdout().is_terminal())
+    }
+
+    /// Whether standard error has colour.
+    pub fn error_color(&self) -> bool {
+        self.colored(io::stderr().is_terminal())
+    }
+
+    /// Writes text, as it is, to standard output.
+    ///
+    /// # Errors
+    /// What the system says, but for a closed pipe: whoever closed it has read enough.
+    pub fn print(&mut self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::because("cannot write the result", e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a value as JSON to standard output.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+        let mut text = serde_json::to_string_pretty(value).map_err(|e| Failure::because("cannot write JSON", e))?;
+        text.push('\n');
+        self.print(&text)
+    }
+
+    /// Writes text to standard error, where it does not disturb a result.
+    pub fn note(&mut self, text: &str) {
+        // Nobody is left to be told that telling failed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Writes a failure with its causes and what to do about it to standard error.
+    pub fn failure(&mut self, failure: &Failure) {
+        let color = self.error_color();
+        let mut text = format!("{} {failure}", Style::Bad.paint("error:", color));
+        let mut cause = failure.source();
+        while let Some(e) = cause {
+            let _ = write!(text, ": {e}");
+            cause = e.source();
+        }
+        text.push('\n');
+        if let Some(hint) = &failure.hint {
+            for line in hint.lines() {
+                let _ = writeln!(text, "  {} {line}", Style::Bold.paint("→", color));
+            }
+        }
+        self.note(&text);
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure in words: where and what.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), source: None, hint: None }
+    }
+
+    /// A failure with its cause.
+    pub fn because(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { message: message.into(), source: Some(source.into()), hint: None }
+    }
+
+    /// With what to do, a line each.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}

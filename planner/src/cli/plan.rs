@@ -1,0 +1,143 @@
+//! `groundplan plan`: what a change would do to the nodes, and why. The same function plans as when it is deployed.
+
+use std::{cell::RefCell, collections::HashMap, path::PathBuf, process::ExitCode, sync::Arc};
+
+use groundplan_core::{
+    AppliedState, Policy,
+    plan::{LineColumn, PlanReport, plan},
+};
+use groundplan_inventory::Location;
+use groundplan_protocol::ids::NodeId;
+
+use super::{
+    Failure, Format, Output,
+    output::FormatArg,
+    plan_text,
+    source::{self, Source},
+};
+use crate::{repository::Repository, site::Loaded};
+
+/// Show what a change would do to the nodes, and why. Needs no node and no broker.
+///
+/// Takes all of BASE as applied and plans TARGET: exactly what changes, what restarts because of it, and the reason for each,
+/// down to an input in a file. Exits with 0 if nothing changes, with 2 if something does, with 1 on errors.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  groundplan plan                     what is not committed yet
+  groundplan plan HEAD                the last commit
+  groundplan plan main..HEAD          a branch; a missing end is HEAD
+  groundplan plan --from-nothing      a fresh deployment
+  groundplan plan main..topic --format json | jq -r '.actions[] | select(.action == \"restart\") | .node'
+
+The JSON is described by `groundplan schema plan` and docs/plan-format.md.")]
+pub(super) struct Args {
+    /// BASE..TARGET, or one commit against its parent; the work tree against HEAD if not given.
+    #[arg(value_name = "BASE..TARGET|REV")]
+    range: Option<String>,
+
+    /// Take nothing as applied, whatever the base.
+    #[arg(long)]
+    from_nothing: bool,
+
+    /// The repository: this directory, or one above it.
+    #[arg(short = 'C', value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+/// Something changes.
+const CHANGES: u8 = 2;
+
+pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    let (base, target) = ends(args)?;
+    let target_site = target.load_or_tell(out)?;
+    let applied = match &base {
+        Some(base) => {
+            let site = base.load_or_tell(out).map_err(|e| {
+                e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
+            })?;
+            applied(&site, &target_site)
+        }
+        None => nothing(&target_site),
+    };
+    let plan = plan(&target_site.desired, &applied, &Policy::default());
+    let locate = Locate { target: &target, base: base.as_ref(), texts: RefCell::default() };
+    let commit = |source: &Source| source.commit.clone();
+    let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &|at: &Location| {
+        locate.line_column(at)
+    });
+    match args.format.format {
+        Format::Json => out.json(&report)?,
+        Format::Text => out.print(&plan_text::render(&report, &target_site.desired.nodes, out.color()))?,
+    }
+    Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// Base, if there is one, and target.
+fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
+    let repository = |()| source::repository(&args.directory);
+    let commit =
+        |repository: &Repository, rev: &str| Source::commit(repository, if rev.is_empty() { "HEAD" } else { rev });
+    let Some(range) = &args.range else {
+        if args.from_nothing {
+            return Ok((None, Source::folder(&args.directory)?));
+        }
+        let base = commit(&repository(())?, "HEAD").map_err(|e| e.hint("`--from-nothing` needs no commit"))?;
+        if !args.directory.join(".git").exists() {
+            return Err(Failure::new(format!("{} is not the top of a work tree", args.directory.display()))
+                .hint("name it with -C, or name commits"));
+        }
+        return Ok((Some(base), Source::folder(&args.directory)?));
+    };
+    let repository = repository(())?;
+    if let Some((base, target)) = range.split_once("..") {
+        if target.starts_with('.') {
+            let other = range.replacen("...", "..", 1);
+            return Err(Failure::new(format!("`{range}` has three dots")).hint(format!("two compare commits: {other}")));
+        }
+        let base = if args.from_nothing { None } else { Some(commit(&repository, base)?) };
+        return Ok((base, commit(&repository, target)?));
+    }
+    let target = commit(&repository, range)?;
+    // A root commit has no parent: before it there was nothing.
+    let base = if args.from_nothing { None } else { commit(&repository, &format!("{range}^")).ok() };
+    Ok((base, target))
+}
+
+/// All of `base` as applied, and nothing on nodes that only `target` has.
+fn applied(base: &Loaded, target: &Loaded) -> AppliedState {
+    let mut applied = AppliedState::of(&base.desired);
+    for node in &target.desired.nodes {
+        applied.nodes.entry(node.clone()).or_default();
+    }
+    applied
+}
+
+/// Every node known, with nothing on it.
+fn nothing(target: &Loaded) -> AppliedState {
+    let empty = |node: &NodeId| (node.clone(), Default::default());
+    AppliedState { nodes: target.desired.nodes.iter().map(empty).collect() }
+}
+
+/// Files' bytes by path, where they could be read.
+type Texts = HashMap<Arc<str>, Option<Arc<[u8]>>>;
+
+/// Lines and columns of places; those of what is gone are in the base.
+struct Locate<'a> {
+    target: &'a Source,
+    base: Option<&'a Source>,
+    texts: RefCell<Texts>,
+}
+
+impl Locate<'_> {
+    fn line_column(&self, at: &Location) -> Option<LineColumn> {
+        let mut texts = self.texts.borrow_mut();
+        let text = texts
+            .entry(at.file.clone())
+            .or_insert_with(|| self.target.text(&at.file).or_else(|| self.base?.text(&at.file)));
+        LineColumn::of(std::str::from_utf8(text.as_deref()?).ok()?, at.span())
+    }
+}

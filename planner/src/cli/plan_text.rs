@@ -1,0 +1,55 @@
+//! A plan for people: what is done node by node with its cause, in execution order, and a summary.
+
+use std::collections::BTreeSet;
+
+use groundplan_core::plan::{ActionReport, PlanReport};
+use groundplan_protocol::{ids::NodeId, plan::Action};
+
+use super::{
+    output::Style,
+    reason,
+    table::{Cell, Table, count},
+};
+
+/// The plan as text. `nodes` are those that the target declares.
+pub(super) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
+    if report.actions.is_empty() {
+        return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
+    }
+    let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
+    for action in &report.actions {
+        table.row([
+            Cell::styled(action.action.to_string(), style(action.action)),
+            action.node.to_string().into(),
+            format!("{}.{}", action.service, action.task).into(),
+            Cell::styled(reason::chain(&action.reasons, reason::report), Style::Dim),
+        ]);
+    }
+    format!("{}\n{}\n", table.render(color), summary(&report.actions, nodes))
+}
+
+fn style(action: Action) -> Style {
+    match action {
+        Action::Create | Action::Update => Style::Good,
+        Action::Remove => Style::Bad,
+        Action::Restart | Action::Reload | Action::Run => Style::Warn,
+    }
+}
+
+/// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
+fn summary(actions: &[ActionReport], nodes: &[NodeId]) -> String {
+    const ORDER: [Action; 6] =
+        [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
+    let counted = ORDER.iter().filter_map(|action| {
+        let n = actions.iter().filter(|a| a.action == *action).count();
+        (n > 0).then(|| count(n, action.as_str()))
+    });
+    let touched: BTreeSet<&NodeId> = actions.iter().map(|a| &a.node).collect();
+    let all: BTreeSet<&NodeId> = nodes.iter().chain(touched.iter().copied()).collect();
+    let untouched = match all.len() - touched.len() {
+        0 => String::new(),
+        n => format!("; {} untouched", count(n, "node")),
+    };
+    let counted: Vec<String> = counted.collect();
+    format!("{} on {} of {}{untouched}", counted.join(", "), touched.len(), count(all.len(), "node"))
+}

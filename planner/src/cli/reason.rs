@@ -1,0 +1,72 @@
+//! Reasons in words: each the cause of the one before it, down to a named input of a named file.
+
+use groundplan_core::plan::ReasonReport;
+
+use crate::api::types::ReasonRecord;
+
+/// A place as editors take it: `site.toml:7`, or the file alone.
+fn place(file: &str, line: Option<impl std::fmt::Display>) -> String {
+    line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
+}
+
+fn changed(input: &str, before: Option<&str>, after: Option<&str>, place: &str) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => format!("{input} {before} → {after} ({place})"),
+        (None, Some(after)) => format!("{input} → {after} ({place})"),
+        (Some(before), None) => format!("{input}, which was {before}, is gone ({place})"),
+        (None, None) => format!("{input} changed ({place})"),
+    }
+}
+
+/// A reason of a preview.
+pub(crate) fn report(reason: &ReasonReport) -> String {
+    match reason {
+        ReasonReport::Added { input, at } => format!("{input} is new ({})", place(&at.file, at.line)),
+        ReasonReport::Changed { input, before, after, at } => {
+            changed(input, before.as_deref(), after.as_deref(), &place(&at.file, at.line))
+        }
+        ReasonReport::Removed { input, at } => format!("{input} is gone ({})", place(&at.file, at.line)),
+        ReasonReport::Triggered { by, .. } => by.to_string(),
+        ReasonReport::Owed { effect, .. } => format!("a {effect} is owed since an earlier plan"),
+    }
+}
+
+/// A reason of a rollout.
+pub(crate) fn record(reason: &ReasonRecord) -> String {
+    match reason {
+        ReasonRecord::Added { what, at } => format!("{what} is new ({})", place(&at.file, at.line)),
+        ReasonRecord::Changed { input, before, after, at } => {
+            changed(input, before.as_deref(), after.as_deref(), &place(&at.file, at.line))
+        }
+        ReasonRecord::Removed { file } => format!("{file} no longer asks for it"),
+        ReasonRecord::Triggered { by, .. } => by.to_string(),
+        ReasonRecord::Owed { effect } => format!("a {effect} is owed since an earlier plan"),
+    }
+}
+
+/// A chain of reasons in one line: `app.config@beta ← var db_port 17432 → 17433 (site.toml:6)`.
+pub(crate) fn chain<T>(reasons: &[T], words: fn(&T) -> String) -> String {
+    reasons.iter().map(words).collect::<Vec<_>>().join(" ← ")
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::plan::Effect;
+
+    use super::*;
+    use crate::api::types::Place;
+
+    #[test]
+    fn a_chain_reads_from_effect_to_cause() {
+        let at = Place { file: "site.toml".into(), line: Some(6), column: Some(11), text: None };
+        let changed = ReasonRecord::Changed {
+            input: "var db_port".into(),
+            before: Some("17432".into()),
+            after: Some("17433".into()),
+            at,
+        };
+        let by = "app.config@beta".parse().unwrap();
+        let reasons = [ReasonRecord::Triggered { by, effect: Effect::Restart }, changed];
+        assert_eq!(chain(&reasons, record), "app.config@beta ← var db_port 17432 → 17433 (site.toml:6)");
+    }
+}

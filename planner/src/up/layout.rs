@@ -1,0 +1,146 @@
+//! Where the parts of a `groundplan up` lie below its directory, and what is written there before they start.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use groundplan_protocol::{
+    envelope::{PublicKey, SigningKey},
+    ids::{NodeId, SiteName},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tracing_subscriber::EnvFilter;
+
+use crate::{cli::Failure, serve::BrokerAddress};
+
+/// The sample site's folder.
+pub(super) const SITE: &str = "site";
+
+/// The directory of a `groundplan up`.
+#[derive(Debug, Clone)]
+pub(super) struct Layout(PathBuf);
+
+impl Layout {
+    /// The layout below a directory, whether it is there or not.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    /// Makes the directory and takes its lock, which lasts as long as the file is open.
+    pub(super) fn open(dir: &Path) -> Result<(Self, File), Failure> {
+        let failed = |e| Failure::because(format!("cannot use the directory {}", dir.display()), e);
+        fs::create_dir_all(dir).map_err(failed)?;
+        let layout = Self(dir.canonicalize().map_err(failed)?);
+        let lock = OpenOptions::new().create(true).append(true).open(layout.lock()).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(Failure::new(format!("another `groundplan up` runs in {}", dir.display()))
+                    .hint("stop it with Ctrl-C where it runs, or take another directory with --dir"));
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        fs::create_dir_all(layout.planner().join("trusted")).map_err(failed)?;
+        Ok((layout, lock))
+    }
+
+    /// The lock file: a directory with one is one of `groundplan up`.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.0.join("up.lock")
+    }
+
+    /// The sample site's repository.
+    pub(super) fn site(&self) -> PathBuf {
+        self.0.join(SITE)
+    }
+
+    /// The planner's state directory.
+    pub(super) fn planner(&self) -> PathBuf {
+        self.0.join("planner")
+    }
+
+    /// Where all nodes' directories are.
+    pub(super) fn nodes(&self) -> PathBuf {
+        self.0.join("nodes")
+    }
+
+    fn node(&self, node: &NodeId) -> PathBuf {
+        self.nodes().join(node.as_str())
+    }
+
+    /// Where an agent logs to.
+    pub(super) fn agent_log(&self, node: &NodeId) -> PathBuf {
+        self.node(node).join("agent.log")
+    }
+
+    /// The planner's log goes to a file: the terminal shows what happens.
+    pub(super) fn log_to_file(&self) -> Result<(), Failure> {
+        let path = self.planner().join("planner.log");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|e| Failure::because(format!("cannot write {}", path.display()), e))?;
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file)).init();
+        Ok(())
+    }
+
+    /// Makes what a node's agent needs: key, directories, and a configuration, whose path it returns; and lets the planner
+    /// trust its key.
+    pub(super) fn prepare_node(
+        &self,
+        node: &NodeId,
+        site: &SiteName,
+        broker: &BrokerAddress,
+        planner: &PublicKey,
+    ) -> Result<PathBuf, Failure> {
+        let failed = |e| Failure::because(format!("cannot prepare node {node} in {}", self.node(node).display()), e);
+        let dir = self.node(node);
+        let (root, state, key_file) = (dir.join("root"), dir.join("state"), dir.join("node.key"));
+        for path in [&root, &state] {
+            fs::create_dir_all(path).map_err(failed)?;
+        }
+        let key = signing_key(&key_file).map_err(failed)?;
+        let public = self.planner().join("trusted").join(format!("{node}.pub"));
+        replace(&public, format!("{}\n", key.public()).as_bytes(), 0o644).map_err(failed)?;
+        let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
+        let config = toml::Table::from_iter([
+            ("site".to_owned(), toml::Value::from(site.as_str())),
+            ("node".to_owned(), toml::Value::from(node.as_str())),
+            ("broker".to_owned(), toml::Value::from(broker.to_string())),
+            ("root".to_owned(), text(&root)),
+            ("state_dir".to_owned(), text(&state)),
+            ("key".to_owned(), text(&key_file)),
+            ("planner_keys".to_owned(), toml::Value::from(vec![planner.to_string()])),
+            ("stop_processes_on_exit".to_owned(), toml::Value::from(true)),
+        ]);
+        let path = dir.join("agent.toml");
+        replace(&path, config.to_string().as_bytes(), 0o600).map_err(failed)?;
+        Ok(path)
+    }
+}
+
+/// The key in a file; made at random if there is none.
+fn signing_key(path: &Path) -> io::Result<SigningKey> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let mut seed = [0; 32];
+            SystemRandom::new().fill(&mut seed).map_err(|_| io::Error::other("the system gives no random numbers"))?;
+            let key = SigningKey::from_seed(seed);
+            replace(path, key.secret_text().as_bytes(), 0o600)?;
+            Ok(key)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Writes a file in one step.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
+    file.write_all(bytes)?;
+    fs::rename(&new, path)
+}

@@ -1,0 +1,245 @@
+//! What happens in a `groundplan up`, for people: a line for each event, and on a terminal a live line for each node below them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write as _,
+    time::Duration,
+};
+
+use groundplan_protocol::{
+    ids::{InstanceId, NodeId},
+    report::Outcome,
+};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    api::types::{Event, NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
+    cli::{
+        output::Style,
+        reason, rollout_text,
+        show::{indent, printed},
+        status,
+        table::{count, took},
+    },
+};
+
+/// Shows what happens.
+pub(super) struct Progress {
+    color: bool,
+    live: Option<Live>,
+    /// What to try, shown once all is there for the first time.
+    try_next: Option<String>,
+    /// Why each instance of the rollout under way is in it.
+    reasons: HashMap<InstanceId, String>,
+    widths: (usize, usize),
+    /// A commit that came, until it is told what became of it.
+    commit: Option<String>,
+    /// Whether nodes have all been there once.
+    settled: bool,
+    presence: BTreeMap<NodeId, NodePresence>,
+}
+
+/// The live lines of a terminal.
+struct Live {
+    all: MultiProgress,
+    nodes: BTreeMap<NodeId, ProgressBar>,
+}
+
+impl Progress {
+    /// Shows events with or without colour, with live lines on a terminal.
+    pub(super) fn new(color: bool, terminal: bool, try_next: Option<String>) -> Self {
+        let live = || Live {
+            all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(10)),
+            nodes: BTreeMap::new(),
+        };
+        Self {
+            color,
+            live: terminal.then(live),
+            try_next,
+            reasons: HashMap::new(),
+            widths: (0, 0),
+            commit: None,
+            settled: false,
+            presence: BTreeMap::new(),
+        }
+    }
+
+    /// A line of its own.
+    pub(super) fn say(&self, text: &str) {
+        match &self.live {
+            // Neither a closed pipe nor a terminal that went away stops the work.
+            Some(live) => drop(live.all.println(text.trim_end_matches('\n'))),
+            None => drop(writeln!(std::io::stdout().lock(), "{}", text.trim_end_matches('\n'))),
+        }
+    }
+
+    fn paint(&self, style: Style, text: &str) -> String {
+        style.paint(text, self.color)
+    }
+
+    /// Something went wrong.
+    pub(super) fn complain(&self, text: &str) {
+        self.say(&self.paint(Style::Bad, text));
+    }
+
+    /// The nodes that the site has now.
+    pub(super) fn nodes(&mut self, nodes: &[NodeId]) {
+        let width = nodes.iter().map(|n| n.as_str().len()).max().unwrap_or(0);
+        self.widths.0 = width;
+        let Some(live) = &mut self.live else { return };
+        live.nodes.retain(|node, bar| {
+            let stays = nodes.contains(node);
+            if !stays {
+                bar.finish_and_clear();
+            }
+            stays
+        });
+        for node in nodes {
+            if !live.nodes.contains_key(node) {
+                let bar = live.all.add(ProgressBar::no_length());
+                bar.set_style(
+                    ProgressStyle::with_template("{prefix:.bold} {spinner} {wide_msg}")
+                        .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+                );
+                bar.set_prefix(format!("{:<width$}", node.as_str()));
+                bar.set_message("starting");
+                bar.enable_steady_tick(Duration::from_millis(120));
+                live.nodes.insert(node.clone(), bar);
+            }
+        }
+    }
+
+    fn set(&self, node: &NodeId, text: String) {
+        if let Some(bar) = self.live.as_ref().and_then(|live| live.nodes.get(node)) {
+            bar.set_message(text);
+        }
+    }
+
+    /// A rollout began; `detail` tells why each of its instances is in it.
+    pub(super) fn rollout(&mut self, detail: &RolloutDetail) {
+        self.reasons =
+            detail.instances.iter().map(|r| (r.instance.clone(), reason::chain(&r.reasons, reason::record))).collect();
+        self.widths.1 = detail.instances.iter().map(|r| r.instance.task.to_string().len()).max().unwrap_or(0);
+        let summary = &detail.summary;
+        self.commit = None;
+        let n = count(detail.instances.len(), "action");
+        self.say(&format!(
+            "\n{}  {n} on {}",
+            self.paint(
+                Style::Bold,
+                &format!("rollout {}: {}", summary.generation, rollout_text::commit(&summary.commit))
+            ),
+            count(summary.nodes, "node")
+        ));
+    }
+
+    /// An event; those that need more than they say are looked up by the caller.
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Refused { refused } => self.say(&format!("\n{}", status::refusal(refused, self.color))),
+            Event::Commit { commit } => self.commit = Some(rollout_text::commit(commit)),
+            Event::TaskStarted { instance } => self.set(&instance.node, format!("{} …", instance.task)),
+            Event::TaskFinished { instance, outcome, duration_ms, counts, .. } => {
+                self.finished(instance, outcome, *duration_ms);
+                let done = counts.total() - counts.open();
+                self.set(&instance.node, format!("{done} of {} done", counts.total()));
+            }
+            Event::RolloutFinished { rollout } => self.rollout_finished(rollout),
+            Event::Node { node, presence } => self.node(node, *presence),
+            Event::Role { role: Role::Standby { planner } } => {
+                self.complain(&format!("another planner ({planner}) plans for this site; this one stands by"));
+            }
+            Event::Missed { count } => self.complain(&format!("{count} events came too fast to show")),
+            Event::Hello { .. } | Event::RolloutStarted { .. } | Event::Role { .. } | Event::Idle => {}
+        }
+    }
+
+    fn finished(&self, instance: &InstanceId, outcome: &Outcome, duration_ms: u64) {
+        let (nodes, tasks) = self.widths;
+        let words = outcome.to_string();
+        let (first, rest) = words.split_once('\n').unwrap_or((&words, ""));
+        let first = self.paint(rollout_text::outcome_style(outcome), &format!("{first:<10}"));
+        let reason = self.reasons.get(instance).map(|r| self.paint(Style::Dim, r)).unwrap_or_default();
+        let line = format!(
+            "  {:<nodes$}  {:<tasks$}  {first}  {:>7}  {reason}",
+            instance.node.as_str(),
+            instance.task.to_string(),
+            took(duration_ms),
+        );
+        self.say(line.trim_end());
+        if !rest.is_empty() {
+            self.say(&indent(&indent(rest)));
+        }
+    }
+
+    /// What a task that failed printed.
+    pub(super) fn output(&self, output: &groundplan_protocol::report::Output) {
+        const LINES: usize = 8;
+        let text = printed(output);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LINES)..].join("\n");
+        if !tail.trim().is_empty() {
+            self.say(&indent(&indent(&tail)));
+        }
+    }
+
+    fn rollout_finished(&mut self, rollout: &RolloutSummary) {
+        let time = took(rollout.finished_ms.unwrap_or(rollout.started_ms).saturating_sub(rollout.started_ms));
+        let told = format!("{} on {}", rollout_text::counts(&rollout.counts), count(rollout.nodes, "node"));
+        self.say(&match rollout.result {
+            RolloutResult::Succeeded => format!("{} in {time}: {told}", self.paint(Style::Good, "converged")),
+            RolloutResult::Superseded => format!("superseded by a newer commit after {time}: {told}"),
+            RolloutResult::Failed => {
+                format!("{} after {time}: {told}; the next commit tries again", self.paint(Style::Bad, "failed"))
+            }
+            RolloutResult::Running => return,
+        });
+    }
+
+    fn node(&mut self, node: &NodeId, presence: NodePresence) {
+        let before = self.presence.insert(node.clone(), presence);
+        match (presence, before) {
+            (NodePresence::Online, Some(NodePresence::Offline)) => self.say(&format!("{node}: its agent is back")),
+            (NodePresence::Offline, Some(NodePresence::Online)) => {
+                self.set(node, "offline".to_owned());
+                self.say(&format!("{node}: its agent is away"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing is under way: tells what became of a commit that asked for nothing, and, the first time, what to try.
+    pub(super) fn settled(&mut self, status: &Status) {
+        for node in &status.nodes {
+            self.presence.insert(node.node.clone(), node.presence);
+            let bad = node.counts.failed + node.counts.blocked > 0;
+            let text = if bad {
+                rollout_text::counts(&node.counts)
+            } else {
+                format!("converged, {}", count(node.applied, "task"))
+            };
+            self.set(&node.node, text);
+        }
+        if let Some(commit) = self.commit.take() {
+            let nothing = self.paint(Style::Good, "nothing to do");
+            self.say(&format!("\n{}  {nothing}: no node is touched", self.paint(Style::Bold, &commit)));
+        }
+        if !self.settled {
+            self.settled = true;
+            let branch = &status.repository.branch;
+            match self.try_next.take() {
+                Some(text) => self.say(&format!("\n{text}")),
+                None => {
+                    self.say(&format!("\nfollowing branch {branch}: commit to it to deploy. Ctrl-C stops everything."))
+                }
+            }
+        }
+    }
+
+    /// The live lines go; what was said stays.
+    pub(super) fn end(&mut self) {
+        if let Some(live) = self.live.take() {
+            live.nodes.values().for_each(ProgressBar::finish_and_clear);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The sample site: docs/examples/quickstart as a git repository of its own, and what to try with it.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::cli::Failure;
+
+macro_rules! files {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../../docs/examples/quickstart/", $path)))),*]
+    };
+}
+
+/// Every file of the sample site; a test compares the list with the folder.
+const FILES: &[(&str, &str)] = files![
+    "README.md",
+    "inventory/nodes.toml",
+    "services/app/app.conf.j2",
+    "services/app/app.pl",
+    "services/app/seed.txt",
+    "services/app/service.toml",
+    "services/database/database.conf.j2",
+    "services/database/database.pl",
+    "services/database/service.toml",
+    "services/front/front.conf.j2",
+    "services/front/front.pl",
+    "services/front/service.toml",
+    "site.toml",
+];
+
+/// Lays the sample site out as a git repository with one commit, unless it is there already.
+pub(super) fn lay_out(dir: &Path) -> Result<(), Failure> {
+    if dir.join(".git").exists() && git(dir, &["rev-parse", "--verify", "--quiet", "HEAD"]).is_ok() {
+        return Ok(());
+    }
+    for (path, text) in FILES {
+        let path = dir.join(path);
+        let failed = |e| Failure::because(format!("cannot write {}", path.display()), e);
+        fs::create_dir_all(path.parent().unwrap_or(dir)).map_err(failed)?;
+        fs::write(&path, text).map_err(failed)?;
+    }
+    git(dir, &["init", "--quiet", "--initial-branch", "main"])?;
+    // So that the commands that we propose work for those who never told git who they are.
+    if git(dir, &["config", "user.email"]).is_err() {
+        git(dir, &["config", "user.name", "Quickstart"])?;
+        git(dir, &["config", "user.email", "quickstart@localhost"])?;
+        git(dir, &["config", "commit.gpgsign", "false"])?;
+    }
+    git(dir, &["add", "--all"])?;
+    git(dir, &["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "--message", "The sample site"])
+}
+
+fn git(dir: &Path, args: &[&str]) -> Result<(), Failure> {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(dir)
+        .args(args)
+        // A hook may have set these; they would lead git to another repository.
+        .env_remove("GIT_DIR")
+        .env_remove("GIT_WORK_TREE")
+        .env_remove("GIT_INDEX_FILE")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Failure::because("cannot run git", e).hint("install git, or add its directory to PATH"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new(format!("git {} failed in {}: {words}", args[0], dir.display())))
+}
+
+/// What to try with the sample site in `dir`: edits to paste, and what each will do.
+pub(super) fn try_next(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "\
+Ask it:         curl http://127.0.0.11:17400/
+Then, in another terminal, try:
+
+  1. the application's configuration: restarts the application on beta and gamma, one after the other, and nothing else
+     sed -i 's/^greeting = .*/greeting = \"good morning\"/' {dir}/services/app/service.toml && git -C {dir} commit -qam greeting
+
+  2. a comment: touches nothing
+     sed -i '1s/.*/# Another comment./' {dir}/services/app/service.toml && git -C {dir} commit -qam comment
+
+  3. the database's port: restarts the database, then the application; the front end, which does not name it, stays
+     sed -i 's/^db_port = [0-9]*/db_port = 17433/' {dir}/site.toml && git -C {dir} commit -qam 'database port'
+
+Before or after: groundplan plan -C {dir} HEAD, groundplan status, groundplan why beta app.server
+Ctrl-C stops everything.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_sample_is_laid_out() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart");
+        let mut found = Vec::new();
+        let mut folders: Vec<PathBuf> = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push(path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        found.sort();
+        assert_eq!(found, FILES.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>());
+    }
+}
