@@ -5,6 +5,7 @@
 
 pub mod desired;
 mod diff;
+mod graph;
 mod nearest;
 pub mod plan;
 pub mod reason;

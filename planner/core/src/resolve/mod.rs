@@ -4,16 +4,100 @@
 //! once. No IO but through the tree. A [`Cache`] that is passed in again makes the next commit cheap and never changes a result:
 //! what it holds counts only while all that it was made from is the same, places included.
 
-use groundplan_inventory::{Diagnostic, Inventory, Site};
+mod draft;
+mod external;
+mod files;
+mod memo;
+mod paths;
+mod placement;
+mod task;
+mod versions;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use groundplan_inventory::{Diagnostic, Inventory, Location, Rollout, Site};
+use groundplan_protocol::{
+    digest::Digest,
+    ids::{Capability, ServiceId, TaskId},
+    ready::Ready,
+};
 use groundplan_services::Catalog;
 
-use crate::{desired::DesiredState, source::SourceTree};
+pub(crate) use self::placement::Placement;
+use self::{
+    files::{Contents, Files},
+    memo::Memo,
+    paths::Owner,
+    placement::Placed,
+    task::{Home, Resolver},
+    versions::Versions,
+};
+use crate::{
+    desired::{DesiredState, Edge, Instance, InstanceGraph, Resolved, TaskIx, TaskVertex},
+    graph::{self, Links},
+    render::{ServiceFacts, SiteFacts},
+    source::SourceTree,
+};
 
 /// What one resolution leaves for the next: keyed by content, so that a result never depends on it.
 #[derive(Debug, Default)]
-pub struct Cache {}
+pub struct Cache {
+    now: u64,
+    facts: Option<(Digest, Arc<SiteFacts>)>,
+    contents: Contents,
+    services: HashMap<ServiceId, Known>,
+}
 
-/// Resolves a site. `site`, `inventory` and `catalog` come from the files of `tree`.
+/// What is known of a service.
+#[derive(Debug, Default)]
+struct Known {
+    /// Version of its `service.toml`: another one, and nothing below counts.
+    declaration: Option<Arc<str>>,
+    /// Digest of all that could matter to it, when all of it was resolved without a fault.
+    whole: Option<Digest>,
+    /// Its tasks, in file order.
+    tasks: Vec<KnownTask>,
+}
+
+/// What is known of a task.
+#[derive(Debug, Default)]
+struct KnownTask {
+    memo: Memo,
+    instances: Vec<Instance>,
+    distinct: Vec<Arc<Resolved>>,
+}
+
+/// One resolution, as its parts share it.
+pub(crate) struct Run<'a> {
+    now: u64,
+    facts: Arc<SiteFacts>,
+    contents: &'a mut Contents,
+    faults: Faults,
+}
+
+/// Faults, each place with a message once.
+#[derive(Default)]
+pub(crate) struct Faults {
+    seen: HashSet<(Location, String)>,
+    all: Vec<Diagnostic>,
+}
+
+impl Faults {
+    /// Adds one, unless the same has been said of the same place.
+    pub(crate) fn add(&mut self, fault: Diagnostic) {
+        if self.seen.insert((fault.at.clone(), fault.message.clone())) {
+            self.all.push(fault);
+        }
+    }
+}
+
+/// Resolves a site. `site`, `inventory` and `catalog` come from the files of `tree`, and `tree` gives each content its own version.
 ///
 /// The desired state is there if and only if there are no diagnostics; these are in the order of their places.
 pub fn resolve(
@@ -23,6 +107,123 @@ pub fn resolve(
     tree: &dyn SourceTree,
     cache: &mut Cache,
 ) -> (Option<DesiredState>, Vec<Diagnostic>) {
-    let _ = (site, inventory, catalog, tree, cache);
-    (None, Vec::new())
+    let mut faults = Vec::new();
+    let placement = Placement::of(inventory, catalog, &mut faults);
+    let links = graph::link(graph::Input { placement: &placement, site, catalog }, &mut faults);
+
+    let versions = Versions::of(tree);
+    cache.now += 1;
+    let facts = match cache.facts.take().filter(|(version, _)| *version == versions.global) {
+        Some((_, facts)) => facts,
+        None => Arc::new(SiteFacts::of(site, inventory)),
+    };
+    cache.facts = Some((versions.global, facts.clone()));
+    let mut run = Run { now: cache.now, facts, contents: &mut cache.contents, faults: Faults::default() };
+    let probes = external::probes(site, &mut run);
+    cache.services.retain(|id, _| catalog.services.contains_key(id));
+    for number in 0..placement.services.len() {
+        let known = cache.services.entry(placement.services[number].id.clone()).or_default();
+        let part = Part { placement: &placement, links: &links, probes: &probes, tree, versions: &versions };
+        part.service(number, &mut run, known);
+    }
+    faults.append(&mut run.faults.all);
+    cache.contents.prune(cache.now);
+    let tasks: Vec<&KnownTask> =
+        placement.services.iter().filter_map(|placed| cache.services.get(placed.id)).flat_map(|k| &k.tasks).collect();
+    let owners: Vec<_> = tasks
+        .iter()
+        .enumerate()
+        .map(|(task, known)| Owner { task, instances: &known.instances, distinct: &known.distinct })
+        .collect();
+    paths::conflicts(&placement, &owners, &mut faults);
+
+    faults.sort();
+    let state = faults.is_empty().then(|| DesiredState {
+        site: site.name.clone(),
+        nodes: inventory.nodes.keys().cloned().collect(),
+        node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
+        graph: assemble(&placement, &links, &tasks),
+        rollouts: rollouts(site, catalog),
+    });
+    (state, faults)
+}
+
+/// What the resolution of one service needs.
+struct Part<'p, 'a> {
+    placement: &'p Placement<'p>,
+    links: &'p Links<'p>,
+    probes: &'p BTreeMap<&'a Capability, Ready>,
+    tree: &'p dyn SourceTree,
+    versions: &'p Versions<'p>,
+}
+
+impl Part<'_, '_> {
+    /// Brings what is known of a service up to date.
+    fn service(&self, number: usize, run: &mut Run<'_>, known: &mut Known) {
+        let placed = &self.placement.services[number];
+        let whole = self.versions.whole(&placed.service.folder);
+        if known.whole == Some(whole) {
+            return;
+        }
+        let declaration = self.tree.entry(&placed.service.at.file).map(|entry| entry.version.clone());
+        if declaration.is_none() || known.declaration != declaration {
+            *known = Known { declaration, ..Known::default() };
+        }
+        known.tasks.resize_with(placed.service.tasks.len(), KnownTask::default);
+        let faults = run.faults.all.len();
+        let home = Home {
+            facts: Arc::new(ServiceFacts::of(placed.id.as_str(), placed.service)),
+            files: Files { tree: self.tree, folder: &placed.service.folder },
+        };
+        for (i, known) in known.tasks.iter_mut().enumerate() {
+            self.task(placed, placed.first + i, &home, run, known);
+        }
+        known.whole = (run.faults.all.len() == faults).then_some(whole);
+    }
+
+    fn task(&self, placed: &Placed<'_>, number: usize, home: &Home<'_>, run: &mut Run<'_>, known: &mut KnownTask) {
+        let probes = external::of_task(self.probes, &self.links.external[number]);
+        let now = run.now;
+        let task = &placed.service.tasks[number - placed.first];
+        let mut resolver = Resolver { run, home, task, probes: &probes };
+        let nodes = self.placement.nodes_of(number);
+        if nodes.is_empty() {
+            resolver.check();
+        }
+        known.instances = resolver.instances(nodes, &mut known.memo);
+        known.memo.prune(now);
+        known.distinct.clear();
+        known.memo.each(&mut |resolved| known.distinct.push(resolved.clone()));
+    }
+}
+
+/// The graph, in topological order.
+fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) -> InstanceGraph {
+    let order = graph::order(placement, links);
+    let mut places = vec![TaskIx(0); order.len()];
+    for (place, task) in order.iter().enumerate() {
+        places[*task] = TaskIx(place as u32);
+    }
+    let mut tasks = Vec::with_capacity(order.len());
+    let mut by_id = Vec::with_capacity(order.len());
+    for task in order {
+        let declared = placement.tasks[task];
+        let id = TaskId::new(placement.services[declared.service].id.clone(), declared.task.id.clone());
+        let edge = |link: &graph::Link<'_>| Edge { from: places[link.from], scope: link.scope, trigger: link.trigger };
+        let mut edges: Vec<_> = links.to[task].iter().map(edge).collect();
+        edges.sort();
+        by_id.push((id.clone(), places[task]));
+        let instances = known[task].instances.clone();
+        tasks.push(TaskVertex { id, at: declared.task.at.clone(), instances, edges });
+    }
+    InstanceGraph { tasks, by_id: by_id.into_iter().collect() }
+}
+
+/// Rolling limits, the site's where a service says nothing.
+fn rollouts(site: &Site, catalog: &Catalog) -> BTreeMap<ServiceId, Rollout> {
+    let merged = catalog.services.iter().map(|(id, service)| {
+        let max_unavailable = service.rollout.max_unavailable.or(site.rollout.max_unavailable);
+        (id.clone(), Rollout { max_unavailable })
+    });
+    merged.filter(|(_, rollout)| *rollout != Rollout::default()).collect()
 }

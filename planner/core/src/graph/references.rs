@@ -1,0 +1,274 @@
+//! References by name, made into edges between numbered tasks.
+//!
+//! In: what tasks and services say they require, are needed by, and are acted on by. Out: edges and external capabilities,
+//! or what is wrong with a name. `config`: this service, the same node, or all nodes if it runs once. `mariadb.start`: every node
+//! that runs it. `mariadb.start@node`: that node. `database/ready`: every node of its provider.
+
+use groundplan_inventory::{Diagnostic, Located, Location};
+use groundplan_protocol::ids::{Capability, NodeId, ServiceId, TaskId, TaskName};
+use groundplan_services::Reference;
+
+use super::{
+    How, Input, Link, Links,
+    capabilities::{Capabilities, Provider},
+};
+use crate::{
+    desired::{NodeIx, Scope},
+    nearest::did_you_mean,
+};
+
+/// Makes edges, task by task.
+pub(super) struct Linker<'a, 'f> {
+    input: Input<'a>,
+    capabilities: Capabilities<'a>,
+    links: Links<'a>,
+    faults: &'f mut Vec<Diagnostic>,
+}
+
+/// What a reference means.
+enum Target<'a> {
+    /// Instances of a task.
+    Task(usize, Scope),
+    /// An external capability.
+    External(&'a Capability),
+}
+
+impl<'a, 'f> Linker<'a, 'f> {
+    /// No edges yet.
+    pub(super) fn new(input: Input<'a>, capabilities: Capabilities<'a>, faults: &'f mut Vec<Diagnostic>) -> Self {
+        let count = input.placement.tasks.len();
+        let links = Links { to: vec![Vec::new(); count], external: vec![Vec::new(); count] };
+        Self { input, capabilities, links, faults }
+    }
+
+    /// The edges.
+    pub(super) fn finish(mut self) -> Links<'a> {
+        for external in &mut self.links.external {
+            external.sort();
+            external.dedup();
+        }
+        self.links
+    }
+
+    /// Edges of all tasks.
+    pub(super) fn link_all(&mut self) {
+        let placement = self.input.placement;
+        for number in 0..placement.services.len() {
+            let service_wide = self.service_wide(number);
+            let placed = &placement.services[number];
+            for i in 0..placed.service.tasks.len() {
+                let task = placed.first + i;
+                for (target, at) in &service_wide {
+                    self.add(task, target, How::Requires, at);
+                }
+                self.task(task, i);
+            }
+        }
+    }
+
+    /// What orders all tasks of a service.
+    fn service_wide(&mut self, number: usize) -> Vec<(Target<'a>, &'a Location)> {
+        let placed = &self.input.placement.services[number];
+        let mut targets = Vec::with_capacity(placed.service.requires.len());
+        for reference in &placed.service.requires {
+            let Some(target) = self.resolve(number, reference) else { continue };
+            match target {
+                Target::Task(task, _) if self.input.placement.tasks[task].service == number => {
+                    let message =
+                        format!("service `{}` requires its own task `{}`", placed.id, self.input.placement.name(task));
+                    let hint =
+                        "what a service requires comes before all its tasks: let those tasks require it that need it";
+                    self.faults.push(Diagnostic::new(reference.at.clone(), message).hint(hint));
+                }
+                target => targets.push((target, &reference.at)),
+            }
+        }
+        targets
+    }
+
+    /// Edges of one task, the `i`th of its file.
+    fn task(&mut self, number: usize, i: usize) {
+        let declared = self.input.placement.tasks[number];
+        let (service, task) = (declared.service, declared.task);
+        match &task.requires {
+            Some(requires) => {
+                for reference in requires {
+                    if let Some(target) = self.resolve(service, reference) {
+                        self.add(number, &target, How::Requires, &reference.at);
+                    }
+                }
+            }
+            None if i > 0 => {
+                let before = Target::Task(number - 1, self.local_scope(number - 1));
+                self.add(number, &before, How::FileOrder, &task.at);
+            }
+            None => {}
+        }
+        for trigger in &task.triggers {
+            if let Some(target) = self.resolve(service, &trigger.on) {
+                self.add(number, &target, How::Trigger(trigger.effect), &trigger.on.at);
+            }
+        }
+        for reference in &task.needed_by {
+            self.needed_by(number, service, reference);
+        }
+    }
+
+    /// An edge that the far end did not ask for. It is the one that the far end would get if it required this task.
+    fn needed_by(&mut self, number: usize, service: usize, reference: &'a Located<Reference>) {
+        let scope = match &reference.value {
+            Reference::Local(_) => self.local_scope(number),
+            Reference::Task(_) => Scope::AllNodes,
+            Reference::Instance(task, _) => {
+                let message = format!("`needed_by` cannot name one node: `{}`", reference.value);
+                let hint = format!("name the task, `{task}`: all its instances then wait");
+                return self.faults.push(Diagnostic::new(reference.at.clone(), message).hint(hint));
+            }
+            Reference::Capability(capability) => {
+                let message = format!("`needed_by` cannot name a capability: `{capability}`");
+                let hint = match self.capabilities.provider(capability) {
+                    Some(Provider::Task(task)) => {
+                        format!("name the task that provides it: `{}`", self.input.placement.name(task))
+                    }
+                    _ => "name a task".to_owned(),
+                };
+                return self.faults.push(Diagnostic::new(reference.at.clone(), message).hint(hint));
+            }
+        };
+        if let Some(Target::Task(target, _)) = self.resolve(service, reference) {
+            self.add(target, &Target::Task(number, scope), How::NeededBy, &reference.at);
+        }
+    }
+
+    fn add(&mut self, to: usize, target: &Target<'a>, how: How, at: &'a Location) {
+        match *target {
+            Target::Task(from, scope) => {
+                let trigger = if let How::Trigger(effect) = how { Some(effect) } else { None };
+                self.links.to[to].push(Link { from, scope, trigger, how, at });
+            }
+            // Nothing here changes it, so nothing fires: it is only waited for.
+            Target::External(capability) => self.links.external[to].push(capability),
+        }
+    }
+
+    /// Which instances of a task another one of its service means.
+    fn local_scope(&self, task: usize) -> Scope {
+        if self.input.placement.tasks[task].task.once { Scope::AllNodes } else { Scope::SameNode }
+    }
+
+    /// What a reference in a file of `service` means; a fault if nothing, or nothing at all if its target has been reported as faulty.
+    fn resolve(&mut self, service: usize, reference: &'a Located<Reference>) -> Option<Target<'a>> {
+        let found = match &reference.value {
+            Reference::Local(task) => self.local(service, task),
+            Reference::Task(id) => self.find(id).map(|t| t.map(|task| Target::Task(task, Scope::AllNodes))),
+            Reference::Instance(id, node) => self.instance(id, node),
+            Reference::Capability(capability) => self.capability(capability),
+        };
+        match found {
+            Ok(target) => target,
+            Err(wrong) => {
+                let diagnostic = Diagnostic::new(reference.at.clone(), wrong.message);
+                self.faults.push(Diagnostic { hint: wrong.hint, ..diagnostic });
+                None
+            }
+        }
+    }
+
+    fn local(&self, service: usize, task: &TaskName) -> Found<Target<'a>> {
+        let placement = self.input.placement;
+        let found = self.find_in(service, task);
+        match found {
+            Ok(task) => Ok(task.map(|task| Target::Task(task, self.local_scope(task)))),
+            Err(wrong) if wrong.hint.is_none() => {
+                // A service's name where a task's is due.
+                let named = ServiceId::new(task.as_str()).ok().and_then(|id| placement.service(&id));
+                let last = named.and_then(|named| placement.services[named].service.tasks.last());
+                let hint =
+                    last.map(|last| format!("`{task}` is a service: name a task of it, such as `{task}.{}`", last.id));
+                Err(Wrong { hint, ..wrong })
+            }
+            Err(wrong) => Err(wrong),
+        }
+    }
+
+    fn find(&self, id: &TaskId) -> Found<usize> {
+        let placement = self.input.placement;
+        match placement.service(&id.service) {
+            Some(service) => self.find_in(service, &id.task),
+            None if self.input.catalog.lost.services.contains(&id.service) => Ok(None),
+            None => Err(Wrong {
+                message: format!("there is no service `{}`", id.service),
+                hint: did_you_mean(id.service.as_str(), placement.services.iter().map(|s| s.id.as_str())),
+            }),
+        }
+    }
+
+    fn find_in(&self, service: usize, task: &TaskName) -> Found<usize> {
+        let placed = &self.input.placement.services[service];
+        match self.input.placement.task(service, task) {
+            Some(task) => Ok(Some(task)),
+            None if self.input.catalog.lost.services.contains(placed.id) => Ok(None),
+            None => Err(Wrong {
+                message: format!("service `{}` has no task `{task}`", placed.id),
+                hint: did_you_mean(task.as_str(), placed.service.tasks.iter().map(|t| t.id.as_str())),
+            }),
+        }
+    }
+
+    fn instance(&self, id: &TaskId, node: &NodeId) -> Found<Target<'a>> {
+        let placement = self.input.placement;
+        let Some(task) = self.find(id)? else { return Ok(None) };
+        let Ok(number) = placement.nodes.binary_search(&node) else {
+            return Err(Wrong {
+                message: format!("there is no node `{node}`"),
+                hint: did_you_mean(node.as_str(), placement.nodes.iter().map(|n| n.as_str())),
+            });
+        };
+        let number = NodeIx(number as u32);
+        let nodes = placement.nodes_of(task);
+        if nodes.binary_search(&number).is_ok() {
+            return Ok(Some(Target::Task(task, Scope::OneNode(number))));
+        }
+        let on = |nodes: &[NodeIx]| match nodes {
+            [] => "no node runs it".to_owned(),
+            nodes => {
+                let names = nodes.iter().take(3).map(|n| format!("`{}`", placement.nodes[n.0 as usize]));
+                let more = if nodes.len() > 3 { format!(" and {} more", nodes.len() - 3) } else { String::new() };
+                format!("it runs on {}{more}", names.collect::<Vec<_>>().join(", "))
+            }
+        };
+        Err(Wrong { message: format!("`{id}` does not run on node `{node}`"), hint: Some(on(nodes)) })
+    }
+
+    fn capability(&self, name: &'a Capability) -> Found<Target<'a>> {
+        let placement = self.input.placement;
+        match self.capabilities.provider(name) {
+            Some(Provider::External) => Ok(Some(Target::External(name))),
+            Some(Provider::Task(task)) if placement.nodes_of(task).is_empty() => {
+                let service = placement.services[placement.tasks[task].service].id;
+                Err(Wrong {
+                    message: format!(
+                        "capability `{name}` is provided by `{}`, which runs on no node",
+                        placement.name(task)
+                    ),
+                    hint: Some(format!("let a group with nodes in it list the service `{service}`")),
+                })
+            }
+            Some(Provider::Task(task)) => Ok(Some(Target::Task(task, Scope::AllNodes))),
+            None if self.input.catalog.lost.capabilities.contains(name) => Ok(None),
+            None => Err(Wrong {
+                message: format!("nobody provides the capability `{name}`"),
+                hint: Some(self.capabilities.hint(name)),
+            }),
+        }
+    }
+}
+
+/// What a name means; `Ok(None)` if what it means has faults of its own.
+type Found<T> = Result<Option<T>, Wrong>;
+
+/// What is wrong with a name.
+struct Wrong {
+    message: String,
+    hint: Option<String>,
+}

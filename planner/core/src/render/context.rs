@@ -1,0 +1,249 @@
+//! What a template sees while it is rendered, and the record of what it asked for.
+//!
+//! In: facts, and which service and node. Out: values, each noted in a [`Log`] when it is asked for, in order. A result depends on
+//! nothing but the answers to what stands in its log: that is what makes results reusable, and what reasons are made of.
+
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use minijinja::{
+    Value,
+    value::{Enumerator, Object, ObjectRepr},
+};
+
+use super::facts::{Fact, ServiceFacts, SiteFacts};
+
+/// Names that only a node can give.
+pub(crate) const ON_NODE: [&str; 3] = ["secrets", "facts", "exports"];
+
+/// Names that every template sees.
+pub(crate) const GIVEN: [&str; 5] = ["node", "groups", "site", "service", "external"];
+
+/// Something that a template asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Access {
+    Var(Arc<str>),
+    Node(Field),
+    Group(Arc<str>),
+    GroupNames,
+    External(Arc<str>),
+    ExternalNames,
+    SiteName,
+    /// A template below the service's folder.
+    Template(Arc<str>),
+    /// A file below the service's folder, as it is.
+    Source(Arc<str>),
+    /// The probes of the external capabilities that the task requires.
+    Probes,
+}
+
+/// What there is about a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Field {
+    Name,
+    Address,
+    Labels,
+    Groups,
+}
+
+impl Field {
+    /// All of them.
+    pub(crate) const ALL: [(&str, Self); 4] =
+        [("name", Self::Name), ("address", Self::Address), ("labels", Self::Labels), ("groups", Self::Groups)];
+
+    /// Its name in templates.
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL.into_iter().find_map(|(name, field)| (field == self).then_some(name)).unwrap_or_default()
+    }
+}
+
+/// What was asked for, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Log(Mutex<Vec<Access>>);
+
+impl Log {
+    /// Notes an access.
+    pub(crate) fn note(&self, access: Access) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !log.contains(&access) {
+            log.push(access);
+        }
+    }
+
+    /// What is noted, each once, in the order in which it was first asked for.
+    pub(crate) fn seen(&self) -> Vec<Access> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes what is noted, each once, in the order in which it was first asked for.
+    pub(crate) fn take(&self) -> Vec<Access> {
+        mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Where a template is rendered: for a service on a node, or for the site as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) site: Arc<SiteFacts>,
+    pub(crate) service: Option<Arc<ServiceFacts>>,
+    pub(crate) node: Option<usize>,
+}
+
+impl Place {
+    /// The answer to an access that is a value; `None` if there is none.
+    pub(crate) fn fact(&self, access: &Access) -> Option<&Arc<Fact>> {
+        let node = || Some(&self.site.nodes[self.node?]);
+        match access {
+            Access::Var(name) => self.var(name),
+            Access::Node(Field::Name) => Some(&node()?.name),
+            Access::Node(Field::Address) => node()?.address.as_ref(),
+            Access::Node(Field::Labels) => Some(&node()?.labels),
+            Access::Node(Field::Groups) => Some(&node()?.groups),
+            Access::Group(name) => self.site.groups.get(name),
+            Access::GroupNames => Some(&self.site.group_names),
+            Access::External(name) => self.site.externals.get(name),
+            Access::ExternalNames => Some(&self.site.external_names),
+            Access::SiteName => Some(&self.site.name),
+            Access::Template(_) | Access::Source(_) | Access::Probes => None,
+        }
+    }
+
+    /// The var of that name: the node's own, its groups', the site's, the service's default.
+    fn var(&self, name: &str) -> Option<&Arc<Fact>> {
+        let node = self.node.and_then(|node| self.site.nodes[node].vars.get(name));
+        node.or_else(|| self.site.vars.get(name)).or_else(|| self.service.as_ref()?.vars.get(name))
+    }
+
+    /// Whether the answer to an access may differ from node to node.
+    pub(crate) fn varies(&self, access: &Access) -> bool {
+        match access {
+            Access::Node(_) => true,
+            Access::Var(name) => self.site.node_vars.contains_key(name),
+            _ => false,
+        }
+    }
+
+    /// The names of all vars that are set here, and those that every template sees.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        let node = self.node.map(|node| &self.site.nodes[node].vars);
+        let service = self.service.as_ref().map(|service| &service.vars);
+        let vars = node.into_iter().chain([&self.site.vars]).chain(service).flat_map(|facts| facts.keys());
+        vars.map(|name| &**name).chain(GIVEN).collect()
+    }
+
+    /// Whether a template here sees something of that name.
+    pub(crate) fn defines(&self, name: &str) -> bool {
+        match name {
+            "node" => self.node.is_some(),
+            "service" => self.service.is_some(),
+            "groups" | "site" | "external" => true,
+            _ => self.var(name).is_some(),
+        }
+    }
+
+    fn ask(&self, log: &Log, access: Access) -> Option<Value> {
+        let value = self.fact(&access).map(|fact| fact.value.clone());
+        log.note(access);
+        value
+    }
+}
+
+/// The root of what a template sees.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) place: Place,
+    pub(crate) log: Arc<Log>,
+    /// Undefined names that have been reported: they stand for nothing, so that the next one is found.
+    pub(crate) reported: BTreeSet<String>,
+}
+
+impl Object for Root {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let branch = |kind| Some(Value::from_object(Branch { kind, root: self.clone() }));
+        match name {
+            "node" => self.place.node.and_then(|_| branch(Kind::Node)),
+            "service" => self.place.service.as_ref().and_then(|_| branch(Kind::Service)),
+            "groups" => branch(Kind::Groups),
+            "site" => branch(Kind::Site),
+            "external" => branch(Kind::External),
+            _ if self.reported.contains(name) => Some(Value::from_object(Nothing)),
+            _ if ON_NODE.contains(&name) => None,
+            _ => self.place.ask(&self.log, Access::Var(name.into())),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+}
+
+/// `node`, `groups`, `site`, `service`, `external`.
+#[derive(Debug)]
+struct Branch {
+    kind: Kind,
+    root: Arc<Root>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Node,
+    Groups,
+    Site,
+    Service,
+    External,
+}
+
+impl Object for Branch {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let ask = |access| self.root.place.ask(&self.root.log, access);
+        match self.kind {
+            Kind::Node => {
+                let (_, field) = Field::ALL.into_iter().find(|(field, _)| *field == name)?;
+                ask(Access::Node(field))
+            }
+            Kind::Groups => ask(Access::Group(name.into())),
+            Kind::External => ask(Access::External(name.into())),
+            Kind::Site => (name == "name").then(|| ask(Access::SiteName)).flatten(),
+            // Part of the task's id: never a reason for a change.
+            Kind::Service => {
+                (name == "name").then(|| Some(self.root.place.service.as_ref()?.name.value.clone())).flatten()
+            }
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let names = |access: Access| {
+            let names = self.root.place.ask(&self.root.log, access);
+            Enumerator::Values(names.and_then(|names| Some(names.try_iter().ok()?.collect())).unwrap_or_default())
+        };
+        match self.kind {
+            Kind::Node => Enumerator::Str(&["name", "address", "labels", "groups"]),
+            Kind::Site | Kind::Service => Enumerator::Str(&["name"]),
+            Kind::Groups => names(Access::GroupNames),
+            Kind::External => names(Access::ExternalNames),
+        }
+    }
+}
+
+/// Stands in for an undefined name once that is reported: has every attribute, is empty, prints nothing.
+#[derive(Debug)]
+struct Nothing;
+
+impl Object for Nothing {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Iterable
+    }
+
+    fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
+        Some(Value::from_object(Self))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Empty
+    }
+}

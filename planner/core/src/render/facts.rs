@@ -1,0 +1,245 @@
+//! What templates may name, as values with their places: vars, the node, groups, external capabilities, the site.
+//!
+//! In: site and inventory. Out: [`Fact`]s, one for each value, shared by all nodes that have it. Built once for as long as
+//! inventory and `site.toml` stay the same; digests are worked out when somebody asks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+};
+
+use groundplan_inventory::{External, Inventory, Location, Node, Site, Vars};
+use groundplan_protocol::digest::{Digest, Hasher};
+use groundplan_services::Service;
+use minijinja::{Value, value::Serde};
+
+/// Longest value that a reason shows, in bytes.
+const SHOWN: usize = 80;
+
+/// A value and where it is set.
+#[derive(Debug)]
+pub(crate) struct Fact {
+    pub(crate) value: Value,
+    pub(crate) at: Location,
+    shown: Option<String>,
+    digests: OnceLock<Digests>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Digests {
+    value: Digest,
+    placed: Digest,
+}
+
+impl Fact {
+    fn new(value: Value, at: Location) -> Arc<Self> {
+        Arc::new(Self { value, at, shown: None, digests: OnceLock::new() })
+    }
+
+    fn digests(&self) -> &Digests {
+        self.digests.get_or_init(|| {
+            let value = Digest::of(&serde_json::to_vec(&self.value).unwrap_or_default());
+            let mut placed = Hasher::new();
+            placed.update(value.as_bytes());
+            placed.update(&(self.at.start as u64).to_be_bytes());
+            placed.update(&(self.at.end as u64).to_be_bytes());
+            placed.field(self.at.file.as_bytes());
+            Digests { value, placed: placed.finish() }
+        })
+    }
+
+    /// Digest of the value.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digests().value
+    }
+
+    /// Digest of the value and its place: what must be the same for a result to be used again, since a result names places.
+    pub(crate) fn placed(&self) -> Digest {
+        self.digests().placed
+    }
+
+    /// The value, if it is short and of one line.
+    pub(crate) fn shown(&self) -> Option<String> {
+        let text = match (&self.shown, self.value.as_str()) {
+            (Some(shown), _) => shown.clone(),
+            (None, Some(text)) => text.to_owned(),
+            (None, None) => serde_json::to_string(&self.value).ok()?,
+        };
+        short(text)
+    }
+}
+
+/// `text`, if it is short and of one line.
+pub(crate) fn short(text: String) -> Option<String> {
+    (text.len() <= SHOWN && !text.contains(['\n', '\r'])).then_some(text)
+}
+
+/// Facts by name.
+pub(crate) type Facts = BTreeMap<Arc<str>, Arc<Fact>>;
+
+/// What is the same for all services.
+#[derive(Debug)]
+pub(crate) struct SiteFacts {
+    /// `site.name`.
+    pub(crate) name: Arc<Fact>,
+    /// The vars of `site.toml`.
+    pub(crate) vars: Facts,
+    /// The nodes, by number.
+    pub(crate) nodes: Vec<NodeFacts>,
+    /// The names of all vars that any node or group sets, each with how many nodes have it.
+    pub(crate) node_vars: HashMap<Arc<str>, usize>,
+    /// `groups.<name>`.
+    pub(crate) groups: Facts,
+    /// The names of all groups.
+    pub(crate) group_names: Arc<Fact>,
+    /// `external["<capability>"]`.
+    pub(crate) externals: Facts,
+    /// The names of all external capabilities.
+    pub(crate) external_names: Arc<Fact>,
+}
+
+/// What templates may name of a node.
+#[derive(Debug)]
+pub(crate) struct NodeFacts {
+    pub(crate) name: Arc<Fact>,
+    pub(crate) address: Option<Arc<Fact>>,
+    pub(crate) labels: Arc<Fact>,
+    pub(crate) groups: Arc<Fact>,
+    /// Its vars, those of its groups merged in.
+    pub(crate) vars: Facts,
+}
+
+/// What is one service's own.
+#[derive(Debug)]
+pub(crate) struct ServiceFacts {
+    /// `service.name`.
+    pub(crate) name: Arc<Fact>,
+    /// Its defaults.
+    pub(crate) vars: Facts,
+}
+
+impl ServiceFacts {
+    /// Those of a service.
+    pub(crate) fn of(name: &str, service: &Service) -> Self {
+        let vars = service.vars.iter();
+        Self {
+            name: Fact::new(name.into(), service.at.clone()),
+            vars: vars
+                .map(|(name, var)| (name.as_str().into(), Fact::new(Value::from(Serde(&var.value)), var.at.clone())))
+                .collect(),
+        }
+    }
+}
+
+impl SiteFacts {
+    /// Those of a site.
+    pub(crate) fn of(site: &Site, inventory: &Inventory) -> Self {
+        let file = || Location::file("site.toml");
+        let mut interned = Interned::default();
+        let nodes: Vec<_> = inventory.nodes.iter().map(|(id, node)| interned.node(id.as_str(), node)).collect();
+        let values: HashMap<&str, Value> =
+            inventory.nodes.keys().zip(&nodes).map(|(id, node)| (id.as_str(), node.as_value())).collect();
+        let groups: Facts = inventory
+            .groups
+            .iter()
+            .map(|(id, group)| {
+                let members = group.nodes.iter().filter_map(|n| values.get(n.as_str()).cloned());
+                let value = Value::from(members.collect::<Vec<_>>());
+                let names: Vec<_> = group.nodes.iter().map(|n| n.as_str()).collect();
+                let shown = Some(names.join(", "));
+                let at = group.at.clone();
+                (id.as_str().into(), Arc::new(Fact { value, at, shown, digests: OnceLock::new() }))
+            })
+            .collect();
+        let externals: Facts =
+            site.external.iter().map(|(name, external)| (name.as_str().into(), of_external(external))).collect();
+        let names = |facts: &Facts| Fact::new(facts.keys().map(|name| Value::from(&**name)).collect(), file());
+        let (group_names, external_names) = (names(&groups), names(&externals));
+        Self {
+            name: Fact::new(site.name.as_str().into(), file()),
+            vars: interned.vars(&site.vars),
+            node_vars: count(&nodes),
+            nodes,
+            groups,
+            group_names,
+            externals,
+            external_names,
+        }
+    }
+}
+
+fn count(nodes: &[NodeFacts]) -> HashMap<Arc<str>, usize> {
+    let mut counts = HashMap::new();
+    for name in nodes.iter().flat_map(|node| node.vars.keys()) {
+        match counts.get_mut(name) {
+            Some(count) => *count += 1,
+            None => _ = counts.insert(name.clone(), 1),
+        }
+    }
+    counts
+}
+
+fn of_external(external: &External) -> Arc<Fact> {
+    let vars: BTreeMap<String, Value> =
+        external.vars.iter().map(|(name, var)| (name.clone(), Value::from(Serde(&var.value)))).collect();
+    let mut value = BTreeMap::from([("vars", Value::from(vars))]);
+    if let Some(address) = &external.address {
+        value.insert("address", address.as_str().into());
+    }
+    Fact::new(value.into(), external.at.clone())
+}
+
+impl NodeFacts {
+    /// The node as `groups.<name>` lists it.
+    fn as_value(&self) -> Value {
+        let mut value = BTreeMap::from([
+            ("name", self.name.value.clone()),
+            ("labels", self.labels.value.clone()),
+            ("groups", self.groups.value.clone()),
+        ]);
+        if let Some(address) = &self.address {
+            value.insert("address", address.value.clone());
+        }
+        value.into()
+    }
+}
+
+/// One copy of each name, and of each var of a group that stands on many nodes. In one commit a place tells the value.
+#[derive(Default)]
+struct Interned {
+    names: HashMap<String, Arc<str>>,
+    facts: HashMap<Location, Arc<Fact>>,
+}
+
+impl Interned {
+    fn vars(&mut self, vars: &Vars) -> Facts {
+        let mut facts = Facts::new();
+        for (name, var) in vars {
+            let name = match self.names.get(name) {
+                Some(name) => name.clone(),
+                None => self.names.entry(name.clone()).or_insert_with(|| name.as_str().into()).clone(),
+            };
+            let fact = match self.facts.get(&var.at) {
+                Some(fact) => fact.clone(),
+                None => {
+                    let fact = Fact::new(Value::from(Serde(&var.value)), var.at.clone());
+                    self.facts.entry(var.at.clone()).or_insert(fact).clone()
+                }
+            };
+            facts.insert(name, fact);
+        }
+        facts
+    }
+
+    fn node(&mut self, id: &str, node: &Node) -> NodeFacts {
+        let fact = |value| Fact::new(value, node.at.clone());
+        let labels: BTreeMap<&str, &str> = node.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        NodeFacts {
+            name: fact(id.into()),
+            address: node.address.as_deref().map(|address| fact(address.into())),
+            labels: fact(Value::from(Serde(labels))),
+            groups: fact(node.groups.iter().map(|g| Value::from(g.as_str())).collect()),
+            vars: self.vars(&node.vars),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is wrong with a template, and where in it.
+//!
+//! In: minijinja's errors, which name a template, a range and a cause. Out: [`Fault`]s in the words of this project, each with a
+//! range as narrow as can be told and, for a name that nothing defines, the nearest one that is defined.
+
+use std::{error::Error as _, fmt, ops::Range};
+
+use minijinja::{Error, ErrorKind};
+
+use super::context::{Field, GIVEN, ON_NODE, Place};
+use crate::nearest::did_you_mean;
+
+/// A fault in a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The template's name.
+    pub(crate) template: String,
+    /// Where in it, in bytes.
+    pub(crate) range: Range<usize>,
+    /// What is wrong.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+    /// The undefined name, if that is what is wrong.
+    pub(crate) undefined: Option<String>,
+}
+
+/// A template's name, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    /// A file below a service's folder.
+    File { folder: &'a str, path: &'a str },
+    /// A string parameter.
+    Param { folder: &'a str, param: &'a str },
+}
+
+impl<'a> Named<'a> {
+    /// Takes a name apart.
+    pub(crate) fn of(name: &'a str) -> Self {
+        let (folder, rest) = name.split_once('\0').unwrap_or(("", name));
+        match rest.strip_prefix('\0') {
+            Some(param) => Self::Param { folder, param },
+            None => Self::File { folder, path: rest },
+        }
+    }
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { folder, path } => write!(f, "{folder}\0{path}"),
+            Self::Param { folder, param } => write!(f, "{folder}\0\0{param}"),
+        }
+    }
+}
+
+impl Fault {
+    /// The fault behind an error of the template `name`, or of one that it includes.
+    pub(crate) fn of(error: &Error, name: &str, text: &str, place: Option<&Place>) -> Self {
+        let mut error = error;
+        while let Some(cause) = error.source().and_then(|e| e.downcast_ref::<Error>()) {
+            error = cause;
+        }
+        let template = error.name().unwrap_or(name).to_owned();
+        let text = error.template_source().unwrap_or(text);
+        let range = error.range().or_else(|| line(text, error.line()?)).unwrap_or(0..0);
+        let range = range.start.min(text.len())..range.end.min(text.len());
+        let mut fault = Self { template, range, message: String::new(), hint: None, undefined: None };
+        match error.kind() {
+            _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
+            ErrorKind::UndefinedError => fault.undefined(error, text, place),
+            ErrorKind::TemplateNotFound => fault.not_found(text),
+            kind => fault.message = error.detail().map_or(kind.to_string(), |detail| in_words(kind, detail)),
+        }
+        fault
+    }
+
+    fn undefined(&mut self, error: &Error, text: &str, place: Option<&Place>) {
+        let shown = text.get(self.range.clone()).unwrap_or_default();
+        let expression = error.detail().and_then(expression).unwrap_or(shown).to_owned();
+        // The range may be that of the filter or operator that met the undefined value; the expression then stands before it.
+        let within = shown.find(&expression).map(|at| self.range.start + at);
+        if let Some(at) = within.or_else(|| text.get(..self.range.end)?.rfind(&expression)) {
+            self.range = at..at + expression.len();
+        }
+        self.message = format!("`{expression}` is undefined");
+        let Some(place) = place else { return };
+        let root = root(&expression);
+        if ON_NODE.contains(&root) {
+            self.message =
+                format!("`{root}` is known only on the node, where this version does not render templates yet");
+            self.hint = Some("use vars, `node`, `groups` and `external`".to_owned());
+            self.undefined = Some(root.to_owned());
+        } else if !place.defines(root) && is_name(root) {
+            self.message = format!("undefined variable `{root}`");
+            let elsewhere = || "set it in the vars of the service, the site, a group or the node".to_owned();
+            self.hint = Some(did_you_mean(root, place.names()).unwrap_or_else(elsewhere));
+            self.undefined = Some(root.to_owned());
+        } else if GIVEN.contains(&root) {
+            self.given(root, expression[root.len()..].trim_start(), place);
+        }
+    }
+
+    /// A name that is given has no such attribute.
+    fn given(&mut self, root: &str, rest: &str, place: &Place) {
+        let Some(key) = key(rest) else { return };
+        let site = &place.site;
+        match root {
+            "node" if key == Field::Address.name() => self.hint = Some("give the node an `address`".to_owned()),
+            "node" => self.hint = did_you_mean(key, Field::ALL.map(|(name, _)| name)),
+            "groups" if !site.groups.contains_key(key) => {
+                self.message = format!("there is no group `{key}`");
+                self.hint = did_you_mean(key, site.groups.keys().map(|name| &**name));
+            }
+            "external" if !site.externals.contains_key(key) => {
+                self.message = format!("there is no external capability `{key}`");
+                self.hint = did_you_mean(key, site.externals.keys().map(|name| &**name));
+            }
+            _ => {}
+        }
+    }
+
+    /// An included template is not there.
+    fn not_found(&mut self, text: &str) {
+        let statement = text.get(self.range.clone()).unwrap_or_default();
+        let name = statement.split(['"', '\'']).nth(1).map(|name| format!(" `{name}`")).unwrap_or_default();
+        self.message = format!("there is no template{name} in the service's folder");
+        self.hint = Some("name a file by its path below that folder".to_owned());
+    }
+}
+
+fn in_words(kind: ErrorKind, detail: &str) -> String {
+    let thing = |what: &str, rest: &str| format!("there is no {what} `{}`", rest.split(' ').next().unwrap_or_default());
+    match kind {
+        ErrorKind::SyntaxError => format!("syntax error in a template: {detail}"),
+        ErrorKind::UnknownFilter => thing("filter", detail.trim_start_matches("filter ")),
+        ErrorKind::UnknownTest => thing("test", detail.trim_start_matches("test ")),
+        ErrorKind::UnknownFunction => thing("function", detail),
+        kind => format!("{kind}: {detail}"),
+    }
+}
+
+/// The expression in "`expression` is undefined".
+fn expression(detail: &str) -> Option<&str> {
+    let before = &detail[..detail.find("` is undefined")?];
+    Some(&before[before.rfind('`')? + 1..]).filter(|e| !e.contains("(...)"))
+}
+
+fn is_name(text: &str) -> bool {
+    let start = |c: char| c.is_alphabetic() || c == '_';
+    text.starts_with(start) && text.chars().all(|c| start(c) || c.is_numeric())
+}
+
+/// The name that an expression begins with.
+fn root(expression: &str) -> &str {
+    let end = expression.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(expression.len());
+    &expression[..end]
+}
+
+/// The first key in `.key…` or `["key"]…`.
+fn key(rest: &str) -> Option<&str> {
+    match rest.strip_prefix('.') {
+        Some(rest) => Some(root(rest)),
+        None => rest.strip_prefix('[')?.trim_start().strip_prefix(['"', '\''])?.split(['"', '\'']).next(),
+    }
+    .filter(|key| !key.is_empty())
+}
+
+/// The range of line `n`, counted from 1, without its ending.
+fn line(text: &str, n: usize) -> Option<Range<usize>> {
+    let mut start = 0;
+    for (i, line) in text.split_inclusive('\n').enumerate() {
+        if i + 1 == n {
+            return Some(start..start + line.trim_end().len());
+        }
+        start += line.len();
+    }
+    None
+}

@@ -1,0 +1,165 @@
+//! Files that services ship.
+//!
+//! In: a path as a task gives it. Out: its entry and content, or what is wrong with it: outside of the service's folder, missing, no
+//! file, not readable. What a file's content is for the wire is worked out once for each version of it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use groundplan_inventory::hint::nearest;
+use groundplan_protocol::{blob::Content, digest::Digest};
+
+use super::memo::Answer;
+use crate::source::{Entry, EntryKind, SourceTree};
+
+/// How many runs a file's digest is kept without being asked for.
+const KEPT: u64 = 16;
+
+/// What files are on the wire, by version.
+#[derive(Debug, Default)]
+pub(crate) struct Contents(HashMap<Arc<str>, Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    shipped: Shipped,
+    run: u64,
+}
+
+/// A file as it is shipped.
+#[derive(Debug, Clone)]
+pub(crate) struct Shipped {
+    pub(crate) digest: Digest,
+    /// In full if it is small, else the blob's name.
+    pub(crate) content: Content,
+}
+
+impl Shipped {
+    /// What these bytes are on the wire.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let content = Content::of(bytes);
+        let digest = content.blob().map_or_else(|| Digest::of(bytes), |blob| blob.sha256);
+        Self { digest, content }
+    }
+}
+
+impl Contents {
+    /// Forgets what has not been asked for in a while.
+    pub(crate) fn prune(&mut self, now: u64) {
+        self.0.retain(|_, kept| kept.run + KEPT >= now);
+    }
+}
+
+/// What is wrong with a path, and what to do.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// The files of one service.
+#[derive(Clone, Copy)]
+pub(crate) struct Files<'a> {
+    pub(crate) tree: &'a dyn SourceTree,
+    pub(crate) folder: &'a str,
+}
+
+impl<'a> Files<'a> {
+    /// The entry of a file, by its path below the folder.
+    pub(crate) fn find(&self, path: &str) -> Result<&'a Entry, Wrong> {
+        if path.starts_with('/') {
+            return Err(Wrong::new(
+                format!("`{path}` is absolute"),
+                format!("name a file by its path below {}", self.folder),
+            ));
+        }
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let hint = "give the plain path, without `.`, `..` or doubled slashes; files outside of the folder are not the service's";
+            return Err(Wrong::new(format!("`{path}` is not a plain path below {}", self.folder), hint.to_owned()));
+        }
+        let full = format!("{}/{path}", self.folder);
+        match self.tree.entry(&full) {
+            Some(entry) if entry.kind == EntryKind::File => Ok(entry),
+            Some(entry) => Err(no_file(path, entry.kind)),
+            None => Err(self.missing(path, &full)),
+        }
+    }
+
+    /// Which version of a file there is.
+    pub(crate) fn answer(&self, path: &str) -> Answer {
+        self.find(path).map_or(Answer::Absent, |entry| Answer::File(entry.version.clone()))
+    }
+
+    /// A file's text.
+    pub(crate) fn text(&self, path: &str) -> Result<Arc<str>, Wrong> {
+        let entry = self.find(path)?;
+        let bytes = self.read(entry)?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok(text.into()),
+            Err(error) => {
+                let message = format!("`{path}` is no template: it is not UTF-8 at byte {}", error.valid_up_to());
+                Err(Wrong::new(message, "ship it as it is, with `file`".to_owned()))
+            }
+        }
+    }
+
+    /// A file as it is shipped.
+    pub(crate) fn shipped(&self, path: &str, contents: &mut Contents, now: u64) -> Result<Shipped, Wrong> {
+        let entry = self.find(path)?;
+        if let Some(kept) = contents.0.get_mut(&entry.version) {
+            kept.run = now;
+            return Ok(kept.shipped.clone());
+        }
+        let shipped = Shipped::of(&self.read(entry)?);
+        contents.0.insert(entry.version.clone(), Kept { shipped: shipped.clone(), run: now });
+        Ok(shipped)
+    }
+
+    fn read(&self, entry: &Entry) -> Result<Arc<[u8]>, Wrong> {
+        self.tree.read(&entry.path).map_err(|error| Wrong::new(error.to_string(), None))
+    }
+
+    fn missing(&self, path: &str, full: &str) -> Wrong {
+        let parents = full.match_indices('/').filter_map(|(at, _)| self.tree.entry(&full[..at]));
+        if let Some(parent) = parents.into_iter().find(|entry| entry.kind != EntryKind::File) {
+            let what = if parent.kind == EntryKind::Submodule { "a submodule" } else { "a symbolic link" };
+            let message =
+                format!("`{path}` lies in `{}`, which is {what}: what is there is not in this repository", parent.path);
+            return Wrong::new(message, "commit the file itself".to_owned());
+        }
+        let entries = self.tree.entries();
+        let below = |prefix: &str| {
+            let start = entries.partition_point(|e| *e.path < *prefix);
+            let count = entries[start..].partition_point(|e| e.path.starts_with(prefix));
+            &entries[start..start + count]
+        };
+        if !below(&format!("{full}/")).is_empty() {
+            return Wrong::new(format!("`{path}` is a directory"), "name a file in it".to_owned());
+        }
+        let prefix = format!("{}/", self.folder);
+        let files = below(&prefix).iter().map(|e| &e.path[prefix.len()..]).filter(|name| *name != "service.toml");
+        let name = |path: &'_ str| path.rsplit('/').next().map(str::to_owned);
+        let all: Vec<_> = files.collect();
+        // A near name, or the same name elsewhere in the folder.
+        let near = nearest(path, all.iter().copied()).or_else(|| all.iter().copied().find(|f| name(f) == name(path)));
+        let hint = near.map(|near| format!("did you mean `{near}`?"));
+        Wrong::new(format!("there is no file `{path}` in {}", self.folder), hint)
+    }
+}
+
+fn no_file(path: &str, kind: EntryKind) -> Wrong {
+    match kind {
+        EntryKind::Submodule => Wrong::new(
+            format!("`{path}` is a submodule: what is there is not in this repository"),
+            "commit the files themselves".to_owned(),
+        ),
+        _ => Wrong::new(
+            format!("`{path}` is a symbolic link, and links are not followed"),
+            "commit the file itself".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,119 @@
+//! Placement: node → groups → services → tasks.
+//!
+//! In: inventory and catalog. Out: every task of the catalog, numbered by service and file order, with the nodes that run it.
+//! A service that several groups of a node list runs there once; a task with `once` runs on the first node by name.
+
+use std::collections::{BTreeMap, HashMap};
+
+use groundplan_inventory::{Diagnostic, Inventory};
+use groundplan_protocol::ids::{NodeId, ServiceId, TaskName};
+use groundplan_services::{Catalog, Service, Task};
+
+use crate::{desired::NodeIx, nearest::did_you_mean};
+
+/// Who runs what.
+pub(crate) struct Placement<'a> {
+    /// The services, in name order.
+    pub(crate) services: Vec<Placed<'a>>,
+    /// The tasks: those of each service in file order, service by service.
+    pub(crate) tasks: Vec<Declared<'a>>,
+    /// The nodes, in name order.
+    pub(crate) nodes: Vec<&'a NodeId>,
+    by_name: HashMap<&'a str, usize>,
+    by_task: HashMap<(usize, &'a str), usize>,
+}
+
+/// A service and the nodes that run it.
+pub(crate) struct Placed<'a> {
+    pub(crate) id: &'a ServiceId,
+    pub(crate) service: &'a Service,
+    /// In name order.
+    pub(crate) nodes: Vec<NodeIx>,
+    /// The number of its first task.
+    pub(crate) first: usize,
+}
+
+/// A task and its service.
+#[derive(Clone, Copy)]
+pub(crate) struct Declared<'a> {
+    /// The number of its service.
+    pub(crate) service: usize,
+    pub(crate) task: &'a Task,
+}
+
+impl<'a> Placement<'a> {
+    /// Places all tasks; a service that a group lists but nobody declares is a fault.
+    pub(crate) fn of(inventory: &'a Inventory, catalog: &'a Catalog, faults: &mut Vec<Diagnostic>) -> Self {
+        let mut services = Vec::with_capacity(catalog.services.len());
+        let (mut tasks, mut by_task) = (Vec::new(), HashMap::new());
+        for (number, (id, service)) in catalog.services.iter().enumerate() {
+            services.push(Placed { id, service, nodes: Vec::new(), first: tasks.len() });
+            for task in &service.tasks {
+                by_task.insert((number, task.id.as_str()), tasks.len());
+                tasks.push(Declared { service: number, task });
+            }
+        }
+        let by_name: HashMap<_, _> = services.iter().enumerate().map(|(i, s)| (s.id.as_str(), i)).collect();
+        let runs = groups(inventory, catalog, &by_name, faults);
+        for (number, node) in inventory.nodes.values().enumerate() {
+            let node_ix = NodeIx(number as u32);
+            for service in node.groups.iter().filter_map(|group| runs.get(group.as_str())).flatten() {
+                let nodes = &mut services[*service].nodes;
+                if nodes.last() != Some(&node_ix) {
+                    nodes.push(node_ix);
+                }
+            }
+        }
+        Self { services, tasks, nodes: inventory.nodes.keys().collect(), by_name, by_task }
+    }
+
+    /// The number of a service.
+    pub(crate) fn service(&self, id: &ServiceId) -> Option<usize> {
+        self.by_name.get(id.as_str()).copied()
+    }
+
+    /// The number of a task of a service.
+    pub(crate) fn task(&self, service: usize, task: &TaskName) -> Option<usize> {
+        self.by_task.get(&(service, task.as_str())).copied()
+    }
+
+    /// The nodes that run a task.
+    pub(crate) fn nodes_of(&self, task: usize) -> &[NodeIx] {
+        let declared = self.tasks[task];
+        let nodes = &self.services[declared.service].nodes;
+        if declared.task.once { &nodes[..nodes.len().min(1)] } else { nodes }
+    }
+
+    /// `service.task`, for people.
+    pub(crate) fn name(&self, task: usize) -> String {
+        let declared = self.tasks[task];
+        format!("{}.{}", self.services[declared.service].id, declared.task.id)
+    }
+}
+
+/// The services of each group, by number.
+fn groups<'a>(
+    inventory: &'a Inventory,
+    catalog: &Catalog,
+    by_name: &HashMap<&str, usize>,
+    faults: &mut Vec<Diagnostic>,
+) -> BTreeMap<&'a str, Vec<usize>> {
+    let mut runs = BTreeMap::new();
+    for (id, group) in &inventory.groups {
+        let mut numbers = Vec::with_capacity(group.services.len());
+        for service in &group.services {
+            match by_name.get(service.value.as_str()) {
+                Some(number) => numbers.push(*number),
+                None if catalog.lost.services.contains(&service.value) => {}
+                None => {
+                    let message = format!("there is no service `{}`", service.value);
+                    let near = did_you_mean(service.value.as_str(), catalog.services.keys().map(ServiceId::as_str));
+                    let hint = near.unwrap_or_else(|| format!("declare it in services/{}/service.toml", service.value));
+                    faults.push(Diagnostic::new(service.at.clone(), message).hint(hint));
+                }
+            }
+        }
+        runs.insert(id.as_str(), numbers);
+    }
+    runs
+}

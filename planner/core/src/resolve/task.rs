@@ -1,0 +1,442 @@
+//! One task on all its nodes: rendered where no node before it gave the same answers, shared where one did.
+//!
+//! In: a task, its service, its nodes, and what is known from before. Out: instances, or faults; a fault that several nodes have
+//! is reported once. What templates include is loaded when it is asked for, and the rendering begun again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_inventory::{Diagnostic, Location, probe};
+use groundplan_protocol::{
+    digest::{Digest, Fingerprint, Hasher},
+    kinds::{ContentSource, Problem, TaskParams},
+    plan::TaskSpec,
+    ready::Ready,
+};
+use groundplan_services::Task;
+use serde_json::Value;
+
+use super::{
+    Run,
+    draft::{self, Draft},
+    external::Probes,
+    files::{Files, Shipped, Wrong},
+    memo::{Answer, Memo},
+};
+use crate::{
+    desired::{Body, Input, Instance, NodeIx, Resolved},
+    render::{Access, Fault, Named, Place, ServiceFacts, Templates},
+};
+
+/// The service of a task that is resolved.
+pub(crate) struct Home<'a> {
+    pub(crate) facts: Arc<ServiceFacts>,
+    pub(crate) files: Files<'a>,
+}
+
+/// A task that is resolved.
+pub(crate) struct Resolver<'r, 'a, 'h> {
+    pub(crate) run: &'r mut Run<'a>,
+    pub(crate) home: &'r Home<'h>,
+    pub(crate) task: &'r Task,
+    pub(crate) probes: &'r Probes,
+}
+
+/// Templates that rendering turned out to need, by name.
+type Missing = Vec<(String, Arc<str>)>;
+
+/// Why there is no result.
+enum Stop {
+    /// Faults, which have been reported.
+    Faulty,
+    /// It includes templates that are not compiled yet.
+    Missing(Missing),
+}
+
+/// A task as it is rendered.
+struct Drafts {
+    params: Draft,
+    ready: Draft,
+    inputs: Vec<Input>,
+}
+
+impl Resolver<'_, '_, '_> {
+    /// Its instances; without those whose faults have been reported.
+    pub(crate) fn instances(&mut self, nodes: &[NodeIx], memo: &mut Memo) -> Vec<Instance> {
+        let mut instances = Vec::with_capacity(nodes.len());
+        let mut next = 0;
+        self.known(nodes, &mut next, &mut instances, memo);
+        if next == nodes.len() {
+            return instances;
+        }
+        let (drafts, mut texts) = self.drafts();
+        while next < nodes.len() {
+            let (templates, faults) = Templates::compile(&texts);
+            if !faults.is_empty() {
+                self.template_faults(faults, &texts, None);
+                return instances;
+            }
+            while next < nodes.len() {
+                let node = nodes[next];
+                match self.render(&drafts, &templates, &texts, node, memo) {
+                    Ok(()) => self.known(nodes, &mut next, &mut instances, memo),
+                    Err(Stop::Missing(missing)) => {
+                        drop(templates);
+                        texts.extend(missing);
+                        break;
+                    }
+                    // What did not ask for anything of the node itself is the same fault on all.
+                    Err(Stop::Faulty) if self.varies(&templates.log().take(), node) => next += 1,
+                    Err(Stop::Faulty) => return instances,
+                }
+            }
+        }
+        instances
+    }
+
+    /// Checks what can be checked without a node: a service that runs nowhere has no vars to render with.
+    pub(crate) fn check(&mut self) {
+        let (drafts, texts) = self.drafts();
+        let (_, faults) = Templates::compile(&texts);
+        self.template_faults(faults, &texts, None);
+        if drafts.params.strings.is_empty() {
+            self.problems(&self.task.params.problems());
+            let wrong = match self.task.params.source() {
+                Some(ContentSource::File(path)) => self.home.files.find(path).err(),
+                Some(ContentSource::Template(path)) => self.home.files.text(path).err(),
+                _ => None,
+            };
+            wrong.into_iter().for_each(|wrong| self.wrong_source(wrong));
+        }
+    }
+
+    /// Takes over results that are known, from `next` on, up to the first that is not.
+    fn known(&mut self, nodes: &[NodeIx], next: &mut usize, instances: &mut Vec<Instance>, memo: &mut Memo) {
+        while let Some(node) = nodes.get(*next) {
+            let place = self.place(*node);
+            let mut varies = false;
+            let found = memo.find(self.run.now, |access| {
+                varies |= place.varies(access);
+                self.answer(&place, access)
+            });
+            let Some(resolved) = found else { return };
+            let same = if varies { &nodes[*next..=*next] } else { &nodes[*next..] };
+            instances.extend(same.iter().map(|node| Instance { node: *node, resolved: resolved.clone() }));
+            *next += same.len();
+        }
+    }
+
+    fn place(&self, node: NodeIx) -> Place {
+        let (site, service) = (self.run.facts.clone(), Some(self.home.facts.clone()));
+        Place { site, service, node: Some(node.0 as usize) }
+    }
+
+    fn varies(&self, log: &[Access], node: NodeIx) -> bool {
+        let place = self.place(node);
+        log.iter().any(|access| place.varies(access))
+    }
+
+    fn answer(&self, place: &Place, access: &Access) -> Answer {
+        match access {
+            Access::Template(path) | Access::Source(path) => self.home.files.answer(path),
+            Access::Probes => self.probes.digest.map_or(Answer::Absent, Answer::Value),
+            access => place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.placed())),
+        }
+    }
+
+    /// What there is to render, and the templates that are known to take part.
+    fn drafts(&self) -> (Drafts, BTreeMap<String, Arc<str>>) {
+        let folder = self.home.files.folder;
+        let params = Draft::of(&self.task.params, folder, "", 1);
+        let ready = Draft::of(&self.task.ready, folder, "ready.", 0);
+        let mut texts = draft::texts([&params, &ready]);
+        if let Some(ContentSource::Template(path)) = self.task.params.source()
+            && let Ok(text) = self.home.files.text(path)
+        {
+            texts.insert(Named::File { folder, path }.to_string(), text);
+        }
+        (Drafts { params, ready, inputs: draft::parameters(self.task) }, texts)
+    }
+
+    /// Renders for one node and puts the result into `memo`.
+    fn render(
+        &mut self,
+        drafts: &Drafts,
+        templates: &Templates<'_>,
+        texts: &BTreeMap<String, Arc<str>>,
+        node: NodeIx,
+        memo: &mut Memo,
+    ) -> Result<(), Stop> {
+        let place = self.place(node);
+        templates.log().take();
+        templates.log().note(Access::Probes);
+        let params = self.params(&drafts.params, templates, &place);
+        let shipped = match &params {
+            Ok(params) => self.content(params, templates, texts, &place),
+            Err(_) => Ok(None),
+        };
+        let decisive = templates.log().seen();
+        let ready = self.ready(&drafts.ready, templates, &place);
+        let main = params.as_ref().ok().and_then(|params| params.source());
+        let missing = self.missing(main, &templates.log().seen(), texts);
+        if !missing.is_empty() {
+            return Err(Stop::Missing(missing));
+        }
+        let faulty = |faults: Option<Told>, this: &mut Self| {
+            if let Some(faults) = faults {
+                let varies = this.varies(&templates.log().seen(), node);
+                this.tell(faults, texts, varies.then_some(node));
+            }
+        };
+        let (params, shipped, ready) = match (params, shipped, ready) {
+            (Ok(params), Ok(shipped), Ok(ready)) => (params, shipped, ready),
+            (params, shipped, ready) => {
+                faulty(params.err(), self);
+                faulty(shipped.err(), self);
+                faulty(ready.err(), self);
+                return Err(Stop::Faulty);
+            }
+        };
+        let resolved = self.resolved(params, shipped, ready, drafts, &place, &decisive);
+        let log = templates.log().take();
+        let trace = log.into_iter().map(|access| (access.clone(), self.answer(&place, &access))).collect();
+        memo.insert(self.run.now, trace, Arc::new(resolved));
+        Ok(())
+    }
+
+    fn strings(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Vec<String>, Told> {
+        let rendered: Vec<_> = draft.strings.iter().map(|s| templates.render(&s.name, place)).collect();
+        let (rendered, faults): (Vec<_>, Vec<_>) = rendered.into_iter().partition(Result::is_ok);
+        let faults: Vec<_> = faults.into_iter().filter_map(Result::err).flatten().collect();
+        if faults.is_empty() { Ok(rendered.into_iter().flatten().collect()) } else { Err(Told::Faults(faults)) }
+    }
+
+    fn params(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<TaskParams, Told> {
+        let params = if draft.strings.is_empty() {
+            self.task.params.clone()
+        } else {
+            let strings = self.strings(draft, templates, place)?;
+            draft
+                .filled(strings)
+                .map_err(|error| Told::Other(vec![Diagnostic::new(self.task.at.clone(), error.to_string())]))?
+        };
+        let problems = params.problems();
+        if problems.is_empty() { Ok(params) } else { Err(Told::Problems(problems)) }
+    }
+
+    fn ready(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Option<Ready>, Told> {
+        if draft.strings.is_empty() {
+            return Ok(self.task.ready.clone());
+        }
+        let strings = self.strings(draft, templates, place)?;
+        let other = |diagnostics| Err(Told::Other(diagnostics));
+        match draft.filled::<Option<Ready>>(strings) {
+            Ok(Some(ready)) => {
+                let at = |key: &str| {
+                    draft::place(
+                        self.task,
+                        if key.is_empty() { "ready".to_owned() } else { format!("ready.{key}") }.as_str(),
+                    )
+                };
+                let faults = probe::faults(&ready, true, &at);
+                if faults.is_empty() { Ok(Some(ready)) } else { other(faults) }
+            }
+            Ok(None) => Ok(None),
+            Err(error) => other(vec![Diagnostic::new(self.task.at.clone(), error.to_string())]),
+        }
+    }
+
+    /// What the task ships, once its parameters are rendered.
+    fn content(
+        &mut self,
+        params: &TaskParams,
+        templates: &Templates<'_>,
+        texts: &BTreeMap<String, Arc<str>>,
+        place: &Place,
+    ) -> Result<Option<(Shipped, Option<Body>)>, Told> {
+        let files = self.home.files;
+        match params.source() {
+            None => Ok(None),
+            Some(ContentSource::Inline(text)) => Ok(Some(shipped(text))),
+            Some(ContentSource::File(path)) => {
+                templates.log().note(Access::Source(path.into()));
+                let shipped = files.shipped(path, self.run.contents, self.run.now).map_err(Told::Source)?;
+                let body = shipped.content.blob().map(|_| Body::File(format!("{}/{path}", files.folder).into()));
+                Ok(Some((shipped, body)))
+            }
+            Some(ContentSource::Template(path)) => {
+                templates.log().note(Access::Template(path.into()));
+                let name = Named::File { folder: files.folder, path }.to_string();
+                let rendered = if texts.contains_key(&name) {
+                    templates.render(&name, place)
+                } else {
+                    templates.render_text(&name, &files.text(path).map_err(Told::Source)?, place)
+                };
+                rendered.map(|text| Some(shipped(&text))).map_err(Told::Faults)
+            }
+        }
+    }
+
+    /// Included templates that are there but not compiled. The task's own is compiled where it is used if its name is rendered.
+    fn missing(&self, main: Option<ContentSource<'_>>, log: &[Access], texts: &BTreeMap<String, Arc<str>>) -> Missing {
+        let folder = self.home.files.folder;
+        log.iter()
+            .filter_map(|access| if let Access::Template(path) = access { Some(&**path) } else { None })
+            .filter(|path| main != Some(ContentSource::Template(path)))
+            .map(|path| (Named::File { folder, path }.to_string(), path))
+            .filter(|(name, _)| !texts.contains_key(name))
+            .filter_map(|(name, path)| Some((name, self.home.files.text(path).ok()?)))
+            .collect()
+    }
+
+    fn resolved(
+        &mut self,
+        params: TaskParams,
+        shipped: Option<(Shipped, Option<Body>)>,
+        ready: Option<Ready>,
+        drafts: &Drafts,
+        place: &Place,
+        decisive: &[Access],
+    ) -> Resolved {
+        let mut params = params;
+        params.drop_source();
+        let (digest, content, body) = match shipped {
+            Some((shipped, body)) => (Some(shipped.digest), Some(shipped.content), body),
+            None => (None, None, None),
+        };
+        let fingerprint = fingerprint(&params, digest);
+        let mut inputs = drafts.inputs.clone();
+        for access in decisive {
+            inputs.extend(self.input(place, access));
+        }
+        inputs.sort();
+        let external = self.probes.ready.clone();
+        let spec = TaskSpec { params, content, ready, external, on_interrupt: self.task.on_interrupt };
+        Resolved { spec, fingerprint, inputs, body }
+    }
+
+    /// What a person calls the thing that was asked for.
+    fn input(&mut self, place: &Place, access: &Access) -> Option<Input> {
+        let files = self.home.files;
+        let mut file = |word: &str, path: &str| {
+            let digest = files.shipped(path, self.run.contents, self.run.now).ok()?.digest.short();
+            let at = Location::file(format!("{}/{path}", files.folder));
+            Some(Input { name: format!("{word} {path}"), digest, value: None, at })
+        };
+        let name = match access {
+            Access::Var(name) => format!("var {name}"),
+            Access::Node(field) => format!("node.{}", field.name()),
+            Access::Group(name) => format!("groups.{name}"),
+            Access::GroupNames => "groups".to_owned(),
+            Access::External(name) => format!("external.{name}"),
+            Access::ExternalNames => "external".to_owned(),
+            Access::SiteName => "site.name".to_owned(),
+            Access::Template(path) => return file("template", path),
+            Access::Source(path) => return file("source", path),
+            Access::Probes => return None,
+        };
+        let fact = place.fact(access)?;
+        Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at: fact.at.clone() })
+    }
+
+    fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
+        match told {
+            Told::Faults(faults) => self.template_faults(faults, texts, node),
+            Told::Problems(problems) => self.problems(&problems),
+            Told::Source(wrong) => self.wrong_source(wrong),
+            Told::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
+        }
+    }
+
+    fn wrong_source(&mut self, wrong: Wrong) {
+        let diagnostic = Diagnostic::new(draft::place(self.task, "source"), wrong.message);
+        self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
+    }
+
+    fn problems(&mut self, problems: &[Problem]) {
+        for problem in problems {
+            let message = match problem.param {
+                "" => format!("task `{}` {}", self.task.id, problem.message),
+                _ if problem.message.starts_with('`') => problem.message.clone(),
+                param => format!("`{param}` {}", problem.message),
+            };
+            let diagnostic = Diagnostic::new(draft::place(self.task, problem.param), message);
+            self.run.faults.add(Diagnostic { hint: problem.hint.clone(), ..diagnostic });
+        }
+    }
+
+    fn template_faults(&mut self, faults: Vec<Fault>, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
+        for fault in faults {
+            let at = match Named::of(&fault.template) {
+                Named::File { folder, path } => Location::new(format!("{folder}/{path}").into(), fault.range.clone()),
+                Named::Param { param, .. } => {
+                    let at = draft::place(self.task, param);
+                    let text = texts.get(&fault.template).map_or("", |text| text);
+                    match self.home.files.tree.read(&at.file).ok().as_deref().map(std::str::from_utf8) {
+                        Some(Ok(toml)) => draft::locate(toml, &at, text, &fault.range),
+                        _ => at,
+                    }
+                }
+            };
+            let mut diagnostic = Diagnostic::new(at, fault.message);
+            diagnostic.hint = fault.hint;
+            if let Some(node) = node {
+                diagnostic.label = format!("on node `{}`", self.run.facts.nodes[node.0 as usize].name.value);
+            }
+            self.run.faults.add(diagnostic);
+        }
+    }
+}
+
+/// What is wrong with a task on a node.
+enum Told {
+    Faults(Vec<Fault>),
+    Problems(Vec<Problem>),
+    Source(Wrong),
+    Other(Vec<Diagnostic>),
+}
+
+fn shipped(text: &str) -> (Shipped, Option<Body>) {
+    let shipped = Shipped::of(text.as_bytes());
+    let body = shipped.content.blob().map(|_| Body::Bytes(text.as_bytes().into()));
+    (shipped, body)
+}
+
+/// Digest of the kind, the parameters that decide the result, and the content; never of what the task depends on.
+fn fingerprint(params: &TaskParams, content: Option<Digest>) -> Fingerprint {
+    let mut params = params.clone();
+    params.drop_incidental();
+    let mut hasher = Hasher::new();
+    let mut text = String::new();
+    canonical(&serde_json::to_value(&params).unwrap_or_default(), &mut text);
+    hasher.field(text.as_bytes());
+    if let Some(content) = content {
+        hasher.field(content.as_bytes());
+    }
+    Fingerprint(hasher.finish())
+}
+
+/// JSON with its keys in order, whatever order the map keeps.
+fn canonical(json: &Value, out: &mut String) {
+    match json {
+        Value::Object(fields) => {
+            let fields: BTreeMap<_, _> = fields.iter().collect();
+            out.push('{');
+            for (key, value) in fields {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}

@@ -1,0 +1,52 @@
+//! What the files of a tree are, by digests of paths and versions: one for what all services share, one for each service's folder.
+//!
+//! Two equal digests mean equal files, so that whatever was worked out from them alone is still right.
+
+use std::collections::HashMap;
+
+use groundplan_protocol::digest::{Digest, Hasher};
+
+use crate::source::SourceTree;
+
+/// Versions of a tree's parts.
+pub(crate) struct Versions<'t> {
+    /// Digest of `site.toml` and the inventory.
+    pub(crate) global: Digest,
+    folders: HashMap<&'t str, Digest>,
+}
+
+impl<'t> Versions<'t> {
+    /// Those of a tree.
+    pub(crate) fn of(tree: &'t dyn SourceTree) -> Self {
+        let mut global = Hasher::new();
+        let mut folders: HashMap<&str, Hasher> = HashMap::new();
+        for entry in tree.entries() {
+            let hasher = match folder(&entry.path) {
+                Some(folder) => folders.entry(folder).or_default(),
+                None if &*entry.path == "site.toml" || entry.path.starts_with("inventory/") => &mut global,
+                None => continue,
+            };
+            hasher.field(entry.path.as_bytes());
+            hasher.field(entry.version.as_bytes());
+            hasher.update(&[entry.kind as u8]);
+        }
+        let folders = folders.into_iter().map(|(folder, hasher)| (folder, hasher.finish())).collect();
+        Self { global: global.finish(), folders }
+    }
+
+    /// Digest of all that may matter to the service in `folder`.
+    pub(crate) fn whole(&self, folder: &str) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.update(self.global.as_bytes());
+        if let Some(own) = self.folders.get(folder) {
+            hasher.update(own.as_bytes());
+        }
+        hasher.finish()
+    }
+}
+
+/// The service's folder that a path lies in: `services/<name>`.
+fn folder(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("services/")?;
+    Some(&path[..path.len() - rest.len() + rest.find('/')?])
+}
