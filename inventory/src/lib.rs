@@ -3,11 +3,21 @@
 //! In: the texts of `site.toml` and `inventory/**/*.toml`. Out: a validated [`Site`] and [`Inventory`], or every fault at once as
 //! [`Diagnostic`]s. No IO: whoever calls has read the files. Also the home of what every reader of site files shares: places,
 //! diagnostics, and decoding TOML into types without stopping at the first error.
+//!
+//! The pipeline: [`parse`] one file → [`merge`] all of them. `groundplan_services::tree` runs it for a whole site.
 
+pub mod decode;
 pub mod diagnostic;
+pub mod hint;
+pub mod merge;
 pub mod model;
+pub mod parse;
+pub mod probe;
+pub mod schema;
+pub mod vars;
 
 pub use self::{
     diagnostic::{Diagnostic, Located, Location},
     model::{External, Group, Inventory, Node, Rollout, Site, Var, Vars},
+    schema::schemas,
 };

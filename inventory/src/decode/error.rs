@@ -1,0 +1,217 @@
+//! What may be wrong with a value of a site file, as the types say it, and in words for people.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use serde::de::{Error, Expected, Unexpected};
+
+use super::value::Element;
+use crate::{diagnostic::{Diagnostic, Location}, hint};
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A key that the type does not have.
+    UnknownField {
+        /// The key.
+        name: String,
+        /// The keys that it has.
+        expected: &'static [&'static str],
+    },
+    /// A key that must be there.
+    MissingField(&'static str),
+    /// A word that is none of those to choose from.
+    UnknownVariant {
+        /// The word.
+        name: String,
+        /// Those to choose from.
+        expected: &'static [&'static str],
+    },
+    /// A value of another type.
+    Type {
+        /// What was found, in words.
+        found: String,
+        /// What should be there, in words.
+        expected: String,
+        /// How to write what was meant.
+        hint: Option<String>,
+    },
+    /// Said by the type itself: the fault and, after `: `, what is expected.
+    Custom(String),
+}
+
+/// Where it is wrong, and what to leave out so that the rest can be read.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) span: Range<usize>,
+    pub(super) element: Element,
+    /// The table that the element is an entry of, and its key.
+    pub(super) entry: Option<(Element, String)>,
+}
+
+impl Place {
+    pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Self {
+        Self { span, element, entry: Some(entry) }
+    }
+
+    pub(super) fn element(span: Range<usize>, element: Element) -> Self {
+        Self { span, element, entry: None }
+    }
+}
+
+/// An error with its place.
+#[derive(Debug, Clone)]
+pub struct DecodeError {
+    /// What is wrong.
+    pub cause: Cause,
+    pub(super) place: Option<Place>,
+    /// Follows from a fault that is reported already.
+    pub(super) quiet: bool,
+}
+
+impl DecodeError {
+    fn new(cause: Cause) -> Self {
+        Self { cause, place: None, quiet: false }
+    }
+
+    pub(super) fn or_place(mut self, place: impl FnOnce() -> Place) -> Self {
+        self.place.get_or_insert_with(place);
+        self
+    }
+
+    pub(super) fn choice(found: Unexpected<'_>, among: &'static [&'static str]) -> Self {
+        let expected = format!("one of {}", hint::list(among));
+        Self::new(Cause::Type { found: found_words(&found), expected, hint: None })
+    }
+
+    /// In words. Without a place it is about the file as a whole.
+    pub(super) fn diagnostic(&self, file: &Arc<str>) -> Diagnostic {
+        let at = match &self.place {
+            Some(place) => Location::new(file.clone(), place.span.clone()),
+            None => Location::file(file.clone()),
+        };
+        let subject = self.place.as_ref().map_or("the file".to_owned(), |place| match &place.entry {
+            Some((_, key)) => format!("`{}`", hint::excerpt(key)),
+            None => "an element of the list".to_owned(),
+        });
+        match &self.cause {
+            Cause::UnknownField { name, expected } => {
+                Diagnostic::new(at, format!("unknown key `{}`", hint::excerpt(name))).hint(hint::choose(name, expected))
+            }
+            Cause::UnknownVariant { name, expected } => {
+                Diagnostic::new(at, format!("{subject} cannot be `{}`", hint::excerpt(name)))
+                    .hint(hint::choose(name, expected))
+            }
+            Cause::MissingField(field) => {
+                let diagnostic = Diagnostic::new(at, format!("{subject} has no `{field}`"));
+                diagnostic.label(format!("`{field}` is missing")).hint(format!("add `{field} = …`"))
+            }
+            Cause::Type { found, expected, hint } => {
+                let mut diagnostic = Diagnostic::new(at, format!("{subject} must be {expected}, not {found}"));
+                diagnostic.label = format!("expected {expected}");
+                diagnostic.hint = hint.clone();
+                diagnostic
+            }
+            Cause::Custom(words) => match words.split_once(": ") {
+                Some((fault, expected)) => Diagnostic::new(at, fault).hint(format!("use {expected}")),
+                None => Diagnostic::new(at, words),
+            },
+        }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostic(&"".into()).message)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        let words = message.to_string();
+        match words.strip_prefix("data did not match any variant of untagged enum ") {
+            Some(name) => Self::new(Cause::Type {
+                found: "this".to_owned(),
+                expected: untagged_words(name).to_owned(),
+                hint: None,
+            }),
+            None => Self::new(Cause::Custom(words)),
+        }
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let expected = expected_words(&expected.to_string());
+        let hint = type_hint(&found, &expected);
+        Self::new(Cause::Type { found: found_words(&found), expected, hint })
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_variant(name: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(Cause::UnknownVariant { name: name.to_owned(), expected })
+    }
+
+    fn unknown_field(name: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(Cause::UnknownField { name: name.to_owned(), expected })
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(Cause::MissingField(field))
+    }
+}
+
+/// What an untagged enum of the protocol takes; serde says no more than its name.
+fn untagged_words(name: &str) -> &'static str {
+    match name {
+        "Run" => "a shell line or a list of arguments, all of them text",
+        "TcpTarget" => "a port from 0 to 65535, or \"host:port\"",
+        _ => "one of the forms that the documentation shows",
+    }
+}
+
+fn found_words(found: &Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(b) => format!("`{b}`"),
+        Unexpected::Unsigned(n) => format!("the number {n}"),
+        Unexpected::Signed(n) => format!("the number {n}"),
+        Unexpected::Float(_) => "a number with a fraction".to_owned(),
+        Unexpected::Str(s) => format!("the text \"{}\"", hint::excerpt(s)),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "a table".to_owned(),
+        Unexpected::Other(words) => (*words).to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn expected_words(expected: &str) -> String {
+    match expected {
+        "a string" | "string" | "str" => "text".to_owned(),
+        "a boolean" => "`true` or `false`".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a table".to_owned(),
+        "u16" => "a whole number from 0 to 65535".to_owned(),
+        "u32" => "a whole number from 0 to 4294967295".to_owned(),
+        "u8" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        other if other.starts_with("struct ") => "a table".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// How to write what was probably meant.
+fn type_hint(found: &Unexpected<'_>, expected: &str) -> Option<String> {
+    match (found, expected) {
+        (Unexpected::Other(_) | Unexpected::Bool(_), "text") => Some("put it in quotes".to_owned()),
+        (Unexpected::Str(s), "a list") => Some(format!("write a list: [\"{}\"]", hint::excerpt(s))),
+        (Unexpected::Str(s), _) if expected.contains("number") && s.parse::<i64>().is_ok() => {
+            Some(format!("leave out the quotes: {s}"))
+        }
+        (Unexpected::Str("true" | "false" | "yes" | "no"), "`true` or `false`") => {
+            Some("write `true` or `false` without quotes".to_owned())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,66 @@
+//! Words for hints: the nearest name, and what there is to choose from.
+
+/// How many names a hint lists.
+const LISTED: usize = 30;
+
+/// How much of a user's text a message repeats, in characters.
+const EXCERPT: usize = 60;
+
+/// The candidate most like `name`, if one is like it at all; of equals the first.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > 200 {
+        return None;
+    }
+    let mut best: Option<(f64, &str)> = None;
+    for candidate in candidates {
+        let similarity = strsim::jaro_winkler(name, candidate);
+        let close = similarity > 0.8 || strsim::damerau_levenshtein(name, candidate) <= 1 && candidate.len() > 2;
+        if close && best.is_none_or(|(most, _)| similarity > most) {
+            best = Some((similarity, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// Names in backticks, joined by commas; a long list is cut.
+pub fn list<S: AsRef<str>>(names: &[S]) -> String {
+    let mut text =
+        names.iter().take(LISTED).map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ");
+    if names.len() > LISTED {
+        text.push_str(&format!(" and {} more", names.len() - LISTED));
+    }
+    text
+}
+
+/// What to say about a `name` that is none of `candidates`.
+pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
+    let all = match candidates {
+        [] => "none is known here".to_owned(),
+        _ => format!("known here: {}", list(candidates)),
+    };
+    match nearest(name, candidates.iter().map(AsRef::as_ref)) {
+        Some(near) => format!("did you mean `{near}`? {all}"),
+        None => all,
+    }
+}
+
+/// A user's text, short enough and harmless enough for one line of a message.
+pub fn excerpt(text: &str) -> String {
+    let plain: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(EXCERPT).is_some() { format!("{plain}…") } else { plain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_and_none_where_none_is_near() {
+        let names = ["file", "template", "directory", "link"];
+        for (name, near) in
+            [("fil", Some("file")), ("tempalte", Some("template")), ("dir", Some("directory")), ("quux", None)]
+        {
+            assert_eq!(nearest(name, names), near, "{name}");
+        }
+    }
+}

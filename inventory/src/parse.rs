@@ -1,0 +1,134 @@
+//! One file of site or inventory: what it says, and the faults that need no other file to be seen.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    decode::{At, Document},
+    diagnostic::{Diagnostic, Location},
+    model::{External, Rollout, Site},
+    probe,
+    schema::{InventoryManifest, RolloutManifest, SiteManifest},
+    vars,
+};
+
+/// What `site.toml` says.
+#[derive(Debug, Clone)]
+pub struct SiteFile {
+    /// The site; with the name `unnamed` if it gives no valid one, and `None` if it cannot be read at all.
+    pub site: Option<Site>,
+    /// Its faults.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// What a file of the inventory says.
+#[derive(Debug, Clone)]
+pub struct InventoryFile {
+    /// Its path.
+    pub path: Arc<str>,
+    /// Its nodes and groups, as far as they could be read.
+    pub manifest: InventoryManifest,
+    /// Its faults.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Whether nodes or groups may be in it that could not be read.
+    pub broken: bool,
+}
+
+/// Reads `site.toml`.
+pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
+    let mut document = Document::parse(path, bytes);
+    let syntax = document.diagnostics.len();
+    let Some(manifest) = document.decode::<SiteManifest>() else {
+        return SiteFile { site: None, diagnostics: document.diagnostics };
+    };
+    let mut faults = Vec::new();
+    let given = document.table().is_some_and(|table| table.contains_key("name"));
+    if manifest.name.is_none() && !given {
+        faults.push(
+            Diagnostic::new(Location::file(path.clone()), "the site has no name")
+                .hint("add `name = \"…\"` at the top of the file"),
+        );
+    }
+    let mut external = BTreeMap::new();
+    for (capability, declared) in &manifest.external {
+        faults.extend(address_fault(declared.address.as_ref(), path));
+        if let Some(ready) = &declared.ready {
+            let tree = document.table().and_then(|root| entry(root, &["external", capability.value.as_str(), "ready"]));
+            let places = tree.map(|tree| places(tree, "")).unwrap_or_default();
+            let place = |key: &str| {
+                let span = places.get(key).cloned().unwrap_or_else(|| ready.span.clone());
+                Location::new(path.clone(), span)
+            };
+            faults.extend(probe::faults(&ready.value, declared.address.is_some(), &place));
+        }
+        let model = External {
+            address: declared.address.as_ref().map(|address| address.value.clone()),
+            vars: vars::place(&declared.vars, path),
+            ready: declared.ready.as_ref().map(|ready| ready.value.clone()),
+            at: capability.location(path),
+        };
+        external.insert(capability.value.clone(), model);
+    }
+    if syntax == 0 {
+        document.diagnostics.extend(faults);
+    }
+    let name = manifest.name.map(|name| name.value).or_else(|| "unnamed".parse().ok());
+    let vars = vars::place(&manifest.vars, path);
+    let rollout = rollout(&manifest.rollout);
+    let site = name.map(|name| Site { name, vars, external, rollout });
+    SiteFile { site, diagnostics: document.diagnostics }
+}
+
+/// Reads a file of the inventory.
+pub fn inventory(path: &Arc<str>, bytes: &[u8]) -> InventoryFile {
+    let mut document = Document::parse(path, bytes);
+    let syntax = !document.diagnostics.is_empty();
+    let decoded = document.decode::<InventoryManifest>();
+    let broken = syntax || decoded.is_none();
+    let manifest = decoded.unwrap_or_default();
+    let mut diagnostics = document.diagnostics;
+    if !syntax {
+        diagnostics.extend(manifest.nodes.values().filter_map(|node| address_fault(node.address.as_ref(), path)));
+    }
+    InventoryFile { path: path.clone(), manifest, diagnostics, broken }
+}
+
+/// Rolling limits as the model has them.
+pub fn rollout(manifest: &RolloutManifest) -> Rollout {
+    Rollout { max_unavailable: manifest.max_unavailable.map(u32::from) }
+}
+
+fn address_fault(address: Option<&At<String>>, file: &Arc<str>) -> Option<Diagnostic> {
+    let address = address.filter(|address| !probe::is_plain(&address.value))?;
+    let message = format!("`{}` is not an address", crate::hint::excerpt(&address.value));
+    Some(Diagnostic::new(address.location(file), message).hint("give a host name or an IP address, or leave it out"))
+}
+
+/// The value at the end of a path of keys.
+pub fn entry<'a>(table: &'a DeTable<'a>, path: &[&str]) -> Option<&'a toml::Spanned<DeValue<'a>>> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    if rest.is_empty() { Some(value) } else { entry(value.get_ref().as_table()?, rest) }
+}
+
+/// The places of a value and of all below it, by path: `path`, `env.PORT`, `run[2]`; the value's own is the prefix.
+pub fn places(value: &toml::Spanned<DeValue<'_>>, prefix: &str) -> BTreeMap<String, Range<usize>> {
+    let mut places = BTreeMap::new();
+    collect(value, prefix.to_owned(), &mut places);
+    places
+}
+
+fn collect(value: &toml::Spanned<DeValue<'_>>, path: String, places: &mut BTreeMap<String, Range<usize>>) {
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            table.iter().for_each(|(key, value)| collect(value, join(key.get_ref()), places));
+        }
+        DeValue::Array(array) => {
+            array.iter().enumerate().for_each(|(i, value)| collect(value, format!("{path}[{i}]"), places));
+        }
+        _ => {}
+    }
+    places.insert(path, value.span());
+}

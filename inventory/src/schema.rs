@@ -1,0 +1,150 @@
+//! `site.toml` and `inventory/**/*.toml` as they are written. Descriptions here become those of the JSON schemas.
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use groundplan_protocol::{
+    envelope::PublicKey,
+    ids::{Capability, GroupId, NodeId, ServiceId, SiteName},
+    ready::Ready,
+};
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{decode::At, vars::VarTable};
+
+/// The site: its name, vars for all nodes, what others provide, and rolling limits.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "groundplan: site.toml", example = serde_json::json!({ "name": "cloud-1", "vars": { "db_port": 3306 } }))]
+pub struct SiteManifest {
+    /// The site's name, which brokers and agents know it by.
+    #[schemars(required, with = "SiteName", example = "cloud-1")]
+    pub name: Option<At<SiteName>>,
+    /// Vars for all nodes. They override the defaults of services; groups and nodes override them.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "db_port": 3306 }))]
+    pub vars: VarTable,
+    /// Capabilities that someone else provides, by name, such as `[external."database/ready"]`.
+    #[serde(default)]
+    pub external: BTreeMap<At<Capability>, ExternalManifest>,
+    /// Rolling limits where a service gives none.
+    #[serde(default)]
+    pub rollout: RolloutManifest,
+}
+
+/// A capability that is provided outside the site.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalManifest {
+    /// Host name or address of whoever provides it; a `tcp` port of `ready` is one of this host.
+    #[schemars(example = "db.example.org")]
+    pub address: Option<At<String>>,
+    /// Values for templates: `external["database/ready"].vars.<name>`.
+    #[serde(default)]
+    pub vars: VarTable,
+    /// When it is there. Tasks that require it wait for that; without it, it always is.
+    #[schemars(example = serde_json::json!({ "tcp": 3306 }))]
+    pub ready: Option<At<Ready>>,
+}
+
+/// Rolling limits.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutManifest {
+    /// On how many nodes at once tasks of one service may be created, updated, restarted or reloaded. No limit if not given.
+    #[schemars(example = 1)]
+    pub max_unavailable: Option<NonZeroU32>,
+}
+
+/// Nodes and groups. There may be any number of such files below `inventory/`; they count as one.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "groundplan: inventory/**/*.toml", example = serde_json::json!({
+    "groups": { "controller": { "services": ["mariadb", "keystone"] } },
+    "nodes": { "ctl-0": { "groups": ["controller"], "address": "10.77.0.11" } }
+}))]
+pub struct InventoryManifest {
+    /// Groups by name. The group `all` is always there and holds every node; it may be declared to give it services and vars.
+    #[serde(default)]
+    pub groups: BTreeMap<At<GroupId>, GroupManifest>,
+    /// Nodes by name: the hosts that have an agent.
+    #[serde(default)]
+    pub nodes: BTreeMap<At<NodeId>, NodeManifest>,
+}
+
+/// A named set of nodes.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupManifest {
+    /// What its nodes run: names of folders in `services/`.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["mariadb", "keystone"]))]
+    pub services: Vec<At<ServiceId>>,
+    /// Vars of its nodes. They override those of the site, and nodes override them. Two groups of one node may not differ
+    /// about one, unless one of the two is `all`, which gives way.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "region": "RegionOne" }))]
+    pub vars: VarTable,
+}
+
+/// A host with an agent.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NodeManifest {
+    /// The groups it is in, beside `all`.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["controller"]))]
+    pub groups: Vec<At<GroupId>>,
+    /// Its host name or address, for templates: `node.address`.
+    #[schemars(example = "10.77.0.11")]
+    pub address: Option<At<String>>,
+    /// Labels, for templates (`node.labels.<name>`) and for choosing nodes on the command line.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "rack": "a1" }))]
+    pub labels: BTreeMap<String, String>,
+    /// Vars of this node. They override all others.
+    #[serde(default)]
+    pub vars: VarTable,
+    /// The key that its agent signs with, as `groundplan-agent` prints it. Without it, the key of the agent's first report counts.
+    pub key: Option<At<PublicKey>>,
+}
+
+/// The JSON schema of a site file, in the draft that editors for TOML know. TOML has no null, so neither has the schema.
+pub fn json_schema<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    settings.with_transform(RecursiveTransform(without_null)).into_generator().into_root_schema_for::<T>()
+}
+
+/// Drops what allows for null, and choices that are left with a single way.
+fn without_null(schema: &mut Schema) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".to_owned(), only);
+        }
+    }
+    if object.get("default").is_some_and(Value::is_null) {
+        object.remove("default");
+    }
+    let Some(Value::Array(ways)) = object.get_mut("anyOf") else { return };
+    ways.retain(|way| way.get("type").is_none_or(|name| name != "null"));
+    if ways.len() == 1
+        && let Some(Value::Object(only)) = ways.pop()
+    {
+        object.remove("anyOf");
+        for (key, value) in only {
+            object.entry(key).or_insert(value);
+        }
+    }
+}
+
+/// The JSON schemas of this crate's files, by the name they are published under.
+pub fn schemas() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("site.schema.json", json_schema::<SiteManifest>()),
+        ("inventory.schema.json", json_schema::<InventoryManifest>()),
+    ]
+}
