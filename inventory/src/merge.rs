@@ -154,7 +154,11 @@ fn membership(
             faults.push(
                 Diagnostic::new(at, format!("the node `{id}` is in an undeclared group `{}`", group.value))
                     .label("no such group")
-                    .hint(format!("{}; declare it with `[groups.{}]`", hint::choose(group.value.as_str(), &names), group.value)),
+                    .hint(format!(
+                        "{}; declare it with `[groups.{}]`",
+                        hint::choose(group.value.as_str(), &names),
+                        group.value
+                    )),
             );
         }
     }
@@ -180,9 +184,11 @@ impl Faults {
     fn types(&mut self, vars: &Vars, lower: &[Option<&Vars>]) {
         for (name, var) in vars {
             let below = lower.iter().flatten().find_map(|level| level.get(name));
-            self.list.extend(below.and_then(|below| type_fault(name, var, below)).filter(|_| {
-                below.is_some_and(|below| self.told.insert((var.at.clone(), below.at.clone())))
-            }));
+            self.list.extend(
+                below
+                    .and_then(|below| type_fault(name, var, below))
+                    .filter(|_| below.is_some_and(|below| self.told.insert((var.at.clone(), below.at.clone())))),
+            );
         }
     }
 

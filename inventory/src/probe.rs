@@ -14,9 +14,7 @@ pub fn is_template(text: &str) -> bool {
 pub fn faults(ready: &Ready, host: bool, place: &dyn Fn(&str) -> Location) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     if ready.is_empty() {
-        faults.push(
-            Diagnostic::new(place(""), "the probe probes nothing").hint("give `tcp`, `http` or `command`"),
-        );
+        faults.push(Diagnostic::new(place(""), "the probe probes nothing").hint("give `tcp`, `http` or `command`"));
     }
     if let Some(target) = &ready.tcp
         && let Some((message, hint)) = tcp_fault(target, host)

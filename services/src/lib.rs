@@ -4,10 +4,17 @@
 //! templates unrendered; references keep their names: both are resolved in the planner's core, which knows the whole site.
 //! No IO. Also the door to all site files: [`tree`] reads those of the inventory beside the services.
 
+pub mod check;
 pub mod model;
+pub mod parse;
+mod reference;
+pub mod schema;
+pub mod task;
 pub mod tree;
 
 pub use self::{
     model::{Catalog, Lost, Reference, Service, Task, TaskTrigger},
+    reference::InvalidReference,
+    schema::schemas,
     tree::{Model, ParsedFile},
 };

@@ -3,20 +3,45 @@
 //! In: paths and bytes. Out: a [`Model`] and every fault. [`parse`] reads one file and knows no other, so that its result can be
 //! kept for as long as path and content stay the same; [`merge`] is cheap and is done for each commit.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use groundplan_inventory::{Diagnostic, Inventory, Site};
+use groundplan_inventory::{
+    Diagnostic, Inventory, Location, Site, hint, merge as inventory_merge,
+    parse::{self as inventory_parse, InventoryFile, SiteFile},
+};
+use groundplan_protocol::ids::{NAME_RULE, ServiceId};
 
-use crate::model::Catalog;
+use crate::{
+    check,
+    model::Catalog,
+    parse::{self as service_parse, ServiceFile},
+};
+
+const SITE: &str = "site.toml";
 
 /// What one file says, with its faults; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ParsedFile(Arc<str>);
+pub struct ParsedFile {
+    path: Arc<str>,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Site(Arc<SiteFile>),
+    Inventory(Arc<InventoryFile>),
+    Service(ServiceId, Arc<ServiceFile>),
+    /// In a folder whose name no service can have.
+    Misnamed,
+}
 
 /// What the files say together. Beside faults it is what could be read, so that later checks can add theirs.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// The site; `None` if `site.toml` is missing or without a valid name.
+    /// The site; `None` if there is no `site.toml`, or nothing of it can be read. Beside faults its name may be a stand-in.
     pub site: Option<Site>,
     /// Nodes and groups.
     pub inventory: Inventory,
@@ -24,22 +49,129 @@ pub struct Model {
     pub catalog: Catalog,
 }
 
+/// What a site file is, by its path.
+enum Role<'a> {
+    Site,
+    Inventory,
+    Service(&'a str),
+}
+
+fn role(path: &str) -> Option<Role<'_>> {
+    if path == SITE {
+        return Some(Role::Site);
+    }
+    if path.starts_with("inventory/") && path.ends_with(".toml") {
+        return Some(Role::Inventory);
+    }
+    let (folder, file) = path.strip_prefix("services/")?.split_once('/')?;
+    (file == "service.toml").then_some(Role::Service(folder))
+}
+
 /// Whether the file of this path is one that [`parse`] reads.
 pub fn wants(path: &str) -> bool {
-    path == "site.toml"
+    role(path).is_some()
 }
 
 /// Reads one file, of a path that [`wants`] wants.
-pub fn parse(path: &Arc<str>, _bytes: &[u8]) -> ParsedFile {
-    ParsedFile(path.clone())
+pub fn parse(path: &Arc<str>, bytes: &[u8]) -> ParsedFile {
+    let content = match role(path) {
+        Some(Role::Site) => Content::Site(Arc::new(inventory_parse::site(path, bytes))),
+        Some(Role::Inventory) => Content::Inventory(Arc::new(inventory_parse::inventory(path, bytes))),
+        Some(Role::Service(folder)) => match ServiceId::new(folder) {
+            Ok(id) => Content::Service(id.clone(), Arc::new(service_parse::service(path, &id, bytes))),
+            Err(_) => Content::Misnamed,
+        },
+        None => Content::Misnamed,
+    };
+    ParsedFile { path: path.clone(), content }
 }
 
 /// Puts the files of a tree together, in whatever order they come. `paths` are those of all the files of the tree, also those that
 /// [`parse`] does not read. Without diagnostics, the model is complete and valid in itself; references and templates
-/// are checked later.
+/// are checked later. Diagnostics come in the order of their places.
 pub fn merge<'a>(
-    _files: impl IntoIterator<Item = &'a ParsedFile>,
-    _paths: impl IntoIterator<Item = &'a str>,
+    files: impl IntoIterator<Item = &'a ParsedFile>,
+    paths: impl IntoIterator<Item = &'a str>,
 ) -> (Model, Vec<Diagnostic>) {
-    (Model::default(), Vec::new())
+    let mut files: Vec<&ParsedFile> = files.into_iter().collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut faults = Vec::new();
+    let mut site = None;
+    let mut inventory = Vec::new();
+    let mut catalog = Catalog::default();
+    for file in &files {
+        match &file.content {
+            Content::Site(file) => {
+                faults.extend_from_slice(&file.diagnostics);
+                site = Some(&**file);
+            }
+            Content::Inventory(file) => {
+                faults.extend_from_slice(&file.diagnostics);
+                inventory.push(&**file);
+            }
+            Content::Service(id, file) => {
+                faults.extend_from_slice(&file.diagnostics);
+                catalog.services.insert(id.clone(), file.service.clone());
+                catalog.lost.services.extend(file.lost.services.iter().cloned());
+                catalog.lost.capabilities.extend(file.lost.capabilities.iter().cloned());
+            }
+            Content::Misnamed => faults.push(
+                Diagnostic::new(Location::file(file.path.clone()), "the name of this folder is no name of a service")
+                    .hint(format!("a service's name is {NAME_RULE}")),
+            ),
+        }
+    }
+    let paths: BTreeSet<&str> = paths.into_iter().collect();
+    if site.is_none() {
+        faults.push(no_site(&paths));
+    }
+    for (folder, example) in folders_without_file(&paths) {
+        catalog.lost.services.extend(ServiceId::new(folder));
+        faults.push(no_service(folder, example, &paths));
+    }
+    let (inventory, between) = inventory_merge::merge(site, &inventory);
+    faults.extend(between);
+    let site = site.and_then(|file| file.site.clone());
+    faults.extend(check::var_types(site.as_ref(), &inventory, &catalog));
+    faults.sort();
+    faults.dedup();
+    (Model { site, inventory, catalog }, faults)
+}
+
+fn no_site(paths: &BTreeSet<&str>) -> Diagnostic {
+    let fault = Diagnostic::new(Location::file(SITE), "there is no `site.toml`: this is no groundplan site");
+    let elsewhere = paths.iter().find(|path| path.ends_with("/site.toml"));
+    fault.hint(match elsewhere {
+        Some(path) => format!("there is one at `{path}`: it must lie at the top of the repository"),
+        None => "`groundplan init` makes one; it needs no more than `name = \"…\"`".to_owned(),
+    })
+}
+
+/// Folders of `services/` that have files, but no `service.toml`; each with one of its files.
+fn folders_without_file<'a>(paths: &BTreeSet<&'a str>) -> BTreeMap<&'a str, &'a str> {
+    let mut with = BTreeSet::new();
+    let mut without: BTreeMap<&str, &str> = BTreeMap::new();
+    for path in paths.range("services/".."services0") {
+        let Some((folder, file)) = path.strip_prefix("services/").and_then(|path| path.split_once('/')) else {
+            continue;
+        };
+        if file == "service.toml" {
+            with.insert(folder);
+        }
+        without.entry(folder).or_insert(file);
+    }
+    without.retain(|folder, _| !with.contains(folder));
+    without
+}
+
+fn no_service(folder: &str, example: &str, paths: &BTreeSet<&str>) -> Diagnostic {
+    let at = Location::file(format!("services/{folder}/service.toml"));
+    let prefix = format!("services/{folder}/");
+    let files: Vec<&str> =
+        paths.range(prefix.as_str()..).map_while(|path| path.strip_prefix(&prefix)).take(100).collect();
+    let near = hint::nearest("service.toml", files.iter().copied().filter(|file| file.ends_with("toml")));
+    Diagnostic::new(at, format!("the folder `services/{folder}` has no `service.toml`")).hint(match near {
+        Some(near) => format!("did you mean `{near}` to be it? rename it"),
+        None => format!("add one, or move `{example}` and what lies beside it out of `services/`"),
+    })
 }

@@ -5,7 +5,10 @@ use std::{fmt, ops::Range, sync::Arc};
 use serde::de::{Error, Expected, Unexpected};
 
 use super::value::Element;
-use crate::{diagnostic::{Diagnostic, Location}, hint};
+use crate::{
+    diagnostic::{Diagnostic, Location},
+    hint,
+};
 
 /// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,12 +18,12 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use self::value::{Faulty, Value};
 pub use self::{
     at::At,
     error::{Cause, DecodeError},
     value::tables,
 };
-use self::value::{Faulty, Value};
 use crate::{
     diagnostic::{Diagnostic, Location},
     hint,

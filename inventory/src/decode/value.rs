@@ -199,16 +199,15 @@ impl<'a> MapAccess<'a> for Table<'a> {
             return Ok(None);
         };
         self.value = Some((key, value));
-        seed.deserialize(Key(key)).map(Some).map_err(|error| {
-            error.or_place(|| Place::entry(key.span(), element(value), table_key(self.table, key)))
-        })
+        seed.deserialize(Key(key))
+            .map(Some)
+            .map_err(|error| error.or_place(|| Place::entry(key.span(), element(value), table_key(self.table, key))))
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let (key, value) = self.value.take().ok_or_else(|| DecodeError::custom("a value is asked for twice"))?;
-        seed.deserialize(Value::new(value, self.faulty)).map_err(|error| {
-            error.or_place(|| Place::entry(value.span(), element(value), table_key(self.table, key)))
-        })
+        seed.deserialize(Value::new(value, self.faulty))
+            .map_err(|error| error.or_place(|| Place::entry(value.span(), element(value), table_key(self.table, key))))
     }
 }
 

@@ -1,0 +1,242 @@
+//! One `service.toml`: what it says, and all faults that need no other file to be seen.
+//!
+//! Parameters that contain templates are checked once they are rendered, in the planner's core.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use groundplan_inventory::{
+    Diagnostic, Location,
+    decode::{At, Document, tables},
+    hint, parse as inventory, probe, vars,
+};
+use groundplan_protocol::{
+    ids::{Capability, ServiceId, TaskName},
+    kinds::{Problem, TaskParams},
+    plan::Effect,
+};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use crate::{
+    model::{Lost, Service, Task, TaskTrigger},
+    schema::{ServiceManifest, TaskFields},
+    task::TaskManifest,
+};
+
+/// What a service's file says.
+#[derive(Debug, Clone)]
+pub struct ServiceFile {
+    /// The service, as far as it could be read.
+    pub service: Arc<Service>,
+    /// What could not be read of it.
+    pub lost: Lost,
+    /// Its faults.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads the file of the service `id`.
+pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
+    let mut document = Document::parse(path, bytes);
+    let syntax = !document.diagnostics.is_empty();
+    let manifest = document.decode::<ServiceManifest>().unwrap_or_default();
+    let mut reader = Reader { path, faults: Vec::new() };
+    let tables = tasks_by_place(&document);
+    let mut tasks: Vec<Task> = Vec::new();
+    for manifest in manifest.task {
+        let table = tables.get(&manifest.value.fields.id.span.start).copied();
+        let Some(task) = reader.task(manifest.value, table) else { continue };
+        match tasks.iter().find(|first| first.id == task.id) {
+            Some(first) => reader.faults.push(
+                Diagnostic::new(task.at, format!("the task `{}` is declared twice", task.id))
+                    .label("declared again")
+                    .related(first.at.clone(), "first declared here")
+                    .hint("give it another id"),
+            ),
+            None => tasks.push(task),
+        }
+    }
+    let service = Service {
+        description: manifest.service.description,
+        requires: manifest.service.requires.into_iter().map(|reference| reference.located(path)).collect(),
+        vars: vars::place(&manifest.vars, path),
+        tasks,
+        rollout: inventory::rollout(&manifest.rollout),
+        folder: path.strip_suffix("/service.toml").unwrap_or(path).to_owned(),
+        at: Location::file(path.clone()),
+    };
+    if !syntax {
+        document.diagnostics.append(&mut reader.faults);
+    }
+    let lost = lost(id, &document, &service);
+    ServiceFile { service: Arc::new(service), lost, diagnostics: document.diagnostics }
+}
+
+/// The tables of the tasks, by the place of their id.
+fn tasks_by_place<'a>(document: &'a Document<'a>) -> BTreeMap<usize, &'a DeTable<'a>> {
+    let tasks = document.table().and_then(|root| root.get("task")?.get_ref().as_array());
+    tasks.into_iter().flat_map(tables).filter_map(|table| Some((table.get("id")?.span().start, table))).collect()
+}
+
+/// What is declared, but not in `service` because of a fault.
+fn lost(id: &ServiceId, document: &Document<'_>, service: &Service) -> Lost {
+    let mut lost = Lost::default();
+    if document.diagnostics.is_empty() {
+        return lost;
+    }
+    lost.services.insert(id.clone());
+    let tasks = document.table().and_then(|root| root.get("task")?.get_ref().as_array());
+    let provided = tasks.into_iter().flat_map(tables).filter_map(|task| task.get("provides")?.get_ref().as_array());
+    let names = provided.flat_map(|list| list.iter()).filter_map(|name| Capability::new(name.get_ref().as_str()?).ok());
+    let known = |name: &Capability| service.tasks.iter().any(|task| task.provides.iter().any(|p| p.value == *name));
+    lost.capabilities.extend(names.filter(|name| !known(name)));
+    lost
+}
+
+struct Reader<'a> {
+    path: &'a Arc<str>,
+    faults: Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn at(&self, span: Range<usize>) -> Location {
+        Location::new(self.path.clone(), span)
+    }
+
+    /// A task; `None` if it has two kinds.
+    fn task(&mut self, manifest: TaskManifest, table: Option<&DeTable<'_>>) -> Option<Task> {
+        let TaskManifest { fields, mut kinds } = manifest;
+        let kind = kinds.pop()?;
+        if let Some(other) = kinds.first() {
+            self.two_kinds(&fields.id.value, &kind, other);
+            return None;
+        }
+        let tree = |key: &str| table.and_then(|table| table.get(key));
+        let places = |value: Option<&Spanned<DeValue<'_>>>, prefix: &str| -> BTreeMap<String, Range<usize>> {
+            value.map(|value| inventory::places(value, prefix)).unwrap_or_default()
+        };
+        let params_places = places(tree(kind.value.kind()), "");
+        self.params(&kind, &params_places);
+        let ready_places = places(tree("ready"), "ready");
+        if let Some(ready) = &fields.ready {
+            let place = |key: &str| {
+                let path = if key.is_empty() { "ready".to_owned() } else { format!("ready.{key}") };
+                self.at(ready_places.get(&path).cloned().unwrap_or_else(|| ready.span.clone()))
+            };
+            let faults = probe::faults(&ready.value, true, &place);
+            self.faults.extend(faults);
+        }
+        let triggers = self.triggers(&fields, &kind);
+        self.provides(&fields.provides);
+        let mut all: BTreeMap<String, Location> =
+            params_places.into_iter().map(|(path, span)| (path, self.at(span))).collect();
+        all.extend(ready_places.into_iter().map(|(path, span)| (path, self.at(span))));
+        Some(Task {
+            at: fields.id.location(self.path),
+            id: fields.id.value,
+            params: kind.value,
+            places: all,
+            requires: fields.requires.map(|list| list.into_iter().map(|r| r.located(self.path)).collect()),
+            needed_by: fields.needed_by.into_iter().map(|reference| reference.located(self.path)).collect(),
+            triggers,
+            once: fields.once,
+            ready: fields.ready.map(|ready| ready.value),
+            provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
+            on_interrupt: fields.on_interrupt,
+        })
+    }
+
+    fn two_kinds(&mut self, id: &TaskName, kind: &At<TaskParams>, other: &At<TaskParams>) {
+        let (first, second) = if kind.span.start < other.span.start { (kind, other) } else { (other, kind) };
+        self.faults.push(
+            Diagnostic::new(self.at(second.span.clone()), format!("the task `{id}` has two kinds"))
+                .label(format!("`{}` as well", second.value.kind()))
+                .related(self.at(first.span.clone()), format!("`{}` here", first.value.kind()))
+                .hint("make two tasks of it, each with its own id"),
+        );
+    }
+
+    /// What is wrong with the parameters, but for those that are templates.
+    fn params(&mut self, kind: &At<TaskParams>, places: &BTreeMap<String, Range<usize>>) {
+        let templated = templated(&kind.value);
+        for Problem { param, message, hint } in kind.value.problems() {
+            if templated.iter().any(|name| name == param) {
+                continue;
+            }
+            let span = places.get(param).filter(|_| !param.is_empty()).unwrap_or(&kind.span).clone();
+            let kind = kind.value.kind();
+            let message = match param {
+                "" => format!("the {kind} {message}"),
+                _ => format!("`{param}` of the {kind}: {message}"),
+            };
+            let mut fault = Diagnostic::new(self.at(span), message);
+            fault.hint = hint;
+            self.faults.push(fault);
+        }
+    }
+
+    /// Its triggers, each one that the kind accepts.
+    fn triggers(&mut self, fields: &TaskFields, kind: &At<TaskParams>) -> Vec<TaskTrigger> {
+        let lists =
+            [(Effect::Restart, &fields.restart_on), (Effect::Reload, &fields.reload_on), (Effect::Run, &fields.run_on)];
+        let mut triggers = Vec::new();
+        for (effect, list) in lists {
+            let Some(first) = list.first() else { continue };
+            let accepted = kind.value.effects();
+            if accepted.contains(&effect) {
+                let trigger = |on: &At<_>| TaskTrigger { effect, on: on.clone().located(self.path) };
+                triggers.extend(list.iter().map(trigger));
+                continue;
+            }
+            let kind = kind.value.kind();
+            let takes: Vec<_> = accepted.iter().map(|effect| format!("{effect}_on")).collect();
+            let advice = if takes.is_empty() {
+                format!(
+                    "a `{kind}` takes no triggers: put `{effect}_on` on the task to {effect}, and name `{}` there",
+                    fields.id.value
+                )
+            } else {
+                format!("a `{kind}` takes {}", hint::list(&takes))
+            };
+            self.faults.push(
+                Diagnostic::new(self.at(first.span.clone()), format!("a `{kind}` cannot be acted on by `{effect}_on`"))
+                    .label(format!("in `{effect}_on` of `{}`", fields.id.value))
+                    .hint(advice),
+            );
+        }
+        triggers
+    }
+
+    fn provides(&mut self, provides: &[At<Capability>]) {
+        for (i, capability) in provides.iter().enumerate() {
+            if let Some(first) = provides[..i].iter().find(|first| first.value == capability.value) {
+                self.faults.push(
+                    Diagnostic::new(
+                        self.at(capability.span.clone()),
+                        format!("the capability `{}` is listed twice", capability.value),
+                    )
+                    .label("listed again")
+                    .related(self.at(first.span.clone()), "first listed here")
+                    .hint("leave one of the two out"),
+                );
+            }
+        }
+    }
+}
+
+/// Names of the parameters that contain templates.
+fn templated(params: &TaskParams) -> Vec<String> {
+    fn contains(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => probe::is_template(text),
+            serde_json::Value::Array(list) => list.iter().any(contains),
+            serde_json::Value::Object(map) => map.values().any(contains),
+            _ => false,
+        }
+    }
+    let json = serde_json::to_value(params).unwrap_or_default();
+    let params = json.as_object().and_then(|kinds| kinds.values().next()?.as_object());
+    let names = params.into_iter().flatten().filter(|(_, value)| contains(value));
+    names.map(|(name, _)| name.clone()).collect()
+}

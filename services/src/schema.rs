@@ -1,0 +1,100 @@
+//! `services/<name>/service.toml` as it is written. Descriptions here become those of the JSON schema.
+
+use groundplan_inventory::{
+    decode::At,
+    schema::{RolloutManifest, json_schema},
+    vars::VarTable,
+};
+use groundplan_protocol::{
+    ids::{Capability, TaskName},
+    plan::OnInterrupt,
+    ready::Ready,
+};
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+
+use crate::{model::Reference, task::TaskManifest};
+
+/// A service: what it is, its vars, its tasks in their order, and how it is rolled out.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "groundplan: services/<name>/service.toml", example = serde_json::json!({
+    "service": { "description": "OpenStack Identity", "requires": ["database/ready"] },
+    "task": [
+        { "id": "config", "template": { "source": "keystone.conf.j2", "path": "/etc/keystone/keystone.conf", "mode": "0640" } },
+        { "id": "api", "systemd": { "unit": "apache2.service", "enabled": true }, "restart_on": ["config"], "provides": ["identity/ready"] }
+    ]
+}))]
+pub struct ServiceManifest {
+    /// What it is, and what it needs.
+    #[serde(default)]
+    pub service: ServiceHeader,
+    /// Defaults of the vars that its templates use. Site, groups and nodes override them.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({ "db_name": "keystone" }))]
+    pub vars: VarTable,
+    /// Its tasks. On a node, each comes after the one before it in the file, unless it says otherwise by `requires`.
+    #[serde(default)]
+    pub task: Vec<At<TaskManifest>>,
+    /// Rolling limits of this service; what it leaves open comes from `site.toml`.
+    #[serde(default)]
+    pub rollout: RolloutManifest,
+}
+
+/// What a service is, and what it needs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceHeader {
+    /// One line for people.
+    #[schemars(example = "OpenStack Identity")]
+    pub description: Option<String>,
+    /// What comes before all of its tasks.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["database/ready"]))]
+    pub requires: Vec<At<Reference>>,
+}
+
+/// What tasks of all kinds have; beside it stands exactly one key that names the kind.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFields {
+    /// The task's name, unique in its service.
+    #[schemars(example = &"config")]
+    pub id: At<TaskName>,
+    /// What comes before it, instead of the task before it in the file. `[]`: nothing.
+    #[schemars(example = serde_json::json!(["packages", "database/ready"]))]
+    pub requires: Option<Vec<At<Reference>>>,
+    /// What comes after it: the same edge, declared from the other end.
+    #[serde(default)]
+    pub needed_by: Vec<At<Reference>>,
+    /// Restart it when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["config"]))]
+    pub restart_on: Vec<At<Reference>>,
+    /// Let it read its configuration again when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    pub reload_on: Vec<At<Reference>>,
+    /// Run it again when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    pub run_on: Vec<At<Reference>>,
+    /// On one node of the service only: the first by name. `false` if not given.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub once: bool,
+    /// When it counts as done; without it, as soon as it is carried out.
+    #[schemars(example = serde_json::json!({ "http": "http://127.0.0.1:5000/v3/", "timeout": "60s" }))]
+    pub ready: Option<At<Ready>>,
+    /// Capabilities that are there once it is done. Others may require them without knowing who provides them.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["identity/ready"]))]
+    pub provides: Vec<At<Capability>>,
+    /// What becomes of it when the agent was killed while it ran: `rerun` (the default) or `fail`, so that a person decides.
+    #[serde(default)]
+    #[schemars(extend("default" = "rerun"))]
+    pub on_interrupt: OnInterrupt,
+}
+
+/// The JSON schema of this crate's file, by the name it is published under.
+pub fn schemas() -> Vec<(&'static str, Schema)> {
+    vec![("service.schema.json", json_schema::<ServiceManifest>())]
+}

@@ -1,0 +1,181 @@
+//! A task as it is written: the fields of all tasks, and beside them one key that names the kind and holds its parameters.
+//!
+//! The kinds are those of the registry in `groundplan_protocol::kinds`; nothing here lists them.
+
+use std::{fmt, sync::LazyLock};
+
+use groundplan_inventory::decode::{At, Cause, DecodeError};
+use groundplan_protocol::kinds::{self, TaskParams};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        DeserializeSeed, EnumAccess, Error, IgnoredAny, MapAccess, VariantAccess, Visitor,
+        value::{MapAccessDeserializer, MapDeserializer, StrDeserializer, StringDeserializer},
+    },
+    forward_to_deserialize_any,
+};
+use serde_json::{Map, Value, json};
+
+use crate::schema::TaskFields;
+
+/// A task.
+#[derive(Debug, Clone)]
+pub struct TaskManifest {
+    /// What tasks of all kinds have.
+    pub fields: TaskFields,
+    /// Its kinds, by place of the key; a valid task has one.
+    pub kinds: Vec<At<TaskParams>>,
+}
+
+/// All keys that a task may have.
+static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let nothing = MapDeserializer::<_, DecodeError>::new([("", 0_u8)].into_iter());
+    let fields = match TaskFields::deserialize(nothing) {
+        Err(DecodeError { cause: Cause::UnknownField { expected, .. }, .. }) => expected,
+        _ => &[],
+    };
+    fields.iter().chain(kinds::NAMES).copied().collect()
+});
+
+impl<'de> Deserialize<'de> for TaskManifest {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(TaskVisitor)
+    }
+}
+
+struct TaskVisitor;
+
+impl<'de> Visitor<'de> for TaskVisitor {
+    type Value = TaskManifest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TaskManifest, A::Error> {
+        let mut kinds = Vec::new();
+        let fields = TaskFields::deserialize(MapAccessDeserializer::new(Split { map, kinds: &mut kinds }))?;
+        if kinds.is_empty() {
+            let choice = groundplan_inventory::hint::list(kinds::NAMES);
+            return Err(A::Error::custom(format!("the task `{}` has no kind: one of {choice}", fields.id.value)));
+        }
+        Ok(TaskManifest { fields, kinds })
+    }
+}
+
+/// Takes the kinds out of a table, and shows the rest.
+struct Split<'k, A> {
+    map: A,
+    kinds: &'k mut Vec<At<TaskParams>>,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Split<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<At<String>>()? {
+            if let Some(kind) = kinds::NAMES.iter().find(|kind| **kind == key.value) {
+                let value = self.map.next_value_seed(Params(kind))?;
+                self.kinds.push(At { value, span: key.span });
+            } else if KEYS.contains(&key.value.as_str()) {
+                return seed.deserialize(StringDeserializer::new(key.value)).map(Some);
+            } else {
+                return Err(A::Error::unknown_field(&key.value, &KEYS));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+/// Reads the parameters of a kind, as `TaskParams` reads `{ kind = parameters }`.
+struct Params(&'static str);
+
+impl<'de> DeserializeSeed<'de> for Params {
+    type Value = TaskParams;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<TaskParams, D::Error> {
+        TaskParams::deserialize(Variant { kind: self.0, params: d })
+    }
+}
+
+struct Variant<D> {
+    kind: &'static str,
+    params: D,
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Variant<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        visitor.visit_enum(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, D: Deserializer<'de>> EnumAccess<'de> for Variant<D> {
+    type Error = D::Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), D::Error> {
+        let name: StrDeserializer<'_, D::Error> = StrDeserializer::new(self.kind);
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+impl<'de, D: Deserializer<'de>> VariantAccess<'de> for Variant<D> {
+    type Error = D::Error;
+
+    fn unit_variant(self) -> Result<(), D::Error> {
+        IgnoredAny::deserialize(self.params).map(|_| ())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, D::Error> {
+        seed.deserialize(self.params)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, D::Error> {
+        self.params.deserialize_tuple(len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.params.deserialize_struct("params", fields, visitor)
+    }
+}
+
+impl JsonSchema for TaskManifest {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Task".into()
+    }
+
+    /// The fields, the kinds as further properties, and that exactly one of these is there.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = TaskFields::json_schema(generator);
+        let kinds = TaskParams::json_schema(generator);
+        let variants = kinds.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+        let kinds: Map<String, Value> = variants
+            .filter_map(|variant| variant.get("properties")?.as_object())
+            .flat_map(|properties| properties.iter().map(|(kind, params)| (kind.clone(), params.clone())))
+            .collect();
+        schema
+            .insert("description".to_owned(), json!("One declared step or resource. Exactly one key names its kind."));
+        let one: Vec<_> = kinds.keys().map(|kind| json!({ "required": [kind] })).collect();
+        schema.insert("oneOf".to_owned(), Value::Array(one));
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.extend(kinds);
+        }
+        schema
+    }
+}
