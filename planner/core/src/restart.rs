@@ -232,10 +232,10 @@ impl<'a> RestartGraph<'a> {
                     (Scope::OneNode(only), Some(at)) => at == only && planned(only),
                     (Scope::OneNode(only), None) => planned(only),
                     (Scope::AllNodes, Some(at)) => planned(at),
-                    (Scope::AllNodes, None) => diff
-                        .vertices(from)
-                        .filter(|s| diff.own[*s] != Own::Unknown)
-                        .all(|s| self.is_planned(s)),
+                    (Scope::AllNodes, None) => {
+                        self.planned[from] > 0
+                            && diff.vertices(from).filter(|s| diff.own[*s] != Own::Unknown).all(|s| self.is_planned(s))
+                    }
                 }
         })
     }
@@ -289,7 +289,8 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
         };
     };
     let now = &diff.resolved(task, vertex).inputs;
-    let changed = |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
+    let changed =
+        |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
     if before.inputs.is_empty() {
         return changed(UNKNOWN.to_owned(), None, at.at.clone());
     }
@@ -321,10 +322,9 @@ pub(crate) fn removed_reason(diff: &Diff<'_>, gone: &Gone<'_>, node: NodeIx) -> 
         (Some(sibling), _) => {
             Reason::Removed { what: Declared::Task(gone.id.clone()), file: sibling.at.file.to_string() }
         }
-        (None, _) => Reason::Removed {
-            what: Declared::Task(gone.id.clone()),
-            file: format!("services/{service}/service.toml"),
-        },
+        (None, _) => {
+            Reason::Removed { what: Declared::Task(gone.id.clone()), file: format!("services/{service}/service.toml") }
+        }
     }
 }
 

@@ -95,16 +95,20 @@ impl Assembler<'_, '_> {
             }
             let resolved = diff.resolved(task, v);
             let disruptive = !resolved.spec.params.effects().is_empty() || !links.triggers.is_empty();
-            self.add(PlanTask {
-                task: vertex.id.clone(),
-                action,
-                resolved: Some(resolved.clone()),
-                edges: diff.edges[task].clone(),
-                after: links.after,
-                gates: links.gates,
-                triggers: links.triggers,
-                owed: graph.owed(v),
-            }, node, disruptive);
+            self.add(
+                PlanTask {
+                    task: vertex.id.clone(),
+                    action,
+                    resolved: Some(resolved.clone()),
+                    edges: diff.edges[task].clone(),
+                    after: links.after,
+                    gates: links.gates,
+                    triggers: links.triggers,
+                    owed: graph.owed(v),
+                },
+                node,
+                disruptive,
+            );
             let instance = instance(diff, task, v);
             self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v) });
         }
@@ -125,16 +129,20 @@ impl Assembler<'_, '_> {
             self.wait_for(&mut links, &format!("before/{}@{at}", task.id), &remote, *node);
             links.after.sort_unstable();
             links.after.dedup();
-            self.add(PlanTask {
-                task: task.id.clone(),
-                action: Action::Remove,
-                resolved: None,
-                edges: self.none.clone(),
-                after: links.after,
-                gates: links.gates,
-                triggers: Vec::new(),
-                owed: None,
-            }, *node, true);
+            self.add(
+                PlanTask {
+                    task: task.id.clone(),
+                    action: Action::Remove,
+                    resolved: None,
+                    edges: self.none.clone(),
+                    after: links.after,
+                    gates: links.gates,
+                    triggers: Vec::new(),
+                    owed: None,
+                },
+                *node,
+                true,
+            );
             self.actions.push(PlannedAction {
                 instance: task.id.at(at),
                 action: Action::Remove,
@@ -243,8 +251,7 @@ impl Assembler<'_, '_> {
         let gate = gate_id(name);
         if !self.gates.contains_key(&gate) {
             let nodes = &self.diff.desired.nodes;
-            let waits_for =
-                items.iter().map(|item| self.task(*item).at(&nodes[self.node(*item).0 as usize])).collect();
+            let waits_for = items.iter().map(|item| self.task(*item).at(&nodes[self.node(*item).0 as usize])).collect();
             self.gates.insert(gate.clone(), Gate::Done { waits_for, fires_on: fires_on.cloned() });
         }
         gate

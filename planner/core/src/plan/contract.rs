@@ -188,7 +188,8 @@ impl<'g, 'a> Contraction<'g, 'a> {
     fn vertex(&self, task: usize, node: NodeIx, asking: usize, vertex: usize) -> Option<usize> {
         let diff = self.graph.diff;
         let guess = diff.first[task] as usize + (vertex - diff.first[asking] as usize);
-        let hit = guess < diff.first[task + 1] as usize && diff.node_of[guess] == node && diff.own[guess] != Own::Unknown;
+        let hit =
+            guess < diff.first[task + 1] as usize && diff.node_of[guess] == node && diff.own[guess] != Own::Unknown;
         if hit { Some(guess) } else { diff.vertex(task, node) }
     }
 

@@ -134,11 +134,7 @@ impl PlanTask {
     /// What the ledger will hold of it once it is done; none for a removal.
     pub fn applied(&self) -> Option<Applied> {
         let resolved = self.resolved.as_ref()?;
-        Some(Applied {
-            fingerprint: resolved.fingerprint,
-            inputs: digests(resolved),
-            edges: (*self.edges).clone(),
-        })
+        Some(Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (*self.edges).clone() })
     }
 
     /// As it stands in a node plan.

@@ -73,7 +73,9 @@ impl Removals {
         let mut slot = vec![0; gone.len()];
         for dependent in &dependents {
             let on = dependent.on as usize;
-            if let Ok(task) = dependent.task && task < bound[on] {
+            if let Ok(task) = dependent.task
+                && task < bound[on]
+            {
                 slot[on] = slot[on].max(task + 1);
             }
         }

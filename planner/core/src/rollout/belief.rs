@@ -93,7 +93,8 @@ impl Belief {
         if report.outcome.is_success() {
             self.applied.obligations.remove(task);
             self.decide(task, report.outcome.fires());
-        } else if matches!(report.outcome, Outcome::Failed { .. } | Outcome::Interrupted) && report.fingerprint.is_some()
+        } else if matches!(report.outcome, Outcome::Failed { .. } | Outcome::Interrupted)
+            && report.fingerprint.is_some()
         {
             // It may have changed something before it failed; what hangs on it stays open until the node says more.
         }

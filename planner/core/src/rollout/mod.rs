@@ -5,80 +5,203 @@
 //! rollout is restored from its snapshot, or from the plan and the reports told again.
 
 mod belief;
+mod course;
+mod standing;
+mod supersede;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
-    ids::{GateId, Generation, InstanceId, NodeId, TaskId},
+    digest::Fingerprint,
+    ids::{GateId, Generation, InstanceId, NodeId, ServiceId, TaskId},
     plan::{Action, Effect, OpenGate},
-    report::TaskReport,
+    report::{Outcome, TaskReport},
 };
 use serde::{Deserialize, Serialize};
 
 pub use self::belief::{Belief, StateFold};
-use crate::plan::{AppliedState, Plan};
 
-/// One plan being carried out.
+/// One plan being carried out. Serialized, it is its own snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     generation: Generation,
+    /// In the plan's order, so that each comes after all that it waits for.
+    entries: Vec<Entry>,
+    gates: Vec<GateEntry>,
+    nodes: BTreeMap<NodeId, NodeEntry>,
+    limits: BTreeMap<ServiceId, Limit>,
+    /// Gates whose time has come.
+    ripe: Vec<u32>,
+    /// Turns that nodes have from rollouts before this one.
+    held: Vec<Held>,
+}
+
+/// An instance of the plan. Others are named by their numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    instance: InstanceId,
+    action: Action,
+    fingerprint: Option<Fingerprint>,
+    after: Vec<u32>,
+    gates: Vec<u32>,
+    /// Effects with the entry or gate that fires them.
+    triggers: Vec<(Effect, On)>,
+    owed: Option<Effect>,
+    /// Gates that wait for it.
+    feeds: Vec<u32>,
+    outcome: Option<Outcome>,
+    /// Whether it is known to have changed something, for this plan or for an older one that wanted the same.
+    fired: bool,
+    /// Whether the agent says that it runs.
+    running: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum On {
+    Entry(u32),
+    Gate(u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct GateEntry {
+    id: GateId,
+    opens: Opens,
+    /// Who waits for it.
+    targets: Vec<u32>,
+    open: Option<OpenGate>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Opens {
+    /// When these are done; `left` of them are not.
+    Done { waits_for: Vec<u32>, fires_on: Option<TaskId>, left: u32 },
+    /// When its node has a turn.
+    Turn { service: ServiceId },
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+struct NodeEntry {
+    online: bool,
+    /// Its entries by task.
+    tasks: BTreeMap<TaskId, u32>,
+    /// Its entries in the plan's order.
+    order: Vec<u32>,
+}
+
+/// A service with a rolling limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Limit {
+    at_once: u32,
+    /// Nodes with turns still to be given.
+    pending: BTreeSet<NodeId>,
+    /// Nodes that are in the midst of theirs.
+    holders: BTreeSet<NodeId>,
+}
+
+/// A task that was let go in an earlier rollout and of which no final word has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Held {
+    service: ServiceId,
+    node: NodeId,
+    task: TaskId,
+    generation: Generation,
+}
+
+impl Entry {
+    fn succeeded(&self) -> bool {
+        self.outcome.as_ref().is_some_and(Outcome::is_success)
+    }
 }
 
 impl Rollout {
-    /// A plan that goes out as `generation`. Nobody is online before [`Rollout::presence`] says so.
-    pub fn new(_plan: &Plan, generation: Generation) -> Self {
-        Self { generation }
-    }
-
     /// The generation.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
     /// Takes a report, of this generation or of an older one. Returns whether it was news.
-    pub fn fold(&mut self, _node: &NodeId, _report: &TaskReport) -> bool {
-        false
+    ///
+    /// What is done stays done; anything else may be followed by another try.
+    pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
+        self.release(node, report);
+        let Some(i) = self.find(node, &report.task) else { return false };
+        let entry = &mut self.entries[i as usize];
+        let mut news = false;
+        if report.outcome.fires() && report.generation <= self.generation && report.fingerprint == entry.fingerprint {
+            news |= !std::mem::replace(&mut entry.fired, true);
+        }
+        if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
+        {
+            return news;
+        }
+        entry.outcome = Some(report.outcome.clone());
+        entry.running = false;
+        if entry.succeeded() {
+            for gate in entry.feeds.clone() {
+                let Opens::Done { left, .. } = &mut self.gates[gate as usize].opens else { continue };
+                *left -= 1;
+                if *left == 0 {
+                    self.ripe.push(gate);
+                }
+            }
+        }
+        true
     }
 
     /// Takes a node's presence.
-    pub fn presence(&mut self, _node: &NodeId, _online: bool) {}
+    pub fn presence(&mut self, node: &NodeId, online: bool) {
+        if let Some(entry) = self.nodes.get_mut(node) {
+            entry.online = online;
+        }
+    }
 
     /// Takes what a node says that it runs at this moment: for people to watch.
-    pub fn running(&mut self, _node: &NodeId, _tasks: &[TaskId]) {}
+    pub fn running(&mut self, node: &NodeId, tasks: &[TaskId]) {
+        let Some(at) = self.nodes.get(node) else { return };
+        for i in &at.order {
+            self.entries[*i as usize].running = false;
+        }
+        for i in tasks.iter().filter_map(|task| at.tasks.get(task)) {
+            self.entries[*i as usize].running = true;
+        }
+    }
 
     /// Opens every gate whose time has come. Returns the nodes whose set of open gates has grown: publish it to them.
     pub fn advance(&mut self) -> BTreeSet<NodeId> {
-        BTreeSet::new()
+        let mut told = BTreeSet::new();
+        for gate in std::mem::take(&mut self.ripe) {
+            let fired = self.gate_fired(gate);
+            self.open(gate, fired, &mut told);
+        }
+        self.give_turns(&mut told);
+        told
     }
 
     /// The whole set of open gates of one node.
-    pub fn open_gates(&self, _node: &NodeId) -> BTreeMap<GateId, OpenGate> {
-        BTreeMap::new()
+    pub fn open_gates(&self, node: &NodeId) -> BTreeMap<GateId, OpenGate> {
+        let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let gates = entries.flat_map(|i| &self.entries[*i as usize].gates).map(|g| &self.gates[*g as usize]);
+        gates.filter_map(|gate| Some((gate.id.clone(), gate.open?))).collect()
     }
 
-    /// Every instance with its action and status, in the plan's order.
-    pub fn statuses(&self) -> impl Iterator<Item = (InstanceId, Action, Status)> {
-        std::iter::empty()
+    fn open(&mut self, gate: u32, fired: bool, told: &mut BTreeSet<NodeId>) {
+        let gate = &mut self.gates[gate as usize];
+        gate.open = Some(OpenGate { fired });
+        told.extend(gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()));
     }
 
-    /// What became of one instance; none if it is not in the plan.
-    pub fn status(&self, _instance: &InstanceId) -> Option<Status> {
-        None
+    /// Whether one of a gate's sources changed something, as far as is known.
+    fn gate_fired(&self, gate: u32) -> bool {
+        let Opens::Done { waits_for, fires_on: Some(task), .. } = &self.gates[gate as usize].opens else {
+            return false;
+        };
+        waits_for.iter().map(|i| &self.entries[*i as usize]).any(|entry| entry.fired && entry.instance.task == *task)
     }
 
-    /// How many instances are in which state.
-    pub fn summary(&self) -> Summary {
-        Summary::default()
+    fn find(&self, node: &NodeId, task: &TaskId) -> Option<u32> {
+        self.nodes.get(node)?.tasks.get(task).copied()
     }
-
-    /// How it stands as a whole.
-    pub fn verdict(&self) -> Verdict {
-        Verdict::Succeeded
-    }
-
-    /// What a plan that supersedes this one has to know beyond what the nodes say: effects that fired across nodes and are not
-    /// carried out yet become obligations, and obligations of which it is known that nothing fired are dropped.
-    pub fn carry_obligations(&self, _applied: &mut AppliedState) {}
 }
 
 /// What became of an instance.
@@ -86,7 +209,7 @@ impl Rollout {
 pub enum Status {
     /// It waits.
     Waiting(Vec<Wait>),
-    /// Nothing holds it back, or it runs.
+    /// It runs, or nothing holds it back.
     Running,
     /// As the plan wants it.
     Done {

@@ -1,0 +1,84 @@
+//! A plan, numbered for being carried out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use groundplan_protocol::{
+    ids::{GateId, Generation, InstanceId},
+    plan::TriggerSource,
+};
+
+use super::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
+use crate::plan::{Gate, Plan};
+
+impl Rollout {
+    /// A plan that goes out as `generation`. Nobody is online before [`Rollout::presence`] says so.
+    pub fn new(plan: &Plan, generation: Generation) -> Self {
+        let numbers: HashMap<&InstanceId, u32> =
+            plan.actions.iter().enumerate().map(|(i, action)| (&action.instance, i as u32)).collect();
+        let gate_numbers: HashMap<&GateId, u32> = plan.gates.keys().enumerate().map(|(i, id)| (id, i as u32)).collect();
+        let mut entries: Vec<Entry> = plan
+            .actions
+            .iter()
+            .map(|action| Entry {
+                instance: action.instance.clone(),
+                action: action.action,
+                fingerprint: None,
+                after: Vec::new(),
+                gates: Vec::new(),
+                triggers: Vec::new(),
+                owed: None,
+                feeds: Vec::new(),
+                outcome: None,
+                fired: false,
+                running: false,
+            })
+            .collect();
+        let mut gates: Vec<GateEntry> = Vec::with_capacity(plan.gates.len());
+        let mut limits = BTreeMap::new();
+        for (number, (id, gate)) in plan.gates.iter().enumerate() {
+            let opens = match gate {
+                Gate::Done { waits_for, fires_on } => {
+                    let waits_for: Vec<u32> = waits_for.iter().filter_map(|i| numbers.get(i).copied()).collect();
+                    waits_for.iter().for_each(|i| entries[*i as usize].feeds.push(number as u32));
+                    Opens::Done { left: waits_for.len() as u32, waits_for, fires_on: fires_on.clone() }
+                }
+                Gate::Turn { service, limit } => {
+                    let limit = Limit { at_once: *limit, pending: BTreeSet::new(), holders: BTreeSet::new() };
+                    limits.entry(service.clone()).or_insert(limit);
+                    Opens::Turn { service: service.clone() }
+                }
+            };
+            gates.push(GateEntry { id: id.clone(), opens, targets: Vec::new(), open: None });
+        }
+        let mut nodes = BTreeMap::new();
+        for (node, part) in &plan.nodes {
+            let mut at = NodeEntry::default();
+            for task in &part.tasks {
+                let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
+                let entry = &mut entries[number as usize];
+                entry.fingerprint = task.fingerprint();
+                entry.owed = task.owed;
+                entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
+                entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();
+                let on = |on: &TriggerSource| match on {
+                    TriggerSource::Task(task) => at.tasks.get(task).copied().map(On::Entry),
+                    TriggerSource::Gate(gate) => gate_numbers.get(gate).copied().map(On::Gate),
+                };
+                entry.triggers = task.triggers.iter().filter_map(|t| Some((t.effect, on(&t.on)?))).collect();
+                for gate in &entry.gates {
+                    let gate = &mut gates[*gate as usize];
+                    gate.targets.push(number);
+                    if let Opens::Turn { service } = &gate.opens
+                        && let Some(limit) = limits.get_mut(service)
+                    {
+                        limit.pending.insert(node.clone());
+                    }
+                }
+                at.tasks.insert(task.task.clone(), number);
+                at.order.push(number);
+            }
+            nodes.insert(node.clone(), at);
+        }
+        Self { generation, entries, gates, nodes, limits, ripe: Vec::new(), held: Vec::new() }
+    }
+}

@@ -1,0 +1,239 @@
+//! How a rollout stands: per instance, in numbers, as a whole, and what it is that something waits for.
+
+use std::collections::BTreeSet;
+
+use groundplan_protocol::{
+    ids::{InstanceId, NodeId, ServiceId},
+    plan::Action,
+    report::Outcome,
+};
+
+use super::{Opens, Rollout, Status, Summary, Verdict, Wait};
+
+/// What may still come of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    Done,
+    /// It can go on, or what it waits for can.
+    Live,
+    /// It waits for a node that is offline.
+    Away,
+    /// It failed, or that entry did, which it comes after.
+    Stuck(u32),
+    Superseded,
+}
+
+impl Rollout {
+    /// Every instance with its action and status, in the plan's order.
+    pub fn statuses(&self) -> impl Iterator<Item = (InstanceId, Action, Status)> {
+        let outlooks = self.outlooks();
+        self.entries
+            .iter()
+            .enumerate()
+            .map(move |(i, entry)| (entry.instance.clone(), entry.action, self.status_of(i as u32, outlooks[i])))
+    }
+
+    /// What became of one instance; none if it is not in the plan.
+    pub fn status(&self, instance: &InstanceId) -> Option<Status> {
+        let i = self.find(&instance.node, &instance.task)?;
+        Some(self.status_of(i, self.outlooks()[i as usize]))
+    }
+
+    /// An instance, then what it waits for or is blocked by, then what that waits for, down to where it begins.
+    pub fn why(&self, instance: &InstanceId) -> Vec<(InstanceId, Status)> {
+        let outlooks = self.outlooks();
+        let mut chain = Vec::new();
+        let mut next = self.find(&instance.node, &instance.task);
+        while let Some(i) = next.filter(|_| chain.len() <= self.entries.len()) {
+            let status = self.status_of(i, outlooks[i as usize]);
+            let on = match &status {
+                Status::Blocked { by } => Some(by.clone()),
+                Status::Waiting(waits) => waits.iter().find_map(|wait| match wait {
+                    Wait::Instance { instance, .. } => Some(instance.clone()),
+                    Wait::Offline | Wait::Turn { .. } => None,
+                }),
+                _ => None,
+            };
+            chain.push((self.entries[i as usize].instance.clone(), status));
+            next = on.and_then(|on| self.find(&on.node, &on.task));
+        }
+        chain
+    }
+
+    /// How many instances are in which state.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary { total: self.entries.len(), ..Summary::default() };
+        for (_, _, status) in self.statuses() {
+            let count = match status {
+                Status::Waiting(_) => &mut summary.waiting,
+                Status::Running => &mut summary.running,
+                Status::Done { changed: true, .. } => &mut summary.changed,
+                Status::Done { changed: false, .. } => &mut summary.unchanged,
+                Status::Skipped => &mut summary.skipped,
+                Status::Failed { .. } => &mut summary.failed,
+                Status::Blocked { .. } => &mut summary.blocked,
+                Status::Superseded => &mut summary.superseded,
+            };
+            *count += 1;
+        }
+        summary
+    }
+
+    /// How it stands as a whole.
+    pub fn verdict(&self) -> Verdict {
+        let outlooks = self.outlooks();
+        let has = |outlook| outlooks.contains(&outlook);
+        if has(Outlook::Live) {
+            return Verdict::Running;
+        }
+        if has(Outlook::Away) {
+            let away = self.entries.iter().zip(&outlooks).filter(|(_, outlook)| **outlook == Outlook::Away);
+            let nodes: BTreeSet<_> = away.map(|(entry, _)| &entry.instance.node).collect();
+            return Verdict::Offline(nodes.into_iter().filter(|node| !self.online(node)).cloned().collect());
+        }
+        if outlooks.iter().all(|outlook| *outlook == Outlook::Done) { Verdict::Succeeded } else { Verdict::Failed }
+    }
+
+    fn online(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|at| at.online)
+    }
+
+    /// Entries come after all that they wait for, so one pass tells; but what waits for a turn hangs on those who hold one.
+    fn outlooks(&self) -> Vec<Outlook> {
+        let free = |_: &ServiceId| Outlook::Live;
+        let first = self.pass(&free);
+        if self.limits.is_empty() {
+            return first;
+        }
+        let holding = |service: &ServiceId| {
+            let Some(limit) = self.limits.get(service) else { return Outlook::Live };
+            if limit.holders.len() < limit.at_once as usize {
+                return Outlook::Live;
+            }
+            let theirs = limit.holders.iter().filter_map(|node| self.nodes.get(node)).flat_map(|at| &at.order);
+            let theirs = theirs.filter(|i| self.turn_of(**i) == Some(service)).map(|i| first[*i as usize]);
+            theirs.filter(|outlook| *outlook != Outlook::Done).reduce(soonest).unwrap_or(Outlook::Live)
+        };
+        let by_service: Vec<_> = self.limits.keys().map(|service| (service, holding(service))).collect();
+        let turn = |service: &ServiceId| match by_service.binary_search_by(|(s, _)| (*s).cmp(service)) {
+            Ok(i) => by_service[i].1,
+            Err(_) => Outlook::Live,
+        };
+        self.pass(&turn)
+    }
+
+    /// The service whose turn an entry belongs to.
+    fn turn_of(&self, entry: u32) -> Option<&ServiceId> {
+        self.entries[entry as usize].gates.iter().find_map(|gate| match &self.gates[*gate as usize].opens {
+            Opens::Turn { service } => Some(service),
+            Opens::Done { .. } => None,
+        })
+    }
+
+    fn pass(&self, turn: &dyn Fn(&ServiceId) -> Outlook) -> Vec<Outlook> {
+        let mut outlooks: Vec<Outlook> = Vec::with_capacity(self.entries.len());
+        let mut gates: Vec<Option<Outlook>> = vec![None; self.gates.len()];
+        for (i, entry) in self.entries.iter().enumerate() {
+            let outlook = match &entry.outcome {
+                Some(outcome) if outcome.is_success() => Outlook::Done,
+                Some(Outcome::Failed { .. } | Outcome::Interrupted) if !entry.running => Outlook::Stuck(i as u32),
+                Some(Outcome::Superseded) => Outlook::Superseded,
+                outcome => {
+                    let mut worst = if self.online(&entry.instance.node) { Outlook::Live } else { Outlook::Away };
+                    for after in &entry.after {
+                        worst = latest(worst, outlooks[*after as usize]);
+                    }
+                    for g in &entry.gates {
+                        let gate = &self.gates[*g as usize];
+                        let of = match &gate.opens {
+                            _ if gate.open.is_some() => Outlook::Done,
+                            Opens::Turn { service } => turn(service),
+                            Opens::Done { waits_for, .. } => *gates[*g as usize].get_or_insert_with(|| {
+                                waits_for.iter().map(|i| outlooks[*i as usize]).fold(Outlook::Done, latest)
+                            }),
+                        };
+                        worst = latest(worst, of);
+                    }
+                    match outcome {
+                        Some(Outcome::Blocked { by }) if !matches!(worst, Outlook::Stuck(_)) => {
+                            Outlook::Stuck(self.find(&entry.instance.node, by).unwrap_or(i as u32))
+                        }
+                        _ => worst,
+                    }
+                }
+            };
+            outlooks.push(outlook);
+        }
+        outlooks
+    }
+
+    fn status_of(&self, i: u32, outlook: Outlook) -> Status {
+        let entry = &self.entries[i as usize];
+        match (&entry.outcome, outlook) {
+            (Some(Outcome::Done { changed, effect }), _) => Status::Done { changed: *changed, effect: *effect },
+            (Some(Outcome::Skipped), _) => Status::Skipped,
+            (Some(Outcome::Superseded), _) => Status::Superseded,
+            (Some(outcome @ (Outcome::Failed { .. } | Outcome::Interrupted)), _) if !entry.running => {
+                let error = match outcome {
+                    Outcome::Failed { error } => error.clone(),
+                    other => other.to_string(),
+                };
+                Status::Failed { error }
+            }
+            (_, Outlook::Stuck(by)) => Status::Blocked { by: self.entries[by as usize].instance.clone() },
+            _ if entry.running => Status::Running,
+            _ => match self.waits(i) {
+                waits if waits.is_empty() => Status::Running,
+                waits => Status::Waiting(waits),
+            },
+        }
+    }
+
+    fn waits(&self, i: u32) -> Vec<Wait> {
+        let entry = &self.entries[i as usize];
+        let mut waits = BTreeSet::new();
+        if !self.online(&entry.instance.node) {
+            waits.insert(Wait::Offline);
+        }
+        let mut on = |i: &u32| {
+            let other = &self.entries[*i as usize];
+            if !other.succeeded() {
+                let offline = !self.online(&other.instance.node);
+                waits.insert(Wait::Instance { instance: other.instance.clone(), offline });
+            }
+        };
+        entry.after.iter().for_each(&mut on);
+        let closed = || entry.gates.iter().map(|g| &self.gates[*g as usize]).filter(|gate| gate.open.is_none());
+        for gate in closed() {
+            if let Opens::Done { waits_for, .. } = &gate.opens {
+                waits_for.iter().for_each(&mut on);
+            }
+        }
+        if waits.is_empty() {
+            for gate in closed() {
+                if let Opens::Turn { service } = &gate.opens {
+                    let holders = self.limits.get(service).map(|limit| limit.holders.iter().cloned().collect());
+                    waits.insert(Wait::Turn { holders: holders.unwrap_or_default() });
+                }
+            }
+        }
+        waits.into_iter().collect()
+    }
+}
+
+/// Of all that an entry waits for, what decides: a failure, a newer plan, an absence.
+fn latest(a: Outlook, b: Outlook) -> Outlook {
+    let weight = |outlook: &Outlook| match outlook {
+        Outlook::Done => 0,
+        Outlook::Live => 1,
+        Outlook::Away => 2,
+        Outlook::Superseded => 3,
+        Outlook::Stuck(_) => 4,
+    };
+    if weight(&b) > weight(&a) { b } else { a }
+}
+
+/// Of all that hold a turn, who may give it back first.
+fn soonest(a: Outlook, b: Outlook) -> Outlook {
+    if latest(a, b) == a { b } else { a }
+}
