@@ -1,0 +1,301 @@
+//! The blob store: content that plans name, fetched chunk by chunk, kept as files named by their digest.
+//!
+//! In: blobs to have, chunks as they come, the time. Out: requests for chunks, and word of each blob that is complete.
+//! Only a blob whose digest holds gets its name; what came before a restart is kept. One blob is fetched at a time, and its
+//! chunks are taken in order, so that a small host holds no more than what is in flight.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use groundplan_protocol::{
+    blob::{BlobRef, CHUNK, WANT_LIMIT},
+    digest::{Digest, Hasher},
+};
+
+/// Chunks that did not come in this time are asked for again; doubled each time, up to the other.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What came of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The blob is complete.
+    Ready(Digest),
+    /// It could not be had; it will be tried again.
+    Trouble {
+        /// Which.
+        blob: Digest,
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// The blob that is being fetched.
+struct Part {
+    file: File,
+    hasher: Hasher,
+    /// Chunks that are in the file.
+    got: u64,
+}
+
+/// See the module.
+pub struct Blobs {
+    dir: PathBuf,
+    wanted: VecDeque<BlobRef>,
+    part: Option<Part>,
+    /// Chunks below this have been asked for.
+    asked: u64,
+    /// When to ask, at the earliest.
+    ask_at: Duration,
+    patience: Duration,
+}
+
+impl Blobs {
+    /// The store in `dir`, which is made if it is not there.
+    pub fn open(dir: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        let (wanted, ask_at) = (VecDeque::new(), Duration::ZERO);
+        Ok(Self { dir, wanted, part: None, asked: 0, ask_at, patience: PATIENCE })
+    }
+
+    /// Where a complete blob lies.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.to_string())
+    }
+
+    fn part_path(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(format!("{digest}.part"))
+    }
+
+    /// Asks for blobs; returns those that are there already.
+    pub fn fetch(&mut self, blobs: Vec<BlobRef>) -> Vec<Digest> {
+        let mut ready = Vec::new();
+        for blob in blobs {
+            if fs::metadata(self.path(&blob.sha256)).is_ok_and(|m| m.len() == blob.size) {
+                ready.push(blob.sha256);
+            } else if !self.wanted.contains(&blob) {
+                self.wanted.push_back(blob);
+            }
+        }
+        ready
+    }
+
+    /// Forgets and removes all but these. What cannot be removed is tried again the next time.
+    pub fn keep(&mut self, digests: &[Digest]) {
+        let active = self.wanted.front().cloned();
+        self.wanted.retain(|blob| digests.contains(&blob.sha256));
+        if self.wanted.front() != active.as_ref() {
+            self.begin_anew(Duration::ZERO);
+        }
+        let names: Vec<String> = digests.iter().map(Digest::to_string).collect();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !names.iter().any(|keep| *keep == name.trim_end_matches(".part")) {
+                // A file too many does no harm.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The blob whose chunks are awaited.
+    pub fn active(&self) -> Option<&BlobRef> {
+        self.wanted.front()
+    }
+
+    /// When `want` has something to ask, by the monotonic clock.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.wanted.front().map(|_| self.ask_at)
+    }
+
+    /// What was asked may be lost: ask again.
+    pub fn reconnected(&mut self) {
+        self.ask_at = Duration::ZERO;
+    }
+
+    fn begin_anew(&mut self, at: Duration) {
+        self.part = None;
+        self.asked = 0;
+        self.ask_at = at;
+    }
+
+    /// The chunks to ask for now; or what is wrong with the store.
+    pub fn want(&mut self, now: Duration) -> Result<Option<(BlobRef, Vec<u32>)>, Heard> {
+        let Some(blob) = self.wanted.front().cloned() else { return Ok(None) };
+        if now < self.ask_at {
+            return Ok(None);
+        }
+        if self.part.is_none() {
+            match open_part(&self.part_path(&blob.sha256), &blob) {
+                Ok(part) => self.part = Some(part),
+                Err(e) => return Err(self.trouble(&blob, e.to_string(), now)),
+            }
+        }
+        let got = self.part.as_ref().map_or(0, |p| p.got);
+        if got >= blob.chunks() {
+            return match self.complete(&blob, now) {
+                Heard::Ready(digest) => Err(Heard::Ready(digest)),
+                trouble => Err(trouble),
+            };
+        }
+        self.asked = blob.chunks().min(got + WANT_LIMIT as u64);
+        self.ask_at = now + self.patience;
+        self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        let chunks = (got..self.asked).map(|n| n as u32).collect();
+        Ok(Some((blob, chunks)))
+    }
+
+    /// Takes chunk `n` of a blob. Others than the next of the awaited blob are left aside: they come again.
+    pub fn chunk(&mut self, digest: &Digest, n: u32, bytes: &[u8], now: Duration) -> Option<Heard> {
+        let blob = self.wanted.front().filter(|b| b.sha256 == *digest).cloned()?;
+        let part = self.part.as_mut().filter(|p| p.got == u64::from(n))?;
+        let expected = (blob.size - part.got * CHUNK as u64).min(CHUNK as u64);
+        if bytes.len() as u64 != expected {
+            let reason = format!("chunk {n} has {} bytes, not {expected}", bytes.len());
+            self.ask_at = now + self.patience;
+            return Some(Heard::Trouble { blob: *digest, reason });
+        }
+        if let Err(e) = part.file.write_all(bytes) {
+            return Some(self.trouble(&blob, e.to_string(), now));
+        }
+        part.hasher.update(bytes);
+        part.got += 1;
+        self.patience = PATIENCE;
+        if part.got == blob.chunks() {
+            return Some(self.complete(&blob, now));
+        }
+        self.ask_at = if part.got >= self.asked { now } else { now + PATIENCE };
+        None
+    }
+
+    /// All chunks are there: gives the blob its name if its digest holds.
+    fn complete(&mut self, blob: &BlobRef, now: Duration) -> Heard {
+        let Some(part) = self.part.take() else { return self.trouble(blob, "is not there".to_owned(), now) };
+        let path = self.part_path(&blob.sha256);
+        if part.hasher.finish() != blob.sha256 {
+            // What does not fit is of no use to a next attempt.
+            let _ = fs::remove_file(&path);
+            return self.trouble(blob, "what came does not have this digest".to_owned(), now);
+        }
+        let named = part
+            .file
+            .sync_all()
+            .and_then(|()| fs::rename(&path, self.path(&blob.sha256)))
+            .and_then(|()| File::open(&self.dir)?.sync_all());
+        if let Err(e) = named {
+            return self.trouble(blob, e.to_string(), now);
+        }
+        self.wanted.pop_front();
+        self.patience = PATIENCE;
+        self.begin_anew(now);
+        Heard::Ready(blob.sha256)
+    }
+
+    fn trouble(&mut self, blob: &BlobRef, reason: String, now: Duration) -> Heard {
+        self.begin_anew(now + self.patience);
+        self.patience = (self.patience * 2).min(PATIENCE_MAX);
+        let reason = format!("{}: {reason}", self.path(&blob.sha256).display());
+        Heard::Trouble { blob: blob.sha256, reason }
+    }
+}
+
+/// The file of an incomplete blob with its whole chunks, hashed again; what lies behind them is cut off.
+fn open_part(path: &Path, blob: &BlobRef) -> io::Result<Part> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let len = file.metadata()?.len();
+    let got = if len >= blob.size { blob.chunks() } else { len / CHUNK as u64 };
+    let mut left = (got * CHUNK as u64).min(blob.size);
+    file.set_len(left)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while left > 0 {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hasher.update(&buffer[..n]);
+        left -= n as u64;
+    }
+    Ok(Part { file, hasher, got })
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::blob::chunk;
+
+    use super::*;
+
+    fn content() -> Vec<u8> {
+        (0..CHUNK * 20 + 5).map(|i| (i / 7) as u8).collect()
+    }
+
+    /// Answers requests until the blob is complete; `most` chunks at most.
+    fn serve(blobs: &mut Blobs, bytes: &[u8], now: &mut Duration, most: usize) -> Option<Heard> {
+        let mut served = 0;
+        loop {
+            let (blob, chunks) = match blobs.want(*now) {
+                Ok(Some(want)) => want,
+                Ok(None) => {
+                    *now += PATIENCE_MAX;
+                    continue;
+                }
+                Err(heard) => return Some(heard),
+            };
+            assert!(chunks.len() <= WANT_LIMIT);
+            for n in chunks {
+                if served == most {
+                    return None;
+                }
+                served += 1;
+                if let Some(heard) = blobs.chunk(&blob.sha256, n, chunk(bytes, n).unwrap(), *now) {
+                    return Some(heard);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_blob_comes_in_chunks_over_a_restart() {
+        let (dir, bytes, mut now) = (tempfile::tempdir().unwrap(), content(), Duration::ZERO);
+        let blob = BlobRef::of(&bytes);
+        let mut blobs = Blobs::open(dir.path().into()).unwrap();
+        assert!(blobs.fetch(vec![blob.clone()]).is_empty());
+        assert_eq!(serve(&mut blobs, &bytes, &mut now, 18), None);
+        let mut blobs = Blobs::open(dir.path().into()).unwrap();
+        blobs.fetch(vec![blob.clone()]);
+        let (_, chunks) = blobs.want(now).unwrap().unwrap();
+        assert_eq!(chunks[0], 18, "what was there is kept");
+        now += PATIENCE_MAX;
+        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(Heard::Ready(blob.sha256)));
+        assert_eq!(fs::read(blobs.path(&blob.sha256)).unwrap(), bytes);
+        assert_eq!(blobs.fetch(vec![blob.clone()]), [blob.sha256]);
+        blobs.keep(&[]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn other_content_is_refused_and_asked_for_again() {
+        let (dir, bytes, mut now) = (tempfile::tempdir().unwrap(), content(), Duration::ZERO);
+        let blob = BlobRef::of(&bytes);
+        let mut forged = bytes.clone();
+        forged[CHUNK] ^= 1;
+        let mut blobs = Blobs::open(dir.path().into()).unwrap();
+        blobs.fetch(vec![blob.clone()]);
+        assert!(matches!(serve(&mut blobs, &forged, &mut now, 99), Some(Heard::Trouble { .. })));
+        assert!(blobs.want(now).unwrap().is_none(), "it waits before it tries again");
+        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(Heard::Ready(blob.sha256)));
+    }
+
+    #[test]
+    fn an_empty_blob_needs_no_chunk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut blobs = Blobs::open(dir.path().into()).unwrap();
+        blobs.fetch(vec![BlobRef::of(b"")]);
+        assert_eq!(blobs.want(Duration::ZERO), Err(Heard::Ready(Digest::of(b""))));
+    }
+}

@@ -1,0 +1,245 @@
+//! The agent's settings: a TOML file, then flags over it, then checked once.
+//!
+//! In: the command line and the files that it names. Out: settings that can be used as they are, or every reason why not.
+//! Nothing below reads the environment, and nothing after this looks at raw settings again.
+
+mod args;
+mod file;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use groundplan_protocol::{
+    envelope::{PublicKey, SigningKey},
+    ids::{NodeId, SiteName},
+};
+
+pub use self::args::{Args, Command, HELP, UsageError};
+use self::file::Raw;
+
+/// Where the configuration lies when nothing is said.
+pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
+const DEFAULT_STATE: &str = "/var/lib/groundplan";
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_MAX_BLOB: u64 = 256 * 1024 * 1024;
+const DEFAULT_MAX_BLOBS: u64 = 1024 * 1024 * 1024;
+
+/// Settings as they are used.
+#[derive(Debug)]
+pub struct Config {
+    /// The site.
+    pub site: SiteName,
+    /// The node that this agent is.
+    pub node: NodeId,
+    /// The broker.
+    pub broker: Broker,
+    /// Ledger, blobs, key and records of processes.
+    pub state_dir: PathBuf,
+    /// All paths of tasks lie below it.
+    pub root: PathBuf,
+    /// What it signs with.
+    pub key: SigningKey,
+    /// Whose plans it takes.
+    pub planner_keys: Vec<PublicKey>,
+    /// How many tasks may run at a time.
+    pub max_parallel: usize,
+    /// Largest blob, in bytes.
+    pub max_blob: u64,
+    /// Largest sum of a plan's blobs, in bytes.
+    pub max_blobs: u64,
+    /// Whether a clean end of the agent stops what it supervises.
+    pub stop_processes_on_exit: bool,
+    /// MQTT keep-alive.
+    pub keep_alive: Duration,
+    /// How long running tasks may go on when the agent is asked to stop.
+    pub stop_timeout: Duration,
+}
+
+/// Where the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS, if it is spoken.
+    pub tls: Option<Tls>,
+}
+
+/// TLS towards the broker: PEM texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificates of the authorities that the broker's certificate may come from.
+    pub ca: Vec<u8>,
+    /// The node's own certificate and its key, for mutual TLS.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read or written.
+    #[error("{path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML or has unknown keys; the text shows the place.
+    #[error("{path}:\n{text}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        text: String,
+    },
+    /// Something is missing or makes no sense.
+    #[error("{}", .0.join("\n"))]
+    Invalid(Vec<String>),
+}
+
+impl Config {
+    /// Reads and checks all of it. Makes the signing key if there is none yet.
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let raw = read(args)?;
+        let mut faults = Vec::new();
+        let mut required = |value: Option<String>, key: &str, flag: &str| {
+            value.unwrap_or_else(|| {
+                faults.push(format!("`{key}` is not set: give it in the configuration file or as {flag}"));
+                String::new()
+            })
+        };
+        let site = required(raw.site.clone(), "site", "--site NAME");
+        let node = required(raw.node.clone(), "node", "--node NAME");
+        let broker = required(raw.broker.clone(), "broker", "--broker mqtt://HOST:PORT");
+        let site = check(&mut faults, &site, "site", SiteName::new(&site).map_err(|e| e.to_string()));
+        let node = check(&mut faults, &node, "node", NodeId::new(&node).map_err(|e| e.to_string()));
+        let broker = check(&mut faults, &broker, "broker", parse_broker(&broker));
+        if raw.planner_keys.is_empty() {
+            let hint = "print it with `groundplan key` on the planner, and give it here or as --planner-key KEY";
+            faults.push(format!("`planner_keys` is empty, so no plan could be trusted: {hint}"));
+        }
+        let planner_keys = keys::public(&raw.planner_keys, &mut faults)?;
+        let max_parallel = raw.max_parallel.unwrap_or_else(default_parallel);
+        if max_parallel == 0 {
+            faults.push("`max_parallel` is 0, so no task could run: give 1 or more".to_owned());
+        }
+        let keep_alive: Duration = raw.keep_alive.map_or(DEFAULT_KEEP_ALIVE, Duration::from);
+        if !(1..=65_535).contains(&keep_alive.as_secs()) {
+            faults.push("`keep_alive` is out of range: give `1s` to `65535s`".to_owned());
+        }
+        let tls = read_tls(&raw, broker.as_ref().is_some_and(|b| b.2), &mut faults)?;
+        let (Some(site), Some(node), Some((host, port, _)), true) = (site, node, broker, faults.is_empty()) else {
+            return Err(ConfigError::Invalid(faults));
+        };
+        Ok(Self {
+            site,
+            node,
+            broker: Broker { host, port, tls },
+            key: keys::signing(&raw.key_path())?,
+            state_dir: raw.state_dir(),
+            root: raw.root.unwrap_or_else(|| "/".into()),
+            planner_keys,
+            max_parallel,
+            max_blob: raw.max_blob.unwrap_or(DEFAULT_MAX_BLOB),
+            max_blobs: raw.max_blobs.unwrap_or(DEFAULT_MAX_BLOBS),
+            stop_processes_on_exit: raw.stop_processes_on_exit.unwrap_or(false),
+            keep_alive,
+            stop_timeout: raw.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT, Duration::from),
+        })
+    }
+
+    /// The public key alone, for the inventory; makes the key if there is none yet.
+    pub fn public_key(args: &Args) -> Result<PublicKey, ConfigError> {
+        keys::signing(&read(args)?.key_path()).map(|key| key.public())
+    }
+}
+
+/// The file, with the flags over it.
+fn read(args: &Args) -> Result<Raw, ConfigError> {
+    let path = args.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        // Flags alone may say all that is needed.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && args.config.is_none() => String::new(),
+        Err(source) => return Err(ConfigError::Io { path, source }),
+    };
+    let raw: Raw =
+        toml::from_str(&text).map_err(|e| ConfigError::Syntax { path, text: e.to_string().trim_end().to_owned() })?;
+    Ok(args.raw.clone().over(raw))
+}
+
+fn check<T>(faults: &mut Vec<String>, given: &str, key: &str, parsed: Result<T, String>) -> Option<T> {
+    parsed
+        .map_err(|reason| {
+            // What is missing has been said already.
+            if !given.is_empty() {
+                faults.push(format!("`{key}`: {reason}"));
+            }
+        })
+        .ok()
+}
+
+/// Host, port, and whether TLS is spoken.
+fn parse_broker(url: &str) -> Result<(String, u16, bool), String> {
+    let wrong = || format!("`{url}` is not a broker: give mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS");
+    let (tls, rest) = match url.split_once("://") {
+        Some(("mqtt", rest)) => (false, rest),
+        Some(("mqtts", rest)) => (true, rest),
+        _ => return Err(wrong()),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let default = if tls { 8883 } else { 1883 };
+    let (host, port) = match rest.rsplit_once(':') {
+        // A bare IPv6 address has colons of its own; with a port it stands in brackets.
+        Some((host, port)) if !rest.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (rest, default),
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || host.contains(['/', '@', ' ']) || (host.contains(':') && !bracketed) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port, tls))
+}
+
+fn read_tls(raw: &Raw, spoken: bool, faults: &mut Vec<String>) -> Result<Option<Tls>, ConfigError> {
+    let tls = raw.tls.clone().unwrap_or_default();
+    if !spoken {
+        if raw.tls.is_some() && raw.broker.is_some() {
+            faults.push("`tls` is set but `broker` is not mqtts://: one of the two is wrong".to_owned());
+        }
+        return Ok(None);
+    }
+    let Some(ca) = &tls.ca else {
+        faults.push(
+            "`tls.ca` is not set: give the PEM file of the authority that signed the broker's certificate".to_owned(),
+        );
+        return Ok(None);
+    };
+    let identity = match (&tls.cert, &tls.key) {
+        (Some(cert), Some(key)) => Some((read_file(cert)?, read_file(key)?)),
+        (None, None) => None,
+        _ => {
+            faults.push("of `tls.cert` and `tls.key` only one is set: give both, or neither".to_owned());
+            None
+        }
+    };
+    Ok(Some(Tls { ca: read_file(ca)?, identity }))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })
+}
+
+fn default_parallel() -> usize {
+    std::thread::available_parallelism().map_or(4, |n| n.get().max(4))
+}

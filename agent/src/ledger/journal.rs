@@ -1,0 +1,62 @@
+//! The journal of started tasks: one line for each, written before it starts and never synced.
+//!
+//! In: a generation and tasks. Out: the same at the next start, but for lines that are torn. A plain `write` survives the
+//! agent being killed, which is what it is for; after a power loss the machine does not trust it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use groundplan_protocol::ids::{Generation, TaskId};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+}
+
+impl Journal {
+    /// Opens it, and reads what it holds.
+    pub fn open(path: &Path) -> io::Result<(Self, Vec<(Generation, TaskId)>)> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let started = text.lines().filter_map(read_line).collect();
+        if !text.is_empty() && !text.ends_with('\n') {
+            file.write_all(b"\n")?;
+        }
+        Ok((Self { file }, started))
+    }
+
+    /// Notes tasks as started: one `write` for all.
+    pub fn start<'a>(&mut self, generation: Generation, tasks: impl Iterator<Item = &'a TaskId>) -> io::Result<()> {
+        let mut text = String::new();
+        for task in tasks {
+            let line = format!("{generation} {task}");
+            text.push_str(&format!("{line} {:08x}\n", check(&line)));
+        }
+        self.file.write_all(text.as_bytes())
+    }
+
+    /// Empties it.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
+
+fn read_line(line: &str) -> Option<(Generation, TaskId)> {
+    let (rest, sum) = line.rsplit_once(' ')?;
+    if sum.len() != 8 || u32::from_str_radix(sum, 16).ok()? != check(rest) {
+        return None;
+    }
+    let (generation, task) = rest.split_once(' ')?;
+    Some((Generation(generation.parse().ok()?), task.parse().ok()?))
+}
+
+/// FNV-1a, 32 bits: enough to tell a torn line.
+fn check(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}

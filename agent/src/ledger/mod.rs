@@ -1,0 +1,367 @@
+//! The ledger: what the agent must not forget, in one file that survives being killed and losing power.
+//!
+//! In: the machine's writes. Out: one transaction for each group of them, and all of it again at the next start. Beside it
+//! lies the journal of started tasks. A ledger of a newer format, of another process or with damage is an error that says
+//! what to do; it is never reset silently, for it knows what is owed.
+
+mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use groundplan_protocol::{
+    ids::{InvalidId, LedgerId, Sequence, TaskId},
+    report::TaskReport,
+};
+use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::journal::Journal;
+use crate::machine::{Snapshot, StoredPlan, Write};
+
+/// The format of the tables below.
+const SCHEMA: u64 = 1;
+/// Page cache, in bytes. A ledger is read once at the start; later only what waits in the outbox is.
+const CACHE: usize = 128 * 1024;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
+const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
+const OWED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
+const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
+
+/// Why there is no ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The directory or a file beside the database.
+    #[error("{path}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another groundplan-agent; each needs a state directory of its own")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer program.
+    #[error("{path} has format {found}, and this agent knows {SCHEMA}; install the agent that wrote it")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// Not readable as a ledger.
+    #[error(
+        "{path} is damaged; move it away and start again: the node then gets a new ledger and converges from nothing known"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Damage,
+    },
+    /// A transaction failed, as on a full disk.
+    #[error("{path} cannot be written")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+}
+
+/// What is wrong with a damaged ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// In the database's own structure.
+    #[error(transparent)]
+    Database(Box<redb::Error>),
+    /// In a value.
+    #[error("the value of `{key}`")]
+    Value {
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// In an id.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// Something that must be there is not.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+}
+
+macro_rules! from_database {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Damage {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+from_database!(redb::Error, DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError);
+
+/// See the module.
+pub struct Ledger {
+    path: PathBuf,
+    db: Option<Database>,
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir`, or makes one with the id that `new_id` draws; and reads it with its journal.
+    pub fn open(dir: &Path, new_id: impl FnOnce() -> LedgerId) -> Result<(Self, Journal, Snapshot), LedgerError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| LedgerError::Io { path, source }
+        };
+        fs::create_dir_all(dir).map_err(io(dir))?;
+        let path = dir.join("ledger.redb");
+        let mut ledger = Self { path: path.clone(), db: None };
+        ledger.reopen()?;
+        let mut snapshot = ledger.read(new_id)?;
+        let journal_path = dir.join("started");
+        let (journal, started) = Journal::open(&journal_path).map_err(io(&journal_path))?;
+        snapshot.started = started;
+        Ok((ledger, journal, snapshot))
+    }
+
+    /// Opens the file again, as is needed after a failed transaction.
+    pub fn reopen(&mut self) -> Result<(), LedgerError> {
+        self.db = None;
+        let path = self.path.clone();
+        // The library takes an empty file for a new database; but a ledger that was cut off is no new one.
+        if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+            return Err(LedgerError::Damaged { path, source: Damage::Missing("everything") });
+        }
+        let db = Builder::new().set_cache_size(CACHE).create(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse { path },
+            DatabaseError::Storage(redb::StorageError::Io(source))
+                if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                LedgerError::Io { path, source }
+            }
+            other => LedgerError::Damaged { path, source: other.into() },
+        })?;
+        self.db = Some(db);
+        Ok(())
+    }
+
+    fn db(&self) -> Result<&Database, redb::Error> {
+        self.db.as_ref().ok_or(redb::Error::DatabaseClosed)
+    }
+
+    fn read(&self, new_id: impl FnOnce() -> LedgerId) -> Result<Snapshot, LedgerError> {
+        let damaged = |source| LedgerError::Damaged { path: self.path.clone(), source };
+        match self.schema().map_err(damaged)? {
+            None => self.create(&new_id()).map_err(|source| self.failed(source))?,
+            Some(SCHEMA) => {}
+            Some(found) => return Err(LedgerError::Newer { path: self.path.clone(), found }),
+        }
+        self.snapshot().map_err(damaged)
+    }
+
+    fn failed(&self, source: redb::Error) -> LedgerError {
+        LedgerError::Write { path: self.path.clone(), source: Box::new(source) }
+    }
+
+    fn schema(&self) -> Result<Option<u64>, Damage> {
+        let tx = self.db()?.begin_read()?;
+        let meta = match tx.open_table(META) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            other => other?,
+        };
+        Ok(Some(value(&meta, "schema")?.ok_or(Damage::Missing("schema"))?))
+    }
+
+    fn create(&self, id: &LedgerId) -> Result<(), redb::Error> {
+        let tx = self.db()?.begin_write()?;
+        {
+            let mut meta = tx.open_table(META)?;
+            meta.insert("schema", json(&SCHEMA).as_slice())?;
+            meta.insert("ledger", json(id).as_slice())?;
+            for table in [DONE, APPLIED, OWED] {
+                tx.open_table(table)?;
+            }
+            tx.open_table(OUTBOX)?;
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, Damage> {
+        let tx = self.db()?.begin_read()?;
+        let meta = tx.open_table(META)?;
+        let mut plan: Option<StoredPlan> = value(&meta, "plan")?;
+        if let Some(plan) = &mut plan {
+            plan.json = meta.get("tasks")?.map(|v| v.value().to_vec());
+        }
+        let (mut acked, mut sequence, mut outputs) = (None, Sequence(0), Vec::new());
+        for entry in tx.open_table(OUTBOX)?.iter()? {
+            let (number, report) = entry?;
+            sequence = Sequence(number.value());
+            acked = acked.or(Some(Sequence(sequence.0 - 1)));
+            let report: TaskReport = parse(&sequence.to_string(), report.value())?;
+            if let Some(output) = report.output {
+                outputs.push((sequence, output.head.len() + output.tail.len()));
+            }
+        }
+        let forgotten: Sequence = value(&meta, "acked")?.unwrap_or_default();
+        Ok(Snapshot {
+            ledger: value(&meta, "ledger")?.ok_or(Damage::Missing("ledger"))?,
+            epoch: value(&meta, "epoch")?.unwrap_or_default(),
+            boot: value(&meta, "boot")?,
+            plan,
+            done: table(&tx, DONE)?,
+            applied: table(&tx, APPLIED)?,
+            owed: table(&tx, OWED)?,
+            sequence: sequence.max(forgotten),
+            acked: acked.unwrap_or(forgotten).max(forgotten),
+            outputs,
+            started: Vec::new(),
+        })
+    }
+
+    /// Writes all of it in one transaction; with `durable`, it is on the disk when this returns.
+    pub fn write(&self, writes: &[Write], durable: bool) -> Result<(), LedgerError> {
+        self.transaction(writes, durable).map_err(|source| self.failed(source))
+    }
+
+    fn transaction(&self, writes: &[Write], durable: bool) -> Result<(), redb::Error> {
+        let mut tx = self.db()?.begin_write()?;
+        tx.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
+        {
+            let mut meta = tx.open_table(META)?;
+            let mut done = tx.open_table(DONE)?;
+            let mut applied = tx.open_table(APPLIED)?;
+            let mut owed = tx.open_table(OWED)?;
+            let mut outbox = tx.open_table(OUTBOX)?;
+            for write in writes {
+                match write {
+                    Write::Plan(plan) => {
+                        meta.insert("plan", json(plan).as_slice())?;
+                        match &plan.json {
+                            Some(tasks) => meta.insert("tasks", tasks.as_slice())?,
+                            None => meta.remove("tasks")?,
+                        };
+                        done.retain(|_, _| false)?;
+                    }
+                    Write::PlanFinished => {
+                        meta.remove("tasks")?;
+                    }
+                    Write::Done(task, outcome) => {
+                        done.insert(task.to_string().as_str(), json(outcome).as_slice())?;
+                    }
+                    Write::Applied(task, Some(record)) => {
+                        applied.insert(task.to_string().as_str(), json(record).as_slice())?;
+                    }
+                    Write::Applied(task, None) => {
+                        applied.remove(task.to_string().as_str())?;
+                    }
+                    Write::Owed(task, Some(owes)) => {
+                        owed.insert(task.to_string().as_str(), json(owes).as_slice())?;
+                    }
+                    Write::Owed(task, None) => {
+                        owed.remove(task.to_string().as_str())?;
+                    }
+                    Write::Report(number, report) => {
+                        outbox.insert(number.0, json(report).as_slice())?;
+                    }
+                    Write::Forget(to) => {
+                        outbox.retain_in(..=to.0, |_, _| false)?;
+                        meta.insert("acked", json(to).as_slice())?;
+                    }
+                    Write::DropOutput(number) => {
+                        let report = outbox.get(number.0)?.and_then(|v| serde_json::from_slice(v.value()).ok());
+                        if let Some(report) = report {
+                            let report = TaskReport { output: None, ..report };
+                            outbox.insert(number.0, json(&report).as_slice())?;
+                        }
+                    }
+                    Write::Epoch(epoch) => {
+                        meta.insert("epoch", json(epoch).as_slice())?;
+                    }
+                    Write::Boot(boot) => {
+                        meta.insert("boot", json(boot).as_slice())?;
+                    }
+                }
+            }
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Stored reports from `from` to `to`, at most `most` and, beyond the first, at most `bytes` of JSON.
+    pub fn reports(
+        &self,
+        from: Sequence,
+        to: Sequence,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Sequence, TaskReport)>, LedgerError> {
+        self.stored(from, to, most, bytes).map_err(|source| LedgerError::Damaged { path: self.path.clone(), source })
+    }
+
+    fn stored(
+        &self,
+        from: Sequence,
+        to: Sequence,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Sequence, TaskReport)>, Damage> {
+        let tx = self.db()?.begin_read()?;
+        let (mut reports, mut size) = (Vec::new(), 0);
+        if from > to {
+            return Ok(reports);
+        }
+        for entry in tx.open_table(OUTBOX)?.range(from.0..=to.0)? {
+            let (number, report) = entry?;
+            size += report.value().len();
+            if !reports.is_empty() && (size > bytes || reports.len() >= most) {
+                break;
+            }
+            reports.push((Sequence(number.value()), parse(&number.value().to_string(), report.value())?));
+        }
+        Ok(reports)
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("the ledger's values have string keys and serialize without IO")
+}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Damage> {
+    serde_json::from_slice(bytes).map_err(|source| Damage::Value { key: key.to_owned(), source })
+}
+
+fn value<T: DeserializeOwned>(meta: &redb::ReadOnlyTable<&str, &[u8]>, key: &'static str) -> Result<Option<T>, Damage> {
+    meta.get(key)?.map(|v| parse(key, v.value())).transpose()
+}
+
+fn table<T: DeserializeOwned>(
+    tx: &redb::ReadTransaction,
+    definition: TableDefinition<'_, &str, &[u8]>,
+) -> Result<BTreeMap<TaskId, T>, Damage> {
+    let mut out = BTreeMap::new();
+    for entry in tx.open_table(definition)?.iter()? {
+        let (task, bytes) = entry?;
+        out.insert(task.value().parse()?, parse(task.value(), bytes.value())?);
+    }
+    Ok(out)
+}

@@ -1,0 +1,132 @@
+//! The ledger keeps what it was given, over reopening and damage.
+
+use std::{fs, path::Path};
+
+use groundplan_protocol::{
+    digest::Digest,
+    ids::{CommitId, Generation, LedgerId, Sequence, TaskId},
+    plan::{Action, Effect, TriggerSource},
+    report::{Outcome, Output, TaskReport},
+};
+
+use super::{Journal, Ledger, LedgerError};
+use crate::machine::{Owed, Snapshot, StoredPlan, Write};
+
+fn id() -> LedgerId {
+    LedgerId::new("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+fn open(dir: &Path) -> Result<(Ledger, Journal, Snapshot), LedgerError> {
+    Ledger::open(dir, id)
+}
+
+fn task(name: &str) -> TaskId {
+    name.parse().unwrap()
+}
+
+fn report(n: u64) -> Write {
+    let output = Some(Output { head: format!("output {n}"), ..Output::default() });
+    Write::Report(
+        Sequence(n),
+        Box::new(TaskReport {
+            generation: Generation(3),
+            task: task("a.b"),
+            action: Action::Create,
+            outcome: Outcome::Done { changed: true, effect: None },
+            fingerprint: None,
+            started_ms: 1,
+            duration_ms: 2,
+            output,
+        }),
+    )
+}
+
+fn plan(json: &[u8]) -> Write {
+    Write::Plan(Box::new(StoredPlan {
+        generation: Generation(3),
+        commit: CommitId::new("0".repeat(40)).unwrap(),
+        digest: Digest::of(json),
+        json: Some(json.to_vec()),
+    }))
+}
+
+#[test]
+fn what_was_written_is_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let owed = Owed { fired: Some(Effect::Reload), open: vec![(TriggerSource::Task(task("a.b")), Effect::Restart)] };
+    {
+        let (ledger, _, snapshot) = open(dir.path()).unwrap();
+        assert_eq!((snapshot.sequence, snapshot.acked, snapshot.epoch), (Sequence(0), Sequence(0), 0));
+        let done = |name| Write::Done(task(name), Outcome::Skipped);
+        ledger.write(&[done("old.one"), plan(b"{}"), done("a.b"), Write::Epoch(7)], true).unwrap();
+        ledger.write(&[Write::Owed(task("a.c"), Some(owed.clone())), report(1), report(2), report(3)], true).unwrap();
+        ledger.write(&[Write::Forget(Sequence(1)), Write::DropOutput(Sequence(2))], false).unwrap();
+        let stored = ledger.reports(Sequence(2), Sequence(9), 1, 1).unwrap();
+        assert_eq!(stored.len(), 1);
+        assert_eq!((stored[0].0, &stored[0].1.output), (Sequence(2), &None));
+    }
+    let (ledger, _, snapshot) = open(dir.path()).unwrap();
+    assert_eq!(snapshot.ledger, id());
+    assert_eq!(snapshot.plan.unwrap().json.unwrap(), b"{}");
+    assert_eq!(snapshot.done.keys().collect::<Vec<_>>(), [&task("a.b")]);
+    assert_eq!(snapshot.owed[&task("a.c")], owed);
+    assert_eq!((snapshot.acked, snapshot.sequence, snapshot.epoch), (Sequence(1), Sequence(3), 7));
+    assert_eq!(snapshot.outputs, [(Sequence(3), "output 3".len())]);
+    ledger.write(&[Write::Forget(Sequence(3)), Write::PlanFinished, Write::Owed(task("a.c"), None)], true).unwrap();
+    drop(ledger);
+    let (_, _, snapshot) = open(dir.path()).unwrap();
+    assert_eq!((snapshot.acked, snapshot.sequence), (Sequence(3), Sequence(3)), "numbers never begin again");
+    assert!(snapshot.plan.unwrap().json.is_none() && snapshot.owed.is_empty() && snapshot.outputs.is_empty());
+}
+
+#[test]
+fn a_second_agent_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(LedgerError::InUse { .. })));
+}
+
+#[test]
+fn damage_and_newer_formats_are_errors_and_nothing_is_reset() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.redb");
+    {
+        let (ledger, ..) = open(dir.path()).unwrap();
+        ledger.write(&[plan(&[b'x'; 100_000])], true).unwrap();
+    }
+    let good = fs::read(&path).unwrap();
+    for bytes in [&good[..0], &good[..100], &good[..5000], &b"not a database at all, but text"[..]] {
+        fs::write(&path, bytes).unwrap();
+        let error = open(dir.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(error, LedgerError::Damaged { .. }), "{} bytes: {error:?}", bytes.len());
+        assert!(error.to_string().contains("move it away"));
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    fs::write(&path, &good).unwrap();
+    {
+        let (ledger, ..) = open(dir.path()).unwrap();
+        let tx = ledger.db.as_ref().unwrap().begin_write().unwrap();
+        tx.open_table(super::META).unwrap().insert("schema", b"2".as_slice()).unwrap();
+        tx.commit().unwrap();
+    }
+    assert!(matches!(open(dir.path()), Err(LedgerError::Newer { found: 2, .. })));
+}
+
+#[test]
+fn the_journal_drops_torn_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("started");
+    let tasks = [task("a.b"), task("a.c")];
+    let (mut journal, started) = Journal::open(&path).unwrap();
+    assert!(started.is_empty());
+    journal.start(Generation(5), tasks.iter()).unwrap();
+    let text = fs::read(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 3]).unwrap();
+    let (mut journal, started) = Journal::open(&path).unwrap();
+    assert_eq!(started, [(Generation(5), task("a.b"))]);
+    journal.start(Generation(6), tasks[..1].iter()).unwrap();
+    let (mut journal, started) = Journal::open(&path).unwrap();
+    assert_eq!(started.last(), Some(&(Generation(6), task("a.b"))));
+    journal.reset().unwrap();
+    assert_eq!(Journal::open(&path).unwrap().1, []);
+}

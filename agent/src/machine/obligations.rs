@@ -1,0 +1,112 @@
+//! Obligations: what a task owes because a trigger fired, and what it will owe if one does.
+//!
+//! In: triggers of a plan, decided sources, ends of tasks. Out: changes to what is owed, marked for the next transaction:
+//! the one that also holds the end which caused them. A fired obligation goes only when its task ends well after it.
+
+use groundplan_protocol::{
+    ids::{GateId, TaskId},
+    plan::{Effect, Gates, PlannedTask, TriggerSource},
+};
+
+use super::{Machine, Owed};
+use crate::clock::Now;
+
+impl Machine {
+    /// The effect that `task` is to carry out when it starts.
+    pub(super) fn fired(&self, task: &TaskId) -> Option<Effect> {
+        self.owed.get(task)?.fired
+    }
+
+    /// `task` owes what `planned` says, beside what it owes already; sources that are still open from before stay only if
+    /// `keep` says so.
+    pub(super) fn owe(
+        &mut self,
+        planned: &PlannedTask,
+        owed_now: Option<Effect>,
+        keep: impl Fn(&TriggerSource) -> bool,
+    ) {
+        let owed = self.owed.entry(planned.task.clone()).or_default();
+        owed.open.retain(|(source, _)| keep(source));
+        for trigger in &planned.triggers {
+            let entry = (trigger.on.clone(), trigger.effect);
+            if !owed.open.contains(&entry) {
+                owed.open.push(entry);
+            }
+        }
+        owed.fired = owed.fired.max(owed_now);
+        self.touch_owed(&planned.task);
+    }
+
+    /// A source of triggers on `task` is decided.
+    pub(super) fn decide(&mut self, task: &TaskId, source: &TriggerSource, fires: bool) {
+        let Some(owed) = self.owed.get_mut(task) else { return };
+        let mut touched = false;
+        owed.open.retain(|(open, effect)| {
+            if open != source {
+                return true;
+            }
+            touched = true;
+            if fires {
+                owed.fired = owed.fired.max(Some(*effect));
+            }
+            false
+        });
+        if touched {
+            self.touch_owed(task);
+        }
+    }
+
+    /// `task` ended well after `effect`: what fired is met; `again` was owed anew meanwhile.
+    pub(super) fn met(&mut self, task: &TaskId, effect: Option<Effect>, again: Option<Effect>) {
+        let Some(owed) = self.owed.get_mut(task) else { return };
+        if owed.fired.is_some() && owed.fired <= effect {
+            owed.fired = again;
+            self.touch_owed(task);
+        }
+    }
+
+    /// `task` is no more, or owes nothing any more.
+    pub(super) fn forget_owed(&mut self, task: &TaskId) {
+        if self.owed.remove(task).is_some() {
+            self.dirty.owed.insert(task.clone());
+        }
+    }
+
+    fn touch_owed(&mut self, task: &TaskId) {
+        if self.owed.get(task).is_some_and(Owed::is_empty) {
+            self.owed.remove(task);
+        }
+        self.dirty.owed.insert(task.clone());
+    }
+
+    /// Takes a set of open gates.
+    pub(super) fn open_gates(&mut self, gates: Gates, now: Now, out: &mut Vec<super::Effect>) {
+        if gates.node != self.settings.node {
+            let reason = format!("is for node `{}`", gates.node);
+            return self.refuse("gates", Some(gates.generation), reason, now, out);
+        }
+        let generation = self.generation();
+        if gates.generation == generation {
+            self.apply_gates(&gates);
+        } else if gates.generation > generation {
+            self.early = Some(gates);
+        }
+    }
+
+    /// Opens those that are still closed.
+    pub(super) fn apply_gates(&mut self, gates: &Gates) {
+        for (gate, open) in &gates.open {
+            self.open_gate(gate, open.fired);
+        }
+    }
+
+    fn open_gate(&mut self, gate: &GateId, fired: bool) {
+        let Some(current) = &mut self.current else { return };
+        let source = TriggerSource::Gate(gate.clone());
+        for at in current.queue.open(gate) {
+            let Some(current) = &self.current else { return };
+            let task = current.queue.get(at).planned.task.clone();
+            self.decide(&task, &source, fired);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The ready queue: the tasks of the current plan, what each waits for, and which may start.
+//!
+//! In: a plan's tasks, ends of tasks, gates that open. Out: indices of tasks that are ready, in plan order, and of those
+//! that an end blocks. Knows nothing of jobs, effects or reports. Every task is finished exactly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_protocol::{
+    ids::{GateId, TaskId},
+    plan::PlannedTask,
+    report::Outcome,
+};
+
+use super::io::Did;
+
+/// A task of the current plan.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// The task; the content of its spec goes when it starts.
+    pub(super) planned: PlannedTask,
+    /// Not in the plan as it came: an obligation of an earlier one that nobody else carries out.
+    pub(super) own: bool,
+    /// A run for an earlier plan that did the same: only a greater effect is left to do.
+    pub(super) adopted: Option<Did>,
+    /// A run for an earlier plan changed something: its own end counts as a change too.
+    pub(super) carried: bool,
+    /// Effect that is owed anew although a run for an earlier plan may just be carrying it out.
+    pub(super) again: Option<groundplan_protocol::plan::Effect>,
+    /// How many tasks, runs and gates it still waits for.
+    waits: usize,
+    /// Those that come after it.
+    dependants: Vec<usize>,
+    started: bool,
+    outcome: Option<Outcome>,
+}
+
+/// The tasks of a plan.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    nodes: Vec<Node>,
+    index: BTreeMap<TaskId, usize>,
+    /// Closed gates and who waits for each.
+    gates: BTreeMap<GateId, Vec<usize>>,
+    ready: BTreeSet<usize>,
+    unfinished: usize,
+}
+
+impl Queue {
+    /// Appends a task; those that it comes after are in already.
+    pub(super) fn push(&mut self, planned: PlannedTask, own: bool) -> usize {
+        let at = self.nodes.len();
+        self.index.insert(planned.task.clone(), at);
+        let mut waits = planned.gates.len();
+        for gate in &planned.gates {
+            self.gates.entry(gate.clone()).or_default().push(at);
+        }
+        for source in &planned.after {
+            if let Some(&i) = self.index.get(source)
+                && self.nodes[i].outcome.is_none()
+            {
+                self.nodes[i].dependants.push(at);
+                waits += 1;
+            }
+        }
+        if waits == 0 {
+            self.ready.insert(at);
+        }
+        self.unfinished += 1;
+        self.nodes.push(Node {
+            planned,
+            own,
+            adopted: None,
+            carried: false,
+            again: None,
+            waits,
+            dependants: Vec::new(),
+            started: false,
+            outcome: None,
+        });
+        at
+    }
+
+    pub(super) fn get(&self, at: usize) -> &Node {
+        &self.nodes[at]
+    }
+
+    pub(super) fn get_mut(&mut self, at: usize) -> &mut Node {
+        &mut self.nodes[at]
+    }
+
+    pub(super) fn find(&self, task: &TaskId) -> Option<usize> {
+        self.index.get(task).copied()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
+    }
+
+    /// Whether every task has its outcome.
+    pub(super) fn is_finished(&self) -> bool {
+        self.unfinished == 0
+    }
+
+    /// Makes it wait for one thing more.
+    pub(super) fn hold(&mut self, at: usize) {
+        self.nodes[at].waits += 1;
+        self.ready.remove(&at);
+    }
+
+    /// One thing less to wait for.
+    pub(super) fn release(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.waits -= 1;
+        if node.waits == 0 && !node.started && node.outcome.is_none() {
+            self.ready.insert(at);
+        }
+    }
+
+    /// The first that may start.
+    pub(super) fn take_ready(&mut self) -> Option<usize> {
+        let at = self.ready.pop_first()?;
+        self.nodes[at].started = true;
+        Some(at)
+    }
+
+    /// Opens a gate; those that waited for it, if it was closed.
+    pub(super) fn open(&mut self, gate: &GateId) -> Vec<usize> {
+        let waiting = self.gates.remove(gate).unwrap_or_default();
+        for &at in &waiting {
+            self.release(at);
+        }
+        waiting
+    }
+
+    /// Records an outcome, and lets go those that come after. Returns them; if it was no success, none of them may run.
+    pub(super) fn finish(&mut self, at: usize, outcome: Outcome) -> Vec<usize> {
+        let success = outcome.is_success();
+        let node = &mut self.nodes[at];
+        debug_assert!(node.outcome.is_none(), "{} has ended twice", node.planned.task);
+        node.outcome = Some(outcome);
+        node.planned.spec = None;
+        self.ready.remove(&at);
+        self.unfinished -= 1;
+        let dependants = std::mem::take(&mut self.nodes[at].dependants);
+        if success {
+            for &d in &dependants {
+                self.release(d);
+            }
+        }
+        dependants
+    }
+}
+
+impl Node {
+    /// Whether nothing has been tried yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.started && self.outcome.is_none()
+    }
+
+    /// What became of it.
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+}

@@ -1,0 +1,155 @@
+//! The outbox of reports: numbered without gaps, stored before they are sent, repeated until the planner has them.
+//!
+//! In: reports, acknowledgements, the time. Out: writes and effects that send what is stored. The reports themselves stay
+//! in the ledger; here are only their numbers, and those of the group that is not persisted yet. Outcomes are never
+//! dropped; outputs are, the oldest first, when too much of them waits.
+
+use std::{collections::VecDeque, time::Duration};
+
+use groundplan_protocol::{ids::Sequence, report::TaskReport};
+
+use super::io::{Effect, Write};
+use crate::clock::Now;
+
+/// Reports on their way without an acknowledgement.
+const WINDOW: u64 = 2048;
+/// Without an acknowledgement for this long they are sent again; doubled each time, up to the other.
+const RESEND: Duration = Duration::from_secs(5);
+const RESEND_MAX: Duration = Duration::from_secs(60);
+/// Waiting reports that may have an output, and bytes that these outputs may have together.
+const OUTPUTS: usize = 10_000;
+const OUTPUT_BYTES: usize = 16 * 1024 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Reports {
+    /// The last number given.
+    last: Sequence,
+    /// The last on disk.
+    stored: Sequence,
+    /// The last sent on this connection.
+    sent: Sequence,
+    /// The last acknowledged.
+    acked: Sequence,
+    /// Given but not on disk.
+    group: Vec<(Sequence, Box<TaskReport>)>,
+    outputs: VecDeque<(Sequence, usize)>,
+    output_bytes: usize,
+    resend_at: Option<Duration>,
+    patience: Duration,
+    connected: bool,
+}
+
+impl Reports {
+    pub(super) fn new(last: Sequence, acked: Sequence, outputs: Vec<(Sequence, usize)>) -> Self {
+        Self {
+            last,
+            stored: last,
+            sent: acked,
+            acked,
+            group: Vec::new(),
+            output_bytes: outputs.iter().map(|(_, len)| len).sum(),
+            outputs: outputs.into(),
+            resend_at: None,
+            patience: RESEND,
+            connected: false,
+        }
+    }
+
+    /// The last report that is on disk.
+    pub(super) fn stored(&self) -> Sequence {
+        self.stored
+    }
+
+    pub(super) fn push(&mut self, report: TaskReport) {
+        self.last = Sequence(self.last.0 + 1);
+        if let Some(output) = &report.output {
+            let len = output.head.len() + output.tail.len();
+            self.outputs.push_back((self.last, len));
+            self.output_bytes += len;
+        }
+        self.group.push((self.last, Box::new(report)));
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.group.is_empty()
+    }
+
+    /// The group's writes, and those that keep the outbox within its bounds.
+    pub(super) fn take(&mut self, writes: &mut Vec<Write>) {
+        writes.extend(self.group.drain(..).map(|(number, report)| Write::Report(number, report)));
+        while self.outputs.len() > OUTPUTS || self.output_bytes > OUTPUT_BYTES {
+            let Some((number, len)) = self.outputs.pop_front() else { break };
+            self.output_bytes -= len;
+            writes.push(Write::DropOutput(number));
+        }
+    }
+
+    /// The group is on disk.
+    pub(super) fn persisted(&mut self, connected: bool, now: Now, out: &mut Vec<Effect>) {
+        self.stored = self.last;
+        self.connected = connected;
+        self.send(now, out);
+    }
+
+    fn send(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let to = Sequence(self.stored.0.min(self.acked.0 + WINDOW));
+        if !self.connected || self.sent >= to {
+            return;
+        }
+        out.push(Effect::Reports { from: Sequence(self.sent.0 + 1), to });
+        self.sent = to;
+        self.resend_at.get_or_insert(now.mono + self.patience);
+    }
+
+    /// Tells what runs, with no report.
+    pub(super) fn announce(&self, out: &mut Vec<Effect>) {
+        out.push(Effect::Reports { from: Sequence(self.sent.0 + 1), to: self.sent });
+    }
+
+    pub(super) fn connected(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.connected = true;
+        self.sent = self.acked;
+        self.resend_at = None;
+        self.patience = RESEND;
+        self.send(now, out);
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.connected = false;
+        self.resend_at = None;
+    }
+
+    pub(super) fn acknowledge(&mut self, to: Sequence, now: Now, out: &mut Vec<Effect>) {
+        // Whoever acknowledges what was never stored speaks of something else.
+        if to <= self.acked || to > self.stored {
+            return;
+        }
+        self.acked = to;
+        self.sent = self.sent.max(to);
+        self.patience = RESEND;
+        self.resend_at = (self.sent > self.acked).then_some(now.mono + self.patience);
+        while let Some(&(number, len)) = self.outputs.front()
+            && number <= to
+        {
+            self.output_bytes -= len;
+            self.outputs.pop_front();
+        }
+        out.push(Effect::Persist { writes: vec![Write::Forget(to)], durable: false });
+        self.send(now, out);
+    }
+
+    pub(super) fn resend_at(&self) -> Option<Duration> {
+        self.resend_at
+    }
+
+    pub(super) fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.connected || self.resend_at.is_none_or(|at| at > now.mono) {
+            return;
+        }
+        self.patience = (self.patience * 2).min(RESEND_MAX);
+        self.resend_at = None;
+        self.sent = self.acked;
+        self.send(now, out);
+    }
+}

@@ -1,0 +1,92 @@
+//! Starting tasks: those that are ready, as many as may run at a time, in plan order.
+//!
+//! In: the queue and what is owed. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
+//! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
+
+use groundplan_protocol::{
+    plan::{Action, TaskSpec},
+    report::Outcome,
+};
+
+use super::{Effect, Machine, Running, Start, Work};
+use crate::clock::Now;
+
+impl Machine {
+    pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let mut starts = Vec::new();
+        while !self.stopping && self.running.len() < self.settings.max_parallel {
+            let Some(current) = &mut self.current else { break };
+            if !current.missing.is_empty() {
+                break;
+            }
+            let Some(at) = current.queue.take_ready() else { break };
+            match self.begin(at) {
+                Ok(start) => starts.push(start),
+                Err(outcome) => self.end_without_job(at, outcome, now),
+            }
+        }
+        if !starts.is_empty() {
+            self.journal = true;
+            out.push(Effect::Start(self.generation(), starts));
+        }
+    }
+
+    /// The job of a task that may start now; or its outcome, if there is nothing to do.
+    fn begin(&mut self, at: usize) -> Result<Start, Outcome> {
+        let current = self.current.as_mut().expect("a task is in a plan");
+        let generation = current.generation;
+        let node = current.queue.get_mut(at);
+        let task = node.planned.task.clone();
+        let record = self.applied.get(&task);
+        let effect = self.owed.get(&task).and_then(|owed| owed.fired);
+        let unchanged = || Outcome::Done { changed: false, effect: None };
+        let work = match (node.planned.action, node.adopted) {
+            (_, Some(did)) if effect.is_none() => {
+                return Err(Outcome::Done { changed: did.changed, effect: did.effect });
+            }
+            (Action::Remove, _) => {
+                let Some(record) = record else {
+                    return Err(if node.carried { Outcome::Done { changed: true, effect: None } } else { unchanged() });
+                };
+                Work::Remove { spec: record.spec.clone() }
+            }
+            (Action::Create | Action::Update, None) => {
+                let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
+                let full = spec.clone();
+                // From here on it only names what is recorded.
+                spec.content = None;
+                Work::Apply { spec: full, previous: record.map(|r| r.spec.clone()) }
+            }
+            (Action::Create | Action::Update, Some(_)) | (Action::Restart | Action::Reload | Action::Run, _) => {
+                if effect.is_none() {
+                    return Err(Outcome::Skipped);
+                }
+                let Some(spec) = &mut node.planned.spec else { return Err(Outcome::Skipped) };
+                spec.content = None;
+                Work::Trigger { spec: spec.clone() }
+            }
+        };
+        let running = Running {
+            generation,
+            planned: node.planned.clone(),
+            only_effect: matches!(work, Work::Trigger { .. }),
+            effect,
+            in_doubt: record.is_some_and(|r| r.in_doubt),
+            at: Some(at),
+            waiting: Vec::new(),
+        };
+        self.running.insert(task.clone(), running);
+        Ok(Start { task, work, effect })
+    }
+}
+
+/// `spec` as the ledger keeps it.
+pub(super) fn without_content(spec: &TaskSpec) -> TaskSpec {
+    TaskSpec {
+        params: spec.params.clone(),
+        content: None,
+        ready: spec.ready.clone(),
+        external: spec.external.clone(),
+        on_interrupt: spec.on_interrupt,
+    }
+}

@@ -1,0 +1,215 @@
+//! Carrying out the machine's effects, and sending what it has stored.
+
+use std::{sync::Arc, time::Duration};
+
+use groundplan_protocol::{
+    VERSION, blob,
+    envelope::seal,
+    ids::{Generation, Sequence},
+    report::ReportBatch,
+    state::NodeState,
+    topic::Topic,
+};
+
+use super::{Shell, ShellError};
+use crate::{
+    clock::wall_ms,
+    host::job::{Content, Job, Work as HostWork},
+    log,
+    machine::{self, Did, Effect, JobDone, Start, Work, Write},
+};
+use groundplan_protocol::blob::Want;
+
+/// Reports in a batch, and bytes of their JSON.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 512 * 1024;
+/// After a failed write, the first wait; doubled each time, up to the other.
+const RETRY: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Shell {
+    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), ShellError> {
+        for effect in effects {
+            match effect {
+                Effect::Persist { writes, durable } => self.persist(&writes, durable).await?,
+                Effect::ResetJournal => {
+                    if let Err(e) = self.journal.reset() {
+                        // What it holds too much only makes the next start more careful.
+                        log::warn(format_args!("the journal cannot be emptied: {e}"));
+                    }
+                }
+                Effect::Start(generation, starts) => self.start(generation, starts).await?,
+                Effect::State(state) => self.publish_state(*state),
+                Effect::Reports { from, to } => self.queue_reports(from, to),
+                Effect::Fetch(blobs) => {
+                    let ready = self.blobs.fetch(blobs);
+                    self.inbox.extend(ready.into_iter().map(machine::Event::BlobReady));
+                }
+                Effect::FetchPlan(reference) => {
+                    let blob = reference.plan.clone();
+                    self.plan_ref = Some(reference);
+                    if let Some(digest) = self.blobs.fetch(vec![blob]).pop() {
+                        Box::pin(self.heard(crate::blobs::Heard::Ready(digest))).await?;
+                    }
+                }
+                Effect::KeepBlobs(mut digests) => {
+                    digests.extend(self.plan_ref.iter().map(|r| r.plan.sha256));
+                    self.blobs.keep(&digests);
+                }
+                Effect::Log(text) => log::info(text),
+                Effect::Stopped => self.stopped = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes to the ledger, and does not give up: the agent may do nothing that it cannot remember.
+    async fn persist(&mut self, writes: &[Write], durable: bool) -> Result<(), ShellError> {
+        let mut wait = RETRY;
+        while let Err(error) = self.ledger.write(writes, durable) {
+            log::warn(format_args!("{}; trying again", log::chain(&error)));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stops.wait() => return Err(ShellError::Unwritten),
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+            if let Err(error) = self.ledger.reopen() {
+                log::warn(log::chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, generation: Generation, starts: Vec<Start>) -> Result<(), ShellError> {
+        let mut wait = RETRY;
+        while let Err(error) = self.journal.start(generation, starts.iter().map(|s| &s.task)) {
+            log::warn(format_args!("the journal of started tasks cannot be written: {error}; trying again"));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stops.wait() => return Err(ShellError::Unwritten),
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+        for start in starts {
+            let (host, cancel) = (Arc::clone(&self.host), self.canceller.listen());
+            let job = self.job(start);
+            self.jobs.spawn(async move {
+                let task = job.task.clone();
+                let done = host.run(job, cancel).await;
+                JobDone {
+                    task,
+                    result: done.result.map(|did| Did { changed: did.changed, effect: did.effect }),
+                    output: done.output,
+                    started_ms: wall_ms(done.started),
+                    duration_ms: done.duration.as_millis() as u64,
+                }
+            });
+        }
+        // They are on their way before the ledger's next fsync holds up this thread.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn job(&self, Start { task, work, effect }: Start) -> Job {
+        let work = match work {
+            Work::Apply { spec, previous } => {
+                let blob = spec.content.as_ref().and_then(blob::Content::blob);
+                let content = blob.map(|blob| Content::File(self.blobs.path(&blob.sha256)));
+                HostWork::Apply { spec, content, previous }
+            }
+            Work::Remove { spec } => HostWork::Remove { spec },
+            Work::Trigger { spec } => HostWork::Trigger { spec },
+        };
+        Job { task, work, effect }
+    }
+
+    fn publish_state(&mut self, mut state: NodeState) {
+        if self.outlet.state(seal(&self.config.key, &state)) {
+            return;
+        }
+        log::warn("the node's state is too large for one message; leaving out the inputs of applied tasks");
+        state.applied.values_mut().for_each(|applied| applied.inputs.clear());
+        if !self.outlet.state(seal(&self.config.key, &state)) {
+            log::warn("the node's state is too large even so: it cannot be told");
+        }
+    }
+
+    fn queue_reports(&mut self, from: Sequence, to: Sequence) {
+        let pump = &mut self.pump;
+        if from > to {
+            pump.announce = true;
+        } else if from.0 == pump.to.0 + 1 && pump.next <= pump.to {
+            pump.to = to;
+        } else {
+            (pump.next, pump.to) = (from, to);
+        }
+    }
+
+    /// Sends stored reports as far as the connection takes them.
+    pub(super) fn send_reports(&mut self) -> Result<(), ShellError> {
+        while (self.pump.next <= self.pump.to || self.pump.announce) && self.outlet.takes_reports() {
+            let stored = self.ledger.reports(self.pump.next, self.pump.to, BATCH, BATCH_BYTES)?;
+            if stored.is_empty() && !self.pump.announce {
+                // Acknowledged meanwhile.
+                self.pump.next = Sequence(self.pump.to.0 + 1);
+                break;
+            }
+            let first = stored.first().map_or(self.pump.next, |(number, _)| *number);
+            let next = stored.last().map_or(self.pump.next, |(number, _)| Sequence(number.0 + 1));
+            let batch = ReportBatch {
+                version: VERSION,
+                site: self.config.site.clone(),
+                node: self.config.node.clone(),
+                ledger: self.machine.ledger().clone(),
+                first,
+                generation: self.machine.generation(),
+                reports: stored.into_iter().map(|(_, report)| report).collect(),
+                running: self.machine.running(),
+            };
+            let payload = seal(&self.config.key, &batch);
+            if !self.outlet.reports(&self.topics.report, payload, self.clock.now().mono) {
+                break;
+            }
+            self.pump.next = next;
+            self.pump.announce = false;
+        }
+        Ok(())
+    }
+
+    /// When chunks are to be asked for, by the monotonic clock.
+    pub(super) fn chunks_due(&self) -> Option<Duration> {
+        self.blobs.deadline().filter(|_| self.outlet.is_up())
+    }
+
+    /// Asks for chunks of the blob that is being fetched, if it is time.
+    pub(super) async fn ask_for_chunks(&mut self) -> Result<(), ShellError> {
+        let site = &self.config.site;
+        let filter = self.blobs.active().map(|blob| Topic::every_chunk(site, &blob.sha256));
+        if filter != self.chunk_filter {
+            if let Some(old) = self.chunk_filter.take() {
+                self.outlet.unsubscribe(&old);
+            }
+            if let Some(filter) = &filter {
+                self.outlet.subscribe(filter.clone());
+            }
+            self.chunk_filter = filter;
+        }
+        let now = self.clock.now().mono;
+        if !self.outlet.is_up() {
+            return Ok(());
+        }
+        // The subscription goes before what it is for.
+        self.outlet.pump(now);
+        match self.blobs.want(now) {
+            Ok(None) => {}
+            Ok(Some((blob, chunks))) => {
+                let (site, node) = (site.clone(), self.config.node.clone());
+                let want = Want { version: VERSION, site, node, blob, chunks };
+                let payload = seal(&self.config.key, &want);
+                self.outlet.want(&self.topics.want, payload, now);
+            }
+            Err(heard) => self.heard(heard).await?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Coming to an end: on SIGTERM or SIGINT, or when whoever started the agent is gone.
+
+use std::{io, os::fd::AsFd as _, time::Duration};
+
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe,
+    signal::unix::{Signal as Stream, SignalKind, signal},
+};
+
+use super::{CANCELLED, FAREWELL, Shell, ShellError, presence, sleep_until};
+use crate::{log, machine::Event, transport::Signal};
+
+/// The wishes to stop.
+#[derive(Debug)]
+pub struct Stops {
+    terminate: Stream,
+    interrupt: Stream,
+    parent: Option<pipe::Receiver>,
+}
+
+impl Stops {
+    /// Listens to SIGTERM and SIGINT, and with `parent` to the end of standard input, which must be a pipe then.
+    pub fn listen(parent: bool) -> io::Result<Self> {
+        let parent = match parent {
+            true => Some(pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?),
+            false => None,
+        };
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, parent })
+    }
+
+    /// Returns when the next wish comes.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = closed(&mut self.parent) => {}
+        }
+    }
+}
+
+/// Returns once when the pipe is closed; never if there is none.
+async fn closed(parent: &mut Option<pipe::Receiver>) {
+    let Some(pipe) = parent else { return std::future::pending().await };
+    let mut buffer = [0; 64];
+    while let Ok(1..) = pipe.read(&mut buffer).await {}
+    *parent = None;
+}
+
+impl Shell {
+    /// The first wish lets running tasks end; the second does not wait for them.
+    pub(super) async fn stop(&mut self) -> Result<(), ShellError> {
+        if self.stop_at.is_some() {
+            return self.cancel_jobs().await;
+        }
+        log::info(format_args!("stopping; {} tasks still run", self.jobs.len()));
+        self.stop_at = Some(self.clock.now().mono + self.config.stop_timeout);
+        self.handle(Event::Stop).await
+    }
+
+    /// Ends what runs. It is not reported: the next start finds it in the journal, as it finds what a crash cut off.
+    pub(super) async fn cancel_jobs(&mut self) -> Result<(), ShellError> {
+        log::warn(format_args!("ending {} tasks that still run", self.jobs.len()));
+        self.canceller.cancel();
+        let ended = async { while self.jobs.join_next().await.is_some() {} };
+        if tokio::time::timeout(CANCELLED, ended).await.is_err() {
+            self.jobs.abort_all();
+        }
+        self.stopped = true;
+        Ok(())
+    }
+
+    /// Delivers what is stored, says that the node goes offline, and good-bye.
+    pub(super) async fn farewell(&mut self) {
+        if self.config.stop_processes_on_exit {
+            self.host.stop_processes().await;
+        } else {
+            self.host.leave_processes();
+        }
+        let offline = presence(&self.config, self.machine.ledger(), false);
+        self.outlet.presence(offline);
+        let until = self.clock.instant(self.clock.now().mono + FAREWELL).into();
+        let mut parting = false;
+        while self.outlet.is_up() {
+            let now = self.clock.now().mono;
+            self.outlet.pump(now);
+            if let Err(e) = self.send_reports() {
+                log::warn(log::chain(&e));
+            }
+            if !parting && self.outlet.is_empty() && self.pump.next > self.pump.to {
+                parting = true;
+                self.outlet.disconnect();
+            }
+            let limit =
+                if parting { Some(tokio::time::Instant::now() + Duration::from_millis(200)) } else { Some(until) };
+            tokio::select! {
+                signal = self.link.signal() => match signal {
+                    Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
+                    Some(Signal::Confirmed(pkid)) => self.outlet.confirmed(pkid, now),
+                    Some(Signal::Up { .. } | Signal::Received(_)) => {}
+                    Some(Signal::Down(_)) | None => return,
+                },
+                () = sleep_until(limit) => return,
+            }
+        }
+    }
+}

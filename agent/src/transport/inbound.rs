@@ -1,0 +1,69 @@
+//! Reading what the broker sends: by its topic, and only in an envelope that a trusted planner signed for this site.
+
+use groundplan_protocol::{
+    digest::Digest,
+    envelope::{Message, OpenError, PublicKey, open},
+    ids::{NodeId, SiteName},
+    plan::{NodePlan, NodePlanRef},
+    topic::{NodeTopic, Topic},
+};
+
+use crate::{log, machine::Event};
+
+/// What a payload is to us.
+#[derive(Debug)]
+pub enum Inbound {
+    /// Something for the machine.
+    Event(Event),
+    /// A chunk of a blob; only the blob's digest will tell whether it is the right one.
+    Chunk(Digest, u32),
+    /// A retained message was cleared: no news.
+    Nothing,
+}
+
+/// Reads payloads.
+#[derive(Debug)]
+pub struct Reader {
+    /// The site.
+    pub site: SiteName,
+    /// The node.
+    pub node: NodeId,
+    /// Whose signatures count.
+    pub trusted: Vec<PublicKey>,
+}
+
+impl Reader {
+    /// Takes a payload apart.
+    pub fn read(&self, topic: &str, payload: &[u8]) -> Inbound {
+        let topic = match Topic::parse(&self.site, topic) {
+            Some(Topic::Blob(digest, n)) => return Inbound::Chunk(digest, n),
+            Some(Topic::Node(node, topic)) if node == self.node => topic,
+            _ => return Inbound::Event(Event::Ignored),
+        };
+        if payload.is_empty() {
+            return Inbound::Nothing;
+        }
+        let event = match topic {
+            NodeTopic::Plan => match self.open::<NodePlan>(payload) {
+                Err(OpenError::Type { found, .. }) if found == NodePlanRef::TYPE => {
+                    self.open(payload).map(Event::PlanRef)
+                }
+                plan => plan.map(|plan| Event::Plan(Box::new(plan))),
+            },
+            NodeTopic::Gates => self.open(payload).map(Event::Gates),
+            NodeTopic::Ack => self.open(payload).map(Event::Ack),
+            NodeTopic::State | NodeTopic::Report | NodeTopic::Presence | NodeTopic::Want => Ok(Event::Ignored),
+        };
+        Inbound::Event(event.unwrap_or_else(|error| match topic {
+            // Whatever stands on these two matters to whoever put it there.
+            NodeTopic::Plan | NodeTopic::Gates => {
+                Event::Refused { topic: topic.name(), generation: None, reason: log::chain(&error) }
+            }
+            _ => Event::Ignored,
+        }))
+    }
+
+    fn open<M: Message>(&self, payload: &[u8]) -> Result<M, OpenError> {
+        open(payload, &self.trusted, &self.site)
+    }
+}

@@ -1,0 +1,156 @@
+//! The connection: a task of its own that polls the client, and begins anew whenever it breaks.
+//!
+//! In: options. Out: signals, in order, through a bounded channel. A client and its event loop live for one connection
+//! only: what they still held is not carried over, for the outlet knows what was not confirmed.
+
+use std::time::Duration;
+
+use rumqttc::{AsyncClient, ConnectionError, Event, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, StateError};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::{TlsError, tls};
+use crate::{config::Broker, log};
+
+/// Requests that the client takes before `try_` calls refuse more.
+const REQUESTS: usize = 32;
+/// Signals that wait for the shell; then the broker has to.
+const SIGNALS: usize = 8;
+/// Publishes without a PUBACK.
+const IN_FLIGHT: u16 = 16;
+/// The first wait before a new attempt; doubled each time, up to the other.
+const BACK_OFF: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// What happens on the connection.
+#[derive(Debug)]
+pub enum Signal {
+    /// It is there.
+    Up {
+        /// To send with, until `Down`.
+        client: AsyncClient,
+        /// Whether the broker knows this client's session.
+        session_present: bool,
+    },
+    /// It is gone, or could not be made.
+    Down(String),
+    /// The broker sent something.
+    Received(Publish),
+    /// The oldest publish not yet named here went out with this packet id.
+    Sent(u16),
+    /// The broker has it.
+    Confirmed(u16),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link {
+    options: MqttOptions,
+    signals: mpsc::Receiver<Signal>,
+    task: JoinHandle<()>,
+    seed: u64,
+}
+
+impl Link {
+    /// Begins to connect, again and again; `seed` is where the jitter comes from.
+    pub fn start(
+        broker: &Broker,
+        client_id: String,
+        keep_alive: Duration,
+        will: (String, Vec<u8>),
+        seed: u64,
+    ) -> Result<Self, TlsError> {
+        let mut options = MqttOptions::new(client_id, broker.host.clone(), broker.port);
+        options
+            .set_keep_alive(keep_alive)
+            .set_clean_session(false)
+            .set_manual_acks(true)
+            .set_inflight(IN_FLIGHT)
+            .set_max_packet_size(groundplan_protocol::MAX_PACKET, groundplan_protocol::MAX_PACKET)
+            .set_last_will(LastWill::new(will.0, will.1, QoS::AtLeastOnce, true));
+        if let Some(tls) = &broker.tls {
+            options.set_transport(tls::transport(tls)?);
+        }
+        let (task, signals) = spawn(options.clone(), seed);
+        Ok(Self { options, signals, task, seed })
+    }
+
+    /// The next signal.
+    pub async fn signal(&mut self) -> Option<Signal> {
+        self.signals.recv().await
+    }
+
+    /// Drops the connection, which stands still, and makes a new one.
+    pub fn restart(&mut self) {
+        self.task.abort();
+        self.seed = scramble(self.seed);
+        (self.task, self.signals) = spawn(self.options.clone(), self.seed);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn spawn(options: MqttOptions, seed: u64) -> (JoinHandle<()>, mpsc::Receiver<Signal>) {
+    let (to, signals) = mpsc::channel(SIGNALS);
+    (tokio::spawn(keep_connected(options, to, seed)), signals)
+}
+
+async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed: u64) {
+    let mut wait = BACK_OFF;
+    loop {
+        let (client, mut events) = AsyncClient::new(options.clone(), REQUESTS);
+        events.network_options.set_tcp_nodelay(true);
+        let reason = loop {
+            let signal = match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                    wait = BACK_OFF;
+                    Signal::Up { client: client.clone(), session_present: ack.session_present }
+                }
+                Ok(Event::Incoming(Packet::Publish(publish))) => Signal::Received(publish),
+                Ok(Event::Incoming(Packet::PubAck(ack))) => Signal::Confirmed(ack.pkid),
+                Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                    if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
+                        log::warn("the broker refuses a subscription: check this node's access rights there");
+                    }
+                    continue;
+                }
+                Ok(Event::Outgoing(Outgoing::Publish(pkid))) => Signal::Sent(pkid),
+                Ok(_) => continue,
+                Err(e) => break describe(&e),
+            };
+            if to.send(signal).await.is_err() {
+                return;
+            }
+        };
+        drop((client, events));
+        if to.send(Signal::Down(reason)).await.is_err() {
+            return;
+        }
+        seed = scramble(seed);
+        // Between half of it and all of it, so that a fleet does not return as one.
+        tokio::time::sleep(wait / 2 + wait.mul_f64((seed >> 11) as f64 / (1_u64 << 53) as f64 / 2.0)).await;
+        wait = (wait * 2).min(BACK_OFF_MAX);
+    }
+}
+
+/// The next of a sequence that looks random (xorshift64).
+fn scramble(mut seed: u64) -> u64 {
+    seed = seed.max(1);
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^ (seed << 17)
+}
+
+fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::MqttState(StateError::Deserialization(
+            rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(n),
+        )) => {
+            format!("the broker sends a message of {n} bytes, above the limit of {}", groundplan_protocol::MAX_PACKET)
+        }
+        other => log::chain(other),
+    }
+}

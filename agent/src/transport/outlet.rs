@@ -1,0 +1,223 @@
+//! What is to go out: the latest state and presence, subscriptions, acknowledgements, and one batch of reports at a time.
+//!
+//! In: sealed messages. Out: publishes, as fast as the client takes them. Retained messages replace each other while they
+//! wait, and are kept until the broker has confirmed them; reports and requests are not kept, for ledger and blob store
+//! repeat them. Never waits.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use groundplan_protocol::MAX_PACKET;
+use rumqttc::{AsyncClient, Publish, QoS};
+
+/// Batches of reports on their way at a time.
+const BATCHES: usize = 4;
+/// A publish that the broker does not confirm for this long means that the connection stands still.
+const STALL: Duration = Duration::from_secs(30);
+/// Room for topic and header beside a payload.
+const HEADER: usize = 1024;
+
+/// What a publish was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    State,
+    Presence,
+    Reports,
+    Want,
+}
+
+/// A retained message: the last one, until it is confirmed.
+#[derive(Debug, Default)]
+struct Slot {
+    payload: Option<Vec<u8>>,
+    /// It is on its way as it stands.
+    flying: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    client: Option<AsyncClient>,
+    state_topic: String,
+    presence_topic: String,
+    state: Slot,
+    presence: Slot,
+    filters: BTreeSet<String>,
+    subscribe: BTreeSet<String>,
+    acks: VecDeque<Publish>,
+    /// Handed to the client, packet id not known yet.
+    handed: VecDeque<Kind>,
+    flying: BTreeMap<u16, Kind>,
+    /// Since when something is on its way with nothing confirmed.
+    waiting_since: Option<Duration>,
+}
+
+impl Outlet {
+    /// Publishes state and presence under these topics.
+    pub fn new(state_topic: String, presence_topic: String) -> Self {
+        Self { state_topic, presence_topic, ..Self::default() }
+    }
+
+    /// The connection is there.
+    pub fn up(&mut self, client: AsyncClient, resubscribe: bool) {
+        self.down();
+        self.client = Some(client);
+        if resubscribe {
+            self.subscribe = self.filters.clone();
+        }
+    }
+
+    /// The connection is gone, and with it all that it had not delivered.
+    pub fn down(&mut self) {
+        self.client = None;
+        self.handed.clear();
+        self.flying.clear();
+        self.acks.clear();
+        self.state.flying = false;
+        self.presence.flying = false;
+        self.waiting_since = None;
+    }
+
+    /// Whether there is a connection.
+    pub fn is_up(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// Subscribes, now and whenever the broker has forgotten.
+    pub fn subscribe(&mut self, filter: String) {
+        if self.filters.insert(filter.clone()) {
+            self.subscribe.insert(filter);
+        }
+    }
+
+    /// Ends a subscription. One that the broker does not hear of costs a few messages to be ignored.
+    pub fn unsubscribe(&mut self, filter: &str) {
+        self.subscribe.remove(filter);
+        if self.filters.remove(filter)
+            && let Some(client) = &self.client
+        {
+            let _ = client.try_unsubscribe(filter);
+        }
+    }
+
+    /// Publishes this state in place of any before it; false if it is too large.
+    pub fn state(&mut self, payload: Vec<u8>) -> bool {
+        let fits = payload.len() + HEADER <= MAX_PACKET;
+        if fits {
+            self.state = Slot { payload: Some(payload), flying: false };
+        }
+        fits
+    }
+
+    /// Publishes this presence in place of any before it.
+    pub fn presence(&mut self, payload: Vec<u8>) {
+        self.presence = Slot { payload: Some(payload), flying: false };
+    }
+
+    /// Acknowledges what has been dealt with.
+    pub fn acknowledge(&mut self, publish: Publish) {
+        self.acks.push_back(publish);
+    }
+
+    /// Whether a batch of reports may go out.
+    pub fn takes_reports(&self) -> bool {
+        let on_their_way = self.handed.iter().chain(self.flying.values()).filter(|k| **k == Kind::Reports).count();
+        self.client.is_some() && on_their_way < BATCHES
+    }
+
+    /// Sends a batch of reports; false if it was not taken.
+    pub fn reports(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
+        self.send(topic, payload, false, Kind::Reports, now)
+    }
+
+    /// Sends a request for chunks; false if it was not taken.
+    pub fn want(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
+        self.send(topic, payload, false, Kind::Want, now)
+    }
+
+    fn send(&mut self, topic: &str, payload: Vec<u8>, retain: bool, kind: Kind, now: Duration) -> bool {
+        let Some(client) = &self.client else { return false };
+        if payload.len() + HEADER > MAX_PACKET || client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_err()
+        {
+            return false;
+        }
+        self.handed.push_back(kind);
+        self.waiting_since.get_or_insert(now);
+        true
+    }
+
+    /// Hands over what waits, as far as the client takes it.
+    pub fn pump(&mut self, now: Duration) {
+        let Some(client) = self.client.clone() else { return };
+        while let Some(publish) = self.acks.front() {
+            if client.try_ack(publish).is_err() {
+                return;
+            }
+            self.acks.pop_front();
+        }
+        while let Some(filter) = self.subscribe.first() {
+            if client.try_subscribe(filter, QoS::AtLeastOnce).is_err() {
+                return;
+            }
+            self.subscribe.pop_first();
+        }
+        for (kind, topic) in [(Kind::Presence, self.presence_topic.clone()), (Kind::State, self.state_topic.clone())] {
+            let slot = self.slot(kind);
+            if let (Some(payload), false) = (&slot.payload, slot.flying) {
+                let payload = payload.clone();
+                let sent = self.send(&topic, payload, true, kind, now);
+                self.slot(kind).flying = sent;
+            }
+        }
+    }
+
+    fn slot(&mut self, kind: Kind) -> &mut Slot {
+        if kind == Kind::Presence { &mut self.presence } else { &mut self.state }
+    }
+
+    /// The oldest publish that was handed over went out with this packet id.
+    pub fn sent(&mut self, pkid: u16) {
+        if let Some(kind) = self.handed.pop_front() {
+            self.flying.insert(pkid, kind);
+        }
+    }
+
+    /// The broker has it.
+    pub fn confirmed(&mut self, pkid: u16, now: Duration) {
+        let Some(kind) = self.flying.remove(&pkid) else { return };
+        self.waiting_since = (!self.is_quiet()).then_some(now);
+        if matches!(kind, Kind::State | Kind::Presence) {
+            // A newer one may be on its way; the slot is its own then.
+            let newer = self.handed.iter().chain(self.flying.values()).any(|k| *k == kind);
+            let slot = self.slot(kind);
+            if slot.flying && !newer {
+                *slot = Slot::default();
+            }
+        }
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.handed.is_empty() && self.flying.is_empty()
+    }
+
+    /// Whether everything has been delivered.
+    pub fn is_empty(&self) -> bool {
+        self.is_quiet() && self.acks.is_empty() && self.state.payload.is_none() && self.presence.payload.is_none()
+    }
+
+    /// When the connection counts as standing still, by the monotonic clock.
+    pub fn stalls_at(&self) -> Option<Duration> {
+        self.waiting_since.map(|since| since + STALL)
+    }
+
+    /// Says good-bye: no last will.
+    pub fn disconnect(&mut self) {
+        if let Some(client) = &self.client {
+            // A client that takes nothing more is about to fail anyway.
+            let _ = client.try_disconnect();
+        }
+    }
+}

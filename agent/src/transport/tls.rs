@@ -1,0 +1,63 @@
+//! TLS towards the broker: rustls with ring, the authority and the identity that the configuration names, nothing else.
+
+use std::sync::Arc;
+
+use rumqttc::{TlsConfiguration, Transport};
+use tokio_rustls::rustls::{
+    self, ClientConfig, RootCertStore,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+};
+
+use crate::config::Tls;
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is no PEM, or does not hold what it should.
+    #[error("`tls.{key}` holds no usable PEM")]
+    Pem {
+        /// The key in the configuration.
+        key: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// A certificate or key is of no use.
+    #[error("`tls.{key}` cannot be used")]
+    Unusable {
+        /// The key in the configuration.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+fn certificates<'a>(key: &'static str, text: &'a [u8]) -> Result<Vec<CertificateDer<'a>>, TlsError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(TlsError::Pem { key, source: pem::Error::NoItemsFound }),
+        other => other.map_err(|source| TlsError::Pem { key, source }),
+    }
+}
+
+pub(super) fn transport(tls: &Tls) -> Result<Transport, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("ca", &tls.ca)? {
+        roots.add(certificate).map_err(|source| TlsError::Unusable { key: "ca", source })?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Unusable { key: "ca", source })?
+        .with_root_certificates(roots);
+    let config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates("cert", certificate)?.into_iter().map(CertificateDer::into_owned).collect();
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| TlsError::Pem { key: "key", source })?;
+            builder.with_client_auth_cert(chain, key).map_err(|source| TlsError::Unusable { key: "cert", source })?
+        }
+    };
+    Ok(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(config))))
+}
