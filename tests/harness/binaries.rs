@@ -16,23 +16,54 @@ pub fn agent() -> PathBuf {
     directory().join("groundplan-agent")
 }
 
-/// Where both are: the directory that the test binary itself was built into, `<target>/<profile>`.
-fn directory() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build)
+/// The agent as it is released: static, small. Takes minutes to build the first time.
+///
+/// # Panics
+/// If it cannot be built; with what the compiler said.
+pub fn static_agent() -> PathBuf {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let build = cargo()
+        .args(["build", "--locked", "--profile", "agent", "--package", "groundplan-agent", "--target", &target])
+        .args(["--message-format", "json-render-diagnostics"])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .output()
+        .expect("cargo runs");
+    assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+    let messages = String::from_utf8(build.stdout).expect("JSON lines");
+    messages
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .find_map(|message| Some(message["executable"].as_str()?.into()))
+        .expect("cargo names the program")
 }
 
-fn build() -> PathBuf {
-    let test = std::env::current_exe().expect("the test binary's path");
-    let profile = test.ancestors().nth(2).expect("a test binary lies in <target>/<profile>/deps");
-    let target = profile.parent().expect("a profile's directory lies in the target directory");
+/// Cargo, on this workspace and its target directory.
+fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "groundplan", "--package", "groundplan-agent", "--bins"]);
-    cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-    cargo.arg("--target-dir").arg(target);
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    assert!(cargo.status().expect("cargo runs").success(), "cargo could not build the programs");
-    profile.to_owned()
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    cargo.env("CARGO_TARGET_DIR", profile().parent().expect("a profile's directory lies in the target directory"));
+    cargo
+}
+
+/// Where the running program was built: `<target>/<profile>`.
+fn profile() -> PathBuf {
+    let program = std::env::current_exe().expect("the running program's path");
+    let directory = program.parent().expect("a program lies in a directory");
+    // Tests lie in `deps` below it.
+    if directory.ends_with("deps") { directory.parent().expect("a profile").to_owned() } else { directory.to_owned() }
+}
+
+/// Where both are, built once a run.
+fn directory() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let profile = profile();
+        let mut cargo = cargo();
+        cargo.args(["build", "--quiet", "--package", "groundplan", "--package", "groundplan-agent", "--bins"]);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "cargo could not build the programs");
+        profile
+    })
 }

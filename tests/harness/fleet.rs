@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -35,6 +36,9 @@ pub struct Fleet {
     planners: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
     planner_key: SigningKey,
+    agent_program: Option<PathBuf>,
+    /// Where the planner's own broker listens, instead of `broker`.
+    embedded: Option<SocketAddr>,
 }
 
 impl Fleet {
@@ -47,6 +51,8 @@ impl Fleet {
             planners: BTreeMap::new(),
             agents: BTreeMap::new(),
             planner_key: SigningKey::from_seed([7; 32]),
+            agent_program: None,
+            embedded: None,
         };
         fs::create_dir_all(fleet.repository()).expect("a folder");
         fleet.git(&["init", "-q", "-b", "main"]);
@@ -62,6 +68,17 @@ impl Fleet {
         }
         fleet.start_planner("one");
         fleet
+    }
+
+    /// Takes another build of the agent for those that are started from now on.
+    pub fn use_agent(&mut self, program: PathBuf) {
+        self.agent_program = Some(program);
+    }
+
+    /// Lets planners that are started from now on run the broker themselves, and agents connect to that one.
+    pub fn embed_broker(&mut self) {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
+        self.embedded = Some(free.expect("a free port"));
     }
 
     /// The repository's work tree.
@@ -133,12 +150,13 @@ impl Fleet {
             let key = Self::node_key(&node).public().to_string();
             fs::write(state.join("trusted").join(format!("{node}.pub")), key).expect("a key file");
         }
-        let child = Command::new(binaries::groundplan())
-            .arg("serve")
-            .arg("--repo")
-            .arg(self.repository())
-            .args(["--branch", "main", "--broker", &self.broker_url(), "--state"])
-            .arg(&state)
+        let mut command = Command::new(binaries::groundplan());
+        command.arg("serve").arg("--repo").arg(self.repository()).args(["--branch", "main", "--state"]).arg(&state);
+        match self.embedded {
+            Some(address) => command.args(["--embedded-broker", &address.to_string()]),
+            None => command.args(["--broker", &self.broker_url()]),
+        };
+        let child = command
             .stdin(Stdio::null())
             .stdout(self.log(&format!("planner-{planner}")))
             .stderr(self.log(&format!("planner-{planner}")))
@@ -169,7 +187,7 @@ impl Fleet {
             self.planner_key.public().to_string(),
         );
         fs::write(&config, text).expect("a configuration");
-        let child = Command::new(binaries::agent())
+        let child = Command::new(self.agent_program.clone().unwrap_or_else(binaries::agent))
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -181,7 +199,7 @@ impl Fleet {
     }
 
     fn broker_url(&self) -> String {
-        format!("mqtt://{}", self.broker.address())
+        format!("mqtt://{}", self.embedded.unwrap_or_else(|| self.broker.address()))
     }
 
     fn log(&self, name: &str) -> Stdio {
@@ -229,7 +247,7 @@ impl Fleet {
     pub fn converged(&self, planner: &str, commit: &str) -> Value {
         self.wait(&format!("{commit} to be deployed"), || {
             let status = self.ask(planner, &["status"])?;
-            let at = status["commit"].as_str() == Some(commit) || status["commit"]["id"].as_str() == Some(commit);
+            let at = status["commit"]["id"].as_str() == Some(commit);
             let done = status["rollout"]["result"].as_str() == Some("succeeded");
             (at && done).then_some(status)
         })

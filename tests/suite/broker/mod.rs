@@ -9,7 +9,6 @@ mod embedded;
 mod limits;
 mod retained;
 mod sessions;
-mod speed;
 mod tls;
 mod wills;
 mod wire;

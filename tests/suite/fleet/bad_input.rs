@@ -59,7 +59,7 @@ fn forged(generation: u64) -> NodePlan {
 /// The entry of node `n1` in a status.
 fn n1(status: &Value) -> Value {
     let nodes = status["nodes"].as_array().expect("nodes");
-    nodes.iter().find(|n| n["node"] == "n1" || n["name"] == "n1").cloned().expect("n1")
+    nodes.iter().find(|n| n["node"] == "n1").cloned().expect("n1")
 }
 
 with_both_brokers!(messages_that_are_not_for_this_agent, payloads_that_are_not_ours);

@@ -11,7 +11,7 @@ fn second_planner_takes_over(kind: Kind) {
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     fleet.start_planner("two");
     fleet.wait("the second planner to stand by", || {
-        (fleet.ask("two", &["status"])?["role"].as_str()? == "standby").then_some(())
+        (fleet.ask("two", &["status"])?["planner"]["role"]["is"].as_str()? == "standby").then_some(())
     });
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
     fleet.converged("one", &commit);
@@ -20,7 +20,7 @@ fn second_planner_takes_over(kind: Kind) {
     }
     fleet.kill_planner("one");
     fleet.wait("the second planner to take over", || {
-        (fleet.ask("two", &["status"])?["role"].as_str()? == "planning").then_some(())
+        (fleet.ask("two", &["status"])?["planner"]["role"]["is"].as_str()? == "planning").then_some(())
     });
     let commit = fleet.commit(&[("site.toml", &greeting("three"))], "three");
     fleet.converged("two", &commit);

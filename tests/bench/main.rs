@@ -1,0 +1,58 @@
+//! The benchmarks: each figure beside a baseline that runs in the same sitting, and beside the target of the design.
+//!
+//! In: names of benchmarks (all, if none). Out: a table on standard output, and the same as JSON in `bench.json` of the target
+//! directory or where `--json FILE` says. Run by `tests/run bench`, in release, on a quiet machine; never part of a test.
+
+mod broker;
+mod commands;
+mod footprint;
+mod generate;
+mod latency;
+mod planning;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use table::{Row, Table};
+
+/// A benchmark: its name, what it measures, and how.
+type Bench = (&'static str, &'static str, fn() -> Vec<Row>);
+
+const ALL: [Bench; 5] = [
+    ("planning", "commit to plan, 1000 nodes and 1000 services, about 20 services a node", planning::run),
+    ("latency", "push to file in place on one node", latency::run),
+    ("commands", "1000 trivial commands on each of 6 nodes, push to last result", commands::run),
+    ("broker", "20 000 QoS 1 messages through the embedded broker", broker::run),
+    ("footprint", "resident memory of agent and planner, sizes of the programs", footprint::run),
+];
+
+fn main() -> ExitCode {
+    let mut names = Vec::new();
+    let mut json = None;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--json" => json = args.next().map(PathBuf::from),
+            name if ALL.iter().any(|(n, ..)| *n == name) => names.push(arg),
+            _ => {
+                eprintln!("usage: groundplan-bench [--json FILE] [NAME…]\n");
+                ALL.iter().for_each(|(name, what, _)| eprintln!("  {name:<10} {what}"));
+                return ExitCode::from(64);
+            }
+        }
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: its figures say nothing; use `tests/run bench`");
+        return ExitCode::FAILURE;
+    }
+    let mut table = Table::default();
+    for (name, what, run) in ALL.iter().filter(|(n, ..)| names.is_empty() || names.iter().any(|m| m == n)) {
+        eprintln!("{name}: {what} …");
+        table.rows.extend(run());
+    }
+    println!("{}", table.text());
+    let path = json.unwrap_or_else(|| groundplan_tests::binaries::groundplan().with_file_name("bench.json"));
+    std::fs::write(&path, table.json()).expect("the results can be written");
+    println!("as JSON: {}", path.display());
+    ExitCode::SUCCESS
+}

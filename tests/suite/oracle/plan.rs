@@ -1,0 +1,197 @@
+//! Any plan, against brute force and against itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_core::{
+    AppliedState, DesiredState, Plan, Policy, Reason, plan,
+    plan::{Gate, PlanTask},
+    reason::UNKNOWN,
+};
+use groundplan_protocol::{
+    ids::InstanceId,
+    plan::{Action, TriggerSource},
+};
+use proptest::prelude::*;
+
+use super::{
+    naive::{Expected, closure, expect},
+    world::{Dice, World, applied},
+};
+
+const NODES: usize = 5;
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..600)
+}
+
+/// A site, and nodes that have applied earlier versions of it, or some other site altogether.
+fn situation(bytes: &[u8]) -> (World, AppliedState) {
+    let mut dice = Dice(bytes.iter());
+    let earlier = World::any(&mut dice, 12, NODES);
+    let between = earlier.changed(&mut dice, true);
+    let mut world = between.changed(&mut dice, true);
+    let other = if dice.chance(20) { World::any(&mut dice, 12, NODES) } else { world.clone() };
+    let applied = applied(&mut dice, &[&between, &world, &earlier, &other], NODES);
+    if dice.chance(30) {
+        world.limits = (0..3).map(|s| (s, 1 + dice.below(2) as u32)).collect();
+    }
+    (world, applied)
+}
+
+fn planned(plan: &Plan) -> impl Iterator<Item = (InstanceId, &PlanTask)> {
+    plan.nodes.iter().flat_map(|(node, part)| part.tasks.iter().map(|task| (task.task.at(node), task)))
+}
+
+/// What waits for what, as the plan says it.
+fn waits(plan: &Plan) -> BTreeSet<(InstanceId, InstanceId)> {
+    let mut waits = BTreeSet::new();
+    for (i, task) in planned(plan) {
+        waits.extend(task.after.iter().map(|t| (t.at(&i.node), i.clone())));
+        for gate in &task.gates {
+            if let Gate::Done { waits_for, .. } = &plan.gates[gate] {
+                waits.extend(waits_for.iter().map(|w| (w.clone(), i.clone())));
+            }
+        }
+    }
+    waits
+}
+
+fn check_contents(plan: &Plan, expected: &Expected) {
+    let actions: BTreeMap<_, _> = plan.actions.iter().map(|a| (a.instance.clone(), a.action)).collect();
+    assert_eq!(actions.len(), plan.actions.len(), "an instance stands twice");
+    assert_eq!(actions, expected.actions);
+    let tasks: BTreeMap<_, _> = planned(plan).map(|(i, task)| (i, task.action)).collect();
+    assert_eq!(tasks, actions, "actions and node parts differ");
+    let owed: BTreeMap<_, _> = planned(plan).filter_map(|(i, task)| Some((i, task.owed?))).collect();
+    assert_eq!(owed, expected.owed);
+}
+
+fn check_order(plan: &Plan, expected: &Expected) {
+    let at: BTreeMap<_, _> = plan.actions.iter().enumerate().map(|(n, a)| (a.instance.clone(), n)).collect();
+    let waits = waits(plan);
+    for (before, after) in &waits {
+        assert!(at[before] < at[after], "{after} stands before {before}, which it waits for");
+    }
+    for part in plan.nodes.values() {
+        let mut seen = BTreeSet::new();
+        for task in &part.tasks {
+            assert!(task.after.iter().all(|t| seen.contains(t)), "{} stands too early", task.task);
+            seen.insert(task.task.clone());
+        }
+    }
+    let stays = |i: &InstanceId| at.contains_key(i) && expected.actions[i] != Action::Remove;
+    let both = |pair: &&(InstanceId, InstanceId)| stays(&pair.0) && stays(&pair.1);
+    let by_plan: BTreeSet<_> = closure(&waits.iter().filter(both).cloned().collect());
+    let by_graph: BTreeSet<_> = expected.order.iter().filter(both).cloned().collect();
+    assert_eq!(by_plan, by_graph, "order among what stays");
+}
+
+fn check_triggers(plan: &Plan, expected: &Expected) {
+    let mut found = BTreeSet::new();
+    for (to, task) in planned(plan) {
+        for trigger in &task.triggers {
+            match &trigger.on {
+                TriggerSource::Task(from) => {
+                    assert!(task.after.contains(from));
+                    found.insert((from.at(&to.node), to.clone(), trigger.effect));
+                }
+                TriggerSource::Gate(gate) => {
+                    assert!(task.gates.contains(gate));
+                    let Gate::Done { waits_for, fires_on: Some(fires_on) } = &plan.gates[gate] else {
+                        panic!("{gate} never fires")
+                    };
+                    let sources = waits_for.iter().filter(|i| i.task == *fires_on);
+                    found.extend(sources.map(|from| (from.clone(), to.clone(), trigger.effect)));
+                }
+            }
+        }
+    }
+    let in_plan = |i: &InstanceId| expected.actions.contains_key(i);
+    let wanted: BTreeSet<_> =
+        expected.triggers.iter().filter(|(from, to, _)| in_plan(from) && in_plan(to)).cloned().collect();
+    assert_eq!(found, wanted);
+}
+
+fn check_reasons(plan: &Plan, expected: &Expected) {
+    for action in &plan.actions {
+        let (last, links) = action.reasons.split_last().expect("every action has a reason");
+        let mut at = action.instance.clone();
+        for (n, link) in links.iter().enumerate() {
+            let Reason::Triggered { by, effect } = link else { panic!("{link} does not end its chain") };
+            assert!(expected.triggers.contains(&(by.clone(), at.clone(), *effect)), "{by} does not {effect} {at}");
+            assert!(n > 0 || action.action == effect.action(), "the chain explains another action");
+            at = by.clone();
+        }
+        match (last, expected.actions[&at]) {
+            (Reason::Added { .. }, Action::Create) | (Reason::Removed { .. }, Action::Remove) => {}
+            (Reason::Changed { input, .. }, Action::Update) => assert!(input == "var v" || input == UNKNOWN),
+            (Reason::Owed { effect, .. }, _) => assert_eq!(expected.owed[&at], *effect),
+            (reason, action) => panic!("{action} of {at} because {reason}"),
+        }
+    }
+}
+
+/// Where all ledgers tell of one order, what is removed goes in its reverse.
+fn check_removals(plan: &Plan, expected: &Expected) {
+    let at: BTreeMap<_, _> = plan.actions.iter().enumerate().map(|(n, a)| (a.instance.clone(), n)).collect();
+    for (gone, dependent) in &expected.depended {
+        if expected.actions.get(dependent) == Some(&Action::Remove) {
+            assert!(at[dependent] < at[gone], "{gone} is removed before {dependent}");
+        }
+    }
+}
+
+fn run(desired: &DesiredState, applied: &AppliedState) -> Plan {
+    plan(desired, applied, &Policy::default())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    /// A plan is exactly the changes and what trigger edges reach, in an order that says no more and no less than the site
+    /// does; it is explained, and done once it is applied.
+    #[test]
+    fn agrees_with_brute_force(bytes in bytes()) {
+        let (world, mut applied) = situation(&bytes);
+        let desired = world.desired();
+        let plan = run(&desired, &applied);
+        let expected = expect(&world, &applied);
+        check_contents(&plan, &expected);
+        check_order(&plan, &expected);
+        check_triggers(&plan, &expected);
+        check_reasons(&plan, &expected);
+
+        applied.apply(&plan);
+        let again = run(&desired, &applied);
+        prop_assert!(again.is_empty() && again.nodes.is_empty(), "{again:?}");
+    }
+
+    /// Removal runs in reverse.
+    #[test]
+    fn removes_dependents_first(bytes in bytes()) {
+        let mut dice = Dice(bytes.iter());
+        let earlier = World::any(&mut dice, 12, NODES);
+        let world = earlier.changed(&mut dice, true);
+        let applied = AppliedState::of(&earlier.desired());
+        check_removals(&run(&world.desired(), &applied), &expect(&world, &applied));
+    }
+
+    /// What is applied needs no plan; and what comes in another order is the same plan, byte for byte.
+    #[test]
+    fn is_idempotent_and_deterministic(bytes in bytes()) {
+        let (world, applied) = situation(&bytes);
+        let desired = world.desired();
+        let nothing = run(&desired, &AppliedState::of(&desired));
+        prop_assert!(nothing.is_empty() && nothing.nodes.is_empty());
+
+        let mut shuffled = world.clone();
+        for task in &mut shuffled.tasks {
+            task.edges.reverse();
+            let n = task.edges.len();
+            task.edges.rotate_left(n / 2);
+        }
+        let other = AppliedState { nodes: applied.nodes.iter().rev().map(|(n, a)| (n.clone(), a.clone())).collect() };
+        let (a, b) = (run(&desired, &applied), run(&shuffled.desired(), &other));
+        prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+}
