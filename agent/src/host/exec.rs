@@ -14,7 +14,6 @@ use std::{
 
 use groundplan_protocol::{kinds::Run, report::Output};
 use nix::{
-    errno::Errno,
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
@@ -27,6 +26,7 @@ use tokio::{
 use super::{
     capture::{Capture, last_lines},
     job::Cancel,
+    proc::group_runs,
     spawn::{Program, Setup, SpawnError, Surroundings, not_started},
 };
 
@@ -34,7 +34,7 @@ use super::{
 const LINGER: Duration = Duration::from_millis(200);
 
 /// How often a group that got TERM is looked at, and how long one that got KILL may take to vanish.
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(20);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a program did not come to an end of its own.
@@ -149,7 +149,7 @@ impl Running {
     }
 
     async fn follow(mut self, run: &Run, limit: Limit, grace: Duration, cancel: &Cancel) -> Ran {
-        let end = self.to_its_end(run, limit, grace, cancel).await;
+        let end = self.watch(run, limit, grace, cancel).await;
         if self.status.is_some() {
             // It ended by itself, or its group has been seen to the end.
             self.group.0 = None;
@@ -157,7 +157,7 @@ impl Running {
         Ran { end, output: self.capture.finish() }
     }
 
-    async fn to_its_end(
+    async fn watch(
         &mut self,
         run: &Run,
         limit: Limit,
@@ -244,7 +244,7 @@ impl Group {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_none_or(|group| killpg(group, None) == Err(Errno::ESRCH))
+        self.0.is_none_or(|group| !group_runs(group))
     }
 }
 

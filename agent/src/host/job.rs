@@ -28,6 +28,7 @@ pub struct Job {
 
 /// What a job does.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are as many as jobs run at a time: a handful")]
 pub enum Work {
     /// Make it so: the actions `create` and `update`.
     Apply {

@@ -15,7 +15,6 @@ use groundplan_protocol::{
     kinds::{self, Process},
 };
 use nix::{
-    errno::Errno,
     sys::{
         signal::{Signal, kill, killpg},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -32,6 +31,7 @@ use super::{
     exec::status_text,
     journal::Journal,
     pidfd::PidFd,
+    proc::group_runs,
     record::{ProcessIdentity, Record},
     spawn::{Program, Setup, not_started},
     supervisor::{Life, Shared, SupervisorError},
@@ -41,7 +41,7 @@ use super::{
 const TRIM: Duration = Duration::from_secs(30);
 
 /// How often a group that was told to end is looked at, and how long one that got KILL may take to vanish.
-const POLL: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(20);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, SupervisorError>>;
@@ -400,9 +400,11 @@ async fn at(instant: Option<Instant>) {
 }
 
 /// Ends what is left of the group of a leader that has ended: TERM, then KILL at `until`.
+///
+/// The id cannot pass to another group meanwhile: the kernel gives out none that a group still has.
 async fn clear_group(group: Pid, until: Instant) {
     let mut told = false;
-    while killpg(group, None) != Err(Errno::ESRCH) {
+    while group_runs(group) {
         if Instant::now() >= until {
             let _ = killpg(group, Signal::SIGKILL);
             return;

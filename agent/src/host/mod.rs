@@ -16,6 +16,7 @@ mod kinds;
 mod paths;
 mod pidfd;
 mod probe;
+mod proc;
 mod record;
 mod spawn;
 mod supervisor;

@@ -13,10 +13,7 @@ pub(crate) struct PidFd(AsyncFd<OwnedFd>);
 
 impl PidFd {
     /// A handle on the process that has `pid` now.
-    #[expect(
-        unsafe_code,
-        reason = "neither std nor nix has a safe pidfd_open, nor tokio a safe way to watch a descriptor"
-    )]
+    #[expect(unsafe_code, reason = "neither std nor nix has pidfd_open")]
     pub(crate) fn open(pid: Pid) -> io::Result<Self> {
         // SAFETY: the call takes two plain numbers and touches no memory of ours.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
@@ -24,8 +21,7 @@ impl PidFd {
         // SAFETY: the kernel has just given us this descriptor, which it opens with CLOEXEC, and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: the descriptor is owned by what watches it, which never gives it away.
-        let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        Ok(Self(watched.map_err(|e| e.into_parts().1)?))
+        Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?))
     }
 
     /// Returns once the process has ended.

@@ -9,12 +9,14 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use groundplan_protocol::{ids::TaskId, kinds::Process};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+use super::proc::{Stat, ticks_since_boot};
 
 /// What is known of a supervised process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,47 +151,12 @@ fn private() -> OpenOptions {
     options
 }
 
-/// What the kernel tells of a process (proc_pid_stat(5)).
-struct Stat {
-    dead: bool,
-    session: i32,
-    start: u64,
-}
-
-impl Stat {
-    fn of(pid: Pid) -> Option<Self> {
-        Self::parse(&fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?)
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        // The second field is the program's name in parentheses, which may hold anything.
-        let fields: Vec<&str> = line.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        let field = |n: usize| fields.get(n - 3).copied();
-        Some(Self {
-            dead: matches!(field(3)?, "Z" | "X" | "x"),
-            session: field(6)?.parse().ok()?,
-            start: field(22)?.parse().ok()?,
-        })
-    }
-}
-
-/// As in field 22 of proc_pid_stat(5): the kernel gives hundredths of a second there, whatever its own clock does.
-fn ticks_since_boot() -> u64 {
-    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let ticks = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).map_or(0.0, |s| s * 100.0);
-    ticks as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn stat_of_a_process_with_a_nasty_name() {
-        let tail = " S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1";
-        let stat = Stat::parse(&format!("7 (a) b ( Z){tail}")).unwrap();
-        assert_eq!((stat.dead, stat.session, stat.start), (false, 7, 12345));
-        assert!(Stat::parse("7 (x").is_none());
+    fn a_process_is_told_from_others_with_its_id() {
         let me = ProcessIdentity::of(Pid::this()).unwrap();
         assert!(me.is_alive() && me.start <= ticks_since_boot());
         assert!(!ProcessIdentity { start: me.start + 1, ..me }.is_alive());
