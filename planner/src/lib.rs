@@ -2,6 +2,7 @@
 pub mod api;
 pub mod broker;
 pub mod diagnose;
+mod dispatch;
 pub mod repository;
 pub mod store;
 pub mod transport;
@@ -9,4 +10,4 @@ pub mod trust;
 pub mod serve;
 pub mod site;
 pub mod cli;
-pub mod up;
+mod up;

@@ -1,4 +1,6 @@
 //! suite
 mod broker;
+mod cli;
 mod fleet;
+mod quickstart;
 mod workspace;

@@ -61,9 +61,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             out.print(&format!("{sizes}: {}\n", Style::Good.paint("no errors", out.color())))?;
         }
         (Format::Text, Err(faults)) => {
-            let words = Style::Bad.paint(&count(faults.len(), "error"), out.color());
-            let text = diagnose::render(faults, &texts, out.color());
-            out.print(&format!("{}\n\n{words} in {}\n", text.trim_end(), source.name))?;
+            out.print(&diagnose::render(faults, &texts, out.color()))?;
         }
     }
     Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -28,7 +28,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-pub use self::output::{Color, Failure, Format, Output};
+use self::output::{Color, Format};
+pub(crate) use self::output::{Failure, Output};
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -11,30 +11,25 @@ use std::{
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// When to use colour.
+// When to use colour. No doc comments here: clap would spread one line of help over five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// On a terminal, unless NO_COLOR is set.
+pub(crate) enum Color {
     Auto,
-    /// Also into pipes and files.
     Always,
-    /// Never.
     Never,
 }
 
-/// How results are written.
+// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
+pub(crate) enum Format {
     Text,
-    /// For programs; one value.
     Json,
 }
 
 /// The argument that all commands with results share.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FormatArg {
-    /// How to write the result.
+    /// How to write the result: for people, or one JSON value.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
 }
@@ -71,13 +66,13 @@ impl Style {
 
 /// Standard output and standard error, with what was chosen about them.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     color: Color,
 }
 
 impl Output {
     /// Writes with or without colour.
-    pub fn new(color: Color) -> Self {
+    pub(crate) fn new(color: Color) -> Self {
         Self { color }
     }
 
@@ -90,12 +85,12 @@ impl Output {
     }
 
     /// Whether standard output has colour.
-    pub fn color(&self) -> bool {
+    pub(crate) fn color(&self) -> bool {
         self.colored(io::stdout().is_terminal())
     }
 
     /// Whether standard error has colour.
-    pub fn error_color(&self) -> bool {
+    pub(crate) fn error_color(&self) -> bool {
         self.colored(io::stderr().is_terminal())
     }
 
@@ -103,7 +98,7 @@ impl Output {
     ///
     /// # Errors
     /// What the system says, but for a closed pipe: whoever closed it has read enough.
-    pub fn print(&mut self, text: &str) -> Result<(), Failure> {
+    pub(crate) fn print(&mut self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::because("cannot write the result", e)),
@@ -115,27 +110,32 @@ impl Output {
     ///
     /// # Errors
     /// As [`Output::print`].
-    pub fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+    pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
         let mut text = serde_json::to_string_pretty(value).map_err(|e| Failure::because("cannot write JSON", e))?;
         text.push('\n');
         self.print(&text)
     }
 
     /// Writes text to standard error, where it does not disturb a result.
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         // Nobody is left to be told that telling failed.
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
     /// Writes a failure with its causes and what to do about it to standard error.
-    pub fn failure(&mut self, failure: &Failure) {
+    pub(crate) fn failure(&mut self, failure: &Failure) {
         let color = self.error_color();
-        let mut text = format!("{} {failure}", Style::Bad.paint("error:", color));
+        let mut text = failure.to_string();
         let mut cause = failure.source();
         while let Some(e) = cause {
-            let _ = write!(text, ": {e}");
+            let words = e.to_string();
+            // Not every library keeps a message apart from its source.
+            if !text.ends_with(&words) {
+                let _ = write!(text, ": {words}");
+            }
             cause = e.source();
         }
+        text = format!("{} {text}", Style::Bad.paint("error:", color));
         text.push('\n');
         if let Some(hint) = &failure.hint {
             for line in hint.lines() {
@@ -148,7 +148,7 @@ impl Output {
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
     hint: Option<String>,
@@ -156,18 +156,18 @@ pub struct Failure {
 
 impl Failure {
     /// A failure in words: where and what.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), source: None, hint: None }
     }
 
     /// A failure with its cause.
-    pub fn because(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub(crate) fn because(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { message: message.into(), source: Some(source.into()), hint: None }
     }
 
     /// With what to do, a line each.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

@@ -3,11 +3,10 @@
 use std::{cell::RefCell, collections::HashMap, path::PathBuf, process::ExitCode, sync::Arc};
 
 use groundplan_core::{
-    AppliedState, Policy,
-    plan::{LineColumn, PlanReport, plan},
+    AppliedState, DesiredState, Policy, Reason,
+    plan::{LineColumn, PlanReport, PlannedAction, plan},
 };
 use groundplan_inventory::Location;
-use groundplan_protocol::ids::NodeId;
 
 use super::{
     Failure, Format, Output,
@@ -28,7 +27,7 @@ Examples:
   groundplan plan HEAD                the last commit
   groundplan plan main..HEAD          a branch; a missing end is HEAD
   groundplan plan --from-nothing      a fresh deployment
-  groundplan plan main..topic --format json | jq -r '.actions[] | select(.action == \"restart\") | .node'
+  groundplan plan main.. --format json | jq -r '.actions[] | .action + \" \" + .node'
 
 The JSON is described by `groundplan schema plan` and docs/plan-format.md.")]
 pub(super) struct Args {
@@ -54,16 +53,17 @@ const CHANGES: u8 = 2;
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args)?;
     let target_site = target.load_or_tell(out)?;
-    let applied = match &base {
-        Some(base) => {
-            let site = base.load_or_tell(out).map_err(|e| {
-                e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
-            })?;
-            applied(&site, &target_site)
-        }
-        None => nothing(&target_site),
-    };
-    let plan = plan(&target_site.desired, &applied, &Policy::default());
+    let base_site = base.as_ref().map(|base| {
+        base.load_or_tell(out).map_err(|e| {
+            e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
+        })
+    });
+    let base_site = base_site.transpose()?;
+    let applied = applied(base_site.as_ref(), &target_site);
+    let mut plan = plan(&target_site.desired, &applied, &Policy::default());
+    if let Some(base) = &base_site {
+        fill_in(&mut plan.actions, &base.desired);
+    }
     let locate = Locate { target: &target, base: base.as_ref(), texts: RefCell::default() };
     let commit = |source: &Source| source.commit.clone();
     let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &|at: &Location| {
@@ -108,18 +108,29 @@ fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
 }
 
 /// All of `base` as applied, and nothing on nodes that only `target` has.
-fn applied(base: &Loaded, target: &Loaded) -> AppliedState {
-    let mut applied = AppliedState::of(&base.desired);
+fn applied(base: Option<&Loaded>, target: &Loaded) -> AppliedState {
+    let mut applied = base.map(|base| AppliedState::of(&base.desired)).unwrap_or_default();
     for node in &target.desired.nodes {
         applied.nodes.entry(node.clone()).or_default();
     }
     applied
 }
 
-/// Every node known, with nothing on it.
-fn nothing(target: &Loaded) -> AppliedState {
-    let empty = |node: &NodeId| (node.clone(), Default::default());
-    AppliedState { nodes: target.desired.nodes.iter().map(empty).collect() }
+/// Values before a change: a node tells digests only, but here the base is at hand.
+fn fill_in(actions: &mut [PlannedAction], base: &DesiredState) {
+    for PlannedAction { instance, reasons, .. } in actions {
+        let mut of = &*instance;
+        for reason in reasons {
+            match reason {
+                Reason::Triggered { by, .. } => of = by,
+                Reason::Changed { input, before: before @ None, .. } => {
+                    let inputs = base.instance(of).map(|instance| &instance.resolved.inputs);
+                    *before = inputs.and_then(|inputs| inputs.iter().find(|i| i.name == *input)?.value.clone());
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Files' bytes by path, where they could be read.

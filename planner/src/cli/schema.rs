@@ -57,8 +57,8 @@ impl Document {
 
     fn schema(self) -> Schema {
         let file = format!("{}.schema.json", self.name());
-        let of_files = groundplan_inventory::schemas();
-        let found = of_files.into_iter().find(|(name, _)| *name == file);
+        let mut of_files = groundplan_inventory::schemas().into_iter().chain(groundplan_services::schemas());
+        let found = of_files.find(|(name, _)| *name == file);
         found.map_or_else(|| schema_for!(PlanReport), |(_, schema)| schema)
     }
 

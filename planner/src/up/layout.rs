@@ -115,6 +115,8 @@ impl Layout {
             ("key".to_owned(), text(&key_file)),
             ("planner_keys".to_owned(), toml::Value::from(vec![planner.to_string()])),
             ("stop_processes_on_exit".to_owned(), toml::Value::from(true)),
+            // Whoever presses Ctrl-C does not wait for a command that has begun.
+            ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
         let path = dir.join("agent.toml");
         replace(&path, config.to_string().as_bytes(), 0o600).map_err(failed)?;

@@ -23,23 +23,23 @@ use crate::{
 };
 
 /// Where everything lies when nothing is said.
-pub const DEFAULT_DIR: &str = "groundplan-up";
+pub(crate) const DEFAULT_DIR: &str = "groundplan-up";
 
 /// What to run, and where.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The site's repository; the sample site if not given.
-    pub site: Option<PathBuf>,
+    pub(crate) site: Option<PathBuf>,
     /// Where everything lies.
-    pub dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// The broker's loopback port; 0 takes a free one.
-    pub broker_port: u16,
+    pub(crate) broker_port: u16,
     /// Whether to use colour.
-    pub color: bool,
+    pub(crate) color: bool,
 }
 
 /// The planner's state directory below a directory of `groundplan up`, if it is one.
-pub fn planner_state(dir: &Path) -> Option<PathBuf> {
+pub(crate) fn planner_state(dir: &Path) -> Option<PathBuf> {
     let layout = Layout::at(dir);
     layout.lock().exists().then(|| layout.planner())
 }
@@ -48,7 +48,7 @@ pub fn planner_state(dir: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// What keeps it from starting, or a planner that stopped by itself.
-pub fn run(options: Options, out: &mut Output) -> Result<ExitCode, Failure> {
+pub(crate) fn run(options: Options, out: &mut Output) -> Result<ExitCode, Failure> {
     let agent = agents::find_program()?;
     let (layout, _lock) = Layout::open(&options.dir)?;
     layout.log_to_file()?;

@@ -11,7 +11,8 @@ fn a_good_site_is_summed_up() {
     let run = groundplan(&quickstart(), &["check"]);
     assert_eq!(run.text(), "exit 0\n--- stdout\n3 nodes, 3 services, 12 tasks: no errors\n");
     let json = groundplan(&quickstart(), &["check", "--format", "json"]).json();
-    let expected = serde_json::json!({ "version": 1, "ok": true, "nodes": 3, "services": 3, "tasks": 12, "diagnostics": [] });
+    let expected =
+        serde_json::json!({ "version": 1, "ok": true, "nodes": 3, "services": 3, "tasks": 12, "diagnostics": [] });
     assert_eq!(json, expected);
 }
 

@@ -44,10 +44,20 @@ fn a_fresh_site_creates_everything_in_order() {
     assert_eq!(root.text(), site.groundplan(&["plan", "--from-nothing"]).text());
     assert_eq!(root.code, 2);
     let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
-    let actions: Vec<String> = json["actions"].as_array().unwrap().iter().map(|a| {
-        assert_eq!(a["action"], "create");
-        format!("{}.{}@{}", a["service"].as_str().unwrap(), a["task"].as_str().unwrap(), a["node"].as_str().unwrap())
-    }).collect();
+    let actions: Vec<String> = json["actions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| {
+            assert_eq!(a["action"], "create");
+            format!(
+                "{}.{}@{}",
+                a["service"].as_str().unwrap(),
+                a["task"].as_str().unwrap(),
+                a["node"].as_str().unwrap()
+            )
+        })
+        .collect();
     let at = |name: &str| actions.iter().position(|a| a == name).unwrap_or_else(|| panic!("{name} in {actions:#?}"));
     assert_eq!(actions.len(), 16);
     assert!(at("database.server@alpha") < at("app.schema@beta"));

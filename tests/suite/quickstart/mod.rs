@@ -1,0 +1,125 @@
+//! The sample site under `groundplan up`, with real processes on loopback: it converges, its edits restart what they promise and
+//! nothing else, and nothing of it survives its end.
+
+mod site;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use self::site::Up;
+
+/// Process ids by node and program.
+type Pids = BTreeMap<(String, String), u32>;
+
+fn kept(before: &Pids, after: &Pids) -> Vec<String> {
+    let same = before.iter().filter(|(key, pid)| after.get(*key) == Some(*pid));
+    same.map(|((node, program), _)| format!("{program}@{node}")).collect()
+}
+
+#[test]
+fn edits_restart_what_they_promise_and_nothing_else() {
+    let up = Up::start();
+    let first = up.converged();
+    let answers: Vec<String> = (0..2).map(|_| up.get("11", 17400)).collect();
+    assert!(answers.iter().any(|a| a.contains("hello from beta")), "{answers:?}");
+    assert!(answers.iter().any(|a| a.contains("hello from gamma")), "{answers:?}");
+    let pids = up.pids();
+    let programs: Vec<String> = pids.keys().map(|(node, program)| format!("{program}@{node}")).collect();
+    assert_eq!(programs, ["database.pl@alpha", "front.pl@alpha", "app.pl@beta", "app.pl@gamma"]);
+
+    // The application's configuration: the application on its nodes, one after the other, and nothing else.
+    let commit = up.edit("services/app/service.toml", "greeting = \"hello\"", "greeting = \"good morning\"");
+    let second = up.deployed(&commit, first);
+    assert_eq!(
+        up.actions(),
+        ["update app.config@beta", "update app.config@gamma", "restart app.server@beta", "restart app.server@gamma"]
+    );
+    let after = up.pids();
+    assert_eq!(kept(&pids, &after), ["database.pl@alpha", "front.pl@alpha"]);
+    assert_eq!(after.len(), 4);
+    assert!(up.get("11", 17400).contains("good morning from"));
+
+    // A comment: nothing.
+    let commit = up.edit("services/app/service.toml", "# This is a comment", "# This is another comment");
+    up.in_force(&commit);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(up.rollout(), second, "a comment made a rollout");
+    assert_eq!(up.pids(), after);
+
+    // The database's port: what names it, in order; the front end stays.
+    let commit = up.edit("site.toml", "db_port = 17432", "db_port = 17433");
+    up.deployed(&commit, second);
+    let last = up.pids();
+    assert_eq!(kept(&after, &last), ["front.pl@alpha"]);
+    let spans = up.spans();
+    let (database, applications) =
+        (spans["database.server@alpha"], [spans["app.server@beta"], spans["app.server@gamma"]]);
+    assert!(applications.iter().all(|application| database.1 <= application.0), "{spans:#?}");
+    assert!(up.get("11", 17400).contains("the database says"));
+
+    up.end(Signal::SIGINT);
+}
+
+#[test]
+fn nothing_survives_sigkill() {
+    let up = Up::start();
+    up.converged();
+    assert_eq!(up.pids().len(), 4);
+    up.end(Signal::SIGKILL);
+}
+
+#[test]
+fn a_node_that_is_added_gets_an_agent_and_one_that_is_removed_loses_it() {
+    let up = Up::start();
+    let first = up.converged();
+    let front = up.pids()[&("alpha".to_owned(), "front.pl".to_owned())];
+    let nodes = up.read("inventory/nodes.toml");
+    let delta = format!("{nodes}\n[nodes.delta]\naddress = \"{}\"\ngroups = [\"app\"]\n", up.address("14"));
+    up.write("inventory/nodes.toml", &delta);
+    let second = up.deployed(&up.commit("delta"), first);
+    let pids = up.pids();
+    assert!(pids.contains_key(&("delta".to_owned(), "app.pl".to_owned())), "{pids:?}");
+    // The front end read its configuration again with the same process.
+    assert_eq!(pids[&("alpha".to_owned(), "front.pl".to_owned())], front);
+    let answers: Vec<String> = (0..3).map(|_| up.get("11", 17400)).collect();
+    assert!(answers.iter().any(|a| a.contains("from delta")), "{answers:?}");
+    up.write("inventory/nodes.toml", &nodes);
+    up.deployed(&up.commit("no delta"), second);
+    up.wait("delta's processes to end", || (!up.pids().keys().any(|(node, _)| node == "delta")).then_some(()));
+    up.end(Signal::SIGTERM);
+}
+
+#[test]
+fn up_again_goes_on_where_it_was() {
+    let mut up = Up::start();
+    let first = up.converged();
+    up.stop(Signal::SIGINT);
+    up.start_again();
+    up.in_force(&up.head());
+    up.wait("the processes to be back", || (up.pids().len() == 4).then_some(()));
+    up.wait("the front end to answer", || up.try_get("11", 17400).filter(|a| a.contains("hello from")));
+    assert_eq!(up.rollout(), first, "what was applied was planned again");
+    up.end(Signal::SIGINT);
+}
+
+#[test]
+fn without_a_site_it_lays_out_the_sample_and_says_what_to_try() {
+    let up = Up::sample();
+    up.converged();
+    let told = up.wait("what to try", || Some(up.output()).filter(|text| text.contains("Ctrl-C stops everything")));
+    for words in ["converged in", "curl http://127.0.0.11:17400/", "sed -i", "git -C"] {
+        assert!(told.contains(words), "{words} is not in\n{told}");
+    }
+    up.end(Signal::SIGINT);
+}
+
+#[test]
+fn a_second_one_in_the_same_directory_is_refused() {
+    let up = Up::start();
+    let again = up.command().output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(words.contains("another `groundplan up` runs in"), "{words}");
+    up.end(Signal::SIGINT);
+}
