@@ -5,6 +5,8 @@
 //! Nothing here changes what the planner does.
 
 pub mod client;
+pub(crate) mod server;
 pub mod types;
 
 pub use client::{Client, ClientError};
+pub use server::ListenError;

@@ -5,4 +5,131 @@
 
 mod config;
 
-pub use config::{BrokerAddress, BrokerTls, InvalidBroker, ServeConfig};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub use self::config::{BrokerAddress, BrokerTls, InvalidBroker, ServeConfig};
+use crate::{
+    api::{
+        ListenError,
+        server::{self, Desk},
+    },
+    dispatch::{self, Dispatcher},
+    repository::{
+        Repository, RepositoryError,
+        watch::{WatchOptions, watch},
+    },
+    store::{Store, StoreError},
+    transport::TransportError,
+    trust::{self, TrustError},
+};
+
+/// Why a planner does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The state directory.
+    #[error("cannot make the state directory {}", path.display())]
+    StateDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The broker's settings.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The API's socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A fault of the program.
+    #[error("the planner ended by a fault of its own")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ServeError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Repository(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::StateDir { .. } => Some("name one that this user may write with --state-dir".to_owned()),
+            Self::Trust(_) | Self::Transport(_) | Self::Listen(_) | Self::Task(_) => None,
+        }
+    }
+}
+
+/// Runs a planner until `stop` is ready; then says so to the broker and returns.
+///
+/// # Errors
+/// It cannot start with this configuration: everything else (no broker, a broken commit, a full disk) it waits out and tells in its status.
+pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+    // Another library may have installed one before; any does.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    make_state_dir(&config.state_dir)?;
+    let key = trust::planner_key(&config.state_dir, config.key.as_deref())?;
+    let (mut store, mut contents) = Store::open(&config.state_dir)?;
+    name_planner(&mut store, &mut contents)?;
+
+    let (location, state_dir, branch) = (config.repository.clone(), config.state_dir.clone(), config.branch.clone());
+    let open = move || {
+        let repository = Repository::open_location(&location, &state_dir)?;
+        let branch = branch.map_or_else(|| repository.default_branch(), Ok)?;
+        Ok::<_, RepositoryError>((repository, branch))
+    };
+    let (repository, branch) = tokio::task::spawn_blocking(open).await??;
+
+    let (events, _) = broadcast::channel(dispatch::EVENTS);
+    let (questions, asked) = mpsc::channel(16);
+    let socket = config.socket();
+    let listener = server::listen(&socket).await?;
+    let api = tokio::spawn(server::serve(listener, Desk { questions, events: events.clone() }));
+
+    let (tell, tips) = mpsc::channel(4);
+    let options = WatchOptions { branch: branch.clone(), poll: config.poll, fetch: config.fetch };
+    let watching = tokio::spawn(watch(repository.clone(), options, tell));
+    let (stopping, stopped) = oneshot::channel();
+    let waiting = tokio::spawn(async move {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let dispatcher = Dispatcher::new(config, branch, key, repository, (store, contents), events);
+    let inputs = dispatch::Inputs { tips, questions: asked, stop: stopped };
+    // On a thread of its own: it plans and waits for the disk, and must not hold up the broker beside it.
+    let runtime = tokio::runtime::Handle::current();
+    let result = tokio::task::spawn_blocking(move || runtime.block_on(dispatcher.run(inputs))).await;
+    waiting.abort();
+    watching.abort();
+    api.abort();
+    let _ = fs::remove_file(&socket);
+    Ok(result??)
+}
+
+fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
+}
+
+/// A planner has a name from its first start on.
+fn name_planner(store: &mut Store, contents: &mut crate::store::Contents) -> Result<(), ServeError> {
+    if contents.meta.planner.is_empty() {
+        let random: [u8; 8] = trust::random()?;
+        contents.meta.planner = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        store.commit(&crate::store::Group { meta: Some(contents.meta.clone()), ..Default::default() })?;
+    }
+    Ok(())
+}

@@ -57,17 +57,30 @@ pub struct StoredPlan {
     pub body: Vec<u8>,
 }
 
-/// Reports as they came.
+/// What happened to a rollout, in order: told again to its snapshot, it is what it was, turns in rolling restarts included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// From this node.
-    pub node: NodeId,
-    /// Its ledger.
-    pub ledger: LedgerId,
-    /// Number of the first.
-    pub first: Sequence,
-    /// The reports.
-    pub reports: Vec<TaskReport>,
+#[serde(rename_all = "snake_case")]
+pub enum LogEntry {
+    /// Reports came.
+    Reports {
+        /// From this node.
+        node: NodeId,
+        /// Its ledger.
+        ledger: LedgerId,
+        /// Number of the first.
+        first: Sequence,
+        /// The reports.
+        reports: Vec<TaskReport>,
+    },
+    /// A node came or went.
+    Presence {
+        /// The node.
+        node: NodeId,
+        /// Whether it is there.
+        online: bool,
+    },
+    /// Gates were opened.
+    Advance,
 }
 
 /// What a rollout is of, apart from how it goes.

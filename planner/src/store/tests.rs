@@ -11,7 +11,7 @@ fn ledger() -> LedgerId {
 }
 
 fn entry(first: u64) -> LogEntry {
-    LogEntry { node: node("a"), ledger: ledger(), first: Sequence(first), reports: vec![] }
+    LogEntry::Reports { node: node("a"), ledger: ledger(), first: Sequence(first), reports: vec![] }
 }
 
 #[test]

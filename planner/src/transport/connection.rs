@@ -1,6 +1,12 @@
 //! Keeping a connection: one client and event loop of rumqttc for each, polled in a task of its own.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use groundplan_protocol::MAX_PACKET;
@@ -54,6 +60,7 @@ pub(super) async fn run(
     filters: Vec<String>,
     mut commands: mpsc::UnboundedReceiver<Command>,
     incoming: mpsc::Sender<Incoming>,
+    backlog: Arc<AtomicUsize>,
 ) {
     let mut outbox = Outbox::default();
     let mut wait = RETRY[0];
@@ -62,9 +69,16 @@ pub(super) async fn run(
     let mut subscribed = false;
     loop {
         number += 1;
-        let end = Connection { number, outbox: &mut outbox, subscribed: &mut subscribed, open: false, ready: false }
-            .run(&options, &filters, &mut commands, &incoming)
-            .await;
+        let end = Connection {
+            number,
+            outbox: &mut outbox,
+            subscribed: &mut subscribed,
+            open: false,
+            ready: false,
+            backlog: &backlog,
+        }
+        .run(&options, &filters, &mut commands, &incoming)
+        .await;
         match end {
             End::Stopped => return,
             End::Lost { error, was_ready } => {
@@ -94,6 +108,7 @@ struct Connection<'a> {
     subscribed: &'a mut bool,
     open: bool,
     ready: bool,
+    backlog: &'a AtomicUsize,
 }
 
 impl Connection<'_> {
@@ -129,6 +144,7 @@ impl Connection<'_> {
         let mut farewell: Option<Instant> = None;
         loop {
             let full = !self.pump(client, &mut receipts);
+            self.backlog.store(self.outbox.bytes(), Ordering::Relaxed);
             if farewell.is_some() && (!self.ready || self.outbox.is_settled()) {
                 let _ = client.try_disconnect();
                 tokio::time::sleep(Duration::from_millis(20)).await;

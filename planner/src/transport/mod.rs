@@ -8,6 +8,11 @@
 mod connection;
 mod outbox;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use bytes::Bytes;
 use groundplan_protocol::{
     ids::SiteName,
@@ -79,9 +84,15 @@ enum Command {
 #[derive(Clone)]
 pub struct Transport {
     commands: mpsc::UnboundedSender<Command>,
+    backlog: Arc<AtomicUsize>,
 }
 
 impl Transport {
+    /// Bytes of payload that have not arrived at the broker.
+    pub fn backlog(&self) -> usize {
+        self.backlog.load(Ordering::Relaxed)
+    }
+
     /// Publishes when the connection is open; a later message on the same topic replaces one that has not left.
     pub fn publish(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
         self.send(Command::Publish { topic, payload: payload.into(), retain, urgent: false });
@@ -159,6 +170,7 @@ fn tls(wanted: bool, files: Option<&BrokerTls>) -> Result<Option<TlsConfiguratio
 /// Starts the task that keeps the connection. What comes in waits in `incoming`, which holds back the broker when it is full.
 pub fn start(settings: Settings, incoming: mpsc::Sender<Incoming>) -> (Transport, tokio::task::JoinHandle<()>) {
     let (commands, receiver) = mpsc::unbounded_channel();
-    let task = tokio::spawn(connection::run(settings.options, settings.filters, receiver, incoming));
-    (Transport { commands }, task)
+    let backlog = Arc::new(AtomicUsize::new(0));
+    let run = connection::run(settings.options, settings.filters, receiver, incoming, backlog.clone());
+    (Transport { commands, backlog }, tokio::spawn(run))
 }

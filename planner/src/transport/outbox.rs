@@ -23,6 +23,7 @@ pub(super) struct Outbox {
     waiting: BTreeMap<u64, Outgoing>,
     latest: HashMap<String, u64>,
     next: u64,
+    bytes: usize,
     /// In the order in which they left; the packet's id is known once the client has written it.
     sent: VecDeque<(Option<u16>, Outgoing)>,
 }
@@ -32,12 +33,14 @@ impl Outbox {
         let number = self.next;
         self.next += 1;
         if let Some(before) = self.latest.insert(message.topic.clone(), number) {
-            self.waiting.remove(&before);
+            self.bytes -= self.waiting.remove(&before).map_or(0, |m| m.payload.len());
         }
+        self.bytes += message.payload.len();
         self.waiting.insert(number, message);
     }
 
     pub(super) fn push_urgent(&mut self, message: Outgoing) {
+        self.bytes += message.payload.len();
         self.urgent.push_back(message);
     }
 
@@ -66,8 +69,14 @@ impl Outbox {
     /// The broker has it.
     pub(super) fn confirmed(&mut self, packet: u16) {
         if let Some(i) = self.sent.iter().position(|(id, _)| *id == Some(packet)) {
-            self.sent.remove(i);
+            let (_, message) = self.sent.remove(i).expect("just found");
+            self.bytes -= message.payload.len();
         }
+    }
+
+    /// Bytes that wait or are on their way.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Nothing is on its way.
@@ -78,6 +87,7 @@ impl Outbox {
     /// The connection is gone: what was on its way waits again, but for what is urgent, which is for one connection only.
     pub(super) fn disconnected(&mut self) {
         self.urgent.clear();
+        self.bytes = 0;
         let rest: Vec<Outgoing> = std::mem::take(&mut self.waiting).into_values().collect();
         self.latest.clear();
         let again: Vec<Outgoing> = self.sent.drain(..).map(|(_, message)| message).collect();

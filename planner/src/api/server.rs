@@ -1,0 +1,188 @@
+//! Answering on the unix socket.
+
+use std::{
+    convert::Infallible,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path as Segment, Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use groundplan_protocol::ids::{Generation, InstanceId, NodeId, TaskId};
+use http_body_util::channel::{self, Channel};
+use serde::Deserialize;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{broadcast, mpsc, oneshot},
+};
+
+use super::types::{Event, History, Problem, RolloutDetail, Status, VERSION, Why};
+
+/// What can be asked.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// How things are.
+    Status,
+    /// What is to become of an instance.
+    Why(InstanceId),
+    /// The latest rollouts.
+    History(usize),
+    /// One rollout, or the latest.
+    Rollout(Option<Generation>),
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Status(Box<Status>),
+    Why(Box<Why>),
+    History(History),
+    Rollout(Box<RolloutDetail>),
+}
+
+/// A reply, or why there is none.
+pub(crate) type Answer = Result<Reply, Problem>;
+
+/// Where questions go, and where events come from.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) questions: mpsc::Sender<(Question, oneshot::Sender<Answer>)>,
+    pub(crate) events: broadcast::Sender<Event>,
+}
+
+/// The socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another planner answers there.
+    #[error("another planner listens on {}", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot listen on {}", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens on `path`; takes the place of a socket on which nobody answers.
+///
+/// # Errors
+/// Somebody does answer, or the system refuses.
+pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ListenError> {
+    let io = |source| ListenError::Io { path: path.to_owned(), source };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(ListenError::InUse { path: path.to_owned() });
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(io)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    Ok(listener)
+}
+
+/// Answers until it is dropped.
+pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/why", get(why))
+        .route("/v1/history", get(history))
+        .route("/v1/rollouts/{which}", get(rollout))
+        .route("/v1/events", get(events))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
+        .with_state(desk);
+    axum::serve(listener, routes).await
+}
+
+fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(Problem { error: error.into(), hint: None })).into_response()
+}
+
+async fn ask(desk: &Desk, question: Question) -> Response {
+    let (answer, answered) = oneshot::channel();
+    let reply = match desk.questions.send((question, answer)).await {
+        Ok(()) => answered.await.ok(),
+        Err(_) => None,
+    };
+    match reply {
+        Some(Ok(Reply::Status(status))) => Json(status).into_response(),
+        Some(Ok(Reply::Why(why))) => Json(why).into_response(),
+        Some(Ok(Reply::History(history))) => Json(history).into_response(),
+        Some(Ok(Reply::Rollout(rollout))) => Json(rollout).into_response(),
+        Some(Err(problem)) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the planner is stopping"),
+    }
+}
+
+async fn status(State(desk): State<Desk>) -> Response {
+    ask(&desk, Question::Status).await
+}
+
+#[derive(Deserialize)]
+struct WhyQuery {
+    node: NodeId,
+    task: TaskId,
+}
+
+async fn why(State(desk): State<Desk>, Query(query): Query<WhyQuery>) -> Response {
+    ask(&desk, Question::Why(query.task.at(&query.node))).await
+}
+
+#[derive(Deserialize)]
+struct HistoryQuery {
+    limit: Option<usize>,
+}
+
+async fn history(State(desk): State<Desk>, Query(query): Query<HistoryQuery>) -> Response {
+    ask(&desk, Question::History(query.limit.unwrap_or(20))).await
+}
+
+async fn rollout(State(desk): State<Desk>, Segment(which): Segment<String>) -> Response {
+    let which = match which.as_str() {
+        "latest" => None,
+        number => match number.parse() {
+            Ok(number) => Some(Generation(number)),
+            Err(_) => {
+                return refuse(StatusCode::BAD_REQUEST, format!("`{number}` is neither a generation nor `latest`"));
+            }
+        },
+    };
+    ask(&desk, Question::Rollout(which)).await
+}
+
+async fn events(State(desk): State<Desk>) -> Response {
+    let (sender, body) = Channel::<Bytes, Infallible>::new(16);
+    tokio::spawn(tell(desk.events.subscribe(), sender));
+    ([("content-type", "application/x-ndjson")], Body::new(body)).into_response()
+}
+
+/// Events as lines of JSON, until the listener has gone.
+async fn tell(mut events: broadcast::Receiver<Event>, mut sender: channel::Sender<Bytes, Infallible>) {
+    let mut event = Event::Hello { version: VERSION };
+    loop {
+        let Ok(mut line) = serde_json::to_vec(&event) else { return };
+        line.push(b'\n');
+        if sender.send_data(line.into()).await.is_err() {
+            return;
+        }
+        event = match events.recv().await {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(count)) => Event::Missed { count },
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+    }
+}

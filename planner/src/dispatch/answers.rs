@@ -1,0 +1,192 @@
+//! Answers to the API's questions.
+
+use groundplan_protocol::ids::{InstanceId, NodeId};
+
+use super::Dispatcher;
+use crate::{
+    api::{
+        server::{Answer, Question, Reply},
+        types::{
+            Counts, History, InstanceState, NodeStatus, PlannerStatus, Problem, RepositoryStatus, Role, RolloutDetail,
+            Status, VERSION, Why, WhyApplied,
+        },
+    },
+    store::StoreError,
+};
+
+/// Most rollouts in one answer.
+const LIMIT: usize = 1000;
+
+fn problem(error: impl Into<String>, hint: Option<String>) -> Problem {
+    Problem { error: error.into(), hint }
+}
+
+fn store(error: &StoreError) -> Problem {
+    problem(error.to_string(), error.hint())
+}
+
+impl Dispatcher {
+    pub(super) fn answer(&self, question: Question) -> Answer {
+        match question {
+            Question::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Question::Why(instance) => self.why(&instance).map(|why| Reply::Why(Box::new(why))),
+            Question::History(limit) => {
+                let mut rollouts = self.store.history(limit.min(LIMIT)).map_err(|e| store(&e))?;
+                for known in &mut rollouts {
+                    if let Some(running) =
+                        self.running.as_ref().filter(|r| r.head.generation == known.summary.generation)
+                    {
+                        known.summary = running.summary();
+                    }
+                }
+                let rollouts = rollouts.into_iter().map(|r| r.summary).collect();
+                Ok(Reply::History(History { version: VERSION, rollouts }))
+            }
+            Question::Rollout(generation) => {
+                let running = self.running.as_ref().filter(|r| generation.is_none_or(|g| g == r.head.generation));
+                let found = match (running, generation) {
+                    (Some(running), _) => Some(running.detail(&|i| self.at_work(i))),
+                    (None, Some(generation)) => self.store.rollout(generation).map_err(|e| store(&e))?,
+                    (None, None) => None,
+                };
+                let none = || {
+                    let which = generation
+                        .map_or("there was no rollout yet".to_owned(), |g| format!("there is no rollout {g}"));
+                    problem(which, Some("`groundplan history` lists them".to_owned()))
+                };
+                found.map(|detail| Reply::Rollout(Box::new(detail))).ok_or_else(none)
+            }
+        }
+    }
+
+    fn at_work(&self, instance: &InstanceId) -> bool {
+        self.nodes.get(&instance.node).is_some_and(|record| record.running.contains(&instance.task))
+    }
+
+    fn role(&self) -> Role {
+        match self.leader.standby_of() {
+            Some(planner) => Role::Standby { planner: planner.to_owned() },
+            None if self.leader.plans() => Role::Planning,
+            None => Role::Starting,
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: VERSION,
+            site: self.meta.site.clone(),
+            repository: RepositoryStatus {
+                location: self.config.repository.clone(),
+                branch: self.branch.clone(),
+                error: self.repository_error.clone(),
+            },
+            commit: self.meta.good.clone(),
+            generation: self.meta.generation,
+            planner: PlannerStatus {
+                id: self.meta.planner.clone(),
+                key: self.key.public().to_string(),
+                program: env!("CARGO_PKG_VERSION").to_owned(),
+                role: self.role(),
+                term: self.leader.term(),
+                broker: self.broker.clone(),
+            },
+            rollout: self.running.as_ref().map(|r| r.summary()),
+            refused: self.meta.refused.clone(),
+            nodes: self.node_statuses(),
+            ignored: self.ignored,
+        }
+    }
+
+    fn node_statuses(&self) -> Vec<NodeStatus> {
+        let mut counts = std::collections::BTreeMap::<NodeId, Counts>::new();
+        if let Some(running) = &self.running {
+            for planned in &running.head.actions {
+                let state = running.state(&planned.instance, &|i| self.at_work(i));
+                counts.entry(planned.instance.node.clone()).or_default().add(&state);
+            }
+        }
+        let inventory = self.loaded.as_ref().map(|l| &l.loaded.inventory.nodes);
+        let declared = inventory.into_iter().flat_map(|nodes| nodes.keys());
+        let names: std::collections::BTreeSet<&NodeId> = declared.chain(self.nodes.keys()).collect();
+        let mut status = |node: &NodeId| {
+            let record = self.nodes.get(node);
+            let state = record.and_then(|r| r.state.as_ref());
+            let belief = record.map(|r| &r.belief);
+            NodeStatus {
+                node: node.clone(),
+                declared: inventory.is_some_and(|nodes| nodes.contains_key(node)),
+                presence: record.map(|r| r.presence).unwrap_or_default(),
+                generation: belief.map(|b| b.generation).unwrap_or_default(),
+                commit: state.and_then(|s| s.commit.clone()),
+                planned: record.map(|r| r.planned_generation()).unwrap_or_default(),
+                phase: state.map(|s| s.phase),
+                counts: counts.remove(node).unwrap_or_default(),
+                applied: belief.map_or(0, |b| b.applied.tasks.len()),
+                obligations: belief
+                    .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())
+                    .unwrap_or_default(),
+                refused: state.and_then(|s| s.refused.clone()),
+                ignored: state.map_or(0, |s| s.ignored),
+                rejected: record.and_then(|r| r.rejected.clone()),
+                last_seen_ms: record.and_then(|r| r.seen_ms),
+                agent: state.map(|s| s.agent.clone()),
+                facts: state.map(|s| s.facts.clone()).unwrap_or_default(),
+            }
+        };
+        names.into_iter().map(&mut status).collect()
+    }
+
+    fn why(&self, instance: &InstanceId) -> Result<Why, Problem> {
+        let desired = self.loaded.as_ref().and_then(|l| l.loaded.desired.instance(instance));
+        let record = self.nodes.get(&instance.node);
+        let applied = record.and_then(|r| r.belief.applied.tasks.get(&instance.task));
+        let latest = self.latest_with(instance).map_err(|e| store(&e))?;
+        if desired.is_none() && applied.is_none() && latest.is_none() {
+            return Err(self.no_instance(instance));
+        }
+        Ok(Why {
+            version: VERSION,
+            instance: instance.clone(),
+            desired: desired.is_some(),
+            applied: match (desired, applied) {
+                (_, None) => WhyApplied::Not,
+                (Some(d), Some(a)) if d.resolved.fingerprint == a.fingerprint => WhyApplied::AsDesired,
+                (_, Some(_)) => WhyApplied::Otherwise,
+            },
+            owed: record.and_then(|r| r.belief.applied.obligations.get(&instance.task)).map(|o| o.effect),
+            record: latest.as_ref().and_then(|r| r.instances.iter().find(|i| i.instance == *instance).cloned()),
+            rollout: latest.map(|r| r.summary),
+            presence: record.map(|r| r.presence).unwrap_or_default(),
+        })
+    }
+
+    /// The latest rollout that had an instance.
+    fn latest_with(&self, instance: &InstanceId) -> Result<Option<RolloutDetail>, StoreError> {
+        if let Some(running) = &self.running
+            && running.head.actions.iter().any(|a| a.instance == *instance)
+        {
+            let mut detail = running.detail(&|i| self.at_work(i));
+            detail.instances.retain(|i| i.instance == *instance);
+            return Ok(Some(detail));
+        }
+        let has = |detail: &RolloutDetail| {
+            let done = |state: &InstanceState| matches!(state, InstanceState::Finished { .. });
+            detail.instances.iter().any(|i| i.instance == *instance && done(&i.state))
+        };
+        Ok(self.store.history(100)?.into_iter().find(has))
+    }
+
+    fn no_instance(&self, instance: &InstanceId) -> Problem {
+        let Some(in_force) = &self.loaded else {
+            return problem("no good commit was read yet", Some("`groundplan status` says why".to_owned()));
+        };
+        let desired = &in_force.loaded.desired;
+        if desired.node(&instance.node).is_none() {
+            return problem(format!("the site has no node `{}`", instance.node), None);
+        }
+        match desired.graph.task(&instance.task) {
+            None => problem(format!("the site has no task `{}`", instance.task), None),
+            Some(_) => problem(format!("node `{}` does not run `{}`", instance.node, instance.task), None),
+        }
+    }
+}
