@@ -18,3 +18,6 @@ pub use self::{
     schema::schemas,
     tree::{Model, ParsedFile},
 };
+
+#[cfg(test)]
+mod tests;

@@ -49,15 +49,17 @@ pub(super) struct Place {
     pub(super) element: Element,
     /// The table that the element is an entry of, and its key.
     pub(super) entry: Option<(Element, String)>,
+    /// If it is an element of a list: the key of that.
+    pub(super) list: Option<String>,
 }
 
 impl Place {
     pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Self {
-        Self { span, element, entry: Some(entry) }
+        Self { span, element, entry: Some(entry), list: None }
     }
 
     pub(super) fn element(span: Range<usize>, element: Element) -> Self {
-        Self { span, element, entry: None }
+        Self { span, element, entry: None, list: None }
     }
 }
 
@@ -81,6 +83,14 @@ impl DecodeError {
         self
     }
 
+    /// Found in the value of that key.
+    pub(super) fn below(mut self, key: &str) -> Self {
+        if let Some(Place { entry: None, list: list @ None, .. }) = &mut self.place {
+            *list = Some(key.to_owned());
+        }
+        self
+    }
+
     pub(super) fn choice(found: Unexpected<'_>, among: &'static [&'static str]) -> Self {
         let expected = format!("one of {}", hint::list(among));
         Self::new(Cause::Type { found: found_words(&found), expected, hint: None })
@@ -94,7 +104,7 @@ impl DecodeError {
         };
         let subject = self.place.as_ref().map_or("the file".to_owned(), |place| match &place.entry {
             Some((_, key)) => format!("`{}`", hint::excerpt(key)),
-            None => "an element of the list".to_owned(),
+            None => format!("an element of `{}`", place.list.as_deref().map(hint::excerpt).unwrap_or_default()),
         });
         match &self.cause {
             Cause::UnknownField { name, expected } => {
@@ -198,6 +208,7 @@ fn expected_words(expected: &str) -> String {
         "u16" => "a whole number from 0 to 65535".to_owned(),
         "u32" => "a whole number from 0 to 4294967295".to_owned(),
         "u8" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
+        "a nonzero u32" => "a whole number of at least 1".to_owned(),
         "f32" | "f64" => "a number".to_owned(),
         other if other.starts_with("struct ") => "a table".to_owned(),
         other => other.to_owned(),

@@ -51,28 +51,40 @@ fn inside(span: Option<Range<usize>>, text: &str) -> Range<usize> {
     span.start.min(end)..end
 }
 
-/// Where the key at `again` stands first: for the header of a table by its path, for another the nearest before it.
+/// Where the key at `again` stands first: for a header, in the header before it that opens the same table; for another, the
+/// nearest before it.
 fn first(text: &str, root: &DeValue<'_>, line: &str, again: &Range<usize>) -> Option<Range<usize>> {
     let key = text.get(again.clone())?;
-    if line.trim_start().starts_with('[') {
-        let header = format!("{line}{key}]");
-        let path = DeTable::parse(&header).ok()?.into_inner();
-        return same(&path, root.as_table()?).filter(|span| span.start < again.start);
+    if !line.trim_start().starts_with('[') {
+        let mut found = None;
+        nearest(root, text, key, again.start, &mut found);
+        return found;
     }
-    let mut found = None;
-    nearest(root, text, key, again.start, &mut found);
-    found
+    let (path, _) = header(&format!("{line}{key}]"))?;
+    let mut start = 0;
+    for line in text.get(..again.start)?.split_inclusive('\n') {
+        if let Some((_, span)) = header(line).filter(|(other, _)| *other == path) {
+            return Some(start + span.start..start + span.end);
+        }
+        start += line.len();
+    }
+    None
 }
 
-/// The range, in `tree`, of the key at the end of the only path of `path`.
-fn same(path: &DeTable<'_>, tree: &DeTable<'_>) -> Option<Range<usize>> {
-    let (key, below) = path.iter().next()?;
-    let (here, value) = tree.get_key_value(key.get_ref().as_ref())?;
-    match (below.get_ref().as_table().filter(|below| !below.is_empty()), value.get_ref().as_table()) {
-        (Some(below), Some(value)) => same(below, value),
-        (None, _) => Some(here.span()),
-        (Some(_), None) => None,
+/// The keys that the header of a table names, and where the last one stands.
+fn header(line: &str) -> Option<(Vec<String>, Range<usize>)> {
+    if !line.trim_start().starts_with('[') {
+        return None;
     }
+    let parsed = DeTable::parse(line).ok()?.into_inner();
+    let (mut path, mut table, mut last) = (Vec::new(), &parsed, None);
+    while let Some((key, value)) = table.iter().next() {
+        path.push(key.get_ref().to_string());
+        last = Some(key.span());
+        let Some(below) = value.get_ref().as_table() else { break };
+        table = below;
+    }
+    Some((path, last?))
 }
 
 fn nearest(value: &DeValue<'_>, text: &str, key: &str, before: usize, found: &mut Option<Range<usize>>) {

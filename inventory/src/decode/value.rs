@@ -207,6 +207,7 @@ impl<'a> MapAccess<'a> for Table<'a> {
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let (key, value) = self.value.take().ok_or_else(|| DecodeError::custom("a value is asked for twice"))?;
         seed.deserialize(Value::new(value, self.faulty))
+            .map_err(|error| error.below(key.get_ref()))
             .map_err(|error| error.or_place(|| Place::entry(value.span(), element(value), table_key(self.table, key))))
     }
 }
