@@ -5,6 +5,7 @@
 //! Processes that an earlier agent started are no children of ours: a pidfd tells when they end.
 
 use std::{
+    io,
     os::unix::process::ExitStatusExt,
     process::ExitStatus,
     time::{Duration, SystemTime},
@@ -308,27 +309,37 @@ impl Keeper {
     }
 
     fn start(&mut self) -> Result<(), SupervisorError> {
-        let records = &self.shared.records;
-        let state = |e| SupervisorError::State(self.shared.logs.clone(), e);
-        let mut record = records.intent(self.process.clone(), millis(self.since), self.restarts);
+        let mut record = self.shared.records.intent(self.process.clone(), millis(self.since), self.restarts);
         self.try_write(&record)?;
-        let (log, log_from) = self.journal.open().map_err(state)?;
+        let running = match self.spawn() {
+            Ok(running) => running,
+            Err(e) => {
+                // Nothing runs; an intent left behind could be taken for whatever gets the same id one day.
+                let forgotten = self.shared.records.forget(&self.task);
+                return Err(forgotten.err().map_or(e, |e| self.state_error(e)));
+            }
+        };
+        record.identity = Some(running.identity);
+        // It runs and is known by its intent; a record that cannot be completed is no reason to end it.
+        self.write(&record);
+        self.tell_up(running.identity.pid());
+        self.running = Some(running);
+        Ok(())
+    }
 
+    fn spawn(&self) -> Result<Running, SupervisorError> {
+        let state = |e| self.state_error(e);
+        let (log, log_from) = self.journal.open().map_err(state)?;
         let Process { run, env, cwd, user, .. } = &self.process;
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
-        let setup = Setup { session: true, pid_file: Some(records.pid_file(&self.task).map_err(state)?) };
+        let setup = Setup { session: true, pid_file: Some(self.shared.records.pid_file(&self.task).map_err(state)?) };
         let mut command = self.shared.surroundings.command(&program, setup)?;
         command.stdout(log.try_clone().map_err(state)?).stderr(log);
         let child = tokio::process::Command::from(command).spawn().map_err(|e| not_started(run, e))?;
-
         let pid = Pid::from_raw(child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default());
-        let Some(identity) = ProcessIdentity::of(pid) else { return Err(SupervisorError::Gone) };
-        record.identity = Some(identity);
-        // It runs and is known by its intent; a record that cannot be completed is no reason to end it.
-        self.write(&record);
-        self.running = Some(Running { identity, waiter: Waiter::Child(child), up: Instant::now(), log_from });
-        self.tell_up(pid);
-        Ok(())
+        // A child that has ended already is still there to be looked at.
+        let identity = ProcessIdentity::of(pid).ok_or(SupervisorError::Gone)?;
+        Ok(Running { identity, waiter: Waiter::Child(child), up: Instant::now(), log_from })
     }
 
     fn tell_up(&self, pid: Pid) {
@@ -341,7 +352,11 @@ impl Keeper {
     }
 
     fn try_write(&self, record: &Record) -> Result<(), SupervisorError> {
-        self.shared.records.write(&self.task, record).map_err(|e| SupervisorError::State(self.shared.logs.clone(), e))
+        self.shared.records.write(&self.task, record).map_err(|e| self.state_error(e))
+    }
+
+    fn state_error(&self, source: io::Error) -> SupervisorError {
+        SupervisorError::State(self.task.clone(), source)
     }
 
     fn write(&self, record: &Record) {

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::proc::{Stat, ticks_since_boot};
 
+/// How long after its intent a process can have been forked, in clock ticks (hundredths of a second).
+const LONGEST_START: u64 = 1000;
+
 /// What is known of a supervised process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -134,8 +137,9 @@ impl Records {
         file.read_to_string(&mut text).ok()?;
         let pid = Pid::from_raw(text.parse().ok()?);
         let stat = Stat::of(pid)?;
-        // It leads a session of its own, and is not older than the intent.
-        let ours = stat.session == pid.as_raw() && stat.start + 2 >= record.begun && !stat.dead;
+        // It leads a session of its own, and began when the start did: its id has not passed to another one since.
+        let in_time = (record.begun.saturating_sub(2)..record.begun + LONGEST_START).contains(&stat.start);
+        let ours = stat.session == pid.as_raw() && in_time && !stat.dead;
         ours.then_some(ProcessIdentity { pid: pid.as_raw(), start: stat.start })
     }
 

@@ -87,8 +87,8 @@ pub(crate) enum SupervisorError {
     Unkillable(Pid),
     #[error("cannot signal the process {0}")]
     Signal(Pid, #[source] nix::Error),
-    #[error("cannot write {}", .0.display())]
-    State(PathBuf, #[source] io::Error),
+    #[error("cannot write the record or log of {0}")]
+    State(TaskId, #[source] io::Error),
     #[error("it is no longer supervised")]
     Gone,
 }

@@ -7,6 +7,12 @@ use serde_json::json;
 use super::*;
 use crate::host::job::Canceller;
 
+/// How long to sleep: a number that only this run of the tests uses.
+fn nap(n: u32) -> String {
+    format!("{}{n}", 1_000_000 + std::process::id())
+}
+
+/// How many `sleep` so long.
 fn sleepers(marker: &str) -> usize {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
@@ -103,16 +109,16 @@ async fn another_user() {
 async fn time_is_up_for_the_whole_group() {
     let site = Site::new();
     for (line, marker) in [
-        ("sleep 4701 & sleep 4701", "4701"),
+        ("sleep $NAP & sleep $NAP", nap(1)),
         // Neither heeds TERM.
-        ("trap '' TERM; echo begun; (trap '' TERM; sleep 4702) & sleep 4702", "4702"),
+        ("trap '' TERM; echo begun; (trap '' TERM; sleep $NAP) & sleep $NAP", nap(2)),
     ] {
         let begun = Instant::now();
-        let spec = spec(json!({ "command": { "run": line, "timeout": "100ms" } }));
+        let spec = spec(json!({ "command": { "run": line, "timeout": "100ms", "env": { "NAP": marker } } }));
         let error = site.create(&spec).await.unwrap_err();
         assert!(error.ends_with("took longer than 100ms, and was ended"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-        assert_eq!(sleepers(marker), 0);
+        assert_eq!(sleepers(&marker), 0);
     }
 }
 
@@ -120,26 +126,28 @@ async fn time_is_up_for_the_whole_group() {
 async fn cancelled_and_dropped() {
     let site = Site::new();
     let canceller = Canceller::new();
-    let job = |line| Job { task: id("svc.task"), work: apply(&command(line), None), effect: None };
-    let (finished, ()) = tokio::join!(site.host.run(job("sleep 4703"), canceller.listen()), async {
-        until(|| sleepers("4703") == 1).await;
+    let (one, two) = (nap(3), nap(4));
+    let job = |line: &str| Job { task: id("svc.task"), work: apply(&command(line), None), effect: None };
+    let (finished, ()) = tokio::join!(site.host.run(job(&format!("sleep {one}")), canceller.listen()), async {
+        until(|| sleepers(&one) == 1).await;
         canceller.cancel();
     });
-    assert!(finished.result.unwrap_err().starts_with("`sleep 4703` was ended, because"));
+    assert!(finished.result.unwrap_err().starts_with(&format!("`sleep {one}` was ended, because")));
     assert_eq!(
         site.host.run(job("true"), canceller.listen()).await.result,
         Err("cancelled before it began".to_owned())
     );
-    let dropped = tokio::time::timeout(Duration::from_millis(200), site.host.run(job("sleep 4704"), Cancel::never()));
+    let dropped =
+        tokio::time::timeout(Duration::from_millis(200), site.host.run(job(&format!("sleep {two}")), Cancel::never()));
     assert!(dropped.await.is_err());
-    until(|| sleepers("4703") + sleepers("4704") == 0).await;
+    until(|| sleepers(&one) + sleepers(&two) == 0).await;
 }
 
 #[tokio::test]
 async fn a_daemon_that_keeps_the_pipe_holds_nobody() {
     let site = Site::new();
     let begun = Instant::now();
-    let finished = site.job("svc.task", apply(&command("sleep 4705 & echo $!"), None), None).await;
+    let finished = site.job("svc.task", apply(&command("sleep 600 & echo $!"), None), None).await;
     assert_eq!(finished.result, CHANGED);
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let pid: u32 = finished.output.unwrap().head.trim().parse().unwrap();
