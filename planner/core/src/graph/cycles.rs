@@ -4,12 +4,12 @@
 //! its first task by name. Whether the instances of a cycle stand on one node or on many makes no difference: tasks are ordered as a
 //! whole, so that edges stay edges between tasks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use groundplan_inventory::Diagnostic;
 use petgraph::{algo::tarjan_scc, graph::DiGraph};
 
-use super::{Link, Links};
+use super::{How, Link, Links};
 use crate::resolve::Placement;
 
 /// Reports all cycles.
@@ -38,8 +38,8 @@ fn report(placement: &Placement<'_>, links: &Links<'_>, members: &[usize]) -> Di
     let mut queue = VecDeque::from([first]);
     while let Some(task) = queue.pop_front() {
         for link in links.to[task].iter().filter(|link| members.contains(&link.from)) {
-            if !reached.contains_key(&link.from) {
-                reached.insert(link.from, (task, link));
+            if let Entry::Vacant(unseen) = reached.entry(link.from) {
+                unseen.insert((task, link));
                 queue.push_back(link.from);
             }
         }
@@ -56,7 +56,13 @@ fn report(placement: &Placement<'_>, links: &Links<'_>, members: &[usize]) -> Di
     steps.reverse();
     let names: Vec<_> = steps.iter().map(|(waits, _)| *waits).chain([first]).map(|t| placement.name(t)).collect();
     let words = |(waits, link): &(usize, &Link<'_>)| {
-        format!("`{}` {} `{}`", placement.name(*waits), link.how.verb(), placement.name(link.from))
+        let (waits, first) = (placement.name(*waits), placement.name(link.from));
+        match link.how {
+            How::Requires => format!("`{waits}` requires `{first}`"),
+            How::NeededBy => format!("`{waits}` is named in `needed_by` of `{first}`"),
+            How::Trigger(effect) => format!("`{waits}` is to {effect} on `{first}`"),
+            How::FileOrder => format!("`{waits}` follows `{first}` in the file"),
+        }
     };
     let message = format!("tasks wait for each other: {}", names.join(" → "));
     let Some((head, tail)) = steps.split_first() else {

@@ -8,9 +8,6 @@ mod cycles;
 mod order;
 mod references;
 
-#[cfg(test)]
-mod tests;
-
 use groundplan_inventory::{Diagnostic, Location};
 use groundplan_protocol::{ids::Capability, plan::Effect};
 
@@ -48,20 +45,6 @@ pub(crate) enum How {
     Trigger(Effect),
     /// Its place in the file.
     FileOrder,
-}
-
-impl How {
-    /// The verb in "`a` … `b`", where `a` waits for `b`.
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Requires => "requires",
-            Self::NeededBy => "must come after, by its `needed_by`,",
-            Self::Trigger(Effect::Restart) => "restarts on",
-            Self::Trigger(Effect::Reload) => "reloads on",
-            Self::Trigger(Effect::Run) => "runs on",
-            Self::FileOrder => "comes in the file after",
-        }
-    }
 }
 
 /// Makes edges of all references and looks for cycles.

@@ -23,6 +23,8 @@ pub(crate) struct Fault {
     pub(crate) hint: Option<String>,
     /// The undefined name, if that is what is wrong.
     pub(crate) undefined: Option<String>,
+    /// Whether it is one even if names before it stood for nothing: they have every attribute, so none of them is this one's cause.
+    pub(crate) certain: bool,
 }
 
 /// A template's name, taken apart.
@@ -65,7 +67,7 @@ impl Fault {
         let text = error.template_source().unwrap_or(text);
         let range = error.range().or_else(|| line(text, error.line()?)).unwrap_or(0..0);
         let range = range.start.min(text.len())..range.end.min(text.len());
-        let mut fault = Self { template, range, message: String::new(), hint: None, undefined: None };
+        let mut fault = Self { template, range, message: String::new(), hint: None, undefined: None, certain: false };
         match error.kind() {
             _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
             ErrorKind::UndefinedError => fault.undefined(error, text, place),
@@ -84,6 +86,7 @@ impl Fault {
             self.range = at..at + expression.len();
         }
         self.message = format!("`{expression}` is undefined");
+        self.certain = true;
         let Some(place) = place else { return };
         let root = root(&expression);
         if ON_NODE.contains(&root) {

@@ -87,9 +87,12 @@ impl<'t> Templates<'t> {
             let fault = Fault::of(&error, name, template.source(), Some(place));
             match &fault.undefined {
                 Some(name) if faults.len() < MOST_FAULTS && reported.insert(name.clone()) => faults.push(fault),
-                // Whatever else follows on a name that stands for nothing may only follow from that.
-                _ if !faults.is_empty() => return Err(faults),
-                _ => return Err(vec![fault]),
+                _ if faults.is_empty() || fault.certain => {
+                    faults.push(fault);
+                    return Err(faults);
+                }
+                // Whatever else is wrong after a name that stands for nothing may only follow from that.
+                _ => return Err(faults),
             }
         }
     }
@@ -104,6 +107,3 @@ fn included<'s>(name: &'s str, parent: &'s str, log: &Log) -> Cow<'s, str> {
     }
     Cow::Owned(Named::File { folder, path: name }.to_string())
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,6 +7,7 @@
 mod draft;
 mod external;
 mod files;
+mod fingerprint;
 mod memo;
 mod paths;
 mod placement;

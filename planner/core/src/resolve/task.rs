@@ -7,24 +7,23 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_inventory::{Diagnostic, Location, probe};
 use groundplan_protocol::{
-    digest::{Digest, Fingerprint, Hasher},
     kinds::{ContentSource, Problem, TaskParams},
     plan::TaskSpec,
     ready::Ready,
 };
 use groundplan_services::Task;
-use serde_json::Value;
 
 use super::{
     Run,
     draft::{self, Draft},
     external::Probes,
     files::{Files, Shipped, Wrong},
+    fingerprint::fingerprint,
     memo::{Answer, Memo},
 };
 use crate::{
     desired::{Body, Input, Instance, NodeIx, Resolved},
-    render::{Access, Fault, Named, Place, ServiceFacts, Templates},
+    render::{Access, Fault, Named, Place, ServiceFacts, Templates, is_template},
 };
 
 /// The service of a task that is resolved.
@@ -95,18 +94,15 @@ impl Resolver<'_, '_, '_> {
 
     /// Checks what can be checked without a node: a service that runs nowhere has no vars to render with.
     pub(crate) fn check(&mut self) {
-        let (drafts, texts) = self.drafts();
+        let (_, texts) = self.drafts();
         let (_, faults) = Templates::compile(&texts);
         self.template_faults(faults, &texts, None);
-        if drafts.params.strings.is_empty() {
-            self.problems(&self.task.params.problems());
-            let wrong = match self.task.params.source() {
-                Some(ContentSource::File(path)) => self.home.files.find(path).err(),
-                Some(ContentSource::Template(path)) => self.home.files.text(path).err(),
-                _ => None,
-            };
-            wrong.into_iter().for_each(|wrong| self.wrong_source(wrong));
-        }
+        let wrong = match self.task.params.source() {
+            Some(ContentSource::File(path)) if !is_template(path) => self.home.files.find(path).err(),
+            Some(ContentSource::Template(path)) if !is_template(path) => self.home.files.text(path).err(),
+            _ => None,
+        };
+        wrong.into_iter().for_each(|wrong| self.wrong_source(wrong));
     }
 
     /// Takes over results that are known, from `next` on, up to the first that is not.
@@ -215,9 +211,7 @@ impl Resolver<'_, '_, '_> {
             self.task.params.clone()
         } else {
             let strings = self.strings(draft, templates, place)?;
-            draft
-                .filled(strings)
-                .map_err(|error| Told::Other(vec![Diagnostic::new(self.task.at.clone(), error.to_string())]))?
+            draft.filled(strings).map_err(|error| self.misfit(&error))?
         };
         let problems = params.problems();
         if problems.is_empty() { Ok(params) } else { Err(Told::Problems(problems)) }
@@ -228,21 +222,17 @@ impl Resolver<'_, '_, '_> {
             return Ok(self.task.ready.clone());
         }
         let strings = self.strings(draft, templates, place)?;
-        let other = |diagnostics| Err(Told::Other(diagnostics));
-        match draft.filled::<Option<Ready>>(strings) {
-            Ok(Some(ready)) => {
-                let at = |key: &str| {
-                    draft::place(
-                        self.task,
-                        if key.is_empty() { "ready".to_owned() } else { format!("ready.{key}") }.as_str(),
-                    )
-                };
-                let faults = probe::faults(&ready, true, &at);
-                if faults.is_empty() { Ok(Some(ready)) } else { other(faults) }
-            }
-            Ok(None) => Ok(None),
-            Err(error) => other(vec![Diagnostic::new(self.task.at.clone(), error.to_string())]),
-        }
+        let ready: Option<Ready> = draft.filled(strings).map_err(|error| self.misfit(&error))?;
+        let at = |key: &str| draft::place(self.task, format!("ready.{key}").trim_end_matches('.'));
+        let known = self.task.ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect::<Vec<_>>();
+        let mut faults: Vec<_> = ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect();
+        faults.retain(|fault| !known.contains(fault));
+        if faults.is_empty() { Ok(ready) } else { Err(Told::Other(faults)) }
+    }
+
+    /// What is no template cannot become one, so this is a value of another type than its parameter's.
+    fn misfit(&self, error: &serde_json::Error) -> Told {
+        Told::Other(vec![Diagnostic::new(self.task.at.clone(), format!("a rendered value does not fit: {error}"))])
     }
 
     /// What the task ships, once its parameters are rendered.
@@ -341,7 +331,7 @@ impl Resolver<'_, '_, '_> {
     fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
         match told {
             Told::Faults(faults) => self.template_faults(faults, texts, node),
-            Told::Problems(problems) => self.problems(&problems),
+            Told::Problems(problems) => self.problems(problems),
             Told::Source(wrong) => self.wrong_source(wrong),
             Told::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
         }
@@ -352,15 +342,18 @@ impl Resolver<'_, '_, '_> {
         self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
     }
 
-    fn problems(&mut self, problems: &[Problem]) {
-        for problem in problems {
-            let message = match problem.param {
-                "" => format!("task `{}` {}", self.task.id, problem.message),
-                _ if problem.message.starts_with('`') => problem.message.clone(),
-                param => format!("`{param}` {}", problem.message),
+    /// Reports what only rendering has shown; the rest was reported when the file was read.
+    fn problems(&mut self, mut problems: Vec<Problem>) {
+        let known = self.task.params.problems();
+        problems.retain(|problem| !known.contains(problem));
+        let kind = self.task.params.kind();
+        for Problem { param, message, hint } in problems {
+            let message = match param {
+                "" => format!("the {kind} {message}"),
+                _ => format!("`{param}` of the {kind}: {message}"),
             };
-            let diagnostic = Diagnostic::new(draft::place(self.task, problem.param), message);
-            self.run.faults.add(Diagnostic { hint: problem.hint.clone(), ..diagnostic });
+            let diagnostic = Diagnostic::new(draft::place(self.task, param), message);
+            self.run.faults.add(Diagnostic { hint, ..diagnostic });
         }
     }
 
@@ -399,44 +392,4 @@ fn shipped(text: &str) -> (Shipped, Option<Body>) {
     let shipped = Shipped::of(text.as_bytes());
     let body = shipped.content.blob().map(|_| Body::Bytes(text.as_bytes().into()));
     (shipped, body)
-}
-
-/// Digest of the kind, the parameters that decide the result, and the content; never of what the task depends on.
-fn fingerprint(params: &TaskParams, content: Option<Digest>) -> Fingerprint {
-    let mut params = params.clone();
-    params.drop_incidental();
-    let mut hasher = Hasher::new();
-    let mut text = String::new();
-    canonical(&serde_json::to_value(&params).unwrap_or_default(), &mut text);
-    hasher.field(text.as_bytes());
-    if let Some(content) = content {
-        hasher.field(content.as_bytes());
-    }
-    Fingerprint(hasher.finish())
-}
-
-/// JSON with its keys in order, whatever order the map keeps.
-fn canonical(json: &Value, out: &mut String) {
-    match json {
-        Value::Object(fields) => {
-            let fields: BTreeMap<_, _> = fields.iter().collect();
-            out.push('{');
-            for (key, value) in fields {
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                canonical(value, out);
-                out.push(',');
-            }
-            out.push('}');
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for item in items {
-                canonical(item, out);
-                out.push(',');
-            }
-            out.push(']');
-        }
-        scalar => out.push_str(&scalar.to_string()),
-    }
 }

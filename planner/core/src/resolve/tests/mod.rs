@@ -1,0 +1,116 @@
+//! Whole sites in, desired states or diagnostics out, as text.
+
+mod cached;
+mod edges;
+mod faults;
+mod inputs;
+mod values;
+
+use std::fmt::Write as _;
+
+use groundplan_inventory::{Diagnostic, Location};
+use groundplan_services::tree as site_files;
+
+use super::{Cache, resolve};
+use crate::{
+    desired::{DesiredState, Instance, Scope},
+    source::{EntryKind, MemoryTree, SourceTree},
+};
+
+/// A tree from a text in which `=== <path>` begins a file.
+pub(super) fn tree(text: &str) -> MemoryTree {
+    let files = text.split("=== ").skip(1).map(|file| file.split_once('\n').unwrap_or((file, "")));
+    MemoryTree::new(files)
+}
+
+/// Reads and resolves a tree.
+pub(super) fn resolved(tree: &MemoryTree, cache: &mut Cache) -> (Option<DesiredState>, Vec<Diagnostic>) {
+    let wanted = tree.entries().iter().filter(|e| e.kind == EntryKind::File && site_files::wants(&e.path));
+    let parsed: Vec<_> = wanted.map(|e| site_files::parse(&e.path, &tree.read(&e.path).expect("a file"))).collect();
+    let (model, mut faults) = site_files::merge(&parsed, tree.entries().iter().map(|e| &*e.path));
+    let site = model.site.unwrap_or_else(|| panic!("no site: {faults:#?}"));
+    let (state, more) = resolve(&site, &model.inventory, &model.catalog, tree, cache);
+    faults.extend(more);
+    (state, faults)
+}
+
+/// The desired state of a tree without faults.
+pub(super) fn state(text: &str) -> DesiredState {
+    let tree = tree(text);
+    let (state, faults) = resolved(&tree, &mut Cache::default());
+    state.unwrap_or_else(|| panic!("{}", diagnostics(&tree, &faults)))
+}
+
+/// An instance, by `service.task@node`.
+pub(super) fn instance<'s>(state: &'s DesiredState, id: &str) -> &'s Instance {
+    state.instance(&id.parse().expect("an id")).unwrap_or_else(|| panic!("no {id}"))
+}
+
+/// Diagnostics as text: place, what stands there, message, label, related places, hint.
+pub(super) fn diagnostics(tree: &MemoryTree, faults: &[Diagnostic]) -> String {
+    let mut out = String::new();
+    for fault in faults {
+        write!(out, "{}: {}", place(tree, &fault.at), fault.message).unwrap();
+        if !fault.label.is_empty() {
+            write!(out, " ({})", fault.label).unwrap();
+        }
+        for (at, words) in &fault.related {
+            write!(out, "\n  {}: {words}", place(tree, at)).unwrap();
+        }
+        if let Some(hint) = &fault.hint {
+            write!(out, "\n  hint: {hint}").unwrap();
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn place(tree: &MemoryTree, at: &Location) -> String {
+    let bytes = tree.read(&at.file).unwrap_or_default();
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let line = text[..at.start].matches('\n').count() + 1;
+    let excerpt = text[at.span()].lines().next().unwrap_or_default();
+    format!("{}:{line} ‹{excerpt}›", at.file)
+}
+
+/// The graph as text, a line a task, in its order.
+pub(super) fn graph(state: &DesiredState) -> String {
+    let mut out = String::new();
+    for task in &state.graph.tasks {
+        let nodes: Vec<_> = task.instances.iter().map(|i| state.nodes[i.node.0 as usize].as_str()).collect();
+        write!(out, "{} on {}", task.id, nodes.join(" ")).unwrap();
+        for edge in &task.edges {
+            let scope = match edge.scope {
+                Scope::SameNode => "@.".to_owned(),
+                Scope::AllNodes => String::new(),
+                Scope::OneNode(node) => format!("@{}", state.nodes[node.0 as usize]),
+            };
+            let verb = edge.trigger.map_or("after".to_owned(), |effect| effect.to_string());
+            write!(out, "; {verb} {}{scope}", state.graph.tasks[edge.from.0 as usize].id).unwrap();
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Checks the diagnostics of a tree.
+pub(super) fn check_faults(text: &str, expect: &str) {
+    let tree = tree(text);
+    let (state, faults) = resolved(&tree, &mut Cache::default());
+    assert_eq!(diagnostics(&tree, &faults).trim_end(), expect.trim());
+    assert_eq!(state.is_none(), !faults.is_empty());
+}
+
+/// Checks the graph of a tree.
+pub(super) fn check_graph(text: &str, expect: &str) {
+    assert_eq!(graph(&state(text)).trim_end(), expect.trim());
+}
+
+/// A site of nodes n0, n1 and n2, on which the group `all` runs these services.
+pub(super) fn on_all(services: &[&str]) -> String {
+    let services: Vec<_> = services.iter().map(|s| format!("{s:?}")).collect();
+    format!(
+        "=== site.toml\nname = \"test\"\n=== inventory/nodes.toml\n[nodes.n0]\n[nodes.n1]\n[nodes.n2]\n[groups.all]\nservices = [{}]\n",
+        services.join(", ")
+    )
+}
