@@ -1,10 +1,9 @@
 //! `groundplan key`: the public key that agents are to trust.
 
-use std::{fs, path::PathBuf, process::ExitCode};
-
-use groundplan_protocol::envelope::SigningKey;
+use std::{path::PathBuf, process::ExitCode};
 
 use super::{Failure, Output, ask::STATE_DIR};
+use crate::trust;
 
 /// Print the planner's public key, for the `planner_keys` of its agents.
 #[derive(Debug, clap::Args)]
@@ -21,12 +20,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let path = args.key.clone().unwrap_or_else(|| args.state.join("planner.key"));
-    let text = fs::read_to_string(&path).map_err(|e| {
-        Failure::because(format!("cannot read the planner's key {}", path.display()), e)
+    let key = trust::read_key(&path).map_err(|e| {
+        Failure::because("there is no planner's key", e)
             .hint("`groundplan serve` makes one at its first start; --state or --key says where it is")
     })?;
-    let key: SigningKey =
-        text.parse().map_err(|e| Failure::because(format!("{} holds no signing key", path.display()), e))?;
     out.print(&format!("{}\n", key.public()))?;
     Ok(ExitCode::SUCCESS)
 }

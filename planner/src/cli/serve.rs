@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use super::{Failure, Output, ask::STATE_DIR};
 use crate::{
     broker::{self, Broker},
-    serve::{BrokerAddress, BrokerTls, ServeConfig},
+    serve::{self, BrokerAddress, BrokerTls, ServeConfig},
 };
 
 /// Run the planner: follow a repository, and bring its nodes to what it asks for.
@@ -110,14 +110,19 @@ async fn serve(args: Args) -> Result<(), Failure> {
     result
 }
 
-/// The planner itself.
+/// The planner, until `stop` resolves.
 pub(crate) async fn planner(
     config: ServeConfig,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    let _ = config;
-    stop.await;
-    Err(Failure::new("the planner is not here yet"))
+    serve::run(config, stop).await.map_err(|e| {
+        let hint = e.hint();
+        let failure = Failure::because("the planner cannot go on", e);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
 }
 
 /// The embedded broker on one address, open to all who reach it.

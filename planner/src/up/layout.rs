@@ -12,10 +12,9 @@ use groundplan_protocol::{
     envelope::{PublicKey, SigningKey},
     ids::{NodeId, SiteName},
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tracing_subscriber::EnvFilter;
 
-use crate::{cli::Failure, serve::BrokerAddress};
+use crate::{cli::Failure, serve::BrokerAddress, trust};
 
 /// The sample site's folder.
 pub(super) const SITE: &str = "site";
@@ -103,8 +102,8 @@ impl Layout {
             fs::create_dir_all(path).map_err(failed)?;
         }
         let key = signing_key(&key_file).map_err(failed)?;
-        let public = self.planner().join("trusted").join(format!("{node}.pub"));
-        replace(&public, format!("{}\n", key.public()).as_bytes(), 0o644).map_err(failed)?;
+        trust::trust_node(&self.planner(), node, &key.public())
+            .map_err(|e| Failure::because(format!("cannot let the planner trust node {node}"), e))?;
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
         let config = toml::Table::from_iter([
             ("site".to_owned(), toml::Value::from(site.as_str())),
@@ -129,9 +128,7 @@ fn signing_key(path: &Path) -> io::Result<SigningKey> {
     match fs::read_to_string(path) {
         Ok(text) => text.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let mut seed = [0; 32];
-            SystemRandom::new().fill(&mut seed).map_err(|_| io::Error::other("the system gives no random numbers"))?;
-            let key = SigningKey::from_seed(seed);
+            let key = SigningKey::from_seed(trust::random().map_err(io::Error::other)?);
             replace(path, key.secret_text().as_bytes(), 0o600)?;
             Ok(key)
         }

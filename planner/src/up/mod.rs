@@ -56,7 +56,7 @@ pub(crate) fn run(options: Options, out: &mut Output) -> Result<ExitCode, Failur
         Some(site) => (site.clone(), None),
         None => {
             sample::lay_out(&layout.site())?;
-            (layout.site(), Some(sample::try_next(&options.dir.join(layout::SITE))))
+            (layout.site(), Some(sample::try_next(&options.dir)))
         }
     };
     let repository = Repository::open(&site).map_err(|e| {

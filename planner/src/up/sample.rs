@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::{DEFAULT_DIR, layout::SITE};
 use crate::cli::Failure;
 
 macro_rules! files {
@@ -72,9 +73,13 @@ fn git(dir: &Path, args: &[&str]) -> Result<(), Failure> {
     Err(Failure::new(format!("git {} failed in {}: {words}", args[0], dir.display())))
 }
 
-/// What to try with the sample site in `dir`: edits to paste, and what each will do.
-pub(super) fn try_next(dir: &Path) -> String {
+/// What to try with the sample site below `up`: edits to paste, and what each will do.
+pub(super) fn try_next(up: &Path) -> String {
+    let dir = up.join(SITE);
     let dir = dir.display();
+    // As it was called: it need not be in PATH.
+    let program = std::env::args().next().unwrap_or_else(|| "groundplan".to_owned());
+    let state = if up == Path::new(DEFAULT_DIR) { String::new() } else { format!(" --state {}", up.display()) };
     format!(
         "\
 Ask it:         curl http://127.0.0.11:17400/
@@ -89,7 +94,9 @@ Then, in another terminal, try:
   3. the database's port: restarts the database, then the application; the front end, which does not name it, stays
      sed -i 's/^db_port = [0-9]*/db_port = 17433/' {dir}/site.toml && git -C {dir} commit -qam 'database port'
 
-Before or after: groundplan plan -C {dir} HEAD, groundplan status, groundplan why beta app.server
+And look at it: {program} plan -C {dir} HEAD
+                {program} status{state}
+                {program} why beta app.server{state}
 Ctrl-C stops everything.
 "
     )
