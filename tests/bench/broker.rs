@@ -10,7 +10,7 @@ use crate::table::{Row, quantile};
 const MESSAGES: usize = 20_000;
 const ROUNDS: usize = 5;
 
-pub fn run() -> Vec<Row> {
+pub(crate) fn run() -> Vec<Row> {
     let [embedded, mosquitto] = [Kind::Embedded, Kind::Mosquitto].map(|kind| {
         let mut samples: Vec<f64> = (0..ROUNDS).map(|_| through(TestBroker::start(kind).address())).collect();
         quantile(&mut samples, 0.5)

@@ -14,7 +14,7 @@ const NODES: usize = 6;
 const COMMANDS: usize = 1000;
 const ROUNDS: usize = 3;
 
-pub fn run() -> Vec<Row> {
+pub(crate) fn run() -> Vec<Row> {
     let nodes: Vec<String> = (1..=NODES).map(|n| format!("n{n}")).collect();
     let names: Vec<&str> = nodes.iter().map(String::as_str).collect();
     let mut inventory = String::from("[groups.g]\nservices = [\"s\"]\n");

@@ -6,7 +6,7 @@ use groundplan_tests::{binaries, brokers::Kind, fleet::Fleet};
 
 use crate::table::Row;
 
-pub fn run() -> Vec<Row> {
+pub(crate) fn run() -> Vec<Row> {
     let agent = binaries::static_agent();
     let files = [
         ("site.toml", "name = \"testsite\"\n"),

@@ -3,19 +3,19 @@
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
 /// How large.
-pub struct Size {
+pub(crate) struct Size {
     /// Nodes.
-    pub nodes: usize,
+    pub(crate) nodes: usize,
     /// Services.
-    pub services: usize,
+    pub(crate) services: usize,
     /// Services on each node.
-    pub per_node: usize,
+    pub(crate) per_node: usize,
 }
 
 /// Writes a site into `directory` and commits it. Each service has a directory, a template with a var of the site and one of its
 /// own, and a process that the template restarts; every tenth service requires what the one before it provides. Groups of
 /// services lie over the nodes so that each node runs `per_node`.
-pub fn site(directory: &Path, size: &Size) {
+pub(crate) fn site(directory: &Path, size: &Size) {
     let write = |path: &str, text: &str| {
         let path = directory.join(path);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
@@ -59,7 +59,7 @@ pub fn site(directory: &Path, size: &Size) {
 }
 
 /// Commits everything in the work tree.
-pub fn commit(directory: &Path, message: &str) {
+pub(crate) fn commit(directory: &Path, message: &str) {
     git(directory, &["add", "-A"]);
     git(directory, &["commit", "-q", "-m", message]);
 }
@@ -68,7 +68,7 @@ pub fn commit(directory: &Path, message: &str) {
 ///
 /// # Panics
 /// If it fails.
-pub fn git(directory: &Path, args: &[&str]) {
+pub(crate) fn git(directory: &Path, args: &[&str]) {
     let status = Command::new("git")
         .args(["-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "gc.auto=0"])
         .args(args)

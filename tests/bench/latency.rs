@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 3] = [
     ("services/s/service.toml", "[[task]]\nid = \"f\"\nfile = { path = \"/f\", source = \"f\" }\n"),
 ];
 
-pub fn run() -> Vec<Row> {
+pub(crate) fn run() -> Vec<Row> {
     [Kind::Embedded, Kind::Mosquitto].into_iter().flat_map(measure).collect()
 }
 

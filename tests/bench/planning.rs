@@ -19,7 +19,7 @@ use crate::{
 
 const ROUNDS: usize = 9;
 
-pub fn run() -> Vec<Row> {
+pub(crate) fn run() -> Vec<Row> {
     let directory = tempfile::tempdir().expect("a scratch directory");
     let path = directory.path();
     generate::site(path, &Size { nodes: 1000, services: 1000, per_node: 20 });

@@ -5,42 +5,42 @@ use std::time::Duration;
 use serde_json::json;
 
 /// One figure.
-pub struct Row {
+pub(crate) struct Row {
     /// What was measured.
-    pub what: String,
+    pub(crate) what: String,
     /// The figure, in `unit`.
-    pub value: f64,
+    pub(crate) value: f64,
     /// Its unit: `ms`, `s`, `MiB`, `MB`.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// What it is compared with, measured in the same run, in the same unit.
-    pub baseline: Option<(String, f64)>,
+    pub(crate) baseline: Option<(String, f64)>,
     /// The design's target, in words, and whether it is met.
-    pub target: Option<(String, bool)>,
+    pub(crate) target: Option<(String, bool)>,
 }
 
 impl Row {
     /// A figure without baseline or target.
-    pub fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self { what: what.into(), value, unit, baseline: None, target: None }
     }
 
     /// Compared with something measured in the same run.
     #[must_use]
-    pub fn against(mut self, what: impl Into<String>, value: f64) -> Self {
+    pub(crate) fn against(mut self, what: impl Into<String>, value: f64) -> Self {
         self.baseline = Some((what.into(), value));
         self
     }
 
     /// To be at most `limit`, in the row's unit.
     #[must_use]
-    pub fn at_most(mut self, limit: f64) -> Self {
+    pub(crate) fn at_most(mut self, limit: f64) -> Self {
         self.target = Some((format!("≤ {limit} {}", self.unit), self.value <= limit));
         self
     }
 
     /// To be at most `limit` times its baseline.
     #[must_use]
-    pub fn at_most_times(mut self, limit: f64) -> Self {
+    pub(crate) fn at_most_times(mut self, limit: f64) -> Self {
         let met = self.ratio().is_some_and(|ratio| ratio <= limit);
         self.target = Some((format!("≤ {limit} × baseline"), met));
         self
@@ -53,14 +53,14 @@ impl Row {
 
 /// All figures of a run.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Table {
     /// In the order measured.
-    pub rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
 impl Table {
     /// For people.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let width = self.rows.iter().map(|r| r.what.chars().count()).max().unwrap_or(0);
         let mut out = String::new();
         for row in &self.rows {
@@ -77,7 +77,7 @@ impl Table {
     }
 
     /// For programs.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let rows: Vec<_> = self
             .rows
             .iter()
@@ -94,7 +94,7 @@ impl Table {
 }
 
 /// Milliseconds of a duration.
-pub fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
@@ -102,7 +102,7 @@ pub fn millis(duration: Duration) -> f64 {
 ///
 /// # Panics
 /// If there are no samples.
-pub fn quantile(samples: &mut [f64], share: f64) -> f64 {
+pub(crate) fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[((samples.len() - 1) as f64 * share).round() as usize]
 }

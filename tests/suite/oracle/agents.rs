@@ -1,1 +1,195 @@
+//! A simple agent: obeys its plan and its gates, keeps what it owes, reports in order.
 
+use std::collections::BTreeMap;
+
+use groundplan_protocol::{
+    VERSION,
+    ids::{GateId, Generation, InstanceId, LedgerId, NodeId, Sequence, TaskId},
+    plan::{Action, Effect, NodePlan, OpenGate, PlannedTask, TriggerSource},
+    report::{Outcome, TaskReport},
+    state::{Applied, NodeState, Obligation, Phase},
+};
+
+use super::world::Dice;
+
+/// Something that was really done to a node.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub instance: InstanceId,
+    pub generation: Generation,
+    pub changed: bool,
+    pub effect: Option<Effect>,
+}
+
+pub struct Agent {
+    pub node: NodeId,
+    pub online: bool,
+    pub generation: Generation,
+    pub applied: BTreeMap<TaskId, Applied>,
+    pub obligations: BTreeMap<TaskId, Obligation>,
+    pub tasks: Vec<PlannedTask>,
+    pub gates: BTreeMap<GateId, OpenGate>,
+    pub outcomes: BTreeMap<TaskId, Outcome>,
+    pub running: Vec<(Generation, PlannedTask)>,
+    pub reports: Vec<TaskReport>,
+    revision: u64,
+}
+
+impl Agent {
+    pub fn new(node: NodeId, applied: BTreeMap<TaskId, Applied>) -> Self {
+        Self {
+            node,
+            online: true,
+            generation: Generation(0),
+            applied,
+            obligations: BTreeMap::new(),
+            tasks: Vec::new(),
+            gates: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            running: Vec::new(),
+            reports: Vec::new(),
+            revision: 0,
+        }
+    }
+
+    pub fn ledger(&self) -> LedgerId {
+        "0123456789abcdef0123456789abcdef".parse().unwrap()
+    }
+
+    pub fn state(&mut self) -> NodeState {
+        self.revision += 1;
+        NodeState {
+            version: VERSION,
+            site: "made-up".parse().unwrap(),
+            node: self.node.clone(),
+            ledger: self.ledger(),
+            revision: self.revision,
+            generation: self.generation,
+            commit: None,
+            phase: Phase::Idle,
+            sequence: Sequence(self.reports.len() as u64),
+            applied: self.applied.clone(),
+            obligations: self.obligations.clone(),
+            facts: BTreeMap::new(),
+            agent: String::new(),
+            refused: None,
+            ignored: 0,
+        }
+    }
+
+    pub fn accept(&mut self, plan: &NodePlan) {
+        if plan.generation <= self.generation {
+            return;
+        }
+        for task in std::mem::take(&mut self.tasks) {
+            let begun = self.running.iter().any(|(_, running)| running.task == task.task);
+            if !begun && !self.outcomes.contains_key(&task.task) {
+                self.report(self.generation, &task, Outcome::Superseded);
+            }
+        }
+        self.generation = plan.generation;
+        self.tasks = plan.tasks.clone();
+        self.outcomes.clear();
+        self.gates.clear();
+        for (task, edges) in &plan.edges {
+            self.applied.get_mut(task).unwrap().edges = edges.clone();
+        }
+        self.obligations.retain(|_, obligation| obligation.fired);
+        for task in &self.tasks {
+            let effects = task.triggers.iter().map(|t| t.effect).chain(task.owed);
+            let Some(effect) = effects.max() else { continue };
+            let obligation = Obligation { effect, fired: false, open: Vec::new() };
+            let obligation = self.obligations.entry(task.task.clone()).or_insert(obligation);
+            obligation.effect = obligation.effect.max(effect);
+            obligation.fired |= task.owed.is_some();
+            obligation.open = task.triggers.iter().map(|t| t.on.clone()).collect();
+        }
+    }
+
+    pub fn ready(&self) -> Vec<usize> {
+        let ready = |task: &PlannedTask| {
+            !self.outcomes.contains_key(&task.task)
+                && !self.running.iter().any(|(_, running)| running.task == task.task)
+                && task.after.iter().all(|t| self.outcomes.get(t).is_some_and(Outcome::is_success))
+                && task.gates.iter().all(|gate| self.gates.contains_key(gate))
+        };
+        (0..self.tasks.len()).filter(|i| ready(&self.tasks[*i])).collect()
+    }
+
+    pub fn start(&mut self, i: usize) {
+        self.running.push((self.generation, self.tasks[i].clone()));
+    }
+
+    /// Ends a running task, well or badly.
+    pub fn finish(&mut self, i: usize, dice: &mut Dice<'_>, failures: usize) -> Option<Done> {
+        let (generation, task) = self.running.remove(i);
+        let current = generation == self.generation;
+        if dice.chance(failures) {
+            self.end(generation, &task, Outcome::Failed { error: "made up".into() });
+            let mut bad = vec![task.task.clone()];
+            for other in self.tasks.clone().into_iter().filter(|_| current) {
+                if let Some(by) = other.after.iter().find(|t| bad.contains(t)) {
+                    self.end(generation, &other, Outcome::Blocked { by: by.clone() });
+                    bad.push(other.task);
+                }
+            }
+            return None;
+        }
+        let before = self.applied.get(&task.task).map(|a| a.fingerprint);
+        let changed = match task.action {
+            Action::Remove => true,
+            _ => before != task.fingerprint && !dice.chance(20),
+        };
+        let fired = |on: &TriggerSource| match on {
+            TriggerSource::Task(t) => current && self.outcomes.get(t).is_some_and(Outcome::fires),
+            TriggerSource::Gate(gate) => current && self.gates.get(gate).is_some_and(|gate| gate.fired),
+        };
+        let owed = self.obligations.get(&task.task).filter(|o| o.fired).map(|o| o.effect);
+        let fired = task.triggers.iter().filter(|t| fired(&t.on)).map(|t| t.effect);
+        let effect = fired.chain(owed).chain(task.owed).max();
+        match task.fingerprint {
+            None => drop(self.applied.remove(&task.task)),
+            Some(fingerprint) => {
+                let applied = Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone() };
+                self.applied.insert(task.task.clone(), applied);
+            }
+        }
+        self.obligations.remove(&task.task);
+        let outcome = match (task.action, effect) {
+            (Action::Restart | Action::Reload | Action::Run, None) => Outcome::Skipped,
+            _ => Outcome::Done { changed: changed || effect.is_some(), effect },
+        };
+        let fires = outcome.fires();
+        for obligation in self.obligations.values_mut() {
+            let on = TriggerSource::Task(task.task.clone());
+            if obligation.open.contains(&on) {
+                obligation.open.retain(|open| *open != on);
+                obligation.fired |= fires;
+            }
+        }
+        self.obligations.retain(|_, o| o.fired || !o.open.is_empty());
+        self.end(generation, &task, outcome);
+        Some(Done { instance: task.task.at(&self.node), generation, changed: fires, effect })
+    }
+
+    fn end(&mut self, generation: Generation, task: &PlannedTask, outcome: Outcome) {
+        if generation == self.generation {
+            self.outcomes.insert(task.task.clone(), outcome.clone());
+        }
+        self.report(generation, task, outcome);
+    }
+
+    fn report(&mut self, generation: Generation, task: &PlannedTask, outcome: Outcome) {
+        let fingerprint = self.applied.get(&task.task).map(|a| a.fingerprint);
+        self.reports.push(TaskReport {
+            generation,
+            task: task.task.clone(),
+            action: task.action,
+            outcome,
+            fingerprint,
+            started_ms: 0,
+            duration_ms: 0,
+            output: None,
+        });
+    }
+}

@@ -21,7 +21,7 @@ use super::{
 const NODES: usize = 5;
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 0..600)
+    prop::collection::vec(any::<u8>(), 500..1600)
 }
 
 /// A site, and nodes that have applied earlier versions of it, or some other site altogether.
@@ -146,7 +146,7 @@ fn run(desired: &DesiredState, applied: &AppliedState) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     /// A plan is exactly the changes and what trigger edges reach, in an order that says no more and no less than the site
     /// does; it is explained, and done once it is applied.

@@ -133,7 +133,8 @@ impl World {
             next.tasks.retain(|task| !lost.contains(&task.name));
             next.tasks.iter_mut().for_each(|task| task.edges.retain(|(from, ..)| !lost.contains(from)));
             if dice.chance(30) {
-                let task = next.any_task(dice, 40 + dice.below(4));
+                let name = 40 + dice.below(4);
+                let task = next.any_task(dice, name);
                 if !next.tasks.iter().any(|t| t.name == task.name) {
                     next.tasks.push(task);
                 }

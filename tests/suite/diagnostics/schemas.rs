@@ -1,0 +1,65 @@
+//! The JSON schemas of the site files, as editors read them.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+/// Compares `docs/schemas/` with the types; with `UPDATE_SCHEMAS` set, writes it anew.
+#[test]
+fn committed_schemas_are_those_of_the_types() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
+    let update = std::env::var_os("UPDATE_SCHEMAS").is_some();
+    for (name, schema) in groundplan_inventory::schemas().into_iter().chain(groundplan_services::schemas()) {
+        let text = format!("{:#}\n", schema.to_value());
+        let path = folder.join(name);
+        if update {
+            fs::write(&path, &text).expect("docs/schemas can be written");
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == text, "docs/schemas/{name} is not that of the types: run this test with UPDATE_SCHEMAS=1");
+    }
+}
+
+/// Every table says which keys it has, every key what it is for, and nothing allows for null, which TOML does not have.
+#[test]
+fn schemas_say_what_editors_need() {
+    fn walk(schema: &Value, path: &str) {
+        let Some(object) = schema.as_object() else { return };
+        assert!(object.get("type").is_none_or(|kind| kind != "null"), "{path} allows for null");
+        assert!(!object.contains_key("$ref"), "{path} refers elsewhere, and editors then drop its description");
+        if let Some(properties) = object.get("properties").and_then(Value::as_object) {
+            assert_eq!(object.get("additionalProperties"), Some(&Value::Bool(false)), "{path} takes any key");
+            for (key, value) in properties {
+                assert!(value["description"].is_string(), "{path}.{key} has no description");
+                walk(value, &format!("{path}.{key}"));
+            }
+        }
+        for keyword in ["anyOf", "oneOf"] {
+            for (i, way) in object.get(keyword).and_then(Value::as_array).into_iter().flatten().enumerate() {
+                walk(way, &format!("{path}/{keyword}[{i}]"));
+            }
+        }
+        for value in object.get("patternProperties").and_then(Value::as_object).into_iter().flat_map(|m| m.values()) {
+            walk(value, &format!("{path}.*"));
+        }
+        object.get("items").into_iter().for_each(|items| walk(items, &format!("{path}[]")));
+    }
+    for (name, schema) in groundplan_inventory::schemas().into_iter().chain(groundplan_services::schemas()) {
+        let schema = schema.to_value();
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+        assert!(schema["title"].is_string());
+        walk(&schema, name);
+    }
+}
+
+/// The kinds in the schema are those of the registry, and a task has exactly one.
+#[test]
+fn the_schema_of_a_task_has_every_kind() {
+    let (_, schema) = groundplan_services::schemas().remove(0);
+    let task = &schema.to_value()["properties"]["task"]["items"];
+    for kind in groundplan_protocol::kinds::NAMES {
+        assert_eq!(task["properties"][kind]["type"], "object", "{kind}");
+    }
+    assert_eq!(task["oneOf"].as_array().map(Vec::len), Some(groundplan_protocol::kinds::NAMES.len()));
+    assert_eq!(task["required"], serde_json::json!(["id"]));
+}
