@@ -93,14 +93,12 @@ impl Machine {
             planned.owed.filter(|owed| met.max(being_met) < Some(*owed))
         };
         let blobs = distinct_blobs(tasks.iter());
-        self.inherit(&tasks);
+        let own = self.inherit(&tasks);
         let mut queue = Queue::default();
         for planned in tasks {
             let anew = owed_now(self, &planned);
             if planned.action != Action::Remove {
-                let running = &self.running;
-                let keep: Vec<TaskId> = running.keys().cloned().collect();
-                self.owe(&planned, anew, |source| matches!(source, TriggerSource::Task(s) if keep.contains(s)));
+                self.owe(&planned, anew, |source| matches!(source, TriggerSource::Task(s) if own.contains(s)));
             }
             let at = queue.push(planned, false);
             queue.get_mut(at).again = anew;
@@ -162,20 +160,37 @@ impl Machine {
         }
     }
 
-    /// Of obligations that the plan does not name, keeps what has fired and what still may by a task that runs.
-    fn inherit(&mut self, tasks: &[PlannedTask]) {
+    /// Of obligations that the plan does not name, keeps what has fired and what still may: by a task that runs, or by one
+    /// that the agent carries out on its own. Returns these sources.
+    fn inherit(&mut self, tasks: &[PlannedTask]) -> BTreeSet<TaskId> {
         let named: BTreeSet<&TaskId> = tasks.iter().map(|t| &t.task).collect();
+        let mut sources: BTreeSet<TaskId> = self.running.keys().cloned().collect();
+        let may_fire = |open: &[(TriggerSource, plan::Effect)], sources: &BTreeSet<TaskId>| {
+            open.iter().any(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)))
+        };
         let others: Vec<TaskId> = self.owed.keys().filter(|task| !named.contains(task)).cloned().collect();
+        loop {
+            let new = others.iter().filter(|task| {
+                let owed = &self.owed[*task];
+                let own = owed.fired.is_some() || may_fire(&owed.open, &sources);
+                own && self.applied.contains_key(*task) && !sources.contains(*task)
+            });
+            let new: Vec<TaskId> = new.cloned().collect();
+            if new.is_empty() {
+                break;
+            }
+            sources.extend(new);
+        }
         for task in others {
             let Some(owed) = self.owed.get_mut(&task) else { continue };
-            let running = &self.running;
-            owed.open.retain(|(source, _)| matches!(source, TriggerSource::Task(s) if running.contains_key(s)));
+            owed.open.retain(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)));
             let gone = owed.is_empty() || !self.applied.contains_key(&task);
             self.dirty.owed.insert(task.clone());
             if gone {
                 self.forget_owed(&task);
             }
         }
+        sources
     }
 
     /// Adds tasks for obligations of earlier plans that this one does not name.
@@ -200,6 +215,15 @@ impl Machine {
                 owed: owed.fired,
             };
             queue.push(planned, true);
+        }
+        for (task, owed) in &self.owed {
+            let Some(at) = queue.find(task) else { continue };
+            for (source, _) in &owed.open {
+                let TriggerSource::Task(source) = source else { continue };
+                if let Some(first) = queue.find(source).filter(|first| queue.get(*first).own) {
+                    queue.link(first, at);
+                }
+            }
         }
     }
 

@@ -181,6 +181,9 @@ impl Machine {
     fn conclude_superseded(&mut self, run: &Running, outcome: &Outcome) {
         let task = &run.planned.task;
         let source = TriggerSource::Task(task.clone());
+        if outcome.fires() {
+            self.fire_early(&source);
+        }
         for &at in &run.waiting {
             let Some(current) = &mut self.current else { return };
             let node = current.queue.get_mut(at);
@@ -194,6 +197,14 @@ impl Machine {
                 if let (Outcome::Done { changed, effect }, true, true) = (outcome, same, covered) {
                     node.adopted = Some(Did { changed: *changed, effect: *effect });
                 }
+                let applies = !matches!(node.planned.action, Action::Restart | Action::Reload | Action::Run);
+                let planned = node.planned.clone();
+                current.queue.release(at);
+                if applies && outcome.fires() {
+                    // Until its own end: what comes after it in this plan is to hear of the change even over a crash.
+                    self.doubt(&planned);
+                }
+                continue;
             }
             let covered = node.planned.triggers.iter().any(|t| t.on == source);
             current.queue.release(at);

@@ -56,6 +56,19 @@ impl Machine {
         }
     }
 
+    /// A source changed something in a run for an earlier plan, and may run once more: fires, and stays open.
+    pub(super) fn fire_early(&mut self, source: &TriggerSource) {
+        let mut fired = Vec::new();
+        for (task, owed) in &mut self.owed {
+            let effect = owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max();
+            if effect > owed.fired {
+                owed.fired = effect;
+                fired.push(task.clone());
+            }
+        }
+        self.dirty.owed.extend(fired);
+    }
+
     /// `task` ended well after `effect`: what fired is met; `again` was owed anew meanwhile.
     pub(super) fn met(&mut self, task: &TaskId, effect: Option<Effect>, again: Option<Effect>) {
         let Some(owed) = self.owed.get_mut(task) else { return };

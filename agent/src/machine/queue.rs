@@ -107,6 +107,27 @@ impl Queue {
         self.ready.remove(&at);
     }
 
+    /// Makes `after` come after `first`, unless that would close a circle.
+    pub(super) fn link(&mut self, first: usize, after: usize) {
+        if self.nodes[first].outcome.is_none() && self.nodes[after].is_waiting() && !self.reaches(after, first) {
+            self.nodes[first].dependants.push(after);
+            self.hold(after);
+        }
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = open.pop() {
+            if at == to {
+                return true;
+            }
+            if seen.insert(at) {
+                open.extend(&self.nodes[at].dependants);
+            }
+        }
+        false
+    }
+
     /// One thing less to wait for.
     pub(super) fn release(&mut self, at: usize) {
         let node = &mut self.nodes[at];

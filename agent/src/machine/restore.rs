@@ -113,7 +113,8 @@ impl Machine {
             let planned = tasks.iter().find(|p| p.task == *task);
             for (source, _) in &owed.open {
                 let covered = planned.is_some_and(|p| p.triggers.iter().any(|t| t.on == *source));
-                if matches!(source, TriggerSource::Task(_)) && !covered {
+                let own = |s: &TaskId| !tasks.iter().any(|p| p.task == *s) && self.fired(s).is_some();
+                if matches!(source, TriggerSource::Task(s) if !own(s)) && !covered {
                     unknown.push((task.clone(), source.clone()));
                 }
             }

@@ -1,1 +1,301 @@
+//! The machine under test: a disk, a journal and a host of a few lines each, and one place where its effects are carried out.
 
+mod scenarios;
+mod simulation;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use groundplan_protocol::{
+    VERSION,
+    digest::{Digest, Fingerprint},
+    ids::{CommitId, GateId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
+    kinds::TaskParams,
+    plan::{self, Action, Gates, NodePlan, OpenGate, PlannedTask, TaskSpec, Trigger, TriggerSource},
+    report::TaskReport,
+    state::NodeState,
+};
+
+use super::*;
+
+pub(super) fn task(name: &str) -> TaskId {
+    format!("s.{name}").parse().unwrap()
+}
+
+pub(super) fn gate(name: &str) -> GateId {
+    GateId::new(name).unwrap()
+}
+
+pub(super) fn spec(json: &str) -> TaskSpec {
+    let params: TaskParams = serde_json::from_str(json).unwrap();
+    TaskSpec { params, content: None, ready: None, external: Vec::new(), on_interrupt: Default::default() }
+}
+
+/// A spec that differs with `version`, and its fingerprint.
+pub(super) fn versioned(version: u32) -> (TaskSpec, Fingerprint) {
+    let spec = spec(&format!(r#"{{"link":{{"path":"/l","target":"{version}"}}}}"#));
+    (spec, Fingerprint(Digest::of(&version.to_be_bytes())))
+}
+
+pub(super) fn version_of(spec: &TaskSpec) -> u32 {
+    match &spec.params {
+        TaskParams::Link(link) => link.target.parse().unwrap(),
+        _ => 0,
+    }
+}
+
+/// A planned task in a line: what is done, to which version, after which tasks.
+pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) -> PlannedTask {
+    let (spec, fingerprint) = versioned(version);
+    let there = action != Action::Remove;
+    PlannedTask {
+        task: task(name),
+        action,
+        spec: there.then_some(spec),
+        fingerprint: there.then_some(fingerprint),
+        inputs: BTreeMap::new(),
+        edges: Default::default(),
+        after: after.iter().map(|a| task(a)).collect(),
+        gates: Vec::new(),
+        triggers: Vec::new(),
+        owed: None,
+    }
+}
+
+/// The same, restarted when one of `sources`, which it comes after, fires.
+pub(super) fn restarted(name: &str, action: Action, version: u32, sources: &[&str]) -> PlannedTask {
+    let triggers = sources.iter().map(|s| Trigger { effect: plan::Effect::Restart, on: TriggerSource::Task(task(s)) });
+    PlannedTask { triggers: triggers.collect(), ..planned(name, action, version, sources) }
+}
+
+pub(super) fn node_plan(generation: u64, tasks: Vec<PlannedTask>) -> NodePlan {
+    NodePlan {
+        version: VERSION,
+        site: SiteName::new("site").unwrap(),
+        node: NodeId::new("node").unwrap(),
+        generation: Generation(generation),
+        commit: CommitId::new("c".repeat(40)).unwrap(),
+        tasks,
+        edges: BTreeMap::new(),
+    }
+}
+
+pub(super) fn gates(generation: u64, open: &[(&str, bool)]) -> Gates {
+    Gates {
+        version: VERSION,
+        site: SiteName::new("site").unwrap(),
+        node: NodeId::new("node").unwrap(),
+        generation: Generation(generation),
+        open: open.iter().map(|(name, fired)| (gate(name), OpenGate { fired: *fired })).collect(),
+    }
+}
+
+fn settings(boot: &str) -> Settings {
+    Settings {
+        site: SiteName::new("site").unwrap(),
+        node: NodeId::new("node").unwrap(),
+        agent: "0".to_owned(),
+        facts: BTreeMap::new(),
+        max_parallel: 3,
+        max_blob: 1000,
+        max_blobs: 2000,
+        boot: boot.to_owned(),
+    }
+}
+
+/// What survives a crash, and what is seen of the machine.
+pub(super) struct Bench {
+    pub(super) machine: Machine,
+    pub(super) disk: Snapshot,
+    pub(super) boot: String,
+    pub(super) now: Now,
+    /// Jobs that run.
+    pub(super) jobs: BTreeMap<TaskId, Start>,
+    /// All reports that ever reached the disk.
+    pub(super) reports: Vec<TaskReport>,
+    pub(super) states: Vec<NodeState>,
+    pub(super) fetched: Vec<Digest>,
+    /// The last report that was sent.
+    pub(super) sent: Sequence,
+    /// Effects left before the power of imagination fails.
+    pub(super) fuel: Option<usize>,
+    last_revision: u64,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let disk = Snapshot {
+            ledger: LedgerId::new("0".repeat(32)).unwrap(),
+            epoch: 0,
+            boot: None,
+            plan: None,
+            done: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            sequence: Sequence(0),
+            acked: Sequence(0),
+            outputs: Vec::new(),
+            started: Vec::new(),
+        };
+        let (machine, effects) = Machine::restore(settings("boot"), disk.clone(), Now::default()).unwrap();
+        let mut bench = Self {
+            machine,
+            disk,
+            boot: "boot".to_owned(),
+            now: Now::default(),
+            jobs: BTreeMap::new(),
+            reports: Vec::new(),
+            states: Vec::new(),
+            fetched: Vec::new(),
+            sent: Sequence(0),
+            fuel: None,
+            last_revision: 0,
+        };
+        bench.carry_out(effects);
+        bench
+    }
+
+    /// Hands over an event; false if the agent was killed while it carried out what follows.
+    pub(super) fn handle(&mut self, event: Event) -> bool {
+        let effects = self.machine.handle(event, self.now);
+        self.carry_out(effects)
+    }
+
+    /// Lets time pass, with ticks when they are due.
+    pub(super) fn wait(&mut self, time: Duration) -> bool {
+        let until = self.now.mono + time;
+        while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {
+            self.now.mono = self.now.mono.max(at);
+            if !self.handle(Event::Tick) {
+                return false;
+            }
+        }
+        self.now.mono = until;
+        self.now.wall_ms += time.as_millis() as u64;
+        true
+    }
+
+    /// Starts the agent again from what is on disk.
+    pub(super) fn restart(&mut self) {
+        self.fuel = None;
+        self.jobs.clear();
+        let (machine, effects) = Machine::restore(settings(&self.boot), self.disk.clone(), self.now).unwrap();
+        self.machine = machine;
+        self.carry_out(effects);
+        self.handle(Event::Tick);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> bool {
+        for effect in effects {
+            if let Some(fuel) = &mut self.fuel {
+                if *fuel == 0 {
+                    return false;
+                }
+                *fuel -= 1;
+            }
+            match effect {
+                Effect::Persist { writes, .. } => writes.into_iter().for_each(|write| self.write(write)),
+                Effect::ResetJournal => self.disk.started.clear(),
+                Effect::Start(generation, starts) => {
+                    for start in starts {
+                        self.check_start(&start);
+                        self.disk.started.push((generation, start.task.clone()));
+                        let before = self.jobs.insert(start.task.clone(), start);
+                        assert!(before.is_none(), "two jobs of one task");
+                    }
+                }
+                Effect::State(state) => {
+                    assert!(state.revision > self.last_revision, "revisions grow, over restarts too");
+                    assert!(state.sequence <= self.disk.sequence, "a state says nothing that is not on disk");
+                    self.last_revision = state.revision;
+                    self.states.push(*state);
+                }
+                Effect::Reports { from, to } => {
+                    assert!(to <= self.disk.sequence, "reports are stored before they are sent");
+                    if from <= to {
+                        assert!(from.0 <= self.sent.0 + 1, "no gap");
+                        self.sent = self.sent.max(to);
+                    }
+                }
+                Effect::Fetch(blobs) => self.fetched.extend(blobs.into_iter().map(|b| b.sha256)),
+                Effect::FetchPlan(_) | Effect::KeepBlobs(_) | Effect::Log(_) | Effect::Stopped => {}
+            }
+        }
+        true
+    }
+
+    /// Nothing starts before what it comes after has ended well and its gates are open.
+    fn check_start(&self, start: &Start) {
+        let queue = &self.machine.current.as_ref().unwrap().queue;
+        let node = queue.get(queue.find(&start.task).unwrap());
+        for after in &node.planned.after {
+            let outcome = queue.get(queue.find(after).unwrap()).outcome();
+            assert!(outcome.is_some_and(Outcome::is_success), "{} starts before {after}: {outcome:?}", start.task);
+        }
+    }
+
+    fn write(&mut self, write: Write) {
+        let disk = &mut self.disk;
+        match write {
+            Write::Plan(plan) => {
+                let before = disk.plan.as_ref().map_or(Generation(0), |p| p.generation);
+                assert!(plan.generation > before, "an agent never steps back");
+                disk.plan = Some(*plan);
+                disk.done.clear();
+            }
+            Write::PlanFinished => disk.plan.as_mut().unwrap().json = None,
+            Write::Done(task, outcome) => {
+                disk.done.insert(task, outcome);
+            }
+            Write::Applied(task, record) => set(&mut disk.applied, task, record),
+            Write::Owed(task, owed) => set(&mut disk.owed, task, owed),
+            Write::Report(number, report) => {
+                assert_eq!(number.0, disk.sequence.0 + 1, "numbers without gaps");
+                disk.sequence = number;
+                self.reports.push(*report);
+            }
+            Write::Forget(to) => disk.acked = to,
+            Write::DropOutput(_) => {}
+            Write::Epoch(epoch) => disk.epoch = epoch,
+            Write::Boot(boot) => disk.boot = Some(boot),
+        }
+    }
+
+    /// Ends a running job.
+    pub(super) fn finish(&mut self, name: &str, result: Result<Did, &str>) -> bool {
+        let task = task(name);
+        assert!(self.jobs.remove(&task).is_some(), "{task} does not run");
+        let result = result.map_err(str::to_owned);
+        self.handle(Event::Finished(Box::new(JobDone { task, result, output: None, started_ms: 0, duration_ms: 0 })))
+    }
+
+    /// What runs, with the effect of each, in one line.
+    pub(super) fn running(&self) -> String {
+        let words = self.jobs.values().map(|start| {
+            let work = match start.work {
+                Work::Apply { .. } => "apply",
+                Work::Remove { .. } => "remove",
+                Work::Trigger { .. } => "only",
+            };
+            let effect = start.effect.map(|e| format!("+{e}")).unwrap_or_default();
+            format!("{}:{work}{effect}", start.task.task)
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The outcomes reported since the last call, in one line.
+    pub(super) fn told(&mut self) -> String {
+        let words = self.reports.drain(..).map(|r| format!("{}@{}={}", r.task.task, r.generation, r.outcome));
+        words.collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn set<T>(map: &mut BTreeMap<TaskId, T>, task: TaskId, value: Option<T>) {
+    match value {
+        Some(value) => {
+            map.insert(task, value);
+        }
+        None => {
+            map.remove(&task);
+        }
+    }
+}

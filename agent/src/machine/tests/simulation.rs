@@ -1,0 +1,303 @@
+//! A small world in which everything goes wrong: failures, kills between any two effects, plans on top of plans.
+//!
+//! Its truth is independent of the machine's books: the host knows which version of each task is in place, and which tasks
+//! have not been restarted since something that they restart on changed. Whatever happens, once plans come through again,
+//! the host is as desired and no restart is missing.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TASKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// Sources of each task's triggers; all come before it.
+const EDGES: [&[usize]; 6] = [&[], &[0], &[], &[0, 2], &[3], &[1, 2]];
+
+struct World {
+    bench: Bench,
+    /// What is in place.
+    host: [u32; 6],
+    /// A source changed and it was not restarted since.
+    dirty: [bool; 6],
+    desired: [u32; 6],
+    generation: u64,
+    /// What the planner owes because a gate opened, until a report says that it is met.
+    gate_owes: [bool; 6],
+    /// The gates that are open, of which generation.
+    open: (u64, BTreeMap<String, bool>),
+    seen: usize,
+    /// A plan came while something ran, which may have been before or after what the plan restarts it for.
+    overlapped: bool,
+    kills: usize,
+    failures: usize,
+    restarts_for_nothing: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            bench: Bench::new(),
+            host: [0; 6],
+            dirty: [false; 6],
+            desired: [1; 6],
+            generation: 0,
+            gate_owes: [false; 6],
+            open: Default::default(),
+            seen: 0,
+            overlapped: false,
+            kills: 0,
+            failures: 0,
+            restarts_for_nothing: 0,
+        };
+        world.bench.handle(Event::Connected { session_present: false });
+        world
+    }
+
+    /// Something of task `i` changed on the host.
+    fn changed(&mut self, i: usize) {
+        for (target, sources) in EDGES.iter().enumerate() {
+            if sources.contains(&i) && self.host[target] != 0 {
+                self.dirty[target] = true;
+            }
+        }
+    }
+
+    fn apply(&mut self, i: usize, version: u32) -> bool {
+        let change = self.host[i] != version;
+        if change {
+            self.host[i] = version;
+            self.dirty[i] = false;
+            self.changed(i);
+        }
+        change
+    }
+
+    fn restart_task(&mut self, i: usize) {
+        if !self.dirty[i] {
+            self.restarts_for_nothing += 1;
+        }
+        self.dirty[i] = false;
+        self.changed(i);
+    }
+
+    /// Carries out a job as far as `steps` goes: 0 nothing, 1 what it applies, 2 all.
+    fn work(&mut self, start: &Start, steps: u32) -> Did {
+        let i = TASKS.iter().position(|t| task(t) == start.task).unwrap();
+        let mut did = Did::default();
+        if steps == 0 {
+            return did;
+        }
+        if let Work::Apply { spec, .. } = &start.work {
+            did.changed = self.apply(i, version_of(spec));
+        }
+        // A change has just started it anyway.
+        if start.effect.is_some() && steps > 1 && !did.changed {
+            self.restart_task(i);
+            did = Did { changed: true, effect: start.effect };
+        }
+        did
+    }
+
+    /// The planner: the changes against what the node says, what their triggers reach, and what is owed.
+    fn plan(&mut self, state: &NodeState, mention_owed: bool, gated: u32) -> NodePlan {
+        self.generation += 1;
+        let mut tasks: Vec<PlannedTask> = Vec::new();
+        for (i, name) in TASKS.iter().enumerate() {
+            let (_, fingerprint) = versioned(self.desired[i]);
+            let applied = state.applied.get(&task(name));
+            let sources: Vec<&str> =
+                EDGES[i].iter().map(|s| TASKS[*s]).filter(|s| tasks.iter().any(|t| t.task == task(s))).collect();
+            let action = match applied {
+                None => Action::Create,
+                Some(a) if a.fingerprint != fingerprint => Action::Update,
+                Some(_) => Action::Restart,
+            };
+            let told = state.obligations.get(&task(name)).filter(|o| o.fired && mention_owed).map(|o| o.effect);
+            let owed = told.max(self.gate_owes[i].then_some(plan::Effect::Restart));
+            if action == Action::Restart && sources.is_empty() && owed.is_none() {
+                continue;
+            }
+            let mut planned = restarted(name, action, self.desired[i], &sources);
+            planned.owed = owed;
+            if gated & (1 << i) != 0 {
+                let id = gate(&format!("g.{name}"));
+                planned.gates.push(id.clone());
+                planned.triggers.push(Trigger { effect: plan::Effect::Restart, on: TriggerSource::Gate(id) });
+            }
+            tasks.push(planned);
+        }
+        node_plan(self.generation, tasks)
+    }
+
+    /// The planner reads the reports that have reached the disk.
+    fn read_reports(&mut self) {
+        for report in &self.bench.reports[self.seen..] {
+            let i = TASKS.iter().position(|t| task(t) == report.task).unwrap();
+            if matches!(report.outcome, Outcome::Done { .. }) {
+                self.gate_owes[i] = false;
+            }
+        }
+        self.seen = self.bench.reports.len();
+    }
+
+    fn open_gates(&mut self, mask: u32) {
+        let Some(current) = &self.bench.machine.current else { return };
+        let generation = current.generation.0;
+        if self.open.0 != generation {
+            self.open = (generation, BTreeMap::new());
+        }
+        for node in current.queue.iter().filter(|n| n.outcome().is_none()) {
+            let i = TASKS.iter().position(|t| task(t) == node.planned.task).unwrap();
+            let name = format!("g.{}", TASKS[i]);
+            if node.planned.gates.is_empty() || mask & (1 << i) == 0 || self.open.1.contains_key(&name) {
+                continue;
+            }
+            let fired = mask & (64 << i) != 0;
+            if fired && self.host[i] != 0 {
+                self.gate_owes[i] = true;
+                self.dirty[i] = true;
+            }
+            self.open.1.insert(name, fired);
+        }
+        let open: Vec<(&str, bool)> = self.open.1.iter().map(|(g, f)| (g.as_str(), *f)).collect();
+        let message = gates(generation, &open);
+        let alive = self.bench.handle(Event::Gates(message));
+        self.after(alive, 0);
+    }
+
+    /// Ends the `n`th running job, well or not.
+    fn finish(&mut self, n: u32, fail: Option<u32>) {
+        let Some(start) = self.bench.jobs.values().nth(n as usize % self.bench.jobs.len().max(1)).cloned() else {
+            return;
+        };
+        let result = match fail {
+            Some(steps) => {
+                self.failures += 1;
+                self.work(&start, steps);
+                Err("told to fail")
+            }
+            None => Ok(self.work(&start, 2)),
+        };
+        let alive = self.bench.finish(start.task.task.as_str(), result);
+        self.after(alive, n);
+    }
+
+    /// If the agent was killed, starts it again; what ran got as far as `progress` says.
+    fn after(&mut self, alive: bool, progress: u32) {
+        if alive {
+            return;
+        }
+        self.kills += 1;
+        let jobs: Vec<Start> = self.bench.jobs.values().cloned().collect();
+        for (n, start) in jobs.iter().enumerate() {
+            self.work(start, (progress >> n) % 3);
+        }
+        if progress.is_multiple_of(7) {
+            self.bench.boot.push('+');
+        }
+        self.bench.restart();
+        self.bench.handle(Event::Connected { session_present: false });
+    }
+
+    fn step(&mut self, op: u32, quiet: bool) {
+        let (what, rest) = (op % 16, op / 16);
+        self.read_reports();
+        match what {
+            0..=6 => self.finish(rest, None),
+            7 if !quiet => self.finish(rest / 3, Some(rest % 3)),
+            8 if !quiet => {
+                // Killed between two effects of what comes next.
+                self.bench.fuel = Some(rest as usize % 4);
+                self.finish(rest / 4, None);
+                self.bench.fuel = None;
+            }
+            9 if !quiet => self.after(false, rest),
+            10 | 11 => {
+                let i = rest as usize % 6;
+                self.overlapped |= !self.bench.jobs.is_empty();
+                self.desired[i] = 1 + rest / 8 % 4;
+                // The planner may know an older state than the node is in.
+                let state = match self.bench.states.iter().rev().nth(rest as usize / 64 % 3) {
+                    Some(state) if !quiet => state.clone(),
+                    _ => self.bench.machine.node_state(),
+                };
+                let gated = if rest.is_multiple_of(3) { rest / 16 } else { 0 };
+                let plan = self.plan(&state, rest & 1 == 0, gated);
+                if !quiet && rest.is_multiple_of(5) {
+                    self.bench.fuel = Some(rest as usize / 5 % 5);
+                }
+                let alive = self.bench.handle(Event::Plan(Box::new(plan.clone())));
+                self.bench.fuel = None;
+                self.after(alive, rest);
+                // The broker sends it again to an agent that did not acknowledge it.
+                let alive = self.bench.handle(Event::Plan(Box::new(plan)));
+                assert!(alive);
+            }
+            12 => self.open_gates(rest),
+            13 => {
+                let old = node_plan(rest as u64 % self.generation.max(1), Vec::new());
+                let before = self.bench.disk.plan.clone();
+                self.bench.handle(Event::Plan(Box::new(old)));
+                assert_eq!(self.bench.disk.plan, before, "an older plan changes nothing");
+            }
+            14 => {
+                let alive = self.bench.wait(Duration::from_millis(u64::from(rest % 2000)));
+                assert!(alive);
+            }
+            _ => {
+                self.bench.handle(Event::Disconnected);
+                self.bench.handle(Event::Connected { session_present: rest & 1 == 0 });
+            }
+        }
+    }
+
+    /// Lets everything come to its end, with gates open and without failures.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            self.read_reports();
+            self.open_gates(63);
+            if !self.bench.jobs.is_empty() {
+                self.finish(0, None);
+            }
+            self.bench.wait(Duration::from_millis(40));
+            if self.bench.jobs.is_empty() && self.bench.machine.phase() == groundplan_protocol::state::Phase::Idle {
+                return;
+            }
+        }
+        panic!("never comes to an end: {:?}", self.bench.machine);
+    }
+
+    /// One plan from the true state, carried out undisturbed; then everything must be right.
+    fn converge(&mut self) {
+        self.settle();
+        self.read_reports();
+        let state = self.bench.machine.node_state();
+        let plan = self.plan(&state, true, 0);
+        self.bench.handle(Event::Plan(Box::new(plan)));
+        self.settle();
+        assert_eq!(self.host, self.desired, "the host is as desired");
+        assert_eq!(self.dirty, [false; 6], "no restart is missing: {:?}", self.bench.disk.owed);
+        assert!(self.bench.disk.owed.is_empty(), "nothing is owed any more: {:?}", self.bench.disk.owed);
+        self.read_reports();
+        let state = self.bench.machine.node_state();
+        assert!(self.plan(&state, true, 0).tasks.is_empty(), "planning what is applied is empty");
+        assert_eq!(self.bench.sent, self.bench.disk.sequence, "every report was sent");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_whatever_happens(ops in prop::collection::vec(any::<u32>(), 1..80)) {
+        let mut world = World::new();
+        ops.iter().for_each(|op| world.step(*op, false));
+        world.converge();
+    }
+
+    #[test]
+    fn without_failures_and_kills_nothing_is_restarted_for_nothing(ops in prop::collection::vec(any::<u32>(), 1..80)) {
+        let mut world = World::new();
+        ops.iter().for_each(|op| world.step(*op, true));
+        world.converge();
+        prop_assert_eq!((world.kills, world.failures), (0, 0));
+        prop_assert!(world.overlapped || world.restarts_for_nothing == 0);
+    }
+}

@@ -1,0 +1,237 @@
+//! The program against a real broker on this machine: a plan goes in, a file lies there, reports come back, and the end is
+//! clean. Everything larger is in the workspace's `tests/`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use groundplan_protocol::{
+    MAX_PACKET, VERSION,
+    blob::{BlobRef, Content, Want, chunk},
+    digest::{Digest, Fingerprint},
+    envelope::{Message, PublicKey, SigningKey, open, seal},
+    ids::{CommitId, Generation, NodeId, Sequence, SiteName},
+    plan::{Action, NodePlan, PlannedTask, TaskSpec},
+    presence::Presence,
+    report::{Ack, Outcome, ReportBatch},
+    state::{NodeState, Phase},
+    topic::{NodeTopic, Topic, prefix},
+};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS};
+
+const BROKER: &str = "/usr/sbin/mosquitto";
+
+/// A child that does not outlive its test.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Planner {
+    key: SigningKey,
+    site: SiteName,
+    node: NodeId,
+    agent: PublicKey,
+    client: AsyncClient,
+    events: EventLoop,
+}
+
+impl Planner {
+    fn topic(&self, topic: NodeTopic) -> String {
+        Topic::Node(self.node.clone(), topic).name(&self.site)
+    }
+
+    fn publish<M: Message>(&self, topic: NodeTopic, retain: bool, message: &M) {
+        self.client.try_publish(self.topic(topic), QoS::AtLeastOnce, retain, seal(&self.key, message)).unwrap();
+    }
+
+    fn plan(&self, generation: u64, tasks: Vec<PlannedTask>) {
+        let plan = NodePlan {
+            version: VERSION,
+            site: self.site.clone(),
+            node: self.node.clone(),
+            generation: Generation(generation),
+            commit: CommitId::new("0".repeat(40)).unwrap(),
+            tasks,
+            edges: BTreeMap::new(),
+        };
+        self.publish(NodeTopic::Plan, true, &plan);
+    }
+
+    async fn next(&mut self) -> Publish {
+        loop {
+            let poll = tokio::time::timeout(Duration::from_secs(20), self.events.poll());
+            if let Event::Incoming(Packet::Publish(publish)) = poll.await.expect("a message in time").unwrap() {
+                return publish;
+            }
+        }
+    }
+
+    fn read<M: Message>(&self, topic: NodeTopic, publish: &Publish) -> Option<M> {
+        (publish.topic == self.topic(topic)).then(|| open(&publish.payload, &[self.agent], &self.site).unwrap())
+    }
+
+    /// Waits for the next message of a kind that fits; answers requests for `blob` meanwhile.
+    async fn wait<M: Message>(&mut self, topic: NodeTopic, blob: &[u8], fits: impl Fn(&M) -> bool) -> M {
+        loop {
+            let publish = self.next().await;
+            if let Some(want) = self.read::<Want>(NodeTopic::Want, &publish) {
+                for n in want.chunks {
+                    let topic = Topic::Blob(want.blob.sha256, n).name(&self.site);
+                    let bytes = chunk(blob, n).unwrap().to_vec();
+                    self.client.publish(topic, QoS::AtLeastOnce, false, bytes).await.unwrap();
+                }
+            }
+            if let Some(message) = self.read(topic, &publish).filter(&fits) {
+                return message;
+            }
+        }
+    }
+}
+
+fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>) -> PlannedTask {
+    let spec =
+        TaskSpec { params: serde_json::from_str(params).unwrap(), content, ready: None, external: Vec::new(), on_interrupt: Default::default() };
+    let fingerprint = Fingerprint(Digest::of(&serde_json::to_vec(&spec).unwrap()));
+    PlannedTask {
+        task: format!("s.{name}").parse().unwrap(),
+        action: Action::Create,
+        spec: Some(spec),
+        fingerprint: Some(fingerprint),
+        inputs: BTreeMap::new(),
+        edges: Default::default(),
+        after: after.iter().map(|a| format!("s.{a}").parse().unwrap()).collect(),
+        gates: Vec::new(),
+        triggers: Vec::new(),
+        owed: None,
+    }
+}
+
+fn start_broker(dir: &Path) -> (Owned, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = dir.join("mosquitto.conf");
+    fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")).unwrap();
+    let broker = Command::new(BROKER).arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
+    let broker = Owned(broker);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (broker, port)
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_plan_goes_in_and_reports_come_back() {
+    if !Path::new(BROKER).exists() {
+        eprintln!("SKIPPED: there is no {BROKER}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_broker, port) = start_broker(dir.path());
+    let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("node").unwrap());
+    let key = SigningKey::from_seed([1; 32]);
+    let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+    let config = dir.path().join("agent.toml");
+    let text = format!(
+        "site = 'site'\nnode = 'node'\nbroker = 'mqtt://127.0.0.1:{port}'\nroot = {root:?}\nstate_dir = {state:?}\n\
+         planner_keys = ['{}']\n",
+        key.public()
+    );
+    fs::write(&config, text).unwrap();
+    let agent = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_groundplan-agent"));
+        command.arg("--config").arg(&config);
+        command
+    };
+    let public = String::from_utf8(agent().arg("--print-key").output().unwrap().stdout).unwrap();
+    let mut options = MqttOptions::new("planner", "127.0.0.1", port);
+    options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
+    let (client, mut events) = AsyncClient::new(options, 100);
+    events.network_options.set_tcp_nodelay(true);
+    client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
+    let mut planner = Planner { key, site, node, agent: public.trim().parse().unwrap(), client, events };
+
+    let mut child =
+        Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
+    let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
+    assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let at_rest = resident_kib(child.0.id());
+
+    // A small file: as soon as possible.
+    let file = root.join("etc/small");
+    let pushed = Instant::now();
+    fs::create_dir_all(root.join("etc")).unwrap();
+    let small = || task("small", r#"{"file":{"path":"/etc/small"}}"#, Some(Content::Text("hello\n".into())), None);
+    planner.plan(1, vec![small()]);
+    let batch = planner.wait::<ReportBatch>(NodeTopic::Report, b"", |b| !b.reports.is_empty()).await;
+    let reported = pushed.elapsed();
+    assert_eq!(batch.reports[0].outcome, Outcome::Done { changed: true, effect: None });
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello\n");
+
+    // A large one, and an older plan and a forged one, which are refused.
+    let large: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 3) as u8).collect();
+    let blob = Some(Content::Blob(BlobRef::of(&large)));
+    planner.plan(2, vec![small(), task("large", r#"{"file":{"path":"/etc/large"}}"#, blob, None)]);
+    let done = |b: &ReportBatch| b.reports.iter().any(|r| r.task.to_string() == "s.large");
+    let batch = planner.wait::<ReportBatch>(NodeTopic::Report, &large, done).await;
+    assert!(batch.reports.iter().all(|r| r.outcome.is_success()), "{batch:?}");
+    assert_eq!(fs::read(root.join("etc/large")).unwrap(), large);
+    planner.plan(1, Vec::new());
+    planner.wait::<NodeState>(NodeTopic::State, b"", |s| s.refused.as_ref().is_some_and(|r| r.reason.contains("older"))).await;
+    planner.client.try_publish(planner.topic(NodeTopic::Plan), QoS::AtLeastOnce, true, b"nonsense".to_vec()).unwrap();
+    planner.wait::<NodeState>(NodeTopic::State, b"", |s| s.ignored == 1).await;
+    let sequence = Sequence(batch.first.0 + batch.reports.len() as u64 - 1);
+    let ack = Ack {
+        version: VERSION,
+        site: planner.site.clone(),
+        node: planner.node.clone(),
+        ledger: batch.ledger.clone(),
+        sequence,
+    };
+    planner.publish(NodeTopic::Ack, false, &ack);
+
+    // Many commands, one after the other.
+    let name = |n: usize| format!("c{n}");
+    let command = r#"{"command":{"run":"echo hello"}}"#;
+    let tasks: Vec<_> = (0..500).map(|n| task(&name(n), command, None, (n > 0).then(|| name(n - 1)).as_deref())).collect();
+    let pushed = Instant::now();
+    planner.plan(3, tasks);
+    let mut next = sequence.0 + 1;
+    while next <= sequence.0 + 500 {
+        let batch = planner.wait::<ReportBatch>(NodeTopic::Report, b"", |b| !b.reports.is_empty()).await;
+        assert_eq!(batch.first.0, next, "reports come in order and without gaps");
+        assert!(batch.reports.iter().all(|r| r.outcome.is_success()), "{batch:?}");
+        next += batch.reports.len() as u64;
+    }
+    let commands = pushed.elapsed();
+    let spawned = Instant::now();
+    for _ in 0..500 {
+        Command::new("/bin/sh").args(["-c", "echo hello"]).output().unwrap();
+    }
+    eprintln!(
+        "at rest {at_rest} KiB, after all {} KiB; file and report after {reported:?}; 500 commands in {commands:?}, bare in {:?}",
+        resident_kib(child.0.id()),
+        spawned.elapsed()
+    );
+
+    // Whoever started it goes: it says so and ends.
+    drop(child.0.stdin.take());
+    planner.wait::<Presence>(NodeTopic::Presence, b"", |p| !p.online).await;
+    assert!(child.0.wait().unwrap().success());
+}
