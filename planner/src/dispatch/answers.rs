@@ -100,8 +100,7 @@ impl Dispatcher {
     fn node_statuses(&self) -> Vec<NodeStatus> {
         let mut counts = std::collections::BTreeMap::<NodeId, Counts>::new();
         if let Some(running) = &self.running {
-            for planned in &running.head.actions {
-                let state = running.state(&planned.instance, &|i| self.at_work(i));
+            for (planned, state) in running.states(&|i| self.at_work(i)) {
                 counts.entry(planned.instance.node.clone()).or_default().add(&state);
             }
         }

@@ -18,7 +18,6 @@ use groundplan_protocol::{
 use super::{
     Dispatcher,
     node::{NodeRecord, StateNews, key_hint},
-    words,
 };
 use crate::{
     api::types::{Event, NodePresence},
@@ -160,6 +159,7 @@ impl Dispatcher {
         }
         if let Some(running) = &mut self.running {
             running.rollout.presence(node, presence.online);
+            self.stirred = true;
             self.group.log.push(LogEntry::Presence { node: node.clone(), online: presence.online });
         }
         self.tell(Event::Node { node: node.clone(), presence: word });
@@ -187,15 +187,9 @@ impl Dispatcher {
                 let planned = self.running.as_ref().and_then(|running| running.planned(node, &report.task));
                 record.dirty |= record.belief.fold_report(&batch.ledger, number, report, planned);
                 let Some(running) = &mut self.running else { continue };
-                if running.fold(node, report) {
-                    let event = Event::TaskFinished {
-                        instance: report.task.at(node),
-                        action: report.action,
-                        outcome: report.outcome.clone(),
-                        duration_ms: report.duration_ms,
-                        counts: words::counts(running.rollout.summary()),
-                    };
-                    self.tell(event);
+                self.stirred = true;
+                if running.fold(node, report) && self.events.receiver_count() > 0 {
+                    self.finished.push((report.task.at(node), report.clone()));
                 }
             }
             let (node, ledger) = (node.clone(), batch.ledger.clone());

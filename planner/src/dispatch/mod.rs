@@ -24,8 +24,9 @@ use std::{
 use groundplan_protocol::{
     VERSION,
     envelope::{self, SigningKey},
-    ids::{NodeId, SiteName},
+    ids::{CommitId, InstanceId, NodeId, SiteName},
     presence::PlannerPresence,
+    report::TaskReport,
     topic::{self, NodeTopic, Topic},
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -113,7 +114,7 @@ pub(crate) struct Dispatcher {
     loaded: Option<commits::InForce>,
     running: Option<Running>,
     /// The commit for which there is or was a rollout, or nothing to do; planned from every node's base.
-    planned_commit: Option<groundplan_protocol::ids::CommitId>,
+    planned_commit: Option<CommitId>,
     due: Option<Due>,
     leader: Leader,
     broker: BrokerStatus,
@@ -123,6 +124,10 @@ pub(crate) struct Dispatcher {
     incoming: (mpsc::Sender<Incoming>, mpsc::Receiver<Incoming>),
     events: broadcast::Sender<Event>,
     idle_told: bool,
+    /// Whether anything happened to the rollout since its progress was looked at.
+    stirred: bool,
+    /// Tasks that finished since then, for those who listen.
+    finished: Vec<(InstanceId, TaskReport)>,
     tidied: Instant,
 }
 
@@ -145,7 +150,12 @@ impl Dispatcher {
             nodes.entry(node).or_default().planned = Some(planned);
         }
         messages::refold(&mut nodes, &log);
-        let running = rollout.map(|(head, rollout)| Running::restore(head, rollout, log));
+        let mut running = rollout.map(|(head, rollout)| Running::restore(head, rollout, log));
+        if let Some(running) = &mut running {
+            // Its end, if it came, is in the history only.
+            let known = store.rollout(running.head.generation).ok().flatten();
+            running.head.ended_ms = known.and_then(|detail| detail.summary.finished_ms);
+        }
         let broker = BrokerStatus { address: config.broker.to_string(), ..BrokerStatus::default() };
         Self {
             state_dir: config.state_dir.clone(),
@@ -174,6 +184,8 @@ impl Dispatcher {
             transport: None,
             events,
             idle_told: false,
+            stirred: true,
+            finished: Vec::new(),
             tidied: Instant::now(),
         }
     }
@@ -300,6 +312,10 @@ impl Dispatcher {
         if same && !foreign {
             self.resume();
         } else {
+            if foreign && let Some(stale) = self.running.take() {
+                // What became of it since is not known here; the nodes' own words are the base.
+                self.group.history.push(stale.superseded(now_ms()));
+            }
             self.plan_soon(Instant::now(), true);
         }
         if std::mem::take(&mut self.republish) {

@@ -1,9 +1,6 @@
 //! From what is desired and believed to plans on their way: the core decides, this writes down and sends.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use groundplan_core::{
     AppliedState, Plan, Policy, Rollout,
@@ -23,10 +20,10 @@ use groundplan_protocol::{
 use super::{
     DEBOUNCE, Dispatcher, Due,
     running::{Running, has_gates},
-    words::Places,
+    words::{self, Places},
 };
 use crate::{
-    api::types::{Event, NodePresence},
+    api::types::{Commit, Event, NodePresence},
     store::{LogEntry, PlannedReasons, RolloutHead, StoredPlan},
 };
 
@@ -56,7 +53,7 @@ impl Dispatcher {
             obligations.insert(node.clone(), record.belief.applied.obligations.clone());
             applied.nodes.insert(node.clone(), std::mem::take(&mut record.belief.applied));
         }
-        let mut open = BTreeSet::new();
+        let mut open = BTreeMap::new();
         if let Some(running) = &self.running {
             running.rollout.carry_obligations(&mut applied);
             open = running.open_nodes();
@@ -68,7 +65,7 @@ impl Dispatcher {
             record.belief.applied = NodeApplied { tasks, obligations: obligations.remove(&node).unwrap_or_default() };
         }
         let generation = self.meta.generation.max(self.leader.seen_generation()).next();
-        let plans = self.node_plans(&plan, &known, &open, generation, &commit.id);
+        let (plans, kept) = self.node_plans(&plan, &known, &open, generation, &commit.id);
         tracing::info!(
             commit = %commit.id, actions = plan.actions.len(), nodes = plans.len(), took = ?started.elapsed(), "planned"
         );
@@ -77,7 +74,7 @@ impl Dispatcher {
             return;
         }
         self.meta.generation = generation;
-        self.start_rollout(plan, generation, commit);
+        self.start_rollout(plan, generation, commit, kept);
         let published: Vec<NodeId> = plans.iter().map(|(node, _)| node.clone()).collect();
         for (node, stored) in plans {
             let record = self.nodes.get_mut(&node).expect("planned from it");
@@ -96,33 +93,35 @@ impl Dispatcher {
         &mut self,
         plan: &Plan,
         known: &[NodeId],
-        open: &BTreeSet<NodeId>,
+        open: &BTreeMap<NodeId, bool>,
         generation: Generation,
         commit: &CommitId,
-    ) -> Vec<(NodeId, StoredPlan)> {
+    ) -> (Vec<(NodeId, StoredPlan)>, BTreeMap<NodeId, Generation>) {
         let nothing = NodePart::default();
-        let mut plans = Vec::new();
+        let (mut plans, mut kept) = (Vec::new(), BTreeMap::new());
         for node in known {
             let part = plan.nodes.get(node).filter(|part| !part.tasks.is_empty() || !part.edges.is_empty());
             let record = self.nodes.get_mut(node).expect("known");
             let (planned, at) = (record.planned_generation(), record.belief.generation);
-            let under_way = open.contains(node) || planned > at;
+            let under_way = open.contains_key(node) || planned > at;
             if part.is_none() && !under_way {
                 continue;
             }
             let digest = part.map(digest).unwrap_or_default();
             if let Some(part) = part {
                 record.tried = Some((commit.clone(), record.base()));
-                // With gates it must not keep its generation: one of them may be open from before.
+                // With gates it must not keep its generation: one of them may be open from before. What has failed is to be tried again.
                 let same = record.planned.as_ref().is_some_and(|(_, before)| *before == digest);
-                if same && under_way && planned >= at && !has_gates(part) {
+                let untouched = open.get(node).copied().unwrap_or(true);
+                if same && under_way && untouched && planned >= at && !has_gates(part) {
+                    kept.insert(node.clone(), planned);
                     continue;
                 }
             }
             let part = part.unwrap_or(&nothing);
             plans.push((node.clone(), self.seal_plan(node, part, generation, commit, digest)));
         }
-        plans
+        (plans, kept)
     }
 
     fn seal_plan(
@@ -146,7 +145,13 @@ impl Dispatcher {
         StoredPlan { generation, digest, sealed, body }
     }
 
-    fn start_rollout(&mut self, plan: Plan, generation: Generation, commit: crate::api::types::Commit) {
+    fn start_rollout(
+        &mut self,
+        plan: Plan,
+        generation: Generation,
+        commit: Commit,
+        kept: BTreeMap<NodeId, Generation>,
+    ) {
         let in_force = self.loaded.as_ref().expect("planned from it");
         let now_ms = super::now_ms();
         let mut places = Places::new(&in_force.tree);
@@ -155,10 +160,14 @@ impl Dispatcher {
             action: planned.action,
             reasons: planned.reasons.iter().map(|reason| places.reason(reason)).collect(),
         });
-        let head = RolloutHead { generation, commit, started_ms: now_ms, actions: actions.collect(), ended_ms: None };
+        let head =
+            RolloutHead { generation, commit, started_ms: now_ms, actions: actions.collect(), ended_ms: None, kept };
         let mut rollout = Rollout::new(&plan, generation);
         for (node, record) in &self.nodes {
             rollout.presence(node, record.presence == NodePresence::Online);
+        }
+        if let Some(before) = &self.running {
+            rollout.take_over_turns(&before.rollout);
         }
         rollout.advance();
         if let Some(before) = &self.running {
@@ -173,6 +182,7 @@ impl Dispatcher {
         self.group.history.push(running.detail(&|_| false));
         let summary = running.summary();
         self.running = Some(running);
+        self.stirred = true;
         self.tell(Event::RolloutStarted { rollout: summary });
     }
 
@@ -191,13 +201,24 @@ impl Dispatcher {
         self.publish_node(node, NodeTopic::Gates, sealed, true);
     }
 
-    /// Opens gates whose time has come, and tells when a rollout has ended.
+    /// Opens gates whose time has come, and tells how far a rollout is.
     pub(super) fn progress(&mut self) {
         if !self.leader.plans() {
             return;
         }
+        if !std::mem::take(&mut self.stirred) {
+            return self.tell_idle();
+        }
         let Some(running) = &mut self.running else { return self.tell_idle() };
         let grown = running.rollout.advance();
+        let finished = std::mem::take(&mut self.finished);
+        if !finished.is_empty() && self.events.receiver_count() > 0 {
+            let counts = words::counts(running.rollout.summary());
+            for (instance, report) in finished {
+                let (action, outcome, duration_ms) = (report.action, report.outcome, report.duration_ms);
+                self.tell(Event::TaskFinished { instance, action, outcome, duration_ms, counts });
+            }
+        }
         if !grown.is_empty() {
             self.group.log.push(LogEntry::Advance);
         }
@@ -206,6 +227,7 @@ impl Dispatcher {
         }
         let Some(running) = &mut self.running else { return };
         if !running.is_over() {
+            self.idle_told = false;
             return;
         }
         if running.head.ended_ms.is_none() {
@@ -220,7 +242,8 @@ impl Dispatcher {
     }
 
     fn tell_idle(&mut self) {
-        if self.due.is_none() && self.planned_commit.is_some() && !self.idle_told {
+        let over = self.running.as_ref().is_none_or(|running| running.head.ended_ms.is_some());
+        if over && self.due.is_none() && self.planned_commit.is_some() && !self.idle_told {
             self.tell(Event::Idle);
             self.idle_told = true;
         }
@@ -229,6 +252,7 @@ impl Dispatcher {
     /// Goes on with the rollout that was under way.
     pub(super) fn resume(&mut self) {
         let Some(running) = &mut self.running else { return };
+        self.stirred = true;
         tracing::info!(generation = %running.head.generation, over = running.is_over(), "resumed");
         for (node, record) in &self.nodes {
             let online = record.presence == NodePresence::Online;

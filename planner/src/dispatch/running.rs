@@ -15,7 +15,7 @@ use groundplan_protocol::{
 use super::words;
 use crate::{
     api::types::{InstanceRecord, InstanceState, RolloutDetail, RolloutResult, RolloutSummary, VERSION},
-    store::{LogEntry, RolloutHead},
+    store::{LogEntry, PlannedReasons, RolloutHead},
 };
 
 /// How much of a task's output is kept, in bytes: of one that went well, and of one that did not.
@@ -61,7 +61,10 @@ impl Running {
 
     /// Takes a report. Returns whether it was news.
     pub(super) fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
-        let news = self.rollout.fold(node, report);
+        // A plan that was kept on its way is this rollout's, by its older number.
+        let kept = self.head.kept.get(node).is_some_and(|generation| *generation == report.generation);
+        let as_ours = kept.then(|| TaskReport { generation: self.head.generation, ..report.clone() });
+        let news = self.rollout.fold(node, as_ours.as_ref().unwrap_or(report));
         if news {
             let limit = OUTPUT[usize::from(!report.outcome.is_success())];
             let output = report.output.as_ref().map(|output| shortened(output, limit));
@@ -76,10 +79,15 @@ impl Running {
         self.parts.get(node)?.tasks.iter().find(|planned| planned.task == *task)
     }
 
-    /// Nodes of which something is still open.
-    pub(super) fn open_nodes(&self) -> BTreeSet<NodeId> {
-        let open = |status: &Status| !matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
-        self.rollout.statuses().filter(|(_, _, status)| open(status)).map(|(instance, _, _)| instance.node).collect()
+    /// Nodes of which something is still open, and whether nothing of theirs has been told.
+    pub(super) fn open_nodes(&self) -> BTreeMap<NodeId, bool> {
+        let mut nodes = BTreeMap::<NodeId, (bool, bool)>::new();
+        for (instance, _, status) in self.rollout.statuses() {
+            let (open, untouched) = nodes.entry(instance.node).or_insert((false, true));
+            *open |= !matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
+            *untouched &= matches!(status, Status::Waiting(_) | Status::Running);
+        }
+        nodes.into_iter().filter(|(_, (open, _))| *open).map(|(node, (_, untouched))| (node, untouched)).collect()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -101,20 +109,31 @@ impl Running {
 
     /// All of it. `running` tells whether an agent named an instance as at work.
     pub(super) fn detail(&self, running: &dyn Fn(&InstanceId) -> bool) -> RolloutDetail {
-        let instances = self.head.actions.iter().map(|planned| {
-            let instance = &planned.instance;
-            let told = self.results.get(instance);
+        let instances = self.states(running).map(|(planned, state)| {
+            let told = self.results.get(&planned.instance);
             InstanceRecord {
-                instance: instance.clone(),
+                instance: planned.instance.clone(),
                 action: planned.action,
                 reasons: planned.reasons.clone(),
-                state: self.state(instance, running),
+                state,
                 started_ms: told.map(|t| t.started_ms),
                 duration_ms: told.map(|t| t.duration_ms),
                 output: told.and_then(|t| t.output.clone()),
             }
         });
         RolloutDetail { version: VERSION, summary: self.summary(), instances: instances.collect() }
+    }
+
+    /// Every instance with its state, in the plan's order, which is that of the core as well.
+    pub(super) fn states(
+        &self,
+        running: &dyn Fn(&InstanceId) -> bool,
+    ) -> impl Iterator<Item = (&PlannedReasons, InstanceState)> {
+        let statuses = self.rollout.statuses();
+        self.head.actions.iter().zip(statuses).map(|(planned, (instance, _, status))| {
+            debug_assert_eq!(planned.instance, instance, "one order for both");
+            (planned, words::state(status, running(&instance)))
+        })
     }
 
     /// As the history keeps it when a newer one takes its place.
@@ -125,11 +144,6 @@ impl Running {
             detail.summary.finished_ms = Some(now_ms);
         }
         detail
-    }
-
-    pub(super) fn state(&self, instance: &InstanceId, running: &dyn Fn(&InstanceId) -> bool) -> InstanceState {
-        let status = self.rollout.status(instance);
-        status.map_or(InstanceState::Pending, |status| words::state(status, running(instance)))
     }
 }
 

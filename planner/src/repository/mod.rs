@@ -89,8 +89,22 @@ impl Repository {
         let mirror = remote::mirror(location, state_dir)?;
         let mut repository = Self::open(&mirror)?;
         repository.remote = Some(location.into());
-        repository.fetch()?;
+        match repository.fetch() {
+            // What was mirrored before serves until the remote answers again.
+            Err(error) if repository.has_branches() => {
+                tracing::warn!(%error, "cannot fetch; going on with what was mirrored")
+            }
+            fetched => fetched?,
+        }
         Ok(repository)
+    }
+
+    fn has_branches(&self) -> bool {
+        let branches = match &*self.backend {
+            Backend::LibGit2(objects) => objects.branches(),
+            Backend::Git(git) => git.branches(),
+        };
+        branches.is_ok_and(|branches| !branches.is_empty())
     }
 
     fn open_with(path: &Path, discover: bool) -> Result<Self, RepositoryError> {
@@ -214,3 +228,6 @@ impl Repository {
         Ok(GitTree::new(self.backend.clone(), entries))
     }
 }
+
+#[cfg(test)]
+mod tests;

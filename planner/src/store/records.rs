@@ -1,5 +1,7 @@
 //! What the store's rows hold. Their JSON is the file's layout: a field that is new has a default.
 
+use std::collections::BTreeMap;
+
 use groundplan_core::Belief;
 use groundplan_protocol::{
     ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, SiteName},
@@ -94,9 +96,12 @@ pub struct RolloutHead {
     pub started_ms: u64,
     /// Its actions in an execution order, with their reasons.
     pub actions: Vec<PlannedReasons>,
-    /// Whether its end was told already.
+    /// When it ended, if it has.
     #[serde(default)]
     pub ended_ms: Option<u64>,
+    /// Nodes to which the very same plan was on its way already, and its generation.
+    #[serde(default)]
+    pub kept: BTreeMap<NodeId, Generation>,
 }
 
 /// An action and its reasons.

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn the_latest_of_a_topic_goes_last_and_alone() {
         let mut outbox = Outbox::default();
-        [("gates", "1"), ("plan", "2"), ("gates", "2")].map(|(t, p)| outbox.push(message(t, p)));
+        [("gates", "1"), ("plan", "2"), ("gates", "2")].into_iter().for_each(|(t, p)| outbox.push(message(t, p)));
         assert!(outbox.peek(false).is_none());
         assert_eq!(drain(&mut outbox), ["plan=2", "gates=2"]);
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_unconfirmed_goes_again() {
         let mut outbox = Outbox::default();
-        [("a", "1"), ("b", "1"), ("c", "1")].map(|(t, p)| outbox.push(message(t, p)));
+        ["a", "b", "c"].into_iter().for_each(|topic| outbox.push(message(topic, "1")));
         outbox.left();
         outbox.left();
         outbox.written(1);
