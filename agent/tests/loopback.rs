@@ -100,8 +100,13 @@ impl Planner {
 }
 
 fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>) -> PlannedTask {
-    let spec =
-        TaskSpec { params: serde_json::from_str(params).unwrap(), content, ready: None, external: Vec::new(), on_interrupt: Default::default() };
+    let spec = TaskSpec {
+        params: serde_json::from_str(params).unwrap(),
+        content,
+        ready: None,
+        external: Vec::new(),
+        on_interrupt: Default::default(),
+    };
     let fingerprint = Fingerprint(Digest::of(&serde_json::to_vec(&spec).unwrap()));
     PlannedTask {
         task: format!("s.{name}").parse().unwrap(),
@@ -166,8 +171,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
     let mut planner = Planner { key, site, node, agent: public.trim().parse().unwrap(), client, events };
 
-    let mut child =
-        Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
+    let mut child = Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
     let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
     assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -193,7 +197,9 @@ async fn a_plan_goes_in_and_reports_come_back() {
     assert!(batch.reports.iter().all(|r| r.outcome.is_success()), "{batch:?}");
     assert_eq!(fs::read(root.join("etc/large")).unwrap(), large);
     planner.plan(1, Vec::new());
-    planner.wait::<NodeState>(NodeTopic::State, b"", |s| s.refused.as_ref().is_some_and(|r| r.reason.contains("older"))).await;
+    planner
+        .wait::<NodeState>(NodeTopic::State, b"", |s| s.refused.as_ref().is_some_and(|r| r.reason.contains("older")))
+        .await;
     planner.client.try_publish(planner.topic(NodeTopic::Plan), QoS::AtLeastOnce, true, b"nonsense".to_vec()).unwrap();
     planner.wait::<NodeState>(NodeTopic::State, b"", |s| s.ignored == 1).await;
     let sequence = Sequence(batch.first.0 + batch.reports.len() as u64 - 1);
@@ -209,7 +215,8 @@ async fn a_plan_goes_in_and_reports_come_back() {
     // Many commands, one after the other.
     let name = |n: usize| format!("c{n}");
     let command = r#"{"command":{"run":"echo hello"}}"#;
-    let tasks: Vec<_> = (0..500).map(|n| task(&name(n), command, None, (n > 0).then(|| name(n - 1)).as_deref())).collect();
+    let tasks: Vec<_> =
+        (0..500).map(|n| task(&name(n), command, None, (n > 0).then(|| name(n - 1)).as_deref())).collect();
     let pushed = Instant::now();
     planner.plan(3, tasks);
     let mut next = sequence.0 + 1;

@@ -38,7 +38,9 @@ impl Machine {
         let node = current.queue.get_mut(at);
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
-        let effect = self.owed.get(&task).and_then(|owed| owed.fired);
+        // What goes away is not restarted first.
+        let owed = self.owed.get(&task).filter(|_| node.planned.action != Action::Remove);
+        let effect = owed.and_then(|owed| owed.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
         let work = match (node.planned.action, node.adopted) {
             (_, Some(did)) if effect.is_none() => {

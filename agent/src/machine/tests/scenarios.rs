@@ -1,1 +1,326 @@
-//! Scenarios.
+//! Scenarios: what happens, and what the machine makes of it.
+
+use groundplan_protocol::{
+    blob::{BlobRef, Content},
+    plan::{Effect as Fire, OnInterrupt},
+    report::Ack,
+    state::Phase,
+};
+
+use super::*;
+
+const CHANGED: Result<Did, &str> = Ok(Did { changed: true, effect: None });
+const UNCHANGED: Result<Did, &str> = Ok(Did { changed: false, effect: None });
+const RESTARTED: Result<Did, &str> = Ok(Did { changed: true, effect: Some(Fire::Restart) });
+
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.handle(Event::Connected { session_present: false });
+    bench
+}
+
+fn offer(bench: &mut Bench, generation: u64, tasks: Vec<PlannedTask>) {
+    bench.handle(Event::Plan(Box::new(node_plan(generation, tasks))));
+}
+
+/// A bench with `names` applied in version 1 at generation 1.
+fn applied(names: &[&str]) -> Bench {
+    let mut bench = bench();
+    offer(&mut bench, 1, names.iter().map(|name| planned(name, Action::Create, 1, &[])).collect());
+    while let Some(task) = bench.jobs.keys().next().cloned() {
+        bench.finish(task.task.as_str(), CHANGED);
+    }
+    bench.told();
+    bench
+}
+
+fn kill(bench: &mut Bench) {
+    bench.restart();
+    bench.handle(Event::Connected { session_present: false });
+}
+
+#[test]
+fn the_fence() {
+    let mut bench = bench();
+    offer(&mut bench, 5, vec![planned("a", Action::Create, 1, &[])]);
+    let before = bench.disk.clone();
+    let refused = |bench: &mut Bench, plan: NodePlan| {
+        bench.handle(Event::Plan(Box::new(plan)));
+        bench.wait(Duration::from_secs(2));
+        bench.states.last().unwrap().refused.clone()
+    };
+    assert_eq!(refused(&mut bench, node_plan(5, vec![planned("a", Action::Create, 1, &[])])), None, "the same again");
+    let mut elsewhere = node_plan(6, Vec::new());
+    elsewhere.node = NodeId::new("other").unwrap();
+    let mut large = planned("a", Action::Create, 1, &[]);
+    let blob = BlobRef { sha256: Digest::of(b""), size: 2 << 30 };
+    large.spec.as_mut().unwrap().content = Some(Content::Blob(blob));
+    let mut trigger = restarted("b", Action::Create, 1, &["a"]);
+    trigger.after.clear();
+    let a = || planned("a", Action::Create, 1, &[]);
+    for (plan, word) in [
+        (node_plan(4, Vec::new()), "older than generation 5"),
+        (node_plan(5, Vec::new()), "other content"),
+        (elsewhere, "for node `other`"),
+        (node_plan(6, vec![large]), "2147483648 bytes"),
+        (node_plan(6, vec![a(), a()]), "twice"),
+        (node_plan(6, vec![planned("b", Action::Create, 1, &["a"]), a()]), "does not stand before it"),
+        (node_plan(6, vec![a(), trigger]), "does not wait for"),
+        (node_plan(6, vec![PlannedTask { spec: None, ..a() }]), "lacks a spec"),
+    ] {
+        let refused = refused(&mut bench, plan).unwrap();
+        assert!(refused.reason.contains(word), "{refused:?}");
+    }
+    assert_eq!(bench.disk.plan, before.plan);
+    assert_eq!(bench.running(), "a:apply", "the agent lives");
+}
+
+#[test]
+fn a_change_restarts_what_hangs_on_it_and_nothing_else() {
+    let mut bench = applied(&["a", "b", "c"]);
+    let plan = || {
+        vec![
+            planned("a", Action::Update, 2, &[]),
+            restarted("b", Action::Restart, 1, &["a"]),
+            restarted("c", Action::Restart, 1, &["b"]),
+        ]
+    };
+    offer(&mut bench, 2, plan());
+    assert_eq!(bench.running(), "a:apply");
+    bench.finish("a", CHANGED);
+    assert_eq!(bench.running(), "b:only+restart");
+    bench.finish("b", RESTARTED);
+    bench.finish("c", RESTARTED);
+    assert_eq!(bench.told(), "a@2=changed; b@2=restarted; c@2=restarted");
+    offer(&mut bench, 3, plan());
+    bench.finish("a", UNCHANGED);
+    assert_eq!(bench.told(), "a@3=unchanged; b@3=not needed; c@3=not needed", "early cutoff");
+    assert_eq!(bench.machine.phase(), Phase::Idle);
+    assert!(bench.disk.owed.is_empty());
+}
+
+#[test]
+fn a_failure_holds_back_what_comes_after_it_and_its_restart_is_not_lost() {
+    let mut bench = applied(&["b"]);
+    let plan = || {
+        vec![
+            planned("a", Action::Create, 1, &[]),
+            restarted("b", Action::Restart, 1, &["a"]),
+            planned("c", Action::Create, 1, &["b"]),
+            planned("d", Action::Create, 1, &[]),
+        ]
+    };
+    offer(&mut bench, 2, plan());
+    bench.finish("a", Err("no space"));
+    bench.finish("d", CHANGED);
+    assert_eq!(bench.told(), "a@2=failed: no space; b@2=blocked by s.a; c@2=blocked by s.b; d@2=changed");
+    offer(&mut bench, 3, plan());
+    // The first attempt may have done it already: "unchanged" does not count.
+    bench.finish("a", UNCHANGED);
+    assert_eq!(bench.running(), "b:only+restart d:apply");
+    bench.finish("b", Err("does not come up"));
+    bench.finish("d", UNCHANGED);
+    bench.told();
+    assert!(bench.states.last().unwrap().obligations[&task("b")].fired);
+    // A newer plan that knows nothing of it.
+    offer(&mut bench, 4, Vec::new());
+    assert_eq!(bench.running(), "b:only+restart");
+    bench.finish("b", RESTARTED);
+    assert_eq!(bench.told(), "b@4=restarted");
+    offer(&mut bench, 5, Vec::new());
+    assert_eq!(bench.running(), "", "once");
+}
+
+#[test]
+fn killed_between_the_write_and_its_record() {
+    for power_loss in [false, true] {
+        let mut bench = applied(&["a", "b"]);
+        offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
+        assert_eq!(bench.disk.started.len(), 1);
+        if power_loss {
+            bench.boot = "another".to_owned();
+            bench.disk.started.clear();
+        }
+        kill(&mut bench);
+        assert_eq!(bench.running(), "a:apply");
+        let told = bench.states.last().unwrap().applied[&task("a")].clone();
+        assert!(![1, 2].map(|v| versioned(v).1).contains(&told.fingerprint), "nobody knows what is there");
+        bench.finish("a", UNCHANGED);
+        assert_eq!(bench.running(), "b:only+restart");
+        // Once more, before the group that holds the end of `a` is persisted; and once after.
+        kill(&mut bench);
+        assert_eq!(bench.running(), "a:apply");
+        bench.finish("a", UNCHANGED);
+        bench.wait(Duration::from_millis(40));
+        kill(&mut bench);
+        assert_eq!(bench.running(), "b:only+restart");
+        bench.finish("b", RESTARTED);
+        assert_eq!(bench.told(), "a@2=changed; b@2=restarted");
+        kill(&mut bench);
+        assert_eq!(bench.running(), "");
+    }
+}
+
+#[test]
+fn a_command_that_was_cut_off_follows_its_policy() {
+    for (policy, running, word) in [
+        (OnInterrupt::Rerun, "a:apply", "a@1=interrupted"),
+        (OnInterrupt::Fail, "", "a@1=interrupted; b@1=blocked by s.a"),
+    ] {
+        let mut bench = bench();
+        let mut command = planned("a", Action::Create, 1, &[]);
+        let spec = spec(r#"{"command":{"run":"true"}}"#);
+        command.spec = Some(TaskSpec { on_interrupt: policy, ..spec });
+        offer(&mut bench, 1, vec![command, planned("b", Action::Create, 1, &["a"])]);
+        kill(&mut bench);
+        assert_eq!((bench.running().as_str(), bench.told().as_str()), (running, word));
+        kill(&mut bench);
+        assert!(!bench.told().contains("b@"), "told once");
+    }
+}
+
+#[test]
+fn gates_pace_and_fire_even_before_their_plan() {
+    let gated = |fired| {
+        let mut bench = applied(&["a"]);
+        let mut waits = restarted("a", Action::Restart, 1, &[]);
+        waits.gates.push(gate("db.start"));
+        waits.triggers.push(Trigger { effect: Fire::Restart, on: TriggerSource::Gate(gate("db.start")) });
+        bench.handle(Event::Gates(gates(2, &[("db.start", fired)])));
+        offer(&mut bench, 2, vec![waits.clone()]);
+        let early = bench.running();
+        bench.told();
+        offer(&mut bench, 3, vec![PlannedTask { inputs: [("x".to_owned(), String::new())].into(), ..waits }]);
+        bench.handle(Event::Gates(gates(2, &[("db.start", true)])));
+        (bench, early)
+    };
+    let (mut bench, early) = gated(false);
+    assert_eq!(
+        (early.as_str(), bench.running().as_str()),
+        ("", ""),
+        "not fired; and another generation's gates mean nothing"
+    );
+    let owed = bench.machine.node_state().obligations[&task("a")].clone();
+    assert_eq!((owed.fired, owed.open), (false, vec![TriggerSource::Gate(gate("db.start"))]));
+    bench.handle(Event::Gates(gates(3, &[("db.start", true)])));
+    assert_eq!(bench.running(), "a:only+restart");
+    let (bench, early) = gated(true);
+    assert_eq!((early.as_str(), bench.running().as_str()), ("a:only+restart", "a:only+restart"));
+}
+
+#[test]
+fn a_newer_plan_lets_what_runs_go_on_and_takes_it_over() {
+    let mut bench = applied(&["c"]);
+    let first = vec![
+        planned("a", Action::Create, 1, &[]),
+        planned("b", Action::Create, 1, &["a"]),
+        restarted("c", Action::Restart, 1, &["a"]),
+    ];
+    offer(&mut bench, 2, first);
+    offer(&mut bench, 3, vec![planned("a", Action::Create, 1, &[]), planned("d", Action::Create, 1, &["a"])]);
+    assert_eq!(bench.running(), "a:apply", "what runs is neither killed nor started twice");
+    bench.finish("a", CHANGED);
+    // `c` is not in the newer plan, but what it hung on has changed.
+    assert_eq!(bench.running(), "c:only+restart d:apply");
+    bench.finish("c", RESTARTED);
+    bench.finish("d", CHANGED);
+    bench.wait(Duration::from_millis(50));
+    let told = bench.told();
+    assert_eq!(told, "b@2=superseded; c@2=superseded; a@2=changed; a@3=changed; c@3=restarted; d@3=changed");
+}
+
+#[test]
+fn what_is_removed_owes_nothing() {
+    let mut bench = applied(&["a", "b"]);
+    offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
+    bench.finish("a", CHANGED);
+    bench.finish("b", Err("no"));
+    offer(&mut bench, 3, vec![planned("b", Action::Remove, 0, &[])]);
+    assert_eq!(bench.running(), "b:remove");
+    bench.finish("b", CHANGED);
+    assert!(bench.disk.owed.is_empty() && !bench.disk.applied.contains_key(&task("b")));
+    assert_eq!(bench.machine.phase(), Phase::Idle);
+}
+
+#[test]
+fn an_owed_effect_that_was_met_meanwhile_is_not_met_twice() {
+    let mut bench = applied(&["a", "b"]);
+    offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
+    bench.finish("a", CHANGED);
+    bench.finish("b", RESTARTED);
+    let owed = || PlannedTask { owed: Some(Fire::Restart), ..planned("b", Action::Restart, 1, &[]) };
+    offer(&mut bench, 3, vec![owed()]);
+    assert_eq!(bench.running(), "", "the planner had not heard of it yet");
+    offer(&mut bench, 7, vec![owed()]);
+    assert_eq!(bench.running(), "b:only+restart", "the plans between were never seen here: it may be another");
+}
+
+#[test]
+fn blobs_are_there_before_the_first_task_starts() {
+    let mut bench = bench();
+    let mut large = planned("b", Action::Create, 1, &[]);
+    let blob = BlobRef { sha256: Digest::of(b"x"), size: 900 };
+    large.spec.as_mut().unwrap().content = Some(Content::Blob(blob.clone()));
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[]), large]);
+    assert_eq!((bench.machine.phase(), bench.running().as_str()), (Phase::Fetching, ""));
+    bench.handle(Event::BlobTrouble { blob: blob.sha256, reason: "no answer".to_owned() });
+    bench.wait(Duration::from_secs(2));
+    assert!(bench.states.last().unwrap().refused.as_ref().unwrap().reason.contains("no answer"));
+    kill(&mut bench);
+    assert_eq!(bench.fetched, [blob.sha256; 2]);
+    bench.handle(Event::BlobReady(blob.sha256));
+    assert_eq!(bench.running(), "a:apply b:apply");
+    let Work::Apply { spec, .. } = &bench.jobs[&task("b")].work else { panic!("{:?}", bench.jobs) };
+    assert_eq!(spec.content, Some(Content::Blob(blob)));
+}
+
+#[test]
+fn reports_are_grouped_and_repeated_until_they_are_acknowledged() {
+    let mut bench = bench();
+    let tasks: Vec<_> = (0..6).map(|n| planned(&format!("t{n}"), Action::Create, 1, &[])).collect();
+    offer(&mut bench, 1, tasks);
+    assert_eq!(bench.jobs.len(), 3, "no more than may run at a time");
+    for n in 0..3 {
+        bench.finish(&format!("t{n}"), CHANGED);
+    }
+    assert_eq!(bench.disk.sequence, Sequence(0), "others run: no transaction for each");
+    bench.wait(Duration::from_millis(40));
+    assert_eq!((bench.disk.sequence, bench.sent), (Sequence(3), Sequence(3)));
+    for n in 3..6 {
+        bench.finish(&format!("t{n}"), CHANGED);
+    }
+    assert_eq!(bench.sent, Sequence(6), "nothing else runs: at once");
+    let ack = |bench: &Bench, ledger: &LedgerId, to| Ack {
+        version: VERSION,
+        site: SiteName::new("site").unwrap(),
+        node: bench.machine.node_state().node,
+        ledger: ledger.clone(),
+        sequence: Sequence(to),
+    };
+    let (ours, other) = (bench.disk.ledger.clone(), LedgerId::new("f".repeat(32)).unwrap());
+    for (ledger, to, acked) in [(&ours, 2, 2), (&other, 5, 2), (&ours, 1, 2), (&ours, 99, 2), (&ours, 4, 4)] {
+        let ack = ack(&bench, ledger, to);
+        bench.handle(Event::Ack(ack));
+        assert_eq!(bench.disk.acked, Sequence(acked));
+    }
+    bench.sent = Sequence(4);
+    bench.wait(Duration::from_secs(6));
+    assert_eq!(bench.sent, Sequence(6), "again, without an acknowledgement");
+    bench.sent = Sequence(4);
+    kill(&mut bench);
+    assert_eq!(bench.sent, Sequence(6), "and after a restart");
+}
+
+#[test]
+fn a_clean_stop_lets_what_runs_end() {
+    let mut bench = bench();
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[]), planned("b", Action::Create, 1, &["a"])]);
+    bench.handle(Event::Stop);
+    bench.finish("a", CHANGED);
+    assert_eq!((bench.running().as_str(), bench.told().as_str()), ("", "a@1=changed"));
+    assert!(bench.disk.started.is_empty(), "nothing is in doubt");
+    offer(&mut bench, 2, Vec::new());
+    assert_eq!(bench.disk.plan.as_ref().unwrap().generation, Generation(1), "its successor will take it");
+    kill(&mut bench);
+    assert_eq!(bench.running(), "b:apply");
+}
