@@ -5,7 +5,7 @@
 
 use groundplan_protocol::{
     ids::Generation,
-    plan::{Action, PlannedTask, TriggerSource},
+    plan::{self, Action, PlannedTask, TriggerSource},
     report::{Outcome, Output, TaskReport},
 };
 
@@ -31,7 +31,7 @@ impl Machine {
     pub(super) fn finished(&mut self, done: JobDone, now: Now) {
         let Some(run) = self.running.remove(&done.task) else { return };
         let account = Account { started_ms: done.started_ms, duration_ms: done.duration_ms, output: done.output };
-        let (adopted, carried, again) = self.from_before(&run);
+        let (adopted, carried, again) = self.left_before(&run);
         let applies = !run.only_effect;
         let outcome = match done.result {
             Ok(did) => Outcome::Done {
@@ -59,7 +59,7 @@ impl Machine {
     }
 
     /// What a run for an earlier plan left to this one; and what was owed anew while this run was under way.
-    fn from_before(&self, run: &Running) -> (Did, bool, Option<groundplan_protocol::plan::Effect>) {
+    fn left_before(&self, run: &Running) -> (Did, bool, Option<plan::Effect>) {
         let Some(current) = &self.current else { return (Did::default(), false, None) };
         match run.at {
             Some(at) => {

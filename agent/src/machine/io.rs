@@ -157,7 +157,7 @@ pub enum Work {
         /// What it is to be, with its content.
         spec: TaskSpec,
         /// What was applied before, without content.
-        previous: Option<TaskSpec>,
+        previous: Option<Box<TaskSpec>>,
     },
     /// Take it away.
     Remove {
@@ -181,7 +181,7 @@ pub enum Write {
     /// What finally became of a task of the current plan.
     Done(TaskId, Outcome),
     /// What is applied of a task.
-    Applied(TaskId, Option<Record>),
+    Applied(TaskId, Option<Box<Record>>),
     /// What a task owes.
     Owed(TaskId, Option<Owed>),
     /// A report to deliver.

@@ -265,7 +265,7 @@ impl Machine {
         let Dirty { done, applied, owed } = std::mem::take(&mut self.dirty);
         writes.extend(done.into_iter().map(|(task, outcome)| Write::Done(task, outcome)));
         for task in applied {
-            let record = self.applied.get(&task).cloned();
+            let record = self.applied.get(&task).cloned().map(Box::new);
             writes.push(Write::Applied(task, record));
         }
         for task in owed {

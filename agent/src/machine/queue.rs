@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     ids::{GateId, TaskId},
-    plan::PlannedTask,
+    plan::{Effect, PlannedTask},
     report::Outcome,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Node {
     /// A run for an earlier plan changed something: its own end counts as a change too.
     pub(super) carried: bool,
     /// Effect that is owed anew although a run for an earlier plan may just be carrying it out.
-    pub(super) again: Option<groundplan_protocol::plan::Effect>,
+    pub(super) again: Option<Effect>,
     /// How many tasks, runs and gates it still waits for.
     waits: usize,
     /// Those that come after it.

@@ -57,7 +57,7 @@ impl Machine {
                 let full = spec.clone();
                 // From here on it only names what is recorded.
                 spec.content = None;
-                Work::Apply { spec: full, previous: record.map(|r| r.spec.clone()) }
+                Work::Apply { spec: full, previous: record.map(|r| Box::new(r.spec.clone())) }
             }
             (Action::Create | Action::Update, Some(_)) | (Action::Restart | Action::Reload | Action::Run, _) => {
                 if effect.is_none() {

@@ -115,7 +115,7 @@ impl Shell {
             Work::Apply { spec, previous } => {
                 let blob = spec.content.as_ref().and_then(blob::Content::blob);
                 let content = blob.map(|blob| Content::File(self.blobs.path(&blob.sha256)));
-                HostWork::Apply { spec, content, previous }
+                HostWork::Apply { spec, content, previous: previous.map(|p| *p) }
             }
             Work::Remove { spec } => HostWork::Remove { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },

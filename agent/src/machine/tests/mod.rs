@@ -246,7 +246,7 @@ impl Bench {
             Write::Done(task, outcome) => {
                 disk.done.insert(task, outcome);
             }
-            Write::Applied(task, record) => set(&mut disk.applied, task, record),
+            Write::Applied(task, record) => set(&mut disk.applied, task, record.map(|r| *r)),
             Write::Owed(task, owed) => set(&mut disk.owed, task, owed),
             Write::Report(number, report) => {
                 assert_eq!(number.0, disk.sequence.0 + 1, "numbers without gaps");
