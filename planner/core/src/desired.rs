@@ -113,7 +113,8 @@ pub enum Body {
 /// A named input of an instance: what a person would have to change to change the instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Input {
-    /// Its name: `param mode`, `var db_port`, `source keystone.conf.j2`, `groups.controller`, `node.address`.
+    /// Its name: `kind`, `param mode` (as written, unrendered), `var db_port`, `template keystone.conf.j2`, `source app.pl`, `node.address`,
+    /// `groups.controller`, `external.database/ready`, `site.name`.
     pub name: String,
     /// Short digest of its value.
     pub digest: String,
