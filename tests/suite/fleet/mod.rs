@@ -115,10 +115,11 @@ fn offline_over_three_commits(kind: Kind) {
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     fleet.kill_agent("n2");
     let mut last = String::new();
-    for text in ["two", "three", "four"] {
+    for (number, text) in ["two", "three", "four"].into_iter().enumerate() {
         last = fleet.commit(&[("site.toml", &greeting(text))], text);
         fleet.wait("the node that is there", || {
-            (fleet.file("n1", "etc/web.conf")? == format!("greeting = {text}\n")).then_some(())
+            let there = fleet.file("n1", "etc/web.conf")? == format!("greeting = {text}\n");
+            (there && fleet.lines("n1", "starts") == number + 2).then_some(())
         });
     }
     assert_eq!(fleet.file("n2", "etc/web.conf").as_deref(), Some("greeting = one\n"));
