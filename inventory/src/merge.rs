@@ -82,7 +82,7 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
             address: node.manifest.address.as_ref().map(|address| address.value.clone()),
             labels: node.manifest.labels.clone(),
             vars: merged,
-            key: node.manifest.key.as_ref().map(|key| key.value.clone()),
+            key: node.manifest.key.as_ref().map(|key| key.value),
             at: node.at.clone(),
         };
         inventory.nodes.insert((*id).clone(), model);

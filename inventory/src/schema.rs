@@ -106,7 +106,8 @@ pub struct NodeManifest {
     /// Vars of this node. They override all others.
     #[serde(default)]
     pub vars: VarTable,
-    /// The key that its agent signs with, as `groundplan-agent` prints it. Without it, the key of the agent's first report counts.
+    /// The public key that its agent signs with: `ed25519:` and 32 bytes in base64. It may be given to the planner by other ways
+    /// instead; without any, what the node says is not listened to.
     pub key: Option<At<PublicKey>>,
 }
 

@@ -203,7 +203,7 @@ impl Text {
         let before = self.grown.partition_point(|(end, _)| *end <= offset);
         let grown = before.checked_sub(1).map_or(0, |last| self.grown[last].1);
         let place = offset.saturating_add(grown).min(self.text.len());
-        self.text.floor_char_boundary(place)
+        (0..=place).rev().find(|i| self.text.is_char_boundary(*i)).unwrap_or(0)
     }
 
     fn line_of(&self, offset: usize) -> usize {

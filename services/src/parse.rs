@@ -159,17 +159,20 @@ impl Reader<'_> {
 
     /// What is wrong with the parameters, but for those that are templates.
     fn params(&mut self, kind: &At<TaskParams>, places: &BTreeMap<String, Range<usize>>) {
+        let problems = kind.value.problems();
+        if problems.is_empty() {
+            return;
+        }
         let templated = templated(&kind.value);
-        for Problem { param, message, hint } in kind.value.problems() {
+        for Problem { param, message, hint } in problems {
             if templated.iter().any(|name| name == param) {
                 continue;
             }
             let span = places.get(param).filter(|_| !param.is_empty()).unwrap_or(&kind.span).clone();
             let kind = kind.value.kind();
-            let message = match param {
-                "" => format!("the {kind} {message}"),
-                _ => format!("`{param}` of the {kind}: {message}"),
-            };
+            let subject = if param.is_empty() { format!("the {kind}") } else { format!("`{param}` of the {kind}") };
+            let joint = if message.starts_with('`') { ": " } else { " " };
+            let message = format!("{subject}{joint}{message}");
             let mut fault = Diagnostic::new(self.at(span), message);
             fault.hint = hint;
             self.faults.push(fault);

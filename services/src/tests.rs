@@ -141,7 +141,7 @@ fn every_fault_of_a_task_is_told_at_its_place() {
         "[[task]]\nid = \"a\"\nready = {}\ncommand = { run = \"\" }\n[rollout]\nmax_unavailable = 0\n",
         &[
             "3: the probe probes nothing <{}>",
-            "4: `run` of the command: is empty <\"\">",
+            "4: `run` of the command is empty <\"\">",
             "6: `max_unavailable` must be a whole number of at least 1, not the number 0 <0>",
         ],
     );

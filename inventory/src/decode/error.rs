@@ -54,12 +54,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Self {
-        Self { span, element, entry: Some(entry), list: None }
+    pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Box<Self> {
+        Box::new(Self { span, element, entry: Some(entry), list: None })
     }
 
-    pub(super) fn element(span: Range<usize>, element: Element) -> Self {
-        Self { span, element, entry: None, list: None }
+    pub(super) fn element(span: Range<usize>, element: Element) -> Box<Self> {
+        Box::new(Self { span, element, entry: None, list: None })
     }
 }
 
@@ -68,7 +68,7 @@ impl Place {
 pub struct DecodeError {
     /// What is wrong.
     pub cause: Cause,
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<Box<Place>>,
     /// Follows from a fault that is reported already.
     pub(super) quiet: bool,
 }
@@ -78,14 +78,14 @@ impl DecodeError {
         Self { cause, place: None, quiet: false }
     }
 
-    pub(super) fn or_place(mut self, place: impl FnOnce() -> Place) -> Self {
+    pub(super) fn or_place(mut self, place: impl FnOnce() -> Box<Place>) -> Self {
         self.place.get_or_insert_with(place);
         self
     }
 
     /// Found in the value of that key.
     pub(super) fn below(mut self, key: &str) -> Self {
-        if let Some(Place { entry: None, list: list @ None, .. }) = &mut self.place {
+        if let Some(Place { entry: None, list: list @ None, .. }) = self.place.as_deref_mut() {
             *list = Some(key.to_owned());
         }
         self
