@@ -79,6 +79,6 @@ impl Rollout {
             }
             nodes.insert(node.clone(), at);
         }
-        Self { generation, entries, gates, nodes, limits, ripe: Vec::new(), held: Vec::new() }
+        Self { generation, entries, gates, nodes, limits, ripe: Vec::new(), held: Vec::new(), late: BTreeSet::new() }
     }
 }

@@ -35,6 +35,8 @@ pub struct Rollout {
     ripe: Vec<u32>,
     /// Turns that nodes have from rollouts before this one.
     held: Vec<Held>,
+    /// Instances that are not in this plan and of which an older one reports late that something changed.
+    late: BTreeSet<InstanceId>,
 }
 
 /// An instance of the plan. Others are named by their numbers.
@@ -106,6 +108,8 @@ struct Held {
     node: NodeId,
     task: TaskId,
     generation: Generation,
+    /// Whether it failed: then the node is out of service until the task is done or no longer asked for.
+    failed: bool,
 }
 
 impl Entry {
@@ -122,13 +126,17 @@ impl Rollout {
 
     /// Takes a report, of this generation or of an older one. Returns whether it was news.
     ///
-    /// What is done stays done; anything else may be followed by another try.
+    /// What is done stays done; anything else may be followed by another try. A change that is reported late, for an older
+    /// generation, still fires: so a report of an older generation must not be folded twice.
     pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         self.release(node, report);
-        let Some(i) = self.find(node, &report.task) else { return false };
+        let Some(i) = self.find(node, &report.task) else {
+            let late = report.generation < self.generation && report.outcome.fires();
+            return late && self.late.insert(report.task.at(node));
+        };
         let entry = &mut self.entries[i as usize];
         let mut news = false;
-        if report.outcome.fires() && report.generation <= self.generation && report.fingerprint == entry.fingerprint {
+        if report.outcome.fires() && report.generation <= self.generation {
             news |= !std::mem::replace(&mut entry.fired, true);
         }
         if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
@@ -149,6 +157,12 @@ impl Rollout {
         true
     }
 
+    /// Whether a change was reported, for an older generation, of something that this plan leaves alone: plan again, and let
+    /// the newer plan know by [`Rollout::carry_late_changes`].
+    pub fn is_outdated(&self) -> bool {
+        !self.late.is_empty()
+    }
+
     /// Takes a node's presence.
     pub fn presence(&mut self, node: &NodeId, online: bool) {
         if let Some(entry) = self.nodes.get_mut(node) {
@@ -164,6 +178,14 @@ impl Rollout {
         }
         for i in tasks.iter().filter_map(|task| at.tasks.get(task)) {
             self.entries[*i as usize].running = true;
+        }
+    }
+
+    /// Takes which generation a node is at, and what it still runs: from its reports, or nothing where its state says that it is
+    /// idle. A turn that it had in an earlier rollout ends when it is at this one and runs nothing of that any more.
+    pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) {
+        if generation >= self.generation {
+            self.held.retain(|held| held.node != *node || held.failed || running.contains(&held.task));
         }
     }
 

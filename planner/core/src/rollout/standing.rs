@@ -110,9 +110,16 @@ impl Rollout {
             if limit.holders.len() < limit.at_once as usize {
                 return Outlook::Live;
             }
-            let theirs = limit.holders.iter().filter_map(|node| self.nodes.get(node)).flat_map(|at| &at.order);
-            let theirs = theirs.filter(|i| self.turn_of(**i) == Some(service)).map(|i| first[*i as usize]);
-            theirs.filter(|outlook| *outlook != Outlook::Done).reduce(soonest).unwrap_or(Outlook::Live)
+            let of_node = |node: &NodeId| {
+                let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+                let theirs = order.filter(|i| self.in_turn(**i, service)).map(|i| first[*i as usize]);
+                theirs.fold(Outlook::Done, latest)
+            };
+            let each = limit.holders.iter().map(of_node);
+            match each.reduce(soonest) {
+                None | Some(Outlook::Done) => Outlook::Live,
+                Some(outlook) => outlook,
+            }
         };
         let by_service: Vec<_> = self.limits.keys().map(|service| (service, holding(service))).collect();
         let turn = |service: &ServiceId| match by_service.binary_search_by(|(s, _)| (*s).cmp(service)) {
@@ -122,12 +129,13 @@ impl Rollout {
         self.pass(&turn)
     }
 
-    /// The service whose turn an entry belongs to.
-    fn turn_of(&self, entry: u32) -> Option<&ServiceId> {
-        self.entries[entry as usize].gates.iter().find_map(|gate| match &self.gates[*gate as usize].opens {
-            Opens::Turn { service } => Some(service),
-            Opens::Done { .. } => None,
-        })
+    /// Whether an entry keeps its node's turn until it is done.
+    fn in_turn(&self, i: u32, service: &ServiceId) -> bool {
+        let entry = &self.entries[i as usize];
+        let gates = || entry.gates.iter().map(|gate| &self.gates[*gate as usize]).filter(|gate| gate.open.is_some());
+        let at = &entry.instance;
+        gates().any(|gate| matches!(&gate.opens, Opens::Turn { service: s } if s == service))
+            || self.held.iter().any(|h| h.service == *service && h.node == at.node && h.task == at.task)
     }
 
     fn pass(&self, turn: &dyn Fn(&ServiceId) -> Outlook) -> Vec<Outlook> {

@@ -4,14 +4,17 @@
 //! from the moment that the source reported a change, whether or not the gate was opened, or the target has ever seen the plan.
 
 use groundplan_protocol::{
-    ids::NodeId,
+    ids::{NodeId, TaskId},
     plan::{Action, Effect, TriggerSource},
     report::{Outcome, TaskReport},
     state::Obligation,
 };
 
 use super::{Entry, Held, On, Opens, Rollout};
-use crate::plan::AppliedState;
+use crate::{
+    desired::{DesiredState, Scope},
+    plan::{AppliedState, NodeApplied},
+};
 
 impl Rollout {
     /// Puts the planner's own knowledge of gates into the base of the plan that supersedes this rollout.
@@ -29,10 +32,30 @@ impl Rollout {
         for entry in self.entries.iter().filter(|entry| entry.action != Action::Remove) {
             let Some(known) = applied.nodes.get_mut(&entry.instance.node) else { continue };
             let Some(effect) = self.still_owed(entry) else { continue };
-            let obligation = known.obligations.entry(entry.instance.task.clone());
-            let obligation = obligation.or_insert(Obligation { effect, fired: true, open: Vec::new() });
-            obligation.effect = obligation.effect.max(effect);
-            obligation.fired = true;
+            owe(known, &entry.instance.task, effect);
+        }
+    }
+
+    /// Puts in what was reported too late for this plan, of instances that it leaves alone (see [`Rollout::is_outdated`]): what the
+    /// trigger edges of the newer plan's desired state reach from there is owed.
+    pub fn carry_late_changes(&self, desired: &DesiredState, applied: &mut AppliedState) {
+        let tasks = &desired.graph.tasks;
+        for late in &self.late {
+            let at = desired.node(&late.node);
+            let edges = tasks.iter().flat_map(|task| task.edges.iter().map(move |edge| (task, edge)));
+            for (task, edge) in edges.filter(|(_, edge)| tasks[edge.from.0 as usize].id == late.task) {
+                let Some(effect) = edge.trigger else { continue };
+                for instance in task.instances.iter().filter(|instance| match edge.scope {
+                    Scope::AllNodes => at.is_some(),
+                    Scope::SameNode => at == Some(instance.node),
+                    Scope::OneNode(only) => at == Some(only),
+                }) {
+                    let known = applied.nodes.get_mut(&desired.nodes[instance.node.0 as usize]);
+                    if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
+                        owe(known, &task.id, effect);
+                    }
+                }
+            }
         }
     }
 
@@ -50,25 +73,22 @@ impl Rollout {
             node: entry.instance.node.clone(),
             task: entry.instance.task.clone(),
             generation: earlier.generation,
+            failed: entry.outcome.is_some(),
         });
         let held: Vec<_> = earlier.held.iter().cloned().chain(own).collect();
-        let failed = |held: &Held| {
-            let entry = earlier.find(&held.node, &held.task).map(|i| &earlier.entries[i as usize]);
-            entry.is_some_and(|entry| entry.outcome.is_some())
+        let keep = |held: &Held| {
+            self.limits.contains_key(&held.service) && (!held.failed || self.find(&held.node, &held.task).is_some())
         };
-        self.held = held.into_iter().filter(|held| self.limits.contains_key(&held.service)).collect();
-        let mended = |held: &Held| self.find(&held.node, &held.task).is_none() && failed(held);
-        let mended: Vec<bool> = self.held.iter().map(mended).collect();
-        let mut mended = mended.into_iter();
-        self.held.retain(|_| !mended.next().unwrap_or(false));
+        self.held = held.into_iter().filter(keep).collect();
     }
 
     /// A report ends what its task holds of an earlier rollout: if it is done, or given up, or failed and no longer asked for.
     pub(super) fn release(&mut self, node: &NodeId, report: &TaskReport) {
         let asked_for = self.find(node, &report.task).is_some();
-        self.held.retain(|held| {
+        self.held.retain_mut(|held| {
             let same = held.node == *node && held.task == report.task && report.generation >= held.generation;
-            !same || !ends(Some(&report.outcome)) && asked_for
+            held.failed |= same && !ends(Some(&report.outcome));
+            !same || held.failed && asked_for && !ends(Some(&report.outcome))
         });
     }
 
@@ -85,6 +105,13 @@ impl Rollout {
             _ => fired.chain(entry.owed).max(),
         }
     }
+}
+
+fn owe(known: &mut NodeApplied, task: &TaskId, effect: Effect) {
+    let obligation = Obligation { effect, fired: true, open: Vec::new() };
+    let obligation = known.obligations.entry(task.clone()).or_insert(obligation);
+    obligation.effect = obligation.effect.max(effect);
+    obligation.fired = true;
 }
 
 /// Whether an outcome gives a turn back.
