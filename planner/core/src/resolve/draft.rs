@@ -50,6 +50,14 @@ impl Draft {
         Self { json, strings }
     }
 
+    /// Whether a template stands in the parameter of that name.
+    pub(crate) fn renders(&self, param: &str) -> bool {
+        self.strings.iter().any(|string| match Named::of(&string.name) {
+            Named::Param { param: name, .. } => name.split(['.', '[']).next() == Some(param),
+            Named::File { .. } => false,
+        })
+    }
+
     /// The value with what its templates rendered to, in their order.
     pub(crate) fn filled<T: DeserializeOwned>(&self, rendered: Vec<String>) -> Result<T, serde_json::Error> {
         let mut json = self.json.clone();

@@ -100,7 +100,8 @@ impl Faults {
 
 /// Resolves a site. `site`, `inventory` and `catalog` come from the files of `tree`, and `tree` gives each content its own version.
 ///
-/// The desired state is there if and only if there are no diagnostics; these are in the order of their places.
+/// The desired state is there if and only if there are no diagnostics, here or from reading the files: what was reported then is not
+/// reported again. Diagnostics are in the order of their places.
 pub fn resolve(
     site: &Site,
     inventory: &Inventory,
@@ -139,7 +140,8 @@ pub fn resolve(
     paths::conflicts(&placement, &owners, &mut faults);
 
     faults.sort();
-    let state = faults.is_empty().then(|| DesiredState {
+    let complete = tasks.iter().enumerate().all(|(task, known)| placement.complete(task, &known.instances));
+    let state = (complete && faults.is_empty()).then(|| DesiredState {
         site: site.name.clone(),
         nodes: inventory.nodes.keys().cloned().collect(),
         node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
@@ -179,7 +181,9 @@ impl Part<'_, '_> {
         for (i, known) in known.tasks.iter_mut().enumerate() {
             self.task(placed, placed.first + i, &home, run, known);
         }
-        known.whole = (run.faults.all.len() == faults).then_some(whole);
+        let complete =
+            (placed.first..).zip(&known.tasks).all(|(task, known)| self.placement.complete(task, &known.instances));
+        known.whole = (complete && run.faults.all.len() == faults).then_some(whole);
     }
 
     fn task(&self, placed: &Placed<'_>, number: usize, home: &Home<'_>, run: &mut Run<'_>, known: &mut KnownTask) {

@@ -342,17 +342,14 @@ impl Resolver<'_, '_, '_> {
         self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
     }
 
-    /// Reports what only rendering has shown; the rest was reported when the file was read.
-    fn problems(&mut self, mut problems: Vec<Problem>) {
-        let known = self.task.params.problems();
-        problems.retain(|problem| !known.contains(problem));
+    /// Reports what only rendering has shown: faults of other parameters were reported when the file was read.
+    fn problems(&mut self, problems: Vec<Problem>) {
         let kind = self.task.params.kind();
-        for Problem { param, message, hint } in problems {
-            let message = match param {
-                "" => format!("the {kind} {message}"),
-                _ => format!("`{param}` of the {kind}: {message}"),
-            };
-            let diagnostic = Diagnostic::new(draft::place(self.task, param), message);
+        let rendered = Draft::of(&self.task.params, self.home.files.folder, "", 1);
+        for Problem { param, message, hint } in problems.into_iter().filter(|p| rendered.renders(p.param)) {
+            let subject = if param.is_empty() { format!("the {kind}") } else { format!("`{param}` of the {kind}") };
+            let joint = if message.starts_with('`') { ": " } else { " " };
+            let diagnostic = Diagnostic::new(draft::place(self.task, param), format!("{subject}{joint}{message}"));
             self.run.faults.add(Diagnostic { hint, ..diagnostic });
         }
     }

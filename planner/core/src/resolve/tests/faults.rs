@@ -223,11 +223,12 @@ fn parameters_are_checked_once_they_are_rendered() {
     let text = "[vars]\nv = \"x\"\n".to_owned()
         + &t("a", "file = { content = \"\", path = \"{{ v }}\", mode = \"{{ v }}\" }")
         + &t("b", "process = { run = [\"\"] }\nready = { tcp = \"{{ v }}\", http = \"{{ v }}\" }")
-        + &t("c", "directory = { path = \"/{{ v }}/\" }");
+        + &t("c", "directory = { path = \"/{{ v }}/\" }")
+        + &t("d", "command = { run = [\"\", \"{{ v }}\"] }");
     check(
         &text,
         r#"
-services/s/service.toml:9 ‹[""]›: `run` of the process: is empty
+services/s/service.toml:9 ‹[""]›: `run` of the process is empty
   hint: give a shell line or a list of arguments
 services/s/service.toml:6 ‹"{{ v }}"›: `path` of the file: `x` is not an absolute path in its shortest form
   hint: begin with `/`, without `.`, `..`, doubled or trailing slashes
@@ -239,6 +240,8 @@ services/s/service.toml:10 ‹"{{ v }}"›: `x` is not an http:// URL
   hint: write it in full, such as "http://127.0.0.1:5000/v3/"; https is not probed
 services/s/service.toml:13 ‹"/{{ v }}/"›: `path` of the directory: `/x/` is not an absolute path in its shortest form
   hint: begin with `/`, without `.`, `..`, doubled or trailing slashes
+services/s/service.toml:16 ‹["", "{{ v }}"]›: `run` of the command is empty
+  hint: give a shell line or a list of arguments
 "#,
     );
 }
