@@ -51,6 +51,8 @@ impl Dispatcher {
     }
 
     pub(super) fn on_tip(&mut self, seen: Seen) -> Result<(), TransportError> {
+        let tip = seen.as_ref().ok().cloned();
+        self.unread = None;
         let checked = seen.and_then(|id| match &self.loaded {
             Some(in_force) if in_force.commit.id == id => Ok(None),
             _ => self.check(&id).map(Some),
@@ -64,6 +66,7 @@ impl Dispatcher {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the repository cannot be read");
                 let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
                 self.repository_error = Some(format!("{error}{hint}"));
+                self.unread = tip;
                 return Ok(());
             }
         };
@@ -131,7 +134,6 @@ impl Dispatcher {
         self.group.meta = Some(self.meta.clone());
         self.tell(Event::Commit { commit: in_force.commit.clone() });
         self.loaded = Some(in_force);
-        self.forget_nodes();
         self.connect(&site)?;
         if self.leader.plans() {
             self.plan_soon(Instant::now(), true);

@@ -11,7 +11,7 @@ use groundplan_protocol::{
     ids::{NodeId, Sequence},
     presence::{PlannerPresence, Presence},
     report::ReportBatch,
-    state::NodeState,
+    state::{NodeState, Phase},
     topic::{NodeTopic, Topic},
 };
 
@@ -132,6 +132,10 @@ impl Dispatcher {
         self.meta.generation = self.meta.generation.max(state.generation);
         let commit = self.loaded.as_ref().map(|l| l.commit.id.clone());
         let Some(record) = self.nodes.get_mut(node) else { return };
+        if let Some(running) = self.running.as_mut().filter(|_| state.phase == Phase::Idle) {
+            running.accepted(node, state.generation, &[]);
+            self.stirred = true;
+        }
         let plan = match record.fold_state(state) {
             StateNews::Past => {
                 record.reject("comes from a ledger that the node no longer has".to_owned(), String::new());
@@ -160,7 +164,9 @@ impl Dispatcher {
         if let Some(running) = &mut self.running {
             running.rollout.presence(node, presence.online);
             self.stirred = true;
-            self.group.log.push(LogEntry::Presence { node: node.clone(), online: presence.online });
+            if running.head.ended_ms.is_none() {
+                self.group.log.push(LogEntry::Presence { node: node.clone(), online: presence.online });
+            }
         }
         self.tell(Event::Node { node: node.clone(), presence: word });
     }
@@ -175,6 +181,8 @@ impl Dispatcher {
         record.running.clone_from(&batch.running);
         if let Some(running) = &mut self.running {
             running.rollout.running(node, &batch.running);
+            running.accepted(node, batch.generation, &batch.running);
+            self.stirred = true;
         }
         let news = record.news(batch);
         for task in started {

@@ -102,6 +102,8 @@ pub(crate) struct Dispatcher {
     keys: NodeKeys,
     repository: Repository,
     repository_error: Option<String>,
+    /// The branch's tip, if it could not be read; tried again after a while.
+    unread: Option<CommitId>,
     store: Store,
     meta: Meta,
     group: Group,
@@ -168,6 +170,7 @@ impl Dispatcher {
             key,
             repository,
             repository_error: None,
+            unread: None,
             store,
             meta,
             group: Group::default(),
@@ -203,7 +206,7 @@ impl Dispatcher {
                 let Some(input) = self.next_at_hand(&mut inputs) else { break };
                 stop |= self.take(input)?;
             }
-            self.settle(Instant::now());
+            self.settle(Instant::now())?;
             self.flush();
             if stop {
                 self.farewell().await;
@@ -264,7 +267,7 @@ impl Dispatcher {
     }
 
     /// What follows from all that was taken.
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self, now: Instant) -> Result<(), TransportError> {
         let orders = self.leader.tick(now);
         self.obey(orders);
         if self.due.as_ref().is_some_and(|due| now >= due.at) && self.leader.plans() {
@@ -274,7 +277,11 @@ impl Dispatcher {
         if now >= self.tidied + TIDY {
             self.tidied = now;
             self.write_nodes();
+            if let Some(tip) = self.unread.take() {
+                self.on_tip(Ok(tip))?;
+            }
         }
+        Ok(())
     }
 
     fn obey(&mut self, orders: Vec<Order>) {
@@ -312,15 +319,27 @@ impl Dispatcher {
         if same && !foreign {
             self.resume();
         } else {
-            if foreign && let Some(stale) = self.running.take() {
-                // What became of it since is not known here; the nodes' own words are the base.
-                self.group.history.push(stale.superseded(now_ms()));
+            if foreign {
+                self.drop_stale();
             }
             self.plan_soon(Instant::now(), true);
         }
         if std::mem::take(&mut self.republish) {
             self.publish_everything();
         }
+    }
+
+    /// Another planner has planned since: its plans are out there, and what became of ours is known to the nodes alone.
+    fn drop_stale(&mut self) {
+        if let Some(stale) = self.running.take() {
+            self.group.history.push(stale.superseded(now_ms()));
+        }
+        for (node, record) in self.nodes.iter_mut().filter(|(_, record)| record.planned.is_some()) {
+            record.planned = None;
+            self.group.plans.push((node.clone(), None));
+        }
+        // Before anything is read from there again.
+        self.flush();
     }
 
     /// Writes the group; then does what had to wait for that. If the store fails, nothing goes out until it works again.

@@ -41,6 +41,7 @@ impl Dispatcher {
     /// Plans from where each node is, and sends what that asks for.
     pub(super) fn plan_now(&mut self) {
         self.due = None;
+        self.forget_nodes();
         let Some(in_force) = &self.loaded else { return };
         let (commit, desired) = (in_force.commit.clone(), &in_force.loaded.desired);
         let started = Instant::now();
@@ -226,7 +227,13 @@ impl Dispatcher {
             self.publish_gates(&node);
         }
         let Some(running) = &mut self.running else { return };
+        if running.rollout.is_outdated() && self.due.is_none() {
+            self.plan_soon(Instant::now(), false);
+        }
+        let Some(running) = &mut self.running else { return };
         if !running.is_over() {
+            // Perhaps again: what was interrupted may run after all.
+            running.head.ended_ms = None;
             self.idle_told = false;
             return;
         }
@@ -253,18 +260,20 @@ impl Dispatcher {
     pub(super) fn resume(&mut self) {
         let Some(running) = &mut self.running else { return };
         self.stirred = true;
-        tracing::info!(generation = %running.head.generation, over = running.is_over(), "resumed");
+        let over = running.head.ended_ms.is_some();
+        tracing::info!(generation = %running.head.generation, "resumed");
         for (node, record) in &self.nodes {
             let online = record.presence == NodePresence::Online;
             running.rollout.presence(node, online);
-            self.group.log.push(LogEntry::Presence { node: node.clone(), online });
+            if !over {
+                self.group.log.push(LogEntry::Presence { node: node.clone(), online });
+            }
         }
         if let Some(in_force) = &self.loaded {
             let desired = &in_force.loaded.desired;
-            let unknown = |node: &&NodeId| desired.node(node).is_some();
-            let unplanned =
-                self.nodes.iter().filter(|(_, r)| r.is_known() && r.planned.is_none()).map(|(node, _)| node);
-            if unplanned.into_iter().any(|node| unknown(&node)) {
+            // Heard of for the first time while this planner was away.
+            let mut unplanned = self.nodes.iter().filter(|(_, record)| record.is_known() && record.planned.is_none());
+            if unplanned.any(|(node, _)| desired.node(node).is_some()) {
                 self.plan_soon(Instant::now(), false);
             }
         }

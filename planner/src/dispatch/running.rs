@@ -8,7 +8,7 @@ use groundplan_core::{
     rollout::{Status, Verdict},
 };
 use groundplan_protocol::{
-    ids::{InstanceId, NodeId, TaskId},
+    ids::{Generation, InstanceId, NodeId, TaskId},
     report::{Output, TaskReport},
 };
 
@@ -72,6 +72,12 @@ impl Running {
             self.results.insert(report.task.at(node), told);
         }
         news
+    }
+
+    /// A node is at a generation and runs these.
+    pub(super) fn accepted(&mut self, node: &NodeId, generation: Generation, tasks: &[TaskId]) {
+        let kept = self.head.kept.get(node).is_some_and(|kept| *kept == generation);
+        self.rollout.accepted(node, if kept { self.head.generation } else { generation }, tasks);
     }
 
     /// What was planned for a task, where it is at hand.

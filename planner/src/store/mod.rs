@@ -29,11 +29,13 @@ const HISTORY: usize = 1000;
 /// What redb may keep in memory, in bytes.
 const CACHE: usize = 4 << 20;
 
+/// Generation, digest of what it asks for, the sealed message, and the plan's JSON where the message only refers to it.
+type PlanRow = (u64, &'static [u8], &'static [u8], &'static [u8]);
+
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const NODES: TableDefinition<&str, &[u8]> = TableDefinition::new("nodes");
 const ACKS: TableDefinition<&str, (&str, u64)> = TableDefinition::new("acks");
-/// Generation, digest of what it asks for, the sealed message, and the plan's JSON where the message only refers to it.
-const PLANS: TableDefinition<&str, (u64, &[u8], &[u8], &[u8])> = TableDefinition::new("plans");
+const PLANS: TableDefinition<&str, PlanRow> = TableDefinition::new("plans");
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
 
