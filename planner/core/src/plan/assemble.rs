@@ -284,10 +284,13 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// Applied instances whose declared edges are not the recorded ones.
+    /// Applied instances whose declared edges are not the recorded ones. What is planned records them when it is done: until then
+    /// a removal that its old edges tell of may still have to act on it.
     fn record_edges(&mut self) {
         let diff = self.diff;
-        for v in diff.stale.iter().map(|v| *v as usize).filter(|v| diff.own[*v] == Own::Same) {
+        for v in
+            diff.stale.iter().map(|v| *v as usize).filter(|v| diff.own[*v] == Own::Same && !self.graph.is_planned(*v))
+        {
             let task = diff.first.partition_point(|first| *first as usize <= v) - 1;
             let part = &mut self.parts[diff.node_of[v].0 as usize];
             part.edges.insert(diff.desired.graph.tasks[task].id.clone(), diff.edges[task].clone());

@@ -6,7 +6,7 @@
 use groundplan_protocol::{
     ids::{Generation, LedgerId, Sequence, TaskId},
     plan::TriggerSource,
-    report::{Outcome, TaskReport},
+    report::TaskReport,
     state::{Applied, NodeState},
 };
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,8 @@ impl Belief {
         if differs { StateFold::Differs } else { StateFold::Same }
     }
 
-    /// Takes the report of number `sequence`; `planned` is the task of the plan that it reports on, where that is at hand.
+    /// Takes the report of number `sequence`; `planned` is the task of the plan that it reports on, of that
+    /// generation and no other, where that is at hand.
     ///
     /// Returns whether it was news. A report of another ledger, or one that is contained already, is none.
     pub fn fold_report(
@@ -80,23 +81,23 @@ impl Belief {
             }
             None => {}
             Some(fingerprint) => {
-                let planned = planned.and_then(PlanTask::applied).filter(|a| a.fingerprint == fingerprint);
                 let known = self.applied.tasks.get(task).is_some_and(|a| a.fingerprint == fingerprint);
-                if let Some(applied) = planned {
-                    self.applied.tasks.insert(task.clone(), applied);
-                } else if !known {
-                    let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
-                    self.applied.tasks.insert(task.clone(), bare);
+                let planned = planned.and_then(PlanTask::applied).filter(|a| a.fingerprint == fingerprint);
+                match planned {
+                    // What was not carried out has recorded nothing: its edges are still the old ones.
+                    _ if known && !report.outcome.is_success() => {}
+                    Some(applied) => drop(self.applied.tasks.insert(task.clone(), applied)),
+                    None if known => {}
+                    None => {
+                        let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
+                        self.applied.tasks.insert(task.clone(), bare);
+                    }
                 }
             }
         }
         if report.outcome.is_success() {
             self.applied.obligations.remove(task);
             self.decide(task, report.outcome.fires());
-        } else if matches!(report.outcome, Outcome::Failed { .. } | Outcome::Interrupted)
-            && report.fingerprint.is_some()
-        {
-            // It may have changed something before it failed; what hangs on it stays open until the node says more.
         }
         true
     }
