@@ -29,11 +29,12 @@ const SCHEMA: u64 = 1;
 /// Page cache, in bytes. A ledger is read once at the start; later only what waits in the outbox is.
 const CACHE: usize = 128 * 1024;
 
+// All of one type: each other one would add tens of kilobytes of code.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
 const OWED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
-const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
+const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
 
 /// Why there is no ledger.
 #[derive(Debug, thiserror::Error)]
@@ -196,10 +197,9 @@ impl Ledger {
             let mut meta = tx.open_table(META)?;
             meta.insert("schema", json(&SCHEMA).as_slice())?;
             meta.insert("ledger", json(id).as_slice())?;
-            for table in [DONE, APPLIED, OWED] {
+            for table in [DONE, APPLIED, OWED, OUTBOX] {
                 tx.open_table(table)?;
             }
-            tx.open_table(OUTBOX)?;
         }
         tx.commit()?;
         Ok(())
@@ -215,7 +215,7 @@ impl Ledger {
         let (mut acked, mut sequence, mut outputs) = (None, Sequence(0), Vec::new());
         for entry in tx.open_table(OUTBOX)?.iter()? {
             let (number, report) = entry?;
-            sequence = Sequence(number.value());
+            sequence = number_of(number.value())?;
             acked = acked.or(Some(Sequence(sequence.0 - 1)));
             let report: TaskReport = parse(&sequence.to_string(), report.value())?;
             if let Some(output) = report.output {
@@ -260,7 +260,7 @@ impl Ledger {
                             Some(tasks) => meta.insert("tasks", tasks.as_slice())?,
                             None => meta.remove("tasks")?,
                         };
-                        done.retain(|_, _| false)?;
+                        empty(&mut done, None)?;
                     }
                     Write::PlanFinished => {
                         meta.remove("tasks")?;
@@ -281,17 +281,18 @@ impl Ledger {
                         owed.remove(task.to_string().as_str())?;
                     }
                     Write::Report(number, report) => {
-                        outbox.insert(number.0, json(report).as_slice())?;
+                        outbox.insert(key(*number).as_str(), json(report).as_slice())?;
                     }
                     Write::Forget(to) => {
-                        outbox.retain_in(..=to.0, |_, _| false)?;
+                        empty(&mut outbox, Some(key(*to)))?;
                         meta.insert("acked", json(to).as_slice())?;
                     }
                     Write::DropOutput(number) => {
-                        let report = outbox.get(number.0)?.and_then(|v| serde_json::from_slice(v.value()).ok());
+                        let report =
+                            outbox.get(key(*number).as_str())?.and_then(|v| serde_json::from_slice(v.value()).ok());
                         if let Some(report) = report {
                             let report = TaskReport { output: None, ..report };
-                            outbox.insert(number.0, json(&report).as_slice())?;
+                            outbox.insert(key(*number).as_str(), json(&report).as_slice())?;
                         }
                     }
                     Write::Epoch(epoch) => {
@@ -330,16 +331,41 @@ impl Ledger {
         if from > to {
             return Ok(reports);
         }
-        for entry in tx.open_table(OUTBOX)?.range(from.0..=to.0)? {
+        for entry in tx.open_table(OUTBOX)?.range(key(from).as_str()..=key(to).as_str())? {
             let (number, report) = entry?;
             size += report.value().len();
             if !reports.is_empty() && (size > bytes || reports.len() >= most) {
                 break;
             }
-            reports.push((Sequence(number.value()), parse(&number.value().to_string(), report.value())?));
+            reports.push((number_of(number.value())?, parse(number.value(), report.value())?));
         }
         Ok(reports)
     }
+}
+
+/// A number as a key: in digits enough that keys sort as numbers do.
+fn key(number: Sequence) -> String {
+    format!("{:020}", number.0)
+}
+
+fn number_of(key: &str) -> Result<Sequence, Damage> {
+    key.parse().map(Sequence).map_err(|_| Damage::Missing("a report's number"))
+}
+
+/// Removes all entries, or those up to a key.
+fn empty(table: &mut redb::Table<'_, &str, &[u8]>, to: Option<String>) -> Result<(), redb::Error> {
+    let mut keys = Vec::new();
+    for entry in table.iter()? {
+        let key = entry?.0.value().to_owned();
+        if to.as_ref().is_some_and(|to| key > *to) {
+            break;
+        }
+        keys.push(key);
+    }
+    for key in keys {
+        table.remove(key.as_str())?;
+    }
+    Ok(())
 }
 
 fn json<T: Serialize>(value: &T) -> Vec<u8> {
