@@ -100,8 +100,10 @@ impl Machine {
             if planned.action != Action::Remove {
                 self.owe(&planned, anew, |source| matches!(source, TriggerSource::Task(s) if own.contains(s)));
             }
-            let at = queue.push(planned, false);
-            queue.get_mut(at).again = anew;
+            if let Some(run) = self.running.get_mut(&planned.task) {
+                run.again = run.again.max(anew);
+            }
+            queue.push(planned, false);
         }
         self.add_own(&mut queue);
         self.wait_for_running(&mut queue);

@@ -5,7 +5,7 @@
 
 use groundplan_protocol::{
     ids::Generation,
-    plan::{self, Action, PlannedTask, TriggerSource},
+    plan::{Action, PlannedTask, TriggerSource},
     report::{Outcome, Output, TaskReport},
 };
 
@@ -31,7 +31,7 @@ impl Machine {
     pub(super) fn finished(&mut self, done: JobDone, now: Now) {
         let Some(run) = self.running.remove(&done.task) else { return };
         let account = Account { started_ms: done.started_ms, duration_ms: done.duration_ms, output: done.output };
-        let (adopted, carried, again) = self.left_before(&run);
+        let (adopted, carried) = self.left_before(&run);
         let applies = !run.only_effect;
         let outcome = match done.result {
             Ok(did) => Outcome::Done {
@@ -42,7 +42,7 @@ impl Machine {
         };
         if outcome.is_success() {
             self.record(&run.planned);
-            self.met(&done.task, run.effect, again);
+            self.met(&done.task, run.effect, run.again);
         } else if applies {
             self.doubt(&run.planned);
         }
@@ -58,19 +58,10 @@ impl Machine {
         }
     }
 
-    /// What a run for an earlier plan left to this one; and what was owed anew while this run was under way.
-    fn left_before(&self, run: &Running) -> (Did, bool, Option<plan::Effect>) {
-        let Some(current) = &self.current else { return (Did::default(), false, None) };
-        match run.at {
-            Some(at) => {
-                let node = current.queue.get(at);
-                (node.adopted.unwrap_or_default(), node.carried, None)
-            }
-            None => {
-                let again = current.queue.find(&run.planned.task).and_then(|at| current.queue.get(at).again);
-                (Did::default(), false, again)
-            }
-        }
+    /// What a run for an earlier plan left to this one.
+    fn left_before(&self, run: &Running) -> (Did, bool) {
+        let node = run.at.and_then(|at| Some(self.current.as_ref()?.queue.get(at)));
+        node.map_or_else(Default::default, |node| (node.adopted.unwrap_or_default(), node.carried))
     }
 
     /// A task ends without having been run.

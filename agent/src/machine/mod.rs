@@ -70,6 +70,8 @@ struct Running {
     /// Nothing is applied, only an effect carried out.
     only_effect: bool,
     effect: Option<plan::Effect>,
+    /// What has come to be owed since it began: its end does not meet that.
+    again: Option<plan::Effect>,
     /// Whether its record was in doubt before it began.
     in_doubt: bool,
     /// Its place in the queue; none if a newer plan came.

@@ -40,33 +40,37 @@ impl Machine {
     /// A source of triggers on `task` is decided.
     pub(super) fn decide(&mut self, task: &TaskId, source: &TriggerSource, fires: bool) {
         let Some(owed) = self.owed.get_mut(task) else { return };
-        let mut touched = false;
-        owed.open.retain(|(open, effect)| {
-            if open != source {
-                return true;
-            }
-            touched = true;
-            if fires {
-                owed.fired = owed.fired.max(Some(*effect));
-            }
-            false
-        });
-        if touched {
-            self.touch_owed(task);
+        let (decided, open) = std::mem::take(&mut owed.open).into_iter().partition(|(open, _)| open == source);
+        owed.open = open;
+        let decided: Vec<(TriggerSource, Effect)> = decided;
+        if decided.is_empty() {
+            return;
         }
+        if let Some(effect) = decided.iter().map(|(_, effect)| *effect).max().filter(|_| fires) {
+            self.fire(task, effect);
+        }
+        self.touch_owed(task);
     }
 
     /// A source changed something in a run for an earlier plan, and may run once more: fires, and stays open.
     pub(super) fn fire_early(&mut self, source: &TriggerSource) {
-        let mut fired = Vec::new();
-        for (task, owed) in &mut self.owed {
-            let effect = owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max();
-            if effect > owed.fired {
-                owed.fired = effect;
-                fired.push(task.clone());
-            }
+        let effect = |owed: &Owed| owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max();
+        let fired: Vec<(TaskId, Effect)> =
+            self.owed.iter().filter_map(|(task, owed)| Some((task.clone(), effect(owed)?))).collect();
+        for (task, effect) in fired {
+            self.fire(&task, effect);
+            self.dirty.owed.insert(task);
         }
-        self.dirty.owed.extend(fired);
+    }
+
+    /// `task` owes `effect` from now on. A run of it that is under way, for an earlier plan, began before and does not meet it.
+    fn fire(&mut self, task: &TaskId, effect: Effect) {
+        if let Some(owed) = self.owed.get_mut(task) {
+            owed.fired = owed.fired.max(Some(effect));
+        }
+        if let Some(run) = self.running.get_mut(task) {
+            run.again = run.again.max(Some(effect));
+        }
     }
 
     /// `task` ended well after `effect`: what fired is met; `again` was owed anew meanwhile.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     ids::{GateId, TaskId},
-    plan::{Effect, PlannedTask},
+    plan::PlannedTask,
     report::Outcome,
 };
 
@@ -24,8 +24,6 @@ pub(super) struct Node {
     pub(super) adopted: Option<Did>,
     /// A run for an earlier plan changed something: its own end counts as a change too.
     pub(super) carried: bool,
-    /// Effect that is owed anew although a run for an earlier plan may just be carrying it out.
-    pub(super) again: Option<Effect>,
     /// How many tasks, runs and gates it still waits for.
     waits: usize,
     /// Those that come after it.
@@ -71,7 +69,6 @@ impl Queue {
             own,
             adopted: None,
             carried: false,
-            again: None,
             waits,
             dependants: Vec::new(),
             started: false,

@@ -73,6 +73,7 @@ impl Machine {
             planned: node.planned.clone(),
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
+            again: None,
             in_doubt: record.is_some_and(|r| r.in_doubt),
             at: Some(at),
             waiting: Vec::new(),

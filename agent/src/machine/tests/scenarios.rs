@@ -230,6 +230,22 @@ fn a_newer_plan_lets_what_runs_go_on_and_takes_it_over() {
 }
 
 #[test]
+fn a_restart_that_began_before_a_change_does_not_meet_it() {
+    let mut bench = applied(&["a", "b"]);
+    let change = |version| vec![planned("a", Action::Update, version, &[]), restarted("b", Action::Restart, 1, &["a"])];
+    offer(&mut bench, 2, change(2));
+    bench.finish("a", CHANGED);
+    assert_eq!(bench.running(), "b:only+restart");
+    offer(&mut bench, 3, change(3));
+    bench.finish("a", CHANGED);
+    bench.finish("b", RESTARTED);
+    assert_eq!(bench.running(), "b:only+restart", "the first one read what was there before");
+    bench.finish("b", RESTARTED);
+    assert!(bench.disk.owed.is_empty());
+    assert_eq!(bench.machine.phase(), Phase::Idle);
+}
+
+#[test]
 fn what_is_removed_owes_nothing() {
     let mut bench = applied(&["a", "b"]);
     offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
