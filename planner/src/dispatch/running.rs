@@ -59,19 +59,21 @@ impl Running {
         running
     }
 
-    /// Takes a report. Returns whether it was news.
+    /// Takes a report. Returns whether it was news of a task of this rollout.
     pub(super) fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         // A plan that was kept on its way is this rollout's, by its older number.
         let kept = self.head.kept.get(node).is_some_and(|generation| *generation == report.generation);
         let as_ours = kept.then(|| TaskReport { generation: self.head.generation, ..report.clone() });
         let news = self.rollout.fold(node, as_ours.as_ref().unwrap_or(report));
-        if news {
+        // Of an older plan it may be news to the core, that something fired, but not what became of this one's task.
+        let ours = news && (kept || report.generation == self.head.generation);
+        if ours {
             let limit = OUTPUT[usize::from(!report.outcome.is_success())];
             let output = report.output.as_ref().map(|output| shortened(output, limit));
             let told = Told { started_ms: report.started_ms, duration_ms: report.duration_ms, output };
             self.results.insert(report.task.at(node), told);
         }
-        news
+        ours
     }
 
     /// A node is at a generation and runs these.
