@@ -199,7 +199,8 @@ impl Machine {
             }
             let covered = node.planned.triggers.iter().any(|t| t.on == source);
             current.queue.release(at);
-            if !covered {
+            let again = current.queue.find(task).is_some_and(|at| current.queue.get(at).outcome().is_none());
+            if !covered && !again {
                 self.decide(&waiting, &source, outcome.fires());
             }
         }

@@ -16,8 +16,11 @@ struct World {
     bench: Bench,
     /// What is in place.
     host: [u32; 6],
-    /// A source changed and it was not restarted since.
-    dirty: [bool; 6],
+    /// How often a source changed, and up to which of these it has been restarted for.
+    dirt: [u32; 6],
+    clean: [u32; 6],
+    /// Jobs that run, with the dirt there was when they began: what comes later they cannot have seen.
+    began: BTreeMap<TaskId, u32>,
     desired: [u32; 6],
     generation: u64,
     /// What the planner owes because a gate opened, until a report says that it is met.
@@ -37,7 +40,9 @@ impl World {
         let mut world = Self {
             bench: Bench::new(),
             host: [0; 6],
-            dirty: [false; 6],
+            dirt: [0; 6],
+            clean: [0; 6],
+            began: BTreeMap::new(),
             desired: [1; 6],
             generation: 0,
             gate_owes: [false; 6],
@@ -56,7 +61,7 @@ impl World {
     fn changed(&mut self, i: usize) {
         for (target, sources) in EDGES.iter().enumerate() {
             if sources.contains(&i) && self.host[target] != 0 {
-                self.dirty[target] = true;
+                self.dirt[target] += 1;
             }
         }
     }
@@ -65,24 +70,43 @@ impl World {
         let change = self.host[i] != version;
         if change {
             self.host[i] = version;
-            self.dirty[i] = false;
+            self.clean[i] = self.clean[i].max(self.seen_by(i));
             self.changed(i);
         }
         change
     }
 
     fn restart_task(&mut self, i: usize) {
-        if !self.dirty[i] {
+        let seen = self.seen_by(i);
+        if self.clean[i] >= seen {
             self.restarts_for_nothing += 1;
         }
-        self.dirty[i] = false;
+        self.clean[i] = self.clean[i].max(seen);
         self.changed(i);
+    }
+
+    /// The dirt that was there when the job of task `i` began.
+    fn seen_by(&self, i: usize) -> u32 {
+        self.began[&task(TASKS[i])]
+    }
+
+    /// Remembers what jobs that have begun since can see; called before anything else changes.
+    fn note_starts(&mut self) {
+        let jobs: Vec<TaskId> = self.bench.jobs.keys().cloned().collect();
+        self.began.retain(|id, _| jobs.contains(id));
+        for (i, name) in TASKS.iter().enumerate() {
+            let id = task(name);
+            if jobs.contains(&id) {
+                self.began.entry(id).or_insert(self.dirt[i]);
+            }
+        }
     }
 
     /// Carries out a job as far as `steps` goes: 0 nothing, 1 what it applies, 2 all.
     fn work(&mut self, start: &Start, steps: u32) -> Did {
         let i = TASKS.iter().position(|t| task(t) == start.task).unwrap();
         let mut did = Did::default();
+        self.note_starts();
         if steps == 0 {
             return did;
         }
@@ -140,6 +164,7 @@ impl World {
     }
 
     fn open_gates(&mut self, mask: u32) {
+        self.note_starts();
         let Some(current) = &self.bench.machine.current else { return };
         let generation = current.generation.0;
         if self.open.0 != generation {
@@ -154,7 +179,7 @@ impl World {
             let fired = mask & (64 << i) != 0;
             if fired && self.host[i] != 0 {
                 self.gate_owes[i] = true;
-                self.dirty[i] = true;
+                self.dirt[i] += 1;
             }
             self.open.1.insert(name, fired);
         }
@@ -177,6 +202,7 @@ impl World {
             }
             None => Ok(self.work(&start, 2)),
         };
+        self.began.remove(&start.task);
         let alive = self.bench.finish(start.task.task.as_str(), result);
         self.after(alive, n);
     }
@@ -194,6 +220,7 @@ impl World {
         if progress.is_multiple_of(7) {
             self.bench.boot.push('+');
         }
+        self.began.clear();
         self.bench.restart();
         self.bench.handle(Event::Connected { session_present: false });
     }
@@ -275,7 +302,7 @@ impl World {
         self.bench.handle(Event::Plan(Box::new(plan)));
         self.settle();
         assert_eq!(self.host, self.desired, "the host is as desired");
-        assert_eq!(self.dirty, [false; 6], "no restart is missing: {:?}", self.bench.disk.owed);
+        assert_eq!(self.clean, self.dirt, "no restart is missing: {:?}", self.bench.disk.owed);
         assert!(self.bench.disk.owed.is_empty(), "nothing is owed any more: {:?}", self.bench.disk.owed);
         self.read_reports();
         let state = self.bench.machine.node_state();
