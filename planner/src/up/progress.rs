@@ -23,6 +23,14 @@ use crate::{
     },
 };
 
+/// How often the sign of work turns.
+const TICK: Duration = Duration::from_millis(120);
+
+fn style(busy: bool) -> ProgressStyle {
+    let template = if busy { "{prefix:.bold} {spinner} {wide_msg}" } else { "{prefix:.bold} · {wide_msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
 /// Shows what happens.
 pub(super) struct Progress {
     color: bool,
@@ -97,22 +105,25 @@ impl Progress {
         for node in nodes {
             if !live.nodes.contains_key(node) {
                 let bar = live.all.add(ProgressBar::no_length());
-                bar.set_style(
-                    ProgressStyle::with_template("{prefix:.bold} {spinner} {wide_msg}")
-                        .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-                );
+                bar.set_style(style(true));
                 bar.set_prefix(format!("{:<width$}", node.as_str()));
                 bar.set_message("starting");
-                bar.enable_steady_tick(Duration::from_millis(120));
+                bar.enable_steady_tick(TICK);
                 live.nodes.insert(node.clone(), bar);
             }
         }
     }
 
-    fn set(&self, node: &NodeId, text: String) {
-        if let Some(bar) = self.live.as_ref().and_then(|live| live.nodes.get(node)) {
-            bar.set_message(text);
+    /// What a node is about; something turns in its line while it is at work.
+    fn set(&self, node: &NodeId, busy: bool, text: String) {
+        let Some(bar) = self.live.as_ref().and_then(|live| live.nodes.get(node)) else { return };
+        if busy {
+            bar.enable_steady_tick(TICK);
+        } else {
+            bar.disable_steady_tick();
         }
+        bar.set_style(style(busy));
+        bar.set_message(text);
     }
 
     /// A rollout began; `detail` tells why each of its instances is in it.
@@ -138,11 +149,15 @@ impl Progress {
         match event {
             Event::Refused { refused } => self.say(&format!("\n{}", status::refusal(refused, self.color))),
             Event::Commit { commit } => self.commit = Some(rollout_text::commit(commit)),
-            Event::TaskStarted { instance } => self.set(&instance.node, format!("{} …", instance.task)),
-            Event::TaskFinished { instance, outcome, duration_ms, counts, .. } => {
+            Event::TaskStarted { instance } => self.set(&instance.node, true, format!("{} …", instance.task)),
+            Event::TaskFinished { instance, outcome, duration_ms, .. } => {
                 self.finished(instance, outcome, *duration_ms);
-                let done = counts.total() - counts.open();
-                self.set(&instance.node, format!("{done} of {} done", counts.total()));
+                let words = outcome.to_string();
+                self.set(
+                    &instance.node,
+                    true,
+                    format!("{} {}", instance.task, words.lines().next().unwrap_or_default()),
+                );
             }
             Event::RolloutFinished { rollout } => self.rollout_finished(rollout),
             Event::Node { node, presence } => self.node(node, *presence),
@@ -201,7 +216,7 @@ impl Progress {
         match (presence, before) {
             (NodePresence::Online, Some(NodePresence::Offline)) => self.say(&format!("{node}: its agent is back")),
             (NodePresence::Offline, Some(NodePresence::Online)) => {
-                self.set(node, "offline".to_owned());
+                self.set(node, false, "offline".to_owned());
                 self.say(&format!("{node}: its agent is away"));
             }
             _ => {}
@@ -218,7 +233,7 @@ impl Progress {
             } else {
                 format!("converged, {}", count(node.applied, "task"))
             };
-            self.set(&node.node, text);
+            self.set(&node.node, false, text);
         }
         if let Some(commit) = self.commit.take() {
             let nothing = self.paint(Style::Good, "nothing to do");
@@ -226,6 +241,15 @@ impl Progress {
         }
         if !self.settled {
             self.settled = true;
+            let rollout = status.rollout.as_ref().filter(|_| self.reasons.is_empty());
+            if let Some(rollout) = rollout {
+                self.say(&format!(
+                    "\ngoing on after rollout {}: {}",
+                    rollout.generation,
+                    rollout_text::commit(&rollout.commit)
+                ));
+                self.rollout_finished(rollout);
+            }
             let branch = &status.repository.branch;
             match self.try_next.take() {
                 Some(text) => self.say(&format!("\n{text}")),

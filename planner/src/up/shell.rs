@@ -11,13 +11,12 @@ use groundplan_protocol::{
     envelope::PublicKey,
     ids::{NodeId, SiteName},
     report::Outcome,
-    state::Phase,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -29,7 +28,7 @@ use crate::{
     api::{
         Client,
         client::Events,
-        types::{Event, NodePresence, RolloutResult, Status},
+        types::{Event, NodePresence, NodeStatus, RolloutResult, Status},
     },
     cli::{
         Failure,
@@ -42,6 +41,9 @@ use crate::{
 const START: Duration = Duration::from_secs(20);
 /// How long agents may take to stop what they supervise; a process may ask for more than the usual 10 s, and is then killed.
 const STOP: Duration = Duration::from_secs(30);
+
+/// How long to wait until the next look whether all is quiet: the first time, and at most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What to run.
 pub(super) struct Shell {
@@ -170,9 +172,20 @@ impl Shell {
         } else if let Some(refused) = &status.refused {
             progress.event(&Event::Refused { refused: refused.clone() });
         }
+        // An agent's last state may come after the last event: looked for again until all is quiet.
+        let mut look = Look::default();
         loop {
             let event = tokio::select! {
+                // What has happened is told before what has come of it.
+                biased;
                 event = events.next() => event.map_err(asked)?,
+                () = look.due() => {
+                    let status = client.status().await.map_err(asked)?;
+                    if look.seen(settled(&status, look.is_patient())) {
+                        progress.settled(&status);
+                    }
+                    continue;
+                }
                 Some(Died { node, how }) = deaths.recv() => {
                     progress.complain(&format!("{node}: its agent {how}; it is started again"));
                     continue;
@@ -198,12 +211,7 @@ impl Shell {
                         progress.output(&output);
                     }
                 }
-                Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => {
-                    let status = client.status().await.map_err(asked)?;
-                    if settled(&status) {
-                        progress.settled(&status);
-                    }
-                }
+                Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => look.soon(),
                 _ => {}
             }
         }
@@ -245,16 +253,44 @@ impl Shell {
     }
 }
 
-/// Whether every declared node is there with all that the commit in force asks for, as far as it can be had.
-fn settled(status: &Status) -> bool {
-    let done = |node: &crate::api::types::NodeStatus| {
-        node.presence == NodePresence::Online
-            && node.phase == Some(Phase::Idle)
-            && node.counts.open() == 0
-            && node.generation >= node.planned
-    };
-    let running = status.rollout.as_ref().is_some_and(|r| r.result == RolloutResult::Running);
-    status.commit.is_some() && !running && status.nodes.iter().filter(|n| n.declared).all(done)
+/// When to look again whether all is quiet: soon, then less and less often.
+#[derive(Default)]
+struct Look {
+    at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Look {
+    fn soon(&mut self) {
+        (self.at, self.pause) = (Some(Instant::now()), LOOK.0);
+    }
+
+    async fn due(&self) {
+        match self.at {
+            Some(at) => sleep_until(at).await,
+            None => future::pending().await,
+        }
+    }
+
+    /// Whether it has looked for long.
+    fn is_patient(&self) -> bool {
+        self.pause >= LOOK.1
+    }
+
+    /// Passes on whether it is quiet, and arranges for another look if not.
+    fn seen(&mut self, quiet: bool) -> bool {
+        self.at = (!quiet).then(|| Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LOOK.1);
+        quiet
+    }
+}
+
+/// Whether every declared node is there with all that the commit in force asks for, as far as it can be had. A site that asks
+/// for nothing has no rollout; one that has none yet gets it soon.
+fn settled(status: &Status, patient: bool) -> bool {
+    let done = |n: &NodeStatus| n.presence == NodePresence::Online && n.counts.open() == 0 && n.generation >= n.planned;
+    let over = status.rollout.as_ref().map_or(patient, |rollout| rollout.result != RolloutResult::Running);
+    status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
 }
 
 fn asked(e: crate::api::ClientError) -> Failure {
