@@ -76,10 +76,13 @@ impl Rollout {
             failed: entry.outcome.is_some(),
         });
         let held: Vec<_> = earlier.held.iter().cloned().chain(own).collect();
-        let keep = |held: &Held| {
-            self.limits.contains_key(&held.service) && (!held.failed || self.find(&held.node, &held.task).is_some())
-        };
+        let keep = |held: &Held| !held.failed || self.find(&held.node, &held.task).is_some();
         self.held = held.into_iter().filter(keep).collect();
+    }
+
+    /// Gives back the turns of a node that is no longer declared: nobody waits for its return.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.held.retain(|held| held.node != *node);
     }
 
     /// A report ends what its task holds of an earlier rollout: if it is done, or given up, or failed and no longer asked for.
