@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use groundplan_protocol::{
     ids::{GateId, Generation, InstanceId},
-    plan::TriggerSource,
+    plan::{Place, TriggerSource},
 };
 
 use super::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
@@ -30,6 +30,7 @@ impl Rollout {
                 feeds: Vec::new(),
                 outcome: None,
                 fired: false,
+                late: false,
                 running: false,
             })
             .collect();
@@ -61,7 +62,12 @@ impl Rollout {
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
                 entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();
                 let on = |on: &TriggerSource| match on {
-                    TriggerSource::Task(task) => at.tasks.get(task).copied().map(On::Entry),
+                    TriggerSource::Task(source) => {
+                        let mut declared = task.edges.triggers.iter().filter(|edge| edge.on.task == *source).peekable();
+                        let barrier =
+                            declared.peek().is_none() || declared.any(|edge| edge.on.place == Place::Everywhere);
+                        at.tasks.get(source).copied().map(if barrier { On::Barrier } else { On::Entry })
+                    }
                     TriggerSource::Gate(gate) => gate_numbers.get(gate).copied().map(On::Gate),
                 };
                 entry.triggers = task.triggers.iter().filter_map(|t| Some((t.effect, on(&t.on)?))).collect();

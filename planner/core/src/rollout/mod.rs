@@ -55,6 +55,8 @@ struct Entry {
     outcome: Option<Outcome>,
     /// Whether it is known to have changed something, for this plan or for an older one that wanted the same.
     fired: bool,
+    /// Whether it was an older one.
+    late: bool,
     /// Whether the agent says that it runs.
     running: bool,
 }
@@ -62,6 +64,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum On {
     Entry(u32),
+    /// An entry on the same node, the only one of a barrier that is in this plan: in an older one it may have been a gate.
+    Barrier(u32),
     Gate(u32),
 }
 
@@ -138,6 +142,7 @@ impl Rollout {
         let mut news = false;
         if report.outcome.fires() && report.generation <= self.generation {
             news |= !std::mem::replace(&mut entry.fired, true);
+            entry.late |= report.generation < self.generation;
         }
         if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
         {
@@ -157,10 +162,15 @@ impl Rollout {
         true
     }
 
-    /// Whether a change was reported, for an older generation, of something that this plan leaves alone: plan again, and let
-    /// the newer plan know by [`Rollout::carry_late_changes`].
+    /// Whether a change was reported, for an older generation, that this plan does not pass on to all that it triggers: plan
+    /// again, and let the newer plan know by [`Rollout::carry_late_changes`].
     pub fn is_outdated(&self) -> bool {
-        !self.late.is_empty()
+        let passed_over = |entry: &Entry| {
+            let done = matches!(entry.outcome, Some(Outcome::Done { effect: Some(_), .. }));
+            let late = |(_, on): &(Effect, On)| matches!(on, On::Barrier(i) if self.entries[*i as usize].late);
+            !done && entry.triggers.iter().any(late)
+        };
+        !self.late.is_empty() || self.entries.iter().any(passed_over)
     }
 
     /// Takes a node's presence.

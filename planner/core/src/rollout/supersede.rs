@@ -47,8 +47,9 @@ impl Rollout {
                 let Some(effect) = edge.trigger else { continue };
                 for instance in task.instances.iter().filter(|instance| match edge.scope {
                     Scope::AllNodes => at.is_some(),
-                    Scope::SameNode => at == Some(instance.node),
-                    Scope::OneNode(only) => at == Some(only),
+                    Scope::OneNode(only) => at == Some(only) && instance.node != only,
+                    // That is on the node's own disk.
+                    Scope::SameNode => false,
                 }) {
                     let known = applied.nodes.get_mut(&desired.nodes[instance.node.0 as usize]);
                     if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
@@ -99,12 +100,14 @@ impl Rollout {
     fn still_owed(&self, entry: &Entry) -> Option<Effect> {
         let fired = entry.triggers.iter().filter_map(|(effect, on)| match on {
             On::Gate(gate) => self.gate_fired(*gate).then_some(*effect),
+            On::Barrier(i) => self.entries[*i as usize].late.then_some(*effect),
             On::Entry(_) => None,
         });
         match &entry.outcome {
-            Some(Outcome::Done { .. }) => None,
             // It was passed over before its source's word came.
+            Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| self.is_outdated()).max(),
             Some(Outcome::Skipped) => fired.max(),
+            Some(Outcome::Done { .. }) => None,
             _ => fired.chain(entry.owed).max(),
         }
     }
