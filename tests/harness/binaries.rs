@@ -21,13 +21,9 @@ pub fn agent() -> PathBuf {
 /// # Panics
 /// If it cannot be built; with what the compiler said.
 pub fn static_agent() -> PathBuf {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let build = cargo()
-        .args(["build", "--locked", "--profile", "agent", "--package", "groundplan-agent", "--target", &target])
-        .args(["--message-format", "json-render-diagnostics"])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .output()
-        .expect("cargo runs");
+    let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/build-agent"));
+    build.args(["--message-format", "json-render-diagnostics"]).env("CARGO_TARGET_DIR", target());
+    let build = build.output().expect("packaging/build-agent runs");
     assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
     let messages = String::from_utf8(build.stdout).expect("JSON lines");
     messages
@@ -41,8 +37,13 @@ pub fn static_agent() -> PathBuf {
 fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    cargo.env("CARGO_TARGET_DIR", profile().parent().expect("a profile's directory lies in the target directory"));
+    cargo.env("CARGO_TARGET_DIR", target());
     cargo
+}
+
+/// Cargo's target directory.
+fn target() -> PathBuf {
+    profile().parent().expect("a profile's directory lies in the target directory").to_owned()
 }
 
 /// Where the running program was built: `<target>/<profile>`.

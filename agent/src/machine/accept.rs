@@ -40,7 +40,7 @@ impl Machine {
     pub(super) fn offer_reference(&mut self, reference: NodePlanRef, now: Now, out: &mut Vec<Effect>) {
         let blob = &reference.plan;
         let too_large =
-            || format!("the plan is a blob of {} bytes; the limit is {}", blob.size, self.settings.max_blob);
+            || format!("the plan is a blob of {}; the limit is {}", size(blob.size), size(self.settings.max_blob));
         let verdict = if reference.node != self.settings.node {
             Err(format!("is for node `{}`", reference.node))
         } else if blob.size > self.settings.max_blob {
@@ -287,11 +287,25 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
     }
     let blobs = distinct_blobs(plan.tasks.iter());
     if let Some(blob) = blobs.iter().find(|b| b.size > settings.max_blob) {
-        return Err(format!("names a blob of {} bytes; the limit is {}", blob.size, settings.max_blob));
+        return Err(format!("names a blob of {}; the limit is {}", size(blob.size), size(settings.max_blob)));
     }
     let total = blobs.iter().fold(0_u64, |sum, b| sum.saturating_add(b.size));
     if total > settings.max_blobs {
-        return Err(format!("names blobs of {total} bytes together; the limit is {}", settings.max_blobs));
+        return Err(format!("names blobs of {} together; the limit is {}", size(total), size(settings.max_blobs)));
     }
     Ok(())
+}
+
+/// A number of bytes in words: in the largest unit of which it is at least one.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let Some((unit, shift)) = UNITS.iter().find(|(_, shift)| bytes >> shift > 0) else {
+        return format!("{bytes} bytes");
+    };
+    let tenths = (bytes >> (shift - 4)) * 10 / 16;
+    if tenths.is_multiple_of(10) {
+        format!("{} {unit}", tenths / 10)
+    } else {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    }
 }

@@ -5,6 +5,7 @@
 //! written nothing else happens, for nothing else may.
 
 mod carry_out;
+mod settle;
 mod stop;
 
 use std::{collections::VecDeque, fs, io, path::PathBuf, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use groundplan_protocol::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::task::JoinSet;
 
+use self::settle::{Offered, Settling};
 pub use self::stop::Stops;
 use crate::{
     blobs::{Blobs, Heard},
@@ -35,6 +37,9 @@ use crate::{
 
 /// How long the end may take to tell the planner and say good-bye.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a predecessor may hold the ledger: one that was killed is gone, but a child that it was just making may hold the lock a
+/// moment longer.
+const PREDECESSOR: Duration = Duration::from_secs(2);
 /// How long cancelled jobs may take to end.
 const CANCELLED: Duration = Duration::from_secs(15);
 
@@ -104,6 +109,7 @@ pub struct Shell {
     jobs: JoinSet<JobDone>,
     canceller: Canceller,
     inbox: VecDeque<Event>,
+    settling: Settling,
     stops: Stops,
     stop_at: Option<Duration>,
     down_told: bool,
@@ -123,7 +129,15 @@ impl Shell {
         SystemRandom::new().fill(&mut random).map_err(|_| ShellError::Random)?;
         let (id, seed) = random.split_at(16);
         let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-        let (ledger, journal, snapshot) = Ledger::open(&config.state_dir, || new_ledger_id(id))?;
+        let give_up = clock.now().mono + PREDECESSOR;
+        let (ledger, journal, snapshot) = loop {
+            match Ledger::open(&config.state_dir, || new_ledger_id(id)) {
+                Err(LedgerError::InUse { .. }) if clock.now().mono < give_up => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                opened => break opened?,
+            }
+        };
         let blob_dir = config.state_dir.join("blobs");
         let blobs = Blobs::open(blob_dir.clone()).map_err(at(&blob_dir))?;
         fs::create_dir_all(&config.root).map_err(at(&config.root))?;
@@ -165,6 +179,7 @@ impl Shell {
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
             inbox: VecDeque::new(),
+            settling: Settling::default(),
             stop_at: None,
             down_told: false,
             subscribed: false,
@@ -218,10 +233,15 @@ impl Shell {
         if self.stop_at.is_some_and(|at| at <= now) {
             return self.cancel_jobs().await;
         }
+        if let Some((event, publish)) = self.settling.settled(now) {
+            self.handle(event).await?;
+            self.acknowledge(publish);
+        }
         self.ask_for_chunks().await?;
         self.outlet.pump(now);
         self.send_reports()?;
-        let due = [self.machine.deadline(), self.outlet.stalls_at(), self.stop_at, self.chunks_due()];
+        let due =
+            [self.machine.deadline(), self.outlet.stalls_at(), self.stop_at, self.chunks_due(), self.settling.at()];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
         tokio::select! {
@@ -245,6 +265,7 @@ impl Shell {
             Signal::Up { client, session_present } => {
                 log::info("connected to the broker");
                 self.down_told = false;
+                self.settling.connected(session_present, now);
                 // A new process asks for what is retained even if the broker still knows its session.
                 let fresh = !(session_present && self.subscribed);
                 self.subscribed = true;
@@ -271,20 +292,33 @@ impl Shell {
                 Ok(())
             }
             Signal::Received(publish) => {
-                match self.reader.read(&publish.topic, &publish.payload) {
-                    Inbound::Nothing => {}
-                    Inbound::Event(event) => self.handle(event).await?,
+                let done = match self.reader.read(&publish.topic, &publish.payload) {
+                    Inbound::Nothing => Some(publish),
+                    Inbound::Event(event) => match self.settling.offer(event, publish, now) {
+                        Offered::Handle(event, publish) => {
+                            self.handle(event).await?;
+                            Some(publish)
+                        }
+                        Offered::Held(outdated) => outdated,
+                    },
                     Inbound::Chunk(digest, n) => {
                         if let Some(heard) = self.blobs.chunk(&digest, n, &publish.payload, now) {
                             self.heard(heard).await?;
                         }
+                        Some(publish)
                     }
+                };
+                if let Some(publish) = done {
+                    self.acknowledge(publish);
                 }
-                // Only now that the ledger has what it said. Its bytes are not needed for that.
-                self.outlet.acknowledge(rumqttc::Publish { payload: Default::default(), ..publish });
                 Ok(())
             }
         }
+    }
+
+    /// Tells the broker, now that the ledger has what it said. Its bytes are not needed for that.
+    fn acknowledge(&mut self, publish: rumqttc::Publish) {
+        self.outlet.acknowledge(rumqttc::Publish { payload: Default::default(), ..publish });
     }
 
     /// Lets the machine take an event, and all that follow from it.

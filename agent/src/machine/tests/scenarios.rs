@@ -62,7 +62,7 @@ fn the_fence() {
         (node_plan(4, Vec::new()), "older than generation 5"),
         (node_plan(5, Vec::new()), "other content"),
         (elsewhere, "for node `other`"),
-        (node_plan(6, vec![large]), "2147483648 bytes"),
+        (node_plan(6, vec![large]), "2 GiB; the limit is 1000 bytes"),
         (node_plan(6, vec![a(), a()]), "twice"),
         (node_plan(6, vec![planned("b", Action::Create, 1, &["a"]), a()]), "does not stand before it"),
         (node_plan(6, vec![a(), trigger]), "does not wait for"),
