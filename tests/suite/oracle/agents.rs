@@ -14,29 +14,31 @@ use super::world::Dice;
 
 /// Something that was really done to a node.
 #[derive(Debug, Clone)]
-pub struct Done {
-    pub instance: InstanceId,
-    pub generation: Generation,
-    pub changed: bool,
-    pub effect: Option<Effect>,
+pub(super) struct Done {
+    pub(super) instance: InstanceId,
+    pub(super) generation: Generation,
+    pub(super) changed: bool,
+    pub(super) effect: Option<Effect>,
 }
 
-pub struct Agent {
-    pub node: NodeId,
-    pub online: bool,
-    pub generation: Generation,
-    pub applied: BTreeMap<TaskId, Applied>,
-    pub obligations: BTreeMap<TaskId, Obligation>,
-    pub tasks: Vec<PlannedTask>,
-    pub gates: BTreeMap<GateId, OpenGate>,
-    pub outcomes: BTreeMap<TaskId, Outcome>,
-    pub running: Vec<(Generation, PlannedTask)>,
-    pub reports: Vec<TaskReport>,
+pub(super) struct Agent {
+    pub(super) node: NodeId,
+    pub(super) online: bool,
+    pub(super) generation: Generation,
+    pub(super) applied: BTreeMap<TaskId, Applied>,
+    pub(super) obligations: BTreeMap<TaskId, Obligation>,
+    pub(super) tasks: Vec<PlannedTask>,
+    pub(super) gates: BTreeMap<GateId, OpenGate>,
+    pub(super) outcomes: BTreeMap<TaskId, Outcome>,
+    pub(super) running: Vec<(Generation, PlannedTask)>,
+    pub(super) reports: Vec<TaskReport>,
+    /// What was owed when the plan came.
+    carried: BTreeMap<TaskId, Effect>,
     revision: u64,
 }
 
 impl Agent {
-    pub fn new(node: NodeId, applied: BTreeMap<TaskId, Applied>) -> Self {
+    pub(super) fn new(node: NodeId, applied: BTreeMap<TaskId, Applied>) -> Self {
         Self {
             node,
             online: true,
@@ -48,15 +50,16 @@ impl Agent {
             outcomes: BTreeMap::new(),
             running: Vec::new(),
             reports: Vec::new(),
+            carried: BTreeMap::new(),
             revision: 0,
         }
     }
 
-    pub fn ledger(&self) -> LedgerId {
+    pub(super) fn ledger(&self) -> LedgerId {
         "0123456789abcdef0123456789abcdef".parse().unwrap()
     }
 
-    pub fn state(&mut self) -> NodeState {
+    pub(super) fn state(&mut self) -> NodeState {
         self.revision += 1;
         NodeState {
             version: VERSION,
@@ -77,7 +80,7 @@ impl Agent {
         }
     }
 
-    pub fn accept(&mut self, plan: &NodePlan) {
+    pub(super) fn accept(&mut self, plan: &NodePlan) {
         if plan.generation <= self.generation {
             return;
         }
@@ -94,7 +97,13 @@ impl Agent {
         for (task, edges) in &plan.edges {
             self.applied.get_mut(task).unwrap().edges = edges.clone();
         }
-        self.obligations.retain(|_, obligation| obligation.fired);
+        let running = |on: &TriggerSource| self.running.iter().any(|(_, t)| *on == TriggerSource::Task(t.task.clone()));
+        for obligation in self.obligations.values_mut() {
+            obligation.open.retain(running);
+        }
+        self.obligations.retain(|_, obligation| obligation.fired || !obligation.open.is_empty());
+        self.carried =
+            self.obligations.iter().filter(|(_, o)| o.fired).map(|(task, o)| (task.clone(), o.effect)).collect();
         for task in &self.tasks {
             let effects = task.triggers.iter().map(|t| t.effect).chain(task.owed);
             let Some(effect) = effects.max() else { continue };
@@ -102,11 +111,11 @@ impl Agent {
             let obligation = self.obligations.entry(task.task.clone()).or_insert(obligation);
             obligation.effect = obligation.effect.max(effect);
             obligation.fired |= task.owed.is_some();
-            obligation.open = task.triggers.iter().map(|t| t.on.clone()).collect();
+            obligation.open.extend(task.triggers.iter().map(|t| t.on.clone()));
         }
     }
 
-    pub fn ready(&self) -> Vec<usize> {
+    pub(super) fn ready(&self) -> Vec<usize> {
         let ready = |task: &PlannedTask| {
             !self.outcomes.contains_key(&task.task)
                 && !self.running.iter().any(|(_, running)| running.task == task.task)
@@ -116,12 +125,12 @@ impl Agent {
         (0..self.tasks.len()).filter(|i| ready(&self.tasks[*i])).collect()
     }
 
-    pub fn start(&mut self, i: usize) {
+    pub(super) fn start(&mut self, i: usize) {
         self.running.push((self.generation, self.tasks[i].clone()));
     }
 
     /// Ends a running task, well or badly.
-    pub fn finish(&mut self, i: usize, dice: &mut Dice<'_>, failures: usize) -> Option<Done> {
+    pub(super) fn finish(&mut self, i: usize, dice: &mut Dice<'_>, failures: usize) -> Option<Done> {
         let (generation, task) = self.running.remove(i);
         let current = generation == self.generation;
         if dice.chance(failures) {
@@ -137,14 +146,15 @@ impl Agent {
         }
         let before = self.applied.get(&task.task).map(|a| a.fingerprint);
         let changed = match task.action {
-            Action::Remove => true,
+            Action::Remove => before.is_some(),
             _ => before != task.fingerprint && !dice.chance(20),
         };
         let fired = |on: &TriggerSource| match on {
             TriggerSource::Task(t) => current && self.outcomes.get(t).is_some_and(Outcome::fires),
             TriggerSource::Gate(gate) => current && self.gates.get(gate).is_some_and(|gate| gate.fired),
         };
-        let owed = self.obligations.get(&task.task).filter(|o| o.fired).map(|o| o.effect);
+        let late = || self.obligations.get(&task.task).filter(|o| !current && o.fired).map(|o| o.effect);
+        let owed = self.carried.remove(&task.task).or_else(late);
         let fired = task.triggers.iter().filter(|t| fired(&t.on)).map(|t| t.effect);
         let effect = fired.chain(owed).chain(task.owed).max();
         match task.fingerprint {
@@ -154,17 +164,26 @@ impl Agent {
                 self.applied.insert(task.task.clone(), applied);
             }
         }
-        self.obligations.remove(&task.task);
+        // What ran for an older plan does not meet what a newer one asks for.
+        if current {
+            self.obligations.remove(&task.task);
+        }
         let outcome = match (task.action, effect) {
             (Action::Restart | Action::Reload | Action::Run, None) => Outcome::Skipped,
             _ => Outcome::Done { changed: changed || effect.is_some(), effect },
         };
         let fires = outcome.fires();
-        for obligation in self.obligations.values_mut() {
+        for (target, obligation) in &mut self.obligations {
             let on = TriggerSource::Task(task.task.clone());
             if obligation.open.contains(&on) {
-                obligation.open.retain(|open| *open != on);
+                // The newer plan may let it run once more.
+                if current || !self.tasks.iter().any(|t| t.task == task.task) {
+                    obligation.open.retain(|open| *open != on);
+                }
                 obligation.fired |= fires;
+                if fires && !current {
+                    self.carried.insert(target.clone(), obligation.effect);
+                }
             }
         }
         self.obligations.retain(|_, o| o.fired || !o.open.is_empty());

@@ -11,17 +11,17 @@ use groundplan_protocol::{
 use super::world::{At, World, node_id, resolved, task_id};
 
 /// What a plan has to be.
-pub struct Expected {
+pub(super) struct Expected {
     /// Every action.
-    pub actions: BTreeMap<InstanceId, Action>,
+    pub(super) actions: BTreeMap<InstanceId, Action>,
     /// What is owed to what is in the plan.
-    pub owed: BTreeMap<InstanceId, Effect>,
+    pub(super) owed: BTreeMap<InstanceId, Effect>,
     /// All trigger edges between instances, from and to.
-    pub triggers: BTreeSet<(InstanceId, InstanceId, Effect)>,
+    pub(super) triggers: BTreeSet<(InstanceId, InstanceId, Effect)>,
     /// Which desired instance comes after which, closed.
-    pub order: BTreeSet<(InstanceId, InstanceId)>,
+    pub(super) order: BTreeSet<(InstanceId, InstanceId)>,
     /// Removed ones and what had required them, by the ledgers.
-    pub depended: BTreeSet<(InstanceId, InstanceId)>,
+    pub(super) depended: BTreeSet<(InstanceId, InstanceId)>,
 }
 
 /// An edge with all instances that it comes from on the one side.
@@ -33,7 +33,7 @@ struct Bundle {
     trigger: Option<Effect>,
 }
 
-pub fn expect(world: &World, applied: &AppliedState) -> Expected {
+pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
     let known: Vec<usize> = world.nodes.iter().copied().filter(|n| applied.nodes.contains_key(&node_id(*n))).collect();
     let is_applied = |i: &InstanceId| applied.nodes[&i.node].tasks.get(&i.task);
     let mut desired = BTreeMap::new();
@@ -42,9 +42,10 @@ pub fn expect(world: &World, applied: &AppliedState) -> Expected {
             desired.insert(task_id(task.name).at(&node_id(*node)), resolved(task.name, *version).fingerprint);
         }
     }
-    let applied_here = known.iter().map(|n| node_id(*n)).flat_map(|n| {
-        applied.nodes[&n].tasks.keys().map(move |task| task.at(&n)).collect::<Vec<_>>()
-    });
+    let applied_here = known
+        .iter()
+        .map(|n| node_id(*n))
+        .flat_map(|n| applied.nodes[&n].tasks.keys().map(move |task| task.at(&n)).collect::<Vec<_>>());
     let removed: BTreeSet<InstanceId> = applied_here.filter(|i| !desired.contains_key(i)).collect();
 
     let mut actions: BTreeMap<InstanceId, Action> = removed.iter().map(|i| (i.clone(), Action::Remove)).collect();
@@ -81,7 +82,7 @@ pub fn expect(world: &World, applied: &AppliedState) -> Expected {
 
     let mut owed = BTreeMap::new();
     let mut unfired = Vec::new();
-    for (i, _) in &desired {
+    for i in desired.keys() {
         if let Some(obligation) = applied.nodes[&i.node].obligations.get(&i.task) {
             match obligation.fired {
                 true => drop(owed.insert(i.clone(), obligation.effect)),
@@ -94,12 +95,14 @@ pub fn expect(world: &World, applied: &AppliedState) -> Expected {
     let mut planned = close(&actions, &owed, &triggers);
     for (to, obligation) in unfired {
         let is_covered = |task: &TaskId, at: Option<NodeId>| {
-            let by_removal = triggers.iter().any(|(from, t, _)| *t == to && from.task == *task && removed.contains(from));
-            let by_edge = bundles.iter().filter(|b| b.to == to && b.from == *task && b.trigger.is_some()).any(|bundle| {
-                let sources: Vec<_> =
-                    bundle.sources.iter().filter(|s| at.as_ref().is_none_or(|at| s.node == *at)).collect();
-                !sources.is_empty() && sources.iter().all(|s| planned.contains_key(s))
-            });
+            let by_removal =
+                triggers.iter().any(|(from, t, _)| *t == to && from.task == *task && removed.contains(from));
+            let by_edge =
+                bundles.iter().filter(|b| b.to == to && b.from == *task && b.trigger.is_some()).any(|bundle| {
+                    let sources: Vec<_> =
+                        bundle.sources.iter().filter(|s| at.as_ref().is_none_or(|at| s.node == *at)).collect();
+                    !sources.is_empty() && sources.iter().all(|s| planned.contains_key(s))
+                });
             by_removal || by_edge
         };
         let covered = |open: &TriggerSource| match open {
@@ -184,7 +187,7 @@ fn close(
 }
 
 /// The transitive closure.
-pub fn closure(edges: &BTreeSet<(InstanceId, InstanceId)>) -> BTreeSet<(InstanceId, InstanceId)> {
+pub(super) fn closure(edges: &BTreeSet<(InstanceId, InstanceId)>) -> BTreeSet<(InstanceId, InstanceId)> {
     let mut next: BTreeMap<&InstanceId, Vec<&InstanceId>> = BTreeMap::new();
     edges.iter().for_each(|(a, b)| next.entry(a).or_default().push(b));
     let mut all = BTreeSet::new();

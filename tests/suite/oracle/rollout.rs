@@ -44,9 +44,8 @@ struct Simulation {
 impl Simulation {
     fn new(earlier: &World, world: World) -> Self {
         let mut applied = AppliedState::of(&earlier.desired());
-        let known = |node: &NodeId| applied.nodes.remove(node).unwrap_or_default();
-        let agents: Vec<_> =
-            world.nodes.iter().map(|n| node_id(*n)).map(|n| (n.clone(), known(&n).tasks)).collect();
+        let mut known = |node: &NodeId| applied.nodes.remove(node).unwrap_or_default();
+        let agents: Vec<_> = world.nodes.iter().map(|n| node_id(*n)).map(|n| (n.clone(), known(&n).tasks)).collect();
         let mut agents: Vec<_> = agents.into_iter().map(|(node, tasks)| Agent::new(node, tasks)).collect();
         let mut beliefs: BTreeMap<NodeId, Belief> = BTreeMap::new();
         for agent in &mut agents {
@@ -72,7 +71,9 @@ impl Simulation {
 
     fn supersede(&mut self) {
         let desired = self.world.desired();
-        self.plan = plan(&desired, &self.base(), &Policy::default());
+        let mut base = self.base();
+        self.rollout.carry_late_changes(&desired, &mut base);
+        self.plan = plan(&desired, &base, &Policy::default());
         let generation = self.rollout.generation().next();
         let mut rollout = Rollout::new(&self.plan, generation);
         rollout.take_over_turns(&self.rollout);
@@ -144,6 +145,10 @@ impl Simulation {
             }
             5 if agent.online && self.heard[i] == agent.reports.len() => {
                 let state = agent.state();
+                let running: Vec<_> = agent.running.iter().map(|(_, task)| task.task.clone()).collect();
+                self.rollout.running(&agent.node, &running);
+                self.rollout.accepted(&agent.node, agent.generation, &running);
+                self.rollout.advance();
                 let fold = self.beliefs.get_mut(&agent.node).unwrap().fold_state(&state);
                 self.stale |= fold == StateFold::Differs;
                 false
@@ -155,11 +160,14 @@ impl Simulation {
     fn hear(&mut self, i: usize, number: usize) {
         let agent = &self.agents[i];
         let report = &agent.reports[number];
-        let part = self.plan.nodes.get(&agent.node);
+        let ours = report.generation == self.rollout.generation();
+        let part = self.plan.nodes.get(&agent.node).filter(|_| ours);
         let planned = part.and_then(|part| part.tasks.iter().find(|task| task.task == report.task));
         let belief = self.beliefs.get_mut(&agent.node).unwrap();
         belief.fold_report(&agent.ledger(), Sequence(number as u64 + 1), report, planned);
-        self.rollout.fold(&agent.node, report);
+        if number >= self.heard[i] || ours {
+            self.rollout.fold(&agent.node, report);
+        }
     }
 
     /// Everybody is there and nothing else goes wrong: go on until nothing moves.
@@ -305,7 +313,7 @@ proptest! {
         let calm = Luck { failures: 0, absences: 0, restores: 0, commits: 0 };
         let mut rounds = 0;
         sim.settle(calm);
-        while sim.stale || sim.rollout.verdict() != Verdict::Succeeded {
+        while sim.stale || sim.rollout.is_outdated() || sim.rollout.verdict() != Verdict::Succeeded {
             sim.supersede();
             sim.settle(calm);
             rounds += 1;

@@ -19,54 +19,54 @@ use groundplan_protocol::{
 };
 
 /// Decisions from bytes; once they are used up, every one is 0. So shorter inputs are simpler worlds, and shrinking works.
-pub struct Dice<'a>(pub std::slice::Iter<'a, u8>);
+pub(super) struct Dice<'a>(pub(super) std::slice::Iter<'a, u8>);
 
 impl Dice<'_> {
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0.next().map_or(0, |b| usize::from(*b) % n.max(1))
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.0.next().is_some_and(|b| usize::from(*b) * 100 < percent * 256)
     }
 }
 
 /// A site: tasks in an order that agrees with their edges.
 #[derive(Debug, Clone, PartialEq)]
-pub struct World {
-    pub nodes: BTreeSet<usize>,
-    pub tasks: Vec<Task>,
-    pub limits: BTreeMap<usize, u32>,
+pub(super) struct World {
+    pub(super) nodes: BTreeSet<usize>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) limits: BTreeMap<usize, u32>,
 }
 
 /// A task; its number is its name.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
-    pub name: usize,
+pub(super) struct Task {
+    pub(super) name: usize,
     /// Its nodes, with what it is there.
-    pub on: BTreeMap<usize, u8>,
-    pub edges: Vec<(usize, At, Option<Effect>)>,
+    pub(super) on: BTreeMap<usize, u8>,
+    pub(super) edges: Vec<(usize, At, Option<Effect>)>,
 }
 
 /// Which instances of its source an edge comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum At {
+pub(super) enum At {
     Here,
     Everywhere,
     Node(usize),
 }
 
-pub const SERVICES: usize = 3;
+pub(super) const SERVICES: usize = 3;
 
-pub fn task_id(name: usize) -> TaskId {
+pub(super) fn task_id(name: usize) -> TaskId {
     format!("s{}.t{name}", name % SERVICES).parse().unwrap()
 }
 
-pub fn service_id(service: usize) -> ServiceId {
+pub(super) fn service_id(service: usize) -> ServiceId {
     ServiceId::new(format!("s{service}")).unwrap()
 }
 
-pub fn node_id(node: usize) -> NodeId {
+pub(super) fn node_id(node: usize) -> NodeId {
     NodeId::new(format!("n{node}")).unwrap()
 }
 
@@ -74,7 +74,7 @@ const EFFECTS: [Effect; 3] = [Effect::Run, Effect::Reload, Effect::Restart];
 
 impl World {
     /// Any world at all, of at most `tasks` tasks on at most `nodes` nodes.
-    pub fn any(dice: &mut Dice<'_>, tasks: usize, nodes: usize) -> Self {
+    pub(super) fn any(dice: &mut Dice<'_>, tasks: usize, nodes: usize) -> Self {
         let nodes: BTreeSet<usize> = (0..1 + dice.below(nodes)).filter(|n| *n == 0 || !dice.chance(10)).collect();
         let mut names: Vec<usize> = (0..tasks).filter(|_| dice.chance(75)).collect();
         for i in 1..names.len() {
@@ -92,8 +92,7 @@ impl World {
 
     fn any_task(&self, dice: &mut Dice<'_>, name: usize) -> Task {
         let once = dice.chance(15);
-        let mut on: BTreeMap<usize, u8> =
-            self.nodes.iter().filter(|_| dice.chance(70)).map(|n| (*n, 0)).collect();
+        let mut on: BTreeMap<usize, u8> = self.nodes.iter().filter(|_| dice.chance(70)).map(|n| (*n, 0)).collect();
         if once {
             on = on.into_iter().take(1).collect();
         }
@@ -115,7 +114,7 @@ impl World {
     }
 
     /// Another version of it: some tasks differ, and if `deep`, some are gone, new, elsewhere, or have other edges.
-    pub fn changed(&self, dice: &mut Dice<'_>, deep: bool) -> Self {
+    pub(super) fn changed(&self, dice: &mut Dice<'_>, deep: bool) -> Self {
         let mut next = self.clone();
         for task in &mut next.tasks {
             if dice.chance(15) {
@@ -143,20 +142,20 @@ impl World {
         next
     }
 
-    pub fn task(&self, name: usize) -> Option<&Task> {
+    pub(super) fn task(&self, name: usize) -> Option<&Task> {
         self.tasks.iter().find(|task| task.name == name)
     }
 
     /// As the core sees it.
-    pub fn desired(&self) -> DesiredState {
+    pub(super) fn desired(&self) -> DesiredState {
         let nodes: Vec<NodeId> = self.nodes.iter().map(|n| node_id(*n)).collect();
         let ix = |node: usize| NodeIx(self.nodes.iter().position(|n| *n == node).unwrap() as u32);
         let number = |name: usize| TaskIx(self.tasks.iter().position(|t| t.name == name).unwrap() as u32);
         let vertex = |task: &Task| {
-            let instances = task.on.iter().map(|(node, version)| Instance {
-                node: ix(*node),
-                resolved: Arc::new(resolved(task.name, *version)),
-            });
+            let instances = task
+                .on
+                .iter()
+                .map(|(node, version)| Instance { node: ix(*node), resolved: Arc::new(resolved(task.name, *version)) });
             let edge = |(from, at, trigger): &(usize, At, Option<Effect>)| Edge {
                 from: number(*from),
                 scope: match at {
@@ -191,9 +190,12 @@ fn place(file: &str) -> Location {
     Location::file(file)
 }
 
-pub fn resolved(name: usize, version: u8) -> Resolved {
+pub(super) fn resolved(name: usize, version: u8) -> Resolved {
     let digest = Digest::of(format!("{name} {version}").as_bytes());
-    let command = Command { run: Run::Shell(format!("make {name} {version}")), ..serde_json::from_str(r#"{"run":"x"}"#).unwrap() };
+    let command = Command {
+        run: Run::Shell(format!("make {name} {version}")),
+        ..serde_json::from_str(r#"{"run":"x"}"#).unwrap()
+    };
     let spec = TaskSpec {
         params: TaskParams::Command(command),
         content: None,
@@ -207,11 +209,16 @@ pub fn resolved(name: usize, version: u8) -> Resolved {
         value: Some(value.to_string()),
         at: place("site.toml"),
     };
-    Resolved { spec, fingerprint: Fingerprint(digest), inputs: vec![input("var a", 0), input("var v", version)], body: None }
+    Resolved {
+        spec,
+        fingerprint: Fingerprint(digest),
+        inputs: vec![input("var a", 0), input("var v", version)],
+        body: None,
+    }
 }
 
 /// What nodes have applied: each by one of several worlds, some not heard of; and some obligations.
-pub fn applied(dice: &mut Dice<'_>, worlds: &[&World], nodes: usize) -> AppliedState {
+pub(super) fn applied(dice: &mut Dice<'_>, worlds: &[&World], nodes: usize) -> AppliedState {
     let states: Vec<AppliedState> = worlds.iter().map(|world| AppliedState::of(&world.desired())).collect();
     let mut applied = AppliedState::default();
     for node in (0..nodes).map(node_id) {

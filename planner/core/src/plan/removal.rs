@@ -99,8 +99,8 @@ impl Removals {
                 }
             }
         }
-        removals.everywhere.iter_mut().for_each(|items| sort(items));
-        removals.single.iter_mut().for_each(|items| sort(items));
+        removals.everywhere.iter_mut().for_each(sort);
+        removals.single.iter_mut().for_each(sort);
         removals
     }
 

@@ -22,7 +22,6 @@ impl Rollout {
             .map(|action| Entry {
                 instance: action.instance.clone(),
                 action: action.action,
-                fingerprint: None,
                 after: Vec::new(),
                 gates: Vec::new(),
                 triggers: Vec::new(),
@@ -57,7 +56,6 @@ impl Rollout {
             for task in &part.tasks {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
                 let entry = &mut entries[number as usize];
-                entry.fingerprint = task.fingerprint();
                 entry.owed = task.owed;
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
                 entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();

@@ -13,7 +13,6 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
-    digest::Fingerprint,
     ids::{GateId, Generation, InstanceId, NodeId, ServiceId, TaskId},
     plan::{Action, Effect, OpenGate},
     report::{Outcome, TaskReport},
@@ -44,7 +43,6 @@ pub struct Rollout {
 struct Entry {
     instance: InstanceId,
     action: Action,
-    fingerprint: Option<Fingerprint>,
     after: Vec<u32>,
     gates: Vec<u32>,
     /// Effects with the entry or gate that fires them.
