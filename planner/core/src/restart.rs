@@ -206,22 +206,26 @@ impl<'a> RestartGraph<'a> {
     fn is_covered(&self, task: usize, vertex: usize, open: &TriggerSource) -> bool {
         let diff = self.diff;
         let node = diff.node_of[vertex];
-        let (id, at) = match open {
-            TriggerSource::Task(id) => (id.clone(), Some(node)),
+        let (id, place) = match open {
+            TriggerSource::Task(id) => (id.clone(), Place::Here),
             TriggerSource::Gate(gate) => {
                 let name = gate.as_str();
                 let Ok(source) = name.strip_prefix("removed/").unwrap_or(name).parse::<Source>() else { return false };
-                let at = match &source.place {
-                    Place::Node(id) => diff.desired.node(id),
-                    Place::Here | Place::Everywhere => None,
-                };
-                (source.task, at)
+                (source.task, source.place)
             }
         };
         if self.removals(vertex).iter().any(|hit| *diff.gone[hit.gone as usize].id == id) {
             return true;
         }
         let Some(from) = diff.desired.graph.by_id.get(&id).map(|ix| ix.0 as usize) else { return false };
+        let at = match &place {
+            Place::Everywhere => None,
+            Place::Here => Some(node),
+            Place::Node(id) => match diff.desired.node(id) {
+                Some(node) => Some(node),
+                None => return false,
+            },
+        };
         let planned = |node| diff.vertex(from, node).is_some_and(|s| self.is_planned(s));
         diff.desired.graph.tasks[task].edges.iter().any(|edge| {
             edge.from.0 as usize == from
