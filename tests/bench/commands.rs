@@ -22,7 +22,7 @@ pub(crate) fn run() -> Vec<Row> {
     let start = [
         ("site.toml", "name = \"testsite\"\n[vars]\nround = 0\n"),
         ("inventory/nodes.toml", &inventory),
-        ("services/s/service.toml", "[service]\ndescription = \"nothing yet\"\n"),
+        ("services/s/service.toml", "[[task]]\nid = \"f\"\nfile = { path = \"/f\", content = \"x\" }\n"),
     ];
     let fleet = Fleet::started(Kind::Embedded, &start, &names);
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
