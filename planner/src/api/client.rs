@@ -60,7 +60,7 @@ impl ClientError {
                 Some("its socket belongs to another user: run as that one".to_owned())
             }
             Self::NoPlanner { .. } => Some(
-                "start one with `groundplan serve` or `groundplan up`, or name its directory with --state-dir"
+                "start one with `groundplan serve` or `groundplan up`, or name its directory with --state"
                     .to_owned(),
             ),
             Self::Refused { problem } => problem.hint.clone(),

@@ -112,7 +112,7 @@ impl Dispatcher {
             label: String::new(),
             related: vec![],
             hint: Some(format!(
-                "agents know the site by its name: keep `{before}`, or start a planner with another --state-dir for a new site"
+                "agents know the site by its name: keep `{before}`, or start a planner with another --state for a new site"
             )),
         })
     }

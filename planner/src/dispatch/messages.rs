@@ -192,7 +192,7 @@ impl Dispatcher {
             for (i, report) in reports.iter().enumerate() {
                 let number = Sequence(first.0.saturating_add(i as u64));
                 let record = self.nodes.get_mut(node).expect("looked up above");
-                let planned = self.running.as_ref().and_then(|running| running.planned(node, &report.task));
+                let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
                 record.dirty |= record.belief.fold_report(&batch.ledger, number, report, planned);
                 let Some(running) = &mut self.running else { continue };
                 self.stirred = true;

@@ -57,6 +57,7 @@ impl Dispatcher {
         let mut open = BTreeMap::new();
         if let Some(running) = &self.running {
             running.rollout.carry_obligations(&mut applied);
+            running.rollout.carry_late_changes(desired, &mut applied);
             open = running.open_nodes();
         }
         let plan = plan(desired, &applied, &Policy::default());
@@ -328,6 +329,9 @@ impl Dispatcher {
             self.group.plans.push((node.clone(), None));
             if let Some(record) = self.nodes.get_mut(&node) {
                 record.planned = None;
+            }
+            if let Some(running) = &mut self.running {
+                running.rollout.forget(&node);
             }
         }
     }

@@ -62,7 +62,7 @@ impl Running {
     /// Takes a report. Returns whether it was news of a task of this rollout.
     pub(super) fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         // A plan that was kept on its way is this rollout's, by its older number.
-        let kept = self.head.kept.get(node).is_some_and(|generation| *generation == report.generation);
+        let kept = self.is_kept(node, report.generation);
         let as_ours = kept.then(|| TaskReport { generation: self.head.generation, ..report.clone() });
         let news = self.rollout.fold(node, as_ours.as_ref().unwrap_or(report));
         // Of an older plan it may be news to the core, that something fired, but not what became of this one's task.
@@ -78,13 +78,19 @@ impl Running {
 
     /// A node is at a generation and runs these.
     pub(super) fn accepted(&mut self, node: &NodeId, generation: Generation, tasks: &[TaskId]) {
-        let kept = self.head.kept.get(node).is_some_and(|kept| *kept == generation);
+        let kept = self.is_kept(node, generation);
         self.rollout.accepted(node, if kept { self.head.generation } else { generation }, tasks);
     }
 
     /// What was planned for a task, where it is at hand.
-    pub(super) fn planned(&self, node: &NodeId, task: &TaskId) -> Option<&PlanTask> {
-        self.parts.get(node)?.tasks.iter().find(|planned| planned.task == *task)
+    pub(super) fn planned(&self, node: &NodeId, report: &TaskReport) -> Option<&PlanTask> {
+        let ours = report.generation == self.head.generation || self.is_kept(node, report.generation);
+        self.parts.get(node).filter(|_| ours)?.tasks.iter().find(|planned| planned.task == report.task)
+    }
+
+    /// Whether a plan that was kept on its way to `node` has this older number.
+    fn is_kept(&self, node: &NodeId, generation: Generation) -> bool {
+        self.head.kept.get(node).is_some_and(|kept| *kept == generation)
     }
 
     /// Nodes of which something is still open, and whether nothing of theirs has been told.

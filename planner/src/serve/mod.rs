@@ -67,7 +67,7 @@ impl ServeError {
         match self {
             Self::Repository(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::StateDir { .. } => Some("name one that this user may write with --state-dir".to_owned()),
+            Self::StateDir { .. } => Some("name one that this user may write with --state".to_owned()),
             Self::Trust(_) | Self::Transport(_) | Self::Listen(_) | Self::Task(_) => None,
         }
     }

@@ -86,7 +86,7 @@ impl StoreError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::InUse { .. } => Some("stop it, or give this one another --state-dir".to_owned()),
+            Self::InUse { .. } => Some("stop it, or give this one another --state".to_owned()),
             Self::Newer { .. } => Some(
                 "use that release, or move the file away: git and the agents bring back all but the history".to_owned(),
             ),
