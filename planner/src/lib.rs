@@ -1,4 +1,9 @@
-//! planner
+//! The planner and the `groundplan` command line: everything around the pure core that reads, writes, sends and shows.
+//!
+//! A commit comes in by `repository`, becomes a site in `site`, and is decided on by the core; `dispatch` carries the decision out over
+//! `transport`, keeps it in `store` and tells of it by `api`. `serve` puts these together, `up` adds `broker` and agents for one machine,
+//! and `cli` is what people type. Nothing here decides what is restarted.
+
 pub mod api;
 pub mod broker;
 pub mod cli;

@@ -1,4 +1,5 @@
-//! harness
+//! What the integration suite and the benchmarks share: the real programs, brokers, and whole sites made of them.
+
 pub mod binaries;
 pub mod brokers;
 pub mod fleet;

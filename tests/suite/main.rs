@@ -1,4 +1,5 @@
-//! suite
+//! The integration suite: one binary, on the harness beside it. Run by `tests/run`; a part of it by `tests/run suite fleet::`.
+
 mod broker;
 mod cli;
 mod diagnostics;

@@ -60,8 +60,7 @@ impl ClientError {
                 Some("its socket belongs to another user: run as that one".to_owned())
             }
             Self::NoPlanner { .. } => Some(
-                "start one with `groundplan serve` or `groundplan up`, or name its directory with --state"
-                    .to_owned(),
+                "start one with `groundplan serve` or `groundplan up`, or name its directory with --state".to_owned(),
             ),
             Self::Refused { problem } => problem.hint.clone(),
             Self::Form(_) => Some("use the same release of groundplan for both".to_owned()),
