@@ -57,6 +57,10 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
         }
     }
     for (id, node) in &nodes {
+        if RESERVED.contains(&id.as_str()) {
+            let fault = Diagnostic::new(node.at.clone(), format!("a node cannot be called `{id}`"));
+            faults.list.push(fault.hint("certificates for the broker use this name for somebody else: choose another"));
+        }
         let own = vars::place(&node.manifest.vars, &node.file.path);
         let member_of = membership(id, node, &inventory, complete, &mut faults.list);
         let mut merged = group_vars.get(ALL).cloned().unwrap_or_default();
@@ -89,6 +93,9 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     }
     (inventory, faults.list)
 }
+
+/// Names that a certificate gives to planners and observers: a node of that name would have their rights at the broker.
+const RESERVED: [&str; 2] = ["planner", "observer"];
 
 /// Takes what a file declares; what another has declared before is a fault.
 fn declare<'a, I: Ord + std::fmt::Display, T>(

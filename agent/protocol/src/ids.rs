@@ -137,7 +137,7 @@ name!(
     /// What a task waits for on other nodes; the planner opens it. To the agent an opaque name.
     ///
     /// The planner writes `service.task` (every instance of that task) or `service.task@node` (that one), and
-    /// `rolling/service@node` for a place in a rolling restart.
+    /// `rolling/service.task@node` for a turn in a rolling restart.
     GateId, "gate", "letters, digits and `-_./@`", "^[A-Za-z0-9][A-Za-z0-9_./@-]*$", |s| is_name(s, "./@")
 );
 name!(
@@ -302,7 +302,7 @@ mod tests {
         assert!(Capability::new("database/ready").is_ok());
         assert!(Capability::new("database").is_err());
         assert!(Capability::new("database//ready").is_err());
-        assert!(GateId::new("rolling/keystone@ctl-0").is_ok());
+        assert!(GateId::new("rolling/keystone.api@ctl-0").is_ok());
     }
 
     #[test]

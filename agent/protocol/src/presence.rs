@@ -37,7 +37,8 @@ impl Message for Presence {
 
 /// A planner says that it plans. Retained; the offline form is also its last will.
 ///
-/// Whoever sees another one online with a term at least its own stands by; to take over, it publishes a greater term.
+/// Whoever sees another one online with a greater term, or the same term and a greater name, stands by; to take over, it publishes a
+/// greater term.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannerPresence {
     /// Format version.

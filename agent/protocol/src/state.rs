@@ -105,7 +105,7 @@ pub struct Obligation {
 /// A message that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
-    /// Which topic it came on: `plan` or `gates`.
+    /// What it was about: `plan`, `gates`, or `blob` for content that could not be had.
     pub topic: String,
     /// Its generation, where it could be read and was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

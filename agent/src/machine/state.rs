@@ -74,8 +74,10 @@ pub(super) fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
 
 fn obligation(owed: &Owed) -> Option<Obligation> {
     let greatest = owed.open.iter().map(|(_, effect)| *effect).max();
-    let effect = owed.fired.or(greatest)?;
+    // The greatest that it may come to: a planner without a store can but presume that what is open has fired.
+    let effect = owed.fired.max(greatest)?;
     let mut open: Vec<_> = owed.open.iter().map(|(source, _)| source.clone()).collect();
+    open.sort();
     open.dedup();
     Some(Obligation { effect, fired: owed.fired.is_some(), open })
 }

@@ -72,7 +72,7 @@ impl Planner {
 }
 
 /// The state directory of the `groundplan up` whose directory, or a folder of whose, this is.
-fn around_here() -> Option<PathBuf> {
+pub(super) fn around_here() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().find_map(|dir| up::planner_state(dir).or_else(|| up::planner_state(&dir.join(up::DEFAULT_DIR))))
 }

@@ -16,8 +16,8 @@ use crate::api::types::History;
 #[command(after_help = "Examples:\n  groundplan history\n  groundplan history --limit 3 --format json")]
 pub(super) struct Args {
     /// How many at most.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    limit: usize,
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
 
     #[command(flatten)]
     planner: Planner,
@@ -27,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let history = args.planner.ask(async |mut client| client.history(args.limit).await)?;
+    let history = args.planner.ask(async |mut client| client.history(args.limit as usize).await)?;
     match args.format.format {
         Format::Json => out.json(&history)?,
         Format::Text => out.print(&text(&history, now_ms(), out.color()))?,

@@ -2,16 +2,19 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{Failure, Output, ask::STATE_DIR};
+use super::{
+    Failure, Output,
+    ask::{STATE_DIR, around_here},
+};
 use crate::trust;
 
 /// Print the planner's public key, for the `planner_keys` of its agents.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  groundplan key\n  groundplan key --state /var/lib/groundplan")]
 pub(super) struct Args {
-    /// The planner's state directory, in which `planner.key` lies.
-    #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE", default_value = STATE_DIR)]
-    state: PathBuf,
+    /// The planner's state directory, in which `planner.key` lies; that of a `groundplan up` around here, or /var/lib/groundplan.
+    #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE")]
+    state: Option<PathBuf>,
 
     /// The key file, if it is elsewhere.
     #[arg(long, value_name = "PATH")]
@@ -19,7 +22,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let path = args.key.clone().unwrap_or_else(|| args.state.join("planner.key"));
+    let path = args.key.clone().unwrap_or_else(|| {
+        let state = args.state.clone().or_else(around_here).unwrap_or_else(|| STATE_DIR.into());
+        state.join("planner.key")
+    });
     let key = trust::read_key(&path).map_err(|e| {
         Failure::because("there is no planner's key", e)
             .hint("`groundplan serve` makes one at its first start; --state or --key says where it is")

@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "BRANCH", env = "GROUNDPLAN_BRANCH")]
     branch: Option<String>,
 
-    /// The broker.
+    /// The broker; either this or --embedded-broker is needed.
     #[arg(
         long,
         value_name = "mqtt[s]://HOST[:PORT]",
@@ -39,7 +39,7 @@ pub(super) struct Args {
     )]
     broker: Option<BrokerAddress>,
 
-    /// Run the embedded broker on this address as well; without TLS, so loopback only.
+    /// In place of --broker: run the embedded one on this address; without TLS, so loopback only.
     #[arg(long, value_name = "ADDR:PORT", env = "GROUNDPLAN_EMBEDDED_BROKER", conflicts_with = "broker")]
     embedded_broker: Option<SocketAddr>,
 

@@ -92,7 +92,7 @@ pub(super) async fn run(
         let until = Instant::now() + wait;
         while let Ok(command) = timeout_at(until, commands.recv()).await {
             match command {
-                Some(Command::Publish { topic, payload, retain, urgent: false }) => {
+                Some(Command::Publish { topic, payload, retain, urgent: false }) if fits(&topic, &payload) => {
                     outbox.push(Outgoing { topic, payload, retain });
                 }
                 Some(Command::Stop) | None => return,
@@ -100,6 +100,15 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// Whether a message fits into a packet; one that does not is told of, and never handed to the client.
+fn fits(topic: &str, payload: &[u8]) -> bool {
+    let fits = topic.len() + payload.len() + 16 <= MAX_PACKET;
+    if !fits {
+        tracing::error!(topic, bytes = payload.len(), "too large for a packet, not published");
+    }
+    fits
 }
 
 struct Connection<'a> {
@@ -141,6 +150,7 @@ impl Connection<'_> {
         let mut fresh = true;
         let mut receipts: Vec<u16> = Vec::new();
         let mut stall = Instant::now() + STALL;
+        let mut was_busy = false;
         let mut farewell: Option<Instant> = None;
         loop {
             let full = !self.pump(client, &mut receipts);
@@ -151,6 +161,11 @@ impl Connection<'_> {
                 return End::Stopped;
             }
             let busy = !self.outbox.is_settled();
+            if busy && !was_busy {
+                // The broker had nothing to confirm until now, however long it has been silent.
+                stall = Instant::now() + STALL;
+            }
+            was_busy = busy;
             let retry = Instant::now() + Duration::from_millis(1);
             tokio::select! {
                 biased;
@@ -210,12 +225,10 @@ impl Connection<'_> {
                     Some(Command::Acknowledge(receipt)) if receipt.connection == self.number => receipts.push(receipt.packet),
                     Some(Command::Acknowledge(_)) => {}
                     Some(Command::Publish { topic, payload, retain, urgent }) => {
-                        if topic.len() + payload.len() + 16 > MAX_PACKET {
-                            tracing::error!(topic, bytes = payload.len(), "too large for a packet, not published");
-                        } else if urgent {
-                            self.outbox.push_urgent(Outgoing { topic, payload, retain });
-                        } else {
-                            self.outbox.push(Outgoing { topic, payload, retain });
+                        match (fits(&topic, &payload), urgent) {
+                            (true, true) => self.outbox.push_urgent(Outgoing { topic, payload, retain }),
+                            (true, false) => self.outbox.push(Outgoing { topic, payload, retain }),
+                            (false, _) => {}
                         }
                     }
                 },

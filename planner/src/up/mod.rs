@@ -70,6 +70,12 @@ pub(crate) fn run(options: Options, out: &mut Output) -> Result<ExitCode, Failur
     let branch = repository
         .default_branch()
         .map_err(|e| Failure::because(format!("{} has no current branch", site.display()), e))?;
+    if repository.branch(&branch).is_err() {
+        out.print(&format!(
+            "{} has no commit on {branch} yet: waiting for the first one (git add -A && git commit)\n",
+            site.display()
+        ))?;
+    }
     out.print(&format!(
         "site {}, branch {branch}; everything else is below {}\n",
         site.display(),

@@ -75,11 +75,10 @@ fn git(dir: &Path, args: &[&str]) -> Result<(), Failure> {
 
 /// What to try with the sample site below `up`: edits to paste, and what each will do.
 pub(super) fn try_next(up: &Path) -> String {
-    let dir = up.join(SITE);
-    let dir = dir.display();
+    let dir = quoted(&up.join(SITE));
     // As it was called: it need not be in PATH.
     let program = std::env::args().next().unwrap_or_else(|| "groundplan".to_owned());
-    let state = if up == Path::new(DEFAULT_DIR) { String::new() } else { format!(" --state {}", up.display()) };
+    let state = if up == Path::new(DEFAULT_DIR) { String::new() } else { format!(" --state {}", quoted(up)) };
     format!(
         "\
 Ask it:         curl http://127.0.0.11:17400/
@@ -100,6 +99,13 @@ And look at it: {program} plan -C {dir} HEAD
 Ctrl-C stops everything.
 "
     )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ impl Kind for Process {
     }
 }
 
-/// What is unknown to the ledger is not tried again behind its back.
+/// What is unknown to the ledger is not tried again behind its back. It has to live for a moment even where a probe follows: another
+/// program may hold the port that it was to have, and answer in its place.
 fn terms(cx: &Context<'_>) -> Terms {
-    Terms { settle: if cx.probed { Duration::ZERO } else { SETTLE }, insist: !cx.is_new }
+    Terms { settle: SETTLE, insist: !cx.is_new }
 }
