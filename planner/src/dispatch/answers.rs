@@ -1,6 +1,6 @@
 //! Answers to the API's questions.
 
-use groundplan_protocol::ids::{InstanceId, NodeId};
+use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
 use super::Dispatcher;
 use crate::{
@@ -181,11 +181,30 @@ impl Dispatcher {
         };
         let desired = &in_force.loaded.desired;
         if desired.node(&instance.node).is_none() {
-            return problem(format!("the site has no node `{}`", instance.node), None);
+            let hint = format!("its nodes are {}", listed(&desired.nodes));
+            return problem(format!("the site has no node `{}`", instance.node), Some(hint));
         }
-        match desired.graph.task(&instance.task) {
-            None => problem(format!("the site has no task `{}`", instance.task), None),
-            Some(_) => problem(format!("node `{}` does not run `{}`", instance.node, instance.task), None),
-        }
+        let Some(task) = desired.graph.task(&instance.task) else {
+            let service = |id: &&TaskId| id.service == instance.task.service;
+            let tasks: Vec<&TaskId> = desired.graph.by_id.keys().filter(service).collect();
+            let hint = match tasks.is_empty() {
+                true => format!("no service `{}` runs anywhere", instance.task.service),
+                false => format!("that service has {}", listed(tasks)),
+            };
+            return problem(format!("the site has no task `{}`", instance.task), Some(hint));
+        };
+        let nodes: Vec<&NodeId> = task.instances.iter().map(|i| &desired.nodes[i.node.0 as usize]).collect();
+        let hint = format!("it runs on {}", listed(nodes));
+        problem(format!("node `{}` does not run `{}`", instance.node, instance.task), Some(hint))
+    }
+}
+
+/// Names for a hint: the first few, and how many more there are.
+fn listed<T: std::fmt::Display>(names: impl IntoIterator<Item = T>) -> String {
+    const MOST: usize = 8;
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(MOST) {
+        Some(more) if more > 0 => format!("{} and {more} more", names[..MOST].join(", ")),
+        _ => names.join(", "),
     }
 }
