@@ -6,6 +6,7 @@
 //! comes within `LINGER` after the end is still captured. No thread, no signal handler: a pidfd and a pipe.
 
 use std::{
+    fs::File,
     io,
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::ExitStatus,
@@ -90,6 +91,13 @@ impl Ran {
     }
 }
 
+/// Where else than to the captured pipe a program's streams lead.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<File>,
+    pub(crate) stdout: Option<File>,
+}
+
 /// Runs `program` to its end.
 pub(crate) async fn run(
     surroundings: &Surroundings,
@@ -98,7 +106,19 @@ pub(crate) async fn run(
     grace: Duration,
     cancel: &Cancel,
 ) -> Ran {
-    let (reader, child) = match start(surroundings, program) {
+    run_with(surroundings, program, Streams::default(), limit, grace, cancel).await
+}
+
+/// As [`run`]; only what `streams` leaves open is captured.
+pub(crate) async fn run_with(
+    surroundings: &Surroundings,
+    program: &Program<'_>,
+    streams: Streams,
+    limit: Limit,
+    grace: Duration,
+    cancel: &Cancel,
+) -> Ran {
+    let (reader, child) = match start(surroundings, program, streams) {
         Ok(started) => started,
         Err(e) => return Ran::failed(e),
     };
@@ -109,11 +129,18 @@ pub(crate) async fn run(
     Running::new(child, reader).follow(program.run, limit, grace, cancel).await
 }
 
-fn start(surroundings: &Surroundings, program: &Program<'_>) -> Result<(OwnedFd, Child), SpawnError> {
+fn start(surroundings: &Surroundings, program: &Program<'_>, streams: Streams) -> Result<(OwnedFd, Child), SpawnError> {
     let failed = |e| not_started(program.run, e);
     let mut command = surroundings.command(program, Setup::default())?;
     let (reader, writer) = io::pipe().map_err(failed)?;
-    command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+    match streams.stdout {
+        Some(stdout) => command.stdout(stdout),
+        None => command.stdout(writer.try_clone().map_err(failed)?),
+    };
+    command.stderr(writer);
+    if let Some(stdin) = streams.stdin {
+        command.stdin(stdin);
+    }
     // The command holds our copies of the pipe's other end; dropped here, the program's are the only ones.
     let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
     Ok((reader.into(), child))

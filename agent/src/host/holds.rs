@@ -1,4 +1,4 @@
-//! Which tasks hold which part of the host: a path or a unit.
+//! Which tasks hold which part of the host: a path, a unit, a user.
 //!
 //! Within one commit no two tasks hold the same. Across commits they may: a task is renamed, or moves to a path that
 //! another one gives up. Whichever job comes first, what the one made must not fall to the removal of the other.
@@ -46,7 +46,7 @@ impl Holds {
 fn key(hold: &Hold) -> Option<String> {
     match hold {
         Hold::File(path) | Hold::Directory(path) => Some(path.clone()),
-        Hold::Unit(unit) => Some(unit.clone()),
+        Hold::Named(what, name) => Some(format!("{what} {name}")),
         Hold::Process(_) | Hold::Nothing => None,
     }
 }

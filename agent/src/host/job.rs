@@ -13,6 +13,7 @@ use groundplan_protocol::{
     plan::{Effect, TaskSpec},
     report::Output,
 };
+use serde_json::Value;
 use tokio::sync::watch;
 
 /// One task to carry out.
@@ -24,6 +25,8 @@ pub struct Job {
     pub work: Work,
     /// The greatest effect that is owed or that a trigger fired.
     pub effect: Option<Effect>,
+    /// What the task noted when it was last applied.
+    pub memory: Option<Value>,
 }
 
 /// What a job does.
@@ -51,6 +54,15 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// What the task is to be, or was.
+    pub fn spec(&self) -> &TaskSpec {
+        match self {
+            Self::Apply { spec, .. } | Self::Remove { spec } | Self::Trigger { spec } => spec,
+        }
+    }
+}
+
 /// What a task ships, with its digest already verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
@@ -67,10 +79,21 @@ pub struct Finished {
     pub result: Result<Did, String>,
     /// What it printed.
     pub output: Option<Output>,
+    /// What is to be kept of it, however it ended.
+    pub notes: Notes,
     /// When it started.
     pub started: SystemTime,
     /// How long it took.
     pub duration: Duration,
+}
+
+/// What a job leaves to be kept; what is `None` stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes {
+    /// What the task is to remember until it is removed.
+    pub memory: Option<Value>,
+    /// What it publishes to the planner.
+    pub export: Option<String>,
 }
 
 /// What a job did.

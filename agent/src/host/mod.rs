@@ -22,6 +22,7 @@ mod spawn;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod tool;
 mod users;
 
 use std::{
@@ -29,7 +30,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -45,12 +46,13 @@ use self::{
     exec::ExecError,
     files::{FileError, Sum},
     holds::Holds,
-    job::{Cancel, Content, Did, Finished, Job, Work},
-    kinds::{Applied, Check, Context, Hold, SystemdError},
+    job::{Cancel, Content, Did, Finished, Job, Notes, Work},
+    kinds::{Applied, Check, Context, Hold, KindError},
     paths::{PathError, Root},
     probe::ProbeError,
     spawn::Surroundings,
     supervisor::{Supervisor, SupervisorError},
+    tool::ToolError,
 };
 
 /// What a host is made from.
@@ -101,8 +103,6 @@ pub(crate) enum HostError {
     External(ProbeError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
-    #[error(transparent)]
-    Systemd(#[from] SystemdError),
     #[error("the content is missing: it has not been fetched")]
     NoContent,
     #[error("the content in the plan cannot be read")]
@@ -111,6 +111,21 @@ pub(crate) enum HostError {
     Thread(#[source] tokio::task::JoinError),
     #[error("cancelled before it began")]
     Cancelled,
+    #[error(
+        "`{kind}` acts on the host as a whole, and this agent may act below {} only; run it with the root `/`", root.display()
+    )]
+    WholeHost { kind: &'static str, root: PathBuf },
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// What the module of a kind says; boxed, so that a new kind adds nothing here.
+    #[error(transparent)]
+    Kind(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl<E: KindError> From<E> for HostError {
+    fn from(error: E) -> Self {
+        Self::Kind(Box::new(error))
+    }
 }
 
 impl Host {
@@ -143,7 +158,7 @@ impl Host {
     /// it did not come to record in its ledger; those that do not run are started, without waiting for them.
     pub async fn adopt(&self, applied: &[(TaskId, TaskParams)]) {
         for (task, params) in applied {
-            self.holds.add(&kinds::hold(params, task), task);
+            kinds::holds(params, task).iter().for_each(|hold| self.holds.add(hold, task));
         }
         let processes =
             applied.iter().filter_map(|(task, params)| Some((task.clone(), kinds::process(params)?.clone())));
@@ -168,27 +183,31 @@ impl Host {
     /// Carries out a job.
     pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
         let (started, clock) = (SystemTime::now(), Instant::now());
-        let mut output = None;
+        let (mut output, mut notes) = (None, Notes::default());
         let result = match self.before(&job, &cancel).await {
             Ok(content) => {
-                let mut cx = Context::new(self, &job.task, &cancel);
+                let mut cx = Context::new(self, &job.task, &cancel).with_memory(job.memory.as_ref());
                 cx.probed = is_probed(&job.work);
                 cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
                 cx.content = content.as_ref().map(|(content, sum)| (content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
-                output = cx.into_output();
+                (output, notes) = cx.into_told();
                 result
             }
             Err(e) => Err(e),
         };
         let result = result.map_err(|e| crate::log::chain(&e));
-        Finished { result, output, started, duration: clock.elapsed() }
+        Finished { result, output, notes, started, duration: clock.elapsed() }
     }
 
     /// Waits for external capabilities, and finds the content.
     async fn before<'a>(&self, job: &'a Job, cancel: &Cancel) -> Result<Option<(Cow<'a, Content>, Sum)>, HostError> {
         if cancel.is_cancelled() {
             return Err(HostError::Cancelled);
+        }
+        let params = &job.work.spec().params;
+        if kinds::whole_host(params) && self.surroundings.root.path() != Path::new("/") {
+            return Err(HostError::WholeHost { kind: params.kind(), root: self.surroundings.root.path().to_owned() });
         }
         let Work::Apply { spec, content, .. } = &job.work else { return Ok(None) };
         for external in &spec.external {
@@ -230,7 +249,8 @@ impl Host {
         let hold = kinds::hold(&spec.params, &job.task);
         let replaced = previous.map(|previous| (&previous.params, kinds::hold(&previous.params, &job.task)));
         let replaced = replaced.filter(|(_, before)| *before != hold);
-        self.holds.add(&hold, &job.task);
+        let held = kinds::holds(&spec.params, &job.task);
+        held.iter().for_each(|hold| self.holds.add(hold, &job.task));
         if let Some((params, before)) = &replaced
             && must_go_first(before, &hold)
         {
@@ -247,6 +267,10 @@ impl Host {
         {
             changed |= self.remove(params, cx).await?;
         }
+        if let Some(previous) = previous {
+            let before = kinds::holds(&previous.params, &job.task);
+            before.iter().filter(|hold| !held.contains(hold)).for_each(|hold| self.holds.release(hold, &job.task));
+        }
         let effect = match applied {
             Some(Applied { afresh: true }) => None,
             _ => self.effect(spec, job.effect, cx).await?,
@@ -261,12 +285,16 @@ impl Host {
         let hold = kinds::hold(params, cx.task);
         if let Some(other) = self.holds.held_by_another(&hold, cx.task) {
             cx.say(&format!("left in place: it belongs to {other} now"));
-            self.holds.release(&hold, cx.task);
+            self.release(params, cx.task);
             return Ok(false);
         }
         let removed = kinds::remove(params, cx).await?;
-        self.holds.release(&hold, cx.task);
+        self.release(params, cx.task);
         Ok(removed)
+    }
+
+    fn release(&self, params: &TaskParams, task: &TaskId) {
+        kinds::holds(params, task).iter().for_each(|hold| self.holds.release(hold, task));
     }
 
     async fn effect(

@@ -4,10 +4,12 @@
 //! was begun and did not end well leaves its record in doubt, so that neither the change nor its triggers are lost.
 
 use groundplan_protocol::{
-    ids::Generation,
+    ids::{Generation, TaskId},
     plan::{Action, PlannedTask, TriggerSource},
     report::{Outcome, Output, TaskReport},
 };
+
+use serde_json::Value;
 
 use super::{Did, JobDone, Machine, Record, Running, run::without_content, state::fingerprint_in_doubt};
 use crate::clock::Now;
@@ -46,6 +48,7 @@ impl Machine {
         } else if applies {
             self.doubt(&run.planned);
         }
+        self.note(&done.task, done.memory, done.export);
         self.report(run.generation, &run.planned, outcome.clone(), account);
         match run.at {
             Some(at) => {
@@ -81,12 +84,16 @@ impl Machine {
         let task = &planned.task;
         match (planned.action, &planned.spec, planned.fingerprint) {
             (Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
+                let before = self.applied.remove(task);
+                let (memory, export) = before.map_or((None, None), |before| (before.memory, before.export));
                 let record = Record {
                     spec: without_content(spec),
                     fingerprint,
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: false,
+                    memory,
+                    export,
                 };
                 self.applied.insert(task.clone(), record);
                 self.dirty.applied.insert(task.clone());
@@ -105,6 +112,14 @@ impl Machine {
         }
     }
 
+    /// Records what a job left to be kept, however it ended.
+    fn note(&mut self, task: &TaskId, memory: Option<Value>, export: Option<String>) {
+        let Some(record) = self.applied.get_mut(task).filter(|_| memory.is_some() || export.is_some()) else { return };
+        record.memory = memory.or(record.memory.take());
+        record.export = export.or(record.export.take());
+        self.dirty.applied.insert(task.clone());
+    }
+
     /// Records that nobody knows what is there.
     pub(super) fn doubt(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
@@ -117,6 +132,8 @@ impl Machine {
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: true,
+                    memory: None,
+                    export: None,
                 };
                 self.applied.insert(task.clone(), record);
             }

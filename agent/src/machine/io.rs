@@ -11,6 +11,7 @@ use groundplan_protocol::{
     state::NodeState,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What the machine is told once, when it is made.
 #[derive(Debug, Clone)]
@@ -88,6 +89,10 @@ pub struct JobDone {
     pub result: Result<Did, String>,
     /// What it printed.
     pub output: Option<Output>,
+    /// What the task is to remember; `None`: what it remembers already.
+    pub memory: Option<Value>,
+    /// What it publishes; `None`: what it has published already.
+    pub export: Option<String>,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// How long it took, in milliseconds.
@@ -147,6 +152,8 @@ pub struct Start {
     pub work: Work,
     /// The effect that is owed.
     pub effect: Option<plan::Effect>,
+    /// What the task remembers.
+    pub memory: Option<Value>,
 }
 
 /// What a job is to do.
@@ -228,6 +235,12 @@ pub struct Record {
     /// Its fingerprint is then told as one that no plan has, and the next success counts as a change.
     #[serde(default)]
     pub in_doubt: bool,
+    /// What the task noted for its own use, such as how it found things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Value>,
+    /// What it has published to the planner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<String>,
 }
 
 /// What a task owes, or will owe if an open source fires.

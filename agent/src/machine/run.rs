@@ -38,6 +38,7 @@ impl Machine {
         let node = current.queue.get_mut(at);
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
+        let memory = record.and_then(|record| record.memory.clone());
         // What goes away is not restarted first.
         let owed = self.owed.get(&task).filter(|_| node.planned.action != Action::Remove);
         let effect = owed.and_then(|owed| owed.fired);
@@ -79,7 +80,7 @@ impl Machine {
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect })
+        Ok(Start { task, work, effect, memory })
     }
 }
 

@@ -100,6 +100,8 @@ impl Shell {
                     task,
                     result: done.result.map(|did| Did { changed: did.changed, effect: did.effect }),
                     output: done.output,
+                    memory: done.notes.memory,
+                    export: done.notes.export,
                     started_ms: wall_ms(done.started),
                     duration_ms: done.duration.as_millis() as u64,
                 }
@@ -110,7 +112,7 @@ impl Shell {
         Ok(())
     }
 
-    fn job(&self, Start { task, work, effect }: Start) -> Job {
+    fn job(&self, Start { task, work, effect, memory }: Start) -> Job {
         let work = match work {
             Work::Apply { spec, previous } => {
                 let blob = spec.content.as_ref().and_then(blob::Content::blob);
@@ -120,7 +122,7 @@ impl Shell {
             Work::Remove { spec } => HostWork::Remove { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect }
+        Job { task, work, effect, memory }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, mode_problem, path_problem};
+use super::{Claim, Kind, Problem, mode_problem, path_problem};
 use crate::plan::Effect;
 
 /// A directory. Missing parents are made with mode 0755. Removal takes it away only if it is empty.
@@ -32,7 +32,7 @@ impl Kind for Directory {
         path_problem("path", &self.path).into_iter().chain(mode_problem(self.mode.as_ref())).collect()
     }
 
-    fn owns(&self) -> Option<&str> {
-        Some(&self.path)
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Path(&self.path));
     }
 }

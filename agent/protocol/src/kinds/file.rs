@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContentSource, Kind, Problem, mode_problem, path_problem};
+use super::{Claim, ContentSource, Kind, Problem, mode_problem, path_problem};
 use crate::plan::Effect;
 
 /// A file with given content. Exactly one of `source` and `content` is given.
@@ -53,7 +53,7 @@ impl Kind for File {
         self.content = None;
     }
 
-    fn owns(&self) -> Option<&str> {
-        Some(&self.path)
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Path(&self.path));
     }
 }

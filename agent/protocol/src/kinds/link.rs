@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, path_problem};
+use super::{Claim, Kind, Problem, path_problem};
 use crate::plan::Effect;
 
 /// A symbolic link.
@@ -27,7 +27,7 @@ impl Kind for Link {
         path_problem("path", &self.path).into_iter().chain(target).collect()
     }
 
-    fn owns(&self) -> Option<&str> {
-        Some(&self.path)
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Path(&self.path));
     }
 }

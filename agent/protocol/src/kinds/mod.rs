@@ -2,7 +2,7 @@
 //! carries them out by them.
 //!
 //! A new kind is a module here with its type, a line in `kinds!` below, and its counterpart in the agent. A kind says what
-//! may be wrong with its parameters, what it ships, which path it owns and which effects a trigger may have on it; never how
+//! may be wrong with its parameters, what it ships, what it claims on the node and which effects a trigger may have on it; never how
 //! it is carried out.
 
 mod command;
@@ -52,9 +52,42 @@ pub trait Kind {
     /// Drops what does not decide the result, such as a time limit: a change there is no change of the instance.
     fn drop_incidental(&mut self) {}
 
-    /// The path on the node that it owns; no two instances of a node may own one.
-    fn owns(&self) -> Option<&str> {
-        None
+    /// Calls `claim` with each thing on the node that it claims; no two instances of a node may claim the same.
+    fn claims<'a>(&'a self, _claim: &mut dyn FnMut(Claim<'a>)) {}
+}
+
+/// Something on a node that one task alone decides on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim<'a> {
+    /// A path.
+    Path(&'a str),
+    /// Something with a name: what sort of thing it is, such as `user`, the name, and the parameter that it stands in.
+    Named {
+        /// Such as `user`.
+        what: &'static str,
+        /// Such as `keystone`.
+        name: &'a str,
+        /// The parameter that says so; empty for the task as a whole.
+        param: &'static str,
+    },
+}
+
+impl Claim<'_> {
+    /// The parameter that says so.
+    pub fn param(&self) -> &'static str {
+        match self {
+            Self::Path(_) => "path",
+            Self::Named { param, .. } => param,
+        }
+    }
+}
+
+impl fmt::Display for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "`{path}`"),
+            Self::Named { what, name, .. } => write!(f, "the {what} `{name}`"),
+        }
     }
 }
 
@@ -134,9 +167,9 @@ macro_rules! kinds {
                 match self { $(Self::$kind(params) => params.drop_incidental(),)* }
             }
 
-            /// See [`Kind::owns`].
-            pub fn owns(&self) -> Option<&str> {
-                match self { $(Self::$kind(params) => params.owns(),)* }
+            /// See [`Kind::claims`].
+            pub fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+                match self { $(Self::$kind(params) => params.claims(claim),)* }
             }
         }
     };

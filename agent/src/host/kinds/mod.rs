@@ -19,13 +19,13 @@ use groundplan_protocol::{
     plan::Effect,
     report::Output,
 };
+use serde_json::Value;
 use tokio::time::Instant;
 
-pub(crate) use self::systemd::SystemdError;
 use super::{
     Host, HostError,
     files::{Removed, Sum},
-    job::{Cancel, Content},
+    job::{Cancel, Content, Notes},
 };
 
 /// What a kind has at hand while a job runs.
@@ -41,9 +41,12 @@ pub(crate) struct Context<'a> {
     pub(crate) is_new: bool,
     /// When its own work began: after external capabilities were there.
     pub(crate) begun: Instant,
+    memory: Option<&'a Value>,
     output: Mutex<Option<Output>>,
+    notes: Mutex<Notes>,
 }
 
+#[expect(dead_code, reason = "for the kinds that are about to come")]
 impl<'a> Context<'a> {
     pub(crate) fn new(host: &'a Host, task: &'a TaskId, cancel: &'a Cancel) -> Self {
         Self {
@@ -54,8 +57,36 @@ impl<'a> Context<'a> {
             probed: false,
             is_new: false,
             begun: Instant::now(),
+            memory: None,
             output: Mutex::new(None),
+            notes: Mutex::default(),
         }
+    }
+
+    /// With what the task noted when it was last applied.
+    pub(crate) fn with_memory(self, memory: Option<&'a Value>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What the task noted when it was last applied: how it found things, so that removal gives back what was there and takes
+    /// away only what the task itself made.
+    pub(crate) fn memory(&self) -> Option<&'a Value> {
+        self.memory
+    }
+
+    /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this.
+    pub(crate) fn remember(&self, memory: Value) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+    }
+
+    /// Publishes `value` to the planner, in place of what the task published before.
+    pub(crate) fn publish(&self, value: String) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).export = Some(value);
+    }
+
+    /// Another task that holds the same, if there is one: then it must be left in place.
+    pub(crate) fn held_by_another(&self, hold: &Hold) -> Option<TaskId> {
+        self.host.holds.held_by_another(hold, self.task)
     }
 
     /// Reports what a program printed, in place of what was said before.
@@ -85,8 +116,9 @@ impl<'a> Context<'a> {
         removed == Removed::Gone
     }
 
-    pub(crate) fn into_output(self) -> Option<Output> {
-        self.output.into_inner().unwrap_or_else(|e| e.into_inner())
+    pub(crate) fn into_told(self) -> (Option<Output>, Notes) {
+        let output = self.output.into_inner().unwrap_or_else(|e| e.into_inner());
+        (output, self.notes.into_inner().unwrap_or_else(|e| e.into_inner()))
     }
 }
 
@@ -121,8 +153,8 @@ pub(crate) enum Hold {
     File(String),
     /// A directory.
     Directory(String),
-    /// A systemd unit.
-    Unit(String),
+    /// Something with a name: what sort of thing it is, such as `unit`, and the name.
+    Named(&'static str, String),
     /// A process of this task.
     Process(TaskId),
 }
@@ -137,10 +169,23 @@ impl Hold {
     }
 }
 
+/// Why a kind could not do its work, in the words of its own module.
+pub(crate) trait KindError: std::error::Error + Send + Sync + 'static {}
+
 /// A kind, by its parameters.
 pub(crate) trait Kind {
-    /// What it holds of the host.
+    /// What it holds of the host: once this differs, what was applied before is removed.
     fn hold(&self, task: &TaskId) -> Hold;
+
+    /// All that it holds, for kinds that hold several things; see [`Context::held_by_another`].
+    fn holds(&self, task: &TaskId) -> Vec<Hold> {
+        vec![self.hold(task)]
+    }
+
+    /// Whether it acts on the host as a whole, wherever the agent's root is: an agent with a root of its own refuses it.
+    fn whole_host(&self) -> bool {
+        false
+    }
 
     /// Whether it is so.
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError>;
@@ -169,6 +214,14 @@ macro_rules! kinds {
     ($($kind:ident),* $(,)?) => {
         pub(crate) fn hold(params: &TaskParams, task: &TaskId) -> Hold {
             match params { $(TaskParams::$kind(kind) => kind.hold(task),)* }
+        }
+
+        pub(crate) fn holds(params: &TaskParams, task: &TaskId) -> Vec<Hold> {
+            match params { $(TaskParams::$kind(kind) => kind.holds(task),)* }
+        }
+
+        pub(crate) fn whole_host(params: &TaskParams) -> bool {
+            match params { $(TaskParams::$kind(kind) => kind.whole_host(),)* }
         }
 
         pub(crate) async fn check(params: &TaskParams, cx: &Context<'_>) -> Result<Check, HostError> {

@@ -4,21 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use groundplan_protocol::{
     ids::TaskId,
-    kinds::{Run, Systemd, UnitState},
+    kinds::{Systemd, UnitState},
     plan::Effect,
-    report::Output,
 };
 use tokio::time::sleep;
 
-use super::{Applied, Check, Context, Hold, Kind};
-use crate::host::{
-    HostError,
-    exec::{self, ExecError, Limit},
-    spawn::{Program, SpawnError},
-};
-
-/// How long one call of `systemctl` may take; units have time limits of their own, which are shorter.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{HostError, tool::ToolError};
 
 /// How long after its start a unit that nothing probes is looked at again: a plain service counts as started before its
 /// program even runs.
@@ -38,8 +30,10 @@ pub(crate) enum SystemdError {
     #[error("the unit {unit} failed right after its start; see `journalctl -u {unit}`")]
     Failed { unit: String },
     #[error(transparent)]
-    Systemctl(ExecError),
+    Systemctl(ToolError),
 }
+
+impl KindError for SystemdError {}
 
 /// A unit as systemd sees it.
 #[derive(Debug, Default)]
@@ -47,7 +41,7 @@ struct Unit(BTreeMap<String, String>);
 
 impl Kind for Systemd {
     fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Unit(self.unit.clone())
+        Hold::Named("unit", self.unit.clone())
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -186,22 +180,13 @@ impl Unit {
 async fn show(cx: &Context<'_>, unit: &str) -> Result<Unit, SystemdError> {
     let properties = "--property=LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload";
     let output = systemctl(cx, &["show", properties, unit]).await?;
-    Ok(Unit::parse(&output.head))
+    Ok(Unit::parse(&output))
 }
 
-async fn systemctl(cx: &Context<'_>, args: &[&str]) -> Result<Output, SystemdError> {
-    let words = ["systemctl", "--no-pager", "--no-ask-password"].iter().chain(args);
-    let run = Run::Args(words.map(|&word| word.to_owned()).collect());
-    let program = Program::plain(&run);
-    let host = cx.host;
-    let ran = exec::run(&host.surroundings, &program, Limit::of(LIMIT), host.stop_grace, cx.cancel).await;
-    let (end, output) = ran.success(&run);
-    match end {
-        Ok(()) => Ok(output.unwrap_or_default()),
-        Err(ExecError::Spawn(SpawnError::NotInPath { .. })) => Err(SystemdError::NoSystemd),
-        Err(e) => {
-            cx.print(output);
-            Err(SystemdError::Systemctl(e))
-        }
-    }
+async fn systemctl(cx: &Context<'_>, args: &[&str]) -> Result<String, SystemdError> {
+    let words: Vec<&str> = ["systemctl", "--no-pager", "--no-ask-password"].iter().chain(args).copied().collect();
+    cx.tool(&words).await.map_err(|error| match error.is_missing() {
+        true => SystemdError::NoSystemd,
+        false => SystemdError::Systemctl(error),
+    })
 }

@@ -70,7 +70,7 @@ impl Site {
     }
 
     async fn job(&self, task: &str, work: Work, effect: Option<Effect>) -> Finished {
-        self.host.run(Job { task: id(task), work, effect }, Cancel::never()).await
+        self.host.run(Job { task: id(task), work, effect, memory: None }, Cancel::never()).await
     }
 
     async fn create(&self, spec: &TaskSpec) -> Result<Did, String> {

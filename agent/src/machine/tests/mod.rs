@@ -265,7 +265,15 @@ impl Bench {
         let task = task(name);
         assert!(self.jobs.remove(&task).is_some(), "{task} does not run");
         let result = result.map_err(str::to_owned);
-        self.handle(Event::Finished(Box::new(JobDone { task, result, output: None, started_ms: 0, duration_ms: 0 })))
+        self.handle(Event::Finished(Box::new(JobDone {
+            task,
+            result,
+            output: None,
+            memory: None,
+            export: None,
+            started_ms: 0,
+            duration_ms: 0,
+        })))
     }
 
     /// What runs, with the effect of each, in one line.

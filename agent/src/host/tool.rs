@@ -1,0 +1,151 @@
+//! Programs of the host that kinds work with, such as `systemctl`: run to their end, their standard output read whole.
+//!
+//! In: a program and its arguments, never a shell line. Out: what it wrote, apart from its complaints, which go into errors.
+//! They speak English (`LC_ALL=C.UTF-8`), get nothing on standard input but what is given, and end with the job.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    fs::File,
+    io::{self, Read, Seek, Write},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use groundplan_protocol::kinds::Run;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{
+    capture::last_lines,
+    exec::{self, ExecError, Limit, Streams, shorten},
+    kinds::Context,
+    spawn::{Program, SpawnError},
+};
+
+/// How long a program may take when nothing is said: long enough for package managers and units that start slowly.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Most of its standard output that is read, in bytes.
+const MOST: u64 = 8 << 20;
+
+/// Why a program of the host was of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ToolError {
+    #[error("this host has no `{program}`")]
+    Missing { program: String },
+    #[error(transparent)]
+    Exec(ExecError),
+    #[error("`{run}` wrote more than {} MiB, or what is no text", MOST >> 20)]
+    Output { run: String },
+    #[error("cannot keep what `{run}` reads and writes")]
+    Io { run: String, source: io::Error },
+}
+
+impl ToolError {
+    /// Whether the host does not have the program.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
+}
+
+/// A program about to be run.
+#[derive(Debug)]
+pub(crate) struct Tool<'a> {
+    run: Run,
+    env: BTreeMap<String, String>,
+    stdin: Option<&'a [u8]>,
+    limit: Duration,
+    user: Option<&'a str>,
+}
+
+/// What a program answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
+    /// Standard output.
+    pub(crate) out: String,
+    /// The last lines of standard error.
+    pub(crate) err: String,
+}
+
+#[expect(dead_code, reason = "for the kinds that are about to come")]
+impl<'a> Tool<'a> {
+    /// `args` are the program and its arguments.
+    pub(crate) fn new<S: AsRef<str>>(args: &[S]) -> Self {
+        let run = Run::Args(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
+        let env = [("LC_ALL".to_owned(), "C.UTF-8".to_owned())].into();
+        Self { run, env, stdin: None, limit: LIMIT, user: None }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn stdin(self, stdin: &'a [u8]) -> Self {
+        Self { stdin: Some(stdin), ..self }
+    }
+
+    pub(crate) fn limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    pub(crate) fn user(self, user: Option<&'a str>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Runs it; whatever it exits with is an answer.
+    pub(crate) async fn ask(self, cx: &Context<'_>) -> Result<Answer, ToolError> {
+        let failed = |source: io::Error| ToolError::Io { run: shorten(&self.run), source };
+        let mut stdout = memory("stdout").map_err(failed)?;
+        let mut streams = Streams { stdin: None, stdout: Some(stdout.try_clone().map_err(failed)?) };
+        if let Some(bytes) = self.stdin {
+            let mut stdin = memory("stdin").map_err(failed)?;
+            stdin.write_all(bytes).and_then(|()| stdin.rewind()).map_err(failed)?;
+            streams.stdin = Some(stdin);
+        }
+        let program = Program { run: &self.run, env: &self.env, cwd: None, user: self.user };
+        let host = cx.host;
+        let limit = Limit::of(self.limit);
+        let ran = exec::run_with(&host.surroundings, &program, streams, limit, host.stop_grace, cx.cancel).await;
+        let err = ran.output.as_ref().map(last_lines).unwrap_or_default();
+        let status = match ran.end {
+            Ok(status) => status,
+            Err(ExecError::Spawn(SpawnError::NotInPath { program, .. })) => return Err(ToolError::Missing { program }),
+            Err(error) => {
+                cx.print(ran.output);
+                return Err(ToolError::Exec(error));
+            }
+        };
+        let mut out = String::new();
+        stdout.rewind().map_err(failed)?;
+        match (&stdout).take(MOST + 1).read_to_string(&mut out) {
+            Ok(n) if n as u64 <= MOST => Ok(Answer { status, out, err }),
+            _ => Err(ToolError::Output { run: shorten(&self.run) }),
+        }
+    }
+
+    /// Runs it; standard output, if it exits with 0.
+    pub(crate) async fn run(self, cx: &Context<'_>) -> Result<String, ToolError> {
+        let run = self.run.clone();
+        let Answer { status, out, err } = self.ask(cx).await?;
+        if status.success() {
+            return Ok(out);
+        }
+        // Some programs complain on standard output.
+        let last = if err.is_empty() { out.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("") } else { &err };
+        Err(ToolError::Exec(ExecError::Status { run: shorten(&run), status, last: last.to_owned() }))
+    }
+}
+
+impl Context<'_> {
+    /// Runs a program; standard output, if it exits with 0.
+    pub(crate) async fn tool<S: AsRef<str>>(&self, args: &[S]) -> Result<String, ToolError> {
+        Tool::new(args).run(self).await
+    }
+}
+
+/// A file that lives in memory only.
+fn memory(name: &str) -> io::Result<File> {
+    let name = CString::new(name)?;
+    Ok(memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC)?.into())
+}
