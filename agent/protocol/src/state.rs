@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     digest::Fingerprint,
@@ -13,6 +14,11 @@ use crate::{
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     plan::{Edges, Effect, TriggerSource},
 };
+
+/// Longest value that an `export` publishes, in bytes.
+pub const EXPORT_LIMIT: usize = 16 * 1024;
+/// Most that the facts of a node make up, in bytes of their JSON.
+pub const FACTS_LIMIT: usize = 64 * 1024;
 
 /// What an agent says of its node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,9 +48,13 @@ pub struct NodeState {
     /// What is owed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Obligation>,
-    /// What the host is, by name: `os`, `arch`, `kernel`, `hostname`.
+    /// What the host is, by name: `os`, `arch`, `kernel`, … and `local`, what its own programs say. Empty while the agent has not
+    /// read them since it started: what was told before still counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub facts: BTreeMap<String, String>,
+    pub facts: BTreeMap<String, Value>,
+    /// What its `export` tasks have published, by task; each at most [`EXPORT_LIMIT`] long.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exports: BTreeMap<TaskId, String>,
     /// The agent's program version.
     pub agent: String,
     /// The last message that it refused, if any.

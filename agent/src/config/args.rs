@@ -40,6 +40,7 @@ Broker
 Work
       --state-dir DIR          ledger, blobs, records of processes (/var/lib/groundplan)
       --root DIR               put all paths of tasks below DIR (/)
+      --facts-dir DIR          its programs tell facts, each printing JSON or text (/etc/groundplan/facts.d)
       --max-parallel N         tasks at a time (number of CPUs, at least 4)
       --max-blob BYTES         largest blob that a plan may name (268435456)
       --max-blobs BYTES        most that a plan's blobs may make up together (1073741824)
@@ -107,6 +108,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Args, lexopt::Error> {
             Long("broker") => raw.broker = Some(parser.value()?.string()?),
             Long("state-dir") => raw.state_dir = Some(parser.value()?.into()),
             Long("root") => raw.root = Some(parser.value()?.into()),
+            Long("facts-dir") => raw.facts_dir = Some(parser.value()?.into()),
             Long("key") => raw.key = Some(parser.value()?.into()),
             Long("planner-key") => raw.planner_keys.push(parser.value()?.string()?),
             Long("tls-ca") => raw.tls.get_or_insert_default().ca = Some(parser.value()?.into()),

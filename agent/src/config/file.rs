@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub(super) broker: Option<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) root: Option<PathBuf>,
+    pub(super) facts_dir: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     #[serde(default)]
     pub(super) planner_keys: Vec<String>,
@@ -50,6 +51,7 @@ impl Raw {
             broker: self.broker.or(below.broker),
             state_dir: self.state_dir.or(below.state_dir),
             root: self.root.or(below.root),
+            facts_dir: self.facts_dir.or(below.facts_dir),
             key: self.key.or(below.key),
             planner_keys: if self.planner_keys.is_empty() { below.planner_keys } else { self.planner_keys },
             tls,

@@ -26,6 +26,7 @@ use self::file::Raw;
 /// Where the configuration lies when nothing is said.
 pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
 const DEFAULT_STATE: &str = "/var/lib/groundplan";
+const DEFAULT_FACTS: &str = "/etc/groundplan/facts.d";
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_BLOB: u64 = 256 * 1024 * 1024;
@@ -44,6 +45,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// All paths of tasks lie below it.
     pub root: PathBuf,
+    /// Programs that tell facts of the host's own.
+    pub facts_dir: PathBuf,
     /// What it signs with.
     pub key: SigningKey,
     /// Whose plans it takes.
@@ -148,6 +151,7 @@ impl Config {
             key: keys::signing(&raw.key_path())?,
             state_dir: raw.state_dir(),
             root: raw.root.unwrap_or_else(|| "/".into()),
+            facts_dir: raw.facts_dir.unwrap_or_else(|| DEFAULT_FACTS.into()),
             planner_keys,
             max_parallel,
             max_blob: raw.max_blob.unwrap_or(DEFAULT_MAX_BLOB),

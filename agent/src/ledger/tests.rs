@@ -37,6 +37,7 @@ fn report(n: u64) -> Write {
             started_ms: 1,
             duration_ms: 2,
             output,
+            export: None,
         }),
     )
 }

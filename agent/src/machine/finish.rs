@@ -155,6 +155,7 @@ impl Machine {
             started_ms: account.started_ms,
             duration_ms: account.duration_ms,
             output: account.output,
+            export: None,
         });
     }
 

@@ -13,6 +13,9 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// What the host is, by name.
+pub type Facts = BTreeMap<String, serde_json::Value>;
+
 /// What the machine is told once, when it is made.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -22,8 +25,6 @@ pub struct Settings {
     pub node: NodeId,
     /// The agent's program version.
     pub agent: String,
-    /// What the host is.
-    pub facts: BTreeMap<String, String>,
     /// How many tasks may run at a time; at least 1.
     pub max_parallel: usize,
     /// Largest blob that a plan may name, in bytes.
@@ -74,6 +75,8 @@ pub enum Event {
     },
     /// A payload was not ours.
     Ignored,
+    /// What the host is was read anew.
+    Facts(Facts),
     /// The deadline has come.
     Tick,
     /// Start nothing more and come to an end.

@@ -31,7 +31,9 @@ use groundplan_protocol::{
     state::Refused,
 };
 
-pub use self::io::{Did, Effect, Event, JobDone, Owed, Record, Settings, Snapshot, Start, StoredPlan, Work, Write};
+pub use self::io::{
+    Did, Effect, Event, Facts, JobDone, Owed, Record, Settings, Snapshot, Start, StoredPlan, Work, Write,
+};
 pub use self::restore::Unreadable;
 use self::{queue::Queue, reports::Reports};
 use crate::clock::Now;
@@ -123,6 +125,8 @@ pub struct Machine {
     stopped: bool,
     refused: Option<Refused>,
     ignored: u64,
+    /// What the host is; empty until it was read.
+    facts: Facts,
 }
 
 impl Machine {
@@ -160,6 +164,15 @@ impl Machine {
             Event::Ignored => {
                 self.ignored += 1;
                 self.wish_state(now);
+            }
+            Event::Facts(facts) => {
+                if self.facts.is_empty() {
+                    // The planner waits for the first ones.
+                    self.due.state = Some(now.mono);
+                } else if self.facts != facts {
+                    self.wish_state(now);
+                }
+                self.facts = facts;
             }
             Event::Tick => {}
             Event::Stop => self.stopping = true,

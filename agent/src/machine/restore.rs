@@ -14,7 +14,7 @@ use groundplan_protocol::{
 };
 
 use super::{
-    Current, Dirty, Due, Effect, Machine, Settings, Snapshot, StoredPlan, Write, accept::distinct_blobs,
+    Current, Dirty, Due, Effect, Facts, Machine, Settings, Snapshot, StoredPlan, Write, accept::distinct_blobs,
     finish::Account, queue::Queue, reports::Reports,
 };
 use crate::clock::Now;
@@ -51,6 +51,7 @@ impl Machine {
             stopped: false,
             refused: None,
             ignored: 0,
+            facts: Facts::new(),
         };
         let mut out = Vec::new();
         if let Some(StoredPlan { generation, commit, digest, json }) = plan {

@@ -3,6 +3,8 @@
 //! In: the machine. Out: a `NodeState` that says nothing which the ledger does not hold; its revision never goes back,
 //! for its upper half counts the openings of the ledger.
 
+use std::collections::BTreeMap;
+
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
@@ -40,7 +42,8 @@ impl Machine {
             sequence: self.reports.stored(),
             applied: self.applied.iter().map(|(task, record)| (task.clone(), told(record))).collect(),
             obligations: self.owed.iter().filter_map(|(task, owed)| Some((task.clone(), obligation(owed)?))).collect(),
-            facts: self.settings.facts.clone(),
+            facts: self.facts.clone(),
+            exports: BTreeMap::new(),
             agent: self.settings.agent.clone(),
             refused: self.refused.clone(),
             ignored: self.ignored,

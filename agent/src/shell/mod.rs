@@ -108,6 +108,7 @@ pub struct Shell {
     chunk_filter: Option<String>,
     jobs: JoinSet<JobDone>,
     canceller: Canceller,
+    facts: facts::Watch,
     inbox: VecDeque<Event>,
     settling: Settling,
     stops: Stops,
@@ -149,7 +150,6 @@ impl Shell {
             site: site.clone(),
             node: node.clone(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
-            facts: facts::facts(),
             max_parallel: config.max_parallel,
             max_blob: config.max_blob,
             max_blobs: config.max_blobs,
@@ -178,6 +178,7 @@ impl Shell {
             chunk_filter: None,
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
+            facts: facts::Watch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
             inbox: VecDeque::new(),
             settling: Settling::default(),
             stop_at: None,
@@ -253,6 +254,7 @@ impl Shell {
                 let done = done.map_err(ShellError::Job)?;
                 self.handle(Event::Finished(Box::new(done))).await
             }
+            facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
             () = self.stops.wait() => self.stop().await,
             () = sleep_until(due) => self.handle(Event::Tick).await,
         }

@@ -191,7 +191,7 @@ pub struct NodeStatus {
     pub agent: Option<String>,
     /// What the host is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub facts: BTreeMap<String, String>,
+    pub facts: BTreeMap<String, serde_json::Value>,
 }
 
 /// Whether an agent is there.

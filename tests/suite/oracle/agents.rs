@@ -74,6 +74,7 @@ impl Agent {
             applied: self.applied.clone(),
             obligations: self.obligations.clone(),
             facts: BTreeMap::new(),
+            exports: BTreeMap::new(),
             agent: String::new(),
             refused: None,
             ignored: 0,
@@ -209,6 +210,7 @@ impl Agent {
             started_ms: 0,
             duration_ms: 0,
             output: None,
+            export: None,
         });
     }
 }

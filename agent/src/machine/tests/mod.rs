@@ -94,7 +94,6 @@ fn settings(boot: &str) -> Settings {
         site: SiteName::new("site").unwrap(),
         node: NodeId::new("node").unwrap(),
         agent: "0".to_owned(),
-        facts: BTreeMap::new(),
         max_parallel: 3,
         max_blob: 1000,
         max_blobs: 2000,

@@ -340,3 +340,20 @@ fn a_clean_stop_lets_what_runs_end() {
     kill(&mut bench);
     assert_eq!(bench.running(), "b:apply");
 }
+
+#[test]
+fn facts_are_told_when_they_change() {
+    let facts = |cpus: u32| Event::Facts([("cpus".to_owned(), cpus.into())].into());
+    let mut bench = bench();
+    assert!(bench.states.last().unwrap().facts.is_empty(), "not read yet");
+    bench.handle(facts(2));
+    assert_eq!(bench.states.last().unwrap().facts["cpus"], 2, "the first ones at once");
+    bench.wait(Duration::from_secs(5));
+    let told = bench.states.len();
+    bench.handle(facts(2));
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(bench.states.len(), told, "the same again is no news");
+    bench.handle(facts(4));
+    bench.wait(Duration::from_secs(5));
+    assert_eq!(bench.states.last().unwrap().facts["cpus"], 4);
+}
