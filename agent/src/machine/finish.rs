@@ -146,6 +146,7 @@ impl Machine {
     pub(super) fn report(&mut self, generation: Generation, planned: &PlannedTask, outcome: Outcome, account: Account) {
         let record = self.applied.get(&planned.task);
         let fingerprint = record.map(|r| if r.in_doubt { fingerprint_in_doubt(r) } else { r.fingerprint });
+        let succeeded = outcome.is_success();
         self.reports.push(TaskReport {
             generation,
             task: planned.task.clone(),
@@ -155,7 +156,7 @@ impl Machine {
             started_ms: account.started_ms,
             duration_ms: account.duration_ms,
             output: account.output,
-            export: None,
+            export: record.and_then(|r| r.export.clone()).filter(|_| succeeded),
         });
     }
 

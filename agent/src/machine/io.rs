@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What the host is, by name.
-pub type Facts = BTreeMap<String, serde_json::Value>;
+pub type Facts = BTreeMap<String, Value>;
 
 /// What the machine is told once, when it is made.
 #[derive(Debug, Clone)]

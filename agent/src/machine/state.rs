@@ -3,8 +3,6 @@
 //! In: the machine. Out: a `NodeState` that says nothing which the ledger does not hold; its revision never goes back,
 //! for its upper half counts the openings of the ledger.
 
-use std::collections::BTreeMap;
-
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
@@ -43,7 +41,7 @@ impl Machine {
             applied: self.applied.iter().map(|(task, record)| (task.clone(), told(record))).collect(),
             obligations: self.owed.iter().filter_map(|(task, owed)| Some((task.clone(), obligation(owed)?))).collect(),
             facts: self.facts.clone(),
-            exports: BTreeMap::new(),
+            exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
             agent: self.settings.agent.clone(),
             refused: self.refused.clone(),
             ignored: self.ignored,
