@@ -1,6 +1,6 @@
 //! Brokers for tests: the embedded one and a real Mosquitto, behind one handle.
 //!
-//! In: which kind, and its options. Out: a broker on loopback ports of its own, with a directory of its own, that
+//! In: which kind, and its options. Out: a broker on ports of its own, on loopback unless told otherwise, with a directory of its own, that
 //! accepts connections when `start` returns and is gone when the handle is. Ends only what it started, by its pid.
 //! Blocking and free of the caller's runtime, so that sync and async tests can use it alike.
 
@@ -46,11 +46,13 @@ pub struct Options {
     pub policy: Arc<dyn Policy>,
     /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
     pub tls: Option<Arc<ServerConfig>>,
+    /// This machine's address to listen on.
+    pub ip: Ipv4Addr,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None }
+        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: Ipv4Addr::LOCALHOST }
     }
 }
 
@@ -174,7 +176,10 @@ impl TestBroker {
             .into_iter()
             .enumerate()
             .filter(|(n, tls)| *n == 0 || tls.is_some())
-            .map(|(n, tls)| Listener { address: self.addresses.get(n).copied().unwrap_or(any_port()), tls })
+            .map(|(n, tls)| Listener {
+                address: self.addresses.get(n).copied().unwrap_or((self.options.ip, 0).into()),
+                tls,
+            })
             .collect();
         let config = Config { listeners, limits: self.options.limits.clone() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -195,7 +200,7 @@ impl TestBroker {
         assert!(Path::new(MOSQUITTO).exists(), "{MOSQUITTO} is missing: install the package `mosquitto`");
         // Somebody else may take a free port before mosquitto does; then it is another one.
         for _ in 0..5 {
-            let address = self.addresses.first().copied().unwrap_or_else(free_address);
+            let address = self.addresses.first().copied().unwrap_or_else(|| free_address(self.options.ip));
             if let Some(child) = spawn_mosquitto(self.directory.path(), address, &self.options.limits) {
                 self.addresses = vec![address];
                 self.running = Running::Mosquitto(child);
@@ -228,12 +233,8 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
-fn any_port() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 0).into()
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind(any_port()).and_then(|listener| listener.local_addr()).expect("a free port on loopback")
+fn free_address(ip: Ipv4Addr) -> SocketAddr {
+    TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
 /// Starts mosquitto and waits until it accepts. `None` if it ends instead.

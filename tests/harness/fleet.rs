@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     binaries,
     brokers::{Kind, TestBroker},
+    processes::{Identity, descendants},
 };
 
 /// How long anything may take on a loaded machine.
@@ -35,6 +36,8 @@ pub struct Fleet {
     pub broker: TestBroker,
     planners: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
+    /// What killed agents left running, besides the processes they supervise.
+    orphans: Vec<Identity>,
     planner_key: SigningKey,
     agent_program: Option<PathBuf>,
     /// Where the planner's own broker listens, instead of `broker`.
@@ -44,12 +47,18 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet whose repository holds `files` in its first commit; broker and repository run, planner and agents do not yet.
     pub fn new(kind: Kind, files: &[(&str, &str)]) -> Self {
+        Self::around(TestBroker::start(kind), files)
+    }
+
+    /// The same around a broker that runs already.
+    pub fn around(broker: TestBroker, files: &[(&str, &str)]) -> Self {
         let directory = tempfile::Builder::new().prefix("groundplan-fleet-").tempdir().expect("a scratch directory");
         let fleet = Self {
             directory,
-            broker: TestBroker::start(kind),
+            broker,
             planners: BTreeMap::new(),
             agents: BTreeMap::new(),
+            orphans: Vec::new(),
             planner_key: SigningKey::from_seed([7; 32]),
             agent_program: None,
             embedded: None,
@@ -105,7 +114,8 @@ impl Fleet {
         self.directory.path().join("nodes").join(node)
     }
 
-    fn node_key(node: &str) -> SigningKey {
+    /// The key of a node's agent, the same in every fleet.
+    pub fn node_key(node: &str) -> SigningKey {
         SigningKey::from_seed(*groundplan_protocol::digest::Digest::of(node.as_bytes()).as_bytes())
     }
 
@@ -180,13 +190,8 @@ impl Fleet {
         fs::write(&key, Self::node_key(node).secret_text()).expect("a key file");
         private(&key);
         let config = self.node_dir(node).join("agent.toml");
-        let text = format!(
-            "site = {SITE:?}\nnode = {node:?}\nbroker = {:?}\nroot = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\n\
-             planner_keys = [{:?}]\n",
-            self.broker_url(),
-            self.planner_key.public().to_string(),
-        );
-        fs::write(&config, text).expect("a configuration");
+        let places = format!("root = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\n");
+        fs::write(&config, self.agent_config(node) + &places).expect("a configuration");
         let child = Command::new(self.agent_program.clone().unwrap_or_else(binaries::agent))
             .arg("--config")
             .arg(&config)
@@ -196,6 +201,13 @@ impl Fleet {
             .spawn()
             .expect("the agent starts");
         self.agents.insert(node.to_owned(), child);
+    }
+
+    /// The configuration of a node's agent, but for where things lie on its host.
+    pub fn agent_config(&self, node: &str) -> String {
+        let planner = self.planner_key.public().to_string();
+        let broker = self.broker_url();
+        format!("site = {SITE:?}\nnode = {node:?}\nbroker = {broker:?}\nplanner_keys = [{planner:?}]\n")
     }
 
     fn broker_url(&self) -> String {
@@ -214,7 +226,9 @@ impl Fleet {
 
     /// Kills the agent of a node with SIGKILL. What it supervises lives on.
     pub fn kill_agent(&mut self, node: &str) {
-        end(self.agents.remove(node).expect("a running agent"));
+        let agent = self.agents.remove(node).expect("a running agent");
+        self.orphans.extend(descendants(agent.id()));
+        end(agent);
     }
 
     /// Kills a planner with SIGKILL.
@@ -246,25 +260,39 @@ impl Fleet {
     /// Waits until the planner says that `commit` is deployed and nothing is left to do; returns its status.
     pub fn converged(&self, planner: &str, commit: &str) -> Value {
         self.wait(&format!("{commit} to be deployed"), || {
-            let status = self.ask(planner, &["status"])?;
-            let at = status["commit"]["id"].as_str() == Some(commit);
-            let done = status["rollout"]["result"].as_str() == Some("succeeded");
-            (at && done).then_some(status)
+            let status = self.rollout_of(planner, commit)?;
+            (status["rollout"]["result"].as_str() == Some("succeeded")).then_some(status)
         })
+    }
+
+    /// The planner's status once `commit` is in force.
+    pub fn rollout_of(&self, planner: &str, commit: &str) -> Option<Value> {
+        let status = self.ask(planner, &["status"])?;
+        (status["commit"]["id"].as_str() == Some(commit)).then_some(status)
     }
 
     /// Waits until a condition holds.
     ///
     /// # Panics
     /// When it does not within [`PATIENCE`]: with all logs.
-    pub fn wait<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+        self.attempt(what, PATIENCE, condition).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Waits until a condition holds; an error, with all logs, when it does not within `patience`.
+    pub fn attempt<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut condition: impl FnMut() -> Option<T>,
+    ) -> Result<T, String> {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(value) = condition() {
-                return value;
+                return Ok(value);
             }
             if Instant::now() > deadline {
-                panic!("waited {PATIENCE:?} in vain for {what}\n{}", self.all_logs());
+                return Err(format!("waited {patience:?} in vain for {what}\n{}", self.all_logs()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -311,19 +339,36 @@ fn end(mut child: Child) {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        for (_, child) in std::mem::take(&mut self.planners).into_iter().chain(std::mem::take(&mut self.agents)) {
-            end(child);
+        for (_, planner) in std::mem::take(&mut self.planners) {
+            end(planner);
         }
-        // What agents supervise outlives them: it is known by the root in its environment, which nobody else has.
-        let mark = format!("GROUNDPLAN_ROOT={}", self.directory.path().join("nodes").display());
-        for pid in
-            fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok())
-        {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            if String::from_utf8_lossy(&environment).contains(&mark) {
-                // It may have ended by itself in between.
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-            }
+        for (_, agent) in std::mem::take(&mut self.agents) {
+            self.orphans.extend(descendants(agent.id()));
+            end(agent);
+        }
+        self.orphans.iter().for_each(|process| process.end());
+        // What agents supervise outlives them: they recorded it.
+        for node in fs::read_dir(self.directory.path().join("nodes")).into_iter().flatten().flatten() {
+            supervised(&node.path().join("state/process")).into_iter().for_each(Identity::end_group);
         }
     }
+}
+
+/// The processes in an agent's records, each a leader of its group: `agent/src/host/record.rs`.
+fn supervised(records: &Path) -> Vec<Identity> {
+    let paths = fs::read_dir(records).into_iter().flatten().flatten().map(|entry| entry.path());
+    let records = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    records.filter_map(|path| recorded(&path)).collect()
+}
+
+fn recorded(path: &Path) -> Option<Identity> {
+    let record: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let number = |value: &Value| value.as_u64();
+    if let Some(pid) = number(&record["identity"]["pid"]) {
+        return Some(Identity { pid: pid.try_into().ok()?, start: number(&record["identity"]["start"])? });
+    }
+    // The agent was killed in the middle of the start: the process wrote its id itself, within ten seconds.
+    let process = Identity::of(fs::read_to_string(path.with_extension("pid")).ok()?.parse().ok()?)?;
+    let begun = number(&record["begun"])?;
+    (begun.saturating_sub(2)..begun + 1000).contains(&process.start).then_some(process)
 }

@@ -3,4 +3,6 @@
 pub mod binaries;
 pub mod brokers;
 pub mod fleet;
+pub mod hosts;
+pub mod processes;
 pub mod publish;

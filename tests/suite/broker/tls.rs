@@ -70,7 +70,10 @@ fn start(authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
     let ca = write("ca.pem", authority.1.pem());
     let tls = server_config(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
-    let broker = TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()) });
+    let broker = TestBroker::start_with(
+        Kind::Embedded,
+        Options { limits, policy, tls: Some(tls.unwrap()), ..Options::default() },
+    );
     (broker, directory)
 }
 

@@ -1,0 +1,422 @@
+//! A site of real hosts: Debian with systemd, booted in containers of our own, with a planner and a broker on this machine.
+//!
+//! ```ignore
+//! let hosts = Hosts::site(&["h1"]).serve("[[task]]\nid = \"motd\"\nfile = { path = \"/etc/motd\", content = \"hello\" }\n");
+//! hosts.converged(&hosts.head());
+//! hosts.sh("h1", "echo drifted > /etc/motd");
+//! hosts.converged(&hosts.change("[[task]]\n…"));
+//! ```
+//!
+//! In: hosts' names, site files. Out: handles to commit, to look into hosts and to break them. Hosts reach the planner only over MQTT,
+//! and nothing else unless asked for. Needs root; everything is gone when the handle is. Waits for conditions, never for a time.
+
+mod image;
+mod machine;
+mod network;
+mod slot;
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use serde_json::Value;
+
+pub use self::{image::Image, machine::Output};
+use self::{machine::Machine, slot::Slot};
+use crate::{
+    binaries,
+    brokers::{Kind, Options, TestBroker},
+    fleet::{Fleet, SITE},
+};
+
+/// The planner's name in a site of hosts.
+const PLANNER: &str = "one";
+/// The unit that packages install.
+const UNIT: &str = include_str!("../../packaging/systemd/groundplan-agent.service");
+
+/// Why hosts cannot be booted here, if they cannot: say so aloud and leave the test out.
+pub fn impossible() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some(
+            "hosts are containers with a network of their own: run as root, such as `sudo tests/run hosts`".to_owned(),
+        );
+    }
+    let missing: Vec<&str> = ["systemd-nspawn", "debootstrap", "ip", "iptables", "nsenter"]
+        .into_iter()
+        .filter(|program| {
+            !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|at| at.join(program).exists())
+        })
+        .collect();
+    (!missing.is_empty()).then(|| format!("{} missing: `tests/run` installs what is needed", missing.join(", ")))
+}
+
+/// Leaves the test out where hosts cannot be booted, and says so past the test runner's capture.
+#[macro_export]
+macro_rules! needs_hosts {
+    () => {
+        if let Some(why) = $crate::hosts::impossible() {
+            use std::io::Write;
+            let _ =
+                writeln!(std::io::stderr(), "NOT RUN: {}: {why}", std::thread::current().name().unwrap_or("a test"));
+            return;
+        }
+    };
+}
+
+/// A site that is about to be started.
+pub struct Builder {
+    slot: Slot,
+    nodes: Vec<String>,
+    image: Image,
+    internet: bool,
+    broker: Kind,
+    agent: Option<PathBuf>,
+}
+
+/// What became of a task.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// In words: `changed`, `unchanged`, `restarted`, `failed: …`, `blocked by …`, or `pending`, `waiting`, `running`.
+    pub outcome: String,
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// What it printed.
+    pub output: String,
+    /// The planner's record as it stands.
+    pub record: Value,
+}
+
+/// Resident memory of a process in KiB (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Now: `VmRSS`.
+    pub resident: u64,
+    /// At its peak: `VmHWM`.
+    pub peak: u64,
+}
+
+/// A site of hosts.
+pub struct Hosts {
+    // In this order they end: planner and broker, and with the slot the hosts.
+    /// Repository, broker and planner.
+    pub fleet: Fleet,
+    machines: BTreeMap<String, Machine>,
+    agent: PathBuf,
+    internet: bool,
+    patience: Duration,
+    slot: Slot,
+}
+
+impl Builder {
+    /// The address that a host will have.
+    pub fn address(&self, host: &str) -> Ipv4Addr {
+        let index = self.nodes.iter().position(|node| node == host).expect("a host of this site");
+        self.slot.address(Some(index))
+    }
+
+    /// Lets the hosts reach what this machine reaches, and gives them its package sources and name servers.
+    pub fn with_internet(mut self) -> Self {
+        self.internet = true;
+        self
+    }
+
+    /// Makes them of another image.
+    pub fn image(mut self, image: Image) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// Takes another broker.
+    pub fn broker(mut self, kind: Kind) -> Self {
+        self.broker = kind;
+        self
+    }
+
+    /// Takes another build of the agent, such as [`binaries::static_agent`].
+    pub fn agent(mut self, program: PathBuf) -> Self {
+        self.agent = Some(program);
+        self
+    }
+
+    /// Starts it with one service, `s`, on every host; `text` is its `service.toml`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn serve(self, text: &str) -> Hosts {
+        let mut inventory = "[groups.g]\nservices = [\"s\"]\n".to_owned();
+        for node in &self.nodes {
+            let address = self.address(node);
+            inventory.push_str(&format!("\n[nodes.{node}]\ngroups = [\"g\"]\naddress = \"{address}\"\n"));
+        }
+        let site = format!("name = {SITE:?}\n");
+        self.start(&[("site.toml", &site), ("inventory/nodes.toml", &inventory), ("services/s/service.toml", text)])
+    }
+
+    /// Boots the hosts side by side, each with its agent, and starts the planner. The site's name is [`SITE`].
+    ///
+    /// # Panics
+    /// If one does not boot; with its console.
+    pub fn start(self, files: &[(&str, &str)]) -> Hosts {
+        let Self { slot, nodes, image, internet, broker, agent } = self;
+        let image = image.directory().expect("an image for the hosts");
+        network::make(slot.number(), slot.address(None)).expect("a bridge");
+        if internet {
+            network::open(slot.number()).expect("a way out");
+        }
+        let broker = TestBroker::start_with(broker, Options { ip: slot.address(None), ..Options::default() });
+        if let Some(pid) = broker.pid() {
+            slot.adopt(pid).expect("a control group");
+        }
+        let fleet = Fleet::around(broker, files);
+        let machine = |(index, node): (usize, &String)| (node.clone(), Machine::new(&slot, index, node, image.clone()));
+        let machines = nodes.iter().enumerate().map(machine).collect();
+        let agent = agent.unwrap_or_else(binaries::agent);
+        let mut hosts = Hosts { fleet, machines, agent, internet, patience: Duration::from_secs(120), slot };
+        for node in &nodes {
+            hosts.format(node);
+            hosts.power_on(node);
+        }
+        hosts.start_planner();
+        hosts.machines.values().for_each(|machine| machine.wait_up().expect("a host that boots"));
+        hosts
+    }
+}
+
+impl Hosts {
+    /// A site with hosts of these names, to be started.
+    ///
+    /// # Panics
+    /// Where hosts cannot be booted: [`needs_hosts`](crate::needs_hosts) comes first.
+    pub fn site(nodes: &[&str]) -> Builder {
+        if let Some(why) = impossible() {
+            panic!("{why}");
+        }
+        Builder {
+            slot: Slot::claim().expect("a slot for a site of hosts"),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            image: Image::Base,
+            internet: false,
+            broker: Kind::Embedded,
+            agent: None,
+        }
+    }
+
+    /// The same, started with `files`.
+    pub fn start(nodes: &[&str], files: &[(&str, &str)]) -> Self {
+        Self::site(nodes).start(files)
+    }
+
+    /// How long waits may last from now on; 120 s if not said.
+    pub fn patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    fn machine(&self, host: &str) -> &Machine {
+        self.machines.get(host).unwrap_or_else(|| panic!("no host `{host}` in this site"))
+    }
+
+    fn machine_mut(&mut self, host: &str) -> &mut Machine {
+        self.machines.get_mut(host).unwrap_or_else(|| panic!("no host `{host}` in this site"))
+    }
+
+    fn format(&self, host: &str) {
+        let names: String = self.machines.values().map(|m| format!("{} {}\n", m.address, m.node)).collect();
+        let machine = self.machine(host);
+        machine.format(&names, self.internet.then(|| self.slot.address(None))).expect("a disk for the host");
+        let root = machine.root();
+        machine::install_program(&self.agent, &root.join("usr/bin/groundplan-agent")).expect("the agent on it");
+        // A host that was cut off is noticed, and notices, within seconds.
+        let config = self.fleet.agent_config(host) + "key = \"/etc/groundplan/node.key\"\nkeep_alive = \"5s\"\n";
+        let unit = "etc/systemd/system/multi-user.target.wants/groundplan-agent.service";
+        let wrote = machine
+            .write("etc/groundplan/agent.toml", &config, 0o600)
+            .and_then(|()| machine.write("etc/groundplan/node.key", &Fleet::node_key(host).secret_text(), 0o600))
+            .and_then(|()| machine.write("lib/systemd/system/groundplan-agent.service", UNIT, 0o644))
+            .and_then(|()| {
+                std::fs::create_dir_all(root.join(unit).parent().expect("a folder"))?;
+                std::os::unix::fs::symlink("/lib/systemd/system/groundplan-agent.service", root.join(unit))
+            });
+        wrote.expect("the agent's files on it");
+    }
+
+    fn power_on(&mut self, host: &str) {
+        let machine = self.machines.get_mut(host).expect("a host of this site");
+        machine.power_on(&self.slot).expect("a host that starts");
+    }
+
+    /// Starts the planner, after `hosts.fleet.kill_planner("one")`.
+    pub fn start_planner(&mut self) {
+        self.fleet.start_planner(PLANNER);
+        self.slot.adopt(self.fleet.planner_pid(PLANNER)).expect("a control group");
+    }
+
+    /// A host's address.
+    pub fn address(&self, host: &str) -> Ipv4Addr {
+        self.machine(host).address
+    }
+
+    /// The latest commit.
+    pub fn head(&self) -> String {
+        self.fleet.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Writes site files, commits them and returns the commit. An empty text removes the file.
+    pub fn commit(&self, files: &[(&str, &str)], message: &str) -> String {
+        self.fleet.commit(files, message)
+    }
+
+    /// Commits another `service.toml` of the one service of [`Builder::serve`].
+    pub fn change(&self, text: &str) -> String {
+        self.commit(&[("services/s/service.toml", text)], "change")
+    }
+
+    /// What `groundplan <args> --format json` says; `None` while the planner does not answer.
+    pub fn ask(&self, args: &[&str]) -> Option<Value> {
+        self.fleet.ask(PLANNER, args)
+    }
+
+    /// Waits until a condition holds.
+    ///
+    /// # Panics
+    /// When it does not in time: with the logs of planner and agents.
+    pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+        self.fleet.attempt(what, self.patience, condition).unwrap_or_else(|said| panic!("{said}{}", self.journals()))
+    }
+
+    fn journals(&self) -> String {
+        let journal = |machine: &Machine| {
+            let said = machine.sh("journalctl --no-pager --lines 40 --output cat --unit groundplan-agent");
+            format!("--- agent of {}\n{}\n", machine.node, said.map_or_else(|e| e.to_string(), |said| said.out))
+        };
+        self.machines.values().map(journal).collect()
+    }
+
+    /// Waits until `commit` is deployed and all of it came about; returns the planner's status.
+    ///
+    /// # Panics
+    /// As soon as something failed, or the commit is refused.
+    pub fn converged(&self, commit: &str) -> Value {
+        let status = self.settled(commit);
+        if matches!(status["rollout"]["result"].as_str(), Some("succeeded") | None) {
+            return status;
+        }
+        let rollout = self.ask(&["show"]).unwrap_or_default();
+        let bad = |i: &&Value| !matches!(i["outcome"]["is"].as_str(), Some("done" | "skipped"));
+        let bad: Vec<&Value> = rollout["instances"].as_array().into_iter().flatten().filter(bad).collect();
+        panic!("{commit} did not come about: {bad:#?}{}", self.journals());
+    }
+
+    /// Waits until the rollout to `commit` is over, failed or not; returns the planner's status.
+    ///
+    /// # Panics
+    /// If the commit is refused.
+    pub fn settled(&self, commit: &str) -> Value {
+        self.wait(&format!("the rollout to {commit} to end"), || {
+            let status = self.ask(&["status"])?;
+            let refused = &status["refused"];
+            assert_ne!(refused["commit"]["id"].as_str(), Some(commit), "the commit is refused: {refused:#}");
+            let there = status["commit"]["id"].as_str() == Some(commit);
+            (there && status["rollout"]["result"].as_str() != Some("running")).then_some(status)
+        })
+    }
+
+    /// What became of a task on a host in the latest rollout that had it.
+    ///
+    /// # Panics
+    /// If no rollout had it.
+    pub fn report(&self, task: &str, host: &str) -> Report {
+        let why = self.wait("the planner's word", || self.ask(&["why", host, task]));
+        let record = why["record"].clone();
+        assert!(!record.is_null(), "no rollout had {task} on {host}: {why:#}");
+        let state: groundplan::api::types::InstanceState =
+            serde_json::from_value(record.clone()).expect("a state as the planner writes it");
+        use groundplan::api::types::InstanceState::{Finished, Pending, Running, Waiting};
+        let (outcome, changed) = match state {
+            Finished { outcome } => (outcome.to_string(), outcome.fires()),
+            Pending => ("pending".to_owned(), false),
+            Waiting { .. } => ("waiting".to_owned(), false),
+            Running => ("running".to_owned(), false),
+        };
+        let text = |key: &str| record["output"][key].as_str().unwrap_or_default().to_owned();
+        Report { outcome, changed, output: text("head") + &text("tail"), record }
+    }
+
+    /// Runs a shell line in a host, as root: to look, and to change things behind the agent's back.
+    ///
+    /// # Panics
+    /// If the host is off.
+    pub fn sh(&self, host: &str, line: &str) -> Output {
+        self.machine(host).sh(line).expect("a shell in the host")
+    }
+
+    /// What a shell line in a host prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn out(&self, host: &str, line: &str) -> String {
+        let Output { status, out, err } = self.sh(host, line);
+        assert_eq!(status, Some(0), "`{line}` on {host}: {out}\n{err}");
+        out
+    }
+
+    /// A file of a host, if it is there.
+    pub fn file(&self, host: &str, path: &str) -> Option<String> {
+        let quoted = path.replace('\'', "'\\''");
+        let Output { status, out, .. } = self.sh(host, &format!("cat -- '{quoted}' && echo ."));
+        // The dot keeps the end of the last line.
+        (status == Some(0)).then(|| out.strip_suffix('.').expect("the dot").to_owned())
+    }
+
+    /// Cuts a host off: its link is down, it runs on.
+    pub fn cut(&self, host: &str) {
+        network::set_link(&self.machine(host).machine, false).expect("its link");
+    }
+
+    /// Joins a host that was cut off.
+    pub fn join(&self, host: &str) {
+        network::set_link(&self.machine(host).machine, true).expect("its link");
+    }
+
+    /// Ends a host as a power cut does. Its disk stays.
+    pub fn kill(&mut self, host: &str) {
+        let machine = self.machines.get_mut(host).expect("a host of this site");
+        machine.power_off(&self.slot);
+    }
+
+    /// Boots a host that was killed, or that shut itself down.
+    pub fn boot(&mut self, host: &str) {
+        self.kill(host);
+        self.power_on(host);
+        self.machine_mut(host).wait_up().expect("a host that boots");
+    }
+
+    /// Which boot a host is in; `None` while it is off or between two.
+    pub fn boot_id(&self, host: &str) -> Option<String> {
+        self.machine(host).boot_id()
+    }
+
+    /// Reboots a host in an orderly way and waits until it is up again.
+    pub fn reboot(&self, host: &str) {
+        let before = self.boot_id(host).expect("a host that is on");
+        // The shell goes down with the host, so what it came to says nothing.
+        let _ = self.sh(host, "systemctl reboot");
+        self.wait("another boot", || self.boot_id(host).filter(|now| *now != before));
+        self.machine(host).wait_up().expect("a host that boots");
+    }
+
+    /// Replaces a host by a fresh one with the same name, address and key, and boots it.
+    pub fn wipe(&mut self, host: &str) {
+        self.kill(host);
+        self.format(host);
+        self.power_on(host);
+        self.machine(host).wait_up().expect("a host that boots");
+    }
+
+    /// What the agent of a host takes of memory.
+    pub fn agent_memory(&self, host: &str) -> Memory {
+        let status = self.out(host, "cat /proc/$(systemctl show --property MainPID --value groundplan-agent)/status");
+        let number = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a line of the status");
+            line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+        };
+        Memory { resident: number("VmRSS:"), peak: number("VmHWM:") }
+    }
+}

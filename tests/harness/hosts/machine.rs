@@ -1,0 +1,225 @@
+//! One host: a clone of an image, booted with systemd in a container of its own.
+//!
+//! In: an image, a slot, and what the host is to find on its disk. Out: a host that boots, runs shell lines for the test, is killed,
+//! booted again and wiped. A clone is an overlay on the image, or a copy where there are no overlays. Its processes are in a control
+//! group of their own, below which nspawn puts them; by that they end, all of them.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::Ipv4Addr,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use super::{
+    image::install_sources,
+    network::{self, run},
+    slot::Slot,
+};
+use crate::processes::children;
+
+/// How long a boot may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Keeps nspawn running over reboots of its host, which it tells by this status. `$1` and on are the control groups, then `--`, then
+/// nspawn and its arguments.
+const KEEPER: &str = r#"
+while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done
+shift
+while :; do
+  "$@"
+  status=$?
+  [ $status = 133 ] || exit $status
+done
+"#;
+
+/// What a shell line in a host came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status; `None` when a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output, without the last line's end.
+    pub out: String,
+    /// Standard error, without the last line's end.
+    pub err: String,
+}
+
+/// A host.
+pub(super) struct Machine {
+    /// The node that it is.
+    pub(super) node: String,
+    /// What it is called on this machine.
+    pub(super) machine: String,
+    pub(super) address: Ipv4Addr,
+    directory: PathBuf,
+    image: PathBuf,
+    /// Control groups, one in each hierarchy.
+    groups: Vec<PathBuf>,
+    bridge: String,
+    keeper: Option<Child>,
+}
+
+impl Machine {
+    pub(super) fn new(slot: &Slot, index: usize, node: &str, image: PathBuf) -> Self {
+        Self {
+            node: node.to_owned(),
+            machine: slot.machine(index),
+            address: slot.address(Some(index)),
+            directory: slot.scratch().join(node),
+            image,
+            groups: Vec::new(),
+            bridge: network::bridge(slot.number()),
+            keeper: None,
+        }
+    }
+
+    /// Its root directory as this machine sees it.
+    pub(super) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Gives it a fresh disk with its name and address, and if it is to have one a way out by `gateway`.
+    pub(super) fn format(&self, hosts: &str, gateway: Option<Ipv4Addr>) -> io::Result<()> {
+        let root = self.root();
+        if root.exists() {
+            self.release()?;
+        }
+        let (upper, work) = (self.directory.join("upper"), self.directory.join("work"));
+        [&root, &upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", self.image.display(), upper.display(), work.display());
+        let place = root.to_string_lossy();
+        if run("mount", &["-t", "overlay", "overlay", "-o", &options, &place]).is_err() {
+            run("cp", &["-a", "--reflink=auto", "--", &format!("{}/.", self.image.display()), &place])?;
+        }
+        self.write("etc/hostname", &format!("{}\n", self.node), 0o644)?;
+        self.write("etc/hosts", &format!("127.0.0.1 localhost\n{hosts}"), 0o644)?;
+        let id = groundplan_protocol::digest::Digest::of(self.directory.as_os_str().as_encoded_bytes());
+        let id: String = id.as_bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        self.write("etc/machine-id", &format!("{id}\n"), 0o444)?;
+        let gateway_line = gateway.map(|gateway| format!("Gateway={gateway}\n")).unwrap_or_default();
+        let network = format!(
+            "[Match]\nName=host0\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={}/24\n{gateway_line}\
+             LinkLocalAddressing=no\nIPv6AcceptRA=no\n",
+            self.address
+        );
+        self.write("etc/systemd/network/10-host0.network", &network, 0o644)?;
+        if gateway.is_some() {
+            install_sources(&root)?;
+        }
+        Ok(())
+    }
+
+    /// Gives its disk back.
+    fn release(&self) -> io::Result<()> {
+        // Not mounted, if it is a copy.
+        let _ = run("umount", &["--lazy", &self.root().to_string_lossy()]);
+        fs::remove_dir_all(&self.directory)
+    }
+
+    /// Writes a file on its disk.
+    pub(super) fn write(&self, path: &str, text: &str, mode: u32) -> io::Result<()> {
+        let path = self.root().join(path);
+        fs::create_dir_all(path.parent().expect("a path in the root"))?;
+        fs::write(&path, text)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    /// Begins to boot it.
+    pub(super) fn power_on(&mut self, slot: &Slot) -> io::Result<()> {
+        assert!(self.keeper.is_none(), "{} is on already", self.node);
+        self.groups = slot.groups(&self.machine)?;
+        let log = File::options().create(true).append(true).open(self.directory.join("console.log"))?;
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER, "keeper"]).args(&self.groups).args(["--", "systemd-nspawn", "--quiet"]);
+        keeper.arg("-D").arg(self.root()).args(["-M", &self.machine, "--register=no", "--keep-unit"]);
+        keeper.arg(format!("--hostname={}", self.node)).arg(format!("--network-bridge={}", self.bridge));
+        keeper.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=passive", "--boot"]);
+        // Out of reach of the terminal's signals: the slot ends it.
+        keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        self.keeper = Some(keeper.spawn()?);
+        Ok(())
+    }
+
+    /// Waits until systemd has started all that it is to start.
+    pub(super) fn wait_up(&self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = "no process".to_owned();
+        while Instant::now() < deadline {
+            if let Some(leader) = self.leader() {
+                let output = enter(leader, &["systemctl", "is-system-running", "--wait"]).output()?;
+                last = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                if matches!(&*last, "running" | "degraded") {
+                    return Ok(());
+                }
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let console = fs::read_to_string(self.directory.join("console.log")).unwrap_or_default();
+        Err(io::Error::other(format!("{} did not boot in {PATIENCE:?}: {last}; its console:\n{console}", self.node)))
+    }
+
+    /// Its first process, as this machine numbers it.
+    fn leader(&self) -> Option<u32> {
+        let nspawn = children(self.keeper.as_ref()?.id());
+        let below = nspawn.into_iter().flat_map(children);
+        // Nspawn has helpers for a moment: the leader is number 1 in there.
+        below.into_iter().find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            let numbers: Vec<&str> = numbers.split_whitespace().collect();
+            numbers.len() > 1 && numbers.last() == Some(&"1")
+        })
+    }
+
+    /// Which boot it is in; `None` while it is off, or between two.
+    pub(super) fn boot_id(&self) -> Option<String> {
+        let output = enter(self.leader()?, &["cat", "/proc/sys/kernel/random/boot_id"]).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Runs a shell line in it.
+    pub(super) fn sh(&self, line: &str) -> io::Result<Output> {
+        let deadline = Instant::now() + PATIENCE;
+        let leader = loop {
+            match self.leader() {
+                Some(leader) => break leader,
+                None if self.keeper.is_none() => return Err(io::Error::other(format!("{} is off", self.node))),
+                None if Instant::now() > deadline => return Err(io::Error::other(format!("{} is down", self.node))),
+                None => sleep(Duration::from_millis(20)),
+            }
+        };
+        let output = enter(leader, &["sh", "-c", line]).output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\n').to_owned();
+        Ok(Output { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+    }
+
+    /// Ends it as a power cut does.
+    pub(super) fn power_off(&mut self, slot: &Slot) {
+        slot.end(&self.machine);
+        if let Some(mut keeper) = self.keeper.take() {
+            let _ = keeper.wait();
+        }
+        // The kernel takes it away a moment later; by then the next boot may want the name.
+        let _ = network::remove_link(&self.machine);
+    }
+}
+
+/// A command in all namespaces of a host.
+fn enter(leader: u32, command: &[&str]) -> Command {
+    let mut enter = Command::new("nsenter");
+    enter.args(["--all", "--target", &leader.to_string(), "--"]).args(command).stdin(Stdio::null());
+    enter.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    enter.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
+    enter
+}
+
+/// Puts a program on a disk.
+pub(super) fn install_program(program: &Path, at: &Path) -> io::Result<()> {
+    fs::copy(program, at)?;
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755))
+}

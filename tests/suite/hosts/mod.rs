@@ -1,0 +1,15 @@
+//! On real hosts: Debian with systemd, each with its own address, reached only over MQTT. Run by `tests/run hosts`; needs root.
+
+mod survival;
+
+use groundplan_tests::{hosts::Image, needs_hosts};
+
+/// By itself what `tests/run` runs first, so that its progress is seen.
+#[test]
+fn image_is_built() {
+    needs_hosts!();
+    let image = Image::Base.directory().expect("an image");
+    let sources = std::fs::read_to_string(image.join("etc/apt/sources.list")).expect("a list of sources");
+    assert_eq!(sources, "", "no name of a registry is kept");
+    assert!(image.join("usr/bin/systemctl").exists() && image.join("sbin/init").exists());
+}
