@@ -10,6 +10,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::unix::ffi::OsStrExt,
+    path::Path,
 };
 
 use groundplan_protocol::digest::{Digest, Hasher};
@@ -118,6 +119,33 @@ impl Sum {
             size += n as u64;
         }
     }
+}
+
+/// What the file at `path` holds, up to `most` bytes; `None` if there is nothing. Links are followed below the root.
+pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec<u8>>, FileError> {
+    let mut at = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Some(place) = root.place(&at, Missing::Leave)? else { return Ok(None) };
+        let Some(stat) = stat(&place, path)? else { return Ok(None) };
+        match kind(&stat) {
+            SFlag::S_IFREG => {
+                let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
+                let file = File::from(file.map_err(failed(path, "open it"))?);
+                let mut bytes = Vec::new();
+                file.take(most).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
+                return Ok(Some(bytes));
+            }
+            SFlag::S_IFLNK => {
+                let target = readlinkat(&place.dir, place.name.as_os_str()).map_err(failed(path, "follow it"))?;
+                let directory = at.rsplit_once('/').map_or("", |(directory, _)| directory);
+                let directory = if directory.is_empty() { "/" } else { directory };
+                let next = Path::new(directory).join(target);
+                at = next.into_os_string().into_string().map_err(|_| failed(path, "follow it")(Errno::EILSEQ))?;
+            }
+            _ => return Err(failed(path, "read it, as it is no file")(Errno::EINVAL)),
+        }
+    }
+    Err(failed(path, "follow it")(Errno::ELOOP))
 }
 
 /// Whether `path` is a file with that content and access.
@@ -243,6 +271,9 @@ pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removed, FileE
         Err(e) => Err(failed(path, "remove the directory")(e)),
     }
 }
+
+/// Most links that are followed from one file to the next.
+const MOST_LINKS: usize = 16;
 
 /// For reading what may turn out to be anything: neither waits on a FIFO nor follows a link.
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);

@@ -1,11 +1,14 @@
 //! Readiness probes: tried again and again until all succeed or the time is up.
 //!
-//! In: a `Ready`. Out: nothing, or the last failure in words. TCP and HTTP are spoken directly and over plain
-//! connections only; whatever needs more is a `command`.
+//! In: a `Ready`, or `Probes` with a `Patience`. Out: nothing, or the last failure in words. TCP and HTTP are spoken directly
+//! and over plain connections only; whatever needs more is a `command`.
 
 use std::{fmt, io, time::Duration};
 
-use groundplan_protocol::ready::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Ready, TcpTarget};
+use groundplan_protocol::{
+    kinds::Run,
+    ready::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT, Ready, TcpTarget},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,13 +16,16 @@ use tokio::{
 };
 
 use super::{
-    exec::{self, Limit},
+    exec::{self, ExecError, Limit},
     job::Cancel,
     spawn::{Program, Surroundings},
 };
 
 /// Longest time that one connection may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Longest time that one command may take where nothing else limits it.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Most of an HTTP answer that is read for its status line, in bytes.
 const STATUS_LINE: usize = 1024;
@@ -35,12 +41,60 @@ pub(crate) enum ProbeError {
     Cancelled,
 }
 
+/// What is probed; all of it must be as it should.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probes<'a> {
+    pub(crate) tcp: Option<&'a TcpTarget>,
+    pub(crate) http: Option<&'a str>,
+    /// Good status codes of `http`; all below 400 if there are none.
+    pub(crate) status: &'a [u16],
+    pub(crate) command: Option<&'a Run>,
+    /// Whether each is to fail instead.
+    pub(crate) down: bool,
+}
+
+/// How long and how often probes are tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) until: Option<Instant>,
+    pub(crate) interval: Duration,
+    /// Most attempts.
+    pub(crate) attempts: Option<u32>,
+}
+
+/// What the attempts came to.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) attempts: u32,
+    /// Why the last one failed, if it did.
+    pub(crate) last: Option<String>,
+}
+
 /// One attempt that failed.
 enum Attempt {
     /// It may come.
     NotYet(String),
     /// It never will.
     Never(String),
+}
+
+/// How one probe came out.
+enum Probe {
+    Good,
+    Bad(String),
+    /// It could not be tried, which says nothing of what is probed.
+    Untried(String),
+}
+
+impl Probe {
+    /// As a part of an attempt, with what it is in words.
+    fn wanted(self, down: bool, what: impl fmt::Display) -> Result<(), Attempt> {
+        match (self, down) {
+            (Self::Good, false) | (Self::Bad(_), true) => Ok(()),
+            (Self::Good, true) => Err(Attempt::NotYet(format!("{what} is still there"))),
+            (Self::Bad(why) | Self::Untried(why), _) => Err(Attempt::NotYet(why)),
+        }
+    }
 }
 
 /// Waits until all probes of `ready` succeed.
@@ -54,54 +108,88 @@ pub(crate) async fn wait(
         return Ok(());
     }
     let whole = ready.timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let interval = Duration::from(ready.interval.unwrap_or(DEFAULT_INTERVAL));
-    let until = Instant::now() + Duration::from(whole);
+    let (tcp, http, command) = (ready.tcp.as_ref(), ready.http.as_deref(), ready.command.as_ref());
+    let probes = Probes { tcp, http, status: &[], command, down: false };
+    let patience = Patience {
+        until: Some(Instant::now() + Duration::from(whole)),
+        interval: ready.interval.unwrap_or(DEFAULT_INTERVAL).into(),
+        attempts: None,
+    };
+    match persist(surroundings, probes, patience, grace, cancel).await?.last {
+        None => Ok(()),
+        Some(last) => Err(ProbeError::NotReady { whole, last }),
+    }
+}
+
+/// Tries `probes` until they are as they should be, or patience is at its end.
+pub(crate) async fn persist(
+    surroundings: &Surroundings,
+    probes: Probes<'_>,
+    patience: Patience,
+    grace: Duration,
+    cancel: &Cancel,
+) -> Result<Tried, ProbeError> {
+    let mut attempts = 0;
     loop {
-        let last = match attempt(surroundings, ready, until, grace, cancel).await {
-            Ok(()) => return Ok(()),
-            Err(Attempt::Never(why)) => return Err(ProbeError::Unsupported(why)),
-            Err(Attempt::NotYet(why)) => why,
-        };
+        attempts += 1;
+        let result = attempt(surroundings, probes, patience.until, grace, cancel).await;
         if cancel.is_cancelled() {
             return Err(ProbeError::Cancelled);
         }
-        if Instant::now() + interval >= until {
-            return Err(ProbeError::NotReady { whole, last });
+        let last = match result {
+            Ok(()) => return Ok(Tried { attempts, last: None }),
+            Err(Attempt::Never(why)) => return Err(ProbeError::Unsupported(why)),
+            Err(Attempt::NotYet(why)) => why,
+        };
+        let late = patience.until.is_some_and(|until| Instant::now() + patience.interval >= until);
+        if late || patience.attempts.is_some_and(|most| attempts >= most) {
+            return Ok(Tried { attempts, last: Some(last) });
         }
         tokio::select! {
             () = cancel.cancelled() => return Err(ProbeError::Cancelled),
-            () = sleep(interval) => {}
+            () = sleep(patience.interval) => {}
         }
     }
 }
 
 async fn attempt(
     surroundings: &Surroundings,
-    ready: &Ready,
-    until: Instant,
+    probes: Probes<'_>,
+    until: Option<Instant>,
     grace: Duration,
     cancel: &Cancel,
 ) -> Result<(), Attempt> {
-    let left = || until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-    if let Some(target) = &ready.tcp {
+    let left = || {
+        let left = until.map_or(LONGEST, |until| until.saturating_duration_since(Instant::now()));
+        left.max(Duration::from_millis(100))
+    };
+    if let Some(target) = probes.tcp {
         let target = Target::tcp(target).map_err(Attempt::Never)?;
-        let connected = within(left(), cancel, target.connect()).await;
-        connected.map_err(|why| Attempt::NotYet(format!("tcp {target}: {why}")))?;
+        let probe = match within(left(), cancel, target.connect()).await {
+            Ok(_) => Probe::Good,
+            Err(why) => Probe::Bad(format!("tcp {target}: {why}")),
+        };
+        probe.wanted(probes.down, format_args!("tcp {target}"))?;
     }
-    if let Some(url) = &ready.http {
+    if let Some(url) = probes.http {
         let (target, path) = parse_url(url).map_err(Attempt::Never)?;
-        let status = within(left(), cancel, get(&target, &path)).await;
-        status
-            .and_then(|status| match status {
-                0..400 => Ok(()),
-                status => Err(format!("it answers with {status}")),
-            })
-            .map_err(|why| Attempt::NotYet(format!("{url}: {why}")))?;
+        let good = |status: u16| if probes.status.is_empty() { status < 400 } else { probes.status.contains(&status) };
+        let probe = match within(left(), cancel, get(&target, &path)).await {
+            Ok(status) if good(status) => Probe::Good,
+            Ok(status) => Probe::Bad(format!("{url}: it answers with {status}")),
+            Err(why) => Probe::Bad(format!("{url}: {why}")),
+        };
+        probe.wanted(probes.down, url)?;
     }
-    if let Some(run) = &ready.command {
+    if let Some(run) = probes.command {
         let limit = Limit::of(left());
         let ran = exec::run(surroundings, &Program::plain(run), limit, grace, cancel).await;
-        ran.success(run).0.map_err(|e| Attempt::NotYet(crate::log::chain(&e)))?;
+        let probe = match ran.success(run).0 {
+            Ok(()) => Probe::Good,
+            Err(e @ ExecError::Status { .. }) => Probe::Bad(crate::log::chain(&e)),
+            Err(e) => Probe::Untried(crate::log::chain(&e)),
+        };
+        probe.wanted(probes.down, format_args!("success of `{}`", exec::shorten(run)))?;
     }
     Ok(())
 }

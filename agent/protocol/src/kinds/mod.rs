@@ -7,11 +7,13 @@
 
 mod command;
 mod directory;
+mod export;
 mod file;
 mod link;
 mod process;
 mod systemd;
 mod template;
+mod wait;
 
 use std::fmt;
 
@@ -21,11 +23,13 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     command::Command,
     directory::Directory,
+    export::{EXPORT_LIMIT, Export},
     file::File,
     link::Link,
     process::{Process, Signal},
     systemd::{Systemd, UnitState},
     template::Template,
+    wait::{Wait, WaitState},
 };
 use crate::plan::Effect;
 
@@ -183,6 +187,8 @@ kinds! {
     Command = "command",
     Process = "process",
     Systemd = "systemd",
+    Wait = "wait",
+    Export = "export",
 }
 
 /// Whether two names are the same, at compile time.

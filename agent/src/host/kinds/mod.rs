@@ -6,10 +6,13 @@
 
 mod command;
 mod directory;
+mod export;
 mod file;
 mod link;
 mod process;
+
 mod systemd;
+mod wait;
 
 use std::sync::Mutex;
 
@@ -258,6 +261,19 @@ kinds! {
     Command,
     Process,
     Systemd,
+    Wait,
+
+    Export,
+}
+
+/// What decides the result of a task, for its memory: whether it asks for anything else than it did before.
+fn essence<P>(params: &P) -> Value
+where
+    P: groundplan_protocol::kinds::Kind + Clone + serde::Serialize,
+{
+    let mut params = params.clone();
+    params.drop_incidental();
+    serde_json::to_value(params).unwrap_or_default()
 }
 
 /// The parameters of a supervised process, if it is one.

@@ -5,6 +5,7 @@ mod files;
 mod jobs;
 mod processes;
 mod systemd;
+mod waits;
 
 use std::{fs, path::PathBuf, time::Duration};
 

@@ -1,0 +1,127 @@
+//! `export`: a value of this node, told to the planner.
+//!
+//! The value is found out by the check, and what differs from what was published last is all that counts as a change.
+//! It is text of 16 KiB at most; whatever a command prints beyond that is read and dropped, and the task fails.
+
+use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd, time::Duration};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{EXPORT_LIMIT, Export, Run},
+    plan::Effect,
+};
+use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, time::timeout};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    exec::{self, ExecError, Limit, Ran, Streams, shorten},
+    files,
+    spawn::Program,
+};
+
+/// How long the rest of a value is awaited once its command has ended, should it have left something running.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Why there is no value.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExportError {
+    #[error("{path}: there is no such file")]
+    NoFile { path: String },
+    #[error("{from} gives more than {} KiB; publish what others need of it only", EXPORT_LIMIT / 1024)]
+    TooLarge { from: String },
+    #[error("{from} gives bytes that are no UTF-8 text; encode them, with base64(1), for example")]
+    NoText { from: String },
+    #[error(transparent)]
+    Exec(ExecError),
+    #[error("cannot read what {from} prints")]
+    Io { from: String, source: io::Error },
+}
+
+impl KindError for ExportError {}
+
+impl Kind for Export {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Nothing
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let value = value(self, cx).await?;
+        let same = cx.memory().and_then(Value::as_str) == Some(&value);
+        cx.remember(json!(value));
+        cx.publish(value);
+        Ok(same.into())
+    }
+
+    /// The check has published it.
+    async fn apply(&self, _: &Context<'_>) -> Result<Applied, HostError> {
+        Ok(Applied { afresh: true })
+    }
+
+    /// What was published goes with the task's record.
+    async fn remove(&self, _: &Context<'_>) -> Result<bool, HostError> {
+        Ok(true)
+    }
+
+    async fn effect(&self, cx: &Context<'_>, _: Effect) -> Result<bool, HostError> {
+        Ok(self.check(cx).await? == Check::NotSo)
+    }
+}
+
+async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
+    let (bytes, from) = match (&export.command, &export.path) {
+        (Some(run), _) => (printed(export, run, cx).await?, format!("`{}`", shorten(run))),
+        (None, Some(path)) => {
+            let read = files::read_file(&cx.host.surroundings.root, path, EXPORT_LIMIT as u64 + 1)?;
+            (read.ok_or_else(|| ExportError::NoFile { path: path.clone() })?, path.clone())
+        }
+        (None, None) => (export.value.clone().unwrap_or_default().into_bytes(), "`value`".to_owned()),
+    };
+    if bytes.len() > EXPORT_LIMIT {
+        return Err(ExportError::TooLarge { from }.into());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| ExportError::NoText { from })?;
+    Ok(if export.trim() { text.trim().to_owned() } else { text })
+}
+
+/// What `run` writes to its standard output: one byte more than may be, at most.
+async fn printed(export: &Export, run: &Run, cx: &Context<'_>) -> Result<Vec<u8>, ExportError> {
+    let failed = |source| ExportError::Io { from: format!("`{}`", shorten(run)), source };
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let mut reader = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
+    let streams = Streams { stdin: None, stdout: Some(File::from(OwnedFd::from(writer))) };
+    let program = Program { run, env: &BTreeMap::new(), cwd: None, user: export.user.as_deref() };
+    let (host, limit) = (cx.host, Limit::of(export.timeout().into()));
+    let mut running =
+        std::pin::pin!(exec::run_with(&host.surroundings, &program, streams, limit, host.stop_grace, cx.cancel));
+    let mut value = Vec::new();
+    let ran = {
+        let mut reading = std::pin::pin!(read(&mut reader, &mut value));
+        let (ran, end) = tokio::select! {
+            ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(()))),
+            end = &mut reading => (running.await, end),
+        };
+        end.map_err(failed)?;
+        ran
+    };
+    let (end, output) = Ran::success(ran, run);
+    if let Err(e) = end {
+        cx.print(output);
+        return Err(ExportError::Exec(e));
+    }
+    Ok(value)
+}
+
+/// Reads to the end, and keeps one byte more than a value may have.
+async fn read(reader: &mut Receiver, value: &mut Vec<u8>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let n = reader.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        let room = (EXPORT_LIMIT + 1).saturating_sub(value.len());
+        value.extend_from_slice(&buffer[..n.min(room)]);
+    }
+}

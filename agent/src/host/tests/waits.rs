@@ -1,0 +1,201 @@
+//! `wait` and `export`.
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
+
+use serde_json::json;
+
+use super::*;
+use crate::host::job::Canceller;
+
+fn wait(params: Value) -> TaskSpec {
+    spec(json!({ "wait": params }))
+}
+
+/// A port on which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Answers each request on the port with the next status, and then with the last again.
+fn http(statuses: &'static [u16]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let status = statuses[n.min(statuses.len() - 1)];
+            let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    port
+}
+
+async fn again(site: &Site, spec: &TaskSpec, memory: &Option<Value>) -> Finished {
+    let task = id("svc.task");
+    let job = Job { task, work: apply(spec, Some(spec)), effect: None, memory: memory.clone() };
+    site.host.run(job, Cancel::never()).await
+}
+
+#[tokio::test]
+async fn waits_until_it_is_there_and_says_how_long() {
+    let site = Site::new();
+    let port = http(&[503, 404, 401]);
+    let there = wait(json!({
+        "tcp": port, "http": format!("http://127.0.0.1:{port}/"), "status": [200, 401], "interval": "10ms",
+        "command": "echo x >> tries; test $(wc -l < tries) -ge 2",
+    }));
+    let finished = site.job("svc.task", apply(&there, None), Some(Effect::Run)).await;
+    assert_eq!(finished.result, CHANGED);
+    let said = finished.output.unwrap().head;
+    assert!(said.starts_with("as wanted at attempt "), "{said}");
+    assert_eq!(fs::read_to_string(site.at("tries")).unwrap(), "x\nx\n");
+
+    // Checked again it probes once more, and that is no change.
+    let memory = finished.notes.memory;
+    assert_eq!(again(&site, &there, &memory).await.result, UNCHANGED);
+    fs::remove_file(site.at("tries")).unwrap();
+    assert_eq!(again(&site, &there, &memory).await.result, CHANGED);
+    assert_eq!(site.trigger(&there, Effect::Run).await, effected(Effect::Run));
+    assert_eq!(site.remove(&there).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn waits_until_it_is_gone() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let gone = wait(json!({ "tcp": port, "state": "down", "interval": "10ms", "timeout": "300ms" }));
+    let error = site.create(&gone).await.unwrap_err();
+    assert!(error.starts_with("gave up after "), "{error}");
+    assert!(error.ends_with(&format!("ms: tcp 127.0.0.1:{port} is still there")), "{error}");
+    drop(listener);
+    assert_eq!(site.create(&gone).await, CHANGED);
+    // A program that is not there says nothing of what it was to look at.
+    let none = wait(json!({ "command": ["no-such-program"], "state": "down", "retries": 2, "interval": "1ms" }));
+    let error = site.create(&none).await.unwrap_err();
+    assert!(error.starts_with("gave up after 3 attempts in "), "{error}");
+    assert!(error.contains("there is no program `no-such-program` in PATH"), "{error}");
+}
+
+#[tokio::test]
+async fn what_it_tried_last_is_said() {
+    let site = Site::new();
+    let port = free_port();
+    for (params, attempts, last) in [
+        (json!({ "tcp": port }), 2, format!("tcp 127.0.0.1:{port}: Connection refused (os error 111)")),
+        (json!({ "command": "echo not so >&2; exit 3" }), 2, "exited with 3: not so".to_owned()),
+        (
+            json!({ "http": format!("http://127.0.0.1:{}/x", http(&[500])), "status": [200] }),
+            2,
+            "/x: it answers with 500".to_owned(),
+        ),
+    ] {
+        let mut params = params;
+        params["retries"] = json!(attempts - 1);
+        params["interval"] = json!("1ms");
+        let error = site.create(&wait(params)).await.unwrap_err();
+        assert!(error.starts_with(&format!("gave up after {attempts} attempts in ")), "{error}");
+        assert!(error.ends_with(&last), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn seconds_pass_once_and_end_with_the_agent() {
+    let site = Site::new();
+    let seconds = wait(json!({ "seconds": 1 }));
+    let finished = site.job("svc.task", apply(&seconds, None), None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert!(finished.duration >= Duration::from_secs(1));
+    let finished = again(&site, &seconds, &finished.notes.memory).await;
+    assert_eq!(finished.result, UNCHANGED);
+    assert!(finished.duration < Duration::from_millis(500));
+
+    for params in [json!({ "seconds": 1000 }), json!({ "tcp": free_port(), "timeout": "1000s" })] {
+        let canceller = Canceller::new();
+        let job = Job { task: id("svc.task"), work: apply(&wait(params), None), effect: None, memory: None };
+        let (finished, ()) = tokio::join!(site.host.run(job, canceller.listen()), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            canceller.cancel();
+        });
+        let error = "not waited for until it is ready, because the agent stops or no longer wants it";
+        assert_eq!(finished.result, Err(error.to_owned()));
+    }
+}
+
+fn export(params: Value) -> TaskSpec {
+    spec(json!({ "export": params }))
+}
+
+#[tokio::test]
+async fn a_value_is_published_and_only_another_one_is_a_change() {
+    let site = Site::new();
+    fs::write(site.at("value"), " one\n").unwrap();
+    std::os::unix::fs::symlink("value", site.at("link")).unwrap();
+    for params in [
+        json!({ "value": "one" }),
+        json!({ "command": "echo noise >&2; cat value" }),
+        json!({ "command": ["cat", "value"], "user": if is_root() { json!("root") } else { json!(null) } }),
+        json!({ "path": "/value" }),
+        json!({ "path": "/link" }),
+    ] {
+        let spec = export(params.clone());
+        let finished = site.job("svc.task", apply(&spec, None), None).await;
+        assert_eq!(finished.result, CHANGED, "{params}");
+        assert_eq!(finished.notes.export.as_deref(), Some("one"), "{params}");
+        let finished = again(&site, &spec, &finished.notes.memory).await;
+        assert_eq!(finished.result, UNCHANGED, "{params}");
+    }
+    let spec = export(json!({ "path": "/value", "trim": false }));
+    let finished = site.job("svc.task", apply(&spec, None), None).await;
+    assert_eq!(finished.notes.export.as_deref(), Some(" one\n"));
+
+    let memory = finished.notes.memory;
+    let run = |memory: Option<Value>| {
+        let job =
+            Job { task: id("svc.task"), work: Work::Trigger { spec: spec.clone() }, effect: Some(Effect::Run), memory };
+        site.host.run(job, Cancel::never())
+    };
+    assert_eq!(run(memory.clone()).await.result, UNCHANGED);
+    fs::write(site.at("value"), "two").unwrap();
+    let finished = run(memory).await;
+    assert_eq!(finished.result, effected(Effect::Run));
+    assert_eq!(finished.notes.export.as_deref(), Some("two"));
+    assert_eq!(site.remove(&spec).await, CHANGED);
+}
+
+#[tokio::test]
+async fn what_is_no_value_is_said() {
+    let site = Site::new();
+    fs::write(site.at("bytes"), b"\xff\xfe").unwrap();
+    fs::write(site.at("large"), "x".repeat(16_385)).unwrap();
+    fs::create_dir(site.at("dir")).unwrap();
+    for (params, error) in [
+        (json!({ "path": "/none" }), "/none: there is no such file"),
+        (
+            json!({ "path": "/bytes" }),
+            "/bytes gives bytes that are no UTF-8 text; encode them, with base64(1), for example",
+        ),
+        (json!({ "path": "/large" }), "/large gives more than 16 KiB; publish what others need of it only"),
+        (json!({ "path": "/dir" }), "/dir: cannot read it, as it is no file: Invalid argument (os error 22)"),
+        (json!({ "command": "echo lost >&2; exit 7" }), "`echo lost >&2; exit 7` exited with 7: lost"),
+        (json!({ "command": "sleep 60", "timeout": "50ms" }), "`sleep 60` took longer than 50ms, and was ended"),
+        (
+            json!({ "command": "head -c 200000000 /dev/zero" }),
+            "`head -c 200000000 /dev/zero` gives more than 16 KiB; publish what others need of it only",
+        ),
+    ] {
+        let finished = site.job("svc.task", apply(&export(params), None), None).await;
+        assert_eq!(finished.result, Err(error.to_owned()));
+        assert_eq!(finished.notes.export, None);
+    }
+    // What its command leaves running does not hold it up.
+    let daemon = export(json!({ "command": "sleep 3 & echo up" }));
+    let finished = site.job("svc.task", apply(&daemon, None), None).await;
+    assert_eq!(finished.notes.export.as_deref(), Some("up"));
+    assert!(finished.duration < Duration::from_secs(2));
+}
