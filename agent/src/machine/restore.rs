@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 
 use groundplan_protocol::{
     ids::{Sequence, TaskId},
-    kinds::TaskParams,
     plan::{Action, NodePlan, OnInterrupt, PlannedTask, TriggerSource},
     report::Outcome,
 };
@@ -160,10 +159,5 @@ impl Machine {
 /// The policy of a task that cannot find out by itself how far it came.
 fn unchecked(planned: &PlannedTask) -> Option<OnInterrupt> {
     let spec = planned.spec.as_ref()?;
-    match &spec.params {
-        TaskParams::Command(c) if c.creates.is_none() && c.unless.is_none() && c.only_if.is_none() => {
-            Some(spec.on_interrupt)
-        }
-        _ => None,
-    }
+    (!spec.params.can_check()).then_some(spec.on_interrupt)
 }

@@ -14,7 +14,7 @@ use groundplan_protocol::{
 
 use crate::{
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
-    plan::{AppliedState, NodeApplied},
+    plan::{AppliedState, NodeApplied, Policy, Recheck},
 };
 
 /// A desired instance's own change.
@@ -28,6 +28,15 @@ pub(crate) enum Own {
     Added,
     /// Applied with another fingerprint.
     Modified,
+    /// As it is applied, and to be checked again.
+    Asked,
+}
+
+impl Own {
+    /// Whether it stands in the plan for its own sake.
+    pub(crate) fn is_planned(self) -> bool {
+        matches!(self, Self::Added | Self::Modified | Self::Asked)
+    }
 }
 
 /// A task with instances that are applied and no longer desired.
@@ -65,7 +74,7 @@ pub(crate) struct Diff<'a> {
 }
 
 impl<'a> Diff<'a> {
-    pub(crate) fn new(desired: &'a DesiredState, applied: &'a AppliedState) -> Self {
+    pub(crate) fn new(desired: &'a DesiredState, applied: &'a AppliedState, policy: &Policy) -> Self {
         let tasks = &desired.graph.tasks;
         let mut first = Vec::with_capacity(tasks.len() + 1);
         let mut node_of = Vec::new();
@@ -87,6 +96,9 @@ impl<'a> Diff<'a> {
             node_of,
         };
         diff.compare();
+        if let Some(recheck) = &policy.recheck {
+            diff.ask(recheck);
+        }
         diff
     }
 
@@ -111,6 +123,19 @@ impl<'a> Diff<'a> {
     /// Which of `gone` is the task of that id.
     pub(crate) fn gone_by_id(&self, id: &TaskId) -> Option<usize> {
         self.gone.binary_search_by(|gone| gone.id.cmp(id)).ok()
+    }
+
+    /// Marks what is to be checked again.
+    fn ask(&mut self, recheck: &Recheck) {
+        for (task, vertex) in self.desired.graph.tasks.iter().enumerate().filter(|(_, t)| recheck.names_task(&t.id)) {
+            for (v, instance) in self.vertices(task).zip(&vertex.instances) {
+                let node = &self.desired.nodes[instance.node.0 as usize];
+                let checked = recheck.names_node(node) && instance.resolved.spec.params.can_check();
+                if checked && self.own[v] == Own::Same {
+                    self.own[v] = Own::Asked;
+                }
+            }
+        }
     }
 
     /// Both sides are walked in order of task ids, node by node.

@@ -17,7 +17,7 @@ pub mod source;
 
 pub use self::{
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
-    plan::{AppliedState, NodeApplied, Plan, Policy, plan},
+    plan::{AppliedState, NodeApplied, Plan, Policy, Recheck, plan},
     reason::Reason,
     resolve::{Cache, resolve},
     rollout::{Belief, Rollout},

@@ -43,6 +43,11 @@ pub enum Reason {
         /// How.
         effect: Effect,
     },
+    /// Somebody asked for it to be checked again.
+    Asked {
+        /// Where its task is declared.
+        at: Location,
+    },
     /// An earlier plan owes it.
     Owed {
         /// What is owed.
@@ -82,6 +87,7 @@ impl fmt::Display for Reason {
             Self::Changed { input, .. } => write!(f, "{input} changed"),
             Self::Removed { what, .. } => write!(f, "{what} no longer asks for it"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
+            Self::Asked { .. } => f.write_str("asked to be checked again"),
             Self::Owed { effect, .. } => write!(f, "{effect} owed since an earlier plan"),
         }
     }
@@ -94,7 +100,9 @@ impl Reason {
     /// Where it stands in the site's files, for all that end a chain.
     pub fn place(&self) -> Option<Location> {
         match self {
-            Self::Added { at, .. } | Self::Changed { at, .. } | Self::Owed { at, .. } => Some(at.clone()),
+            Self::Added { at, .. } | Self::Changed { at, .. } | Self::Owed { at, .. } | Self::Asked { at } => {
+                Some(at.clone())
+            }
             Self::Removed { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,
         }

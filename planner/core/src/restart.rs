@@ -82,7 +82,7 @@ impl<'a> RestartGraph<'a> {
         for task in 0..diff.edges.len() {
             let end = diff.first[task + 1];
             for v in diff.vertices(task) {
-                if matches!(diff.own[v], Own::Added | Own::Modified) {
+                if diff.own[v].is_planned() {
                     graph.marks[v].length = 1;
                 }
             }
@@ -119,7 +119,7 @@ impl<'a> RestartGraph<'a> {
     pub(crate) fn action(&self, vertex: usize) -> Action {
         match self.diff.own[vertex] {
             Own::Added => Action::Create,
-            Own::Modified => Action::Update,
+            Own::Modified | Own::Asked => Action::Update,
             Own::Same | Own::Unknown => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
         }
     }
@@ -180,7 +180,7 @@ impl<'a> RestartGraph<'a> {
             Some(before) => effect > before || effect == before && length + 1 < mark.length,
         };
         mark.effect = mark.effect.max(Some(effect));
-        if better && !matches!(self.diff.own[vertex], Own::Added | Own::Modified) {
+        if better && !self.diff.own[vertex].is_planned() {
             mark.length = length + 1;
             mark.why = Why::Triggered { by, effect };
         }
@@ -195,7 +195,7 @@ impl<'a> RestartGraph<'a> {
         let effect = obligation.effect;
         let mark = &mut self.marks[vertex];
         mark.owed = Some(effect);
-        if !matches!(self.diff.own[vertex], Own::Added | Own::Modified) && mark.effect <= Some(effect) {
+        if !self.diff.own[vertex].is_planned() && mark.effect <= Some(effect) {
             mark.length = 1;
             mark.why = Why::Owed;
         }
@@ -292,6 +292,9 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
             false => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
         };
     };
+    if diff.own[vertex] == Own::Asked {
+        return Reason::Asked { at: at.at.clone() };
+    }
     let now = &diff.resolved(task, vertex).inputs;
     let changed =
         |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };

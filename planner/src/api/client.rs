@@ -6,18 +6,18 @@ use std::{
 };
 
 use groundplan_protocol::ids::{Generation, InstanceId};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Event, History, Problem, RolloutDetail, Status, VERSION, Why};
+use super::types::{Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, VERSION, Why};
 
 /// A connection to a planner's socket; one request at a time.
 pub struct Client {
     socket: PathBuf,
-    sender: http1::SendRequest<Empty<bytes::Bytes>>,
+    sender: http1::SendRequest<Full<bytes::Bytes>>,
 }
 
 /// Why a planner gave no answer.
@@ -120,23 +120,39 @@ impl Client {
         }
     }
 
+    /// Has nodes check again what they have applied.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the site has nothing of a name, or the planner does not plan.
+    pub async fn recheck(&mut self, request: &RecheckRequest) -> Result<RecheckPlanned, ClientError> {
+        let body = serde_json::to_vec(request).map_err(ClientError::Form)?;
+        let post = Request::post("/v1/recheck").header("content-type", "application/json");
+        let response = self.send(post, body).await?;
+        self.read(response).await
+    }
+
     /// Events from now on.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn events(mut self) -> Result<Events, ClientError> {
-        let response = self.send("/v1/events").await?;
+        let response = self.send(Request::get("/v1/events"), Vec::new()).await?;
         Ok(Events { socket: self.socket, body: response.into_body(), buffer: Vec::new(), _sender: self.sender })
     }
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
-        let body = self.send(path).await?.into_body().collect().await;
+        let response = self.send(Request::get(path), Vec::new()).await?;
+        self.read(response).await
+    }
+
+    async fn read<T: DeserializeOwned>(&mut self, response: Response<Incoming>) -> Result<T, ClientError> {
+        let body = response.into_body().collect().await;
         let bytes = body.map_err(|e| self.broken(e))?.to_bytes();
         serde_json::from_slice(&bytes).map_err(ClientError::Form)
     }
 
-    async fn send(&mut self, path: &str) -> Result<Response<Incoming>, ClientError> {
-        let request = Request::get(path).header("host", "planner").body(Empty::new());
+    async fn send(&mut self, request: Builder, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {
+        let request = request.header("host", "planner").body(Full::new(body.into()));
         let request = request.expect("ids and numbers make a valid path");
         self.sender.ready().await.map_err(|e| self.broken(e))?;
         let response = self.sender.send_request(request).await.map_err(|e| self.broken(e))?;
@@ -158,7 +174,7 @@ pub struct Events {
     body: Incoming,
     buffer: Vec<u8>,
     /// The connection ends with it.
-    _sender: http1::SendRequest<Empty<bytes::Bytes>>,
+    _sender: http1::SendRequest<Full<bytes::Bytes>>,
 }
 
 impl Events {

@@ -13,7 +13,7 @@ use axum::{
     extract::{Path as Segment, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use groundplan_protocol::ids::{Generation, InstanceId, NodeId, TaskId};
 use http_body_util::channel::{self, Channel};
@@ -23,7 +23,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::types::{Event, History, Problem, RolloutDetail, Status, VERSION, Why};
+use super::types::{Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, VERSION, Why};
 
 /// What can be asked.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) enum Question {
     History(usize),
     /// One rollout, or the latest.
     Rollout(Option<Generation>),
+    /// Have nodes check again: the one thing here that is no mere question.
+    Recheck(RecheckRequest),
 }
 
 /// What is answered.
@@ -45,6 +47,7 @@ pub(crate) enum Reply {
     Why(Box<Why>),
     History(History),
     Rollout(Box<RolloutDetail>),
+    Recheck(RecheckPlanned),
 }
 
 /// A reply, or why there is none.
@@ -103,6 +106,7 @@ pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> 
         .route("/v1/history", get(history))
         .route("/v1/rollouts/{which}", get(rollout))
         .route("/v1/events", get(events))
+        .route("/v1/recheck", post(recheck))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
         .with_state(desk);
     axum::serve(listener, routes).await
@@ -123,9 +127,14 @@ async fn ask(desk: &Desk, question: Question) -> Response {
         Some(Ok(Reply::Why(why))) => Json(why).into_response(),
         Some(Ok(Reply::History(history))) => Json(history).into_response(),
         Some(Ok(Reply::Rollout(rollout))) => Json(rollout).into_response(),
+        Some(Ok(Reply::Recheck(planned))) => Json(planned).into_response(),
         Some(Err(problem)) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the planner is stopping"),
     }
+}
+
+async fn recheck(State(desk): State<Desk>, Json(request): Json<RecheckRequest>) -> Response {
+    ask(&desk, Question::Recheck(request)).await
 }
 
 async fn status(State(desk): State<Desk>) -> Response {

@@ -1,9 +1,9 @@
 //! What the local API says: requests, answers, events. Wire types of their own; `VERSION` guards them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
-    ids::{CommitId, Generation, InstanceId, NodeId, SiteName, TaskId},
+    ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
     plan::{Action, Effect},
     report::{Outcome, Output},
     state::{Phase, Refused},
@@ -400,11 +400,39 @@ pub enum ReasonRecord {
         /// How.
         effect: Effect,
     },
+    /// Somebody asked for it to be checked again.
+    Asked,
     /// An earlier plan owes it.
     Owed {
         /// What is owed.
         effect: Effect,
     },
+}
+
+/// `POST /v1/recheck`: have nodes check again what they have applied, and put right what is not so.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecheckRequest {
+    /// On which nodes; none: on all.
+    #[serde(default)]
+    pub nodes: BTreeSet<NodeId>,
+    /// All tasks of these services.
+    #[serde(default)]
+    pub services: BTreeSet<ServiceId>,
+    /// These tasks; with no services either, all tasks.
+    #[serde(default)]
+    pub tasks: BTreeSet<TaskId>,
+}
+
+/// What was planned upon a [`RecheckRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecheckPlanned {
+    /// Format version.
+    pub version: u32,
+    /// The rollout that checks; none if there is nothing to check.
+    pub generation: Option<Generation>,
+    /// Instances that it asks for and that cannot be checked, such as commands without a guard.
+    pub left_out: Vec<InstanceId>,
 }
 
 /// `GET /v1/why?node=NODE&task=SERVICE.TASK`: what is to become of an instance, and why.

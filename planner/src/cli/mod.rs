@@ -14,6 +14,7 @@ pub(crate) mod output;
 mod plan;
 mod plan_text;
 pub(crate) mod reason;
+mod recheck;
 pub(crate) mod rollout_text;
 mod schema;
 pub(crate) mod serve;
@@ -71,6 +72,7 @@ enum Command {
     Why(why::Args),
     History(history::Args),
     Show(show::Args),
+    Recheck(recheck::Args),
     Key(key::Args),
 }
 
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args, &mut out),
         Command::History(args) => history::run(&args, &mut out),
         Command::Show(args) => show::run(&args, &mut out),
+        Command::Recheck(args) => recheck::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };
     match result {

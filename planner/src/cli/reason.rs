@@ -18,6 +18,8 @@ fn changed(input: &str, before: Option<&str>, after: Option<&str>, place: &str) 
     }
 }
 
+const ASKED: &str = "asked to be checked again";
+
 /// A reason of a preview.
 pub(crate) fn report(reason: &ReasonReport) -> String {
     match reason {
@@ -27,6 +29,7 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         }
         ReasonReport::Removed { input, at } => format!("{input} is gone ({})", place(&at.file, at.line)),
         ReasonReport::Triggered { by, .. } => by.to_string(),
+        ReasonReport::Asked { .. } => ASKED.to_owned(),
         ReasonReport::Owed { effect, .. } => format!("a {effect} is owed since an earlier plan"),
     }
 }
@@ -40,6 +43,7 @@ pub(crate) fn record(reason: &ReasonRecord) -> String {
         }
         ReasonRecord::Removed { file } => format!("{file} no longer asks for it"),
         ReasonRecord::Triggered { by, .. } => by.to_string(),
+        ReasonRecord::Asked => ASKED.to_owned(),
         ReasonRecord::Owed { effect } => format!("a {effect} is owed since an earlier plan"),
     }
 }

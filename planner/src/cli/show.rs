@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
+pub(super) fn text(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
     let summary = &detail.summary;
     let mut out = format!(
         "rollout {}  {}\n{}  {}\n\n",

@@ -1,14 +1,15 @@
 //! Answers to the API's questions.
 
-use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
+use groundplan_core::{Policy, Recheck};
+use groundplan_protocol::ids::{InstanceId, NodeId, ServiceId, TaskId};
 
 use super::Dispatcher;
 use crate::{
     api::{
         server::{Answer, Question, Reply},
         types::{
-            Counts, History, InstanceState, NodeStatus, PlannerStatus, Problem, RepositoryStatus, Role, RolloutDetail,
-            Status, VERSION, Why, WhyApplied,
+            Counts, History, InstanceState, NodeStatus, PlannerStatus, Problem, RecheckPlanned, RecheckRequest,
+            RepositoryStatus, Role, RolloutDetail, Status, VERSION, Why, WhyApplied,
         },
     },
     store::StoreError,
@@ -26,8 +27,9 @@ fn store(error: &StoreError) -> Problem {
 }
 
 impl Dispatcher {
-    pub(super) fn answer(&self, question: Question) -> Answer {
+    pub(super) fn answer(&mut self, question: Question) -> Answer {
         match question {
+            Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
             Question::Status => Ok(Reply::Status(Box::new(self.status()))),
             Question::Why(instance) => self.why(&instance).map(|why| Reply::Why(Box::new(why))),
             Question::History(limit) => {
@@ -57,6 +59,42 @@ impl Dispatcher {
                 found.map(|detail| Reply::Rollout(Box::new(detail))).ok_or_else(none)
             }
         }
+    }
+
+    /// Plans so that nodes check again what is named.
+    fn recheck(&mut self, request: RecheckRequest) -> Result<RecheckPlanned, Problem> {
+        if !self.leader.plans() {
+            let hint = self.leader.standby_of().map(|planner| format!("ask the planner `{planner}`"));
+            return Err(problem("this planner does not plan at the moment", hint));
+        }
+        let Some(in_force) = &self.loaded else {
+            return Err(problem("there is no commit in force yet", None));
+        };
+        let desired = &in_force.loaded.desired;
+        let list = || Some("`groundplan status` lists the nodes, `groundplan show` the tasks".to_owned());
+        if let Some(node) = request.nodes.iter().find(|node| desired.node(node).is_none()) {
+            return Err(problem(format!("the site has no node `{node}`"), list()));
+        }
+        let has_service = |service: &ServiceId| desired.graph.tasks.iter().any(|task| task.id.service == *service);
+        if let Some(service) = request.services.iter().find(|service| !has_service(service)) {
+            return Err(problem(format!("the site has no service `{service}`"), list()));
+        }
+        if let Some(task) = request.tasks.iter().find(|task| desired.graph.task(task).is_none()) {
+            return Err(problem(format!("the site has no task `{task}`"), list()));
+        }
+        let RecheckRequest { nodes, services, tasks } = request;
+        let recheck = Recheck { nodes, services, tasks };
+        let mut left_out = Vec::new();
+        for task in desired.graph.tasks.iter().filter(|task| recheck.names_task(&task.id)) {
+            for instance in task.instances.iter().filter(|instance| !instance.resolved.spec.params.can_check()) {
+                let node = &desired.nodes[instance.node.0 as usize];
+                left_out.extend(recheck.names_node(node).then(|| task.id.at(node)));
+            }
+        }
+        let before = self.meta.generation;
+        self.plan_by(&Policy { recheck: Some(recheck) });
+        let generation = Some(self.meta.generation).filter(|generation| *generation > before);
+        Ok(RecheckPlanned { version: VERSION, generation, left_out })
     }
 
     fn at_work(&self, instance: &InstanceId) -> bool {

@@ -40,6 +40,11 @@ impl Dispatcher {
 
     /// Plans from where each node is, and sends what that asks for.
     pub(super) fn plan_now(&mut self) {
+        self.plan_by(&Policy::default());
+    }
+
+    /// As [`Self::plan_now`], by a policy.
+    pub(super) fn plan_by(&mut self, policy: &Policy) {
         self.due = None;
         self.forget_nodes();
         let Some(in_force) = &self.loaded else { return };
@@ -60,7 +65,7 @@ impl Dispatcher {
             running.rollout.carry_late_changes(desired, &mut applied);
             open = running.open_nodes();
         }
-        let plan = plan(desired, &applied, &Policy::default());
+        let plan = plan(desired, &applied, policy);
         let known: Vec<NodeId> = applied.nodes.keys().cloned().collect();
         for (node, NodeApplied { tasks, .. }) in applied.nodes {
             let record = self.nodes.get_mut(&node).expect("taken from there");

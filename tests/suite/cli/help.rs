@@ -8,7 +8,7 @@ use super::groundplan;
 
 #[test]
 fn help_of_every_command() {
-    for command in ["up", "init", "check", "plan", "schema", "serve", "status", "why", "history", "show", "key"] {
+    for command in ["up", "init", "check", "plan", "schema", "serve", "status", "why", "history", "show", "recheck", "key"] {
         let run = groundplan(Path::new("/"), &[command, "--help"]);
         assert_snapshot!(format!("help_{command}"), run.text());
     }

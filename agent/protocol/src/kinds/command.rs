@@ -63,4 +63,9 @@ impl Kind for Command {
     fn drop_incidental(&mut self) {
         self.timeout = None;
     }
+
+    /// By its guards only.
+    fn can_check(&self) -> bool {
+        self.creates.is_some() || self.unless.is_some() || self.only_if.is_some()
+    }
 }

@@ -56,6 +56,11 @@ pub trait Kind {
     /// Drops what does not decide the result, such as a time limit: a change there is no change of the instance.
     fn drop_incidental(&mut self) {}
 
+    /// Whether the host shows if it is so. What cannot be checked is not carried out again merely because somebody asks for a check.
+    fn can_check(&self) -> bool {
+        true
+    }
+
     /// Calls `claim` with each thing on the node that it claims; no two instances of a node may claim the same.
     fn claims<'a>(&'a self, _claim: &mut dyn FnMut(Claim<'a>)) {}
 }
@@ -169,6 +174,11 @@ macro_rules! kinds {
             /// See [`Kind::drop_incidental`].
             pub fn drop_incidental(&mut self) {
                 match self { $(Self::$kind(params) => params.drop_incidental(),)* }
+            }
+
+            /// See [`Kind::can_check`].
+            pub fn can_check(&self) -> bool {
+                match self { $(Self::$kind(params) => params.can_check(),)* }
             }
 
             /// See [`Kind::claims`].

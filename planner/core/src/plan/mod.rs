@@ -10,7 +10,10 @@ mod contract;
 mod removal;
 mod report;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     VERSION,
@@ -49,7 +52,34 @@ pub struct NodeApplied {
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {}
+pub struct Policy {
+    /// What is planned although it is applied as desired, so that its node checks whether it still is.
+    pub recheck: Option<Recheck>,
+}
+
+/// Which instances somebody asked to be checked again; those that cannot be checked are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recheck {
+    /// On which nodes; none: on all.
+    pub nodes: BTreeSet<NodeId>,
+    /// All tasks of these services.
+    pub services: BTreeSet<ServiceId>,
+    /// These tasks; with no services either, all tasks.
+    pub tasks: BTreeSet<TaskId>,
+}
+
+impl Recheck {
+    /// Whether it names the instances of a task.
+    pub fn names_task(&self, task: &TaskId) -> bool {
+        let all = self.services.is_empty() && self.tasks.is_empty();
+        all || self.services.contains(&task.service) || self.tasks.contains(task)
+    }
+
+    /// Whether it names the instances on a node.
+    pub fn names_node(&self, node: &NodeId) -> bool {
+        self.nodes.is_empty() || self.nodes.contains(node)
+    }
+}
 
 /// A restart graph made executable.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -179,8 +209,8 @@ pub enum Gate {
 
 /// Works out what has to be done to bring every known node to the desired state: exactly the changes and what trigger edges
 /// reach from them, in an order that every edge of the site agrees with.
-pub fn plan(desired: &DesiredState, applied: &AppliedState, _policy: &Policy) -> Plan {
-    let diff = Diff::new(desired, applied);
+pub fn plan(desired: &DesiredState, applied: &AppliedState, policy: &Policy) -> Plan {
+    let diff = Diff::new(desired, applied, policy);
     let graph = RestartGraph::new(&diff);
     assemble::assemble(&graph)
 }

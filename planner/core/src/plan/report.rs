@@ -85,6 +85,14 @@ pub enum ReasonReport {
         /// How.
         effect: Effect,
     },
+    /// Somebody asked for it to be checked again.
+    Asked {
+        /// The task: `task app.server`.
+        input: String,
+        /// Where the task is declared.
+        #[serde(flatten)]
+        at: Place,
+    },
     /// An earlier plan owes it.
     Owed {
         /// The task that it is owed to: `task app.server`.
@@ -174,6 +182,7 @@ fn reasons(
                 of = by;
                 ReasonReport::Triggered { by: by.clone(), effect: *effect }
             }
+            Reason::Asked { at } => ReasonReport::Asked { input: format!("task {}", of.task), at: place(at) },
             Reason::Owed { effect, at } => {
                 ReasonReport::Owed { input: format!("task {}", of.task), effect: *effect, at: place(at) }
             }
