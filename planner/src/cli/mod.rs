@@ -9,6 +9,7 @@ mod folder;
 mod history;
 mod init;
 mod key;
+mod kinds;
 mod observe;
 pub(crate) mod output;
 mod plan;
@@ -67,6 +68,7 @@ enum Command {
     Check(check::Args),
     Plan(plan::Args),
     Schema(schema::Args),
+    Kinds(kinds::Args),
     Serve(serve::Args),
     Status(status::Args),
     Why(why::Args),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(&args, &mut out),
         Command::Check(args) => check::run(&args, &mut out),
         Command::Plan(args) => plan::run(&args, &mut out),
+        Command::Kinds(args) => kinds::run(&args, &mut out),
         Command::Schema(args) => schema::run(&args, &mut out),
         Command::Serve(args) => serve::run(args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),

@@ -8,7 +8,9 @@ use super::groundplan;
 
 #[test]
 fn help_of_every_command() {
-    for command in ["up", "init", "check", "plan", "schema", "serve", "status", "why", "history", "show", "recheck", "key"] {
+    for command in [
+        "up", "init", "check", "plan", "kinds", "schema", "serve", "status", "why", "history", "show", "recheck", "key",
+    ] {
         let run = groundplan(Path::new("/"), &[command, "--help"]);
         assert_snapshot!(format!("help_{command}"), run.text());
     }

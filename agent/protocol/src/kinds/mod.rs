@@ -111,6 +111,17 @@ pub enum ContentSource<'a> {
     Template(&'a str),
 }
 
+/// What a kind tells of itself, whatever its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// See [`Kind::NAME`].
+    pub name: &'static str,
+    /// See [`Kind::SUMMARY`].
+    pub summary: &'static str,
+    /// See [`Kind::EFFECTS`].
+    pub effects: &'static [Effect],
+}
+
 /// A fault in one parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -139,6 +150,9 @@ macro_rules! kinds {
                 $kind($kind),
             )*
         }
+
+        /// What each kind tells of itself, in the same order.
+        pub const KINDS: &[About] = &[$(About { name: $name, summary: $kind::SUMMARY, effects: $kind::EFFECTS }),*];
 
         /// Names of all kinds, in the order in which people read about them.
         pub const NAMES: &[&str] = &[$($name),*];
