@@ -122,7 +122,8 @@ pub(crate) fn not_started(run: &Run, source: io::Error) -> SpawnError {
 }
 
 /// Where `program` is: itself if it names a path, else the first in `path`.
-fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
+/// Where `program` lies in `path`.
+pub(crate) fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
     if program.contains('/') {
         return Ok(program.into());
     }

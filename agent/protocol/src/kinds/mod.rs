@@ -10,6 +10,7 @@ mod directory;
 mod export;
 mod file;
 mod link;
+mod package;
 mod process;
 mod systemd;
 mod template;
@@ -26,8 +27,9 @@ pub use self::{
     export::{EXPORT_LIMIT, Export},
     file::File,
     link::Link,
+    package::{Package, PackageState},
     process::{Process, Signal},
-    systemd::{Systemd, UnitState},
+    systemd::{OnChange, Systemd, UnitState},
     template::Template,
     wait::{Wait, WaitState},
 };
@@ -208,6 +210,7 @@ kinds! {
     Template = "template",
     Directory = "directory",
     Link = "link",
+    Package = "package",
     Command = "command",
     Process = "process",
     Systemd = "systemd",

@@ -9,6 +9,7 @@ mod directory;
 mod export;
 mod file;
 mod link;
+mod package;
 mod process;
 
 mod systemd;
@@ -258,6 +259,7 @@ kinds! {
     Template,
     Directory,
     Link,
+    Package,
     Command,
     Process,
     Systemd,

@@ -1,0 +1,180 @@
+//! dnf and rpm: Fedora, RHEL and what comes from them (dnf(8), rpm(8)), dnf 4 and 5.
+//!
+//! Its arguments and its reading are tested over outputs of these programs; it has not been run on a real host.
+
+use std::collections::BTreeSet;
+
+use super::backend::{Backend, FoundState, Install, Installed, Words, telling, words};
+
+/// The one instance.
+pub(super) struct Dnf;
+
+impl Backend for Dnf {
+    fn program(&self) -> &'static str {
+        "dnf"
+    }
+
+    fn list(&self) -> Words {
+        const FORMAT: &str = "%{NAME}|%{ARCH}|%{EPOCHNUM}:%{VERSION}-%{RELEASE}|[%{PROVIDENAME} ]\\n";
+        words(&["rpm", "-qa", "--qf", FORMAT], &[])
+    }
+
+    fn read_list(&self, out: &str) -> Installed {
+        let mut installed = Installed::default();
+        for line in out.lines() {
+            let mut fields = line.splitn(4, '|');
+            let [Some(name), Some(arch), Some(version), provides] = [(); 4].map(|()| fields.next()) else { continue };
+            // People leave out an epoch of nothing.
+            let version = version.strip_prefix("0:").unwrap_or(version);
+            installed.add(name, version, FoundState::Complete);
+            installed.add(&format!("{name}.{arch}"), version, FoundState::Complete);
+            provides.unwrap_or_default().split_whitespace().for_each(|name| installed.provide(name));
+        }
+        installed
+    }
+
+    fn refresh(&self) -> Words {
+        words(&["dnf", "-q", "-y", "makecache"], &[])
+    }
+
+    fn index(&self) -> &'static [&'static str] {
+        &["/var/cache/dnf", "/var/cache/libdnf5"]
+    }
+
+    /// `check-update` exits with 100 where there are any.
+    fn upgrades(&self, names: &[&str]) -> Words {
+        words(&["dnf", "-q", "check-update"], names)
+    }
+
+    fn read_upgrades(&self, out: &str) -> BTreeSet<String> {
+        let rows = out.lines().take_while(|line| !line.starts_with("Obsoleting"));
+        rows.filter_map(|line| {
+            let mut columns = line.split_whitespace();
+            let (name, Some(_), Some(_)) = (columns.next()?, columns.next(), columns.next()) else { return None };
+            name.rsplit_once('.').map(|(name, _)| name.to_owned())
+        })
+        .collect()
+    }
+
+    fn install(&self, install: &Install<'_>) -> Words {
+        let mut command = vec!["dnf", "-q", "-y"];
+        match install.recommends {
+            Some(true) => command.push("--setopt=install_weak_deps=True"),
+            Some(false) => command.push("--setopt=install_weak_deps=False"),
+            None => {}
+        }
+        // `upgrade` takes what is installed and nothing else; an older version is a `downgrade` to neither.
+        command.push(if install.upgrade { "upgrade" } else { "install" });
+        install.words(&command, |name, version| format!("{name}-{version}"))
+    }
+
+    fn installs_newer(&self) -> bool {
+        false
+    }
+
+    fn preview(&self, names: &[&str], _: bool) -> Option<Words> {
+        // What requires a package, directly or not, would go with it.
+        let command = ["dnf", "-q", "repoquery", "--installed", "--whatrequires"];
+        let recursive = ["--recursive", "--qf", "%{name}\\n"];
+        let mut command = words(&command, &[&names.join(",")]);
+        command.extend(recursive.map(str::to_owned));
+        Some(command)
+    }
+
+    fn read_preview(&self, out: &str) -> BTreeSet<String> {
+        out.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn remove(&self, names: &[&str], _: bool) -> Words {
+        words(&["dnf", "-q", "-y", "--setopt=clean_requirements_on_remove=False", "remove"], names)
+    }
+
+    fn held(&self) -> Option<Words> {
+        Some(words(&["dnf", "-q", "versionlock", "list"], &[]))
+    }
+
+    /// dnf 4 lists `name-0:1.2-3.*`; dnf 5 a line `Package name: name` for each.
+    fn read_held(&self, out: &str) -> BTreeSet<String> {
+        let rows = out.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']));
+        rows.filter_map(|line| match line.strip_prefix("Package name:") {
+            Some(name) => Some(name.trim().to_owned()),
+            None if line.contains(' ') => None,
+            None => line.rsplitn(3, '-').nth(2).map(str::to_owned),
+        })
+        .collect()
+    }
+
+    fn hold(&self, names: &[&str], hold: bool) -> Words {
+        words(&["dnf", "-q", "-y", "versionlock", if hold { "add" } else { "delete" }], names)
+    }
+
+    /// dnf waits for another one by itself.
+    fn is_locked(&self, output: &str) -> bool {
+        output.contains("can't create transaction lock") || output.contains("Failed to obtain the transaction lock")
+    }
+
+    fn unknown(&self, output: &str) -> Option<String> {
+        let told = ["No match for argument: ", "Unable to find a match: "];
+        let line = output.lines().find_map(|line| told.iter().find_map(|told| line.split_once(told)));
+        line.and_then(|(_, names)| names.split_whitespace().next()).map(str::to_owned)
+    }
+
+    fn cause(&self, output: &str) -> String {
+        telling(output, |line| ["Error", "error:", " - ", "Problem"].iter().any(|word| line.starts_with(word)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_installed() {
+        let out = "httpd|x86_64|0:2.4.57-5.el9|config(httpd) httpd httpd-mmn webserver \n\
+                   bind|x86_64|32:9.16.23-18.el9|bind bind(x86-64) \n";
+        let installed = Dnf.read_list(out);
+        assert!(installed.has("httpd", Some("2.4.57*")) && installed.has("httpd.x86_64", None));
+        assert!(installed.has("webserver", None) && !installed.has("nginx", None));
+        assert!(installed.has("bind", Some("9.16*")) && installed.has("bind", Some("32:9.16.23-18.el9")));
+    }
+
+    #[test]
+    fn what_is_newer_and_what_is_held() {
+        let out = "\nbash.x86_64              5.1.8-9.el9               baseos\n\
+                   java-17-openjdk.x86_64   1:17.0.9.0.9-2.el9        appstream\n\
+                   Obsoleting Packages\nold.noarch  1  repo\n";
+        assert_eq!(Vec::from_iter(Dnf.read_upgrades(out)), ["bash", "java-17-openjdk"]);
+        assert_eq!(Vec::from_iter(Dnf.read_held("httpd-tools-0:2.4.57-5.el9.*\n")), ["httpd-tools"]);
+        let five = "# Added by 'versionlock add' command on 2024-03-01\nPackage name: bash\nevr = 5.2.26-1.fc39\n";
+        assert_eq!(Vec::from_iter(Dnf.read_held(five)), ["bash"]);
+    }
+
+    #[test]
+    fn what_it_is_asked() {
+        let install = Install {
+            names: vec![("a", None), ("b", Some("1.2*".into()))],
+            recommends: Some(false),
+            ..Install::default()
+        };
+        let asked = "dnf -q -y --setopt=install_weak_deps=False install a b-1.2*";
+        assert_eq!(Dnf.install(&install).join(" "), asked);
+        let upgrade = Install { names: vec![("a", None)], upgrade: true, ..Install::default() };
+        assert_eq!(Dnf.install(&upgrade).join(" "), "dnf -q -y upgrade a");
+        let asked = "dnf -q -y --setopt=clean_requirements_on_remove=False remove a b";
+        assert_eq!(Dnf.remove(&["a", "b"], false).join(" "), asked);
+        let asked = "dnf -q repoquery --installed --whatrequires a,b --recursive --qf %{name}\\n";
+        assert_eq!(Dnf.preview(&["a", "b"], false).unwrap().join(" "), asked);
+        assert_eq!(Dnf.hold(&["a"], true).join(" "), "dnf -q -y versionlock add a");
+    }
+
+    #[test]
+    fn what_went_wrong() {
+        let four = "No match for argument: nosuch\nError: Unable to find a match: nosuch\n";
+        let five = "Failed to resolve the transaction:\nNo match for argument: nosuch\n";
+        assert_eq!([four, five].map(|out| Dnf.unknown(out).unwrap()), ["nosuch", "nosuch"]);
+        assert_eq!(Dnf.cause(four), "Error: Unable to find a match: nosuch");
+        assert!(Dnf.is_locked(
+            "error: can't create transaction lock on /var/lib/rpm/.rpm.lock (Resource temporarily unavailable)"
+        ));
+    }
+}

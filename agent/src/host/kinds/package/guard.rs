@@ -1,0 +1,70 @@
+//! Keeps Debian's packages from starting their services as they are installed.
+//!
+//! Maintainer scripts ask `/usr/sbin/policy-rc.d` before they start anything (invoke-rc.d(8)). The one that is put there
+//! forbids it only to those who find our word in their environment, and passes all others on to the policy that was there.
+//! So one that is left behind by a killed agent forbids nothing to anyone, and the next job takes it away.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const BEFORE: &str = "/usr/sbin/policy-rc.d.before-groundplan";
+const NEW: &str = "/usr/sbin/policy-rc.d.groundplan-new";
+
+/// The word in the environment.
+pub(super) const WORD: (&str, &str) = ("GROUNDPLAN_START_SERVICES", "no");
+
+const MARK: &str = "# Put here by groundplan while it installs packages; forbids nothing to anyone else.";
+
+/// A guard that stands until it is dropped.
+pub(super) struct Guard(());
+
+impl Guard {
+    /// Puts it there.
+    pub(super) fn set() -> io::Result<Self> {
+        restore()?;
+        if fs::symlink_metadata(POLICY).is_ok() {
+            let _ = fs::remove_file(BEFORE);
+            fs::hard_link(POLICY, BEFORE)?;
+        }
+        let _ = fs::remove_file(NEW);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(NEW)?;
+        file.write_all(script().as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        file.sync_all()?;
+        fs::rename(NEW, POLICY)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // What stays forbids nothing, and the next job tries again.
+        let _ = restore();
+    }
+}
+
+/// Puts back what was there before a guard, if one stands.
+pub(super) fn restore() -> io::Result<()> {
+    let ours = fs::read(POLICY).is_ok_and(|text| String::from_utf8_lossy(&text).contains(MARK));
+    match (ours, Path::new(BEFORE).symlink_metadata().is_ok()) {
+        (true, true) => fs::rename(BEFORE, POLICY),
+        (true, false) => fs::remove_file(POLICY),
+        // Somebody took ours away.
+        (false, true) if fs::symlink_metadata(POLICY).is_err() => fs::rename(BEFORE, POLICY),
+        // Cut off before it stood.
+        (false, true) => fs::remove_file(BEFORE),
+        (false, false) => Ok(()),
+    }
+}
+
+fn script() -> String {
+    let (name, value) = WORD;
+    format!(
+        "#!/bin/sh\n{MARK}\n[ \"${name}\" = {value} ] && exit 101\n[ -x {BEFORE} ] && exec {BEFORE} \"$@\"\nexit 0\n"
+    )
+}

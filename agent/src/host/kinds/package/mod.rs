@@ -1,0 +1,427 @@
+//! `package`: packages, by the host's own package manager.
+//!
+//! What is missing is installed in one transaction; what is there is left alone. The task remembers what it installed and
+//! what came along, and removal takes away no more than that, and nothing that others need. After an agent that was killed in
+//! the midst, what it had installed counts as found there.
+
+mod apk;
+mod apt;
+#[cfg(test)]
+mod apt_tests;
+mod backend;
+mod dnf;
+mod guard;
+mod lock;
+mod manager;
+mod zypper;
+
+use std::{collections::BTreeSet, io};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Package, PackageState},
+};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    backend::{Install, Installed},
+    manager::Manager,
+};
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{HostError, exec::ExecError, tool::ToolError};
+
+/// Why packages are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackageError {
+    #[error("this host has none of apt-get, dnf, zypper and apk; install what is needed with a `command` instead")]
+    NoManager,
+    #[error(
+        "there is no package `{name}` in the package sources of this host, whose index was fetched just now; look for its name \
+         with `apt-cache search` or the like, or add the source that has it"
+    )]
+    Unknown { name: String },
+    #[error(
+        "there is no version `{wanted}` of the package `{name}` in the package sources of this host; there is {there}"
+    )]
+    NoVersion { name: String, wanted: String, there: String },
+    #[error("cannot {doing}: {cause}")]
+    Failed { doing: String, cause: String, output: String },
+    #[error("{holder} has held {lock} for more than {seconds} s; it is tried again when the task is")]
+    Locked { lock: &'static str, holder: String, seconds: u64 },
+    #[error("{names} cannot go: {others} would go too; name these as well, or keep what they need")]
+    Needed { names: String, others: String },
+    #[error("{0} cannot hold packages; give a `version` instead")]
+    NoHold(&'static str),
+    #[error("the package manager reported success, and {0} is not there as it should be")]
+    NotThere(String),
+    #[error("cannot keep services from being started, by /usr/sbin/policy-rc.d")]
+    Guard(#[source] io::Error),
+    #[error("cancelled while others used the package manager")]
+    Cancelled,
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+impl KindError for PackageError {}
+
+/// What the task did to the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Memory {
+    /// What it installed because it is named.
+    installed: BTreeSet<String>,
+    /// What came along with that.
+    along: BTreeSet<String>,
+    held: BTreeSet<String>,
+    unheld: BTreeSet<String>,
+}
+
+impl Memory {
+    fn of(cx: &Context<'_>) -> Self {
+        cx.memory().and_then(|memory| Self::deserialize(memory).ok()).unwrap_or_default()
+    }
+
+    fn keep(&self, cx: &Context<'_>) {
+        cx.remember(serde_json::to_value(self).unwrap_or_default());
+    }
+}
+
+impl Kind for Package {
+    /// One for all of the names: what is not named any more is taken away by applying.
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Named("packages of", task.to_string())
+    }
+
+    fn holds(&self, task: &TaskId) -> Vec<Hold> {
+        let wanted = self.names.iter().filter(|_| self.state() != PackageState::Absent);
+        [self.hold(task)].into_iter().chain(wanted.map(|name| hold(name))).collect()
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        Ok(Task { params: self, manager: Manager::find(cx, self)? }.check().await?.into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        Task { params: self, manager: Manager::find(cx, self)? }.apply().await?;
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let memory = Memory::of(cx);
+        if memory == Memory::default() {
+            if self.state() != PackageState::Absent {
+                cx.say("left in place: all of it was there before this task");
+            }
+            return Ok(false);
+        }
+        Ok(Task { params: self, manager: Manager::find(cx, self)? }.remove(memory).await?)
+    }
+}
+
+fn hold(name: &str) -> Hold {
+    Hold::Named("package", name.to_owned())
+}
+
+/// A task with its package manager.
+struct Task<'c> {
+    params: &'c Package,
+    manager: Manager<'c>,
+}
+
+impl Task<'_> {
+    fn cx(&self) -> &Context<'_> {
+        self.manager.cx
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.params.names.iter().map(String::as_str)
+    }
+
+    async fn check(&self) -> Result<bool, PackageError> {
+        let installed = self.manager.installed().await?;
+        let so = match self.params.state() {
+            PackageState::Absent => !self.names().any(|name| self.is_to_go(&installed, name)),
+            PackageState::Present => self.missing(&installed).is_empty(),
+            PackageState::Latest => {
+                let missing = self.missing(&installed).is_empty();
+                missing && self.newer(&installed).await?.is_empty()
+            }
+        };
+        let memory = Memory::of(self.cx());
+        let left = memory.installed.iter().any(|name| self.is_given_up(name) && installed.is_there(name));
+        if !so || left {
+            return Ok(false);
+        }
+        let (hold, release) = self.holding(&memory).await?;
+        Ok(hold.is_empty() && release.is_empty())
+    }
+
+    async fn apply(&self) -> Result<(), PackageError> {
+        let _turn = self.manager.turn().await?;
+        let mut memory = Memory::of(self.cx());
+        let absent = self.params.state() == PackageState::Absent;
+        if absent {
+            // A package that is held does not go.
+            self.set_holds(&mut memory).await?;
+            self.take_away(&mut memory).await?;
+        } else {
+            self.bring(&mut memory).await?;
+            self.set_holds(&mut memory).await?;
+        }
+        let given_up: Vec<String> = memory.installed.iter().filter(|name| self.is_given_up(name)).cloned().collect();
+        if !given_up.is_empty() {
+            self.give_up(&given_up, &memory.along).await?;
+            memory.installed.retain(|name| !given_up.contains(name));
+            memory.keep(self.cx());
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, memory: Memory) -> Result<bool, PackageError> {
+        let _turn = self.manager.turn().await?;
+        for (names, hold) in [(&memory.held, false), (&memory.unheld, true)] {
+            let held = if names.is_empty() { BTreeSet::new() } else { self.manager.held().await? };
+            let names: Vec<&str> =
+                names.iter().map(String::as_str).filter(|name| held.contains(*name) != hold).collect();
+            self.hold(&names, hold).await?;
+        }
+        let installed: Vec<String> = memory.installed.iter().cloned().collect();
+        let gone = self.give_up(&installed, &memory.along).await?;
+        Ok(gone || !memory.held.is_empty() || !memory.unheld.is_empty())
+    }
+
+    /// What is to be installed and is not.
+    fn missing(&self, installed: &Installed) -> Vec<&str> {
+        self.names().filter(|name| !installed.has(name, self.params.version.as_deref())).collect()
+    }
+
+    /// What is installed and has become old.
+    async fn newer(&self, installed: &Installed) -> Result<Vec<&str>, PackageError> {
+        self.manager.ensure_fresh(self.params.update_cache().into()).await?;
+        let names: Vec<&str> = self.names().filter(|name| installed.is_there(name)).collect();
+        self.manager.upgrades(&names).await
+    }
+
+    /// Whether it is there and must go.
+    fn is_to_go(&self, installed: &Installed, name: &str) -> bool {
+        installed.is_there(name) || self.params.purge == Some(true) && installed.find(name).is_some()
+    }
+
+    /// Whether the task does not ask for it any more.
+    fn is_given_up(&self, name: &str) -> bool {
+        !self.params.names.iter().any(|wanted| wanted == name) && self.cx().held_by_another(&hold(name)).is_none()
+    }
+
+    /// Installs what is missing or old.
+    async fn bring(&self, memory: &mut Memory) -> Result<(), PackageError> {
+        let manager = &self.manager;
+        let mut before = manager.installed().await?;
+        let latest = self.params.state() == PackageState::Latest;
+        let newer = if latest { self.newer(&before).await? } else { Vec::new() };
+        if self.missing(&before).is_empty() && newer.is_empty() {
+            return Ok(());
+        }
+        if let Some(words) = manager.backend.put_right().filter(|_| before.interrupted) {
+            self.cx().say("an earlier installation was interrupted; it is brought to its end first");
+            manager.run("bring an interrupted installation to its end", &words, &[]).await?;
+            before = manager.installed().await?;
+        }
+        let missing = self.missing(&before);
+        if !missing.is_empty() {
+            manager.ensure_fresh(self.params.update_cache().into()).await?;
+        }
+        let result = self.install(&missing, &newer).await;
+        let after = manager.installed().await?;
+        memory
+            .installed
+            .extend(missing.iter().filter(|n| !before.is_there(n) && after.is_there(n)).map(|&n| n.to_owned()));
+        let came = after.names().filter(|name| !before.is_there(name) && !name.contains(':'));
+        memory.along.extend(came.filter(|name| !missing.contains(name)).map(str::to_owned));
+        memory.keep(self.cx());
+        result?;
+        match self.missing(&after) {
+            missing if missing.is_empty() => Ok(()),
+            missing => Err(PackageError::NotThere(list(&missing))),
+        }
+    }
+
+    async fn install(&self, missing: &[&str], newer: &[&str]) -> Result<(), PackageError> {
+        let params = self.params;
+        let mut missing = self.manager.resolve(missing, params.version.as_deref()).await?;
+        let newer = newer.iter().map(|name| (*name, None)).collect::<Vec<_>>();
+        let mut transactions = Vec::new();
+        if self.manager.backend.installs_newer() {
+            missing.extend(newer);
+            transactions.push((missing, params.state() == PackageState::Latest));
+        } else {
+            transactions.extend([(missing, false), (newer, true)]);
+        }
+        let _guard = self.manager.guard(params.start_services == Some(false))?;
+        let env: &[_] = if params.start_services == Some(false) { &[guard::WORD] } else { &[] };
+        for (names, upgrade) in transactions.into_iter().filter(|(names, _)| !names.is_empty()) {
+            let doing = format!("install {}", list(&names.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+            let install = Install { names, upgrade, recommends: params.recommends, change_held: params.hold.is_some() };
+            let words = self.manager.backend.install(&install);
+            let unknown = match self.manager.run(&doing, &words, env).await {
+                Err(PackageError::Failed { output, doing, cause }) => match self.manager.backend.unknown(&output) {
+                    Some(name) => name,
+                    None => return Err(PackageError::Failed { output, doing, cause }),
+                },
+                result => {
+                    result?;
+                    continue;
+                }
+            };
+            if !self.manager.has_refreshed() {
+                self.manager.refresh().await?;
+                match self.manager.run(&doing, &words, env).await {
+                    Err(PackageError::Failed { output, .. }) if self.manager.backend.unknown(&output).is_some() => {}
+                    result => {
+                        result?;
+                        continue;
+                    }
+                }
+            }
+            return Err(PackageError::Unknown { name: unknown });
+        }
+        Ok(())
+    }
+
+    /// Removes what is to be absent.
+    async fn take_away(&self, memory: &mut Memory) -> Result<(), PackageError> {
+        let installed = self.manager.installed().await?;
+        let names: Vec<&str> = self.names().filter(|name| self.is_to_go(&installed, name)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let others = self.others(&names).await?;
+        if !others.is_empty() {
+            return Err(PackageError::Needed { names: list(&names), others: list(&others) });
+        }
+        self.remove_packages(&names).await?;
+        memory.installed.retain(|name| !names.contains(&name.as_str()));
+        memory.keep(self.cx());
+        Ok(())
+    }
+
+    /// Removes what the task installed and nobody needs, with what came along; whether anything went.
+    async fn give_up(&self, names: &[String], along: &BTreeSet<String>) -> Result<bool, PackageError> {
+        let installed = self.manager.installed().await?;
+        let held_by_another = |name: &str| self.cx().held_by_another(&hold(name));
+        let mut going: Vec<&str> = Vec::new();
+        for name in names.iter().map(String::as_str).filter(|name| installed.is_there(name)) {
+            match held_by_another(name) {
+                Some(other) => self.cx().say(&format!("{name} is left in place: it belongs to {other} now")),
+                None => going.push(name),
+            }
+        }
+        // What one keeps may need another.
+        while !going.is_empty() && !self.others(&going).await?.is_empty() {
+            let mut kept = Vec::new();
+            for name in &going {
+                let others = self.others(&[name]).await?;
+                let others: Vec<&String> = others.iter().filter(|other| !going.contains(&other.as_str())).collect();
+                if !others.is_empty() {
+                    let others = others.iter().map(|other| other.as_str()).collect::<Vec<_>>();
+                    self.cx().say(&format!("{name} is left in place: {} needs it", others.join(", ")));
+                    kept.push(*name);
+                }
+            }
+            if kept.is_empty() {
+                self.cx().say(&format!("{} is left in place: others need it", list(&going)));
+                return Ok(false);
+            }
+            going.retain(|name| !kept.contains(name));
+        }
+        if going.is_empty() {
+            return Ok(false);
+        }
+        let wide = self.manager.preview(&going, true).await?;
+        let along: Vec<&str> = wide.iter().map(String::as_str).filter(|name| along.contains(*name)).collect();
+        let along = along.into_iter().filter(|name| held_by_another(name).is_none() && !going.contains(name));
+        let all: Vec<&str> = going.iter().copied().chain(along).collect();
+        // With what came along gone as well, nothing more may go than that.
+        let all = if self.others(&all).await?.is_empty() { all } else { going };
+        self.remove_packages(&all).await?;
+        Ok(true)
+    }
+
+    /// What else would go with `names`.
+    async fn others<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>, PackageError> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let going = self.manager.preview(&names, false).await?;
+        let is_named = |name: &String| names.iter().any(|named| named.split(':').next() == name.split(':').next());
+        Ok(going.into_iter().filter(|name| !is_named(name)).collect())
+    }
+
+    async fn remove_packages(&self, names: &[&str]) -> Result<(), PackageError> {
+        let words = self.manager.backend.remove(names, self.params.purge == Some(true));
+        self.manager.run(&format!("remove {}", list(names)), &words, &[]).await?;
+        let after = self.manager.installed().await?;
+        match names.iter().copied().filter(|name| after.is_there(name)).collect::<Vec<_>>() {
+            left if left.is_empty() => Ok(()),
+            left => Err(PackageError::NotThere(list(&left))),
+        }
+    }
+
+    /// What must be held and what must be released.
+    async fn holding<'m>(&'m self, memory: &'m Memory) -> Result<(Vec<&'m str>, Vec<&'m str>), PackageError> {
+        let hold = self.params.hold;
+        let given_up = |name: &&str| hold != Some(true) || self.is_given_up(name);
+        let mut release: Vec<&str> = memory.held.iter().map(String::as_str).filter(given_up).collect();
+        if hold.is_none() && release.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let held = self.manager.held().await?;
+        if hold == Some(false) {
+            release.extend(self.names());
+        }
+        release.retain(|name| held.contains(*name));
+        release.sort_unstable();
+        release.dedup();
+        let wanted = self.names().filter(|name| hold == Some(true) && !held.contains(*name));
+        Ok((wanted.collect(), release))
+    }
+
+    async fn set_holds(&self, memory: &mut Memory) -> Result<(), PackageError> {
+        let known = memory.clone();
+        let (hold, release) = self.holding(&known).await?;
+        if hold.is_empty() && release.is_empty() {
+            return Ok(());
+        }
+        self.hold(&hold, true).await?;
+        self.hold(&release, false).await?;
+        for name in hold {
+            // One that the task released itself is thereby as it was found.
+            if !memory.unheld.remove(name) {
+                memory.held.insert(name.to_owned());
+            }
+        }
+        for name in release {
+            if !memory.held.remove(name) {
+                memory.unheld.insert(name.to_owned());
+            }
+        }
+        memory.keep(self.cx());
+        Ok(())
+    }
+
+    async fn hold(&self, names: &[&str], hold: bool) -> Result<(), PackageError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let doing = format!("{} {}", if hold { "hold" } else { "release" }, list(names));
+        self.manager.run(&doing, &self.manager.backend.hold(names, hold), &[]).await.map(drop)
+    }
+}
+
+/// Names for an error.
+fn list<S: AsRef<str>>(names: &[S]) -> String {
+    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+}
