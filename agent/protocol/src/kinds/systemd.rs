@@ -51,6 +51,8 @@ pub enum UnitState {
     Started,
     /// It does not run.
     Stopped,
+    /// Whether it runs is left to others, as for a service that a timer starts.
+    Any,
 }
 
 /// What a changed unit file or drop-in does to a unit that runs.

@@ -11,12 +11,16 @@ cd "$GROUNDPLAN_ROOT" || exit 9
 shift 2
 case "$1" in
 show)
-    for p in LoadState ActiveState UnitFileState NeedDaemonReload; do echo "$p=$(cat $p)"; done
+    for p in LoadState ActiveState UnitFileState NeedDaemonReload Type; do echo "$p=$(cat $p 2> /dev/null)"; done
     exit;;
 esac
 echo "$*" >> asked
 case "$1" in
-daemon-reload) echo no > NeedDaemonReload;;
+daemon-reload)
+    echo no > NeedDaemonReload
+    if grep -q broken etc/systemd/system/x.service 2> /dev/null; then echo bad-setting; else cat good; fi > LoadState;;
+mask) echo masked > LoadState;;
+unmask) cat good > LoadState;;
 start) cat after-start > ActiveState;;
 restart|reload-or-restart) echo active > ActiveState;;
 stop) echo inactive > ActiveState;;
@@ -35,6 +39,11 @@ fn site(states: [&str; 4]) -> Site {
         fs::write(site.at(name), state).unwrap();
     }
     fs::write(site.at("after-start"), "active").unwrap();
+    let good = if states[0] == "none" { "loaded" } else { states[0] };
+    fs::write(site.at("good"), good).unwrap();
+    if states[0] == "none" {
+        fs::write(site.at("LoadState"), "not-found").unwrap();
+    }
     let path = format!("{}:/usr/bin:/bin", bin.display());
     site.host.surroundings.env.insert("PATH".to_owned(), path.into());
     site
@@ -81,10 +90,7 @@ async fn what_cannot_be_is_said() {
     let up = unit(None, "started");
     for (states, error) in [
         (["not-found", "inactive", "", "no"], "there is no unit x.service on this host"),
-        (
-            ["masked", "inactive", "masked", "no"],
-            "the unit x.service is masked; `systemctl unmask x.service` lets it be started",
-        ),
+        (["masked", "inactive", "masked", "no"], "the unit x.service is masked; `masked = false` lets it be started"),
         (["bad-setting", "inactive", "", "no"], "the unit x.service could not be loaded: bad-setting"),
     ] {
         assert_eq!(site(states).create(&up).await, Err(error.to_owned()));
@@ -102,4 +108,125 @@ async fn what_cannot_be_is_said() {
     let error = "this host has no systemctl and so no systemd; use `process` or `command` instead";
     assert_eq!(bare.create(&up).await, Err(error.to_owned()));
     assert_eq!(bare.remove(&up).await, UNCHANGED);
+}
+
+/// A unit that ships its file and drop-ins.
+fn shipping(content: Option<&str>, more: Value) -> TaskSpec {
+    let mut params = json!({ "unit": "x.service" });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    TaskSpec { content: content.map(|c| Shipped::of(c.as_bytes())), ..spec(json!({ "systemd": params })) }
+}
+
+/// What a task does and remembers.
+struct Remembering(Option<Value>);
+
+impl Remembering {
+    async fn job(&mut self, site: &Site, work: Work, effect: Option<Effect>) -> Result<Did, String> {
+        let job = Job { task: id("svc.task"), work, effect, memory: self.0.clone() };
+        let finished = site.host.run(job, Cancel::never()).await;
+        self.0 = finished.notes.memory.or(self.0.take());
+        finished.result
+    }
+}
+
+#[tokio::test]
+async fn a_shipped_unit_is_read_once_and_restarted_once() {
+    let site = site(["none", "inactive", "disabled", "no"]);
+    let mut memory = Remembering(None);
+    let [one, two] = ["[Service]\nExecStart=/one\n", "[Service]\nExecStart=/two\n"]
+        .map(|content| shipping(Some(content), json!({ "enabled": true })));
+    assert_eq!(memory.job(&site, apply(&one, None), Some(Effect::Restart)).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload", "enable x.service", "start x.service"]);
+    assert_eq!(memory.job(&site, apply(&one, Some(&one)), None).await, UNCHANGED);
+    assert!(asked(&site).is_empty());
+    // A trigger that fires beside its own change makes it no second restart.
+    assert_eq!(memory.job(&site, apply(&two, Some(&one)), Some(Effect::Restart)).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload", "reenable x.service", "restart x.service"]);
+    assert!(!site.at("run/groundplan/restart/x.service").exists());
+
+    // Cut off between the change and the restart, it is restarted later.
+    fs::write(site.at("run/groundplan/restart/x.service"), "").unwrap();
+    assert_eq!(memory.job(&site, apply(&two, Some(&two)), None).await, CHANGED);
+    assert_eq!(asked(&site), ["restart x.service"]);
+
+    assert_eq!(memory.job(&site, Work::Remove { spec: two }, None).await, CHANGED);
+    assert_eq!(asked(&site), ["stop x.service", "disable x.service", "daemon-reload"]);
+    assert!(!site.at("etc/systemd/system/x.service").exists());
+}
+
+#[tokio::test]
+async fn drop_ins_come_and_go() {
+    let site = site(["loaded", "active", "enabled", "no"]);
+    let mut memory = Remembering(None);
+    let folder = site.at("etc/systemd/system/x.service.d");
+    let limits = |name: &str, limit: u32| {
+        shipping(None, json!({ "dropins": { name: format!("[Service]\nLimitNOFILE={limit}") }, "on_change": "reload" }))
+    };
+    let (one, two) = (limits("10-one.conf", 1), limits("10-two.conf", 1));
+    assert_eq!(memory.job(&site, apply(&one, None), None).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload", "reload-or-restart x.service"]);
+    let text = "# Written by groundplan: changes made here are undone.\n[Service]\nLimitNOFILE=1\n";
+    assert_eq!(fs::read_to_string(folder.join("10-one.conf")).unwrap(), text);
+    fs::write(folder.join("99-theirs.conf"), "[Service]\n").unwrap();
+    assert_eq!(memory.job(&site, apply(&two, Some(&one)), None).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload", "reload-or-restart x.service"]);
+    let names = |folder: &std::path::Path| {
+        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&folder), ["10-two.conf", "99-theirs.conf"]);
+    // It ran before the task came: it runs on without what the task brought.
+    assert_eq!(memory.job(&site, Work::Remove { spec: two }, None).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload", "restart x.service"]);
+    assert_eq!(names(&folder), ["99-theirs.conf"]);
+}
+
+#[tokio::test]
+async fn a_broken_unit_file_is_taken_back() {
+    let site = site(["loaded", "active", "enabled", "no"]);
+    let mut memory = Remembering(None);
+    let path = site.at("etc/systemd/system/x.service");
+    let good = shipping(Some("[Service]\n# good\n"), json!({}));
+    assert_eq!(memory.job(&site, apply(&good, None), None).await, CHANGED);
+    asked(&site);
+    let broken = shipping(Some("[Service]\n# broken\n"), json!({}));
+    let error = memory.job(&site, apply(&broken, Some(&good)), None).await.unwrap_err();
+    assert!(error.starts_with("systemd cannot load the new files of x.service, and they were taken back: "), "{error}");
+    assert_eq!(asked(&site), ["daemon-reload", "daemon-reload"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "[Service]\n# good\n");
+    assert!(!site.at("run/groundplan/restart/x.service").exists());
+    assert_eq!(memory.job(&site, apply(&good, Some(&broken)), None).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn masked_and_templates_and_oneshots() {
+    let site = site(["loaded", "active", "enabled", "no"]);
+    let masked = shipping(None, json!({ "masked": true }));
+    assert_eq!(site.create(&masked).await, CHANGED);
+    assert_eq!(asked(&site), ["stop x.service", "mask x.service"]);
+    assert_eq!(site.create(&masked).await, UNCHANGED);
+    let unmasked = shipping(None, json!({ "masked": false }));
+    assert_eq!(site.create(&unmasked).await, CHANGED);
+    assert_eq!(asked(&site), ["unmask x.service", "start x.service"]);
+
+    // A oneshot runs when it is new, and has run from then on.
+    fs::write(site.at("Type"), "oneshot").unwrap();
+    fs::write(site.at("ActiveState"), "inactive").unwrap();
+    fs::write(site.at("after-start"), "inactive").unwrap();
+    let unit = unit(None, "started");
+    assert_eq!(site.create(&unit).await, CHANGED);
+    assert_eq!(asked(&site), ["start x.service"]);
+    assert_eq!(site.update(&unit, &unit).await, UNCHANGED);
+    fs::write(site.at("ActiveState"), "failed").unwrap();
+    assert_eq!(site.update(&unit, &unit).await, CHANGED);
+    asked(&site);
+
+    // A template is a file and no unit.
+    let template =
+        TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": { "unit": "y@.service" } })) };
+    assert_eq!(site.create(&template).await, CHANGED);
+    assert_eq!(asked(&site), ["daemon-reload"]);
+    assert_eq!(site.trigger(&template, Effect::Restart).await, UNCHANGED);
+    assert_eq!(site.create(&template).await, UNCHANGED);
 }

@@ -67,7 +67,7 @@ impl<'c> Manager<'c> {
         Ok(Self { cx, backend, lock_timeout: params.lock_timeout().into(), refreshed: AtomicBool::new(false) })
     }
 
-    /// Waits until no other package task is at work.
+    /// Waits until no other package task is at work, and nobody else.
     pub(super) async fn turn(&self) -> Result<MutexGuard<'static, ()>, PackageError> {
         let turn = tokio::select! {
             turn = TURN.lock() => turn,
@@ -75,6 +75,8 @@ impl<'c> Manager<'c> {
         };
         // What an agent that was killed left.
         guard::restore().map_err(PackageError::Guard)?;
+        // What somebody else is about to install looks as if it had been interrupted.
+        self.unlocked(Instant::now() + self.lock_timeout).await?;
         Ok(turn)
     }
 

@@ -1,0 +1,382 @@
+//! `systemd`: a unit, by `systemctl`, with the unit file and drop-ins that it ships.
+//!
+//! systemd reads its files again (daemon-reload) when something was written or it asks for it, and only then. A unit that runs
+//! is restarted once when its own files changed, also if the agent died in between. A file that systemd cannot load is taken
+//! back, and what runs goes on. Removal gives a unit that was there before its state back.
+
+mod shipped;
+mod unit;
+
+use std::time::Duration;
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{OnChange, Systemd, UnitState},
+    plan::Effect,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use self::unit::{Unit, last_words, show, systemctl, verify};
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{HostError, files::FileError, tool::ToolError};
+
+/// How long after its start a unit that nothing probes is looked at again: a plain service counts as started before its
+/// program even runs.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Why a unit could not be brought about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SystemdError {
+    #[error("this host has no systemctl and so no systemd; use `process` or `command` instead")]
+    NoSystemd,
+    #[error("there is no unit {0} on this host")]
+    NoUnit(String),
+    #[error("the unit {0} is masked; `masked = false` lets it be started")]
+    Masked(String),
+    #[error("the unit {unit} could not be loaded: {state}")]
+    NotLoaded { unit: String, state: String },
+    #[error("systemd cannot load the new files of {unit}, and they were taken back: {words}")]
+    Refused { unit: String, words: String },
+    #[error("the unit {unit} failed right after its start; see `journalctl -u {unit}`{}", after(last))]
+    Failed { unit: String, last: String },
+    #[error("the unit {unit} does not start{}", after(last))]
+    NotStarted { unit: String, last: String, source: Box<SystemdError> },
+    #[error(transparent)]
+    Systemctl(ToolError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl KindError for SystemdError {}
+
+fn after(last: &str) -> String {
+    if last.is_empty() { String::new() } else { format!(": {last}") }
+}
+
+/// How the task found the unit, and what it brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    unit: String,
+    /// Whether it shipped the unit file.
+    #[serde(default)]
+    shipped: bool,
+    /// How it was before; `None` for one that was not there.
+    #[serde(default)]
+    found: Option<Found>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Found {
+    active: bool,
+    enabled: bool,
+    masked: bool,
+}
+
+impl Memory {
+    /// What is remembered of `unit`.
+    fn of(cx: &Context<'_>, unit: &str) -> Option<Self> {
+        cx.memory().and_then(|memory| Self::deserialize(memory).ok()).filter(|memory| memory.unit == unit)
+    }
+
+    /// Remembers how the unit was when the task first saw it.
+    fn note(cx: &Context<'_>, name: &str, unit: &Unit) -> Self {
+        let known = Self::of(cx, name);
+        let memory = Self {
+            shipped: cx.content.is_some(),
+            ..known.clone().unwrap_or_else(|| {
+                let found = unit.exists().then(|| Found {
+                    active: unit.is_up(),
+                    enabled: unit.get("UnitFileState").starts_with("enabled"),
+                    masked: unit.is_masked(),
+                });
+                Self { unit: name.to_owned(), shipped: false, found }
+            })
+        };
+        if known.as_ref() != Some(&memory) {
+            cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        }
+        memory
+    }
+}
+
+impl Kind for Systemd {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("unit", self.unit.clone())
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let unit = show(cx, &self.unit).await?;
+        let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
+        let same = shipped::differences(cx, self, shipped)?.is_empty() && !shipped::is_owed(cx, &self.unit)?;
+        if !same {
+            return Ok(Check::NotSo);
+        }
+        let so = match (self.masked, self.is_template()) {
+            (Some(true), _) => unit.is_masked() && !unit.is_up(),
+            (masked, true) => unit_is_read(&unit) && (masked.is_none() || !unit.is_masked()),
+            (masked, false) => {
+                unit.exists()
+                    && unit_is_read(&unit)
+                    && (masked.is_none() || !unit.is_masked())
+                    && self.runs_as_it_should(&unit, cx)
+                    && self.is_enabled_as_it_should(&unit)
+            }
+        };
+        if so {
+            Memory::note(cx, &self.unit, &unit);
+        }
+        Ok(so.into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let mut unit = show(cx, &self.unit).await?;
+        let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
+        Memory::note(cx, &self.unit, &unit);
+        if self.masked == Some(true) {
+            return Ok(Applied { afresh: self.mask(cx, &unit).await? });
+        }
+        if unit.is_masked() {
+            if self.masked.is_none() {
+                return Err(SystemdError::Masked(self.unit.clone()).into());
+            }
+            systemctl(cx, &["unmask", &self.unit]).await?;
+            unit = show(cx, &self.unit).await?;
+        }
+        let (unit, wrote) = self.ship(cx, unit, shipped).await?;
+        if self.is_template() {
+            return Ok(Applied { afresh: false });
+        }
+        if !self.is_enabled_as_it_should(&unit) {
+            systemctl(cx, &[if self.enabled == Some(true) { "enable" } else { "disable" }, &self.unit]).await?;
+        } else if wrote && cx.content.is_some() && self.enabled == Some(true) && unit.is("UnitFileState", "enabled") {
+            // Its [Install] section may say something else now.
+            systemctl(cx, &["reenable", &self.unit]).await?;
+        }
+        let afresh = self.run(cx, &unit).await?;
+        shipped::settle(cx, &self.unit)?;
+        Ok(Applied { afresh })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let unit = match show(cx, &self.unit).await {
+            // Where there is no systemd any more, no unit of it runs.
+            Err(SystemdError::NoSystemd) => return Ok(false),
+            unit => unit?,
+        };
+        let memory = Memory::of(cx, &self.unit).unwrap_or_default();
+        let found = memory.found.unwrap_or(Found { active: false, enabled: false, masked: false });
+        let mut changed = false;
+        if unit.is_up() && !found.active {
+            systemctl(cx, &["stop", &self.unit]).await?;
+            changed = true;
+        }
+        if unit.is("UnitFileState", "enabled") && !found.enabled {
+            systemctl(cx, &["disable", &self.unit]).await?;
+            changed = true;
+        }
+        if self.masked == Some(true) && unit.is_masked() && !found.masked {
+            systemctl(cx, &["unmask", &self.unit]).await?;
+            changed = true;
+        }
+        let gone = shipped::remove(cx, self, memory.shipped)?;
+        shipped::settle(cx, &self.unit)?;
+        if gone {
+            systemctl(cx, &["daemon-reload"]).await?;
+        }
+        changed |= gone;
+        changed |= self.give_back(cx, &unit, &found, gone).await?;
+        Ok(changed)
+    }
+
+    async fn effect(&self, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
+        if self.is_template() || self.state() == UnitState::Stopped {
+            return Ok(false);
+        }
+        let unit = self.loaded(cx).await?;
+        if self.state() == UnitState::Any && !unit.is_up() {
+            return Ok(false);
+        }
+        let verb = if effect == Effect::Reload { "reload-or-restart" } else { "restart" };
+        self.start(cx, verb).await?;
+        shipped::settle(cx, &self.unit)?;
+        Ok(true)
+    }
+}
+
+/// Whether systemd has read what is on the disk.
+fn unit_is_read(unit: &Unit) -> bool {
+    !unit.is_stale()
+}
+
+trait Wanted {
+    fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool;
+    fn is_enabled_as_it_should(&self, unit: &Unit) -> bool;
+    async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
+    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError>;
+    async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
+    async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError>;
+    async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError>;
+    fn fault(&self, unit: &Unit) -> Option<SystemdError>;
+    async fn give_back(&self, cx: &Context<'_>, unit: &Unit, found: &Found, gone: bool) -> Result<bool, SystemdError>;
+}
+
+impl Wanted for Systemd {
+    fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool {
+        match self.state() {
+            UnitState::Started if unit.ends_by_itself() => !cx.is_new && !unit.has_failed() || unit.is_up(),
+            UnitState::Started => unit.is_running(),
+            UnitState::Stopped => !unit.is_up(),
+            UnitState::Any => true,
+        }
+    }
+
+    /// Whether it starts at boot as asked. Units such as static ones can be neither enabled nor disabled, and are so.
+    fn is_enabled_as_it_should(&self, unit: &Unit) -> bool {
+        match (self.enabled, unit.get("UnitFileState")) {
+            (None, _) => true,
+            (Some(wanted), "enabled") => wanted,
+            (Some(wanted), "disabled" | "enabled-runtime" | "linked" | "linked-runtime") => !wanted,
+            (Some(_), _) => true,
+        }
+    }
+
+    /// Masks it; whether it was stopped.
+    async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError> {
+        let stop = unit.is_up();
+        if stop {
+            systemctl(cx, &["stop", &self.unit]).await?;
+        }
+        if !unit.is_masked() {
+            systemctl(cx, &["mask", &self.unit]).await?;
+        }
+        Ok(stop)
+    }
+
+    /// Puts its files there and lets systemd read them; the unit as it is then, and whether anything was written.
+    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError> {
+        let differences = shipped::differences(cx, self, shipped)?;
+        let wrote = !differences.is_empty();
+        let owe = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
+        let owed_before = shipped::is_owed(cx, &self.unit)?;
+        if owe && !unit.ends_by_itself() {
+            shipped::owe(cx, &self.unit)?;
+        }
+        let before = shipped::write(cx, &differences)?;
+        if !wrote && !unit.is_stale() && unit.exists() {
+            return match self.fault(&unit) {
+                None => Ok((unit, wrote)),
+                Some(fault) => Err(fault),
+            };
+        }
+        systemctl(cx, &["daemon-reload"]).await?;
+        let unit = show(cx, &self.unit).await?;
+        let path = if cx.content.is_some() { self.path() } else { unit.get("FragmentPath").to_owned() };
+        let words = if wrote && !path.is_empty() { verify(cx, &self.unit, &path).await } else { Vec::new() };
+        let Some(fault) = self.fault(&unit).filter(|_| !self.is_template()) else {
+            words.iter().for_each(|word| cx.say(word));
+            return Ok((unit, wrote));
+        };
+        if !wrote {
+            return Err(fault);
+        }
+        shipped::restore(cx, before)?;
+        if !owed_before {
+            shipped::settle(cx, &self.unit)?;
+        }
+        systemctl(cx, &["daemon-reload"]).await?;
+        if !unit.exists() {
+            return Err(fault);
+        }
+        let words = match words.is_empty() {
+            true => unit.get("LoadError").to_owned(),
+            false => words.join("; "),
+        };
+        Err(SystemdError::Refused { unit: self.unit.clone(), words })
+    }
+
+    /// Starts, stops or restarts it as need be; whether it was.
+    async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError> {
+        if self.state() == UnitState::Stopped && unit.is_up() {
+            systemctl(cx, &["stop", &self.unit]).await?;
+            return Ok(true);
+        }
+        if !self.runs_as_it_should(unit, cx) {
+            self.start(cx, "start").await?;
+            return Ok(true);
+        }
+        if !unit.is_up() || !shipped::is_owed(cx, &self.unit)? {
+            return Ok(false);
+        }
+        let reload = self.on_change == Some(OnChange::Reload);
+        self.start(cx, if reload { "reload-or-restart" } else { "restart" }).await?;
+        Ok(!reload)
+    }
+
+    /// Starts or restarts it, and looks whether it still runs a moment later.
+    async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError> {
+        let unit = || self.unit.clone();
+        if let Err(error) = systemctl(cx, &[verb, &self.unit]).await {
+            let last = last_words(cx, &self.unit).await;
+            return Err(SystemdError::NotStarted { unit: unit(), last, source: Box::new(error) });
+        }
+        if cx.probed {
+            return Ok(());
+        }
+        sleep(SETTLE).await;
+        if show(cx, &self.unit).await?.has_failed() {
+            return Err(SystemdError::Failed { unit: unit(), last: last_words(cx, &self.unit).await });
+        }
+        Ok(())
+    }
+
+    /// The unit, once systemd has read what is on the disk now.
+    async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError> {
+        let mut unit = show(cx, &self.unit).await?;
+        if unit.is_stale() || !unit.exists() {
+            systemctl(cx, &["daemon-reload"]).await?;
+            unit = show(cx, &self.unit).await?;
+        }
+        match self.fault(&unit) {
+            None => Ok(unit),
+            Some(fault) => Err(fault),
+        }
+    }
+
+    /// Why it cannot be started.
+    fn fault(&self, unit: &Unit) -> Option<SystemdError> {
+        let name = || self.unit.clone();
+        match unit.get("LoadState") {
+            "loaded" | "merged" => None,
+            "not-found" | "" => Some(SystemdError::NoUnit(name())),
+            "masked" => Some(SystemdError::Masked(name())),
+            state => Some(SystemdError::NotLoaded { unit: name(), state: state.to_owned() }),
+        }
+    }
+
+    /// Puts a unit that was there before back to how it was found; whether anything was done.
+    async fn give_back(&self, cx: &Context<'_>, unit: &Unit, found: &Found, gone: bool) -> Result<bool, SystemdError> {
+        let mut changed = false;
+        if found.masked && self.masked == Some(false) && !unit.is_masked() {
+            systemctl(cx, &["mask", &self.unit]).await?;
+            return Ok(true);
+        }
+        if !found.active && gone && unit.has_failed() {
+            // One that is not there any more need not be listed as failed.
+            let _ = systemctl(cx, &["reset-failed", &self.unit]).await;
+        }
+        let now = if found.active || found.enabled { show(cx, &self.unit).await? } else { return Ok(changed) };
+        if self.fault(&now).is_some() {
+            return Ok(changed);
+        }
+        if found.enabled && self.enabled == Some(false) && now.is("UnitFileState", "disabled") {
+            systemctl(cx, &["enable", &self.unit]).await?;
+            changed = true;
+        }
+        if found.active && (!now.is_up() || gone) {
+            systemctl(cx, &["restart", &self.unit]).await?;
+            changed = true;
+        }
+        Ok(changed)
+    }
+}

@@ -1,0 +1,179 @@
+//! The unit file and drop-ins that a task ships, on the disk.
+//!
+//! In: what is to be there. Out: what differs, written or taken away, and how to go back. Drop-ins begin with a line of ours, so
+//! that those which are not wanted any more are known. Before a unit that runs is changed, a note in `/run` says that it must
+//! be restarted: it outlives the agent and not the host, as the need does.
+
+use std::{fs, path::PathBuf};
+
+use groundplan_protocol::kinds::Systemd;
+
+use crate::host::{
+    files::{self, Access, FileError, Removed, Sum},
+    job::Content,
+    kinds::Context,
+    paths::{Missing, Root},
+};
+
+/// The first line of every drop-in that is shipped.
+const HEADER: &str = "# Written by groundplan: changes made here are undone.\n";
+
+/// Where notes of restarts that are due are kept.
+const DUE: &str = "/run/groundplan/restart";
+
+/// A file to be written, or to be taken away.
+pub(super) struct Difference {
+    path: String,
+    content: Option<(Content, Sum)>,
+}
+
+/// What was at a path before.
+pub(super) struct Before {
+    path: String,
+    was: Was,
+}
+
+enum Was {
+    Nothing,
+    File(Vec<u8>),
+    Link(String),
+}
+
+/// All that is not as `unit` wants it. `shipped` says whether the unit file that is there may be the task's own.
+pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<Vec<Difference>, FileError> {
+    let root = &cx.host.surroundings.root;
+    let mut differences = Vec::new();
+    let mut want = |path: String, content: Content, sum: Sum| -> Result<(), FileError> {
+        if !files::is_file(root, &path, sum, access(&path)?)? {
+            differences.push(Difference { path, content: Some((content, sum)) });
+        }
+        Ok(())
+    };
+    if let Some((content, sum)) = cx.content {
+        want(unit.path(), content.clone(), sum)?;
+    }
+    for (name, text) in &unit.dropins {
+        let bytes = dropin(text);
+        let sum = Sum::of_bytes(&bytes);
+        want(format!("{}/{name}", unit.folder()), Content::Bytes(bytes), sum)?;
+    }
+    if cx.content.is_none() && shipped && root.exists(&unit.path())? {
+        differences.push(Difference { path: unit.path(), content: None });
+    }
+    let stale = ours(root, unit)?.into_iter().filter(|name| !unit.dropins.contains_key(name));
+    differences.extend(stale.map(|name| Difference { path: format!("{}/{name}", unit.folder()), content: None }));
+    Ok(differences)
+}
+
+/// Makes it so; what was there before.
+pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<Before>, FileError> {
+    let root = &cx.host.surroundings.root;
+    let mut before = Vec::new();
+    for Difference { path, content } in differences {
+        before.push(Before { path: path.clone(), was: look(root, path)? });
+        let written = match content {
+            Some((content, sum)) => files::put_file(root, path, content, *sum, access(path)?),
+            None => files::remove_file(root, path, false).map(drop),
+        };
+        if let Err(error) = written {
+            // The first error is the one to tell.
+            let _ = restore(cx, before);
+            return Err(error);
+        }
+    }
+    Ok(before)
+}
+
+/// Puts back what was there before.
+pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileError> {
+    let root = &cx.host.surroundings.root;
+    for Before { path, was } in before {
+        match was {
+            Was::Nothing => drop(files::remove_file(root, &path, false)?),
+            Was::Link(target) => files::put_link(root, &path, &target)?,
+            Was::File(bytes) => {
+                let sum = Sum::of_bytes(&bytes);
+                files::put_file(root, &path, &Content::Bytes(bytes), sum, access(&path)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes away all that the task shipped; whether there was anything.
+pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, FileError> {
+    let root = &cx.host.surroundings.root;
+    let mut gone = false;
+    if shipped {
+        gone |= files::remove_file(root, &unit.path(), false)? == Removed::Gone;
+    }
+    for name in ours(root, unit)? {
+        gone |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removed::Gone;
+    }
+    if gone {
+        // It stays where somebody else has put something there.
+        files::remove_directory(root, &unit.folder())?;
+    }
+    Ok(gone)
+}
+
+/// Notes that the unit must be restarted.
+pub(super) fn owe(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
+    let path = format!("{DUE}/{unit}");
+    let content = Content::Bytes(Vec::new());
+    files::put_file(&cx.host.surroundings.root, &path, &content, Sum::of_bytes(&[]), access(&path)?)
+}
+
+pub(super) fn is_owed(cx: &Context<'_>, unit: &str) -> Result<bool, FileError> {
+    Ok(cx.host.surroundings.root.exists(&format!("{DUE}/{unit}"))?)
+}
+
+pub(super) fn settle(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
+    files::remove_file(&cx.host.surroundings.root, &format!("{DUE}/{unit}"), false).map(drop)
+}
+
+fn access(path: &str) -> Result<Access, FileError> {
+    Access::new(path, None, None, None, 0o644)
+}
+
+fn dropin(text: &str) -> Vec<u8> {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    format!("{HEADER}{text}{end}").into_bytes()
+}
+
+/// The names of the drop-ins that this or an earlier form of the task shipped.
+fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
+    let folder = match root.directory(&unit.folder(), Missing::Leave) {
+        Ok(Some((_, folder))) => folder,
+        Ok(None) => return Ok(Vec::new()),
+        Err(error) if error.is_not_a_directory() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let io = |source| FileError::Io { path: unit.folder(), doing: "list it", source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_ours = || fs::read(entry.path()).is_ok_and(|bytes| bytes.starts_with(HEADER.as_bytes()));
+        if is_file && entry.path().extension().is_some_and(|e| e == "conf") && is_ours() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn look(root: &Root, path: &str) -> Result<Was, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(Was::Nothing) };
+    let real: PathBuf = place.real;
+    let io = |source| FileError::Io { path: path.to_owned(), doing: "look at it", source };
+    match fs::symlink_metadata(&real) {
+        Ok(found) if found.is_symlink() => {
+            Ok(Was::Link(fs::read_link(&real).map_err(io)?.to_string_lossy().into_owned()))
+        }
+        Ok(found) if found.is_file() => Ok(Was::File(fs::read(&real).map_err(io)?)),
+        Ok(_) => Ok(Was::Nothing),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Was::Nothing),
+        Err(e) => Err(io(e)),
+    }
+}

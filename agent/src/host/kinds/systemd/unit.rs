@@ -1,0 +1,93 @@
+//! A unit as systemd sees it, and the programs that tell and change that (systemctl(1), systemd-analyze(1), journalctl(1)).
+
+use std::collections::BTreeMap;
+
+use super::SystemdError;
+use crate::host::{
+    kinds::Context,
+    tool::{Answer, Tool},
+};
+
+/// What is asked of a unit (org.freedesktop.systemd1(5)).
+const PROPERTIES: &str = "--property=LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
+                          RemainAfterExit,FragmentPath";
+
+/// A unit as systemd sees it.
+#[derive(Debug, Default)]
+pub(super) struct Unit(BTreeMap<String, String>);
+
+impl Unit {
+    fn parse(properties: &str) -> Self {
+        let pairs = properties.lines().filter_map(|line| line.split_once('='));
+        Self(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect())
+    }
+
+    pub(super) fn get(&self, property: &str) -> &str {
+        self.0.get(property).map_or("", String::as_str)
+    }
+
+    pub(super) fn is(&self, property: &str, value: &str) -> bool {
+        self.get(property) == value
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        !matches!(self.get("LoadState"), "not-found" | "")
+    }
+
+    pub(super) fn is_masked(&self) -> bool {
+        self.is("LoadState", "masked") || self.get("UnitFileState").starts_with("masked")
+    }
+
+    /// Whether it runs or is about to.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.get("ActiveState"), "active" | "reloading" | "activating" | "refreshing")
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
+    }
+
+    /// Whether it does its work and ends, so that to have run is all that can be asked.
+    pub(super) fn ends_by_itself(&self) -> bool {
+        self.is("Type", "oneshot") && !self.is("RemainAfterExit", "yes")
+    }
+
+    /// Whether it failed, or is between a failure and the next try.
+    pub(super) fn has_failed(&self) -> bool {
+        self.is("ActiveState", "failed") || self.is("SubState", "auto-restart")
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.is("NeedDaemonReload", "yes")
+    }
+}
+
+pub(super) async fn show(cx: &Context<'_>, unit: &str) -> Result<Unit, SystemdError> {
+    Ok(Unit::parse(&systemctl(cx, &["show", PROPERTIES, unit]).await?))
+}
+
+pub(super) async fn systemctl(cx: &Context<'_>, args: &[&str]) -> Result<String, SystemdError> {
+    let words: Vec<&str> = ["systemctl", "--no-pager", "--no-ask-password"].iter().chain(args).copied().collect();
+    cx.tool(&words).await.map_err(|error| match error.is_missing() {
+        true => SystemdError::NoSystemd,
+        false => SystemdError::Systemctl(error),
+    })
+}
+
+/// What systemd finds wrong with a unit, in its own words; nothing where it cannot be asked.
+pub(super) async fn verify(cx: &Context<'_>, unit: &str, path: &str) -> Vec<String> {
+    let tool = Tool::new(&["systemd-analyze", "verify", "--man=no", path]);
+    let Ok(Answer { out, err, .. }) = tool.ask(cx).await else { return Vec::new() };
+    let lines = out.lines().chain(err.lines()).map(str::trim);
+    // Units that this one pulls in are looked at as well.
+    let own = |line: &&str| line.starts_with(path) || line.starts_with(unit) || line.contains(&format!("/{unit}.d/"));
+    lines.filter(own).map(str::to_owned).collect()
+}
+
+/// The last that a unit wrote to the journal.
+pub(super) async fn last_words(cx: &Context<'_>, unit: &str) -> String {
+    let tool =
+        Tool::new(&["journalctl", "--quiet", "--no-pager", "--boot", "--output=cat", "--lines=5", "--unit", unit]);
+    let lines = tool.run(cx).await.unwrap_or_default();
+    lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
