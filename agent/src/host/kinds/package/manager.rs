@@ -152,13 +152,7 @@ impl<'c> Manager<'c> {
         if warnings.is_empty() {
             // Where nothing was new, nothing else shows that it was asked for.
             let touch = |folder: &&str| fs::File::open(folder).and_then(|file| file.set_modified(SystemTime::now()));
-            self.backend
-                .index()
-                .iter()
-                .filter(|folder| Path::new(folder).is_dir())
-                .take(1)
-                .try_for_each(|f| touch(&f))
-                .ok();
+            self.backend.index().iter().filter(|folder| Path::new(folder).is_dir()).take(1).try_for_each(touch).ok();
         } else {
             self.cx.say(&warnings.join("\n"));
         }
