@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use groundplan_protocol::digest::{Digest, Hasher};
@@ -36,6 +36,12 @@ pub(crate) enum FileError {
     Owner { path: String, source: UserError },
     #[error("{path}: cannot {doing}")]
     Io { path: String, doing: &'static str, source: io::Error },
+    #[error("{path} is a symbolic link to {target}, and links are not followed here; name the file itself")]
+    Link { path: String, target: String },
+    #[error("{path} is no plain file")]
+    NoFile { path: String },
+    #[error("{path}: {what}; such a file is not edited")]
+    NoText { path: String, what: String },
     #[error("{path}: {there} is in the way; it is not replaced, as it may hold what nobody else has")]
     InTheWay { path: String, there: &'static str },
 }
@@ -53,6 +59,21 @@ pub(crate) struct Access {
 pub(crate) struct Sum {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
+}
+
+/// A file's text, and who may do what with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) text: String,
+    pub(crate) access: Access,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Directory,
+    Link,
+    File,
 }
 
 /// What was found at a path that was to be removed.
@@ -80,6 +101,12 @@ impl Access {
             gid: group.map_or_else(|| Ok(Gid::effective()), users::gid).map_err(failed)?,
             mode: Mode::from_bits_truncate(mode),
         })
+    }
+
+    /// What a file has.
+    fn of(stat: &FileStat) -> Self {
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        Self { uid: Uid::from_raw(stat.st_uid), gid: Gid::from_raw(stat.st_gid), mode }
     }
 
     fn is_of(&self, stat: &FileStat) -> bool {
@@ -157,29 +184,122 @@ pub(crate) fn is_file(root: &Root, path: &str, sum: Sum, access: Access) -> Resu
 
 /// Makes `path` a file with that content and access.
 pub(crate) fn put_file(root: &Root, path: &str, content: &Content, sum: Sum, access: Access) -> Result<(), FileError> {
+    match stage_file(root, path, content, sum, access)? {
+        Some(staged) => staged.put(),
+        None => Ok(()),
+    }
+}
+
+/// A file beside its place, written and synced, with its owner and mode. Dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    place: Place,
+    path: String,
+    done: bool,
+}
+
+impl Staged {
+    /// Where it lies until it is put in place.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.place.real.with_file_name(temporary(&self.place.name))
+    }
+
+    /// Puts it in place.
+    pub(crate) fn put(mut self) -> Result<(), FileError> {
+        let place = &self.place;
+        renameat(&place.dir, temporary(&place.name).as_os_str(), &place.dir, place.name.as_os_str())
+            .map_err(failed(&self.path, "put it in place"))?;
+        self.done = true;
+        sync(&self.place, &self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.done {
+            sweep(&self.place);
+        }
+    }
+}
+
+/// Writes what `path` is to be beside it; `None` if it holds that already, and has the access now.
+pub(crate) fn stage_file(
+    root: &Root,
+    path: &str,
+    content: &Content,
+    sum: Sum,
+    access: Access,
+) -> Result<Option<Staged>, FileError> {
     let place = make_place(root, path)?;
     sweep(&place);
     match stat(&place, path)? {
         Some(stat) if kind(&stat) == SFlag::S_IFDIR => return Err(in_the_way(path, "a directory")),
         Some(stat) if kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)? => {
             let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
-            return access.give(path, &file.map_err(failed(path, "open it"))?.into());
+            access.give(path, &file.map_err(failed(path, "open it"))?.into())?;
+            return Ok(None);
         }
         _ => {}
     }
-    let temporary = temporary(&place.name);
-    let swept = Sweep { place: &place, armed: true };
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o600);
-    let file = openat(&place.dir, temporary.as_os_str(), flags, mode).map_err(failed(path, "create it"))?;
+    let file =
+        openat(&place.dir, temporary(&place.name).as_os_str(), flags, mode).map_err(failed(path, "create it"))?;
+    let staged = Staged { place, path: path.to_owned(), done: false };
     let mut file = File::from(file);
     write(&mut file, content).map_err(io_failed(path, "write it"))?;
     access.give(path, &file)?;
     file.sync_all().map_err(io_failed(path, "write it"))?;
-    renameat(&place.dir, temporary.as_os_str(), &place.dir, place.name.as_os_str())
-        .map_err(failed(path, "put it in place"))?;
-    swept.done();
-    sync(&place, path)
+    Ok(Some(staged))
+}
+
+/// Opens the plain file at `path`; `None` if it is missing.
+pub(crate) fn open_file(root: &Root, path: &str) -> Result<Option<File>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
+    let file = match openat(&place.dir, place.name.as_os_str(), READ, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::ELOOP) => {
+            let target = readlinkat(&place.dir, place.name.as_os_str()).map_err(failed(path, "read the link"))?;
+            return Err(FileError::Link { path: path.to_owned(), target: target.to_string_lossy().into_owned() });
+        }
+        Err(e) => return Err(failed(path, "open it")(e)),
+    };
+    let stat = fstat(&file).map_err(failed(path, "look at it"))?;
+    if kind(&stat) == SFlag::S_IFREG { Ok(Some(file)) } else { Err(FileError::NoFile { path: path.to_owned() }) }
+}
+
+/// Reads the file at `path`, of at most `most` bytes; `None` if it is missing.
+pub(crate) fn read_text(root: &Root, path: &str, most: u64) -> Result<Option<Text>, FileError> {
+    let Some(file) = open_file(root, path)? else { return Ok(None) };
+    let stat = fstat(&file).map_err(failed(path, "look at it"))?;
+    let no_text = |what| FileError::NoText { path: path.to_owned(), what };
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
+    if bytes.len() as u64 > most {
+        return Err(no_text(format!("has more than {} KiB", most >> 10)));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        no_text(format!("line {line} is not UTF-8"))
+    })?;
+    Ok(Some(Text { text, access: Access::of(&stat) }))
+}
+
+/// Makes `path` a file with that text and access.
+pub(crate) fn write_text(root: &Root, path: &str, text: &str, access: Access) -> Result<(), FileError> {
+    let content = Content::Bytes(text.as_bytes().to_vec());
+    put_file(root, path, &content, Sum::of_bytes(text.as_bytes()), access)
+}
+
+/// Whether something stands at `path` that is no directory, or else that is one; nothing, if it is free.
+pub(crate) fn stands(root: &Root, path: &str) -> Result<Option<Standing>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
+    Ok(stat(&place, path)?.map(|stat| match kind(&stat) {
+        SFlag::S_IFDIR => Standing::Directory,
+        SFlag::S_IFLNK => Standing::Link,
+        _ => Standing::File,
+    }))
 }
 
 /// Whether `path` is a directory with that access.

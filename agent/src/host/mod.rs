@@ -9,6 +9,7 @@ mod capture;
 mod exec;
 mod files;
 mod holds;
+mod ini;
 pub mod job;
 mod journal;
 mod keeper;
@@ -24,6 +25,7 @@ mod supervisor;
 mod tests;
 mod tool;
 mod users;
+mod validate;
 
 use std::{
     borrow::Cow,
@@ -83,6 +85,8 @@ impl Settings {
 #[derive(Debug)]
 pub struct Host {
     surroundings: Surroundings,
+    /// Where kinds keep what is too large for the ledger.
+    state_dir: PathBuf,
     stop_grace: Duration,
     supervisor: Supervisor,
     holds: Holds,
@@ -149,7 +153,13 @@ impl Host {
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let surroundings = Surroundings { root: Root::new(root), env };
         let supervisor = Supervisor::new(surroundings.clone(), &settings.state_dir, settings.backoff)?;
-        Ok(Self { surroundings, stop_grace: settings.stop_grace, supervisor, holds: Holds::default() })
+        Ok(Self {
+            surroundings,
+            state_dir: settings.state_dir,
+            stop_grace: settings.stop_grace,
+            supervisor,
+            holds: Holds::default(),
+        })
     }
 
     /// Learns what the ledger holds as applied; to be called once, before the first job.

@@ -27,6 +27,7 @@ fn forged(generation: u64) -> NodePlan {
         owner: None,
         group: None,
         mode: None,
+        validate: None,
     });
     NodePlan {
         version: VERSION,

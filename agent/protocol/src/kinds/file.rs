@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, ContentSource, Kind, Problem, mode_problem, path_problem};
+use super::{Claim, ContentSource, Kind, Problem, Validate, mode_problem, path_problem};
 use crate::plan::Effect;
 
 /// A file with given content. Exactly one of `source` and `content` is given.
@@ -27,6 +27,9 @@ pub struct File {
     /// Permissions in octal, such as `"0640"`; `"0644"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What the content must pass before it is put in place: `"ini"`, `"json"`, `"toml"`, or `{ command = "visudo -cf %s" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<Validate>,
 }
 
 impl Kind for File {
@@ -40,7 +43,12 @@ impl Kind for File {
             (None, None) => Some(Problem::new("", "has neither `source` nor `content`", "give one of the two")),
             _ => None,
         };
-        content.into_iter().chain(path_problem("path", &self.path)).chain(mode_problem(self.mode.as_ref())).collect()
+        content
+            .into_iter()
+            .chain(path_problem("path", &self.path))
+            .chain(mode_problem(self.mode.as_ref()))
+            .chain(Validate::problem(self.validate.as_ref()))
+            .collect()
     }
 
     fn source(&self) -> Option<ContentSource<'_>> {
@@ -51,6 +59,10 @@ impl Kind for File {
     fn drop_source(&mut self) {
         self.source = None;
         self.content = None;
+    }
+
+    fn drop_incidental(&mut self) {
+        self.validate = None;
     }
 
     fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {

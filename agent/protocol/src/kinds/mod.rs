@@ -5,15 +5,21 @@
 //! may be wrong with its parameters, what it ships, what it claims on the node and which effects a trigger may have on it; never how
 //! it is carried out.
 
+mod archive;
 mod command;
+mod cron;
 mod directory;
 mod export;
 mod file;
+mod ini;
+mod line;
 mod link;
 mod package;
 mod process;
+mod sysctl;
 mod systemd;
 mod template;
+mod validate;
 mod wait;
 
 use std::fmt;
@@ -22,15 +28,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    archive::{Archive, ArchiveFormat},
     command::Command,
+    cron::Cron,
     directory::Directory,
     export::{EXPORT_LIMIT, Export},
     file::File,
+    ini::{Ini, IniValue, Scalar},
+    line::{Line, MARK},
     link::Link,
     package::{Package, PackageState},
     process::{Process, Signal},
     systemd::{OnChange, Systemd, UnitState},
+    sysctl::Sysctl,
     template::Template,
+    validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},
 };
 use crate::plan::Effect;
@@ -72,6 +84,15 @@ pub trait Kind {
 pub enum Claim<'a> {
     /// A path.
     Path(&'a str),
+    /// An option in a file that others may have parts in, too.
+    Option {
+        /// The file.
+        path: &'a str,
+        /// The section.
+        section: &'a str,
+        /// The option.
+        option: &'a str,
+    },
     /// Something with a name: what sort of thing it is, such as `user`, the name, and the parameter that it stands in.
     Named {
         /// Such as `user`.
@@ -87,7 +108,7 @@ impl Claim<'_> {
     /// The parameter that says so.
     pub fn param(&self) -> &'static str {
         match self {
-            Self::Path(_) => "path",
+            Self::Path(_) | Self::Option { .. } => "path",
             Self::Named { param, .. } => param,
         }
     }
@@ -97,6 +118,7 @@ impl fmt::Display for Claim<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => write!(f, "`{path}`"),
+            Self::Option { path, section, option } => write!(f, "the option `{option}` of `[{section}]` in `{path}`"),
             Self::Named { what, name, .. } => write!(f, "the {what} `{name}`"),
         }
     }
@@ -216,6 +238,11 @@ kinds! {
     Systemd = "systemd",
     Wait = "wait",
     Export = "export",
+    Ini = "ini",
+    Line = "line",
+    Archive = "archive",
+    Sysctl = "sysctl",
+    Cron = "cron",
 }
 
 /// Whether two names are the same, at compile time.
@@ -232,6 +259,24 @@ const fn same(a: &str, b: &str) -> bool {
         i += 1;
     }
     true
+}
+
+/// Whether something is to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It is there.
+    #[default]
+    Present,
+    /// It is not there.
+    Absent,
+}
+
+impl Presence {
+    /// Whether it is to be there.
+    pub fn is_present(&self) -> bool {
+        *self == Self::Present
+    }
 }
 
 /// What to run: a line for `/bin/sh -c`, or a program with its arguments.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, ContentSource, Kind, Problem, mode_problem, path_problem};
+use super::{Claim, ContentSource, Kind, Problem, Validate, mode_problem, path_problem};
 use crate::plan::Effect;
 
 /// A file rendered from a Jinja2 template.
@@ -25,6 +25,9 @@ pub struct Template {
     /// Permissions in octal, such as `"0640"`; `"0644"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What the content must pass before it is put in place: `"ini"`, `"json"`, `"toml"`, or `{ command = "visudo -cf %s" }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<Validate>,
 }
 
 impl Kind for Template {
@@ -37,7 +40,12 @@ impl Kind for Template {
             .source
             .is_none()
             .then(|| Problem::new("", "has no `source`", "name a template below the service's folder"));
-        source.into_iter().chain(path_problem("path", &self.path)).chain(mode_problem(self.mode.as_ref())).collect()
+        source
+            .into_iter()
+            .chain(path_problem("path", &self.path))
+            .chain(mode_problem(self.mode.as_ref()))
+            .chain(Validate::problem(self.validate.as_ref()))
+            .collect()
     }
 
     fn source(&self) -> Option<ContentSource<'_>> {
@@ -46,6 +54,10 @@ impl Kind for Template {
 
     fn drop_source(&mut self) {
         self.source = None;
+    }
+
+    fn drop_incidental(&mut self) {
+        self.validate = None;
     }
 
     fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {

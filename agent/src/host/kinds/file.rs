@@ -2,14 +2,15 @@
 
 use groundplan_protocol::{
     ids::TaskId,
-    kinds::{File, Template},
+    kinds::{File, Template, Validate},
 };
 
-use super::{Applied, Check, Context, Hold, Kind};
+use super::{Applied, Check, Context, Hold, Kind, aside};
 use crate::host::{
     HostError,
     files::{self, Access, Sum},
     job::Content,
+    validate,
 };
 
 /// Content of more bytes than this is hashed and copied off the event loop.
@@ -21,6 +22,7 @@ struct Params<'a> {
     owner: Option<&'a str>,
     group: Option<&'a str>,
     mode: Option<&'a str>,
+    validate: Option<&'a Validate>,
 }
 
 macro_rules! params {
@@ -30,6 +32,7 @@ macro_rules! params {
             owner: $from.owner.as_deref(),
             group: $from.group.as_deref(),
             mode: $from.mode.as_deref(),
+            validate: $from.validate.as_ref(),
         }
     };
 }
@@ -72,7 +75,9 @@ impl Params<'_> {
         let (content, sum) = content(cx)?;
         let access = self.access()?;
         let root = &cx.host.surroundings.root;
-        if sum.size > LARGE {
+        if let Some(validate) = self.validate {
+            validate::put(cx, self.path, content, sum, access, validate).await?;
+        } else if sum.size > LARGE {
             let (root, path, content) = (root.clone(), self.path.to_owned(), content.clone());
             aside(move || files::put_file(&root, &path, &content, sum, access)).await??;
         } else {
@@ -88,9 +93,4 @@ impl Params<'_> {
 
 fn content<'a>(cx: &Context<'a>) -> Result<(&'a Content, Sum), HostError> {
     cx.content.ok_or(HostError::NoContent)
-}
-
-/// Does `work`, which may take long, on a thread of its own.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HostError> {
-    tokio::task::spawn_blocking(work).await.map_err(HostError::Thread)
 }

@@ -4,14 +4,19 @@
 //! things are so and makes them so; the order of a job, probes, time limits of effects and what became of a predecessor
 //! are the business of `Host`. Applying twice does what applying once does; removing what is gone is no error.
 
+mod archive;
 mod command;
+mod cron;
 mod directory;
 mod export;
 mod file;
+mod ini;
+mod line;
 mod link;
 mod package;
 mod process;
 
+mod sysctl;
 mod systemd;
 mod wait;
 
@@ -264,8 +269,12 @@ kinds! {
     Process,
     Systemd,
     Wait,
-
     Export,
+    Ini,
+    Line,
+    Archive,
+    Sysctl,
+    Cron,
 }
 
 /// What decides the result of a task, for its memory: whether it asks for anything else than it did before.
@@ -276,6 +285,11 @@ where
     let mut params = params.clone();
     params.drop_incidental();
     serde_json::to_value(params).unwrap_or_default()
+}
+
+/// Does `work`, which may take long, on a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HostError> {
+    tokio::task::spawn_blocking(work).await.map_err(HostError::Thread)
 }
 
 /// The parameters of a supervised process, if it is one.

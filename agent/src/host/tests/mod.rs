@@ -1,13 +1,16 @@
 //! Jobs, end to end on this machine, below a directory of their own.
 
+mod archive;
 mod commands;
 mod files;
+mod ini;
 mod jobs;
+mod line;
 mod processes;
 mod systemd;
 mod waits;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration};
 
 use groundplan_protocol::{
     blob::Content as Shipped,
@@ -35,6 +38,8 @@ fn effected(effect: Effect) -> Result<Did, String> {
 struct Site {
     dir: TempDir,
     host: Host,
+    /// What tasks noted, as a ledger keeps it.
+    memories: Mutex<BTreeMap<String, Value>>,
 }
 
 impl Site {
@@ -42,7 +47,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("root")).unwrap();
         let host = Self::host(&dir);
-        Self { dir, host }
+        Self { dir, host, memories: Mutex::default() }
     }
 
     fn host(dir: &TempDir) -> Host {
@@ -56,10 +61,10 @@ impl Site {
 
     /// What an agent that was killed and started again has.
     fn after_a_crash(self) -> Self {
-        let Self { dir, host } = self;
+        let Self { dir, host, memories } = self;
         drop(host);
         let host = Self::host(&dir);
-        Self { dir, host }
+        Self { dir, host, memories }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -71,7 +76,15 @@ impl Site {
     }
 
     async fn job(&self, task: &str, work: Work, effect: Option<Effect>) -> Finished {
-        self.host.run(Job { task: id(task), work, effect, memory: None }, Cancel::never()).await
+        let is_removal = matches!(work, Work::Remove { .. });
+        let memory = self.memories.lock().unwrap().get(task).cloned();
+        let finished = self.host.run(Job { task: id(task), work, effect, memory }, Cancel::never()).await;
+        if is_removal && finished.result.is_ok() {
+            self.memories.lock().unwrap().remove(task);
+        } else if let Some(memory) = &finished.notes.memory {
+            self.memories.lock().unwrap().insert(task.to_owned(), memory.clone());
+        }
+        finished
     }
 
     async fn create(&self, spec: &TaskSpec) -> Result<Did, String> {

@@ -157,12 +157,13 @@ async fn adopted_after_the_agent_died() {
             text.as_object_mut().unwrap().remove("identity");
             fs::write(&record, text.to_string()).unwrap();
         }
-        let next = Site { host: Site::host(&site.dir), dir: tempfile::tempdir().unwrap() };
+        let next =
+            Site { host: Site::host(&site.dir), dir: tempfile::tempdir().unwrap(), memories: Default::default() };
         next.host.adopt(&[(id("svc.task"), spec.params.clone())]).await;
         assert_eq!(only(&next).pid, before.pid);
         assert_eq!(next.create(&spec).await, UNCHANGED);
         // Unknown to the ledger, it is known all the same.
-        let next = Site { host: Site::host(&site.dir), dir: next.dir };
+        let next = Site { host: Site::host(&site.dir), dir: next.dir, memories: next.memories };
         next.host.adopt(&[]).await;
         assert_eq!(only(&next).pid, before.pid);
     }

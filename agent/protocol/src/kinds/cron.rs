@@ -1,0 +1,144 @@
+//! `cron`: something that cron runs at given times.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Presence, Problem};
+use crate::plan::Effect;
+
+/// A command that cron runs at given times, in a file of its own in `/etc/cron.d`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cron {
+    /// When: five fields as in crontab(5), such as `"*/5 2 * * mon-fri"`, or `"@daily"` and the like.
+    pub schedule: String,
+    /// A shell line; `%` is just that.
+    pub run: String,
+    /// The user who runs it; `root` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Environment variables, such as `MAILTO` and `PATH`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// `present` (if not given) or `absent`.
+    #[serde(default, skip_serializing_if = "Presence::is_present")]
+    pub state: Presence,
+}
+
+/// Names that stand for whole schedules.
+const SPECIAL: [&str; 8] = ["@reboot", "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+
+/// The fields of a schedule: what each is, its least and greatest number, and names for numbers from the least on.
+const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
+    ("minute", 0, 59, &[]),
+    ("hour", 0, 23, &[]),
+    ("day of the month", 1, 31, &[]),
+    ("month", 1, 12, &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]),
+    ("day of the week", 0, 7, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]),
+];
+
+impl Kind for Cron {
+    const NAME: &'static str = "cron";
+    const SUMMARY: &'static str = "something that cron runs at given times";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let schedule = schedule_fault(&self.schedule).map(|message| {
+            let hint = "give five fields, such as \"*/5 2 * * mon-fri\" for every five minutes after two on working days, or \"@daily\"";
+            Problem::new("schedule", message, hint)
+        });
+        let run = (self.run.trim().is_empty() || self.run.contains(['\n', '\r', '\0'])).then(|| {
+            Problem::new("run", "is empty or more than one line", "put what takes more into a script of its own")
+        });
+        let is_user = |user: &str| {
+            !user.is_empty()
+                && user.chars().all(|c| c.is_ascii_alphanumeric() || "._-$".contains(c))
+                && !user.starts_with('-')
+        };
+        let user =
+            self.user.as_deref().filter(|user| !is_user(user)).map(|user| {
+                Problem::new("user", format!("`{}` is no name of a user", user.escape_debug()), "name one")
+            });
+        let env = self.env.iter().filter(|(name, value)| {
+            let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            !plain || value.contains(['\n', '\r', '\0', '"'])
+        });
+        let env = env.map(|(name, _)| {
+            let message = format!("`{}` cannot be told to cron", name.escape_debug());
+            Problem::new("env", message, "a name has letters, digits and `_`; a value neither line breaks nor `\"`")
+        });
+        schedule.into_iter().chain(run).chain(user).chain(env).collect()
+    }
+}
+
+/// What is wrong with a schedule.
+fn schedule_fault(schedule: &str) -> Option<String> {
+    if schedule.starts_with('@') {
+        return (!SPECIAL.contains(&schedule)).then(|| format!("`{schedule}` is none of {}", SPECIAL.join(", ")));
+    }
+    let fields: Vec<&str> = schedule.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
+    if fields.len() != 5 || schedule.contains('\n') {
+        return Some(format!("`{}` has {} fields instead of five", schedule.escape_debug(), fields.len()));
+    }
+    fields.iter().zip(FIELDS).find_map(|(field, (name, least, most, names))| {
+        let bad = field.split(',').find(|part| !part_is_good(part, least, most, names))?;
+        Some(format!("`{bad}` is no {name}: from {least} to {most}, as `1`, `1-5`, `*/2` or `1-9/2`"))
+    })
+}
+
+/// `*`, `n`, `n-m`, and each but a single number with `/step`.
+fn part_is_good(part: &str, least: u32, most: u32, names: &[&str]) -> bool {
+    let number = |text: &str| {
+        let named = names.iter().position(|name| text.eq_ignore_ascii_case(name)).map(|at| at as u32 + least);
+        let plain = || text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        named.or_else(plain).filter(|n| (least..=most).contains(n))
+    };
+    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+    let steps =
+        step.is_none_or(|step| step.parse().is_ok_and(|n: u32| (1..=most).contains(&n)) && !step.starts_with('+'));
+    match range.split_once('-') {
+        _ if range == "*" => steps,
+        Some((from, to)) => steps && number(from).zip(number(to)).is_some_and(|(from, to)| from <= to),
+        None => step.is_none() && number(range).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules() {
+        for good in
+            ["* * * * *", "*/5 2 1,15 * mon-fri", "0-30/10 0 1-7 JAN,jul 7", "@daily", "@reboot", "5\t4 * *  sun"]
+        {
+            assert_eq!(schedule_fault(good), None, "{good}");
+        }
+        for (bad, word) in [
+            ("* * * *", "has 4 fields instead of five"),
+            ("60 * * * *", "`60` is no minute: from 0 to 59"),
+            ("* 24 * * *", "`24` is no hour"),
+            ("* * 0 * *", "`0` is no day of the month"),
+            ("* * * foo *", "`foo` is no month"),
+            ("* * * * 8", "`8` is no day of the week"),
+            ("5-1 * * * *", "`5-1` is no minute"),
+            ("*/0 * * * *", "`*/0` is no minute"),
+            ("1/2 * * * *", "`1/2` is no minute"),
+            ("1,,2 * * * *", "`` is no minute"),
+            ("+1 * * * *", "`+1` is no minute"),
+            ("@often", "`@often` is none of @reboot"),
+        ] {
+            assert!(schedule_fault(bad).is_some_and(|said| said.contains(word)), "{bad}: {:?}", schedule_fault(bad));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cron: Cron =
+            serde_json::from_str(r#"{"schedule": "x", "run": "a\nb", "user": "-x", "env": {"A B": ""}}"#).unwrap();
+        let params: Vec<&str> = cron.problems().iter().map(|problem| problem.param).collect();
+        assert_eq!(params, ["schedule", "run", "user", "env"]);
+    }
+}

@@ -1,0 +1,260 @@
+//! `ini`: options in an INI file, all else in it left as it is.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, Kind, Presence, Problem, mode_problem, path_problem};
+use crate::plan::Effect;
+
+/// Options in an INI file. Comments, order and the way delimiters are written stay as they are; what the file held before
+/// comes back when the task is removed.
+///
+/// Either `section`, `option` and `value`, or `values` for several at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ini {
+    /// The file on the node: an absolute path.
+    pub path: String,
+    /// The section's name, without brackets; `""` is what comes before the first section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section: Option<String>,
+    /// The option's name. Without it, `state = "absent"` takes away the whole section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub option: Option<String>,
+    /// The option's value; a list for an option that stands there several times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<IniValue>,
+    /// Values by section and option. An empty list stands for an option that is not there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, BTreeMap<String, IniValue>>,
+    /// `present` (if not given) or `absent`.
+    #[serde(default, skip_serializing_if = "Presence::is_present")]
+    pub state: Presence,
+    /// Whether a file that is missing is made; `true` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<bool>,
+    /// The owner of a file that is made; one that is there keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The group of a file that is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Permissions of a file that is made, in octal; `"0644"` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// The value of an option, or several of one that is repeated (`MultiOpt` of oslo.config).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum IniValue {
+    /// One value.
+    One(Scalar),
+    /// One line for each.
+    Many(Vec<Scalar>),
+}
+
+/// A single value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Float(f64),
+    /// Text; further lines continue the first one, indented.
+    Text(String),
+}
+
+impl Scalar {
+    /// As it stands in a file.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => value.lines().map(str::trim).collect::<Vec<_>>().join("\n").trim().to_owned(),
+        }
+    }
+}
+
+impl IniValue {
+    /// All values, as they stand in a file.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::One(value) => vec![value.text()],
+            Self::Many(values) => values.iter().map(Scalar::text).collect(),
+        }
+    }
+}
+
+impl Ini {
+    /// What each option is to be, by section and name: no value for one that is not to be there.
+    pub fn wanted(&self) -> BTreeMap<(String, String), Vec<String>> {
+        let single = self.section.as_ref().zip(self.option.as_ref()).map(|(section, option)| {
+            let values = self.value.as_ref().map(IniValue::texts).unwrap_or_default();
+            ((section.clone(), option.clone()), values)
+        });
+        let several = self.values.iter().flat_map(|(section, options)| {
+            options.iter().map(move |(option, value)| ((section.clone(), option.clone()), value.texts()))
+        });
+        let mut wanted: BTreeMap<_, _> = single.into_iter().chain(several).collect();
+        if self.state == Presence::Absent {
+            wanted.values_mut().for_each(Vec::clear);
+        }
+        wanted
+    }
+
+    /// The section that is to be gone as a whole.
+    pub fn unwanted_section(&self) -> Option<&str> {
+        let whole = self.state == Presence::Absent && self.option.is_none();
+        self.section.as_deref().filter(|_| whole)
+    }
+}
+
+impl Kind for Ini {
+    const NAME: &'static str = "ini";
+    const SUMMARY: &'static str = "options in an INI file";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> =
+            path_problem("path", &self.path).into_iter().chain(mode_problem(self.mode.as_ref())).collect();
+        let single = self.section.is_some() || self.option.is_some() || self.value.is_some();
+        if single && !self.values.is_empty() {
+            problems.push(Problem::new(
+                "values",
+                "stands beside `section`",
+                "give `section`, `option` and `value`, or `values`",
+            ));
+        } else if !single && self.values.is_empty() {
+            problems.push(Problem::new("", "names no option", "give `section`, `option` and `value`, or `values`"));
+        } else if single {
+            problems.extend(self.single_problem());
+        }
+        for (section, options) in &self.values {
+            problems.extend(section_problem("values", section));
+            problems.extend(options.keys().filter_map(|option| option_problem("values", option)));
+            problems.extend(options.values().flat_map(|value| value_problems("values", value)));
+        }
+        problems
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        let path = self.path.as_str();
+        if let Some((section, option)) = self.section.as_deref().zip(self.option.as_deref()) {
+            claim(Claim::Option { path, section, option });
+        }
+        for (section, options) in &self.values {
+            options.keys().for_each(|option| claim(Claim::Option { path, section, option }));
+        }
+    }
+}
+
+impl Ini {
+    fn single_problem(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        match (&self.section, &self.option, &self.value, self.state) {
+            (None, ..) => problems.push(Problem::new(
+                "",
+                "has no `section`",
+                "name it; \"\" is what comes before the first section",
+            )),
+            (_, None, _, Presence::Present) => problems.push(Problem::new("", "has no `option`", "name it")),
+            (_, Some(_), None, Presence::Present) => problems.push(Problem::new("", "has no `value`", "give it one")),
+            _ => {}
+        }
+        problems.extend(self.section.as_ref().and_then(|section| section_problem("section", section)));
+        problems.extend(self.option.as_ref().and_then(|option| option_problem("option", option)));
+        problems.extend(self.value.iter().flat_map(|value| value_problems("value", value)));
+        problems
+    }
+}
+
+fn section_problem(param: &'static str, section: &str) -> Option<Problem> {
+    let bad = section.contains([']', '\n', '\r', '\0']) || section.trim() != section;
+    bad.then(|| {
+        Problem::new(
+            param,
+            format!("`{}` is no name of a section", section.escape_debug()),
+            "give it without brackets and line breaks",
+        )
+    })
+}
+
+fn option_problem(param: &'static str, option: &str) -> Option<Problem> {
+    let bad = option.is_empty()
+        || option.trim() != option
+        || option.contains(['=', ':', '\n', '\r', '\0'])
+        || option.starts_with(['#', ';', '[', '!']);
+    bad.then(|| {
+        Problem::new(
+            param,
+            format!("`{}` is no name of an option", option.escape_debug()),
+            "leave out `=`, `:` and comment signs",
+        )
+    })
+}
+
+/// Only what comes back from the file as it went in.
+fn value_problems(param: &'static str, value: &IniValue) -> Vec<Problem> {
+    let fault = |text: &String| {
+        let mut rest = text.lines().skip(1);
+        let bad = rest.any(|line| line.is_empty() || line.starts_with(['#', ';'])) || text.contains(['\0', '\r']);
+        bad.then(|| {
+            let what = format!("`{}` cannot stand in an INI file", text.escape_debug());
+            Problem::new(param, what, "further lines of a value may be neither empty nor begin with `#` or `;`")
+        })
+    };
+    value.texts().iter().filter_map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn problems(params: serde_json::Value) -> Vec<String> {
+        let ini: Ini = serde_json::from_value(params).unwrap();
+        ini.problems().into_iter().map(|p| format!("{}: {}", p.param, p.message)).collect()
+    }
+
+    #[test]
+    fn either_one_option_or_several() {
+        let none: [&str; 0] = [];
+        assert_eq!(problems(json!({"path": "/x", "section": "a", "option": "b", "value": 1})), none);
+        assert_eq!(problems(json!({"path": "/x", "values": {"": {"b": ["x", true]}}})), none);
+        assert_eq!(problems(json!({"path": "/x", "section": "a", "state": "absent"})), none);
+        assert_eq!(problems(json!({"path": "/x"})), [": names no option"]);
+        assert_eq!(problems(json!({"path": "/x", "section": "a", "option": "b"})), [": has no `value`"]);
+        assert_eq!(
+            problems(json!({"path": "/x", "section": "a", "values": {"a": {}}})),
+            ["values: stands beside `section`"]
+        );
+        assert_eq!(
+            problems(json!({"path": "/x", "values": {"a]": {"#b": "x\n\ny"}}})),
+            [
+                "values: `a]` is no name of a section",
+                "values: `#b` is no name of an option",
+                "values: `x\\n\\ny` cannot stand in an INI file"
+            ]
+        );
+    }
+
+    #[test]
+    fn values_by_section_and_option() {
+        let ini: Ini = serde_json::from_value(json!({
+            "path": "/x", "values": {"s": {"n": 3, "f": 0.5, "b": false, "t": " a\n  b ", "m": ["x", "y"], "gone": []}}
+        }))
+        .unwrap();
+        let wanted = ini.wanted();
+        let of = |option: &str| wanted[&("s".to_owned(), option.to_owned())].clone();
+        assert_eq!([of("n"), of("f"), of("b"), of("t")].concat(), ["3", "0.5", "false", "a\nb"]);
+        assert_eq!((of("m"), of("gone")), (vec!["x".to_owned(), "y".to_owned()], vec![]));
+    }
+}

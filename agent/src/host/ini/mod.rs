@@ -1,0 +1,335 @@
+//! INI files as lists of lines, so that what is not asked for stays byte for byte.
+//!
+//! In: a file's text. Out: the same with options set. Read as Python's configparser and oslo.config do: `[section]`,
+//! `name = value` or `name: value`, comments after `#` and `;` at the beginning of a line, deeper indented lines go on with
+//! the value before. Beyond that, as MySQL has them: names without a value, and lines with `!` for other files.
+//! Sections and options may be repeated. Pure; a text that is no INI file is refused as a whole, with the first bad line.
+
+#[cfg(test)]
+mod tests;
+
+/// Why a text is no INI file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub(crate) struct Fault {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    what: String,
+}
+
+/// An INI file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Document {
+    items: Vec<Item>,
+    newline: &'static str,
+}
+
+/// A line, or an option with the lines that go on with its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Item {
+    what: What,
+    /// As it stands in the file, line breaks included.
+    raw: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Section(String),
+    Option {
+        name: String,
+        /// Where the value begins in `raw`; `None` for a name alone.
+        at: Option<usize>,
+    },
+    Blank,
+    /// A comment or a directive.
+    Other,
+}
+
+impl Document {
+    /// Reads a file's text.
+    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
+        let newline = if text.lines().next().is_some_and(|_| text.contains("\r\n")) { "\r\n" } else { "\n" };
+        let mut document = Self { items: Vec::new(), newline };
+        // The indentation of the option whose value may go on.
+        let mut open = None;
+        for (i, raw) in text.split_inclusive('\n').enumerate() {
+            let line = raw.trim_start_matches('\u{feff}');
+            let fault = |what: String| Fault { line: i + 1, what };
+            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+            let bare = line.trim();
+            if bare.contains('\0') {
+                return Err(fault("contains a NUL byte".to_owned()));
+            }
+            let what = if bare.is_empty() {
+                open = None;
+                What::Blank
+            } else if bare.starts_with(['#', ';']) {
+                What::Other
+            } else if open.is_some_and(|of| indent > of) {
+                document.go_on(raw);
+                continue;
+            } else if let Some(header) = bare.strip_prefix('[') {
+                open = None;
+                What::Section(section(header).map_err(fault)?)
+            } else if bare.starts_with('!') {
+                open = None;
+                What::Other
+            } else {
+                open = Some(indent);
+                option(raw, bare).map_err(fault)?
+            };
+            document.items.push(Item { what, raw: raw.to_owned() });
+        }
+        Ok(document)
+    }
+
+    /// Adds a line to the value of the last option, with the comments between.
+    fn go_on(&mut self, raw: &str) {
+        let is_option = |item: &Item| matches!(item.what, What::Option { .. });
+        let Some(last) = self.items.iter().rposition(is_option) else { return };
+        let between: String = self.items.drain(last + 1..).map(|item| item.raw).collect();
+        self.items[last].raw.push_str(&between);
+        self.items[last].raw.push_str(raw);
+    }
+
+    /// The values of an option, in their order.
+    pub(crate) fn get(&self, section: &str, option: &str) -> Vec<String> {
+        self.places(section, option).iter().map(|at| self.items[*at].value()).collect()
+    }
+
+    /// An option as it is written, once for each time that it stands there; for [`Document::restore`].
+    pub(crate) fn raw(&self, section: &str, option: &str) -> Vec<String> {
+        self.places(section, option).iter().map(|at| self.items[*at].raw.clone()).collect()
+    }
+
+    /// Gives an option back as it was written.
+    pub(crate) fn restore(&mut self, section: &str, option: &str, raw: &[String]) {
+        let items: Vec<Item> =
+            raw.iter().filter_map(|raw| Self::parse(raw).ok()).flat_map(|document| document.items).collect();
+        let values: Vec<String> = items.iter().map(Item::value).collect();
+        self.set(section, option, &values);
+        for (at, mut item) in self.places(section, option).into_iter().zip(items) {
+            if !item.raw.ends_with('\n') {
+                item.raw.push_str(self.newline);
+            }
+            self.items[at] = item;
+        }
+    }
+
+    pub(crate) fn has_section(&self, section: &str) -> bool {
+        !self.spans(section).is_empty()
+    }
+
+    /// Gives an option these values; with none, it is taken away. Whether anything changed.
+    pub(crate) fn set(&mut self, section: &str, option: &str, values: &[String]) -> bool {
+        let places = self.places(section, option);
+        if places.iter().map(|at| self.items[*at].value()).eq(values.iter().cloned()) {
+            return false;
+        }
+        for (at, value) in places.iter().zip(values) {
+            if self.items[*at].value() != *value {
+                self.items[*at] = self.items[*at].with_value(value, self.newline, &self.style());
+            }
+        }
+        if let Some(more) = values.get(places.len()..).filter(|more| !more.is_empty()) {
+            let at = places.last().map_or_else(|| self.room(section, option), |last| last + 1);
+            let style = self.style();
+            let items: Vec<Item> = more.iter().map(|value| Item::option(option, value, self.newline, &style)).collect();
+            self.insert(at, items);
+        }
+        for at in places.iter().skip(values.len()).rev() {
+            self.items.remove(*at);
+        }
+        true
+    }
+
+    /// Takes a section away, all its parts; its text.
+    pub(crate) fn cut(&mut self, section: &str) -> String {
+        let mut text = Vec::new();
+        for (from, to) in self.spans(section).into_iter().rev() {
+            text.push(self.items.drain(from..to).map(|item| item.raw).collect::<String>());
+        }
+        text.reverse();
+        text.concat()
+    }
+
+    /// Takes a section away if nothing is left in it.
+    pub(crate) fn cut_if_empty(&mut self, section: &str) {
+        let is_blank = |item: &Item| item.what == What::Blank;
+        for (from, to) in self.spans(section).into_iter().rev() {
+            let header = usize::from(!section.is_empty());
+            if self.items[from + header..to].iter().all(is_blank) {
+                self.items.drain(from..to);
+                // The empty line that was put before it.
+                if from > 0 && from == self.items.len() && is_blank(&self.items[from - 1]) {
+                    self.items.pop();
+                }
+            }
+        }
+    }
+
+    /// Adds text at the end: a section that was cut.
+    pub(crate) fn append(&mut self, text: &str) -> Result<(), Fault> {
+        let items = Self::parse(text)?.items;
+        self.insert(self.items.len(), items);
+        Ok(())
+    }
+
+    /// Whether there is nothing in it.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.items.iter().all(|item| item.what == What::Blank)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.items.iter().map(|item| item.raw.as_str()).collect()
+    }
+
+    /// From where to where the parts of a section stand, headers included.
+    fn spans(&self, section: &str) -> Vec<(usize, usize)> {
+        let mut spans = Vec::new();
+        let mut begun = section.is_empty().then_some(0);
+        for (i, item) in self.items.iter().enumerate() {
+            if let What::Section(name) = &item.what {
+                spans.extend(begun.take().map(|from| (from, i)));
+                begun = (name == section).then_some(i);
+            }
+        }
+        spans.extend(begun.map(|from| (from, self.items.len())));
+        spans
+    }
+
+    fn places(&self, section: &str, option: &str) -> Vec<usize> {
+        let is = |i: &usize| matches!(&self.items[*i].what, What::Option { name, .. } if name == option);
+        self.spans(section).into_iter().flat_map(|(from, to)| from..to).filter(is).collect()
+    }
+
+    /// Where a new option goes: after the comment that shows it, else after the last option of the section.
+    fn room(&mut self, section: &str, option: &str) -> usize {
+        let spans = self.spans(section);
+        let Some((from, to)) = spans.last().copied() else {
+            if !self.items.last().is_none_or(|item| item.what == What::Blank) {
+                let blank = Item { what: What::Blank, raw: self.newline.to_owned() };
+                self.insert(self.items.len(), vec![blank]);
+            }
+            let header = Item { what: What::Section(section.to_owned()), raw: format!("[{section}]{}", self.newline) };
+            self.insert(self.items.len(), vec![header]);
+            return self.items.len();
+        };
+        let shown = |item: &Item| item.what == What::Other && shows(&item.raw, option);
+        let last = |is: &dyn Fn(&Item) -> bool| self.items[from..to].iter().rposition(is).map(|i| from + i + 1);
+        last(&shown)
+            .or_else(|| last(&|item| matches!(item.what, What::Option { .. })))
+            .unwrap_or(if section.is_empty() { from } else { from + 1 })
+    }
+
+    fn insert(&mut self, at: usize, items: Vec<Item>) {
+        // The last line of a file may lack its line break.
+        if let Some(before) = at.checked_sub(1).and_then(|i| self.items.get_mut(i))
+            && !before.raw.ends_with('\n')
+        {
+            before.raw.push_str(self.newline);
+        }
+        self.items.splice(at..at, items);
+    }
+
+    /// What stands between names and values in this file.
+    fn style(&self) -> String {
+        let style = |item: &Item| match &item.what {
+            What::Option { name, at: Some(at) } => {
+                let head = item.raw.get(..*at)?.trim_start();
+                let between = head.strip_prefix(name.as_str())?;
+                (!item.value().is_empty()).then(|| between.replace('\t', " "))
+            }
+            _ => None,
+        };
+        self.items.iter().find_map(style).unwrap_or_else(|| " = ".to_owned())
+    }
+}
+
+impl Item {
+    fn option(name: &str, value: &str, newline: &str, style: &str) -> Self {
+        let head = format!("{name}{style}");
+        Self::written(name, &head, lines(&head, value, newline))
+    }
+
+    /// The same option with another value; what stands before the value stays.
+    fn with_value(&self, value: &str, newline: &str, style: &str) -> Self {
+        let What::Option { name, at } = &self.what else { return self.clone() };
+        let head = match at {
+            Some(at) if !self.value().is_empty() => self.raw[..*at].to_owned(),
+            _ => {
+                let indent = self.raw.len() - self.raw.trim_start_matches([' ', '\t', '\u{feff}']).len();
+                format!("{}{name}{style}", &self.raw[..indent])
+            }
+        };
+        Self::written(name, &head, lines(&head, value, newline))
+    }
+
+    fn written(name: &str, head: &str, raw: String) -> Self {
+        let at = head.len().min(raw.trim_end().len());
+        Self { what: What::Option { name: name.to_owned(), at: Some(at) }, raw }
+    }
+
+    /// The value, each of its lines trimmed; comments between are none of it.
+    fn value(&self) -> String {
+        let What::Option { at: Some(at), .. } = self.what else { return String::new() };
+        let rest = self.raw.get(at..).unwrap_or_default();
+        let is_value = |(i, line): &(usize, &str)| *i == 0 || !line.starts_with(['#', ';']);
+        let lines = rest.split('\n').map(str::trim).enumerate().filter(is_value).map(|(_, line)| line);
+        lines.collect::<Vec<_>>().join("\n").trim().to_owned()
+    }
+}
+
+/// An option's lines.
+fn lines(head: &str, value: &str, newline: &str) -> String {
+    let indent: String = head.chars().take_while(|c| matches!(c, ' ' | '\t')).collect();
+    let mut raw = format!("{head}{}", value.replace('\n', &format!("{newline}{indent}    ")));
+    raw.truncate(raw.trim_end().len());
+    raw + newline
+}
+
+fn section(header: &str) -> Result<String, String> {
+    let Some((name, rest)) = header.split_once(']') else {
+        return Err(format!("the section's header is not closed: `[{}`", shown(header)));
+    };
+    if !(rest.trim().is_empty() || rest.trim_start().starts_with(['#', ';'])) {
+        return Err(format!("there is text after the section's header: `{}`", shown(rest.trim())));
+    }
+    let name = name.trim();
+    if name.is_empty() { Err("the section has no name".to_owned()) } else { Ok(name.to_owned()) }
+}
+
+fn option(raw: &str, bare: &str) -> Result<What, String> {
+    if raw.starts_with([' ', '\t']) && !bare.contains(['=', ':']) {
+        return Err(format!("is indented and continues nothing: `{}`", shown(bare)));
+    }
+    let Some((name, _)) = bare.split_once(['=', ':']) else {
+        // A name alone, such as `skip-networking`.
+        if bare.contains(char::is_whitespace) {
+            return Err(format!("has neither `=` nor `:`: `{}`", shown(bare)));
+        }
+        return Ok(What::Option { name: bare.to_owned(), at: None });
+    };
+    let name = name.trim_end();
+    if name.is_empty() {
+        return Err(format!("has no name before its value: `{}`", shown(bare)));
+    }
+    let delimiter = raw.find(['=', ':']).unwrap_or(0) + 1;
+    let blanks = raw[delimiter..].len() - raw[delimiter..].trim_start_matches([' ', '\t']).len();
+    Ok(What::Option { name: name.to_owned(), at: Some(delimiter + blanks) })
+}
+
+/// Whether a comment shows that option, as sample files do: `#debug = false`.
+fn shows(comment: &str, option: &str) -> bool {
+    let rest = comment.trim_start_matches([' ', '\t', '#', ';']).strip_prefix(option);
+    rest.is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('='))
+}
+
+/// Enough of a line to know it by.
+fn shown(line: &str) -> String {
+    let mut out: String = line.chars().take(60).flat_map(char::escape_debug).collect();
+    if line.chars().nth(60).is_some() {
+        out.push('…');
+    }
+    out
+}

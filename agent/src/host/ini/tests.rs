@@ -1,0 +1,123 @@
+use super::*;
+
+const SAMPLE: &str = "\
+# Top.
+[DEFAULT]
+# Whether to say more. (boolean value)
+#debug = false
+
+log_dir=/var/log
+hosts = a,
+    b
+  # between
+    c
+; end
+
+[database]
+    connection = x
+    backend: y
+[empty]
+";
+
+fn parsed(text: &str) -> Document {
+    Document::parse(text).unwrap()
+}
+
+fn set(text: &str, section: &str, option: &str, values: &[&str]) -> String {
+    let mut document = parsed(text);
+    let values: Vec<String> = values.iter().map(|v| v.to_string()).collect();
+    assert!(document.set(section, option, &values));
+    assert!(!document.set(section, option, &values), "twice is once");
+    assert_eq!(document.get(section, option), values);
+    let text = document.text();
+    assert_eq!(parsed(&text), document, "what is written is read the same:\n{text}");
+    text
+}
+
+#[test]
+fn what_is_read_is_written() {
+    for text in [
+        SAMPLE,
+        "",
+        "\n\n",
+        "a=b",
+        "[x]\r\ny = z\r\n",
+        "!includedir /etc/x\n[mysqld]\nskip-networking\n",
+        "\u{feff}[a]\nb=c\n",
+    ] {
+        assert_eq!(parsed(text).text(), text);
+    }
+    let sample = parsed(SAMPLE);
+    assert_eq!(sample.get("DEFAULT", "hosts"), ["a,\nb\nc"]);
+    assert_eq!(sample.get("DEFAULT", "log_dir"), ["/var/log"]);
+    assert_eq!(sample.get("database", "backend"), ["y"]);
+    assert!(sample.get("database", "debug").is_empty() && sample.has_section("empty") && !sample.has_section("none"));
+    assert_eq!(parsed("a=1\n[s]\na=2\n[s]\na = 3\n").get("s", "a"), ["2", "3"]);
+}
+
+#[test]
+fn a_value_is_changed_where_it_stands() {
+    let text = set(SAMPLE, "DEFAULT", "log_dir", &["/tmp"]);
+    assert_eq!(text, SAMPLE.replace("log_dir=/var/log", "log_dir=/tmp"));
+    let text = set(SAMPLE, "database", "backend", &["z"]);
+    assert_eq!(text, SAMPLE.replace("    backend: y", "    backend: z"));
+    let text = set(SAMPLE, "DEFAULT", "hosts", &["a\nb"]);
+    assert_eq!(text, SAMPLE.replace("a,\n    b\n  # between\n    c\n", "a\n    b\n"));
+    assert_eq!(set("[a]\r\nb = c\r\n", "a", "b", &["d"]), "[a]\r\nb = d\r\n");
+    assert_eq!(set("[m]\nskip\nx = 1\n", "m", "skip", &["1"]), "[m]\nskip = 1\nx = 1\n");
+    assert_eq!(set("[m]\nx = 1\n", "m", "x", &[""]), "[m]\nx =\n");
+    assert_eq!(set("[m]\nx =\n", "m", "x", &["1"]), "[m]\nx = 1\n");
+}
+
+#[test]
+fn a_new_option_finds_its_place() {
+    // After the comment that shows it, in the file's own style.
+    let text = set(SAMPLE, "DEFAULT", "debug", &["true"]);
+    assert_eq!(text, SAMPLE.replace("#debug = false\n", "#debug = false\ndebug=true\n"));
+    let text = set(SAMPLE, "DEFAULT", "new", &["1"]);
+    assert_eq!(text, SAMPLE.replace("    c\n", "    c\nnew=1\n"));
+    assert_eq!(set(SAMPLE, "empty", "new", &["1"]), format!("{SAMPLE}new=1\n"));
+    assert_eq!(set(SAMPLE, "fresh", "new", &["1"]), format!("{SAMPLE}\n[fresh]\nnew=1\n"));
+    assert_eq!(set("", "a", "b", &["c"]), "[a]\nb = c\n");
+    assert_eq!(set("x = y", "a", "b", &["c"]), "x = y\n\n[a]\nb = c\n");
+    assert_eq!(set("[a]\nb = c\n", "", "x", &["y"]), "x = y\n[a]\nb = c\n");
+}
+
+#[test]
+fn an_option_may_be_repeated() {
+    let text = "[a]\nm = 1\nother = x\nm = 2\n";
+    assert_eq!(set(text, "a", "m", &["1", "2", "3"]), "[a]\nm = 1\nother = x\nm = 2\nm = 3\n");
+    assert_eq!(set(text, "a", "m", &["2"]), "[a]\nm = 2\nother = x\n");
+    assert_eq!(set(text, "a", "m", &[]), "[a]\nother = x\n");
+}
+
+#[test]
+fn sections_go_and_come_back() {
+    let mut document = parsed(SAMPLE);
+    let cut = document.cut("database");
+    assert_eq!(cut, "[database]\n    connection = x\n    backend: y\n");
+    assert_eq!(document.text(), SAMPLE.replace(&cut, ""));
+    document.append(&cut).unwrap();
+    assert!(document.text().ends_with(&cut));
+    let mut document = parsed(&set(SAMPLE, "fresh", "new", &["1"]));
+    document.cut_if_empty("fresh");
+    assert!(document.has_section("fresh"));
+    document.set("fresh", "new", &[]);
+    document.cut_if_empty("fresh");
+    assert_eq!(document.text(), SAMPLE);
+}
+
+#[test]
+fn a_text_that_is_no_ini_file_is_refused_with_its_line() {
+    for (text, fault) in [
+        ("[a]\nb = c\n[open\n", "line 3: the section's header is not closed: `[open`"),
+        ("[a] b\n", "line 1: there is text after the section's header: `b`"),
+        ("[]\n", "line 1: the section has no name"),
+        ("[a]\nthis is no option\n", "line 2: has neither `=` nor `:`: `this is no option`"),
+        ("[a]\n= x\n", "line 2: has no name before its value: `= x`"),
+        ("[a]\n  loose\n", "line 2: is indented and continues nothing: `loose`"),
+        ("a\0b = c", "line 1: contains a NUL byte"),
+    ] {
+        assert_eq!(Document::parse(text).unwrap_err().to_string(), fault);
+    }
+}

@@ -1,0 +1,334 @@
+//! `archive`: what is in a tar or zip archive, in a directory: all of it or nothing.
+//!
+//! The archive is read whole into a staging directory, where each member is checked and files lie under numbers; only then
+//! is each renamed to its place below `dest`, which nothing leads out of. What was put there is kept in a manifest in the
+//! state directory: an update takes away what it no longer has, removal all of it, but for what another archive has put
+//! there, too. Devices, set-user-id files and more bytes than allowed are refused with the member's name.
+
+mod manifest;
+mod members;
+mod staging;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Seek, Write},
+    os::fd::OwnedFd,
+    process::ExitStatus,
+};
+
+use groundplan_protocol::{digest::Digest, ids::TaskId, kinds::Archive};
+use nix::{
+    fcntl::renameat,
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        stat::Mode,
+    },
+    unistd::{Gid, Uid, syncfs},
+};
+
+use self::{
+    manifest::{Entry, Manifest, Origin, Store},
+    members::{Limits, Member, Members, Refused, What},
+    staging::Staging,
+};
+use super::{Applied, Check, Context, Hold, Kind, KindError, aside};
+use crate::host::{
+    HostError,
+    files::{self, Access, FileError, Removed, Standing, Sum},
+    job::Content,
+    paths::{Missing, Root},
+};
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    #[error("the archive is refused, and nothing of it was put in place: {0}")]
+    Refused(#[from] Refused),
+    #[error("the archive is broken or cut off, and nothing of it was put in place")]
+    Read(#[source] io::Error),
+    #[error("the archive is broken or cut off at its member `{name}`, and nothing of it was put in place")]
+    Member { name: String, source: io::Error },
+    #[error("what it is cannot be told from the archive's first bytes; name its `format`")]
+    Unknown,
+    #[error("this host has no `{program}`, which the archive needs; install it, or pack with gzip")]
+    NoProgram { program: &'static str },
+    #[error("cannot run `{program}`")]
+    Program { program: &'static str, source: io::Error },
+    #[error("`{program}` finds the archive broken ({status}), and nothing of it was put in place")]
+    Unpacked { program: &'static str, status: ExitStatus },
+    #[error("there is no archive at {path} on this node")]
+    NotThere { path: String },
+    #[error("the archive at {path} has the SHA-256 digest {found}, not {wanted}")]
+    Digest { path: String, found: Digest, wanted: Digest },
+    #[error("{path}: cannot unpack here")]
+    Stage { path: String, source: io::Error },
+    #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
+    InTheWay { member: String, source: FileError },
+    #[error("the member `{member}` cannot be put in place; the next attempt begins anew")]
+    Place { member: String, source: FileError },
+    #[error("cannot keep the list of what is unpacked in the state directory")]
+    Manifest(#[source] io::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl KindError for ArchiveError {}
+
+/// All that unpacking takes, to go to a thread of its own.
+struct Job {
+    task: TaskId,
+    params: Archive,
+    root: Root,
+    content: Option<(Content, Sum)>,
+    owner: (Uid, Gid),
+    store: Store,
+    search: String,
+}
+
+impl Kind for Archive {
+    /// Of this task alone: others may unpack into the same directory.
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Named("contents of", format!("{} by {task}", self.dest))
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let job = Job::new(self, cx)?;
+        Ok(aside(move || job.check()).await??.into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let job = Job::new(self, cx)?;
+        aside(move || job.apply()).await??.iter().for_each(|line| cx.say(line));
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let job = Job::new(self, cx)?;
+        let (removed, left) = aside(move || job.remove()).await??;
+        left.iter().for_each(|line| cx.say(line));
+        Ok(removed)
+    }
+}
+
+impl Job {
+    fn new(params: &Archive, cx: &Context<'_>) -> Result<Self, HostError> {
+        let Access { uid, gid, .. } =
+            Access::new(&params.dest, params.owner.as_deref(), params.group.as_deref(), None, 0)?;
+        let search = cx.host.surroundings.env.get("PATH").and_then(|path| path.to_str());
+        Ok(Self {
+            task: cx.task.clone(),
+            params: params.clone(),
+            root: cx.host.surroundings.root.clone(),
+            content: cx.content.map(|(content, sum)| (content.clone(), sum)),
+            owner: (uid, gid),
+            store: Store::new(&cx.host.state_dir),
+            search: search.unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// The archive, open, and its digest.
+    fn open(&self) -> Result<(File, Digest), HostError> {
+        if let Some(path) = &self.params.path {
+            let Some(mut file) = files::open_file(&self.root, path)? else {
+                return Err(ArchiveError::NotThere { path: path.clone() }.into());
+            };
+            let found = Sum::of(&file).map_err(ArchiveError::Read)?.digest;
+            if let Some(wanted) = self.params.digest().filter(|wanted| *wanted != found) {
+                return Err(ArchiveError::Digest { path: path.clone(), found, wanted }.into());
+            }
+            file.rewind().map_err(ArchiveError::Read)?;
+            return Ok((file, found));
+        }
+        let (content, sum) = self.content.as_ref().ok_or(HostError::NoContent)?;
+        let file = match content {
+            Content::File(path) => File::open(path),
+            Content::Bytes(bytes) => memory(bytes),
+        };
+        Ok((file.map_err(ArchiveError::Read)?, sum.digest))
+    }
+
+    fn origin(&self, sha256: Digest) -> Origin {
+        let (uid, gid) = self.owner;
+        let Archive { strip_components: strip, setuid, .. } = self.params;
+        Origin { sha256, strip, owner: (uid.as_raw(), gid.as_raw()), setuid }
+    }
+
+    fn access(&self, mode: u32) -> Access {
+        Access { uid: self.owner.0, gid: self.owner.1, mode: Mode::from_bits_truncate(mode) }
+    }
+
+    fn check(&self) -> Result<bool, HostError> {
+        let Some(manifest) = self.store.load(&self.task, &self.params.dest) else {
+            return Ok(self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?);
+        };
+        let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(false) };
+        let (_, sha256) = self.open()?;
+        let tree = Root::new(real);
+        let is_so = |(path, entry): (&String, &Entry)| self.is_so(&tree, &format!("/{path}"), entry).unwrap_or(false);
+        Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_so))
+    }
+
+    /// Whether a member lies there as it should. What cannot be told is not so: applying says why.
+    fn is_so(&self, tree: &Root, path: &str, entry: &Entry) -> Result<bool, FileError> {
+        match entry {
+            Entry::Directory { made: true, mode } => files::is_directory(tree, path, self.access(*mode)),
+            Entry::Directory { .. } => Ok(tree.directory(path, Missing::Leave)?.is_some()),
+            Entry::File { mode, size, sha256 } => {
+                files::is_file(tree, path, Sum { digest: *sha256, size: *size }, self.access(*mode))
+            }
+            Entry::Link { target } => files::is_link(tree, path, target),
+        }
+    }
+
+    fn apply(&self) -> Result<Vec<String>, HostError> {
+        let (archive, sha256) = self.open()?;
+        let dest = &self.params.dest;
+        let before = self.store.load(&self.task, dest);
+        let is_missing = self.root.directory(dest, Missing::Leave)?.is_none();
+        if is_missing {
+            files::put_directory(&self.root, dest, self.access(0o755))?;
+        }
+        let (dir, real) = self.root.directory(dest, Missing::Create)?.ok_or(HostError::NoContent)?;
+        let (limits, name) =
+            (self.limits(), format!(".groundplan-{}.tmp", Digest::of(self.task.to_string().as_bytes()).short()));
+        let staged =
+            Staging::new(&dir, real.join(&name), &name, self.owner, Members::new(limits)).and_then(|mut staging| {
+                staging.read(archive, self.params.format, &self.search)?;
+                Ok(staging)
+            });
+        let made_dest = is_missing || before.as_ref().is_some_and(|before| before.made_dest);
+        let mut staging = match staged {
+            Ok(staging) => staging,
+            Err(error) => {
+                if is_missing {
+                    // Nothing was unpacked: nor is there anything to unpack into.
+                    files::remove_directory(&self.root, dest)?;
+                }
+                return Err(error.into());
+            }
+        };
+        let (members, tree) = (staging.members(), Root::new(real));
+        let mut now = Manifest { dest: dest.clone(), made_dest, from: None, members: BTreeMap::new() };
+        for (path, member) in &members {
+            let free = self
+                .room(&tree, path, member)
+                .map_err(|source| ArchiveError::InTheWay { member: path.clone(), source })?;
+            let was_made = before
+                .as_ref()
+                .is_some_and(|before| matches!(before.members.get(path), Some(Entry::Directory { made: true, .. })));
+            now.members.insert(path.clone(), Entry::of(member, free || was_made));
+        }
+        let mut all = now.clone();
+        let old = before.map(|before| before.members).unwrap_or_default();
+        for (path, entry) in &old {
+            all.members.entry(path.clone()).or_insert_with(|| entry.clone());
+        }
+        self.store.save(&self.task, &all).map_err(ArchiveError::Manifest)?;
+        for (path, member) in &members {
+            let made = matches!(now.members[path], Entry::Directory { made: true, .. });
+            self.put(&staging, &tree, path, member, made)
+                .map_err(|source| ArchiveError::Place { member: path.clone(), source })?;
+        }
+        let gone = old.into_iter().filter(|(path, _)| !members.contains_key(path)).collect();
+        let (_, left) = self.take_away(&tree, &gone)?;
+        let synced = staged_fs(&staging.dir);
+        synced.map_err(|source| ArchiveError::Stage { path: dest.clone(), source })?;
+        now.from = Some(self.origin(sha256));
+        self.store.save(&self.task, &now).map_err(ArchiveError::Manifest)?;
+        Ok(left)
+    }
+
+    fn limits(&self) -> Limits {
+        let Archive { strip_components, setuid, .. } = self.params;
+        Limits { size: self.params.max_size(), strip: strip_components as usize, setuid }
+    }
+
+    /// Sees that nothing is in the way of a member; whether its place is free.
+    fn room(&self, tree: &Root, path: &str, member: &Member) -> Result<bool, FileError> {
+        let path = format!("/{path}");
+        let in_the_way = |there| FileError::InTheWay { path: path.clone(), there };
+        match (files::stands(tree, &path)?, &member.what) {
+            (None, _) => Ok(true),
+            (Some(Standing::File), What::Directory) => Err(in_the_way("something that is no directory")),
+            // Where it leads it may stay, if that is a directory below `dest`.
+            (Some(Standing::Link), What::Directory) => match tree.directory(&path, Missing::Leave)? {
+                Some(_) => Ok(false),
+                None => Err(in_the_way("a link that leads nowhere")),
+            },
+            (Some(Standing::Directory), What::File { .. } | What::Link { .. }) => Err(in_the_way("a directory")),
+            _ => Ok(false),
+        }
+    }
+
+    fn put(&self, staging: &Staging, tree: &Root, path: &str, member: &Member, made: bool) -> Result<(), FileError> {
+        let path = format!("/{path}");
+        let failed = |source: io::Error| FileError::Io { path: path.clone(), doing: "put it in place", source };
+        let staged = match &member.what {
+            What::Directory if made => return files::put_directory(tree, &path, self.access(member.mode)),
+            What::Directory => return Ok(()),
+            What::File { staged, .. } => staged.to_string(),
+            What::Link { target } => {
+                staging::symlink(staging, target, "link", self.owner).map_err(|e| failed(e.into()))?;
+                "link".to_owned()
+            }
+        };
+        let missing = || failed(io::ErrorKind::NotFound.into());
+        let place = tree.place(&path, Missing::Leave)?.ok_or_else(missing)?;
+        renameat(&staging.dir, staged.as_str(), &place.dir, place.name.as_os_str()).map_err(|e| failed(e.into()))
+    }
+
+    fn remove(&self) -> Result<(bool, Vec<String>), HostError> {
+        let dest = &self.params.dest;
+        let Some(manifest) = self.store.load(&self.task, dest) else { return Ok((false, Vec::new())) };
+        let (mut removed, mut left) = (false, Vec::new());
+        if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
+            (removed, left) = self.take_away(&Root::new(real), &manifest.members)?;
+            if manifest.made_dest && self.store.others(&self.task, dest).is_empty() {
+                match files::remove_directory(&self.root, dest)? {
+                    Removed::Left(why) => left.push(why),
+                    Removed::Gone => removed = true,
+                    Removed::WasNotThere => {}
+                }
+            }
+        }
+        self.store.forget(&self.task, dest).map_err(ArchiveError::Manifest)?;
+        Ok((removed, left))
+    }
+
+    /// Takes away what the task unpacked, the innermost first; whether anything went, and what was left.
+    fn take_away(&self, tree: &Root, entries: &BTreeMap<String, Entry>) -> Result<(bool, Vec<String>), HostError> {
+        let others = if entries.is_empty() { Vec::new() } else { self.store.others(&self.task, &self.params.dest) };
+        let (mut removed, mut left) = (false, Vec::new());
+        for (path, entry) in
+            entries.iter().rev().filter(|(path, _)| !others.iter().any(|o| o.members.contains_key(*path)))
+        {
+            let at = format!("/{path}");
+            let gone = match entry {
+                Entry::Directory { made: false, .. } => continue,
+                Entry::Directory { .. } => files::remove_directory(tree, &at),
+                Entry::File { .. } => files::remove_file(tree, &at, false),
+                Entry::Link { .. } => files::remove_file(tree, &at, true),
+            };
+            match gone.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
+                Removed::Gone => removed = true,
+                Removed::WasNotThere => {}
+                Removed::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),
+            }
+        }
+        Ok((removed, left))
+    }
+}
+
+/// Makes all of a file system durable: cheaper than to do so file by file.
+fn staged_fs(dir: &OwnedFd) -> io::Result<()> {
+    Ok(syncfs(dir)?)
+}
+
+/// Bytes as a file, so that there is one way to read archives.
+fn memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file: File = memfd_create(c"archive", MFdFlags::MFD_CLOEXEC)?.into();
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
+}

@@ -1,0 +1,104 @@
+//! `cron`: a file of the task's own in /etc/cron.d.
+//!
+//! Its name has no dot, it ends with a line break and belongs to root with mode 0644, or cron would pass over it without a
+//! word (cron(8)). A host without cron gets an error that says what to do instead.
+
+use groundplan_protocol::{ids::TaskId, kinds::Cron};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, FileError, Sum},
+    users,
+};
+
+/// Why cron would not run it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CronError {
+    #[error(
+        "this host has no cron; install it by a `package` task, or use a timer: a `systemd` task with a .timer unit"
+    )]
+    NoCron,
+}
+
+impl KindError for CronError {}
+
+impl Kind for Cron {
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::File(path(task))
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let root = &cx.host.surroundings.root;
+        if !self.state.is_present() {
+            return Ok((!root.exists(&path(cx.task))?).into());
+        }
+        let sum = Sum::of_bytes(text(self).as_bytes());
+        Ok((has_cron(cx) && files::is_file(root, &path(cx.task), sum, access()?)?).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        if !self.state.is_present() {
+            cx.removed(files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?);
+            return Ok(Applied { afresh: false });
+        }
+        if !has_cron(cx) {
+            return Err(CronError::NoCron.into());
+        }
+        if let Some(user) = &self.user {
+            users::uid(user).map_err(|source| FileError::Owner { path: path(cx.task), source })?;
+        }
+        files::write_text(&cx.host.surroundings.root, &path(cx.task), &text(self), access()?)?;
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        Ok(cx.removed(files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?))
+    }
+}
+
+fn path(task: &TaskId) -> String {
+    format!("/etc/cron.d/groundplan-{}", task.to_string().replace('.', "-"))
+}
+
+fn access() -> Result<Access, HostError> {
+    Ok(Access::new("/etc/cron.d", Some("0"), Some("0"), None, 0o644)?)
+}
+
+/// What cron reads (crontab(5)). There `%` is a line break unless it is escaped.
+fn text(cron: &Cron) -> String {
+    let mut text = "# Written by groundplan; changes are overwritten.\n".to_owned();
+    for (name, value) in &cron.env {
+        text.push_str(&format!("{name}=\"{value}\"\n"));
+    }
+    let user = cron.user.as_deref().unwrap_or("root");
+    let fields: Vec<&str> = cron.schedule.split_whitespace().collect();
+    text + &format!("{} {user} {}\n", fields.join(" "), cron.run.trim().replace('%', "\\%"))
+}
+
+/// Whether there is a cron daemon, by any of its names.
+fn has_cron(cx: &Context<'_>) -> bool {
+    let path = cx.host.surroundings.env.get("PATH").cloned().unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| ["cron", "crond", "cronie"].iter().any(|name| dir.join(name).is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cron_reads() {
+        let cron: Cron = serde_json::from_value(serde_json::json!({
+            "schedule": "*/5  2 * * mon", "run": "date +%F > /tmp/x", "user": "bob", "env": {"MAILTO": "", "PATH": "/bin"}
+        }))
+        .unwrap();
+        let lines = ["MAILTO=\"\"", "PATH=\"/bin\"", "*/5 2 * * mon bob date +\\%F > /tmp/x", ""];
+        assert_eq!(text(&cron).split('\n').skip(1).collect::<Vec<_>>(), lines);
+        let name = path(&"web.clean-up".parse().unwrap());
+        assert_eq!(name, "/etc/cron.d/groundplan-web-clean-up");
+    }
+}

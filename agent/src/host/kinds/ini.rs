@@ -1,0 +1,200 @@
+//! `ini`: options in an INI file.
+//!
+//! What the file held before an option was set is remembered, and comes back when the option or the task is removed; a
+//! file or section that the task made goes with what it put there. An option that somebody else has changed since then is
+//! left as it is. A file that is no INI file is never written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_protocol::{ids::TaskId, kinds::Ini};
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, Removed, Text},
+    ini::{Document, Fault},
+};
+
+/// Larger files are not edited.
+const MOST: u64 = 4 << 20;
+
+/// Why options could not be set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IniError {
+    #[error("{path} is no INI file and was not changed; mend it by hand")]
+    Invalid { path: String, source: Fault },
+    #[error("{path} is missing, and the task says `create = false`")]
+    Missing { path: String },
+}
+
+impl KindError for IniError {}
+
+/// How the task found the file.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Memory {
+    path: String,
+    made_file: bool,
+    made_sections: BTreeSet<String>,
+    /// Options as they were written, by section and name.
+    before: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// The text of sections that were cut.
+    cut: BTreeMap<String, String>,
+}
+
+impl Kind for Ini {
+    /// Of this task alone: others have their own options in the same file.
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Named("options of", format!("{task} in {}", self.path))
+    }
+
+    fn holds(&self, task: &TaskId) -> Vec<Hold> {
+        let options = self.wanted();
+        [self.hold(task)].into_iter().chain(options.keys().map(|(section, name)| option(self, section, name))).collect()
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let memory = Memory::of(self, cx);
+        let Some((document, _)) = read(self, cx)? else {
+            return Ok((self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self)).into());
+        };
+        let so = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
+        let gone = self.unwanted_section().is_none_or(|section| !document.has_section(section));
+        Ok((so && gone && memory.is_kept_by(self)).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let mut memory = Memory::of(self, cx);
+        let found = read(self, cx)?;
+        memory.path = self.path.clone();
+        memory.made_file |= found.is_none();
+        let access = match &found {
+            Some((_, access)) => *access,
+            None if self.create == Some(false) => return Err(IniError::Missing { path: self.path.clone() }.into()),
+            None => access(self)?,
+        };
+        let mut document = match found {
+            Some((document, _)) => document,
+            None => parse(self, "")?,
+        };
+        let wanted = self.wanted();
+        let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
+        for (section, name, before) in left {
+            if cx.held_by_another(&option(self, &section, &name)).is_none() {
+                document.restore(&section, &name, &before);
+            }
+            memory.leave(&mut document, &section);
+        }
+        for ((section, name), values) in &wanted {
+            let there = document.has_section(section) || section.is_empty();
+            let before = document.raw(section, name);
+            if document.set(section, name, values) {
+                memory.before.entry(section.clone()).or_default().entry(name.clone()).or_insert(before);
+                if !there {
+                    memory.made_sections.insert(section.clone());
+                }
+            }
+        }
+        if let Some(section) = self.unwanted_section() {
+            let text = document.cut(section);
+            if !text.is_empty() {
+                memory.cut.entry(section.to_owned()).or_insert(text);
+            }
+        }
+        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        files::write_text(&cx.host.surroundings.root, &self.path, &document.text(), access)?;
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let mut memory = Memory::of(self, cx);
+        let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
+        let (before, wanted) = (document.clone(), self.wanted());
+        for (section, name, was) in memory.take(|_, _| true) {
+            let ours = wanted.get(&(section.clone(), name.clone()));
+            if cx.held_by_another(&option(self, &section, &name)).is_some() {
+                cx.say(&format!("`{name}` in [{section}] is another task's now: left as it is"));
+            } else if ours.is_some_and(|ours| *ours != document.get(&section, &name)) {
+                cx.say(&format!("`{name}` in [{section}] was changed by somebody else: left as it is"));
+            } else {
+                document.restore(&section, &name, &was);
+            }
+            memory.leave(&mut document, &section);
+        }
+        for (section, text) in &memory.cut {
+            if !document.has_section(section) {
+                let invalid = |source| IniError::Invalid { path: self.path.clone(), source };
+                document.append(text).map_err(invalid)?;
+            }
+        }
+        let root = &cx.host.surroundings.root;
+        if memory.made_file && document.is_blank() {
+            return Ok(files::remove_file(root, &self.path, false)? == Removed::Gone);
+        }
+        if document == before {
+            return Ok(false);
+        }
+        files::write_text(root, &self.path, &document.text(), access)?;
+        Ok(true)
+    }
+}
+
+impl Memory {
+    /// What is remembered of the file that the task names.
+    fn of(ini: &Ini, cx: &Context<'_>) -> Self {
+        let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
+        memory.filter(|memory: &Self| memory.path == ini.path).unwrap_or_default()
+    }
+
+    /// Whether the task still asks for all that it once changed.
+    fn is_kept_by(&self, ini: &Ini) -> bool {
+        let wanted = ini.wanted();
+        let all = self.before.iter().flat_map(|(section, options)| options.keys().map(move |name| (section, name)));
+        all.into_iter().all(|(section, name)| wanted.contains_key(&(section.clone(), name.clone())))
+    }
+
+    /// Forgets the options that `which` picks; their sections, names and values.
+    fn take(&mut self, which: impl Fn(&str, &str) -> bool) -> Vec<(String, String, Vec<String>)> {
+        let mut taken = Vec::new();
+        for (section, options) in &mut self.before {
+            options.retain(|name, values| {
+                let picked = which(section, name);
+                if picked {
+                    taken.push((section.clone(), name.clone(), std::mem::take(values)));
+                }
+                !picked
+            });
+        }
+        self.before.retain(|_, options| !options.is_empty());
+        taken
+    }
+
+    /// Takes away a section that the task made, once nothing is left in it.
+    fn leave(&mut self, document: &mut Document, section: &str) {
+        if self.made_sections.contains(section) {
+            document.cut_if_empty(section);
+            if !document.has_section(section) {
+                self.made_sections.remove(section);
+            }
+        }
+    }
+}
+
+fn option(ini: &Ini, section: &str, name: &str) -> Hold {
+    Hold::Named("option", format!("{name} of [{section}] in {}", ini.path))
+}
+
+fn access(ini: &Ini) -> Result<Access, HostError> {
+    Ok(Access::new(&ini.path, ini.owner.as_deref(), ini.group.as_deref(), ini.mode.as_deref(), 0o644)?)
+}
+
+fn read(ini: &Ini, cx: &Context<'_>) -> Result<Option<(Document, Access)>, HostError> {
+    let Some(Text { text, access }) = files::read_text(&cx.host.surroundings.root, &ini.path, MOST)? else {
+        return Ok(None);
+    };
+    Ok(Some((parse(ini, &text)?, access)))
+}
+
+fn parse(ini: &Ini, text: &str) -> Result<Document, IniError> {
+    Document::parse(text).map_err(|source| IniError::Invalid { path: ini.path.clone(), source })
+}

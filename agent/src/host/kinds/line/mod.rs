@@ -1,0 +1,163 @@
+//! `line`: a line or a block of lines in a text file.
+//!
+//! What was done is remembered and undone when the task is removed or asks for something else: a line that was put in goes,
+//! one that was replaced or taken out comes back. A line that is no longer there, or that another task asks for too, is let
+//! be; so is a file that the task made once others have lines in it.
+
+mod edit;
+
+use groundplan_protocol::{ids::TaskId, kinds::Line};
+use serde::{Deserialize, Serialize};
+
+use self::edit::{Done, Lines, Open};
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, Removed, Sum, Text},
+    job::Content,
+    validate,
+};
+
+/// Larger files are not edited.
+const MOST: u64 = 4 << 20;
+
+/// Why a line could not be put in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LineError {
+    #[error("{path} was not changed")]
+    Open { path: String, source: Open },
+    #[error("{path} is missing, and the task says `create = false`")]
+    Missing { path: String },
+}
+
+impl KindError for LineError {}
+
+/// What the task did to the file.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Memory {
+    path: String,
+    made_file: bool,
+    /// What the task asked for when it did that.
+    asked: Option<Line>,
+    done: Option<Done>,
+}
+
+impl Kind for Line {
+    /// Of this task alone: others have their own lines in the same file.
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Named("lines of", format!("{task} in {}", self.path))
+    }
+
+    fn holds(&self, task: &TaskId) -> Vec<Hold> {
+        let line = self.line.as_ref().filter(|_| self.state.is_present()).map(|line| text(self, line));
+        [self.hold(task)].into_iter().chain(line).collect()
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
+        let Some(Text { text, .. }) = found else { return Ok((!self.state.is_present()).into()) };
+        let mut lines = Lines::of(&text);
+        memory.change(self, &mut lines, cx)?;
+        Ok((lines.text() == text).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
+        if found.is_none() && self.create == Some(false) {
+            return Err(LineError::Missing { path: self.path.clone() }.into());
+        }
+        memory.path.clone_from(&self.path);
+        memory.made_file |= found.is_none();
+        let (text, access) = match found {
+            Some(Text { text, access }) => (text, access),
+            None => (String::new(), access(self)?),
+        };
+        let mut lines = Lines::of(&text);
+        memory.change(self, &mut lines, cx)?;
+        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        let bytes = lines.text().into_bytes();
+        let sum = Sum::of_bytes(&bytes);
+        let content = Content::Bytes(bytes);
+        match &self.validate {
+            Some(validate) => validate::put(cx, &self.path, &content, sum, access, validate).await?,
+            None => files::put_file(&cx.host.surroundings.root, &self.path, &content, sum, access)?,
+        }
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let mut memory = Memory::of(self, cx);
+        let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
+        let mut lines = Lines::of(&text);
+        memory.undo(&mut lines, cx);
+        let root = &cx.host.surroundings.root;
+        if memory.made_file && lines.is_empty() {
+            return Ok(files::remove_file(root, &self.path, false)? == Removed::Gone);
+        }
+        if lines.text() == text {
+            return Ok(false);
+        }
+        files::write_text(root, &self.path, &lines.text(), access)?;
+        Ok(true)
+    }
+}
+
+impl Memory {
+    /// What is remembered of the file that the task names.
+    fn of(line: &Line, cx: &Context<'_>) -> Self {
+        let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
+        memory.filter(|memory: &Self| memory.path == line.path).unwrap_or_default()
+    }
+
+    /// Makes the lines as they should be, and keeps what that did.
+    fn change(&mut self, line: &Line, lines: &mut Lines, cx: &Context<'_>) -> Result<(), LineError> {
+        let mut asked = line.clone();
+        (asked.validate, asked.create, asked.owner, asked.group, asked.mode) = (None, None, None, None, None);
+        if self.asked.as_ref() != Some(&asked) {
+            self.undo(lines, cx);
+        }
+        let task = cx.task.to_string();
+        let done = if line.state.is_present() { lines.put(line, &task) } else { lines.take(line, &task) };
+        let done = done.map_err(|source| LineError::Open { path: line.path.clone(), source })?;
+        // What was there before the first time is what comes back.
+        self.done = match (self.done.take(), done) {
+            (None, done) | (done, None) => done,
+            (Some(Done::Replaced { before, .. }), Some(Done::Replaced { now, .. })) => {
+                Some(Done::Replaced { now, before })
+            }
+            (Some(Done::Block { begin, end, before }), Some(Done::Block { .. })) => {
+                Some(Done::Block { begin, end, before })
+            }
+            (Some(Done::Inserted(_)), Some(Done::Replaced { now, .. })) => Some(Done::Inserted(now)),
+            (Some(before), Some(_)) => Some(before),
+        };
+        self.asked = Some(asked);
+        Ok(())
+    }
+
+    /// Undoes what is remembered, and forgets it.
+    fn undo(&mut self, lines: &mut Lines, cx: &Context<'_>) {
+        let Some(done) = self.done.take() else { return };
+        if let (Done::Inserted(now) | Done::Replaced { now, .. }, Some(asked)) = (&done, &self.asked)
+            && let Some(other) = cx.held_by_another(&text(asked, now))
+        {
+            cx.say(&format!("`{now}` in {} is left in place: {other} asks for it, too", self.path));
+            return;
+        }
+        if !lines.undo(&done) {
+            cx.say(&format!("{}: what this task put there is not there any more; nothing to take back", self.path));
+        }
+    }
+}
+
+fn text(line: &Line, text: &str) -> Hold {
+    Hold::Named("line", format!("{text} in {}", line.path))
+}
+
+fn access(line: &Line) -> Result<Access, HostError> {
+    Ok(Access::new(&line.path, line.owner.as_deref(), line.group.as_deref(), line.mode.as_deref(), 0o644)?)
+}
+
+fn read(line: &Line, cx: &Context<'_>) -> Result<Option<Text>, HostError> {
+    Ok(files::read_text(&cx.host.surroundings.root, &line.path, MOST)?)
+}

@@ -1,0 +1,198 @@
+//! `sysctl`: kernel parameters, set in /proc/sys and kept in a file of the task's own in /etc/sysctl.d.
+//!
+//! The value that each had before is remembered, and comes back when it is no longer asked for; one that somebody else has
+//! set since then is left. If the kernel refuses one of several, those that were set a moment before are set back.
+
+use std::{collections::BTreeMap, fs, io};
+
+use groundplan_protocol::{ids::TaskId, kinds::Sysctl};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, Removed, Sum},
+};
+
+/// Why a kernel parameter is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SysctlError {
+    #[error("this host has no kernel parameter `{key}`: the name is wrong, or what it belongs to is not loaded")]
+    Unknown { key: String },
+    #[error("`{key}` may not be set here; in a container only parameters of its own namespaces may, such as net.*")]
+    Forbidden { key: String, source: io::Error },
+    #[error("the kernel refuses `{value}` for `{key}`")]
+    Refused { key: String, value: String, source: io::Error },
+    #[error("the kernel made `{found}` of `{value}` for `{key}`")]
+    Other { key: String, value: String, found: String },
+    #[error("cannot read `{key}`")]
+    Read { key: String, source: io::Error },
+}
+
+impl KindError for SysctlError {}
+
+type Values = BTreeMap<String, String>;
+
+impl Kind for Sysctl {
+    fn hold(&self, task: &TaskId) -> Hold {
+        Hold::Named("kernel parameters of", task.to_string())
+    }
+
+    fn holds(&self, task: &TaskId) -> Vec<Hold> {
+        [self.hold(task)].into_iter().chain(self.values.keys().map(|key| parameter(key))).collect()
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let wanted = self.wanted();
+        for (key, value) in &wanted {
+            if get(key)? != *value {
+                return Ok(Check::NotSo);
+            }
+        }
+        let kept = before(cx).keys().all(|key| wanted.contains_key(key));
+        let sum = Sum::of_bytes(text(&wanted).as_bytes());
+        Ok((kept && files::is_file(&cx.host.surroundings.root, &path(cx.task), sum, access()?)?).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let (wanted, mut memory) = (self.wanted(), before(cx));
+        // What is not asked for any more.
+        for (key, old) in memory.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
+            if cx.held_by_another(&parameter(key)).is_none() {
+                set(key, old)?;
+            }
+        }
+        memory.retain(|key, _| wanted.contains_key(key));
+        let mut done: Vec<(&String, String)> = Vec::new();
+        for (key, value) in &wanted {
+            let old = get(key)?;
+            if old == *value {
+                continue;
+            }
+            if let Err(error) = set(key, value) {
+                for (key, old) in done.iter().rev() {
+                    set(key, old)?;
+                }
+                return Err(error.into());
+            }
+            done.push((key, old));
+        }
+        for (key, old) in done {
+            memory.entry(key.clone()).or_insert(old);
+        }
+        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        files::write_text(&cx.host.surroundings.root, &path(cx.task), &text(&wanted), access()?)?;
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let removed = files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?;
+        let mut changed = removed == Removed::Gone;
+        let wanted = self.wanted();
+        for (key, old) in before(cx) {
+            if cx.held_by_another(&parameter(&key)).is_some() {
+                continue;
+            }
+            match get(&key) {
+                Ok(now) if wanted.get(&key).is_some_and(|ours| *ours != now) => {
+                    cx.say(&format!("{key} is `{now}` now, set by somebody else: left as it is"));
+                }
+                Ok(now) => {
+                    set(&key, &old)?;
+                    changed |= now != old;
+                }
+                Err(error) => cx.say(&format!("{error}: nothing to set back")),
+            }
+        }
+        Ok(changed)
+    }
+}
+
+fn parameter(key: &str) -> Hold {
+    Hold::Named("kernel parameter", key.to_owned())
+}
+
+/// The values that the task found.
+fn before(cx: &Context<'_>) -> Values {
+    cx.memory().and_then(|memory| serde_json::from_value(memory.clone()).ok()).unwrap_or_default()
+}
+
+fn path(task: &TaskId) -> String {
+    format!("/etc/sysctl.d/60-groundplan-{}.conf", task.to_string().replace('.', "-"))
+}
+
+fn text(wanted: &Values) -> String {
+    let lines = wanted.iter().map(|(key, value)| format!("{key} = {value}\n"));
+    ["# Written by groundplan; changes are overwritten.\n".to_owned()].into_iter().chain(lines).collect()
+}
+
+fn access() -> Result<Access, HostError> {
+    Ok(Access::new("/etc/sysctl.d", None, None, None, 0o644)?)
+}
+
+/// Where a parameter lies (sysctl(8)): its first separator decides which of `.` and `/` is the other's stand-in.
+fn file(key: &str) -> String {
+    let swapped = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    let path: String = match key.find(['.', '/']).map(|at| &key[at..=at]) {
+        Some(".") => key.chars().map(swapped).collect(),
+        _ => key.to_owned(),
+    };
+    format!("/proc/sys/{path}")
+}
+
+fn get(key: &str) -> Result<String, SysctlError> {
+    match fs::read_to_string(file(key)) {
+        Ok(text) => Ok(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
+            Err(SysctlError::Unknown { key: key.to_owned() })
+        }
+        Err(source) => Err(SysctlError::Read { key: key.to_owned(), source }),
+    }
+}
+
+fn set(key: &str, value: &str) -> Result<(), SysctlError> {
+    let (key, value) = (key.to_owned(), value.to_owned());
+    let written = fs::OpenOptions::new().write(true).open(file(&key)).and_then(|mut file| {
+        // In one piece: the kernel takes each write for a value of its own.
+        io::Write::write_all(&mut file, value.as_bytes())
+    });
+    if let Err(source) = written {
+        return Err(match source.kind() {
+            io::ErrorKind::NotFound => SysctlError::Unknown { key },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                SysctlError::Forbidden { key, source }
+            }
+            _ => SysctlError::Refused { key, value, source },
+        });
+    }
+    let found = get(&key)?;
+    if found == value { Ok(()) } else { Err(SysctlError::Other { key, value, found }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_paths() {
+        for (key, path) in [
+            ("kernel.ostype", "/proc/sys/kernel/ostype"),
+            ("kernel/ostype", "/proc/sys/kernel/ostype"),
+            ("net.ipv4.conf.eth0/1.rp_filter", "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"),
+            ("net/ipv4/conf/eth0.1/rp_filter", "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"),
+        ] {
+            assert_eq!(file(key), path);
+        }
+        assert_eq!(get("kernel.ostype").unwrap(), "Linux");
+        let error = get("kernel.no_such").unwrap_err().to_string();
+        assert!(error.starts_with("this host has no kernel parameter `kernel.no_such`"), "{error}");
+        assert_eq!(path(&"net-base.forward".parse().unwrap()), "/etc/sysctl.d/60-groundplan-net-base-forward.conf");
+    }
+}

@@ -1,0 +1,348 @@
+//! `archive`.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use serde_json::json;
+use tar::EntryType;
+
+use super::*;
+
+/// Name, type, mode, and content or target.
+type Given<'a> = (&'a str, EntryType, u32, &'a str);
+
+const FILE: EntryType = EntryType::Regular;
+const DIR: EntryType = EntryType::Directory;
+const LINK: EntryType = EntryType::Symlink;
+
+/// A tar with names as they are given, which its library would not write.
+fn tar(members: &[Given<'_>]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind, mode, text) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(*mode);
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.name[..name.len()].copy_from_slice(name.as_bytes());
+        let is_link = matches!(*kind, EntryType::Symlink | EntryType::Link);
+        if is_link {
+            gnu.linkname[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        let content = if is_link { "" } else { *text };
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        builder.append(&header, content.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn archive(bytes: &[u8], more: Value) -> TaskSpec {
+    let mut params = json!({ "dest": "/opt/app" });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    TaskSpec { content: Some(Shipped::of(bytes)), ..spec(json!({ "archive": params })) }
+}
+
+/// All below a directory: `name`, `name/`, `name -> target`.
+fn tree(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = entry.strip_prefix(dir).unwrap().display().to_string();
+            let kind = fs::symlink_metadata(&entry).unwrap().file_type();
+            if kind.is_symlink() {
+                all.push(format!("{name} -> {}", fs::read_link(&entry).unwrap().display()));
+            } else if kind.is_dir() {
+                all.push(format!("{name}/"));
+                dirs.push(entry);
+            } else {
+                all.push(name);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+fn first() -> Vec<u8> {
+    gzip(&tar(&[
+        ("app-1/", DIR, 0o755, ""),
+        ("app-1/bin/run", FILE, 0o755, "#!/bin/sh\n"),
+        ("app-1/lib/one", FILE, 0o640, "1"),
+        ("app-1/lib/same", EntryType::Link, 0o640, "app-1/lib/one"),
+        ("app-1/lib/current", LINK, 0o777, "one"),
+        ("app-1/bin/up", LINK, 0o777, "../lib/one"),
+    ]))
+}
+
+#[tokio::test]
+async fn it_is_unpacked_changes_and_goes() {
+    let site = Site::new();
+    let one = archive(&first(), json!({ "strip_components": 1 }));
+    assert_eq!(site.create(&one).await, CHANGED);
+    let all = ["bin/", "bin/run", "bin/up -> ../lib/one", "lib/", "lib/current -> one", "lib/one", "lib/same"];
+    assert_eq!(tree(&site.at("opt/app")), all);
+    assert_eq!(fs::metadata(site.at("opt/app/lib/one")).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read_to_string(site.at("opt/app/bin/up")).unwrap(), "1");
+    assert_eq!(site.update(&one, &one).await, UNCHANGED);
+
+    // Drift: content, mode, what is gone, a link that was turned.
+    fs::write(site.at("opt/app/lib/one"), "2").unwrap();
+    assert_eq!(site.update(&one, &one).await, CHANGED);
+    fs::set_permissions(site.at("opt/app/bin/run"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(site.update(&one, &one).await, CHANGED);
+    fs::remove_file(site.at("opt/app/lib/current")).unwrap();
+    symlink("same", site.at("opt/app/lib/current")).unwrap();
+    assert_eq!(site.update(&one, &one).await, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), all);
+    assert_eq!(site.update(&one, &one).await, UNCHANGED);
+
+    // What is no longer in it goes; what is not of it stays.
+    fs::write(site.at("opt/app/lib/theirs"), "").unwrap();
+    let two = archive(&tar(&[("lib/one", FILE, 0o640, "new"), ("etc/x", FILE, 0o600, "")]), json!({}));
+    assert_eq!(site.update(&one, &two).await, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["etc/", "etc/x", "lib/", "lib/one", "lib/theirs"]);
+    let finished = site.job("svc.task", Work::Remove { spec: two.clone() }, None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert!(finished.output.unwrap().head.contains("/lib is not empty: left in place"));
+    assert_eq!(tree(&site.at("opt/app")), ["lib/", "lib/theirs"]);
+    assert_eq!(site.remove(&two).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn all_that_was_made_goes_and_nothing_else() {
+    let site = Site::new();
+    let spec = archive(&first(), json!({}));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    assert_eq!(site.remove(&spec).await, CHANGED);
+    assert!(!site.at("opt/app").exists() && site.at("opt").exists());
+
+    // Into a directory that was there, moved to another, and what two tasks unpack.
+    fs::create_dir_all(site.at("opt/app/bin")).unwrap();
+    let flat = |names: &[&str]| tar(&names.iter().map(|name| (*name, FILE, 0o644, *name)).collect::<Vec<_>>());
+    let mine = archive(&flat(&["bin/a", "bin/b"]), json!({}));
+    let theirs = archive(&flat(&["bin/b", "bin/c"]), json!({}));
+    assert_eq!(site.create(&mine).await, CHANGED);
+    assert_eq!(site.job("svc.other", apply(&theirs, None), None).await.result, CHANGED);
+    let moved = archive(&flat(&["bin/a"]), json!({ "dest": "/srv/app" }));
+    assert_eq!(site.update(&mine, &moved).await, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["bin/", "bin/b", "bin/c"]);
+    assert_eq!(tree(&site.at("srv/app")), ["bin/", "bin/a"]);
+    assert_eq!(site.job("svc.other", Work::Remove { spec: theirs }, None).await.result, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["bin/"]);
+}
+
+#[tokio::test]
+async fn what_would_lead_out_is_refused_and_nothing_is_put_in_place() {
+    let site = Site::new();
+    let outside = site.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let good = ("good", FILE, 0o644, "good");
+    let cases: &[(&[Given<'_>], &str)] = &[
+        (&[good, ("../evil", FILE, 0o644, "x")], "the member `../evil` has `..` in its path"),
+        (&[good, ("a/../../evil", FILE, 0o644, "x")], "the member `a/../../evil` has `..` in its path"),
+        (&[good, ("/evil", FILE, 0o644, "x")], "the member `/evil` has an absolute path"),
+        (&[good, ("l", LINK, 0o777, "/etc")], "the member `l` is a link that leads out, to `/etc`"),
+        (&[good, ("d/l", LINK, 0o777, "../../x")], "the member `d/l` is a link that leads out, to `../../x`"),
+        (
+            &[good, ("l", LINK, 0o777, "good"), ("l/evil", FILE, 0o644, "x")],
+            "the member `l/evil` goes through the link `l`",
+        ),
+        (
+            &[good, ("h", EntryType::Link, 0o644, "../evil")],
+            "the member `h` is a hard link that leads out, to `../evil`",
+        ),
+        (&[good, ("h", EntryType::Link, 0o644, "/etc/passwd")], "is a hard link that leads out, to `/etc/passwd`"),
+        (&[good, ("dev", EntryType::Block, 0o644, "")], "the member `dev` is a device"),
+        (&[good, ("pipe", EntryType::Fifo, 0o644, "")], "the member `pipe` is a device, a pipe"),
+        (&[good, ("su", FILE, 0o4755, "x")], "the member `su` is set-user-id"),
+    ];
+    for (members, word) in cases {
+        for bytes in [tar(members), gzip(&tar(members))] {
+            let error = site.create(&archive(&bytes, json!({}))).await.unwrap_err();
+            assert!(error.starts_with("the archive is refused, and nothing of it was put in place: "), "{error}");
+            assert!(error.contains(word), "{error}");
+            assert!(!site.at("opt/app").exists());
+        }
+    }
+    // Links that were there before are no way out either.
+    fs::create_dir_all(site.at("opt/app")).unwrap();
+    symlink(&outside, site.at("opt/app/way")).unwrap();
+    let through = tar(&[good, ("way/evil", FILE, 0o644, "x")]);
+    let error = site.create(&archive(&through, json!({}))).await.unwrap_err();
+    let word = "the member `way` cannot be put in place, and nothing of the archive was: /way: the symbolic link /way leads out of the root";
+    assert_eq!(error, word);
+    assert_eq!(tree(&site.at("opt/app")), [format!("way -> {}", outside.display())]);
+    symlink(&outside, site.at("opt/out")).unwrap();
+    let error = site.create(&archive(&first(), json!({ "dest": "/opt/out" }))).await.unwrap_err();
+    assert_eq!(error, "/opt/out: the symbolic link /opt/out leads out of the root");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn bombs_and_broken_archives() {
+    let site = Site::new();
+    let zeros = "0".repeat(3 << 20);
+    let bomb = gzip(&tar(&[("a", FILE, 0o644, &zeros), ("b", FILE, 0o644, &zeros)]));
+    let error = site.create(&archive(&bomb, json!({ "max_size": "5 MiB" }))).await.unwrap_err();
+    assert!(error.contains("more than 5242880 bytes in all; raise `max_size`"), "{error}");
+    // A name that is longer than memory should be.
+    let name = gzip(&tar(&[("././@LongLink", EntryType::GNULongName, 0o644, &zeros), ("a", FILE, 0o644, "")]));
+    let error = site.create(&archive(&name, json!({}))).await.unwrap_err();
+    assert!(error.contains("a header, or what comes after the end, is too large"), "{error}");
+    let whole = first();
+    let mut flipped = whole.clone();
+    let at = flipped.len() - 6;
+    flipped[at] ^= 1;
+    for (bytes, word) in [
+        (&whole[..whole.len() / 2], "the archive is broken or cut off"),
+        (&flipped, "the archive is broken or cut off"),
+        (&b"no archive"[..], "what it is cannot be told"),
+        (b"PK\x03\x04 and no more", "the archive is broken or cut off"),
+        (b"\xfd7zXZ\0 and no more", "roken"),
+    ] {
+        let error = site.create(&archive(bytes, json!({}))).await.unwrap_err();
+        assert!(error.contains(word), "{error}");
+        assert!(!site.at("opt/app").exists());
+    }
+    // A directory where a file would be.
+    fs::create_dir_all(site.at("opt/app/bin/run")).unwrap();
+    let error = site.create(&archive(&first(), json!({ "strip_components": 1 }))).await.unwrap_err();
+    assert!(
+        error.starts_with("the member `bin/run` cannot be put in place, and nothing of the archive was"),
+        "{error}"
+    );
+    assert_eq!(tree(&site.at("opt/app")), ["bin/", "bin/run/"]);
+}
+
+#[tokio::test]
+async fn one_that_is_on_the_node() {
+    let site = Site::new();
+    let here = |more: Value| {
+        let mut params = json!({ "dest": "/opt/app", "path": "/srv/a.tgz" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec(json!({ "archive": params }))
+    };
+    assert_eq!(site.create(&here(json!({}))).await, Err("there is no archive at /srv/a.tgz on this node".to_owned()));
+    fs::create_dir(site.at("srv")).unwrap();
+    fs::write(site.at("srv/a.tgz"), first()).unwrap();
+    let error = site.create(&here(json!({ "sha256": "0".repeat(64) }))).await.unwrap_err();
+    assert!(error.contains("has the SHA-256 digest") && !site.at("opt/app").exists(), "{error}");
+    let right = here(json!({ "sha256": groundplan_protocol::digest::Digest::of(&first()).to_string() }));
+    assert_eq!(site.create(&right).await, CHANGED);
+    assert_eq!(site.update(&right, &right).await, UNCHANGED);
+    // Another archive at the same path.
+    fs::write(site.at("srv/a.tgz"), tar(&[("x", FILE, 0o644, "")])).unwrap();
+    assert_eq!(site.update(&right, &here(json!({}))).await, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["x"]);
+    let guarded = here(json!({ "creates": "/opt/app", "dest": "/opt/other" }));
+    assert_eq!(site.job("svc.guarded", apply(&guarded, None), None).await.result, UNCHANGED);
+}
+
+#[tokio::test]
+async fn zip() {
+    let site = Site::new();
+    let pack = |members: &[(&str, u32, &str)]| {
+        let mut out = Vec::new();
+        let mut zip = rawzip::ZipArchiveWriter::new(&mut out);
+        for (name, mode, text) in members {
+            let (mut entry, config) = zip
+                .new_file(name)
+                .unix_permissions(*mode)
+                .compression_method(rawzip::CompressionMethod::Deflate)
+                .start()
+                .unwrap();
+            let encoder = flate2::write::DeflateEncoder::new(&mut entry, Compression::fast());
+            let mut writer = config.wrap(encoder);
+            writer.write_all(text.as_bytes()).unwrap();
+            let (encoder, descriptor) = writer.finish().unwrap();
+            encoder.finish().unwrap();
+            entry.finish(descriptor).unwrap();
+        }
+        zip.finish().unwrap();
+        // The library would not write such a name.
+        for at in 0..out.len() - 3 {
+            if &out[at..at + 3] == b"UP/" {
+                out[at..at + 2].copy_from_slice(b"..");
+            }
+        }
+        out
+    };
+    let good = [("d/run", 0o100_755, "#!/bin/sh\n"), ("d/l", 0o120_777, "run"), ("f", 0o100_600, "text")];
+    let spec = archive(&pack(&good), json!({}));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["d/", "d/l -> run", "d/run", "f"]);
+    assert_eq!(fs::metadata(site.at("opt/app/d/run")).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
+    assert_eq!(site.remove(&spec).await, CHANGED);
+    for (evil, word) in [
+        (("UP/evil", 0o100_644, "x"), "has `..` in its path"),
+        (("l", 0o120_777, "/etc"), "is a link that leads out, to `/etc`"),
+        (("su", 0o104_755, "x"), "is set-user-id"),
+    ] {
+        let error = site.create(&archive(&pack(&[good[0], evil]), json!({}))).await.unwrap_err();
+        assert!(error.contains(word), "{error}");
+        assert!(!site.at("opt/app").exists());
+    }
+    let zeros = "0".repeat(3 << 20);
+    let bomb = pack(&[("a", 0o100_644, &zeros)]);
+    assert!(bomb.len() < 1 << 20);
+    let error = site.create(&archive(&bomb, json!({ "max_size": "1 MiB" }))).await.unwrap_err();
+    assert!(error.contains("raise `max_size`"), "{error}");
+    let mut flipped = pack(&[good[2]]);
+    let at = flipped.windows(4).position(|window| window == b"text").unwrap_or(40);
+    flipped[at] ^= 1;
+    let error = site.create(&archive(&flipped, json!({}))).await.unwrap_err();
+    assert!(error.contains("broken or cut off"), "{error}");
+}
+
+#[tokio::test]
+async fn by_the_programs_of_the_host() {
+    let site = Site::new();
+    let whole = site.dir.path().join("a.tar");
+    fs::write(&whole, tar(&[("x", FILE, 0o644, "content")])).unwrap();
+    for program in ["xz", "zstd", "bzip2"] {
+        let packed = std::process::Command::new(program).arg("-c").arg(&whole).output();
+        let Ok(packed) = packed else {
+            eprintln!("SKIPPED: this machine has no `{program}`");
+            continue;
+        };
+        let spec = archive(&packed.stdout, json!({ "dest": format!("/opt/{program}") }));
+        assert_eq!(site.create(&spec).await, CHANGED, "{program}");
+        assert_eq!(fs::read_to_string(site.at(&format!("opt/{program}/x"))).unwrap(), "content");
+        let cut = archive(&packed.stdout[..packed.stdout.len() - 9], json!({ "dest": "/opt/cut" }));
+        assert!(site.job("svc.cut", apply(&cut, None), None).await.result.is_err());
+        assert!(!site.at("opt/cut").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_nothing_of_it() {
+    let site = Site::new();
+    let mount = site.at("small");
+    fs::create_dir_all(&mount).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&mount).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: a tmpfs could not be mounted; this needs root");
+        return;
+    }
+    let large = "x".repeat(1 << 20);
+    let bytes = gzip(&tar(&[("a", FILE, 0o644, "a"), ("b", FILE, 0o644, &large)]));
+    let result = site.create(&archive(&bytes, json!({ "dest": "/small/app" }))).await;
+    let left = tree(&mount);
+    std::process::Command::new("umount").arg(&mount).status().unwrap();
+    assert!(result.unwrap_err().contains("No space left on device"));
+    assert!(left.is_empty(), "{left:?}");
+}

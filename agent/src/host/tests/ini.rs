@@ -1,0 +1,155 @@
+//! `ini`.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
+
+use serde_json::json;
+
+use super::*;
+
+const FOUND: &str = "# Mine.\n[DEFAULT]\ndebug=false\n\n[other]\nx=1\n";
+
+fn ini(more: Value) -> TaskSpec {
+    let mut params = json!({ "path": "/etc/app.conf" });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec(json!({ "ini": params }))
+}
+
+fn text(site: &Site) -> String {
+    fs::read_to_string(site.at("etc/app.conf")).unwrap()
+}
+
+fn with(content: &str) -> Site {
+    let site = Site::new();
+    fs::create_dir(site.at("etc")).unwrap();
+    fs::write(site.at("etc/app.conf"), content).unwrap();
+    site
+}
+
+#[tokio::test]
+async fn options_come_change_and_go_and_what_was_there_comes_back() {
+    let site = with(FOUND);
+    let first = ini(json!({ "values": { "DEFAULT": { "debug": true, "log": "/l" }, "new": { "a": ["1", "2"] } } }));
+    assert_eq!(site.create(&first).await, CHANGED);
+    let all = "# Mine.\n[DEFAULT]\ndebug=true\nlog=/l\n\n[other]\nx=1\n\n[new]\na=1\na=2\n";
+    assert_eq!(text(&site), all);
+    assert_eq!(site.update(&first, &first).await, UNCHANGED);
+
+    // Drift.
+    fs::write(site.at("etc/app.conf"), all.replace("debug=true", "debug=maybe")).unwrap();
+    assert_eq!(site.update(&first, &first).await, CHANGED);
+    assert_eq!(text(&site), all);
+
+    // What is no longer asked for is as it was before.
+    let second = ini(json!({ "values": { "DEFAULT": { "log": "/m" } } }));
+    assert_eq!(site.update(&first, &second).await, CHANGED);
+    assert_eq!(text(&site), FOUND.replace("debug=false\n", "debug=false\nlog=/m\n"));
+    assert_eq!(site.remove(&second).await, CHANGED);
+    assert_eq!(text(&site), FOUND);
+    assert_eq!(site.remove(&second).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn a_file_that_the_task_made_goes_with_it() {
+    let site = Site::new();
+    let spec = ini(json!({ "section": "a", "option": "b", "value": 1, "mode": "0640" }));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    assert_eq!(text(&site), "[a]\nb = 1\n");
+    assert_eq!(fs::metadata(site.at("etc/app.conf")).unwrap().mode() & 0o7777, 0o640);
+    assert_eq!(site.remove(&spec).await, CHANGED);
+    assert!(!site.at("etc/app.conf").exists());
+
+    let error = site.create(&ini(json!({ "section": "a", "option": "b", "value": 1, "create": false }))).await;
+    assert_eq!(error, Err("/etc/app.conf is missing, and the task says `create = false`".to_owned()));
+}
+
+#[tokio::test]
+async fn what_others_did_stays() {
+    let site = with(FOUND);
+    let spec = ini(json!({ "section": "DEFAULT", "option": "debug", "value": "true" }));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    fs::write(site.at("etc/app.conf"), "[DEFAULT]\ndebug=both\n").unwrap();
+    let finished = site.job("svc.task", Work::Remove { spec: spec.clone() }, None).await;
+    assert_eq!(finished.result, UNCHANGED);
+    assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed by somebody else: left as it is\n");
+    assert_eq!(text(&site), "[DEFAULT]\ndebug=both\n");
+
+    // Two tasks have options in one file; another one takes an option over.
+    let site = with(FOUND);
+    let mine = ini(json!({ "values": { "DEFAULT": { "debug": true, "mine": 1 } } }));
+    let theirs = ini(json!({ "values": { "DEFAULT": { "debug": true, "theirs": 1 } } }));
+    for (task, spec) in [("svc.mine", &mine), ("svc.theirs", &theirs)] {
+        assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+    }
+    assert_eq!(site.job("svc.mine", Work::Remove { spec: mine }, None).await.result, CHANGED);
+    assert_eq!(text(&site), FOUND.replace("debug=false\n", "debug=true\ntheirs=1\n"));
+}
+
+#[tokio::test]
+async fn options_and_whole_sections_are_taken_away() {
+    let site = with(FOUND);
+    let option = ini(json!({ "section": "DEFAULT", "option": "debug", "state": "absent" }));
+    let section = ini(json!({ "section": "other", "state": "absent" }));
+    for (task, spec) in [("svc.o", &option), ("svc.s", &section)] {
+        assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+        assert_eq!(site.job(task, apply(spec, None), None).await.result, UNCHANGED);
+    }
+    assert_eq!(text(&site), "# Mine.\n[DEFAULT]\n\n");
+    for (task, spec) in [("svc.o", option), ("svc.s", section)] {
+        assert_eq!(site.job(task, Work::Remove { spec }, None).await.result, CHANGED);
+    }
+    assert_eq!(text(&site), FOUND);
+}
+
+#[tokio::test]
+async fn owner_and_mode_stay() {
+    let site = with(FOUND);
+    let path = site.at("etc/app.conf");
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    if is_root() {
+        std::os::unix::fs::chown(&path, Some(1234), Some(4321)).unwrap();
+    }
+    let before = fs::metadata(&path).unwrap();
+    let spec = ini(json!({ "section": "DEFAULT", "option": "debug", "value": 1, "mode": "0644" }));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!((before.mode(), before.uid(), before.gid()), (after.mode(), after.uid(), after.gid()));
+}
+
+#[tokio::test]
+async fn what_is_no_ini_file_is_not_touched() {
+    let one = json!({ "section": "DEFAULT", "option": "debug", "value": 1 });
+    for (content, fault) in [
+        (
+            &b"[a]\nno option here\n"[..],
+            "/etc/app.conf is no INI file and was not changed; mend it by hand: line 2: has neither `=` nor `:`: `no option here`",
+        ),
+        (b"a = 1\nb = \xff\n", "/etc/app.conf: line 2 is not UTF-8; such a file is not edited"),
+    ] {
+        let site = with("");
+        fs::write(site.at("etc/app.conf"), content).unwrap();
+        assert_eq!(site.create(&ini(one.clone())).await, Err(fault.to_owned()));
+        assert_eq!(fs::read(site.at("etc/app.conf")).unwrap(), content);
+    }
+    let site = with("");
+    fs::write(site.at("etc/app.conf"), vec![b'\n'; (4 << 20) + 1]).unwrap();
+    let error = site.create(&ini(one.clone())).await.unwrap_err();
+    assert_eq!(error, "/etc/app.conf: has more than 4096 KiB; such a file is not edited");
+
+    // Not through links, neither at its own place nor above it.
+    let site = Site::new();
+    let outside = site.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("app.conf"), FOUND).unwrap();
+    symlink(&outside, site.at("etc")).unwrap();
+    let error = site.create(&ini(one.clone())).await.unwrap_err();
+    assert_eq!(error, "/etc/app.conf: the symbolic link /etc leads out of the root");
+    fs::remove_file(site.at("etc")).unwrap();
+    fs::create_dir(site.at("etc")).unwrap();
+    symlink(outside.join("app.conf"), site.at("etc/app.conf")).unwrap();
+    let error = site.create(&ini(one)).await.unwrap_err();
+    assert!(error.contains("is a symbolic link to") && error.contains("name the file itself"), "{error}");
+    assert_eq!(fs::read_to_string(outside.join("app.conf")).unwrap(), FOUND);
+}

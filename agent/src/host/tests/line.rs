@@ -1,0 +1,118 @@
+//! `line`, and what new content must pass.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use serde_json::json;
+
+use super::*;
+
+const FOUND: &str = "# mine\n#Port 22\nlast\n";
+
+fn line(more: Value) -> TaskSpec {
+    let mut params = json!({ "path": "/x.conf" });
+    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec(json!({ "line": params }))
+}
+
+fn with(content: &str) -> Site {
+    let site = Site::new();
+    fs::write(site.at("x.conf"), content).unwrap();
+    site
+}
+
+fn text(site: &Site) -> String {
+    fs::read_to_string(site.at("x.conf")).unwrap()
+}
+
+#[tokio::test]
+async fn a_line_comes_changes_and_what_it_replaced_comes_back() {
+    let site = with(FOUND);
+    let port = |n: u32| line(json!({ "line": format!("Port {n}"), "match": "^#?Port " }));
+    assert_eq!(site.create(&port(23)).await, CHANGED);
+    assert_eq!(text(&site), FOUND.replace("#Port 22", "Port 23"));
+    assert_eq!(site.update(&port(23), &port(23)).await, UNCHANGED);
+    fs::write(site.at("x.conf"), FOUND.replace("#Port 22", "Port 99")).unwrap();
+    assert_eq!(site.update(&port(23), &port(23)).await, CHANGED);
+    assert_eq!(site.update(&port(23), &port(24)).await, CHANGED);
+    assert_eq!(text(&site), FOUND.replace("#Port 22", "Port 24"));
+    // Another way of being asked for is no change.
+    let after = line(json!({ "line": "Port 24", "match": "^#?Port ", "after": "mine" }));
+    assert_eq!(site.update(&port(24), &after).await, UNCHANGED);
+    assert_eq!(site.remove(&after).await, CHANGED);
+    assert_eq!(text(&site), FOUND);
+    assert_eq!(site.remove(&after).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn a_line_that_is_put_in_follows_what_is_asked() {
+    let site = with(FOUND);
+    let [a, b] = ["a", "b"].map(|text| line(json!({ "line": text, "after": "^# mine" })));
+    assert_eq!(site.create(&a).await, CHANGED);
+    assert_eq!(site.update(&a, &b).await, CHANGED);
+    assert_eq!(text(&site), FOUND.replace("mine\n", "mine\nb\n"));
+    // What others wrote meanwhile stays.
+    fs::write(site.at("x.conf"), text(&site) + "theirs\n").unwrap();
+    assert_eq!(site.update(&b, &b).await, UNCHANGED);
+    // A second task asks for the same line.
+    assert_eq!(site.job("svc.other", apply(&b, None), None).await.result, UNCHANGED);
+    let finished = site.job("svc.task", Work::Remove { spec: b.clone() }, None).await;
+    assert_eq!(finished.result, UNCHANGED);
+    assert_eq!(finished.output.unwrap().head, "`b` in /x.conf is left in place: svc.other asks for it, too\n");
+}
+
+#[tokio::test]
+async fn blocks_and_files_come_and_go() {
+    let site = Site::new();
+    let [one, two] = ["1\n2\n", "1\n3\n"].map(|block| line(json!({ "block": block, "mode": "0600" })));
+    assert_eq!(site.create(&one).await, CHANGED);
+    assert_eq!(fs::metadata(site.at("x.conf")).unwrap().mode() & 0o7777, 0o600);
+    assert_eq!(site.update(&one, &two).await, CHANGED);
+    assert_eq!(text(&site), "# BEGIN groundplan svc.task\n1\n3\n# END groundplan svc.task\n");
+    assert_eq!(site.update(&two, &two).await, UNCHANGED);
+    assert_eq!(site.remove(&two).await, CHANGED);
+    assert!(!site.at("x.conf").exists());
+
+    let site = with(FOUND);
+    let absent = line(json!({ "match": "^#", "state": "absent" }));
+    assert_eq!(site.create(&absent).await, CHANGED);
+    assert_eq!(text(&site), "last\n");
+    assert_eq!(site.remove(&absent).await, CHANGED);
+    assert_eq!(text(&site), FOUND);
+}
+
+#[tokio::test]
+async fn new_content_that_does_not_pass_leaves_the_old_file() {
+    let site = Site::new();
+    let spec = |content: &str, validate: Value| TaskSpec {
+        content: Some(Shipped::of(content.as_bytes())),
+        ..spec(json!({ "template": { "path": "/x.conf", "validate": validate } }))
+    };
+    let good = spec("[a]\nb = c\n", json!("ini"));
+    assert_eq!(site.create(&good).await, CHANGED);
+    let kept = "and the old file stays as it is";
+    let refuses = json!({ "command": "! grep -n b %s >&2" });
+    for (bad, error) in [
+        (
+            spec("[a]\nb = c\n[oh\n", json!("ini")),
+            format!("the new content is no valid INI, {kept}: line 3: the section's header is not closed: `[oh`"),
+        ),
+        (
+            spec("{", json!("json")),
+            format!("the new content is no valid JSON, {kept}: EOF while parsing an object at line 1 column 1"),
+        ),
+        (spec("a\nb\n", refuses.clone()), format!("`! grep -n b %s >&2` refuses the new content, {kept}: 2:b")),
+    ] {
+        assert_eq!(site.update(&good, &bad).await, Err(format!("/x.conf: {error}")));
+        assert_eq!(text(&site), "[a]\nb = c\n");
+        assert_eq!(fs::read_dir(site.at("")).unwrap().count(), 1, "nothing is left beside it");
+    }
+    let good = spec("a\n", json!({ "command": ["grep", "-q", "a", "%s"] }));
+    assert_eq!(site.update(&good, &good).await, CHANGED);
+    assert_eq!(text(&site), "a\n");
+    let none = spec("c\n", json!({ "command": ["no-such-checker", "%s"] }));
+    assert_eq!(site.update(&good, &none).await, Err("this host has no `no-such-checker`".to_owned()));
+
+    let line = line(json!({ "line": "b", "validate": refuses }));
+    assert!(site.create(&line).await.unwrap_err().contains("refuses the new content"));
+    assert_eq!(text(&site), "a\n");
+}

@@ -1,0 +1,126 @@
+//! New content of a file, looked at before it replaces the old.
+//!
+//! In: the content, and what it must pass. Out: nothing, or an error that says in which line what is wrong. The old file
+//! stays as it is either way. Formats are read by the agent itself; a command gets the path of the new file, which lies
+//! beside the old one.
+
+use std::{io, path::Path};
+
+use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
+
+use super::{
+    HostError,
+    files::{self, Access, Sum},
+    ini::Document,
+    job::Content,
+    kinds::{Context, KindError},
+    tool::{Answer, Tool},
+};
+
+/// Why new content was not put in place.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ValidateError {
+    #[error("{path}: the new content is no valid {format}, and the old file stays as it is: {fault}")]
+    Format { path: String, format: &'static str, fault: String },
+    #[error("{path}: `{run}` refuses the new content, and the old file stays as it is: {said}")]
+    Refused { path: String, run: Run, said: String },
+    #[error("{path}: cannot read the new content")]
+    Read { path: String, source: io::Error },
+}
+
+impl KindError for ValidateError {}
+
+/// Makes `path` a file with that content and access, if the content passes.
+pub(crate) async fn put(
+    cx: &Context<'_>,
+    path: &str,
+    content: &Content,
+    sum: Sum,
+    access: Access,
+    validate: &Validate,
+) -> Result<(), HostError> {
+    let root = &cx.host.surroundings.root;
+    let validator = match validate {
+        Validate::Format(format) => {
+            check_format(path, content, *format)?;
+            return Ok(files::put_file(root, path, content, sum, access)?);
+        }
+        Validate::Command(validator) => validator,
+    };
+    let Some(staged) = files::stage_file(root, path, content, sum, access)? else { return Ok(()) };
+    ask(cx, path, validator, &staged.path()).await?;
+    Ok(staged.put()?)
+}
+
+fn check_format(path: &str, content: &Content, format: Format) -> Result<(), ValidateError> {
+    let read;
+    let bytes = match content {
+        Content::Bytes(bytes) => bytes,
+        Content::File(file) => {
+            read = std::fs::read(file).map_err(|source| ValidateError::Read { path: path.to_owned(), source })?;
+            &read
+        }
+    };
+    fault(bytes, format)
+        .map_or(Ok(()), |fault| Err(ValidateError::Format { path: path.to_owned(), format: format.as_str(), fault }))
+}
+
+/// What is wrong with `bytes`, and where.
+fn fault(bytes: &[u8], format: Format) -> Option<String> {
+    if format == Format::Json {
+        // Its words end with line and column.
+        return serde_json::from_slice::<serde::de::IgnoredAny>(bytes).err().map(|e| e.to_string());
+    }
+    let line = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) => return Some(format!("line {} is not UTF-8", line(e.valid_up_to()))),
+    };
+    match format {
+        Format::Toml => toml::from_str::<toml::Table>(text).err().map(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            format!("line {}: {}", line(at), e.message().replace('\n', ", "))
+        }),
+        Format::Ini | Format::Json => Document::parse(text).err().map(|fault| fault.to_string()),
+    }
+}
+
+async fn ask(cx: &Context<'_>, path: &str, validator: &Validator, file: &Path) -> Result<(), HostError> {
+    let file = file.to_string_lossy();
+    let args = match &validator.command {
+        Run::Shell(line) => {
+            let quoted = format!("'{}'", file.replace('\'', r"'\''"));
+            vec!["/bin/sh".to_owned(), "-c".to_owned(), line.replace("%s", &quoted)]
+        }
+        Run::Args(args) => args.iter().map(|arg| arg.replace("%s", &file)).collect(),
+    };
+    let Answer { status, out, err } = Tool::new(&args).ask(cx).await?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = if err.is_empty() { out.trim() } else { err.trim() };
+    let said = said.lines().last().map_or_else(|| status.to_string(), |_| said.to_owned());
+    Err(ValidateError::Refused { path: path.to_owned(), run: validator.command.clone(), said }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_come_with_their_line() {
+        for (format, good) in
+            [(Format::Ini, "[a]\nb = c\n"), (Format::Json, "{\"a\": [1]}"), (Format::Toml, "a = 1\n[b]\nc = [2]\n")]
+        {
+            assert_eq!(fault(good.as_bytes(), format), None);
+        }
+        for (format, bad, word) in [
+            (Format::Ini, &b"[a]\nb = c\n[d\n"[..], "line 3: the section's header is not closed: `[d`"),
+            (Format::Ini, b"a = \xff", "line 1 is not UTF-8"),
+            (Format::Json, b"{\"a\": 1,\n}", "key must be a string at line 2 column 1"),
+            (Format::Toml, b"a = 1\na = 2\n", "line 2: duplicate key"),
+        ] {
+            assert_eq!(fault(bad, format).as_deref(), Some(word));
+        }
+    }
+}
