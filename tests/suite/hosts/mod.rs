@@ -1,8 +1,12 @@
 //! On real hosts: Debian with systemd, each with its own address, reached only over MQTT. Run by `tests/run hosts`; needs root.
 
 mod survival;
+mod texts;
 
-use groundplan_tests::{hosts::Image, needs_hosts};
+use groundplan_tests::{
+    hosts::{Hosts, Image},
+    needs_hosts,
+};
 
 /// By itself what `tests/run` runs first, so that its progress is seen.
 #[test]
@@ -12,4 +16,9 @@ fn image_is_built() {
     let sources = std::fs::read_to_string(image.join("etc/apt/sources.list")).expect("a list of sources");
     assert_eq!(sources, "", "no name of a registry is kept");
     assert!(image.join("usr/bin/systemctl").exists() && image.join("sbin/init").exists());
+}
+
+/// Has all hosts check again what they applied, and waits for the end.
+fn recheck(hosts: &Hosts) {
+    assert!(hosts.ask(&["recheck"]).is_some(), "all is as it should be in the end");
 }

@@ -15,6 +15,7 @@ mod ini;
 mod line;
 mod link;
 mod package;
+mod module;
 mod process;
 mod sysctl;
 mod systemd;
@@ -38,6 +39,7 @@ pub use self::{
     line::{Line, MARK},
     link::Link,
     package::{Package, PackageState},
+    module::Module,
     process::{Process, Signal},
     systemd::{OnChange, Systemd, UnitState},
     sysctl::Sysctl,
@@ -243,6 +245,7 @@ kinds! {
     Archive = "archive",
     Sysctl = "sysctl",
     Cron = "cron",
+    Module = "module",
 }
 
 /// Whether two names are the same, at compile time.

@@ -14,8 +14,8 @@ mod ini;
 mod line;
 mod link;
 mod package;
+mod module;
 mod process;
-
 mod sysctl;
 mod systemd;
 mod wait;
@@ -55,7 +55,6 @@ pub(crate) struct Context<'a> {
     notes: Mutex<Notes>,
 }
 
-#[expect(dead_code, reason = "for the kinds that are about to come")]
 impl<'a> Context<'a> {
     pub(crate) fn new(host: &'a Host, task: &'a TaskId, cancel: &'a Cancel) -> Self {
         Self {
@@ -275,6 +274,7 @@ kinds! {
     Archive,
     Sysctl,
     Cron,
+    Module,
 }
 
 /// What decides the result of a task, for its memory: whether it asks for anything else than it did before.

@@ -1,0 +1,80 @@
+//! `module`: a kernel module, now and at every boot.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, Kind, Presence, Problem, Scalar};
+use crate::plan::Effect;
+
+/// A kernel module: loaded at once and at every boot, or kept away. A host that is a container can only be told what is to
+/// happen at boot; modules are loaded by the host below it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// Parameters that it is loaded with. They count from its next loading on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Scalar>,
+    /// `present` (if not given): loaded. `absent`: not loaded.
+    #[serde(default, skip_serializing_if = "Presence::is_present")]
+    pub state: Presence,
+    /// With `state = "absent"`: whether it is also kept from being loaded by its aliases, at boot and when a device is found.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blacklist: bool,
+}
+
+impl Kind for Module {
+    const NAME: &'static str = "module";
+    const SUMMARY: &'static str = "a kernel module, now and at every boot";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && !name.starts_with('-')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+        };
+        let mut problems = Vec::new();
+        if !is_name(&self.name) {
+            let message = format!("`{}` is no name of a module", self.name.escape_debug());
+            problems.push(Problem::new("name", message, "give it as lsmod(8) shows it"));
+        }
+        for (name, value) in &self.params {
+            if !is_name(name) || value.text().contains(char::is_whitespace) {
+                let message = format!("`{}` is no parameter of a module", name.escape_debug());
+                problems.push(Problem::new("params", message, "a value has no spaces; several are joined by commas"));
+            }
+        }
+        if self.blacklist && self.state.is_present() {
+            problems.push(Problem::new("blacklist", "stands beside `state = \"present\"`", "say `state = \"absent\"`"));
+        }
+        if !self.params.is_empty() && !self.state.is_present() {
+            problems.push(Problem::new("params", "stand beside `state = \"absent\"`", "leave them out"));
+        }
+        problems
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Named { what: "kernel module", name: &self.name, param: "name" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let problems = |json: &str| {
+            let module: Module = serde_json::from_str(json).unwrap();
+            module.problems().into_iter().map(|problem| problem.param).collect::<Vec<_>>()
+        };
+        assert!(problems(r#"{"name": "nf_conntrack", "params": {"hashsize": 1000}}"#).is_empty());
+        assert!(problems(r#"{"name": "floppy", "state": "absent", "blacklist": true}"#).is_empty());
+        assert_eq!(problems(r#"{"name": "-x y", "params": {"a": "b c"}}"#), ["name", "params"]);
+        assert_eq!(problems(r#"{"name": "a", "blacklist": true}"#), ["blacklist"]);
+    }
+}

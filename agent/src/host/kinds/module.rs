@@ -1,0 +1,223 @@
+//! `module`: a kernel module, by modprobe, /etc/modules-load.d and /etc/modprobe.d.
+//!
+//! One that is built into the kernel counts as loaded. Removal unloads it if the task loaded it, and leaves one that is in
+//! use. Tests on hosts are containers, where nobody may load a module: there they show modules that the kernel has, the
+//! files for the next boot and the errors; loading and unloading itself has not been shown by them.
+
+use std::{fs, path::Path};
+
+use groundplan_protocol::{ids::TaskId, kinds::Module};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, Removed, Sum},
+    tool::ToolError,
+};
+
+/// Why a module is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ModuleError {
+    #[error("this host has no `modprobe`; install kmod")]
+    NoModprobe,
+    #[error("the module {name} cannot be {done}{}", in_container(*container))]
+    Modprobe { name: String, done: &'static str, container: bool, source: ToolError },
+    #[error("the module {name} is built into the kernel: it cannot be unloaded")]
+    BuiltIn { name: String },
+    #[error("the module {name} is in use by {by}: it is not unloaded")]
+    InUse { name: String, by: String },
+    #[error("modprobe was content, and yet the kernel has no module {name}")]
+    NotThere { name: String },
+}
+
+impl KindError for ModuleError {}
+
+fn in_container(container: bool) -> &'static str {
+    if container { "; this host is a container, and the host below it loads modules" } else { "" }
+}
+
+/// How a module is.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    BuiltIn,
+    Loaded { users: u32, by: String },
+    Not,
+}
+
+impl Kind for Module {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("kernel module", self.name.clone())
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let loaded = find(&self.name) != Found::Not;
+        let root = &cx.host.surroundings.root;
+        for (path, text) in files_of(self) {
+            let so = match text {
+                Some(text) => files::is_file(root, &path, Sum::of_bytes(text.as_bytes()), access()?)?,
+                None => !root.exists(&path)?,
+            };
+            if !so {
+                return Ok(Check::NotSo);
+            }
+        }
+        Ok((loaded == self.state.is_present()).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let root = &cx.host.surroundings.root;
+        let found = find(&self.name);
+        // What it is loaded with must be there before.
+        for (path, text) in files_of(self) {
+            match text {
+                Some(text) => files::write_text(root, &path, &text, access()?)?,
+                None => drop(files::remove_file(root, &path, false)?),
+            }
+        }
+        let mut loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
+        match (self.state.is_present(), found) {
+            (true, Found::Not) => {
+                modprobe(cx, &self.name, "loaded", &["modprobe", "--", &self.name]).await?;
+                if find(&self.name) == Found::Not {
+                    return Err(ModuleError::NotThere { name: self.name.clone() }.into());
+                }
+                loaded_by_us = true;
+            }
+            (true, _) if !self.params.is_empty() => {
+                cx.say(&format!("{} is loaded already: its parameters count from its next loading on", self.name));
+            }
+            (false, found) => unload(cx, &self.name, found).await?,
+            _ => {}
+        }
+        cx.remember(serde_json::json!({ "loaded": loaded_by_us }));
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let mut changed = false;
+        for (path, _) in files_of(self) {
+            changed |= files::remove_file(&cx.host.surroundings.root, &path, false)? == Removed::Gone;
+        }
+        let loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
+        if loaded_by_us && self.state.is_present() {
+            match find(&self.name) {
+                Found::Not => {}
+                found => match unload(cx, &self.name, found).await {
+                    Ok(()) => changed = true,
+                    // It does no harm where it is.
+                    Err(error) => cx.say(&crate::log::chain(&error)),
+                },
+            }
+        }
+        Ok(changed)
+    }
+}
+
+async fn unload(cx: &Context<'_>, name: &str, found: Found) -> Result<(), ModuleError> {
+    match found {
+        Found::Not => Ok(()),
+        Found::BuiltIn => Err(ModuleError::BuiltIn { name: name.to_owned() }),
+        Found::Loaded { users, by } if users > 0 => {
+            let by = if by.is_empty() { format!("{users} users") } else { by };
+            Err(ModuleError::InUse { name: name.to_owned(), by })
+        }
+        Found::Loaded { .. } => modprobe(cx, name, "unloaded", &["modprobe", "-r", "--", name]).await,
+    }
+}
+
+async fn modprobe(cx: &Context<'_>, name: &str, done: &'static str, args: &[&str]) -> Result<(), ModuleError> {
+    let container = Path::new("/run/systemd/container").exists();
+    cx.tool(args).await.map(drop).map_err(|source| match source.is_missing() {
+        true => ModuleError::NoModprobe,
+        false => ModuleError::Modprobe { name: name.to_owned(), done, container, source },
+    })
+}
+
+/// Its files, and what is to be in them; `None` for one that is not to be there.
+fn files_of(module: &Module) -> [(String, Option<String>); 2] {
+    let name = &module.name;
+    let head = "# Written by groundplan; changes are overwritten.\n";
+    let load = module.state.is_present().then(|| format!("{head}{name}\n"));
+    let params: Vec<String> = module.params.iter().map(|(key, value)| format!(" {key}={}", value.text())).collect();
+    let options = match (params.is_empty(), module.blacklist) {
+        (false, _) => Some(format!("{head}options {name}{}\n", params.concat())),
+        (true, true) => Some(format!("{head}blacklist {name}\n")),
+        (true, false) => None,
+    };
+    [
+        (format!("/etc/modules-load.d/groundplan-{name}.conf"), load),
+        (format!("/etc/modprobe.d/groundplan-{name}.conf"), options),
+    ]
+}
+
+fn access() -> Result<Access, HostError> {
+    Ok(Access::new("/etc/modprobe.d", None, None, None, 0o644)?)
+}
+
+fn find(name: &str) -> Found {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let built_in = fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim())).unwrap_or_default();
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    // The kernel writes `_` where files may have `-`.
+    let in_sys = Path::new("/sys/module").join(name.replace('-', "_")).exists();
+    found(name, &modules, &built_in, in_sys)
+}
+
+/// How a module is, by /proc/modules (proc(5)), modules.builtin (modules.builtin is described in kbuild.rst) and /sys/module.
+fn found(name: &str, modules: &str, built_in: &str, in_sys: bool) -> Found {
+    let plain = |name: &str| name.replace('-', "_");
+    let name = plain(name);
+    for line in modules.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some(&name) {
+            let users = words.nth(1).and_then(|users| users.parse().ok()).unwrap_or(0);
+            let by = words.next().unwrap_or("-").trim_matches(|c| c == ',' || c == '-').replace(',', ", ");
+            return Found::Loaded { users, by };
+        }
+    }
+    let file = |path: &str| path.rsplit('/').next().and_then(|file| Some(plain(file.split_once(".ko")?.0)));
+    if in_sys || built_in.lines().any(|path| file(path).as_deref() == Some(&name)) {
+        return Found::BuiltIn;
+    }
+    Found::Not
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_module_is() {
+        let modules = "\
+nf_nat 61440 2 xt_MASQUERADE,iptable_nat, Live 0x0000000000000000
+br_netfilter 32768 0 - Live 0x0000000000000000
+";
+        let built_in = "kernel/fs/ext4/ext4.ko\nkernel/drivers/net/virtio-net.ko.xz\n";
+        let of = |name: &str| found(name, modules, built_in, name == "printk");
+        assert_eq!(of("nf-nat"), Found::Loaded { users: 2, by: "xt_MASQUERADE, iptable_nat".to_owned() });
+        assert_eq!(of("br_netfilter"), Found::Loaded { users: 0, by: String::new() });
+        for name in ["ext4", "virtio_net", "printk"] {
+            assert_eq!(of(name), Found::BuiltIn);
+        }
+        assert_eq!(of("nf"), Found::Not);
+    }
+
+    #[test]
+    fn its_files() {
+        let of = |json: &str| files_of(&serde_json::from_str(json).unwrap()).map(|(_, text)| text);
+        let head = "# Written by groundplan; changes are overwritten.\n";
+        assert_eq!(
+            of(r#"{"name": "dummy", "params": {"numdummies": 2, "x": "a,b"}}"#),
+            [Some(format!("{head}dummy\n")), Some(format!("{head}options dummy numdummies=2 x=a,b\n"))]
+        );
+        assert_eq!(
+            of(r#"{"name": "floppy", "state": "absent", "blacklist": true}"#),
+            [None, Some(format!("{head}blacklist floppy\n"))]
+        );
+        assert_eq!(of(r#"{"name": "x", "state": "absent"}"#), [None, None]);
+    }
+}
