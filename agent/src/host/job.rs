@@ -9,7 +9,7 @@ use std::{
 };
 
 use groundplan_protocol::{
-    ids::TaskId,
+    ids::{Generation, TaskId},
     plan::{Effect, TaskSpec},
     report::Output,
 };
@@ -27,6 +27,8 @@ pub struct Job {
     pub effect: Option<Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
+    /// The plan that it is carried out for: told apart from others, and nothing more.
+    pub plan: Generation,
 }
 
 /// What a job does.
@@ -77,6 +79,8 @@ pub enum Content {
 pub struct Finished {
     /// What was done, or why it did not come about, in words for the operator: what, where, and the cause.
     pub result: Result<Did, String>,
+    /// Whether it came to begin; one that did not has done nothing, and has failed.
+    pub begun: bool,
     /// What it printed.
     pub output: Option<Output>,
     /// What is to be kept of it, however it ended.

@@ -18,6 +18,7 @@ mod paths;
 mod pidfd;
 mod probe;
 mod proc;
+mod quiet;
 mod record;
 mod spawn;
 mod supervisor;
@@ -33,6 +34,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -42,6 +44,7 @@ use groundplan_protocol::{
     kinds::TaskParams,
     plan::{Effect, TaskSpec},
 };
+use tokio::sync::RwLockReadGuard;
 
 pub use self::supervisor::{Backoff, Supervised};
 use self::{
@@ -49,13 +52,15 @@ use self::{
     files::{FileError, Sum},
     holds::Holds,
     job::{Cancel, Content, Did, Finished, Job, Notes, Work},
-    kinds::{Applied, Check, Context, Hold, KindError},
+    kinds::{Applied, Check, Context, Hold, KindError, Markers},
     paths::{PathError, Root},
     probe::ProbeError,
+    quiet::Quiet,
     spawn::Surroundings,
     supervisor::{Supervisor, SupervisorError},
     tool::ToolError,
 };
+use crate::facts::boot_id;
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -72,12 +77,15 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// How a supervised process that keeps ending is started again.
     pub backoff: Backoff,
+    /// The kernel's random name of this boot.
+    pub boot: String,
 }
 
 impl Settings {
     /// With what operators are told for all else.
     pub fn new(root: PathBuf, state_dir: PathBuf, site: SiteName, node: NodeId) -> Self {
-        Self { root, state_dir, site, node, stop_grace: Duration::from_secs(10), backoff: Backoff::default() }
+        let (stop_grace, backoff) = (Duration::from_secs(10), Backoff::default());
+        Self { root, state_dir, site, node, stop_grace, backoff, boot: boot_id() }
     }
 }
 
@@ -90,6 +98,12 @@ pub struct Host {
     stop_grace: Duration,
     supervisor: Supervisor,
     holds: Holds,
+    quiet: Quiet,
+    markers: Markers,
+    /// The kernel's random name of this boot.
+    boot: String,
+    /// Whether any job has changed anything.
+    touched: AtomicBool,
 }
 
 /// Why a job failed.
@@ -155,10 +169,14 @@ impl Host {
         let supervisor = Supervisor::new(surroundings.clone(), &settings.state_dir, settings.backoff)?;
         Ok(Self {
             surroundings,
-            state_dir: settings.state_dir,
+            state_dir: settings.state_dir.clone(),
             stop_grace: settings.stop_grace,
             supervisor,
             holds: Holds::default(),
+            quiet: Quiet::default(),
+            markers: Markers::new(&settings.state_dir),
+            boot: settings.boot,
+            touched: AtomicBool::new(false),
         })
     }
 
@@ -190,13 +208,22 @@ impl Host {
         self.supervisor.leave();
     }
 
+    /// Whether a job has asked the host to go down, and nothing else runs.
+    pub fn is_going_down(&self) -> bool {
+        self.quiet.is_going_down()
+    }
+
     /// Carries out a job.
     pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let (mut output, mut notes) = (None, Notes::default());
+        let turn = self.turn(&job, &cancel).await;
+        let begun = turn.is_some();
+        let untouched = !self.touched.load(Ordering::Relaxed);
         let result = match self.before(&job, &cancel).await {
             Ok(content) => {
                 let mut cx = Context::new(self, &job.task, &cancel).with_memory(job.memory.as_ref());
+                (cx.plan, cx.untouched) = (job.plan, untouched);
                 cx.probed = is_probed(&job.work);
                 cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
                 cx.content = content.as_ref().map(|(content, sum)| (content.as_ref(), *sum));
@@ -206,8 +233,25 @@ impl Host {
             }
             Err(e) => Err(e),
         };
+        drop(turn);
         let result = result.map_err(|e| crate::log::chain(&e));
-        Finished { result, output, notes, started, duration: clock.elapsed() }
+        if result.as_ref().is_ok_and(|did| did.changed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+        Finished { result, begun, output, notes, started, duration: clock.elapsed() }
+    }
+
+    /// Waits while the host is about to go down; `None` if the job is cancelled meanwhile. Who brings it down has no turn: it
+    /// waits for all others to end.
+    async fn turn(&self, job: &Job, cancel: &Cancel) -> Option<Option<RwLockReadGuard<'_, ()>>> {
+        if kinds::goes_down(&job.work.spec().params) {
+            return Some(None);
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            turn = self.quiet.turn() => Some(Some(turn)),
+        }
     }
 
     /// Waits for external capabilities, and finds the content.

@@ -1,6 +1,6 @@
 //! The journal of started tasks: one line for each, written before it starts and never synced.
 //!
-//! In: a generation and tasks. Out: the same at the next start, but for lines that are torn. A plain `write` survives the
+//! In: a generation and tasks, started or taken back. Out: the same at the next start, but for lines that are torn. A plain `write` survives the
 //! agent being killed, which is what it is for; after a power loss the machine does not trust it.
 
 use std::{
@@ -24,7 +24,13 @@ impl Journal {
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let text = String::from_utf8_lossy(&text);
-        let started = text.lines().filter_map(read_line).collect();
+        let mut started: Vec<(Generation, TaskId)> = Vec::new();
+        for (is_start, entry) in text.lines().filter_map(read_line) {
+            match is_start {
+                true => started.push(entry),
+                false => started.retain(|earlier| *earlier != entry),
+            }
+        }
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n")?;
         }
@@ -33,11 +39,21 @@ impl Journal {
 
     /// Notes tasks as started: one `write` for all.
     pub fn start<'a>(&mut self, generation: Generation, tasks: impl Iterator<Item = &'a TaskId>) -> io::Result<()> {
-        let mut text = String::new();
-        for task in tasks {
-            let line = format!("{generation} {task}");
-            text.push_str(&format!("{line} {:08x}\n", check(&line)));
-        }
+        self.append(tasks.map(|task| format!("{generation} {task}")))
+    }
+
+    /// Takes back that tasks were started: they never began.
+    pub fn withdraw<'a>(&mut self, generation: Generation, tasks: impl Iterator<Item = &'a TaskId>) -> io::Result<()> {
+        self.append(tasks.map(|task| format!("{generation} {WITHDRAWN}{task}")))
+    }
+
+    /// Puts it on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn append(&mut self, lines: impl Iterator<Item = String>) -> io::Result<()> {
+        let text: String = lines.map(|line| format!("{line} {:08x}\n", check(&line))).collect();
         self.file.write_all(text.as_bytes())
     }
 
@@ -47,13 +63,19 @@ impl Journal {
     }
 }
 
-fn read_line(line: &str) -> Option<(Generation, TaskId)> {
+/// Before the name of a task that never began. No task's name begins with it.
+const WITHDRAWN: char = '-';
+
+/// Whether it is a start, and of what.
+fn read_line(line: &str) -> Option<(bool, (Generation, TaskId))> {
     let (rest, sum) = line.rsplit_once(' ')?;
     if sum.len() != 8 || u32::from_str_radix(sum, 16).ok()? != check(rest) {
         return None;
     }
     let (generation, task) = rest.split_once(' ')?;
-    Some((Generation(generation.parse().ok()?), task.parse().ok()?))
+    let withdrawn = task.strip_prefix(WITHDRAWN);
+    let entry = (Generation(generation.parse().ok()?), withdrawn.unwrap_or(task).parse().ok()?);
+    Some((withdrawn.is_none(), entry))
 }
 
 /// FNV-1a, 32 bits: enough to tell a torn line.

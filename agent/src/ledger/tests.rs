@@ -128,6 +128,11 @@ fn the_journal_drops_torn_lines() {
     journal.start(Generation(6), tasks[..1].iter()).unwrap();
     let (mut journal, started) = Journal::open(&path).unwrap();
     assert_eq!(started.last(), Some(&(Generation(6), task("a.b"))));
+    journal.start(Generation(7), tasks.iter()).unwrap();
+    journal.withdraw(Generation(7), tasks[1..].iter()).unwrap();
+    journal.sync().unwrap();
+    let (mut journal, started) = Journal::open(&path).unwrap();
+    assert_eq!(started.last(), Some(&(Generation(7), task("a.b"))), "what never began is not among them");
     journal.reset().unwrap();
     assert_eq!(Journal::open(&path).unwrap().1, []);
 }

@@ -34,7 +34,7 @@ use groundplan_protocol::{
 pub use self::io::{
     Did, Effect, Event, Facts, JobDone, Owed, Record, Settings, Snapshot, Start, StoredPlan, Work, Write,
 };
-pub use self::restore::Unreadable;
+pub use self::restore::{SYNCED, Unreadable};
 use self::{queue::Queue, reports::Reports};
 use crate::clock::Now;
 

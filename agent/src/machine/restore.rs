@@ -2,7 +2,8 @@
 //!
 //! In: a snapshot. Out: a machine, and what it must write before anything else. A task that the journal says was started
 //! and the ledger does not say ended is in doubt: it runs again, and counts as changed when it is found "already so". After
-//! a power loss the journal proves nothing, and every task that could have started is in doubt.
+//! a power loss the journal proves nothing, and every task that could have started is in doubt; not so where the agent
+//! came to an end of its own before, and said that all is on the disk.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,9 @@ use super::{
 };
 use crate::clock::Now;
 
+/// In place of a boot's name: all that was written is on the disk, the journal included.
+pub const SYNCED: &str = "synced";
+
 /// The ledger holds a plan that this program cannot read.
 #[derive(Debug, thiserror::Error)]
 #[error("the plan in the ledger cannot be read; was it written by a newer agent?")]
@@ -27,7 +31,7 @@ impl Machine {
     /// Takes up where the ledger left off. The first `Tick` starts tasks.
     pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), Unreadable> {
         let Snapshot { ledger, epoch, boot, plan, done, applied, owed, sequence, acked, outputs, started } = snapshot;
-        let same_boot = boot.as_ref() == Some(&settings.boot);
+        let same_boot = boot.as_ref().is_some_and(|boot| *boot == settings.boot || boot == SYNCED);
         let mut machine = Self {
             settings,
             ledger,

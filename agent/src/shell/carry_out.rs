@@ -92,11 +92,12 @@ impl Shell {
         }
         for start in starts {
             let (host, cancel) = (Arc::clone(&self.host), self.canceller.listen());
-            let job = self.job(start);
+            let job = self.job(start, generation);
             self.jobs.spawn(async move {
                 let task = job.task.clone();
                 let done = host.run(job, cancel).await;
-                JobDone {
+                let begun = done.begun;
+                let done = JobDone {
                     task,
                     result: done.result.map(|did| Did { changed: did.changed, effect: did.effect }),
                     output: done.output,
@@ -104,7 +105,8 @@ impl Shell {
                     export: done.notes.export,
                     started_ms: wall_ms(done.started),
                     duration_ms: done.duration.as_millis() as u64,
-                }
+                };
+                (begun, done)
             });
         }
         // They are on their way before the ledger's next fsync holds up this thread.
@@ -112,7 +114,7 @@ impl Shell {
         Ok(())
     }
 
-    fn job(&self, Start { task, work, effect, memory }: Start) -> Job {
+    fn job(&self, Start { task, work, effect, memory }: Start, plan: Generation) -> Job {
         let work = match work {
             Work::Apply { spec, previous } => {
                 let blob = spec.content.as_ref().and_then(blob::Content::blob);
@@ -122,7 +124,7 @@ impl Shell {
             Work::Remove { spec } => HostWork::Remove { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory }
+        Job { task, work, effect, memory, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

@@ -106,7 +106,8 @@ pub struct Shell {
     pump: Pump,
     plan_ref: Option<NodePlanRef>,
     chunk_filter: Option<String>,
-    jobs: JoinSet<JobDone>,
+    /// Each with whether it came to begin.
+    jobs: JoinSet<(bool, JobDone)>,
     canceller: Canceller,
     facts: facts::Watch,
     inbox: VecDeque<Event>,
@@ -218,6 +219,7 @@ impl Shell {
         while !self.stopped {
             self.step().await?;
         }
+        self.put_down();
         self.farewell().await;
         Ok(())
     }
@@ -251,7 +253,7 @@ impl Shell {
                 None => Ok(()),
             },
             Some(done) = self.jobs.join_next() => {
-                let done = done.map_err(ShellError::Job)?;
+                let (_, done) = done.map_err(ShellError::Job)?;
                 self.handle(Event::Finished(Box::new(done))).await
             }
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,

@@ -9,7 +9,11 @@ use tokio::{
 };
 
 use super::{CANCELLED, FAREWELL, Shell, ShellError, presence, sleep_until};
-use crate::{log, machine::Event, transport::Signal};
+use crate::{
+    log,
+    machine::{self, Event, Write},
+    transport::Signal,
+};
 
 /// The wishes to stop.
 #[derive(Debug)]
@@ -53,6 +57,11 @@ impl Shell {
         if self.stop_at.is_some() {
             return self.cancel_jobs().await;
         }
+        if self.host.is_going_down() {
+            // It is the host that stops us, because a task asked it to: that task does not end before.
+            self.handle(Event::Stop).await?;
+            return self.cancel_jobs().await;
+        }
         log::info(format_args!("stopping; {} tasks still run", self.jobs.len()));
         self.stop_at = Some(self.clock.now().mono + self.config.stop_timeout);
         self.handle(Event::Stop).await
@@ -62,12 +71,33 @@ impl Shell {
     pub(super) async fn cancel_jobs(&mut self) -> Result<(), ShellError> {
         log::warn(format_args!("ending {} tasks that still run", self.jobs.len()));
         self.canceller.cancel();
-        let ended = async { while self.jobs.join_next().await.is_some() {} };
+        let mut held_back = Vec::new();
+        let ended = async {
+            while let Some(ended) = self.jobs.join_next().await {
+                held_back.extend(ended.ok().filter(|(begun, _)| !begun).map(|(_, done)| done.task));
+            }
+        };
         if tokio::time::timeout(CANCELLED, ended).await.is_err() {
             self.jobs.abort_all();
         }
+        // What waited for its turn has done nothing, whatever its policy says of what was cut off.
+        if let Err(e) = self.journal.withdraw(self.machine.generation(), held_back.iter()) {
+            log::warn(format_args!("the journal of started tasks cannot be written: {e}"));
+        }
         self.stopped = true;
         Ok(())
+    }
+
+    /// Puts on the disk all that was written, so that the next start can trust it even if the host goes down now.
+    pub(super) fn put_down(&mut self) {
+        let synced = self.journal.sync().map_err(|e| e.to_string());
+        let told = synced.and_then(|()| {
+            let writes = [Write::Boot(machine::SYNCED.to_owned())];
+            self.ledger.write(&writes, true).map_err(|e| log::chain(&e))
+        });
+        if let Err(e) = told {
+            log::warn(format_args!("not all is on the disk: {e}"));
+        }
     }
 
     /// Delivers what is stored, says that the node goes offline, and good-bye.

@@ -18,6 +18,7 @@ mod package;
 mod module;
 mod process;
 mod sysctl;
+mod reboot;
 mod systemd;
 mod template;
 mod validate;
@@ -43,6 +44,7 @@ pub use self::{
     process::{Process, Signal},
     systemd::{OnChange, Systemd, UnitState},
     sysctl::Sysctl,
+    reboot::Reboot,
     template::Template,
     validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},
@@ -239,6 +241,7 @@ kinds! {
     Process = "process",
     Systemd = "systemd",
     Wait = "wait",
+    Reboot = "reboot",
     Export = "export",
     Ini = "ini",
     Line = "line",

@@ -17,13 +17,14 @@ mod package;
 mod module;
 mod process;
 mod sysctl;
+mod reboot;
 mod systemd;
 mod wait;
 
 use std::sync::Mutex;
 
 use groundplan_protocol::{
-    ids::TaskId,
+    ids::{Generation, TaskId},
     kinds::{Process, TaskParams},
     plan::Effect,
     report::Output,
@@ -31,6 +32,7 @@ use groundplan_protocol::{
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub(crate) use self::reboot::Markers;
 use super::{
     Host, HostError,
     files::{Removed, Sum},
@@ -48,6 +50,10 @@ pub(crate) struct Context<'a> {
     pub(crate) probed: bool,
     /// Whether the ledger holds nothing of it yet.
     pub(crate) is_new: bool,
+    /// The plan that it is carried out for.
+    pub(crate) plan: Generation,
+    /// Whether no other job had changed anything since the agent began, when this one began.
+    pub(crate) untouched: bool,
     /// When its own work began: after external capabilities were there.
     pub(crate) begun: Instant,
     memory: Option<&'a Value>,
@@ -64,6 +70,8 @@ impl<'a> Context<'a> {
             content: None,
             probed: false,
             is_new: false,
+            plan: Generation(0),
+            untouched: true,
             begun: Instant::now(),
             memory: None,
             output: Mutex::new(None),
@@ -268,6 +276,7 @@ kinds! {
     Process,
     Systemd,
     Wait,
+    Reboot,
     Export,
     Ini,
     Line,
@@ -298,4 +307,9 @@ pub(crate) fn process(params: &TaskParams) -> Option<&Process> {
         TaskParams::Process(process) => Some(process),
         _ => None,
     }
+}
+
+/// Whether it brings the host down, so that nothing else may run.
+pub(crate) fn goes_down(params: &TaskParams) -> bool {
+    matches!(params, TaskParams::Reboot(_))
 }

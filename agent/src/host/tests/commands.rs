@@ -127,7 +127,7 @@ async fn cancelled_and_dropped() {
     let site = Site::new();
     let canceller = Canceller::new();
     let (one, two) = (nap(3), nap(4));
-    let job = |line: &str| Job { task: id("svc.task"), work: apply(&command(line), None), effect: None, memory: None };
+    let job = |line: &str| job("svc.task", apply(&command(line), None), None, None);
     let (finished, ()) = tokio::join!(site.host.run(job(&format!("sleep {one}")), canceller.listen()), async {
         until(|| sleepers(&one) == 1).await;
         canceller.cancel();

@@ -7,6 +7,7 @@ mod ini;
 mod jobs;
 mod line;
 mod processes;
+mod reboots;
 mod systemd;
 mod waits;
 
@@ -14,7 +15,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration}
 
 use groundplan_protocol::{
     blob::Content as Shipped,
-    ids::TaskId,
+    ids::{Generation, TaskId},
     kinds::TaskParams,
     plan::{Effect, TaskSpec},
     ready::Ready,
@@ -78,7 +79,7 @@ impl Site {
     async fn job(&self, task: &str, work: Work, effect: Option<Effect>) -> Finished {
         let is_removal = matches!(work, Work::Remove { .. });
         let memory = self.memories.lock().unwrap().get(task).cloned();
-        let finished = self.host.run(Job { task: id(task), work, effect, memory }, Cancel::never()).await;
+        let finished = self.host.run(job(task, work, effect, memory), Cancel::never()).await;
         if is_removal && finished.result.is_ok() {
             self.memories.lock().unwrap().remove(task);
         } else if let Some(memory) = &finished.notes.memory {
@@ -102,6 +103,10 @@ impl Site {
     async fn trigger(&self, spec: &TaskSpec, effect: Effect) -> Result<Did, String> {
         self.job("svc.task", Work::Trigger { spec: spec.clone() }, Some(effect)).await.result
     }
+}
+
+fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
+    Job { task: id(task), work, effect, memory, plan: Generation(1) }
 }
 
 fn id(task: &str) -> TaskId {

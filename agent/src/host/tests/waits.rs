@@ -36,9 +36,7 @@ fn http(statuses: &'static [u16]) -> u16 {
 }
 
 async fn again(site: &Site, spec: &TaskSpec, memory: &Option<Value>) -> Finished {
-    let task = id("svc.task");
-    let job = Job { task, work: apply(spec, Some(spec)), effect: None, memory: memory.clone() };
-    site.host.run(job, Cancel::never()).await
+    site.host.run(job("svc.task", apply(spec, Some(spec)), None, memory.clone()), Cancel::never()).await
 }
 
 #[tokio::test]
@@ -117,7 +115,7 @@ async fn seconds_pass_once_and_end_with_the_agent() {
 
     for params in [json!({ "seconds": 1000 }), json!({ "tcp": free_port(), "timeout": "1000s" })] {
         let canceller = Canceller::new();
-        let job = Job { task: id("svc.task"), work: apply(&wait(params), None), effect: None, memory: None };
+        let job = job("svc.task", apply(&wait(params), None), None, None);
         let (finished, ()) = tokio::join!(site.host.run(job, canceller.listen()), async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             canceller.cancel();
@@ -156,9 +154,8 @@ async fn a_value_is_published_and_only_another_one_is_a_change() {
 
     let memory = finished.notes.memory;
     let run = |memory: Option<Value>| {
-        let job =
-            Job { task: id("svc.task"), work: Work::Trigger { spec: spec.clone() }, effect: Some(Effect::Run), memory };
-        site.host.run(job, Cancel::never())
+        let work = Work::Trigger { spec: spec.clone() };
+        site.host.run(job("svc.task", work, Some(Effect::Run), memory), Cancel::never())
     };
     assert_eq!(run(memory.clone()).await.result, UNCHANGED);
     fs::write(site.at("value"), "two").unwrap();

@@ -180,6 +180,25 @@ fn a_command_that_was_cut_off_follows_its_policy() {
 }
 
 #[test]
+fn what_an_agent_put_on_the_disk_is_trusted_in_another_boot() {
+    for (synced, word) in [(true, ""), (false, "a@1=interrupted")] {
+        let mut bench = bench();
+        let mut command = planned("a", Action::Create, 1, &[]);
+        let spec = spec(r#"{"command":{"run":"true"}}"#);
+        command.spec = Some(TaskSpec { on_interrupt: OnInterrupt::Fail, ..spec });
+        offer(&mut bench, 1, vec![command]);
+        // It was held back, and taken back from the journal when the host went down.
+        bench.disk.started.clear();
+        bench.boot = "another".to_owned();
+        if synced {
+            bench.disk.boot = Some(SYNCED.to_owned());
+        }
+        kill(&mut bench);
+        assert_eq!((bench.running().as_str(), bench.told().as_str()), (if synced { "a:apply" } else { "" }, word));
+    }
+}
+
+#[test]
 fn gates_pace_and_fire_even_before_their_plan() {
     let gated = |fired| {
         let mut bench = applied(&["a"]);

@@ -1,0 +1,197 @@
+//! `reboot`, with stand-ins for the programs that bring a host down. None of the host's own is in the path.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use super::*;
+use crate::host::job::{Canceller, Notes};
+
+/// A host of that boot. Its root is this machine's, for it is the machine that goes down.
+fn booted(dir: &TempDir, boot: &str) -> Host {
+    let [bin, state] = ["bin", "state"].map(|name| dir.path().join(name));
+    fs::create_dir_all(&bin).unwrap();
+    for name in ["systemctl", "reboot"] {
+        fs::write(bin.join(name), format!("#!/bin/sh\necho {name} $* >> {}/asked\n", dir.path().display())).unwrap();
+        fs::set_permissions(bin.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let mut settings = Settings::new("/".into(), state, "lab".parse().unwrap(), "n0".parse().unwrap());
+    settings.boot = boot.to_owned();
+    let mut host = Host::new(settings).unwrap();
+    host.surroundings.env.insert("PATH".to_owned(), bin.into());
+    host
+}
+
+fn asked(dir: &TempDir) -> usize {
+    let asked = fs::read_to_string(dir.path().join("asked")).unwrap_or_default();
+    let _ = fs::remove_file(dir.path().join("asked"));
+    asked.lines().filter(|line| line.ends_with("reboot") || *line == "reboot ").count()
+}
+
+fn reboot(params: Value) -> TaskSpec {
+    spec(json!({ "reboot": params }))
+}
+
+/// Runs a job of the task until the host goes down, and then stops the agent as a host that goes down does.
+async fn until_down(host: &Host, mut job: Job, memory: Option<Value>) -> Finished {
+    job.memory = memory;
+    let canceller = Canceller::new();
+    let (finished, ()) = tokio::join!(host.run(job, canceller.listen()), async {
+        until(|| host.is_going_down()).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        canceller.cancel();
+    });
+    assert_eq!(finished.result, Err(CUT_OFF.to_owned()), "it never ends well in the boot that it began in");
+    finished
+}
+
+async fn done(host: &Host, job: Job) -> Finished {
+    host.run(job, Cancel::never()).await
+}
+
+const CUT_OFF: &str = "cut off before the host went down, because the agent stops; the task runs again when it is back";
+
+fn create(spec: &TaskSpec) -> Job {
+    job("svc.task", apply(spec, None), None, None)
+}
+
+fn again(spec: &TaskSpec, notes: &Notes) -> Job {
+    job("svc.task", apply(spec, Some(spec)), None, notes.memory.clone())
+}
+
+fn trigger(spec: &TaskSpec, notes: &Notes) -> Job {
+    job("svc.task", Work::Trigger { spec: spec.clone() }, Some(Effect::Run), notes.memory.clone())
+}
+
+#[tokio::test]
+async fn goes_down_once_and_goes_on_in_the_next_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = reboot(json!({}));
+    until_down(&booted(&dir, "one"), create(&spec), None).await;
+    assert_eq!(asked(&dir), 1);
+
+    let two = booted(&dir, "two");
+    let finished = done(&two, create(&spec)).await;
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(finished.output.unwrap().head, "the host has been down and is back\n");
+    // An agent that was killed before its ledger had this does the same again.
+    let finished = done(&booted(&dir, "two"), create(&spec)).await;
+    assert_eq!(finished.result, CHANGED);
+    // Checked again, in this boot or a later one, there is nothing to do.
+    assert_eq!(done(&two, again(&spec, &finished.notes)).await.result, UNCHANGED);
+    assert_eq!(done(&booted(&dir, "three"), again(&spec, &finished.notes)).await.result, UNCHANGED);
+    assert_eq!(asked(&dir), 0);
+
+    // A trigger brings it down anew, once.
+    let three = booted(&dir, "three");
+    until_down(&three, trigger(&spec, &finished.notes), finished.notes.memory.clone()).await;
+    assert_eq!(asked(&dir), 1);
+    let finished = done(&booted(&dir, "four"), trigger(&spec, &finished.notes)).await;
+    assert_eq!(finished.result, effected(Effect::Run));
+    assert_eq!(asked(&dir), 0);
+    let changed = reboot(json!({ "unless": "test -e /nonexistent" }));
+    until_down(&booted(&dir, "four"), again(&changed, &finished.notes), finished.notes.memory.clone()).await;
+    assert_eq!(asked(&dir), 1);
+    assert_eq!(
+        done(&booted(&dir, "five"), job("svc.task", Work::Remove { spec: changed }, None, None)).await.result,
+        UNCHANGED
+    );
+    assert_eq!(fs::read_dir(dir.path().join("state/reboot")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_was_cut_off_before_is_asked_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = reboot(json!({}));
+    // The agent was killed between marker and reboot: the same boot.
+    until_down(&booted(&dir, "one"), create(&spec), None).await;
+    until_down(&booted(&dir, "one"), create(&spec), None).await;
+    assert_eq!(asked(&dir), 2);
+    // A marker that was torn.
+    fs::write(dir.path().join("state/reboot/svc.task.json"), "{\"boot\":\"on").unwrap();
+    until_down(&booted(&dir, "two"), create(&spec), None).await;
+    assert_eq!(asked(&dir), 1);
+    // It was asked with other words before: that does not count for what is asked now.
+    let other = reboot(json!({ "only_if": "true" }));
+    until_down(&booted(&dir, "three"), create(&other), None).await;
+    assert_eq!(asked(&dir), 1);
+    // A newer plan asks, and something was changed since the host is back: that is not what it was down for.
+    let four = booted(&dir, "four");
+    let newer = Job { plan: Generation(2), ..create(&other) };
+    let change = job("svc.other", apply(&command("true"), None), None, None);
+    assert_eq!(done(&four, change).await.result, CHANGED);
+    until_down(&four, newer.clone(), None).await;
+    assert_eq!(asked(&dir), 1);
+    // Nothing was: it is.
+    assert_eq!(done(&booted(&dir, "five"), Job { plan: Generation(3), ..newer }).await.result, CHANGED);
+    assert_eq!(asked(&dir), 0);
+}
+
+#[tokio::test]
+async fn guards_hold_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = booted(&dir, "one");
+    for params in [
+        json!({ "unless": "true" }),
+        json!({ "only_if": "false" }),
+        json!({ "needed": true }),
+        json!({ "needed": false, "only_if": ["/bin/sh", "-c", "exit 3"] }),
+    ] {
+        let spec = reboot(params.clone());
+        let finished = done(&host, create(&spec)).await;
+        assert_eq!(finished.result, UNCHANGED, "{params}");
+        assert_eq!(done(&host, again(&spec, &finished.notes)).await.result, UNCHANGED, "{params}");
+        assert_eq!(done(&host, trigger(&spec, &finished.notes)).await.result, UNCHANGED, "{params}");
+    }
+    assert_eq!(asked(&dir), 0);
+}
+
+#[tokio::test]
+async fn all_else_ends_before_and_nothing_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = booted(&dir, "one");
+    let canceller = Canceller::new();
+    let file = |name: &str| dir.path().join(name);
+    let line = |line: String| create(&command(&line));
+    let before = Job { task: id("svc.before"), ..line(format!("/bin/sleep 0.3; echo > {}", file("before").display())) };
+    let after = Job { task: id("svc.after"), ..line(format!("echo > {}", file("after").display())) };
+    let (before, finished, after, ()) = tokio::join!(
+        done(&host, before),
+        host.run(create(&reboot(json!({ "delay": "100ms" }))), canceller.listen()),
+        async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            host.run(after, canceller.listen()).await
+        },
+        async {
+            until(|| host.is_going_down()).await;
+            assert!(file("before").exists());
+            canceller.cancel();
+        },
+    );
+    assert_eq!(before.result, CHANGED);
+    assert_eq!(finished.result, Err(CUT_OFF.to_owned()));
+    assert!(finished.begun && !after.begun && !file("after").exists());
+    assert_eq!(after.result, Err("cancelled before it began".to_owned()));
+}
+
+#[tokio::test]
+async fn a_host_that_stays_up_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = booted(&dir, "one");
+    let finished = done(&host, create(&reboot(json!({ "timeout": "200ms" })))).await;
+    let error = "the host did not go down within 200ms; is something holding it up? See `systemctl list-jobs`";
+    assert_eq!(finished.result, Err(error.to_owned()));
+    assert!(!dir.path().join("state/reboot/svc.task.json").exists());
+    assert!(!host.is_going_down());
+    for name in ["systemctl", "reboot"] {
+        fs::write(dir.path().join("bin").join(name), "#!/bin/sh\necho no bus >&2\nexit 1\n").unwrap();
+    }
+    let error = done(&host, create(&reboot(json!({})))).await.result.unwrap_err();
+    assert!(error.ends_with("exited with 1: no bus"), "{error}");
+    assert!(!dir.path().join("state/reboot/svc.task.json").exists());
+    // Others go on.
+    assert_eq!(done(&host, create(&command("true"))).await.result, CHANGED);
+
+    let error = Site::new().create(&reboot(json!({}))).await.unwrap_err();
+    assert!(error.contains("acts on the host as a whole"), "{error}");
+}
