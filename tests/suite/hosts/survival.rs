@@ -59,3 +59,107 @@ fn two_hosts_converge() {
         assert_eq!(hosts.report("s.config", host).outcome, "changed");
     }
 }
+
+/// A file, a step that lasts until `/var/gate` is there, and a server that both restart. The step adds a line to `/var/runs`.
+fn gated(greeting: &str) -> String {
+    let slow = r#"
+[[task]]
+id = "slow"
+command = { run = "echo run >> /var/runs; while [ ! -e /var/gate ]; do sleep 0.05; done" }
+run_on = ["config"]
+
+[[task]]
+id = "server""#;
+    service(greeting).replace("\n[[task]]\nid = \"server\"", slow)
+}
+
+fn runs(hosts: &Hosts, host: &str) -> usize {
+    hosts.file(host, "/var/runs").map_or(0, |text| text.lines().count())
+}
+
+fn presence(hosts: &Hosts, host: &str) -> Option<String> {
+    let status = hosts.ask(&["status"])?;
+    let node = status["nodes"].as_array()?.iter().find(|node| node["node"] == host)?.clone();
+    Some(node["presence"].as_str()?.to_owned())
+}
+
+/// Two hosts, converged, their gates shut again, and a second rollout in its slow step on both.
+fn in_the_middle() -> (Hosts, String) {
+    let hosts = Hosts::site(&["h1", "h2"]).serve(&gated("one"));
+    for host in ["h1", "h2"] {
+        hosts.out(host, "touch /var/gate");
+    }
+    hosts.converged(&hosts.head());
+    for host in ["h1", "h2"] {
+        assert_eq!((runs(&hosts, host), starts(&hosts, host)), (1, 1));
+        hosts.out(host, "rm /var/gate");
+    }
+    let commit = hosts.change(&gated("two"));
+    for host in ["h1", "h2"] {
+        hosts.wait("the slow step", || (runs(&hosts, host) == 2).then_some(()));
+    }
+    (hosts, commit)
+}
+
+#[test]
+fn cut_off_in_the_middle_of_a_rollout_and_back() {
+    needs_hosts!();
+    let (hosts, commit) = in_the_middle();
+    hosts.cut("h2");
+    hosts.wait("the planner to miss it", || (presence(&hosts, "h2")? == "offline").then_some(()));
+    for host in ["h1", "h2"] {
+        hosts.out(host, "touch /var/gate");
+    }
+    // Both go on: one is followed, the other works off its plan by itself.
+    for host in ["h1", "h2"] {
+        hosts.wait("the restart", || (starts(&hosts, host) == 2).then_some(()));
+    }
+    hosts.wait("the word of the one that is there", || {
+        (hosts.report("s.server", "h1").outcome == "restarted").then_some(())
+    });
+    let running = hosts.ask(&["status"]).expect("a status");
+    assert_eq!(running["rollout"]["result"], "running", "what was done out there is not known yet");
+    hosts.join("h2");
+    hosts.converged(&commit);
+    assert_eq!(hosts.report("s.server", "h2").outcome, "restarted");
+    for host in ["h1", "h2"] {
+        assert_eq!((runs(&hosts, host), starts(&hosts, host)), (2, 2), "nothing ran twice on {host}");
+    }
+}
+
+#[test]
+fn killed_in_the_middle_of_a_rollout_and_booted() {
+    needs_hosts!();
+    let (mut hosts, commit) = in_the_middle();
+    hosts.out("h1", "touch /var/gate");
+    // The gate stays shut: what was cut off is found after the boot, and runs again.
+    hosts.kill("h2");
+    hosts.wait("the other one", || (starts(&hosts, "h1") == 2).then_some(()));
+    hosts.boot("h2");
+    hosts.wait("the slow step again", || (runs(&hosts, "h2") == 3).then_some(()));
+    hosts.out("h2", "touch /var/gate");
+    hosts.converged(&commit);
+    assert_eq!(hosts.file("h2", "/etc/greeter.conf").as_deref(), Some("hello from h2: two\n"));
+    assert_eq!(starts(&hosts, "h1"), 2);
+    // Started by systemd at the boot, with the new configuration or not: the restart that was owed came after.
+    assert_eq!(starts(&hosts, "h2"), 3);
+}
+
+#[test]
+fn rebooted_and_wiped() {
+    needs_hosts!();
+    let mut hosts = Hosts::site(&["h1", "h2"]).serve(&service("one"));
+    hosts.converged(&hosts.head());
+    // An orderly reboot: the address is there again, the agent comes back, nothing is done twice.
+    hosts.reboot("h1");
+    hosts.converged(&hosts.change(&service("two")));
+    assert_eq!(hosts.file("h1", "/etc/greeter.conf").as_deref(), Some("hello from h1: two\n"));
+    assert_eq!(starts(&hosts, "h1"), 3, "the first start, the boot's, and the restart");
+    // A fresh disk under the same name: all that the commit asks for, from nothing, without another commit.
+    hosts.wipe("h2");
+    hosts.wait("all of it on the fresh host", || (starts(&hosts, "h2") == 1).then_some(()));
+    assert_eq!(hosts.file("h2", "/etc/greeter.conf").as_deref(), Some("hello from h2: two\n"));
+    assert_eq!(hosts.out("h2", "systemctl is-enabled greeter"), "enabled");
+    hosts.converged(&hosts.head());
+    assert_eq!(starts(&hosts, "h1"), 3, "the other one was left alone");
+}
