@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use groundplan_core::{
-    DesiredState, SourceTree,
+    DesiredState, Knowledge, SourceTree,
     resolve::{self, resolve},
     source::{Entry, EntryKind},
 };
@@ -38,11 +38,11 @@ pub struct Cache {
     resolved: resolve::Cache,
 }
 
-/// Loads the site of `tree`.
+/// Loads the site of `tree` with what is known of its nodes.
 ///
 /// # Errors
 /// Every fault found, sorted by place. A tree without `site.toml` has exactly one.
-pub fn load(tree: &dyn SourceTree, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
+pub fn load(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
     if tree.entry(SITE).is_none() {
         return Err(vec![no_site(tree)]);
     }
@@ -71,7 +71,7 @@ pub fn load(tree: &dyn SourceTree, cache: &mut Cache) -> Result<Loaded, Vec<Diag
     faults.extend(found);
     let mut desired = None;
     if let Some(site) = &model.site {
-        let (resolved, found) = resolve(site, &model.inventory, &model.catalog, tree, &mut cache.resolved);
+        let (resolved, found) = resolve(site, &model.inventory, &model.catalog, tree, knowledge, &mut cache.resolved);
         faults.extend(found);
         desired = resolved;
     }
@@ -130,7 +130,7 @@ mod tests {
     fn faults(entries: &[(&str, EntryKind)]) -> Vec<String> {
         let entries =
             entries.iter().map(|(path, kind)| Entry { path: (*path).into(), kind: *kind, version: "1".into() });
-        let found = load(&Files(entries.collect()), &mut Cache::default()).expect_err("faults");
+        let found = load(&Files(entries.collect()), &Knowledge::default(), &mut Cache::default()).expect_err("faults");
         found.into_iter().map(|d| format!("{}: {}", d.at.file, d.message)).collect()
     }
 

@@ -68,6 +68,8 @@ pub struct Task {
     pub triggers: Vec<TaskTrigger>,
     /// Whether it runs on one elected node of the service only: the first by name.
     pub once: bool,
+    /// The expression that decides whether a node has it; its place is `when` in `places`.
+    pub when: Option<String>,
     /// When it counts as done; strings may be templates.
     pub ready: Option<Ready>,
     /// What it provides.

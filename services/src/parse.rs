@@ -131,6 +131,7 @@ impl Reader<'_> {
         self.provides(&fields.provides);
         let mut all: BTreeMap<String, Location> =
             params_places.into_iter().map(|(path, span)| (path, self.at(span))).collect();
+        all.extend(fields.when.iter().map(|when| ("when".to_owned(), self.at(when.span.clone()))));
         all.extend(ready_places.into_iter().map(|(path, span)| (path, self.at(span))));
         Some(Task {
             at: fields.id.location(self.path),
@@ -141,6 +142,7 @@ impl Reader<'_> {
             needed_by: fields.needed_by.into_iter().map(|reference| reference.located(self.path)).collect(),
             triggers,
             once: fields.once,
+            when: fields.when.map(|when| when.value),
             ready: fields.ready.map(|ready| ready.value),
             provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
             on_interrupt: fields.on_interrupt,

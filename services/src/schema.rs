@@ -81,6 +81,9 @@ pub struct TaskFields {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub once: bool,
+    /// An expression over all that templates see. Where it is false, the node has no such task, and one that was applied is removed.
+    #[schemars(example = &"facts.os.id == 'debian'")]
+    pub when: Option<At<String>>,
     /// When it counts as done; without it, as soon as it is carried out.
     #[schemars(example = serde_json::json!({ "http": "http://127.0.0.1:5000/v3/", "timeout": "60s" }))]
     pub ready: Option<At<Ready>>,

@@ -160,7 +160,8 @@ pub struct PlannedTask {
     pub task: TaskId,
     /// What is done to it, in one word.
     pub action: Action,
-    /// What it is to be; absent if and only if the action is `remove`, which uses what the ledger holds.
+    /// What it is to be; absent for `remove`, which uses what the ledger holds, and for an effect on what nobody can plan yet: that
+    /// waits for a newer plan, behind the gate `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<TaskSpec>,
     /// Fingerprint of `spec`, recorded once it is applied; absent with it.

@@ -68,7 +68,7 @@ pub struct TaskReport {
     /// What it printed, standard output and standard error as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
-    /// What an `export` has published, at most [`EXPORT_LIMIT`](crate::state::EXPORT_LIMIT) long.
+    /// What an `export` has published, at most [`EXPORT_LIMIT`](crate::kinds::EXPORT_LIMIT) long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,
 }

@@ -15,8 +15,6 @@ use crate::{
     plan::{Edges, Effect, TriggerSource},
 };
 
-/// Longest value that an `export` publishes, in bytes.
-pub const EXPORT_LIMIT: usize = 16 * 1024;
 /// Most that the facts of a node make up, in bytes of their JSON.
 pub const FACTS_LIMIT: usize = 64 * 1024;
 
@@ -52,7 +50,7 @@ pub struct NodeState {
     /// read them since it started: what was told before still counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, Value>,
-    /// What its `export` tasks have published, by task; each at most [`EXPORT_LIMIT`] long.
+    /// What its `export` tasks have published, by task; each at most [`EXPORT_LIMIT`](crate::kinds::EXPORT_LIMIT) long.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exports: BTreeMap<TaskId, String>,
     /// The agent's program version.

@@ -274,7 +274,13 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
             return Err(format!("{task} has a trigger on {:?}, which it does not wait for", trigger.on));
         }
         let complete = planned.spec.is_some() && planned.fingerprint.is_some();
-        if complete == (planned.action == Action::Remove) {
+        let must_be = match planned.action {
+            Action::Create | Action::Update => true,
+            Action::Remove => false,
+            // What is acted on may be what is applied, whatever that is.
+            Action::Restart | Action::Reload | Action::Run => complete,
+        };
+        if complete != must_be {
             return Err(format!(
                 "{task} is to {} but {} a spec",
                 planned.action,

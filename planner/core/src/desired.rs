@@ -3,8 +3,12 @@
 //! Built for a thousand nodes and a thousand services: tasks and nodes are numbered, an edge stands between tasks once and is never
 //! expanded node by node, and instances that resolve to the same inputs share one [`Resolved`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
+use crate::knowledge::Unknown;
 use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
     digest::Fingerprint,
@@ -33,6 +37,17 @@ pub struct DesiredState {
     pub graph: InstanceGraph,
     /// Rolling limits by service, the site's defaults merged in; only services that have one.
     pub rollouts: BTreeMap<ServiceId, Rollout>,
+    /// What it asked nodes for.
+    pub asked: Asked,
+}
+
+/// What nodes were asked for while a site was resolved: where none of it has changed, resolving it again gives the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// Nodes whose facts were asked for.
+    pub facts: BTreeSet<NodeId>,
+    /// `export` tasks of which values were asked for.
+    pub exports: BTreeSet<TaskId>,
 }
 
 /// Tasks in topological order, with their instances and incoming edges.
@@ -53,6 +68,10 @@ pub struct TaskVertex {
     pub at: Location,
     /// Its instances, in node order; a task that runs once has one.
     pub instances: Vec<Instance>,
+    /// Nodes for which it is not known what it is, or whether it is at all, in node order.
+    pub pending: Vec<Pending>,
+    /// Nodes on which its `when` is false, in node order.
+    pub off: Vec<(NodeIx, Arc<Off>)>,
     /// What it comes after and what acts on it, sorted, without duplicates. A trigger that orders is one edge, not two.
     pub edges: Vec<Edge>,
 }
@@ -64,6 +83,26 @@ pub struct Instance {
     pub node: NodeIx,
     /// What it resolved to.
     pub resolved: Arc<Resolved>,
+}
+
+/// A task on a node of which too little is known. What is applied of it stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The node.
+    pub node: NodeIx,
+    /// What is missing.
+    pub waits_for: Arc<[Unknown]>,
+}
+
+/// A `when` that is false.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Off {
+    /// The expression.
+    pub when: String,
+    /// What it asked for, in that order.
+    pub inputs: Vec<Input>,
+    /// Where it stands.
+    pub at: Location,
 }
 
 /// An edge that leads to a task.
@@ -114,7 +153,7 @@ pub enum Body {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Input {
     /// Its name: `kind`, `param mode` (as written, unrendered), `var db_port`, `template keystone.conf.j2`, `source app.pl`, `node.address`,
-    /// `groups.controller`, `external.database/ready`, `site.name`.
+    /// `groups.controller`, `external.database/ready`, `site.name`, `facts.os.id`, `exports.db.address`.
     pub name: String,
     /// Short digest of its value.
     pub digest: String,
@@ -122,6 +161,13 @@ pub struct Input {
     pub value: Option<String>,
     /// Where it is set.
     pub at: Location,
+}
+
+impl Asked {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.facts.is_empty() && self.exports.is_empty()
+    }
 }
 
 impl InstanceGraph {
@@ -135,6 +181,16 @@ impl TaskVertex {
     /// Its instance on that node.
     pub fn on(&self, node: NodeIx) -> Option<&Instance> {
         self.instances.binary_search_by_key(&node, |i| i.node).ok().map(|i| &self.instances[i])
+    }
+
+    /// What it waits for on that node, if it is pending there.
+    pub fn pending_on(&self, node: NodeIx) -> Option<&Pending> {
+        self.pending.binary_search_by_key(&node, |i| i.node).ok().map(|i| &self.pending[i])
+    }
+
+    /// The `when` that is false on that node.
+    pub fn off_on(&self, node: NodeIx) -> Option<&Arc<Off>> {
+        self.off.binary_search_by_key(&node, |(node, _)| *node).ok().map(|i| &self.off[i].1)
     }
 }
 

@@ -4,7 +4,7 @@
 //! instances in node order. A node that is not declared, or has not been heard of, has no part in it: it is never discovered,
 //! and nothing is known of where it stands.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use groundplan_protocol::{
     ids::TaskId,
@@ -30,6 +30,8 @@ pub(crate) enum Own {
     Modified,
     /// As it is applied, and to be checked again.
     Asked,
+    /// Nobody can tell yet.
+    Pending,
 }
 
 impl Own {
@@ -71,6 +73,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) gone: Vec<Gone<'a>>,
     /// Which of `gone` a desired task is.
     pub(crate) gone_of: Vec<Option<u32>>,
+    /// Of tasks that are pending anywhere: which instance each of their vertices is; none for a pending one.
+    mixed: HashMap<usize, Vec<Option<usize>>>,
 }
 
 impl<'a> Diff<'a> {
@@ -78,9 +82,18 @@ impl<'a> Diff<'a> {
         let tasks = &desired.graph.tasks;
         let mut first = Vec::with_capacity(tasks.len() + 1);
         let mut node_of = Vec::new();
-        for task in tasks {
+        let mut mixed = HashMap::new();
+        for (number, task) in tasks.iter().enumerate() {
             first.push(node_of.len() as u32);
-            node_of.extend(task.instances.iter().map(|instance| instance.node));
+            if task.pending.is_empty() {
+                node_of.extend(task.instances.iter().map(|instance| instance.node));
+                continue;
+            }
+            let instances = task.instances.iter().enumerate().map(|(i, instance)| (instance.node, Some(i)));
+            let mut all: Vec<_> = instances.chain(task.pending.iter().map(|pending| (pending.node, None))).collect();
+            all.sort_unstable_by_key(|(node, _)| *node);
+            node_of.extend(all.iter().map(|(node, _)| *node));
+            mixed.insert(number, all.into_iter().map(|(_, i)| i).collect());
         }
         first.push(node_of.len() as u32);
         let mut diff = Self {
@@ -94,6 +107,7 @@ impl<'a> Diff<'a> {
             gone_of: vec![None; tasks.len()],
             first,
             node_of,
+            mixed,
         };
         diff.compare();
         if let Some(recheck) = &policy.recheck {
@@ -109,15 +123,31 @@ impl<'a> Diff<'a> {
 
     /// The vertex of a task on a node that is known.
     pub(crate) fn vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
-        let range = self.vertices(task);
-        let i = self.node_of[range.clone()].binary_search(&node).ok()?;
-        Some(range.start + i).filter(|v| self.own[*v] != Own::Unknown)
+        self.any_vertex(task, node).filter(|v| self.own[*v] != Own::Unknown)
     }
 
-    /// What a vertex resolved to.
-    pub(crate) fn resolved(&self, task: usize, vertex: usize) -> &'a Arc<Resolved> {
+    /// The vertex of a task on a node, known or not.
+    pub(crate) fn any_vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
+        let range = self.vertices(task);
+        let i = self.node_of[range.clone()].binary_search(&node).ok()?;
+        Some(range.start + i)
+    }
+
+    /// What a vertex resolved to; none if it is pending.
+    pub(crate) fn resolved(&self, task: usize, vertex: usize) -> Option<&'a Arc<Resolved>> {
         let graph: &'a InstanceGraph = &self.desired.graph;
-        &graph.tasks[task].instances[vertex - self.first[task] as usize].resolved
+        let mut i = vertex - self.first[task] as usize;
+        if !self.mixed.is_empty()
+            && let Some(mixed) = self.mixed.get(&task)
+        {
+            i = mixed[i]?;
+        }
+        Some(&graph.tasks[task].instances[i].resolved)
+    }
+
+    /// Whether anything is pending.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.mixed.is_empty()
     }
 
     /// Which of `gone` is the task of that id.
@@ -127,10 +157,11 @@ impl<'a> Diff<'a> {
 
     /// Marks what is to be checked again.
     fn ask(&mut self, recheck: &Recheck) {
-        for (task, vertex) in self.desired.graph.tasks.iter().enumerate().filter(|(_, t)| recheck.names_task(&t.id)) {
-            for (v, instance) in self.vertices(task).zip(&vertex.instances) {
-                let node = &self.desired.nodes[instance.node.0 as usize];
-                let checked = recheck.names_node(node) && instance.resolved.spec.params.can_check();
+        for (task, _) in self.desired.graph.tasks.iter().enumerate().filter(|(_, t)| recheck.names_task(&t.id)) {
+            for v in self.vertices(task) {
+                let node = &self.desired.nodes[self.node_of[v].0 as usize];
+                let can_check = self.resolved(task, v).is_some_and(|resolved| resolved.spec.params.can_check());
+                let checked = recheck.names_node(node) && can_check;
                 if checked && self.own[v] == Own::Same {
                     self.own[v] = Own::Asked;
                 }
@@ -166,14 +197,22 @@ impl<'a> Diff<'a> {
                     continue;
                 };
                 wanted.next();
-                let same = self.resolved(task, v).fingerprint == applied.fingerprint;
-                self.own[v] = if same { Own::Same } else { Own::Modified };
                 self.before[v] = Some(applied);
+                let Some(resolved) = self.resolved(task, v) else { continue };
+                let same = resolved.fingerprint == applied.fingerprint;
+                self.own[v] = if same { Own::Same } else { Own::Modified };
                 if !same_edges(&self.edges[task], &applied.edges) {
                     self.stale.push(v as u32);
                 }
             }
             wanted.for_each(|(_, _, v)| self.own[v as usize] = Own::Added);
+        }
+        for task in self.mixed.keys().copied().collect::<Vec<_>>() {
+            for v in self.vertices(task) {
+                if self.known[self.node_of[v].0 as usize].is_some() && self.resolved(task, v).is_none() {
+                    self.own[v] = Own::Pending;
+                }
+            }
         }
         self.stale.sort_unstable();
         removed.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));

@@ -6,6 +6,7 @@
 pub mod desired;
 mod diff;
 mod graph;
+pub mod knowledge;
 mod nearest;
 pub mod plan;
 pub mod reason;
@@ -17,6 +18,7 @@ pub mod source;
 
 pub use self::{
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
+    knowledge::{Knowledge, Unknown},
     plan::{AppliedState, NodeApplied, Plan, Policy, Recheck, plan},
     reason::Reason,
     resolve::{Cache, resolve},

@@ -36,6 +36,19 @@ pub enum Reason {
         /// The file that this was, or would be, in.
         file: String,
     },
+    /// It is applied, and its `when` is false.
+    Off {
+        /// The expression.
+        when: String,
+        /// What of its inputs has changed, or the first of them; none if it has none.
+        input: Option<String>,
+        /// The value of that before, where it is known and short.
+        before: Option<String>,
+        /// The value now, where it is short.
+        after: Option<String>,
+        /// Where the expression stands.
+        at: Location,
+    },
     /// Another instance acts on it.
     Triggered {
         /// That instance.
@@ -79,17 +92,28 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Added { what, .. } => write!(f, "{what} is new"),
-            Self::Changed { input, before: Some(before), after: Some(after), .. } => {
-                write!(f, "{input} {before} → {after}")
-            }
-            Self::Changed { input, before: None, after: Some(after), .. } => write!(f, "{input} → {after}"),
             Self::Changed { input, .. } if input == UNKNOWN => f.write_str("its inputs differ"),
-            Self::Changed { input, .. } => write!(f, "{input} changed"),
+            Self::Changed { input, before, after, .. } => {
+                f.write_str(&change(input, before.as_deref(), after.as_deref()))
+            }
+            Self::Off { when, input: None, .. } => write!(f, "when `{when}` is false"),
+            Self::Off { when, input: Some(input), before, after, .. } => {
+                write!(f, "when `{when}` is false: {}", change(input, before.as_deref(), after.as_deref()))
+            }
             Self::Removed { what, .. } => write!(f, "{what} no longer asks for it"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
             Self::Owed { effect, .. } => write!(f, "{effect} owed since an earlier plan"),
         }
+    }
+}
+
+/// A change of an input, as far as its values are known.
+pub fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => format!("{input} {before} → {after}"),
+        (None, Some(after)) => format!("{input} → {after}"),
+        _ => format!("{input} changed"),
     }
 }
 
@@ -100,9 +124,11 @@ impl Reason {
     /// Where it stands in the site's files, for all that end a chain.
     pub fn place(&self) -> Option<Location> {
         match self {
-            Self::Added { at, .. } | Self::Changed { at, .. } | Self::Owed { at, .. } | Self::Asked { at } => {
-                Some(at.clone())
-            }
+            Self::Added { at, .. }
+            | Self::Changed { at, .. }
+            | Self::Off { at, .. }
+            | Self::Owed { at, .. }
+            | Self::Asked { at } => Some(at.clone()),
             Self::Removed { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,
         }

@@ -12,7 +12,7 @@ use groundplan_protocol::{
 };
 
 use crate::{
-    desired::{NodeIx, Scope, TaskIx},
+    desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Diff, Gone, Own},
     reason::{Declared, Reason, UNKNOWN},
 };
@@ -120,7 +120,7 @@ impl<'a> RestartGraph<'a> {
         match self.diff.own[vertex] {
             Own::Added => Action::Create,
             Own::Modified | Own::Asked => Action::Update,
-            Own::Same | Own::Unknown => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
+            Own::Same | Own::Unknown | Own::Pending => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
         }
     }
 
@@ -174,6 +174,9 @@ impl<'a> RestartGraph<'a> {
 
     /// A trigger reaches a vertex. The greatest effect is told, by its shortest chain, by its first source.
     fn hit(&mut self, vertex: usize, effect: Effect, length: u32, by: Cause) {
+        if self.is_nothing(vertex) {
+            return;
+        }
         let mark = &mut self.marks[vertex];
         let better = match mark.effect {
             None => true,
@@ -186,10 +189,15 @@ impl<'a> RestartGraph<'a> {
         }
     }
 
+    /// Whether there is nothing on the node to act on, and nobody knows whether there will be.
+    fn is_nothing(&self, vertex: usize) -> bool {
+        self.diff.own[vertex] == Own::Pending && self.diff.before[vertex].is_none()
+    }
+
     /// An obligation stands. If nothing has fired yet, and what still may is planned to, the plan's triggers see to it.
     fn owe(&mut self, task: usize, vertex: usize, obligation: &Obligation) {
         let covered = |open: &TriggerSource| self.is_covered(task, vertex, open);
-        if !obligation.fired && obligation.open.iter().all(covered) {
+        if self.is_nothing(vertex) || !obligation.fired && obligation.open.iter().all(covered) {
             return;
         }
         let effect = obligation.effect;
@@ -295,7 +303,7 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
     if diff.own[vertex] == Own::Asked {
         return Reason::Asked { at: at.at.clone() };
     }
-    let now = &diff.resolved(task, vertex).inputs;
+    let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
     let changed =
         |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
     if before.inputs.is_empty() {
@@ -310,6 +318,18 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
 
 /// Why an instance is removed: its node runs the service no longer, or the service has lost the task, or is gone.
 pub(crate) fn removed_reason(diff: &Diff<'_>, gone: &Gone<'_>, node: NodeIx) -> Reason {
+    if let Some(off) = gone.task.and_then(|task| diff.desired.graph.tasks[task].off_on(node)) {
+        let before = gone.on(node).map(|applied| &applied.inputs);
+        let differs = |input: &&Input| before.is_some_and(|before| before.get(&input.name) != Some(&input.digest));
+        let input = off.inputs.iter().find(differs).or(off.inputs.first());
+        return Reason::Off {
+            when: off.when.clone(),
+            input: input.map(|input| input.name.clone()),
+            before: None,
+            after: input.and_then(|input| input.value.clone()),
+            at: off.at.clone(),
+        };
+    }
     let service = &gone.id.service;
     let graph = &diff.desired.graph;
     let earlier = graph.by_id.range::<TaskId, _>(..gone.id).rev();

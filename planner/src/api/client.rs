@@ -12,7 +12,9 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, VERSION, Why};
+use super::types::{
+    Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
+};
 
 /// A connection to a planner's socket; one request at a time.
 pub struct Client {
@@ -90,6 +92,14 @@ impl Client {
     /// See [`ClientError`].
     pub async fn status(&mut self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
+    }
+
+    /// What nodes have told.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn knowledge(&mut self) -> Result<Told, ClientError> {
+        self.get("/v1/knowledge").await
     }
 
     /// What is to become of an instance, and why.

@@ -23,13 +23,17 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::types::{Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, VERSION, Why};
+use super::types::{
+    Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
+};
 
 /// What can be asked.
 #[derive(Debug)]
 pub(crate) enum Question {
     /// How things are.
     Status,
+    /// What nodes have told.
+    Knowledge,
     /// What is to become of an instance.
     Why(InstanceId),
     /// The latest rollouts.
@@ -44,6 +48,7 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Reply {
     Status(Box<Status>),
+    Knowledge(Box<Told>),
     Why(Box<Why>),
     History(History),
     Rollout(Box<RolloutDetail>),
@@ -102,6 +107,7 @@ pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ListenError> {
 pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> {
     let routes = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/knowledge", get(knowledge))
         .route("/v1/why", get(why))
         .route("/v1/history", get(history))
         .route("/v1/rollouts/{which}", get(rollout))
@@ -124,6 +130,7 @@ async fn ask(desk: &Desk, question: Question) -> Response {
     };
     match reply {
         Some(Ok(Reply::Status(status))) => Json(status).into_response(),
+        Some(Ok(Reply::Knowledge(told))) => Json(told).into_response(),
         Some(Ok(Reply::Why(why))) => Json(why).into_response(),
         Some(Ok(Reply::History(history))) => Json(history).into_response(),
         Some(Ok(Reply::Rollout(rollout))) => Json(rollout).into_response(),
@@ -139,6 +146,10 @@ async fn recheck(State(desk): State<Desk>, Json(request): Json<RecheckRequest>) 
 
 async fn status(State(desk): State<Desk>) -> Response {
     ask(&desk, Question::Status).await
+}
+
+async fn knowledge(State(desk): State<Desk>) -> Response {
+    ask(&desk, Question::Knowledge).await
 }
 
 #[derive(Deserialize)]

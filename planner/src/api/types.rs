@@ -192,6 +192,20 @@ pub struct NodeStatus {
     /// What the host is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, serde_json::Value>,
+    /// What its `export` tasks have published, by task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub exports: BTreeMap<TaskId, String>,
+}
+
+/// `GET /v1/knowledge`: what nodes have told last, for whoever plans without them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Told {
+    /// Format version.
+    pub version: u32,
+    /// The facts of each node that has told any.
+    pub facts: BTreeMap<NodeId, BTreeMap<String, serde_json::Value>>,
+    /// What has been published, by task and node.
+    pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
 }
 
 /// Whether an agent is there.
@@ -274,11 +288,14 @@ impl Counts {
 pub enum InstanceState {
     /// Not started yet.
     Pending,
-    /// Behind instances on other nodes that are not done.
+    /// Behind instances on other nodes that are not done, or behind what no node has told yet.
     Waiting {
         /// The first of them, by name.
         #[serde(rename = "for")]
         on: Vec<InstanceId>,
+        /// What no node has told yet, such as `facts of node n1`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unknown: Vec<String>,
     },
     /// At work at this moment.
     Running,
@@ -314,6 +331,8 @@ pub struct RolloutSummary {
 pub enum RolloutResult {
     /// Something of it is still open.
     Running,
+    /// All that is left waits for what no node has told yet.
+    Waiting,
     /// All of it came about.
     Succeeded,
     /// Something failed.
@@ -341,6 +360,18 @@ pub struct RolloutDetail {
     pub summary: RolloutSummary,
     /// Its instances in an execution order.
     pub instances: Vec<InstanceRecord>,
+    /// What it could not plan, because no node has told what that needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<PendingRecord>,
+}
+
+/// An instance that could not be planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PendingRecord {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is missing, such as `export db.address of db-0`.
+    pub waits_for: Vec<String>,
 }
 
 /// An instance of a rollout.
@@ -393,6 +424,19 @@ pub enum ReasonRecord {
         /// The file that no longer asks for it.
         file: String,
     },
+    /// It is applied, and its `when` is false.
+    Off {
+        /// The expression.
+        when: String,
+        /// What of its inputs has changed, or the first of them.
+        input: Option<String>,
+        /// The value of that before, where it is known and short.
+        before: Option<String>,
+        /// The value now, where it is short.
+        after: Option<String>,
+        /// Where the expression stands.
+        at: Place,
+    },
     /// Another instance acts on it.
     Triggered {
         /// That instance.
@@ -444,6 +488,12 @@ pub struct Why {
     pub instance: InstanceId,
     /// Whether the commit in force asks for it.
     pub desired: bool,
+    /// What is missing to tell whether and how it asks for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+    /// Its `when`, if that is false there, with what that asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off: Option<String>,
     /// Whether its node has it applied, and if so, whether as desired.
     pub applied: WhyApplied,
     /// What its node owes it.

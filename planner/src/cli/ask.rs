@@ -1,9 +1,14 @@
 //! Finding the planner to ask: its socket below a state directory, or that of a `groundplan up` around here.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use groundplan_core::{Knowledge, knowledge::Facts};
+use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::Failure;
 use crate::{
@@ -48,6 +53,12 @@ impl Planner {
         answer.map_err(|e| self.failure(e))
     }
 
+    /// What nodes have told, if a planner is there to be asked.
+    pub(super) fn knowledge(&self) -> Option<Knowledge> {
+        let told = self.ask(async |mut client| client.knowledge().await).ok()?;
+        Some(known(told.facts, told.exports))
+    }
+
     /// The failure of a question, with what to do.
     pub(super) fn failure(&self, e: ClientError) -> Failure {
         let hint = match (&e, &self.state, &self.socket) {
@@ -75,6 +86,12 @@ impl Planner {
 pub(super) fn around_here() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().find_map(|dir| up::planner_state(dir).or_else(|| up::planner_state(&dir.join(up::DEFAULT_DIR))))
+}
+
+/// Facts and exports as the core takes them.
+pub(super) fn known(facts: BTreeMap<NodeId, Facts>, exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>) -> Knowledge {
+    let facts = facts.into_iter().map(|(node, facts)| (node, Arc::new(facts))).collect();
+    Knowledge { facts, exports, ..Knowledge::default() }
 }
 
 /// A runtime for one question.

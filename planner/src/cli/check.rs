@@ -14,6 +14,7 @@ use super::{
     table::count,
 };
 use crate::{diagnose, site::Loaded};
+use groundplan_core::Knowledge;
 
 /// Check a site: every error at once, each with its place and a hint.
 ///
@@ -37,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let source = open(&args.what, &args.directory)?;
-    let loaded = source.load();
+    let loaded = source.load(&Knowledge::default());
     let texts = |path: &str| source.text(path);
     match (args.format.format, &loaded) {
         (Format::Json, _) => {

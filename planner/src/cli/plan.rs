@@ -1,15 +1,24 @@
 //! `groundplan plan`: what a change would do to the nodes, and why. The same function plans as when it is deployed.
 
-use std::{cell::RefCell, collections::HashMap, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use groundplan_core::{
-    AppliedState, DesiredState, Policy, Reason,
+    AppliedState, DesiredState, Knowledge, Policy, Reason,
+    knowledge::Facts,
     plan::{LineColumn, PlanReport, PlannedAction, plan},
 };
 use groundplan_inventory::Location;
+use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
     Failure, Format, Output,
+    ask::{self, Planner},
     output::FormatArg,
     plan_text,
     source::{self, Source},
@@ -43,6 +52,14 @@ pub(super) struct Args {
     #[arg(short = 'C', value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
+    /// What nodes have told, as JSON like that of `groundplan status`: `{ "facts": { "NODE": … }, "exports": { "SERVICE.TASK": { "NODE": … } } }`;
+    /// the planner on this machine is asked if not given.
+    #[arg(long, value_name = "FILE")]
+    facts: Option<PathBuf>,
+
+    #[command(flatten)]
+    planner: Planner,
+
     #[command(flatten)]
     format: FormatArg,
 }
@@ -52,9 +69,10 @@ const CHANGES: u8 = 2;
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args)?;
-    let target_site = target.load_or_tell(out)?;
+    let knowledge = knowledge(args)?;
+    let target_site = target.load_or_tell(&knowledge, out)?;
     let base_site = base.as_ref().map(|base| {
-        base.load_or_tell(out).map_err(|e| {
+        base.load_or_tell(&knowledge, out).map_err(|e| {
             e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
         })
     });
@@ -74,6 +92,28 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         Format::Text => out.print(&plan_text::render(&report, &target_site.desired.nodes, out.color()))?,
     }
     Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// What nodes have told: by a file, or by the planner if one is there to be asked; else nothing.
+fn knowledge(args: &Args) -> Result<Knowledge, Failure> {
+    let Some(path) = &args.facts else {
+        return Ok(args.planner.knowledge().unwrap_or_default());
+    };
+    let name = path.display();
+    let bytes = std::fs::read(path).map_err(|e| Failure::because(format!("cannot read {name}"), e))?;
+    let given: Given = serde_json::from_slice(&bytes).map_err(|e| {
+        let hint = "`facts` by node, `exports` by task and node: as `GET /v1/knowledge` of the planner answers";
+        Failure::because(format!("{name} does not tell facts"), e).hint(hint)
+    })?;
+    Ok(ask::known(given.facts, given.exports))
+}
+
+/// What a file tells.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Given {
+    facts: BTreeMap<NodeId, Facts>,
+    exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
 }
 
 /// Base, if there is one, and target.
@@ -123,7 +163,8 @@ fn fill_in(actions: &mut [PlannedAction], base: &DesiredState) {
         for reason in reasons {
             match reason {
                 Reason::Triggered { by, .. } => of = by,
-                Reason::Changed { input, before: before @ None, .. } => {
+                Reason::Changed { input, before: before @ None, .. }
+                | Reason::Off { input: Some(input), before: before @ None, .. } => {
                     let inputs = base.instance(of).map(|instance| &instance.resolved.inputs);
                     *before = inputs.and_then(|inputs| inputs.iter().find(|i| i.name == *input)?.value.clone());
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_core::plan::{ActionReport, PlanReport};
+use groundplan_core::plan::{ActionReport, PlanReport, WaitReport};
 use groundplan_protocol::{ids::NodeId, plan::Action};
 
 use super::{
@@ -13,8 +13,10 @@ use super::{
 
 /// The plan as text. `nodes` are those that the target declares.
 pub(super) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
+    let waiting = waiting(&report.waiting, color);
     if report.actions.is_empty() {
-        return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
+        let changes = if waiting.is_empty() { "nothing changes" } else { "nothing changes yet" };
+        return format!("{waiting}{changes}: {} untouched\n", count(nodes.len(), "node"));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     for action in &report.actions {
@@ -25,7 +27,24 @@ pub(super) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             Cell::styled(reason::chain(&action.reasons, reason::report), Style::Dim),
         ]);
     }
-    format!("{}\n{}\n", table.render(color), summary(&report.actions, nodes))
+    format!("{}\n{waiting}{}\n", table.render(color), summary(&report.actions, nodes))
+}
+
+/// What cannot be planned yet.
+fn waiting(waiting: &[WaitReport], color: bool) -> String {
+    if waiting.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["LATER", "NODE", "TASK", "WAITS FOR"]);
+    for wait in waiting {
+        table.row([
+            Cell::styled(wait.action.map_or_else(|| "?".to_owned(), |action| action.to_string()), Style::Dim),
+            wait.node.to_string().into(),
+            format!("{}.{}", wait.service, wait.task).into(),
+            Cell::styled(wait.waits_for.join(", "), Style::Warn),
+        ]);
+    }
+    format!("{}\n", table.render(color))
 }
 
 fn style(action: Action) -> Style {

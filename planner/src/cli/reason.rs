@@ -20,12 +20,25 @@ fn changed(input: &str, before: Option<&str>, after: Option<&str>, place: &str) 
 
 const ASKED: &str = "asked to be checked again";
 
+fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str>, place: &str) -> String {
+    let what = match (input, before, after) {
+        (Some(input), Some(before), Some(after)) if before != after => format!(": {input} {before} → {after}"),
+        (Some(input), _, Some(after)) => format!(": {input} is {after}"),
+        (Some(input), ..) => format!(": by {input}"),
+        (None, ..) => String::new(),
+    };
+    format!("when `{when}` is false{what} ({place})")
+}
+
 /// A reason of a preview.
 pub(crate) fn report(reason: &ReasonReport) -> String {
     match reason {
         ReasonReport::Added { input, at } => format!("{input} is new ({})", place(&at.file, at.line)),
         ReasonReport::Changed { input, before, after, at } => {
             changed(input, before.as_deref(), after.as_deref(), &place(&at.file, at.line))
+        }
+        ReasonReport::Off { when, input, before, after, at } => {
+            off(when, input.as_deref(), before.as_deref(), after.as_deref(), &place(&at.file, at.line))
         }
         ReasonReport::Removed { input, at } => format!("{input} is gone ({})", place(&at.file, at.line)),
         ReasonReport::Triggered { by, .. } => by.to_string(),
@@ -40,6 +53,9 @@ pub(crate) fn record(reason: &ReasonRecord) -> String {
         ReasonRecord::Added { what, at } => format!("{what} is new ({})", place(&at.file, at.line)),
         ReasonRecord::Changed { input, before, after, at } => {
             changed(input, before.as_deref(), after.as_deref(), &place(&at.file, at.line))
+        }
+        ReasonRecord::Off { when, input, before, after, at } => {
+            off(when, input.as_deref(), before.as_deref(), after.as_deref(), &place(&at.file, at.line))
         }
         ReasonRecord::Removed { file } => format!("{file} no longer asks for it"),
         ReasonRecord::Triggered { by, .. } => by.to_string(),

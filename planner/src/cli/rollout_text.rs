@@ -17,6 +17,7 @@ pub(crate) fn commit(commit: &Commit) -> String {
 pub(crate) fn result(result: RolloutResult) -> (&'static str, Style) {
     match result {
         RolloutResult::Running => ("running", Style::Warn),
+        RolloutResult::Waiting => ("waiting", Style::Warn),
         RolloutResult::Succeeded => ("succeeded", Style::Good),
         RolloutResult::Failed => ("failed", Style::Bad),
         RolloutResult::Superseded => ("superseded", Style::Dim),
@@ -58,9 +59,10 @@ pub(crate) fn line(rollout: &RolloutSummary, now_ms: u64, color: bool) -> String
 pub(crate) fn state(state: &InstanceState) -> (String, Style) {
     match state {
         InstanceState::Pending => ("pending".to_owned(), Style::Dim),
-        InstanceState::Waiting { on } => {
-            let first = on.first().map(ToString::to_string).unwrap_or_default();
-            let more = if on.len() > 1 { format!(" and {} more", on.len() - 1) } else { String::new() };
+        InstanceState::Waiting { on, unknown } => {
+            let all: Vec<String> = unknown.iter().cloned().chain(on.iter().map(ToString::to_string)).collect();
+            let first = all.first().cloned().unwrap_or_default();
+            let more = if all.len() > 1 { format!(" and {} more", all.len() - 1) } else { String::new() };
             (format!("waits for {first}{more}"), Style::Warn)
         }
         InstanceState::Running => ("running".to_owned(), Style::Warn),

@@ -1,9 +1,10 @@
-//! `groundplan show`: one rollout, task by task, with reasons.
+//! `groundplan show`: one rollout, task by task, with reasons; or a node, with what it has told.
 
 use std::{fmt::Write as _, process::ExitCode};
 
+use groundplan_inventory::hint;
 use groundplan_protocol::{
-    ids::Generation,
+    ids::{Generation, NodeId},
     report::{Outcome, Output as TaskOutput},
 };
 
@@ -12,18 +13,18 @@ use super::{
     ask::{Planner, now_ms},
     output::{FormatArg, Style},
     reason, rollout_text,
-    table::{Cell, Table, took},
+    table::{Cell, Table, ago, took},
 };
-use crate::api::types::{InstanceRecord, InstanceState, RolloutDetail};
+use crate::api::types::{InstanceRecord, InstanceState, NodeStatus, RolloutDetail};
 
-/// Show one rollout: what was done, why, and what came of it.
+/// Show one rollout: what was done, why, and what came of it; or a node's facts and exports.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan show             the latest\n  groundplan show 17          as `groundplan history` numbers them"
+    after_help = "Examples:\n  groundplan show             the latest\n  groundplan show 17          as `groundplan history` numbers them\n  groundplan show db-0        what a node has told: its facts and exports"
 )]
 pub(super) struct Args {
-    /// The rollout's number, or `latest`.
-    #[arg(default_value = "latest", value_name = "ROLLOUT")]
+    /// The rollout's number, or `latest`; or a node's name.
+    #[arg(default_value = "latest", value_name = "ROLLOUT|NODE")]
     rollout: String,
 
     #[command(flatten)]
@@ -36,10 +37,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let rollout = match &*args.rollout {
         "latest" => None,
-        number => Some(Generation(number.parse().map_err(|_| {
-            Failure::new(format!("`{number}` is no rollout"))
-                .hint("give a number as `groundplan history` shows them, or `latest`")
-        })?)),
+        number => match (number.parse(), NodeId::new(number)) {
+            (Ok(number), _) => Some(Generation(number)),
+            (Err(_), Ok(node)) => return show_node(&node, args, out),
+            (Err(_), Err(_)) => {
+                return Err(Failure::new(format!("`{number}` is neither a rollout nor a node"))
+                    .hint("give a number as `groundplan history` shows them, `latest`, or a node's name"));
+            }
+        },
     };
     let detail = args.planner.ask(async |mut client| client.rollout(rollout).await)?;
     match args.format.format {
@@ -47,6 +52,53 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         Format::Text => out.print(&text(&detail, now_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_node(node: &NodeId, args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    let status = args.planner.ask(async |mut client| client.status().await)?;
+    let Some(found) = status.nodes.iter().find(|known| known.node == *node) else {
+        let names: Vec<_> = status.nodes.iter().map(|known| known.node.as_str()).collect();
+        return Err(Failure::new(format!("there is no node `{node}`")).hint(hint::choose(node.as_str(), &names)));
+    };
+    match args.format.format {
+        Format::Json => out.json(found)?,
+        Format::Text => out.print(&node_text(found, now_ms(), out.color()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
+    let seen = node.last_seen_ms.map_or("never heard of".to_owned(), |ms| format!("heard of {}", ago(ms, now_ms)));
+    let mut out = format!("{}  {seen}\n", Style::Bold.paint(node.node.as_str(), color));
+    let mut section = |title: &str, lines: &[(String, String)]| {
+        if !lines.is_empty() {
+            let _ = writeln!(out, "\n{}", Style::Dim.paint(title, color));
+            let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+            lines.iter().for_each(|(name, value)| {
+                let _ = writeln!(out, "  {name:width$}  {value}");
+            });
+        }
+    };
+    let mut facts = Vec::new();
+    node.facts.iter().for_each(|(name, value)| flat(name.clone(), value, &mut facts));
+    section("facts", &facts);
+    let exports: Vec<_> = node.exports.iter().map(|(task, value)| (task.to_string(), first_line(value))).collect();
+    section("exports", &exports);
+    if node.facts.is_empty() {
+        out.push_str("\nit has told no facts yet\n");
+    }
+    out
+}
+
+/// Facts as templates name them, one a line.
+fn flat(name: String, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(parts) => {
+            parts.iter().for_each(|(part, value)| flat(format!("{name}.{part}"), value, out));
+        }
+        serde_json::Value::String(text) => out.push((name, first_line(text))),
+        value => out.push((name, value.to_string())),
+    }
 }
 
 pub(super) fn text(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
@@ -68,6 +120,16 @@ pub(super) fn text(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
             Cell::styled(first_line(&words), style),
             record.duration_ms.map(took).unwrap_or_default().into(),
             Cell::styled(reason::chain(&record.reasons, reason::record), Style::Dim),
+        ]);
+    }
+    for pending in &detail.pending {
+        table.row([
+            pending.instance.node.to_string().into(),
+            pending.instance.task.to_string().into(),
+            "?".into(),
+            Cell::styled(format!("waits for {}", pending.waits_for.join(", ")), Style::Warn),
+            String::new().into(),
+            String::new().into(),
         ]);
     }
     out.push_str(&table.render(color));

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use groundplan_core::SourceTree;
+use groundplan_core::{Knowledge, SourceTree};
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::ids::CommitId;
 
@@ -43,13 +43,13 @@ impl Source {
     }
 
     /// Loads the site, or returns every fault.
-    pub(super) fn load(&self) -> Result<Loaded, Vec<Diagnostic>> {
-        site::load(&*self.tree, &mut site::Cache::default())
+    pub(super) fn load(&self, knowledge: &Knowledge) -> Result<Loaded, Vec<Diagnostic>> {
+        site::load(&*self.tree, knowledge, &mut site::Cache::default())
     }
 
     /// Loads the site, or shows every fault on standard error and fails.
-    pub(super) fn load_or_tell(&self, out: &mut Output) -> Result<Loaded, Failure> {
-        self.load().map_err(|faults| {
+    pub(super) fn load_or_tell(&self, knowledge: &Knowledge, out: &mut Output) -> Result<Loaded, Failure> {
+        self.load(knowledge).map_err(|faults| {
             out.note(&diagnose::render(&faults, &|path| self.text(path), out.error_color()));
             Failure::new(format!("{} has {}", self.name, count(faults.len(), "error")))
         })

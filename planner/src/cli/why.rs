@@ -44,7 +44,11 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
 
 fn text(why: &Why, now_ms: u64, color: bool) -> String {
     let mut out = format!("{} on {}\n", Style::Bold.paint(&why.instance.task.to_string(), color), why.instance.node);
+    let unsure = !why.waits_for.is_empty();
     let standing = match (why.desired, why.applied) {
+        (_, WhyApplied::Not) if unsure => "is not applied, and cannot be planned yet",
+        _ if unsure => "stays as it is applied: it cannot be planned yet",
+
         (true, WhyApplied::AsDesired) => "is applied as the commit in force asks",
         (true, WhyApplied::Otherwise) => "is applied, but not yet as the commit in force asks",
         (true, WhyApplied::Not) => "is asked for by the commit in force, but not applied yet",
@@ -57,6 +61,12 @@ fn text(why: &Why, now_ms: u64, color: bool) -> String {
         NodePresence::Unknown => "; its node was never heard of: is its agent running, and its key trusted?",
     };
     let _ = writeln!(out, "  {standing}{agent}");
+    for what in &why.waits_for {
+        let _ = writeln!(out, "    waits for {}", Style::Warn.paint(what, color));
+    }
+    if let Some(off) = &why.off {
+        let _ = writeln!(out, "  when is false there: {off}");
+    }
     if let Some(effect) = why.owed {
         let _ = writeln!(out, "  {}", Style::Warn.paint(&format!("a {effect} is still owed"), color));
     }
@@ -75,10 +85,11 @@ fn text(why: &Why, now_ms: u64, color: bool) -> String {
         record.action,
         style.paint(&state, color),
     );
-    if let InstanceState::Waiting { on } = &record.state {
-        on.iter().for_each(|instance| {
-            let _ = writeln!(out, "    waits for {instance}");
-        });
+    if let InstanceState::Waiting { on, unknown } = &record.state {
+        let unknown = unknown.iter().filter(|unknown| !why.waits_for.contains(unknown));
+        for what in unknown.cloned().chain(on.iter().map(ToString::to_string)) {
+            let _ = writeln!(out, "    waits for {what}");
+        }
     }
     for (depth, reason) in record.reasons.iter().enumerate() {
         let link = if depth == 0 { "because" } else { "because of" };

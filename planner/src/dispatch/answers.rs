@@ -31,6 +31,7 @@ impl Dispatcher {
         match question {
             Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
             Question::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Question::Knowledge => Ok(Reply::Knowledge(Box::new(self.told()))),
             Question::Why(instance) => self.why(&instance).map(|why| Reply::Why(Box::new(why))),
             Question::History(limit) => {
                 let mut rollouts = self.store.history(limit.min(LIMIT)).map_err(|e| store(&e))?;
@@ -167,24 +168,35 @@ impl Dispatcher {
                 rejected: record.and_then(|r| r.rejected.clone()),
                 last_seen_ms: record.and_then(|r| r.seen_ms),
                 agent: state.map(|s| s.agent.clone()),
-                facts: state.map(|s| s.facts.clone()).unwrap_or_default(),
+                facts: record.map(|r| (*r.facts).clone()).unwrap_or_default(),
+                exports: record.map(|r| r.exports.clone()).unwrap_or_default(),
             }
         };
         names.into_iter().map(&mut status).collect()
     }
 
     fn why(&self, instance: &InstanceId) -> Result<Why, Problem> {
-        let desired = self.loaded.as_ref().and_then(|l| l.loaded.desired.instance(instance));
+        let state = self.loaded.as_ref().map(|l| &l.loaded.desired);
+        let desired = state.and_then(|desired| desired.instance(instance));
+        let vertex = state.and_then(|state| Some((state.graph.task(&instance.task)?, state.node(&instance.node)?)));
+        let pending = vertex.and_then(|(task, node)| task.pending_on(node));
+        let off = vertex.and_then(|(task, node)| task.off_on(node));
         let record = self.nodes.get(&instance.node);
         let applied = record.and_then(|r| r.belief.applied.tasks.get(&instance.task));
         let latest = self.latest_with(instance).map_err(|e| store(&e))?;
-        if desired.is_none() && applied.is_none() && latest.is_none() {
+        if desired.is_none() && applied.is_none() && latest.is_none() && pending.is_none() && off.is_none() {
             return Err(self.no_instance(instance));
         }
         Ok(Why {
             version: VERSION,
             instance: instance.clone(),
             desired: desired.is_some(),
+            waits_for: pending.into_iter().flat_map(|p| p.waits_for.iter()).map(ToString::to_string).collect(),
+            off: off.map(|off| {
+                let inputs = off.inputs.iter().map(|i| format!("{} is {}", i.name, i.value.as_deref().unwrap_or("…")));
+                let inputs = inputs.collect::<Vec<_>>().join(", ");
+                if inputs.is_empty() { off.when.clone() } else { format!("{} ({inputs})", off.when) }
+            }),
             applied: match (desired, applied) {
                 (_, None) => WhyApplied::Not,
                 (Some(d), Some(a)) if d.resolved.fingerprint == a.fingerprint => WhyApplied::AsDesired,

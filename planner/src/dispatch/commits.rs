@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use groundplan_core::SourceTree;
+use groundplan_core::{SourceTree, knowledge::Misfit};
 use groundplan_protocol::ids::CommitId;
 
 use super::{Dispatcher, blobs::BlobIndex, words::Places};
@@ -38,7 +38,7 @@ impl Dispatcher {
     /// What was in force when the planner ended is so again, until the branch's tip says otherwise.
     pub(super) fn restore_site(&mut self) -> Result<(), TransportError> {
         let (Some(site), Some(good)) = (self.meta.site.clone(), self.meta.good.clone()) else { return Ok(()) };
-        match self.check(&good.id) {
+        match self.check(&good.id, Misfit::Wait) {
             Ok(Checked::Good(in_force)) => self.loaded = Some(*in_force),
             Ok(Checked::Refused(..)) => {
                 tracing::warn!(commit = %good.id, "this release refuses the commit that was in force")
@@ -55,7 +55,7 @@ impl Dispatcher {
         self.unread = None;
         let checked = seen.and_then(|id| match &self.loaded {
             Some(in_force) if in_force.commit.id == id => Ok(None),
-            _ => self.check(&id).map(Some),
+            _ => self.check(&id, Misfit::Refuse).map(Some),
         });
         let checked = match checked {
             Ok(checked) => {
@@ -82,11 +82,12 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn check(&mut self, id: &CommitId) -> Result<Checked, RepositoryError> {
+    fn check(&mut self, id: &CommitId, misfit: Misfit) -> Result<Checked, RepositoryError> {
         let commit = Commit::from(self.repository.describe(id)?);
         let tree = self.repository.tree(id)?;
         let started = Instant::now();
-        Ok(match site::load(&tree, &mut self.cache) {
+        let knowledge = self.knowledge(misfit);
+        Ok(match site::load(&tree, &knowledge, &mut self.cache) {
             Ok(loaded) => {
                 tracing::debug!(commit = %id, took = ?started.elapsed(), "loaded");
                 match self.renamed(&loaded, &tree) {
@@ -117,7 +118,7 @@ impl Dispatcher {
         })
     }
 
-    fn refuse(&mut self, commit: Commit, diagnostics: Vec<Fault>) {
+    pub(super) fn refuse(&mut self, commit: Commit, diagnostics: Vec<Fault>) {
         tracing::warn!(commit = %commit.id, faults = diagnostics.len(), "refused; the last good commit stays in force");
         let refused = RefusedCommit { commit, diagnostics };
         self.meta.refused = Some(refused.clone());
@@ -133,7 +134,11 @@ impl Dispatcher {
         self.meta.refused = None;
         self.group.meta = Some(self.meta.clone());
         self.tell(Event::Commit { commit: in_force.commit.clone() });
-        self.loaded = Some(in_force);
+        if let Some(before) = self.loaded.replace(in_force) {
+            self.earlier.get_or_insert(before.loaded.desired);
+        }
+        // It is resolved with all that is known.
+        self.learned = None;
         self.connect(&site)?;
         if self.leader.plans() {
             self.plan_soon(Instant::now(), true);

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Instant};
 use groundplan_protocol::{
     blob::Want,
     envelope::{self, Message, OpenError},
-    ids::{NodeId, Sequence},
+    ids::{NodeId, Sequence, TaskId},
     presence::{PlannerPresence, Presence},
     report::ReportBatch,
     state::{NodeState, Phase},
@@ -33,7 +33,10 @@ pub(super) fn refold(nodes: &mut BTreeMap<NodeId, NodeRecord>, log: &[LogEntry])
         let LogEntry::Reports { node, ledger, first, reports } = entry else { continue };
         let record = nodes.entry(node.clone()).or_default();
         for (i, report) in reports.iter().enumerate() {
-            record.dirty |= record.belief.fold_report(ledger, Sequence(first.0 + i as u64), report, None);
+            if record.belief.fold_report(ledger, Sequence(first.0 + i as u64), report, None) {
+                record.fold_export(report);
+                record.dirty = true;
+            }
         }
     }
 }
@@ -136,7 +139,11 @@ impl Dispatcher {
             running.accepted(node, state.generation, &[]);
             self.stirred = true;
         }
-        let plan = match record.fold_state(state) {
+        let (facts, exports) = (record.facts.clone(), record.exports.clone());
+        let news = record.fold_state(state);
+        let told = (record.facts != facts).then_some(facts.is_empty());
+        let published = exports_differ(&exports, &record.exports);
+        let plan = match news {
             StateNews::Past => {
                 record.reject("comes from a ledger that the node no longer has".to_owned(), String::new());
                 false
@@ -150,6 +157,10 @@ impl Dispatcher {
             tracing::debug!(%node, "has news that no plan explains");
             self.plan_soon(Instant::now(), false);
         }
+        if let Some(first) = told {
+            self.on_facts(node, first);
+        }
+        published.iter().for_each(|task| self.on_export(task));
     }
 
     fn on_presence(&mut self, node: &NodeId, presence: &Presence) {
@@ -193,7 +204,12 @@ impl Dispatcher {
                 let number = Sequence(first.0.saturating_add(i as u64));
                 let record = self.nodes.get_mut(node).expect("looked up above");
                 let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
-                record.dirty |= record.belief.fold_report(&batch.ledger, number, report, planned);
+                if record.belief.fold_report(&batch.ledger, number, report, planned) {
+                    record.dirty = true;
+                    if record.fold_export(report) {
+                        self.on_export(&report.task);
+                    }
+                }
                 let Some(running) = &mut self.running else { continue };
                 self.stirred = true;
                 if running.fold(node, report) && self.events.receiver_count() > 0 {
@@ -211,4 +227,11 @@ impl Dispatcher {
             self.publish_ack(node);
         }
     }
+}
+
+/// The tasks of which another value is published than before, or none any more.
+fn exports_differ(before: &BTreeMap<TaskId, String>, after: &BTreeMap<TaskId, String>) -> Vec<TaskId> {
+    let gone = before.keys().filter(|task| !after.contains_key(task));
+    let new = after.iter().filter(|(task, value)| before.get(task) != Some(value)).map(|(task, _)| task);
+    gone.chain(new).cloned().collect()
 }

@@ -8,6 +8,7 @@
 mod answers;
 mod blobs;
 mod commits;
+mod knowledge;
 mod leader;
 mod messages;
 mod node;
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use groundplan_core::DesiredState;
 use groundplan_protocol::{
     VERSION,
     envelope::{self, SigningKey},
@@ -118,6 +120,12 @@ pub(crate) struct Dispatcher {
     /// The commit for which there is or was a rollout, or nothing to do; planned from every node's base.
     planned_commit: Option<CommitId>,
     due: Option<Due>,
+    /// What nodes have told and the commit in force is not resolved with yet.
+    learned: Option<knowledge::Learned>,
+    /// When changed facts last had it resolved anew.
+    facts_learned: Option<Instant>,
+    /// What was desired before, for reasons that know the values before.
+    earlier: Option<DesiredState>,
     leader: Leader,
     broker: BrokerStatus,
     /// Whether the broker lost what we published.
@@ -182,6 +190,9 @@ impl Dispatcher {
             loaded: None,
             running,
             due: None,
+            learned: None,
+            facts_learned: None,
+            earlier: None,
             broker,
             republish: true,
             transport: None,
@@ -217,7 +228,8 @@ impl Dispatcher {
 
     async fn next(&mut self, inputs: &mut Inputs) -> Input {
         let now = Instant::now();
-        let deadlines = [self.leader.deadline(), self.due.as_ref().map(|d| d.at), Some(self.tidied + TIDY)];
+        let (due, learned) = (self.due.as_ref().map(|d| d.at), self.learned.as_ref().map(|l| l.at));
+        let deadlines = [self.leader.deadline(), due, learned, Some(self.tidied + TIDY)];
         let deadline = deadlines.into_iter().flatten().min().unwrap_or(now + TIDY);
         tokio::select! {
             biased;
@@ -270,6 +282,9 @@ impl Dispatcher {
     fn settle(&mut self, now: Instant) -> Result<(), TransportError> {
         let orders = self.leader.tick(now);
         self.obey(orders);
+        if self.learned.as_ref().is_some_and(|learned| now >= learned.at) && self.resolve_anew() {
+            self.plan_soon(now, true);
+        }
         if self.due.as_ref().is_some_and(|due| now >= due.at) && self.leader.plans() {
             self.plan_now();
         }
@@ -318,6 +333,10 @@ impl Dispatcher {
         let same = self.loaded.as_ref().is_some_and(|l| self.planned_commit.as_ref() == Some(&l.commit.id));
         if same && !foreign {
             self.resume();
+            // What nodes told last may not be planned with yet.
+            if self.loaded.as_ref().is_some_and(|l| !l.loaded.desired.asked.is_empty()) {
+                self.plan_soon(Instant::now(), true);
+            }
         } else {
             if foreign {
                 self.drop_stale();

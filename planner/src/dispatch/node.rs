@@ -1,9 +1,12 @@
 //! What is known of one node.
 
-use groundplan_core::{Belief, rollout::StateFold};
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_core::{Belief, knowledge::Facts, rollout::StateFold};
 use groundplan_protocol::{
     digest::Digest,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, TaskId},
+    plan::Action,
     report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
 };
@@ -27,6 +30,10 @@ pub(super) struct NodeRecord {
     /// The first number of a batch that left a gap.
     gap: Option<Sequence>,
     pub(super) presence: NodePresence,
+    /// The last facts that it told.
+    pub(super) facts: Arc<Facts>,
+    /// What it has published, by its last state and the reports since.
+    pub(super) exports: BTreeMap<TaskId, String>,
     /// Its last state without what is applied and owed.
     pub(super) state: Option<NodeState>,
     pub(super) seen_ms: Option<u64>,
@@ -58,15 +65,31 @@ pub(super) enum StateNews {
 impl NodeRecord {
     pub(super) fn restore(stored: StoredNode, acked: Option<(LedgerId, Sequence)>) -> Self {
         let seen_ms = Some(stored.seen_ms).filter(|ms| *ms > 0);
-        Self { belief: stored.belief, past: stored.past, state: stored.state, acked, seen_ms, ..Self::default() }
+        let (facts, exports) = stored.state.as_ref().map(|s| (s.facts.clone(), s.exports.clone())).unwrap_or_default();
+        let facts = Arc::new(facts);
+        Self {
+            facts,
+            exports,
+            belief: stored.belief,
+            past: stored.past,
+            state: stored.state,
+            acked,
+            seen_ms,
+            ..Self::default()
+        }
     }
 
     pub(super) fn stored(&self) -> StoredNode {
+        let state = self.state.clone().map(|state| NodeState {
+            facts: (*self.facts).clone(),
+            exports: self.exports.clone(),
+            ..state
+        });
         StoredNode {
+            state,
             belief: self.belief.clone(),
             past: self.past.clone(),
             seen_ms: self.seen_ms.unwrap_or_default(),
-            state: self.state.clone(),
         }
     }
 
@@ -109,12 +132,29 @@ impl NodeRecord {
         let ahead = state.generation > self.planned_generation() && idle && self.planned.is_some();
         state.applied.clear();
         state.obligations.clear();
+        // An agent that has just started has none yet: what it told before still counts.
+        let facts = std::mem::take(&mut state.facts);
+        if !facts.is_empty() && facts != *self.facts {
+            self.facts = Arc::new(facts);
+        }
+        self.exports = std::mem::take(&mut state.exports);
         self.state = Some(state);
         self.dirty = true;
         match (rebuilt, unexplained || ahead) {
             (true, _) => StateNews::Rebuilt,
             (false, true) => StateNews::Unexplained,
             (false, false) => StateNews::Seen,
+        }
+    }
+
+    /// Takes what a report, which is news, tells of an `export`. Returns whether that has changed.
+    pub(super) fn fold_export(&mut self, report: &TaskReport) -> bool {
+        match &report.export {
+            Some(value) => self.exports.insert(report.task.clone(), value.clone()).as_ref() != Some(value),
+            None if report.action == Action::Remove && report.outcome.is_success() => {
+                self.exports.remove(&report.task).is_some()
+            }
+            None => false,
         }
     }
 

@@ -1,6 +1,9 @@
 //! From what is desired and believed to plans on their way: the core decides, this writes down and sends.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use groundplan_core::{
     AppliedState, Plan, Policy, Rollout,
@@ -46,6 +49,7 @@ impl Dispatcher {
     /// As [`Self::plan_now`], by a policy.
     pub(super) fn plan_by(&mut self, policy: &Policy) {
         self.due = None;
+        self.resolve_anew();
         self.forget_nodes();
         let Some(in_force) = &self.loaded else { return };
         let (commit, desired) = (in_force.commit.clone(), &in_force.loaded.desired);
@@ -65,7 +69,10 @@ impl Dispatcher {
             running.rollout.carry_late_changes(desired, &mut applied);
             open = running.open_nodes();
         }
-        let plan = plan(desired, &applied, policy);
+        let mut plan = plan(desired, &applied, policy);
+        if let Some(earlier) = self.earlier.take() {
+            plan.recall(&applied, &earlier);
+        }
         let known: Vec<NodeId> = applied.nodes.keys().cloned().collect();
         for (node, NodeApplied { tasks, .. }) in applied.nodes {
             let record = self.nodes.get_mut(&node).expect("taken from there");
@@ -74,10 +81,20 @@ impl Dispatcher {
         let generation = self.meta.generation.max(self.leader.seen_generation()).next();
         let (plans, kept) = self.node_plans(&plan, &known, &open, generation, &commit.id);
         tracing::info!(
-            commit = %commit.id, actions = plan.actions.len(), nodes = plans.len(), took = ?started.elapsed(), "planned"
+            commit = %commit.id,
+            actions = plan.actions.len(),
+            pending = plan.pending.len(),
+            nodes = plans.len(),
+            took = ?started.elapsed(),
+            "planned"
         );
         self.planned_commit = Some(commit.id.clone());
-        if plans.is_empty() && open.is_empty() && plan.is_empty() {
+        // What could not be planned before is no news; that it can be now is, even if nothing is to be done.
+        let running = self.running.as_ref();
+        let pending = running.map_or(&[][..], |running| running.rollout.pending());
+        let same_commit = running.is_some_and(|running| running.head.commit.id == commit.id);
+        let waits_as_before = plan.pending == pending && (plan.pending.is_empty() || same_commit);
+        if plans.is_empty() && open.is_empty() && plan.is_empty() && waits_as_before {
             return;
         }
         self.meta.generation = generation;
@@ -217,7 +234,10 @@ impl Dispatcher {
             return self.tell_idle();
         }
         let Some(running) = &mut self.running else { return self.tell_idle() };
-        let grown = running.rollout.advance();
+        // What comes after an export is planned with its value first.
+        let held = self.learned.as_ref().is_some_and(|learned| learned.holds_gates);
+        let grown = if held { BTreeSet::new() } else { running.rollout.advance() };
+        self.stirred = held;
         let finished = std::mem::take(&mut self.finished);
         if !finished.is_empty() && self.events.receiver_count() > 0 {
             let counts = words::counts(running.rollout.summary());

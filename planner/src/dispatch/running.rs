@@ -14,7 +14,7 @@ use groundplan_protocol::{
 
 use super::words;
 use crate::{
-    api::types::{InstanceRecord, InstanceState, RolloutDetail, RolloutResult, RolloutSummary, VERSION},
+    api::types::{InstanceRecord, InstanceState, PendingRecord, RolloutDetail, RolloutResult, RolloutSummary, VERSION},
     store::{LogEntry, PlannedReasons, RolloutHead},
 };
 
@@ -135,7 +135,12 @@ impl Running {
                 output: told.and_then(|t| t.output.clone()),
             }
         });
-        RolloutDetail { version: VERSION, summary: self.summary(), instances: instances.collect() }
+        let pending = self.rollout.pending().iter().map(|pending| PendingRecord {
+            instance: pending.instance.clone(),
+            waits_for: pending.waits_for.iter().map(ToString::to_string).collect(),
+        });
+        let (instances, pending) = (instances.collect(), pending.collect());
+        RolloutDetail { version: VERSION, summary: self.summary(), instances, pending }
     }
 
     /// Every instance with its state, in the plan's order, which is that of the core as well.

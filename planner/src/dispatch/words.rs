@@ -63,6 +63,13 @@ impl<'a> Places<'a> {
                 after: after.clone(),
                 at: self.short(at),
             },
+            Reason::Off { when, input, before, after, at } => ReasonRecord::Off {
+                when: when.clone(),
+                input: input.clone(),
+                before: before.clone(),
+                after: after.clone(),
+                at: self.short(at),
+            },
             Reason::Removed { file, .. } => ReasonRecord::Removed { file: file.clone() },
             Reason::Triggered { by, effect } => ReasonRecord::Triggered { by: by.clone(), effect: *effect },
             Reason::Asked { .. } => ReasonRecord::Asked,
@@ -76,12 +83,20 @@ pub(super) fn state(status: Status, running: bool) -> InstanceState {
     let finished = |outcome| InstanceState::Finished { outcome };
     match status {
         Status::Waiting(waits) => {
+            let unknown = waits.iter().filter_map(|wait| match wait {
+                Wait::Unknown(unknown) => Some(unknown.to_string()),
+                _ => None,
+            });
+            let unknown: Vec<String> = unknown.take(8).collect();
             let on = waits.into_iter().filter_map(|wait| match wait {
                 Wait::Instance { instance, .. } => Some(instance),
-                Wait::Offline | Wait::Turn { .. } => None,
+                Wait::Offline | Wait::Turn { .. } | Wait::Unknown(_) => None,
             });
             let on: Vec<InstanceId> = on.take(8).collect();
-            if on.is_empty() { InstanceState::Pending } else { InstanceState::Waiting { on } }
+            match on.is_empty() && unknown.is_empty() {
+                true => InstanceState::Pending,
+                false => InstanceState::Waiting { on, unknown },
+            }
         }
         Status::Running if running => InstanceState::Running,
         Status::Running => InstanceState::Pending,
@@ -111,6 +126,7 @@ pub(super) fn counts(summary: Summary) -> Counts {
 pub(super) fn result(verdict: &Verdict) -> RolloutResult {
     match verdict {
         Verdict::Running | Verdict::Offline(_) => RolloutResult::Running,
+        Verdict::Waiting => RolloutResult::Waiting,
         Verdict::Succeeded => RolloutResult::Succeeded,
         Verdict::Failed => RolloutResult::Failed,
     }

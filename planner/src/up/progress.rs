@@ -207,7 +207,7 @@ impl Progress {
             RolloutResult::Failed => {
                 format!("{} after {time}: {told}; the next commit tries again", self.paint(Style::Bad, "failed"))
             }
-            RolloutResult::Running => return,
+            RolloutResult::Running | RolloutResult::Waiting => return,
         });
     }
 

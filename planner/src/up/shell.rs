@@ -167,7 +167,8 @@ impl Shell {
         let mut client = Client::connect(socket).await.map_err(asked)?;
         let status = client.status().await.map_err(asked)?;
         self.agents(&status, broker, agents, progress).await?;
-        if status.rollout.as_ref().is_some_and(|r| r.result == RolloutResult::Running) {
+        if status.rollout.as_ref().is_some_and(|r| matches!(r.result, RolloutResult::Running | RolloutResult::Waiting))
+        {
             progress.rollout(&client.rollout(None).await.map_err(asked)?);
         } else if let Some(refused) = &status.refused {
             progress.event(&Event::Refused { refused: refused.clone() });
@@ -289,7 +290,10 @@ impl Look {
 /// for nothing has no rollout; one that has none yet gets it soon.
 fn settled(status: &Status, patient: bool) -> bool {
     let done = |n: &NodeStatus| n.presence == NodePresence::Online && n.counts.open() == 0 && n.generation >= n.planned;
-    let over = status.rollout.as_ref().map_or(patient, |rollout| rollout.result != RolloutResult::Running);
+    let over = status
+        .rollout
+        .as_ref()
+        .map_or(patient, |rollout| !matches!(rollout.result, RolloutResult::Running | RolloutResult::Waiting));
     status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
 }
 

@@ -39,7 +39,8 @@ impl Fixture {
 
     fn faults(&self) -> Vec<Diagnostic> {
         let tree = MemoryTree::new(self.files.iter().map(|(path, bytes)| (path.as_str(), bytes.to_vec())));
-        site::load(&tree, &mut site::Cache::default()).expect_err("the tree is broken")
+        site::load(&tree, &groundplan_core::Knowledge::default(), &mut site::Cache::default())
+            .expect_err("the tree is broken")
     }
 
     fn text(&self) -> String {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use groundplan_core::{
-    AppliedState, DesiredState,
-    desired::{Edge, Input, Instance, InstanceGraph, NodeIx, Resolved, Scope, TaskIx, TaskVertex},
+    AppliedState, DesiredState, Unknown,
+    desired::{Asked, Edge, Input, Instance, InstanceGraph, NodeIx, Pending, Resolved, Scope, TaskIx, TaskVertex},
 };
 use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
@@ -45,6 +45,8 @@ pub(super) struct Task {
     pub(super) name: usize,
     /// Its nodes, with what it is there.
     pub(super) on: BTreeMap<usize, u8>,
+    /// Those of them of which nobody knows what it is there.
+    pub(super) pending: BTreeSet<usize>,
     pub(super) edges: Vec<(usize, At, Option<Effect>)>,
 }
 
@@ -110,7 +112,7 @@ impl World {
             let trigger = dice.chance(45).then(|| EFFECTS[dice.below(3)]);
             edges.push((source.name, at, trigger));
         }
-        Task { name, on, edges }
+        Task { name, on, pending: BTreeSet::new(), edges }
     }
 
     /// Another version of it: some tasks differ, and if `deep`, some are gone, new, elsewhere, or have other edges.
@@ -125,6 +127,8 @@ impl World {
             }
             if deep && dice.chance(10) {
                 task.on.retain(|_, _| !dice.chance(50));
+                let on = &task.on;
+                task.pending.retain(|node| on.contains_key(node));
             }
         }
         if deep {
@@ -138,6 +142,15 @@ impl World {
                     next.tasks.push(task);
                 }
             }
+        }
+        next
+    }
+
+    /// The same, with too little known of some instances.
+    pub(super) fn unsure(&self, dice: &mut Dice<'_>) -> Self {
+        let mut next = self.clone();
+        for task in &mut next.tasks {
+            task.pending = task.on.keys().copied().filter(|_| dice.chance(8)).collect();
         }
         next
     }
@@ -169,7 +182,20 @@ impl World {
             edges.sort();
             edges.dedup();
             let at = place(&format!("services/s{}/service.toml", task.name % SERVICES));
-            TaskVertex { id: task_id(task.name), at, instances: instances.collect(), edges }
+            let pending = task.pending.iter().map(|node| Pending {
+                node: ix(*node),
+                waits_for: [Unknown::Fact { name: format!("local.{}", task.name), node: node_id(*node) }].into(),
+            });
+            TaskVertex {
+                id: task_id(task.name),
+                at,
+                instances: instances
+                    .filter(|instance| !task.pending.iter().any(|node| ix(*node) == instance.node))
+                    .collect(),
+                pending: pending.collect(),
+                off: Vec::new(),
+                edges,
+            }
         };
         let graph = InstanceGraph {
             tasks: self.tasks.iter().map(vertex).collect(),
@@ -181,6 +207,7 @@ impl World {
             node_places: nodes.iter().map(|_| place("inventory/nodes.toml")).collect(),
             nodes,
             graph,
+            asked: Asked::default(),
             rollouts: self.limits.iter().map(|(service, n)| (service_id(*service), limit(n))).collect(),
         }
     }

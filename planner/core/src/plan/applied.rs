@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
 
-use super::{AppliedState, NodeApplied, Plan, digests};
+use super::{AppliedState, Gate, NodeApplied, Plan, digests};
 use crate::{
     desired::{DesiredState, Resolved},
     diff::declared,
@@ -48,6 +48,9 @@ impl AppliedState {
         for (node, part) in &plan.nodes {
             let node = self.nodes.entry(node.clone()).or_default();
             for task in &part.tasks {
+                if task.gates.iter().any(|gate| plan.gates.get(gate) == Some(&Gate::Unknown)) {
+                    continue;
+                }
                 node.obligations.remove(&task.task);
                 match task.applied() {
                     Some(applied) => drop(node.tasks.insert(task.task.clone(), applied)),
@@ -71,7 +74,7 @@ impl Plan {
             for reason in &mut action.reasons {
                 match reason {
                     Reason::Triggered { by, .. } => of = by.clone(),
-                    Reason::Changed { input, before, .. } => {
+                    Reason::Changed { input, before, .. } | Reason::Off { input: Some(input), before, .. } => {
                         let digest = applied.nodes.get(&of.node).and_then(|node| node.tasks.get(&of.task));
                         let digest = digest.and_then(|applied| applied.inputs.get(input));
                         let inputs = earlier.instance(&of).map_or(&[][..], |instance| &instance.resolved.inputs);

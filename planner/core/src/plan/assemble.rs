@@ -11,13 +11,18 @@ use groundplan_protocol::{
 use super::{
     Gate, NodePart, Plan, PlanTask, PlannedAction,
     contract::Contraction,
+    hold::{self, Holds},
     removal::{Item, Removals, same_service},
 };
 use crate::{
     desired::{NodeIx, Scope},
     diff::{Diff, Own},
+    knowledge::Unknown,
     restart::{RestartGraph, instance, removed_reason},
 };
+
+/// The gate of all that waits for something unknown.
+const UNKNOWN: &str = "unknown";
 
 /// What a task waits for and what may fire, while it is put together.
 #[derive(Default)]
@@ -32,6 +37,7 @@ struct Assembler<'g, 'a> {
     diff: &'g Diff<'a>,
     contraction: Contraction<'g, 'a>,
     removals: Removals,
+    holds: Holds,
     actions: Vec<PlannedAction>,
     parts: Vec<NodePart>,
     gates: BTreeMap<GateId, Gate>,
@@ -47,6 +53,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         diff,
         contraction: Contraction::new(graph),
         removals: Removals::new(graph),
+        holds: Holds::new(diff),
         actions: Vec::new(),
         parts: vec![NodePart::default(); diff.known.len()],
         gates: BTreeMap::new(),
@@ -66,11 +73,14 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
     assembler.record_edges();
 
     let parts = diff.desired.nodes.iter().cloned().zip(assembler.parts);
-    Plan {
+    let mut plan = Plan {
         actions: assembler.actions,
         nodes: parts.filter(|(_, part)| !part.tasks.is_empty() || !part.edges.is_empty()).collect(),
         gates: assembler.gates,
-    }
+        pending: hold::pending(diff.desired),
+    };
+    hold::spread(&mut plan);
+    plan
 }
 
 /// A gate's name. One that is longer than names may be is replaced by its digest.
@@ -94,12 +104,15 @@ impl Assembler<'_, '_> {
                 links.after.extend(gone.map(|g| diff.gone[g].id.clone()));
             }
             let resolved = diff.resolved(task, v);
-            let disruptive = !resolved.spec.params.effects().is_empty() || !links.triggers.is_empty();
+            let takes_effects = resolved.is_none_or(|resolved| !resolved.spec.params.effects().is_empty());
+            let disruptive = takes_effects || !links.triggers.is_empty();
+            let waits_for = self.holds.of(v);
+            self.hold(&mut links, &waits_for);
             self.add(
                 PlanTask {
                     task: vertex.id.clone(),
                     action,
-                    resolved: Some(resolved.clone()),
+                    resolved: resolved.cloned(),
                     edges: diff.edges[task].clone(),
                     after: links.after,
                     gates: links.gates,
@@ -110,7 +123,7 @@ impl Assembler<'_, '_> {
                 disruptive,
             );
             let instance = instance(diff, task, v);
-            self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v) });
+            self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v), waits_for });
         }
     }
 
@@ -129,6 +142,8 @@ impl Assembler<'_, '_> {
             self.wait_for(&mut links, &format!("before/{}@{at}", task.id), &remote, *node);
             links.after.sort_unstable();
             links.after.dedup();
+            let waits_for = self.holds.of_removal(gone, *node);
+            self.hold(&mut links, &waits_for);
             self.add(
                 PlanTask {
                     task: task.id.clone(),
@@ -147,7 +162,17 @@ impl Assembler<'_, '_> {
                 instance: task.id.at(at),
                 action: Action::Remove,
                 reasons: vec![removed_reason(diff, task, *node)],
+                waits_for,
             });
+        }
+    }
+
+    /// Lets a task wait for what nobody knows yet.
+    fn hold(&mut self, links: &mut Links, waits_for: &[Unknown]) {
+        if !waits_for.is_empty() {
+            let gate = gate_id(UNKNOWN);
+            self.gates.insert(gate.clone(), Gate::Unknown);
+            links.gates.push(gate);
         }
     }
 
@@ -171,7 +196,15 @@ impl Assembler<'_, '_> {
         let waits = self.contraction.waits(task, vertex);
         let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
         let mut links = Links::default();
-        links.after.extend(waits.local.iter().map(|v| tasks[task_of(*v)].id.clone()));
+        for v in &waits.local {
+            let from = &tasks[task_of(*v)].id;
+            links.after.push(from.clone());
+            if diff.desired.asked.exports.contains(from) {
+                // The planner may plan anew before anything that comes after it.
+                let name = format!("export/{}", instance(diff, task_of(*v), *v as usize));
+                links.gates.push(self.gate(&name, &[*v], None));
+            }
+        }
         for from in &waits.all {
             links.gates.push(self.barrier(*from as usize));
         }

@@ -7,6 +7,7 @@
 mod applied;
 mod assemble;
 mod contract;
+mod hold;
 mod removal;
 mod report;
 
@@ -24,10 +25,11 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::report::{ActionReport, LineColumn, PlanReport, ReasonReport};
+pub use self::report::{ActionReport, LineColumn, PlanReport, ReasonReport, WaitReport};
 use crate::{
     desired::{DesiredState, Resolved},
     diff::Diff,
+    knowledge::Unknown,
     reason::Reason,
     restart::RestartGraph,
 };
@@ -90,9 +92,25 @@ pub struct Plan {
     pub nodes: BTreeMap<NodeId, NodePart>,
     /// What opens each gate.
     pub gates: BTreeMap<GateId, Gate>,
+    /// Instances of which too little is known, with what is missing, in the order of the graph.
+    pub pending: Vec<PendingInstance>,
+}
+
+/// An instance of which too little is known to plan it. What is applied of it stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingInstance {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What is missing.
+    pub waits_for: Vec<Unknown>,
 }
 
 impl Plan {
+    /// What is done now: the actions that wait for nothing unknown.
+    pub fn due(&self) -> impl Iterator<Item = &PlannedAction> {
+        self.actions.iter().filter(|action| action.waits_for.is_empty())
+    }
+
     /// Whether there is nothing to do. Edges may still be there to be recorded: see [`NodePart::edges`].
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
@@ -108,6 +126,9 @@ pub struct PlannedAction {
     pub action: Action,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
+    /// What nobody knows of what it comes after, or of itself: it waits behind a gate that this plan does not open. It stands in the
+    /// plan so that what it comes to owe meanwhile is not lost.
+    pub waits_for: Arc<[Unknown]>,
 }
 
 /// One node's part of a plan.
@@ -141,7 +162,7 @@ pub struct PlanTask {
     pub task: TaskId,
     /// What is done to it, in one word.
     pub action: Action,
-    /// What it is to be; absent if and only if it is removed.
+    /// What it is to be; absent if it is removed, or waits because nobody can tell yet.
     pub resolved: Option<Arc<Resolved>>,
     /// All edges that the site declares to it; none for a removal.
     pub edges: Arc<Edges>,
@@ -198,6 +219,8 @@ pub enum Gate {
         /// The gate fires if an instance of this task among them changed something; with none it never fires.
         fires_on: Option<TaskId>,
     },
+    /// Nothing in this plan: a newer one takes its place when more is known.
+    Unknown,
     /// A place in a rolling restart: opened when fewer than `limit` other nodes are in the midst of theirs.
     Turn {
         /// The service that is limited.

@@ -1,6 +1,6 @@
 //! A plan as people and programs read it: actions with reasons, as JSON with a schema. No node plans, no gates.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use crate::reason::Reason;
+use crate::{knowledge::Unknown, reason::Reason};
 
 /// What a plan does and why. Printed by `groundplan plan --format json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,26 @@ pub struct PlanReport {
     pub target: Option<CommitId>,
     /// What is done, in a valid execution order.
     pub actions: Vec<ActionReport>,
+    /// What cannot be planned yet, because nodes have not told what it needs, and the changes that come after it. What is applied of it
+    /// stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitReport>,
+}
+
+/// An instance that waits for something unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitReport {
+    /// The node.
+    pub node: NodeId,
+    /// The service.
+    pub service: ServiceId,
+    /// The task's name in the service.
+    pub task: TaskName,
+    /// What will be done to it; absent where nobody can tell yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// What it waits for, such as `facts of node n1` or `export db.address of db-0`.
+    pub waits_for: Vec<String>,
 }
 
 /// An action on one task of one node.
@@ -75,6 +95,23 @@ pub enum ReasonReport {
         /// The declaration that no longer asks for it: `task app.config` or `node app-0`.
         input: String,
         /// Where that is, or was.
+        #[serde(flatten)]
+        at: Place,
+    },
+    /// It is applied, and its `when` is false.
+    Off {
+        /// The expression.
+        when: String,
+        /// What of its inputs has changed, or the first of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<String>,
+        /// The value of that before, where it is known and short.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+        /// The value now, where it is short.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// Where the expression stands.
         #[serde(flatten)]
         at: Place,
     },
@@ -144,14 +181,27 @@ impl PlanReport {
         target: Option<CommitId>,
         locate: &dyn Fn(&Location) -> Option<LineColumn>,
     ) -> Self {
-        let actions = plan.actions.iter().map(|action| ActionReport {
+        let actions = plan.due().map(|action| ActionReport {
             node: action.instance.node.clone(),
             service: action.instance.task.service.clone(),
             task: action.instance.task.task.clone(),
             action: action.action,
             reasons: reasons(&action.instance, &action.reasons, locate),
         });
-        Self { version: VERSION, base, target, actions: actions.collect() }
+        let words = |waits: &[Unknown]| waits.iter().map(Unknown::to_string).collect();
+        let wait = |instance: &InstanceId, action, waits: &[Unknown]| WaitReport {
+            node: instance.node.clone(),
+            service: instance.task.service.clone(),
+            task: instance.task.task.clone(),
+            action,
+            waits_for: words(waits),
+        };
+        let pending: BTreeSet<_> = plan.pending.iter().map(|pending| &pending.instance).collect();
+        let held = plan.actions.iter().filter(|action| !action.waits_for.is_empty());
+        let held = held.filter(|action| !pending.contains(&action.instance));
+        let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
+        let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
+        Self { version: VERSION, base, target, actions: actions.collect(), waiting: waiting.collect() }
     }
 }
 
@@ -170,6 +220,13 @@ fn reasons(
         out.push(match reason {
             Reason::Added { what, at } => ReasonReport::Added { input: what.to_string(), at: place(at) },
             Reason::Changed { input, before, after, at } => ReasonReport::Changed {
+                input: input.clone(),
+                before: before.clone(),
+                after: after.clone(),
+                at: place(at),
+            },
+            Reason::Off { when, input, before, after, at } => ReasonReport::Off {
+                when: when.clone(),
                 input: input.clone(),
                 before: before.clone(),
                 after: after.clone(),

@@ -9,18 +9,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use groundplan_protocol::ids::TaskId;
 use minijinja::{
-    Value,
+    Error, ErrorKind, Value,
     value::{Enumerator, Object, ObjectRepr},
 };
 
-use super::facts::{Fact, ServiceFacts, SiteFacts};
+use super::{
+    facts::{Fact, ServiceFacts, SiteFacts},
+    known::{FACTS, Known, parts},
+};
 
 /// Names that only a node can give.
-pub(crate) const ON_NODE: [&str; 3] = ["secrets", "facts", "exports"];
+pub(crate) const ON_NODE: [&str; 1] = ["secrets"];
 
 /// Names that every template sees.
-pub(crate) const GIVEN: [&str; 5] = ["node", "groups", "site", "service", "external"];
+pub(crate) const GIVEN: [&str; 7] = ["node", "groups", "site", "service", "external", "facts", "exports"];
+
+/// Those of them that nodes tell.
+pub(crate) const TOLD: [&str; 2] = ["facts", "exports"];
 
 /// Something that a template asked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +39,12 @@ pub(crate) enum Access {
     External(Arc<str>),
     ExternalNames,
     SiteName,
+    /// A fact of the node, by its path; the empty one is all of them.
+    Fact(Arc<str>),
+    /// What a task has published on a node.
+    Export(TaskId, Arc<str>),
+    /// Which nodes a task publishes on.
+    Exporters(TaskId),
     /// A template below the service's folder.
     Template(Arc<str>),
     /// A file below the service's folder, as it is.
@@ -90,6 +103,7 @@ pub(crate) struct Place {
     pub(crate) site: Arc<SiteFacts>,
     pub(crate) service: Option<Arc<ServiceFacts>>,
     pub(crate) node: Option<usize>,
+    pub(crate) known: Arc<Known>,
 }
 
 impl Place {
@@ -107,7 +121,19 @@ impl Place {
             Access::External(name) => self.site.externals.get(name),
             Access::ExternalNames => Some(&self.site.external_names),
             Access::SiteName => Some(&self.site.name),
+            Access::Fact(path) => self.known.fact(self.node?, path),
+            Access::Export(task, node) => self.known.value(task, node)?,
+            Access::Exporters(task) => self.known.names(task),
             Access::Template(_) | Access::Source(_) | Access::Probes => None,
+        }
+    }
+
+    /// Whether the answer to an access is one that a node has yet to give.
+    pub(crate) fn is_unknown(&self, access: &Access) -> bool {
+        match access {
+            Access::Fact(_) => self.node.is_some_and(|node| !self.known.has_facts(node)),
+            Access::Export(task, node) => matches!(self.known.value(task, node), Some(None)),
+            _ => false,
         }
     }
 
@@ -120,7 +146,7 @@ impl Place {
     /// Whether the answer to an access may differ from node to node.
     pub(crate) fn varies(&self, access: &Access) -> bool {
         match access {
-            Access::Node(_) => true,
+            Access::Node(_) | Access::Fact(_) => true,
             Access::Var(name) => self.site.node_vars.contains_key(name),
             _ => false,
         }
@@ -137,7 +163,7 @@ impl Place {
     /// Whether a template here sees something of that name.
     pub(crate) fn defines(&self, name: &str) -> bool {
         match name {
-            "node" => self.node.is_some(),
+            "node" | "facts" | "exports" => self.node.is_some(),
             "service" => self.service.is_some(),
             "groups" | "site" | "external" => true,
             _ => self.var(name).is_some(),
@@ -170,6 +196,11 @@ impl Object for Root {
             "groups" => branch(Kind::Groups),
             "site" => branch(Kind::Site),
             "external" => branch(Kind::External),
+            "facts" | "exports" if self.reported.contains(name) => Some(Value::from_object(Nothing)),
+            "facts" if self.place.node.is_some() => {
+                Some(Value::from_object(HostFacts { part: None, root: self.clone() }))
+            }
+            "exports" if self.place.node.is_some() => Some(Value::from_object(Exports { root: self.clone() })),
             _ if self.reported.contains(name) => Some(Value::from_object(Nothing)),
             _ if ON_NODE.contains(&name) => None,
             _ => self.place.ask(&self.log, Access::Var(name.into())),
@@ -227,6 +258,123 @@ impl Object for Branch {
             Kind::Groups => names(Access::GroupNames),
             Kind::External => names(Access::ExternalNames),
         }
+    }
+}
+
+/// An error wherever it is used, even where an undefined value is not one: a name that can never be given.
+fn misspelt(expression: &str) -> Option<Value> {
+    Some(Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined")).into())
+}
+
+/// `facts`, or a fact that has parts.
+#[derive(Debug)]
+struct HostFacts {
+    part: Option<&'static str>,
+    root: Arc<Root>,
+}
+
+impl HostFacts {
+    fn ask(&self, path: String) -> Option<Value> {
+        self.root.place.ask(&self.root.log, Access::Fact(path.into()))
+    }
+}
+
+impl Object for HostFacts {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        match self.part {
+            None => match FACTS.iter().find(|fact| **fact == name) {
+                Some(fact) if parts(fact).is_some() => {
+                    Some(Value::from_object(Self { part: Some(fact), root: self.root.clone() }))
+                }
+                Some(_) => self.ask(name.to_owned()),
+                None => misspelt(&format!("facts.{name}")),
+            },
+            Some(part) => {
+                let allowed = parts(part).unwrap_or_default();
+                match allowed.is_empty() || allowed.contains(&name) {
+                    true => self.ask(format!("{part}.{name}")),
+                    false => misspelt(&format!("facts.{part}.{name}")),
+                }
+            }
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let all = self.ask(self.part.unwrap_or_default().to_owned());
+        Enumerator::Values(all.and_then(|all| Some(all.try_iter().ok()?.collect())).unwrap_or_default())
+    }
+}
+
+/// `exports`.
+#[derive(Debug)]
+struct Exports {
+    root: Arc<Root>,
+}
+
+impl Object for Exports {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let service = key.as_str()?;
+        match self.root.place.known.exports().contains_key(service) {
+            true => Some(Value::from_object(ExportsOf { service: service.to_owned(), root: self.root.clone() })),
+            false => misspelt(&format!("exports.{service}")),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+}
+
+/// `exports.<service>`.
+#[derive(Debug)]
+struct ExportsOf {
+    service: String,
+    root: Arc<Root>,
+}
+
+impl Object for ExportsOf {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let name = key.as_str()?;
+        let Some(exported) = self.root.place.known.exported(&self.service, name) else {
+            return misspelt(&format!("exports.{}.{name}", self.service));
+        };
+        let task = exported.task.clone();
+        if !exported.once {
+            return Some(Value::from_object(ByNode { task, root: self.root.clone() }));
+        }
+        // Where it runs is a part of the answer.
+        self.root.place.ask(&self.root.log, Access::Exporters(task.clone()));
+        let node = exported.nodes().next()?;
+        self.root.place.ask(&self.root.log, Access::Export(task, node.into()))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+}
+
+/// `exports.<service>.<task>` of a task that runs on several nodes.
+#[derive(Debug)]
+struct ByNode {
+    task: TaskId,
+    root: Arc<Root>,
+}
+
+impl Object for ByNode {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let place = &self.root.place;
+        let node = key.as_str()?;
+        if place.known.value(&self.task, node).is_none() {
+            place.ask(&self.root.log, Access::Exporters(self.task.clone()));
+            return None;
+        }
+        place.ask(&self.root.log, Access::Export(self.task.clone(), node.into()))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let names = self.root.place.ask(&self.root.log, Access::Exporters(self.task.clone()));
+        Enumerator::Values(names.and_then(|names| Some(names.try_iter().ok()?.collect())).unwrap_or_default())
     }
 }
 

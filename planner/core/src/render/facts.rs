@@ -32,7 +32,7 @@ struct Digests {
 }
 
 impl Fact {
-    fn new(value: Value, at: Location) -> Arc<Self> {
+    pub(crate) fn new(value: Value, at: Location) -> Arc<Self> {
         Arc::new(Self { value, at, shown: None, digests: OnceLock::new() })
     }
 

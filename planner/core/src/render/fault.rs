@@ -7,7 +7,10 @@ use std::{error::Error as _, fmt, ops::Range};
 
 use minijinja::{Error, ErrorKind};
 
-use super::context::{Field, GIVEN, ON_NODE, Place};
+use super::{
+    context::{Field, GIVEN, ON_NODE, Place, TOLD},
+    known::{FACTS, parts},
+};
 use crate::nearest::did_you_mean;
 
 /// A fault in a template.
@@ -23,6 +26,8 @@ pub(crate) struct Fault {
     pub(crate) hint: Option<String>,
     /// The undefined name, if that is what is wrong.
     pub(crate) undefined: Option<String>,
+    /// Whether it is one whatever nodes have yet to tell.
+    pub(crate) sure: bool,
     /// Whether it is one even if names before it stood for nothing: they have every attribute, so none of them is this one's cause.
     pub(crate) certain: bool,
 }
@@ -67,7 +72,8 @@ impl Fault {
         let text = error.template_source().unwrap_or(text);
         let range = error.range().or_else(|| line(text, error.line()?)).unwrap_or(0..0);
         let range = range.start.min(text.len())..range.end.min(text.len());
-        let mut fault = Self { template, range, message: String::new(), hint: None, undefined: None, certain: false };
+        let (message, hint, undefined) = (String::new(), None, None);
+        let mut fault = Self { template, range, message, hint, undefined, sure: true, certain: false };
         match error.kind() {
             _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
             ErrorKind::UndefinedError => fault.undefined(error, text, place),
@@ -92,7 +98,7 @@ impl Fault {
         if ON_NODE.contains(&root) {
             self.message =
                 format!("`{root}` is known only on the node, where this version does not render templates yet");
-            self.hint = Some("use vars, `node`, `groups` and `external`".to_owned());
+            self.hint = Some("use vars, `node`, `groups`, `external`, `facts` and `exports`".to_owned());
             self.undefined = Some(root.to_owned());
         } else if !place.defines(root) && is_name(root) {
             self.message = format!("undefined variable `{root}`");
@@ -100,6 +106,9 @@ impl Fault {
             self.hint = Some(did_you_mean(root, place.names()).unwrap_or_else(elsewhere));
             self.undefined = Some(root.to_owned());
         } else if GIVEN.contains(&root) {
+            if TOLD.contains(&root) {
+                self.undefined = Some(root.to_owned());
+            }
             self.given(root, expression[root.len()..].trim_start(), place);
         }
     }
@@ -119,7 +128,50 @@ impl Fault {
                 self.message = format!("there is no external capability `{key}`");
                 self.hint = did_you_mean(key, site.externals.keys().map(|name| &**name));
             }
+            "facts" => self.fact(key, rest),
+            "exports" => self.export(key, rest, place),
             _ => {}
+        }
+    }
+
+    /// There is no such fact, or this host does not tell it.
+    fn fact(&mut self, name: &str, rest: &str) {
+        let part = parts(name).and_then(|parts| Some((parts, key(after_key(rest, name)?)?)));
+        let near = match part {
+            Some((parts, part)) if !parts.is_empty() && !parts.contains(&part) => {
+                did_you_mean(part, parts.iter().copied())
+            }
+            _ if !FACTS.contains(&name) => did_you_mean(name, FACTS),
+            _ => {
+                let hint = "not every host tells it: test it by `is defined`, or put `default('…')` to it";
+                return self.hint = Some(hint.to_owned());
+            }
+        };
+        let known = || format!("facts are {}", groundplan_inventory::hint::list(&FACTS));
+        self.hint = Some(near.unwrap_or_else(known));
+    }
+
+    /// Nothing is published under that name.
+    fn export(&mut self, service: &str, rest: &str, place: &Place) {
+        let exports = place.known.exports();
+        let Some(tasks) = exports.get(service) else {
+            self.message = format!("no task of a service `{service}` exports anything");
+            let none = || "a task of the kind `export` publishes a value".to_owned();
+            return self.hint = Some(did_you_mean(service, exports.keys().map(String::as_str)).unwrap_or_else(none));
+        };
+        let Some(task) = after_key(rest, service).and_then(key) else { return };
+        match tasks.get(task) {
+            None => {
+                self.message = format!("service `{service}` has no export `{task}`");
+                self.hint = did_you_mean(task, tasks.keys().map(String::as_str));
+            }
+            Some(exported) => {
+                let nodes: Vec<_> = exported.nodes().collect();
+                self.hint = Some(match nodes.as_slice() {
+                    [] => format!("`{}` runs on no node", exported.task),
+                    nodes => format!("`{}` runs on {}", exported.task, groundplan_inventory::hint::list(nodes)),
+                });
+            }
         }
     }
 
@@ -167,6 +219,12 @@ fn key(rest: &str) -> Option<&str> {
         None => rest.strip_prefix('[')?.trim_start().strip_prefix(['"', '\''])?.split(['"', '\'']).next(),
     }
     .filter(|key| !key.is_empty())
+}
+
+/// What follows the key `name` that an expression's rest begins with.
+fn after_key<'r>(rest: &'r str, name: &str) -> Option<&'r str> {
+    let after = &rest[rest.find(name)? + name.len()..];
+    Some(after.trim_start_matches(['"', '\'', ' ']).trim_start_matches(']'))
 }
 
 /// The range of line `n`, counted from 1, without its ending.

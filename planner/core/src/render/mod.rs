@@ -10,16 +10,18 @@ use std::{
     sync::Arc,
 };
 
-use minijinja::{AutoEscape, Environment, Template, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Template, UndefinedBehavior, Value, syntax::SyntaxConfig};
 
 mod context;
 mod facts;
 mod fault;
+mod known;
 
 pub(crate) use self::{
-    context::{Access, Log, Place, Root},
+    context::{Access, Log, Place, Root, TOLD},
     facts::{ServiceFacts, SiteFacts, short},
     fault::{Fault, Named},
+    known::{Exported, Known},
 };
 
 /// Most undefined names that one rendering reports.
@@ -73,18 +75,72 @@ impl<'t> Templates<'t> {
         &self.log
     }
 
-    /// Renders until nothing undefined is left that has not been reported.
+    /// What is wrong with how a condition is written.
+    pub(crate) fn syntax(&self, name: &str, text: &str) -> Option<Fault> {
+        let error = self.env.compile_expression_owned(text).err()?;
+        Some(Fault { template: name.to_owned(), ..Fault::of(&error, name, text, None) })
+    }
+
+    /// Evaluates a condition: whether it holds, if it is a bool at all.
+    pub(crate) fn condition(&self, name: &str, text: &str, place: &Place) -> Result<bool, Vec<Fault>> {
+        let fault = |error: &Error| {
+            let mut fault = Fault::of(error, name, text, Some(place));
+            fault.template = name.to_owned();
+            if fault.range.is_empty() {
+                fault.range = 0..text.len();
+            }
+            fault
+        };
+        let expression = self.env.compile_expression_owned(text).map_err(|error| vec![fault(&error)])?;
+        for unknown in expression.undeclared_variables(false) {
+            // Compared with something, an undefined value is just not equal; so it is looked for here.
+            if !place.defines(&unknown) && !tested(text, &unknown) {
+                let start = text.find(&*unknown).unwrap_or_default();
+                let range = start..start + unknown.len();
+                return Err(vec![Fault { range, ..fault(&undefined(&unknown)) }]);
+            }
+        }
+        let value = self.until_clear(place, &fault, &|root| expression.eval(root))?;
+        match bool::try_from(value.clone()) {
+            Ok(holds) => Ok(holds),
+            Err(_) if value.is_undefined() => {
+                let unknown = self.log.seen().iter().any(|access| place.is_unknown(access));
+                let fault = fault(&undefined(text));
+                Err(vec![Fault { sure: !unknown, ..fault }])
+            }
+            Err(_) => {
+                let message = format!("`when` is not true or false, but {value:?}");
+                let hint = Some("compare it with something, such as `facts.os.id == 'debian'`".to_owned());
+                let range = 0..text.len();
+                Err(vec![Fault { message, hint, range, undefined: None, ..fault(&undefined(text)) }])
+            }
+        }
+    }
+
     fn run(&self, name: &str, template: &Template<'_, '_>, place: &Place) -> Result<String, Vec<Fault>> {
+        let fault = |error: &Error| Fault::of(error, name, template.source(), Some(place));
+        self.until_clear(place, &fault, &|root| template.render(root))
+    }
+
+    /// Renders until nothing undefined is left that has not been reported.
+    fn until_clear<T>(
+        &self,
+        place: &Place,
+        fault: &dyn Fn(&Error) -> Fault,
+        render: &dyn Fn(Value) -> Result<T, Error>,
+    ) -> Result<T, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut reported = BTreeSet::new();
         loop {
             let root = Root { place: place.clone(), log: self.log.clone(), reported: reported.clone() };
-            let error = match template.render(Value::from_object(root)) {
-                Ok(text) if faults.is_empty() => return Ok(text),
+            let error = match render(Value::from_object(root)) {
+                Ok(done) if faults.is_empty() => return Ok(done),
                 Ok(_) => return Err(faults),
                 Err(error) => error,
             };
-            let fault = Fault::of(&error, name, template.source(), Some(place));
+            let mut fault = fault(&error);
+            // Where something is unknown, another value may lead past it.
+            fault.sure = !self.log.seen().iter().any(|access| place.is_unknown(access));
             match &fault.undefined {
                 Some(name) if faults.len() < MOST_FAULTS && reported.insert(name.clone()) => faults.push(fault),
                 _ if faults.is_empty() || fault.certain => {
@@ -96,6 +152,22 @@ impl<'t> Templates<'t> {
             }
         }
     }
+}
+
+fn undefined(expression: &str) -> Error {
+    Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined"))
+}
+
+/// Whether an expression puts a name to a test or through a filter, each of which sees to undefined values itself.
+fn tested(text: &str, name: &str) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.find(name) {
+        rest = rest[at + name.len()..].trim_start();
+        if rest.starts_with('|') || rest.strip_prefix("is").is_some_and(|rest| rest.starts_with(char::is_whitespace)) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The name of the template that `parent` calls `name`; noted, so that it can be loaded and counts as an input.

@@ -45,7 +45,7 @@ fn probe_of(name: &Capability, external: &External, run: &mut Run<'_>) -> Option
     if !draft.strings.is_empty() {
         let texts = draft::texts([&draft]);
         let (templates, mut faults) = Templates::compile(&texts);
-        let place = Place { site: run.facts.clone(), service: None, node: None };
+        let place = Place { site: run.facts.clone(), service: None, node: None, known: run.known.clone() };
         let mut rendered = Vec::new();
         for string in draft.strings.iter().filter(|_| faults.is_empty()) {
             rendered.push(templates.render(&string.name, &place));

@@ -8,7 +8,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use groundplan_protocol::digest::Digest;
 
-use crate::{desired::Resolved, render::Access};
+use crate::{
+    desired::{Off, Resolved},
+    render::Access,
+};
 
 /// Results of one task, for as long as its declaration stays the same.
 #[derive(Debug, Default)]
@@ -19,7 +22,20 @@ pub(crate) enum Memo {
     /// Depends on an answer.
     Ask { question: Access, answers: HashMap<Answer, Memo> },
     /// Known; `run` is when it was last of use.
-    Done { resolved: Arc<Resolved>, run: u64 },
+    Done { form: Form, run: u64 },
+}
+
+/// What a task is on a node.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    /// This.
+    Resolved(Arc<Resolved>),
+    /// Nobody knows yet, for want of these answers.
+    Pending(Arc<[Access]>),
+    /// Nobody knows, for it does not go with the answers that there are.
+    Misfit(Arc<str>),
+    /// Nothing: its `when` is false.
+    Off(Arc<Off>),
 }
 
 /// An answer, by what tells it from others.
@@ -27,6 +43,8 @@ pub(crate) enum Memo {
 pub(crate) enum Answer {
     /// There is no such thing.
     Absent,
+    /// A node has yet to give it.
+    Unknown,
     /// Digest of a value and its place.
     Value(Digest),
     /// A file's version.
@@ -35,22 +53,22 @@ pub(crate) enum Answer {
 
 impl Memo {
     /// The result for whoever gives these answers.
-    pub(crate) fn find(&mut self, now: u64, mut answer: impl FnMut(&Access) -> Answer) -> Option<Arc<Resolved>> {
+    pub(crate) fn find(&mut self, now: u64, mut answer: impl FnMut(&Access) -> Answer) -> Option<Form> {
         let mut memo = self;
         loop {
             match memo {
                 Self::Empty => return None,
                 Self::Ask { question, answers } => memo = answers.get_mut(&answer(question))?,
-                Self::Done { resolved, run } => {
+                Self::Done { form, run } => {
                     *run = now;
-                    return Some(resolved.clone());
+                    return Some(form.clone());
                 }
             }
         }
     }
 
     /// Keeps a result with the questions and answers that led to it.
-    pub(crate) fn insert(&mut self, now: u64, trace: Vec<(Access, Answer)>, resolved: Arc<Resolved>) {
+    pub(crate) fn insert(&mut self, now: u64, trace: Vec<(Access, Answer)>, form: Form) {
         let mut memo = self;
         for (access, answer) in trace {
             if !matches!(memo, Self::Ask { question, .. } if *question == access) {
@@ -59,7 +77,7 @@ impl Memo {
             let Self::Ask { answers, .. } = memo else { return };
             memo = answers.entry(answer).or_default();
         }
-        *memo = Self::Done { resolved, run: now };
+        *memo = Self::Done { form, run: now };
     }
 
     /// Forgets what was of no use in this run.
@@ -85,7 +103,8 @@ impl Memo {
         match self {
             Self::Empty => {}
             Self::Ask { answers, .. } => answers.values().for_each(|memo| memo.each(with)),
-            Self::Done { resolved, .. } => with(resolved),
+            Self::Done { form: Form::Resolved(resolved), .. } => with(resolved),
+            Self::Done { .. } => {}
         }
     }
 }

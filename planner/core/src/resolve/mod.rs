@@ -8,6 +8,7 @@ mod draft;
 mod external;
 mod files;
 mod fingerprint;
+mod known;
 mod memo;
 mod paths;
 mod placement;
@@ -25,7 +26,7 @@ use std::{
 use groundplan_inventory::{Diagnostic, Inventory, Location, Rollout, Site};
 use groundplan_protocol::{
     digest::Digest,
-    ids::{Capability, ServiceId, TaskId},
+    ids::{Capability, NodeId, ServiceId, TaskId},
     ready::Ready,
 };
 use groundplan_services::Catalog;
@@ -36,13 +37,14 @@ use self::{
     memo::Memo,
     paths::Owner,
     placement::Placed,
-    task::{Home, Resolver},
+    task::{Home, Instances, Resolver},
     versions::Versions,
 };
 use crate::{
-    desired::{DesiredState, Edge, Instance, InstanceGraph, Resolved, TaskIx, TaskVertex},
+    desired::{DesiredState, Edge, InstanceGraph, Resolved, TaskIx, TaskVertex},
     graph::{self, Links},
-    render::{ServiceFacts, SiteFacts},
+    knowledge::{Knowledge, Misfit},
+    render::{Known, ServiceFacts, SiteFacts},
     source::SourceTree,
 };
 
@@ -52,12 +54,12 @@ pub struct Cache {
     now: u64,
     facts: Option<(Digest, Arc<SiteFacts>)>,
     contents: Contents,
-    services: HashMap<ServiceId, Known>,
+    services: HashMap<ServiceId, KnownService>,
 }
 
 /// What is known of a service.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownService {
     /// Version of its `service.toml`: another one, and nothing below counts.
     declaration: Option<Arc<str>>,
     /// Digest of all that could matter to it, when all of it was resolved without a fault.
@@ -70,7 +72,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct KnownTask {
     memo: Memo,
-    instances: Vec<Instance>,
+    instances: Instances,
     distinct: Vec<Arc<Resolved>>,
 }
 
@@ -78,6 +80,10 @@ struct KnownTask {
 pub(crate) struct Run<'a> {
     now: u64,
     facts: Arc<SiteFacts>,
+    known: Arc<Known>,
+    misfit: Misfit,
+    /// The nodes, by number.
+    nodes: &'a [&'a NodeId],
     contents: &'a mut Contents,
     faults: Faults,
 }
@@ -98,7 +104,7 @@ impl Faults {
     }
 }
 
-/// Resolves a site. `site`, `inventory` and `catalog` come from the files of `tree`, and `tree` gives each content its own version.
+/// Resolves a site with what is known of its nodes. `site`, `inventory` and `catalog` come from the files of `tree`, and `tree` gives each content its own version.
 ///
 /// The desired state is there if and only if there are no diagnostics, here or from reading the files: what was reported then is not
 /// reported again. Diagnostics are in the order of their places.
@@ -107,6 +113,7 @@ pub fn resolve(
     inventory: &Inventory,
     catalog: &Catalog,
     tree: &dyn SourceTree,
+    knowledge: &Knowledge,
     cache: &mut Cache,
 ) -> (Option<DesiredState>, Vec<Diagnostic>) {
     let mut faults = Vec::new();
@@ -120,7 +127,16 @@ pub fn resolve(
         None => Arc::new(SiteFacts::of(site, inventory)),
     };
     cache.facts = Some((versions.global, facts.clone()));
-    let mut run = Run { now: cache.now, facts, contents: &mut cache.contents, faults: Faults::default() };
+    let mut run = Run {
+        now: cache.now,
+        facts,
+        known: Arc::new(known::of(&placement, knowledge)),
+        misfit: knowledge.misfit,
+        nodes: &placement.nodes,
+        contents: &mut cache.contents,
+        faults: Faults::default(),
+    };
+    known::leave_out(&placement, &links, tree, &mut run);
     let probes = external::probes(site, &mut run);
     cache.services.retain(|id, _| catalog.services.contains_key(id));
     for number in 0..placement.services.len() {
@@ -135,9 +151,10 @@ pub fn resolve(
     let owners: Vec<_> = tasks
         .iter()
         .enumerate()
-        .map(|(task, known)| Owner { task, instances: &known.instances, distinct: &known.distinct })
+        .map(|(task, known)| Owner { task, instances: &known.instances.resolved, distinct: &known.distinct })
         .collect();
     paths::conflicts(&placement, &owners, &mut faults);
+    known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
     let complete = tasks.iter().enumerate().all(|(task, known)| placement.complete(task, &known.instances));
@@ -147,6 +164,7 @@ pub fn resolve(
         node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
         graph: assemble(&placement, &links, &tasks),
         rollouts: rollouts(site, catalog),
+        asked: known::asked(&placement, &tasks),
     });
     (state, faults)
 }
@@ -162,15 +180,17 @@ struct Part<'p, 'a> {
 
 impl Part<'_, '_> {
     /// Brings what is known of a service up to date.
-    fn service(&self, number: usize, run: &mut Run<'_>, known: &mut Known) {
+    fn service(&self, number: usize, run: &mut Run<'_>, known: &mut KnownService) {
         let placed = &self.placement.services[number];
         let whole = self.versions.whole(&placed.service.folder);
-        if known.whole == Some(whole) {
+        // What nodes tell is not in there.
+        let asks = |task: &KnownTask| !task.instances.facts.is_empty() || !task.instances.exports.is_empty();
+        if known.whole == Some(whole) && !known.tasks.iter().any(asks) {
             return;
         }
         let declaration = self.tree.entry(&placed.service.at.file).map(|entry| entry.version.clone());
         if declaration.is_none() || known.declaration != declaration {
-            *known = Known { declaration, ..Known::default() };
+            *known = KnownService { declaration, ..KnownService::default() };
         }
         known.tasks.resize_with(placed.service.tasks.len(), KnownTask::default);
         let faults = run.faults.all.len();
@@ -218,8 +238,9 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
         let mut edges: Vec<_> = links.to[task].iter().map(edge).collect();
         edges.sort();
         by_id.push((id.clone(), places[task]));
-        let instances = known[task].instances.clone();
-        tasks.push(TaskVertex { id, at: declared.task.at.clone(), instances, edges });
+        let Instances { resolved, pending, off, .. } = &known[task].instances;
+        let (instances, pending, off) = (resolved.clone(), pending.clone(), off.clone());
+        tasks.push(TaskVertex { id, at: declared.task.at.clone(), instances, pending, off, edges });
     }
     InstanceGraph { tasks, by_id: by_id.into_iter().collect() }
 }

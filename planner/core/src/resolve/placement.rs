@@ -9,10 +9,8 @@ use groundplan_inventory::{Diagnostic, Inventory};
 use groundplan_protocol::ids::{NodeId, ServiceId, TaskName};
 use groundplan_services::{Catalog, Service, Task};
 
-use crate::{
-    desired::{Instance, NodeIx},
-    nearest::did_you_mean,
-};
+use super::task::Instances;
+use crate::{desired::NodeIx, nearest::did_you_mean};
 
 /// Who runs what.
 pub(crate) struct Placement<'a> {
@@ -88,8 +86,8 @@ impl<'a> Placement<'a> {
     }
 
     /// Whether a task is there on all its nodes.
-    pub(crate) fn complete(&self, task: usize, instances: &[Instance]) -> bool {
-        self.nodes_of(task).len() == instances.len()
+    pub(crate) fn complete(&self, task: usize, instances: &Instances) -> bool {
+        self.nodes_of(task).len() == instances.count()
     }
 
     /// `service.task`, for people.

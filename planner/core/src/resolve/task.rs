@@ -3,10 +3,14 @@
 //! In: a task, its service, its nodes, and what is known from before. Out: instances, or faults; a fault that several nodes have
 //! is reported once. What templates include is loaded when it is asked for, and the rendering begun again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_inventory::{Diagnostic, Location, probe};
 use groundplan_protocol::{
+    ids::TaskId,
     kinds::{ContentSource, Problem, TaskParams},
     plan::TaskSpec,
     ready::Ready,
@@ -19,12 +23,35 @@ use super::{
     external::Probes,
     files::{Files, Shipped, Wrong},
     fingerprint::fingerprint,
-    memo::{Answer, Memo},
+    memo::{Answer, Form, Memo},
 };
 use crate::{
-    desired::{Body, Input, Instance, NodeIx, Resolved},
-    render::{Access, Fault, Named, Place, ServiceFacts, Templates, is_template},
+    desired::{Body, Input, Instance, NodeIx, Off, Pending, Resolved},
+    knowledge::{Misfit, Unknown},
+    render::{Access, Fault, Named, Place, ServiceFacts, TOLD, Templates, is_template},
 };
+
+/// A task on all its nodes, each in node order.
+#[derive(Debug, Default)]
+pub(crate) struct Instances {
+    /// Where it is known.
+    pub(crate) resolved: Vec<Instance>,
+    /// Where it is not.
+    pub(crate) pending: Vec<Pending>,
+    /// Where its `when` is false.
+    pub(crate) off: Vec<(NodeIx, Arc<Off>)>,
+    /// Nodes whose facts it asked for.
+    pub(crate) facts: BTreeSet<NodeIx>,
+    /// What it asked for of other tasks, and whether on another node than its own.
+    pub(crate) exports: BTreeMap<TaskId, bool>,
+}
+
+impl Instances {
+    /// On how many nodes it is accounted for.
+    pub(crate) fn count(&self) -> usize {
+        self.resolved.len() + self.pending.len() + self.off.len()
+    }
+}
 
 /// The service of a task that is resolved.
 pub(crate) struct Home<'a> {
@@ -60,8 +87,8 @@ struct Drafts {
 
 impl Resolver<'_, '_, '_> {
     /// Its instances; without those whose faults have been reported.
-    pub(crate) fn instances(&mut self, nodes: &[NodeIx], memo: &mut Memo) -> Vec<Instance> {
-        let mut instances = Vec::with_capacity(nodes.len());
+    pub(crate) fn instances(&mut self, nodes: &[NodeIx], memo: &mut Memo) -> Instances {
+        let mut instances = Instances::default();
         let mut next = 0;
         self.known(nodes, &mut next, &mut instances, memo);
         if next == nodes.len() {
@@ -92,10 +119,34 @@ impl Resolver<'_, '_, '_> {
         instances
     }
 
+    /// Those of the nodes on which its `when` is false, as far as that is known.
+    pub(crate) fn off(&mut self, nodes: &[NodeIx]) -> Vec<NodeIx> {
+        let texts = BTreeMap::new();
+        let (templates, _) = Templates::compile(&texts);
+        let is_off = |node: &NodeIx| {
+            let place = self.place(*node);
+            templates.log().take();
+            let holds = self.holds(&templates, &place);
+            !templates.log().take().iter().any(|access| place.is_unknown(access)) && holds == Ok(false)
+        };
+        nodes.iter().copied().filter(|node| is_off(node)).collect()
+    }
+
+    /// Whether its `when` holds.
+    fn holds(&self, templates: &Templates<'_>, place: &Place) -> Result<bool, Vec<Fault>> {
+        let Some(when) = &self.task.when else { return Ok(true) };
+        let name = Named::Param { folder: self.home.files.folder, param: "when" }.to_string();
+        templates.condition(&name, when, place)
+    }
+
     /// Checks what can be checked without a node: a service that runs nowhere has no vars to render with.
     pub(crate) fn check(&mut self) {
-        let (_, texts) = self.drafts();
-        let (_, faults) = Templates::compile(&texts);
+        let (_, mut texts) = self.drafts();
+        let (templates, mut faults) = Templates::compile(&texts);
+        let name = self.when_name();
+        faults.extend(self.task.when.as_deref().and_then(|when| templates.syntax(&name, when)));
+        drop(templates);
+        texts.extend(self.task.when.as_deref().map(|when| (name, when.into())));
         self.template_faults(faults, &texts, None);
         let wrong = match self.task.params.source() {
             Some(ContentSource::File(path)) if !is_template(path) => self.home.files.find(path).err(),
@@ -106,24 +157,73 @@ impl Resolver<'_, '_, '_> {
     }
 
     /// Takes over results that are known, from `next` on, up to the first that is not.
-    fn known(&mut self, nodes: &[NodeIx], next: &mut usize, instances: &mut Vec<Instance>, memo: &mut Memo) {
+    fn known(&mut self, nodes: &[NodeIx], next: &mut usize, instances: &mut Instances, memo: &mut Memo) {
+        let mut exports = BTreeSet::new();
         while let Some(node) = nodes.get(*next) {
             let place = self.place(*node);
-            let mut varies = false;
+            let (mut varies, mut facts) = (false, false);
+            exports.clear();
             let found = memo.find(self.run.now, |access| {
                 varies |= place.varies(access);
+                match access {
+                    Access::Fact(_) => facts = true,
+                    Access::Export(task, at) => _ = exports.insert((task.clone(), Some(at.clone()))),
+                    Access::Exporters(task) => _ = exports.insert((task.clone(), None)),
+                    _ => {}
+                }
                 self.answer(&place, access)
             });
-            let Some(resolved) = found else { return };
+            let Some(form) = found else { return };
+            if matches!(form, Form::Misfit(_)) && self.run.misfit == Misfit::Refuse {
+                return;
+            }
             let same = if varies { &nodes[*next..=*next] } else { &nodes[*next..] };
-            instances.extend(same.iter().map(|node| Instance { node: *node, resolved: resolved.clone() }));
+            for node in same {
+                let name = self.run.facts.nodes[node.0 as usize].name.value.as_str().unwrap_or_default();
+                for (task, at) in &exports {
+                    let elsewhere = at.as_deref().is_some_and(|at| at != name);
+                    *instances.exports.entry(task.clone()).or_default() |= elsewhere;
+                }
+                match &form {
+                    Form::Resolved(resolved) => {
+                        instances.resolved.push(Instance { node: *node, resolved: resolved.clone() })
+                    }
+                    Form::Pending(on) => instances.pending.push(self.pending(*node, on)),
+                    Form::Misfit(fault) => {
+                        let unknown =
+                            Unknown::Fit { fault: fault.to_string(), node: self.run.nodes[node.0 as usize].clone() };
+                        instances.pending.push(Pending { node: *node, waits_for: [unknown].into() });
+                    }
+                    Form::Off(off) => instances.off.push((*node, off.clone())),
+                }
+            }
+            if facts {
+                instances.facts.extend(same);
+            }
             *next += same.len();
         }
     }
 
+    /// What is missing on a node, by what it asked for in vain.
+    fn pending(&self, node: NodeIx, on: &[Access]) -> Pending {
+        let place = self.place(node);
+        let here = || self.run.nodes[node.0 as usize].clone();
+        let unknown = |access: &Access| match access {
+            Access::Export(task, at) => {
+                let at = self.run.nodes.iter().find(|node| node.as_str() == &**at)?;
+                Some(Unknown::Export { task: task.clone(), node: (*at).clone() })
+            }
+            access if place.is_unknown(access) => Some(Unknown::Facts(here())),
+            Access::Fact(name) => Some(Unknown::Fact { name: name.to_string(), node: here() }),
+            _ => None,
+        };
+        let waits_for: BTreeSet<Unknown> = on.iter().filter_map(unknown).collect();
+        Pending { node, waits_for: waits_for.into_iter().collect() }
+    }
+
     fn place(&self, node: NodeIx) -> Place {
         let (site, service) = (self.run.facts.clone(), Some(self.home.facts.clone()));
-        Place { site, service, node: Some(node.0 as usize) }
+        Place { site, service, node: Some(node.0 as usize), known: self.run.known.clone() }
     }
 
     fn varies(&self, log: &[Access], node: NodeIx) -> bool {
@@ -135,6 +235,11 @@ impl Resolver<'_, '_, '_> {
         match access {
             Access::Template(path) | Access::Source(path) => self.home.files.answer(path),
             Access::Probes => self.probes.digest.map_or(Answer::Absent, Answer::Value),
+            access if place.is_unknown(access) => Answer::Unknown,
+            // Equal wherever it is told.
+            Access::Fact(_) | Access::Export(..) | Access::Exporters(_) => {
+                place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.digest()))
+            }
             access => place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.placed())),
         }
     }
@@ -164,6 +269,32 @@ impl Resolver<'_, '_, '_> {
     ) -> Result<(), Stop> {
         let place = self.place(node);
         templates.log().take();
+        match self.holds(templates, &place) {
+            Ok(true) => {}
+            held => {
+                let seen = templates.log().seen();
+                let form = match held {
+                    Err(faults) => self.excuse(&[Told::Faults(faults.clone())], &seen, &place).ok_or(Some(faults)),
+                    Ok(_) if seen.iter().any(|access| place.is_unknown(access)) => {
+                        self.excuse(&[], &seen, &place).ok_or(None)
+                    }
+                    Ok(_) => Ok(self.is_off(&seen, &place)),
+                };
+                return match form {
+                    Ok(form) => {
+                        self.keep(form, templates, &place, memo);
+                        Ok(())
+                    }
+                    Err(faults) => {
+                        let varies = self.varies(&seen, node);
+                        let texts =
+                            BTreeMap::from([(self.when_name(), self.task.when.as_deref().unwrap_or_default().into())]);
+                        self.template_faults(faults.unwrap_or_default(), &texts, varies.then_some(node));
+                        Err(Stop::Faulty)
+                    }
+                };
+            }
+        }
         templates.log().note(Access::Probes);
         let params = self.params(&drafts.params, templates, &place);
         let shipped = match &params {
@@ -177,26 +308,69 @@ impl Resolver<'_, '_, '_> {
         if !missing.is_empty() {
             return Err(Stop::Missing(missing));
         }
-        let faulty = |faults: Option<Told>, this: &mut Self| {
-            if let Some(faults) = faults {
-                let varies = this.varies(&templates.log().seen(), node);
-                this.tell(faults, texts, varies.then_some(node));
+        let seen = templates.log().seen();
+        let unknown = seen.iter().any(|access| place.is_unknown(access));
+        let form = match (params, shipped, ready) {
+            (Ok(params), Ok(shipped), Ok(ready)) if !unknown => {
+                Form::Resolved(Arc::new(self.resolved(params, shipped, ready, drafts, &place, &decisive)))
             }
-        };
-        let (params, shipped, ready) = match (params, shipped, ready) {
-            (Ok(params), Ok(shipped), Ok(ready)) => (params, shipped, ready),
             (params, shipped, ready) => {
-                faulty(params.err(), self);
-                faulty(shipped.err(), self);
-                faulty(ready.err(), self);
-                return Err(Stop::Faulty);
+                let told: Vec<_> = [params.err(), shipped.err(), ready.err()].into_iter().flatten().collect();
+                match self.excuse(&told, &seen, &place) {
+                    Some(form) => form,
+                    None => {
+                        let varies = self.varies(&seen, node);
+                        told.into_iter().for_each(|told| self.tell(told, texts, varies.then_some(node)));
+                        return Err(Stop::Faulty);
+                    }
+                }
             }
         };
-        let resolved = self.resolved(params, shipped, ready, drafts, &place, &decisive);
-        let log = templates.log().take();
-        let trace = log.into_iter().map(|access| (access.clone(), self.answer(&place, &access))).collect();
-        memo.insert(self.run.now, trace, Arc::new(resolved));
+        self.keep(form, templates, &place, memo);
         Ok(())
+    }
+
+    fn when_name(&self) -> String {
+        Named::Param { folder: self.home.files.folder, param: "when" }.to_string()
+    }
+
+    fn is_off(&mut self, seen: &[Access], place: &Place) -> Form {
+        let inputs = seen.iter().filter_map(|access| self.input(place, access)).collect();
+        let at = draft::place(self.task, "when");
+        Form::Off(Arc::new(Off { when: self.task.when.clone().unwrap_or_default(), inputs, at }))
+    }
+
+    /// Puts a result into `memo`, by what was asked for.
+    fn keep(&mut self, form: Form, templates: &Templates<'_>, place: &Place, memo: &mut Memo) {
+        let log = templates.log().take();
+        let trace = log.into_iter().map(|access| (access.clone(), self.answer(place, &access))).collect();
+        memo.insert(self.run.now, trace, form);
+    }
+
+    /// What stands in for a result where it is nobody's fault that there is none: something is unknown, or does not fit and may change.
+    fn excuse(&self, told: &[Told], seen: &[Access], place: &Place) -> Option<Form> {
+        let faults =
+            || told.iter().filter_map(|told| if let Told::Faults(faults) = told { Some(faults) } else { None });
+        let unknown: Vec<_> = seen.iter().filter(|access| place.is_unknown(access)).cloned().collect();
+        if !unknown.is_empty() {
+            // A fault that was met before anything unknown was asked for is one in any case.
+            let told_name = |fault: &Fault| fault.undefined.as_deref().is_some_and(|name| TOLD.contains(&name));
+            let certain = faults().flatten().any(|fault| fault.sure && !told_name(fault));
+            return (!certain).then(|| Form::Pending(unknown.into()));
+        }
+        let asked =
+            seen.iter().any(|access| matches!(access, Access::Fact(_) | Access::Export(..) | Access::Exporters(_)));
+        // The host's own programs may tell it yet.
+        let untold = |access: &&Access| {
+            matches!(access, Access::Fact(path) if path.starts_with("local.")) && place.fact(access).is_none()
+        };
+        let untold: Vec<_> = seen.iter().filter(untold).cloned().collect();
+        let only = faults().flatten().all(|fault| fault.undefined.as_deref() == Some("facts"));
+        if !untold.is_empty() && only && told.len() == faults().count() {
+            return Some(Form::Pending(untold.into()));
+        }
+        (asked && self.run.misfit == Misfit::Wait)
+            .then(|| Form::Misfit(told.first().map_or_else(|| "".into(), Told::words)))
     }
 
     fn strings(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Vec<String>, Told> {
@@ -320,12 +494,25 @@ impl Resolver<'_, '_, '_> {
             Access::External(name) => format!("external.{name}"),
             Access::ExternalNames => "external".to_owned(),
             Access::SiteName => "site.name".to_owned(),
+            Access::Fact(path) if path.is_empty() => "facts".to_owned(),
+            Access::Fact(path) => format!("facts.{path}"),
+            Access::Export(task, node) => {
+                let exported = place.known.exported(task.service.as_str(), task.task.as_str())?;
+                let which = if exported.once { String::new() } else { format!("[{node}]") };
+                let fact = place.fact(access)?;
+                let at = exported.at.clone();
+                let name = format!("exports.{task}{which}");
+                return Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at });
+            }
+            // Who runs it is the placement's word, and decides nothing by itself.
+            Access::Exporters(_) => return None,
             Access::Template(path) => return file("template", path),
             Access::Source(path) => return file("source", path),
             Access::Probes => return None,
         };
         let fact = place.fact(access)?;
-        Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at: fact.at.clone() })
+        let at = if let Access::Fact(_) = access { self.task.at.clone() } else { fact.at.clone() };
+        Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at })
     }
 
     fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
@@ -383,6 +570,19 @@ enum Told {
     Problems(Vec<Problem>),
     Source(Wrong),
     Other(Vec<Diagnostic>),
+}
+
+impl Told {
+    /// The first of it, for a line.
+    fn words(&self) -> Arc<str> {
+        let words = match self {
+            Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
+            Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),
+            Self::Source(wrong) => Some(wrong.message.as_str()),
+            Self::Other(diagnostics) => diagnostics.first().map(|diagnostic| diagnostic.message.as_str()),
+        };
+        words.unwrap_or_default().into()
+    }
 }
 
 fn shipped(text: &str) -> (Shipped, Option<Body>) {

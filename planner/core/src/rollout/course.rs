@@ -26,6 +26,7 @@ impl Rollout {
                 gates: Vec::new(),
                 triggers: Vec::new(),
                 owed: None,
+                unknown: action.waits_for.to_vec(),
                 feeds: Vec::new(),
                 outcome: None,
                 fired: false,
@@ -42,6 +43,7 @@ impl Rollout {
                     waits_for.iter().for_each(|i| entries[*i as usize].feeds.push(number as u32));
                     Opens::Done { left: waits_for.len() as u32, waits_for, fires_on: fires_on.clone() }
                 }
+                Gate::Unknown => Opens::Unknown,
                 Gate::Turn { service, limit } => {
                     let limit = Limit { at_once: *limit, pending: BTreeSet::new(), holders: BTreeSet::new() };
                     limits.entry(service.clone()).or_insert(limit);
@@ -83,6 +85,7 @@ impl Rollout {
             }
             nodes.insert(node.clone(), at);
         }
-        Self { generation, entries, gates, nodes, limits, ripe: Vec::new(), held: Vec::new(), late: BTreeSet::new() }
+        let (ripe, held, late) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { generation, entries, gates, nodes, limits, ripe, held, pending: plan.pending.clone(), late }
     }
 }

@@ -20,6 +20,7 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 
 pub use self::belief::{Belief, StateFold};
+use crate::{knowledge::Unknown, plan::PendingInstance};
 
 /// One plan being carried out. Serialized, it is its own snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Rollout {
     ripe: Vec<u32>,
     /// Turns that nodes have from rollouts before this one.
     held: Vec<Held>,
+    /// Instances of which too little is known to plan them.
+    #[serde(default)]
+    pending: Vec<PendingInstance>,
     /// Instances that are not in this plan and of which an older one reports late that something changed.
     late: BTreeSet<InstanceId>,
 }
@@ -48,6 +52,9 @@ struct Entry {
     /// Effects with the entry or gate that fires them.
     triggers: Vec<(Effect, On)>,
     owed: Option<Effect>,
+    /// What nobody knows and it waits for.
+    #[serde(default)]
+    unknown: Vec<Unknown>,
     /// Gates that wait for it.
     feeds: Vec<u32>,
     outcome: Option<Outcome>,
@@ -82,6 +89,8 @@ enum Opens {
     Done { waits_for: Vec<u32>, fires_on: Option<TaskId>, left: u32 },
     /// When its node has a turn.
     Turn { service: ServiceId },
+    /// Not in this rollout.
+    Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -158,6 +167,11 @@ impl Rollout {
             }
         }
         true
+    }
+
+    /// The instances that it could not plan, with what is missing.
+    pub fn pending(&self) -> &[PendingInstance] {
+        &self.pending
     }
 
     /// Whether a change was reported, for an older generation, that this plan does not pass on to all that it triggers: plan
@@ -276,6 +290,8 @@ pub enum Wait {
         /// Whether its node is offline.
         offline: bool,
     },
+    /// Something that no node has told.
+    Unknown(Unknown),
     /// A turn in a rolling restart, which these nodes have now.
     Turn {
         /// The nodes.
@@ -313,6 +329,8 @@ pub enum Verdict {
     Running,
     /// All that is left waits for these nodes, which are offline.
     Offline(Vec<NodeId>),
+    /// All that is left waits for what no node has told: a newer plan takes its place when one does.
+    Waiting,
     /// Everything is done.
     Succeeded,
     /// Something failed, and all that can go on without it is done.

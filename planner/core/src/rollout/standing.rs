@@ -18,6 +18,8 @@ enum Outlook {
     Live,
     /// It waits for a node that is offline.
     Away,
+    /// It waits for what no node has told.
+    Unknown,
     /// It failed, or that entry did, which it comes after.
     Stuck(u32),
     Superseded,
@@ -50,7 +52,7 @@ impl Rollout {
                 Status::Blocked { by } => Some(by.clone()),
                 Status::Waiting(waits) => waits.iter().find_map(|wait| match wait {
                     Wait::Instance { instance, .. } => Some(instance.clone()),
-                    Wait::Offline | Wait::Turn { .. } => None,
+                    Wait::Offline | Wait::Turn { .. } | Wait::Unknown(_) => None,
                 }),
                 _ => None,
             };
@@ -91,7 +93,12 @@ impl Rollout {
             let nodes: BTreeSet<_> = away.map(|(entry, _)| &entry.instance.node).collect();
             return Verdict::Offline(nodes.into_iter().filter(|node| !self.online(node)).cloned().collect());
         }
-        if outlooks.iter().all(|outlook| *outlook == Outlook::Done) { Verdict::Succeeded } else { Verdict::Failed }
+        let open = |outlook: &&Outlook| !matches!(outlook, Outlook::Done | Outlook::Unknown);
+        match outlooks.iter().find(open) {
+            Some(_) => Verdict::Failed,
+            None if has(Outlook::Unknown) || !self.pending.is_empty() => Verdict::Waiting,
+            None => Verdict::Succeeded,
+        }
     }
 
     fn online(&self, node: &NodeId) -> bool {
@@ -156,6 +163,7 @@ impl Rollout {
                         let of = match &gate.opens {
                             _ if gate.open.is_some() => Outlook::Done,
                             Opens::Turn { service } => turn(service),
+                            Opens::Unknown => Outlook::Unknown,
                             Opens::Done { waits_for, .. } => *gates[*g as usize].get_or_insert_with(|| {
                                 waits_for.iter().map(|i| outlooks[*i as usize]).fold(Outlook::Done, latest)
                             }),
@@ -217,6 +225,7 @@ impl Rollout {
                 waits_for.iter().for_each(&mut on);
             }
         }
+        waits.extend(entry.unknown.iter().cloned().map(Wait::Unknown));
         if waits.is_empty() {
             for gate in closed() {
                 if let Opens::Turn { service } = &gate.opens {
@@ -235,8 +244,9 @@ fn latest(a: Outlook, b: Outlook) -> Outlook {
         Outlook::Done => 0,
         Outlook::Live => 1,
         Outlook::Away => 2,
-        Outlook::Superseded => 3,
-        Outlook::Stuck(_) => 4,
+        Outlook::Unknown => 3,
+        Outlook::Superseded => 4,
+        Outlook::Stuck(_) => 5,
     };
     if weight(&b) > weight(&a) { b } else { a }
 }

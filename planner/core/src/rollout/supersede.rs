@@ -45,13 +45,16 @@ impl Rollout {
             let edges = tasks.iter().flat_map(|task| task.edges.iter().map(move |edge| (task, edge)));
             for (task, edge) in edges.filter(|(_, edge)| tasks[edge.from.0 as usize].id == late.task) {
                 let Some(effect) = edge.trigger else { continue };
-                for instance in task.instances.iter().filter(|instance| match edge.scope {
-                    Scope::AllNodes => at.is_some(),
-                    Scope::OneNode(only) => at == Some(only) && instance.node != only,
-                    // That is on the node's own disk.
-                    Scope::SameNode => false,
-                }) {
-                    let known = applied.nodes.get_mut(&desired.nodes[instance.node.0 as usize]);
+                let nodes = task.instances.iter().map(|instance| instance.node);
+                for node in
+                    nodes.chain(task.pending.iter().map(|pending| pending.node)).filter(|node| match edge.scope {
+                        Scope::AllNodes => at.is_some(),
+                        Scope::OneNode(only) => at == Some(only) && *node != only,
+                        // That is on the node's own disk.
+                        Scope::SameNode => false,
+                    })
+                {
+                    let known = applied.nodes.get_mut(&desired.nodes[node.0 as usize]);
                     if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
                         owe(known, &task.id, effect);
                     }
@@ -65,7 +68,7 @@ impl Rollout {
     pub fn take_over_turns(&mut self, earlier: &Rollout) {
         let turns = earlier.gates.iter().filter(|gate| gate.open.is_some()).filter_map(|gate| match &gate.opens {
             Opens::Turn { service } => Some((service, gate.targets.iter().map(|i| &earlier.entries[*i as usize]))),
-            Opens::Done { .. } => None,
+            Opens::Done { .. } | Opens::Unknown => None,
         });
         let unfinished = turns.flat_map(|(service, entries)| entries.map(move |entry| (service, entry)));
         let unfinished = unfinished.filter(|(_, entry)| !ends(entry.outcome.as_ref()));

@@ -167,11 +167,11 @@ services/s/service.toml:15 ‹node.adress›: `node.adress` is undefined
 services/s/t.j2:1 ‹db_prot›: undefined variable `db_prot`
   hint: did you mean `db_port`?
 services/s/t.j2:2 ‹secrets›: `secrets` is known only on the node, where this version does not render templates yet
-  hint: use vars, `node`, `groups` and `external`
+  hint: use vars, `node`, `groups`, `external`, `facts` and `exports`
 services/s/t.j2:2 ‹other›: undefined variable `other`
   hint: set it in the vars of the service, the site, a group or the node
-services/s/t.j2:3 ‹facts›: `facts` is known only on the node, where this version does not render templates yet
-  hint: use vars, `node`, `groups` and `external`
+services/s/t.j2:3 ‹facts.disks›: `facts.disks` is undefined
+  hint: facts are `addresses`, `arch`, `cpus`, `hostname`, `init`, `kernel`, `local`, `memory`, `os`, `package_manager`
 "#,
     );
 }

@@ -2,8 +2,10 @@
 
 mod cached;
 mod edges;
+mod exports;
 mod faults;
 mod inputs;
+mod known;
 mod values;
 
 use std::fmt::Write as _;
@@ -12,6 +14,7 @@ use groundplan_inventory::{Diagnostic, Location};
 use groundplan_services::tree as site_files;
 
 use super::{Cache, resolve};
+use crate::knowledge::Knowledge;
 use crate::{
     desired::{DesiredState, Instance, Scope},
     source::{EntryKind, MemoryTree, SourceTree},
@@ -25,11 +28,20 @@ pub(super) fn tree(text: &str) -> MemoryTree {
 
 /// Reads and resolves a tree.
 pub(super) fn resolved(tree: &MemoryTree, cache: &mut Cache) -> (Option<DesiredState>, Vec<Diagnostic>) {
+    resolved_with(tree, &Knowledge::default(), cache)
+}
+
+/// Reads and resolves a tree with what is known of its nodes.
+pub(super) fn resolved_with(
+    tree: &MemoryTree,
+    knowledge: &Knowledge,
+    cache: &mut Cache,
+) -> (Option<DesiredState>, Vec<Diagnostic>) {
     let wanted = tree.entries().iter().filter(|e| e.kind == EntryKind::File && site_files::wants(&e.path));
     let parsed: Vec<_> = wanted.map(|e| site_files::parse(&e.path, &tree.read(&e.path).expect("a file"))).collect();
     let (model, mut faults) = site_files::merge(&parsed, tree.entries().iter().map(|e| &*e.path));
     let site = model.site.unwrap_or_else(|| panic!("no site: {faults:#?}"));
-    let (state, more) = resolve(&site, &model.inventory, &model.catalog, tree, cache);
+    let (state, more) = resolve(&site, &model.inventory, &model.catalog, tree, knowledge, cache);
     faults.extend(more);
     (state, faults)
 }

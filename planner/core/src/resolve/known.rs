@@ -1,0 +1,128 @@
+//! What nodes tell, as an input of resolution: which tasks export on which nodes, and that whoever asks comes after them.
+//!
+//! In: placement, edges, knowledge. Out: the values that templates see, faults where a value is asked for too early, and what was
+//! asked for at all, so that the planner knows what news is worth a new resolution.
+
+use std::{collections::HashMap, sync::Arc};
+
+use groundplan_inventory::Diagnostic;
+use groundplan_protocol::ids::TaskId;
+
+use super::{
+    KnownTask, Placement, Run,
+    external::Probes,
+    files::Files,
+    task::{Home, Resolver},
+};
+use crate::{
+    desired::{Asked, Scope},
+    graph::{self, Links},
+    knowledge::Knowledge,
+    render::{Exported, Known, ServiceFacts},
+    source::SourceTree,
+};
+
+/// The kind of task that publishes a value.
+const EXPORT: &str = "export";
+
+fn id(placement: &Placement<'_>, task: usize) -> TaskId {
+    let declared = placement.tasks[task];
+    TaskId::new(placement.services[declared.service].id.clone(), declared.task.id.clone())
+}
+
+fn exporters<'p>(placement: &'p Placement<'_>) -> impl Iterator<Item = usize> + 'p {
+    (0..placement.tasks.len()).filter(|task| placement.tasks[*task].task.params.kind() == EXPORT)
+}
+
+/// The values that templates see, as if every `when` were true.
+pub(super) fn of(placement: &Placement<'_>, knowledge: &Knowledge) -> Known {
+    let mut known = Known::of(knowledge, placement.nodes.iter().copied());
+    for task in exporters(placement) {
+        let declared = placement.tasks[task].task;
+        let nodes: Vec<_> = placement.nodes_of(task).iter().map(|node| placement.nodes[node.0 as usize]).collect();
+        known.export(Exported::new(id(placement, task), declared.once, declared.at.clone(), &nodes, knowledge));
+    }
+    known
+}
+
+/// Takes exports away where their `when` is false; those that others depend on first.
+pub(super) fn leave_out(placement: &Placement<'_>, links: &Links<'_>, tree: &dyn SourceTree, run: &mut Run<'_>) {
+    let conditional: Vec<_> = exporters(placement).filter(|task| placement.tasks[*task].task.when.is_some()).collect();
+    if conditional.is_empty() {
+        return;
+    }
+    for task in graph::order(placement, links).into_iter().filter(|task| conditional.contains(task)) {
+        let declared = placement.tasks[task];
+        let placed = &placement.services[declared.service];
+        let home = Home {
+            facts: Arc::new(ServiceFacts::of(placed.id.as_str(), placed.service)),
+            files: Files { tree, folder: &placed.service.folder },
+        };
+        let probes = Probes::default();
+        let off = Resolver { run, home: &home, task: declared.task, probes: &probes }.off(placement.nodes_of(task));
+        if let Some(exported) = Arc::make_mut(&mut run.known).exported_mut(&id(placement, task)) {
+            off.iter().for_each(|node| exported.remove(placement.nodes[node.0 as usize]));
+        }
+    }
+}
+
+/// Everyone who asks for a value comes after the task that publishes it; after it on all nodes, if it is another node's.
+pub(super) fn check_order(
+    placement: &Placement<'_>,
+    links: &Links<'_>,
+    tasks: &[&KnownTask],
+    faults: &mut Vec<Diagnostic>,
+) {
+    for (task, known) in tasks.iter().enumerate().filter(|(_, known)| !known.instances.exports.is_empty()) {
+        let reached = reached(links, task);
+        for (export, elsewhere) in &known.instances.exports {
+            let Some(service) = placement.service(&export.service) else { continue };
+            let Some(from) = placement.task(service, &export.task) else { continue };
+            let wide = reached.get(&from).copied();
+            if wide == Some(true) || wide == Some(false) && !elsewhere {
+                continue;
+            }
+            let (name, declared) = (placement.name(task), placement.tasks[task]);
+            let (message, reference) = match wide {
+                None if declared.service == service && !elsewhere => {
+                    (format!("`{name}` uses `exports.{export}` but does not come after it"), export.task.to_string())
+                }
+                None => (format!("`{name}` uses `exports.{export}` but does not come after it"), export.to_string()),
+                Some(_) => (
+                    format!("`{name}` uses `exports.{export}` of other nodes but comes after it on its own node only"),
+                    export.to_string(),
+                ),
+            };
+            faults.push(
+                Diagnostic::new(declared.task.at.clone(), message)
+                    .related(placement.tasks[from].task.at.clone(), format!("`{export}` here"))
+                    .hint(format!("add `{reference}` to its `requires`")),
+            );
+        }
+    }
+}
+
+/// The tasks that one comes after, each with whether it does so on all their nodes, and not on its own node alone.
+fn reached(links: &Links<'_>, task: usize) -> HashMap<usize, bool> {
+    let mut reached: HashMap<usize, bool> = HashMap::new();
+    let mut stack = vec![(task, false)];
+    while let Some((task, wide)) = stack.pop() {
+        for link in &links.to[task] {
+            let wide = wide || link.scope != Scope::SameNode;
+            if reached.get(&link.from).is_none_or(|before| wide && !before) {
+                reached.insert(link.from, wide);
+                stack.push((link.from, wide));
+            }
+        }
+    }
+    reached
+}
+
+/// What was asked for.
+pub(super) fn asked(placement: &Placement<'_>, tasks: &[&KnownTask]) -> Asked {
+    let facts = tasks.iter().flat_map(|known| &known.instances.facts);
+    Asked {
+        facts: facts.map(|node| placement.nodes[node.0 as usize].clone()).collect(),
+        exports: tasks.iter().flat_map(|known| known.instances.exports.keys().cloned()).collect(),
+    }
+}
