@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -27,7 +27,8 @@ fn make(path: &Path) -> io::Result<SigningKey> {
     SystemRandom::new().fill(&mut seed).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
     let key = SigningKey::from_seed(seed);
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        // As a rule the state directory, which nobody else is to read.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
     // Complete or not there at all: half a key would keep the agent from starting.
     let temporary = path.with_extension("new");

@@ -11,6 +11,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -132,7 +133,8 @@ impl Ledger {
             let path = path.to_owned();
             move |source| LedgerError::Io { path, source }
         };
-        fs::create_dir_all(dir).map_err(io(dir))?;
+        // What tasks are given may hold passwords: nobody else reads it.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
         let path = dir.join("ledger.redb");
         let mut ledger = Self { path: path.clone(), db: None };
         ledger.reopen()?;

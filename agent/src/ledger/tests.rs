@@ -81,6 +81,15 @@ fn what_was_written_is_there_again() {
 }
 
 #[test]
+fn nobody_else_reads_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("lib/groundplan");
+    drop(open(&state).unwrap());
+    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
 fn a_second_agent_is_told_so() {
     let dir = tempfile::tempdir().unwrap();
     let _first = open(dir.path()).unwrap();
