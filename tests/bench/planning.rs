@@ -27,7 +27,7 @@ pub(crate) fn run() -> Vec<Row> {
     let read = |cache: &mut Cache| {
         let tip = repository.branch("main").expect("a branch");
         let tree = repository.tree(&tip).expect("a tree");
-        load(&tree, cache).expect("a good site").desired
+        load(&tree, &groundplan_core::Knowledge::default(), cache).expect("a good site").desired
     };
 
     let mut baseline: Vec<f64> = (0..ROUNDS)

@@ -14,11 +14,11 @@ mod file;
 mod ini;
 mod line;
 mod link;
-mod package;
 mod module;
+mod package;
 mod process;
-mod sysctl;
 mod reboot;
+mod sysctl;
 mod systemd;
 mod template;
 mod validate;
@@ -39,12 +39,12 @@ pub use self::{
     ini::{Ini, IniValue, Scalar},
     line::{Line, MARK},
     link::Link,
-    package::{Package, PackageState},
     module::Module,
+    package::{Package, PackageState},
     process::{Process, Signal},
-    systemd::{OnChange, Systemd, UnitState},
-    sysctl::Sysctl,
     reboot::Reboot,
+    sysctl::Sysctl,
+    systemd::{OnChange, Systemd, UnitState},
     template::Template,
     validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},

@@ -13,11 +13,11 @@ mod file;
 mod ini;
 mod line;
 mod link;
-mod package;
 mod module;
+mod package;
 mod process;
-mod sysctl;
 mod reboot;
+mod sysctl;
 mod systemd;
 mod wait;
 

@@ -192,14 +192,8 @@ impl Staging {
         let member = self.members.linked(&path, target)?;
         let What::File { staged, size, sha256 } = member.what else { return Ok(()) };
         let number = self.number();
-        linkat(
-            &self.dir,
-            staged.to_string().as_str(),
-            &self.dir,
-            number.to_string().as_str(),
-            LinkatFlags::empty().into(),
-        )
-        .map_err(|e| self.failed(e.into()))?;
+        linkat(&self.dir, staged.to_string().as_str(), &self.dir, number.to_string().as_str(), LinkatFlags::empty())
+            .map_err(|e| self.failed(e.into()))?;
         Ok(self.members.add(path, member.mode, What::File { staged: number, size, sha256 })?)
     }
 
