@@ -100,6 +100,11 @@ impl Fleet {
         self.node_dir(node).join("root")
     }
 
+    /// The folder of the programs that tell a node's own facts.
+    pub fn facts_dir(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("facts.d")
+    }
+
     /// An agent's state directory.
     pub fn agent_state(&self, node: &str) -> PathBuf {
         self.node_dir(node).join("state")
@@ -190,7 +195,8 @@ impl Fleet {
         fs::write(&key, Self::node_key(node).secret_text()).expect("a key file");
         private(&key);
         let config = self.node_dir(node).join("agent.toml");
-        let places = format!("root = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\n");
+        let facts = self.facts_dir(node);
+        let places = format!("root = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\nfacts_dir = {facts:?}\n");
         fs::write(&config, self.agent_config(node) + &places).expect("a configuration");
         let child = Command::new(self.agent_program.clone().unwrap_or_else(binaries::agent))
             .arg("--config")

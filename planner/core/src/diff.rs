@@ -198,9 +198,10 @@ impl<'a> Diff<'a> {
                 };
                 wanted.next();
                 self.before[v] = Some(applied);
-                let Some(resolved) = self.resolved(task, v) else { continue };
-                let same = resolved.fingerprint == applied.fingerprint;
-                self.own[v] = if same { Own::Same } else { Own::Modified };
+                if let Some(resolved) = self.resolved(task, v) {
+                    let same = resolved.fingerprint == applied.fingerprint;
+                    self.own[v] = if same { Own::Same } else { Own::Modified };
+                }
                 if !same_edges(&self.edges[task], &applied.edges) {
                     self.stale.push(v as u32);
                 }

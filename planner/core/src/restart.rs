@@ -174,9 +174,6 @@ impl<'a> RestartGraph<'a> {
 
     /// A trigger reaches a vertex. The greatest effect is told, by its shortest chain, by its first source.
     fn hit(&mut self, vertex: usize, effect: Effect, length: u32, by: Cause) {
-        if self.is_nothing(vertex) {
-            return;
-        }
         let mark = &mut self.marks[vertex];
         let better = match mark.effect {
             None => true,
@@ -189,15 +186,10 @@ impl<'a> RestartGraph<'a> {
         }
     }
 
-    /// Whether there is nothing on the node to act on, and nobody knows whether there will be.
-    fn is_nothing(&self, vertex: usize) -> bool {
-        self.diff.own[vertex] == Own::Pending && self.diff.before[vertex].is_none()
-    }
-
     /// An obligation stands. If nothing has fired yet, and what still may is planned to, the plan's triggers see to it.
     fn owe(&mut self, task: usize, vertex: usize, obligation: &Obligation) {
         let covered = |open: &TriggerSource| self.is_covered(task, vertex, open);
-        if self.is_nothing(vertex) || !obligation.fired && obligation.open.iter().all(covered) {
+        if !obligation.fired && obligation.open.iter().all(covered) {
             return;
         }
         let effect = obligation.effect;

@@ -22,6 +22,10 @@ pub(super) struct Expected {
     pub(super) order: BTreeSet<(InstanceId, InstanceId)>,
     /// Removed ones and what had required them, by the ledgers.
     pub(super) depended: BTreeSet<(InstanceId, InstanceId)>,
+    /// What is pending, and what comes after that, on whatever nodes.
+    pub(super) held: BTreeSet<InstanceId>,
+    /// What is pending.
+    pub(super) pending: BTreeSet<InstanceId>,
 }
 
 /// An edge with all instances that it comes from on the one side.
@@ -39,9 +43,13 @@ pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
     let mut desired = BTreeMap::new();
     for task in &world.tasks {
         for (node, version) in task.on.iter().filter(|(node, _)| known.contains(node)) {
-            desired.insert(task_id(task.name).at(&node_id(*node)), resolved(task.name, *version).fingerprint);
+            let fingerprint = (!task.pending.contains(node)).then(|| resolved(task.name, *version).fingerprint);
+            desired.insert(task_id(task.name).at(&node_id(*node)), fingerprint);
         }
     }
+    let unsure =
+        world.tasks.iter().flat_map(|task| task.pending.iter().map(|node| task_id(task.name).at(&node_id(*node))));
+    let pending: BTreeSet<InstanceId> = unsure.collect();
     let applied_here = known
         .iter()
         .map(|n| node_id(*n))
@@ -50,6 +58,7 @@ pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
 
     let mut actions: BTreeMap<InstanceId, Action> = removed.iter().map(|i| (i.clone(), Action::Remove)).collect();
     for (i, fingerprint) in &desired {
+        let Some(fingerprint) = fingerprint else { continue };
         match is_applied(i) {
             None => drop(actions.insert(i.clone(), Action::Create)),
             Some(a) if a.fingerprint != *fingerprint => drop(actions.insert(i.clone(), Action::Update)),
@@ -126,7 +135,12 @@ pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
 
     let edges: BTreeSet<(InstanceId, InstanceId)> =
         bundles.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
-    Expected { actions, owed, triggers, order: closure(&edges), depended }
+    let everywhere: Vec<usize> = world.nodes.iter().copied().collect();
+    let all = self::bundles(world, &everywhere);
+    let all = all.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
+    let behind = closure(&all).into_iter().filter(|(from, _)| pending.contains(from)).map(|(_, to)| to);
+    let held = behind.chain(pending.iter().cloned()).collect();
+    Expected { actions, owed, triggers, order: closure(&edges), depended, held, pending }
 }
 
 fn reaches(at: At, from: &NodeId, to: &NodeId) -> bool {

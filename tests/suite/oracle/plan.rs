@@ -141,6 +141,29 @@ fn check_removals(plan: &Plan, expected: &Expected) {
     }
 }
 
+/// What a pending instance holds back is exactly what comes after it: by the site's edges, or by what a removal waits for.
+fn check_held(plan: &Plan, expected: &Expected) {
+    let held: BTreeSet<_> =
+        plan.actions.iter().filter(|a| !a.waits_for.is_empty()).map(|a| a.instance.clone()).collect();
+    let waits = waits(plan);
+    for action in &plan.actions {
+        let i = &action.instance;
+        let removed = action.action == Action::Remove;
+        let behind = waits.iter().any(|(before, after)| after == i && held.contains(before));
+        let required = expected.depended.iter().any(|(gone, by)| gone == i && expected.pending.contains(by));
+        let must = behind || if removed { required } else { expected.held.contains(i) };
+        assert_eq!(held.contains(i), must, "{i}, {}", action.action);
+    }
+    let told: BTreeSet<_> = plan.pending.iter().map(|pending| pending.instance.clone()).collect();
+    assert_eq!(told, expected.pending);
+    for (i, task) in planned(plan) {
+        let direct = expected.held.contains(&i) && task.action != Action::Remove;
+        let gated = task.gates.iter().any(|gate| plan.gates[gate] == Gate::Unknown);
+        assert!(gated || !direct, "{i} is let go");
+        assert!(held.contains(&i) || !gated, "{i} waits for nothing");
+    }
+}
+
 fn run(desired: &DesiredState, applied: &AppliedState) -> Plan {
     plan(desired, applied, &Policy::default())
 }
@@ -164,6 +187,26 @@ proptest! {
         applied.apply(&plan);
         let again = run(&desired, &applied);
         prop_assert!(again.is_empty() && again.nodes.is_empty(), "{again:?}");
+    }
+
+    /// So it is where too little is known of some instances; and what is held back is exactly what comes after these.
+    #[test]
+    fn agrees_where_something_is_unknown(bytes in bytes()) {
+        let (world, mut applied) = situation(&bytes);
+        let world = world.unsure(&mut Dice(bytes.iter()));
+        let desired = world.desired();
+        let plan = run(&desired, &applied);
+        let expected = expect(&world, &applied);
+        check_contents(&plan, &expected);
+        check_order(&plan, &expected);
+        check_triggers(&plan, &expected);
+        check_reasons(&plan, &expected);
+        check_held(&plan, &expected);
+
+        applied.apply(&plan);
+        let waiting: BTreeSet<_> = plan.actions.iter().filter(|a| !a.waits_for.is_empty()).map(|a| &a.instance).collect();
+        let again = run(&desired, &applied);
+        prop_assert!(again.actions.iter().all(|a| waiting.contains(&a.instance)), "{:?}", again.actions);
     }
 
     /// Removal runs in reverse.

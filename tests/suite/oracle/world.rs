@@ -155,6 +155,13 @@ impl World {
         next
     }
 
+    /// The same, with all known.
+    pub(super) fn sure(&self) -> Self {
+        let mut next = self.clone();
+        next.tasks.iter_mut().for_each(|task| task.pending.clear());
+        next
+    }
+
     pub(super) fn task(&self, name: usize) -> Option<&Task> {
         self.tasks.iter().find(|task| task.name == name)
     }

@@ -1,10 +1,10 @@
 //! Applied states that are worked out rather than told: for previews, and for reasons that know the value before.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
 
-use super::{AppliedState, Gate, NodeApplied, Plan, digests};
+use super::{AppliedState, NodeApplied, Plan, digests};
 use crate::{
     desired::{DesiredState, Resolved},
     diff::declared,
@@ -43,12 +43,14 @@ impl AppliedState {
         applied
     }
 
-    /// As it is once all of `plan` is done.
+    /// As it is once all of `plan` is done that waits for nothing unknown.
     pub fn apply(&mut self, plan: &Plan) {
-        for (node, part) in &plan.nodes {
-            let node = self.nodes.entry(node.clone()).or_default();
+        let waiting = plan.actions.iter().filter(|action| !action.waits_for.is_empty());
+        let waiting: BTreeSet<_> = waiting.map(|action| &action.instance).collect();
+        for (id, part) in &plan.nodes {
+            let node = self.nodes.entry(id.clone()).or_default();
             for task in &part.tasks {
-                if task.gates.iter().any(|gate| plan.gates.get(gate) == Some(&Gate::Unknown)) {
+                if !waiting.is_empty() && waiting.contains(&task.task.at(id)) {
                     continue;
                 }
                 node.obligations.remove(&task.task);
