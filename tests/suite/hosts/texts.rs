@@ -12,7 +12,7 @@ fn tar(members: &[(&str, u8, &str)]) -> String {
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         let is_link = *kind == b'2';
         put(0, name.as_bytes());
-        put(100, b"0000644\0000000000\0000000000\0");
+        put(100, b"0000644\x000000000\x000000000\x00");
         put(124, format!("{:011o}\0{:011o}\0        ", if is_link { 0 } else { text.len() }, 0).as_bytes());
         put(156, &[*kind]);
         put(157, if is_link { text.as_bytes() } else { b"" });
