@@ -86,7 +86,7 @@ fn nobody_else_reads_it() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("lib/groundplan");
     drop(open(&state).unwrap());
-    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]

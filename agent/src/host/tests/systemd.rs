@@ -122,7 +122,7 @@ struct Remembering(Option<Value>);
 
 impl Remembering {
     async fn job(&mut self, site: &Site, work: Work, effect: Option<Effect>) -> Result<Did, String> {
-        let job = Job { task: id("svc.task"), work, effect, memory: self.0.clone() };
+        let job = job("svc.task", work, effect, self.0.clone());
         let finished = site.host.run(job, Cancel::never()).await;
         self.0 = finished.notes.memory.or(self.0.take());
         finished.result
