@@ -8,6 +8,7 @@ use groundplan_protocol::{
 };
 
 use super::*;
+use crate::machine::SYNCED;
 
 const CHANGED: Result<Did, &str> = Ok(Did { changed: true, effect: None });
 const UNCHANGED: Result<Did, &str> = Ok(Did { changed: false, effect: None });
