@@ -254,13 +254,19 @@ impl Fleet {
 
     /// What `groundplan <args> --format json` says, asked of that planner; `None` while it does not answer.
     pub fn ask(&self, planner: &str, args: &[&str]) -> Option<Value> {
+        let (good, said) = self.said(planner, args);
+        if good { Some(said.expect("JSON")) } else { None }
+    }
+
+    /// The same for commands whose bad exit code is an answer too: whether it was good, and what was printed.
+    pub fn said(&self, planner: &str, args: &[&str]) -> (bool, Option<Value>) {
         let output = Command::new(binaries::groundplan())
             .args(args)
             .args(["--format", "json", "--state"])
             .arg(self.planner_state(planner))
             .output()
             .expect("groundplan runs");
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+        (output.status.success(), serde_json::from_slice(&output.stdout).ok())
     }
 
     /// Waits until the planner says that `commit` is deployed and nothing is left to do; returns its status.
@@ -293,6 +299,7 @@ impl Fleet {
         mut condition: impl FnMut() -> Option<T>,
     ) -> Result<T, String> {
         let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(10);
         loop {
             if let Some(value) = condition() {
                 return Ok(value);
@@ -300,7 +307,9 @@ impl Fleet {
             if Instant::now() > deadline {
                 return Err(format!("waited {patience:?} in vain for {what}\n{}", self.all_logs()));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause);
+            // Asking costs what is waited for: what takes long is asked for less often.
+            pause = (pause * 5 / 4).min(Duration::from_millis(200));
         }
     }
 

@@ -84,6 +84,17 @@ pub struct Report {
     pub record: Value,
 }
 
+/// What came of checking again what is applied.
+#[derive(Debug, Clone)]
+pub struct Rechecked {
+    /// Instances that were not so, as `service.task@node`, and were put right.
+    pub changed: Vec<String>,
+    /// Instances that were so.
+    pub unchanged: Vec<String>,
+    /// The others, with what became of them.
+    pub failed: Vec<String>,
+}
+
 /// Resident memory of a process in KiB (proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -337,6 +348,32 @@ impl Hosts {
         };
         let text = |key: &str| record["output"][key].as_str().unwrap_or_default().to_owned();
         Report { outcome, changed, output: text("head") + &text("tail"), record }
+    }
+
+    /// Has services (`s`) or tasks (`s.config`) checked again, or everything if none is named, on these hosts, or on all if none is
+    /// named; and waits for what came of it.
+    ///
+    /// # Panics
+    /// If the planner cannot be asked.
+    pub fn recheck(&self, what: &[&str], on: &[&str]) -> Rechecked {
+        let mut args = vec!["recheck"];
+        args.extend(what);
+        on.iter().for_each(|host| args.extend(["--on", host]));
+        let (good, said) = self.fleet.said(PLANNER, &args);
+        let said = said.unwrap_or_else(|| panic!("`groundplan recheck` failed{}", self.journals()));
+        let mut rechecked = Rechecked { changed: Vec::new(), unchanged: Vec::new(), failed: Vec::new() };
+        for instance in said["rollout"]["instances"].as_array().into_iter().flatten() {
+            let name = instance["instance"].as_str().expect("an instance").to_owned();
+            match (instance["outcome"]["is"].as_str(), instance["outcome"]["changed"].as_bool()) {
+                (Some("done"), Some(true)) => rechecked.changed.push(name),
+                (Some("done"), _) => rechecked.unchanged.push(name),
+                // An effect that nothing asked for.
+                (Some("skipped"), _) => {}
+                _ => rechecked.failed.push(format!("{name}: {}", instance["outcome"])),
+            }
+        }
+        assert_eq!(good, rechecked.failed.is_empty(), "{said:#}");
+        rechecked
     }
 
     /// Runs a shell line in a host, as root: to look, and to change things behind the agent's back.

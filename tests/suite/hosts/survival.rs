@@ -58,6 +58,13 @@ fn two_hosts_converge() {
         assert!(hosts.report("s.server", host).changed);
         assert_eq!(hosts.report("s.config", host).outcome, "changed");
     }
+    // Behind the agent's back, on one of them.
+    hosts.out("h1", "echo drifted > /etc/greeter.conf");
+    let rechecked = hosts.recheck(&["s.config", "s.unit"], &[]);
+    assert_eq!(rechecked.changed[0], "s.config@h1", "{rechecked:?}");
+    assert!(["s.config@h2", "s.unit@h1"].iter().all(|i| rechecked.unchanged.iter().any(|u| u == i)), "{rechecked:?}");
+    assert_eq!(hosts.file("h1", "/etc/greeter.conf").as_deref(), Some("hello from h1: two\n"));
+    assert_eq!((starts(&hosts, "h1"), starts(&hosts, "h2")), (3, 2), "what is put right restarts what follows it");
 }
 
 /// A file, a step that lasts until `/var/gate` is there, and a server that both restart. The step adds a line to `/var/runs`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use groundplan_protocol::{
     ids::{GateId, Generation, InstanceId},
-    plan::{Place, TriggerSource},
+    plan::{OnInterrupt, Place, TriggerSource},
 };
 
 use super::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
@@ -32,6 +32,7 @@ impl Rollout {
                 fired: false,
                 late: false,
                 running: false,
+                reruns: false,
             })
             .collect();
         let mut gates: Vec<GateEntry> = Vec::with_capacity(plan.gates.len());
@@ -59,6 +60,8 @@ impl Rollout {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
                 let entry = &mut entries[number as usize];
                 entry.owed = task.owed;
+                entry.reruns =
+                    task.resolved.as_ref().is_none_or(|resolved| resolved.spec.on_interrupt == OnInterrupt::Rerun);
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
                 entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();
                 let on = |on: &TriggerSource| match on {

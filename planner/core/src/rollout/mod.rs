@@ -64,6 +64,9 @@ struct Entry {
     late: bool,
     /// Whether the agent says that it runs.
     running: bool,
+    /// Whether it runs again by itself where it was interrupted.
+    #[serde(default)]
+    reruns: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +129,15 @@ struct Held {
 impl Entry {
     fn succeeded(&self) -> bool {
         self.outcome.as_ref().is_some_and(Outcome::is_success)
+    }
+
+    /// Whether it failed, and its agent does not try again.
+    fn failed(&self) -> bool {
+        match &self.outcome {
+            Some(Outcome::Failed { .. }) => !self.running,
+            Some(Outcome::Interrupted) => !self.running && !self.reruns,
+            _ => false,
+        }
     }
 }
 

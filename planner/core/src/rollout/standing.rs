@@ -151,7 +151,7 @@ impl Rollout {
         for (i, entry) in self.entries.iter().enumerate() {
             let outlook = match &entry.outcome {
                 Some(outcome) if outcome.is_success() => Outlook::Done,
-                Some(Outcome::Failed { .. } | Outcome::Interrupted) if !entry.running => Outlook::Stuck(i as u32),
+                _ if entry.failed() => Outlook::Stuck(i as u32),
                 Some(Outcome::Superseded) => Outlook::Superseded,
                 outcome => {
                     let mut worst = if self.online(&entry.instance.node) { Outlook::Live } else { Outlook::Away };
@@ -189,7 +189,7 @@ impl Rollout {
             (Some(Outcome::Done { changed, effect }), _) => Status::Done { changed: *changed, effect: *effect },
             (Some(Outcome::Skipped), _) => Status::Skipped,
             (Some(Outcome::Superseded), _) => Status::Superseded,
-            (Some(outcome @ (Outcome::Failed { .. } | Outcome::Interrupted)), _) if !entry.running => {
+            (Some(outcome @ (Outcome::Failed { .. } | Outcome::Interrupted)), _) if entry.failed() => {
                 let error = match outcome {
                     Outcome::Failed { error } => error.clone(),
                     other => other.to_string(),
