@@ -176,6 +176,9 @@ pub struct NodeStatus {
     pub counts: Counts,
     /// How many tasks are applied.
     pub applied: usize,
+    /// Tasks of it that cannot be planned yet, with what each waits for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waiting: BTreeMap<TaskId, Vec<String>>,
     /// What it still owes, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Effect>,

@@ -51,6 +51,9 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
+/// How many tasks of a node are named that cannot be planned yet.
+const WAITING: usize = 5;
+
 /// Clears the terminal and goes to its top left (ECMA-48: ED, CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -206,6 +209,8 @@ fn state(node: &NodeStatus) -> (String, Style) {
         ("fetching content".to_owned(), Style::Warn)
     } else if counts.open() > 0 {
         (rollout_text::counts(counts), Style::Warn)
+    } else if !node.waiting.is_empty() {
+        (format!("{} cannot be planned yet", count(node.waiting.len(), "task")), Style::Warn)
     } else if behind {
         (format!("behind: plan {} waits for it", node.planned), Style::Warn)
     } else if !node.obligations.is_empty() {
@@ -218,6 +223,12 @@ fn state(node: &NodeStatus) -> (String, Style) {
 /// What an operator should know beside the table.
 fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     let name = &node.node;
+    for (task, waits_for) in node.waiting.iter().take(WAITING) {
+        let _ = writeln!(out, "{name}: {task} waits for {}", waits_for.join(", "));
+    }
+    if let Some(more @ 1..) = node.waiting.len().checked_sub(WAITING) {
+        let _ = writeln!(out, "{name}: {more} more tasks wait");
+    }
     for (task, effect) in &node.obligations {
         let _ = writeln!(out, "{name}: {effect} of {task} is owed");
     }

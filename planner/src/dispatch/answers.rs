@@ -143,6 +143,12 @@ impl Dispatcher {
                 counts.entry(planned.instance.node.clone()).or_default().add(&state);
             }
         }
+        let mut waiting = std::collections::BTreeMap::<NodeId, std::collections::BTreeMap<TaskId, Vec<String>>>::new();
+        for pending in self.running.iter().flat_map(|running| running.rollout.pending()) {
+            let InstanceId { node, task } = pending.instance.clone();
+            let waits_for = pending.waits_for.iter().map(ToString::to_string).collect();
+            waiting.entry(node).or_default().insert(task, waits_for);
+        }
         let inventory = self.loaded.as_ref().map(|l| &l.loaded.inventory.nodes);
         let declared = inventory.into_iter().flat_map(|nodes| nodes.keys());
         let names: std::collections::BTreeSet<&NodeId> = declared.chain(self.nodes.keys()).collect();
@@ -160,6 +166,7 @@ impl Dispatcher {
                 phase: state.map(|s| s.phase),
                 counts: counts.remove(node).unwrap_or_default(),
                 applied: belief.map_or(0, |b| b.applied.tasks.len()),
+                waiting: waiting.remove(node).unwrap_or_default(),
                 obligations: belief
                     .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())
                     .unwrap_or_default(),

@@ -18,6 +18,25 @@ fn an_edit_of_the_applications_configuration_restarts_the_application() {
 }
 
 #[test]
+fn what_waits_for_facts_is_told_and_planned_once_they_are() {
+    let site = Repository::quickstart();
+    let when = "id = \"config\"\nwhen = \"facts.os.id == 'debian'\"\n";
+    site.edit("services/app/service.toml", "id = \"config\"\n", when);
+    site.edit("services/app/service.toml", "\"serve\"]", "\"serve\", \"now\"]");
+    site.edit("services/app/service.toml", "source = \"app.pl\"", "mode = \"0700\", source = \"app.pl\"");
+    site.commit("when");
+    assert_snapshot!("waiting_text", site.groundplan(&["plan", "HEAD"]).text());
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    assert_eq!(json["waiting"][0]["waits_for"], serde_json::json!(["facts of node beta"]), "{json:#}");
+
+    let facts = r#"{ "facts": { "beta": { "os": { "id": "debian" } }, "gamma": { "os": { "id": "alpine" } } } }"#;
+    std::fs::write(site.path().join("facts.json"), facts).expect("a file");
+    assert_snapshot!("waiting_with_facts", site.groundplan(&["plan", "HEAD", "--facts", "facts.json"]).text());
+    std::fs::write(site.path().join("facts.json"), "{ \"facts\": [] }").expect("a file");
+    assert_snapshot!("waiting_with_bad_facts", site.groundplan(&["plan", "HEAD", "--facts", "facts.json"]).text());
+}
+
+#[test]
 fn a_comment_changes_nothing() {
     let site = Repository::quickstart();
     site.edit("services/app/service.toml", "# This is a comment", "# This is another comment");

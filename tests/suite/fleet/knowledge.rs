@@ -47,6 +47,7 @@ fn a_fact_decides_where_a_task_is(kind: Kind) {
         (status["rollout"]["result"] == "waiting" && fleet.file("n1", "db").is_some()).then_some(status)
     });
     assert_eq!(status["nodes"][0]["facts"]["local"]["role"], "db", "{status:#}");
+    assert_eq!(status["nodes"][1]["waiting"]["s.db"][0], "facts of node n2", "{status:#}");
     let why = fleet.ask("one", &["why", "n2", "s.db"]).expect("an answer");
     assert_eq!(why["waits_for"], serde_json::json!(["facts of node n2"]), "{why:#}");
 

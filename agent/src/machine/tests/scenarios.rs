@@ -377,3 +377,20 @@ fn facts_are_told_when_they_change() {
     bench.wait(Duration::from_secs(5));
     assert_eq!(bench.states.last().unwrap().facts["cpus"], 4);
 }
+
+#[test]
+fn what_nobody_can_plan_yet_keeps_what_it_owes() {
+    let mut bench = applied(&["a", "b"]);
+    let mut pending = restarted("b", Action::Restart, 1, &["a"]);
+    (pending.spec, pending.fingerprint) = (None, None);
+    pending.gates = vec![gate("unknown")];
+    offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), pending]);
+    bench.finish("a", CHANGED);
+    assert_eq!(bench.running(), "", "b waits for a newer plan");
+    kill(&mut bench);
+    assert_eq!(bench.running(), "");
+    bench.wait(Duration::from_secs(2));
+    assert!(bench.states.last().unwrap().obligations[&task("b")].fired);
+    offer(&mut bench, 3, vec![planned("b", Action::Restart, 1, &[])]);
+    assert_eq!(bench.jobs[&task("b")].effect, Some(Fire::Restart));
+}
