@@ -32,6 +32,16 @@ const PLANNER: &str = "one";
 /// The unit that packages install.
 const UNIT: &str = include_str!("../../packaging/systemd/groundplan-agent.service");
 
+/// Podman on a host that is a container itself: fewer limits than it would like to set,
+const CONTAINERS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1000:1000\"]\n\
+                          [engine]\nruntime = \"runc\"\n";
+/// no overlay on the host's own overlay,
+const STORAGE: &str = "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\n\
+                       graphroot = \"/var/lib/containers/storage\"\n";
+/// and control groups that it may write to.
+const GROUPS: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n[Service]\nType=oneshot\n\
+                      ExecStart=sh -c 'for m in /sys/fs/cgroup/*; do mount -o remount,bind,rw \"$m\" || true; done'\n";
+
 /// Why hosts cannot be booted here, if they cannot: say so aloud and leave the test out.
 pub fn impossible() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
@@ -246,6 +256,16 @@ impl Hosts {
                 std::os::unix::fs::symlink("/lib/systemd/system/groundplan-agent.service", root.join(unit))
             });
         wrote.expect("the agent's files on it");
+        if root.join("usr/bin/podman").exists() {
+            machine.write("etc/containers/containers.conf", CONTAINERS, 0o644).expect("podman's settings");
+            machine.write("etc/containers/storage.conf", STORAGE, 0o644).expect("podman's settings");
+            machine.write("etc/systemd/system/container-groups.service", GROUPS, 0o644).expect("a unit");
+            let wants = root.join("etc/systemd/system/sysinit.target.wants");
+            let linked = std::fs::create_dir_all(&wants).and_then(|()| {
+                std::os::unix::fs::symlink("../container-groups.service", wants.join("container-groups.service"))
+            });
+            linked.expect("a unit that starts");
+        }
     }
 
     fn power_on(&mut self, host: &str) {

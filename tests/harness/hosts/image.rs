@@ -52,7 +52,9 @@ impl Image {
         let fixed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         match self {
             Self::Base => Vec::new(),
-            Self::Podman => fixed(&["podman", "crun", "uidmap", "fuse-overlayfs", "slirp4netns", "iptables"]),
+            Self::Podman => {
+                fixed(&["podman", "runc", "catatonit", "netavark", "aardvark-dns", "iptables", "busybox-static"])
+            }
             Self::With(packages) => packages.clone(),
         }
     }

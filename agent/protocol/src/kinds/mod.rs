@@ -7,10 +7,12 @@
 
 mod archive;
 mod command;
+mod container;
 mod cron;
 mod directory;
 mod export;
 mod file;
+mod image;
 mod ini;
 mod line;
 mod link;
@@ -32,10 +34,12 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     archive::{Archive, ArchiveFormat},
     command::Command,
+    container::{Container, RestartPolicy},
     cron::Cron,
     directory::Directory,
     export::{EXPORT_LIMIT, Export},
     file::File,
+    image::{Image, Pull},
     ini::{Ini, IniValue, Scalar},
     line::{Line, MARK},
     link::Link,
@@ -249,6 +253,8 @@ kinds! {
     Sysctl = "sysctl",
     Cron = "cron",
     Module = "module",
+    Image = "image",
+    Container = "container",
 }
 
 /// Whether two names are the same, at compile time.

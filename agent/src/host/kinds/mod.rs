@@ -6,10 +6,12 @@
 
 mod archive;
 mod command;
+mod container;
 mod cron;
 mod directory;
 mod export;
 mod file;
+mod image;
 mod ini;
 mod line;
 mod link;
@@ -19,6 +21,7 @@ mod process;
 mod reboot;
 mod sysctl;
 mod systemd;
+mod unit_text;
 mod wait;
 
 use std::sync::Mutex;
@@ -284,6 +287,8 @@ kinds! {
     Sysctl,
     Cron,
     Module,
+    Image,
+    Container,
 }
 
 /// What decides the result of a task, for its memory: whether it asks for anything else than it did before.

@@ -1,0 +1,118 @@
+//! `container`: a container that systemd runs, by podman.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, Kind, Problem, Pull, Run, UnitState, image::image_problem, path_problem};
+use crate::plan::Effect;
+
+/// A container, run by systemd as root: by Quadlet where podman has it (4.4), by a generated unit where not. It is made anew
+/// when its definition or the image behind its name is another one, and else left running. Removal takes away container and
+/// unit; volumes stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// Its name, and that of its unit without `.service`.
+    pub name: String,
+    /// The image, with its tag.
+    pub image: String,
+    /// When a registry is asked for the image; `missing` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<Pull>,
+    /// What runs in it: a line for its `/bin/sh -c` or a list of arguments; the image's own command if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Run>,
+    /// Environment variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// A file on the node with environment variables: an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env_file: Option<String>,
+    /// Published ports, such as `8080:80`, `127.0.0.1:53:53/udp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// Volumes, such as `/srv/app:/data:ro`, `app-data:/data`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Its network, such as `host`, `none` or a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// The user inside, by name or number, with `:group` if need be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// When systemd starts it again; `always` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPolicy>,
+    /// Most memory, such as `512m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Most CPUs, such as `1.5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// A command inside that tells whether it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// Further options of podman-run(1), one word each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// Whether it starts at boot; `true` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Whether it runs; `started` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<UnitState>,
+}
+
+/// When systemd starts a container again that has ended (systemd.service(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Whenever it ends.
+    #[default]
+    Always,
+    /// When it ends with a failure.
+    OnFailure,
+    /// Never.
+    No,
+}
+
+impl Kind for Container {
+    const NAME: &'static str = "container";
+    const SUMMARY: &'static str = "a container that systemd runs, by podman";
+    const EFFECTS: &'static [Effect] = &[Effect::Restart];
+
+    fn problems(&self) -> Vec<Problem> {
+        let plain = self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        let name = (!plain).then(|| {
+            let message = format!("`{}` does not name a container", self.name.escape_default());
+            Problem::new("name", message, "letters, digits, `_`, `.` and `-`, with a letter or digit first")
+        });
+        let words = self.ports.iter().map(|p| ("ports", p)).chain(self.volumes.iter().map(|v| ("volumes", v)));
+        let words =
+            words.chain(self.network.iter().map(|n| ("network", n))).chain(self.user.iter().map(|u| ("user", u)));
+        let words = words.chain(self.memory.iter().map(|m| ("memory", m))).chain(self.cpus.iter().map(|c| ("cpus", c)));
+        let odd =
+            words.filter(|(_, word)| word.is_empty() || word.contains(char::is_whitespace)).map(|(param, word)| {
+                Problem::new(param, format!("`{}` is no single word", word.escape_default()), "see podman-run(1)")
+            });
+        let keys = self.env.keys().map(|k| ("env", k)).chain(self.labels.keys().map(|k| ("labels", k)));
+        let keys = keys.filter(|(_, key)| key.is_empty() || key.contains(|c: char| c == '=' || c.is_whitespace()));
+        let keys = keys.map(|(param, key)| {
+            Problem::new(param, format!("`{}` is no name", key.escape_default()), "drop `=` and blanks")
+        });
+        let file = self.env_file.as_ref().and_then(|path| path_problem("env_file", path));
+        let command = self.command.as_ref().and_then(|run| run.problem("command"));
+        let image = image_problem("image", &self.image);
+        name.into_iter().chain(image).chain(odd).chain(keys).chain(file).chain(command).collect()
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Named { what: "container", name: &self.name, param: "name" });
+    }
+}

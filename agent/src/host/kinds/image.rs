@@ -1,0 +1,241 @@
+//! `image`: an image in podman's store, from an archive or a registry.
+//!
+//! The task's memory holds the id that came of it, the digest of the archive it came from, and which image had the name before,
+//! if any: removal gives the name back to that one, or takes the image away if nothing uses it.
+
+use std::{fs::File as Archive, path::PathBuf};
+
+use groundplan_protocol::{
+    digest::Digest,
+    ids::TaskId,
+    kinds::{Image, Pull},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::Sum,
+    job::Content,
+    tool::{Answer, Tool, ToolError},
+};
+
+/// Why there is no image, or podman is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodmanError {
+    #[error("this host has no podman; a `package` task before this one can install it")]
+    NoPodman,
+    #[error(
+        "this host has no image `{0}`, and `pull = \"never\"` says not to ask a registry; an `image` task can bring it"
+    )]
+    NoImage(String),
+    #[error("{0}: there is no such file on this host")]
+    NoArchive(String),
+    #[error("{path}: cannot read it")]
+    Read { path: String, source: std::io::Error },
+    #[error("the archive holds no image that podman tells of: {0}")]
+    Nothing(String),
+    #[error(transparent)]
+    Tool(ToolError),
+}
+
+impl KindError for PodmanError {}
+
+impl From<ToolError> for PodmanError {
+    fn from(error: ToolError) -> Self {
+        if error.is_missing() { Self::NoPodman } else { Self::Tool(error) }
+    }
+}
+
+/// What the task remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    id: String,
+    /// The archive's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    archive: Option<Digest>,
+    /// The image that had the name before; absent if none had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+}
+
+impl Kind for Image {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("image", self.name.clone())
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let id = image_id(cx, &self.name).await?;
+        let known = memory(cx);
+        let archive = archive(self, cx).await?;
+        let same = known.as_ref().is_some_and(|known| id.as_ref() == Some(&known.id));
+        Ok(match (archive, self.pull.unwrap_or_default()) {
+            (Some((_, digest)), _) => same && known.is_some_and(|known| known.archive == Some(digest)),
+            (None, Pull::Always) => {
+                pull(cx, &self.name).await?;
+                same && image_id(cx, &self.name).await? == id
+            }
+            (None, Pull::Missing) => id.is_some(),
+            (None, Pull::Never) if id.is_none() => return Err(PodmanError::NoImage(self.name.clone()).into()),
+            (None, Pull::Never) => true,
+        }
+        .into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let before = match memory(cx) {
+            Some(known) => known.before,
+            None => image_id(cx, &self.name).await?,
+        };
+        let archive = archive(self, cx).await?;
+        match &archive {
+            Some((content, _)) => bring(self, cx, content).await?,
+            // `always` has been asked by the check.
+            None if self.pull == Some(Pull::Always) => {}
+            None => pull(cx, &self.name).await?,
+        }
+        let id = image_id(cx, &self.name).await?.ok_or_else(|| PodmanError::Nothing(self.name.clone()))?;
+        let before = before.filter(|before| *before != id);
+        let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before };
+        cx.remember(serde_json::to_value(memory).unwrap_or_default());
+        Ok(Applied { afresh: true })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        // What was there before the task is not its to take away.
+        let Some(known) = memory(cx) else { return Ok(false) };
+        let id = match image_id(cx, &self.name).await {
+            // Where there is no podman any more, nothing of it is in use.
+            Err(PodmanError::NoPodman) => return Ok(false),
+            id => id?,
+        };
+        if id.as_ref() != Some(&known.id) {
+            return Ok(false);
+        }
+        if let Some(before) = &known.before
+            && image_id(cx, before).await?.is_some()
+        {
+            podman(cx, &["tag", before, &self.name]).await?;
+            return Ok(true);
+        }
+        let answer = ask(cx, &["image", "rm", "--", &self.name]).await?;
+        if !answer.status.success() {
+            cx.say(&format!("left in place: {}", answer.err));
+        }
+        Ok(answer.status.success())
+    }
+}
+
+fn memory(cx: &Context<'_>) -> Option<Memory> {
+    serde_json::from_value(cx.memory()?.clone()).ok()
+}
+
+/// The archive that the image comes from, if it comes from one.
+async fn archive(image: &Image, cx: &Context<'_>) -> Result<Option<(Content, Digest)>, HostError> {
+    if let Some((content, sum)) = cx.content {
+        return Ok(Some((content.clone(), sum.digest)));
+    }
+    let Some(path) = &image.path else { return Ok(None) };
+    let file = PathBuf::from(path);
+    let read = {
+        let file = file.clone();
+        tokio::task::spawn_blocking(move || Sum::of(Archive::open(file)?)).await.map_err(HostError::Thread)?
+    };
+    match read {
+        Ok(sum) => Ok(Some((Content::File(file), sum.digest))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(PodmanError::NoArchive(path.clone()).into()),
+        Err(source) => Err(PodmanError::Read { path: path.clone(), source }.into()),
+    }
+}
+
+/// Loads or imports an archive, and gives what came of it the task's name.
+async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(), PodmanError> {
+    let (path, stdin) = match content {
+        Content::Bytes(bytes) => ("-".to_owned(), Some(&bytes[..])),
+        Content::File(path) => (path.to_string_lossy().into_owned(), None),
+    };
+    if image.rootfs == Some(true) {
+        let words = ["podman", "import", "--quiet", "--", &path, &image.name];
+        let tool = Tool::new(&words);
+        match stdin {
+            Some(bytes) => tool.stdin(bytes).run(cx).await?,
+            None => tool.run(cx).await?,
+        };
+        return Ok(());
+    }
+    let out = match stdin {
+        Some(bytes) => Tool::new(&["podman", "load", "--quiet"]).stdin(bytes).run(cx).await?,
+        None => Tool::new(&["podman", "load", "--quiet", "--input", &path]).run(cx).await?,
+    };
+    let loaded = loaded(&out);
+    if loaded.contains(&image.name.as_str()) {
+        return Ok(());
+    }
+    let first = loaded.first().ok_or_else(|| PodmanError::Nothing(out.trim().to_owned()))?;
+    podman(cx, &["tag", first, &image.name]).await?;
+    // Only the task's own name is kept: the other was the archive's idea.
+    if !first.starts_with("sha256:") {
+        ask(cx, &["untag", first, first]).await?;
+    }
+    Ok(())
+}
+
+/// The names in what `podman load` prints: `Loaded image: a` or `Loaded image(s): a,b`.
+fn loaded(out: &str) -> Vec<&str> {
+    let lines = out.lines().filter_map(|line| line.strip_prefix("Loaded image")?.split_once(':'));
+    lines.flat_map(|(_, names)| names.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+async fn pull(cx: &Context<'_>, name: &str) -> Result<(), PodmanError> {
+    podman(cx, &["pull", "--quiet", "--", name]).await.map(drop)
+}
+
+/// Has the image of that name on this host as `when` says; its id.
+pub(crate) async fn image_for(cx: &Context<'_>, name: &str, when: Pull) -> Result<String, PodmanError> {
+    let id = image_id(cx, name).await?;
+    match (id, when) {
+        (Some(id), Pull::Missing | Pull::Never) => Ok(id),
+        (None, Pull::Never) => Err(PodmanError::NoImage(name.to_owned())),
+        (_, Pull::Missing | Pull::Always) => {
+            pull(cx, name).await?;
+            image_id(cx, name).await?.ok_or_else(|| PodmanError::NoImage(name.to_owned()))
+        }
+    }
+}
+
+/// The id behind a name, if this host has it.
+pub(crate) async fn image_id(cx: &Context<'_>, name: &str) -> Result<Option<String>, PodmanError> {
+    if ask(cx, &["image", "exists", "--", name]).await?.status.code() == Some(1) {
+        return Ok(None);
+    }
+    let out = podman(cx, &["image", "inspect", "--format", "{{.Id}}", "--", name]).await?;
+    Ok(Some(out.trim().to_owned()))
+}
+
+pub(crate) async fn podman(cx: &Context<'_>, words: &[&str]) -> Result<String, PodmanError> {
+    Ok(cx.tool(&[&["podman"], words].concat()).await?)
+}
+
+pub(crate) async fn ask(cx: &Context<'_>, words: &[&str]) -> Result<Answer, PodmanError> {
+    Ok(Tool::new(&[&["podman"], words].concat()).ask(cx).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_podman_load_says() {
+        assert_eq!(loaded("Loaded image: localhost/a:1\n"), ["localhost/a:1"]);
+        assert_eq!(
+            loaded("Getting image source\nLoaded image(s): localhost/a:1,localhost/b:2\n"),
+            ["localhost/a:1", "localhost/b:2"]
+        );
+        assert_eq!(loaded("Loaded image: sha256:0123\n"), ["sha256:0123"]);
+        assert!(loaded("nothing").is_empty());
+    }
+}
