@@ -4,6 +4,9 @@
 //! podman, `/etc/systemd/system/<name>.service`. Both texts are made here (`unit_text`), and are all that is compared: another
 //! text or another image behind the name, and the container is made anew; else it is left running. Images are never pulled by
 //! the unit, so that a restart does not hang on a registry. Volumes are never removed.
+//!
+//! The suite runs generated units (podman 4.3 of Debian 12). Quadlet's text is compared in tests, and was tried once by hand on
+//! Debian 13 with podman 5.4: it started, with the same words inside.
 
 use groundplan_protocol::{
     ids::TaskId,
