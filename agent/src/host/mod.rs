@@ -95,6 +95,8 @@ pub struct Host {
     surroundings: Surroundings,
     /// Where kinds keep what is too large for the ledger.
     state_dir: PathBuf,
+    /// Held from the reading of a file to the writing of it, where part of it is changed.
+    edits: tokio::sync::Mutex<()>,
     stop_grace: Duration,
     supervisor: Supervisor,
     holds: Holds,
@@ -170,6 +172,7 @@ impl Host {
         Ok(Self {
             surroundings,
             state_dir: settings.state_dir.clone(),
+            edits: Default::default(),
             stop_grace: settings.stop_grace,
             supervisor,
             holds: Holds::default(),

@@ -4,7 +4,7 @@
 //! stays as it is either way. Formats are read by the agent itself; a command gets the path of the new file, which lies
 //! beside the old one.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
 
@@ -16,6 +16,12 @@ use super::{
     kinds::{Context, KindError},
     tool::{Answer, Tool},
 };
+
+/// Most bytes of content that the agent itself reads into memory.
+const MOST: u64 = 16 << 20;
+
+/// How long a command may look at new content.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why new content was not put in place.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +48,7 @@ pub(crate) async fn put(
     let root = &cx.host.surroundings.root;
     let validator = match validate {
         Validate::Format(format) => {
-            check_format(path, content, *format)?;
+            check_format(path, content, sum.size, *format)?;
             return Ok(files::put_file(root, path, content, sum, access)?);
         }
         Validate::Command(validator) => validator,
@@ -52,7 +58,11 @@ pub(crate) async fn put(
     Ok(staged.put()?)
 }
 
-fn check_format(path: &str, content: &Content, format: Format) -> Result<(), ValidateError> {
+fn check_format(path: &str, content: &Content, size: u64, format: Format) -> Result<(), ValidateError> {
+    let fails = |fault| ValidateError::Format { path: path.to_owned(), format: format.as_str(), fault };
+    if size > MOST {
+        return Err(fails(format!("it has more than {} MiB, too much to be looked at", MOST >> 20)));
+    }
     let read;
     let bytes = match content {
         Content::Bytes(bytes) => bytes,
@@ -94,7 +104,7 @@ async fn ask(cx: &Context<'_>, path: &str, validator: &Validator, file: &Path) -
         }
         Run::Args(args) => args.iter().map(|arg| arg.replace("%s", &file)).collect(),
     };
-    let Answer { status, out, err } = Tool::new(&args).ask(cx).await?;
+    let Answer { status, out, err } = Tool::new(&args).limit(LIMIT).ask(cx).await?;
     if status.success() {
         return Ok(());
     }

@@ -17,9 +17,11 @@ mod ini;
 mod line;
 mod link;
 mod module;
+mod mount;
 mod package;
 mod process;
 mod reboot;
+mod selinux;
 mod sysctl;
 mod systemd;
 mod template;
@@ -44,9 +46,11 @@ pub use self::{
     line::{Line, MARK},
     link::Link,
     module::Module,
+    mount::{Mount, MountState},
     package::{Package, PackageState},
     process::{Process, Signal},
     reboot::Reboot,
+    selinux::{Selinux, SelinuxMode},
     sysctl::Sysctl,
     systemd::{OnChange, Systemd, UnitState},
     template::Template,
@@ -255,6 +259,8 @@ kinds! {
     Module = "module",
     Image = "image",
     Container = "container",
+    Mount = "mount",
+    Selinux = "selinux",
 }
 
 /// Whether two names are the same, at compile time.

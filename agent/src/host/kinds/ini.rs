@@ -64,6 +64,7 @@ impl Kind for Ini {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         let found = read(self, cx)?;
         memory.path = self.path.clone();
@@ -107,6 +108,7 @@ impl Kind for Ini {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());

@@ -16,9 +16,11 @@ mod ini;
 mod line;
 mod link;
 mod module;
+mod mount;
 mod package;
 mod process;
 mod reboot;
+mod selinux;
 mod sysctl;
 mod systemd;
 mod unit_text;
@@ -289,6 +291,8 @@ kinds! {
     Module,
     Image,
     Container,
+    Mount,
+    Selinux,
 }
 
 /// What decides the result of a task, for its memory: whether it asks for anything else than it did before.

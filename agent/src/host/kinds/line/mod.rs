@@ -62,6 +62,7 @@ impl Kind for Line {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let _edit = cx.host.edits.lock().await;
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
         if found.is_none() && self.create == Some(false) {
             return Err(LineError::Missing { path: self.path.clone() }.into());
@@ -86,6 +87,7 @@ impl Kind for Line {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
         let mut lines = Lines::of(&text);

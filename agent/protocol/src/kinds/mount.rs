@@ -1,0 +1,137 @@
+//! `mount`: a file system at its place, now and at every boot.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Claim, Kind, Problem, path_problem};
+use crate::plan::Effect;
+
+/// A file system at its place, and its line in `/etc/fstab`. Removal unmounts what the task mounted and gives the line back
+/// that was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Where: an absolute path on the node. A directory that is missing is made.
+    pub path: String,
+    /// What: a device, `UUID=…`, `LABEL=…`, `host:/path`, a directory for `bind`, or `tmpfs`. Needed unless it is to be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its type, such as `ext4`, `nfs`, `tmpfs`, or `none` for a bind mount; `auto` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fstype: Option<String>,
+    /// Options, joined by commas, such as `"ro,noatime"` or `"bind"`; `defaults` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<String>,
+    /// `mounted` if not given.
+    #[serde(default, skip_serializing_if = "MountState::is_default")]
+    pub state: MountState,
+    /// The fifth field of its line (fstab(5)).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dump: u32,
+    /// The sixth field of its line: when it is checked at boot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pass: u32,
+}
+
+/// Whether something is mounted, and whether it is so at every boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MountState {
+    /// Mounted, and in `/etc/fstab`.
+    #[default]
+    Mounted,
+    /// In `/etc/fstab`; whether it is mounted does not matter.
+    Present,
+    /// Not mounted; `/etc/fstab` stays as it is.
+    Unmounted,
+    /// Neither mounted nor in `/etc/fstab`.
+    Absent,
+}
+
+impl MountState {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Mount {
+    /// Its options as they stand in `/etc/fstab`.
+    pub fn options(&self) -> &str {
+        self.options.as_deref().unwrap_or("defaults")
+    }
+
+    /// Its type as it stands in `/etc/fstab`.
+    pub fn fstype(&self) -> &str {
+        self.fstype.as_deref().unwrap_or("auto")
+    }
+
+    /// Its line in `/etc/fstab` (fstab(5)), where it is to have one.
+    pub fn line(&self) -> Option<String> {
+        let source =
+            self.source.as_deref().filter(|_| matches!(self.state, MountState::Mounted | MountState::Present))?;
+        let fields = [source, &self.path, self.fstype(), self.options()].map(escape);
+        Some(format!("{} {} {}", fields.join(" "), self.dump, self.pass))
+    }
+}
+
+/// Blanks would end a field.
+fn escape(field: &str) -> String {
+    field.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('#', "\\043")
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Kind for Mount {
+    const NAME: &'static str = "mount";
+    const SUMMARY: &'static str = "a file system at its place, now and at every boot";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = path_problem("path", &self.path).into_iter().collect();
+        let needs = matches!(self.state, MountState::Mounted | MountState::Present);
+        if needs && self.source.is_none() {
+            problems.push(Problem::new(
+                "",
+                "has no `source`",
+                "say what is mounted: a device, `UUID=…`, `host:/path`, `tmpfs`",
+            ));
+        }
+        let words =
+            [("source", &self.source, true), ("fstype", &self.fstype, false), ("options", &self.options, false)];
+        for (param, text, blanks) in words {
+            let Some(text) = text else { continue };
+            if text.is_empty()
+                || text.starts_with('-')
+                || text.contains(['\n', '\0'])
+                || (!blanks && text.contains([' ', '\t']))
+            {
+                let message = format!("`{}` cannot stand in /etc/fstab", text.escape_debug());
+                problems.push(Problem::new(param, message, "give it as fstab(5) describes, without blanks"));
+            }
+        }
+        problems
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Named { what: "mount point", name: &self.path, param: "path" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_line() {
+        let of = |json: &str| serde_json::from_str::<Mount>(json).unwrap();
+        let tmp = of(r#"{"path": "/a b", "source": "tmpfs", "fstype": "tmpfs", "options": "size=1m", "pass": 2}"#);
+        assert_eq!(tmp.line().as_deref(), Some("tmpfs /a\\040b tmpfs size=1m 0 2"));
+        assert_eq!(of(r#"{"path": "/a", "source": "UUID=1"}"#).line().as_deref(), Some("UUID=1 /a auto defaults 0 0"));
+        assert_eq!(of(r#"{"path": "/a", "source": "x", "state": "absent"}"#).line(), None);
+        assert_eq!(tmp.problems(), []);
+        assert_eq!(of(r#"{"path": "/a"}"#).problems().len(), 1);
+        assert_eq!(of(r#"{"path": "/a", "source": "x", "options": "a b", "fstype": ""}"#).problems().len(), 2);
+    }
+}

@@ -1,0 +1,242 @@
+//! `mount`: a file system at its place, by mount, umount and /etc/fstab.
+//!
+//! Mounted first and written to /etc/fstab after, so that what cannot be mounted never stands in the way of a boot. Other
+//! options are a remount, another source or type is mounted anew. What is busy stays, and the error names who uses it.
+//! Remembered: the line that was there before, and whether the task mounted it and made its directory.
+
+mod table;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Mount, MountState},
+};
+use serde::{Deserialize, Serialize};
+
+use self::table::{Mounted, line_of, mounted_at, with_line};
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    files::{self, Access, Text},
+    paths::Missing,
+    tool::ToolError,
+};
+
+const FSTAB: &str = "/etc/fstab";
+const MOST: u64 = 1 << 20;
+
+/// Why something is not mounted as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MountError {
+    #[error("this host has no `{program}`; install util-linux")]
+    Missing { program: String },
+    #[error("{path} cannot be mounted; /etc/fstab is as it was")]
+    Mount { path: String, source: ToolError },
+    #[error("{path} cannot be unmounted{}", used(by))]
+    Unmount { path: String, by: String, source: ToolError },
+    #[error("mount was content, and yet nothing is mounted at {path}")]
+    NotThere { path: String },
+}
+
+impl KindError for MountError {}
+
+fn used(by: &str) -> String {
+    if by.is_empty() { String::new() } else { format!(": it is used by {by}") }
+}
+
+/// How the task found things, and what it made of them.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    path: String,
+    /// Whether it has written /etc/fstab, the line that stood there before, and the one that it put there.
+    listed: bool,
+    before: Option<String>,
+    line: Option<String>,
+    /// What it mounted: a change of this is what a remount is for.
+    mounted: Option<String>,
+    made_directory: bool,
+}
+
+impl Kind for Mount {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("mount point", self.path.clone())
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let fstab = fstab(cx)?.text;
+        let listed = line_of(&fstab, &self.path);
+        let there = mounted(&self.path);
+        let memory = Memory::of(self, cx);
+        let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
+        Ok(match self.state {
+            MountState::Mounted => {
+                let right = there.is_some_and(|there| is_this(self, &there) && there.has(self.options()));
+                right && as_mounted && listed == self.line().as_deref()
+            }
+            MountState::Present => listed == self.line().as_deref(),
+            MountState::Unmounted => there.is_none(),
+            MountState::Absent => there.is_none() && listed.is_none(),
+        }
+        .into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let mut memory = Memory::of(self, cx);
+        memory.path.clone_from(&self.path);
+        let there = mounted(&self.path);
+        match self.state {
+            MountState::Mounted => put(self, cx, &mut memory, there).await?,
+            MountState::Unmounted | MountState::Absent if there.is_some() => unmount(cx, &self.path).await?,
+            _ => {}
+        }
+        if self.state != MountState::Unmounted {
+            let before = list(cx, &self.path, self.line().as_deref()).await?;
+            if !memory.listed {
+                (memory.listed, memory.before) = (true, before);
+            }
+            memory.line = self.line();
+        }
+        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let memory = Memory::of(self, cx);
+        let mut changed = false;
+        if memory.mounted.is_some() && mounted(&self.path).is_some() {
+            unmount(cx, &self.path).await?;
+            changed = true;
+        }
+        let now = fstab(cx)?.text;
+        let is_ours = line_of(&now, &self.path) == memory.line.as_deref();
+        if memory.listed && memory.before != memory.line && is_ours {
+            list(cx, &self.path, memory.before.as_deref()).await?;
+            changed = true;
+        }
+        if memory.made_directory {
+            changed |= cx.removed(files::remove_directory(&cx.host.surroundings.root, &self.path)?);
+        }
+        Ok(changed)
+    }
+}
+
+/// Whether what is mounted is what is asked for, as far as the kernel shows it.
+fn is_this(mount: &Mount, there: &Mounted) -> bool {
+    let Some(source) = mount.source.as_deref() else { return true };
+    let is_bind = mount.options().split(',').any(|option| matches!(option, "bind" | "rbind"));
+    if is_bind {
+        // A directory of another file system, known by that file system's own path.
+        return source.ends_with(there.part.trim_end_matches('/')) || there.part.ends_with(source);
+    }
+    let tag = |tag: &str, dir: &str| {
+        let name = source.strip_prefix(tag)?.trim_matches('"');
+        fs::canonicalize(Path::new("/dev/disk").join(dir).join(name)).ok()
+    };
+    let device = tag("UUID=", "by-uuid")
+        .or_else(|| tag("LABEL=", "by-label"))
+        .or_else(|| source.starts_with("/dev/").then(|| fs::canonicalize(source).ok()).flatten());
+    let found = fs::canonicalize(&there.source).unwrap_or_else(|_| there.source.clone().into());
+    let right_type = matches!(mount.fstype(), "auto" | "none") || there.fstype.starts_with(mount.fstype());
+    right_type && (there.source == source || device.is_some_and(|device| device == found))
+}
+
+async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, there: Option<Mounted>) -> Result<(), HostError> {
+    let root = &cx.host.surroundings.root;
+    let same = there.as_ref().is_some_and(|there| is_this(mount, there));
+    if there.is_some() && !same {
+        unmount(cx, &mount.path).await?;
+    }
+    if root.directory(&mount.path, Missing::Leave)?.is_none() {
+        files::put_directory(root, &mount.path, Access::new(&mount.path, None, None, None, 0o755)?)?;
+        memory.made_directory = true;
+    }
+    let right = there.is_some_and(|there| there.has(mount.options()));
+    if same && right && (memory.mounted.is_none() || memory.mounted == mount.line()) {
+        return Ok(());
+    }
+    let source = mount.source.as_deref().unwrap_or("none");
+    let remount = format!("remount,{}", mount.options());
+    let args = match same {
+        true => vec!["mount", "-o", &remount, "--", &mount.path],
+        false => vec!["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path],
+    };
+    cx.tool(&args).await.map_err(|source| match missing(&source) {
+        Some(missing) => missing,
+        None => MountError::Mount { path: mount.path.clone(), source },
+    })?;
+    if mounted(&mount.path).is_none() {
+        return Err(MountError::NotThere { path: mount.path.clone() }.into());
+    }
+    // One that was mounted before stays when the task goes.
+    if !same || memory.mounted.is_some() {
+        memory.mounted = mount.line();
+    }
+    Ok(())
+}
+
+impl Memory {
+    fn of(mount: &Mount, cx: &Context<'_>) -> Self {
+        let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
+        memory.filter(|memory: &Self| memory.path == mount.path).unwrap_or_default()
+    }
+}
+
+fn mounted(path: &str) -> Option<Mounted> {
+    mounted_at(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(), path)
+}
+
+fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
+    match files::read_text(&cx.host.surroundings.root, FSTAB, MOST)? {
+        Some(found) => Ok(found),
+        None => Ok(Text { text: String::new(), access: Access::new(FSTAB, None, None, None, 0o644)? }),
+    }
+}
+
+/// Gives a path another line in /etc/fstab, or none; the line that it had.
+async fn list(cx: &Context<'_>, path: &str, line: Option<&str>) -> Result<Option<String>, HostError> {
+    let _edit = cx.host.edits.lock().await;
+    let Text { text, access } = fstab(cx)?;
+    let before = line_of(&text, path).map(str::to_owned);
+    if before.as_deref() != line {
+        files::write_text(&cx.host.surroundings.root, FSTAB, &with_line(&text, path, line), access)?;
+        // systemd makes its units from the file, and mounts by what it knew otherwise.
+        if Path::new("/run/systemd/system").exists() {
+            cx.tool(&["systemctl", "daemon-reload"]).await?;
+        }
+    }
+    Ok(before)
+}
+
+async fn unmount(cx: &Context<'_>, path: &str) -> Result<(), MountError> {
+    cx.tool(&["umount", "--", path]).await.map(drop).map_err(|source| match missing(&source) {
+        Some(missing) => missing,
+        None => MountError::Unmount { path: path.to_owned(), by: users_of(path), source },
+    })
+}
+
+fn missing(error: &ToolError) -> Option<MountError> {
+    match error {
+        ToolError::Missing { program } => Some(MountError::Missing { program: program.clone() }),
+        _ => None,
+    }
+}
+
+/// Which processes have something below `path` open, run from there or stand there.
+fn users_of(path: &str) -> String {
+    let is_below = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(path));
+    let uses = |process: &Path| {
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|fd| fd.path());
+        ["cwd", "root", "exe"].map(|name| process.join(name)).into_iter().chain(open).any(|link| is_below(&link))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        uses(&entry.path()).then(|| format!("{} ({pid})", name.trim()))
+    });
+    processes.take(10).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,179 @@
+//! What is set on the machine itself, on a real host: `sysctl`, `module`, `mount`, `cron`, `selinux`.
+//!
+//! The hosts are containers: of kernel parameters only net.* are theirs, nobody in them loads modules, and none has SELinux.
+
+use groundplan_tests::{hosts::Hosts, needs_hosts};
+
+use super::recheck;
+
+const ONE: &str = r#"
+[[task]]
+id = "forward"
+sysctl = { "net.ipv4.ip_forward" = 1, "net.core.somaxconn" = 1024 }
+
+[[task]]
+id = "scratch"
+mount = { path = "/srv/scratch", source = "tmpfs", fstype = "tmpfs", options = "size=1m,nosuid,nodev" }
+
+[[task]]
+id = "bound"
+mount = { path = "/srv/bound", source = "/usr/share", fstype = "none", options = "bind,ro" }
+
+[[task]]
+id = "context"
+selinux = { path = "/srv", type = "var_t", recursive = true }
+"#;
+
+#[test]
+fn parameters_and_mounts_come_change_and_go() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve("");
+    hosts.converged(&hosts.head());
+    let live = || {
+        hosts.out("h1", "sysctl -n net.ipv4.ip_forward net.core.somaxconn 2>/dev/null || cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/core/somaxconn")
+    };
+    hosts.sh("h1", "echo 0 > /proc/sys/net/ipv4/ip_forward; echo '# mine' > /etc/fstab; mkdir -p /srv/bound");
+    let before = live();
+
+    // Create.
+    hosts.converged(&hosts.change(ONE));
+    assert_eq!(live(), "1\n1024");
+    let kept = hosts.file("h1", "/etc/sysctl.d/60-groundplan-s-forward.conf").expect("a file for the next boot");
+    assert!(kept.ends_with("net.core.somaxconn = 1024\nnet.ipv4.ip_forward = 1\n"), "{kept}");
+    let fstab = "# mine\ntmpfs /srv/scratch tmpfs size=1m,nosuid,nodev 0 0\n/usr/share /srv/bound none bind,ro 0 0\n";
+    assert_eq!(hosts.file("h1", "/etc/fstab").as_deref(), Some(fstab));
+    let mounts = hosts.out("h1", "findmnt -rno TARGET,FSTYPE,OPTIONS /srv/scratch");
+    assert!(mounts.contains("tmpfs") && mounts.contains("nosuid") && mounts.contains("size=1024k"), "{mounts}");
+    assert_ne!(hosts.sh("h1", "touch /srv/bound/x").status, Some(0), "it is read-only");
+    assert!(hosts.out("h1", "ls /srv/bound").contains("doc"));
+    let context = hosts.report("s.context", "h1");
+    assert_eq!(
+        (context.outcome.as_str(), context.output.as_str()),
+        ("unchanged", "skipped: this host has no SELinux, or it is switched off\n")
+    );
+
+    // No change.
+    recheck(&hosts);
+    let all = ["s.forward", "s.scratch", "s.bound"];
+    for task in all {
+        assert_eq!(hosts.report(task, "h1").outcome, "unchanged", "{task}");
+    }
+
+    // Drift.
+    hosts.out(
+        "h1",
+        "echo 0 > /proc/sys/net/ipv4/ip_forward; mount -o remount,exec,suid /srv/scratch; umount /srv/bound",
+    );
+    recheck(&hosts);
+    for task in all {
+        assert_eq!(hosts.report(task, "h1").outcome, "changed", "{task}");
+    }
+    assert_eq!(live(), "1\n1024");
+    assert!(hosts.out("h1", "findmnt -rno OPTIONS /srv/scratch").contains("nosuid"));
+
+    // Update: another value and a parameter that is given back; a remount that keeps what is there.
+    hosts.out("h1", "echo precious > /srv/scratch/x");
+    let two = ONE.replace(r#""net.ipv4.ip_forward" = 1, "#, "").replace("1024", "2048").replace("size=1m", "size=2m");
+    hosts.converged(&hosts.change(&two));
+    let forward = before.lines().next().unwrap_or_default();
+    assert_eq!(live(), format!("{forward}\n2048"));
+    assert_eq!(
+        hosts.out("h1", "cat /srv/scratch/x; findmnt -rno OPTIONS /srv/scratch | grep -o size=2048k"),
+        "precious\nsize=2048k"
+    );
+
+    // Who uses it is named, and it stays.
+    hosts.out("h1", "cd /srv/scratch && { setsid sleep 1000 >/dev/null 2>&1 & }");
+    hosts.settled(&hosts.change(&two.replace("nodev\"", "nodev\", state = \"absent\"")));
+    let outcome = hosts.report("s.scratch", "h1").outcome;
+    assert!(outcome.contains("/srv/scratch cannot be unmounted: it is used by sleep ("), "{outcome}");
+    hosts.out("h1", "killall sleep 2>/dev/null || kill $(ps -C sleep -o pid=)");
+
+    // Removal: all is as it was found.
+    hosts.converged(&hosts.commit(&[("services/s/service.toml", "[service]\n")], "remove"));
+    assert_eq!(live(), before);
+    assert_eq!(hosts.file("h1", "/etc/fstab").as_deref(), Some("# mine\n"));
+    assert_eq!(
+        hosts
+            .out("h1", "grep -c /srv/ /proc/self/mountinfo; ls -d /srv/* /etc/sysctl.d/*groundplan* 2>/dev/null; true"),
+        "0\n/srv/bound"
+    );
+}
+
+#[test]
+fn what_the_machine_refuses_fails_with_a_word() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(
+        r#"
+[[task]]
+id = "unknown"
+requires = []
+sysctl = { "net.ipv4.no_such_thing" = 1 }
+
+[[task]]
+id = "refused"
+requires = []
+sysctl = { "net.core.somaxconn" = 512, "net.ipv4.tcp_congestion_control" = "no-such-one" }
+
+[[task]]
+id = "forbidden"
+requires = []
+sysctl = { "kernel.panic" = 7 }
+
+[[task]]
+id = "module"
+requires = []
+module = { name = "no_such_module" }
+
+[[task]]
+id = "mount"
+requires = []
+mount = { path = "/srv/none", source = "/dev/no-such-disk", fstype = "ext4" }
+
+[[task]]
+id = "cron"
+requires = []
+cron = { schedule = "@daily", run = "true" }
+
+[[task]]
+id = "good"
+requires = []
+sysctl = { "net.ipv4.ip_forward" = 1 }
+"#,
+    );
+    hosts.settled(&hosts.head());
+    let says = |task: &str, word: &str| {
+        let outcome = hosts.report(task, "h1").outcome;
+        assert!(outcome.starts_with("failed") && outcome.contains(word), "{task}: {outcome}");
+    };
+    says("s.unknown", "this host has no kernel parameter `net.ipv4.no_such_thing`");
+    says("s.refused", "the kernel refuses `no-such-one` for `net.ipv4.tcp_congestion_control`");
+    says("s.forbidden", "`kernel.panic` may not be set here; in a container only");
+    says("s.module", "");
+    says("s.mount", "/srv/none cannot be mounted; /etc/fstab is as it was");
+    says("s.cron", "this host has no cron; install it by a `package` task, or use a timer");
+    let module = hosts.report("s.module", "h1").outcome;
+    let words =
+        ["this host has no `modprobe`; install kmod", "this host is a container, and the host below it loads modules"];
+    assert!(words.iter().any(|word| module.contains(word)), "{module}");
+    assert_ne!(hosts.out("h1", "cat /proc/sys/net/core/somaxconn"), "512", "what was set a moment before is set back");
+    assert!(!hosts.file("h1", "/etc/fstab").unwrap_or_default().contains("no-such-disk"));
+    assert_eq!(hosts.report("s.good", "h1").outcome, "changed");
+
+    // A module that the kernel has counts as loaded; what is kept for the next boot comes and goes.
+    let here = hosts.out("h1", "ls /sys/module | grep -x -m1 -e tcp_cubic -e printk -e kernel");
+    let one = format!("[[task]]\nid = \"module\"\nmodule = {{ name = \"{here}\" }}\n");
+    hosts.converged(&hosts.change(&one));
+    let path = format!("/etc/modules-load.d/groundplan-{here}.conf");
+    assert!(hosts.file("h1", &path).is_some_and(|text| text.ends_with(&format!("\n{here}\n"))));
+    hosts.out("h1", &format!("rm {path}"));
+    recheck(&hosts);
+    assert_eq!(hosts.report("s.module", "h1").outcome, "changed");
+    recheck(&hosts);
+    assert_eq!(hosts.report("s.module", "h1").outcome, "unchanged");
+    hosts.converged(&hosts.change(&one.replace(" }", ", params = { x = 1 } }")));
+    let options = format!("/etc/modprobe.d/groundplan-{here}.conf");
+    assert!(hosts.file("h1", &options).is_some_and(|text| text.ends_with(&format!("options {here} x=1\n"))));
+    hosts.converged(&hosts.commit(&[("services/s/service.toml", "[service]\n")], "remove"));
+    assert_eq!((hosts.file("h1", &path), hosts.file("h1", &options)), (None, None));
+}
