@@ -27,7 +27,7 @@ selinux = { path = "/srv", type = "var_t", recursive = true }
 #[test]
 fn parameters_and_mounts_come_change_and_go() {
     needs_hosts!();
-    let hosts = Hosts::site(&["h1"]).serve("");
+    let hosts = Hosts::site(&["h1"]).serve("[service]\n");
     hosts.converged(&hosts.head());
     let live = || {
         hosts.out("h1", "sysctl -n net.ipv4.ip_forward net.core.somaxconn 2>/dev/null || cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/core/somaxconn")
@@ -113,7 +113,7 @@ sysctl = { "net.ipv4.no_such_thing" = 1 }
 [[task]]
 id = "refused"
 requires = []
-sysctl = { "net.core.somaxconn" = 512, "net.ipv4.tcp_congestion_control" = "no-such-one" }
+sysctl = { "net.core.somaxconn" = 512, "net.ipv4.ip_default_ttl" = "long" }
 
 [[task]]
 id = "forbidden"
@@ -147,7 +147,7 @@ sysctl = { "net.ipv4.ip_forward" = 1 }
         assert!(outcome.starts_with("failed") && outcome.contains(word), "{task}: {outcome}");
     };
     says("s.unknown", "this host has no kernel parameter `net.ipv4.no_such_thing`");
-    says("s.refused", "the kernel refuses `no-such-one` for `net.ipv4.tcp_congestion_control`");
+    says("s.refused", "the kernel refuses `long` for `net.ipv4.ip_default_ttl`");
     says("s.forbidden", "`kernel.panic` may not be set here; in a container only");
     says("s.module", "");
     says("s.mount", "/srv/none cannot be mounted; /etc/fstab is as it was");

@@ -65,7 +65,7 @@ const FOUND: &str = "# Mine.\n[DEFAULT]\n#backend = none\ndebug = false\n";
 #[test]
 fn parts_of_files_and_archives_come_change_and_go() {
     needs_hosts!();
-    let hosts = Hosts::site(&["h1"]).serve("");
+    let hosts = Hosts::site(&["h1"]).serve("[service]\n");
     hosts.converged(&hosts.head());
     hosts.sh("h1", &format!("printf '{FOUND}' > /etc/app.conf; chmod 600 /etc/app.conf; chown daemon /etc/app.conf"));
     hosts.sh("h1", "printf 'top\\n#Port 22\\n' > /etc/sshd.conf");
