@@ -1,8 +1,8 @@
 //! `module`: a kernel module, by modprobe, /etc/modules-load.d and /etc/modprobe.d.
 //!
 //! One that is built into the kernel counts as loaded. Removal unloads it if the task loaded it, and leaves one that is in
-//! use. Tests on hosts are containers, where nobody may load a module: there they show modules that the kernel has, the
-//! files for the next boot and the errors; loading and unloading itself has not been shown by them.
+//! use. Test hosts are containers, where nobody may load a module: they show what keeps one away, and the errors; loading
+//! and unloading themselves have not been run on a real host.
 
 use std::{fs, path::Path};
 
