@@ -1,6 +1,7 @@
 //! The command line as people and programs meet it: texts, JSON and exit codes of the real program on real repositories.
 
 mod check;
+mod examples;
 mod help;
 mod init;
 mod plan;
@@ -55,9 +56,14 @@ fn groundplan(dir: &Path, args: &[&str]) -> Run {
     }
 }
 
+/// The examples' folder.
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")
+}
+
 /// The sample site's folder.
 fn quickstart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart")
+    examples().join("quickstart")
 }
 
 /// A scratch repository.
@@ -66,8 +72,13 @@ struct Repository(TempDir);
 impl Repository {
     /// The sample site as the first commit.
     fn quickstart() -> Self {
+        Self::of(&quickstart())
+    }
+
+    /// A folder as the first commit.
+    fn of(folder: &Path) -> Self {
         let repository = Self(tempfile::tempdir().expect("a scratch directory"));
-        copy(&quickstart(), repository.path());
+        copy(folder, repository.path());
         repository.git(&["init", "-q", "-b", "main"]);
         repository.commit("first");
         repository

@@ -2,6 +2,7 @@
 
 mod containers;
 mod kernel;
+mod keystone;
 mod memory;
 mod reboot;
 mod survival;
