@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path};
 
-use groundplan_tests::{binaries, brokers::Kind, fleet::Fleet};
+use groundplan_tests::{
+    binaries,
+    brokers::Kind,
+    fleet::Fleet,
+    hosts::{self, Hosts, Memory},
+};
 
 use crate::table::Row;
 
@@ -42,9 +47,31 @@ pub(crate) fn run() -> Vec<Row> {
     rows.push(row.against("mosquitto", mosquitto).at_most(30.0));
     drop(fleet);
 
+    rows.extend(on_a_host(&agent));
     rows.push(Row::new("agent, static, on disk", megabytes(&agent), "MB").at_most(4.0));
     rows.push(Row::new("groundplan, on disk", megabytes(&binaries::groundplan()), "MB"));
     rows
+}
+
+/// The agent on a real host, under systemd, before and after a plan of a thousand tasks.
+fn on_a_host(agent: &Path) -> Vec<Row> {
+    if let Some(why) = hosts::impossible() {
+        eprintln!("NOT MEASURED: the agent on a real host: {why}");
+        return Vec::new();
+    }
+    let file = |n: usize| format!("[[task]]\nid = \"f{n}\"\nfile = {{ path = \"/srv/{n}\", content = \"{n}\" }}\n\n");
+    let command = |n: usize| format!("[[task]]\nid = \"c{n}\"\ncommand = {{ run = \"echo {n}\" }}\n\n");
+    let site = Hosts::site(&["h1"]).agent(agent.to_owned()).serve(&file(0));
+    site.converged(&site.head());
+    let rows = |when: &str, Memory { resident, peak }: Memory| {
+        let row =
+            |what: &str, kib: u64| Row::new(format!("agent on a host, {when}, {what}"), kib as f64 / 1024.0, "MiB");
+        [row("resident", resident), row("at its peak", peak)]
+    };
+    let before = rows("idle", site.agent_memory("h1"));
+    let tasks: String = (0..500).map(|n| file(n) + &command(n)).collect();
+    site.converged(&site.change(&tasks));
+    before.into_iter().chain(rows("after 1000 tasks", site.agent_memory("h1"))).collect()
 }
 
 /// Resident memory of a process in MiB (proc(5), `VmRSS`).
