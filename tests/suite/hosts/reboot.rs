@@ -42,7 +42,7 @@ fn goes_on_where_it_was() {
     let boot = hosts.boot_id("h1").expect("a host that is on");
     let [first] = &lines(&hosts, "/var/log/before")[..] else { panic!("once") };
     assert_ne!(*first, boot, "the host has been down");
-    assert_eq!(lines(&hosts, "/var/log/after"), [boot.clone()]);
+    assert_eq!(lines(&hosts, "/var/log/after"), std::slice::from_ref(&boot));
     assert_eq!(hosts.report("s.down", "h1").outcome, "changed");
     assert_eq!(hosts.report("s.down", "h1").output, "the host has been down and is back\n");
 
@@ -55,7 +55,7 @@ fn goes_on_where_it_was() {
     hosts.converged(&hosts.change(&service("2", "")));
     let second = hosts.boot_id("h1").expect("a host that is on");
     assert_ne!(second, boot);
-    assert_eq!(lines(&hosts, "/var/log/before"), [first.clone()]);
+    assert_eq!(lines(&hosts, "/var/log/before"), std::slice::from_ref(first));
     assert_eq!(lines(&hosts, "/var/log/after"), [boot, second.clone()]);
     assert_eq!(hosts.report("s.down", "h1").outcome, "run");
 
