@@ -19,9 +19,10 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
+    io::AsyncReadExt,
     net::unix::pipe::Receiver,
     process::Child,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -91,13 +92,6 @@ impl Ran {
     }
 }
 
-/// Where else than to the captured pipe a program's streams lead.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    pub(crate) stdin: Option<File>,
-    pub(crate) stdout: Option<File>,
-}
-
 /// Runs `program` to its end.
 pub(crate) async fn run(
     surroundings: &Surroundings,
@@ -106,44 +100,81 @@ pub(crate) async fn run(
     grace: Duration,
     cancel: &Cancel,
 ) -> Ran {
-    run_with(surroundings, program, Streams::default(), limit, grace, cancel).await
+    match start(surroundings, program, None, None) {
+        Ok((reader, child)) => Running::new(child, reader).follow(program.run, limit, grace, cancel).await,
+        Err(e) => Ran::failed(e),
+    }
 }
 
-/// As [`run`]; only what `streams` leaves open is captured.
-pub(crate) async fn run_with(
+/// As [`run`], with `stdin` to read from, and what it writes to standard output apart, byte by byte: the first `most` bytes and
+/// one more, if there is more. The rest is read and dropped, so that a flood takes no memory and holds nobody up.
+pub(crate) async fn run_apart(
     surroundings: &Surroundings,
     program: &Program<'_>,
-    streams: Streams,
+    (stdin, most): (Option<File>, usize),
     limit: Limit,
     grace: Duration,
     cancel: &Cancel,
-) -> Ran {
-    let (reader, child) = match start(surroundings, program, streams) {
+) -> (Ran, Vec<u8>) {
+    let mut kept = Vec::new();
+    let failed = |source| Ran::failed(ExecError::Io { run: shorten(program.run), source });
+    let piped = io::pipe().and_then(|(reader, writer)| Ok((Receiver::from_owned_fd(reader.into())?, writer)));
+    let (mut stdout, writer) = match piped {
+        Ok(piped) => piped,
+        Err(e) => return (failed(e), kept),
+    };
+    let (reader, child) = match start(surroundings, program, stdin, Some(writer.into())) {
         Ok(started) => started,
-        Err(e) => return Ran::failed(e),
+        Err(e) => return (Ran::failed(e), kept),
     };
-    let reader = match Receiver::from_owned_fd(reader) {
-        Ok(reader) => reader,
-        Err(source) => return Ran::failed(ExecError::Io { run: shorten(program.run), source }),
+    let (ran, end) = {
+        let mut running = std::pin::pin!(Running::new(child, reader).follow(program.run, limit, grace, cancel));
+        let mut reading = std::pin::pin!(gather(&mut stdout, &mut kept, most));
+        tokio::select! {
+            ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(()))),
+            end = &mut reading => (running.await, end),
+        }
     };
-    Running::new(child, reader).follow(program.run, limit, grace, cancel).await
+    match end {
+        Ok(()) => (ran, kept),
+        Err(e) => (failed(e), kept),
+    }
 }
 
-fn start(surroundings: &Surroundings, program: &Program<'_>, streams: Streams) -> Result<(OwnedFd, Child), SpawnError> {
+/// Reads to the end, and keeps `most` bytes and one more.
+async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let n = reader.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        let room = most.saturating_add(1).saturating_sub(kept.len());
+        kept.extend_from_slice(&buffer[..n.min(room)]);
+    }
+}
+
+fn start(
+    surroundings: &Surroundings,
+    program: &Program<'_>,
+    stdin: Option<File>,
+    stdout: Option<OwnedFd>,
+) -> Result<(Receiver, Child), SpawnError> {
     let failed = |e| not_started(program.run, e);
     let mut command = surroundings.command(program, Setup::default())?;
     let (reader, writer) = io::pipe().map_err(failed)?;
-    match streams.stdout {
+    match stdout {
         Some(stdout) => command.stdout(stdout),
         None => command.stdout(writer.try_clone().map_err(failed)?),
     };
     command.stderr(writer);
-    if let Some(stdin) = streams.stdin {
+    if let Some(stdin) = stdin {
         command.stdin(stdin);
     }
+    let reader = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
     // The command holds our copies of the pipe's other end; dropped here, the program's are the only ones.
     let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
-    Ok((reader.into(), child))
+    Ok((reader, child))
 }
 
 /// What we are waiting for.

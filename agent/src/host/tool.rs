@@ -5,9 +5,8 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CString,
     fs::File,
-    io::{self, Read, Seek, Write},
+    io::{self, Seek, Write},
     process::ExitStatus,
     time::Duration,
 };
@@ -17,15 +16,15 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{
     capture::last_lines,
-    exec::{self, ExecError, Limit, Streams, shorten},
+    exec::{self, ExecError, Limit, shorten},
     kinds::Context,
     spawn::{Program, SpawnError},
 };
 
 /// How long a program may take when nothing is said: long enough for package managers and units that start slowly.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Most of its standard output that is read, in bytes.
-const MOST: u64 = 8 << 20;
+/// Most of its standard output that is of use, in bytes; what comes beyond is never in memory.
+const MOST: usize = 8 << 20;
 
 /// Why a program of the host was of no use.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +33,11 @@ pub(crate) enum ToolError {
     Missing { program: String },
     #[error(transparent)]
     Exec(ExecError),
-    #[error("`{run}` wrote more than {} MiB, or what is no text", MOST >> 20)]
-    Output { run: String },
-    #[error("cannot keep what `{run}` reads and writes")]
+    #[error("`{run}` wrote more than {} MiB", MOST >> 20)]
+    Flood { run: String },
+    #[error("`{run}` wrote what is no UTF-8 text")]
+    NoText { run: String },
+    #[error("cannot keep what `{run}` is to read")]
     Io { run: String, source: io::Error },
 }
 
@@ -95,18 +96,13 @@ impl<'a> Tool<'a> {
 
     /// Runs it; whatever it exits with is an answer.
     pub(crate) async fn ask(self, cx: &Context<'_>) -> Result<Answer, ToolError> {
-        let failed = |source: io::Error| ToolError::Io { run: shorten(&self.run), source };
-        let mut stdout = memory("stdout").map_err(failed)?;
-        let mut streams = Streams { stdin: None, stdout: Some(stdout.try_clone().map_err(failed)?) };
-        if let Some(bytes) = self.stdin {
-            let mut stdin = memory("stdin").map_err(failed)?;
-            stdin.write_all(bytes).and_then(|()| stdin.rewind()).map_err(failed)?;
-            streams.stdin = Some(stdin);
-        }
+        let run = || shorten(&self.run);
+        let stdin = self.stdin.map(memory).transpose().map_err(|source| ToolError::Io { run: run(), source })?;
         let program = Program { run: &self.run, env: &self.env, cwd: None, user: self.user };
         let host = cx.host;
         let limit = Limit::of(self.limit);
-        let ran = exec::run_with(&host.surroundings, &program, streams, limit, host.stop_grace, cx.cancel).await;
+        let apart = (stdin, MOST);
+        let (ran, out) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
         let err = ran.output.as_ref().map(last_lines).unwrap_or_default();
         let status = match ran.end {
             Ok(status) => status,
@@ -116,12 +112,11 @@ impl<'a> Tool<'a> {
                 return Err(ToolError::Exec(error));
             }
         };
-        let mut out = String::new();
-        stdout.rewind().map_err(failed)?;
-        match (&stdout).take(MOST + 1).read_to_string(&mut out) {
-            Ok(n) if n as u64 <= MOST => Ok(Answer { status, out, err }),
-            _ => Err(ToolError::Output { run: shorten(&self.run) }),
+        if out.len() > MOST {
+            return Err(ToolError::Flood { run: run() });
         }
+        let out = String::from_utf8(out).map_err(|_| ToolError::NoText { run: run() })?;
+        Ok(Answer { status, out, err })
     }
 
     /// Runs it; standard output, if it exits with 0.
@@ -144,8 +139,10 @@ impl Context<'_> {
     }
 }
 
-/// A file that lives in memory only.
-fn memory(name: &str) -> io::Result<File> {
-    let name = CString::new(name)?;
-    Ok(memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC)?.into())
+/// A file that lives in memory only, from its beginning.
+fn memory(bytes: &[u8]) -> io::Result<File> {
+    let mut file: File = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?.into();
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }

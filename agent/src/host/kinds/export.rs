@@ -3,7 +3,7 @@
 //! The value is found out by the check, and what differs from what was published last is all that counts as a change.
 //! It is text of 16 KiB at most; whatever a command prints beyond that is read and dropped, and the task fails.
 
-use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd, time::Duration};
+use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     ids::TaskId,
@@ -11,18 +11,14 @@ use groundplan_protocol::{
     plan::Effect,
 };
 use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, time::timeout};
 
 use super::{Applied, Check, Context, Hold, Kind, KindError};
 use crate::host::{
     HostError,
-    exec::{self, ExecError, Limit, Ran, Streams, shorten},
+    exec::{self, ExecError, Limit, Ran, shorten},
     files,
     spawn::Program,
 };
-
-/// How long the rest of a value is awaited once its command has ended, should it have left something running.
-const LINGER: Duration = Duration::from_millis(200);
 
 /// Why there is no value.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +31,6 @@ pub(crate) enum ExportError {
     NoText { from: String },
     #[error(transparent)]
     Exec(ExecError),
-    #[error("cannot read what {from} prints")]
-    Io { from: String, source: io::Error },
 }
 
 impl KindError for ExportError {}
@@ -87,41 +81,14 @@ async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
 
 /// What `run` writes to its standard output: one byte more than may be, at most.
 async fn printed(export: &Export, run: &Run, cx: &Context<'_>) -> Result<Vec<u8>, ExportError> {
-    let failed = |source| ExportError::Io { from: format!("`{}`", shorten(run)), source };
-    let (reader, writer) = io::pipe().map_err(failed)?;
-    let mut reader = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-    let streams = Streams { stdin: None, stdout: Some(File::from(OwnedFd::from(writer))) };
     let program = Program { run, env: &BTreeMap::new(), cwd: None, user: export.user.as_deref() };
     let (host, limit) = (cx.host, Limit::of(export.timeout().into()));
-    let mut running =
-        std::pin::pin!(exec::run_with(&host.surroundings, &program, streams, limit, host.stop_grace, cx.cancel));
-    let mut value = Vec::new();
-    let ran = {
-        let mut reading = std::pin::pin!(read(&mut reader, &mut value));
-        let (ran, end) = tokio::select! {
-            ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(()))),
-            end = &mut reading => (running.await, end),
-        };
-        end.map_err(failed)?;
-        ran
-    };
+    let apart = (None, EXPORT_LIMIT);
+    let (ran, value) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
     let (end, output) = Ran::success(ran, run);
     if let Err(e) = end {
         cx.print(output);
         return Err(ExportError::Exec(e));
     }
     Ok(value)
-}
-
-/// Reads to the end, and keeps one byte more than a value may have.
-async fn read(reader: &mut Receiver, value: &mut Vec<u8>) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        let n = reader.read(&mut buffer).await?;
-        if n == 0 {
-            return Ok(());
-        }
-        let room = (EXPORT_LIMIT + 1).saturating_sub(value.len());
-        value.extend_from_slice(&buffer[..n.min(room)]);
-    }
 }

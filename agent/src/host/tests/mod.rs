@@ -9,6 +9,7 @@ mod line;
 mod processes;
 mod reboots;
 mod systemd;
+mod tools;
 mod waits;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration};
