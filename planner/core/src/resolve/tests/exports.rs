@@ -95,7 +95,7 @@ services/app/service.toml:2 ‹'config'›: `app.config` uses `exports.db.addres
     check_forms(
         &exporting(&user("{{ exports.db.address[node.name] }}"), &app("", "")),
         &knowledge,
-        "db.address: n0 n1\ndb.config: n0 n1\napp.config: n2".trim(),
+        "app.config: n2\ndb.address: n0 n1\ndb.config: n0 n1",
     );
     check_told_faults(
         &exporting(&user("{{ exports.db.address.n0 }}"), &app("", "")),
