@@ -9,7 +9,7 @@ mod units;
 
 use std::time::{Duration, Instant};
 
-use groundplan_tests::{hosts::Hosts, needs_hosts};
+use groundplan_tests::{binaries, hosts::Hosts, needs_hosts};
 use serde_json::Value;
 
 use self::{identity::Identity, units::Units};
@@ -23,6 +23,8 @@ const CLAIM: &str = "roughly 5 minutes";
 #[ignore = "takes minutes and needs Debian's archive: run it with `tests/run keystone`"]
 fn from_bare_hosts_to_a_token() {
     needs_hosts!();
+    // Built before the clock runs.
+    let _ = (binaries::groundplan(), binaries::agent());
     let booting = Instant::now();
     let builder = Hosts::site(&NODES).with_internet();
     let addresses = NODES.map(|node| (node, builder.address(node)));
