@@ -151,7 +151,9 @@ impl Machine {
     pub(super) fn wait_up(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = "no process".to_owned();
-        while Instant::now() < deadline {
+        // A keeper that has ended leaves nothing that could come up.
+        let kept = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while Instant::now() < deadline && self.keeper.as_ref().is_some_and(|keeper| kept(keeper.id())) {
             if let Some(leader) = self.leader() {
                 let output = enter(leader, &["systemctl", "is-system-running", "--wait"]).output()?;
                 last = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -162,7 +164,10 @@ impl Machine {
             sleep(Duration::from_millis(20));
         }
         let console = fs::read_to_string(self.directory.join("console.log")).unwrap_or_default();
-        Err(io::Error::other(format!("{} did not boot in {PATIENCE:?}: {last}; its console:\n{console}", self.node)))
+        Err(io::Error::other(format!(
+            "{} did not boot, or not in {PATIENCE:?}: {last}; its console:\n{console}",
+            self.node
+        )))
     }
 
     /// Its first process, as this machine numbers it.

@@ -78,7 +78,13 @@ fn link(machine: &str) -> String {
 
 /// Removes all that a slot has of the network, if it is there.
 pub(super) fn remove(number: u8) {
-    // Deleting what is not there fails, and that is all.
+    // Deleting what is not there fails, and that is all. The kernel takes a dead host's link away by itself, but only a moment later:
+    // by then the next host may want the name.
+    let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let links = links.filter_map(|entry| entry.file_name().into_string().ok());
+    for link in links.filter(|link| link.starts_with(&format!("vb-{}-", bridge(number)))) {
+        let _ = run("ip", &["link", "delete", &link]);
+    }
     let _ = run("ip", &["link", "delete", &bridge(number)]);
     let user = Path::new(FORWARD_USERS).join(number.to_string());
     if !user.exists() {
