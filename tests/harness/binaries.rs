@@ -60,7 +60,8 @@ fn directory() -> &'static Path {
     BUILT.get_or_init(|| {
         let profile = profile();
         let mut cargo = cargo();
-        cargo.args(["build", "--quiet", "--package", "groundplan", "--package", "groundplan-agent", "--bins"]);
+        // All of the workspace, with the features that `cargo test --workspace` has: nothing is compiled twice.
+        cargo.args(["build", "--quiet", "--workspace", "--bins"]);
         if profile.ends_with("release") {
             cargo.arg("--release");
         }

@@ -1,5 +1,6 @@
 //! On real hosts: Debian with systemd, each with its own address, reached only over MQTT. Run by `tests/run hosts`; needs root.
 
+mod commands;
 mod containers;
 mod kernel;
 mod keystone;
