@@ -84,7 +84,11 @@ fn what_misbehaves_fails_alone() {
     let floods = says("s.floods", &["changed"]);
     // The planner keeps the end of it.
     assert!(floods.output.ends_with("last\n") && floods.output.len() <= 16 * 1024, "{}", floods.record);
-    assert!(floods.record["output"]["omitted"].as_u64() > Some(1_073_000_000), "{}", floods.record["output"]["omitted"]);
+    assert!(
+        floods.record["output"]["omitted"].as_u64() > Some(1_073_000_000),
+        "{}",
+        floods.record["output"]["omitted"]
+    );
     says("s.floods-and-fails", &["failed", "exited with 3", "the disk is on fire"]);
     let memory = hosts.agent_memory("h1");
     assert!(memory.peak < 32 * 1024, "a gigabyte of output is never held: {memory:?}");
