@@ -394,6 +394,8 @@ fn find_content<'a>(spec: &TaskSpec, given: Option<&'a Content>) -> Result<Optio
 fn must_go_first(before: &Hold, after: &Hold) -> bool {
     match (before, after) {
         (Hold::Process(_), _) | (_, Hold::Process(_)) => true,
+        // Their successors may want the same ports, and have parts of the same names.
+        (Hold::Named("container" | "pod", _), _) => true,
         (Hold::File(old), Hold::Directory(new)) | (Hold::Directory(old), Hold::File(new)) => old == new,
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! `image` and `container` on a real host, by podman; the image is a static busybox of the host's own.
+//! `image`, `container` and `pod` on a real host, by podman; the image is a static busybox of the host's own.
 
 use groundplan_tests::{
     hosts::{Hosts, Image},
@@ -38,7 +38,7 @@ const LAST: &str = "[[task]]\nid = \"x\"\ncommand = { run = \"true\" }\n";
 const GET: &str = "busybox wget -qO- http://127.0.0.1:8080/index.html";
 const MAKE: &str = r#"
 mkdir -p /srv/rootfs/bin && cp /bin/busybox /srv/rootfs/bin/
-for name in sh httpd sleep; do ln -sf busybox /srv/rootfs/bin/$name; done
+for name in sh httpd sleep wget; do ln -sf busybox /srv/rootfs/bin/$name; done
 for n in 1 2; do echo $n > /srv/rootfs/version; tar -C /srv/rootfs -cf /srv/rootfs-$n.tar .; done
 "#;
 
@@ -104,4 +104,139 @@ fn made_anew_only_for_another_image_or_definition() {
     hosts.converged(&hosts.change(LAST));
     assert!(hosts.report("s.image", "h1").output.starts_with("left in place: "));
     assert_eq!(hosts.sh("h1", "podman image exists localhost/web:1").status, Some(0));
+}
+
+/// Images of root file systems that lie on the host, and a pod of two containers; `more` is another container of it.
+fn pod(page: &str, note: &str, image: u32, ports: &str, more: &str) -> String {
+    format!(
+        r#"
+[[task]]
+id = "page-image"
+image = {{ name = "localhost/page:1", path = "/srv/rootfs-1.tar", rootfs = true }}
+
+[[task]]
+id = "note-image"
+image = {{ name = "localhost/note:1", path = "/srv/rootfs-{image}.tar", rootfs = true }}
+
+[[task]]
+id = "app"
+reload_on = ["page-image", "note-image"]
+
+[task.pod]
+name = "app"
+ports = [{ports}]
+labels = {{ of = "us" }}
+
+[[task.pod.containers]]
+name = "page"
+image = "localhost/page:1"
+command = "echo '{page}' > /index.html; exec httpd -f -p 80 -h /"
+options = ["--stop-signal=KILL"]
+
+[[task.pod.containers]]
+name = "note"
+image = "localhost/note:1"
+command = "echo '{note}' > /index.html; exec httpd -f -p 81 -h /"
+options = ["--stop-signal=KILL"]
+{more}
+[[task]]
+id = "beside"
+file = {{ path = "/etc/beside", content = "{note}" }}
+requires = []
+"#
+    )
+}
+
+const PORT: &str = "\"8080:80\"";
+const THIRD: &str = r#"
+[[task.pod.containers]]
+name = "third"
+image = "localhost/page:1"
+command = ["sleep", "100000"]
+options = ["--stop-signal=KILL"]
+"#;
+
+/// As an agent leaves it that was killed between the two: the unit's text is right, and what runs was made by another.
+const STALE: &str = "
+cd /etc/systemd/system && cp -p note.service /root/kept && sed -i 's/deux/trois/; s/definition=[^ ]*\"/definition=other\"/' note.service
+systemctl daemon-reload && systemctl restart note && cp -p /root/kept note.service && systemctl daemon-reload
+";
+
+/// When the units of the pod and of its two containers were started last.
+fn pod_started(hosts: &Hosts) -> [String; 3] {
+    ["app-pod", "page", "note"].map(|unit| {
+        hosts.out("h1", &format!("systemctl show --property ActiveEnterTimestampMonotonic --value {unit}.service"))
+    })
+}
+
+#[test]
+fn a_container_of_a_pod_is_made_anew_alone() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).image(Image::Podman).serve(LAST);
+    hosts.out("h1", MAKE);
+    hosts.converged(&hosts.change(&pod("one", "two", 1, PORT, "")));
+    hosts.wait("its page", || (hosts.sh("h1", GET).out == "one").then_some(()));
+    assert_eq!(hosts.out("h1", "podman exec page wget -qO- http://127.0.0.1:81/index.html"), "two", "one network");
+    assert_eq!(hosts.out("h1", "podman pod inspect --format '{{.Labels.of}} {{.NumContainers}}' app"), "us 3");
+    assert_eq!(hosts.out("h1", "systemctl is-enabled app-pod"), "enabled");
+    let first = pod_started(&hosts);
+
+    // Planned again, and asked to be checked again: left running.
+    hosts.converged(&hosts.commit(&[("README", "nothing")], "nothing"));
+    let checked = hosts.recheck(&[], &[]);
+    assert_eq!((checked.changed, checked.unchanged.contains(&"s.app@h1".to_owned())), (vec![], true));
+    assert_eq!(pod_started(&hosts), first);
+
+    // Another definition of one container, then another image of it, then a third container: the rest runs on.
+    hosts.converged(&hosts.change(&pod("one", "deux", 1, PORT, "")));
+    let second = pod_started(&hosts);
+    assert_eq!((&second[..2], second[2] != first[2]), (&first[..2], true));
+    hosts.converged(&hosts.change(&pod("one", "deux", 2, PORT, "")));
+    assert_eq!(hosts.report("s.app", "h1").outcome, "reloaded");
+    let third = pod_started(&hosts);
+    assert_eq!((&third[..2], third[2] != second[2]), (&first[..2], true));
+    assert_eq!(hosts.out("h1", "podman exec note /bin/sh -c 'read v < /version; echo $v'"), "2");
+    hosts.converged(&hosts.change(&pod("one", "deux", 2, PORT, THIRD)));
+    assert_eq!(hosts.out("h1", "systemctl is-active third"), "active");
+    hosts.converged(&hosts.change(&pod("one", "deux", 2, PORT, "")));
+    assert_eq!(hosts.sh("h1", "podman container exists third").status, Some(1));
+    assert_eq!(hosts.sh("h1", "test -e /etc/systemd/system/third.service").status, Some(1));
+    assert_eq!(pod_started(&hosts), third);
+
+    // What is said of the pod itself: all is made anew.
+    hosts.converged(&hosts.change(&pod("one", "deux", 2, "\"8080:80\", \"8081:81\"", "")));
+    let anew = pod_started(&hosts);
+    assert!(anew.iter().zip(&third).all(|(now, before)| now != before), "{anew:?} {third:?}");
+    assert_eq!(hosts.out("h1", "busybox wget -qO- http://127.0.0.1:8081/index.html"), "deux");
+
+    // Behind the agent's back: one stopped, the unit of another gone; then a text that was written and no more.
+    hosts.out("h1", "podman kill note && systemctl stop note && rm /etc/systemd/system/page.service");
+    assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
+    assert_eq!(hosts.out("h1", "systemctl is-active page note app-pod"), "active\nactive\nactive");
+    assert_eq!(pod_started(&hosts)[..2], anew[..2], "of `page` only the unit's file was gone");
+    hosts.out("h1", STALE);
+    assert_eq!(hosts.out("h1", "podman exec page wget -qO- http://127.0.0.1:81/index.html"), "trois");
+    assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
+    assert_eq!(hosts.out("h1", "podman exec page wget -qO- http://127.0.0.1:81/index.html"), "deux");
+    let before = pod_started(&hosts);
+
+    // An image that nobody has: nothing is touched, all else goes on.
+    let wrong =
+        pod("bye", "bye", 2, PORT, &THIRD.replace("localhost/page:1\"", "localhost/none:1\"\npull = \"never\""));
+    hosts.settled(&hosts.change(&wrong));
+    let outcome = hosts.report("s.app", "h1").outcome;
+    let word = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
+    assert!(outcome.starts_with(word), "{outcome}");
+    assert_eq!(hosts.file("h1", "/etc/beside").as_deref(), Some("bye"));
+    assert_eq!(pod_started(&hosts), before);
+
+    // One that ends at once does not keep the other from what it is to be; taken away, nothing is left.
+    hosts.settled(&hosts.change(&pod("bye", "bye", 2, PORT, "").replace("exec httpd -f -p 81", "exit 3")));
+    let outcome = hosts.report("s.app", "h1").outcome;
+    assert!(outcome.starts_with("failed: ") && outcome.contains("see `journalctl -u note`"), "{outcome}");
+    assert_eq!(hosts.out("h1", GET), "bye");
+    hosts.converged(&hosts.change(LAST));
+    assert_eq!(hosts.out("h1", "podman pod ls --quiet; podman ps --all --quiet"), "");
+    assert_eq!(hosts.out("h1", "ls /etc/systemd/system | grep -E 'app|page|note' || true"), "");
+    assert_eq!(hosts.out("h1", "systemctl list-units --all --plain --no-legend 'app-pod*' 'page*' 'note*'"), "");
 }

@@ -87,25 +87,14 @@ impl Kind for Container {
     const EFFECTS: &'static [Effect] = &[Effect::Restart];
 
     fn problems(&self) -> Vec<Problem> {
-        let plain = self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        let name = (!plain).then(|| {
-            let message = format!("`{}` does not name a container", self.name.escape_default());
-            Problem::new("name", message, "letters, digits, `_`, `.` and `-`, with a letter or digit first")
-        });
+        let name = container_name_problem("name", &self.name);
         let words = self.ports.iter().map(|p| ("ports", p)).chain(self.volumes.iter().map(|v| ("volumes", v)));
         let words =
             words.chain(self.network.iter().map(|n| ("network", n))).chain(self.user.iter().map(|u| ("user", u)));
         let words = words.chain(self.memory.iter().map(|m| ("memory", m))).chain(self.cpus.iter().map(|c| ("cpus", c)));
-        let odd =
-            words.filter(|(_, word)| word.is_empty() || word.contains(char::is_whitespace)).map(|(param, word)| {
-                Problem::new(param, format!("`{}` is no single word", word.escape_default()), "see podman-run(1)")
-            });
+        let odd = words.filter_map(|(param, word)| word_problem(param, word));
         let keys = self.env.keys().map(|k| ("env", k)).chain(self.labels.keys().map(|k| ("labels", k)));
-        let keys = keys.filter(|(_, key)| key.is_empty() || key.contains(|c: char| c == '=' || c.is_whitespace()));
-        let keys = keys.map(|(param, key)| {
-            Problem::new(param, format!("`{}` is no name", key.escape_default()), "drop `=` and blanks")
-        });
+        let keys = keys.filter_map(|(param, key)| key_problem(param, key));
         let file = self.env_file.as_ref().and_then(|path| path_problem("env_file", path));
         let command = self.command.as_ref().and_then(|run| run.problem("command"));
         let image = image_problem("image", &self.image);
@@ -115,4 +104,26 @@ impl Kind for Container {
     fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
         claim(Claim::Named { what: "container", name: &self.name, param: "name" });
     }
+}
+
+/// Whether podman and systemd take `name` for a container or a pod.
+pub(super) fn container_name_problem(param: &'static str, name: &str) -> Option<Problem> {
+    let plain = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    (!plain).then(|| {
+        let message = format!("`{}` does not name a container", name.escape_default());
+        Problem::new(param, message, "letters, digits, `_`, `.` and `-`, with a letter or digit first")
+    })
+}
+
+/// Whether an option's value is one word.
+pub(super) fn word_problem(param: &'static str, word: &str) -> Option<Problem> {
+    let odd = word.is_empty() || word.contains(char::is_whitespace);
+    odd.then(|| Problem::new(param, format!("`{}` is no single word", word.escape_default()), "see podman-run(1)"))
+}
+
+/// Whether a key of `key=value` is one.
+pub(super) fn key_problem(param: &'static str, key: &str) -> Option<Problem> {
+    let odd = key.is_empty() || key.contains(|c: char| c == '=' || c.is_whitespace());
+    odd.then(|| Problem::new(param, format!("`{}` is no name", key.escape_default()), "drop `=` and blanks"))
 }

@@ -19,6 +19,7 @@ mod link;
 mod module;
 mod mount;
 mod package;
+mod pod;
 mod process;
 mod reboot;
 mod selinux;
@@ -48,6 +49,7 @@ pub use self::{
     module::Module,
     mount::{Mount, MountState},
     package::{Package, PackageState},
+    pod::Pod,
     process::{Process, Signal},
     reboot::Reboot,
     selinux::{Selinux, SelinuxMode},
@@ -259,6 +261,7 @@ kinds! {
     Module = "module",
     Image = "image",
     Container = "container",
+    Pod = "pod",
     Mount = "mount",
     Selinux = "selinux",
 }

@@ -2,7 +2,8 @@
 //!
 //! Where podman brings Quadlet (4.4), its definition is `/etc/containers/systemd/<name>.container`; where not, a unit that runs
 //! podman, `/etc/systemd/system/<name>.service`. Both texts are made here (`unit_text`), and are all that is compared: another
-//! text or another image behind the name, and the container is made anew; else it is left running. Images are never pulled by
+//! text or another image behind the name, and the container is made anew; else it is left running. A label of the container holds
+//! the digest of its text, so that one whose text was put in place and nothing more, by an agent that was killed, is seen. Images are never pulled by
 //! the unit, so that a restart does not hang on a registry. Volumes are never removed.
 //!
 //! The suite runs generated units (podman 4.3 of Debian 12). Quadlet's text is compared in tests, and was tried once by hand on
@@ -18,7 +19,7 @@ use tokio::time::{Duration, sleep};
 use super::{
     Applied, Check, Context, Hold, Kind, KindError,
     image::{PodmanError, ask, image_for, image_id, podman},
-    unit_text,
+    unit_text::{self, LABEL, Text},
 };
 use crate::host::{
     HostError,
@@ -69,7 +70,7 @@ impl Kind for Container {
         let so = definition.is_there(cx)?
             && (!definition.enable(self) || says(cx, &["is-enabled", &unit(self)]).await? == "enabled")
             && runs_as_it_should(self, cx).await?
-            && (!should_run(self) || is_current(self, cx).await?);
+            && (!should_run(self) || is_current(self, &definition, cx).await?);
         Ok(so.into())
     }
 
@@ -77,7 +78,7 @@ impl Kind for Container {
         let definition = Definition::of(self, cx)?;
         let image = if should_run(self) {
             image_for(cx, &self.image, self.pull.unwrap_or_default()).await?;
-            is_current(self, cx).await?
+            is_current(self, &definition, cx).await?
         } else {
             true
         };
@@ -91,7 +92,7 @@ impl Kind for Container {
             systemctl(cx, &["daemon-reload"]).await?;
         }
         if definition.enable(self) {
-            systemctl(cx, &["enable", &unit(self)]).await?;
+            systemctl(cx, &["reenable", &unit(self)]).await?;
         } else if !definition.quadlet && says(cx, &["is-enabled", &unit(self)]).await? == "enabled" {
             systemctl(cx, &["disable", &unit(self)]).await?;
         }
@@ -102,7 +103,8 @@ impl Kind for Container {
         if same && image && runs_as_it_should(self, cx).await? {
             return Ok(Applied { afresh: false });
         }
-        restart(self, cx).await?;
+        restart(&self.name, cx).await?;
+        settled(&[&self.name], cx).await?;
         Ok(Applied { afresh: true })
     }
 
@@ -127,16 +129,19 @@ impl Kind for Container {
         if !should_run(self) {
             return Ok(false);
         }
-        restart(self, cx).await?;
+        restart(&self.name, cx).await?;
+        settled(&[&self.name], cx).await?;
         Ok(true)
     }
 }
 
 /// Its definition as a file.
-struct Definition {
+pub(super) struct Definition {
     quadlet: bool,
     path: String,
     text: Vec<u8>,
+    /// What [`LABEL`] says of what was made by it.
+    digest: String,
 }
 
 impl Definition {
@@ -146,11 +151,23 @@ impl Definition {
         for generator in GENERATOR {
             quadlet |= root.exists(generator)?;
         }
-        let (path, text) = match quadlet {
-            true => (quadlet_path(container), unit_text::quadlet(container, cx.task)),
-            false => (unit_path(container), unit_text::service(container, cx.task)),
-        };
-        Ok(Self { quadlet, path, text: text.into_bytes() })
+        Ok(match quadlet {
+            true => {
+                let Text { text, digest } = unit_text::quadlet(container, cx.task);
+                Self { quadlet, path: quadlet_path(container), text: text.into_bytes(), digest }
+            }
+            false => Self::unit(&unit(container), unit_text::service(container, None, cx.task)),
+        })
+    }
+
+    /// One that is a unit.
+    pub(super) fn unit(name: &str, Text { text, digest }: Text) -> Self {
+        Self { quadlet: false, path: unit_path(name), text: text.into_bytes(), digest }
+    }
+
+    /// Whether what podman says of the label is this definition's.
+    pub(super) fn is_of(&self, label: &str) -> bool {
+        label == self.digest
     }
 
     fn other(&self) -> String {
@@ -172,21 +189,21 @@ impl Definition {
         Ok(Access::new(&self.path, None, None, Some("0600"), 0o600)?)
     }
 
-    fn is_there(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+    pub(super) fn is_there(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         Ok(files::is_file(&cx.host.surroundings.root, &self.path, Sum::of_bytes(&self.text), self.access()?)?)
     }
 
-    fn is_any(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+    pub(super) fn is_any(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         Ok(cx.host.surroundings.root.exists(&self.path)?)
     }
 
-    fn put(&self, cx: &Context<'_>) -> Result<(), HostError> {
+    pub(super) fn put(&self, cx: &Context<'_>) -> Result<(), HostError> {
         let content = Content::Bytes(self.text.clone());
         let sum = Sum::of_bytes(&self.text);
         Ok(files::put_file(&cx.host.surroundings.root, &self.path, &content, sum, self.access()?)?)
     }
 
-    fn remove(&self, cx: &Context<'_>) -> Result<(), HostError> {
+    pub(super) fn remove(&self, cx: &Context<'_>) -> Result<(), HostError> {
         files::remove_file(&cx.host.surroundings.root, &self.path, false)?;
         Ok(())
     }
@@ -203,12 +220,12 @@ impl Definition {
     }
 }
 
-fn unit(container: &Container) -> String {
+pub(super) fn unit(container: &Container) -> String {
     format!("{}.service", container.name)
 }
 
-fn unit_path(container: &Container) -> String {
-    format!("/etc/systemd/system/{}.service", container.name)
+fn unit_path(unit: &str) -> String {
+    format!("/etc/systemd/system/{unit}")
 }
 
 fn quadlet_path(container: &Container) -> String {
@@ -227,39 +244,58 @@ async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bo
     })
 }
 
-/// Whether the container was made of the image that has the name now.
-async fn is_current(container: &Container, cx: &Context<'_>) -> Result<bool, HostError> {
+/// Whether the container was made by the definition, and of the image that has the name now.
+pub(super) async fn is_current(
+    container: &Container,
+    definition: &Definition,
+    cx: &Context<'_>,
+) -> Result<bool, HostError> {
     if ask(cx, &["container", "exists", "--", &container.name]).await?.status.code() == Some(1) {
         return Ok(false);
     }
-    let made_of = podman(cx, &["container", "inspect", "--format", "{{.Image}}", "--", &container.name]).await?;
-    Ok(image_id(cx, &container.image).await?.as_deref() == Some(made_of.trim()))
+    let format = format!("{{{{.Image}}}} {{{{index .Config.Labels {LABEL:?}}}}}");
+    let made_of = podman(cx, &["container", "inspect", "--format", &format, "--", &container.name]).await?;
+    let (image, label) = made_of.trim().split_once(' ').unwrap_or((made_of.trim(), ""));
+    Ok(definition.is_of(label) && image_id(cx, &container.image).await?.as_deref() == Some(image))
 }
 
-async fn restart(container: &Container, cx: &Context<'_>) -> Result<(), HostError> {
-    let (name, words) = (&container.name, ["restart", &unit(container)]);
-    systemctl(cx, &words).await.map_err(|error| match error {
-        ContainerError::Systemctl(source) => ContainerError::Start { name: name.clone(), source },
+/// Starts the unit `<name>.service` anew.
+pub(super) async fn restart(name: &str, cx: &Context<'_>) -> Result<(), ContainerError> {
+    begin("restart", name, cx).await
+}
+
+/// Has systemctl `restart` or `start` the unit `<name>.service`.
+pub(super) async fn begin(verb: &str, name: &str, cx: &Context<'_>) -> Result<(), ContainerError> {
+    let begun = systemctl(cx, &[verb, &format!("{name}.service")]).await;
+    begun.map(drop).map_err(|error| match error {
+        ContainerError::Systemctl(source) => ContainerError::Start { name: name.to_owned(), source },
         other => other,
-    })?;
-    if !cx.probed {
-        sleep(SETTLE).await;
-        let now = systemctl(cx, &["show", "--property=ActiveState,NRestarts", &unit(container)]).await?;
+    })
+}
+
+/// Looks whether these, which have just been started anew, keep running; a probe would tell as much.
+pub(super) async fn settled(names: &[&str], cx: &Context<'_>) -> Result<(), ContainerError> {
+    if cx.probed {
+        return Ok(());
+    }
+    sleep(SETTLE).await;
+    for name in names {
+        let now = systemctl(cx, &["show", "--property=ActiveState,NRestarts", &format!("{name}.service")]).await?;
         // One that ends at once is started again and again, and may be up at this moment.
         if !now.contains("ActiveState=active\n") || !now.contains("NRestarts=0\n") {
-            return Err(ContainerError::Failed(name.clone()).into());
+            return Err(ContainerError::Failed((*name).to_owned()));
         }
     }
     Ok(())
 }
 
-async fn systemctl(cx: &Context<'_>, words: &[&str]) -> Result<String, ContainerError> {
+pub(super) async fn systemctl(cx: &Context<'_>, words: &[&str]) -> Result<String, ContainerError> {
     let asked = cx.tool(&[&["systemctl", "--no-pager", "--no-ask-password"], words].concat()).await;
     asked.map_err(|e| if e.is_missing() { ContainerError::NoSystemd } else { ContainerError::Systemctl(e) })
 }
 
 /// The first line of what systemctl says, however it exits.
-async fn says(cx: &Context<'_>, words: &[&str]) -> Result<String, HostError> {
+pub(super) async fn says(cx: &Context<'_>, words: &[&str]) -> Result<String, HostError> {
     let answer = crate::host::tool::Tool::new(&[&["systemctl", "--no-pager"], words].concat()).ask(cx).await;
     let answer =
         answer.map_err(|e| if e.is_missing() { ContainerError::NoSystemd } else { ContainerError::Systemctl(e) })?;

@@ -18,6 +18,7 @@ mod link;
 mod module;
 mod mount;
 mod package;
+mod pod;
 mod process;
 mod reboot;
 mod selinux;
@@ -291,6 +292,7 @@ kinds! {
     Module,
     Image,
     Container,
+    Pod,
     Mount,
     Selinux,
 }

@@ -1,32 +1,62 @@
-//! What systemd and Quadlet read of a container: text, made of parameters alone.
+//! What systemd and Quadlet read of containers and pods: text, made of parameters alone.
 //!
 //! Words are quoted as systemd.service(5) says, so that neither blanks nor `%`, `$`, quotes and line ends in a parameter mean anything.
+//! Each text has its own digest as a label, so that podman tells of what runs by which text it was made.
 
 use std::fmt::Write as _;
 
 use groundplan_protocol::{
+    digest::Digest,
     ids::TaskId,
-    kinds::{Container, RestartPolicy, Run},
+    kinds::{Container, Pod, RestartPolicy, Run},
 };
 
 /// How each text begins.
 pub(super) const MARK: &str = "# Written by groundplan";
 
-/// A unit that runs podman, for hosts without Quadlet: what `podman generate systemd --new` would write.
-pub(super) fn service(container: &Container, task: &TaskId) -> String {
+/// The label that holds the digest of the text that a container or pod was made by.
+pub(super) const LABEL: &str = "groundplan.definition";
+
+/// A text, and its digest as podman tells it.
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) digest: String,
+}
+
+/// The text that `make` makes of a label with the digest of what it makes of none.
+fn labelled(make: impl Fn(Option<String>) -> String) -> Text {
+    let digest = Digest::of(make(None).as_bytes()).to_string();
+    Text { text: make(Some(format!("--label={LABEL}={digest}"))), digest }
+}
+
+/// A unit that runs podman, for hosts without Quadlet and for containers of a pod: what `podman generate systemd --new` would
+/// write.
+pub(super) fn service(container: &Container, pod: Option<&Pod>, task: &TaskId) -> Text {
+    labelled(|label| service_text(container, pod, task, label))
+}
+
+fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: Option<String>) -> String {
     let mut run = vec!["podman", "run", "--cidfile=%t/%n.ctr-id", "--cgroups=no-conmon", "--rm", "--replace"];
     run.extend(["--detach", "--sdnotify=conmon", "--pull=never"]);
     // These words hold specifiers of systemd's own.
     let mut line = run.join(" ");
-    for word in options(container) {
+    let within = pod.map(|pod| format!("--pod={}", pod.name));
+    for word in options(container).into_iter().chain(within).chain(label) {
         let _ = write!(line, " {}", quoted(&word));
     }
     let _ = write!(line, " {}", quoted(&container.image));
     for word in command(container) {
         let _ = write!(line, " {}", quoted(&word));
     }
+    // A container of a pod goes down with it, and comes up with it: the pod's unit need not know of its containers, so
+    // that one more or less does not concern the others.
+    let (bound, wanted) = match pod.map(pod_unit) {
+        Some(unit) => (format!("BindsTo={unit}\nAfter={unit}\n"), unit),
+        None => (String::new(), "multi-user.target".to_owned()),
+    };
     format!(
         "{}\
+         \n\
          [Service]\n\
          Environment=PODMAN_SYSTEMD_UNIT=%n\n\
          Type=notify\n\
@@ -40,17 +70,62 @@ pub(super) fn service(container: &Container, task: &TaskId) -> String {
          ExecStopPost=podman rm --force --ignore --cidfile=%t/%n.ctr-id\n\
          \n\
          [Install]\n\
-         WantedBy=multi-user.target\n",
-        head(container, task),
+         WantedBy={wanted}\n",
+        head(&format!("Container {}", container.name), task) + &bound,
         restart(container),
     )
 }
 
+/// The unit of a pod.
+pub(super) fn pod_unit(pod: &Pod) -> String {
+    format!("{}-pod.service", pod.name)
+}
+
+/// A unit that makes a pod and keeps it, without its containers.
+pub(super) fn pod(pod: &Pod, task: &TaskId) -> Text {
+    labelled(|label| pod_text(pod, task, label))
+}
+
+fn pod_text(pod: &Pod, task: &TaskId, label: Option<String>) -> String {
+    let mut words = vec![format!("--name={}", pod.name)];
+    let mut option = |name: &str, value: &str| words.push(format!("--{name}={value}"));
+    pod.network.iter().for_each(|network| option("network", network));
+    pod.ports.iter().for_each(|port| option("publish", port));
+    pod.volumes.iter().for_each(|volume| option("volume", volume));
+    pod.labels.iter().for_each(|(key, value)| option("label", &format!("{key}={value}")));
+    let words: Vec<String> = words.iter().chain(&pod.options).chain(&label).map(|word| quoted(word)).collect();
+    format!(
+        "{}\
+         \n\
+         [Service]\n\
+         Environment=PODMAN_SYSTEMD_UNIT=%n\n\
+         Type=forking\n\
+         PIDFile=%t/%n.pid\n\
+         Restart=always\n\
+         TimeoutStartSec=300\n\
+         TimeoutStopSec=70\n\
+         ExecStartPre=-/bin/rm -f %t/%n.pid %t/%n.pod-id\n\
+         ExecStartPre=podman pod create --infra-conmon-pidfile=%t/%n.pid --pod-id-file=%t/%n.pod-id --replace {}\n\
+         ExecStart=podman pod start --pod-id-file=%t/%n.pod-id\n\
+         ExecStop=podman pod stop --ignore --pod-id-file=%t/%n.pod-id\n\
+         ExecStopPost=podman pod rm --force --ignore --pod-id-file=%t/%n.pod-id\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        head(&format!("Pod {}", pod.name), task),
+        words.join(" "),
+    )
+}
+
 /// A file for Quadlet (podman-systemd.unit(5)).
-pub(super) fn quadlet(container: &Container, task: &TaskId) -> String {
-    let mut text = head(container, task);
-    let _ = write!(text, "[Container]\nContainerName={}\nImage={}\nPull=never\n", container.name, container.image);
-    let words: Vec<String> = options(container).into_iter().skip(2).map(|word| quoted(&word)).collect();
+pub(super) fn quadlet(container: &Container, task: &TaskId) -> Text {
+    labelled(|label| quadlet_text(container, task, label))
+}
+
+fn quadlet_text(container: &Container, task: &TaskId, label: Option<String>) -> String {
+    let mut text = head(&format!("Container {}", container.name), task);
+    let _ = write!(text, "\n[Container]\nContainerName={}\nImage={}\nPull=never\n", container.name, container.image);
+    let words: Vec<String> = options(container).into_iter().skip(2).chain(label).map(|word| quoted(&word)).collect();
     if !words.is_empty() {
         let _ = writeln!(text, "PodmanArgs={}", words.join(" "));
     }
@@ -65,15 +140,13 @@ pub(super) fn quadlet(container: &Container, task: &TaskId) -> String {
     text
 }
 
-fn head(container: &Container, task: &TaskId) -> String {
+fn head(description: &str, task: &TaskId) -> String {
     format!(
         "{MARK} for the task {task}: changes here are lost.\n\
          [Unit]\n\
-         Description=Container {}\n\
+         Description={description}\n\
          Wants=network-online.target\n\
-         After=network-online.target\n\
-         \n",
-        container.name
+         After=network-online.target\n",
     )
 }
 
@@ -149,24 +222,26 @@ mod tests {
 
     #[test]
     fn a_unit_where_there_is_no_quadlet() {
-        let text = service(&container(), &"s.web".parse().unwrap());
+        let Text { text, digest } = service(&container(), None, &"s.web".parse().unwrap());
+        let text = text.replace(&digest, "DIGEST");
         assert!(text.starts_with("# Written by groundplan for the task s.web: changes here are lost.\n[Unit]\n"));
         let line = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
         assert_eq!(
             line,
-            r#"ExecStart=podman run --cidfile=%t/%n.ctr-id --cgroups=no-conmon --rm --replace --detach --sdnotify=conmon --pull=never "--name" "web" "--env=A=b c" "--memory=64m" "--publish=8080:80" "--volume=/srv:/data:ro" "localhost/web:1" "/bin/sh" "-c" "echo \"$$HOME\" 100%%\nsleep 1""#
+            r#"ExecStart=podman run --cidfile=%t/%n.ctr-id --cgroups=no-conmon --rm --replace --detach --sdnotify=conmon --pull=never "--name" "web" "--env=A=b c" "--memory=64m" "--publish=8080:80" "--volume=/srv:/data:ro" "--label=groundplan.definition=DIGEST" "localhost/web:1" "/bin/sh" "-c" "echo \"$$HOME\" 100%%\nsleep 1""#
         );
         assert!(text.contains("\nRestart=on-failure\n"));
     }
 
     #[test]
     fn a_file_for_quadlet() {
-        let text = quadlet(&container(), &"s.web".parse().unwrap());
+        let Text { text, digest } = quadlet(&container(), &"s.web".parse().unwrap());
+        let text = text.replace(&digest, "DIGEST");
         let expected = r#"[Container]
 ContainerName=web
 Image=localhost/web:1
 Pull=never
-PodmanArgs="--env=A=b c" "--memory=64m" "--publish=8080:80" "--volume=/srv:/data:ro"
+PodmanArgs="--env=A=b c" "--memory=64m" "--publish=8080:80" "--volume=/srv:/data:ro" "--label=groundplan.definition=DIGEST"
 Exec="/bin/sh" "-c" "echo \"$$HOME\" 100%%\nsleep 1"
 
 [Service]
@@ -177,5 +252,29 @@ TimeoutStartSec=300
 WantedBy=multi-user.target
 "#;
         assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_pod_and_a_container_of_it_know_nothing_of_other_containers() {
+        let task = "s.app".parse().unwrap();
+        let of = |containers| -> Pod {
+            let params =
+                json!({ "name": "app", "ports": ["8080:80"], "labels": { "of": "a b" }, "containers": containers });
+            serde_json::from_value(params).unwrap()
+        };
+        let two = of(json!([container(), { "name": "log", "image": "localhost/log:1" }]));
+        let Text { text, digest } = pod(&two, &task);
+        let line = text.lines().find(|line| line.contains("pod create")).unwrap().replace(&digest, "DIGEST");
+        assert_eq!(
+            line,
+            r#"ExecStartPre=podman pod create --infra-conmon-pidfile=%t/%n.pid --pod-id-file=%t/%n.pod-id --replace "--name=app" "--publish=8080:80" "--label=of=a b" "--label=groundplan.definition=DIGEST""#
+        );
+        let one = of(json!([container()]));
+        assert_eq!((text, digest), (pod(&one, &task).text, pod(&one, &task).digest));
+        let Text { text, digest } = service(&one.containers[0], Some(&one), &task);
+        assert!(text.contains("\nBindsTo=app-pod.service\nAfter=app-pod.service\n\n[Service]\n"), "{text}");
+        assert!(text.contains(r#""--pod=app" "--label=groundplan.definition="#), "{text}");
+        assert!(text.ends_with("\n[Install]\nWantedBy=app-pod.service\n"), "{text}");
+        assert_eq!(digest, service(&two.containers[0], Some(&two), &task).digest);
     }
 }

@@ -1,0 +1,153 @@
+//! `pod`: containers that share a network, each run by systemd, by podman.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Claim, Container, Kind, Problem, UnitState,
+    container::{container_name_problem, key_problem, word_problem},
+};
+use crate::plan::Effect;
+
+/// Containers that share a network and are started and stopped together, run by systemd as root: one unit for the pod,
+/// `<name>-pod.service`, and one for each container. A container is made anew, alone, when its definition or the image behind
+/// its name is another one; the whole pod only when what is said of the pod itself is another. A restart restarts the whole
+/// pod; a reload makes anew just the containers whose image is another one. Removal takes away pod, containers and units; volumes stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// Its name, and that of its unit without `-pod.service`.
+    pub name: String,
+    /// Its containers, described as in `container`. What concerns the pod as a whole is said of the pod: `ports`, `network`,
+    /// `enabled`, `state`.
+    pub containers: Vec<Container>,
+    /// Published ports, such as `8080:80`, `127.0.0.1:53:53/udp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// Its network, such as `host`, `none` or a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Volumes that each container has, such as `/srv/app:/data:ro`, `app-data:/data`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Further options of podman-pod-create(1), one word each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// Whether it starts at boot; `true` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Whether it runs; `started` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<UnitState>,
+}
+
+impl Pod {
+    fn container_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.containers.is_empty() {
+            problems.push(Problem::new("containers", "is empty", "describe at least one container"));
+        }
+        let mut names = BTreeSet::from([self.name.as_str()]);
+        for container in &self.containers {
+            // Its own words, with the container that they are about.
+            problems.extend(container.problems().into_iter().map(|p| Problem {
+                param: "containers",
+                message: format!("{}: `{}` {}", container.name.escape_default(), p.param, p.message),
+                hint: p.hint,
+            }));
+            if !names.insert(&container.name) {
+                let message = format!("`{}` is the name of more than one thing here", container.name);
+                problems.push(Problem::new("containers", message, "give the pod and each container a name of its own"));
+            }
+            let shared = [
+                ("ports", !container.ports.is_empty()),
+                ("network", container.network.is_some()),
+                ("enabled", container.enabled.is_some()),
+                ("state", container.state.is_some()),
+            ];
+            problems.extend(shared.into_iter().filter(|(_, given)| *given).map(|(param, _)| {
+                let message = format!("{}: `{param}` is a matter of the pod as a whole", container.name);
+                Problem::new("containers", message, format!("move `{param}` out of `containers`"))
+            }));
+        }
+        problems
+    }
+}
+
+impl Kind for Pod {
+    const NAME: &'static str = "pod";
+    const SUMMARY: &'static str = "containers that share a network, run by systemd, by podman";
+    const EFFECTS: &'static [Effect] = &[Effect::Restart, Effect::Reload];
+
+    fn problems(&self) -> Vec<Problem> {
+        let words = self.ports.iter().map(|p| ("ports", p)).chain(self.volumes.iter().map(|v| ("volumes", v)));
+        let words = words.chain(self.network.iter().map(|n| ("network", n)));
+        let odd = words.filter_map(|(param, word)| word_problem(param, word));
+        let keys = self.labels.keys().filter_map(|key| key_problem("labels", key));
+        let name = container_name_problem("name", &self.name);
+        name.into_iter().chain(odd).chain(keys).chain(self.container_problems()).collect()
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Named { what: "pod", name: &self.name, param: "name" });
+        for container in &self.containers {
+            claim(Claim::Named { what: "container", name: &container.name, param: "containers" });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn told(params: Value) -> Vec<String> {
+        let pod: Pod = serde_json::from_value(params).unwrap();
+        pod.problems().into_iter().map(|p| format!("{}: {}", p.param, p.message)).collect()
+    }
+
+    #[test]
+    fn what_is_said_of_containers_and_what_of_the_pod() {
+        let good = json!({ "name": "app", "ports": ["8080:80"], "containers": [
+            { "name": "web", "image": "localhost/web:1", "volumes": ["/srv:/srv"] },
+            { "name": "log", "image": "localhost/log:1", "command": ["tail"] },
+        ] });
+        assert_eq!(told(good), Vec::<String>::new());
+        let image = "localhost/web:1";
+        for (bad, word) in [
+            (json!({ "name": "app", "containers": [] }), "containers: is empty"),
+            (
+                json!({ "name": "-x", "containers": [{ "name": "web", "image": image }] }),
+                "name: `-x` does not name a container",
+            ),
+            (
+                json!({ "name": "app", "containers": [{ "name": "app", "image": image }] }),
+                "containers: `app` is the name of more than one thing here",
+            ),
+            (
+                json!({ "name": "app", "containers": [{ "name": "web", "image": image, "ports": ["80:80"] }] }),
+                "containers: web: `ports` is a matter of the pod as a whole",
+            ),
+            (
+                json!({ "name": "app", "containers": [{ "name": "web", "image": image, "state": "stopped" }] }),
+                "containers: web: `state` is a matter of the pod as a whole",
+            ),
+            (
+                json!({ "name": "app", "containers": [{ "name": "web", "image": image, "memory": "1 g" }] }),
+                "containers: web: `memory` `1 g` is no single word",
+            ),
+            (
+                json!({ "name": "app", "ports": ["80 81"], "containers": [{ "name": "web", "image": image }] }),
+                "ports: `80 81` is no single word",
+            ),
+        ] {
+            assert_eq!(told(bad.clone()), [word], "{bad}");
+        }
+    }
+}
