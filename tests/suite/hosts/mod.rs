@@ -1,13 +1,16 @@
 //! On real hosts: Debian with systemd, each with its own address, reached only over MQTT. Run by `tests/run hosts`; needs root.
 
+mod accounts;
 mod commands;
 mod containers;
 mod kernel;
 mod keystone;
 mod memory;
+mod packages;
 mod reboot;
 mod survival;
 mod texts;
+mod units;
 
 use groundplan_tests::{
     hosts::{Hosts, Image},
@@ -23,6 +26,9 @@ fn image_is_built() {
     assert_eq!(sources, "", "no name of a registry is kept");
     assert!(image.join("usr/bin/systemctl").exists() && image.join("sbin/init").exists());
 }
+
+/// A service without tasks.
+const NOTHING: &str = "# Nothing.\n";
 
 /// Has all hosts check again what they applied, and waits for the end.
 fn recheck(hosts: &Hosts) {

@@ -12,6 +12,8 @@ mod cron;
 mod directory;
 mod export;
 mod file;
+mod group;
+mod hostname;
 mod image;
 mod ini;
 mod line;
@@ -26,6 +28,7 @@ mod selinux;
 mod sysctl;
 mod systemd;
 mod template;
+mod user;
 mod validate;
 mod wait;
 
@@ -42,6 +45,8 @@ pub use self::{
     directory::Directory,
     export::{EXPORT_LIMIT, Export},
     file::File,
+    group::Group,
+    hostname::Hostname,
     image::{Image, Pull},
     ini::{Ini, IniValue, Scalar},
     line::{Line, MARK},
@@ -56,6 +61,7 @@ pub use self::{
     sysctl::Sysctl,
     systemd::{OnChange, Systemd, UnitState},
     template::Template,
+    user::{Existence, User, key_of},
     validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},
 };
@@ -250,6 +256,9 @@ kinds! {
     Command = "command",
     Process = "process",
     Systemd = "systemd",
+    User = "user",
+    Group = "group",
+    Hostname = "hostname",
     Wait = "wait",
     Reboot = "reboot",
     Export = "export",

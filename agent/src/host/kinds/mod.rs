@@ -11,6 +11,8 @@ mod cron;
 mod directory;
 mod export;
 mod file;
+mod group;
+mod hostname;
 mod image;
 mod ini;
 mod line;
@@ -25,6 +27,7 @@ mod selinux;
 mod sysctl;
 mod systemd;
 mod unit_text;
+mod user;
 mod wait;
 
 use std::sync::Mutex;
@@ -281,6 +284,9 @@ kinds! {
     Command,
     Process,
     Systemd,
+    User,
+    Group,
+    Hostname,
     Wait,
     Reboot,
     Export,

@@ -54,6 +54,8 @@ pub(crate) enum PackageError {
     NoHold(&'static str),
     #[error("the package manager reported success, and {0} is not there as it should be")]
     NotThere(String),
+    #[error("the package manager reported success, and {0} is still there")]
+    StillThere(String),
     #[error("cannot keep services from being started, by /usr/sbin/policy-rc.d")]
     Guard(#[source] io::Error),
     #[error("cancelled while others used the package manager")]
@@ -227,16 +229,22 @@ impl Task<'_> {
         if self.missing(&before).is_empty() && newer.is_empty() {
             return Ok(());
         }
-        if let Some(words) = manager.backend.put_right().filter(|_| before.interrupted) {
-            self.cx().say("an earlier installation was interrupted; it is brought to its end first");
-            manager.run("bring an interrupted installation to its end", &words, &[]).await?;
-            before = manager.installed().await?;
-        }
-        let missing = self.missing(&before);
+        let mut missing = self.missing(&before);
         if !missing.is_empty() {
             manager.ensure_fresh(self.params.update_cache().into()).await?;
         }
-        let result = self.install(&missing, &newer).await;
+        let mut resolved = manager.resolve(&missing, self.params.version.as_deref()).await?;
+        if let Some(words) = manager.backend.put_right().filter(|_| before.interrupted) {
+            self.cx().say("an earlier installation was interrupted; it is brought to its end first");
+            // Where another package stays broken, those that are wanted may still come.
+            if let Err(error) = manager.run("bring it to its end", &words, &[]).await {
+                self.cx().say(&error.to_string());
+            }
+            before = manager.installed().await?;
+            missing = self.missing(&before);
+            resolved.retain(|(name, _)| missing.contains(name));
+        }
+        let result = self.install(resolved, &newer).await;
         let after = manager.installed().await?;
         memory
             .installed
@@ -244,16 +252,19 @@ impl Task<'_> {
         let came = after.names().filter(|name| !before.is_there(name) && !name.contains(':'));
         memory.along.extend(came.filter(|name| !missing.contains(name)).map(str::to_owned));
         memory.keep(self.cx());
-        result?;
-        match self.missing(&after) {
-            missing if missing.is_empty() => Ok(()),
-            missing => Err(PackageError::NotThere(list(&missing))),
+        match (result, self.missing(&after)) {
+            (Err(error), missing) if !missing.is_empty() || latest => Err(error),
+            (Ok(()), missing) if !missing.is_empty() => Err(PackageError::NotThere(list(&missing))),
+            (Err(error), _) => {
+                self.cx().say(&format!("installed, and the package manager failed with something else: {error}"));
+                Ok(())
+            }
+            (Ok(()), _) => Ok(()),
         }
     }
 
-    async fn install(&self, missing: &[&str], newer: &[&str]) -> Result<(), PackageError> {
+    async fn install(&self, mut missing: Vec<(&str, Option<String>)>, newer: &[&str]) -> Result<(), PackageError> {
         let params = self.params;
-        let mut missing = self.manager.resolve(missing, params.version.as_deref()).await?;
         let newer = newer.iter().map(|name| (*name, None)).collect::<Vec<_>>();
         let mut transactions = Vec::new();
         if self.manager.backend.installs_newer() {
@@ -362,11 +373,16 @@ impl Task<'_> {
 
     async fn remove_packages(&self, names: &[&str]) -> Result<(), PackageError> {
         let words = self.manager.backend.remove(names, self.params.purge == Some(true));
-        self.manager.run(&format!("remove {}", list(names)), &words, &[]).await?;
+        let result = self.manager.run(&format!("remove {}", list(names)), &words, &[]).await;
         let after = self.manager.installed().await?;
-        match names.iter().copied().filter(|name| after.is_there(name)).collect::<Vec<_>>() {
-            left if left.is_empty() => Ok(()),
-            left => Err(PackageError::NotThere(list(&left))),
+        let left: Vec<&str> = names.iter().copied().filter(|name| after.is_there(name)).collect();
+        match result {
+            Err(error) if left.is_empty() => {
+                self.cx().say(&format!("removed, and the package manager failed with something else: {error}"));
+                Ok(())
+            }
+            Ok(_) if !left.is_empty() => Err(PackageError::StillThere(list(&left))),
+            result => result.map(drop),
         }
     }
 

@@ -1,0 +1,58 @@
+//! `group`: a group of users of the host.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Claim, Kind, Problem,
+    user::{Existence, name_problem},
+};
+use crate::plan::Effect;
+
+/// A group of users of the host. What is not given is left as it is. Removal deletes a group that this task created; one that was
+/// there before loses the members that the task added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there; `present` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Existence>,
+    /// Its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// Whether a new one gets a number for services; `false` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<bool>,
+    /// Users that are in it, beside those whose own group it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Vec<String>>,
+    /// Whether no other users are in it; `false` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<bool>,
+}
+
+impl Group {
+    /// Whether it is to be there.
+    pub fn is_present(&self) -> bool {
+        self.state.unwrap_or_default() == Existence::Present
+    }
+}
+
+impl Kind for Group {
+    const NAME: &'static str = "group";
+    const SUMMARY: &'static str = "a group of users of the host";
+    const EFFECTS: &'static [Effect] = &[];
+
+    fn problems(&self) -> Vec<Problem> {
+        let members = self.members.iter().flatten().filter_map(|member| name_problem("members", member));
+        let exclusive = (self.exclusive.is_some() && self.members.is_none())
+            .then(|| Problem::new("exclusive", "stands without `members`", "give `members`, or leave it away"));
+        name_problem("name", &self.name).into_iter().chain(members).chain(exclusive).collect()
+    }
+
+    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::Named { what: "group", name: &self.name, param: "name" });
+    }
+}

@@ -1,0 +1,220 @@
+//! `group`: a group of users of the host (groupadd(8), groupmod(8), groupdel(8), gpasswd(1)).
+
+use groundplan_protocol::{ids::TaskId, kinds::Group};
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError};
+use crate::host::{
+    HostError,
+    tool::{Answer, Tool, ToolError},
+};
+
+/// Why a user or group is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AccountError {
+    #[error("this host has no `{0}`; install the package that has it, such as `shadow` on Alpine")]
+    NoTools(String),
+    #[error("{what}: {said}")]
+    Refused { what: String, said: String },
+    #[error(transparent)]
+    Tool(ToolError),
+}
+
+impl KindError for AccountError {}
+
+impl From<ToolError> for AccountError {
+    fn from(error: ToolError) -> Self {
+        match error {
+            ToolError::Missing { program } => Self::NoTools(program),
+            error => Self::Tool(error),
+        }
+    }
+}
+
+/// Changes a user or group; `what` begins the error.
+pub(super) async fn change(cx: &Context<'_>, what: &str, words: &[&str]) -> Result<(), AccountError> {
+    let Answer { status, out, err } = Tool::new(words).ask(cx).await?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = if err.is_empty() { out } else { err };
+    // They name themselves first.
+    let lines = said.lines().map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest).trim());
+    let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    Err(AccountError::Refused { what: what.to_owned(), said })
+}
+
+/// The line of `key` in a table of the host (getent(1)), by fields.
+pub(super) async fn entry(cx: &Context<'_>, table: &str, key: &str) -> Result<Option<Vec<String>>, AccountError> {
+    let Answer { status, out, err } = Tool::new(&["getent", table, key]).ask(cx).await?;
+    match status.code() {
+        Some(0) => {}
+        Some(2) => return Ok(None),
+        _ => return Err(AccountError::Refused { what: format!("cannot look up `{key}` in {table}"), said: err }),
+    }
+    let line = out.lines().next().unwrap_or_default();
+    Ok(Some(line.split(':').map(str::to_owned).collect()))
+}
+
+/// What the task did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Memory {
+    name: String,
+    created: bool,
+    /// Members that it brought in.
+    added: Vec<String>,
+    /// Members that it put out.
+    ousted: Vec<String>,
+    /// The number that the group had.
+    gid: Option<u32>,
+}
+
+impl Memory {
+    fn of(cx: &Context<'_>, name: &str) -> Self {
+        let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
+        memory.filter(|memory| memory.name == name).unwrap_or_else(|| Self { name: name.to_owned(), ..Self::default() })
+    }
+
+    fn keep(&self, cx: &Context<'_>) {
+        cx.remember(serde_json::to_value(self).unwrap_or_default());
+    }
+}
+
+/// A group as the host knows it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    gid: u32,
+    members: Vec<String>,
+}
+
+async fn find(cx: &Context<'_>, name: &str) -> Result<Option<Found>, AccountError> {
+    let Some(fields) = entry(cx, "group", name).await? else { return Ok(None) };
+    let members = fields.get(3).map_or("", String::as_str).split(',').filter(|member| !member.is_empty());
+    let gid = fields.get(2).and_then(|gid| gid.parse().ok()).unwrap_or_default();
+    Ok(Some(Found { gid, members: members.map(str::to_owned).collect() }))
+}
+
+impl Kind for Group {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("group", self.name.clone())
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let Some(found) = find(cx, &self.name).await? else { return Ok((!self.is_present()).into()) };
+        let (add, oust) = to_change(self, &found, &Memory::of(cx, &self.name));
+        let so = self.gid.is_none_or(|gid| gid == found.gid) && add.is_empty() && oust.is_empty();
+        Ok((self.is_present() && so).into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let mut memory = Memory::of(cx, &self.name);
+        let name = self.name.as_str();
+        if !self.is_present() {
+            change(cx, &format!("cannot delete the group {name}"), &["groupdel", "--", name]).await?;
+            Memory { name: name.to_owned(), ..Memory::default() }.keep(cx);
+            return Ok(Applied { afresh: false });
+        }
+        let gid = self.gid.map(|gid| gid.to_string());
+        let found = match find(cx, name).await? {
+            Some(found) => found,
+            None => {
+                let mut words = vec!["groupadd"];
+                words.extend(gid.iter().flat_map(|gid| ["-g", gid]));
+                words.extend(self.system.filter(|system| *system).map(|_| "-r"));
+                words.extend(["--", name]);
+                change(cx, &format!("cannot create the group {name}"), &words).await?;
+                memory.created = true;
+                memory.keep(cx);
+                find(cx, name).await?.unwrap_or_default()
+            }
+        };
+        if let (Some(gid), true) = (&gid, self.gid != Some(found.gid)) {
+            change(cx, &format!("cannot change the number of the group {name}"), &["groupmod", "-g", gid, "--", name])
+                .await?;
+            memory.gid.get_or_insert(found.gid);
+            memory.keep(cx);
+        }
+        let (add, oust) = to_change(self, &found, &memory);
+        for (members, option, doing) in [(add, "-a", "add"), (oust, "-d", "remove")] {
+            for member in members {
+                let what = format!("cannot {doing} {member} as a member of the group {name}");
+                change(cx, &what, &["gpasswd", option, &member, "--", name]).await?;
+                let (done, undone) = match option {
+                    "-a" => (&mut memory.added, &mut memory.ousted),
+                    _ => (&mut memory.ousted, &mut memory.added),
+                };
+                let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
+                done.extend(back.is_none().then_some(member));
+                memory.keep(cx);
+            }
+        }
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let memory = Memory::of(cx, &self.name);
+        let name = self.name.as_str();
+        let Some(found) = find(cx, name).await? else { return Ok(false) };
+        if memory.created {
+            change(cx, &format!("cannot delete the group {name}"), &["groupdel", "--", name]).await?;
+            return Ok(true);
+        }
+        let mut changed = false;
+        for (members, option, is_there) in [(&memory.added, "-d", true), (&memory.ousted, "-a", false)] {
+            for member in members.iter().filter(|member| found.members.contains(member) == is_there) {
+                // A user that is gone by now is no member anyway.
+                if entry(cx, "passwd", member).await?.is_some() {
+                    let what = format!("cannot give the group {name} its members back");
+                    change(cx, &what, &["gpasswd", option, member, "--", name]).await?;
+                    changed = true;
+                }
+            }
+        }
+        if let Some(gid) = memory.gid.filter(|gid| *gid != found.gid) {
+            let what = format!("cannot give the group {name} its number back");
+            change(cx, &what, &["groupmod", "-g", &gid.to_string(), "--", name]).await?;
+            changed = true;
+        }
+        if !changed && self.is_present() {
+            cx.say("left in place: it was there before this task");
+        }
+        Ok(changed)
+    }
+}
+
+/// Who must come in and who must go: also whom the task brought in and does not name any more.
+fn to_change(group: &Group, found: &Found, memory: &Memory) -> (Vec<String>, Vec<String>) {
+    let wanted = group.members.as_deref().unwrap_or_default();
+    let add = wanted.iter().filter(|member| !found.members.contains(member)).cloned().collect();
+    let exclusive = group.exclusive == Some(true);
+    let oust = found.members.iter().filter(|m| !wanted.contains(m) && (exclusive || memory.added.contains(m)));
+    (add, oust.cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_come_and_go() {
+        let group = |members: &[&str], exclusive: bool| Group {
+            name: "g".to_owned(),
+            state: None,
+            gid: None,
+            system: None,
+            members: Some(members.iter().map(|&m| m.to_owned()).collect()),
+            exclusive: Some(exclusive),
+        };
+        let found = Found { gid: 7, members: ["ann", "bob"].map(str::to_owned).into() };
+        let memory = Memory { added: vec!["bob".to_owned()], ..Memory::default() };
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        assert_eq!(to_change(&group(&["cid"], false), &found, &memory), (names(&["cid"]), names(&["bob"])));
+        assert_eq!(to_change(&group(&["cid"], true), &found, &memory), (names(&["cid"]), names(&["ann", "bob"])));
+        assert_eq!(to_change(&group(&["ann", "bob"], true), &found, &memory), (names(&[]), names(&[])));
+    }
+}

@@ -1,0 +1,432 @@
+//! `user`: a user of the host (useradd(8), usermod(8), userdel(8), chpasswd(8)), and the keys that may log in as it.
+//!
+//! The task remembers whether it created the user, and how it found one that was there. Removal deletes only what it created,
+//! and takes its keys and groups from what it did not.
+
+mod keys;
+
+use std::{fs, path::Path};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{User, key_of},
+};
+use serde::{Deserialize, Serialize};
+
+use self::keys::{Place, merged};
+use super::{
+    Applied, Check, Context, Hold, Kind, KindError,
+    group::{AccountError, change, entry},
+};
+use crate::host::{
+    HostError,
+    files::FileError,
+    tool::{Answer, Tool},
+    users,
+};
+
+/// Why a user is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserKindError {
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error("cannot write the ssh keys of {user} below its home {home}")]
+    Keys { user: String, home: String, source: FileError },
+    #[error("the user {0} has no home directory for its ssh keys; `create_home = true` makes one")]
+    NoHome(String),
+    #[error("cannot read /etc/shadow, where the password of {user} is")]
+    Shadow { user: String, source: std::io::Error },
+    #[error(transparent)]
+    Group(#[from] users::UserError),
+}
+
+impl KindError for UserKindError {}
+
+impl From<crate::host::tool::ToolError> for UserKindError {
+    fn from(error: crate::host::tool::ToolError) -> Self {
+        Self::Account(error.into())
+    }
+}
+
+/// What the task did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Memory {
+    name: String,
+    created: bool,
+    /// The keys that it brought, without type and comment.
+    keys: Vec<String>,
+    /// How it found one that was there.
+    found: Option<Before>,
+}
+
+/// What is given back to a user that was there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Before {
+    shell: String,
+    comment: String,
+    groups: Vec<String>,
+}
+
+impl Memory {
+    fn of(cx: &Context<'_>, name: &str) -> Self {
+        let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
+        memory.filter(|memory| memory.name == name).unwrap_or_else(|| Self { name: name.to_owned(), ..Self::default() })
+    }
+
+    fn keep(&self, cx: &Context<'_>) {
+        cx.remember(serde_json::to_value(self).unwrap_or_default());
+    }
+
+    fn note(&mut self, found: &Found) {
+        if !self.created && self.found.is_none() {
+            let Found { shell, comment, groups, .. } = found.clone();
+            self.found = Some(Before { shell, comment, groups });
+        }
+    }
+}
+
+/// A user as the host knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Found {
+    uid: u32,
+    gid: u32,
+    comment: String,
+    home: String,
+    shell: String,
+    /// Further groups, by name, in order.
+    groups: Vec<String>,
+    /// What stands for its password (shadow(5)).
+    password: String,
+}
+
+async fn find(cx: &Context<'_>, name: &str) -> Result<Option<Found>, UserKindError> {
+    let Some(fields) = entry(cx, "passwd", name).await? else { return Ok(None) };
+    let field = |n: usize| fields.get(n).cloned().unwrap_or_default();
+    let number = |n: usize| field(n).parse().unwrap_or_default();
+    let shadow = |source| UserKindError::Shadow { user: name.to_owned(), source };
+    let table = fs::read("/etc/shadow").map_err(shadow)?;
+    let password = of_line(&String::from_utf8_lossy(&table), name, 1);
+    let groups = fs::read("/etc/group").unwrap_or_default();
+    let groups = memberships(&String::from_utf8_lossy(&groups), name);
+    let (uid, gid, comment, home, shell) = (number(2), number(3), field(4), field(5), field(6));
+    Ok(Some(Found { uid, gid, comment, home, shell, groups, password }))
+}
+
+fn of_line(table: &str, name: &str, field: usize) -> String {
+    let line = table.lines().find(|line| line.split(':').next() == Some(name));
+    line.and_then(|line| line.split(':').nth(field)).unwrap_or_default().to_owned()
+}
+
+fn memberships(table: &str, user: &str) -> Vec<String> {
+    let has = |line: &&str| line.split(':').nth(3).is_some_and(|members| members.split(',').any(|m| m == user));
+    let mut groups: Vec<String> =
+        table.lines().filter(has).filter_map(|l| l.split(':').next()).map(str::to_owned).collect();
+    groups.sort();
+    groups
+}
+
+impl Kind for User {
+    fn hold(&self, _: &TaskId) -> Hold {
+        Hold::Named("user", self.name.clone())
+    }
+
+    fn whole_host(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        let Some(found) = find(cx, &self.name).await? else { return Ok((!self.is_present()).into()) };
+        if !self.is_present() {
+            return Ok(Check::NotSo);
+        }
+        let mut memory = Memory::of(cx, &self.name);
+        let so = changes(self, &found)?.is_empty()
+            && password_is(self, &found)
+            && (self.create_home != Some(true) || Path::new(&found.home).is_dir())
+            && keys_are(self, &found, &memory)?;
+        if so && cx.memory().is_none() {
+            memory.note(&found);
+            memory.keep(cx);
+        }
+        Ok(so.into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let mut memory = Memory::of(cx, &self.name);
+        if !self.is_present() {
+            delete(cx, self).await?;
+            Memory { name: self.name.clone(), ..Memory::default() }.keep(cx);
+            return Ok(Applied { afresh: false });
+        }
+        let found = match find(cx, &self.name).await? {
+            Some(found) => {
+                memory.note(&found);
+                memory.keep(cx);
+                let changes = changes(self, &found)?;
+                if !changes.is_empty() {
+                    let words: Vec<&str> = ["usermod"].into_iter().chain(changes.iter().map(String::as_str)).collect();
+                    let what = format!("cannot change the user {}", self.name);
+                    change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
+                }
+                found
+            }
+            None => {
+                create(cx, self).await?;
+                memory = Memory { name: self.name.clone(), created: true, ..Memory::default() };
+                memory.keep(cx);
+                Found::default()
+            }
+        };
+        let found = find(cx, &self.name).await?.unwrap_or(found);
+        set_password(cx, self, &found).await?;
+        if self.create_home == Some(true) && !Path::new(&found.home).is_dir() {
+            let what = format!("cannot make the home directory of {}", self.name);
+            change(cx, &what, &["mkhomedir_helper", &self.name]).await?;
+        }
+        if !keys_are(self, &found, &memory)? {
+            let text = wanted_keys(self, &found, &memory)?;
+            place(&found).write(&text).map_err(|source| keys_error(self, &found, source))?;
+        }
+        memory.keys = self.ssh_keys.iter().filter_map(|key| key_of(key)).map(str::to_owned).collect();
+        memory.keep(cx);
+        Ok(Applied { afresh: false })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let memory = Memory::of(cx, &self.name);
+        let Some(found) = find(cx, &self.name).await? else { return Ok(false) };
+        if memory.created {
+            delete(cx, self).await?;
+            return Ok(true);
+        }
+        let mut changed = false;
+        if let Some(before) = &memory.found {
+            let mut words = vec!["usermod"];
+            let groups = before.groups.join(",");
+            if self.shell.as_ref().is_some_and(|shell| *shell == found.shell) && before.shell != found.shell {
+                words.extend(["-s", &before.shell]);
+            }
+            if self.comment.as_ref().is_some_and(|comment| *comment == found.comment) && before.comment != found.comment
+            {
+                words.extend(["-c", &before.comment]);
+            }
+            if self.groups.is_some() && before.groups != found.groups {
+                words.extend(["-G", &groups]);
+            }
+            changed = words.len() > 1;
+            if changed {
+                let what = format!("cannot give the user {} back what it had", self.name);
+                change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
+            }
+        }
+        if !memory.keys.is_empty() && Path::new(&found.home).is_dir() {
+            let failed = |source| keys_error(self, &found, source);
+            let text = place(&found).read().map_err(failed)?;
+            let kept = merged(&text, &[], &memory.keys, false);
+            if kept != text {
+                place(&found).write(&kept).map_err(failed)?;
+                changed = true;
+            }
+        }
+        if !changed && self.is_present() {
+            cx.say("left in place: it was there before this task");
+        }
+        Ok(changed)
+    }
+}
+
+async fn create(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
+    let (uid, groups) = (user.uid.map(|uid| uid.to_string()), user.groups.as_ref().map(|groups| groups.join(",")));
+    let system = user.system == Some(true);
+    let mut words = vec!["useradd"];
+    let options = [
+        ("-u", &uid),
+        ("-g", &user.group),
+        ("-G", &groups),
+        ("-d", &user.home),
+        ("-s", &user.shell),
+        ("-c", &user.comment),
+    ];
+    for (option, value) in options {
+        words.extend(value.iter().filter(|value| !value.is_empty()).flat_map(|value| [option, value]));
+    }
+    if system {
+        words.push("-r");
+    }
+    words.push(if user.create_home.unwrap_or(!system) { "-m" } else { "-M" });
+    words.extend(["--", &user.name]);
+    Ok(change(cx, &format!("cannot create the user {}", user.name), &words).await?)
+}
+
+async fn delete(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
+    let name = user.name.as_str();
+    let remove_home = user.remove_home == Some(true);
+    let words: &[&str] = if remove_home { &["userdel", "-r", "--", name] } else { &["userdel", "--", name] };
+    let Err(error) = change(cx, &format!("cannot delete the user {name}"), words).await else { return Ok(()) };
+    let AccountError::Refused { what, said } = error else { return Err(error.into()) };
+    if entry(cx, "passwd", name).await?.is_none() {
+        // Such as a mail spool that was never there.
+        cx.say(&said);
+        return Ok(());
+    }
+    let said = match said.rsplit_once("process ") {
+        Some((_, process)) => {
+            let process = process.trim();
+            let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+            format!("it runs {} (process {process}); stop what it runs first", program.trim())
+        }
+        None => said,
+    };
+    Err(AccountError::Refused { what, said }.into())
+}
+
+/// What usermod must change.
+fn changes(user: &User, found: &Found) -> Result<Vec<String>, UserKindError> {
+    let mut words = Vec::new();
+    let mut give = |option: &str, value: &str| words.extend([option.to_owned(), value.to_owned()]);
+    if let Some(uid) = user.uid.filter(|uid| *uid != found.uid) {
+        give("-u", &uid.to_string());
+    }
+    if let Some(group) = &user.group
+        && users::gid(group)?.as_raw() != found.gid
+    {
+        give("-g", group);
+    }
+    if let Some(groups) = &user.groups {
+        let mut wanted = groups.clone();
+        if user.append == Some(true) {
+            wanted.extend(found.groups.iter().cloned());
+        }
+        wanted.sort();
+        wanted.dedup();
+        if wanted != found.groups {
+            give("-G", &wanted.join(","));
+        }
+    }
+    for (option, wanted, is) in
+        [("-s", &user.shell, &found.shell), ("-c", &user.comment, &found.comment), ("-d", &user.home, &found.home)]
+    {
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != is) {
+            give(option, wanted);
+        }
+    }
+    if user.home.as_ref().is_some_and(|home| *home != found.home && Path::new(&found.home).is_dir()) {
+        words.push("-m".to_owned());
+    }
+    Ok(words)
+}
+
+fn password_is(user: &User, found: &Found) -> bool {
+    let hash = found.password.trim_start_matches('!');
+    let same = user.password.as_ref().is_none_or(|wanted| hash == wanted.trim_start_matches('!'));
+    same && user.locked.is_none_or(|locked| found.password.starts_with('!') == locked)
+}
+
+async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
+    if password_is(user, found) {
+        return Ok(());
+    }
+    let what = format!("cannot set the password of {}", user.name);
+    let mut locked = found.password.starts_with('!');
+    if let Some(hash) =
+        user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
+    {
+        // By standard input, where nobody sees it pass.
+        let line = format!("{}:{hash}\n", user.name);
+        let Answer { status, err, .. } = Tool::new(&["chpasswd", "-e"]).stdin(line.as_bytes()).ask(cx).await?;
+        if !status.success() {
+            return Err(AccountError::Refused { what, said: err }.into());
+        }
+        locked = hash.starts_with('!');
+    }
+    if let Some(wanted) = user.locked.filter(|wanted| *wanted != locked) {
+        change(cx, &what, &["usermod", if wanted { "-L" } else { "-U" }, "--", &user.name]).await?;
+    }
+    Ok(())
+}
+
+fn place(found: &Found) -> Place<'_> {
+    Place { home: Path::new(&found.home), uid: found.uid, gid: found.gid }
+}
+
+fn keys_error(user: &User, found: &Found, source: FileError) -> UserKindError {
+    UserKindError::Keys { user: user.name.clone(), home: found.home.clone(), source }
+}
+
+/// Whether nothing need be asked of the keys.
+fn ignores_keys(user: &User, memory: &Memory) -> bool {
+    user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && memory.keys.is_empty()
+}
+
+fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<String, UserKindError> {
+    if !Path::new(&found.home).is_dir() {
+        return Err(UserKindError::NoHome(user.name.clone()));
+    }
+    let text = place(found).read().map_err(|source| keys_error(user, found, source))?;
+    Ok(merged(&text, &user.ssh_keys, &memory.keys, user.exclusive_keys == Some(true)))
+}
+
+fn keys_are(user: &User, found: &Found, memory: &Memory) -> Result<bool, UserKindError> {
+    if ignores_keys(user, memory) {
+        return Ok(true);
+    }
+    if !Path::new(&found.home).is_dir() {
+        return Ok(user.ssh_keys.is_empty());
+    }
+    let text = wanted_keys(user, found, memory)?;
+    let place = place(found);
+    if text.is_empty() && place.read().map_err(|source| keys_error(user, found, source))?.is_empty() {
+        return Ok(true);
+    }
+    place.is(&text).map_err(|source| keys_error(user, found, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn found() -> Found {
+        Found {
+            uid: 1001,
+            gid: 0,
+            comment: "Bob".to_owned(),
+            home: "/nowhere/bob".to_owned(),
+            shell: "/bin/sh".to_owned(),
+            groups: vec!["adm".to_owned(), "audio".to_owned()],
+            password: "!$6$x".to_owned(),
+        }
+    }
+
+    fn told(mut user: serde_json::Value) -> String {
+        user["name"] = json!("bob");
+        changes(&serde_json::from_value(user).unwrap(), &found()).unwrap().join(" ")
+    }
+
+    #[test]
+    fn only_what_differs_is_changed() {
+        assert_eq!(told(json!({})), "");
+        assert_eq!(told(json!({ "uid": 1001, "group": "root", "shell": "/bin/sh", "groups": ["audio", "adm"] })), "");
+        assert_eq!(told(json!({ "uid": 7, "shell": "/bin/false", "comment": "" })), "-u 7 -s /bin/false -c ");
+        assert_eq!(told(json!({ "groups": ["adm"] })), "-G adm");
+        assert_eq!(told(json!({ "groups": [] })), "-G ");
+        assert_eq!(told(json!({ "groups": ["adm"], "append": true })), "");
+        assert_eq!(told(json!({ "groups": ["cdrom"], "append": true })), "-G adm,audio,cdrom");
+        assert_eq!(told(json!({ "home": "/srv/bob" })), "-d /srv/bob");
+    }
+
+    #[test]
+    fn passwords_and_locks() {
+        let is = |user: serde_json::Value| password_is(&serde_json::from_value(user).unwrap(), &found());
+        assert!(is(json!({ "name": "bob" })) && is(json!({ "name": "bob", "password": "$6$x", "locked": true })));
+        assert!(!is(json!({ "name": "bob", "password": "$6$y" })) && !is(json!({ "name": "bob", "locked": false })));
+    }
+
+    #[test]
+    fn tables_of_the_host() {
+        assert_eq!(memberships("b:x:1:bob,ann\na:x:2:bob\nc:x:3:bobby\n", "bob"), ["a", "b"]);
+        assert_eq!(of_line("ann:!:1\nbob:$6$x:1\n", "bob", 1), "$6$x");
+    }
+}

@@ -1,0 +1,104 @@
+//! Users, groups and the host's name, on a real host.
+
+use groundplan_tests::{hosts::Hosts, needs_hosts};
+
+use super::{NOTHING, recheck};
+
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJk7 bob@example.org";
+const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
+
+fn tasks(shell: &str, groups: &str, name: &str, more: &str) -> String {
+    format!(
+        r#"
+[[task]]
+id = "team"
+group = {{ name = "team", gid = 4242, members = ["daemon"] }}
+
+[[task]]
+id = "bob"
+user = {{ name = "bob", uid = 4711, groups = {groups}, shell = "{shell}", comment = "Bob", password = "{HASH}", ssh_keys = ["{KEY}"], remove_home = true }}
+
+[[task]]
+id = "theirs"
+requires = []
+user = {{ name = "ann", shell = "{shell}", groups = ["audio"], append = true, ssh_keys = ["{KEY}"] }}
+
+[[task]]
+id = "name"
+requires = []
+hostname = {{ name = "{name}", pretty = "The first" }}
+{more}
+"#
+    )
+}
+
+#[test]
+fn accounts_and_names_come_change_and_go() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve("");
+    hosts.converged(&hosts.head());
+    hosts.out("h1", "useradd -m -s /bin/sh -G cdrom ann");
+    let former = hosts.file("h1", "/etc/hostname");
+
+    // Create.
+    hosts.converged(&hosts.change(&tasks("/bin/bash", r#"["team"]"#, "first", "")));
+    assert_eq!(hosts.out("h1", "getent passwd bob"), "bob:x:4711:4711:Bob:/home/bob:/bin/bash");
+    assert_eq!(hosts.out("h1", "getent group team"), "team:x:4242:daemon,bob");
+    assert_eq!(hosts.out("h1", "getent shadow bob | cut -d: -f2"), HASH);
+    assert_eq!(hosts.file("h1", "/home/bob/.ssh/authorized_keys"), Some(format!("{KEY}\n")));
+    let owners = hosts.out("h1", "stat -c '%U %a' /home/bob/.ssh /home/bob/.ssh/authorized_keys");
+    assert_eq!(owners, "bob 700\nbob 600");
+    assert_eq!(
+        hosts.out("h1", "hostname; cat /etc/hostname; cat /etc/machine-info"),
+        "first\nfirst\nPRETTY_HOSTNAME=\"The first\""
+    );
+    assert_eq!(hosts.out("h1", "id -nG ann"), "ann cdrom audio");
+
+    // No change.
+    recheck(&hosts);
+    for task in ["s.team", "s.bob", "s.theirs", "s.name"] {
+        assert_eq!(hosts.report(task, "h1").outcome, "unchanged", "{task}");
+    }
+    // Update.
+    hosts.converged(&hosts.change(&tasks("/bin/sh", r#"["team", "adm"]"#, "second", "")));
+    assert_eq!(
+        hosts.out("h1", "getent passwd bob | cut -d: -f7; id -nG bob; hostname"),
+        "/bin/sh\nbob adm team\nsecond"
+    );
+    // Drift.
+    hosts.out(
+        "h1",
+        "usermod -s /bin/false -L bob; gpasswd -d daemon team; rm /home/bob/.ssh/authorized_keys; hostname x",
+    );
+    recheck(&hosts);
+    assert_eq!(hosts.out("h1", "getent passwd bob | cut -d: -f7; hostname"), "/bin/sh\nsecond");
+    assert!(hosts.out("h1", "getent group team").contains("daemon"));
+    assert_eq!(hosts.file("h1", "/home/bob/.ssh/authorized_keys"), Some(format!("{KEY}\n")));
+
+    // Failure: a group that is not there, and a folder for keys that leads elsewhere.
+    let more = "[[task]]\nid = \"bad\"\nrequires = []\nuser = { name = \"cid\", group = \"nosuch\" }\n\
+                [[task]]\nid = \"after\"\nfile = { path = \"/etc/after\", content = \"\" }\n";
+    hosts.out("h1", "rm -r /home/ann/.ssh; mkdir /srv/elsewhere; ln -s /srv/elsewhere /home/ann/.ssh");
+    hosts.settled(&hosts.change(&tasks("/bin/bash", r#"["team"]"#, "second", more)));
+    let outcome = |task: &str| hosts.report(task, "h1").outcome;
+    assert!(
+        outcome("s.bad").contains("cannot create the user cid: group 'nosuch' does not exist"),
+        "{}",
+        outcome("s.bad")
+    );
+    assert!(outcome("s.after").starts_with("blocked"), "{}", outcome("s.after"));
+    assert!(outcome("s.theirs").contains("leads out of"), "{}", outcome("s.theirs"));
+    assert_eq!(hosts.out("h1", "ls /srv/elsewhere"), "");
+    hosts.out("h1", "rm /home/ann/.ssh");
+
+    // Removal: of a user that still runs something, it is said what.
+    hosts.out("h1", "systemd-run --quiet --uid bob --unit busy sleep infinity");
+    hosts.settled(&hosts.change(NOTHING));
+    assert!(outcome("s.bob").contains("it runs sleep (process "), "{}", outcome("s.bob"));
+    hosts.out("h1", "systemctl stop busy");
+    hosts.converged(&hosts.commit(&[("services/s/service.toml", "# once more\n")], "again"));
+    assert_eq!(hosts.sh("h1", "getent passwd bob; ls -d /home/bob; getent group team").out, "");
+    assert_eq!(hosts.out("h1", "getent passwd ann | cut -d: -f7; id -nG ann"), "/bin/sh\nann cdrom");
+    assert_eq!(hosts.file("h1", "/etc/hostname"), former);
+    assert_eq!(hosts.out("h1", "hostname"), "h1");
+}

@@ -1,0 +1,168 @@
+//! Packages on a real host, by apt, from a repository on the host itself: no network, and any version at will.
+
+use groundplan_tests::{hosts::Hosts, needs_hosts};
+
+use super::{NOTHING, recheck};
+
+/// Makes packages in `/srv/repo` and an index of all that are there.
+const REPOSITORY: &str = r#"
+set -e
+mkdir -p /srv/repo
+make() {
+    d=/srv/build/$1-$2
+    mkdir -p $d/DEBIAN $d/usr/share/gp
+    printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: test\n' $1 $2 > $d/DEBIAN/control
+    [ -z "$3" ] || echo "Depends: $3" >> $d/DEBIAN/control
+    [ -z "$4" ] || { printf '#!/bin/sh\n%s\n' "$4" > $d/DEBIAN/postinst; chmod 755 $d/DEBIAN/postinst; }
+    echo $2 > $d/usr/share/gp/$1
+    if [ $1 = gp-svc ]; then
+        mkdir -p $d/lib/systemd/system
+        printf '[Service]\nExecStart=/bin/sleep infinity\n' > $d/lib/systemd/system/gp-svc.service
+    fi
+    dpkg-deb --root-owner-group -Zgzip --build $d /srv/repo/$1_$2_all.deb > /dev/null
+}
+index() {
+    cd /srv/repo
+    for deb in *.deb; do
+        dpkg-deb -f $deb
+        echo "Filename: ./$deb"
+        echo "Size: $(stat -c %s $deb)"
+        echo "SHA256: $(sha256sum $deb | cut -d' ' -f1)"
+        echo
+    done > Packages
+}
+echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/local.list
+"#;
+
+fn publish(hosts: &Hosts, packages: &[&str]) {
+    let lines: String = packages.iter().map(|package| format!("make {package}\n")).collect();
+    hosts.out("h1", &format!("{REPOSITORY}{lines}index"));
+}
+
+/// Which of our packages are installed, and in which version.
+fn installed(hosts: &Hosts) -> String {
+    let list =
+        "dpkg-query -W -f='${db:Status-Abbrev} ${Package} ${Version}\\n' 'gp-*' 2> /dev/null | grep '^.i' || true";
+    hosts
+        .out("h1", list)
+        .lines()
+        .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ") + ";")
+        .collect()
+}
+
+fn transactions(hosts: &Hosts) -> String {
+    hosts.out("h1", "grep -c ^Start-Date /var/log/apt/history.log").trim().to_owned()
+}
+
+fn tasks(pair: &str, more: &str) -> String {
+    format!(
+        r#"
+[[task]]
+id = "pair"
+package = {pair}
+
+[[task]]
+id = "svc"
+requires = []
+package = {{ names = ["gp-svc"], start_services = false }}
+
+[[task]]
+id = "known"
+requires = []
+package = "bash"
+{more}
+"#
+    )
+}
+
+#[test]
+fn packages_come_change_fail_and_go() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve("");
+    hosts.converged(&hosts.head());
+    let start = "'deb-systemd-invoke start gp-svc.service || true; touch /run/gp-svc-configured'";
+    let svc = format!("gp-svc 1.0 '' {start}");
+    publish(
+        &hosts,
+        &["gp-one 1.0", "gp-two 1.0 gp-lib", "gp-lib 1.0", &svc, "gp-broken 1.0 '' 'exit 3'", "gp-late 1.0"],
+    );
+
+    // Create: a list is one transaction, and services wait to be configured.
+    let pair = r#"["gp-one", "gp-two"]"#;
+    hosts.converged(&hosts.change(&tasks(pair, "")));
+    assert_eq!(installed(&hosts), "gp-lib 1.0;gp-one 1.0;gp-svc 1.0;gp-two 1.0;");
+    assert_eq!(transactions(&hosts), "2");
+    assert_eq!(
+        hosts.sh("h1", "ls /run/gp-svc-configured; systemctl is-active gp-svc").out,
+        "/run/gp-svc-configured\ninactive"
+    );
+    assert_eq!(hosts.sh("h1", "ls /usr/sbin/policy-rc.d*").out, "");
+    assert_eq!(hosts.report("s.known", "h1").outcome, "unchanged");
+
+    // No change.
+    recheck(&hosts);
+    for task in ["s.pair", "s.svc", "s.known"] {
+        assert_eq!(hosts.report(task, "h1").outcome, "unchanged", "{task}");
+    }
+    // Drift.
+    hosts.out("h1", "dpkg -r gp-two");
+    recheck(&hosts);
+    assert_eq!(hosts.report("s.pair", "h1").outcome, "changed");
+    assert!(installed(&hosts).contains("gp-two 1.0"));
+    assert_eq!(transactions(&hosts), "3");
+
+    // Update: one is not named any more, and goes with what came along for it; the other becomes the latest.
+    publish(&hosts, &["gp-one 2.0"]);
+    hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], state = "latest", update_cache = "0s" }"#, "")));
+    assert_eq!(installed(&hosts), "gp-one 2.0;gp-svc 1.0;");
+    recheck(&hosts);
+    assert_eq!(hosts.report("s.pair", "h1").outcome, "unchanged");
+    // A version, older than that, and held.
+    hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], version = "1.*", hold = true }"#, "")));
+    assert_eq!(installed(&hosts), "gp-one 1.0;gp-svc 1.0;");
+    assert_eq!(hosts.out("h1", "apt-mark showhold"), "gp-one");
+    let absent = "[[task]]\nid = \"none\"\nrequires = []\npackage = { names = [\"gp-late\"], state = \"absent\" }\n";
+    hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], version = "1.*", hold = false }"#, absent)));
+    assert_eq!(hosts.out("h1", "apt-mark showhold"), "");
+
+    // Somebody else is at work.
+    let lock = "use Fcntl; open(F, \">/var/lib/dpkg/lock-frontend\"); \
+                fcntl(F, F_SETLK, pack(\"ssx4qqlx4\", F_WRLCK, 0, 0, 0, 0)) or die; sleep 3";
+    hosts.out("h1", &format!("systemd-run --quiet perl -e '{lock}'; sleep 0.5"));
+    let late = "[[task]]\nid = \"late\"\nrequires = []\npackage = \"gp-late\"\n";
+    hosts.converged(&hosts.change(&tasks(r#""gp-one""#, late)));
+    let output = hosts.report("s.late", "h1").output;
+    assert!(output.contains("for perl (process ") && output.contains("/var/lib/dpkg/lock-frontend"), "{output}");
+
+    // Failure.
+    let bad = "[[task]]\nid = \"bad\"\nrequires = []\npackage = \"gp-nosuch\"\n\
+               [[task]]\nid = \"after\"\nfile = { path = \"/etc/after\", content = \"\" }\n\
+               [[task]]\nid = \"old\"\nrequires = []\npackage = { names = [\"gp-two\"], version = \"7*\" }\n\
+               [[task]]\nid = \"broken\"\nrequires = []\npackage = \"gp-broken\"\n";
+    hosts.settled(&hosts.change(&tasks(r#""gp-one""#, bad)));
+    let outcome = |task: &str| hosts.report(task, "h1").outcome;
+    assert!(
+        outcome("s.bad").contains("there is no package `gp-nosuch` in the package sources"),
+        "{}",
+        outcome("s.bad")
+    );
+    assert!(outcome("s.old").contains("there is no version `7*` of the package `gp-two`"), "{}", outcome("s.old"));
+    assert!(outcome("s.broken").contains("post-installation script"), "{}", outcome("s.broken"));
+    assert!(outcome("s.after").starts_with("blocked"), "{}", outcome("s.after"));
+    // What was interrupted is put right before anything else is installed.
+    hosts.out("h1", "printf '#!/bin/sh\\n' > /var/lib/dpkg/info/gp-broken.postinst");
+    let two = "[[task]]\nid = \"two\"\nrequires = []\npackage = \"gp-two\"\n\
+               [[task]]\nid = \"broken\"\nrequires = []\npackage = \"gp-broken\"\n";
+    hosts.converged(&hosts.change(&tasks(r#""gp-one""#, two)));
+    assert_eq!(installed(&hosts), "gp-broken 1.0;gp-lib 1.0;gp-one 1.0;gp-svc 1.0;gp-two 1.0;");
+    let said = hosts.report("s.two", "h1").output + &hosts.report("s.broken", "h1").output;
+    assert!(said.contains("an earlier installation was interrupted"), "{said}");
+
+    // Removal: what was there before stays, and so does what others need.
+    publish(&hosts, &["gp-needs 1.0 gp-one"]);
+    hosts.out("h1", "apt-get -q update && apt-get -y -q install gp-needs && dpkg -s bash > /dev/null");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(installed(&hosts), "gp-needs 1.0;gp-one 1.0;");
+    assert!(hosts.report("s.pair", "h1").output.contains("gp-one is left in place: gp-needs needs it"));
+    hosts.out("h1", "dpkg -s bash > /dev/null");
+}
