@@ -35,7 +35,7 @@ hostname = {{ name = "{name}", pretty = "The first" }}
 #[test]
 fn accounts_and_names_come_change_and_go() {
     needs_hosts!();
-    let hosts = Hosts::site(&["h1"]).serve("");
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
     hosts.converged(&hosts.head());
     hosts.out("h1", "useradd -m -s /bin/sh -G cdrom ann");
     let former = hosts.file("h1", "/etc/hostname");

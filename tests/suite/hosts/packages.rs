@@ -78,7 +78,7 @@ package = "bash"
 #[test]
 fn packages_come_change_fail_and_go() {
     needs_hosts!();
-    let hosts = Hosts::site(&["h1"]).serve("");
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
     hosts.converged(&hosts.head());
     let start = "'deb-systemd-invoke start gp-svc.service || true; touch /run/gp-svc-configured'";
     let svc = format!("gp-svc 1.0 '' {start}");

@@ -67,7 +67,7 @@ fn starts(hosts: &Hosts) -> usize {
 #[test]
 fn units_come_change_break_and_go() {
     needs_hosts!();
-    let hosts = Hosts::site(&["h1"]).serve("");
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
     hosts.converged(&hosts.head());
     for unit in ["theirs", "unwanted"] {
         hosts.out("h1", &format!("printf '{THEIRS}' > /lib/systemd/system/{unit}.service; systemctl daemon-reload"));
