@@ -126,13 +126,14 @@ fn packages_come_change_fail_and_go() {
     assert_eq!(hosts.out("h1", "apt-mark showhold"), "");
 
     // Somebody else is at work.
-    let lock = "use Fcntl; open(F, \">/var/lib/dpkg/lock-frontend\"); \
-                fcntl(F, F_SETLK, pack(\"ssx4qqlx4\", F_WRLCK, 0, 0, 0, 0)) or die; sleep 3";
+    let lock = "use Fcntl; open(F, \">/var/lib/dpkg/lock-frontend\"); my $l = pack(\"ssx4qqlx4\", F_WRLCK, 0, 0, 0, 0); \
+                fcntl(F, F_SETLK, $l) or die; sleep 3";
     hosts.out("h1", &format!("systemd-run --quiet perl -e '{lock}'; sleep 0.5"));
     let late = "[[task]]\nid = \"late\"\nrequires = []\npackage = \"gp-late\"\n";
     hosts.converged(&hosts.change(&tasks(r#""gp-one""#, late)));
-    let output = hosts.report("s.late", "h1").output;
-    assert!(output.contains("for perl (process ") && output.contains("/var/lib/dpkg/lock-frontend"), "{output}");
+    let late = hosts.report("s.late", "h1");
+    let waited = late.output.contains("for perl (process ") && late.output.contains("/var/lib/dpkg/lock-frontend");
+    assert!(waited, "{:#}", late.record);
 
     // Failure.
     let bad = "[[task]]\nid = \"bad\"\nrequires = []\npackage = \"gp-nosuch\"\n\

@@ -151,6 +151,9 @@ impl Kind for Systemd {
             if self.state.is_some() {
                 clash("state", "is given for a unit template", hint);
             }
+            if self.masked.is_some() {
+                clash("masked", "is given for a unit template", hint);
+            }
         }
         problems
     }

@@ -11,6 +11,7 @@ cd "$GROUNDPLAN_ROOT" || exit 9
 shift 2
 case "$1" in
 show)
+    case "$*" in *@.*) exit 1;; esac
     for p in LoadState ActiveState UnitFileState NeedDaemonReload Type; do echo "$p=$(cat $p 2> /dev/null)"; done
     exit;;
 esac
@@ -229,4 +230,5 @@ async fn masked_and_templates_and_oneshots() {
     assert_eq!(asked(&site), ["daemon-reload"]);
     assert_eq!(site.trigger(&template, Effect::Restart).await, UNCHANGED);
     assert_eq!(site.create(&template).await, UNCHANGED);
+    assert!(asked(&site).is_empty());
 }

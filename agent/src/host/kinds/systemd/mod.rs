@@ -143,13 +143,13 @@ impl Kind for Systemd {
             systemctl(cx, &["unmask", &self.unit]).await?;
             unit = show(cx, &self.unit).await?;
         }
-        let (unit, wrote) = self.ship(cx, unit, shipped).await?;
+        let (unit, new_file) = self.ship(cx, unit, shipped).await?;
         if self.is_template() {
             return Ok(Applied { afresh: false });
         }
         if !self.is_enabled_as_it_should(&unit) {
             systemctl(cx, &[if self.enabled == Some(true) { "enable" } else { "disable" }, &self.unit]).await?;
-        } else if wrote && cx.content.is_some() && self.enabled == Some(true) && unit.is("UnitFileState", "enabled") {
+        } else if new_file && self.enabled == Some(true) && unit.is("UnitFileState", "enabled") {
             // Its [Install] section may say something else now.
             systemctl(cx, &["reenable", &self.unit]).await?;
         }
@@ -253,10 +253,11 @@ impl Wanted for Systemd {
         Ok(stop)
     }
 
-    /// Puts its files there and lets systemd read them; the unit as it is then, and whether anything was written.
+    /// Puts its files there and lets systemd read them; the unit as it is then, and whether its unit file is a new one.
     async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError> {
         let differences = shipped::differences(cx, self, shipped)?;
         let wrote = !differences.is_empty();
+        let new_file = differences.iter().any(|difference| difference.puts(&self.path()));
         let owe = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
         let owed_before = shipped::is_owed(cx, &self.unit)?;
         if owe && !unit.ends_by_itself() {
@@ -265,7 +266,7 @@ impl Wanted for Systemd {
         let before = shipped::write(cx, &differences)?;
         if !wrote && !unit.is_stale() && unit.exists() {
             return match self.fault(&unit) {
-                None => Ok((unit, wrote)),
+                None => Ok((unit, new_file)),
                 Some(fault) => Err(fault),
             };
         }
@@ -275,7 +276,7 @@ impl Wanted for Systemd {
         let words = if wrote && !path.is_empty() { verify(cx, &self.unit, &path).await } else { Vec::new() };
         let Some(fault) = self.fault(&unit).filter(|_| !self.is_template()) else {
             words.iter().for_each(|word| cx.say(word));
-            return Ok((unit, wrote));
+            return Ok((unit, new_file));
         };
         if !wrote {
             return Err(fault);

@@ -27,6 +27,13 @@ pub(super) struct Difference {
     content: Option<(Content, Sum)>,
 }
 
+impl Difference {
+    /// Whether it is a file at `path` that is to be written.
+    pub(super) fn puts(&self, path: &str) -> bool {
+        self.path == path && self.content.is_some()
+    }
+}
+
 /// What was at a path before.
 pub(super) struct Before {
     path: String,

@@ -63,6 +63,10 @@ impl Unit {
 }
 
 pub(super) async fn show(cx: &Context<'_>, unit: &str) -> Result<Unit, SystemdError> {
+    if unit.contains("@.") {
+        // A template is nothing that systemd could tell of.
+        return Ok(Unit::parse("LoadState=loaded"));
+    }
     Ok(Unit::parse(&systemctl(cx, &["show", PROPERTIES, unit]).await?))
 }
 

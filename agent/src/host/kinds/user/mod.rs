@@ -204,11 +204,10 @@ impl Kind for User {
         if let Some(before) = &memory.found {
             let mut words = vec!["usermod"];
             let groups = before.groups.join(",");
-            if self.shell.as_ref().is_some_and(|shell| *shell == found.shell) && before.shell != found.shell {
+            if self.shell.is_some() && before.shell != found.shell {
                 words.extend(["-s", &before.shell]);
             }
-            if self.comment.as_ref().is_some_and(|comment| *comment == found.comment) && before.comment != found.comment
-            {
+            if self.comment.is_some() && before.comment != found.comment {
                 words.extend(["-c", &before.comment]);
             }
             if self.groups.is_some() && before.groups != found.groups {
