@@ -4,6 +4,7 @@ mod check;
 mod examples;
 mod help;
 mod init;
+mod kinds;
 mod plan;
 
 use std::{
