@@ -29,9 +29,14 @@ pub(super) fn facts() -> Facts {
     known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// The kernel's random name of this boot; empty where there is none, so that all boots look the same.
+/// A name of this boot: the kernel's random one, and when the first process began (proc_pid_stat(5)), for containers that share a
+/// kernel boot on their own.
 pub fn boot_id() -> String {
-    line("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+    let kernel = line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let first = read("/proc/1/stat");
+    // The name of the program, in parentheses, may hold anything.
+    let began = first.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)).unwrap_or_default();
+    format!("{kernel}/{began}")
 }
 
 fn read(path: &str) -> String {

@@ -112,6 +112,17 @@ impl Machine {
         }
     }
 
+    /// Takes what a job leaves that was ended because the agent stops.
+    pub(super) fn cut_off(&mut self, done: JobDone) {
+        let Some(run) = self.running.get(&done.task).filter(|_| done.memory.is_some()) else { return };
+        let applies = matches!(run.planned.action, Action::Create | Action::Update) && !run.only_effect;
+        let planned = run.planned.clone();
+        if applies {
+            self.doubt(&planned);
+        }
+        self.note(&done.task, done.memory, None);
+    }
+
     /// Records what a job left to be kept, however it ended.
     fn note(&mut self, task: &TaskId, memory: Option<Value>, export: Option<String>) {
         let Some(record) = self.applied.get_mut(task).filter(|_| memory.is_some() || export.is_some()) else { return };

@@ -79,6 +79,8 @@ pub enum Event {
     Facts(Facts),
     /// The deadline has come.
     Tick,
+    /// A job was ended because the agent stops: what it left to be kept. It runs again at the next start.
+    CutOff(Box<JobDone>),
     /// Start nothing more and come to an end.
     Stop,
 }

@@ -175,7 +175,15 @@ impl Machine {
                 self.facts = facts;
             }
             Event::Tick => {}
-            Event::Stop => self.stopping = true,
+            Event::CutOff(done) => {
+                self.cut_off(*done);
+                self.flush(now, &mut out);
+            }
+            Event::Stop => {
+                self.stopping = true;
+                // Whoever stops us may not wait for what still runs.
+                self.flush(now, &mut out);
+            }
         }
         self.settle(now, &mut out);
         out

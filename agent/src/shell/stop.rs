@@ -71,14 +71,22 @@ impl Shell {
     pub(super) async fn cancel_jobs(&mut self) -> Result<(), ShellError> {
         log::warn(format_args!("ending {} tasks that still run", self.jobs.len()));
         self.canceller.cancel();
-        let mut held_back = Vec::new();
+        let (mut held_back, mut cut_off) = (Vec::new(), Vec::new());
         let ended = async {
             while let Some(ended) = self.jobs.join_next().await {
-                held_back.extend(ended.ok().filter(|(begun, _)| !begun).map(|(_, done)| done.task));
+                match ended {
+                    Ok((false, done)) => held_back.push(done.task),
+                    Ok((true, done)) => cut_off.push(done),
+                    Err(_) => {}
+                }
             }
         };
         if tokio::time::timeout(CANCELLED, ended).await.is_err() {
             self.jobs.abort_all();
+        }
+        // How a task found things is known to nobody else.
+        for done in cut_off {
+            self.handle(Event::CutOff(Box::new(done))).await?;
         }
         // What waited for its turn has done nothing, whatever its policy says of what was cut off.
         if let Err(e) = self.journal.withdraw(self.machine.generation(), held_back.iter()) {

@@ -126,7 +126,13 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     if talk {
         eprint!("\r\x1b[K");
     }
-    let good = detail.summary.result == RolloutResult::Succeeded;
+    // What else the site waits for is not what was asked.
+    let counts = &detail.summary.counts;
+    let good = match detail.summary.result {
+        RolloutResult::Succeeded => true,
+        RolloutResult::Waiting => counts.failed + counts.blocked == 0,
+        _ => false,
+    };
     match args.format.format {
         Format::Json => out.json(&Rechecked { left_out, rollout: Some(detail) })?,
         Format::Text => out.print(&show::text(&detail, now_ms(), out.color()))?,

@@ -87,6 +87,10 @@ impl Dispatcher {
         }
         match site::load(&in_force.tree, &knowledge, &mut self.cache) {
             Ok(loaded) => {
+                if self.meta.refused.as_ref().is_some_and(|refused| refused.commit.id == in_force.commit.id) {
+                    self.meta.refused = None;
+                    self.group.meta = Some(self.meta.clone());
+                }
                 let same = same(&in_force.loaded.desired, &loaded.desired);
                 tracing::debug!(commit = %in_force.commit.id, same, "resolved anew with what nodes have told");
                 let before = std::mem::replace(&mut in_force.loaded, loaded);

@@ -229,6 +229,8 @@ impl Dispatcher {
     async fn next(&mut self, inputs: &mut Inputs) -> Input {
         let now = Instant::now();
         let (due, learned) = (self.due.as_ref().map(|d| d.at), self.learned.as_ref().map(|l| l.at));
+        let learned = learned.filter(|_| self.leader.plans());
+        let due = due.filter(|_| self.leader.plans());
         let deadlines = [self.leader.deadline(), due, learned, Some(self.tidied + TIDY)];
         let deadline = deadlines.into_iter().flatten().min().unwrap_or(now + TIDY);
         tokio::select! {
@@ -282,7 +284,9 @@ impl Dispatcher {
     fn settle(&mut self, now: Instant) -> Result<(), TransportError> {
         let orders = self.leader.tick(now);
         self.obey(orders);
-        if self.learned.as_ref().is_some_and(|learned| now >= learned.at) && self.resolve_anew() {
+        // Who stands by resolves when it is its turn to plan.
+        let news = self.learned.as_ref().is_some_and(|learned| now >= learned.at) && self.leader.plans();
+        if news && self.resolve_anew() {
             self.plan_soon(now, true);
         }
         if self.due.as_ref().is_some_and(|due| now >= due.at) && self.leader.plans() {

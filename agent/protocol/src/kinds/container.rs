@@ -10,7 +10,7 @@ use crate::plan::Effect;
 
 /// A container, run by systemd as root: by Quadlet where podman has it (4.4), by a generated unit where not. It is made anew
 /// when its definition or the image behind its name is another one, and else left running. Removal takes away container and
-/// unit; volumes stay.
+/// unit; named volumes stay, anonymous ones of the image go with each container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Container {

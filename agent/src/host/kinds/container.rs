@@ -4,7 +4,8 @@
 //! podman, `/etc/systemd/system/<name>.service`. Both texts are made here (`unit_text`), and are all that is compared: another
 //! text or another image behind the name, and the container is made anew; else it is left running. A label of the container holds
 //! the digest of its text, so that one whose text was put in place and nothing more, by an agent that was killed, is seen. Images are never pulled by
-//! the unit, so that a restart does not hang on a registry. Volumes are never removed.
+//! the unit, so that a restart does not hang on a registry. Named volumes are never removed; what an image keeps
+//! in anonymous ones goes with the container.
 //!
 //! The suite runs generated units (podman 4.3 of Debian 12). Quadlet's text is compared in tests, and was tried once by hand on
 //! Debian 13 with podman 5.4: it started, with the same words inside.
@@ -46,6 +47,8 @@ pub(crate) enum ContainerError {
     Failed(String),
     #[error("the unit of the container {name} does not start; see `journalctl -u {name}`: {source}")]
     Start { name: String, source: ToolError },
+    #[error("{0} is in the way, and is not groundplan's: move it away, or give the container another name")]
+    InTheWay(String),
     #[error(transparent)]
     Systemctl(ToolError),
 }
@@ -76,6 +79,9 @@ impl Kind for Container {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let definition = Definition::of(self, cx)?;
+        if !definition.is_any(cx)? && is_ours(&self.name, cx).await? == Some(false) {
+            return Err(ContainerError::InTheWay(format!("a container `{}`", self.name)).into());
+        }
         let image = if should_run(self) {
             image_for(cx, &self.image, self.pull.unwrap_or_default()).await?;
             is_current(self, &definition, cx).await?
@@ -119,10 +125,10 @@ impl Kind for Container {
             definition.remove(cx)?;
             systemctl(cx, &["daemon-reload"]).await?;
         }
-        match ask(cx, &["rm", "--force", "--ignore", "--", &self.name]).await {
-            Ok(_) | Err(PodmanError::NoPodman) => Ok(there),
-            Err(e) => Err(e.into()),
+        if is_ours(&self.name, cx).await? == Some(true) {
+            ask(cx, &["rm", "--force", "--ignore", "--", &self.name]).await?;
         }
+        Ok(there)
     }
 
     async fn effect(&self, cx: &Context<'_>, _: Effect) -> Result<bool, HostError> {
@@ -185,7 +191,7 @@ impl Definition {
     }
 
     fn access(&self) -> Result<Access, HostError> {
-        // What stands in `env` is for root's eyes only.
+        // What stands in `env` need not lie open, though podman is told it among its arguments.
         Ok(Access::new(&self.path, None, None, Some("0600"), 0o600)?)
     }
 
@@ -198,6 +204,10 @@ impl Definition {
     }
 
     pub(super) fn put(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        let found = files::read_file(&cx.host.surroundings.root, &self.path, 1 << 20)?;
+        if found.is_some_and(|text| !text.starts_with(unit_text::MARK.as_bytes())) {
+            return Err(ContainerError::InTheWay(self.path.clone()).into());
+        }
         let content = Content::Bytes(self.text.clone());
         let sum = Sum::of_bytes(&self.text);
         Ok(files::put_file(&cx.host.surroundings.root, &self.path, &content, sum, self.access()?)?)
@@ -242,6 +252,16 @@ async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bo
         true => state == "active",
         false => matches!(&*state, "inactive" | "failed" | "unknown"),
     })
+}
+
+/// Whether groundplan made the container of that name; `None` if there is none.
+async fn is_ours(name: &str, cx: &Context<'_>) -> Result<Option<bool>, HostError> {
+    let format = format!("{{{{index .Config.Labels {LABEL:?}}}}}");
+    match ask(cx, &["container", "inspect", "--format", &format, "--", name]).await {
+        Ok(answer) if answer.status.success() => Ok(Some(!matches!(answer.out.trim(), "" | "<no value>"))),
+        Ok(_) | Err(PodmanError::NoPodman) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Whether the container was made by the definition, and of the image that has the name now.

@@ -4,7 +4,7 @@
 //! it. The pod's unit knows nothing of its containers, so that a container may come, go and be made anew by itself; the pod is made
 //! anew, and all in it, only when its own text is another. Units are written here whatever podman there is, not left to Quadlet, which
 //! knows pods only from podman 5 on, and lists a pod's containers in its unit. The memory holds the names of all containers
-//! that the task has units for. Volumes are never removed.
+//! that the task has units for. Named volumes are never removed.
 //!
 //! The pod needs an image for what holds its network: podman makes that itself from 4.0 on, older ones ask a registry for it.
 

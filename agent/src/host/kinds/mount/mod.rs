@@ -6,7 +6,7 @@
 
 mod table;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
 use groundplan_protocol::{
     ids::TaskId,
@@ -130,8 +130,9 @@ fn is_this(mount: &Mount, there: &Mounted) -> bool {
     let Some(source) = mount.source.as_deref() else { return true };
     let is_bind = mount.options().split(',').any(|option| matches!(option, "bind" | "rbind"));
     if is_bind {
-        // A directory of another file system, known by that file system's own path.
-        return source.ends_with(there.part.trim_end_matches('/')) || there.part.ends_with(source);
+        // The same directory by two names.
+        let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        return identity(source).is_some_and(|it| Some(it) == identity(&mount.path));
     }
     let tag = |tag: &str, dir: &str| {
         let name = source.strip_prefix(tag)?.trim_matches('"');
@@ -139,6 +140,8 @@ fn is_this(mount: &Mount, there: &Mounted) -> bool {
     };
     let device = tag("UUID=", "by-uuid")
         .or_else(|| tag("LABEL=", "by-label"))
+        .or_else(|| tag("PARTUUID=", "by-partuuid"))
+        .or_else(|| tag("PARTLABEL=", "by-partlabel"))
         .or_else(|| source.starts_with("/dev/").then(|| fs::canonicalize(source).ok()).flatten());
     let found = fs::canonicalize(&there.source).unwrap_or_else(|_| there.source.clone().into());
     let right_type = matches!(mount.fstype(), "auto" | "none") || there.fstype.starts_with(mount.fstype());
@@ -162,6 +165,8 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, there: Option
     let source = mount.source.as_deref().unwrap_or("none");
     let remount = format!("remount,{}", mount.options());
     let args = match same {
+        // Source and path together: with the path alone, options that /etc/fstab still has would come back (mount(8)).
+        true if mount.source.is_some() => vec!["mount", "-o", &remount, "--", source, &mount.path],
         true => vec!["mount", "-o", &remount, "--", &mount.path],
         false => vec!["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path],
     };
