@@ -3,6 +3,7 @@
 mod accounts;
 mod commands;
 mod containers;
+mod exports;
 mod kernel;
 mod keystone;
 mod memory;
