@@ -11,7 +11,7 @@ use crate::plan::Effect;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// Its name with its tag, such as `localhost/app:1` or `docker.io/library/redis:7`.
+    /// Its name with its tag, such as `localhost/app:1` or `registry.example.org/redis:7`.
     pub name: String,
     /// A file below the service's folder, shipped to the node: a `docker-archive` or `oci-archive` (`podman save`), or with
     /// `rootfs` a tar of a root file system.
@@ -49,7 +49,7 @@ pub(super) fn image_problem(param: &'static str, name: &str) -> Option<Problem> 
         Problem::new(
             param,
             format!("`{}` does not name an image", name.escape_default()),
-            "such as \"localhost/app:1\" or \"docker.io/library/redis:7\"",
+            "such as \"localhost/app:1\" or \"registry.example.org/redis:7\"",
         )
     })
 }
