@@ -38,7 +38,7 @@ fn parameters_and_mounts_come_change_and_go() {
     // Create.
     hosts.converged(&hosts.change(ONE));
     assert_eq!(live(), "1\n1024");
-    let kept = hosts.file("h1", "/etc/sysctl.d/60-groundplan-s-forward.conf").expect("a file for the next boot");
+    let kept = hosts.file("h1", "/etc/sysctl.d/60-groundplan-s.forward.conf").expect("a file for the next boot");
     assert!(kept.ends_with("net.core.somaxconn = 1024\nnet.ipv4.ip_forward = 1\n"), "{kept}");
     let fstab = "# mine\ntmpfs /srv/scratch tmpfs size=1m,nosuid,nodev 0 0\n/usr/share /srv/bound none bind,ro 0 0\n";
     assert_eq!(hosts.file("h1", "/etc/fstab").as_deref(), Some(fstab));

@@ -3,6 +3,7 @@
 mod accounts;
 mod commands;
 mod containers;
+mod cron;
 mod exports;
 mod kernel;
 mod keystone;

@@ -3,7 +3,7 @@
 //! Its name has no dot, it ends with a line break and belongs to root with mode 0644, or cron would pass over it without a
 //! word (cron(8)). A host without cron gets an error that says what to do instead.
 
-use groundplan_protocol::{ids::TaskId, kinds::Cron};
+use groundplan_protocol::{digest::Digest, ids::TaskId, kinds::Cron};
 
 use super::{Applied, Check, Context, Hold, Kind, KindError};
 use crate::host::{
@@ -62,7 +62,9 @@ impl Kind for Cron {
 }
 
 fn path(task: &TaskId) -> String {
-    format!("/etc/cron.d/groundplan-{}", task.to_string().replace('.', "-"))
+    // Without a dot the name alone no longer tells where the service ends; the digest does.
+    let digest = Digest::of(task.to_string().as_bytes()).short();
+    format!("/etc/cron.d/groundplan-{}-{}-{}", task.service, task.task, digest.get(..6).unwrap_or(&digest))
 }
 
 fn access() -> Result<Access, HostError> {
@@ -99,6 +101,6 @@ mod tests {
         let lines = ["MAILTO=\"\"", "PATH=\"/bin\"", "*/5 2 * * mon bob date +\\%F > /tmp/x", ""];
         assert_eq!(text(&cron).split('\n').skip(1).collect::<Vec<_>>(), lines);
         let name = path(&"web.clean-up".parse().unwrap());
-        assert_eq!(name, "/etc/cron.d/groundplan-web-clean-up");
+        assert_eq!(name, "/etc/cron.d/groundplan-web-clean-up-9169e8");
     }
 }

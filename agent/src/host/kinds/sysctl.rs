@@ -121,7 +121,7 @@ fn before(cx: &Context<'_>) -> Values {
 }
 
 fn path(task: &TaskId) -> String {
-    format!("/etc/sysctl.d/60-groundplan-{}.conf", task.to_string().replace('.', "-"))
+    format!("/etc/sysctl.d/60-groundplan-{task}.conf")
 }
 
 fn text(wanted: &Values) -> String {
@@ -193,6 +193,6 @@ mod tests {
         assert_eq!(get("kernel.ostype").unwrap(), "Linux");
         let error = get("kernel.no_such").unwrap_err().to_string();
         assert!(error.starts_with("this host has no kernel parameter `kernel.no_such`"), "{error}");
-        assert_eq!(path(&"net-base.forward".parse().unwrap()), "/etc/sysctl.d/60-groundplan-net-base-forward.conf");
+        assert_eq!(path(&"net-base.forward".parse().unwrap()), "/etc/sysctl.d/60-groundplan-net-base.forward.conf");
     }
 }
