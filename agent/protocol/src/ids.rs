@@ -148,6 +148,16 @@ name!(
     |s| s.len() == 32 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 name!(
+    /// One connection of one agent to the broker: 16 hexadecimal digits drawn at random when it is made.
+    SessionId, "session id", "16 hexadecimal digits", "^[0-9a-f]{16}$",
+    |s| s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+);
+name!(
+    /// A command run by `groundplan exec`: 8 hexadecimal digits drawn at random.
+    ExecId, "exec id", "8 hexadecimal digits", "^[0-9a-f]{8}$",
+    |s| s.len() == 8 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+);
+name!(
     /// A git commit: 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.
     CommitId, "commit id", "40 or 64 hexadecimal digits", "^([0-9a-f]{40}|[0-9a-f]{64})$",
     |s| (s.len() == 40 || s.len() == 64) && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

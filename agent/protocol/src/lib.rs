@@ -6,8 +6,10 @@
 
 pub mod blob;
 pub mod digest;
+pub mod drift;
 pub mod duration;
 pub mod envelope;
+pub mod exec;
 pub mod ids;
 pub mod kinds;
 pub mod plan;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     envelope::Message,
-    ids::{Generation, LedgerId, NodeId, SiteName},
+    ids::{Generation, LedgerId, NodeId, SessionId, SiteName},
 };
 
 /// An agent comes or goes. Retained; the offline form is also its last will.
@@ -23,6 +23,9 @@ pub struct Presence {
     pub agent: String,
     /// The ledger it writes.
     pub ledger: LedgerId,
+    /// The connection, for orders that are meant for this one only; absent when offline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
 }
 
 impl Message for Presence {

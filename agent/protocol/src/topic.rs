@@ -36,9 +36,17 @@ pub enum NodeTopic {
     Presence,
     /// Agent → planner: content that it misses.
     Want,
+    /// Planner → agent, retained: when to look for drift.
+    Look,
+    /// Agent → planner, retained: the drift that was found.
+    Drift,
+    /// Planner → agent: a command to run or to stop.
+    Exec,
+    /// Agent → planner: what such a command prints, and how it ends.
+    Output,
 }
 
-const NODE_TOPICS: [(NodeTopic, &str); 7] = [
+const NODE_TOPICS: [(NodeTopic, &str); 11] = [
     (NodeTopic::Plan, "plan"),
     (NodeTopic::Gates, "gates"),
     (NodeTopic::State, "state"),
@@ -46,6 +54,10 @@ const NODE_TOPICS: [(NodeTopic, &str); 7] = [
     (NodeTopic::Ack, "ack"),
     (NodeTopic::Presence, "presence"),
     (NodeTopic::Want, "want"),
+    (NodeTopic::Look, "look"),
+    (NodeTopic::Drift, "drift"),
+    (NodeTopic::Exec, "exec"),
+    (NodeTopic::Output, "output"),
 ];
 
 impl NodeTopic {

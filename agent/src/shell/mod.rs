@@ -13,7 +13,7 @@ use std::{collections::VecDeque, fs, io, path::PathBuf, sync::Arc, time::Duratio
 use groundplan_protocol::{
     VERSION,
     envelope::seal,
-    ids::{LedgerId, NodeId, Sequence, SiteName},
+    ids::{LedgerId, NodeId, Sequence, SessionId, SiteName},
     plan::{NodePlan, NodePlanRef},
     presence::Presence,
     topic::{NodeTopic, Topic, agent_client},
@@ -79,7 +79,7 @@ pub enum ShellError {
 struct Topics {
     report: String,
     want: String,
-    subscribe: [String; 3],
+    subscribe: [String; 5],
 }
 
 /// Stored reports that are to be sent.
@@ -116,6 +116,8 @@ pub struct Shell {
     stop_at: Option<Duration>,
     down_told: bool,
     subscribed: bool,
+    /// The connection, while there is one.
+    session: Option<SessionId>,
     stopped: bool,
 }
 
@@ -158,7 +160,7 @@ impl Shell {
         };
         let (machine, effects) = Machine::restore(settings, snapshot, clock.now())?;
         let topic = |topic| Topic::Node(node.clone(), topic).name(&site);
-        let offline = presence(&config, machine.ledger(), false);
+        let offline = presence(&config, machine.ledger(), None);
         let link = Link::start(
             &config.broker,
             agent_client(&site, &node),
@@ -167,11 +169,12 @@ impl Shell {
             seed,
         )?;
         let mut shell = Self {
-            outlet: Outlet::new(topic(NodeTopic::State), topic(NodeTopic::Presence)),
+            outlet: Outlet::new(topic(NodeTopic::State), topic(NodeTopic::Presence), topic(NodeTopic::Drift)),
             topics: Topics {
                 report: topic(NodeTopic::Report),
                 want: topic(NodeTopic::Want),
-                subscribe: [topic(NodeTopic::Plan), topic(NodeTopic::Gates), topic(NodeTopic::Ack)],
+                subscribe: [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Ack, NodeTopic::Look, NodeTopic::Exec]
+                    .map(topic),
             },
             reader: Reader { site, node, trusted: config.planner_keys.clone() },
             pump: Pump { next: Sequence(1), to: Sequence(0), announce: false },
@@ -185,6 +188,7 @@ impl Shell {
             stop_at: None,
             down_told: false,
             subscribed: false,
+            session: None,
             stopped: false,
             config,
             clock,
@@ -275,8 +279,9 @@ impl Shell {
                 self.subscribed = true;
                 self.outlet.up(client, fresh);
                 self.blobs.reconnected();
-                let online = presence(&self.config, self.machine.ledger(), true);
-                self.outlet.presence(online);
+                let session = new_session()?;
+                self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
+                self.session = Some(session);
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
             Signal::Down(reason) => {
@@ -285,6 +290,7 @@ impl Shell {
                     self.down_told = true;
                 }
                 self.outlet.down();
+                self.session = None;
                 self.handle(Event::Disconnected).await
             }
             Signal::Sent(pkid) => {
@@ -298,6 +304,8 @@ impl Shell {
             Signal::Received(publish) => {
                 let done = match self.reader.read(&publish.topic, &publish.payload) {
                     Inbound::Nothing => Some(publish),
+                    Inbound::Look(_) => Some(publish),
+                    Inbound::Exec(_) => Some(publish),
                     Inbound::Event(event) => match self.settling.offer(event, publish, now) {
                         Offered::Handle(event, publish) => {
                             self.handle(event).await?;
@@ -370,13 +378,24 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     }
 }
 
-fn presence(config: &Config, ledger: &LedgerId, online: bool) -> Vec<u8> {
+/// Online on this connection, or offline.
+fn presence(config: &Config, ledger: &LedgerId, session: Option<&SessionId>) -> Vec<u8> {
     let (site, node): (SiteName, NodeId) = (config.site.clone(), config.node.clone());
+    let (online, session) = (session.is_some(), session.cloned());
     let agent = env!("CARGO_PKG_VERSION").to_owned();
-    seal(&config.key, &Presence { version: VERSION, site, node, online, agent, ledger: ledger.clone() })
+    seal(&config.key, &Presence { version: VERSION, site, node, online, agent, ledger: ledger.clone(), session })
+}
+
+fn new_session() -> Result<SessionId, ShellError> {
+    let mut random = [0; 8];
+    SystemRandom::new().fill(&mut random).map_err(|_| ShellError::Random)?;
+    Ok(SessionId::new(hex(&random)).expect("8 bytes are 16 hexadecimal digits"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn new_ledger_id(random: &[u8]) -> LedgerId {
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    LedgerId::new(digits).expect("16 bytes are 32 hexadecimal digits")
+    LedgerId::new(hex(random)).expect("16 bytes are 32 hexadecimal digits")
 }

@@ -115,7 +115,7 @@ impl Shell {
         } else {
             self.host.leave_processes();
         }
-        let offline = presence(&self.config, self.machine.ledger(), false);
+        let offline = presence(&self.config, self.machine.ledger(), None);
         self.outlet.presence(offline);
         let until = self.clock.instant(self.clock.now().mono + FAREWELL).into();
         let mut parting = false;

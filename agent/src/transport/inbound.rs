@@ -2,7 +2,9 @@
 
 use groundplan_protocol::{
     digest::Digest,
+    drift::Look,
     envelope::{Message, OpenError, PublicKey, open},
+    exec::Exec,
     ids::{NodeId, SiteName},
     plan::{NodePlan, NodePlanRef},
     topic::{NodeTopic, Topic},
@@ -17,6 +19,10 @@ pub enum Inbound {
     Event(Event),
     /// A chunk of a blob; only the blob's digest will tell whether it is the right one.
     Chunk(Digest, u32),
+    /// When to look for drift.
+    Look(Look),
+    /// A command to run or to stop.
+    Exec(Exec),
     /// A retained message was cleared: no news.
     Nothing,
 }
@@ -52,11 +58,19 @@ impl Reader {
             },
             NodeTopic::Gates => self.open(payload).map(Event::Gates),
             NodeTopic::Ack => self.open(payload).map(Event::Ack),
-            NodeTopic::State | NodeTopic::Report | NodeTopic::Presence | NodeTopic::Want => Ok(Event::Ignored),
+            NodeTopic::Look => match self.open(payload) {
+                Ok(look) => return Inbound::Look(look),
+                Err(error) => Err(error),
+            },
+            NodeTopic::Exec => match self.open(payload) {
+                Ok(exec) => return Inbound::Exec(exec),
+                Err(error) => Err(error),
+            },
+            _ => Ok(Event::Ignored),
         };
         Inbound::Event(event.unwrap_or_else(|error| match topic {
-            // Whatever stands on these two matters to whoever put it there.
-            NodeTopic::Plan | NodeTopic::Gates => {
+            // Whatever stands on these matters to whoever put it there.
+            NodeTopic::Plan | NodeTopic::Gates | NodeTopic::Exec => {
                 Event::Refused { topic: topic.name(), generation: None, reason: log::chain(&error) }
             }
             _ => Event::Ignored,

@@ -1,4 +1,4 @@
-//! What is to go out: the latest state and presence, subscriptions, acknowledgements, and one batch of reports at a time.
+//! What is to go out: the latest state, presence and drift, subscriptions, acknowledgements, reports, and what commands print.
 //!
 //! In: sealed messages. Out: publishes, as fast as the client takes them. Retained messages replace each other while they
 //! wait, and are kept until the broker has confirmed them; reports and requests are not kept, for ledger and blob store
@@ -14,6 +14,8 @@ use rumqttc::{AsyncClient, Publish, QoS};
 
 /// Batches of reports on their way at a time.
 const BATCHES: usize = 4;
+/// Messages of output on their way at a time.
+const OUTPUTS: usize = 4;
 /// A publish that the broker does not confirm for this long means that the connection stands still.
 const STALL: Duration = Duration::from_secs(30);
 /// Room for topic and header beside a payload.
@@ -24,13 +26,19 @@ const HEADER: usize = 1024;
 enum Kind {
     State,
     Presence,
+    Drift,
     Reports,
     Want,
+    Output,
 }
+
+/// The kinds of which only the last counts, in the order in which they go out.
+const RETAINED: [Kind; 3] = [Kind::Presence, Kind::State, Kind::Drift];
 
 /// A retained message: the last one, until it is confirmed.
 #[derive(Debug, Default)]
 struct Slot {
+    topic: String,
     payload: Option<Vec<u8>>,
     /// It is on its way as it stands.
     flying: bool,
@@ -40,10 +48,9 @@ struct Slot {
 #[derive(Debug, Default)]
 pub struct Outlet {
     client: Option<AsyncClient>,
-    state_topic: String,
-    presence_topic: String,
     state: Slot,
     presence: Slot,
+    drift: Slot,
     filters: BTreeSet<String>,
     subscribe: BTreeSet<String>,
     acks: VecDeque<Publish>,
@@ -55,9 +62,10 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Publishes state and presence under these topics.
-    pub fn new(state_topic: String, presence_topic: String) -> Self {
-        Self { state_topic, presence_topic, ..Self::default() }
+    /// Publishes state, presence and drift under these topics.
+    pub fn new(state: String, presence: String, drift: String) -> Self {
+        let slot = |topic| Slot { topic, ..Slot::default() };
+        Self { state: slot(state), presence: slot(presence), drift: slot(drift), ..Self::default() }
     }
 
     /// The connection is there.
@@ -75,8 +83,7 @@ impl Outlet {
         self.handed.clear();
         self.flying.clear();
         self.acks.clear();
-        self.state.flying = false;
-        self.presence.flying = false;
+        RETAINED.into_iter().for_each(|kind| self.slot(kind).flying = false);
         self.waiting_since = None;
     }
 
@@ -104,16 +111,26 @@ impl Outlet {
 
     /// Publishes this state in place of any before it; false if it is too large.
     pub fn state(&mut self, payload: Vec<u8>) -> bool {
-        let fits = payload.len() + HEADER <= MAX_PACKET;
-        if fits {
-            self.state = Slot { payload: Some(payload), flying: false };
-        }
-        fits
+        self.put(Kind::State, payload)
     }
 
     /// Publishes this presence in place of any before it.
     pub fn presence(&mut self, payload: Vec<u8>) {
-        self.presence = Slot { payload: Some(payload), flying: false };
+        self.put(Kind::Presence, payload);
+    }
+
+    /// Publishes what drift was found in place of any word before it; false if it is too large.
+    pub fn drift(&mut self, payload: Vec<u8>) -> bool {
+        self.put(Kind::Drift, payload)
+    }
+
+    fn put(&mut self, kind: Kind, payload: Vec<u8>) -> bool {
+        let fits = payload.len() + HEADER <= MAX_PACKET;
+        if fits {
+            let slot = self.slot(kind);
+            (slot.payload, slot.flying) = (Some(payload), false);
+        }
+        fits
     }
 
     /// Acknowledges what has been dealt with.
@@ -123,8 +140,16 @@ impl Outlet {
 
     /// Whether a batch of reports may go out.
     pub fn takes_reports(&self) -> bool {
-        let on_their_way = self.handed.iter().chain(self.flying.values()).filter(|k| **k == Kind::Reports).count();
-        self.client.is_some() && on_their_way < BATCHES
+        self.client.is_some() && self.on_their_way(Kind::Reports) < BATCHES
+    }
+
+    /// Whether a message of output may go out.
+    pub fn takes_output(&self) -> bool {
+        self.client.is_some() && self.on_their_way(Kind::Output) < OUTPUTS
+    }
+
+    fn on_their_way(&self, kind: Kind) -> usize {
+        self.handed.iter().chain(self.flying.values()).filter(|k| **k == kind).count()
     }
 
     /// Sends a batch of reports; false if it was not taken.
@@ -135,6 +160,11 @@ impl Outlet {
     /// Sends a request for chunks; false if it was not taken.
     pub fn want(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
         self.send(topic, payload, false, Kind::Want, now)
+    }
+
+    /// Sends what a command prints; false if it was not taken.
+    pub fn output(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
+        self.send(topic, payload, false, Kind::Output, now)
     }
 
     fn send(&mut self, topic: &str, payload: Vec<u8>, retain: bool, kind: Kind, now: Duration) -> bool {
@@ -163,10 +193,10 @@ impl Outlet {
             }
             self.subscribe.pop_first();
         }
-        for (kind, topic) in [(Kind::Presence, self.presence_topic.clone()), (Kind::State, self.state_topic.clone())] {
+        for kind in RETAINED {
             let slot = self.slot(kind);
             if let (Some(payload), false) = (&slot.payload, slot.flying) {
-                let payload = payload.clone();
+                let (topic, payload) = (slot.topic.clone(), payload.clone());
                 let sent = self.send(&topic, payload, true, kind, now);
                 self.slot(kind).flying = sent;
             }
@@ -174,7 +204,11 @@ impl Outlet {
     }
 
     fn slot(&mut self, kind: Kind) -> &mut Slot {
-        if kind == Kind::Presence { &mut self.presence } else { &mut self.state }
+        match kind {
+            Kind::Presence => &mut self.presence,
+            Kind::Drift => &mut self.drift,
+            _ => &mut self.state,
+        }
     }
 
     /// The oldest publish that was handed over went out with this packet id.
@@ -188,12 +222,12 @@ impl Outlet {
     pub fn confirmed(&mut self, pkid: u16, now: Duration) {
         let Some(kind) = self.flying.remove(&pkid) else { return };
         self.waiting_since = (!self.is_quiet()).then_some(now);
-        if matches!(kind, Kind::State | Kind::Presence) {
+        if RETAINED.contains(&kind) {
             // A newer one may be on its way; the slot is its own then.
-            let newer = self.handed.iter().chain(self.flying.values()).any(|k| *k == kind);
+            let newer = self.on_their_way(kind) > 0;
             let slot = self.slot(kind);
             if slot.flying && !newer {
-                *slot = Slot::default();
+                (slot.payload, slot.flying) = (None, false);
             }
         }
     }
@@ -205,7 +239,8 @@ impl Outlet {
 
     /// Whether everything has been delivered.
     pub fn is_empty(&self) -> bool {
-        self.is_quiet() && self.acks.is_empty() && self.state.payload.is_none() && self.presence.payload.is_none()
+        let told = [&self.state, &self.presence, &self.drift].iter().all(|slot| slot.payload.is_none());
+        self.is_quiet() && self.acks.is_empty() && told
     }
 
     /// When the connection counts as standing still, by the monotonic clock.

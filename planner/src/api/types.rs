@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
-    ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
     plan::{Action, Effect},
     report::{Outcome, Output},
     state::{Phase, Refused},
@@ -190,6 +190,9 @@ pub struct NodeStatus {
     pub rejected: Option<Rejected>,
     /// When it was last heard of, in milliseconds since the Unix epoch.
     pub last_seen_ms: Option<u64>,
+    /// Its agent's connection, while it is there: another one means that it has connected anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// Its agent's program version.
     pub agent: Option<String>,
     /// What the host is.

@@ -88,7 +88,7 @@ impl Policy for AllowAll {
 ///
 /// | client id | certificate's name | publishes below | subscribes below |
 /// |---|---|---|---|
-/// | `groundplan/<site>/node/<node>` | `<node>` | `node/<node>/{state,report,presence,want}` | `node/<node>/{plan,gates,ack}`, `blob/+/+`, `planner` |
+/// | `groundplan/<site>/node/<node>` | `<node>` | `node/<node>/{state,report,presence,want,drift,output}` | `node/<node>/{plan,gates,ack,look,exec}`, `blob/+/+`, `planner` |
 /// | `groundplan/<site>/planner/<any>` | `planner` | all | all |
 /// | `groundplan/<site>/observer/<any>` | `observer` | nothing | all |
 ///
@@ -173,7 +173,7 @@ impl Policy for SitePolicy {
             Role::Observer => granted(false),
             Role::Node(node) => granted(self.own(node, topic).is_some_and(|below| {
                 let kind = below.split('/').next().unwrap_or_default();
-                ["state", "report", "presence", "want"].contains(&kind)
+                ["state", "report", "presence", "want", "drift", "output"].contains(&kind)
             })),
         }
     }
@@ -183,7 +183,9 @@ impl Policy for SitePolicy {
         match self.role(&client.id)? {
             Role::Planner | Role::Observer => granted(self.all.covers(filter)),
             Role::Node(node) => {
-                let own = self.own(node, filter).is_some_and(|below| ["plan", "gates", "ack"].contains(&below));
+                let own = self
+                    .own(node, filter)
+                    .is_some_and(|below| ["plan", "gates", "ack", "look", "exec"].contains(&below));
                 // The wildcards here are what a node may use, so its filter is compared level by level.
                 let common = self.below(filter).is_some_and(|below| {
                     let mut levels = below.splitn(4, '/');
@@ -248,6 +250,8 @@ mod tests {
             ("groundplan/1/s/node/web/statement", "p", "po"),
             ("groundplan/1/s/node/web/plan", "p", "npo"),
             ("groundplan/1/s/node/web/ack", "p", "npo"),
+            ("groundplan/1/s/node/web/exec", "p", "npo"),
+            ("groundplan/1/s/node/web/output", "np", "po"),
             ("groundplan/1/s/node/web", "p", "po"),
             ("groundplan/1/s/node/webb/plan", "p", "po"),
             ("groundplan/1/s/node/db/state", "p", "po"),

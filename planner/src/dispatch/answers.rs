@@ -174,6 +174,7 @@ impl Dispatcher {
                 ignored: state.map_or(0, |s| s.ignored),
                 rejected: record.and_then(|r| r.rejected.clone()),
                 last_seen_ms: record.and_then(|r| r.seen_ms),
+                session: record.and_then(|r| r.session.clone()),
                 agent: state.map(|s| s.agent.clone()),
                 facts: record.map(|r| (*r.facts).clone()).unwrap_or_default(),
                 exports: record.map(|r| r.exports.clone()).unwrap_or_default(),

@@ -166,6 +166,7 @@ impl Dispatcher {
     fn on_presence(&mut self, node: &NodeId, presence: &Presence) {
         let Some(record) = self.nodes.get_mut(node) else { return };
         let word = if presence.online { NodePresence::Online } else { NodePresence::Offline };
+        record.session = presence.session.clone().filter(|_| presence.online);
         if std::mem::replace(&mut record.presence, word) == word {
             return;
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use groundplan_core::{Belief, knowledge::Facts, rollout::StateFold};
 use groundplan_protocol::{
     digest::Digest,
-    ids::{CommitId, Generation, LedgerId, NodeId, Sequence, TaskId},
+    ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SessionId, TaskId},
     plan::Action,
     report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
@@ -30,6 +30,8 @@ pub(super) struct NodeRecord {
     /// The first number of a batch that left a gap.
     gap: Option<Sequence>,
     pub(super) presence: NodePresence,
+    /// Its agent's connection, while it is there.
+    pub(super) session: Option<SessionId>,
     /// The last facts that it told.
     pub(super) facts: Arc<Facts>,
     /// What it has published, by its last state and the reports since.

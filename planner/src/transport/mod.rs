@@ -147,7 +147,8 @@ impl Settings {
         if let Some(tls) = tls(config.broker.tls, config.tls.as_ref())? {
             options.set_transport(RumqttTransport::tls_with_config(tls));
         }
-        let nodes = [NodeTopic::Presence, NodeTopic::State, NodeTopic::Report, NodeTopic::Want];
+        use NodeTopic::{Drift, Output, Presence, Report, State, Want};
+        let nodes = [Presence, State, Report, Want, Drift, Output];
         let filters = nodes.map(|topic| Topic::every_node(site, topic)).into_iter();
         Ok(Self { options, filters: [Topic::Planner.name(site)].into_iter().chain(filters).collect() })
     }
