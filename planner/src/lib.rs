@@ -10,6 +10,7 @@ pub mod cli;
 pub mod diagnose;
 mod dispatch;
 pub mod repository;
+pub mod select;
 pub mod serve;
 pub mod site;
 pub mod store;

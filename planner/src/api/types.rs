@@ -11,6 +11,8 @@ use groundplan_protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::select::Selector;
+
 /// Version of the API; a client refuses any other.
 pub const VERSION: u32 = 1;
 
@@ -463,9 +465,9 @@ pub enum ReasonRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecheckRequest {
-    /// On which nodes; none: on all.
+    /// On the nodes that any of these selectors means; none: on all.
     #[serde(default)]
-    pub nodes: BTreeSet<NodeId>,
+    pub on: Vec<Selector>,
     /// All tasks of these services.
     #[serde(default)]
     pub services: BTreeSet<ServiceId>,

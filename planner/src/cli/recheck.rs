@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use groundplan_protocol::ids::{InstanceId, NodeId, ServiceId, TaskId};
+use groundplan_protocol::ids::{InstanceId, ServiceId, TaskId};
 use serde::Serialize;
 
 use super::{
@@ -12,9 +12,12 @@ use super::{
     rollout_text, show,
     table::count,
 };
-use crate::api::{
-    Client, ClientError,
-    types::{RecheckPlanned, RecheckRequest, RolloutDetail, RolloutResult},
+use crate::{
+    api::{
+        Client, ClientError,
+        types::{RecheckPlanned, RecheckRequest, RolloutDetail, RolloutResult},
+    },
+    select::{self, Selector},
 };
 
 /// How often the rollout is looked at.
@@ -26,21 +29,24 @@ const POLL: Duration = Duration::from_millis(100);
 /// it restarts. Commands without a guard (`creates`, `unless`, `only_if`) cannot be checked and are left out.
 /// Waits for the end; Ctrl-C leaves the rollout to itself.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 Examples:
   groundplan recheck                          everything
   groundplan recheck --on ctl-0               one node
+  groundplan recheck --on 'ctl-*&!rack=a1'    what a selector means
   groundplan recheck keystone mariadb.config  a service and a task, wherever they run
 
-Exit codes: 0 all is as it should be, 1 something failed or the planner cannot be asked")]
+{}
+
+Exit codes: 0 all is as it should be, 1 something failed or the planner cannot be asked", select::HELP))]
 pub(super) struct Args {
     /// Services (`keystone`) or tasks (`keystone.config`); everything if none is named.
     #[arg(value_name = "WHAT", value_parser = parse_what)]
     what: Vec<What>,
 
-    /// On these nodes only.
-    #[arg(long, value_name = "NODE")]
-    on: Vec<NodeId>,
+    /// On these nodes only; given more than once, on the nodes of any.
+    #[arg(long, value_name = "SELECTOR")]
+    on: Vec<Selector>,
 
     /// Do not wait for the end.
     #[arg(long)]
@@ -75,7 +81,7 @@ struct Rechecked {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let mut request = RecheckRequest { nodes: args.on.iter().cloned().collect(), ..RecheckRequest::default() };
+    let mut request = RecheckRequest { on: args.on.clone(), ..RecheckRequest::default() };
     for what in &args.what {
         match what {
             What::Service(service) => _ = request.services.insert(service.clone()),

@@ -73,17 +73,19 @@ impl Dispatcher {
         };
         let desired = &in_force.loaded.desired;
         let list = || Some("`groundplan status` lists the nodes, `groundplan show` the tasks".to_owned());
-        if let Some(node) = request.nodes.iter().find(|node| desired.node(node).is_none()) {
-            return Err(problem(format!("the site has no node `{node}`"), list()));
+        let RecheckRequest { on, services, tasks } = request;
+        let mut nodes = std::collections::BTreeSet::new();
+        for selector in &on {
+            let selected = selector.select(&in_force.loaded.inventory, &in_force.loaded.catalog);
+            nodes.append(&mut selected.map_err(|e| problem(e.to_string(), Some(e.hint())))?);
         }
         let has_service = |service: &ServiceId| desired.graph.tasks.iter().any(|task| task.id.service == *service);
-        if let Some(service) = request.services.iter().find(|service| !has_service(service)) {
+        if let Some(service) = services.iter().find(|service| !has_service(service)) {
             return Err(problem(format!("the site has no service `{service}`"), list()));
         }
-        if let Some(task) = request.tasks.iter().find(|task| desired.graph.task(task).is_none()) {
+        if let Some(task) = tasks.iter().find(|task| desired.graph.task(task).is_none()) {
             return Err(problem(format!("the site has no task `{task}`"), list()));
         }
-        let RecheckRequest { nodes, services, tasks } = request;
         let recheck = Recheck { nodes, services, tasks };
         let mut left_out = Vec::new();
         for task in desired.graph.tasks.iter().filter(|task| recheck.names_task(&task.id)) {
