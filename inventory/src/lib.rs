@@ -18,6 +18,6 @@ pub mod vars;
 
 pub use self::{
     diagnostic::{Diagnostic, Located, Location},
-    model::{External, Group, Inventory, Node, Rollout, Site, Var, Vars},
+    model::{Drift, DriftPolicy, External, Group, Inventory, Node, Rollout, Site, Var, Vars},
     schema::schemas,
 };

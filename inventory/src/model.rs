@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
+    duration::Span,
     envelope::PublicKey,
     ids::{Capability, GroupId, NodeId, ServiceId, SiteName},
     ready::Ready,
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diagnostic::{Located, Location};
@@ -34,6 +37,34 @@ pub struct Site {
     pub external: BTreeMap<Capability, External>,
     /// Rolling limits where a service says nothing.
     pub rollout: Rollout,
+    /// When nodes look for drift, and what becomes of it.
+    pub drift: Drift,
+}
+
+/// When nodes look for drift, and what becomes of it where a service says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drift {
+    /// What becomes of it.
+    pub policy: DriftPolicy,
+    /// How long after one look the next begins; none: only when asked.
+    pub interval: Option<Span>,
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        Self { policy: DriftPolicy::Report, interval: Some(Span::secs(30 * 60)) }
+    }
+}
+
+/// What becomes of what is applied and no longer so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftPolicy {
+    /// It is told, and left alone.
+    #[default]
+    Report,
+    /// It is put right, with what must restart after it.
+    Heal,
 }
 
 /// A capability that is provided outside the site.

@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
+use groundplan_protocol::duration::Span;
 use toml::de::{DeTable, DeValue};
 
 use crate::{
     decode::{At, Document},
     diagnostic::{Diagnostic, Location},
-    model::{External, Rollout, Site},
+    model::{Drift, External, Rollout, Site},
     probe,
-    schema::{InventoryManifest, RolloutManifest, SiteManifest},
+    schema::{DriftManifest, InventoryManifest, RolloutManifest, SiteManifest},
     vars,
 };
 
@@ -70,13 +71,15 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
         };
         external.insert(capability.value.clone(), model);
     }
+    faults.extend(interval_fault(manifest.drift.interval.as_ref(), path));
     if syntax == 0 {
         document.diagnostics.extend(faults);
     }
     let name = manifest.name.map(|name| name.value).or_else(|| "unnamed".parse().ok());
     let vars = vars::place(&manifest.vars, path);
     let rollout = rollout(&manifest.rollout);
-    let site = name.map(|name| Site { name, vars, external, rollout });
+    let drift = drift(&manifest.drift);
+    let site = name.map(|name| Site { name, vars, external, rollout, drift });
     SiteFile { site, diagnostics: document.diagnostics }
 }
 
@@ -97,6 +100,21 @@ pub fn inventory(path: &Arc<str>, bytes: &[u8]) -> InventoryFile {
 /// Rolling limits as the model has them.
 pub fn rollout(manifest: &RolloutManifest) -> Rollout {
     Rollout { max_unavailable: manifest.max_unavailable.map(u32::from) }
+}
+
+/// Settings of drift as the model has them.
+fn drift(manifest: &DriftManifest) -> Drift {
+    let given = Drift::default();
+    let interval = manifest.interval.as_ref().map(|interval| Some(interval.value).filter(|span| *span > Span::secs(0)));
+    Drift { policy: manifest.policy.unwrap_or(given.policy), interval: interval.unwrap_or(given.interval) }
+}
+
+/// Nobody wants a node that does nothing but look.
+fn interval_fault(interval: Option<&At<Span>>, file: &Arc<str>) -> Option<Diagnostic> {
+    let interval = interval.filter(|interval| interval.value > Span::secs(0) && interval.value < Span::secs(1))?;
+    let message = format!("an interval of {} is too short", interval.value);
+    let hint = "give at least `1s`; `0s` has nodes look only when somebody asks";
+    Some(Diagnostic::new(interval.location(file), message).hint(hint))
 }
 
 fn address_fault(address: Option<&At<String>>, file: &Arc<str>) -> Option<Diagnostic> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32};
 
 use groundplan_protocol::{
+    duration::Span,
     envelope::PublicKey,
     ids::{Capability, GroupId, NodeId, ServiceId, SiteName},
     ready::Ready,
@@ -11,7 +12,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::Recursiv
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{decode::At, vars::VarTable};
+use crate::{decode::At, model::DriftPolicy, vars::VarTable};
 
 /// The site: its name, vars for all nodes, what others provide, and rolling limits.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -31,6 +32,20 @@ pub struct SiteManifest {
     /// Rolling limits where a service gives none.
     #[serde(default)]
     pub rollout: RolloutManifest,
+    /// What becomes of things that were changed behind the agents' backs.
+    #[serde(default)]
+    pub drift: DriftManifest,
+}
+
+/// When nodes look for drift, and what becomes of it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DriftManifest {
+    /// `report` (the default): it is told. `heal`: it is put right, with what must restart after it. Services may say otherwise.
+    pub policy: Option<DriftPolicy>,
+    /// How long after one look the next begins; `30m` if not given. `0s`: only when somebody asks.
+    #[schemars(example = "30m")]
+    pub interval: Option<At<Span>>,
 }
 
 /// A capability that is provided outside the site.

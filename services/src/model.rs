@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_inventory::{Located, Location, Rollout, Vars};
+use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars};
 use groundplan_protocol::{
     ids::{Capability, NodeId, ServiceId, TaskId, TaskName},
     kinds::TaskParams,
@@ -45,6 +45,8 @@ pub struct Service {
     pub tasks: Vec<Task>,
     /// Its rolling limits; what it leaves open comes from the site.
     pub rollout: Rollout,
+    /// What becomes of drift in it; none: what the site says.
+    pub drift: Option<DriftPolicy>,
     /// Its folder in the repository, such as `services/keystone`.
     pub folder: String,
     /// Where it is declared.

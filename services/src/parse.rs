@@ -63,6 +63,7 @@ pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
         vars: vars::place(&manifest.vars, path),
         tasks,
         rollout: inventory::rollout(&manifest.rollout),
+        drift: manifest.drift.policy,
         folder: path.strip_suffix("/service.toml").unwrap_or(path).to_owned(),
         at: Location::file(path.clone()),
     };

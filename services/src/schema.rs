@@ -1,6 +1,7 @@
 //! `services/<name>/service.toml` as it is written. Descriptions here become those of the JSON schema.
 
 use groundplan_inventory::{
+    DriftPolicy,
     decode::At,
     schema::{RolloutManifest, json_schema},
     vars::VarTable,
@@ -39,6 +40,18 @@ pub struct ServiceManifest {
     /// Rolling limits of this service; what it leaves open comes from `site.toml`.
     #[serde(default)]
     pub rollout: RolloutManifest,
+    /// What becomes of drift in this service; without it, what `site.toml` says.
+    #[serde(default)]
+    pub drift: ServiceDrift,
+}
+
+/// What becomes of things that were changed behind the agents' backs.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceDrift {
+    /// `report`: it is told. `heal`: it is put right, with what must restart after it.
+    #[schemars(example = &"heal")]
+    pub policy: Option<DriftPolicy>,
 }
 
 /// What a service is, and what it needs.

@@ -4,10 +4,14 @@
 //! instances in node order. A node that is not declared, or has not been heard of, has no part in it: it is never discovered,
 //! and nothing is known of where it stands.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
-    ids::TaskId,
+    ids::{InstanceId, TaskId},
     plan::{EdgeTrigger, Edges, Place, Source},
     state::Applied,
 };
@@ -30,6 +34,8 @@ pub(crate) enum Own {
     Modified,
     /// As it is applied, and to be checked again.
     Asked,
+    /// As it is applied by what its node has recorded, but found otherwise since.
+    Drifted,
     /// Nobody can tell yet.
     Pending,
 }
@@ -37,7 +43,7 @@ pub(crate) enum Own {
 impl Own {
     /// Whether it stands in the plan for its own sake.
     pub(crate) fn is_planned(self) -> bool {
-        matches!(self, Self::Added | Self::Modified | Self::Asked)
+        matches!(self, Self::Added | Self::Modified | Self::Asked | Self::Drifted)
     }
 }
 
@@ -75,10 +81,12 @@ pub(crate) struct Diff<'a> {
     pub(crate) gone_of: Vec<Option<u32>>,
     /// Of tasks that are pending anywhere: which instance each of their vertices is; none for a pending one.
     mixed: HashMap<usize, Vec<Option<usize>>>,
+    /// What differs, for vertices that were found otherwise.
+    pub(crate) drifted: HashMap<usize, &'a str>,
 }
 
 impl<'a> Diff<'a> {
-    pub(crate) fn new(desired: &'a DesiredState, applied: &'a AppliedState, policy: &Policy) -> Self {
+    pub(crate) fn new(desired: &'a DesiredState, applied: &'a AppliedState, policy: &'a Policy) -> Self {
         let tasks = &desired.graph.tasks;
         let mut first = Vec::with_capacity(tasks.len() + 1);
         let mut node_of = Vec::new();
@@ -108,11 +116,13 @@ impl<'a> Diff<'a> {
             first,
             node_of,
             mixed,
+            drifted: HashMap::new(),
         };
         diff.compare();
         if let Some(recheck) = &policy.recheck {
             diff.ask(recheck);
         }
+        diff.drift(&policy.drifted);
         diff
     }
 
@@ -153,6 +163,19 @@ impl<'a> Diff<'a> {
     /// Which of `gone` is the task of that id.
     pub(crate) fn gone_by_id(&self, id: &TaskId) -> Option<usize> {
         self.gone.binary_search_by(|gone| gone.id.cmp(id)).ok()
+    }
+
+    /// Marks what was found otherwise.
+    fn drift(&mut self, drifted: &'a BTreeMap<InstanceId, String>) {
+        for (instance, what) in drifted {
+            let Some(task) = self.desired.graph.by_id.get(&instance.task).map(|ix| ix.0 as usize) else { continue };
+            let Ok(node) = self.desired.nodes.binary_search(&instance.node) else { continue };
+            let Some(v) = self.vertex(task, NodeIx(node as u32)) else { continue };
+            if matches!(self.own[v], Own::Same | Own::Asked) {
+                self.own[v] = Own::Drifted;
+                self.drifted.insert(v, what);
+            }
+        }
     }
 
     /// Marks what is to be checked again.

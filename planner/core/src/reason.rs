@@ -61,6 +61,13 @@ pub enum Reason {
         /// Where its task is declared.
         at: Location,
     },
+    /// Its node has found it otherwise than it was applied.
+    Drifted {
+        /// What differs, in short words.
+        what: String,
+        /// Where its task is declared.
+        at: Location,
+    },
     /// An earlier plan owes it.
     Owed {
         /// What is owed.
@@ -102,6 +109,7 @@ impl fmt::Display for Reason {
             }
             Self::Removed { what, .. } => write!(f, "{what} no longer asks for it"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
+            Self::Drifted { what, .. } => write!(f, "drifted on its node: {what}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
             Self::Owed { effect, .. } => write!(f, "{effect} owed since an earlier plan"),
         }
@@ -128,6 +136,7 @@ impl Reason {
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
             | Self::Owed { at, .. }
+            | Self::Drifted { at, .. }
             | Self::Asked { at } => Some(at.clone()),
             Self::Removed { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,

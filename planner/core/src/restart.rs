@@ -119,7 +119,7 @@ impl<'a> RestartGraph<'a> {
     pub(crate) fn action(&self, vertex: usize) -> Action {
         match self.diff.own[vertex] {
             Own::Added => Action::Create,
-            Own::Modified | Own::Asked => Action::Update,
+            Own::Modified | Own::Asked | Own::Drifted => Action::Update,
             Own::Same | Own::Unknown | Own::Pending => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
         }
     }
@@ -292,6 +292,9 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
             false => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
         };
     };
+    if let Some(what) = diff.drifted.get(&vertex) {
+        return Reason::Drifted { what: (*what).to_owned(), at: at.at.clone() };
+    }
     if diff.own[vertex] == Own::Asked {
         return Reason::Asked { at: at.at.clone() };
     }

@@ -9,9 +9,10 @@ use groundplan_protocol::ids::{Generation, InstanceId};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
+use super::drift::{Drift, LookAsked, LookRequest};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
@@ -94,6 +95,22 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// What nodes have found otherwise than it was applied.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn drift(&mut self) -> Result<Drift, ClientError> {
+        self.get("/v1/drift").await
+    }
+
+    /// Has nodes look for drift now.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the site has no such node, or this planner does not plan.
+    pub async fn look(&mut self, request: &LookRequest) -> Result<LookAsked, ClientError> {
+        self.post("/v1/drift", request).await
+    }
+
     /// What nodes have told.
     ///
     /// # Errors
@@ -135,10 +152,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; the site has nothing of a name, or the planner does not plan.
     pub async fn recheck(&mut self, request: &RecheckRequest) -> Result<RecheckPlanned, ClientError> {
-        let body = serde_json::to_vec(request).map_err(ClientError::Form)?;
-        let post = Request::post("/v1/recheck").header("content-type", "application/json");
-        let response = self.send(post, body).await?;
-        self.read(response).await
+        self.post("/v1/recheck", request).await
     }
 
     /// Events from now on.
@@ -152,6 +166,12 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
         let response = self.send(Request::get(path), Vec::new()).await?;
+        self.read(response).await
+    }
+
+    async fn post<T: DeserializeOwned>(&mut self, path: &str, what: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(what).map_err(ClientError::Form)?;
+        let response = self.send(Request::post(path).header("content-type", "application/json"), body).await?;
         self.read(response).await
     }
 

@@ -2,9 +2,10 @@
 //!
 //! In: questions of the command line and of whoever else runs on this machine. Out: the planner's answers, and a stream of
 //! live events. `types` is the contract; `client` asks, `server` answers by asking the one loop that owns the state.
-//! Nothing here changes what is desired: `recheck` alone has nodes look again at what they have applied.
+//! Nothing here changes what is desired: that is what commits are for.
 
 pub mod client;
+pub mod drift;
 pub(crate) mod server;
 pub mod types;
 

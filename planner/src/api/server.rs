@@ -23,6 +23,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
+use super::drift::{Drift, LookAsked, LookRequest};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
@@ -40,7 +41,11 @@ pub(crate) enum Question {
     History(usize),
     /// One rollout, or the latest.
     Rollout(Option<Generation>),
-    /// Have nodes check again: the one thing here that is no mere question.
+    /// What has drifted.
+    Drift,
+    /// Have nodes look for drift now.
+    Look(LookRequest),
+    /// Have nodes check again, and put right what is not so.
     Recheck(RecheckRequest),
 }
 
@@ -53,6 +58,8 @@ pub(crate) enum Reply {
     History(History),
     Rollout(Box<RolloutDetail>),
     Recheck(RecheckPlanned),
+    Drift(Box<Drift>),
+    Look(LookAsked),
 }
 
 /// A reply, or why there is none.
@@ -113,6 +120,7 @@ pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> 
         .route("/v1/rollouts/{which}", get(rollout))
         .route("/v1/events", get(events))
         .route("/v1/recheck", post(recheck))
+        .route("/v1/drift", get(drift).post(look))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
         .with_state(desk);
     axum::serve(listener, routes).await
@@ -134,6 +142,17 @@ async fn ask(desk: &Desk, question: Question) -> Response {
         Some(Ok(Reply::Why(why))) => Json(why).into_response(),
         Some(Ok(Reply::History(history))) => Json(history).into_response(),
         Some(Ok(Reply::Rollout(rollout))) => Json(rollout).into_response(),
+        Some(Ok(Reply::Look(asked))) => Json(asked).into_response(),
+        Some(Ok(Reply::Drift(mut drift))) => {
+            let compared = tokio::task::spawn_blocking(move || {
+                drift.compare();
+                drift
+            });
+            match compared.await {
+                Ok(drift) => Json(drift).into_response(),
+                Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the texts could not be compared"),
+            }
+        }
         Some(Ok(Reply::Recheck(planned))) => Json(planned).into_response(),
         Some(Err(problem)) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the planner is stopping"),
@@ -142,6 +161,14 @@ async fn ask(desk: &Desk, question: Question) -> Response {
 
 async fn recheck(State(desk): State<Desk>, Json(request): Json<RecheckRequest>) -> Response {
     ask(&desk, Question::Recheck(request)).await
+}
+
+async fn drift(State(desk): State<Desk>) -> Response {
+    ask(&desk, Question::Drift).await
+}
+
+async fn look(State(desk): State<Desk>, Json(request): Json<LookRequest>) -> Response {
+    ask(&desk, Question::Look(request)).await
 }
 
 async fn status(State(desk): State<Desk>) -> Response {

@@ -181,6 +181,9 @@ pub struct NodeStatus {
     /// Tasks of it that cannot be planned yet, with what each waits for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<TaskId, Vec<String>>,
+    /// How many tasks its last look found otherwise than they were applied.
+    #[serde(default)]
+    pub drifted: usize,
     /// What it still owes, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Effect>,
@@ -454,6 +457,11 @@ pub enum ReasonRecord {
     },
     /// Somebody asked for it to be checked again.
     Asked,
+    /// Its node has found it otherwise than it was applied.
+    Drifted {
+        /// What differs, in short words.
+        what: String,
+    },
     /// An earlier plan owes it.
     Owed {
         /// What is owed.

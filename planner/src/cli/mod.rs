@@ -5,6 +5,7 @@
 
 mod ask;
 mod check;
+mod drift;
 mod folder;
 mod history;
 mod init;
@@ -24,6 +25,7 @@ mod source;
 pub(crate) mod status;
 pub(crate) mod table;
 mod up;
+mod what;
 mod why;
 
 use std::process::ExitCode;
@@ -37,7 +39,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  it went well; for `plan`: nothing changes
   1  it did not, and standard error says why; usage errors included
-  2  `plan` only: something changes";
+  2  `plan`: something changes; `drift`: something has drifted";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,6 +76,7 @@ enum Command {
     Why(why::Args),
     History(history::Args),
     Show(show::Args),
+    Drift(drift::Args),
     Recheck(recheck::Args),
     Key(key::Args),
 }
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args, &mut out),
         Command::History(args) => history::run(&args, &mut out),
         Command::Show(args) => show::run(&args, &mut out),
+        Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };

@@ -18,6 +18,10 @@ fn changed(input: &str, before: Option<&str>, after: Option<&str>, place: &str) 
     }
 }
 
+fn drifted(what: &str) -> String {
+    format!("drifted on its node: {what}")
+}
+
 const ASKED: &str = "asked to be checked again";
 
 fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str>, place: &str) -> String {
@@ -42,6 +46,7 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         }
         ReasonReport::Removed { input, at } => format!("{input} is gone ({})", place(&at.file, at.line)),
         ReasonReport::Triggered { by, .. } => by.to_string(),
+        ReasonReport::Drifted { what, .. } => drifted(what),
         ReasonReport::Asked { .. } => ASKED.to_owned(),
         ReasonReport::Owed { effect, .. } => format!("a {effect} is owed since an earlier plan"),
     }
@@ -59,6 +64,7 @@ pub(crate) fn record(reason: &ReasonRecord) -> String {
         }
         ReasonRecord::Removed { file } => format!("{file} no longer asks for it"),
         ReasonRecord::Triggered { by, .. } => by.to_string(),
+        ReasonRecord::Drifted { what } => drifted(what),
         ReasonRecord::Asked => ASKED.to_owned(),
         ReasonRecord::Owed { effect } => format!("a {effect} is owed since an earlier plan"),
     }

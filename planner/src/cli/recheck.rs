@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use groundplan_protocol::ids::{InstanceId, ServiceId, TaskId};
+use groundplan_protocol::ids::InstanceId;
 use serde::Serialize;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     output::FormatArg,
     rollout_text, show,
     table::count,
+    what::{What, Whats},
 };
 use crate::{
     api::{
@@ -41,7 +42,7 @@ Examples:
 Exit codes: 0 all is as it should be, 1 something failed or the planner cannot be asked", select::HELP))]
 pub(super) struct Args {
     /// Services (`keystone`) or tasks (`keystone.config`); everything if none is named.
-    #[arg(value_name = "WHAT", value_parser = parse_what)]
+    #[arg(value_name = "WHAT")]
     what: Vec<What>,
 
     /// On these nodes only; given more than once, on the nodes of any.
@@ -59,20 +60,6 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// A service or a task.
-#[derive(Debug, Clone)]
-enum What {
-    Service(ServiceId),
-    Task(TaskId),
-}
-
-fn parse_what(text: &str) -> Result<What, String> {
-    match text.contains('.') {
-        true => text.parse().map(What::Task).map_err(|e| format!("{e}; a task is `service.task`")),
-        false => ServiceId::new(text).map(What::Service).map_err(|e| e.to_string()),
-    }
-}
-
 /// What is printed as JSON.
 #[derive(Debug, Serialize)]
 struct Rechecked {
@@ -81,13 +68,8 @@ struct Rechecked {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let mut request = RecheckRequest { on: args.on.clone(), ..RecheckRequest::default() };
-    for what in &args.what {
-        match what {
-            What::Service(service) => _ = request.services.insert(service.clone()),
-            What::Task(task) => _ = request.tasks.insert(task.clone()),
-        }
-    }
+    let Whats { services, tasks } = Whats::new(&args.what);
+    let request = RecheckRequest { on: args.on.clone(), services, tasks };
     let RecheckPlanned { generation, left_out, .. } =
         args.planner.ask(async |mut client| client.recheck(&request).await)?;
     if !left_out.is_empty() && args.format.format == Format::Text {

@@ -215,6 +215,8 @@ fn state(node: &NodeStatus) -> (String, Style) {
         (format!("behind: plan {} waits for it", node.planned), Style::Warn)
     } else if !node.obligations.is_empty() {
         (format!("owes {}", count(node.obligations.len(), "action")), Style::Warn)
+    } else if node.drifted > 0 {
+        (format!("{} drifted", count(node.drifted, "task")), Style::Warn)
     } else {
         ("converged".to_owned(), Style::Good)
     }

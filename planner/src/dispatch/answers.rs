@@ -1,9 +1,11 @@
 //! Answers to the API's questions.
 
-use groundplan_core::{Policy, Recheck};
+use std::collections::BTreeSet;
+
+use groundplan_core::Recheck;
 use groundplan_protocol::ids::{InstanceId, NodeId, ServiceId, TaskId};
 
-use super::Dispatcher;
+use super::{Dispatcher, commits::InForce};
 use crate::{
     api::{
         server::{Answer, Question, Reply},
@@ -12,6 +14,7 @@ use crate::{
             RepositoryStatus, Role, RolloutDetail, Status, VERSION, Why, WhyApplied,
         },
     },
+    select::Selector,
     store::StoreError,
 };
 
@@ -26,10 +29,38 @@ fn store(error: &StoreError) -> Problem {
     problem(error.to_string(), error.hint())
 }
 
+impl InForce {
+    /// The nodes that any of the selectors means.
+    pub(super) fn selected(&self, on: &[Selector]) -> Result<BTreeSet<NodeId>, Problem> {
+        let mut nodes = BTreeSet::new();
+        for selector in on {
+            let selected = selector.select(&self.loaded.inventory, &self.loaded.catalog);
+            nodes.append(&mut selected.map_err(|e| problem(e.to_string(), Some(e.hint())))?);
+        }
+        Ok(nodes)
+    }
+
+    /// Whether there are all of these.
+    pub(super) fn has(&self, services: &BTreeSet<ServiceId>, tasks: &BTreeSet<TaskId>) -> Result<(), Problem> {
+        let graph = &self.loaded.desired.graph;
+        let list = || Some("`groundplan status` lists the nodes, `groundplan show` the tasks".to_owned());
+        let has_service = |service: &ServiceId| graph.tasks.iter().any(|task| task.id.service == *service);
+        if let Some(service) = services.iter().find(|service| !has_service(service)) {
+            return Err(problem(format!("the site has no service `{service}`"), list()));
+        }
+        if let Some(task) = tasks.iter().find(|task| graph.task(task).is_none()) {
+            return Err(problem(format!("the site has no task `{task}`"), list()));
+        }
+        Ok(())
+    }
+}
+
 impl Dispatcher {
     pub(super) fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
+            Question::Look(request) => self.ask_to_look(request).map(Reply::Look),
+            Question::Drift => Ok(Reply::Drift(Box::new(self.drift()))),
             Question::Status => Ok(Reply::Status(Box::new(self.status()))),
             Question::Knowledge => Ok(Reply::Knowledge(Box::new(self.told()))),
             Question::Why(instance) => self.why(&instance).map(|why| Reply::Why(Box::new(why))),
@@ -72,20 +103,9 @@ impl Dispatcher {
             return Err(problem("there is no commit in force yet", None));
         };
         let desired = &in_force.loaded.desired;
-        let list = || Some("`groundplan status` lists the nodes, `groundplan show` the tasks".to_owned());
         let RecheckRequest { on, services, tasks } = request;
-        let mut nodes = std::collections::BTreeSet::new();
-        for selector in &on {
-            let selected = selector.select(&in_force.loaded.inventory, &in_force.loaded.catalog);
-            nodes.append(&mut selected.map_err(|e| problem(e.to_string(), Some(e.hint())))?);
-        }
-        let has_service = |service: &ServiceId| desired.graph.tasks.iter().any(|task| task.id.service == *service);
-        if let Some(service) = services.iter().find(|service| !has_service(service)) {
-            return Err(problem(format!("the site has no service `{service}`"), list()));
-        }
-        if let Some(task) = tasks.iter().find(|task| desired.graph.task(task).is_none()) {
-            return Err(problem(format!("the site has no task `{task}`"), list()));
-        }
+        let nodes = in_force.selected(&on)?;
+        in_force.has(&services, &tasks)?;
         let recheck = Recheck { nodes, services, tasks };
         let mut left_out = Vec::new();
         for task in desired.graph.tasks.iter().filter(|task| recheck.names_task(&task.id)) {
@@ -95,7 +115,7 @@ impl Dispatcher {
             }
         }
         let before = self.meta.generation;
-        self.plan_by(&Policy { recheck: Some(recheck) });
+        self.plan_and_check(Some(recheck));
         let generation = Some(self.meta.generation).filter(|generation| *generation > before);
         Ok(RecheckPlanned { version: VERSION, generation, left_out })
     }
@@ -153,7 +173,7 @@ impl Dispatcher {
         }
         let inventory = self.loaded.as_ref().map(|l| &l.loaded.inventory.nodes);
         let declared = inventory.into_iter().flat_map(|nodes| nodes.keys());
-        let names: std::collections::BTreeSet<&NodeId> = declared.chain(self.nodes.keys()).collect();
+        let names: BTreeSet<&NodeId> = declared.chain(self.nodes.keys()).collect();
         let mut status = |node: &NodeId| {
             let record = self.nodes.get(node);
             let state = record.and_then(|r| r.state.as_ref());
@@ -169,6 +189,7 @@ impl Dispatcher {
                 counts: counts.remove(node).unwrap_or_default(),
                 applied: belief.map_or(0, |b| b.applied.tasks.len()),
                 waiting: waiting.remove(node).unwrap_or_default(),
+                drifted: record.map_or(0, |r| r.look.drifted()),
                 obligations: belief
                     .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())
                     .unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! New commits: loaded whole, or refused with every fault while the last good one stays in force.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use groundplan_core::{SourceTree, knowledge::Misfit};
 use groundplan_protocol::ids::CommitId;
@@ -140,6 +140,8 @@ impl Dispatcher {
         // It is resolved with all that is known.
         self.learned = None;
         self.connect(&site)?;
+        self.publish_looks(&BTreeSet::new());
+        self.choose_all();
         if self.leader.plans() {
             self.plan_soon(Instant::now(), true);
         }

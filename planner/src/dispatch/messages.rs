@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use groundplan_protocol::{
     blob::Want,
+    drift::DriftReport,
     envelope::{self, Message, OpenError},
     ids::{NodeId, Sequence, TaskId},
     presence::{PlannerPresence, Presence},
@@ -65,6 +66,9 @@ impl Dispatcher {
             }
             Some(Topic::Node(node, NodeTopic::Presence)) => {
                 self.with(&node, payload, |m: &Presence| &m.node, |this, presence| this.on_presence(&node, &presence));
+            }
+            Some(Topic::Node(node, NodeTopic::Drift)) => {
+                self.with(&node, payload, |m: &DriftReport| &m.node, |this, report| this.on_drift(&node, report));
             }
             Some(Topic::Node(node, NodeTopic::Want)) => {
                 self.with(&node, payload, |m: &Want| &m.node, |this, want| this.on_want(&node, &want));
@@ -207,6 +211,7 @@ impl Dispatcher {
                 let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
                 if record.belief.fold_report(&batch.ledger, number, report, planned) {
                     record.dirty = true;
+                    record.look.fold_report(report);
                     if record.fold_export(report) {
                         self.on_export(&report.task);
                     }

@@ -8,6 +8,7 @@
 mod answers;
 mod blobs;
 mod commits;
+mod drift;
 mod knowledge;
 mod leader;
 mod messages;
@@ -17,7 +18,7 @@ mod running;
 mod words;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -350,6 +351,8 @@ impl Dispatcher {
         if std::mem::take(&mut self.republish) {
             self.publish_everything();
         }
+        self.publish_looks(&BTreeSet::new());
+        self.choose_all();
     }
 
     /// Another planner has planned since: its plans are out there, and what became of ours is known to the nodes alone.

@@ -11,6 +11,7 @@ use groundplan_protocol::{
     state::{NodeState, Phase},
 };
 
+use super::drift::NodeLook;
 use crate::{
     api::types::{NodePresence, Rejected},
     store::StoredNode,
@@ -43,6 +44,8 @@ pub(super) struct NodeRecord {
     pub(super) running: Vec<TaskId>,
     /// Generation and digest of the last plan published for it.
     pub(super) planned: Option<(Generation, Vec<u8>)>,
+    /// What is known of its drift.
+    pub(super) look: NodeLook,
     /// For which commit, and from which base, it was planned last.
     pub(super) tried: Option<(CommitId, Digest)>,
     /// Not on the disk as it is here.

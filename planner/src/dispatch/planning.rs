@@ -6,7 +6,7 @@ use std::{
 };
 
 use groundplan_core::{
-    AppliedState, Plan, Policy, Rollout,
+    AppliedState, Plan, Policy, Recheck, Rollout,
     plan::{NodeApplied, NodePart, plan},
 };
 use groundplan_protocol::{
@@ -22,6 +22,7 @@ use groundplan_protocol::{
 
 use super::{
     DEBOUNCE, Dispatcher, Due,
+    drift::NodeLook,
     running::{Running, has_gates},
     words::{self, Places},
 };
@@ -43,13 +44,14 @@ impl Dispatcher {
 
     /// Plans from where each node is, and sends what that asks for.
     pub(super) fn plan_now(&mut self) {
-        self.plan_by(&Policy::default());
+        self.plan_and_check(None);
     }
 
-    /// As [`Self::plan_now`], by a policy.
-    pub(super) fn plan_by(&mut self, policy: &Policy) {
+    /// As [`Self::plan_now`], and what is named is checked again.
+    pub(super) fn plan_and_check(&mut self, recheck: Option<Recheck>) {
         self.due = None;
         self.resolve_anew();
+        let policy = Policy { recheck, drifted: self.to_heal() };
         self.forget_nodes();
         let Some(in_force) = &self.loaded else { return };
         let (commit, desired) = (in_force.commit.clone(), &in_force.loaded.desired);
@@ -69,7 +71,7 @@ impl Dispatcher {
             running.rollout.carry_late_changes(desired, &mut applied);
             open = running.open_nodes();
         }
-        let mut plan = plan(desired, &applied, policy);
+        let mut plan = plan(desired, &applied, &policy);
         if let Some(earlier) = self.earlier.take() {
             plan.recall(&applied, &earlier);
         }
@@ -319,6 +321,7 @@ impl Dispatcher {
             self.publish_gates(&node);
             self.publish_ack(&node);
         }
+        self.publish_looks_again();
     }
 
     /// Publishes which reports of a node are on the disk.
@@ -343,7 +346,8 @@ impl Dispatcher {
     pub(super) fn forget_nodes(&mut self) {
         let Some(in_force) = &self.loaded else { return };
         let gone = |(node, record): (&NodeId, &super::NodeRecord)| {
-            let gone = record.planned.is_some() && !in_force.loaded.inventory.nodes.contains_key(node);
+            let gone = (record.planned.is_some() || record.look.is_published())
+                && !in_force.loaded.inventory.nodes.contains_key(node);
             gone.then(|| node.clone())
         };
         let gone: Vec<NodeId> = self.nodes.iter().filter_map(gone).collect();
@@ -351,9 +355,11 @@ impl Dispatcher {
             tracing::info!(%node, "no longer in the inventory: its plan is withdrawn");
             self.publish_node(&node, NodeTopic::Plan, vec![], true);
             self.publish_node(&node, NodeTopic::Gates, vec![], true);
+            self.publish_node(&node, NodeTopic::Look, vec![], true);
             self.group.plans.push((node.clone(), None));
             if let Some(record) = self.nodes.get_mut(&node) {
                 record.planned = None;
+                record.look = NodeLook::default();
             }
             if let Some(running) = &mut self.running {
                 running.rollout.forget(&node);

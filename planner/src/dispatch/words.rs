@@ -72,6 +72,7 @@ impl<'a> Places<'a> {
             },
             Reason::Removed { file, .. } => ReasonRecord::Removed { file: file.clone() },
             Reason::Triggered { by, effect } => ReasonRecord::Triggered { by: by.clone(), effect: *effect },
+            Reason::Drifted { what, .. } => ReasonRecord::Drifted { what: what.clone() },
             Reason::Asked { .. } => ReasonRecord::Asked,
             Reason::Owed { effect, .. } => ReasonRecord::Owed { effect: *effect },
         }

@@ -37,7 +37,7 @@ struct Bundle {
     trigger: Option<Effect>,
 }
 
-pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
+pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<InstanceId>) -> Expected {
     let known: Vec<usize> = world.nodes.iter().copied().filter(|n| applied.nodes.contains_key(&node_id(*n))).collect();
     let is_applied = |i: &InstanceId| applied.nodes[&i.node].tasks.get(&i.task);
     let mut desired = BTreeMap::new();
@@ -61,7 +61,9 @@ pub(super) fn expect(world: &World, applied: &AppliedState) -> Expected {
         let Some(fingerprint) = fingerprint else { continue };
         match is_applied(i) {
             None => drop(actions.insert(i.clone(), Action::Create)),
-            Some(a) if a.fingerprint != *fingerprint => drop(actions.insert(i.clone(), Action::Update)),
+            Some(a) if a.fingerprint != *fingerprint || drifted.contains(i) => {
+                actions.insert(i.clone(), Action::Update);
+            }
             Some(_) => {}
         }
     }

@@ -38,6 +38,16 @@ fn situation(bytes: &[u8]) -> (World, AppliedState) {
     (world, applied)
 }
 
+/// Some of what is applied, found otherwise since; and some that nobody asks for or has.
+fn drifted(dice: &mut Dice<'_>, applied: &AppliedState) -> BTreeSet<InstanceId> {
+    let all = applied.nodes.iter().flat_map(|(node, of)| of.tasks.keys().map(|task| task.at(node)));
+    all.filter(|_| dice.chance(15)).collect()
+}
+
+fn policy(drifted: &BTreeSet<InstanceId>) -> Policy {
+    Policy { drifted: drifted.iter().map(|i| (i.clone(), "mode".to_owned())).collect(), ..Policy::default() }
+}
+
 fn planned(plan: &Plan) -> impl Iterator<Item = (InstanceId, &PlanTask)> {
     plan.nodes.iter().flat_map(|(node, part)| part.tasks.iter().map(|task| (task.task.at(node), task)))
 }
@@ -112,7 +122,7 @@ fn check_triggers(plan: &Plan, expected: &Expected) {
     assert_eq!(found, wanted);
 }
 
-fn check_reasons(plan: &Plan, expected: &Expected) {
+fn check_reasons(plan: &Plan, expected: &Expected, drifted: &BTreeSet<InstanceId>) {
     for action in &plan.actions {
         let (last, links) = action.reasons.split_last().expect("every action has a reason");
         let mut at = action.instance.clone();
@@ -125,6 +135,7 @@ fn check_reasons(plan: &Plan, expected: &Expected) {
         match (last, expected.actions[&at]) {
             (Reason::Added { .. }, Action::Create) | (Reason::Removed { .. }, Action::Remove) => {}
             (Reason::Changed { input, .. }, Action::Update) => assert!(input == "var v" || input == UNKNOWN),
+            (Reason::Drifted { .. }, Action::Update) => assert!(drifted.contains(&at)),
             (Reason::Owed { effect, .. }, _) => assert_eq!(expected.owed[&at], *effect),
             (reason, action) => panic!("{action} of {at} because {reason}"),
         }
@@ -172,17 +183,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     /// A plan is exactly the changes and what trigger edges reach, in an order that says no more and no less than the site
-    /// does; it is explained, and done once it is applied.
+    /// does; it is explained, and done once it is applied. What has drifted counts as changed.
     #[test]
     fn agrees_with_brute_force(bytes in bytes()) {
         let (world, mut applied) = situation(&bytes);
         let desired = world.desired();
-        let plan = run(&desired, &applied);
-        let expected = expect(&world, &applied);
+        let drifted = drifted(&mut Dice(bytes.iter().rev().copied().collect::<Vec<_>>().iter()), &applied);
+        let plan = plan(&desired, &applied, &policy(&drifted));
+        let expected = expect(&world, &applied, &drifted);
         check_contents(&plan, &expected);
         check_order(&plan, &expected);
         check_triggers(&plan, &expected);
-        check_reasons(&plan, &expected);
+        check_reasons(&plan, &expected, &drifted);
 
         applied.apply(&plan);
         let again = run(&desired, &applied);
@@ -195,12 +207,13 @@ proptest! {
         let (world, mut applied) = situation(&bytes);
         let world = world.unsure(&mut Dice(bytes.iter()));
         let desired = world.desired();
-        let plan = run(&desired, &applied);
-        let expected = expect(&world, &applied);
+        let drifted = drifted(&mut Dice(bytes.iter().rev().copied().collect::<Vec<_>>().iter()), &applied);
+        let plan = plan(&desired, &applied, &policy(&drifted));
+        let expected = expect(&world, &applied, &drifted);
         check_contents(&plan, &expected);
         check_order(&plan, &expected);
         check_triggers(&plan, &expected);
-        check_reasons(&plan, &expected);
+        check_reasons(&plan, &expected, &drifted);
         check_held(&plan, &expected);
 
         applied.apply(&plan);
@@ -216,7 +229,7 @@ proptest! {
         let earlier = World::any(&mut dice, 12, NODES);
         let world = earlier.changed(&mut dice, true);
         let applied = AppliedState::of(&earlier.desired());
-        check_removals(&run(&world.desired(), &applied), &expect(&world, &applied));
+        check_removals(&run(&world.desired(), &applied), &expect(&world, &applied, &BTreeSet::new()));
     }
 
     /// What is applied needs no plan; and what comes in another order is the same plan, byte for byte.

@@ -250,7 +250,7 @@ proptest! {
         let mut dice = Dice(bytes.iter());
         let (_, mut sim) = start(&mut dice);
         let luck = Luck { failures: 0, absences: 5, restores: 3, commits: 0, unknowns: 0 };
-        let expected = expect(&sim.world, &sim.base());
+        let expected = expect(&sim.world, &sim.base(), &Default::default());
         while !dice.0.as_slice().is_empty() {
             sim.step(&mut dice, luck);
         }
@@ -309,7 +309,7 @@ proptest! {
         let mut dice = Dice(bytes.iter());
         let (_, mut sim) = start(&mut dice);
         let luck = Luck { failures: 4, absences: 5, restores: 3, commits: 4, unknowns: 40 };
-        let triggers = expect(&sim.world, &sim.base()).triggers;
+        let triggers = expect(&sim.world, &sim.base(), &Default::default()).triggers;
         while !dice.0.as_slice().is_empty() {
             sim.step(&mut dice, luck);
         }

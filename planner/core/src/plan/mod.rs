@@ -57,6 +57,9 @@ pub struct NodeApplied {
 pub struct Policy {
     /// What is planned although it is applied as desired, so that its node checks whether it still is.
     pub recheck: Option<Recheck>,
+    /// What is planned although it is applied as desired, because its node has found it otherwise: so that it is put right. With what
+    /// differs, in short words.
+    pub drifted: BTreeMap<InstanceId, String>,
 }
 
 /// Which instances somebody asked to be checked again; those that cannot be checked are left out.

@@ -130,6 +130,16 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Place,
     },
+    /// Its node has found it otherwise than it was applied.
+    Drifted {
+        /// The task: `task app.server`.
+        input: String,
+        /// What differs, in short words.
+        what: String,
+        /// Where the task is declared.
+        #[serde(flatten)]
+        at: Place,
+    },
     /// An earlier plan owes it.
     Owed {
         /// The task that it is owed to: `task app.server`.
@@ -238,6 +248,9 @@ fn reasons(
             Reason::Triggered { by, effect } => {
                 of = by;
                 ReasonReport::Triggered { by: by.clone(), effect: *effect }
+            }
+            Reason::Drifted { what, at } => {
+                ReasonReport::Drifted { input: format!("task {}", of.task), what: what.clone(), at: place(at) }
             }
             Reason::Asked { at } => ReasonReport::Asked { input: format!("task {}", of.task), at: place(at) },
             Reason::Owed { effect, at } => {

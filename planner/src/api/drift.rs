@@ -1,0 +1,175 @@
+//! What the local API says of drift. `VERSION` of the API guards it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_inventory::DriftPolicy;
+use groundplan_protocol::{
+    blob::Content,
+    ids::{NodeId, ServiceId, TaskId},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use similar::TextDiff;
+
+use super::types::NodePresence;
+use crate::select::Selector;
+
+/// Lines around a change in a text diff.
+const CONTEXT: usize = 3;
+/// Most of a text that is compared, in bytes: a diff of more helps nobody.
+const DIFF_LIMIT: usize = 256 * 1024;
+
+/// `POST /v1/drift`: have nodes look now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LookRequest {
+    /// On the nodes that any of these selectors means; none: on all.
+    #[serde(default)]
+    pub on: Vec<Selector>,
+    /// Services that somebody wants to hear of; only to learn whether there are such.
+    #[serde(default)]
+    pub services: BTreeSet<ServiceId>,
+    /// Tasks, likewise.
+    #[serde(default)]
+    pub tasks: BTreeSet<TaskId>,
+    /// Tell only which nodes are meant, and have none look.
+    #[serde(default)]
+    pub name_only: bool,
+}
+
+/// What was asked upon a [`LookRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LookAsked {
+    /// Format version.
+    pub version: u32,
+    /// The nodes that are meant, each with the number that its report will answer at least; 0 where it was not asked.
+    pub asked: BTreeMap<NodeId, u64>,
+}
+
+/// `GET /v1/drift`: what nodes have found otherwise than it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drift {
+    /// Format version.
+    pub version: u32,
+    /// Every node that is declared, in name order.
+    pub nodes: Vec<NodeDrift>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeDrift {
+    /// The node.
+    pub node: NodeId,
+    /// Whether its agent is there.
+    pub presence: NodePresence,
+    /// Its last look; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look: Option<Looked>,
+    /// What has drifted, by task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drifted: BTreeMap<TaskId, TaskDrift>,
+    /// What could not be checked, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<TaskId, String>,
+}
+
+/// A look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Looked {
+    /// The request that it answers, or the last that was answered.
+    pub asked: u64,
+    /// When it began, by the node's clock, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// How many tasks were checked.
+    pub checked: u64,
+    /// How many cannot be checked, or were at work.
+    pub left_out: u64,
+}
+
+/// A task that is no longer as it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskDrift {
+    /// What becomes of it.
+    pub policy: DriftPolicy,
+    /// Whether a plan puts it right, or is about to.
+    pub healing: bool,
+    /// When it was first found so, by the node's clock, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// What differs; none where its kind can only tell that something does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+}
+
+/// One thing that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Difference {
+    /// What, such as `mode`.
+    pub what: String,
+    /// How it was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// How it is now; absent where there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// For texts: a unified diff from what was applied to what is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
+    /// What the diff is made of: what was applied, where it is known, and what is there.
+    #[serde(skip)]
+    pub(crate) contents: Option<(Option<Vec<u8>>, Content)>,
+}
+
+impl Drift {
+    /// Writes out the diffs. Takes its time: not for a loop that others wait for.
+    pub(crate) fn compare(&mut self) {
+        let tasks = self.nodes.iter_mut().flat_map(|node| node.drifted.values_mut());
+        for difference in tasks.flat_map(|task| &mut task.differences) {
+            let Some((applied, found)) = difference.contents.take() else { continue };
+            match diff(applied.as_deref(), &found) {
+                Ok(text) => difference.diff = Some(text),
+                Err(why) => _ = difference.found.get_or_insert_with(|| why.to_owned()),
+            }
+        }
+    }
+}
+
+/// A unified diff, or why there is none.
+fn diff(applied: Option<&[u8]>, found: &Content) -> Result<String, &'static str> {
+    let applied = applied.ok_or("something else; what was applied is not in the commit in force")?;
+    let found = found.inline().ok().flatten().ok_or("something else, too long to be told")?;
+    if applied.len().max(found.len()) > DIFF_LIMIT {
+        return Err("something else, too long to be compared");
+    }
+    let (Ok(applied), Ok(found)) = (std::str::from_utf8(applied), std::str::from_utf8(&found)) else {
+        return Err("something else, which is no text");
+    };
+    let diff = TextDiff::from_lines(applied, found);
+    Ok(diff.unified_diff().context_radius(CONTEXT).header("applied", "found").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_compared_line_by_line() {
+        let found = Content::Text("a\nB\nc\n".to_owned());
+        assert_eq!(
+            diff(Some(b"a\nb\nc\n"), &found).unwrap(),
+            "--- applied\n+++ found\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n"
+        );
+        let end = Content::Text("a".to_owned());
+        assert!(diff(Some(b"a\n"), &end).unwrap().contains("No newline at end of file"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_in_words() {
+        let found = Content::of(&[0xff, 0xfe]);
+        assert!(diff(Some(b"a"), &found).unwrap_err().contains("no text"));
+        let long = Content::of(&vec![b'x'; 1 << 20]);
+        assert!(diff(Some(b"a"), &long).unwrap_err().contains("too long"));
+        assert!(diff(None, &Content::Text(String::new())).unwrap_err().contains("not in the commit in force"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Drift: when nodes look for it, what they have found, and what of it is put right.
+//!
+//! In: the site's policies, the nodes' reports, requests. Out: a `Look` for each node, published when it changes; and the instances that
+//! the next plans put right. An instance stays among these until its node reports on it: a newer plan does not lose it, and what
+//! failed is tried again when the next look finds it still so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use groundplan_core::{SourceTree as _, desired::Body};
+use groundplan_inventory::DriftPolicy;
+use groundplan_protocol::{
+    VERSION as WIRE,
+    drift::{self, DriftReport, Drifted, Look},
+    duration::Span,
+    envelope,
+    ids::{InstanceId, NodeId, ServiceId, TaskId},
+    report::{Outcome, TaskReport},
+    topic::NodeTopic,
+};
+
+use super::{Dispatcher, commits::InForce, now_ms};
+use crate::api::{
+    drift::{Difference, Drift, LookAsked, LookRequest, Looked, NodeDrift, TaskDrift},
+    types::{Problem, VERSION},
+};
+
+/// How many differences stand in the reason of a plan.
+const TOLD: usize = 3;
+
+/// What is known of a node's drift.
+#[derive(Debug, Default)]
+pub(super) struct NodeLook {
+    /// The last `Look` that was published: its revision, interval and request.
+    published: Option<(u64, Option<Span>, u64)>,
+    /// The last report.
+    report: Option<DriftReport>,
+    /// Tasks that are to be put right.
+    heal: BTreeSet<TaskId>,
+}
+
+impl NodeLook {
+    /// How many tasks have drifted, as far as is known.
+    pub(super) fn drifted(&self) -> usize {
+        self.report.as_ref().map_or(0, |report| report.drifted.len())
+    }
+
+    /// Whether a `Look` of it is out there.
+    pub(super) fn is_published(&self) -> bool {
+        self.published.is_some()
+    }
+
+    /// A node's last word on a task of a plan.
+    pub(super) fn fold_report(&mut self, report: &TaskReport) {
+        match report.outcome {
+            // To be tried again, by the agent or by the next plan.
+            Outcome::Interrupted | Outcome::Superseded => return,
+            Outcome::Done { .. } => {
+                if let Some(known) = &mut self.report {
+                    known.drifted.remove(&report.task);
+                }
+            }
+            _ => {}
+        }
+        self.heal.remove(&report.task);
+    }
+}
+
+impl InForce {
+    /// What becomes of drift in a service.
+    fn drift_policy(&self, service: &ServiceId) -> DriftPolicy {
+        let own = self.loaded.catalog.services.get(service).and_then(|service| service.drift);
+        own.unwrap_or(self.loaded.site.drift.policy)
+    }
+
+    /// Whether what has drifted on a node is to be put right: by policy, and if it is still what the commit asks for.
+    fn heals(&self, instance: &InstanceId, drifted: &Drifted) -> bool {
+        let desired = self.loaded.desired.instance(instance);
+        let same = desired.is_some_and(|desired| desired.resolved.fingerprint == drifted.fingerprint);
+        same && self.drift_policy(&instance.task.service) == DriftPolicy::Heal
+    }
+}
+
+impl Dispatcher {
+    /// Publishes to each declared node when it is to look, where that is not what it was told last; to those in `asked` that it
+    /// is to look now. Returns the number of each such request.
+    pub(super) fn publish_looks(&mut self, asked: &BTreeSet<NodeId>) -> BTreeMap<NodeId, u64> {
+        let mut requests = BTreeMap::new();
+        let (Some(in_force), Some(site)) = (&self.loaded, self.meta.site.clone()) else { return requests };
+        if !self.leader.plans() {
+            return requests;
+        }
+        let interval = in_force.loaded.site.drift.interval;
+        let nodes: Vec<NodeId> = in_force.loaded.inventory.nodes.keys().cloned().collect();
+        for node in nodes {
+            let look = &mut self.nodes.entry(node.clone()).or_default().look;
+            let before = look.published.filter(|(_, known, _)| *known == interval && !asked.contains(&node));
+            if before.is_some() {
+                continue;
+            }
+            let (last, request) = look.published.map_or((0, 0), |(revision, _, request)| (revision, request));
+            // By the clock, so that it also grows over the loss of this planner's store.
+            let revision = now_ms().max(last + 1);
+            let request = if asked.contains(&node) { revision } else { request };
+            look.published = Some((revision, interval, request));
+            if request == revision {
+                requests.insert(node.clone(), request);
+            }
+            let message =
+                Look { version: WIRE, site: site.clone(), node: node.clone(), revision, interval, asked: request };
+            let sealed = envelope::seal(&self.key, &message);
+            self.publish_node(&node, NodeTopic::Look, sealed, true);
+        }
+        requests
+    }
+
+    /// As [`Self::publish_looks`], for a broker that may have lost them.
+    pub(super) fn publish_looks_again(&mut self) {
+        self.nodes.values_mut().for_each(|record| record.look.published = None);
+        self.publish_looks(&BTreeSet::new());
+    }
+
+    /// Takes what a node has found.
+    pub(super) fn on_drift(&mut self, node: &NodeId, report: DriftReport) {
+        let Some(record) = self.nodes.get_mut(node) else { return };
+        let known = record.look.report.as_ref().filter(|known| known.ledger == report.ledger);
+        // Of a ledger that the node no longer has, or repeated, or overtaken.
+        let foreign = record.belief.ledger.as_ref().is_some_and(|ledger| *ledger != report.ledger);
+        if foreign || known.is_some_and(|known| known.revision >= report.revision) {
+            return;
+        }
+        tracing::debug!(%node, drifted = report.drifted.len(), checked = report.checked, "has looked for drift");
+        record.look.report = Some(report);
+        if self.choose(node) && self.leader.plans() {
+            self.plan_soon(Instant::now(), false);
+        }
+    }
+
+    /// Chooses anew what is to be put right, on all nodes: the policies may be others than before.
+    pub(super) fn choose_all(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        let more = nodes.iter().filter(|node| self.choose(node)).count() > 0;
+        if more && self.leader.plans() {
+            self.plan_soon(Instant::now(), false);
+        }
+    }
+
+    /// Chooses anew what is to be put right on a node. Returns whether there is more of it than before.
+    fn choose(&mut self, node: &NodeId) -> bool {
+        let (Some(in_force), Some(record)) = (&self.loaded, self.nodes.get_mut(node)) else { return false };
+        let drifted = record.look.report.iter().flat_map(|report| &report.drifted);
+        let heal: BTreeSet<TaskId> = drifted
+            .filter(|(task, drifted)| in_force.heals(&task.at(node), drifted))
+            .map(|(task, _)| task.clone())
+            .collect();
+        let more = !heal.is_subset(&record.look.heal);
+        record.look.heal = heal;
+        more
+    }
+
+    /// What the next plan is to put right, with what differs.
+    pub(super) fn to_heal(&self) -> BTreeMap<InstanceId, String> {
+        let of = |(node, record): (&NodeId, &super::NodeRecord)| {
+            let report = record.look.report.as_ref();
+            let words = |task: &TaskId| report.and_then(|r| r.drifted.get(task)).map(words).unwrap_or_default();
+            record.look.heal.iter().map(|task| (task.at(node), words(task))).collect::<Vec<_>>()
+        };
+        self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// Has nodes look now.
+    pub(super) fn ask_to_look(&mut self, request: LookRequest) -> Result<LookAsked, Problem> {
+        if !self.leader.plans() && !request.name_only {
+            let hint = self.leader.standby_of().map(|planner| format!("ask the planner `{planner}`"));
+            return Err(Problem { error: "this planner does not plan at the moment".to_owned(), hint });
+        }
+        let Some(in_force) = &self.loaded else {
+            return Err(Problem { error: "there is no commit in force yet".to_owned(), hint: None });
+        };
+        in_force.has(&request.services, &request.tasks)?;
+        let nodes = match request.on.is_empty() {
+            true => in_force.loaded.inventory.nodes.keys().cloned().collect(),
+            false => in_force.selected(&request.on)?,
+        };
+        let asked = match request.name_only {
+            true => nodes.into_iter().map(|node| (node, 0)).collect(),
+            false => self.publish_looks(&nodes),
+        };
+        Ok(LookAsked { version: VERSION, asked })
+    }
+
+    /// What nodes have found, with the contents that their diffs are made of.
+    pub(super) fn drift(&self) -> Drift {
+        let Some(in_force) = &self.loaded else { return Drift { version: VERSION, nodes: vec![] } };
+        let node = |node: &NodeId| {
+            let record = self.nodes.get(node);
+            let report = record.and_then(|record| record.look.report.as_ref());
+            let drifted = report.into_iter().flat_map(|report| &report.drifted).map(|(task, drifted)| {
+                let told = TaskDrift {
+                    policy: in_force.drift_policy(&task.service),
+                    healing: record.is_some_and(|record| record.look.heal.contains(task)),
+                    since_ms: drifted.since_ms,
+                    differences: drifted
+                        .differences
+                        .iter()
+                        .map(|d| difference(in_force, &task.at(node), drifted, d))
+                        .collect(),
+                };
+                (task.clone(), told)
+            });
+            NodeDrift {
+                node: node.clone(),
+                presence: record.map(|record| record.presence).unwrap_or_default(),
+                look: report.map(|report| Looked {
+                    asked: report.asked,
+                    at_ms: report.at_ms,
+                    duration_ms: report.duration_ms,
+                    checked: report.checked,
+                    left_out: report.left_out,
+                }),
+                drifted: drifted.collect(),
+                failed: report.map(|report| report.failed.clone()).unwrap_or_default(),
+            }
+        };
+        Drift { version: VERSION, nodes: in_force.loaded.inventory.nodes.keys().map(node).collect() }
+    }
+}
+
+fn difference(in_force: &InForce, instance: &InstanceId, drifted: &Drifted, told: &drift::Difference) -> Difference {
+    let drift::Difference { what, expected, found, content } = told.clone();
+    let contents = content.map(|found| (applied_content(in_force, instance, drifted), found));
+    Difference { what, expected, found, diff: None, contents }
+}
+
+/// What was applied, if the commit in force still asks for it.
+fn applied_content(in_force: &InForce, instance: &InstanceId, drifted: &Drifted) -> Option<Vec<u8>> {
+    let desired = in_force.loaded.desired.instance(instance)?;
+    let resolved = &desired.resolved;
+    if resolved.fingerprint != drifted.fingerprint {
+        return None;
+    }
+    if let Some(bytes) = resolved.spec.content.as_ref()?.inline().ok()? {
+        return Some(bytes);
+    }
+    match resolved.body.as_ref()? {
+        Body::File(path) => in_force.tree.read(path).ok().map(|bytes| bytes.to_vec()),
+        Body::Bytes(bytes) => Some(bytes.to_vec()),
+    }
+}
+
+/// What differs, in short words.
+fn words(drifted: &Drifted) -> String {
+    let word = |d: &drift::Difference| match (&d.expected, &d.found) {
+        (Some(expected), Some(found)) => format!("{} {expected} → {found}", d.what),
+        (Some(expected), None) => format!("{} {expected} → nothing", d.what),
+        (None, Some(found)) => format!("{} → {found}", d.what),
+        (None, None) => format!("{} differs", d.what),
+    };
+    let mut words: Vec<String> = drifted.differences.iter().take(TOLD).map(word).collect();
+    match drifted.differences.len() {
+        0 => return "it is not so any more".to_owned(),
+        n if n > TOLD => words.push(format!("and {} more", n - TOLD)),
+        _ => {}
+    }
+    words.join(", ")
+}
