@@ -17,6 +17,8 @@ use crate::{
 
 /// Most output of one command on one node that is passed on if nothing else is said, in bytes.
 pub const OUTPUT_LIMIT: u64 = 1024 * 1024;
+/// Longest time that a command may take; an agent gives it no more, whatever the order says.
+pub const TIMEOUT_MAX: Span = Span::secs(24 * 60 * 60);
 /// Most text of one message of output, in bytes.
 pub const PIECE_LIMIT: usize = 64 * 1024;
 

@@ -33,7 +33,7 @@ use super::{
 };
 
 /// How long output is awaited from what a program left running, once it has ended itself.
-const LINGER: Duration = Duration::from_millis(200);
+pub(super) const LINGER: Duration = Duration::from_millis(200);
 
 /// How often a group that got TERM is looked at, and how long one that got KILL may take to vanish.
 const POLL: Duration = Duration::from_millis(20);
@@ -100,8 +100,8 @@ pub(crate) async fn run(
     grace: Duration,
     cancel: &Cancel,
 ) -> Ran {
-    match start(surroundings, program, None, None) {
-        Ok((reader, child)) => Running::new(child, reader).follow(program.run, limit, grace, cancel).await,
+    match start(surroundings, program, None, None, Setup::default()) {
+        Ok((reader, child)) => Running::new(child, Some(reader)).follow(program.run, limit, grace, cancel).await,
         Err(e) => Ran::failed(e),
     }
 }
@@ -123,12 +123,12 @@ pub(crate) async fn run_apart(
         Ok(piped) => piped,
         Err(e) => return (failed(e), kept),
     };
-    let (reader, child) = match start(surroundings, program, stdin, Some(writer.into())) {
+    let (reader, child) = match start(surroundings, program, stdin, Some(writer.into()), Setup::default()) {
         Ok(started) => started,
         Err(e) => return (Ran::failed(e), kept),
     };
     let (ran, end) = {
-        let mut running = std::pin::pin!(Running::new(child, reader).follow(program.run, limit, grace, cancel));
+        let mut running = std::pin::pin!(Running::new(child, Some(reader)).follow(program.run, limit, grace, cancel));
         let mut reading = std::pin::pin!(gather(&mut stdout, &mut kept, most));
         tokio::select! {
             ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(()))),
@@ -154,14 +154,16 @@ async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize) -> io::R
     }
 }
 
-fn start(
+/// Starts `program`. Standard error goes to the pipe that comes back, and so does standard output unless it goes elsewhere.
+pub(super) fn start(
     surroundings: &Surroundings,
     program: &Program<'_>,
     stdin: Option<File>,
     stdout: Option<OwnedFd>,
+    setup: Setup,
 ) -> Result<(Receiver, Child), SpawnError> {
     let failed = |e| not_started(program.run, e);
-    let mut command = surroundings.command(program, Setup::default())?;
+    let mut command = surroundings.command(program, setup)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
     match stdout {
         Some(stdout) => command.stdout(stdout),
@@ -190,10 +192,12 @@ enum Phase {
     Killed { until: Instant, cancelled: bool },
 }
 
-struct Running {
+/// A program that runs.
+pub(super) struct Running {
     child: Child,
     group: Group,
-    reader: Receiver,
+    /// Where its output is captured from; none if somebody else reads it.
+    reader: Option<Receiver>,
     capture: Capture,
     /// Whether anyone still holds the other end of the pipe.
     open: bool,
@@ -201,12 +205,15 @@ struct Running {
 }
 
 impl Running {
-    fn new(child: Child, reader: Receiver) -> Self {
+    /// It has just been started.
+    pub(super) fn new(child: Child, reader: Option<Receiver>) -> Self {
         let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
-        Self { child, group, reader, capture: Capture::default(), open: true, status: None }
+        let open = reader.is_some();
+        Self { child, group, reader, capture: Capture::default(), open, status: None }
     }
 
-    async fn follow(mut self, run: &Run, limit: Limit, grace: Duration, cancel: &Cancel) -> Ran {
+    /// Sees it to its end. Dropped before, it gets KILL.
+    pub(super) async fn follow(mut self, run: &Run, limit: Limit, grace: Duration, cancel: &Cancel) -> Ran {
         let end = self.watch(run, limit, grace, cancel).await;
         if self.status.is_some() {
             // It ended by itself, or its group has been seen to the end.
@@ -262,7 +269,7 @@ impl Running {
                     }
                     Phase::Ending { .. } | Phase::Killed { .. } => wake = Instant::now() + POLL,
                 },
-                ready = self.reader.readable(), if self.open => self.read(ready, &mut buffer),
+                ready = readable(&self.reader), if self.open => self.read(ready, &mut buffer),
                 status = self.child.wait(), if self.status.is_none() => {
                     let status = status.map_err(|source| ExecError::Io { run: shorten(run), source })?;
                     self.status = Some(status);
@@ -281,12 +288,19 @@ impl Running {
 
     /// Takes one piece; the loop comes back for more, so that a flood of output starves neither the limit nor other jobs.
     fn read(&mut self, ready: io::Result<()>, buffer: &mut [u8]) {
-        match ready.and_then(|()| self.reader.try_read(buffer)) {
+        match ready.and_then(|()| self.reader.as_ref().map_or(Ok(0), |reader| reader.try_read(buffer))) {
             Ok(0) => self.open = false,
             Ok(n) => self.capture.push(&buffer[..n]),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.open = false,
         }
+    }
+}
+
+pub(super) async fn readable(pipe: &Option<Receiver>) -> io::Result<()> {
+    match pipe {
+        Some(pipe) => pipe.readable().await,
+        None => std::future::pending().await,
     }
 }
 

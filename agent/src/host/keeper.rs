@@ -332,7 +332,8 @@ impl Keeper {
         let (log, log_from) = self.journal.open().map_err(state)?;
         let Process { run, env, cwd, user, .. } = &self.process;
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
-        let setup = Setup { session: true, pid_file: Some(self.shared.records.pid_file(&self.task).map_err(state)?) };
+        let pid_file = Some(self.shared.records.pid_file(&self.task).map_err(state)?);
+        let setup = Setup { session: true, pid_file, ..Setup::default() };
         let mut command = self.shared.surroundings.command(&program, setup)?;
         command.stdout(log.try_clone().map_err(state)?).stderr(log);
         let child = tokio::process::Command::from(command).spawn().map_err(|e| not_started(run, e))?;

@@ -21,6 +21,8 @@ mod proc;
 mod quiet;
 mod record;
 mod spawn;
+mod spool;
+mod stream;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,6 @@ use groundplan_protocol::{
 };
 use tokio::sync::RwLockReadGuard;
 
-pub use self::supervisor::{Backoff, Supervised};
 use self::{
     exec::ExecError,
     files::{FileError, Sum},
@@ -59,6 +60,10 @@ use self::{
     spawn::Surroundings,
     supervisor::{Supervisor, SupervisorError},
     tool::ToolError,
+};
+pub use self::{
+    spool::{BATCH, Spool},
+    supervisor::{Backoff, Supervised},
 };
 use crate::facts::boot_id;
 

@@ -1,7 +1,8 @@
 //! Programs of tasks, made ready to start: found, with their environment, directory and user.
 //!
 //! Everything is resolved before the fork, so that a plain command takes the C library's fast path (posix_spawn) and an
-//! error names what is wrong. Only a change of user or a session of its own needs code between fork and exec.
+//! error names what is wrong. Only a change of user, a session of its own or a tie to the agent's life needs code between
+//! fork and exec.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,10 @@ use std::{
 };
 
 use groundplan_protocol::kinds::Run;
-use nix::unistd::{Uid, getpid, setgid, setgroups, setsid, setuid};
+use nix::{
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{Uid, getpid, setgid, setgroups, setsid, setuid},
+};
 
 use super::{
     paths::{Missing, PathError, Root},
@@ -58,6 +62,8 @@ pub(crate) enum SpawnError {
 pub(crate) struct Setup {
     /// Whether the program leads a session of its own; else it leads a process group.
     pub(crate) session: bool,
+    /// Whether it gets KILL when the agent dies.
+    pub(crate) with_agent: bool,
     /// Where it writes its process id before it becomes the program.
     pub(crate) pid_file: Option<File>,
 }
@@ -140,11 +146,11 @@ pub(crate) fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, Sp
 fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
     if !setup.session {
         command.process_group(0);
-        if identity.is_none() {
+        if identity.is_none() && !setup.with_agent {
             return;
         }
     }
-    let Setup { session, mut pid_file } = setup;
+    let Setup { session, with_agent, mut pid_file } = setup;
     let steps = move || {
         if session {
             setsid()?;
@@ -158,6 +164,10 @@ fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
             setgroups(&identity.groups)?;
             setgid(identity.gid)?;
             setuid(identity.uid)?;
+        }
+        if with_agent {
+            // After the change of user, which would undo it.
+            set_pdeathsig(Signal::SIGKILL)?;
         }
         Ok(())
     };

@@ -180,6 +180,21 @@ impl Shell {
         Ok(())
     }
 
+    /// Sends what commands print, as far as the connection takes it.
+    pub(super) fn send_output(&mut self) {
+        let now = self.clock.now().mono;
+        while self.outlet.takes_output() {
+            let Some(output) = self.commands.next(now) else { break };
+            self.outlet.output(seal(&self.config.key, &output));
+        }
+        self.outlet.pump(now);
+    }
+
+    /// When there is output to send and somebody to take it, by the monotonic clock.
+    pub(super) fn output_due(&self) -> Option<Duration> {
+        self.commands.due().filter(|_| self.outlet.takes_output())
+    }
+
     /// When chunks are to be asked for, by the monotonic clock.
     pub(super) fn chunks_due(&self) -> Option<Duration> {
         self.blobs.deadline().filter(|_| self.outlet.is_up())

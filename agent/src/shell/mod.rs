@@ -26,6 +26,7 @@ pub use self::stop::Stops;
 use crate::{
     blobs::{Blobs, Heard},
     clock::Clock,
+    commands::Commands,
     config::Config,
     facts,
     host::{self, Host, job::Canceller},
@@ -109,6 +110,7 @@ pub struct Shell {
     /// Each with whether it came to begin.
     jobs: JoinSet<(bool, JobDone)>,
     canceller: Canceller,
+    commands: Commands,
     facts: facts::Watch,
     inbox: VecDeque<Event>,
     settling: Settling,
@@ -169,13 +171,19 @@ impl Shell {
             seed,
         )?;
         let mut shell = Self {
-            outlet: Outlet::new(topic(NodeTopic::State), topic(NodeTopic::Presence), topic(NodeTopic::Drift)),
+            outlet: Outlet::new(
+                topic(NodeTopic::State),
+                topic(NodeTopic::Presence),
+                topic(NodeTopic::Drift),
+                topic(NodeTopic::Output),
+            ),
             topics: Topics {
                 report: topic(NodeTopic::Report),
                 want: topic(NodeTopic::Want),
                 subscribe: [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Ack, NodeTopic::Look, NodeTopic::Exec]
                     .map(topic),
             },
+            commands: Commands::new(site.clone(), node.clone()),
             reader: Reader { site, node, trusted: config.planner_keys.clone() },
             pump: Pump { next: Sequence(1), to: Sequence(0), announce: false },
             plan_ref: None,
@@ -224,6 +232,7 @@ impl Shell {
             self.step().await?;
         }
         self.put_down();
+        self.end_commands().await;
         self.farewell().await;
         Ok(())
     }
@@ -234,8 +243,7 @@ impl Shell {
         if self.outlet.stalls_at().is_some_and(|at| at <= now) {
             log::warn("the broker has stopped answering; connecting anew");
             self.link.restart();
-            self.outlet.down();
-            self.handle(Event::Disconnected).await?;
+            self.disconnected().await?;
         }
         if self.stop_at.is_some_and(|at| at <= now) {
             return self.cancel_jobs().await;
@@ -247,8 +255,15 @@ impl Shell {
         self.ask_for_chunks().await?;
         self.outlet.pump(now);
         self.send_reports()?;
-        let due =
-            [self.machine.deadline(), self.outlet.stalls_at(), self.stop_at, self.chunks_due(), self.settling.at()];
+        self.send_output();
+        let due = [
+            self.machine.deadline(),
+            self.outlet.stalls_at(),
+            self.stop_at,
+            self.chunks_due(),
+            self.settling.at(),
+            self.output_due(),
+        ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
         tokio::select! {
@@ -260,6 +275,7 @@ impl Shell {
                 let (_, done) = done.map_err(ShellError::Job)?;
                 self.handle(Event::Finished(Box::new(done))).await
             }
+            stirred = self.commands.stirred() => stirred.map_err(ShellError::Job),
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
             () = self.stops.wait() => self.stop().await,
             () = sleep_until(due) => self.handle(Event::Tick).await,
@@ -282,6 +298,7 @@ impl Shell {
                 let session = new_session()?;
                 self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
                 self.session = Some(session);
+                self.commands.connected(true);
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
             Signal::Down(reason) => {
@@ -289,9 +306,7 @@ impl Shell {
                     log::warn(format_args!("no connection to the broker: {reason}"));
                     self.down_told = true;
                 }
-                self.outlet.down();
-                self.session = None;
-                self.handle(Event::Disconnected).await
+                self.disconnected().await
             }
             Signal::Sent(pkid) => {
                 self.outlet.sent(pkid);
@@ -305,7 +320,15 @@ impl Shell {
                 let done = match self.reader.read(&publish.topic, &publish.payload) {
                     Inbound::Nothing => Some(publish),
                     Inbound::Look(_) => Some(publish),
-                    Inbound::Exec(_) => Some(publish),
+                    Inbound::Exec(exec) => {
+                        if exec.node == self.config.node {
+                            self.commands.take(exec, self.session.as_ref(), &self.host);
+                        } else {
+                            let reason = format!("it is for node {}", exec.node);
+                            self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;
+                        }
+                        Some(publish)
+                    }
                     Inbound::Event(event) => match self.settling.offer(event, publish, now) {
                         Offered::Handle(event, publish) => {
                             self.handle(event).await?;
@@ -326,6 +349,13 @@ impl Shell {
                 Ok(())
             }
         }
+    }
+
+    async fn disconnected(&mut self) -> Result<(), ShellError> {
+        self.outlet.down();
+        self.session = None;
+        self.commands.connected(false);
+        self.handle(Event::Disconnected).await
     }
 
     /// Tells the broker, now that the ledger has what it said. Its bytes are not needed for that.

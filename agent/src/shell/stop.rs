@@ -63,6 +63,8 @@ impl Shell {
             return self.cancel_jobs().await;
         }
         log::info(format_args!("stopping; {} tasks still run", self.jobs.len()));
+        // Nobody needs what they do for a plan.
+        self.commands.end();
         self.stop_at = Some(self.clock.now().mono + self.config.stop_timeout);
         self.handle(Event::Stop).await
     }
@@ -108,6 +110,31 @@ impl Shell {
         }
     }
 
+    /// Sees commands to their end. A further wish to stop does not wait for them.
+    pub(super) async fn end_commands(&mut self) {
+        self.commands.end();
+        let limit = Some(tokio::time::Instant::now() + CANCELLED);
+        while self.commands.running() > 0 {
+            self.send_output();
+            let now = self.clock.now().mono;
+            tokio::select! {
+                _ = self.commands.stirred() => {}
+                () = self.stops.wait() => self.commands.kill(),
+                () = sleep_until(limit) => self.commands.kill(),
+                signal = self.link.signal() => match signal {
+                    Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
+                    Some(Signal::Confirmed(pkid)) => self.outlet.confirmed(pkid, now),
+                    Some(Signal::Down(_)) | None => {
+                        self.outlet.down();
+                        self.commands.connected(false);
+                    }
+                    // Too late for a new connection.
+                    Some(Signal::Up { .. } | Signal::Received(_)) => {}
+                },
+            }
+        }
+    }
+
     /// Delivers what is stored, says that the node goes offline, and good-bye.
     pub(super) async fn farewell(&mut self) {
         if self.config.stop_processes_on_exit {
@@ -125,7 +152,8 @@ impl Shell {
             if let Err(e) = self.send_reports() {
                 log::warn(log::chain(&e));
             }
-            if !parting && self.outlet.is_empty() && self.pump.next > self.pump.to {
+            self.send_output();
+            if !parting && self.commands.is_empty() && self.outlet.is_empty() && self.pump.next > self.pump.to {
                 parting = true;
                 self.outlet.disconnect();
             }

@@ -1,8 +1,8 @@
 //! What is to go out: the latest state, presence and drift, subscriptions, acknowledgements, reports, and what commands print.
 //!
 //! In: sealed messages. Out: publishes, as fast as the client takes them. Retained messages replace each other while they
-//! wait, and are kept until the broker has confirmed them; reports and requests are not kept, for ledger and blob store
-//! repeat them. Never waits.
+//! wait, and are kept until the broker has confirmed them; so is each message of output, for nobody else could repeat it.
+//! Reports and requests are not kept: ledger and blob store repeat them. Never waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,6 +51,10 @@ pub struct Outlet {
     state: Slot,
     presence: Slot,
     drift: Slot,
+    /// What commands print, oldest first: first those on their way, as many as `output_sent` says, then those that wait for it.
+    output: VecDeque<Vec<u8>>,
+    output_sent: usize,
+    output_topic: String,
     filters: BTreeSet<String>,
     subscribe: BTreeSet<String>,
     acks: VecDeque<Publish>,
@@ -62,10 +66,16 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Publishes state, presence and drift under these topics.
-    pub fn new(state: String, presence: String, drift: String) -> Self {
+    /// Publishes state, presence, drift and output under these topics.
+    pub fn new(state: String, presence: String, drift: String, output: String) -> Self {
         let slot = |topic| Slot { topic, ..Slot::default() };
-        Self { state: slot(state), presence: slot(presence), drift: slot(drift), ..Self::default() }
+        Self {
+            state: slot(state),
+            presence: slot(presence),
+            drift: slot(drift),
+            output_topic: output,
+            ..Self::default()
+        }
     }
 
     /// The connection is there.
@@ -84,6 +94,7 @@ impl Outlet {
         self.flying.clear();
         self.acks.clear();
         RETAINED.into_iter().for_each(|kind| self.slot(kind).flying = false);
+        self.output_sent = 0;
         self.waiting_since = None;
     }
 
@@ -143,9 +154,9 @@ impl Outlet {
         self.client.is_some() && self.on_their_way(Kind::Reports) < BATCHES
     }
 
-    /// Whether a message of output may go out.
+    /// Whether another message of output is welcome.
     pub fn takes_output(&self) -> bool {
-        self.client.is_some() && self.on_their_way(Kind::Output) < OUTPUTS
+        self.client.is_some() && self.output.len() < OUTPUTS
     }
 
     fn on_their_way(&self, kind: Kind) -> usize {
@@ -162,9 +173,9 @@ impl Outlet {
         self.send(topic, payload, false, Kind::Want, now)
     }
 
-    /// Sends what a command prints; false if it was not taken.
-    pub fn output(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
-        self.send(topic, payload, false, Kind::Output, now)
+    /// Sends what a command prints, and keeps it until the broker has it.
+    pub fn output(&mut self, payload: Vec<u8>) {
+        self.output.push_back(payload);
     }
 
     fn send(&mut self, topic: &str, payload: Vec<u8>, retain: bool, kind: Kind, now: Duration) -> bool {
@@ -201,6 +212,13 @@ impl Outlet {
                 self.slot(kind).flying = sent;
             }
         }
+        while let Some(payload) = self.output.get(self.output_sent).cloned() {
+            let topic = self.output_topic.clone();
+            if !self.send(&topic, payload, false, Kind::Output, now) {
+                return;
+            }
+            self.output_sent += 1;
+        }
     }
 
     fn slot(&mut self, kind: Kind) -> &mut Slot {
@@ -222,6 +240,11 @@ impl Outlet {
     pub fn confirmed(&mut self, pkid: u16, now: Duration) {
         let Some(kind) = self.flying.remove(&pkid) else { return };
         self.waiting_since = (!self.is_quiet()).then_some(now);
+        if kind == Kind::Output && self.output_sent > 0 {
+            // A broker confirms in the order in which it was sent to (MQTT 3.1.1, 4.6).
+            self.output.pop_front();
+            self.output_sent -= 1;
+        }
         if RETAINED.contains(&kind) {
             // A newer one may be on its way; the slot is its own then.
             let newer = self.on_their_way(kind) > 0;
@@ -240,7 +263,7 @@ impl Outlet {
     /// Whether everything has been delivered.
     pub fn is_empty(&self) -> bool {
         let told = [&self.state, &self.presence, &self.drift].iter().all(|slot| slot.payload.is_none());
-        self.is_quiet() && self.acks.is_empty() && told
+        self.is_quiet() && self.acks.is_empty() && self.output.is_empty() && told
     }
 
     /// When the connection counts as standing still, by the monotonic clock.

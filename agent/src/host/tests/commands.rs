@@ -8,12 +8,12 @@ use super::*;
 use crate::host::job::Canceller;
 
 /// How long to sleep: a number that only this run of the tests uses.
-fn nap(n: u32) -> String {
+pub(super) fn nap(n: u32) -> String {
     format!("{}{n}", 1_000_000 + std::process::id())
 }
 
 /// How many `sleep` so long.
-fn sleepers(marker: &str) -> usize {
+pub(super) fn sleepers(marker: &str) -> usize {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
     processes.filter(|line| line.starts_with(b"sleep") && String::from_utf8_lossy(line).contains(marker)).count()

@@ -8,6 +8,7 @@ mod jobs;
 mod line;
 mod processes;
 mod reboots;
+mod stream;
 mod systemd;
 mod tools;
 mod waits;

@@ -1,0 +1,263 @@
+//! What a command prints, until it is on its way: text in the order in which it came, in bounded memory.
+//!
+//! In: bytes, each from one of two streams. Out: pieces of text, cut between characters. What goes beyond the command's limit is
+//! counted and dropped. Who writes waits for room while somebody takes it away; while nobody can (`lossy`), the middle of what
+//! is held makes room instead, and is counted as well. One writes, one takes; neither blocks the other for long.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use groundplan_protocol::exec::{Piece, Stream};
+use tokio::sync::Notify;
+
+/// Most text that is held, in bytes, but for one more read.
+const HELD: usize = 128 * 1024;
+/// Pieces of one stream that follow each other are joined up to this length, in bytes.
+const JOINED: usize = 8 * 1024;
+/// As much text as is worth a message of its own, in bytes.
+pub const BATCH: usize = 16 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Spool {
+    inner: Mutex<Inner>,
+    room: Notify,
+    /// Told when there is something to take, or enough for a message.
+    news: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    /// How much may still be passed on.
+    left: u64,
+    omitted: u64,
+    lossy: bool,
+    /// The beginning of a character whose rest has not come, for each stream.
+    begun: [Vec<u8>; 2],
+}
+
+impl Spool {
+    /// For a command of which at most `limit` bytes are passed on.
+    pub fn new(limit: u64, news: Arc<Notify>) -> Self {
+        let inner = Inner {
+            pieces: VecDeque::new(),
+            bytes: 0,
+            left: limit,
+            omitted: 0,
+            lossy: false,
+            begun: [Vec::new(), Vec::new()],
+        };
+        Self { inner: Mutex::new(inner), room: Notify::new(), news }
+    }
+
+    /// Takes what came on a stream.
+    pub(super) fn push(&self, stream: Stream, bytes: &[u8]) {
+        let mut inner = self.lock();
+        let before = inner.bytes;
+        inner.push(stream, bytes);
+        let now = inner.bytes;
+        drop(inner);
+        if (before == 0 && now > 0) || (before < BATCH && now >= BATCH) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Nothing more comes: what was begun is all there is of it.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        for stream in [Stream::Out, Stream::Err] {
+            let begun = std::mem::take(&mut inner.begun[index(stream)]);
+            inner.keep(stream, &String::from_utf8_lossy(&begun));
+        }
+    }
+
+    /// Returns when more may be pushed.
+    pub(super) async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.lock().has_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// Whether nobody takes anything away: then the writer does not wait.
+    pub fn set_lossy(&self, lossy: bool) {
+        self.lock().lossy = lossy;
+        self.room.notify_one();
+    }
+
+    /// The oldest of what is held: at most `most` bytes, one piece at least if there is any.
+    pub fn take(&self, most: usize) -> Vec<Piece> {
+        let mut inner = self.lock();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(piece) = inner.pieces.front() {
+            bytes += piece.text.len();
+            if bytes > most && !taken.is_empty() {
+                break;
+            }
+            inner.bytes -= piece.text.len();
+            taken.extend(inner.pieces.pop_front());
+        }
+        drop(inner);
+        self.room.notify_one();
+        taken
+    }
+
+    /// Bytes of text that are held.
+    pub fn held(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Bytes that will never be passed on.
+    pub fn omitted(&self) -> u64 {
+        self.lock().omitted
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Inner {
+    fn has_room(&self) -> bool {
+        self.lossy || self.bytes < HELD
+    }
+
+    fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        let mut all = std::mem::take(&mut self.begun[index(stream)]);
+        all.extend_from_slice(bytes);
+        let cut = cut_off(&all);
+        let rest = all.split_off(all.len() - cut);
+        self.begun[index(stream)] = rest;
+        self.keep(stream, &String::from_utf8_lossy(&all));
+        if self.lossy {
+            self.thin();
+        }
+    }
+
+    /// Keeps as much of a text as may be passed on.
+    fn keep(&mut self, stream: Stream, text: &str) {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(text.len());
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        // Half a character does not leave room for a later, smaller one: what is passed on is the beginning.
+        self.left = if end < text.len() { 0 } else { self.left - end as u64 };
+        self.omitted += (text.len() - end) as u64;
+        self.bytes += end;
+        match self.pieces.back_mut() {
+            _ if end == 0 => {}
+            Some(last) if last.stream == stream && last.text.len() + end <= JOINED => last.text.push_str(&text[..end]),
+            _ => self.pieces.push_back(Piece { stream, text: text[..end].to_owned() }),
+        }
+    }
+
+    /// Drops what lies in the middle, until the rest may be held.
+    fn thin(&mut self) {
+        while self.bytes > HELD {
+            let mut before = 0;
+            let middle = self.pieces.iter().position(|piece| {
+                before += piece.text.len();
+                before > HELD / 2
+            });
+            let Some(dropped) = middle.and_then(|at| self.pieces.remove(at)) else { return };
+            self.bytes -= dropped.text.len();
+            self.omitted += dropped.text.len() as u64;
+        }
+    }
+}
+
+fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Out => 0,
+        Stream::Err => 1,
+    }
+}
+
+/// How many bytes at the end begin a character whose rest is missing.
+fn cut_off(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    let missing = std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
+    if missing { last.len() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool(limit: u64) -> Spool {
+        Spool::new(limit, Arc::default())
+    }
+
+    fn text(pieces: &[Piece]) -> String {
+        pieces.iter().map(|p| p.text.as_str()).collect()
+    }
+
+    #[test]
+    fn streams_stay_apart_and_characters_whole() {
+        let spool = spool(1000);
+        let a = "aä".as_bytes();
+        spool.push(Stream::Out, &a[..2]);
+        spool.push(Stream::Err, b"e");
+        spool.push(Stream::Out, &a[2..]);
+        spool.push(Stream::Out, b"b\xff\xe2\x82");
+        spool.close();
+        let pieces = spool.take(1000);
+        let told: Vec<_> = pieces.iter().map(|p| (p.stream, p.text.as_str())).collect();
+        assert_eq!(told, [(Stream::Out, "a"), (Stream::Err, "e"), (Stream::Out, "äb\u{fffd}\u{fffd}")]);
+        assert_eq!((spool.held(), spool.omitted()), (0, 0));
+    }
+
+    #[test]
+    fn beyond_the_limit_it_is_counted() {
+        let spool = spool(5);
+        for text in ["abcd", "ä", "x", "yz"] {
+            spool.push(Stream::Out, text.as_bytes());
+        }
+        assert_eq!((text(&spool.take(100)).as_str(), spool.omitted()), ("abcd", 5));
+    }
+
+    #[tokio::test]
+    async fn a_writer_waits_for_room_unless_nobody_takes() {
+        let spool = spool(u64::MAX);
+        let room = async |wanted: bool| {
+            let waited = tokio::time::timeout(std::time::Duration::from_millis(20), spool.room()).await;
+            assert_eq!(waited.is_ok(), wanted);
+        };
+        for i in 0..HELD / 1024 {
+            room(true).await;
+            spool.push(Stream::Out, format!("{i:1024}").as_bytes());
+        }
+        room(false).await;
+        assert!(spool.take(BATCH).iter().map(|p| p.text.len()).sum::<usize>() <= BATCH);
+        room(true).await;
+        for i in 0..1000 {
+            spool.set_lossy(true);
+            spool.push(Stream::Err, format!("{i:1024}").as_bytes());
+        }
+        assert!(spool.held() <= HELD);
+        let kept = spool.held() as u64 + spool.omitted();
+        assert_eq!(kept + BATCH as u64, (HELD + 1000 * 1024) as u64);
+        let all = text(&spool.take(usize::MAX));
+        assert!(all.trim_start().starts_with("16"), "the beginning stays");
+        assert!(all.ends_with("999"), "the end stays");
+    }
+
+    #[tokio::test]
+    async fn who_takes_is_told_once_there_is_something_and_once_there_is_much() {
+        let news = Arc::new(Notify::new());
+        let spool = Spool::new(u64::MAX, news.clone());
+        let told = async || tokio::time::timeout(std::time::Duration::from_millis(20), news.notified()).await.is_ok();
+        assert!(!told().await);
+        spool.push(Stream::Out, b"a");
+        assert!(told().await);
+        spool.push(Stream::Out, b"b");
+        assert!(!told().await);
+        spool.push(Stream::Out, &[b'c'; BATCH]);
+        assert!(told().await);
+    }
+}
