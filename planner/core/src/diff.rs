@@ -18,7 +18,7 @@ use groundplan_protocol::{
 
 use crate::{
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
-    plan::{AppliedState, NodeApplied, Policy, Recheck},
+    plan::{AppliedState, Check, NodeApplied, Policy},
 };
 
 /// A desired instance's own change.
@@ -34,8 +34,6 @@ pub(crate) enum Own {
     Modified,
     /// As it is applied, and to be checked again.
     Asked,
-    /// As it is applied by what its node has recorded, but found otherwise since.
-    Drifted,
     /// Nobody can tell yet.
     Pending,
 }
@@ -43,7 +41,7 @@ pub(crate) enum Own {
 impl Own {
     /// Whether it stands in the plan for its own sake.
     pub(crate) fn is_planned(self) -> bool {
-        matches!(self, Self::Added | Self::Modified | Self::Asked | Self::Drifted)
+        matches!(self, Self::Added | Self::Modified | Self::Asked)
     }
 }
 
@@ -81,8 +79,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) gone_of: Vec<Option<u32>>,
     /// Of tasks that are pending anywhere: which instance each of their vertices is; none for a pending one.
     mixed: HashMap<usize, Vec<Option<usize>>>,
-    /// What differs, for vertices that were found otherwise.
-    pub(crate) drifted: HashMap<usize, &'a str>,
+    /// Why, for vertices that are to be checked again.
+    pub(crate) asked: HashMap<usize, &'a Check>,
 }
 
 impl<'a> Diff<'a> {
@@ -116,13 +114,10 @@ impl<'a> Diff<'a> {
             first,
             node_of,
             mixed,
-            drifted: HashMap::new(),
+            asked: HashMap::new(),
         };
         diff.compare();
-        if let Some(recheck) = &policy.recheck {
-            diff.ask(recheck);
-        }
-        diff.drift(&policy.drifted);
+        diff.ask(&policy.check);
         diff
     }
 
@@ -165,29 +160,15 @@ impl<'a> Diff<'a> {
         self.gone.binary_search_by(|gone| gone.id.cmp(id)).ok()
     }
 
-    /// Marks what was found otherwise.
-    fn drift(&mut self, drifted: &'a BTreeMap<InstanceId, String>) {
-        for (instance, what) in drifted {
+    /// Marks what is to be checked again.
+    fn ask(&mut self, check: &'a BTreeMap<InstanceId, Check>) {
+        for (instance, why) in check {
             let Some(task) = self.desired.graph.by_id.get(&instance.task).map(|ix| ix.0 as usize) else { continue };
             let Ok(node) = self.desired.nodes.binary_search(&instance.node) else { continue };
             let Some(v) = self.vertex(task, NodeIx(node as u32)) else { continue };
-            if matches!(self.own[v], Own::Same | Own::Asked) {
-                self.own[v] = Own::Drifted;
-                self.drifted.insert(v, what);
-            }
-        }
-    }
-
-    /// Marks what is to be checked again.
-    fn ask(&mut self, recheck: &Recheck) {
-        for (task, _) in self.desired.graph.tasks.iter().enumerate().filter(|(_, t)| recheck.names_task(&t.id)) {
-            for v in self.vertices(task) {
-                let node = &self.desired.nodes[self.node_of[v].0 as usize];
-                let can_check = self.resolved(task, v).is_some_and(|resolved| resolved.spec.params.can_check());
-                let checked = recheck.names_node(node) && can_check;
-                if checked && self.own[v] == Own::Same {
-                    self.own[v] = Own::Asked;
-                }
+            if self.own[v] == Own::Same {
+                self.own[v] = Own::Asked;
+                self.asked.insert(v, why);
             }
         }
     }

@@ -19,7 +19,7 @@ pub mod source;
 pub use self::{
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
     knowledge::{Knowledge, Unknown},
-    plan::{AppliedState, NodeApplied, Plan, Policy, Recheck, plan},
+    plan::{AppliedState, Check, NodeApplied, Plan, Policy, plan},
     reason::Reason,
     resolve::{Cache, resolve},
     rollout::{Belief, Rollout},

@@ -14,6 +14,7 @@ use groundplan_protocol::{
 use crate::{
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Diff, Gone, Own},
+    plan::Check,
     reason::{Declared, Reason, UNKNOWN},
 };
 
@@ -119,7 +120,7 @@ impl<'a> RestartGraph<'a> {
     pub(crate) fn action(&self, vertex: usize) -> Action {
         match self.diff.own[vertex] {
             Own::Added => Action::Create,
-            Own::Modified | Own::Asked | Own::Drifted => Action::Update,
+            Own::Modified | Own::Asked => Action::Update,
             Own::Same | Own::Unknown | Own::Pending => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
         }
     }
@@ -292,11 +293,10 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
             false => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
         };
     };
-    if let Some(what) = diff.drifted.get(&vertex) {
-        return Reason::Drifted { what: (*what).to_owned(), at: at.at.clone() };
-    }
-    if diff.own[vertex] == Own::Asked {
-        return Reason::Asked { at: at.at.clone() };
+    match diff.asked.get(&vertex) {
+        Some(Check::Asked) => return Reason::Asked { at: at.at.clone() },
+        Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
+        None => {}
     }
     let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
     let changed =

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_core::Recheck;
 use groundplan_protocol::ids::{InstanceId, NodeId, ServiceId, TaskId};
 
 use super::{Dispatcher, commits::InForce};
@@ -10,8 +9,8 @@ use crate::{
     api::{
         server::{Answer, Question, Reply},
         types::{
-            Counts, History, InstanceState, NodeStatus, PlannerStatus, Problem, RecheckPlanned, RecheckRequest,
-            RepositoryStatus, Role, RolloutDetail, Status, VERSION, Why, WhyApplied,
+            Counts, History, InstanceState, NodeStatus, PlannerStatus, Problem, RepositoryStatus, Role, RolloutDetail,
+            Status, VERSION, Why, WhyApplied,
         },
     },
     select::Selector,
@@ -91,33 +90,6 @@ impl Dispatcher {
                 found.map(|detail| Reply::Rollout(Box::new(detail))).ok_or_else(none)
             }
         }
-    }
-
-    /// Plans so that nodes check again what is named.
-    fn recheck(&mut self, request: RecheckRequest) -> Result<RecheckPlanned, Problem> {
-        if !self.leader.plans() {
-            let hint = self.leader.standby_of().map(|planner| format!("ask the planner `{planner}`"));
-            return Err(problem("this planner does not plan at the moment", hint));
-        }
-        let Some(in_force) = &self.loaded else {
-            return Err(problem("there is no commit in force yet", None));
-        };
-        let desired = &in_force.loaded.desired;
-        let RecheckRequest { on, services, tasks } = request;
-        let nodes = in_force.selected(&on)?;
-        in_force.has(&services, &tasks)?;
-        let recheck = Recheck { nodes, services, tasks };
-        let mut left_out = Vec::new();
-        for task in desired.graph.tasks.iter().filter(|task| recheck.names_task(&task.id)) {
-            for instance in task.instances.iter().filter(|instance| !instance.resolved.spec.params.can_check()) {
-                let node = &desired.nodes[instance.node.0 as usize];
-                left_out.extend(recheck.names_node(node).then(|| task.id.at(node)));
-            }
-        }
-        let before = self.meta.generation;
-        self.plan_and_check(Some(recheck));
-        let generation = Some(self.meta.generation).filter(|generation| *generation > before);
-        Ok(RecheckPlanned { version: VERSION, generation, left_out })
     }
 
     fn at_work(&self, instance: &InstanceId) -> bool {

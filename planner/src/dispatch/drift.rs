@@ -1,15 +1,15 @@
-//! Drift: when nodes look for it, what they have found, and what of it is put right.
+//! Drift: when nodes look for it, what they have found, and what is checked again and put right: by policy, or because somebody asked.
 //!
 //! In: the site's policies, the nodes' reports, requests. Out: a `Look` for each node, published when it changes; and the instances that
-//! the next plans put right. An instance stays among these until its node reports on it: a newer plan does not lose it, and what
-//! failed is tried again when the next look finds it still so.
+//! the next plans have checked again. An instance stays among these until its node reports on it: a newer plan does not lose it, and
+//! what failed is tried again after the next look.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
 
-use groundplan_core::{SourceTree as _, desired::Body};
+use groundplan_core::{Check, SourceTree as _, desired::Body};
 use groundplan_inventory::DriftPolicy;
 use groundplan_protocol::{
     VERSION as WIRE,
@@ -24,7 +24,7 @@ use groundplan_protocol::{
 use super::{Dispatcher, commits::InForce, now_ms};
 use crate::api::{
     drift::{Difference, Drift, LookAsked, LookRequest, Looked, NodeDrift, TaskDrift},
-    types::{Problem, VERSION},
+    types::{Problem, RecheckPlanned, RecheckRequest, VERSION},
 };
 
 /// How many differences stand in the reason of a plan.
@@ -39,6 +39,8 @@ pub(super) struct NodeLook {
     report: Option<DriftReport>,
     /// Tasks that are to be put right.
     heal: BTreeSet<TaskId>,
+    /// Tasks that somebody asked to be checked again.
+    asked: BTreeSet<TaskId>,
 }
 
 impl NodeLook {
@@ -65,6 +67,7 @@ impl NodeLook {
             _ => {}
         }
         self.heal.remove(&report.task);
+        self.asked.remove(&report.task);
     }
 }
 
@@ -133,9 +136,19 @@ impl Dispatcher {
         }
         tracing::debug!(%node, drifted = report.drifted.len(), checked = report.checked, "has looked for drift");
         record.look.report = Some(report);
-        if self.choose(node) && self.leader.plans() {
+        if (self.choose(node) || self.is_unhealed(node)) && self.leader.plans() {
             self.plan_soon(Instant::now(), false);
         }
+    }
+
+    /// Whether something that is to be put right by policy was tried and did not come about.
+    fn is_unhealed(&self, node: &NodeId) -> bool {
+        let (Some(in_force), Some(record)) = (&self.loaded, self.nodes.get(node)) else { return false };
+        record.belief.applied.tasks.iter().any(|(task, applied)| {
+            let desired = in_force.loaded.desired.instance(&task.at(node));
+            desired.is_some_and(|desired| desired.resolved.fingerprint != applied.fingerprint)
+                && in_force.drift_policy(&task.service) == DriftPolicy::Heal
+        })
     }
 
     /// Chooses anew what is to be put right, on all nodes: the policies may be others than before.
@@ -160,25 +173,62 @@ impl Dispatcher {
         more
     }
 
-    /// What the next plan is to put right, with what differs.
-    pub(super) fn to_heal(&self) -> BTreeMap<InstanceId, String> {
-        let of = |(node, record): (&NodeId, &super::NodeRecord)| {
-            let report = record.look.report.as_ref();
-            let words = |task: &TaskId| report.and_then(|r| r.drifted.get(task)).map(words).unwrap_or_default();
-            record.look.heal.iter().map(|task| (task.at(node), words(task))).collect::<Vec<_>>()
-        };
-        self.nodes.iter().flat_map(of).collect()
+    /// What the next plan is to have checked again, and why.
+    pub(super) fn to_check(&self) -> BTreeMap<InstanceId, Check> {
+        let mut check = BTreeMap::new();
+        for (node, record) in &self.nodes {
+            let NodeLook { report, heal, asked, .. } = &record.look;
+            check.extend(asked.iter().map(|task| (task.at(node), Check::Asked)));
+            let words = |task: &TaskId| report.as_ref()?.drifted.get(task).map(words);
+            check.extend(heal.iter().map(|task| (task.at(node), Check::Drifted(words(task).unwrap_or_default()))));
+        }
+        check
+    }
+
+    /// Plans so that nodes check again what is named.
+    pub(super) fn recheck(&mut self, request: RecheckRequest) -> Result<RecheckPlanned, Problem> {
+        let in_force = self.in_force_here()?;
+        let desired = &in_force.loaded.desired;
+        let RecheckRequest { on, services, tasks } = request;
+        let nodes = in_force.selected(&on)?;
+        in_force.has(&services, &tasks)?;
+        let all = services.is_empty() && tasks.is_empty();
+        let is_named = |task: &TaskId| all || services.contains(&task.service) || tasks.contains(task);
+        let (mut named, mut left_out) = (Vec::new(), Vec::new());
+        for task in desired.graph.tasks.iter().filter(|task| is_named(&task.id)) {
+            for instance in &task.instances {
+                let node = &desired.nodes[instance.node.0 as usize];
+                if !nodes.is_empty() && !nodes.contains(node) {
+                    continue;
+                }
+                let list = if instance.resolved.spec.params.can_check() { &mut named } else { &mut left_out };
+                list.push(task.id.at(node));
+            }
+        }
+        for InstanceId { node, task } in named {
+            if let Some(record) = self.nodes.get_mut(&node).filter(|record| record.is_known()) {
+                record.look.asked.insert(task);
+            }
+        }
+        let before = self.meta.generation;
+        self.plan_now();
+        let generation = Some(self.meta.generation).filter(|generation| *generation > before);
+        Ok(RecheckPlanned { version: VERSION, generation, left_out })
+    }
+
+    /// The commit in force, if this planner plans.
+    fn in_force_here(&self) -> Result<&InForce, Problem> {
+        if !self.leader.plans() {
+            let hint = self.leader.standby_of().map(|planner| format!("ask the planner `{planner}`"));
+            return Err(Problem { error: "this planner does not plan at the moment".to_owned(), hint });
+        }
+        let none = || Problem { error: "there is no commit in force yet".to_owned(), hint: None };
+        self.loaded.as_ref().ok_or_else(none)
     }
 
     /// Has nodes look now.
     pub(super) fn ask_to_look(&mut self, request: LookRequest) -> Result<LookAsked, Problem> {
-        if !self.leader.plans() && !request.name_only {
-            let hint = self.leader.standby_of().map(|planner| format!("ask the planner `{planner}`"));
-            return Err(Problem { error: "this planner does not plan at the moment".to_owned(), hint });
-        }
-        let Some(in_force) = &self.loaded else {
-            return Err(Problem { error: "there is no commit in force yet".to_owned(), hint: None });
-        };
+        let in_force = self.in_force_here()?;
         in_force.has(&request.services, &request.tasks)?;
         let nodes = match request.on.is_empty() {
             true => in_force.loaded.inventory.nodes.keys().cloned().collect(),

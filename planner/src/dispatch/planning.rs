@@ -6,7 +6,7 @@ use std::{
 };
 
 use groundplan_core::{
-    AppliedState, Plan, Policy, Recheck, Rollout,
+    AppliedState, Plan, Policy, Rollout,
     plan::{NodeApplied, NodePart, plan},
 };
 use groundplan_protocol::{
@@ -44,14 +44,9 @@ impl Dispatcher {
 
     /// Plans from where each node is, and sends what that asks for.
     pub(super) fn plan_now(&mut self) {
-        self.plan_and_check(None);
-    }
-
-    /// As [`Self::plan_now`], and what is named is checked again.
-    pub(super) fn plan_and_check(&mut self, recheck: Option<Recheck>) {
         self.due = None;
         self.resolve_anew();
-        let policy = Policy { recheck, drifted: self.to_heal() };
+        let policy = Policy { check: self.to_check() };
         self.forget_nodes();
         let Some(in_force) = &self.loaded else { return };
         let (commit, desired) = (in_force.commit.clone(), &in_force.loaded.desired);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_core::{
-    AppliedState, DesiredState, Plan, Policy, Reason, plan,
+    AppliedState, Check, DesiredState, Plan, Policy, Reason, plan,
     plan::{Gate, PlanTask},
     reason::UNKNOWN,
 };
@@ -45,7 +45,8 @@ fn drifted(dice: &mut Dice<'_>, applied: &AppliedState) -> BTreeSet<InstanceId> 
 }
 
 fn policy(drifted: &BTreeSet<InstanceId>) -> Policy {
-    Policy { drifted: drifted.iter().map(|i| (i.clone(), "mode".to_owned())).collect(), ..Policy::default() }
+    let why = |i: &InstanceId| if i.node.as_str() < "n2" { Check::Asked } else { Check::Drifted("mode".to_owned()) };
+    Policy { check: drifted.iter().map(|i| (i.clone(), why(i))).collect() }
 }
 
 fn planned(plan: &Plan) -> impl Iterator<Item = (InstanceId, &PlanTask)> {
@@ -135,7 +136,7 @@ fn check_reasons(plan: &Plan, expected: &Expected, drifted: &BTreeSet<InstanceId
         match (last, expected.actions[&at]) {
             (Reason::Added { .. }, Action::Create) | (Reason::Removed { .. }, Action::Remove) => {}
             (Reason::Changed { input, .. }, Action::Update) => assert!(input == "var v" || input == UNKNOWN),
-            (Reason::Drifted { .. }, Action::Update) => assert!(drifted.contains(&at)),
+            (Reason::Asked { .. } | Reason::Drifted { .. }, Action::Update) => assert!(drifted.contains(&at)),
             (Reason::Owed { effect, .. }, _) => assert_eq!(expected.owed[&at], *effect),
             (reason, action) => panic!("{action} of {at} because {reason}"),
         }

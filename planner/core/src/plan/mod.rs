@@ -11,10 +11,7 @@ mod hold;
 mod removal;
 mod report;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_protocol::{
     VERSION,
@@ -55,35 +52,17 @@ pub struct NodeApplied {
 /// How to plan.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// What is planned although it is applied as desired, so that its node checks whether it still is.
-    pub recheck: Option<Recheck>,
-    /// What is planned although it is applied as desired, because its node has found it otherwise: so that it is put right. With what
-    /// differs, in short words.
-    pub drifted: BTreeMap<InstanceId, String>,
+    /// What is planned although it is applied as desired, so that its node checks whether it still is and puts right what is not.
+    pub check: BTreeMap<InstanceId, Check>,
 }
 
-/// Which instances somebody asked to be checked again; those that cannot be checked are left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recheck {
-    /// On which nodes; none: on all.
-    pub nodes: BTreeSet<NodeId>,
-    /// All tasks of these services.
-    pub services: BTreeSet<ServiceId>,
-    /// These tasks; with no services either, all tasks.
-    pub tasks: BTreeSet<TaskId>,
-}
-
-impl Recheck {
-    /// Whether it names the instances of a task.
-    pub fn names_task(&self, task: &TaskId) -> bool {
-        let all = self.services.is_empty() && self.tasks.is_empty();
-        all || self.services.contains(&task.service) || self.tasks.contains(task)
-    }
-
-    /// Whether it names the instances on a node.
-    pub fn names_node(&self, node: &NodeId) -> bool {
-        self.nodes.is_empty() || self.nodes.contains(node)
-    }
+/// Why an instance is to be checked again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Somebody asked for it.
+    Asked,
+    /// Its node has found it otherwise than it was applied: what differs, in short words.
+    Drifted(String),
 }
 
 /// A restart graph made executable.
