@@ -14,6 +14,7 @@ use groundplan_protocol::{
     MAX_PACKET, VERSION,
     blob::{BlobRef, Content, Want, chunk},
     digest::{Digest, Fingerprint},
+    drift::{Difference, DriftReport, Look},
     envelope::{Message, PublicKey, SigningKey, open, seal},
     ids::{CommitId, Generation, NodeId, Sequence, SiteName},
     plan::{Action, NodePlan, PlannedTask, TaskSpec},
@@ -241,6 +242,50 @@ async fn a_plan_goes_in_and_reports_come_back() {
         resident_kib(child.0.id()),
         spawned.elapsed()
     );
+
+    // Both files are edited behind its back: a look tells how, and leaves them alone.
+    fs::write(&file, "goodbye\n").unwrap();
+    fs::remove_file(root.join("etc/large")).unwrap();
+    let mut look = Look {
+        version: VERSION,
+        site: planner.site.clone(),
+        node: planner.node.clone(),
+        revision: 1,
+        interval: None,
+        asked: 1,
+    };
+    planner.publish(NodeTopic::Look, true, &look);
+    let report = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |_| true).await;
+    assert_eq!((report.asked, report.generation, report.checked), (1, Generation(3), 2), "{report:?}");
+    assert_eq!((report.left_out, report.failed.len()), (500, 0), "a command leaves nothing to look at");
+    let told = |report: &DriftReport, name: &str| report.drifted[&name.parse().unwrap()].differences.clone();
+    let content = Some(Content::Text("goodbye\n".to_owned()));
+    let edited = Difference { what: "content".to_owned(), expected: None, found: None, content };
+    assert_eq!(told(&report, "s.small"), [edited]);
+    assert_eq!(
+        (told(&report, "s.large")[0].what.as_str(), told(&report, "s.large")[0].found.as_deref()),
+        ("file", None)
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), "goodbye\n");
+    let since = report.drifted[&"s.small".parse().unwrap()].since_ms;
+
+    // One is put right by a plan: that is told without being asked for. An older wish is not heard.
+    planner.plan(4, vec![PlannedTask { action: Action::Update, ..small() }]);
+    let healed = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |r| r.generation == Generation(4)).await;
+    assert!(healed.revision > report.revision && healed.asked == 1);
+    let left: Vec<String> = healed.drifted.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        (left.as_slice(), fs::read_to_string(&file).unwrap().as_str()),
+        (&["s.large".to_owned()][..], "hello\n")
+    );
+    assert_eq!(healed.drifted[&"s.large".parse().unwrap()].since_ms, since);
+    fs::write(&file, "again\n").unwrap();
+    (look.revision, look.asked) = (0, 9);
+    planner.publish(NodeTopic::Look, false, &look);
+    (look.revision, look.asked) = (2, 2);
+    planner.publish(NodeTopic::Look, false, &look);
+    let third = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |r| r.revision > healed.revision).await;
+    assert_eq!((third.asked, third.drifted.len()), (2, 2));
 
     // Whoever started it goes: it says so and ends.
     drop(child.0.stdin.take());

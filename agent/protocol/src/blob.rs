@@ -86,6 +86,15 @@ impl Content {
         }
     }
 
+    /// The same content as a blob, by which it is known where its bytes are not kept; `None` if it is no base64.
+    pub fn name(&self) -> Option<BlobRef> {
+        match self {
+            Self::Blob(blob) => Some(blob.clone()),
+            Self::Text(text) => Some(BlobRef::of(text.as_bytes())),
+            Self::Base64(text) => Some(BlobRef::of(&BASE64.decode(text).ok()?)),
+        }
+    }
+
     /// The bytes, if they are in the plan.
     pub fn inline(&self) -> Result<Option<Vec<u8>>, InvalidContent> {
         match self {
@@ -129,9 +138,11 @@ mod tests {
     fn content_is_inline_up_to_the_limit_and_comes_back() {
         for bytes in [&b"text"[..], &[0xff, 0xfe], &[b'x'; INLINE_LIMIT]] {
             assert_eq!(Content::of(bytes).inline().unwrap().unwrap(), bytes);
+            assert_eq!(Content::of(bytes).name(), Some(BlobRef::of(bytes)));
         }
         let large = vec![0; INLINE_LIMIT + 1];
         assert_eq!(Content::of(&large).blob(), Some(&BlobRef::of(&large)));
+        assert_eq!(Content::of(&large).name(), Some(BlobRef::of(&large)));
     }
 
     #[test]

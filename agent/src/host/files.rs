@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use groundplan_protocol::digest::{Digest, Hasher};
+use groundplan_protocol::{
+    blob::BlobRef,
+    digest::{Digest, Hasher},
+};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
@@ -38,6 +41,8 @@ pub(crate) enum FileError {
     Io { path: String, doing: &'static str, source: io::Error },
     #[error("{path} is a symbolic link to {target}, and links are not followed here; name the file itself")]
     Link { path: String, target: String },
+    #[error("{path}: its content is missing; it has not been fetched")]
+    NoContent { path: String },
     #[error("{path} is no plain file")]
     NoFile { path: String },
     #[error("{path}: {what}; such a file is not edited")]
@@ -65,6 +70,14 @@ pub(crate) struct Sum {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) text: String,
+    pub(crate) access: Access,
+}
+
+/// What was found at a path.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// `file`, `directory`, or what else in words.
+    pub(crate) thing: &'static str,
     pub(crate) access: Access,
 }
 
@@ -127,6 +140,12 @@ impl Access {
     }
 }
 
+impl From<Sum> for BlobRef {
+    fn from(Sum { digest, size }: Sum) -> Self {
+        Self { sha256: digest, size }
+    }
+}
+
 impl Sum {
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
@@ -173,6 +192,36 @@ pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec
         }
     }
     Err(failed(path, "follow it")(Errno::ELOOP))
+}
+
+/// What stands at `path`: a link to a directory serves as one with `follow`, other links are what they are.
+pub(crate) fn find(root: &Root, path: &str, follow: bool) -> Result<Option<Found>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
+    let Some(stat) = stat(&place, path)? else { return Ok(None) };
+    let thing = match kind(&stat) {
+        SFlag::S_IFREG => "file",
+        SFlag::S_IFDIR => "directory",
+        SFlag::S_IFLNK => match root.directory(path, Missing::Leave) {
+            Ok(Some((dir, _))) if follow => {
+                let access = Access::of(&fstat(&dir).map_err(failed(path, "look at it"))?);
+                return Ok(Some(Found { thing: "directory", access }));
+            }
+            _ => "a symbolic link",
+        },
+        _ => "neither file nor directory",
+    };
+    Ok(Some(Found { thing, access: Access::of(&stat) }))
+}
+
+/// Digest and length of an open file, and its bytes, if they are at most `most`.
+pub(crate) fn read_sum(path: &str, mut file: File, most: usize) -> Result<(Sum, Option<Vec<u8>>), FileError> {
+    let failed = io_failed(path, "read it");
+    let mut bytes = Vec::new();
+    (&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(&failed)?;
+    if bytes.len() <= most {
+        return Ok((Sum::of_bytes(&bytes), Some(bytes)));
+    }
+    Ok((Sum::of(bytes.as_slice().chain(file)).map_err(&failed)?, None))
 }
 
 /// Whether `path` is a file with that content and access.
@@ -337,10 +386,15 @@ pub(crate) fn put_directory(root: &Root, path: &str, access: Access) -> Result<(
 
 /// Whether `path` is a symbolic link to `target`.
 pub(crate) fn is_link(root: &Root, path: &str, target: &str) -> Result<bool, FileError> {
-    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(false) };
+    Ok(link_target(root, path)?.is_some_and(|found| found == target))
+}
+
+/// Where the symbolic link at `path` leads; `None` if there is none.
+pub(crate) fn link_target(root: &Root, path: &str) -> Result<Option<String>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
     match readlinkat(&place.dir, place.name.as_os_str()) {
-        Ok(found) => Ok(found == target),
-        Err(Errno::ENOENT | Errno::EINVAL) => Ok(false),
+        Ok(found) => Ok(Some(found.to_string_lossy().into_owned())),
+        Err(Errno::ENOENT | Errno::EINVAL) => Ok(None),
         Err(e) => Err(failed(path, "read the link")(e)),
     }
 }

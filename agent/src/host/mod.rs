@@ -1,6 +1,6 @@
 //! Everything that acts on the host: task kinds, programs, supervised processes, probes.
 //!
-//! In: a [`job::Job`]. Out: a [`job::Finished`]. A job waits for external capabilities, checks, applies what is not so,
+//! In: a [`job::Job`]. Out: a [`job::Finished`]; or a look at what was applied, which changes nothing. A job waits for external capabilities, checks, applies what is not so,
 //! carries out the effect that is owed unless applying just did, and waits until all is ready. It knows no plan, keeps no
 //! ledger and decides nothing about order; at most one job of a task runs at a time. All paths of tasks lie below the root.
 //! What is removed is only what no other task holds, so that a path may pass from one task to another.
@@ -14,6 +14,7 @@ pub mod job;
 mod journal;
 mod keeper;
 mod kinds;
+mod look;
 mod paths;
 mod pidfd;
 mod probe;
@@ -53,7 +54,7 @@ use self::{
     files::{FileError, Sum},
     holds::Holds,
     job::{Cancel, Content, Did, Finished, Job, Notes, Work},
-    kinds::{Applied, Check, Context, Hold, KindError, Markers},
+    kinds::{Applied, Check, Context, Hold, KindError, Markers, Shipped},
     paths::{PathError, Root},
     probe::ProbeError,
     quiet::Quiet,
@@ -62,6 +63,7 @@ use self::{
     tool::ToolError,
 };
 pub use self::{
+    look::Looked,
     spool::{BATCH, Spool},
     supervisor::{Backoff, Supervised},
 };
@@ -234,7 +236,7 @@ impl Host {
                 (cx.plan, cx.untouched) = (job.plan, untouched);
                 cx.probed = is_probed(&job.work);
                 cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
-                cx.content = content.as_ref().map(|(content, sum)| (content.as_ref(), *sum));
+                cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
                 (output, notes) = cx.into_told();
                 result
@@ -267,16 +269,22 @@ impl Host {
         if cancel.is_cancelled() {
             return Err(HostError::Cancelled);
         }
-        let params = &job.work.spec().params;
-        if kinds::whole_host(params) && self.surroundings.root.path() != Path::new("/") {
-            return Err(HostError::WholeHost { kind: params.kind(), root: self.surroundings.root.path().to_owned() });
-        }
+        self.may_act(&job.work.spec().params)?;
         let Work::Apply { spec, content, .. } = &job.work else { return Ok(None) };
         for external in &spec.external {
             let waited = probe::wait(&self.surroundings, external, self.stop_grace, cancel).await;
             waited.map_err(HostError::External)?;
         }
         find_content(spec, content.as_ref())
+    }
+
+    /// An agent with a root of its own leaves the host as a whole alone.
+    fn may_act(&self, params: &TaskParams) -> Result<(), HostError> {
+        let root = self.surroundings.root.path();
+        if kinds::whole_host(params) && root != Path::new("/") {
+            return Err(HostError::WholeHost { kind: params.kind(), root: root.to_owned() });
+        }
+        Ok(())
     }
 
     async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<Did, HostError> {

@@ -68,6 +68,23 @@ pub(crate) fn identity(name: &str) -> Result<Identity, UserError> {
     Ok(identity)
 }
 
+/// The name of a user; the number, where nobody has it.
+pub(crate) fn user_name(uid: Uid) -> String {
+    name_of("passwd", uid.as_raw())
+}
+
+/// The name of a group; the number, where none has it.
+pub(crate) fn group_name(gid: Gid) -> String {
+    name_of("group", gid.as_raw())
+}
+
+fn name_of(table: &'static str, number: u32) -> String {
+    let number = number.to_string();
+    let entries = read(table).unwrap_or_default();
+    let line = entry(&entries, 2, &number).map(str::to_owned).or_else(|| getent(table, &number));
+    line.and_then(|line| field(&line, 0).map(str::to_owned)).unwrap_or(number)
+}
+
 fn read(what: &'static str) -> Result<String, UserError> {
     match fs::read(format!("/etc/{what}")) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
@@ -113,6 +130,8 @@ mod tests {
         assert_eq!(uid("root").unwrap(), Uid::from_raw(0));
         assert_eq!(uid("4711").unwrap(), Uid::from_raw(4711));
         assert_eq!(gid("root").unwrap(), Gid::from_raw(0));
+        assert_eq!((user_name(Uid::from_raw(0)), group_name(Gid::from_raw(0))), ("root".to_owned(), "root".to_owned()));
+        assert_eq!(user_name(Uid::from_raw(4_000_000_001)), "4000000001");
         let root = identity("root").unwrap();
         assert_eq!((root.home.as_str(), root.groups.contains(&Gid::from_raw(0))), ("/root", true));
         assert_eq!(uid("no-such").unwrap_err().to_string(), "there is no user `no-such` on this host");

@@ -9,13 +9,11 @@ use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     ids::{Generation, TaskId},
-    plan::{self, Action, NodePlan, NodePlanRef, PlannedTask, TriggerSource},
+    plan::{self, Action, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
 };
 
-use super::{
-    Current, Effect, Machine, Settings, StoredPlan, Write, finish::Account, queue::Queue, run::without_content,
-};
+use super::{Current, Effect, Machine, Settings, StoredPlan, Write, finish::Account, queue::Queue};
 use crate::clock::Now;
 
 impl Machine {
@@ -207,7 +205,8 @@ impl Machine {
             let planned = PlannedTask {
                 task: task.clone(),
                 action: plan::Effect::action(effect),
-                spec: Some(without_content(&record.spec)),
+                // An effect needs nothing of what it ships: there is nothing to fetch.
+                spec: Some(TaskSpec { content: None, ..record.spec.clone() }),
                 fingerprint: Some(record.fingerprint),
                 inputs: record.inputs.clone(),
                 edges: record.edges.clone(),

@@ -11,7 +11,7 @@ use groundplan_protocol::{
 
 use serde_json::Value;
 
-use super::{Did, JobDone, Machine, Record, Running, run::without_content, state::fingerprint_in_doubt};
+use super::{Did, JobDone, Machine, Record, Running, run::without_bytes, state::fingerprint_in_doubt};
 use crate::clock::Now;
 
 /// When something ran, and what it printed.
@@ -87,7 +87,7 @@ impl Machine {
                 let before = self.applied.remove(task);
                 let (memory, export) = before.map_or((None, None), |before| (before.memory, before.export));
                 let record = Record {
-                    spec: without_content(spec),
+                    spec: without_bytes(spec),
                     fingerprint,
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
@@ -138,7 +138,7 @@ impl Machine {
             (Some(record), ..) => record.in_doubt = true,
             (None, Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
                 let record = Record {
-                    spec: without_content(spec),
+                    spec: without_bytes(spec),
                     fingerprint,
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),

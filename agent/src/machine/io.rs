@@ -168,17 +168,17 @@ pub enum Work {
     Apply {
         /// What it is to be, with its content.
         spec: TaskSpec,
-        /// What was applied before, without content.
+        /// What was applied before, without bytes.
         previous: Option<Box<TaskSpec>>,
     },
     /// Take it away.
     Remove {
-        /// What was applied, without content.
+        /// What was applied, without bytes.
         spec: TaskSpec,
     },
     /// Only the effect.
     Trigger {
-        /// What is applied, without content.
+        /// What is applied, without bytes.
         spec: TaskSpec,
     },
 }
@@ -225,7 +225,7 @@ pub struct StoredPlan {
 /// What is applied of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was applied, without content.
+    /// What was applied; of what it ships, digest and size. Older ledgers lack these.
     pub spec: TaskSpec,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,

@@ -28,7 +28,7 @@ use groundplan_protocol::{
     ids::{CommitId, Generation, LedgerId, TaskId},
     plan::{self, Gates, PlannedTask},
     report::Outcome,
-    state::Refused,
+    state::{Phase, Refused},
 };
 
 pub use self::io::{
@@ -210,9 +210,24 @@ impl Machine {
         self.running.keys().cloned().collect()
     }
 
-    /// The specs that are applied, without content.
+    /// The specs that are applied, without the bytes that they ship.
     pub fn applied(&self) -> impl Iterator<Item = (&TaskId, &plan::TaskSpec)> {
         self.applied.iter().map(|(task, record)| (task, &record.spec))
+    }
+
+    /// What is applied of a task.
+    pub fn recorded(&self, task: &TaskId) -> Option<&Record> {
+        self.applied.get(task)
+    }
+
+    /// Whether there is nothing to do but to wait for a message.
+    pub fn is_idle(&self) -> bool {
+        !self.stopping && self.phase() == Phase::Idle
+    }
+
+    /// A number that grows with `count`, also over restarts: its upper half counts the openings of the ledger.
+    pub fn numbered(&self, count: u32) -> u64 {
+        u64::from(self.epoch) << 32 | u64::from(count)
     }
 
     fn connect(&mut self, session_present: bool, now: Now, out: &mut Vec<Effect>) {

@@ -16,7 +16,7 @@ use super::io::Did;
 /// A task of the current plan.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// The task; the content of its spec goes when it starts.
+    /// The task; the bytes of its spec go when it starts.
     pub(super) planned: PlannedTask,
     /// Not in the plan as it came: an obligation of an earlier one that nobody else carries out.
     pub(super) own: bool,

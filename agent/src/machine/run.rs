@@ -4,6 +4,7 @@
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
 use groundplan_protocol::{
+    blob::Content,
     plan::{Action, TaskSpec},
     report::Outcome,
 };
@@ -57,7 +58,7 @@ impl Machine {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
                 let full = spec.clone();
                 // From here on it only names what is recorded.
-                spec.content = None;
+                *spec = without_bytes(spec);
                 Work::Apply { spec: full, previous: record.map(|r| Box::new(r.spec.clone())) }
             }
             (Action::Create | Action::Update, Some(_)) | (Action::Restart | Action::Reload | Action::Run, _) => {
@@ -65,7 +66,7 @@ impl Machine {
                     return Err(Outcome::Skipped);
                 }
                 let Some(spec) = &mut node.planned.spec else { return Err(Outcome::Skipped) };
-                spec.content = None;
+                *spec = without_bytes(spec);
                 Work::Trigger { spec: spec.clone() }
             }
         };
@@ -84,11 +85,11 @@ impl Machine {
     }
 }
 
-/// `spec` as the ledger keeps it.
-pub(super) fn without_content(spec: &TaskSpec) -> TaskSpec {
+/// `spec` as the ledger keeps it: of what it ships, the name alone.
+pub(super) fn without_bytes(spec: &TaskSpec) -> TaskSpec {
     TaskSpec {
         params: spec.params.clone(),
-        content: None,
+        content: spec.content.as_ref().and_then(Content::name).map(Content::Blob),
         ready: spec.ready.clone(),
         external: spec.external.clone(),
         on_interrupt: spec.on_interrupt,

@@ -33,7 +33,7 @@ impl Machine {
             site: self.settings.site.clone(),
             node: self.settings.node.clone(),
             ledger: self.ledger.clone(),
-            revision: u64::from(self.epoch) << 32 | u64::from(self.revision),
+            revision: self.numbered(self.revision),
             generation: self.generation(),
             commit: self.current.as_ref().map(|c| c.commit.clone()),
             phase: self.phase(),

@@ -5,6 +5,7 @@
 //! written nothing else happens, for nothing else may.
 
 mod carry_out;
+mod drift;
 mod settle;
 mod stop;
 
@@ -21,8 +22,11 @@ use groundplan_protocol::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::task::JoinSet;
 
-use self::settle::{Offered, Settling};
 pub use self::stop::Stops;
+use self::{
+    drift::Looking,
+    settle::{Offered, Settling},
+};
 use crate::{
     blobs::{Blobs, Heard},
     clock::Clock,
@@ -111,6 +115,7 @@ pub struct Shell {
     jobs: JoinSet<(bool, JobDone)>,
     canceller: Canceller,
     commands: Commands,
+    looking: Looking,
     facts: facts::Watch,
     inbox: VecDeque<Event>,
     settling: Settling,
@@ -190,6 +195,7 @@ impl Shell {
             chunk_filter: None,
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
+            looking: Looking::new(&config.node, clock.now()),
             facts: facts::Watch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
             inbox: VecDeque::new(),
             settling: Settling::default(),
@@ -233,6 +239,7 @@ impl Shell {
         }
         self.put_down();
         self.end_commands().await;
+        self.looking.end().await;
         self.farewell().await;
         Ok(())
     }
@@ -253,6 +260,7 @@ impl Shell {
             self.acknowledge(publish);
         }
         self.ask_for_chunks().await?;
+        self.look_for_drift();
         self.outlet.pump(now);
         self.send_reports()?;
         self.send_output();
@@ -263,6 +271,7 @@ impl Shell {
             self.chunks_due(),
             self.settling.at(),
             self.output_due(),
+            self.looking.deadline(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
@@ -273,9 +282,14 @@ impl Shell {
             },
             Some(done) = self.jobs.join_next() => {
                 let (_, done) = done.map_err(ShellError::Job)?;
+                self.looking.ran(&done.task);
                 self.handle(Event::Finished(Box::new(done))).await
             }
             stirred = self.commands.stirred() => stirred.map_err(ShellError::Job),
+            Some(looked) = self.looking.ended() => {
+                self.looked(looked.map_err(ShellError::Job)?);
+                Ok(())
+            }
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
             () = self.stops.wait() => self.stop().await,
             () = sleep_until(due) => self.handle(Event::Tick).await,
@@ -319,7 +333,6 @@ impl Shell {
             Signal::Received(publish) => {
                 let done = match self.reader.read(&publish.topic, &publish.payload) {
                     Inbound::Nothing => Some(publish),
-                    Inbound::Look(_) => Some(publish),
                     Inbound::Exec(exec) => {
                         if exec.node == self.config.node {
                             self.commands.take(exec, self.session.as_ref(), &self.host);
@@ -327,6 +340,10 @@ impl Shell {
                             let reason = format!("it is for node {}", exec.node);
                             self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;
                         }
+                        Some(publish)
+                    }
+                    Inbound::Look(look) => {
+                        self.wish(&look);
                         Some(publish)
                     }
                     Inbound::Event(event) => match self.settling.offer(event, publish, now) {

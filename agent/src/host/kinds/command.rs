@@ -18,6 +18,11 @@ impl Kind for Command {
         Hold::Nothing
     }
 
+    /// Only what says how things are once it has run; `only_if` says when it may.
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        self.creates.is_some() || self.unless.is_some()
+    }
+
     /// So if a guard holds it back. What a command without guards did cannot be told from the host.
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         Ok((!wanted(self, cx, limit(self, cx)).await?).into())
@@ -62,6 +67,12 @@ async fn wanted(command: &Command, cx: &Context<'_>, limit: Limit) -> Result<boo
         if end?.success() != wanted_if {
             return Ok(false);
         }
+    }
+    if let Some(path) = &command.creates {
+        cx.differs(path, Some("present"), None);
+    }
+    if let Some(guard) = &command.unless {
+        cx.differs(&format!("`{}`", exec::shorten(guard)), Some("exits with 0"), Some("does not"));
     }
     Ok(true)
 }

@@ -14,10 +14,15 @@ impl Kind for Directory {
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        match files::is_directory(&cx.host.surroundings.root, &self.path, access(self)?) {
-            Err(FileError::Path(e)) if e.is_not_a_directory() => Ok(Check::NotSo),
-            result => Ok(result?.into()),
+        let access = access(self)?;
+        let so = match files::is_directory(&cx.host.surroundings.root, &self.path, access) {
+            Err(FileError::Path(e)) if e.is_not_a_directory() => false,
+            result => result?,
+        };
+        if !so && cx.is_look() {
+            cx.tell_file(&self.path, None, access, false)?;
         }
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

@@ -40,6 +40,11 @@ impl Kind for Export {
         Hold::Nothing
     }
 
+    /// Another value is news, for the next plan to tell.
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        false
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let value = value(self, cx).await?;
         let same = cx.memory().and_then(Value::as_str) == Some(&value);

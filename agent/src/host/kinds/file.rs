@@ -5,11 +5,10 @@ use groundplan_protocol::{
     kinds::{File, Template, Validate},
 };
 
-use super::{Applied, Check, Context, Hold, Kind, aside};
+use super::{Applied, Check, Context, Hold, Kind, Shipped, aside};
 use crate::host::{
     HostError,
-    files::{self, Access, Sum},
-    job::Content,
+    files::{self, Access},
     validate,
 };
 
@@ -44,6 +43,10 @@ macro_rules! file_kind {
                 Hold::File(self.path.clone())
             }
 
+            fn drifts(&self, cx: &Context<'_>) -> bool {
+                cx.content.is_some()
+            }
+
             async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
                 params!(self).check(cx).await
             }
@@ -64,15 +67,22 @@ file_kind!(Template);
 
 impl Params<'_> {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let (_, sum) = content(cx)?;
+        let sum = shipped(cx)?.sum;
         let access = self.access()?;
+        if sum.size <= LARGE {
+            return Ok(cx.is_file(self.path, sum, access, false)?.into());
+        }
         let (root, path) = (cx.host.surroundings.root.clone(), self.path.to_owned());
-        let check = move || files::is_file(&root, &path, sum, access);
-        Ok(if sum.size > LARGE { aside(check).await?? } else { check()? }.into())
+        let so = aside(move || files::is_file(&root, &path, sum, access)).await??;
+        if !so && cx.is_look() {
+            cx.tell_file(self.path, Some(sum), access, false)?;
+        }
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let (content, sum) = content(cx)?;
+        let shipped = shipped(cx)?;
+        let (content, sum) = (shipped.bytes()?, shipped.sum);
         let access = self.access()?;
         let root = &cx.host.surroundings.root;
         if let Some(validate) = self.validate {
@@ -91,6 +101,6 @@ impl Params<'_> {
     }
 }
 
-fn content<'a>(cx: &Context<'a>) -> Result<(&'a Content, Sum), HostError> {
+fn shipped<'a>(cx: &Context<'a>) -> Result<Shipped<'a>, HostError> {
     cx.content.ok_or(HostError::NoContent)
 }

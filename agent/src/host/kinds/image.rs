@@ -71,6 +71,16 @@ impl Kind for Image {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let id = image_id(cx, &self.name).await?;
         let known = memory(cx);
+        if cx.is_look() {
+            // Neither is a registry asked nor an archive read: what was applied is the image itself.
+            let wanted = known.map(|known| known.id);
+            let so = id.is_some() && (wanted.is_none() || wanted == id);
+            if !so {
+                let what = format!("image {}", self.name);
+                cx.differs(&what, Some(wanted.as_deref().unwrap_or("present")), id.as_deref());
+            }
+            return Ok(so.into());
+        }
         let archive = archive(self, cx).await?;
         let same = known.as_ref().is_some_and(|known| id.as_ref() == Some(&known.id));
         Ok(match (archive, self.pull.unwrap_or_default()) {
@@ -136,8 +146,8 @@ fn memory(cx: &Context<'_>) -> Option<Memory> {
 
 /// The archive that the image comes from, if it comes from one.
 async fn archive(image: &Image, cx: &Context<'_>) -> Result<Option<(Content, Digest)>, HostError> {
-    if let Some((content, sum)) = cx.content {
-        return Ok(Some((content.clone(), sum.digest)));
+    if let Some(shipped) = cx.content {
+        return Ok(Some((shipped.bytes()?.clone(), shipped.sum.digest)));
     }
     let Some(path) = &image.path else { return Ok(None) };
     let file = PathBuf::from(path);

@@ -11,7 +11,7 @@ impl Kind for Link {
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        Ok(files::is_link(&cx.host.surroundings.root, &self.path, &self.target)?.into())
+        Ok(cx.is_link(&self.path, &self.target, false)?.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

@@ -46,6 +46,7 @@ use super::{
     Host, HostError,
     files::{Removed, Sum},
     job::{Cancel, Content, Notes},
+    look::Differences,
 };
 
 /// What a kind has at hand while a job runs.
@@ -53,8 +54,8 @@ pub(crate) struct Context<'a> {
     pub(crate) host: &'a Host,
     pub(crate) task: &'a TaskId,
     pub(crate) cancel: &'a Cancel,
-    /// What the task ships, and its digest.
-    pub(crate) content: Option<(&'a Content, Sum)>,
+    /// What the task ships.
+    pub(crate) content: Option<Shipped<'a>>,
     /// Whether a readiness probe follows, so that nobody need wait to see whether it keeps running.
     pub(crate) probed: bool,
     /// Whether the ledger holds nothing of it yet.
@@ -65,6 +66,8 @@ pub(crate) struct Context<'a> {
     pub(crate) untouched: bool,
     /// When its own work began: after external capabilities were there.
     pub(crate) begun: Instant,
+    /// What differs, where it is only looked at.
+    pub(super) differences: Option<Mutex<Differences>>,
     memory: Option<&'a Value>,
     output: Mutex<Option<Output>>,
     notes: Mutex<Notes>,
@@ -82,6 +85,7 @@ impl<'a> Context<'a> {
             plan: Generation(0),
             untouched: true,
             begun: Instant::now(),
+            differences: None,
             memory: None,
             output: Mutex::new(None),
             notes: Mutex::default(),
@@ -144,6 +148,29 @@ impl<'a> Context<'a> {
     pub(crate) fn into_told(self) -> (Option<Output>, Notes) {
         let output = self.output.into_inner().unwrap_or_else(|e| e.into_inner());
         (output, self.notes.into_inner().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+/// What a task ships. A check gets by with its digest: in a look nobody has the bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shipped<'a> {
+    pub(crate) sum: Sum,
+    bytes: Option<&'a Content>,
+}
+
+impl<'a> Shipped<'a> {
+    pub(crate) fn new(bytes: &'a Content, sum: Sum) -> Self {
+        Self { sum, bytes: Some(bytes) }
+    }
+
+    /// What was shipped once.
+    pub(crate) fn named(sum: Sum) -> Self {
+        Self { sum, bytes: None }
+    }
+
+    /// The bytes, to be put somewhere.
+    pub(crate) fn bytes(&self) -> Result<&'a Content, HostError> {
+        self.bytes.ok_or(HostError::NoContent)
     }
 }
 
@@ -212,7 +239,12 @@ pub(crate) trait Kind {
         false
     }
 
-    /// Whether it is so.
+    /// Whether a look can tell from the host if what was applied is still so.
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        true
+    }
+
+    /// Whether it is so. Changes nothing on the host; what differs is told to [`Context::differs`], all of it in a look.
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError>;
 
     /// Makes it so; called only when it is not.
@@ -247,6 +279,10 @@ macro_rules! kinds {
 
         pub(crate) fn whole_host(params: &TaskParams) -> bool {
             match params { $(TaskParams::$kind(kind) => kind.whole_host(),)* }
+        }
+
+        pub(crate) fn drifts(params: &TaskParams, cx: &Context<'_>) -> bool {
+            match params { $(TaskParams::$kind(kind) => kind.drifts(cx),)* }
         }
 
         pub(crate) async fn check(params: &TaskParams, cx: &Context<'_>) -> Result<Check, HostError> {

@@ -70,6 +70,11 @@ impl Kind for Reboot {
         true
     }
 
+    /// It was done, and leaves nothing.
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        false
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if came_back(self, cx).is_some() {
             return Ok(Check::NotSo);

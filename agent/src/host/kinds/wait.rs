@@ -34,6 +34,11 @@ impl Kind for Wait {
         Hold::Nothing
     }
 
+    /// What answered once need not answer for ever.
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        false
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if cx.memory() != Some(&essence(self)) {
             return Ok(Check::NotSo);

@@ -6,6 +6,7 @@ mod files;
 mod ini;
 mod jobs;
 mod line;
+mod looks;
 mod processes;
 mod reboots;
 mod stream;
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    Backoff, Host, Settings,
+    Backoff, Host, Looked, Settings,
     job::{Cancel, Did, Finished, Job, Work},
 };
 
@@ -88,6 +89,14 @@ impl Site {
             self.memories.lock().unwrap().insert(task.to_owned(), memory.clone());
         }
         finished
+    }
+
+    /// Looks at the task, of which the ledger holds `spec` without the bytes that it ships.
+    async fn look(&self, spec: &TaskSpec) -> Looked {
+        let content = spec.content.as_ref().and_then(Shipped::name).map(Shipped::Blob);
+        let spec = TaskSpec { content, ..spec.clone() };
+        let memory = self.memories.lock().unwrap().get("svc.task").cloned();
+        self.host.look(&id("svc.task"), &spec, memory.as_ref(), &Cancel::never()).await
     }
 
     async fn create(&self, spec: &TaskSpec) -> Result<Did, String> {

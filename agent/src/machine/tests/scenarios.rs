@@ -311,6 +311,36 @@ fn blobs_are_there_before_the_first_task_starts() {
 }
 
 #[test]
+fn the_ledger_names_what_was_shipped_and_fetches_nothing_for_an_effect() {
+    let mut bench = bench();
+    let shipped = |bytes: &[u8]| Some(Content::of(bytes));
+    let mut a = planned("a", Action::Create, 1, &[]);
+    let mut b = restarted("b", Action::Create, 1, &["a"]);
+    a.spec.as_mut().unwrap().content = shipped(b"one");
+    b.spec.as_mut().unwrap().content = shipped(b"two");
+    offer(&mut bench, 1, vec![a, b]);
+    bench.finish("a", CHANGED);
+    bench.finish("b", RESTARTED);
+    let named = |bench: &Bench, name: &str| bench.disk.applied[&task(name)].spec.content.clone();
+    assert_eq!(named(&bench, "a"), Some(Content::Blob(BlobRef::of(b"one"))));
+    assert_eq!(named(&bench, "b"), Some(Content::Blob(BlobRef::of(b"two"))));
+
+    // It owes a restart that the next plan does not name.
+    let mut a = planned("a", Action::Update, 2, &[]);
+    a.spec.as_mut().unwrap().content = shipped(b"three");
+    offer(&mut bench, 2, vec![a, restarted("b", Action::Restart, 1, &["a"])]);
+    bench.finish("a", CHANGED);
+    bench.finish("b", Err("no"));
+    offer(&mut bench, 3, vec![planned("c", Action::Create, 1, &[])]);
+    kill(&mut bench);
+    assert_eq!(bench.running(), "b:only+restart c:apply");
+    assert!(bench.fetched.is_empty(), "{:?}", bench.fetched);
+    bench.finish("b", RESTARTED);
+    assert_eq!(named(&bench, "a"), Some(Content::Blob(BlobRef::of(b"three"))));
+    assert_eq!(named(&bench, "b"), Some(Content::Blob(BlobRef::of(b"two"))));
+}
+
+#[test]
 fn reports_are_grouped_and_repeated_until_they_are_acknowledged() {
     let mut bench = bench();
     let tasks: Vec<_> = (0..6).map(|n| planned(&format!("t{n}"), Action::Create, 1, &[])).collect();

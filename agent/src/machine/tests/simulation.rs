@@ -286,7 +286,7 @@ impl World {
                 self.finish(0, None);
             }
             self.bench.wait(Duration::from_millis(40));
-            if self.bench.jobs.is_empty() && self.bench.machine.phase() == groundplan_protocol::state::Phase::Idle {
+            if self.bench.jobs.is_empty() && self.bench.machine.phase() == Phase::Idle {
                 return;
             }
         }

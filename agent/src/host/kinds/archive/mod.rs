@@ -75,12 +75,15 @@ pub(crate) enum ArchiveError {
 
 impl KindError for ArchiveError {}
 
+/// Where an archive was unpacked, and the members that are not as they were.
+type Differing = (Root, BTreeMap<String, Entry>);
+
 /// All that unpacking takes, to go to a thread of its own.
 struct Job {
     task: TaskId,
     params: Archive,
     root: Root,
-    content: Option<(Content, Sum)>,
+    content: Option<(Option<Content>, Sum)>,
     owner: (Uid, Gid),
     store: Store,
     search: String,
@@ -94,7 +97,18 @@ impl Kind for Archive {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let job = Job::new(self, cx)?;
-        Ok(aside(move || job.check()).await??.into())
+        if !cx.is_look() {
+            return Ok(aside(move || job.check()).await??.into());
+        }
+        let dest = self.dest.clone();
+        let Some((tree, differing)) = aside(move || job.look()).await?? else {
+            cx.differs(&dest, Some("unpacked"), None);
+            return Ok(Check::NotSo);
+        };
+        for (path, entry) in &differing {
+            tell(cx, &tree, &dest, path, entry);
+        }
+        Ok(differing.is_empty().into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -120,7 +134,7 @@ impl Job {
             task: cx.task.clone(),
             params: params.clone(),
             root: cx.host.surroundings.root.clone(),
-            content: cx.content.map(|(content, sum)| (content.clone(), sum)),
+            content: cx.content.map(|shipped| (shipped.bytes().ok().cloned(), shipped.sum)),
             owner: (uid, gid),
             store: Store::new(&cx.host.state_dir),
             search: search.unwrap_or_default().to_owned(),
@@ -142,8 +156,9 @@ impl Job {
         }
         let (content, sum) = self.content.as_ref().ok_or(HostError::NoContent)?;
         let file = match content {
-            Content::File(path) => File::open(path),
-            Content::Bytes(bytes) => memory(bytes),
+            None => return Err(HostError::NoContent),
+            Some(Content::File(path)) => File::open(path),
+            Some(Content::Bytes(bytes)) => memory(bytes),
         };
         Ok((file.map_err(ArchiveError::Read)?, sum.digest))
     }
@@ -167,6 +182,19 @@ impl Job {
         let tree = Root::new(real);
         let is_so = |(path, entry): (&String, &Entry)| self.is_so(&tree, &format!("/{path}"), entry).unwrap_or(false);
         Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_so))
+    }
+
+    /// The members that are not as they were unpacked. The archive itself, which may be gone, is not looked at. `None` if it
+    /// cannot be told what was unpacked, or where it was is nothing.
+    fn look(&self) -> Result<Option<Differing>, HostError> {
+        let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(None) };
+        let tree = Root::new(real);
+        let Some(mut manifest) = self.store.load(&self.task, &self.params.dest) else {
+            let so = self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?;
+            return Ok(so.then(|| (tree, BTreeMap::new())));
+        };
+        manifest.members.retain(|path, entry| !self.is_so(&tree, &format!("/{path}"), entry).unwrap_or(false));
+        Ok(manifest.from.is_some().then_some((tree, manifest.members)))
     }
 
     /// Whether a member lies there as it should. What cannot be told is not so: applying says why.
@@ -317,6 +345,32 @@ impl Job {
             }
         }
         Ok((removed, left))
+    }
+}
+
+/// Tells how a member differs from how it was unpacked.
+fn tell(cx: &Context<'_>, tree: &Root, dest: &str, path: &str, entry: &Entry) {
+    let at = format!("{dest}/{path}");
+    let wanted = match entry {
+        Entry::Directory { .. } => "directory",
+        Entry::File { .. } => "file",
+        Entry::Link { .. } => "a symbolic link",
+    };
+    match files::find(tree, &format!("/{path}"), matches!(entry, Entry::Directory { .. })) {
+        Ok(None) => cx.differs(&at, Some("present"), None),
+        Ok(Some(found)) if found.thing == wanted => {
+            let wanted = match entry {
+                Entry::File { mode, .. } | Entry::Directory { mode, .. } => Some(format!("{mode:04o}")),
+                Entry::Link { .. } => None,
+            };
+            let mode = format!("{:04o}", found.access.mode.bits());
+            match wanted.filter(|wanted| *wanted != mode) {
+                Some(wanted) => cx.differs(&format!("{at}: mode"), Some(&wanted), Some(&mode)),
+                None => cx.differs(&at, Some("as it was unpacked"), Some("changed")),
+            }
+        }
+        Ok(Some(found)) => cx.differs(&at, Some(wanted), Some(found.thing)),
+        Err(_) => cx.differs(&at, Some("as it was unpacked"), Some("something else")),
     }
 }
 

@@ -105,10 +105,22 @@ impl Kind for Systemd {
         Hold::Named("unit", self.unit.clone())
     }
 
+    /// What an agent shipped that did not record it cannot be told from what anybody else put there.
+    fn drifts(&self, cx: &Context<'_>) -> bool {
+        cx.content.is_some() || !Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped)
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let unit = show(cx, &self.unit).await?;
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
-        let same = shipped::differences(cx, self, shipped)?.is_empty() && !shipped::is_owed(cx, &self.unit)?;
+        let mut same = shipped::differences(cx, self, shipped)?.is_empty();
+        if shipped::is_owed(cx, &self.unit)? {
+            same = false;
+            cx.differs("restart", Some("done since its files changed"), Some("still due"));
+        }
+        if cx.is_look() {
+            self.tell(cx, &unit);
+        }
         if !same {
             return Ok(Check::NotSo);
         }
@@ -210,6 +222,7 @@ fn unit_is_read(unit: &Unit) -> bool {
 }
 
 trait Wanted {
+    fn tell(&self, cx: &Context<'_>, unit: &Unit);
     fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool;
     fn is_enabled_as_it_should(&self, unit: &Unit) -> bool;
     async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
@@ -222,6 +235,45 @@ trait Wanted {
 }
 
 impl Wanted for Systemd {
+    /// Tells how the unit differs, its files apart.
+    fn tell(&self, cx: &Context<'_>, unit: &Unit) {
+        let (name, active) = (&*self.unit, unit.get("ActiveState"));
+        if self.masked == Some(true) {
+            if !unit.is_masked() {
+                cx.differs("masked", Some("masked"), Some("not masked"));
+            }
+            if unit.is_up() {
+                cx.differs("active", Some("inactive"), Some(active));
+            }
+            return;
+        }
+        if !self.is_template() && !unit.exists() {
+            cx.differs(&format!("unit {name}"), Some("present"), None);
+            return;
+        }
+        if !unit_is_read(unit) {
+            cx.differs("loaded", Some("as on the disk"), Some("as before its files changed"));
+        }
+        if self.masked.is_some() && unit.is_masked() {
+            cx.differs("masked", Some("not masked"), Some("masked"));
+        }
+        if self.is_template() {
+            return;
+        }
+        if !self.runs_as_it_should(unit, cx) {
+            let wanted = match self.state() {
+                UnitState::Stopped => "inactive",
+                _ if unit.ends_by_itself() => "not failed",
+                _ => "active",
+            };
+            cx.differs("active", Some(wanted), Some(active));
+        }
+        if !self.is_enabled_as_it_should(unit) {
+            let wanted = if self.enabled == Some(true) { "enabled" } else { "disabled" };
+            cx.differs("enabled", Some(wanted), Some(unit.get("UnitFileState")));
+        }
+    }
+
     fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool {
         match self.state() {
             UnitState::Started if unit.ends_by_itself() => !cx.is_new && !unit.has_failed() || unit.is_up(),

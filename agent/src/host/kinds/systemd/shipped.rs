@@ -24,13 +24,19 @@ const DUE: &str = "/run/groundplan/restart";
 /// A file to be written, or to be taken away.
 pub(super) struct Difference {
     path: String,
-    content: Option<(Content, Sum)>,
+    wanted: Option<Wanted>,
+}
+
+/// What is to be written. In a look nobody has the bytes of a unit file.
+struct Wanted {
+    content: Option<Content>,
+    sum: Sum,
 }
 
 impl Difference {
     /// Whether it is a file at `path` that is to be written.
     pub(super) fn puts(&self, path: &str) -> bool {
-        self.path == path && self.content.is_some()
+        self.path == path && self.wanted.is_some()
     }
 }
 
@@ -46,29 +52,32 @@ enum Was {
     Link(String),
 }
 
-/// All that is not as `unit` wants it. `shipped` says whether the unit file that is there may be the task's own.
+/// All that is not as `unit` wants it, told as well. `shipped` says whether the unit file that is there may be the task's own.
 pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<Vec<Difference>, FileError> {
     let root = &cx.host.surroundings.root;
     let mut differences = Vec::new();
-    let mut want = |path: String, content: Content, sum: Sum| -> Result<(), FileError> {
-        if !files::is_file(root, &path, sum, access(&path)?)? {
-            differences.push(Difference { path, content: Some((content, sum)) });
+    let mut want = |path: String, content: Option<Content>, sum: Sum| -> Result<(), FileError> {
+        if !cx.is_file(&path, sum, access(&path)?, true)? {
+            differences.push(Difference { path, wanted: Some(Wanted { content, sum }) });
         }
         Ok(())
     };
-    if let Some((content, sum)) = cx.content {
-        want(unit.path(), content.clone(), sum)?;
+    if let Some(shipped) = cx.content {
+        want(unit.path(), shipped.bytes().ok().cloned(), shipped.sum)?;
     }
     for (name, text) in &unit.dropins {
         let bytes = dropin(text);
         let sum = Sum::of_bytes(&bytes);
-        want(format!("{}/{name}", unit.folder()), Content::Bytes(bytes), sum)?;
+        want(format!("{}/{name}", unit.folder()), Some(Content::Bytes(bytes)), sum)?;
     }
     if cx.content.is_none() && shipped && root.exists(&unit.path())? {
-        differences.push(Difference { path: unit.path(), content: None });
+        differences.push(Difference { path: unit.path(), wanted: None });
     }
     let stale = ours(root, unit)?.into_iter().filter(|name| !unit.dropins.contains_key(name));
-    differences.extend(stale.map(|name| Difference { path: format!("{}/{name}", unit.folder()), content: None }));
+    differences.extend(stale.map(|name| Difference { path: format!("{}/{name}", unit.folder()), wanted: None }));
+    for Difference { path, .. } in differences.iter().filter(|difference| difference.wanted.is_none()) {
+        cx.differs(path, None, Some("present"));
+    }
     Ok(differences)
 }
 
@@ -76,10 +85,11 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
 pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<Before>, FileError> {
     let root = &cx.host.surroundings.root;
     let mut before = Vec::new();
-    for Difference { path, content } in differences {
+    for Difference { path, wanted } in differences {
         before.push(Before { path: path.clone(), was: look(root, path)? });
-        let written = match content {
-            Some((content, sum)) => files::put_file(root, path, content, *sum, access(path)?),
+        let written = match wanted {
+            Some(Wanted { content: Some(content), sum }) => files::put_file(root, path, content, *sum, access(path)?),
+            Some(Wanted { content: None, .. }) => Err(FileError::NoContent { path: path.clone() }),
             None => files::remove_file(root, path, false).map(drop),
         };
         if let Err(error) = written {

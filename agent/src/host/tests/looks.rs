@@ -1,0 +1,140 @@
+//! Looks: what differs, and that nothing is changed by looking.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+};
+
+use groundplan_protocol::{blob::INLINE_LIMIT, drift::Difference};
+
+use super::*;
+
+/// What differs, each as `what: expected -> found`; content by its text or length.
+fn told(looked: Looked) -> Vec<String> {
+    let Looked::Drifted(differences) = looked else { return vec![format!("{looked:?}")] };
+    let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let line = |Difference { what, expected, found, content }: &Difference| match content {
+        Some(Shipped::Text(content)) => format!("{what}: {content:?}"),
+        Some(Shipped::Blob(blob)) => format!("{what}: {} bytes", blob.size),
+        _ => format!("{what}: {} -> {}", text(expected), text(found)),
+    };
+    differences.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_was_edited() {
+    let site = Site::new();
+    let spec = file("/etc/app.conf", "one\n");
+    site.create(&spec).await.unwrap();
+    assert_eq!(site.look(&spec).await, Looked::So);
+    let path = site.at("/etc/app.conf");
+    fs::write(&path, "two\n").unwrap();
+    assert_eq!(told(site.look(&spec).await), ["content: \"two\\n\""]);
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["content: \"two\\n\"", "mode: 0644 -> 0666"]);
+    fs::write(&path, "one\n").unwrap();
+    assert_eq!(told(site.look(&spec).await), ["mode: 0644 -> 0666"]);
+    fs::write(&path, "x".repeat(INLINE_LIMIT + 1)).unwrap();
+    assert_eq!(told(site.look(&spec).await)[0], format!("content: {} bytes", INLINE_LIMIT + 1));
+
+    // What only its owner may read stays on the node.
+    fs::write(&path, "secret").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["content: 6 bytes", "mode: 0644 -> 0600"]);
+
+    fs::remove_file(&path).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["file: present -> -"]);
+    symlink("elsewhere", &path).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["file: present -> a symbolic link"]);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["file: present -> directory"]);
+    assert!(path.is_dir(), "nothing was put right");
+
+    let unnamed = TaskSpec { content: None, ..spec };
+    assert_eq!(site.look(&unnamed).await, Looked::LeftOut, "an older agent applied it");
+}
+
+#[tokio::test]
+async fn one_of_another_owner() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root gives files away");
+        return;
+    }
+    let site = Site::new();
+    let spec = file("/x", "one\n");
+    site.create(&spec).await.unwrap();
+    std::os::unix::fs::chown(site.at("/x"), Some(1), Some(4_000_000)).unwrap();
+    assert_eq!(told(site.look(&spec).await), ["owner: root -> daemon", "group: root -> 4000000"]);
+}
+
+#[tokio::test]
+async fn a_directory_and_a_link() {
+    let site = Site::new();
+    let directory = spec(json!({ "directory": { "path": "/srv/app", "mode": "0750" } }));
+    site.create(&directory).await.unwrap();
+    assert_eq!(site.look(&directory).await, Looked::So);
+    let path = site.at("/srv/app");
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(told(site.look(&directory).await), ["mode: 0750 -> 0700"]);
+    fs::rename(&path, site.at("/srv/moved")).unwrap();
+    assert_eq!(told(site.look(&directory).await), ["directory: present -> -"]);
+    symlink("moved", &path).unwrap();
+    assert_eq!(told(site.look(&directory).await), ["mode: 0750 -> 0700"], "a link to a directory serves as one");
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    assert_eq!(told(site.look(&directory).await), ["directory: present -> file"]);
+
+    let link = spec(json!({ "link": { "path": "/l", "target": "/srv/app" } }));
+    site.create(&link).await.unwrap();
+    assert_eq!(site.look(&link).await, Looked::So);
+    fs::remove_file(site.at("/l")).unwrap();
+    assert_eq!(told(site.look(&link).await), ["link: /srv/app -> -"]);
+    symlink("/other", site.at("/l")).unwrap();
+    assert_eq!(told(site.look(&link).await), ["link: /srv/app -> /other"]);
+    fs::remove_file(site.at("/l")).unwrap();
+    fs::write(site.at("/l"), "").unwrap();
+    assert_eq!(told(site.look(&link).await), ["link: /srv/app -> file"]);
+}
+
+#[tokio::test]
+async fn of_commands_only_what_says_how_things_are_afterwards() {
+    let site = Site::new();
+    assert_eq!(site.look(&command("true")).await, Looked::LeftOut);
+    let only = spec(json!({ "command": { "run": "false", "only_if": "true" } }));
+    assert_eq!(site.look(&only).await, Looked::LeftOut);
+    let creates = spec(json!({ "command": { "run": "touch $GROUNDPLAN_ROOT/made", "creates": "/made" } }));
+    site.create(&creates).await.unwrap();
+    assert_eq!(site.look(&creates).await, Looked::So);
+    fs::remove_file(site.at("/made")).unwrap();
+    assert_eq!(told(site.look(&creates).await), ["/made: present -> -"]);
+    assert!(!site.at("/made").exists(), "it was not run");
+    let unless = spec(json!({ "command": { "run": "true", "unless": "test -e $GROUNDPLAN_ROOT/made" } }));
+    let what = "`test -e $GROUNDPLAN_ROOT/made`: exits with 0 -> does not";
+    assert_eq!(told(site.look(&unless).await), [what]);
+    let broken = spec(json!({ "command": { "run": "true", "unless": "sleep 60", "timeout": "100ms" } }));
+    assert!(matches!(site.look(&broken).await, Looked::Failed(why) if why.contains("sleep 60")));
+    for params in [json!({ "wait": { "seconds": 1 } }), json!({ "export": { "value": "x" } })] {
+        assert_eq!(site.look(&spec(params)).await, Looked::LeftOut);
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_is_cancelled_ends_what_it_runs() {
+    let site = Site::new();
+    let guard = format!("echo $$ > {}; exec sleep 60", site.at("/pid").display());
+    let spec = spec(json!({ "command": { "run": "true", "unless": guard } }));
+    let canceller = crate::host::job::Canceller::new();
+    let (task, cancel) = (id("svc.task"), canceller.listen());
+    let look = site.host.look(&task, &spec, None, &cancel);
+    let cancelling = async {
+        let pid = || fs::read_to_string(site.at("/pid")).ok()?.trim().parse::<u32>().ok();
+        until(|| pid().is_some()).await;
+        canceller.cancel();
+        pid().unwrap()
+    };
+    let (looked, pid) = tokio::join!(look, cancelling);
+    assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+    assert!(!lives(pid));
+    assert!(matches!(site.host.look(&task, &spec, None, &cancel).await, Looked::Failed(_)));
+}
