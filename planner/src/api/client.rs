@@ -2,10 +2,11 @@
 
 use std::{
     io,
+    marker::PhantomData,
     path::{Path, PathBuf},
 };
 
-use groundplan_protocol::ids::{Generation, InstanceId};
+use groundplan_protocol::ids::{ExecId, Generation, InstanceId};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
@@ -13,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::drift::{Drift, LookAsked, LookRequest};
+use super::exec::{ExecEvent, ExecRecord, ExecRequest};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
@@ -161,7 +163,39 @@ impl Client {
     /// See [`ClientError`].
     pub async fn events(mut self) -> Result<Events, ClientError> {
         let response = self.send(Request::get("/v1/events"), Vec::new()).await?;
-        Ok(Events { socket: self.socket, body: response.into_body(), buffer: Vec::new(), _sender: self.sender })
+        Ok(self.stream(response))
+    }
+
+    /// Runs a command, and tells what comes of it. Dropping the stream stops the command.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; nothing was sent to any node then.
+    pub async fn exec(mut self, request: &ExecRequest) -> Result<Events<ExecEvent>, ClientError> {
+        let body = serde_json::to_vec(request).map_err(ClientError::Form)?;
+        let response = self.send(Request::post("/v1/exec").header("content-type", "application/json"), body).await?;
+        Ok(self.stream(response))
+    }
+
+    /// Stops a command.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; no such command runs.
+    pub async fn stop_exec(&mut self, id: &ExecId) -> Result<(), ClientError> {
+        let _: serde_json::Value = self.post(&format!("/v1/exec/{id}/stop"), &()).await?;
+        Ok(())
+    }
+
+    /// A command's record.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; there is no such command.
+    pub async fn exec_record(&mut self, id: &ExecId) -> Result<ExecRecord, ClientError> {
+        self.get(&format!("/v1/exec/{id}")).await
+    }
+
+    fn stream<T>(self, response: Response<Incoming>) -> Events<T> {
+        let (body, buffer) = (response.into_body(), Vec::new());
+        Events { socket: self.socket, body, buffer, _sender: self.sender, _of: PhantomData }
     }
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
@@ -199,23 +233,28 @@ impl Client {
 }
 
 /// A stream of events.
-pub struct Events {
+pub struct Events<T = Event> {
     socket: PathBuf,
     body: Incoming,
     buffer: Vec<u8>,
     /// The connection ends with it.
     _sender: http1::SendRequest<Full<bytes::Bytes>>,
+    _of: PhantomData<T>,
 }
 
-impl Events {
+impl<T: DeserializeOwned> Events<T> {
     /// The next event; `None` when the planner has ended.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                // An empty one says that the planner is there.
+                if line.len() == 1 {
+                    continue;
+                }
                 return serde_json::from_slice(&line).map(Some).map_err(ClientError::Form);
             }
             match self.body.frame().await {

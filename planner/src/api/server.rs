@@ -5,18 +5,21 @@ use std::{
     io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path as Segment, Query, State},
+    extract::{ConnectInfo, Path as Segment, Query, State, connect_info::Connected},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::IncomingStream,
 };
-use groundplan_protocol::ids::{Generation, InstanceId, NodeId, TaskId};
+use groundplan_protocol::ids::{ExecId, Generation, InstanceId, NodeId, TaskId};
 use http_body_util::channel::{self, Channel};
+use nix::unistd::{Uid, User};
 use serde::Deserialize;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -24,9 +27,14 @@ use tokio::{
 };
 
 use super::drift::{Drift, LookAsked, LookRequest};
+use super::exec::{ExecRecord, ExecRequest};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
+use super::{Hearing, Telling, telling};
+
+/// How often the stream of a command says that it is there.
+const ALIVE: Duration = Duration::from_millis(500);
 
 /// What can be asked.
 #[derive(Debug)]
@@ -47,6 +55,12 @@ pub(crate) enum Question {
     Look(LookRequest),
     /// Have nodes check again, and put right what is not so.
     Recheck(RecheckRequest),
+    /// Run a command: what, who asks, and the way to tell what comes of it.
+    Exec(Box<ExecRequest>, String, Telling),
+    /// Stop a command.
+    StopExec(ExecId),
+    /// A command's record.
+    ExecRecord(ExecId),
 }
 
 /// What is answered.
@@ -58,6 +72,9 @@ pub(crate) enum Reply {
     History(History),
     Rollout(Box<RolloutDetail>),
     Recheck(RecheckPlanned),
+    /// As was asked, a command begins or is to stop.
+    Exec,
+    ExecRecord(Box<ExecRecord>),
     Drift(Box<Drift>),
     Look(LookAsked),
 }
@@ -120,10 +137,13 @@ pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> 
         .route("/v1/rollouts/{which}", get(rollout))
         .route("/v1/events", get(events))
         .route("/v1/recheck", post(recheck))
+        .route("/v1/exec", post(exec))
+        .route("/v1/exec/{id}", get(exec_record))
+        .route("/v1/exec/{id}/stop", post(stop_exec))
         .route("/v1/drift", get(drift).post(look))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
         .with_state(desk);
-    axum::serve(listener, routes).await
+    axum::serve(listener, routes.into_make_service_with_connect_info::<Asker>()).await
 }
 
 fn refuse(status: StatusCode, error: impl Into<String>) -> Response {
@@ -154,6 +174,8 @@ async fn ask(desk: &Desk, question: Question) -> Response {
             }
         }
         Some(Ok(Reply::Recheck(planned))) => Json(planned).into_response(),
+        Some(Ok(Reply::ExecRecord(record))) => Json(record).into_response(),
+        Some(Ok(Reply::Exec)) => Json(serde_json::json!({})).into_response(),
         Some(Err(problem)) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the planner is stopping"),
     }
@@ -169,6 +191,60 @@ async fn drift(State(desk): State<Desk>) -> Response {
 
 async fn look(State(desk): State<Desk>, Json(request): Json<LookRequest>) -> Response {
     ask(&desk, Question::Look(request)).await
+}
+
+/// Who asks, as the kernel says.
+#[derive(Debug, Clone)]
+struct Asker(String);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let Ok(peer) = stream.io().peer_cred() else { return Self("somebody".to_owned()) };
+        let user = User::from_uid(Uid::from_raw(peer.uid())).ok().flatten();
+        Self(user.map_or_else(|| format!("user {}", peer.uid()), |user| user.name))
+    }
+}
+
+async fn exec(
+    State(desk): State<Desk>,
+    ConnectInfo(Asker(by)): ConnectInfo<Asker>,
+    Json(request): Json<ExecRequest>,
+) -> Response {
+    let (telling, hearing) = telling();
+    let response = ask(&desk, Question::Exec(Box::new(request), by, telling)).await;
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let (sender, body) = Channel::<Bytes, Infallible>::new(16);
+    tokio::spawn(tell_exec(hearing, sender));
+    ([("content-type", "application/x-ndjson")], Body::new(body)).into_response()
+}
+
+/// A command's events as lines of JSON, until the last of them, or until nobody reads them any more.
+async fn tell_exec(mut hearing: Hearing, mut sender: channel::Sender<Bytes, Infallible>) {
+    loop {
+        let mut line = match tokio::time::timeout(ALIVE, hearing.next()).await {
+            Ok(None) => return,
+            Ok(Some(event)) => match serde_json::to_vec(&event) {
+                Ok(line) => line,
+                Err(_) => return,
+            },
+            // An empty line: who reads skips it, and who has gone is noticed.
+            Err(_) => Vec::new(),
+        };
+        line.push(b'\n');
+        if sender.send_data(line.into()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn stop_exec(State(desk): State<Desk>, Segment(id): Segment<ExecId>) -> Response {
+    ask(&desk, Question::StopExec(id)).await
+}
+
+async fn exec_record(State(desk): State<Desk>, Segment(id): Segment<ExecId>) -> Response {
+    ask(&desk, Question::ExecRecord(id)).await
 }
 
 async fn status(State(desk): State<Desk>) -> Response {

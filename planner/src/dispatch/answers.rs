@@ -57,6 +57,15 @@ impl InForce {
 impl Dispatcher {
     pub(super) fn answer(&mut self, question: Question) -> Answer {
         match question {
+            Question::Exec(request, by, telling) => self.exec(*request, by, telling).map(|()| Reply::Exec),
+            Question::StopExec(id) => self.stop_exec(&id).map(|()| Reply::Exec),
+            Question::ExecRecord(id) => {
+                let record = self.exec_record(&id).map_err(|e| store(&e))?;
+                let none = || {
+                    problem(format!("there is no command `{id}`"), Some("`groundplan history` lists them".to_owned()))
+                };
+                record.map(|record| Reply::ExecRecord(Box::new(record))).ok_or_else(none)
+            }
             Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
             Question::Look(request) => self.ask_to_look(request).map(Reply::Look),
             Question::Drift => Ok(Reply::Drift(Box::new(self.drift()))),
@@ -73,7 +82,8 @@ impl Dispatcher {
                     }
                 }
                 let rollouts = rollouts.into_iter().map(|r| r.summary).collect();
-                Ok(Reply::History(History { version: VERSION, rollouts }))
+                let execs = self.exec_history(limit.min(LIMIT)).map_err(|e| store(&e))?;
+                Ok(Reply::History(History { version: VERSION, rollouts, execs }))
             }
             Question::Rollout(generation) => {
                 let running = self.running.as_ref().filter(|r| generation.is_none_or(|g| g == r.head.generation));

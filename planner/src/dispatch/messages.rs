@@ -9,6 +9,7 @@ use groundplan_protocol::{
     blob::Want,
     drift::DriftReport,
     envelope::{self, Message, OpenError},
+    exec::ExecOutput,
     ids::{NodeId, Sequence, TaskId},
     presence::{PlannerPresence, Presence},
     report::ReportBatch,
@@ -66,9 +67,13 @@ impl Dispatcher {
             }
             Some(Topic::Node(node, NodeTopic::Presence)) => {
                 self.with(&node, payload, |m: &Presence| &m.node, |this, presence| this.on_presence(&node, &presence));
+                self.exec_presence(&node, now);
             }
             Some(Topic::Node(node, NodeTopic::Drift)) => {
                 self.with(&node, payload, |m: &DriftReport| &m.node, |this, report| this.on_drift(&node, report));
+            }
+            Some(Topic::Node(node, NodeTopic::Output)) => {
+                self.with(&node, payload, |m: &ExecOutput| &m.node, |this, word| this.on_output(&node, word, now));
             }
             Some(Topic::Node(node, NodeTopic::Want)) => {
                 self.with(&node, payload, |m: &Want| &m.node, |this, want| this.on_want(&node, &want));

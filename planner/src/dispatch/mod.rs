@@ -9,6 +9,7 @@ mod answers;
 mod blobs;
 mod commits;
 mod drift;
+pub(crate) mod exec;
 mod knowledge;
 mod leader;
 mod messages;
@@ -41,6 +42,7 @@ use self::{
 };
 use crate::{
     api::{
+        exec::NodeOutcome,
         server::{Answer, Question},
         types::{BrokerStatus, Event, Role},
     },
@@ -85,7 +87,16 @@ enum Input {
 
 /// What is done once the group is on the disk.
 enum Effect {
-    Publish { topic: Topic, payload: Vec<u8>, retain: bool },
+    Publish {
+        topic: Topic,
+        payload: Vec<u8>,
+        retain: bool,
+    },
+    /// Where every message counts, and not only the last of its topic.
+    Order {
+        topic: Topic,
+        payload: Vec<u8>,
+    },
     Acknowledge(Receipt),
     Tell(Box<Event>),
 }
@@ -123,6 +134,9 @@ pub(crate) struct Dispatcher {
     due: Option<Due>,
     /// What nodes have told and the commit in force is not resolved with yet.
     learned: Option<knowledge::Learned>,
+    commands: exec::Commands,
+    /// Whether it says good-bye: what is to be sent goes out now or never.
+    parting: bool,
     /// When changed facts last had it resolved anew.
     facts_learned: Option<Instant>,
     /// What was desired before, for reasons that know the values before.
@@ -151,7 +165,8 @@ impl Dispatcher {
         (store, contents): (Store, Contents),
         events: broadcast::Sender<Event>,
     ) -> Self {
-        let Contents { meta, nodes, mut acks, plans, rollout, log } = contents;
+        let Contents { meta, nodes, mut acks, plans, rollout, log, execs } = contents;
+        let (commands, interrupted) = exec::Commands::interrupted(execs);
         let restore = |(node, stored)| {
             let acked = acks.remove(&node);
             (node, NodeRecord::restore(stored, acked))
@@ -182,7 +197,9 @@ impl Dispatcher {
             unread: None,
             store,
             meta,
-            group: Group::default(),
+            group: Group { execs: interrupted, ..Group::default() },
+            commands,
+            parting: false,
             effects: Vec::new(),
             store_failed: false,
             nodes,
@@ -232,7 +249,8 @@ impl Dispatcher {
         let (due, learned) = (self.due.as_ref().map(|d| d.at), self.learned.as_ref().map(|l| l.at));
         let learned = learned.filter(|_| self.leader.plans());
         let due = due.filter(|_| self.leader.plans());
-        let deadlines = [self.leader.deadline(), due, learned, Some(self.tidied + TIDY)];
+        let commands = self.commands.deadline(now);
+        let deadlines = [self.leader.deadline(), due, learned, commands, Some(self.tidied + TIDY)];
         let deadline = deadlines.into_iter().flatten().min().unwrap_or(now + TIDY);
         tokio::select! {
             biased;
@@ -294,9 +312,11 @@ impl Dispatcher {
             self.plan_now();
         }
         self.progress();
+        self.tick_execs(now);
         if now >= self.tidied + TIDY {
             self.tidied = now;
             self.write_nodes();
+            self.write_execs();
             if let Some(tip) = self.unread.take() {
                 self.on_tip(Ok(tip))?;
             }
@@ -320,6 +340,7 @@ impl Dispatcher {
                 Order::StandBy { of } => {
                     tracing::info!(planner = of, "another planner plans; standing by");
                     self.due = None;
+                    self.end_execs(&NodeOutcome::Interrupted);
                     self.tell(Event::Role { role: Role::Standby { planner: of } });
                 }
             }
@@ -351,6 +372,7 @@ impl Dispatcher {
         if std::mem::take(&mut self.republish) {
             self.publish_everything();
         }
+        self.stop_orphans();
         self.publish_looks(&BTreeSet::new());
         self.choose_all();
     }
@@ -398,6 +420,14 @@ impl Dispatcher {
                 Effect::Publish { topic, payload, retain } => {
                     if let (Some((transport, _)), Some(site)) = (&self.transport, &self.meta.site) {
                         transport.publish(topic.name(site), payload, retain);
+                    }
+                }
+                Effect::Order { topic, payload } => {
+                    if let (Some((transport, _)), Some(site)) = (&self.transport, &self.meta.site) {
+                        match self.parting {
+                            true => transport.publish_urgent(topic.name(site), payload, false),
+                            false => transport.publish_each(topic.name(site), payload),
+                        }
                     }
                 }
             }
@@ -455,6 +485,8 @@ impl Dispatcher {
     /// Says that it is gone, and waits until the broker knows.
     async fn farewell(&mut self) {
         self.write_nodes();
+        self.parting = true;
+        self.end_execs(&NodeOutcome::Stopped);
         self.flush();
         let planned = self.leader.plans();
         if let (Some((transport, task)), Some(site)) = (self.transport.take(), self.meta.site.clone()) {

@@ -13,18 +13,27 @@ use std::{
 };
 
 use groundplan_core::Rollout;
-use groundplan_protocol::ids::{Generation, LedgerId, NodeId, Sequence};
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use groundplan_protocol::ids::{ExecId, Generation, LedgerId, NodeId, Sequence};
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+    TableError,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::records::{LogEntry, Meta, PlannedReasons, RolloutHead, StoredNode, StoredPlan};
-use crate::api::types::RolloutDetail;
+use crate::api::{
+    exec::{ExecRecord, ExecResult},
+    types::RolloutDetail,
+};
 
 /// Version of the file's layout.
 const SCHEMA: u32 = 1;
 
 /// How many rollouts the history holds.
 const HISTORY: usize = 1000;
+
+/// How many commands it holds.
+const EXECS: usize = 200;
 
 /// What redb may keep in memory, in bytes.
 const CACHE: usize = 4 << 20;
@@ -38,6 +47,8 @@ const ACKS: TableDefinition<&str, (&str, u64)> = TableDefinition::new("acks");
 const PLANS: TableDefinition<&str, PlanRow> = TableDefinition::new("plans");
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
+/// By the time at which they began, and their id.
+const COMMANDS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("commands");
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +135,8 @@ pub struct Contents {
     pub rollout: Option<(RolloutHead, Rollout)>,
     /// The reports since then, in the order in which they came.
     pub log: Vec<LogEntry>,
+    /// Commands that the planner before did not come to end.
+    pub execs: Vec<ExecRecord>,
 }
 
 /// Changes that are written together.
@@ -143,6 +156,8 @@ pub struct Group {
     pub log: Vec<LogEntry>,
     /// Rollouts for the history; each replaces one of its generation.
     pub history: Vec<RolloutDetail>,
+    /// Commands, as they stand; each replaces one of its id.
+    pub execs: Vec<ExecRecord>,
 }
 
 impl Group {
@@ -155,6 +170,7 @@ impl Group {
             && self.rollout.is_none()
             && self.log.is_empty()
             && self.history.is_empty()
+            && self.execs.is_empty()
     }
 }
 
@@ -189,7 +205,9 @@ impl Store {
         })?;
         let mut store = Self { db, next_log: 0 };
         store.check_schema(&path)?;
-        let contents = store.read()?;
+        let mut contents = store.read()?;
+        contents.execs = store.execs(EXECS)?;
+        contents.execs.retain(|record| record.result == ExecResult::Running);
         Ok((store, contents))
     }
 
@@ -294,10 +312,16 @@ impl Store {
             for rollout in &group.history {
                 rollouts.insert(rollout.summary.generation.0, to_json(rollout)?.as_slice()).map_err(access)?;
             }
-            while !group.history.is_empty()
-                && redb::ReadableTableMetadata::len(&rollouts).map_err(access)? > HISTORY as u64
-            {
+            while !group.history.is_empty() && rollouts.len().map_err(access)? > HISTORY as u64 {
                 rollouts.pop_first().map_err(access)?;
+            }
+            let mut commands = tx.open_table(COMMANDS).map_err(access)?;
+            for record in &group.execs {
+                let key = (record.started_ms, record.id.as_str());
+                commands.insert(key, to_json(record)?.as_slice()).map_err(access)?;
+            }
+            while !group.execs.is_empty() && commands.len().map_err(access)? > EXECS as u64 {
+                commands.pop_first().map_err(access)?;
             }
         }
         tx.commit().map_err(access)?;
@@ -343,6 +367,40 @@ impl Store {
         let tx = self.db.begin_read().map_err(access)?;
         let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
         rollouts.get(generation.0).map_err(access)?.map(|row| from_json(row.value())).transpose()
+    }
+
+    /// The latest commands, newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn execs(&self, limit: usize) -> Result<Vec<ExecRecord>, StoreError> {
+        let tx = self.db.begin_read().map_err(access)?;
+        let commands = match tx.open_table(COMMANDS) {
+            // A store of a release that knew no commands.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            commands => commands.map_err(access)?,
+        };
+        let rows = commands.iter().map_err(access)?.rev().take(limit);
+        rows.map(|row| from_json(row.map_err(access)?.1.value())).collect()
+    }
+
+    /// A command.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn exec(&self, id: &ExecId) -> Result<Option<ExecRecord>, StoreError> {
+        let tx = self.db.begin_read().map_err(access)?;
+        let commands = match tx.open_table(COMMANDS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            commands => commands.map_err(access)?,
+        };
+        for row in commands.iter().map_err(access)? {
+            let (key, value) = row.map_err(access)?;
+            if key.value().1 == id.as_str() {
+                return from_json(value.value()).map(Some);
+            }
+        }
+        Ok(None)
     }
 }
 

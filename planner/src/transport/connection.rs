@@ -92,9 +92,7 @@ pub(super) async fn run(
         let until = Instant::now() + wait;
         while let Ok(command) = timeout_at(until, commands.recv()).await {
             match command {
-                Some(Command::Publish { topic, payload, retain, urgent: false }) if fits(&topic, &payload) => {
-                    outbox.push(Outgoing { topic, payload, retain });
-                }
+                Some(Command::Publish { message, urgent: false }) if fits(&message) => outbox.push(message),
                 Some(Command::Stop) | None => return,
                 Some(_) => {}
             }
@@ -103,7 +101,7 @@ pub(super) async fn run(
 }
 
 /// Whether a message fits into a packet; one that does not is told of, and never handed to the client.
-fn fits(topic: &str, payload: &[u8]) -> bool {
+fn fits(Outgoing { topic, payload, .. }: &Outgoing) -> bool {
     let fits = topic.len() + payload.len() + 16 <= MAX_PACKET;
     if !fits {
         tracing::error!(topic, bytes = payload.len(), "too large for a packet, not published");
@@ -224,13 +222,11 @@ impl Connection<'_> {
                     Some(Command::Open) => self.open = self.ready,
                     Some(Command::Acknowledge(receipt)) if receipt.connection == self.number => receipts.push(receipt.packet),
                     Some(Command::Acknowledge(_)) => {}
-                    Some(Command::Publish { topic, payload, retain, urgent }) => {
-                        match (fits(&topic, &payload), urgent) {
-                            (true, true) => self.outbox.push_urgent(Outgoing { topic, payload, retain }),
-                            (true, false) => self.outbox.push(Outgoing { topic, payload, retain }),
-                            (false, _) => {}
-                        }
-                    }
+                    Some(Command::Publish { message, urgent }) => match (fits(&message), urgent) {
+                        (true, true) => self.outbox.push_urgent(message),
+                        (true, false) => self.outbox.push(message),
+                        (false, _) => {}
+                    },
                 },
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! In: messages to publish, receipts of what is on the disk. Out: messages of the site, and word of the connection's comings and
 //! goings. Publishing never blocks and never fails: the outbox holds one message a topic, the latest, so it is bounded by the
-//! number of topics. Nothing but `urgent` messages leaves before the connection is opened up by the loop, which first makes
+//! number of topics and of the orders of which each counts. Nothing but `urgent` messages leaves before the connection is opened up by the loop, which first makes
 //! sure that no other planner has taken over. A client of rumqttc lives as long as one connection; what it had in flight is kept here.
 
 mod connection;
@@ -21,6 +21,7 @@ use groundplan_protocol::{
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
 use tokio::sync::mpsc;
 
+use self::outbox::Outgoing;
 use crate::serve::{BrokerTls, ServeConfig};
 
 /// Why no connection can even be tried.
@@ -74,7 +75,7 @@ pub struct Receipt {
 }
 
 enum Command {
-    Publish { topic: String, payload: Bytes, retain: bool, urgent: bool },
+    Publish { message: Outgoing, urgent: bool },
     Acknowledge(Receipt),
     Open,
     Stop,
@@ -95,12 +96,20 @@ impl Transport {
 
     /// Publishes when the connection is open; a later message on the same topic replaces one that has not left.
     pub fn publish(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
-        self.send(Command::Publish { topic, payload: payload.into(), retain, urgent: false });
+        let message = Outgoing { topic, payload: payload.into(), retain, each: false };
+        self.send(Command::Publish { message, urgent: false });
+    }
+
+    /// Publishes when the connection is open, in the order given, and in place of nothing.
+    pub fn publish_each(&self, topic: String, payload: impl Into<Bytes>) {
+        let message = Outgoing { topic, payload: payload.into(), retain: false, each: true };
+        self.send(Command::Publish { message, urgent: false });
     }
 
     /// Publishes as soon as there is a connection, open or not; lost with it.
     pub fn publish_urgent(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
-        self.send(Command::Publish { topic, payload: payload.into(), retain, urgent: true });
+        let message = Outgoing { topic, payload: payload.into(), retain, each: false };
+        self.send(Command::Publish { message, urgent: true });
     }
 
     /// Acknowledges a message to the broker.

@@ -1,4 +1,4 @@
-//! What is to be published: one message a topic, in the order in which the latest came.
+//! What is to be published: one message a topic, in the order in which the latest came; and orders, of which each counts.
 //!
 //! Sent but unconfirmed messages are kept until the broker has them: they go first on the next connection, unless a later one
 //! has taken their place.
@@ -13,6 +13,8 @@ pub(super) struct Outgoing {
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) retain: bool,
+    /// Whether it counts beside others on its topic, and not in their place.
+    pub(super) each: bool,
 }
 
 /// The messages that have not left, and those that the broker has not confirmed.
@@ -32,7 +34,9 @@ impl Outbox {
     pub(super) fn push(&mut self, message: Outgoing) {
         let number = self.next;
         self.next += 1;
-        if let Some(before) = self.latest.insert(message.topic.clone(), number) {
+        if !message.each
+            && let Some(before) = self.latest.insert(message.topic.clone(), number)
+        {
             self.bytes -= self.waiting.remove(&before).map_or(0, |m| m.payload.len());
         }
         self.bytes += message.payload.len();
@@ -54,7 +58,9 @@ impl Outbox {
         if let Some(message) = self.urgent.pop_front() {
             self.sent.push_back((None, message));
         } else if let Some((_, message)) = self.waiting.pop_first() {
-            self.latest.remove(&message.topic);
+            if !message.each {
+                self.latest.remove(&message.topic);
+            }
             self.sent.push_back((None, message));
         }
     }
@@ -105,7 +111,7 @@ mod tests {
     use super::*;
 
     fn message(topic: &str, payload: &'static str) -> Outgoing {
-        Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: true }
+        Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: true, each: false }
     }
 
     fn drain(outbox: &mut Outbox) -> Vec<String> {
@@ -123,6 +129,19 @@ mod tests {
         [("gates", "1"), ("plan", "2"), ("gates", "2")].into_iter().for_each(|(t, p)| outbox.push(message(t, p)));
         assert!(outbox.peek(false).is_none());
         assert_eq!(drain(&mut outbox), ["plan=2", "gates=2"]);
+    }
+
+    #[test]
+    fn of_orders_each_counts() {
+        let mut outbox = Outbox::default();
+        for payload in ["run", "stop", "run again"] {
+            outbox.push(Outgoing { each: true, ..message("exec", payload) });
+        }
+        outbox.left();
+        outbox.written(1);
+        outbox.disconnected();
+        assert_eq!(drain(&mut outbox), ["exec=run", "exec=stop", "exec=run again"]);
+        assert_eq!(outbox.peek(true), None);
     }
 
     #[test]

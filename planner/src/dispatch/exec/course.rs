@@ -1,0 +1,444 @@
+//! How one command goes: a state machine that is told what comes and what time it is.
+//!
+//! In: which nodes are there, their words, the time, a wish to stop. Out: orders to nodes, and events for who asked. A node's words are
+//! taken in the order of their numbers, whatever the order in which they come; what comes twice, or from who was not asked, changes
+//! nothing. An order without an answer is given again, which does no harm: agents carry out each once. Ends for certain: every
+//! stage of a node has a limit.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use groundplan_protocol::{
+    exec::{ExecEnd, ExecOutcome, ExecOutput, ExecRun, Order},
+    ids::{NodeId, SessionId},
+};
+
+use super::excerpt::Excerpt;
+use crate::api::{
+    exec::{ExecEvent, ExecNode, ExecRecord, ExecRequest, ExecResult, NodeOutcome, Standing},
+    types::{NodePresence, VERSION},
+};
+
+/// How long a node may take to say that it has begun.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How often an order without an answer is given again.
+const AGAIN: Duration = Duration::from_secs(3);
+/// How long after its time limit, or after it was to stop, the end of a command may come: an agent gives it 10 s after TERM, and 5 s
+/// after KILL, and then the word has to come here.
+const LATE: Duration = Duration::from_secs(30);
+/// How long a gap in a node's words is waited for, and how many words beyond it are kept.
+const GAP: Duration = Duration::from_secs(3);
+const BEYOND: usize = 16;
+/// Most of the output that is recorded, of one node and of all together, in bytes.
+const RECORDED: usize = 16 * 1024;
+const RECORDED_ALL: usize = 1024 * 1024;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Give a node an order.
+    Order(NodeId, Order),
+    /// Tell who asked.
+    Tell(ExecEvent),
+}
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Course {
+    request: ExecRequest,
+    record: ExecRecord,
+    nodes: BTreeMap<NodeId, Node>,
+    /// Since when it is to stop.
+    stopping: Option<Instant>,
+    /// Nothing more is begun: enough has failed.
+    enough: bool,
+    effects: Vec<Effect>,
+}
+
+/// How it stands on a node.
+#[derive(Debug)]
+struct Node {
+    stage: Stage,
+    /// The connection there is.
+    session: Option<SessionId>,
+    /// What it was told to run, and when.
+    ordered: Option<(ExecRun, Instant)>,
+    /// When its order, or the word to stop, is given again.
+    again: Option<Instant>,
+    /// When it was last heard of.
+    heard: Option<Instant>,
+    /// The number of the next word.
+    next: u64,
+    /// Words that came too early, and since when there are any.
+    early: BTreeMap<u64, ExecOutput>,
+    gap: Option<Instant>,
+    excerpt: Excerpt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its turn has not come.
+    Waiting,
+    /// It was told.
+    Ordered,
+    /// It has begun.
+    Running,
+    /// No connection, or no answer. It counts as ended, and may come back.
+    CutOff,
+    /// It has ended.
+    Ended,
+}
+
+impl Node {
+    fn is_active(&self) -> bool {
+        matches!(self.stage, Stage::Ordered | Stage::Running)
+    }
+
+    /// When something is to be done about it if nothing comes.
+    fn deadline(&self, timeout: Duration, stopping: Option<Instant>) -> Option<Instant> {
+        let limit = match (self.stage, &self.ordered) {
+            (Stage::Ordered, Some((_, at))) => Some(*at + ANSWER),
+            (Stage::Running, Some((_, at))) => {
+                let due = stopping.map_or(*at + timeout, |stopping| stopping.min(*at + timeout)) + LATE;
+                // Words that still come are waited for.
+                Some(self.heard.map_or(due, |heard| due.max(heard + LATE)))
+            }
+            _ => None,
+        };
+        let gap = self.gap.map(|since| since + GAP);
+        let again = self.again.filter(|_| self.is_active());
+        [limit, gap, again].into_iter().flatten().min()
+    }
+}
+
+impl Course {
+    /// Begins: `record` names the nodes, `there` the connections of those that are there.
+    pub(super) fn begin(
+        request: ExecRequest,
+        record: ExecRecord,
+        there: &BTreeMap<NodeId, SessionId>,
+        now: Instant,
+    ) -> Self {
+        let kept = (RECORDED_ALL / record.nodes.len().max(1)).clamp(256, RECORDED);
+        let node = |id: &NodeId| Node {
+            stage: Stage::Waiting,
+            session: there.get(id).cloned(),
+            ordered: None,
+            again: None,
+            heard: None,
+            next: 0,
+            early: BTreeMap::new(),
+            gap: None,
+            excerpt: Excerpt::new(kept),
+        };
+        let nodes: BTreeMap<NodeId, Node> = record.nodes.keys().map(|id| (id.clone(), node(id))).collect();
+        let presence = |node: &Node| if node.session.is_some() { NodePresence::Online } else { NodePresence::Offline };
+        let started = ExecEvent::Started {
+            version: VERSION,
+            id: record.id.clone(),
+            nodes: nodes.iter().map(|(id, node)| (id.clone(), presence(node))).collect(),
+        };
+        let effects = vec![Effect::Tell(started)];
+        let mut course = Self { request, record, nodes, stopping: None, enough: false, effects };
+        course.advance(now);
+        course
+    }
+
+    /// What came of all that was told since the last time.
+    pub(super) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Takes a node's word. Returns whether the node was asked at all.
+    pub(super) fn word(&mut self, from: &NodeId, word: ExecOutput, now: Instant) -> bool {
+        let Some(node) = self.nodes.get_mut(from) else { return false };
+        if node.ordered.is_none() || node.stage == Stage::Ended {
+            return node.ordered.is_some();
+        }
+        // Asked again on a new connection, an agent that knows the command says nothing, and one that was started anew refuses.
+        let refused = word.end.as_ref().is_some_and(|end| matches!(end.outcome, ExecOutcome::Refused { .. }));
+        if node.next > 0 && word.number == 0 && refused {
+            let error = "the agent was started anew meanwhile, and the command ended with it".to_owned();
+            self.end(from, NodeOutcome::Failed { error }, None, now);
+            self.advance(now);
+            return true;
+        }
+        if word.number < node.next {
+            return true;
+        }
+        node.early.insert(word.number, word);
+        self.take_words(from, now);
+        self.advance(now);
+        true
+    }
+
+    /// Takes all words whose turn it is.
+    fn take_words(&mut self, from: &NodeId, now: Instant) {
+        loop {
+            let Some(node) = self.nodes.get_mut(from).filter(|node| node.stage != Stage::Ended) else { return };
+            let overdue = node.early.len() > BEYOND || node.gap.is_some_and(|since| now >= since + GAP);
+            let Some(first) = node.early.first_entry().filter(|first| *first.key() == node.next || overdue) else {
+                let gap = node.gap.get_or_insert(now);
+                node.gap = Some(*gap).filter(|_| !node.early.is_empty());
+                return;
+            };
+            let word = first.remove();
+            (node.next, node.gap, node.heard) = (word.number + 1, None, Some(now));
+            let refused = word.end.as_ref().is_some_and(|end| matches!(end.outcome, ExecOutcome::Refused { .. }));
+            if !refused && node.stage != Stage::Running {
+                node.stage = Stage::Running;
+                node.again = self.stopping.map(|_| now + AGAIN);
+                self.set(from, NodeOutcome::Running);
+                self.effects.push(Effect::Tell(ExecEvent::Begun { node: from.clone() }));
+            }
+            let Some(node) = self.nodes.get_mut(from) else { return };
+            for piece in word.pieces {
+                node.excerpt.push(&piece.text);
+                let (node, stream, text) = (from.clone(), piece.stream, piece.text);
+                self.effects.push(Effect::Tell(ExecEvent::Output { node, stream, text }));
+            }
+            if let Some(end) = word.end {
+                self.ended(from, end, now);
+            }
+        }
+    }
+
+    fn ended(&mut self, from: &NodeId, end: ExecEnd, now: Instant) {
+        let Some(node) = self.nodes.get(from) else { return };
+        // An order that came late to another connection: the node was cut off in between, and nothing was run.
+        let late = node.ordered.as_ref().is_some_and(|(run, _)| node.session.as_ref() != Some(&run.session));
+        let outcome = match end.outcome {
+            ExecOutcome::Refused { .. } if late => NodeOutcome::CutOff { began: false },
+            outcome => outcome.into(),
+        };
+        if let Some(told) = self.record.nodes.get_mut(from) {
+            told.omitted = end.omitted;
+        }
+        self.end(from, outcome, Some(end.duration_ms), now);
+    }
+
+    /// A node came or went.
+    pub(super) fn presence(&mut self, id: &NodeId, session: Option<&SessionId>, now: Instant) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if node.session.as_ref() == session {
+            return;
+        }
+        node.session = session.cloned();
+        match (node.stage, session) {
+            (Stage::Ordered | Stage::Running, None) => self.cut_off(id),
+            // It says how it is; one that was started anew does not know the command, and says that.
+            (Stage::Running | Stage::CutOff, Some(_)) => self.order(id),
+            _ => {}
+        }
+        self.advance(now);
+    }
+
+    /// Gives a node its order, again.
+    fn order(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get(id) else { return };
+        let Some((run, _)) = &node.ordered else { return };
+        self.effects.push(Effect::Order(id.clone(), Order::Run(Box::new(run.clone()))));
+        if self.stopping.is_some() {
+            self.effects.push(Effect::Order(id.clone(), Order::Stop));
+        }
+    }
+
+    fn cut_off(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let began = node.stage == Stage::Running;
+        node.stage = Stage::CutOff;
+        self.tell_end(id, NodeOutcome::CutOff { began }, None);
+    }
+
+    /// Begins on nodes whose turn it is.
+    fn advance(&mut self, now: Instant) {
+        let most_failed = self.request.max_failures.map_or(usize::MAX, |most| most as usize);
+        let mut failed = self.record.nodes.values().filter(|n| n.outcome.standing() > Standing::Good).count();
+        let most = self.request.at_once.map_or(usize::MAX, |n| n as usize);
+        let mut active = self.nodes.values().filter(|node| node.is_active()).count();
+        let waiting = self.nodes.iter().filter(|(_, node)| node.stage == Stage::Waiting);
+        let waiting: Vec<(NodeId, Option<SessionId>)> =
+            waiting.map(|(id, n)| (id.clone(), n.session.clone())).collect();
+        for (id, session) in waiting {
+            // What was enough once stays enough, though a node that was cut off may come back.
+            self.enough |= failed >= most_failed;
+            match session {
+                _ if self.stopping.is_some() || self.enough => self.end(&id, NodeOutcome::Stopped, None, now),
+                _ if active >= most => return,
+                None => {
+                    self.end(&id, NodeOutcome::Offline, None, now);
+                    failed += 1;
+                }
+                Some(session) => {
+                    active += 1;
+                    let ExecRequest { run, user, cwd, env, timeout, output_limit, .. } = self.request.clone();
+                    let run = ExecRun { session, run, user, cwd, env, timeout, output_limit };
+                    if let Some(node) = self.nodes.get_mut(&id) {
+                        node.stage = Stage::Ordered;
+                        (node.ordered, node.again) = (Some((run, now)), Some(now + AGAIN));
+                    }
+                    self.order(&id);
+                }
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let timeout = self.request.timeout.into();
+        let due = |node: &Node| node.deadline(timeout, self.stopping).is_some_and(|at| now >= at);
+        let due: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| due(node)).map(|(id, _)| id.clone()).collect();
+        for id in &due {
+            self.take_words(id, now);
+            let Some(node) = self.nodes.get_mut(id) else { continue };
+            if node.again.is_some_and(|at| now >= at) {
+                node.again = Some(now + AGAIN);
+                match node.stage {
+                    Stage::Ordered => self.order(id),
+                    Stage::Running if self.stopping.is_some() => {
+                        self.effects.push(Effect::Order(id.clone(), Order::Stop));
+                    }
+                    _ => node.again = None,
+                }
+            }
+            let Some(node) = self.nodes.get_mut(id) else { continue };
+            node.again = node.again.filter(|_| node.is_active());
+            let is_late = node.deadline(timeout, self.stopping).is_some_and(|at| now >= at);
+            match node.stage {
+                Stage::Ordered if is_late => self.cut_off(id),
+                Stage::Running if is_late => {
+                    self.effects.push(Effect::Order(id.clone(), Order::Stop));
+                    self.end(id, NodeOutcome::Lost, None, now);
+                }
+                _ => {}
+            }
+        }
+        if !due.is_empty() {
+            self.advance(now);
+        }
+    }
+
+    /// When to call [`Course::tick`] at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let timeout = self.request.timeout.into();
+        self.nodes.values().filter_map(|node| node.deadline(timeout, self.stopping)).min()
+    }
+
+    /// Somebody wants it to stop.
+    pub(super) fn stop(&mut self, now: Instant) {
+        if self.stopping.is_some() || self.is_over() {
+            return;
+        }
+        self.stopping = Some(now);
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.ordered.is_some() && node.stage != Stage::Ended)
+        {
+            node.again = Some(now + AGAIN);
+            self.effects.push(Effect::Order(id.clone(), Order::Stop));
+        }
+        self.advance(now);
+    }
+
+    /// Whether it has ended on every node, as far as is known.
+    pub(super) fn is_over(&self) -> bool {
+        self.nodes.values().all(|node| matches!(node.stage, Stage::CutOff | Stage::Ended))
+    }
+
+    /// Ends it: what is open then is `open`. A node that is cut off is to stop when it comes back.
+    pub(super) fn close(&mut self, open: &NodeOutcome, now: Instant, now_ms: u64) -> &ExecRecord {
+        let ids: Vec<NodeId> =
+            self.nodes.iter().filter(|(_, n)| n.stage != Stage::Ended).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            let stage = std::mem::replace(&mut node.stage, Stage::Ended);
+            if node.ordered.is_some() {
+                self.effects.push(Effect::Order(id.clone(), Order::Stop));
+            }
+            if stage != Stage::CutOff {
+                self.end(&id, open.clone(), None, now);
+            }
+        }
+        self.record.finished_ms = Some(now_ms);
+        self.record.result = match open {
+            NodeOutcome::Interrupted => ExecResult::Interrupted,
+            _ if self.stopping.is_some() => ExecResult::Stopped,
+            _ => ExecResult::Finished,
+        };
+        let record = Box::new(self.record.without_output());
+        self.effects.push(Effect::Tell(ExecEvent::Finished { record }));
+        self.fill_in();
+        &self.record
+    }
+
+    /// How it stands, with what was printed.
+    pub(super) fn record(&mut self) -> &ExecRecord {
+        self.fill_in();
+        &self.record
+    }
+
+    fn fill_in(&mut self) {
+        for (id, node) in &self.nodes {
+            if let Some(told) = self.record.nodes.get_mut(id) {
+                told.output = node.excerpt.output();
+            }
+        }
+    }
+
+    fn set(&mut self, id: &NodeId, outcome: NodeOutcome) {
+        if let Some(told) = self.record.nodes.get_mut(id) {
+            told.outcome = outcome;
+        }
+    }
+
+    fn end(&mut self, id: &NodeId, outcome: NodeOutcome, duration_ms: Option<u64>, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            (node.stage, node.again, node.gap, node.heard) = (Stage::Ended, None, None, Some(now));
+            node.early.clear();
+        }
+        self.tell_end(id, outcome, duration_ms);
+    }
+
+    fn tell_end(&mut self, id: &NodeId, outcome: NodeOutcome, duration_ms: Option<u64>) {
+        let Some(told) = self.record.nodes.get_mut(id) else { return };
+        if told.outcome == outcome {
+            return;
+        }
+        (told.outcome, told.duration_ms) = (outcome.clone(), duration_ms);
+        let (node, omitted) = (id.clone(), told.omitted);
+        self.effects.push(Effect::Tell(ExecEvent::NodeEnded { node, outcome, duration_ms, omitted }));
+    }
+}
+
+/// A record of what is about to begin.
+pub(super) fn record(
+    id: groundplan_protocol::ids::ExecId,
+    by: String,
+    request: &ExecRequest,
+    started_ms: u64,
+) -> ExecRecord {
+    ExecRecord {
+        version: VERSION,
+        id,
+        by,
+        on: request.on.to_string(),
+        run: request.run.clone(),
+        user: request.user.clone(),
+        cwd: request.cwd.clone(),
+        env: request.env.keys().cloned().collect(),
+        timeout: request.timeout,
+        started_ms,
+        finished_ms: None,
+        result: ExecResult::Running,
+        nodes: BTreeMap::new(),
+    }
+}
+
+/// A node whose turn has not come.
+pub(super) fn waiting() -> ExecNode {
+    ExecNode { outcome: NodeOutcome::Waiting, duration_ms: None, omitted: 0, output: None }
+}
+
+#[cfg(test)]
+#[path = "course_tests.rs"]
+mod tests;
