@@ -2,9 +2,10 @@
 //!
 //! A commit comes in by `repository`, becomes a site in `site`, and is decided on by the core; `dispatch` carries the decision out over
 //! `transport`, keeps it in `store` and tells of it by `api`. `serve` puts these together, `up` adds `broker` and agents for one machine,
-//! and `cli` is what people type. Nothing here decides what is restarted.
+//! `bootstrap` brings agents onto hosts by `ssh`, and `cli` is what people type. Nothing here decides what is restarted.
 
 pub mod api;
+pub mod bootstrap;
 pub mod broker;
 pub mod cli;
 pub mod diagnose;

@@ -42,6 +42,8 @@ pub struct Fleet {
     agent_program: Option<PathBuf>,
     /// Where the planner's own broker listens, instead of `broker`.
     embedded: Option<SocketAddr>,
+    /// Whether planners are told the nodes' keys.
+    trusting: bool,
 }
 
 impl Fleet {
@@ -62,6 +64,7 @@ impl Fleet {
             planner_key: SigningKey::from_seed([7; 32]),
             agent_program: None,
             embedded: None,
+            trusting: true,
         };
         fs::create_dir_all(fleet.repository()).expect("a folder");
         fleet.git(&["init", "-q", "-b", "main"]);
@@ -82,6 +85,11 @@ impl Fleet {
     /// Takes another build of the agent for those that are started from now on.
     pub fn use_agent(&mut self, program: PathBuf) {
         self.agent_program = Some(program);
+    }
+
+    /// Leaves planners that are started from now on without the nodes' keys: somebody else tells them.
+    pub fn keep_keys(&mut self) {
+        self.trusting = false;
     }
 
     /// Lets planners that are started from now on run the broker themselves, and agents connect to that one.
@@ -161,7 +169,7 @@ impl Fleet {
         fs::create_dir_all(state.join("trusted")).expect("a folder");
         fs::write(state.join("planner.key"), self.planner_key.secret_text()).expect("a key file");
         private(&state.join("planner.key"));
-        for node in self.declared_nodes() {
+        for node in self.declared_nodes().into_iter().filter(|_| self.trusting) {
             let key = Self::node_key(&node).public().to_string();
             fs::write(state.join("trusted").join(format!("{node}.pub")), key).expect("a key file");
         }

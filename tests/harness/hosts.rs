@@ -14,6 +14,7 @@ mod image;
 mod machine;
 mod network;
 mod slot;
+mod ssh;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
 
@@ -49,7 +50,7 @@ pub fn impossible() -> Option<String> {
             "hosts are containers with a network of their own: run as root, such as `sudo tests/run hosts`".to_owned(),
         );
     }
-    let missing: Vec<&str> = ["systemd-nspawn", "debootstrap", "ip", "iptables", "nsenter"]
+    let missing: Vec<&str> = ["systemd-nspawn", "debootstrap", "ip", "iptables", "nsenter", "ssh"]
         .into_iter()
         .filter(|program| {
             !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|at| at.join(program).exists())
@@ -79,6 +80,7 @@ pub struct Builder {
     internet: bool,
     broker: Kind,
     agent: Option<PathBuf>,
+    bare: bool,
 }
 
 /// What became of a task.
@@ -121,6 +123,7 @@ pub struct Hosts {
     pub fleet: Fleet,
     machines: BTreeMap<String, Machine>,
     agent: PathBuf,
+    bare: bool,
     internet: bool,
     patience: Duration,
     slot: Slot,
@@ -142,6 +145,13 @@ impl Builder {
     /// Makes them of another image.
     pub fn image(mut self, image: Image) -> Self {
         self.image = image;
+        self
+    }
+
+    /// Makes them with nothing but sshd, which lets the holder of [`Hosts::ssh`]'s key in as root: no agent, and no key of one known.
+    pub fn bare(mut self) -> Self {
+        self.image = Image::With(vec!["openssh-server".to_owned(), "sudo".to_owned()]);
+        self.bare = true;
         self
     }
 
@@ -176,7 +186,7 @@ impl Builder {
     /// # Panics
     /// If one does not boot; with its console.
     pub fn start(self, files: &[(&str, &str)]) -> Hosts {
-        let Self { slot, nodes, image, internet, broker, agent } = self;
+        let Self { slot, nodes, image, internet, broker, agent, bare } = self;
         let image = image.directory().expect("an image for the hosts");
         network::make(slot.number(), slot.address(None)).expect("a bridge");
         if internet {
@@ -186,13 +196,20 @@ impl Builder {
         if let Some(pid) = broker.pid() {
             slot.adopt(pid).expect("a control group");
         }
-        let fleet = Fleet::around(broker, files);
+        let mut fleet = Fleet::around(broker, files);
+        if bare {
+            fleet.keep_keys();
+            ssh::make(&slot).expect("a key for ssh");
+        }
         let machine = |(index, node): (usize, &String)| (node.clone(), Machine::new(&slot, index, node, image.clone()));
         let machines = nodes.iter().enumerate().map(machine).collect();
         let agent = agent.unwrap_or_else(binaries::agent);
-        let mut hosts = Hosts { fleet, machines, agent, internet, patience: Duration::from_secs(120), slot };
+        let mut hosts = Hosts { fleet, machines, agent, bare, internet, patience: Duration::from_secs(120), slot };
         for node in &nodes {
             hosts.format(node);
+            if bare {
+                hosts.know(node);
+            }
             hosts.power_on(node);
         }
         hosts.start_planner();
@@ -217,6 +234,7 @@ impl Hosts {
             internet: false,
             broker: Kind::Embedded,
             agent: None,
+            bare: false,
         }
     }
 
@@ -243,6 +261,9 @@ impl Hosts {
         let machine = self.machine(host);
         machine.format(&names, self.internet.then(|| self.slot.address(None))).expect("a disk for the host");
         let root = machine.root();
+        if self.bare {
+            return ssh::admit(&self.slot, machine).expect("a host that lets us in");
+        }
         machine::install_program(&self.agent, &root.join("usr/bin/groundplan-agent")).expect("the agent on it");
         // A host that was cut off is noticed, and notices, within seconds.
         let config = self.fleet.agent_config(host) + "key = \"/etc/groundplan/node.key\"\nkeep_alive = \"5s\"\n";

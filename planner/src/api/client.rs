@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::drift::{Drift, LookAsked, LookRequest};
 use super::exec::{ExecEvent, ExecRecord, ExecRequest};
+use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
@@ -155,6 +156,22 @@ impl Client {
     /// See [`ClientError`]; the site has nothing of a name, or the planner does not plan.
     pub async fn recheck(&mut self, request: &RecheckRequest) -> Result<RecheckPlanned, ClientError> {
         self.post("/v1/recheck", request).await
+    }
+
+    /// What is known of nodes' hosts.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; the site has no such node.
+    pub async fn hosts(&mut self, request: &HostsRequest) -> Result<Hosts, ClientError> {
+        self.post("/v1/hosts", request).await
+    }
+
+    /// Has the planner trust the key of a node.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; another key is known for it.
+    pub async fn trust(&mut self, request: &TrustRequest) -> Result<Trusted, ClientError> {
+        self.post("/v1/trust", request).await
     }
 
     /// Events from now on.

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod drift;
 pub mod exec;
+pub mod hosts;
 pub(crate) mod server;
 mod telling;
 pub mod types;

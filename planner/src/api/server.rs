@@ -28,6 +28,7 @@ use tokio::{
 
 use super::drift::{Drift, LookAsked, LookRequest};
 use super::exec::{ExecRecord, ExecRequest};
+use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
@@ -61,6 +62,10 @@ pub(crate) enum Question {
     StopExec(ExecId),
     /// A command's record.
     ExecRecord(ExecId),
+    /// What is known of nodes' hosts.
+    Hosts(HostsRequest),
+    /// Take the key of a node.
+    Trust(TrustRequest),
 }
 
 /// What is answered.
@@ -77,6 +82,8 @@ pub(crate) enum Reply {
     ExecRecord(Box<ExecRecord>),
     Drift(Box<Drift>),
     Look(LookAsked),
+    Hosts(Hosts),
+    Trust(Trusted),
 }
 
 /// A reply, or why there is none.
@@ -141,6 +148,8 @@ pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> 
         .route("/v1/exec/{id}", get(exec_record))
         .route("/v1/exec/{id}/stop", post(stop_exec))
         .route("/v1/drift", get(drift).post(look))
+        .route("/v1/hosts", post(hosts))
+        .route("/v1/trust", post(trust))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
         .with_state(desk);
     axum::serve(listener, routes.into_make_service_with_connect_info::<Asker>()).await
@@ -176,6 +185,8 @@ async fn ask(desk: &Desk, question: Question) -> Response {
         Some(Ok(Reply::Recheck(planned))) => Json(planned).into_response(),
         Some(Ok(Reply::ExecRecord(record))) => Json(record).into_response(),
         Some(Ok(Reply::Exec)) => Json(serde_json::json!({})).into_response(),
+        Some(Ok(Reply::Hosts(hosts))) => Json(hosts).into_response(),
+        Some(Ok(Reply::Trust(trusted))) => Json(trusted).into_response(),
         Some(Err(problem)) => (StatusCode::NOT_FOUND, Json(problem)).into_response(),
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the planner is stopping"),
     }
@@ -191,6 +202,14 @@ async fn drift(State(desk): State<Desk>) -> Response {
 
 async fn look(State(desk): State<Desk>, Json(request): Json<LookRequest>) -> Response {
     ask(&desk, Question::Look(request)).await
+}
+
+async fn hosts(State(desk): State<Desk>, Json(request): Json<HostsRequest>) -> Response {
+    ask(&desk, Question::Hosts(request)).await
+}
+
+async fn trust(State(desk): State<Desk>, Json(request): Json<TrustRequest>) -> Response {
+    ask(&desk, Question::Trust(request)).await
 }
 
 /// Who asks, as the kernel says.

@@ -4,6 +4,7 @@
 //! the fixed exit codes. What a command finds out is worked out elsewhere in this crate; here it is asked for and shown.
 
 mod ask;
+mod bootstrap;
 mod check;
 mod drift;
 mod folder;
@@ -48,6 +49,7 @@ Examples:
   groundplan check my-site          every error in it at once
   groundplan plan main..HEAD        what a branch would do to the nodes, and why
   groundplan serve --repo /srv/site.git --broker mqtt://127.0.0.1:1883
+  groundplan bootstrap all          give every host its agent, over ssh
   groundplan status --watch";
 
 /// Git-driven orchestration of hosts: restarts what a change affects, and nothing else.
@@ -78,6 +80,7 @@ enum Command {
     Show(show::Args),
     Drift(drift::Args),
     Recheck(recheck::Args),
+    Bootstrap(bootstrap::Args),
     Key(key::Args),
 }
 
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args, &mut out),
         Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
+        Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };
     match result {

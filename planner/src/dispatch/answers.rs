@@ -20,7 +20,7 @@ use crate::{
 /// Most rollouts in one answer.
 const LIMIT: usize = 1000;
 
-fn problem(error: impl Into<String>, hint: Option<String>) -> Problem {
+pub(super) fn problem(error: impl Into<String>, hint: Option<String>) -> Problem {
     Problem { error: error.into(), hint }
 }
 
@@ -69,6 +69,8 @@ impl Dispatcher {
             Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
             Question::Look(request) => self.ask_to_look(request).map(Reply::Look),
             Question::Drift => Ok(Reply::Drift(Box::new(self.drift()))),
+            Question::Hosts(request) => self.hosts(&request).map(Reply::Hosts),
+            Question::Trust(request) => self.trust(&request).map(Reply::Trust),
             Question::Status => Ok(Reply::Status(Box::new(self.status()))),
             Question::Knowledge => Ok(Reply::Knowledge(Box::new(self.told()))),
             Question::Why(instance) => self.why(&instance).map(|why| Reply::Why(Box::new(why))),

@@ -10,6 +10,7 @@ mod blobs;
 mod commits;
 mod drift;
 pub(crate) mod exec;
+mod hosts;
 mod knowledge;
 mod leader;
 mod messages;

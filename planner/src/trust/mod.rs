@@ -111,8 +111,11 @@ pub fn trust_node(state_dir: &Path, node: &NodeId, key: &PublicKey) -> Result<()
     let io = |source| TrustError::Io { path: path.clone(), source };
     fs::create_dir_all(state_dir.join("trusted")).map_err(io)?;
     let new = path.with_extension("pub.new");
-    fs::write(&new, format!("{key}\n")).map_err(io)?;
-    fs::rename(&new, &path).map_err(io)
+    let written = fs::File::create(&new).and_then(|mut file| {
+        file.write_all(format!("{key}\n").as_bytes())?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&new, &path)).map_err(io)
 }
 
 /// Keys of nodes, each file read again when it changes.
@@ -125,6 +128,11 @@ impl NodeKeys {
     /// Keys below `state_dir`.
     pub fn new(state_dir: &Path) -> Self {
         Self { state_dir: state_dir.to_owned(), files: BTreeMap::new() }
+    }
+
+    /// Reads the key of a node again when it is asked for next.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.files.remove(node);
     }
 
     /// The key of a node, or why there is none.

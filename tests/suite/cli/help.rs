@@ -9,8 +9,21 @@ use super::groundplan;
 #[test]
 fn help_of_every_command() {
     for command in [
-        "up", "init", "check", "plan", "kinds", "schema", "serve", "status", "why", "history", "show", "recheck",
-        "drift", "key",
+        "up",
+        "init",
+        "check",
+        "plan",
+        "kinds",
+        "schema",
+        "serve",
+        "status",
+        "why",
+        "history",
+        "show",
+        "recheck",
+        "drift",
+        "bootstrap",
+        "key",
     ] {
         let run = groundplan(Path::new("/"), &[command, "--help"]);
         assert_snapshot!(format!("help_{command}"), run.text());

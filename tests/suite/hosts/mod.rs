@@ -1,6 +1,7 @@
 //! On real hosts: Debian with systemd, each with its own address, reached only over MQTT. Run by `tests/run hosts`; needs root.
 
 mod accounts;
+mod bootstrap;
 mod commands;
 mod containers;
 mod cron;
