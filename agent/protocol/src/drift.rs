@@ -114,7 +114,7 @@ pub struct Difference {
     /// How it is now, likewise; absent where there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// For content: what is there now; a blob's name only, where it is too long to be told.
+    /// For content that the task ships: what is there now; a blob's name only, where it is too long to be told, or not for all eyes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
 }

@@ -172,9 +172,16 @@ impl Context<'_> {
             let Some(file) = files::open_file(&self.host.surroundings.root, path)? else { return Ok(()) };
             let is_private = is_private(access) || is_private(*has);
             let (now, bytes) = files::read_sum(path, file, if is_private { 0 } else { INLINE_LIMIT })?;
+            // What a kind wrote itself, as a drop-in, nobody could compare with what is told.
+            let is_shipped = self.content.is_some_and(|shipped| shipped.sum == sum);
             if now != sum {
                 let content = bytes.map_or_else(|| Told::Blob(now.into()), |bytes| Told::of(&bytes));
-                self.tell(&what("content"), None, None, Some(content));
+                let found = match (is_shipped, is_private) {
+                    (true, true) => Some("something else, not told: only its owner may read the file"),
+                    (true, false) => None,
+                    (false, _) => Some("something else"),
+                };
+                self.tell(&what("content"), None, found, Some(content).filter(|_| is_shipped));
             }
         }
         let modes = [access, *has].map(|access| format!("{:04o}", access.mode.bits()));
@@ -190,7 +197,6 @@ impl Context<'_> {
         Ok(())
     }
 
-    #[expect(dead_code, reason = "for kinds that tell of lines and options")]
     /// Whether what stands in the file at `path` is for its owner alone: then it is not told.
     pub(crate) fn is_private(&self, path: &str) -> bool {
         matches!(files::find(&self.host.surroundings.root, path, false), Ok(Some(found)) if is_private(found.access))

@@ -70,10 +70,18 @@ impl Kind for Container {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let definition = Definition::of(self, cx)?;
-        let so = definition.is_there(cx)?
-            && (!definition.enable(self) || says(cx, &["is-enabled", &unit(self)]).await? == "enabled")
-            && runs_as_it_should(self, cx).await?
-            && (!should_run(self) || is_current(self, &definition, cx).await?);
+        let mut so = definition.is_there(cx)?;
+        // A look goes on, to tell all that differs.
+        let on = cx.is_look();
+        if (so || on) && definition.enable(self) {
+            so &= is_enabled(cx, &unit(self), true).await?;
+        }
+        if so || on {
+            so &= runs_as_it_should(self, cx).await?;
+        }
+        if (so || on) && should_run(self) {
+            so &= is_current(self, &definition, cx).await?;
+        }
         Ok(so.into())
     }
 
@@ -196,7 +204,7 @@ impl Definition {
     }
 
     pub(super) fn is_there(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        Ok(files::is_file(&cx.host.surroundings.root, &self.path, Sum::of_bytes(&self.text), self.access()?)?)
+        Ok(cx.is_file(&self.path, Sum::of_bytes(&self.text), self.access()?, true)?)
     }
 
     pub(super) fn is_any(&self, cx: &Context<'_>) -> Result<bool, HostError> {
@@ -247,11 +255,30 @@ fn should_run(container: &Container) -> bool {
 }
 
 async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bool, HostError> {
-    let state = says(cx, &["is-active", &unit(container)]).await?;
-    Ok(match should_run(container) {
+    is_active(cx, &unit(container), should_run(container)).await
+}
+
+/// Whether a unit is active, or is not, as `wanted`; tells if it is otherwise.
+pub(super) async fn is_active(cx: &Context<'_>, unit: &str, wanted: bool) -> Result<bool, HostError> {
+    let state = says(cx, &["is-active", unit]).await?;
+    let so = match wanted {
         true => state == "active",
         false => matches!(&*state, "inactive" | "failed" | "unknown"),
-    })
+    };
+    if !so {
+        cx.differs(&format!("active {unit}"), Some(if wanted { "active" } else { "inactive" }), Some(&state));
+    }
+    Ok(so)
+}
+
+/// Whether a unit is enabled, or is not, as `wanted`; tells if it is otherwise.
+pub(super) async fn is_enabled(cx: &Context<'_>, unit: &str, wanted: bool) -> Result<bool, HostError> {
+    let state = says(cx, &["is-enabled", unit]).await?;
+    let so = (state == "enabled") == wanted;
+    if !so {
+        cx.differs(&format!("enabled {unit}"), Some(if wanted { "enabled" } else { "disabled" }), Some(&state));
+    }
+    Ok(so)
 }
 
 /// Whether groundplan made the container of that name; `None` if there is none.
@@ -270,13 +297,23 @@ pub(super) async fn is_current(
     definition: &Definition,
     cx: &Context<'_>,
 ) -> Result<bool, HostError> {
+    let what = format!("container {}", container.name);
     if ask(cx, &["container", "exists", "--", &container.name]).await?.status.code() == Some(1) {
+        cx.differs(&what, Some("present"), None);
         return Ok(false);
     }
     let format = format!("{{{{.Image}}}} {{{{index .Config.Labels {LABEL:?}}}}}");
     let made_of = podman(cx, &["container", "inspect", "--format", &format, "--", &container.name]).await?;
     let (image, label) = made_of.trim().split_once(' ').unwrap_or((made_of.trim(), ""));
-    Ok(definition.is_of(label) && image_id(cx, &container.image).await?.as_deref() == Some(image))
+    let named = image_id(cx, &container.image).await?;
+    let (same, of_image) = (definition.is_of(label), named.as_deref() == Some(image));
+    if !same {
+        cx.differs(&what, Some("made by its definition"), Some("made by another"));
+    }
+    if !of_image {
+        cx.differs(&format!("image of {}", container.name), named.as_deref(), Some(image));
+    }
+    Ok(same && of_image)
 }
 
 /// Starts the unit `<name>.service` anew.

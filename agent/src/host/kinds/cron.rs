@@ -35,10 +35,26 @@ impl Kind for Cron {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let root = &cx.host.surroundings.root;
         if !self.state.is_present() {
-            return Ok((!root.exists(&path(cx.task))?).into());
+            let there = root.exists(&path(cx.task))?;
+            if there {
+                cx.differs(&path(cx.task), None, Some("present"));
+            }
+            return Ok((!there).into());
         }
-        let sum = Sum::of_bytes(text(self).as_bytes());
-        Ok((has_cron(cx) && files::is_file(root, &path(cx.task), sum, access()?)?).into())
+        let has_cron = has_cron(cx);
+        if !has_cron {
+            cx.differs("cron", Some("installed"), None);
+        }
+        // What stands in `env` is not told.
+        let (sum, root) = (Sum::of_bytes(text(self).as_bytes()), cx.host.surroundings.root.clone());
+        let so = match self.env.is_empty() {
+            true => cx.is_file(&path(cx.task), sum, access()?, true)?,
+            false => files::is_file(&root, &path(cx.task), sum, access()?)?,
+        };
+        if !so && !self.env.is_empty() {
+            cx.differs(&path(cx.task), Some("as the task says"), Some("otherwise"));
+        }
+        Ok((has_cron && so).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

@@ -105,10 +105,29 @@ impl Kind for Group {
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let Some(found) = find(cx, &self.name).await? else { return Ok((!self.is_present()).into()) };
+        let what = format!("group {}", self.name);
+        let Some(found) = find(cx, &self.name).await? else {
+            if self.is_present() {
+                cx.differs(&what, Some("present"), None);
+            }
+            return Ok((!self.is_present()).into());
+        };
+        if !self.is_present() {
+            cx.differs(&what, None, Some("present"));
+            return Ok(Check::NotSo);
+        }
         let (add, oust) = to_change(self, &found, &Memory::of(cx, &self.name));
+        if let Some(gid) = self.gid.filter(|gid| *gid != found.gid) {
+            cx.differs("gid", Some(&gid.to_string()), Some(&found.gid.to_string()));
+        }
+        for member in &add {
+            cx.differs(&format!("member {member}"), Some("present"), None);
+        }
+        for member in &oust {
+            cx.differs(&format!("member {member}"), None, Some("present"));
+        }
         let so = self.gid.is_none_or(|gid| gid == found.gid) && add.is_empty() && oust.is_empty();
-        Ok((self.is_present() && so).into())
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

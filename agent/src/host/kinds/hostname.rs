@@ -66,6 +66,11 @@ impl Kind for Hostname {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let names = Names::read()?;
+        cx.same("running name", &self.name, &names.running);
+        cx.same(STATIC, &self.name, names.of_file().unwrap_or_default());
+        if let Some(pretty) = &self.pretty {
+            cx.same("pretty name", pretty, names.pretty.as_deref().unwrap_or_default());
+        }
         let pretty = self.pretty.is_none() || self.pretty == names.pretty;
         let so = names.running == self.name && names.of_file() == Some(&self.name) && pretty;
         if so && cx.memory().is_none() {

@@ -56,8 +56,15 @@ impl Kind for Ini {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let memory = Memory::of(self, cx);
         let Some((document, _)) = read(self, cx)? else {
-            return Ok((self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self)).into());
+            let so = self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self);
+            if !so {
+                cx.differs("file", Some("present"), None);
+            }
+            return Ok(so.into());
         };
+        if cx.is_look() {
+            self.tell(cx, &document);
+        }
         let so = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
         let gone = self.unwanted_section().is_none_or(|section| !document.has_section(section));
         Ok((so && gone && memory.is_kept_by(self)).into())
@@ -138,6 +145,32 @@ impl Kind for Ini {
         }
         files::write_text(root, &self.path, &document.text(), access)?;
         Ok(true)
+    }
+}
+
+trait Tell {
+    fn tell(&self, cx: &Context<'_>, document: &Document);
+}
+
+impl Tell for Ini {
+    /// Tells which options differ, and how, unless the file is for its owner alone.
+    fn tell(&self, cx: &Context<'_>, document: &Document) {
+        let is_private = cx.is_private(&self.path);
+        let value = |values: &[String]| match (values.is_empty(), is_private) {
+            (true, _) => None,
+            (false, true) => Some("a value that is not told".to_owned()),
+            (false, false) => Some(values.join(", ")),
+        };
+        for ((section, name), wanted) in self.wanted() {
+            let found = document.get(&section, &name);
+            if found != wanted {
+                let what = format!("[{section}] {name}");
+                cx.differs(&what, value(&wanted).as_deref(), value(&found).as_deref());
+            }
+        }
+        if let Some(section) = self.unwanted_section().filter(|section| document.has_section(section)) {
+            cx.differs(&format!("[{section}]"), None, Some("present"));
+        }
     }
 }
 

@@ -55,17 +55,23 @@ impl Kind for Module {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let loaded = find(&self.name) != Found::Not;
-        let root = &cx.host.surroundings.root;
+        let mut so = loaded == self.state.is_present();
+        if !so {
+            let words = |loaded| if loaded { "loaded" } else { "not loaded" };
+            let what = format!("module {}", self.name);
+            cx.differs(&what, Some(words(self.state.is_present())), Some(words(loaded)));
+        }
         for (path, text) in files_of(self) {
-            let so = match text {
-                Some(text) => files::is_file(root, &path, Sum::of_bytes(text.as_bytes()), access()?)?,
-                None => !root.exists(&path)?,
-            };
-            if !so {
-                return Ok(Check::NotSo);
+            match text {
+                Some(text) => so &= cx.is_file(&path, Sum::of_bytes(text.as_bytes()), access()?, true)?,
+                None if cx.host.surroundings.root.exists(&path)? => {
+                    so = false;
+                    cx.differs(&path, None, Some("present"));
+                }
+                None => {}
             }
         }
-        Ok((loaded == self.state.is_present()).into())
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

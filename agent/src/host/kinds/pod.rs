@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::{
     Applied, Check, Context, Hold, Kind,
-    container::{Definition, begin, is_current, restart, says, settled, systemctl, unit},
+    container::{Definition, begin, is_active, is_current, is_enabled, restart, says, settled, systemctl, unit},
     image::{PodmanError, ask, image_for, podman},
     unit_text::{self, LABEL, pod_unit},
 };
@@ -59,21 +59,20 @@ impl Kind for Pod {
         let parts = Parts::of(self, cx);
         let mut so = known(cx).iter().eq(names(self).iter()) && parts.pod.is_there(cx)?;
         for (_, definition) in &parts.containers {
-            so = so && definition.is_there(cx)?;
+            so &= definition.is_there(cx)?;
         }
-        let enabled = says(cx, &["is-enabled", &pod_unit(self)]).await? == "enabled";
-        so = so && enabled == self.enabled.unwrap_or(true);
+        so &= is_enabled(cx, &pod_unit(self), self.enabled.unwrap_or(true)).await?;
         for container in &self.containers {
-            so = so && says(cx, &["is-enabled", &unit(container)]).await? == "enabled";
+            so &= is_enabled(cx, &unit(container), true).await?;
         }
-        if !so {
+        if !so && !cx.is_look() {
             return Ok(Check::NotSo);
         }
         if should_run(self) {
-            return Ok(due(self, &parts, cx).await?.is_nothing().into());
+            return Ok((due(self, &parts, cx).await?.is_nothing() && so).into());
         }
         for unit in units(self) {
-            so = so && matches!(&*says(cx, &["is-active", &unit]).await?, "inactive" | "failed" | "unknown");
+            so &= is_active(cx, &unit, false).await?;
         }
         Ok(so.into())
     }
@@ -223,12 +222,18 @@ async fn due<'a>(pod: &Pod, parts: &Parts<'a>, cx: &Context<'_>) -> Result<Due<'
 }
 
 async fn pod_is_current(pod: &Pod, definition: &Definition, cx: &Context<'_>) -> Result<bool, HostError> {
+    let what = format!("pod {}", pod.name);
     if ask(cx, &["pod", "exists", "--", &pod.name]).await?.status.code() == Some(1) {
+        cx.differs(&what, Some("present"), None);
         return Ok(false);
     }
     let format = format!("{{{{index .Labels {LABEL:?}}}}}");
     let label = podman(cx, &["pod", "inspect", "--format", &format, "--", &pod.name]).await?;
-    Ok(definition.is_of(label.trim()))
+    let same = definition.is_of(label.trim());
+    if !same {
+        cx.differs(&what, Some("made by its definition"), Some("made by another"));
+    }
+    Ok(same)
 }
 
 async fn make_anew(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), HostError> {
@@ -297,5 +302,5 @@ async fn stop(cx: &Context<'_>, unit: &str) -> Result<(), HostError> {
 }
 
 async fn is_down(cx: &Context<'_>, unit: &str) -> Result<bool, HostError> {
-    Ok(says(cx, &["is-active", unit]).await? != "active")
+    Ok(!is_active(cx, unit, true).await?)
 }

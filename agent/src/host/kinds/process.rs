@@ -21,6 +21,12 @@ impl Kind for Process {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let as_it_is = cx.host.supervisor.process(cx.task);
+        match &as_it_is {
+            None => cx.differs("process", Some("up"), None),
+            Some((_, Life::Down { why })) => cx.differs("process", Some("up"), Some(&format!("down: it {why}"))),
+            Some((process, _)) if process != self => cx.differs("process", Some("as it was applied"), Some("another")),
+            Some(_) => {}
+        }
         Ok(as_it_is.is_some_and(|(process, life)| matches!(life, Life::Up { .. }) && process == *self).into())
     }
 

@@ -48,18 +48,24 @@ impl Kind for Selinux {
             }
             let listed = tool(cx, &["semanage", "fcontext", "-l", "-C", "-n"]).await?;
             let shown = tool(cx, &["stat", "--format=%C", "--", path]).await?;
-            let right = type_of(shown.trim()) == Some(wanted);
-            return Ok((right && listed_type(&listed, &pattern(path, self.recursive)) == Some(wanted)).into());
+            let right = cx.same("type", wanted, type_of(shown.trim()).unwrap_or_default());
+            let rule = listed_type(&listed, &pattern(path, self.recursive)).unwrap_or_default();
+            return Ok((cx.same("rule", wanted, rule) && right).into());
         }
         if let (Some(boolean), Some(value)) = (&self.boolean, self.value) {
             let listed = tool(cx, &["semanage", "boolean", "-l", "-n"]).await?;
-            return Ok((boolean_of(&listed, boolean) == Some((value, value))).into());
+            let found = boolean_of(&listed, boolean);
+            let word = |on: Option<bool>| on.map_or("", |on| if on { "on" } else { "off" });
+            let now = cx.same(boolean, word(Some(value)), word(found.map(|(now, _)| now)));
+            let at_boot = format!("{boolean} at boot");
+            return Ok((cx.same(&at_boot, word(Some(value)), word(found.map(|(_, at_boot)| at_boot))) && now).into());
         }
         let Some(mode) = self.mode else { return Ok(Check::So) };
         let now = tool(cx, &["getenforce"]).await?;
         let config = files::read_text(&cx.host.surroundings.root, CONFIG, 1 << 16)?;
         let at_boot = config.as_ref().and_then(|config| config_mode(&config.text));
-        Ok((now.trim().eq_ignore_ascii_case(mode.as_str()) && at_boot == Some(mode.as_str())).into())
+        let right = cx.same("mode", mode.as_str(), &now.trim().to_ascii_lowercase());
+        Ok((cx.same("mode at boot", mode.as_str(), at_boot.unwrap_or_default()) && right).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

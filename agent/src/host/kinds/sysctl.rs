@@ -47,14 +47,13 @@ impl Kind for Sysctl {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let wanted = self.wanted();
+        let mut so = before(cx).keys().all(|key| wanted.contains_key(key));
         for (key, value) in &wanted {
-            if get(key)? != *value {
-                return Ok(Check::NotSo);
-            }
+            so &= cx.same(key, value, &get(key)?);
         }
-        let kept = before(cx).keys().all(|key| wanted.contains_key(key));
         let sum = Sum::of_bytes(text(&wanted).as_bytes());
-        Ok((kept && files::is_file(&cx.host.surroundings.root, &path(cx.task), sum, access()?)?).into())
+        so &= cx.is_file(&path(cx.task), sum, access()?, true)?;
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

@@ -10,12 +10,14 @@ use groundplan_protocol::{blob::INLINE_LIMIT, drift::Difference};
 use super::*;
 
 /// What differs, each as `what: expected -> found`; content by its text or length.
-fn told(looked: Looked) -> Vec<String> {
+pub(super) fn told(looked: Looked) -> Vec<String> {
     let Looked::Drifted(differences) = looked else { return vec![format!("{looked:?}")] };
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let line = |Difference { what, expected, found, content }: &Difference| match content {
         Some(Shipped::Text(content)) => format!("{what}: {content:?}"),
-        Some(Shipped::Blob(blob)) => format!("{what}: {} bytes", blob.size),
+        Some(Shipped::Blob(blob)) => {
+            format!("{what}: {} bytes{}", blob.size, if found.is_some() { ", hidden" } else { "" })
+        }
         _ => format!("{what}: {} -> {}", text(expected), text(found)),
     };
     differences.iter().map(line).collect()
@@ -40,7 +42,7 @@ async fn a_file_that_was_edited() {
     // What only its owner may read stays on the node.
     fs::write(&path, "secret").unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(told(site.look(&spec).await), ["content: 6 bytes", "mode: 0644 -> 0600"]);
+    assert_eq!(told(site.look(&spec).await), ["content: 6 bytes, hidden", "mode: 0644 -> 0600"]);
 
     fs::remove_file(&path).unwrap();
     assert_eq!(told(site.look(&spec).await), ["file: present -> -"]);
@@ -137,4 +139,84 @@ async fn a_look_that_is_cancelled_ends_what_it_runs() {
     assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
     assert!(!lives(pid));
     assert!(matches!(site.host.look(&task, &spec, None, &cancel).await, Looked::Failed(_)));
+}
+
+#[tokio::test]
+async fn options_and_lines() {
+    let site = Site::new();
+    let ini = spec(json!({ "ini": { "path": "/app.ini", "values": { "db": { "host": "a", "port": 1 } } } }));
+    site.create(&ini).await.unwrap();
+    assert_eq!(site.look(&ini).await, Looked::So);
+    let path = site.at("/app.ini");
+    fs::write(&path, "[db]\nhost = b\n").unwrap();
+    assert_eq!(told(site.look(&ini).await), ["[db] host: a -> b", "[db] port: 1 -> -"]);
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let hidden = "a value that is not told";
+    let expected = [format!("[db] host: {hidden} -> {hidden}"), format!("[db] port: {hidden} -> -")];
+    assert_eq!(told(site.look(&ini).await), expected);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(told(site.look(&ini).await), ["file: present -> -"]);
+    fs::write(&path, "no INI\n").unwrap();
+    assert!(matches!(site.look(&ini).await, Looked::Failed(why) if why.contains("/app.ini is no INI file")));
+
+    let site = Site::new();
+    let line = spec(json!({ "line": { "path": "/hosts", "line": "10.0.0.1 db" } }));
+    site.create(&line).await.unwrap();
+    assert_eq!(site.look(&line).await, Looked::So);
+    fs::write(site.at("/hosts"), "10.0.0.2 db\n").unwrap();
+    assert_eq!(told(site.look(&line).await), ["line: 10.0.0.1 db -> missing, or otherwise"]);
+    let absent = spec(json!({ "line": { "path": "/hosts", "match": "db$", "state": "absent" } }));
+    assert_eq!(told(site.look(&absent).await), ["line: - -> db$"]);
+    assert_eq!(fs::read_to_string(site.at("/hosts")).unwrap(), "10.0.0.2 db\n");
+}
+
+#[tokio::test]
+async fn what_was_unpacked() {
+    let site = Site::new();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, text) in [("bin/app", "one"), ("doc", "two"), ("etc/app.conf", "three")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    fs::write(site.at("/app.tar"), tar.into_inner().unwrap()).unwrap();
+    let archive = spec(json!({ "archive": { "path": "/app.tar", "dest": "/opt/app" } }));
+    site.create(&archive).await.unwrap();
+    fs::remove_file(site.at("/app.tar")).unwrap();
+    assert_eq!(site.look(&archive).await, Looked::So, "the archive itself is needed no more");
+    fs::write(site.at("/opt/app/bin/app"), "ONE").unwrap();
+    fs::remove_file(site.at("/opt/app/doc")).unwrap();
+    fs::set_permissions(site.at("/opt/app/etc/app.conf"), Permissions::from_mode(0o666)).unwrap();
+    let expected = [
+        "/opt/app/bin/app: as it was unpacked -> changed",
+        "/opt/app/doc: present -> -",
+        "/opt/app/etc/app.conf: mode: 0644 -> 0666",
+    ];
+    assert_eq!(told(site.look(&archive).await), expected);
+    fs::remove_dir_all(site.at("/opt/app")).unwrap();
+    assert_eq!(told(site.look(&archive).await), ["/opt/app: unpacked -> -"]);
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_run() {
+    let site = Site::new();
+    let process = spec(json!({ "process": { "run": "test -e $GROUNDPLAN_ROOT/gone && exit 7; exec sleep 60" } }));
+    site.create(&process).await.unwrap();
+    assert_eq!(site.look(&process).await, Looked::So);
+    fs::write(site.at("/gone"), "").unwrap();
+    let [running] = <[_; 1]>::try_from(site.host.processes()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    // It is started again, ends each time, and is down between.
+    let mut found = String::new();
+    for _ in 0..500 {
+        found = told(site.look(&process).await).concat();
+        if found.starts_with("process: up -> down: it ") && found.contains('7') {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(found.starts_with("process: up -> down: it ") && found.contains('7'), "{found}");
+    site.host.stop_processes().await;
+    assert_eq!(told(site.look(&process).await), ["process: up -> -"]);
 }

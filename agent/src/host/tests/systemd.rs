@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use super::*;
+use super::{looks::told, *};
 
 const SYSTEMCTL: &str = r#"#!/bin/sh
 cd "$GROUNDPLAN_ROOT" || exit 9
@@ -231,4 +231,38 @@ async fn masked_and_templates_and_oneshots() {
     assert_eq!(site.trigger(&template, Effect::Restart).await, UNCHANGED);
     assert_eq!(site.create(&template).await, UNCHANGED);
     assert!(asked(&site).is_empty());
+}
+
+#[tokio::test]
+async fn what_a_look_tells() {
+    let site = site(["loaded", "inactive", "disabled", "no"]);
+    let up = unit(Some(true), "started");
+    site.create(&up).await.unwrap();
+    asked(&site);
+    assert_eq!(site.look(&up).await, Looked::So);
+    fs::write(site.at("ActiveState"), "failed").unwrap();
+    fs::write(site.at("UnitFileState"), "disabled").unwrap();
+    assert_eq!(told(site.look(&up).await), ["active: active -> failed", "enabled: enabled -> disabled"]);
+    fs::write(site.at("LoadState"), "not-found").unwrap();
+    assert_eq!(told(site.look(&up).await), ["unit x.service: present -> -"]);
+    assert!(asked(&site).is_empty(), "nothing was done about it");
+
+    // The files that it ships, of which the ledger has the name only.
+    let site = super::systemd::site(["none", "inactive", "disabled", "no"]);
+    let dropins = json!({ "unit": "x.service", "dropins": { "a.conf": "[Service]\n" } });
+    let shipped = TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": dropins })) };
+    site.create(&shipped).await.unwrap();
+    assert_eq!(site.look(&shipped).await, Looked::So);
+    let path = "/etc/systemd/system/x.service";
+    fs::write(site.at(path), "[Unit]\n").unwrap();
+    fs::write(site.at("/etc/systemd/system/x.service.d/a.conf"), "[Unit]\n").unwrap();
+    fs::write(site.at("NeedDaemonReload"), "yes").unwrap();
+    let expected = [
+        format!("{path}: content: \"[Unit]\\n\""),
+        format!("{path}.d/a.conf: content: - -> something else"),
+        "loaded: as on the disk -> as before its files changed".to_owned(),
+    ];
+    assert_eq!(told(site.look(&shipped).await), expected);
+    let unnamed = TaskSpec { content: None, ..shipped };
+    assert_eq!(site.look(&unnamed).await, Looked::LeftOut, "an older agent applied it");
 }

@@ -55,10 +55,19 @@ impl Kind for Line {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
-        let Some(Text { text, .. }) = found else { return Ok((!self.state.is_present()).into()) };
+        let Some(Text { text, .. }) = found else {
+            if self.state.is_present() {
+                cx.differs("file", Some("present"), None);
+            }
+            return Ok((!self.state.is_present()).into());
+        };
         let mut lines = Lines::of(&text);
         memory.change(self, &mut lines, cx)?;
-        Ok((lines.text() == text).into())
+        let so = lines.text() == text;
+        if !so && cx.is_look() {
+            self.tell(cx);
+        }
+        Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -101,6 +110,27 @@ impl Kind for Line {
         }
         files::write_text(root, &self.path, &lines.text(), access)?;
         Ok(true)
+    }
+}
+
+trait Tell {
+    fn tell(&self, cx: &Context<'_>);
+}
+
+impl Tell for Line {
+    /// Tells what is not there, or there, unless the file is for its owner alone.
+    fn tell(&self, cx: &Context<'_>) {
+        let (what, text) = match (&self.block, &self.line) {
+            (Some(block), _) => ("block", Some(block)),
+            (None, line) => ("line", line.as_ref().or(self.matching.as_ref())),
+        };
+        let text = text.filter(|_| !cx.is_private(&self.path));
+        if self.state.is_present() {
+            let text = text.map_or("present", String::as_str);
+            cx.differs(what, Some(text), Some("missing, or otherwise"));
+        } else {
+            cx.differs(what, None, Some(text.map_or("present", String::as_str)));
+        }
     }
 }
 

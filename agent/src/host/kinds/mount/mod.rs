@@ -72,6 +72,9 @@ impl Kind for Mount {
         let listed = line_of(&fstab, &self.path);
         let there = mounted(&self.path);
         let memory = Memory::of(self, cx);
+        if cx.is_look() {
+            self.tell(cx, there.as_ref(), listed);
+        }
         let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
         Ok(match self.state {
             MountState::Mounted => {
@@ -123,6 +126,40 @@ impl Kind for Mount {
         }
         Ok(changed)
     }
+}
+
+trait Tell {
+    fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>);
+}
+
+impl Tell for Mount {
+    /// Tells what is mounted and what stands in /etc/fstab, where it is something else.
+    fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
+        let words = |Mounted { fstype, source, options, .. }: &Mounted| {
+            format!("{source}, {fstype}, {}", options.first().map_or("", String::as_str))
+        };
+        let found = there.map(words);
+        match (self.state, there) {
+            (MountState::Present, _) => {}
+            (MountState::Mounted, Some(there)) if is_this(self, there) && there.has(self.options()) => {}
+            (MountState::Mounted, _) => {
+                let source = self.source.as_deref().unwrap_or("none");
+                let wanted = format!("{source}, {}, {}", self.fstype(), self.options());
+                cx.differs("mounted", Some(public(&wanted)), found.as_deref());
+            }
+            (_, None) => {}
+            (_, Some(_)) => cx.differs("mounted", None, found.as_deref()),
+        }
+        let wanted = self.line();
+        if self.state != MountState::Unmounted && listed != wanted.as_deref() {
+            cx.differs(FSTAB, wanted.as_deref().map(public), listed.map(public));
+        }
+    }
+}
+
+/// What may be told: options may hold a password.
+fn public(text: &str) -> &str {
+    if text.contains("pass") { "what is not told, as it may hold a password" } else { text }
 }
 
 /// Whether what is mounted is what is asked for, as far as the kernel shows it.

@@ -24,7 +24,7 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    backend::{Install, Installed},
+    backend::{FoundState, Install, Installed},
     manager::Manager,
 };
 use super::{Applied, Check, Context, Hold, Kind, KindError};
@@ -147,7 +147,12 @@ impl Task<'_> {
 
     async fn check(&self) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
+        if self.cx().is_look() {
+            self.tell(&installed);
+        }
         let so = match self.params.state() {
+            // That something newer has come out is no drift, and to ask for it is not for a look.
+            PackageState::Latest if self.cx().is_look() => self.missing(&installed).is_empty(),
             PackageState::Absent => !self.names().any(|name| self.is_to_go(&installed, name)),
             PackageState::Present => self.missing(&installed).is_empty(),
             PackageState::Latest => {
@@ -161,7 +166,32 @@ impl Task<'_> {
             return Ok(false);
         }
         let (hold, release) = self.holding(&memory).await?;
+        for (names, wanted, found) in [(&hold, "held", "not held"), (&release, "not held", "held")] {
+            for name in names {
+                self.cx().differs(&format!("package {name}: hold"), Some(wanted), Some(found));
+            }
+        }
         Ok(hold.is_empty() && release.is_empty())
+    }
+
+    /// Tells which packages are there and should not be, or the other way round, or in another version.
+    fn tell(&self, installed: &Installed) {
+        let cx = self.cx();
+        let absent = self.params.state() == PackageState::Absent;
+        for name in self.names() {
+            let found = installed.find(name).map(|found| match found.state {
+                FoundState::Complete => found.version.clone(),
+                FoundState::Partial => format!("{}, not whole", found.version),
+                FoundState::Configuration => "configuration files".to_owned(),
+            });
+            let what = format!("package {name}");
+            if absent && self.is_to_go(installed, name) {
+                cx.differs(&what, None, found.as_deref());
+            } else if !absent && !installed.has(name, self.params.version.as_deref()) {
+                let found = found.filter(|_| installed.is_there(name));
+                cx.differs(&what, Some(self.params.version.as_deref().unwrap_or("installed")), found.as_deref());
+            }
+        }
     }
 
     async fn apply(&self) -> Result<(), PackageError> {

@@ -136,9 +136,19 @@ impl Kind for User {
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let Some(found) = find(cx, &self.name).await? else { return Ok((!self.is_present()).into()) };
+        let what = format!("user {}", self.name);
+        let Some(found) = find(cx, &self.name).await? else {
+            if self.is_present() {
+                cx.differs(&what, Some("present"), None);
+            }
+            return Ok((!self.is_present()).into());
+        };
         if !self.is_present() {
+            cx.differs(&what, None, Some("present"));
             return Ok(Check::NotSo);
+        }
+        if cx.is_look() {
+            tell(cx, self, &found)?;
         }
         let mut memory = Memory::of(cx, &self.name);
         let so = changes(self, &found)?.is_empty()
@@ -314,6 +324,40 @@ fn changes(user: &User, found: &Found) -> Result<Vec<String>, UserKindError> {
         words.push("-m".to_owned());
     }
     Ok(words)
+}
+
+/// Tells how the user differs: of its password and its keys only that they do.
+fn tell(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
+    let changes = changes(user, found)?;
+    let (uid, gid) = (found.uid.to_string(), nix::unistd::Gid::from_raw(found.gid));
+    let (group, groups) = (users::group_name(gid), found.groups.join(","));
+    for change in changes.chunks(2) {
+        let (what, is) = match change[0].as_str() {
+            "-u" => ("uid", &uid),
+            "-g" => ("group", &group),
+            "-G" => ("groups", &groups),
+            "-s" => ("shell", &found.shell),
+            "-c" => ("comment", &found.comment),
+            "-d" => ("home", &found.home),
+            _ => continue,
+        };
+        cx.differs(what, change.get(1).map(String::as_str), Some(is));
+    }
+    if !password_is(user, found) {
+        let is_locked = found.password.starts_with('!');
+        match user.locked.filter(|wanted| *wanted != is_locked) {
+            Some(true) => cx.differs("password", Some("locked"), Some("not locked")),
+            Some(false) => cx.differs("password", Some("not locked"), Some("locked")),
+            None => cx.differs("password", Some("as it was set"), Some("another")),
+        }
+    }
+    if user.create_home == Some(true) && !Path::new(&found.home).is_dir() {
+        cx.differs(&format!("home {}", found.home), Some("present"), None);
+    }
+    if !keys_are(user, found, &Memory::of(cx, &user.name))? {
+        cx.differs("ssh keys", Some("as they were set"), Some("others, or with another owner or mode"));
+    }
+    Ok(())
 }
 
 fn password_is(user: &User, found: &Found) -> bool {
