@@ -248,7 +248,7 @@ async fn what_a_look_tells() {
     assert!(asked(&site).is_empty(), "nothing was done about it");
 
     // The files that it ships, of which the ledger has the name only.
-    let site = super::systemd::site(["none", "inactive", "disabled", "no"]);
+    let site = systemd::site(["none", "inactive", "disabled", "no"]);
     let dropins = json!({ "unit": "x.service", "dropins": { "a.conf": "[Service]\n" } });
     let shipped = TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": dropins })) };
     site.create(&shipped).await.unwrap();
