@@ -3,6 +3,9 @@
 /// How many names a hint lists.
 const LISTED: usize = 30;
 
+/// How much of a message is told, in characters.
+const MESSAGE: usize = 300;
+
 /// How much of a user's text a message repeats, in characters.
 const EXCERPT: usize = 60;
 
@@ -40,6 +43,15 @@ pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
     match nearest(name, candidates.iter().map(AsRef::as_ref)) {
         Some(near) => format!("did you mean `{near}`? {all}"),
         None => all,
+    }
+}
+
+/// A message of some library, of one line and not too long.
+pub fn brief(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MESSAGE) {
+        Some((cut, _)) => format!("{}…", &line[..cut]),
+        None => line,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod broker;
 pub mod cli;
 pub mod diagnose;
 mod dispatch;
+mod plugins;
 pub mod repository;
 pub mod select;
 pub mod serve;

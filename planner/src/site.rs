@@ -1,4 +1,4 @@
-//! A tree of files → a whole site: read, parsed, merged and resolved.
+//! A tree of files → a whole site: read, parsed, its plugins asked, merged and resolved.
 //!
 //! In: a [`SourceTree`] and what was parsed before. Out: the validated site with its desired state, or every fault of every
 //! stage, in the order of their places. Decides what becomes of files that are not there as files, and nothing of what stands
@@ -12,7 +12,9 @@ use groundplan_core::{
     source::{Entry, EntryKind},
 };
 use groundplan_inventory::{Diagnostic, Inventory, Location, Site};
-use groundplan_services::{Catalog, ParsedFile, tree};
+use groundplan_services::{Catalog, Model, ParsedFile, tree};
+
+use crate::plugins;
 
 /// The file that makes a tree a site.
 const SITE: &str = "site.toml";
@@ -35,6 +37,7 @@ pub struct Loaded {
 pub struct Cache {
     /// By path; a file of another version is parsed again.
     parsed: HashMap<Arc<str>, (Arc<str>, ParsedFile)>,
+    plugins: plugins::Cache,
     resolved: resolve::Cache,
 }
 
@@ -66,12 +69,14 @@ pub fn load(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> 
         parsed.insert(entry.path.clone(), (entry.version.clone(), file));
     }
     cache.parsed = parsed;
+    let plugins = plugins::describe(tree, &mut cache.plugins, &mut faults);
     let files = tree.entries().iter().filter_map(|e| cache.parsed.get(&e.path)).map(|(_, file)| file);
-    let (model, found) = tree::merge(files, tree.entries().iter().map(|e| &*e.path));
+    let (model, found) = tree::merge(files, tree.entries().iter().map(|e| &*e.path), &plugins);
     faults.extend(found);
     let mut desired = None;
     if let Some(site) = &model.site {
-        let (resolved, found) = resolve(site, &model.inventory, &model.catalog, tree, knowledge, &mut cache.resolved);
+        let Model { inventory, catalog, .. } = &model;
+        let (resolved, found) = resolve(site, inventory, catalog, &plugins, tree, knowledge, &mut cache.resolved);
         faults.extend(found);
         desired = resolved;
     }
@@ -94,11 +99,12 @@ fn no_site(tree: &dyn SourceTree) -> Diagnostic {
 /// A link or submodule where a site's files are looked for: told, because what lies behind it will be missed.
 fn not_a_file(entry: &Entry) -> Option<Diagnostic> {
     let path = &*entry.path;
-    let service = |path: &str| path.strip_prefix("services/").is_some_and(|rest| !rest.contains('/'));
+    let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| !rest.contains('/'));
     let needed = tree::wants(path)
-        || matches!(path, "inventory" | "services")
+        || matches!(path, "inventory" | "plugins" | "services")
         || (path.starts_with("inventory/") && entry.kind == EntryKind::Submodule)
-        || service(path);
+        || below("services/")
+        || below("plugins/");
     let (what, hint) = match entry.kind {
         EntryKind::File => return None,
         EntryKind::Symlink => {
@@ -128,8 +134,12 @@ mod tests {
     }
 
     fn faults(entries: &[(&str, EntryKind)]) -> Vec<String> {
-        let entries =
-            entries.iter().map(|(path, kind)| Entry { path: (*path).into(), kind: *kind, version: "1".into() });
+        let entries = entries.iter().map(|(path, kind)| Entry {
+            path: (*path).into(),
+            kind: *kind,
+            version: "1".into(),
+            executable: false,
+        });
         let found = load(&Files(entries.collect()), &Knowledge::default(), &mut Cache::default()).expect_err("faults");
         found.into_iter().map(|d| format!("{}: {}", d.at.file, d.message)).collect()
     }

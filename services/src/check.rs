@@ -1,13 +1,63 @@
-//! Services against the inventory: that each var has one type from the service's default to the node.
+//! Services against the rest of the site: that each kind that is not built in is a plugin's and accepts its triggers, and that each
+//! var has one type from the service's default to the node.
 //!
 //! Whether the services that groups list exist is checked where instances are placed, in the planner's core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_inventory::{Diagnostic, Inventory, Location, Site, Var, merge::type_fault, vars::type_of};
-use groundplan_protocol::ids::ServiceId;
+use groundplan_inventory::{
+    Diagnostic, Inventory, Located, Location, Site, Var, hint, merge::type_fault, vars::type_of,
+};
+use groundplan_protocol::{
+    ids::{ServiceId, TaskName},
+    kinds::TaskParams,
+};
 
-use crate::model::Catalog;
+use crate::{
+    model::{Catalog, Task, TaskTrigger},
+    parse::{not_accepted, two_kinds},
+    plugin::{Description, Plugins},
+    task::KEYS,
+};
+
+/// Faults of keys that no task has and no plugin adds, and of triggers that a plugin's kind does not accept.
+pub fn plugin_kinds(catalog: &Catalog, plugins: &Plugins) -> Vec<Diagnostic> {
+    let mut faults = Vec::new();
+    for task in catalog.services.values().flat_map(|service| &service.tasks) {
+        let kind = Located::new(task.params.kind().to_owned(), task.kind_at.clone());
+        if let TaskParams::Plugin(plugin) = &task.params {
+            match plugins.known.get(&plugin.name) {
+                Some(description) => faults.extend(triggers(task, description)),
+                None => faults.extend(unknown(kind.value.as_str(), &kind.at, plugins)),
+            }
+        }
+        for stray in &task.strays {
+            let name = stray.value.as_str();
+            faults.extend(match plugins.known.contains_key(name) {
+                true => Some(two_kinds(&task.id, kind.clone(), Located::new(name.to_owned(), stray.at.clone()))),
+                false => unknown(name, &stray.at, plugins),
+            });
+        }
+    }
+    faults
+}
+
+/// A key that is nobody's; unless it is a plugin's whose faults are told.
+fn unknown(key: &str, at: &Location, plugins: &Plugins) -> Option<Diagnostic> {
+    if plugins.faulty.contains(key) {
+        return None;
+    }
+    let all: Vec<&str> = KEYS.iter().copied().chain(plugins.known.keys().map(TaskName::as_str)).collect();
+    Some(Diagnostic::new(at.clone(), format!("unknown key `{}`", hint::excerpt(key))).hint(hint::choose(key, &all)))
+}
+
+fn triggers<'a>(task: &'a Task, description: &'a Description) -> impl Iterator<Item = Diagnostic> + 'a {
+    let mut told = BTreeSet::new();
+    task.triggers.iter().filter_map(move |TaskTrigger { effect, on }| {
+        let refused = !description.effects.contains(effect) && told.insert(*effect);
+        refused.then(|| not_accepted(task.params.kind(), &task.id, *effect, &description.effects, on.at.clone()))
+    })
+}
 
 /// The defaults of one var, by their type.
 type Defaults<'a> = BTreeMap<&'static str, Vec<(&'a ServiceId, &'a Var)>>;

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod model;
 pub mod parse;
+pub mod plugin;
 mod reference;
 pub mod schema;
 pub mod task;
@@ -14,6 +15,7 @@ pub mod tree;
 
 pub use self::{
     model::{Catalog, Lost, Reference, Service, Task, TaskTrigger},
+    plugin::{Description, Plugins},
     reference::InvalidReference,
     schema::schemas,
     tree::{Model, ParsedFile},

@@ -60,6 +60,10 @@ pub struct Task {
     pub id: TaskName,
     /// Its kind and parameters; strings may be templates.
     pub params: TaskParams,
+    /// Where the key of its kind stands.
+    pub kind_at: Location,
+    /// Further keys that may be kinds of plugins, or nobody's: none, once [`crate::tree::merge`] has found no fault.
+    pub strays: Vec<Located<TaskName>>,
     /// Where each parameter's value stands, by its path below the kind (`path`, `env.PORT`, `run[2]`); so too below `ready.`.
     pub places: BTreeMap<String, Location>,
     /// What it comes after, instead of the task before it in the file; `None`: that task.

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use groundplan_inventory::{
-    Diagnostic, Location,
+    Diagnostic, Located, Location,
     decode::{At, Document, tables},
     hint, parse as inventory, probe, vars,
 };
@@ -105,10 +105,14 @@ impl Reader<'_> {
         Location::new(self.path.clone(), span)
     }
 
-    /// A task; `None` if it has two kinds.
+    /// A task; `None` if it has two kinds, as far as they are built in.
     fn task(&mut self, manifest: TaskManifest, table: Option<&DeTable<'_>>) -> Option<Task> {
-        let TaskManifest { fields, mut kinds } = manifest;
-        let kind = kinds.pop()?;
+        let TaskManifest { fields, mut kinds, mut strays } = manifest;
+        strays.sort_by_key(|stray| stray.span.start);
+        let kind = kinds.pop().or_else(|| {
+            let At { value, span } = (!strays.is_empty()).then(|| strays.remove(0))?;
+            Some(At { value: TaskParams::Plugin(value), span })
+        })?;
         if let Some(other) = kinds.first() {
             self.two_kinds(&fields.id.value, &kind, other);
             return None;
@@ -137,7 +141,9 @@ impl Reader<'_> {
         Some(Task {
             at: fields.id.location(self.path),
             id: fields.id.value,
+            kind_at: self.at(kind.span.clone()),
             params: kind.value,
+            strays: strays.into_iter().map(|At { value, span }| Located::new(value.name, self.at(span))).collect(),
             places: all,
             requires: fields.requires.map(|list| list.into_iter().map(|r| r.located(self.path)).collect()),
             needed_by: fields.needed_by.into_iter().map(|reference| reference.located(self.path)).collect(),
@@ -151,13 +157,8 @@ impl Reader<'_> {
     }
 
     fn two_kinds(&mut self, id: &TaskName, kind: &At<TaskParams>, other: &At<TaskParams>) {
-        let (first, second) = if kind.span.start < other.span.start { (kind, other) } else { (other, kind) };
-        self.faults.push(
-            Diagnostic::new(self.at(second.span.clone()), format!("the task `{id}` has two kinds"))
-                .label(format!("`{}` as well", second.value.kind()))
-                .related(self.at(first.span.clone()), format!("`{}` here", first.value.kind()))
-                .hint("make two tasks of it, each with its own id"),
-        );
+        let named = |kind: &At<TaskParams>| Located::new(kind.value.kind().to_owned(), self.at(kind.span.clone()));
+        self.faults.push(two_kinds(id, named(kind), named(other)));
     }
 
     /// What is wrong with the parameters, but for those that are templates.
@@ -190,26 +191,14 @@ impl Reader<'_> {
         for (effect, list) in lists {
             let Some(first) = list.first() else { continue };
             let accepted = kind.value.effects();
-            if accepted.contains(&effect) {
+            // What a plugin accepts is its own word, and not known here.
+            if accepted.contains(&effect) || matches!(kind.value, TaskParams::Plugin(_)) {
                 let trigger = |on: &At<_>| TaskTrigger { effect, on: on.clone().located(self.path) };
                 triggers.extend(list.iter().map(trigger));
                 continue;
             }
-            let kind = kind.value.kind();
-            let takes: Vec<_> = accepted.iter().map(|effect| format!("{effect}_on")).collect();
-            let advice = if takes.is_empty() {
-                format!(
-                    "a `{kind}` takes no triggers: put `{effect}_on` on the task to {effect}, and name `{}` there",
-                    fields.id.value
-                )
-            } else {
-                format!("a `{kind}` takes {}", hint::list(&takes))
-            };
-            self.faults.push(
-                Diagnostic::new(self.at(first.span.clone()), format!("a `{kind}` cannot be acted on by `{effect}_on`"))
-                    .label(format!("in `{effect}_on` of `{}`", fields.id.value))
-                    .hint(advice),
-            );
+            let at = self.at(first.span.clone());
+            self.faults.push(not_accepted(kind.value.kind(), &fields.id.value, effect, accepted, at));
         }
         triggers
     }
@@ -231,6 +220,34 @@ impl Reader<'_> {
     }
 }
 
+/// The fault of a task with two kinds, in whatever order they come.
+pub(crate) fn two_kinds(id: &TaskName, one: Located<String>, other: Located<String>) -> Diagnostic {
+    let (first, second) = if one.at.start < other.at.start { (one, other) } else { (other, one) };
+    Diagnostic::new(second.at, format!("the task `{id}` has two kinds"))
+        .label(format!("`{}` as well", second.value))
+        .related(first.at, format!("`{}` here", first.value))
+        .hint("make two tasks of it, each with its own id")
+}
+
+/// The fault of a trigger that its target's kind does not accept.
+pub(crate) fn not_accepted(
+    kind: &str,
+    task: &TaskName,
+    effect: Effect,
+    accepted: &[Effect],
+    at: Location,
+) -> Diagnostic {
+    let takes: Vec<_> = accepted.iter().map(|effect| format!("{effect}_on")).collect();
+    let advice = if takes.is_empty() {
+        format!("a `{kind}` takes no triggers: put `{effect}_on` on the task to {effect}, and name `{task}` there")
+    } else {
+        format!("a `{kind}` takes {}", hint::list(&takes))
+    };
+    Diagnostic::new(at, format!("a `{kind}` cannot be acted on by `{effect}_on`"))
+        .label(format!("in `{effect}_on` of `{task}`"))
+        .hint(advice)
+}
+
 /// Names of the parameters that contain templates.
 fn templated(params: &TaskParams) -> Vec<String> {
     fn contains(value: &serde_json::Value) -> bool {
@@ -241,8 +258,5 @@ fn templated(params: &TaskParams) -> Vec<String> {
             _ => false,
         }
     }
-    let json = serde_json::to_value(params).unwrap_or_default();
-    let params = json.as_object().and_then(|kinds| kinds.values().next()?.as_object());
-    let names = params.into_iter().flatten().filter(|(_, value)| contains(value));
-    names.map(|(name, _)| name.clone()).collect()
+    params.given().into_iter().filter(|(_, value)| contains(value)).map(|(name, _)| name).collect()
 }

@@ -5,12 +5,15 @@
 use std::{fmt, sync::LazyLock};
 
 use groundplan_inventory::decode::{At, Cause, DecodeError};
-use groundplan_protocol::kinds::{self, TaskParams};
+use groundplan_protocol::{
+    ids::TaskName,
+    kinds::{self, Plugin, TaskParams},
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
     de::{
-        DeserializeSeed, EnumAccess, Error, IgnoredAny, MapAccess, VariantAccess, Visitor,
+        DeserializeSeed, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
         value::{MapAccessDeserializer, MapDeserializer, StrDeserializer, StringDeserializer},
     },
     forward_to_deserialize_any,
@@ -26,10 +29,12 @@ pub struct TaskManifest {
     pub fields: TaskFields,
     /// Its kinds, by place of the key; a valid task has one.
     pub kinds: Vec<At<TaskParams>>,
+    /// Keys that are nobody's and hold a table, as the kind of a plugin does: whether there is such a plugin is not known here.
+    pub strays: Vec<At<Plugin>>,
 }
 
 /// All keys that a task may have.
-static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+pub(crate) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let nothing = MapDeserializer::<_, DecodeError>::new([("", 0_u8)].into_iter());
     let fields = match TaskFields::deserialize(nothing) {
         Err(DecodeError { cause: Cause::UnknownField { expected, .. }, .. }) => expected,
@@ -54,13 +59,17 @@ impl<'de> Visitor<'de> for TaskVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TaskManifest, A::Error> {
-        let mut kinds = Vec::new();
-        let fields = TaskFields::deserialize(MapAccessDeserializer::new(Split { map, kinds: &mut kinds }))?;
-        if kinds.is_empty() {
+        let (mut kinds, mut strays) = (Vec::new(), Vec::new());
+        let split = Split { map, kinds: &mut kinds, strays: &mut strays };
+        let fields = TaskFields::deserialize(MapAccessDeserializer::new(split))?;
+        if kinds.is_empty() && strays.is_empty() {
             let choice = groundplan_inventory::hint::list(kinds::NAMES);
-            return Err(A::Error::custom(format!("the task `{}` has no kind: one of {choice}", fields.id.value)));
+            return Err(A::Error::custom(format!(
+                "the task `{}` has no kind: one of {choice}, or a plugin's",
+                fields.id.value
+            )));
         }
-        Ok(TaskManifest { fields, kinds })
+        Ok(TaskManifest { fields, kinds, strays })
     }
 }
 
@@ -68,6 +77,7 @@ impl<'de> Visitor<'de> for TaskVisitor {
 struct Split<'k, A> {
     map: A,
     kinds: &'k mut Vec<At<TaskParams>>,
+    strays: &'k mut Vec<At<Plugin>>,
 }
 
 impl<'de, A: MapAccess<'de>> MapAccess<'de> for Split<'_, A> {
@@ -81,7 +91,10 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Split<'_, A> {
             } else if KEYS.contains(&key.value.as_str()) {
                 return seed.deserialize(StringDeserializer::new(key.value)).map(Some);
             } else {
-                return Err(A::Error::unknown_field(&key.value, &KEYS));
+                let unknown = || A::Error::unknown_field(&key.value, &KEYS);
+                let name = TaskName::new(key.value.as_str()).map_err(|_| unknown())?;
+                let params = self.map.next_value_seed(Stray)?.ok_or_else(unknown)?;
+                self.strays.push(At { value: Plugin::declared(name, params), span: key.span });
             }
         }
         Ok(None)
@@ -89,6 +102,53 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Split<'_, A> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         self.map.next_value_seed(seed)
+    }
+}
+
+/// Reads what a key holds that is nobody's; `None` if that is no table.
+struct Stray;
+
+impl<'de> DeserializeSeed<'de> for Stray {
+    type Value = Option<Map<String, Value>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Stray {
+    type Value = Option<Map<String, Value>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut params = Map::new();
+        while let Some((key, value)) = map.next_entry()? {
+            params.insert(key, value);
+        }
+        Ok(Some(params))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
@@ -160,7 +220,8 @@ impl JsonSchema for TaskManifest {
         "Task".into()
     }
 
-    /// The fields, the kinds as further properties, and that exactly one of these is there.
+    /// The fields, the kinds as further properties, and that exactly one of these is there, or else a table of another name:
+    /// the kind of a plugin.
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = TaskFields::json_schema(generator);
         let kinds = TaskParams::json_schema(generator);
@@ -168,14 +229,22 @@ impl JsonSchema for TaskManifest {
         let kinds: Map<String, Value> = variants
             .filter_map(|variant| variant.get("properties")?.as_object())
             .flat_map(|properties| properties.iter().map(|(kind, params)| (kind.clone(), params.clone())))
+            .filter(|(kind, _)| kinds::NAMES.contains(&kind.as_str()))
             .collect();
         schema
             .insert("description".to_owned(), json!("One declared step or resource. Exactly one key names its kind."));
-        let one: Vec<_> = kinds.keys().map(|kind| json!({ "required": [kind] })).collect();
+        let mut one: Vec<_> = kinds.keys().map(|kind| json!({ "required": [kind] })).collect();
+        one.push(json!({
+            "description": "The kind of a plugin of the site, by its name: what it takes is in `groundplan check`.",
+            "not": { "anyOf": [{ "anyOf": one }, { "propertyNames": { "enum": *KEYS } }] },
+        }));
         schema.insert("oneOf".to_owned(), Value::Array(one));
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             properties.extend(kinds);
         }
+        let plugin =
+            json!({ "type": "object", "description": "Parameters of a plugin's kind: what is in `plugins/` adds it." });
+        schema.insert("additionalProperties".to_owned(), plugin);
         schema
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::ids::ServiceId;
 
-use crate::tree::{self, Model};
+use crate::{
+    plugin::Plugins,
+    tree::{self, Model},
+};
 
 fn read(files: &[(&str, &str)]) -> (Model, Vec<Diagnostic>) {
     let parsed: Vec<_> = files
@@ -13,7 +16,7 @@ fn read(files: &[(&str, &str)]) -> (Model, Vec<Diagnostic>) {
         .filter(|(path, _)| tree::wants(path))
         .map(|(path, text)| tree::parse(&Arc::from(*path), text.as_bytes()))
         .collect();
-    tree::merge(&parsed, files.iter().map(|(path, _)| *path))
+    tree::merge(&parsed, files.iter().map(|(path, _)| *path), &Plugins::default())
 }
 
 /// Each fault as `file:line: message`, with the marked text, and its further places.
@@ -291,7 +294,7 @@ fn any_bytes_are_read_and_every_place_is_inside() {
             parsed.push(tree::parse(&Arc::from(path), &bytes));
             lengths.push((path, bytes.len()));
         }
-        let (_, faults) = tree::merge(&parsed, files.iter().map(|(path, _)| *path));
+        let (_, faults) = tree::merge(&parsed, files.iter().map(|(path, _)| *path), &Plugins::default());
         for fault in faults {
             for at in std::iter::once(&fault.at).chain(fault.related.iter().map(|(at, _)| at)) {
                 let length = lengths.iter().find(|(path, _)| *path == &*at.file).map_or(0, |(_, length)| *length);

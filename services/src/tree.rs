@@ -18,6 +18,7 @@ use crate::{
     check,
     model::Catalog,
     parse::{self as service_parse, ServiceFile},
+    plugin::Plugins,
 };
 
 const SITE: &str = "site.toml";
@@ -87,11 +88,12 @@ pub fn parse(path: &Arc<str>, bytes: &[u8]) -> ParsedFile {
 }
 
 /// Puts the files of a tree together, in whatever order they come. `paths` are those of all the files of the tree, also those that
-/// [`parse`] does not read. Without diagnostics, the model is complete and valid in itself; references and templates
+/// [`parse`] does not read; `plugins` what its programs add. Without diagnostics, the model is complete and valid in itself; references and templates
 /// are checked later. Diagnostics come in the order of their places.
 pub fn merge<'a>(
     files: impl IntoIterator<Item = &'a ParsedFile>,
     paths: impl IntoIterator<Item = &'a str>,
+    plugins: &Plugins,
 ) -> (Model, Vec<Diagnostic>) {
     let mut files: Vec<&ParsedFile> = files.into_iter().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -132,6 +134,7 @@ pub fn merge<'a>(
     let (inventory, between) = inventory_merge::merge(site, &inventory);
     faults.extend(between);
     let site = site.and_then(|file| file.site.clone());
+    faults.extend(check::plugin_kinds(&catalog, plugins));
     faults.extend(check::var_types(site.as_ref(), &inventory, &catalog));
     faults.sort();
     faults.dedup();

@@ -28,6 +28,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Names its content, so that what was worked out from it can be kept: git's object id, or a digest.
     pub version: Arc<str>,
+    /// Whether it is a file that may be run.
+    pub executable: bool,
 }
 
 /// What an entry is.
@@ -76,6 +78,15 @@ impl MemoryTree {
         self.texts.insert(path, bytes);
     }
 
+    /// Puts a file that may be run.
+    pub fn write_program(&mut self, path: impl Into<Arc<str>>, bytes: impl Into<Vec<u8>>) {
+        let path = path.into();
+        self.write(path.clone(), bytes);
+        if let Ok(at) = self.entries.binary_search_by(|e| e.path.cmp(&path)) {
+            self.entries[at].executable = true;
+        }
+    }
+
     /// Puts an entry that is no file.
     pub fn put_other(&mut self, path: impl Into<Arc<str>>, kind: EntryKind) {
         let path = self.put(path.into(), kind, String::new());
@@ -89,7 +100,7 @@ impl MemoryTree {
     }
 
     fn put(&mut self, path: Arc<str>, kind: EntryKind, version: String) -> Arc<str> {
-        let entry = Entry { path: path.clone(), kind, version: version.into() };
+        let entry = Entry { path: path.clone(), kind, version: version.into(), executable: false };
         match self.entries.binary_search_by(|e| e.path.cmp(&path)) {
             Ok(at) => self.entries[at] = entry,
             Err(at) => self.entries.insert(at, entry),

@@ -13,7 +13,10 @@ use super::{
     source::{self, Source},
     table::count,
 };
-use crate::{diagnose, site::Loaded};
+use crate::{
+    diagnose,
+    site::{Cache, Loaded},
+};
 use groundplan_core::Knowledge;
 
 /// Check a site: every error at once, each with its place and a hint.
@@ -38,7 +41,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let source = open(&args.what, &args.directory)?;
-    let loaded = source.load(&Knowledge::default());
+    let loaded = source.load(&Knowledge::default(), &mut Cache::default());
     let texts = |path: &str| source.text(path);
     match (args.format.format, &loaded) {
         (Format::Json, _) => {

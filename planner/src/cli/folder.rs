@@ -53,12 +53,13 @@ fn add(path: &Path, name: &str, meta: &fs::Metadata, entries: &mut Vec<Entry>) -
     if !meta.is_dir() {
         let kind = if meta.is_file() { EntryKind::File } else { EntryKind::Symlink };
         let version = format!("{}:{}:{}:{}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-        entries.push(Entry { path: name.into(), kind, version: version.into() });
+        let executable = meta.is_file() && meta.mode() & 0o111 != 0;
+        entries.push(Entry { path: name.into(), kind, version: version.into(), executable });
         return Ok(());
     }
     // git keeps a repository in the repository as a submodule.
     if fs::symlink_metadata(path.join(".git")).is_ok() {
-        entries.push(Entry { path: name.into(), kind: EntryKind::Submodule, version: "".into() });
+        entries.push(Entry { path: name.into(), kind: EntryKind::Submodule, version: "".into(), executable: false });
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(fail)? {

@@ -23,7 +23,10 @@ use super::{
     plan_text,
     source::{self, Source},
 };
-use crate::{repository::Repository, site::Loaded};
+use crate::{
+    repository::Repository,
+    site::{Cache, Loaded},
+};
 
 /// Show what a change would do to the nodes, and why. Needs no node and no broker.
 ///
@@ -70,9 +73,11 @@ const CHANGES: u8 = 2;
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args)?;
     let knowledge = knowledge(args)?;
-    let target_site = target.load_or_tell(&knowledge, out)?;
+    // What both have in common is read, and its plugins asked, once.
+    let mut cache = Cache::default();
+    let target_site = target.load_or_tell(&knowledge, &mut cache, out)?;
     let base_site = base.as_ref().map(|base| {
-        base.load_or_tell(&knowledge, out).map_err(|e| {
+        base.load_or_tell(&knowledge, &mut cache, out).map_err(|e| {
             e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
         })
     });

@@ -10,7 +10,7 @@ use super::{Failure, Output, folder::Folder, table::count};
 use crate::{
     diagnose,
     repository::{Repository, RepositoryError},
-    site::{self, Loaded},
+    site::{self, Cache, Loaded},
 };
 
 /// The files of a folder or a commit.
@@ -43,13 +43,18 @@ impl Source {
     }
 
     /// Loads the site, or returns every fault.
-    pub(super) fn load(&self, knowledge: &Knowledge) -> Result<Loaded, Vec<Diagnostic>> {
-        site::load(&*self.tree, knowledge, &mut site::Cache::default())
+    pub(super) fn load(&self, knowledge: &Knowledge, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
+        site::load(&*self.tree, knowledge, cache)
     }
 
     /// Loads the site, or shows every fault on standard error and fails.
-    pub(super) fn load_or_tell(&self, knowledge: &Knowledge, out: &mut Output) -> Result<Loaded, Failure> {
-        self.load(knowledge).map_err(|faults| {
+    pub(super) fn load_or_tell(
+        &self,
+        knowledge: &Knowledge,
+        cache: &mut Cache,
+        out: &mut Output,
+    ) -> Result<Loaded, Failure> {
+        self.load(knowledge, cache).map_err(|faults| {
             out.note(&diagnose::render(&faults, &|path| self.text(path), out.error_color()));
             Failure::new(format!("{} has {}", self.name, count(faults.len(), "error")))
         })

@@ -150,7 +150,7 @@ impl GitCommand {
                 _ => EntryKind::File,
             };
             let path = String::from_utf8_lossy(&line[tab + 1..]).as_ref().into();
-            Some(Entry { path, kind, version: oid.into() })
+            Some(Entry { path, kind, version: oid.into(), executable: mode == "100755" })
         };
         Ok(sorted(out.split(|b| *b == 0).filter_map(entry).collect()))
     }

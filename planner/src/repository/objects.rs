@@ -144,7 +144,8 @@ fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: O
             _ if entry.filemode() == 0o120000 => EntryKind::Symlink,
             _ => EntryKind::File,
         };
-        entries.push(Entry { path: path.into(), kind, version: entry.id().to_string().into() });
+        let executable = entry.filemode() == 0o100755;
+        entries.push(Entry { path: path.into(), kind, version: entry.id().to_string().into(), executable });
     }
     Ok(Arc::new(Dir { oid, entries: sorted(entries), below }))
 }

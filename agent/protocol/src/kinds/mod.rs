@@ -21,6 +21,7 @@ mod link;
 mod module;
 mod mount;
 mod package;
+mod plugin;
 mod pod;
 mod process;
 mod reboot;
@@ -32,10 +33,14 @@ mod user;
 mod validate;
 mod wait;
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use self::{
     archive::{Archive, ArchiveFormat},
@@ -54,6 +59,7 @@ pub use self::{
     module::Module,
     mount::{Mount, MountState},
     package::{Package, PackageState},
+    plugin::{Plugin, PluginClaim},
     pod::Pod,
     process::{Process, Signal},
     reboot::Reboot,
@@ -75,6 +81,16 @@ pub trait Kind {
     const SUMMARY: &'static str;
     /// What triggers may do to it.
     const EFFECTS: &'static [Effect];
+
+    /// What people call it: [`Kind::NAME`], unless it goes by another name.
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    /// See [`Kind::EFFECTS`], which this is unless the parameters say more.
+    fn effects(&self) -> &[Effect] {
+        Self::EFFECTS
+    }
 
     /// Everything wrong with the parameters that their types do not show; called with templates rendered.
     fn problems(&self) -> Vec<Problem>;
@@ -99,8 +115,8 @@ pub trait Kind {
     fn claims<'a>(&'a self, _claim: &mut dyn FnMut(Claim<'a>)) {}
 }
 
-/// Something on a node that one task alone decides on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Something on a node that one task alone decides on. Which parameter says so makes no difference.
+#[derive(Debug, Clone, Copy)]
 pub enum Claim<'a> {
     /// A path.
     Path(&'a str),
@@ -116,21 +132,44 @@ pub enum Claim<'a> {
     /// Something with a name: what sort of thing it is, such as `user`, the name, and the parameter that it stands in.
     Named {
         /// Such as `user`.
-        what: &'static str,
+        what: &'a str,
         /// Such as `keystone`.
         name: &'a str,
         /// The parameter that says so; empty for the task as a whole.
-        param: &'static str,
+        param: &'a str,
     },
 }
 
-impl Claim<'_> {
+impl<'a> Claim<'a> {
     /// The parameter that says so.
-    pub fn param(&self) -> &'static str {
+    pub fn param(&self) -> &'a str {
         match self {
             Self::Path(_) | Self::Option { .. } => "path",
             Self::Named { param, .. } => param,
         }
+    }
+
+    /// What tells it from others.
+    fn key(&self) -> (&str, [&str; 3]) {
+        match self {
+            Self::Path(path) => ("path", [path, "", ""]),
+            Self::Option { path, section, option } => ("option", [path, section, option]),
+            Self::Named { what, name, .. } => ("named", [what, name, ""]),
+        }
+    }
+}
+
+impl PartialEq for Claim<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Claim<'_> {}
+
+impl Hash for Claim<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 
@@ -153,6 +192,8 @@ pub enum ContentSource<'a> {
     File(&'a str),
     /// A file below the service's folder, rendered as a template.
     Template(&'a str),
+    /// The program of that name in `plugins/`.
+    Plugin(&'a str),
 }
 
 /// What a kind tells of itself, whatever its parameters.
@@ -184,7 +225,7 @@ impl Problem {
 }
 
 macro_rules! kinds {
-    ($($kind:ident = $name:literal),* $(,)?) => {
+    ($($kind:ident = $name:literal),* ; unlisted $($unlisted:ident = $unlisted_name:literal),*) => {
         /// A task's kind and parameters: `{ "<kind>": { … } }`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         pub enum TaskParams {
@@ -193,55 +234,74 @@ macro_rules! kinds {
                 #[serde(rename = $name)]
                 $kind($kind),
             )*
+            $(
+                #[doc = concat!("`", $unlisted_name, "`")]
+                #[serde(rename = $unlisted_name)]
+                $unlisted($unlisted),
+            )*
         }
 
-        /// What each kind tells of itself, in the same order.
+        /// What each kind that is built in tells of itself, in the same order.
         pub const KINDS: &[About] = &[$(About { name: $name, summary: $kind::SUMMARY, effects: $kind::EFFECTS }),*];
 
-        /// Names of all kinds, in the order in which people read about them.
+        /// Names of all kinds that are built in, in the order in which people read about them.
         pub const NAMES: &[&str] = &[$($name),*];
 
-        const _: () = { $(assert!(same($kind::NAME, $name));)* };
+        const _: () = { $(assert!(same($kind::NAME, $name));)* $(assert!(same($unlisted::NAME, $unlisted_name));)* };
 
         impl TaskParams {
-            /// See [`Kind::NAME`].
-            pub fn kind(&self) -> &'static str {
-                match self { $(Self::$kind(_) => $kind::NAME,)* }
+            /// See [`Kind::name`].
+            pub fn kind(&self) -> &str {
+                match self { $(Self::$kind(params) => Kind::name(params),)* $(Self::$unlisted(params) => Kind::name(params),)* }
             }
 
-            /// See [`Kind::EFFECTS`].
-            pub fn effects(&self) -> &'static [Effect] {
-                match self { $(Self::$kind(_) => $kind::EFFECTS,)* }
+            /// See [`Kind::effects`].
+            pub fn effects(&self) -> &[Effect] {
+                match self { $(Self::$kind(params) => Kind::effects(params),)* $(Self::$unlisted(params) => Kind::effects(params),)* }
+            }
+
+            /// The parameters as a site gives them, by name.
+            pub fn given(&self) -> Map<String, Value> {
+                if let Self::Plugin(plugin) = self {
+                    return plugin.params.clone();
+                }
+                match serde_json::to_value(self) {
+                    Ok(Value::Object(kind)) => match kind.into_iter().next() {
+                        Some((_, Value::Object(params))) => params,
+                        _ => Map::new(),
+                    },
+                    _ => Map::new(),
+                }
             }
 
             /// See [`Kind::problems`].
             pub fn problems(&self) -> Vec<Problem> {
-                match self { $(Self::$kind(params) => params.problems(),)* }
+                match self { $(Self::$kind(params) => params.problems(),)* $(Self::$unlisted(params) => params.problems(),)* }
             }
 
             /// See [`Kind::source`].
             pub fn source(&self) -> Option<ContentSource<'_>> {
-                match self { $(Self::$kind(params) => params.source(),)* }
+                match self { $(Self::$kind(params) => params.source(),)* $(Self::$unlisted(params) => params.source(),)* }
             }
 
             /// See [`Kind::drop_source`].
             pub fn drop_source(&mut self) {
-                match self { $(Self::$kind(params) => params.drop_source(),)* }
+                match self { $(Self::$kind(params) => params.drop_source(),)* $(Self::$unlisted(params) => params.drop_source(),)* }
             }
 
             /// See [`Kind::drop_incidental`].
             pub fn drop_incidental(&mut self) {
-                match self { $(Self::$kind(params) => params.drop_incidental(),)* }
+                match self { $(Self::$kind(params) => params.drop_incidental(),)* $(Self::$unlisted(params) => params.drop_incidental(),)* }
             }
 
             /// See [`Kind::can_check`].
             pub fn can_check(&self) -> bool {
-                match self { $(Self::$kind(params) => params.can_check(),)* }
+                match self { $(Self::$kind(params) => params.can_check(),)* $(Self::$unlisted(params) => params.can_check(),)* }
             }
 
             /// See [`Kind::claims`].
             pub fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-                match self { $(Self::$kind(params) => params.claims(claim),)* }
+                match self { $(Self::$kind(params) => params.claims(claim),)* $(Self::$unlisted(params) => params.claims(claim),)* }
             }
         }
     };
@@ -272,7 +332,8 @@ kinds! {
     Command = "command",
     Wait = "wait",
     Reboot = "reboot",
-    Export = "export",
+    Export = "export";
+    unlisted Plugin = "plugin"
 }
 
 /// Whether two names are the same, at compile time.

@@ -49,6 +49,8 @@ pub(crate) enum Access {
     Template(Arc<str>),
     /// A file below the service's folder, as it is.
     Source(Arc<str>),
+    /// The program of that name in `plugins/`.
+    Plugin(Arc<str>),
     /// The probes of the external capabilities that the task requires.
     Probes,
 }
@@ -124,7 +126,7 @@ impl Place {
             Access::Fact(path) => self.known.fact(self.node?, path),
             Access::Export(task, node) => self.known.value(task, node)?,
             Access::Exporters(task) => self.known.names(task),
-            Access::Template(_) | Access::Source(_) | Access::Probes => None,
+            Access::Template(_) | Access::Source(_) | Access::Plugin(_) | Access::Probes => None,
         }
     }
 

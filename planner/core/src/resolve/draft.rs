@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use groundplan_inventory::Location;
-use groundplan_protocol::digest::Digest;
+use groundplan_protocol::{digest::Digest, kinds::TaskParams};
 use groundplan_services::Task;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -70,6 +70,14 @@ impl Draft {
     }
 }
 
+/// How many keys stand above the parameters of a task as they are on the wire.
+pub(crate) fn depth(params: &TaskParams) -> usize {
+    match params {
+        TaskParams::Plugin(_) => 2,
+        _ => 1,
+    }
+}
+
 /// Calls `with` for each string: its pointer, its name such as `env.PORT` or `run[2]`, and itself.
 fn walk(json: &Value, pointer: &mut String, param: &str, depth: usize, with: &mut impl FnMut(&str, &str, &str)) {
     let length = pointer.len();
@@ -105,11 +113,11 @@ pub(crate) fn parameters(task: &Task) -> Vec<Input> {
     let mut params = task.params.clone();
     params.drop_incidental();
     let mut inputs = vec![input("kind".to_owned(), &Value::from(params.kind()), task.at.clone())];
-    let json = serde_json::to_value(&params).unwrap_or_default();
-    for (key, value) in json.as_object().into_iter().flatten().filter_map(|(_, kind)| kind.as_object()).flatten() {
+    let is_plugin = matches!(params, TaskParams::Plugin(_));
+    for (key, value) in &params.given() {
         match value {
             // The file itself is the input, whatever its name.
-            _ if key == "source" => {}
+            _ if key == "source" && !is_plugin => {}
             Value::Object(fields) => {
                 for (field, value) in fields {
                     let name = format!("{key}.{field}");

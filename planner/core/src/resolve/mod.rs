@@ -12,7 +12,9 @@ mod known;
 mod memo;
 mod paths;
 mod placement;
+mod plugin;
 mod task;
+mod told;
 mod versions;
 
 #[cfg(test)]
@@ -29,7 +31,7 @@ use groundplan_protocol::{
     ids::{Capability, NodeId, ServiceId, TaskId},
     ready::Ready,
 };
-use groundplan_services::Catalog;
+use groundplan_services::{Catalog, Plugins};
 
 pub(crate) use self::placement::Placement;
 use self::{
@@ -82,6 +84,7 @@ pub(crate) struct Run<'a> {
     facts: Arc<SiteFacts>,
     known: Arc<Known>,
     misfit: Misfit,
+    plugins: &'a Plugins,
     /// The nodes, by number.
     nodes: &'a [&'a NodeId],
     contents: &'a mut Contents,
@@ -102,9 +105,21 @@ impl Faults {
             self.all.push(fault);
         }
     }
+
+    /// Adds those of one node where nothing is said of their place yet: the next node's value is another one, and no other fault.
+    fn add_all(&mut self, faults: Vec<Diagnostic>, node: Option<&NodeId>) {
+        let is_new = |fault: &Diagnostic| self.all.iter().all(|known| known.at != fault.at);
+        for mut fault in faults.into_iter().filter(is_new).collect::<Vec<_>>() {
+            if let Some(node) = node {
+                fault.label = format!("on node `{node}`");
+            }
+            self.add(fault);
+        }
+    }
 }
 
-/// Resolves a site with what is known of its nodes. `site`, `inventory` and `catalog` come from the files of `tree`, and `tree` gives each content its own version.
+/// Resolves a site with what is known of its nodes. `site`, `inventory` and `catalog` come from the files of `tree`, `plugins` from its programs, and
+/// `tree` gives each content its own version.
 ///
 /// The desired state is there if and only if there are no diagnostics, here or from reading the files: what was reported then is not
 /// reported again. Diagnostics are in the order of their places.
@@ -112,6 +127,7 @@ pub fn resolve(
     site: &Site,
     inventory: &Inventory,
     catalog: &Catalog,
+    plugins: &Plugins,
     tree: &dyn SourceTree,
     knowledge: &Knowledge,
     cache: &mut Cache,
@@ -132,6 +148,7 @@ pub fn resolve(
         facts,
         known: Arc::new(known::of(&placement, knowledge)),
         misfit: knowledge.misfit,
+        plugins,
         nodes: &placement.nodes,
         contents: &mut cache.contents,
         faults: Faults::default(),
@@ -182,7 +199,7 @@ impl Part<'_, '_> {
     /// Brings what is known of a service up to date.
     fn service(&self, number: usize, run: &mut Run<'_>, known: &mut KnownService) {
         let placed = &self.placement.services[number];
-        let whole = self.versions.whole(&placed.service.folder);
+        let whole = self.versions.whole(placed.service);
         // What nodes tell is not in there.
         let asks = |task: &KnownTask| !task.instances.facts.is_empty() || !task.instances.exports.is_empty();
         if known.whole == Some(whole) && !known.tasks.iter().any(asks) {

@@ -11,19 +11,20 @@ use std::{
 use groundplan_inventory::{Diagnostic, Location, probe};
 use groundplan_protocol::{
     ids::TaskId,
-    kinds::{ContentSource, Problem, TaskParams},
+    kinds::{ContentSource, TaskParams},
     plan::TaskSpec,
     ready::Ready,
 };
-use groundplan_services::Task;
+use groundplan_services::{Task, plugin};
 
 use super::{
     Run,
     draft::{self, Draft},
     external::Probes,
-    files::{Files, Shipped, Wrong},
+    files::{Files, Shipped},
     fingerprint::fingerprint,
     memo::{Answer, Form, Memo},
+    told::Told,
 };
 use crate::{
     desired::{Body, Input, Instance, NodeIx, Off, Pending, Resolved},
@@ -154,6 +155,12 @@ impl Resolver<'_, '_, '_> {
             _ => None,
         };
         wrong.into_iter().for_each(|wrong| self.wrong_source(wrong));
+        if let TaskParams::Plugin(plugin) = &self.task.params
+            && texts.is_empty()
+            && let Err(told) = self.described(&mut plugin.clone())
+        {
+            self.tell(told, &texts, None);
+        }
     }
 
     /// Takes over results that are known, from `next` on, up to the first that is not.
@@ -234,6 +241,7 @@ impl Resolver<'_, '_, '_> {
     fn answer(&self, place: &Place, access: &Access) -> Answer {
         match access {
             Access::Template(path) | Access::Source(path) => self.home.files.answer(path),
+            Access::Plugin(name) => self.programs().answer(name),
             Access::Probes => self.probes.digest.map_or(Answer::Absent, Answer::Value),
             access if place.is_unknown(access) => Answer::Unknown,
             // Equal wherever it is told.
@@ -247,7 +255,7 @@ impl Resolver<'_, '_, '_> {
     /// What there is to render, and the templates that are known to take part.
     fn drafts(&self) -> (Drafts, BTreeMap<String, Arc<str>>) {
         let folder = self.home.files.folder;
-        let params = Draft::of(&self.task.params, folder, "", 1);
+        let params = Draft::of(&self.task.params, folder, "", draft::depth(&self.task.params));
         let ready = Draft::of(&self.task.ready, folder, "ready.", 0);
         let mut texts = draft::texts([&params, &ready]);
         if let Some(ContentSource::Template(path)) = self.task.params.source()
@@ -296,6 +304,9 @@ impl Resolver<'_, '_, '_> {
             }
         }
         templates.log().note(Access::Probes);
+        if let TaskParams::Plugin(plugin) = &self.task.params {
+            templates.log().note(Access::Plugin(plugin.name.as_str().into()));
+        }
         let params = self.params(&drafts.params, templates, &place);
         let shipped = match &params {
             Ok(params) => self.content(params, templates, texts, &place),
@@ -381,12 +392,15 @@ impl Resolver<'_, '_, '_> {
     }
 
     fn params(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<TaskParams, Told> {
-        let params = if draft.strings.is_empty() {
+        let mut params = if draft.strings.is_empty() {
             self.task.params.clone()
         } else {
             let strings = self.strings(draft, templates, place)?;
             draft.filled(strings).map_err(|error| self.misfit(&error))?
         };
+        if let TaskParams::Plugin(plugin) = &mut params {
+            self.described(plugin)?;
+        }
         let problems = params.problems();
         if problems.is_empty() { Ok(params) } else { Err(Told::Problems(problems)) }
     }
@@ -427,6 +441,11 @@ impl Resolver<'_, '_, '_> {
                 let body = shipped.content.blob().map(|_| Body::File(format!("{}/{path}", files.folder).into()));
                 Ok(Some((shipped, body)))
             }
+            Some(ContentSource::Plugin(name)) => {
+                let shipped = self.programs().shipped(name, self.run.contents, self.run.now).map_err(Told::Source)?;
+                let body = shipped.content.blob().map(|_| Body::File(format!("{}/{name}", plugin::FOLDER).into()));
+                Ok(Some((shipped, body)))
+            }
             Some(ContentSource::Template(path)) => {
                 templates.log().note(Access::Template(path.into()));
                 let name = Named::File { folder: files.folder, path }.to_string();
@@ -463,6 +482,9 @@ impl Resolver<'_, '_, '_> {
     ) -> Resolved {
         let mut params = params;
         params.drop_source();
+        if let (TaskParams::Plugin(plugin), Some((shipped, _))) = (&mut params, &shipped) {
+            plugin.program = Some(shipped.digest);
+        }
         let (digest, content, body) = match shipped {
             Some((shipped, body)) => (Some(shipped.digest), Some(shipped.content), body),
             None => (None, None, None),
@@ -480,8 +502,8 @@ impl Resolver<'_, '_, '_> {
 
     /// What a person calls the thing that was asked for.
     fn input(&mut self, place: &Place, access: &Access) -> Option<Input> {
-        let files = self.home.files;
-        let mut file = |word: &str, path: &str| {
+        let (files, programs) = (self.home.files, self.programs());
+        let mut file = |word: &str, files: Files<'_>, path: &str| {
             let digest = files.shipped(path, self.run.contents, self.run.now).ok()?.digest.short();
             let at = Location::file(format!("{}/{path}", files.folder));
             Some(Input { name: format!("{word} {path}"), digest, value: None, at })
@@ -506,82 +528,14 @@ impl Resolver<'_, '_, '_> {
             }
             // Who runs it is the placement's word, and decides nothing by itself.
             Access::Exporters(_) => return None,
-            Access::Template(path) => return file("template", path),
-            Access::Source(path) => return file("source", path),
+            Access::Template(path) => return file("template", files, path),
+            Access::Source(path) => return file("source", files, path),
+            Access::Plugin(name) => return file("plugin", programs, name),
             Access::Probes => return None,
         };
         let fact = place.fact(access)?;
         let at = if let Access::Fact(_) = access { self.task.at.clone() } else { fact.at.clone() };
         Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at })
-    }
-
-    fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
-        match told {
-            Told::Faults(faults) => self.template_faults(faults, texts, node),
-            Told::Problems(problems) => self.problems(problems),
-            Told::Source(wrong) => self.wrong_source(wrong),
-            Told::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
-        }
-    }
-
-    fn wrong_source(&mut self, wrong: Wrong) {
-        let diagnostic = Diagnostic::new(draft::place(self.task, "source"), wrong.message);
-        self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
-    }
-
-    /// Reports what only rendering has shown: faults of other parameters were reported when the file was read.
-    fn problems(&mut self, problems: Vec<Problem>) {
-        let kind = self.task.params.kind();
-        let rendered = Draft::of(&self.task.params, self.home.files.folder, "", 1);
-        for Problem { param, message, hint } in problems.into_iter().filter(|p| rendered.renders(p.param)) {
-            let subject = if param.is_empty() { format!("the {kind}") } else { format!("`{param}` of the {kind}") };
-            let joint = if message.starts_with('`') { ": " } else { " " };
-            let diagnostic = Diagnostic::new(draft::place(self.task, param), format!("{subject}{joint}{message}"));
-            self.run.faults.add(Diagnostic { hint, ..diagnostic });
-        }
-    }
-
-    fn template_faults(&mut self, faults: Vec<Fault>, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
-        for fault in faults {
-            let at = match Named::of(&fault.template) {
-                Named::File { folder, path } => Location::new(format!("{folder}/{path}").into(), fault.range.clone()),
-                Named::Param { param, .. } => {
-                    let at = draft::place(self.task, param);
-                    let text = texts.get(&fault.template).map_or("", |text| text);
-                    match self.home.files.tree.read(&at.file).ok().as_deref().map(std::str::from_utf8) {
-                        Some(Ok(toml)) => draft::locate(toml, &at, text, &fault.range),
-                        _ => at,
-                    }
-                }
-            };
-            let mut diagnostic = Diagnostic::new(at, fault.message);
-            diagnostic.hint = fault.hint;
-            if let Some(node) = node {
-                diagnostic.label = format!("on node `{}`", self.run.facts.nodes[node.0 as usize].name.value);
-            }
-            self.run.faults.add(diagnostic);
-        }
-    }
-}
-
-/// What is wrong with a task on a node.
-enum Told {
-    Faults(Vec<Fault>),
-    Problems(Vec<Problem>),
-    Source(Wrong),
-    Other(Vec<Diagnostic>),
-}
-
-impl Told {
-    /// The first of it, for a line.
-    fn words(&self) -> Arc<str> {
-        let words = match self {
-            Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
-            Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),
-            Self::Source(wrong) => Some(wrong.message.as_str()),
-            Self::Other(diagnostics) => diagnostics.first().map(|diagnostic| diagnostic.message.as_str()),
-        };
-        words.unwrap_or_default().into()
     }
 }
 

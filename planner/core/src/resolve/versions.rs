@@ -1,10 +1,15 @@
-//! What the files of a tree are, by digests of paths and versions: one for what all services share, one for each service's folder.
+//! What the files of a tree are, by digests of paths and versions: one for what all services share, one for each service's folder and
+//! the plugins that it uses.
 //!
 //! Two equal digests mean equal files, so that whatever was worked out from them alone is still right.
 
 use std::collections::HashMap;
 
-use groundplan_protocol::digest::{Digest, Hasher};
+use groundplan_protocol::{
+    digest::{Digest, Hasher},
+    kinds::TaskParams,
+};
+use groundplan_services::{Service, plugin};
 
 use crate::source::SourceTree;
 
@@ -13,6 +18,7 @@ pub(crate) struct Versions<'t> {
     /// Digest of `site.toml` and the inventory.
     pub(crate) global: Digest,
     folders: HashMap<&'t str, Digest>,
+    tree: &'t dyn SourceTree,
 }
 
 impl<'t> Versions<'t> {
@@ -31,15 +37,23 @@ impl<'t> Versions<'t> {
             hasher.update(&[entry.kind as u8]);
         }
         let folders = folders.into_iter().map(|(folder, hasher)| (folder, hasher.finish())).collect();
-        Self { global: global.finish(), folders }
+        Self { global: global.finish(), folders, tree }
     }
 
-    /// Digest of all that may matter to the service in `folder`.
-    pub(crate) fn whole(&self, folder: &str) -> Digest {
+    /// Digest of all that may matter to a service.
+    pub(crate) fn whole(&self, service: &Service) -> Digest {
         let mut hasher = Hasher::new();
         hasher.update(self.global.as_bytes());
-        if let Some(own) = self.folders.get(folder) {
+        if let Some(own) = self.folders.get(&*service.folder) {
             hasher.update(own.as_bytes());
+        }
+        for task in &service.tasks {
+            if let TaskParams::Plugin(used) = &task.params
+                && let Some(program) = self.tree.entry(&format!("{}/{}", plugin::FOLDER, used.name))
+            {
+                hasher.field(program.path.as_bytes());
+                hasher.field(program.version.as_bytes());
+            }
         }
         hasher.finish()
     }

@@ -133,7 +133,7 @@ fn instances_with_the_same_inputs_share_one_result() {
     let state = state(&text);
     let shared = |task: &str, a: &str, b: &str| {
         let of = |node| &instance(&state, &format!("s.{task}@{node}")).resolved;
-        std::sync::Arc::ptr_eq(of(a), of(b))
+        Arc::ptr_eq(of(a), of(b))
     };
     assert!(shared("file", "n0", "n1") && shared("file", "n1", "n2"));
     assert!(!shared("conf", "n0", "n1"));

@@ -6,12 +6,16 @@ mod exports;
 mod faults;
 mod inputs;
 mod known;
+mod plugins;
 mod values;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use groundplan_inventory::{Diagnostic, Location};
-use groundplan_services::tree as site_files;
+use groundplan_services::{
+    plugin::{self, Description, Plugins},
+    tree as site_files,
+};
 
 use super::{Cache, resolve};
 use crate::knowledge::Knowledge;
@@ -39,11 +43,23 @@ pub(super) fn resolved_with(
 ) -> (Option<DesiredState>, Vec<Diagnostic>) {
     let wanted = tree.entries().iter().filter(|e| e.kind == EntryKind::File && site_files::wants(&e.path));
     let parsed: Vec<_> = wanted.map(|e| site_files::parse(&e.path, &tree.read(&e.path).expect("a file"))).collect();
-    let (model, mut faults) = site_files::merge(&parsed, tree.entries().iter().map(|e| &*e.path));
+    let plugins = plugins(tree);
+    let (model, mut faults) = site_files::merge(&parsed, tree.entries().iter().map(|e| &*e.path), &plugins);
     let site = model.site.unwrap_or_else(|| panic!("no site: {faults:#?}"));
-    let (state, more) = resolve(&site, &model.inventory, &model.catalog, tree, knowledge, cache);
+    let (state, more) = resolve(&site, &model.inventory, &model.catalog, &plugins, tree, knowledge, cache);
     faults.extend(more);
     (state, faults)
+}
+
+/// The plugins of a tree, in which each program is what it would print.
+fn plugins(tree: &MemoryTree) -> Plugins {
+    let mut plugins = Plugins::default();
+    for entry in tree.entries() {
+        let Some(name) = entry.path.strip_prefix("plugins/") else { continue };
+        let description = Description::read(&tree.read(&entry.path).expect("a file")).expect("a description");
+        plugins.known.insert(plugin::name(name).expect("a name"), Arc::new(description));
+    }
+    plugins
 }
 
 /// The desired state of a tree without faults.

@@ -1,0 +1,101 @@
+//! What is wrong with a task, as diagnostics at their places.
+//!
+//! In: faults as each stage of the resolution has them. Out: each of them once, in the words and at the place of what a person wrote.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_inventory::{Diagnostic, Location};
+use groundplan_protocol::kinds::Problem;
+
+use super::{
+    draft::{self, Draft},
+    files::Wrong,
+    task::Resolver,
+};
+use crate::{
+    desired::NodeIx,
+    render::{Fault, Named},
+};
+
+/// What is wrong with a task on a node.
+pub(super) enum Told {
+    Faults(Vec<Fault>),
+    Problems(Vec<Problem>),
+    Source(Wrong),
+    /// What a plugin does not allow.
+    Violations(Vec<Diagnostic>),
+    Other(Vec<Diagnostic>),
+}
+
+impl Told {
+    /// The first of it, for a line.
+    pub(super) fn words(&self) -> Arc<str> {
+        let words = match self {
+            Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
+            Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),
+            Self::Source(wrong) => Some(wrong.message.as_str()),
+            Self::Violations(diagnostics) | Self::Other(diagnostics) => {
+                diagnostics.first().map(|diagnostic| diagnostic.message.as_str())
+            }
+        };
+        words.unwrap_or_default().into()
+    }
+}
+
+impl Resolver<'_, '_, '_> {
+    pub(super) fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
+        match told {
+            Told::Faults(faults) => self.template_faults(faults, texts, node),
+            Told::Problems(problems) => self.problems(problems),
+            Told::Source(wrong) => self.wrong_source(wrong),
+            Told::Violations(faults) => {
+                self.run.faults.add_all(faults, node.map(|node| self.run.nodes[node.0 as usize]))
+            }
+            Told::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
+        }
+    }
+
+    pub(super) fn wrong_source(&mut self, wrong: Wrong) {
+        let diagnostic = Diagnostic::new(draft::place(self.task, "source"), wrong.message);
+        self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
+    }
+
+    /// Reports what only rendering has shown: faults of other parameters were reported when the file was read.
+    pub(super) fn problems(&mut self, problems: Vec<Problem>) {
+        let kind = self.task.params.kind();
+        let rendered = Draft::of(&self.task.params, self.home.files.folder, "", draft::depth(&self.task.params));
+        for Problem { param, message, hint } in problems.into_iter().filter(|p| rendered.renders(p.param)) {
+            let subject = if param.is_empty() { format!("the {kind}") } else { format!("`{param}` of the {kind}") };
+            let joint = if message.starts_with('`') { ": " } else { " " };
+            let diagnostic = Diagnostic::new(draft::place(self.task, param), format!("{subject}{joint}{message}"));
+            self.run.faults.add(Diagnostic { hint, ..diagnostic });
+        }
+    }
+
+    pub(super) fn template_faults(
+        &mut self,
+        faults: Vec<Fault>,
+        texts: &BTreeMap<String, Arc<str>>,
+        node: Option<NodeIx>,
+    ) {
+        for fault in faults {
+            let at = match Named::of(&fault.template) {
+                Named::File { folder, path } => Location::new(format!("{folder}/{path}").into(), fault.range.clone()),
+                Named::Param { param, .. } => {
+                    let at = draft::place(self.task, param);
+                    let text = texts.get(&fault.template).map_or("", |text| text);
+                    match self.home.files.tree.read(&at.file).ok().as_deref().map(std::str::from_utf8) {
+                        Some(Ok(toml)) => draft::locate(toml, &at, text, &fault.range),
+                        _ => at,
+                    }
+                }
+            };
+            let mut diagnostic = Diagnostic::new(at, fault.message);
+            diagnostic.hint = fault.hint;
+            if let Some(node) = node {
+                diagnostic.label = format!("on node `{}`", self.run.facts.nodes[node.0 as usize].name.value);
+            }
+            self.run.faults.add(diagnostic);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The plugins of a tree, asked for what they say of themselves.
+//!
+//! In: a tree's files in `plugins/`. Out: descriptions, and a fault for each program that is of no use. A program is run once for each version of it;
+//! faults are not kept, so that a machine's bad moment is forgotten. Whoever loads a site runs its plugins, with the rights of whoever
+//! loads it.
+
+mod run;
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use groundplan_core::{
+    SourceTree,
+    source::{Entry, EntryKind},
+};
+use groundplan_inventory::{Diagnostic, Location};
+use groundplan_protocol::ids::TaskName;
+use groundplan_services::{
+    Description, Plugins,
+    plugin::{self, FOLDER, InvalidDescription},
+};
+
+use self::run::RunError;
+
+/// What a plugin is asked.
+const REQUEST: &[u8] = b"{\"version\":1,\"request\":\"schema\"}\n";
+
+/// How many are asked at a time.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Descriptions by the version of the program.
+pub(crate) type Cache = HashMap<Arc<str>, Arc<Description>>;
+
+/// Why a plugin has no description.
+enum Useless {
+    Run(RunError),
+    Description(InvalidDescription),
+}
+
+/// A plugin that has yet to be asked.
+struct Unknown<'t> {
+    entry: &'t Entry,
+    name: TaskName,
+    program: Arc<[u8]>,
+}
+
+/// Asks the plugins of `tree` that `cache` does not know; afterwards it knows those of this tree.
+pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Vec<Diagnostic>) -> Plugins {
+    let mut plugins = Plugins::default();
+    let mut kept = Cache::new();
+    let mut unknown = Vec::new();
+    for (entry, file) in programs(tree) {
+        let mut refuse = |fault: Diagnostic| {
+            plugins.faulty.insert(file.to_owned());
+            faults.push(fault);
+        };
+        let name = match plugin::name(file) {
+            Ok(name) => name,
+            // What cannot be meant as a plugin, such as a README.md.
+            Err(_) if !entry.executable && file.contains(['.', '~']) => continue,
+            Err((message, hint)) => {
+                refuse(fault(entry, message).hint(hint));
+                continue;
+            }
+        };
+        if !entry.executable {
+            refuse(fault(entry, "is not executable").hint(format!(
+                "commit it with its mode: chmod +x {0} && git update-index --chmod=+x {0}; or move it elsewhere if it is no plugin",
+                entry.path
+            )));
+            continue;
+        }
+        if let Some(known) = cache.get(&entry.version) {
+            kept.insert(entry.version.clone(), known.clone());
+            plugins.known.insert(name, known.clone());
+            continue;
+        }
+        match tree.read(&entry.path) {
+            Ok(program) => unknown.push(Unknown { entry, name, program }),
+            Err(error) => refuse(fault(entry, format!("cannot be read: {}", error.cause))),
+        }
+    }
+    for (Unknown { entry, name, program }, asked) in ask(unknown) {
+        match asked {
+            Ok(description) => {
+                kept.insert(entry.version.clone(), description.clone());
+                plugins.known.insert(name, description);
+            }
+            Err(useless) => {
+                plugins.faulty.insert(name.as_str().to_owned());
+                faults.push(useless.told(entry, &program));
+            }
+        }
+    }
+    *cache = kept;
+    plugins
+}
+
+/// The files that lie in the folder itself, with their names. Folders in it are left alone.
+fn programs(tree: &dyn SourceTree) -> impl Iterator<Item = (&Entry, &str)> {
+    let files = tree.entries().iter().filter(|entry| entry.kind == EntryKind::File);
+    files.filter_map(|entry| {
+        let file = entry.path.strip_prefix(FOLDER)?.strip_prefix('/')?;
+        (!file.contains('/')).then_some((entry, file))
+    })
+}
+
+/// Asks all, some side by side; in their order.
+fn ask(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Result<Arc<Description>, Useless>)> {
+    let answers: Vec<Mutex<Option<Result<Arc<Description>, Useless>>>> =
+        unknown.iter().map(|_| Mutex::default()).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..unknown.len().min(SIDE_BY_SIDE) {
+            scope.spawn(|| {
+                while let Some((at, plugin)) = {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    unknown.get(at).map(|plugin| (at, plugin))
+                } {
+                    let asked = run::run(&plugin.program, REQUEST).map_err(Useless::Run);
+                    let read = |printed: Vec<u8>| Description::read(&printed).map_err(Useless::Description);
+                    *answers[at].lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(asked.and_then(read).map(Arc::new));
+                }
+            });
+        }
+    });
+    let answers = answers.into_iter().filter_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner));
+    unknown.into_iter().zip(answers).collect()
+}
+
+fn fault(entry: &Entry, message: impl AsRef<str>) -> Diagnostic {
+    Diagnostic::new(Location::file(entry.path.clone()), format!("the plugin {}", message.as_ref()))
+}
+
+impl Useless {
+    /// What is wrong with the program, and what to do.
+    fn told(&self, entry: &Entry, program: &[u8]) -> Diagnostic {
+        let by_hand = format!("try it: echo '{}' | {}", String::from_utf8_lossy(REQUEST).trim(), entry.path);
+        match self {
+            Self::Run(error @ (RunError::Start(cause) | RunError::Scratch(cause) | RunError::Follow(cause))) => {
+                let hint = match (cause.kind(), interpreter(program)) {
+                    (io::ErrorKind::NotFound, Some(interpreter)) => {
+                        format!("its first line names `{interpreter}`, which this machine does not have: install it")
+                    }
+                    (io::ErrorKind::PermissionDenied, _) => {
+                        "the folder for temporary files may not run programs: set TMPDIR to one that may".to_owned()
+                    }
+                    _ if cause.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) => {
+                        "begin it with a line such as `#!/bin/sh`, or build it for this machine".to_owned()
+                    }
+                    _ => by_hand,
+                };
+                fault(entry, format!("{error}: {cause}")).hint(hint)
+            }
+            Self::Run(error) => fault(entry, error.to_string()).hint(by_hand),
+            Self::Description(error) => fault(entry, format!("cannot be used: {error}"))
+                .hint(format!("what it must print is told in docs/plugins.md; {by_hand}")),
+        }
+    }
+}
+
+/// What a script's first line says that it is run by.
+fn interpreter(program: &[u8]) -> Option<String> {
+    let line = program.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
+    line.split_whitespace().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_core::source::MemoryTree;
+
+    use super::*;
+
+    const GOOD: &str = "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": {} }'\n";
+
+    fn told(tree: &MemoryTree) -> (Vec<String>, Vec<String>) {
+        let mut faults = Vec::new();
+        let plugins = describe(tree, &mut Cache::new(), &mut faults);
+        faults.sort();
+        let words =
+            faults.iter().map(|f| format!("{}: {} ({})", f.at.file, f.message, f.hint.as_deref().unwrap_or("")));
+        (plugins.known.keys().map(ToString::to_string).collect(), words.collect())
+    }
+
+    #[test]
+    fn plugins_are_the_programs_of_the_folder() {
+        let mut tree = MemoryTree::default();
+        for (path, text) in [("plugins/good", GOOD), ("plugins/deep/er", "x"), ("services/s/x", "x")] {
+            tree.write_program(path, text);
+        }
+        tree.write("plugins/README.md", "words");
+        assert_eq!(told(&tree), (vec!["good".to_owned()], vec![]));
+        tree.write("plugins/forgotten", GOOD);
+        tree.write_program("plugins/named.sh", GOOD);
+        tree.write_program("plugins/file", GOOD);
+        let (known, faults) = told(&tree);
+        assert_eq!(known, ["good"]);
+        assert_eq!(faults.len(), 3, "{faults:#?}");
+        assert!(
+            faults[0].starts_with("plugins/file: the plugin `file` is the name of a kind that is built in"),
+            "{faults:#?}"
+        );
+        assert!(
+            faults[1].contains(
+                "forgotten: the plugin is not executable (commit it with its mode: chmod +x plugins/forgotten"
+            ),
+            "{faults:#?}"
+        );
+        assert!(faults[2].contains("named.sh: the plugin `named.sh` is no name of a kind (rename it"), "{faults:#?}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_is_told_with_what_to_do() {
+        for (program, words) in [
+            (
+                "#!/bin/sh\necho words >&2; exit 2",
+                "the plugin exited with 2: words (try it: echo '{\"version\":1,\"request\":\"schema\"}' | plugins/p)",
+            ),
+            (
+                "#!/bin/sh\necho hello",
+                "the plugin cannot be used: it printed no JSON when it was asked for its schema, but `hello` (what it must print",
+            ),
+            (
+                "#!/nowhere/python\n",
+                "(its first line names `/nowhere/python`, which this machine does not have: install it)",
+            ),
+            ("echo hello\n", "(begin it with a line such as `#!/bin/sh`, or build it for this machine)"),
+            (
+                "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": { \"type\": 7 } }'",
+                "the plugin cannot be used: its schema is no JSON schema: `type`",
+            ),
+        ] {
+            let mut tree = MemoryTree::default();
+            tree.write_program("plugins/p", program);
+            let (known, faults) = told(&tree);
+            assert!(known.is_empty() && faults.len() == 1 && faults[0].contains(words), "{program}: {faults:#?}");
+        }
+    }
+
+    #[test]
+    fn an_unchanged_one_is_not_asked_again() {
+        let marks = tempfile::tempdir().unwrap();
+        let marks = marks.path().join("marks");
+        let program = format!("#!/bin/sh\necho run >> {}\n{}", marks.display(), GOOD.replace("#!/bin/sh\n", ""));
+        let mut tree = MemoryTree::default();
+        tree.write_program("plugins/a", program.as_str());
+        tree.write_program("plugins/b", program.as_str());
+        let (mut cache, mut faults) = (Cache::new(), Vec::new());
+        for _ in 0..3 {
+            assert_eq!(describe(&tree, &mut cache, &mut faults).known.len(), 2);
+        }
+        tree.write_program("plugins/b", format!("{program}# edited\n"));
+        assert_eq!(describe(&tree, &mut cache, &mut faults).known.len(), 2);
+        assert_eq!(faults, []);
+        assert_eq!(
+            std::fs::read_to_string(marks).unwrap().lines().count(),
+            3,
+            "two at first, then the one that was edited"
+        );
+    }
+}

@@ -1,0 +1,348 @@
+//! Kinds that the site's own programs add: what each program says of itself, and whether a task's parameters are what it wants.
+//!
+//! In: the name of a program in `plugins/` and what it printed when it was asked for its schema. Out: a [`Description`], or what is
+//! wrong with it; then each violation of the schema, by parameter. Runs nothing: whoever may does that. A schema that refers to
+//! another document is refused, because none is ever fetched.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use groundplan_inventory::hint;
+use groundplan_protocol::{
+    duration::Span,
+    ids::{NAME_RULE, TaskName},
+    kinds::{NAMES, Plugin, PluginClaim},
+    plan::Effect,
+};
+use jsonschema::{
+    ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+    paths::{Location, LocationSegment},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::task::KEYS;
+
+/// The folder of the programs.
+pub const FOLDER: &str = "plugins";
+
+/// What claims stand for that name no parameter.
+const WHOLE: &str = "the host";
+
+/// The plugins of a site.
+#[derive(Debug, Clone, Default)]
+pub struct Plugins {
+    /// Those that can be used, by name.
+    pub known: BTreeMap<TaskName, Arc<Description>>,
+    /// Those with faults that have been reported: a task of their kind is no fault of its own.
+    pub faulty: BTreeSet<String>,
+}
+
+/// What a plugin says of itself.
+#[derive(Debug)]
+pub struct Description {
+    /// One line for people.
+    pub summary: String,
+    /// What triggers may do to tasks of its kind.
+    pub effects: Vec<Effect>,
+    /// Whether it can tell if a task is so.
+    pub can_check: bool,
+    /// How long one run of it may take.
+    pub timeout: Option<Span>,
+    claims: Vec<Claims>,
+    schema: Value,
+    validator: Validator,
+}
+
+/// Why a plugin's description is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidDescription {
+    /// It is no JSON.
+    #[error("it printed no JSON when it was asked for its schema, but `{0}`")]
+    NoJson(String),
+    /// It is JSON, but no description.
+    #[error("its description is wrong: {0}")]
+    Form(String),
+    /// What stands under `schema` is no JSON schema.
+    #[error("its schema is no JSON schema: {0}")]
+    Schema(String),
+}
+
+/// What it prints.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Printed {
+    summary: String,
+    schema: Value,
+    #[serde(default)]
+    effects: Vec<Effect>,
+    #[serde(default)]
+    claims: Vec<Claims>,
+    #[serde(default = "yes")]
+    can_check: bool,
+    timeout: Option<Span>,
+}
+
+/// What its tasks claim on their node.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum Claims {
+    /// The path that a parameter holds.
+    Path { path: String },
+    /// What a parameter names; without one, there is one such thing on a host.
+    Named { what: String, param: Option<String> },
+}
+
+/// A parameter that the schema does not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Its path, such as `limits.files` or `users[2]`; empty for the task as a whole.
+    pub param: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The name of the kind that the program `plugins/<file>` adds; else what is wrong with the name, and what to do.
+pub fn name(file: &str) -> Result<TaskName, (String, String)> {
+    let Ok(name) = TaskName::new(file) else {
+        return Err((format!("`{file}` is no name of a kind"), format!("rename it: a kind's name is {NAME_RULE}")));
+    };
+    let what = match () {
+        () if NAMES.contains(&file) => "a kind that is built in",
+        () if KEYS.contains(&file) => "a key that every task has",
+        () => return Ok(name),
+    };
+    Err((format!("`{file}` is the name of {what}"), "give the plugin another name".to_owned()))
+}
+
+impl Description {
+    /// Reads what a plugin printed.
+    ///
+    /// # Errors
+    /// If it is no description.
+    pub fn read(printed: &[u8]) -> Result<Self, InvalidDescription> {
+        let value: Value =
+            serde_json::from_slice(printed).map_err(|_| InvalidDescription::NoJson(first_line(printed)))?;
+        let printed = Printed::deserialize(value).map_err(|e| InvalidDescription::Form(e.to_string()))?;
+        if !printed.schema.is_object() {
+            return Err(InvalidDescription::Schema("it is no object".to_owned()));
+        }
+        let built = jsonschema::options().offline().should_validate_formats(true).build(&printed.schema);
+        let validator = built.map_err(|e| {
+            let at = path(e.instance_path());
+            InvalidDescription::Schema(if at.is_empty() { e.to_string() } else { format!("`{at}`: {e}") })
+        })?;
+        let Printed { summary, schema, effects, claims, can_check, timeout } = printed;
+        Ok(Self { summary, effects, can_check, timeout, claims, schema, validator })
+    }
+
+    /// Everything that the schema does not allow in `params`.
+    pub fn violations(&self, params: &Map<String, Value>) -> Vec<Violation> {
+        let params = Value::Object(params.clone());
+        self.validator.iter_errors(&params).flat_map(|error| self.told(&error)).collect()
+    }
+
+    /// `plugin` with all that its program says of it.
+    pub fn describe(&self, plugin: &mut Plugin) {
+        let text = |param: &str| match plugin.params.get(param)? {
+            Value::String(text) => Some(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            _ => None,
+        };
+        let claim = |claim: &Claims| match claim {
+            Claims::Path { path } => Some(PluginClaim::Path(text(path)?)),
+            Claims::Named { what, param: Some(param) } => {
+                Some(PluginClaim::Named { what: what.clone(), name: text(param)?, param: param.clone() })
+            }
+            Claims::Named { what, param: None } => {
+                Some(PluginClaim::Named { what: what.clone(), name: WHOLE.to_owned(), param: String::new() })
+            }
+        };
+        plugin.claims = self.claims.iter().filter_map(claim).collect();
+        plugin.effects.clone_from(&self.effects);
+        (plugin.can_check, plugin.timeout) = (self.can_check, self.timeout);
+    }
+
+    /// An error in the words of this house, where it is one of the usual ones.
+    fn told(&self, error: &ValidationError<'_>) -> Vec<Violation> {
+        let at = path(error.instance_path());
+        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                let known = self.properties(error.instance_path());
+                let unknown = |key: &String| Violation {
+                    param: below(key),
+                    message: format!("has no parameter `{}`", hint::excerpt(&below(key))),
+                    hint: Some(hint::choose(key, &known)),
+                };
+                unexpected.iter().map(unknown).collect()
+            }
+            ValidationErrorKind::Required { property } => {
+                let key = property.as_str().unwrap_or_default();
+                let message = format!("has no `{}`", below(key));
+                vec![Violation { param: at, message, hint: Some(format!("add `{key} = …`")) }]
+            }
+            ValidationErrorKind::Type { kind: TypeKind::Single(_) } if at.is_empty() => {
+                vec![Violation { param: at, message: error.to_string(), hint: None }]
+            }
+            _ => {
+                let hint = self.schema_of(error.instance_path()).and_then(|schema| schema["description"].as_str());
+                vec![Violation { param: at, message: hint::brief(&error.to_string()), hint: hint.map(str::to_owned) }]
+            }
+        }
+    }
+
+    /// The part of the schema for a parameter, as far as it is written plainly.
+    fn schema_of(&self, at: &Location) -> Option<&Value> {
+        let mut schema = &self.schema;
+        for segment in at {
+            schema = match segment {
+                LocationSegment::Property(key) => schema.get("properties")?.get(&*key)?,
+                LocationSegment::Index(_) => schema.get("items")?,
+            };
+        }
+        Some(schema)
+    }
+
+    fn properties(&self, at: &Location) -> Vec<String> {
+        let properties = self.schema_of(at).and_then(|schema| schema.get("properties")?.as_object());
+        properties.into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// The way to a parameter as messages and places have it.
+fn path(at: &Location) -> String {
+    let mut path = String::new();
+    for segment in at {
+        match segment {
+            LocationSegment::Property(key) if path.is_empty() => path.push_str(&key),
+            LocationSegment::Property(key) => path.extend([".", &*key]),
+            LocationSegment::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(1024)];
+    let text = String::from_utf8_lossy(start);
+    hint::excerpt(text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Value {
+        json!({
+            "type": "object",
+            "properties": {
+                "zone": { "type": "string", "pattern": "^[A-Z]", "description": "a name from tzselect(8)" },
+                "list": { "type": "array", "items": { "type": "object", "properties": { "port": { "type": "integer" } } } }
+            },
+            "required": ["zone"],
+            "additionalProperties": false
+        })
+    }
+
+    fn description(more: Value) -> Result<Description, String> {
+        let mut printed = json!({ "summary": "x", "schema": schema() });
+        printed.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+        Description::read(printed.to_string().as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_no_description_is_named() {
+        assert!(description(json!({})).is_ok());
+        for (more, words) in [
+            (json!({ "efects": [] }), "its description is wrong: unknown field `efects`"),
+            (json!({ "effects": ["explode"] }), "its description is wrong: unknown variant `explode`"),
+            (json!({ "timeout": "soon" }), "its description is wrong: "),
+            (json!({ "claims": [{ "param": "zone" }] }), "its description is wrong: "),
+            (json!({ "schema": 5 }), "its schema is no JSON schema: it is no object"),
+            (json!({ "schema": { "type": "strnig" } }), "its schema is no JSON schema: `type`: "),
+            (json!({ "schema": { "pattern": "(" } }), "its schema is no JSON schema: "),
+            (json!({ "schema": { "$ref": "http://schemas.example.org/x" } }), "its schema is no JSON schema: "),
+            (json!({ "schema": { "$ref": "file:///etc/passwd" } }), "its schema is no JSON schema: "),
+        ] {
+            let told = description(more.clone()).map(|_| ()).unwrap_err();
+            assert!(told.starts_with(words), "{more}: {told}");
+        }
+        let garbage = Description::read(b"\n  Hello, world\nmore").unwrap_err().to_string();
+        assert_eq!(garbage, "it printed no JSON when it was asked for its schema, but `Hello, world`");
+        assert!(Description::read(b"").is_err() && Description::read(&[0xff; 9]).is_err());
+    }
+
+    #[test]
+    fn each_violation_has_its_parameter() {
+        let description = description(json!({})).unwrap();
+        let told = |params: Value| -> Vec<String> {
+            let violations = description.violations(params.as_object().unwrap());
+            violations
+                .into_iter()
+                .map(|v| format!("{}: {} ({})", v.param, v.message, v.hint.unwrap_or_default()))
+                .collect()
+        };
+        assert_eq!(told(json!({ "zone": "Europe/Vienna" })), [""; 0]);
+        assert_eq!(told(json!({})), [": has no `zone` (add `zone = …`)"]);
+        assert_eq!(
+            told(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
+            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `list`, `zone`)"]
+        );
+        assert_eq!(
+            told(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
+            [
+                "list[1].port: \"x\" is not of type \"integer\" ()",
+                "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_task_gets_what_its_program_says_of_it() {
+        let claims = json!([{ "what": "timezone of" }, { "path": "file" }, { "what": "zone", "param": "zone" }, { "path": "none" }]);
+        let description =
+            description(json!({ "effects": ["reload"], "can_check": false, "timeout": "10s", "claims": claims }))
+                .unwrap();
+        let params = json!({ "zone": "UTC", "file": "/etc/x" }).as_object().cloned().unwrap();
+        let mut plugin = Plugin::declared(TaskName::new("timezone").unwrap(), params);
+        description.describe(&mut plugin);
+        let named = |what: &str, name: &str, param: &str| PluginClaim::Named {
+            what: what.into(),
+            name: name.into(),
+            param: param.into(),
+        };
+        assert_eq!(
+            plugin.claims,
+            [named("timezone of", WHOLE, ""), PluginClaim::Path("/etc/x".into()), named("zone", "UTC", "zone")]
+        );
+        assert_eq!(
+            (plugin.effects, plugin.can_check, plugin.timeout),
+            (vec![Effect::Reload], false, Some(Span::secs(10)))
+        );
+    }
+
+    #[test]
+    fn names_that_are_taken_or_none() {
+        assert!(name("timezone").is_ok() && name("my-limits_2").is_ok());
+        for (bad, words) in [
+            ("file", "`file` is the name of a kind that is built in"),
+            ("requires", "`requires` is the name of a key that every task has"),
+            ("time.sh", "`time.sh` is no name of a kind"),
+        ] {
+            assert_eq!(name(bad).unwrap_err().0, words);
+        }
+    }
+}
