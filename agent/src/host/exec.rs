@@ -48,6 +48,8 @@ pub(crate) enum ExecError {
     Timeout { run: String, limit: Duration },
     #[error("`{run}` was ended, because the agent stops or no longer wants it")]
     Cancelled { run: String },
+    #[error("`{run}` wrote more than {most} bytes, and was ended")]
+    Flood { run: String, most: usize },
     #[error("`{run}` does not end, not even by KILL")]
     Unkillable { run: String },
     #[error("`{run}` {}", ending(*status, last))]
@@ -106,12 +108,22 @@ pub(crate) async fn run(
     }
 }
 
-/// As [`run`], with `stdin` to read from, and what it writes to standard output apart, byte by byte: the first `most` bytes and
-/// one more, if there is more. The rest is read and dropped, so that a flood takes no memory and holds nobody up.
+/// Standard output apart from standard error.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    /// What it reads.
+    pub(crate) stdin: Option<File>,
+    /// How many bytes of standard output are kept; and one more, if there is more.
+    pub(crate) most: usize,
+    /// Whether more than that ends it; else the rest is read and dropped.
+    pub(crate) ends: bool,
+}
+
+/// As [`run`], with what it writes to standard output apart, byte by byte. A flood takes no memory and holds nobody up.
 pub(crate) async fn run_apart(
     surroundings: &Surroundings,
     program: &Program<'_>,
-    (stdin, most): (Option<File>, usize),
+    Apart { stdin, most, ends }: Apart,
     limit: Limit,
     grace: Duration,
     cancel: &Cancel,
@@ -129,28 +141,35 @@ pub(crate) async fn run_apart(
     };
     let (ran, end) = {
         let mut running = std::pin::pin!(Running::new(child, Some(reader)).follow(program.run, limit, grace, cancel));
-        let mut reading = std::pin::pin!(gather(&mut stdout, &mut kept, most));
+        let mut reading = std::pin::pin!(gather(&mut stdout, &mut kept, most, ends));
         tokio::select! {
-            ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(()))),
-            end = &mut reading => (running.await, end),
+            ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(false))),
+            end = &mut reading => match end {
+                // Its group gets KILL when it is let go of.
+                Ok(true) => (Ran { end: Err(ExecError::Flood { run: shorten(program.run), most }), output: None }, Ok(true)),
+                end => (running.await, end),
+            },
         }
     };
     match end {
-        Ok(()) => (ran, kept),
+        Ok(_) => (ran, kept),
         Err(e) => (failed(e), kept),
     }
 }
 
-/// Reads to the end, and keeps `most` bytes and one more.
-async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize) -> io::Result<()> {
+/// Reads to the end, and keeps `most` bytes and one more; or no further than that, if that `ends` it. Whether it did.
+async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize, ends: bool) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
         let n = reader.read(&mut buffer).await?;
         if n == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let room = most.saturating_add(1).saturating_sub(kept.len());
         kept.extend_from_slice(&buffer[..n.min(room)]);
+        if ends && kept.len() > most {
+            return Ok(true);
+        }
     }
 }
 

@@ -38,6 +38,10 @@ impl Holds {
         self.lock().get(&key(hold)?)?.iter().find(|other| *other != task).cloned()
     }
 
+    pub(crate) fn is_held(&self, hold: &Hold) -> bool {
+        key(hold).is_some_and(|key| self.lock().contains_key(&key))
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<TaskId>>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -45,7 +49,7 @@ impl Holds {
 
 fn key(hold: &Hold) -> Option<String> {
     match hold {
-        Hold::File(path) | Hold::Directory(path) => Some(path.clone()),
+        Hold::File(key) | Hold::Directory(key) | Hold::Claimed(key) => Some(key.clone()),
         Hold::Named(what, name) => Some(format!("{what} {name}")),
         Hold::Process(_) | Hold::Nothing => None,
     }

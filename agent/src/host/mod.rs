@@ -19,6 +19,7 @@ mod paths;
 mod pidfd;
 mod probe;
 mod proc;
+mod programs;
 mod quiet;
 mod record;
 mod spawn;
@@ -37,13 +38,16 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use groundplan_protocol::{
     blob::InvalidContent,
-    ids::{NodeId, SiteName, TaskId},
+    ids::{Generation, NodeId, SiteName, TaskId},
     kinds::TaskParams,
     plan::{Effect, TaskSpec},
 };
@@ -57,6 +61,7 @@ use self::{
     kinds::{Applied, Check, Context, Hold, KindError, Markers, Shipped},
     paths::{PathError, Root},
     probe::ProbeError,
+    programs::Programs,
     quiet::Quiet,
     spawn::Surroundings,
     supervisor::{Supervisor, SupervisorError},
@@ -109,6 +114,7 @@ pub struct Host {
     holds: Holds,
     quiet: Quiet,
     markers: Markers,
+    programs: Arc<Programs>,
     /// The kernel's random name of this boot.
     boot: String,
     /// Whether any job has changed anything.
@@ -141,7 +147,7 @@ pub(crate) enum HostError {
     #[error(
         "`{kind}` acts on the host as a whole, and this agent may act below {} only; run it with the root `/`", root.display()
     )]
-    WholeHost { kind: &'static str, root: PathBuf },
+    WholeHost { kind: String, root: PathBuf },
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// What the module of a kind says; boxed, so that a new kind adds nothing here.
@@ -185,6 +191,7 @@ impl Host {
             holds: Holds::default(),
             quiet: Quiet::default(),
             markers: Markers::new(&settings.state_dir),
+            programs: Arc::new(Programs::new(&settings.state_dir)),
             boot: settings.boot,
             touched: AtomicBool::new(false),
         })
@@ -198,6 +205,7 @@ impl Host {
         for (task, params) in applied {
             kinds::holds(params, task).iter().for_each(|hold| self.holds.add(hold, task));
         }
+        self.programs.sweep(&applied.iter().filter_map(|(_, params)| kinds::program(params)).collect());
         let processes =
             applied.iter().filter_map(|(task, params)| Some((task.clone(), kinds::process(params)?.clone())));
         self.supervisor.adopt(processes.collect()).await;
@@ -227,6 +235,7 @@ impl Host {
     pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
         let (started, clock) = (SystemTime::now(), Instant::now());
         let (mut output, mut notes) = (None, Notes::default());
+        self.programs.drop_unused(job.plan, |program| self.holds.is_held(&Hold::program(program)));
         let turn = self.turn(&job, &cancel).await;
         let begun = turn.is_some();
         let untouched = !self.touched.load(Ordering::Relaxed);
@@ -282,7 +291,7 @@ impl Host {
     fn may_act(&self, params: &TaskParams) -> Result<(), HostError> {
         let root = self.surroundings.root.path();
         if kinds::whole_host(params) && root != Path::new("/") {
-            return Err(HostError::WholeHost { kind: params.kind(), root: root.to_owned() });
+            return Err(HostError::WholeHost { kind: params.kind().to_owned(), root: root.to_owned() });
         }
         Ok(())
     }
@@ -325,12 +334,14 @@ impl Host {
             && must_go_first(before, &hold)
         {
             changed |= self.remove(params, cx).await?;
+            // Some of it may be the same.
+            held.iter().for_each(|hold| self.holds.add(hold, &job.task));
         }
         let applied = match kinds::check(&spec.params, cx).await? {
             Check::So => None,
             Check::NotSo => Some(kinds::apply(&spec.params, cx).await?),
         };
-        changed |= applied.is_some();
+        changed |= applied.is_some() && !cx.is_idle();
         if let Some((params, before)) = &replaced
             && !must_go_first(before, &hold)
             && before.path().is_none_or(|path| Some(path) != hold.path())
@@ -340,6 +351,7 @@ impl Host {
         if let Some(previous) = previous {
             let before = kinds::holds(&previous.params, &job.task);
             before.iter().filter(|hold| !held.contains(hold)).for_each(|hold| self.holds.release(hold, &job.task));
+            self.let_go(&previous.params, cx.plan);
         }
         let effect = match applied {
             Some(Applied { afresh: true }) => None,
@@ -355,16 +367,24 @@ impl Host {
         let hold = kinds::hold(params, cx.task);
         if let Some(other) = self.holds.held_by_another(&hold, cx.task) {
             cx.say(&format!("left in place: it belongs to {other} now"));
-            self.release(params, cx.task);
+            self.release(params, cx);
             return Ok(false);
         }
         let removed = kinds::remove(params, cx).await?;
-        self.release(params, cx.task);
+        self.release(params, cx);
         Ok(removed)
     }
 
-    fn release(&self, params: &TaskParams, task: &TaskId) {
-        kinds::holds(params, task).iter().for_each(|hold| self.holds.release(hold, task));
+    fn release(&self, params: &TaskParams, cx: &Context<'_>) {
+        kinds::holds(params, cx.task).iter().for_each(|hold| self.holds.release(hold, cx.task));
+        self.let_go(params, cx.plan);
+    }
+
+    /// The program that it was carried out by may go once no task holds it.
+    fn let_go(&self, params: &TaskParams, plan: Generation) {
+        if let Some(program) = kinds::program(params).filter(|program| !self.holds.is_held(&Hold::program(*program))) {
+            self.programs.let_go(program, plan);
+        }
     }
 
     async fn effect(
@@ -407,6 +427,8 @@ fn find_content<'a>(spec: &TaskSpec, given: Option<&'a Content>) -> Result<Optio
 fn must_go_first(before: &Hold, after: &Hold) -> bool {
     match (before, after) {
         (Hold::Process(_), _) | (_, Hold::Process(_)) => true,
+        // What it noted is of the old one.
+        (Hold::Claimed(_), _) => true,
         // Their successors may want the same ports, and have parts of the same names.
         (Hold::Named("container" | "pod", _), _) => true,
         (Hold::File(old), Hold::Directory(new)) | (Hold::Directory(old), Hold::File(new)) => old == new,

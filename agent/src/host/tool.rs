@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use groundplan_protocol::kinds::Run;
+use groundplan_protocol::{kinds::Run, report::Output};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{
     capture::last_lines,
-    exec::{self, ExecError, Limit, shorten},
+    exec::{self, Apart, ExecError, Limit, shorten},
     kinds::Context,
     spawn::{Program, SpawnError},
 };
@@ -33,8 +33,8 @@ pub(crate) enum ToolError {
     Missing { program: String },
     #[error(transparent)]
     Exec(ExecError),
-    #[error("`{run}` wrote more than {} MiB", MOST >> 20)]
-    Flood { run: String },
+    #[error("`{run}` wrote more than {} MiB", most >> 20)]
+    Flood { run: String, most: usize },
     #[error("`{run}` wrote what is no UTF-8 text")]
     NoText { run: String },
     #[error("cannot keep what `{run}` is to read")]
@@ -55,6 +55,7 @@ pub(crate) struct Tool<'a> {
     env: BTreeMap<String, String>,
     stdin: Option<&'a [u8]>,
     limit: Duration,
+    most: Option<usize>,
     user: Option<&'a str>,
 }
 
@@ -66,6 +67,8 @@ pub(crate) struct Answer {
     pub(crate) out: String,
     /// The last lines of standard error.
     pub(crate) err: String,
+    /// Standard error, as it is reported.
+    pub(crate) output: Option<Output>,
 }
 
 #[expect(dead_code, reason = "for the kinds that are about to come")]
@@ -74,7 +77,7 @@ impl<'a> Tool<'a> {
     pub(crate) fn new<S: AsRef<str>>(args: &[S]) -> Self {
         let run = Run::Args(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
         let env = [("LC_ALL".to_owned(), "C.UTF-8".to_owned())].into();
-        Self { run, env, stdin: None, limit: LIMIT, user: None }
+        Self { run, env, stdin: None, limit: LIMIT, most: None, user: None }
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
@@ -90,6 +93,11 @@ impl<'a> Tool<'a> {
         Self { limit, ..self }
     }
 
+    /// Ends it once it has written more than `most` bytes to its standard output.
+    pub(crate) fn most(self, most: usize) -> Self {
+        Self { most: Some(most), ..self }
+    }
+
     pub(crate) fn user(self, user: Option<&'a str>) -> Self {
         Self { user, ..self }
     }
@@ -101,10 +109,12 @@ impl<'a> Tool<'a> {
         let program = Program { run: &self.run, env: &self.env, cwd: None, user: self.user };
         let host = cx.host;
         let limit = Limit::of(self.limit);
-        let apart = (stdin, MOST);
+        let most = self.most.unwrap_or(MOST);
+        let apart = Apart { stdin, most, ends: self.most.is_some() };
         let (ran, out) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
         let err = ran.output.as_ref().map(last_lines).unwrap_or_default();
         let status = match ran.end {
+            _ if out.len() > most => return Err(ToolError::Flood { run: run(), most }),
             Ok(status) => status,
             Err(ExecError::Spawn(SpawnError::NotInPath { program, .. })) => return Err(ToolError::Missing { program }),
             Err(error) => {
@@ -112,17 +122,14 @@ impl<'a> Tool<'a> {
                 return Err(ToolError::Exec(error));
             }
         };
-        if out.len() > MOST {
-            return Err(ToolError::Flood { run: run() });
-        }
         let out = String::from_utf8(out).map_err(|_| ToolError::NoText { run: run() })?;
-        Ok(Answer { status, out, err })
+        Ok(Answer { status, out, err, output: ran.output })
     }
 
     /// Runs it; standard output, if it exits with 0.
     pub(crate) async fn run(self, cx: &Context<'_>) -> Result<String, ToolError> {
         let run = self.run.clone();
-        let Answer { status, out, err } = self.ask(cx).await?;
+        let Answer { status, out, err, .. } = self.ask(cx).await?;
         if status.success() {
             return Ok(out);
         }

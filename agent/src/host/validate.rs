@@ -104,7 +104,7 @@ async fn ask(cx: &Context<'_>, path: &str, validator: &Validator, file: &Path) -
         }
         Run::Args(args) => args.iter().map(|arg| arg.replace("%s", &file)).collect(),
     };
-    let Answer { status, out, err } = Tool::new(&args).limit(LIMIT).ask(cx).await?;
+    let Answer { status, out, err, .. } = Tool::new(&args).limit(LIMIT).ask(cx).await?;
     if status.success() {
         return Ok(());
     }

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::{Failure, Output};
 
 /// List the kinds of tasks, or explain one with all its parameters.
+///
+/// These are the kinds that are built in. What a site adds by programs in its `plugins/` is told by each program itself, in the
+/// schema that it prints; `groundplan check` holds tasks to it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  groundplan kinds\n  groundplan kinds package\n  groundplan kinds --format markdown > docs/kinds.md"
@@ -43,6 +46,7 @@ const INTRO: &str = "\
 
 What stands here is printed by `groundplan kinds --format markdown`. A task has exactly one kind; every string may be a template.
 An *effect* is what a trigger edge (`restart_on`, `reload_on`, `run_on`) may do to a task of that kind.
+A site adds kinds of its own by programs in `plugins/`: [plugins.md](plugins.md).
 ";
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {

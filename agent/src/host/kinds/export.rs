@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Applied, Check, Context, Hold, Kind, KindError};
 use crate::host::{
     HostError,
-    exec::{self, ExecError, Limit, Ran, shorten},
+    exec::{self, Apart, ExecError, Limit, Ran, shorten},
     files,
     spawn::Program,
 };
@@ -88,7 +88,7 @@ async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
 async fn printed(export: &Export, run: &Run, cx: &Context<'_>) -> Result<Vec<u8>, ExportError> {
     let program = Program { run, env: &BTreeMap::new(), cwd: None, user: export.user.as_deref() };
     let (host, limit) = (cx.host, Limit::of(export.timeout().into()));
-    let apart = (None, EXPORT_LIMIT);
+    let apart = Apart { stdin: None, most: EXPORT_LIMIT, ends: false };
     let (ran, value) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
     let (end, output) = Ran::success(ran, run);
     if let Err(e) = end {

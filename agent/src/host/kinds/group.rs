@@ -33,7 +33,7 @@ impl From<ToolError> for AccountError {
 
 /// Changes a user or group; `what` begins the error.
 pub(super) async fn change(cx: &Context<'_>, what: &str, words: &[&str]) -> Result<(), AccountError> {
-    let Answer { status, out, err } = Tool::new(words).ask(cx).await?;
+    let Answer { status, out, err, .. } = Tool::new(words).ask(cx).await?;
     if status.success() {
         return Ok(());
     }
@@ -46,7 +46,7 @@ pub(super) async fn change(cx: &Context<'_>, what: &str, words: &[&str]) -> Resu
 
 /// The line of `key` in a table of the host (getent(1)), by fields.
 pub(super) async fn entry(cx: &Context<'_>, table: &str, key: &str) -> Result<Option<Vec<String>>, AccountError> {
-    let Answer { status, out, err } = Tool::new(&["getent", table, key]).ask(cx).await?;
+    let Answer { status, out, err, .. } = Tool::new(&["getent", table, key]).ask(cx).await?;
     match status.code() {
         Some(0) => {}
         Some(2) => return Ok(None),

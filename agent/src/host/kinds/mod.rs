@@ -20,6 +20,7 @@ mod link;
 mod module;
 mod mount;
 mod package;
+mod plugin;
 mod pod;
 mod process;
 mod reboot;
@@ -30,9 +31,13 @@ mod unit_text;
 mod user;
 mod wait;
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use groundplan_protocol::{
+    digest::Digest,
     ids::{Generation, TaskId},
     kinds::{Process, TaskParams},
     plan::Effect,
@@ -69,6 +74,8 @@ pub(crate) struct Context<'a> {
     /// What differs, where it is only looked at.
     pub(super) differences: Option<Mutex<Differences>>,
     memory: Option<&'a Value>,
+    /// Whether applying has turned out to change nothing.
+    idle: AtomicBool,
     output: Mutex<Option<Output>>,
     notes: Mutex<Notes>,
 }
@@ -87,6 +94,7 @@ impl<'a> Context<'a> {
             begun: Instant::now(),
             differences: None,
             memory: None,
+            idle: AtomicBool::new(false),
             output: Mutex::new(None),
             notes: Mutex::default(),
         }
@@ -106,6 +114,22 @@ impl<'a> Context<'a> {
     /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this.
     pub(crate) fn remember(&self, memory: Value) {
         self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+    }
+
+    /// What is noted by now: in this job, or else when it was last applied.
+    pub(crate) fn recall(&self) -> Option<Value> {
+        let noted = self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory.clone();
+        noted.or_else(|| self.memory.cloned()).filter(|memory| !memory.is_null())
+    }
+
+    /// Notes that applying changed nothing after all, so that no trigger fires.
+    pub(crate) fn nothing_changed(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether applying changed nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
     /// Publishes `value` to the planner, in place of what the task published before.
@@ -209,9 +233,16 @@ pub(crate) enum Hold {
     Named(&'static str, String),
     /// A process of this task.
     Process(TaskId),
+    /// What a plugin says that it claims: a path, or what it is and its name.
+    Claimed(String),
 }
 
 impl Hold {
+    /// A program that tasks are carried out by; any number of them may hold it.
+    pub(crate) fn program(program: Digest) -> Self {
+        Self::Named("program", program.to_string())
+    }
+
     /// The path, if it holds one.
     pub(crate) fn path(&self) -> Option<&str> {
         match self {
@@ -337,6 +368,7 @@ kinds! {
     Wait,
     Reboot,
     Export,
+    Plugin,
 }
 
 /// What decides the result of a task, for its memory: whether it asks for anything else than it did before.
@@ -352,6 +384,14 @@ where
 /// Does `work`, which may take long, on a thread of its own.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HostError> {
     tokio::task::spawn_blocking(work).await.map_err(HostError::Thread)
+}
+
+/// The program that it is carried out by, if it is one of the site's own.
+pub(crate) fn program(params: &TaskParams) -> Option<Digest> {
+    match params {
+        TaskParams::Plugin(plugin) => plugin.program,
+        _ => None,
+    }
 }
 
 /// The parameters of a supervised process, if it is one.

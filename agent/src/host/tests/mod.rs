@@ -7,6 +7,7 @@ mod ini;
 mod jobs;
 mod line;
 mod looks;
+mod plugins;
 mod processes;
 mod reboots;
 mod stream;

@@ -217,7 +217,7 @@ impl<'c> Manager<'c> {
 
     /// Asks what changes nothing; an exit status of `fine` is as good as 0.
     async fn ask(&self, words: &Words, fine: i32) -> Result<String, PackageError> {
-        let Answer { status, out, err } = Tool::new(words).ask(self.cx).await?;
+        let Answer { status, out, err, .. } = Tool::new(words).ask(self.cx).await?;
         if status.success() || status.code() == Some(fine) && self.backend.program() == Dnf.program() {
             return Ok(out);
         }

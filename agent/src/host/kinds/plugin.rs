@@ -1,0 +1,355 @@
+//! Kinds that the site's own programs carry out: JSON in, JSON out.
+//!
+//! In: a program, parameters, and what is asked of it. Out: its answer, or in what way it gave none. What it answers is taken at its word; that
+//! it ends, that it answers no more than it may, and that its answer is one, is seen to here. docs/plugins.md tells its side.
+
+use std::{io, time::Duration};
+
+use groundplan_protocol::{
+    duration::Span,
+    ids::TaskId,
+    kinds::{Plugin, PluginClaim},
+    plan::Effect,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Applied, Check, Context, Hold, Kind, KindError, aside};
+use crate::host::{
+    HostError,
+    exec::{ExecError, status_text},
+    programs::ProgramError,
+    spawn::SpawnError,
+    tool::{self, Tool, ToolError},
+};
+
+/// Most that it may answer, in bytes.
+const MOST: usize = 1 << 20;
+
+/// Most that it may have remembered, in bytes.
+const MEMORY: usize = 64 << 10;
+
+/// How much of its own words is reported, in characters.
+const OUTPUT: usize = 4096;
+
+/// Parameters of more bytes than this are in the JSON only, and not in the environment.
+const VARIABLE: usize = 16 << 10;
+
+/// Why a plugin did not do what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PluginError {
+    #[error("the plugin `{name}`: {source}")]
+    Program { name: String, source: ProgramError },
+    #[error("the plugin `{name}` cannot be started: {source}{}", advice(interpreter))]
+    Start { name: String, source: io::Error, interpreter: Option<String> },
+    #[error(
+        "the plugin `{name}` did not end its `{request}` within {limit}, and was ended; `timeout` in its description gives it longer"
+    )]
+    Silent { name: String, request: &'static str, limit: Span },
+    #[error("the plugin `{name}` printed more than {} MiB at `{request}`, and was ended", MOST >> 20)]
+    Endless { name: String, request: &'static str },
+    #[error("the plugin `{name}` {ending} at `{request}`{}", colon(last))]
+    Ended { name: String, request: &'static str, ending: String, last: String },
+    #[error(
+        "the plugin `{name}` answered `{request}` with what is no JSON: `{line}`; only its answer goes to standard output"
+    )]
+    Garbage { name: String, request: &'static str, line: String },
+    #[error("the plugin `{name}` answered `{request}` wrongly: {fault}")]
+    Answer { name: String, request: &'static str, fault: String },
+    #[error("the plugin `{name}`: {words}")]
+    Said { name: String, words: String },
+    #[error(transparent)]
+    Tool(ToolError),
+}
+
+impl KindError for PluginError {}
+
+fn colon(last: &str) -> String {
+    if last.is_empty() { String::new() } else { format!(": {last}") }
+}
+
+fn advice(interpreter: &Option<String>) -> String {
+    interpreter.as_ref().map_or_else(String::new, |name| {
+        format!("; its first line names `{name}`, which is to be installed by a task that comes before")
+    })
+}
+
+impl Kind for Plugin {
+    fn hold(&self, _: &TaskId) -> Hold {
+        let claims: Vec<_> = claims(self).collect();
+        if claims.is_empty() { Hold::Nothing } else { Hold::Claimed(claims.join(" and ")) }
+    }
+
+    fn holds(&self, _: &TaskId) -> Vec<Hold> {
+        claims(self).map(Hold::Claimed).chain(self.program.map(Hold::program)).collect()
+    }
+
+    fn drifts(&self, _: &Context<'_>) -> bool {
+        self.can_check
+    }
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
+        if !self.can_check {
+            return Ok(Check::NotSo);
+        }
+        let answer = Request { plugin: self, name: "check" }.ask(cx).await?;
+        let so = answer.flag("so", true)?;
+        answer.only(&["so", "differences", "output"])?;
+        answer.differences(cx)?;
+        Ok(so.into())
+    }
+
+    async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        let answer = Request { plugin: self, name: "apply" }.ask(cx).await?;
+        let (changed, afresh) = (answer.flag("changed", true)?, answer.flag("afresh", false)?);
+        answer.only(&["changed", "afresh", "memory", "output"])?;
+        if !changed {
+            cx.nothing_changed();
+        }
+        Ok(Applied { afresh })
+    }
+
+    async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        if let Some(other) = claims(self).find_map(|claim| cx.held_by_another(&Hold::Claimed(claim))) {
+            cx.say(&format!("left in place: part of it belongs to {other} now"));
+            return Ok(false);
+        }
+        let answer = Request { plugin: self, name: "remove" }.ask(cx).await?;
+        let changed = answer.flag("changed", true)?;
+        answer.only(&["changed", "output"])?;
+        // What comes in its place begins with nothing to remember.
+        cx.remember(Value::Null);
+        Ok(changed)
+    }
+
+    async fn effect(&self, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
+        let name = match effect {
+            Effect::Run => "run",
+            Effect::Reload => "reload",
+            Effect::Restart => "restart",
+        };
+        let answer = Request { plugin: self, name }.ask(cx).await?;
+        let changed = answer.flag("changed", true)?;
+        answer.only(&["changed", "memory", "output"])?;
+        Ok(changed)
+    }
+}
+
+/// What it claims, each in one text.
+fn claims(plugin: &Plugin) -> impl Iterator<Item = String> + '_ {
+    plugin.claims.iter().map(|claim| match claim {
+        PluginClaim::Path(path) => path.clone(),
+        PluginClaim::Named { what, name, .. } => format!("{what} {name}"),
+    })
+}
+
+/// Something that is asked of a plugin.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    plugin: &'a Plugin,
+    name: &'static str,
+}
+
+/// What it answered.
+struct Answer<'a> {
+    request: Request<'a>,
+    fields: Map<String, Value>,
+}
+
+impl<'a> Request<'a> {
+    /// Runs the plugin once. What it complains of is what people read; what it says of itself and its memory are taken care of here.
+    async fn ask(self, cx: &Context<'_>) -> Result<Answer<'a>, HostError> {
+        let program = self.program(cx).await?;
+        let memory = cx.recall();
+        let stdin = self.json(cx, memory.as_ref()).to_string();
+        let limit: Duration = self.plugin.timeout().into();
+        let mut tries = 0;
+        let asked = loop {
+            let mut tool = Tool::new(&[&program]).stdin(stdin.as_bytes()).limit(limit).most(MOST);
+            for (name, value) in self.env(cx, memory.as_ref()) {
+                tool = tool.env(&name, &value);
+            }
+            match tool.ask(cx).await {
+                // It has just been written, and another program that is about to start holds it open.
+                Err(ToolError::Exec(ExecError::Spawn(SpawnError::Start { source, .. })))
+                    if source.kind() == io::ErrorKind::ExecutableFileBusy && tries < 50 =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                asked => break asked,
+            }
+        };
+        let tool::Answer { status, out, err, output } = asked.map_err(|error| self.failed(error, &program))?;
+        cx.print(output);
+        if !status.success() {
+            let ending = status_text(status);
+            // It may have said why where it should have answered.
+            let said = serde_json::from_str::<Value>(&out)
+                .ok()
+                .and_then(|value| value.get("error")?.as_str().map(str::to_owned));
+            let last = said.unwrap_or(err);
+            return Err(PluginError::Ended { name: self.kind(), request: self.name, ending, last }.into());
+        }
+        let fields = match serde_json::from_str(&out) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(_) => return Err(self.wrong("it is no object").into()),
+            Err(_) => {
+                return Err(
+                    PluginError::Garbage { name: self.kind(), request: self.name, line: first_line(&out) }.into()
+                );
+            }
+        };
+        let answer = Answer { request: self, fields };
+        answer.take(cx)?;
+        Ok(answer)
+    }
+
+    async fn program(self, cx: &Context<'_>) -> Result<String, HostError> {
+        let failed = |source| PluginError::Program { name: self.kind(), source };
+        let digest = self.plugin.program.ok_or_else(|| self.wrong("the plan names no program"))?;
+        let shipped = cx.content.filter(|shipped| shipped.sum.digest == digest);
+        let content = shipped.and_then(|shipped| shipped.bytes().ok().cloned());
+        let programs = cx.host.programs.clone();
+        let path = aside(move || programs.ready(digest, content.as_ref())).await?.map_err(failed)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    fn json(self, cx: &Context<'_>, memory: Option<&Value>) -> Value {
+        let known = |name: &str| cx.host.surroundings.env.get(name).map(|value| value.to_string_lossy().into_owned());
+        json!({
+            "version": 1,
+            "request": self.name,
+            "params": self.plugin.params,
+            "context": {
+                "site": known("GROUNDPLAN_SITE"),
+                "node": known("GROUNDPLAN_NODE"),
+                "root": known("GROUNDPLAN_ROOT"),
+                "task": cx.task,
+                "memory": memory,
+            },
+        })
+    }
+
+    /// The same for programs that do not read JSON, as far as it is plain.
+    fn env(self, cx: &Context<'_>, memory: Option<&Value>) -> Vec<(String, String)> {
+        let mut env = vec![
+            ("GROUNDPLAN_REQUEST".to_owned(), self.name.to_owned()),
+            ("GROUNDPLAN_TASK".to_owned(), cx.task.to_string()),
+        ];
+        let params = self.plugin.params.iter().map(|(name, value)| {
+            let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+            (format!("GROUNDPLAN_PARAM_{}", name.collect::<String>()), Some(value))
+        });
+        for (name, value) in params.chain([("GROUNDPLAN_MEMORY".to_owned(), memory)]) {
+            let text = match value {
+                Some(Value::String(text)) => text.clone(),
+                Some(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+                _ => continue,
+            };
+            if text.len() <= VARIABLE && !text.contains('\0') {
+                env.push((name, text));
+            }
+        }
+        env
+    }
+
+    fn kind(self) -> String {
+        self.plugin.name.to_string()
+    }
+
+    fn wrong(self, fault: impl Into<String>) -> PluginError {
+        PluginError::Answer { name: self.kind(), request: self.name, fault: fault.into() }
+    }
+
+    fn failed(self, error: ToolError, program: &str) -> PluginError {
+        let (name, request) = (self.kind(), self.name);
+        match error {
+            ToolError::Flood { .. } => PluginError::Endless { name, request },
+            ToolError::NoText { .. } => self.wrong("it is no UTF-8 text"),
+            ToolError::Exec(ExecError::Timeout { .. }) => {
+                PluginError::Silent { name, request, limit: self.plugin.timeout() }
+            }
+            ToolError::Exec(ExecError::Spawn(SpawnError::Start { source, .. })) => {
+                let interpreter = (source.kind() == io::ErrorKind::NotFound).then(|| interpreter(program)).flatten();
+                PluginError::Start { name, source, interpreter }
+            }
+            error => PluginError::Tool(error),
+        }
+    }
+}
+
+impl Answer<'_> {
+    /// What all answers may have: words for people, something to remember, and an error in place of all else.
+    fn take(&self, cx: &Context<'_>) -> Result<(), PluginError> {
+        let request = self.request;
+        if let Some(memory) = self.fields.get("memory") {
+            if memory.to_string().len() > MEMORY {
+                return Err(request.wrong(format!("`memory` has more than {} KiB", MEMORY >> 10)));
+            }
+            cx.remember(memory.clone());
+        }
+        match self.fields.get("output") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.trim().is_empty() => {}
+            Some(Value::String(text)) => cx.say(text.trim_end().chars().take(OUTPUT).collect::<String>().as_str()),
+            Some(_) => return Err(request.wrong("`output` is no text")),
+        }
+        match self.fields.get("error") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(words)) => Err(PluginError::Said { name: request.kind(), words: words.clone() }),
+            Some(_) => Err(request.wrong("`error` is no text")),
+        }
+    }
+
+    /// What differs, for whoever looks.
+    fn differences(&self, cx: &Context<'_>) -> Result<(), PluginError> {
+        const FORM: &str = "`differences` must be a list of {\"what\": …, \"expected\": …, \"found\": …}, each a text; `what` may not be missing";
+        let wrong = || self.request.wrong(FORM);
+        let list = match self.fields.get("differences") {
+            None | Some(Value::Null) => return Ok(()),
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(wrong()),
+        };
+        for difference in list {
+            let text = |name: &str| match difference.get(name) {
+                None | Some(Value::Null) => Ok(None),
+                Some(Value::String(text)) => Ok(Some(text.as_str())),
+                Some(_) => Err(wrong()),
+            };
+            cx.differs(text("what")?.ok_or_else(wrong)?, text("expected")?, text("found")?);
+        }
+        Ok(())
+    }
+
+    /// A field that is `true` or `false`; `false` where it may be missing.
+    fn flag(&self, name: &str, required: bool) -> Result<bool, PluginError> {
+        match self.fields.get(name) {
+            Some(Value::Bool(flag)) => Ok(*flag),
+            None if !required => Ok(false),
+            None => Err(self.request.wrong(format!("`{name}` is missing: true or false"))),
+            Some(_) => Err(self.request.wrong(format!("`{name}` must be true or false"))),
+        }
+    }
+
+    /// That there are no other fields: one that is misspelt would be lost.
+    fn only(&self, names: &[&str]) -> Result<(), PluginError> {
+        match self.fields.keys().find(|key| !names.contains(&key.as_str()) && *key != "error") {
+            Some(key) => {
+                Err(self.request.wrong(format!("`{key}` is not known here; it may have {}", names.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a script's first line says that it is run by.
+fn interpreter(program: &str) -> Option<String> {
+    let text = std::fs::read(program).ok()?;
+    let line = text.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    String::from_utf8_lossy(line).split_whitespace().next().map(str::to_owned)
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    line.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

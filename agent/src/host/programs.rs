@@ -1,0 +1,107 @@
+//! Programs of plugins: kept by digest for as long as a task that was applied by one may need it again.
+//!
+//! In: what tasks ship. Out: a program that is whole and may be run, whatever happened since. A removal, an effect or a look for drift comes
+//! without content, so a program goes only when no task holds it any more and that is in the ledger, which it is once a newer plan
+//! is carried out, or when the agent starts.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use groundplan_protocol::{digest::Digest, ids::Generation};
+
+use super::{files::Sum, job::Content};
+
+/// Why a program is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    #[error("its program is gone from {}; `groundplan recheck` brings it back while the task is in the site", dir.display())]
+    Gone { dir: PathBuf },
+    #[error("cannot keep its program as {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// The folder of programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    dir: PathBuf,
+    /// What no task held at the end of a job of that plan.
+    unused: Mutex<Vec<(Generation, Digest)>>,
+}
+
+impl Programs {
+    pub(crate) fn new(state_dir: &Path) -> Self {
+        Self { dir: state_dir.join("plugins"), unused: Mutex::default() }
+    }
+
+    /// The program, verified; from `content` where it is not there as it should be. A program that is used is held by then.
+    pub(crate) fn ready(&self, digest: Digest, content: Option<&Content>) -> Result<PathBuf, ProgramError> {
+        let _turn = self.turn();
+        let path = self.path(digest);
+        let whole = File::open(&path).and_then(Sum::of).is_ok_and(|sum| sum.digest == digest);
+        if !whole {
+            let content = content.ok_or_else(|| ProgramError::Gone { dir: self.dir.clone() })?;
+            self.put(&path, content).map_err(|source| ProgramError::Io { path: path.clone(), source })?;
+        }
+        Ok(path)
+    }
+
+    /// Written whole, and only then under its name.
+    fn put(&self, path: &Path, content: &Content) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
+        let temporary = path.with_extension("part");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&temporary)?;
+        // Whatever the umask was.
+        file.set_permissions(fs::Permissions::from_mode(0o700))?;
+        match content {
+            Content::Bytes(bytes) => file.write_all(bytes)?,
+            Content::File(from) => _ = io::copy(&mut File::open(from)?, &mut file)?,
+        }
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&temporary, path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Notes that no task holds it any more, at the end of a job of `plan`.
+    pub(crate) fn let_go(&self, digest: Digest, plan: Generation) {
+        self.turn().push((plan, digest));
+    }
+
+    /// Drops what earlier plans than `plan` left unused: that they did is in the ledger. What is `held` again stays.
+    pub(crate) fn drop_unused(&self, plan: Generation, held: impl Fn(Digest) -> bool) {
+        let mut unused = self.turn();
+        unused.retain(|(left_by, digest)| {
+            let due = *left_by < plan;
+            if due && !held(*digest) {
+                // What stays behind goes when the agent starts.
+                let _ = fs::remove_file(self.path(*digest));
+            }
+            !due
+        });
+    }
+
+    /// Drops all but what is `used`.
+    pub(crate) fn sweep(&self, used: &BTreeSet<Digest>) {
+        let used: BTreeSet<PathBuf> = used.iter().map(|digest| self.path(*digest)).collect();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if !used.contains(&entry) {
+                let _ = fs::remove_file(entry);
+            }
+        }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.dir.join(digest.to_string())
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Vec<(Generation, Digest)>> {
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
