@@ -20,9 +20,12 @@ use crate::{
     task::KEYS,
 };
 
-/// Faults of keys that no task has and no plugin adds, and of triggers that a plugin's kind does not accept.
-pub fn plugin_kinds(catalog: &Catalog, plugins: &Plugins) -> Vec<Diagnostic> {
-    let mut faults = Vec::new();
+/// Faults of keys that no task has and no plugin adds, and of triggers that a plugin's kind does not accept. `strays` are keys of tasks
+/// that are not in the catalog.
+pub fn plugin_kinds(catalog: &Catalog, strays: &[Located<TaskName>], plugins: &Plugins) -> Vec<Diagnostic> {
+    let is_unknown = |stray: &&Located<TaskName>| !plugins.known.contains_key(&stray.value);
+    let strays = strays.iter().filter(is_unknown);
+    let mut faults: Vec<_> = strays.filter_map(|stray| unknown(stray.value.as_str(), &stray.at, plugins)).collect();
     for task in catalog.services.values().flat_map(|service| &service.tasks) {
         let kind = Located::new(task.params.kind().to_owned(), task.kind_at.clone());
         if let TaskParams::Plugin(plugin) = &task.params {

@@ -30,6 +30,8 @@ use crate::{
 pub struct ServiceFile {
     /// The service, as far as it could be read.
     pub service: Arc<Service>,
+    /// Keys of tasks that are not in it, and that are a plugin's kind or nobody's.
+    pub strays: Vec<Located<TaskName>>,
     /// What could not be read of it.
     pub lost: Lost,
     /// Its faults.
@@ -41,21 +43,33 @@ pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
     let mut document = Document::parse(path, bytes);
     let syntax = !document.diagnostics.is_empty();
     let manifest = document.decode::<ServiceManifest>().unwrap_or_default();
-    let mut reader = Reader { path, faults: Vec::new() };
+    let mut reader = Reader { path, faults: Vec::new(), strays: Vec::new() };
     let tables = tasks_by_place(&document);
     let mut tasks: Vec<Task> = Vec::new();
     for manifest in manifest.task {
         let table = tables.get(&manifest.value.fields.id.span.start).copied();
         let Some(task) = reader.task(manifest.value, table) else { continue };
         match tasks.iter().find(|first| first.id == task.id) {
-            Some(first) => reader.faults.push(
-                Diagnostic::new(task.at, format!("the task `{}` is declared twice", task.id))
-                    .label("declared again")
-                    .related(first.at.clone(), "first declared here")
-                    .hint("give it another id"),
-            ),
+            Some(first) => {
+                reader.faults.push(
+                    Diagnostic::new(task.at, format!("the task `{}` is declared twice", task.id))
+                        .label("declared again")
+                        .related(first.at.clone(), "first declared here")
+                        .hint("give it another id"),
+                );
+                if let TaskParams::Plugin(plugin) = task.params {
+                    reader.strays.push(Located::new(plugin.name, task.kind_at));
+                }
+                reader.strays.extend(task.strays);
+            }
             None => tasks.push(task),
         }
+    }
+    if syntax {
+        // What could be parsed may not be what was meant, so nobody shall ask what these keys are.
+        reader.strays.clear();
+        tasks.retain(|task| !matches!(task.params, TaskParams::Plugin(_)));
+        tasks.iter_mut().for_each(|task| task.strays.clear());
     }
     let service = Service {
         description: manifest.service.description,
@@ -71,7 +85,7 @@ pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
         document.diagnostics.append(&mut reader.faults);
     }
     let lost = lost(id, &document, &service);
-    ServiceFile { service: Arc::new(service), lost, diagnostics: document.diagnostics }
+    ServiceFile { service: Arc::new(service), strays: reader.strays, lost, diagnostics: document.diagnostics }
 }
 
 /// The tables of the tasks, by the place of their id.
@@ -98,6 +112,7 @@ fn lost(id: &ServiceId, document: &Document<'_>, service: &Service) -> Lost {
 struct Reader<'a> {
     path: &'a Arc<str>,
     faults: Vec<Diagnostic>,
+    strays: Vec<Located<TaskName>>,
 }
 
 impl Reader<'_> {
@@ -113,8 +128,10 @@ impl Reader<'_> {
             let At { value, span } = (!strays.is_empty()).then(|| strays.remove(0))?;
             Some(At { value: TaskParams::Plugin(value), span })
         })?;
+        let strays = strays.into_iter().map(|At { value, span }| Located::new(value.name, self.at(span))).collect();
         if let Some(other) = kinds.first() {
             self.two_kinds(&fields.id.value, &kind, other);
+            self.strays.extend::<Vec<_>>(strays);
             return None;
         }
         let tree = |key: &str| table.and_then(|table| table.get(key));
@@ -143,7 +160,7 @@ impl Reader<'_> {
             id: fields.id.value,
             kind_at: self.at(kind.span.clone()),
             params: kind.value,
-            strays: strays.into_iter().map(|At { value, span }| Located::new(value.name, self.at(span))).collect(),
+            strays,
             places: all,
             requires: fields.requires.map(|list| list.into_iter().map(|r| r.located(self.path)).collect()),
             needed_by: fields.needed_by.into_iter().map(|reference| reference.located(self.path)).collect(),

@@ -234,10 +234,12 @@ impl JsonSchema for TaskManifest {
         schema
             .insert("description".to_owned(), json!("One declared step or resource. Exactly one key names its kind."));
         let mut one: Vec<_> = kinds.keys().map(|kind| json!({ "required": [kind] })).collect();
-        one.push(json!({
-            "description": "The kind of a plugin of the site, by its name: what it takes is in `groundplan check`.",
-            "not": { "anyOf": [{ "anyOf": one }, { "propertyNames": { "enum": *KEYS } }] },
-        }));
+        let only_known = json!({ "propertyNames": { "enum": *KEYS } });
+        // Beside a kind that is built in, no other key may stand.
+        schema.insert("if".to_owned(), json!({ "anyOf": one }));
+        schema.insert("then".to_owned(), only_known.clone());
+        let other: Vec<_> = one.iter().cloned().chain([only_known]).collect();
+        one.push(json!({ "description": "The kind of a plugin of the site, by its name.", "not": { "anyOf": other } }));
         schema.insert("oneOf".to_owned(), Value::Array(one));
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             properties.extend(kinds);

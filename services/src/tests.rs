@@ -303,3 +303,21 @@ fn any_bytes_are_read_and_every_place_is_inside() {
         }
     }
 }
+
+#[test]
+fn keys_that_may_be_a_plugins_are_nobodys_without_one() {
+    let task = "[[task]]\nid = \"a\"\n";
+    check(&format!("{task}fiel = {{ path = \"/x\" }}\n"), &["3: unknown key `fiel` <fiel>"]);
+    let beside = format!("{task}file = {{ path = \"/x\", content = \"\" }}\nextra = {{}}\n");
+    check(&beside, &["4: unknown key `extra` <extra>"]);
+    // What is no table is nobody's kind.
+    check(&format!("{task}fiel = \"/x\"\n"), &["3: unknown key `fiel` <fiel>"]);
+    check(&format!("{task}\"fi el\" = {{}}\n"), &["3: unknown key `fi el` <\"fi el\">"]);
+    // A task that is not taken up is asked as well; what was not read as it was meant is not.
+    let again = "5: the task `a` is declared twice <\"a\"> (first declared here: services/web/service.toml:2)";
+    let again = again.replace("services/web/service.toml:", "");
+    let two = format!("{task}one = {{}}\n{task}two = {{}}\n");
+    check(&two, &["3: unknown key `one` <one>", &again, "6: unknown key `two` <two>"]);
+    let syntax = read(&[SITE, ("services/web/service.toml", &format!("{task}fiel = {{ path = }}\n"))]).1;
+    assert!(!syntax.is_empty() && syntax.iter().all(|fault| !fault.message.contains("unknown key")), "{syntax:#?}");
+}

@@ -100,6 +100,7 @@ pub fn merge<'a>(
     let mut faults = Vec::new();
     let mut site = None;
     let mut inventory = Vec::new();
+    let mut strays = Vec::new();
     let mut catalog = Catalog::default();
     for file in &files {
         match &file.content {
@@ -113,6 +114,7 @@ pub fn merge<'a>(
             }
             Content::Service(id, file) => {
                 faults.extend_from_slice(&file.diagnostics);
+                strays.extend_from_slice(&file.strays);
                 catalog.services.insert(id.clone(), file.service.clone());
                 catalog.lost.services.extend(file.lost.services.iter().cloned());
                 catalog.lost.capabilities.extend(file.lost.capabilities.iter().cloned());
@@ -134,7 +136,7 @@ pub fn merge<'a>(
     let (inventory, between) = inventory_merge::merge(site, &inventory);
     faults.extend(between);
     let site = site.and_then(|file| file.site.clone());
-    faults.extend(check::plugin_kinds(&catalog, plugins));
+    faults.extend(check::plugin_kinds(&catalog, &strays, plugins));
     faults.extend(check::var_types(site.as_ref(), &inventory, &catalog));
     faults.sort();
     faults.dedup();

@@ -9,7 +9,10 @@ mod run;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -109,18 +112,19 @@ fn programs(tree: &dyn SourceTree) -> impl Iterator<Item = (&Entry, &str)> {
     })
 }
 
+/// What came of asking one.
+type Asked = Result<Arc<Description>, Useless>;
+
 /// Asks all, some side by side; in their order.
-fn ask(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Result<Arc<Description>, Useless>)> {
-    let answers: Vec<Mutex<Option<Result<Arc<Description>, Useless>>>> =
-        unknown.iter().map(|_| Mutex::default()).collect();
-    let next = std::sync::atomic::AtomicUsize::new(0);
+fn ask(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Asked)> {
+    let answers: Vec<Mutex<Option<Asked>>> = unknown.iter().map(|_| Mutex::default()).collect();
+    let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..unknown.len().min(SIDE_BY_SIDE) {
             scope.spawn(|| {
-                while let Some((at, plugin)) = {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    unknown.get(at).map(|plugin| (at, plugin))
-                } {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(plugin) = unknown.get(at) else { break };
                     let asked = run::run(&plugin.program, REQUEST).map_err(Useless::Run);
                     let read = |printed: Vec<u8>| Description::read(&printed).map_err(Useless::Description);
                     *answers[at].lock().unwrap_or_else(PoisonError::into_inner) =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use groundplan_services::tree;
+use groundplan_services::{Plugins, tree};
 
 use super::*;
 
@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 5] = [
 
 fn site(files: &[(&str, &str)]) -> (Inventory, Catalog) {
     let parsed: Vec<_> = files.iter().map(|(path, text)| tree::parse(&Arc::from(*path), text.as_bytes())).collect();
-    let (model, faults) = tree::merge(&parsed, files.iter().map(|(path, _)| *path));
+    let (model, faults) = tree::merge(&parsed, files.iter().map(|(path, _)| *path), &Plugins::default());
     assert!(faults.is_empty(), "{faults:#?}");
     (model.inventory, model.catalog)
 }
