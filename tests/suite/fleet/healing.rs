@@ -1,0 +1,123 @@
+//! `groundplan drift`, and what becomes of drift: left alone under `report`, put right under `heal`, with just the restarts that follow.
+
+use std::fs;
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use serde_json::Value;
+
+use super::{BOTH, web, with_both_brokers};
+
+with_both_brokers!(what_is_reported_is_left_alone, what_is_healed_restarts_what_follows, healing_waits_for_its_turn);
+
+/// The server, with a policy of its own and rolling limits.
+fn service(policy: &str) -> String {
+    let (_, text) = web().into_iter().find(|(path, _)| *path == "services/web/service.toml").expect("a service");
+    format!("{text}\n[drift]\npolicy = {policy:?}\n\n[rollout]\nmax_unavailable = 1\n")
+}
+
+/// A site whose nodes look every second.
+fn site() -> Vec<(&'static str, &'static str)> {
+    let mut files = web();
+    for (path, text) in &mut files {
+        if *path == "site.toml" {
+            *text = "name = \"testsite\"\n[vars]\ngreeting = \"one\"\n[drift]\ninterval = \"1s\"\n";
+        }
+    }
+    files
+}
+
+fn drift(fleet: &Fleet, args: &[&str]) -> Value {
+    let args: Vec<&str> = ["drift"].iter().chain(args).copied().collect();
+    fleet.said("one", &args).1.expect("an answer")
+}
+
+/// Edits the configuration on a node behind the agent's back.
+fn tamper(fleet: &Fleet, node: &str) {
+    fs::write(fleet.root(node).join("etc/web.conf"), "greeting = another\n").expect("a file");
+}
+
+fn what_is_reported_is_left_alone(kind: Kind) {
+    let fleet = Fleet::started(kind, &web(), &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let (good, told) = fleet.said("one", &["drift"]);
+    let told = told.expect("an answer");
+    assert!(good, "nothing has drifted: {told:#}");
+    assert!(told["nodes"].as_array().expect("nodes").iter().all(|n| n["look"]["checked"] == 2), "{told:#}");
+
+    tamper(&fleet, "n1");
+    let (good, told) = fleet.said("one", &["drift"]);
+    let told = told.expect("an answer");
+    assert!(!good, "the exit code says so: {told:#}");
+    let [n1, n2] = [0, 1].map(|n| &told["nodes"][n]);
+    assert!(n2["drifted"].is_null(), "{told:#}");
+    let found = &n1["drifted"]["web.config"];
+    assert_eq!((found["policy"].as_str(), found["healing"].as_bool()), (Some("report"), Some(false)), "{told:#}");
+    let diff = found["differences"][0]["diff"].as_str().expect("a diff");
+    assert!(diff.contains("-greeting = one\n+greeting = another\n"), "{diff}");
+
+    let before = fleet.ask("one", &["status"]).expect("a status")["generation"].clone();
+    drift(&fleet, &["--on", "n1", "web.config"]);
+    assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = another\n"));
+    assert_eq!(fleet.ask("one", &["status"]).expect("a status")["generation"], before, "looking is no plan");
+    assert_eq!((fleet.lines("n1", "starts"), fleet.lines("n2", "starts")), (1, 1));
+    assert!(fleet.ask("one", &["drift", "--on", "nobody"]).is_none(), "the site has no such node");
+
+    // A policy that changes also holds for what has been found already.
+    let commit = fleet.commit(&[("services/web/service.toml", &service("heal"))], "heal");
+    fleet.converged("one", &commit);
+    fleet.wait("the file", || (fleet.file("n1", "etc/web.conf")? == "greeting = one\n").then_some(()));
+    fleet.wait("the restart", || (fleet.lines("n1", "starts") == 2).then_some(()));
+    assert_eq!(fleet.lines("n2", "starts"), 1);
+}
+
+fn what_is_healed_restarts_what_follows(kind: Kind) {
+    let mut files = site();
+    let text = service("heal");
+    files.retain(|(path, _)| *path != "services/web/service.toml");
+    files.push(("services/web/service.toml", &text));
+    let fleet = Fleet::started(kind, &files, &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    for round in 2..4 {
+        tamper(&fleet, "n1");
+        fleet.wait("the file", || (fleet.file("n1", "etc/web.conf")? == "greeting = one\n").then_some(()));
+        fleet.wait("the restart", || (fleet.lines("n1", "starts") == round).then_some(()));
+    }
+    assert_eq!(fleet.lines("n2", "starts"), 1);
+    let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation");
+    assert!(why.to_string().contains("drifted"), "the chain ends at the drift: {why:#}");
+    let told = drift(&fleet, &[]);
+    assert!(told["nodes"].as_array().expect("nodes").iter().all(|n| n["drifted"].is_null()), "{told:#}");
+}
+
+fn healing_waits_for_its_turn(kind: Kind) {
+    let mut files = site();
+    let text = service("heal").replace(
+        "restart_on = [\"config\"]",
+        "restart_on = [\"config\"]\nready = { command = \"test ! -e wait\", interval = \"50ms\" }",
+    );
+    files.retain(|(path, _)| *path != "services/web/service.toml");
+    files.push(("services/web/service.toml", &text));
+    let fleet = Fleet::started(kind, &files, &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let wait = |node: &str| fleet.root(node).join("wait");
+    for node in BOTH {
+        fs::write(wait(node), "").expect("a file");
+        tamper(&fleet, node);
+    }
+    // Whoever is first is away until it is ready; the other's configuration may be written, but it restarts after that.
+    let first = fleet.wait("a restart", || BOTH.into_iter().find(|node| fleet.lines(node, "starts") == 2));
+    let other = BOTH.into_iter().find(|node| *node != first).expect("the other");
+    fleet
+        .wait("the other's configuration", || (fleet.file(other, "etc/web.conf")? == "greeting = one\n").then_some(()));
+    let turn = fleet.wait("the other to wait", || {
+        let why = fleet.ask("one", &["why", other, "web.server"])?;
+        (why["record"]["state"] == "pending").then_some(why)
+    });
+    assert!(turn.to_string().contains("drifted"), "{turn:#}");
+    assert_eq!(fleet.lines(other, "starts"), 1);
+    for node in [first, other] {
+        fs::remove_file(wait(node)).expect("its file");
+        fleet.wait("the restart", || (fleet.lines(node, "starts") == 2).then_some(()));
+        assert_eq!(fleet.file(node, "etc/web.conf").as_deref(), Some("greeting = one\n"));
+    }
+}
