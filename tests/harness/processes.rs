@@ -33,6 +33,13 @@ impl Identity {
         Self::of(self.pid) == Some(self)
     }
 
+    /// Does to it what Ctrl-C does, if it still runs.
+    pub fn interrupt(self) {
+        if self.is_alive() {
+            let _ = kill(self.raw(), Signal::SIGINT);
+        }
+    }
+
     /// Ends it with SIGKILL, if it still runs.
     pub fn end(self) {
         if self.is_alive() {

@@ -245,7 +245,9 @@ fn told(text: &str, begun: bool) -> SshError {
             .find_map(|line| Some(line.split_once("Offending ")?.1.split_once("key in ")?.1.trim().to_owned()));
         return SshError::HostKeyChanged { at };
     }
-    if begun {
+    // These ends come only to what had begun.
+    let lost = ["client_loop", "not responding"].iter().any(|words| has(words));
+    if begun || lost || (has("Connection to ") && has("closed by remote host")) {
         return SshError::Broken(last(text));
     }
     if has("Host key verification failed") || has("key is known for") {
@@ -271,7 +273,7 @@ fn told(text: &str, begun: bool) -> SshError {
             return SshError::Settings(line(words));
         }
     }
-    const AWAY: [&str; 12] = [
+    const AWAY: [&str; 10] = [
         "Connection refused",
         "timed out",
         "timeout",
@@ -281,8 +283,6 @@ fn told(text: &str, begun: bool) -> SshError {
         "Connection closed",
         "Connection reset",
         "kex_exchange_identification",
-        "Broken pipe",
-        "not responding",
         "UNKNOWN port",
     ];
     match AWAY.iter().find(|words| has(words)) {
@@ -324,6 +324,13 @@ mod tests {
             told("client_loop: send disconnect: Broken pipe\n", true),
             SshError::Broken("client_loop: send disconnect: Broken pipe".to_owned())
         );
+        for lost in [
+            "client_loop: ssh_packet_write_poll: Connection to UNKNOWN port 65535: Broken pipe",
+            "Timeout, server 10.0.0.1 not responding.",
+            "Connection to 10.0.0.1 closed by remote host.",
+        ] {
+            assert_eq!(told(lost, false), SshError::Broken(lost.to_owned()));
+        }
         assert_eq!(told("", false), SshError::Broken(String::new()));
     }
 

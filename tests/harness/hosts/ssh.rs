@@ -58,15 +58,22 @@ impl Hosts {
     /// # Panics
     /// If it has none.
     pub fn know(&self, host: &str) {
+        self.forget(host);
         let machine = self.machine(host);
         let key = fs::read_to_string(machine.root().join("etc/ssh/ssh_host_ed25519_key.pub")).expect("a host key");
-        let address = machine.address.to_string();
+        let key: Vec<&str> = key.split_whitespace().take(2).collect();
         let list = at(&self.slot, "known_hosts");
         let known = fs::read_to_string(&list).expect("the known hosts");
-        let others: String =
-            known.lines().filter(|l| !l.starts_with(&format!("{address} "))).map(|l| format!("{l}\n")).collect();
-        let key: Vec<&str> = key.split_whitespace().take(2).collect();
-        fs::write(list, format!("{others}{address} {}\n", key.join(" "))).expect("the known hosts");
+        fs::write(list, format!("{known}{} {}\n", machine.address, key.join(" "))).expect("the known hosts");
+    }
+
+    /// Takes a host's key out of the list of known hosts.
+    pub fn forget(&self, host: &str) {
+        let address = format!("{} ", self.machine(host).address);
+        let list = at(&self.slot, "known_hosts");
+        let known = fs::read_to_string(&list).expect("the known hosts");
+        let others: String = known.lines().filter(|l| !l.starts_with(&address)).map(|l| format!("{l}\n")).collect();
+        fs::write(list, others).expect("the known hosts");
     }
 
     /// `groundplan bootstrap` with these arguments, not yet started.

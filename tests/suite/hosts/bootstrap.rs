@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use groundplan_tests::{binaries, hosts::Hosts, needs_hosts};
+use groundplan_tests::{binaries, hosts::Hosts, needs_hosts, processes::Identity};
 use serde_json::Value;
 
 const UNIT: &str = "/lib/systemd/system/groundplan-agent.service";
@@ -57,6 +57,12 @@ fn pids(hosts: &Hosts, host: &str) -> (String, String) {
             "pgrep -x sleep -a | grep infinity | grep -v \"$(systemctl show --property MainPID --value greeter)\"",
         ),
     )
+}
+
+/// What was said of a host.
+fn of<'a>(said: &'a Value, host: &str) -> &'a Value {
+    let nodes = said["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["node"] == host).unwrap_or_else(|| panic!("nothing of {host}: {said:#}"))
 }
 
 fn states(said: &Value) -> Vec<&str> {
@@ -177,4 +183,253 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
     );
     // The process is supervised as before.
     assert!(hosts.recheck(&["s.worker"], &[]).unchanged.len() == 3);
+}
+
+/// What was said of a host that is not as it should be.
+fn fault<'a>(said: &'a Value, host: &str) -> [&'a str; 4] {
+    ["state", "error", "left", "hint"].map(|key| of(said, host)[key].as_str().unwrap_or_default())
+}
+
+/// A file system of its own over `/usr/bin`, with room for so many bytes more, and for about so many files.
+fn crowd(hosts: &Hosts, host: &str, kib: u32, files: u32) {
+    hosts.out(
+        host,
+        &format!(
+            "mkdir -p /run/bin && mount -t tmpfs -o \
+             size=$(($(du -sk /usr/bin | cut -f 1) + {kib}))k,nr_inodes=$(($(ls -A /usr/bin | wc -l) + {files})) tmpfs /run/bin && cp -a /usr/bin/. /run/bin/ && \
+             mount --bind /run/bin /usr/bin"
+        ),
+    );
+}
+
+/// Waits until no `ssh` of the site runs here.
+fn no_ssh(hosts: &Hosts) {
+    let config = hosts.ssh_config();
+    let mark = config.to_str().expect("a path").as_bytes();
+    hosts.wait("the end of every ssh", || {
+        let processes = fs::read_dir("/proc").expect("/proc").flatten();
+        let ours = |entry: &fs::DirEntry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"ssh\0") && line.windows(mark.len()).any(|window| window == mark)
+        };
+        (processes.filter(ours).count() == 0).then_some(())
+    });
+}
+
+const FILE: &str = "[[task]]\nid = \"file\"\nfile = { path = \"/etc/one\", content = \"1\\n\" }\n";
+
+#[test]
+fn hosts_that_cannot_be_bootstrapped_are_told_apart_and_left_as_they_were() {
+    needs_hosts!();
+    let agent = binaries::static_agent();
+    let program = agent.to_str().expect("a path");
+    let hosts = Hosts::site(&["changed", "closed", "cut", "full", "good", "jammed", "unknown"]).bare().serve(FILE);
+    hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
+
+    hosts.out("changed", "rm /etc/ssh/ssh_host_*; ssh-keygen -q -A; systemctl restart ssh");
+    hosts.out("closed", "mv /root/.ssh/authorized_keys /root/keys");
+    hosts.cut("cut");
+    crowd(&hosts, "full", 3000, 1000);
+    crowd(&hosts, "jammed", 20_000, 50);
+    hosts.out("jammed", "i=0; while touch /usr/bin/x$i 2> /dev/null; do i=$((i+1)); done; [ $i -gt 0 ]");
+    hosts.forget("unknown");
+    let bad = ["changed", "closed", "full", "jammed", "unknown"];
+    let before: Vec<String> = bad.iter().map(|host| traces(&hosts, host)).collect();
+
+    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(!good);
+    let [state, error, left, hint] = fault(&said, "changed");
+    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
+    assert!(error.starts_with("the host's key is not the one that is known in "), "{error}");
+    assert!(hint.contains(&format!("ssh-keygen -R '{}'", hosts.address("changed"))), "{hint}");
+    let [_, error, _, hint] = fault(&said, "closed");
+    assert!(error.starts_with("it does not let us in without a password (it takes publickey"), "{error}");
+    assert!(hint.contains(&format!("ssh-copy-id root@{}", hosts.address("closed"))), "{hint}");
+    let [_, error, ..] = fault(&said, "cut");
+    assert!(error.starts_with("it cannot be reached: "), "{error}");
+    let [state, error, left, _] = fault(&said, "full");
+    assert_eq!((state, left), ("refused", "nothing was changed on the host"), "{said:#}");
+    assert!(error.starts_with("/usr/bin has not enough room: "), "{error}");
+    let [state, error, left, _] = fault(&said, "jammed");
+    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
+    assert!(error.starts_with("there is no space left: /usr/bin/groundplan-agent"), "{error}");
+    let [_, error, _, hint] = fault(&said, "unknown");
+    assert_eq!(error, "the host's key is not known here");
+    assert!(hint.contains("compare the fingerprint"), "{hint}");
+    // The others went on.
+    assert_eq!(of(&said, "good")["state"], "installed", "{said:#}");
+    let after: Vec<String> = bad.iter().map(|host| traces(&hosts, host)).collect();
+    assert_eq!(before, after);
+
+    // Mended: the same again.
+    for host in ["changed", "unknown"] {
+        hosts.know(host);
+    }
+    hosts.out("closed", "mv /root/keys /root/.ssh/authorized_keys");
+    hosts.join("cut");
+    for host in ["full", "jammed"] {
+        // The shell that does it lies there itself.
+        hosts.out(host, "umount --lazy /usr/bin");
+    }
+    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(
+        good && of(&said, "good")["state"] == "as_it_was" && of(&said, "jammed")["state"] == "installed",
+        "{said:#}"
+    );
+    hosts.converged(&hosts.head());
+    no_ssh(&hosts);
+}
+
+#[test]
+fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
+    needs_hosts!();
+    let agent = binaries::static_agent();
+    let program = agent.to_str().expect("a path");
+    let mut hosts = Hosts::site(&["h1", "h2"]).bare().serve(FILE);
+    hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
+    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(good, "{said:#}");
+    hosts.converged(&hosts.head());
+    let before = (traces(&hosts, "h1"), hosts.file("h1", "/etc/groundplan/agent.toml"));
+    let untouched = |hosts: &Hosts, why: &Value| {
+        assert_eq!((traces(hosts, "h1"), hosts.file("h1", "/etc/groundplan/agent.toml")), before, "{why:#}");
+        assert_eq!(hosts.out("h1", "systemctl is-active groundplan-agent"), "active");
+    };
+    let another = another(&hosts, &agent);
+    let another = another.to_str().expect("a path");
+
+    // Another machine's agent, a dynamic one, and what is none.
+    let mut bytes = fs::read(&agent).expect("the agent");
+    bytes[18..20].copy_from_slice(&183_u16.to_le_bytes());
+    let aarch64 = beside(&hosts, "agent-aarch64");
+    fs::write(&aarch64, &bytes).expect("a file");
+    let (good, said) = hosts.bootstrap(&["h1", "--agent", aarch64.to_str().expect("a path")]);
+    let [state, error, _, hint] = fault(&said, "h1");
+    assert!(!good && state == "refused", "{said:#}");
+    assert_eq!(error, "the host is x86_64, and the agents at hand are for aarch64");
+    assert!(hint.contains("for x86_64") && hint.contains("--agent"), "{hint}");
+    for (file, words) in [(binaries::agent(), "is dynamically linked"), (hosts.ssh_config(), "is no program for Linux")]
+    {
+        let run =
+            hosts.bootstrap_command(&["h1", "--agent", file.to_str().expect("a path")]).output().expect("it runs");
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.code() == Some(1) && said.contains(words) && said.contains("→"), "{said}");
+    }
+    // One that is cut off does not run there.
+    let half = beside(&hosts, "half-an-agent");
+    let whole = fs::read(&agent).expect("the agent");
+    fs::write(&half, &whole[..whole.len() * 9 / 10]).expect("a file");
+    let (_, said) = hosts.bootstrap(&["h1", "--agent", half.to_str().expect("a path")]);
+    assert!(fault(&said, "h1")[1].starts_with("the program does not run there"), "{said:#}");
+    untouched(&hosts, &said);
+
+    // The connection goes away while the program is on its way.
+    let cut =
+        "ProxyCommand=bash -c 'exec 3<>/dev/tcp/$0/$1; cat <&3 & dd bs=16384 count=60 status=none >&3; kill $!' %h %p";
+    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--ssh-option", cut]);
+    let [state, error, left, _] = fault(&said, "h1");
+    assert!(state == "failed" && error.starts_with("the connection broke off"), "{said:#}");
+    assert!(left.starts_with("either nothing was replaced"), "{left}");
+    hosts.wait("nothing to be left of it", || (traces(&hosts, "h1") == before.0).then_some(()));
+
+    // A broker that hosts cannot reach by that name; one where nobody listens; and a certificate that is none.
+    let (_, said) = hosts.bootstrap(&["h1", "--agent", program, "--broker", "mqtt://localhost:1883"]);
+    assert!(fault(&said, "h1")[1].contains("is a loopback address"), "{said:#}");
+    untouched(&hosts, &said);
+    let nobody = "mqtt://198.51.100.1:1";
+    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--broker", nobody, "--timeout", "20s"]);
+    let [state, error, left, _] = fault(&said, "h1");
+    assert_eq!((state, left), ("failed", "what was there before is there again, and its agent runs"), "{said:#}");
+    assert!(error.contains("the planner did not hear of it in time"), "{error}");
+    assert!(of(&said, "h1")["journal"].as_array().is_some_and(|lines| !lines.is_empty()), "{said:#}");
+    untouched(&hosts, &said);
+    let ca = beside(&hosts, "ca.pem");
+    fs::write(&ca, "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n").expect("a file");
+    let tls =
+        ["h1", "--agent", program, "--broker", "mqtts://198.51.100.1", "--broker-ca", ca.to_str().expect("a path")];
+    let (_, said) = hosts.bootstrap(&tls);
+    assert!(fault(&said, "h1")[1].starts_with("its agent does not start: "), "{said:#}");
+    untouched(&hosts, &said);
+
+    // Broken off by Ctrl-C while the agent is waited for; the same again, without the mistake, finds out and finishes.
+    let broken =
+        hosts.bootstrap_command(&["h1", "--agent", another, "--broker", nobody]).spawn().expect("groundplan runs");
+    hosts
+        .wait("the other program", || (hosts.file("h1", "/etc/groundplan/agent.toml")?.contains(nobody)).then_some(()));
+    Identity::of(broken.id()).expect("a process").interrupt();
+    let ended = broken.wait_with_output().expect("groundplan ends");
+    let said: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert!(ended.status.code() == Some(1) && of(&said, "h1")["state"] == "interrupted", "{said:#}");
+    no_ssh(&hosts);
+    let broker = format!("mqtt://{}", hosts.fleet.broker.address());
+    let (good, said) = hosts.bootstrap(&["h1", "--agent", another, "--broker", &broker]);
+    assert!(good, "{said:#}");
+    assert_eq!(
+        hosts.out("h1", "ls -A /etc/groundplan; ls /usr/bin/groundplan-agent*"),
+        "agent.toml\n/usr/bin/groundplan-agent"
+    );
+
+    // Another site's, and ours from now on.
+    hosts.out(
+        "h1",
+        "sed -i 's/^site = .*/site = \"elsewhere\"/' /etc/groundplan/agent.toml; systemctl restart groundplan-agent",
+    );
+    let theirs = traces(&hosts, "h1");
+    let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
+    let [state, error, _, hint] = fault(&said, "h1");
+    assert!(state == "refused" && error == "an agent is there already, of site elsewhere, node h1", "{said:#}");
+    assert!(hint.contains("--take-over"), "{hint}");
+    assert_eq!((traces(&hosts, "h1"), of(&said, "h2")["state"].as_str()), (theirs.clone(), Some("upgraded")));
+    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--take-over"]);
+    assert!(fault(&said, "h1")[3].contains("--replace-key"), "its key goes with its state: {said:#}");
+    assert_eq!(traces(&hosts, "h1"), theirs);
+    let (good, said) = hosts.bootstrap(&["h1", "--agent", another, "--take-over", "--replace-key"]);
+    assert!(good, "{said:#}");
+    let moved = of(&said, "h1")["moved"].as_str().expect("where the state went");
+    hosts.out("h1", &format!("test -s {moved}/node.key && test -s /var/lib/groundplan/node.key"));
+    hosts.converged(&hosts.change(&FILE.replace("1\\n", "2\\n")));
+
+    // A host that was set up anew has another key.
+    hosts.wipe("h2");
+    hosts.know("h2");
+    let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
+    let [state, error, _, hint] = fault(&said, "h2");
+    assert!(
+        state == "refused" && error.contains("and this host has none") && hint.contains("--replace-key"),
+        "{said:#}"
+    );
+    assert_eq!((traces(&hosts, "h2").as_str(), of(&said, "h1")["state"].as_str()), ("", Some("as_it_was")));
+    let (good, said) = hosts.bootstrap(&["h2", "--agent", another, "--replace-key"]);
+    assert!(good && states(&said) == ["installed"], "{said:#}");
+    hosts.wait("the fresh host", || (hosts.file("h2", "/etc/one").as_deref() == Some("2\n")).then_some(()));
+}
+
+#[test]
+fn as_a_user_who_may_become_root() {
+    needs_hosts!();
+    let agent = binaries::static_agent();
+    let program = agent.to_str().expect("a path");
+    let hosts = Hosts::site(&["h1"]).bare().serve(FILE);
+    hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
+    hosts.out(
+        "h1",
+        "useradd --create-home --shell /bin/bash op && cp -r /root/.ssh /home/op/ && chown -R op: /home/op/.ssh && \
+         echo 'echo welcome, groundplan: friend' > /home/op/.bashrc",
+    );
+    let op = ["h1", "--agent", program, "--ssh-user", "op"];
+    let (_, said) = hosts.bootstrap(&op);
+    assert!(
+        fault(&said, "h1")[1].starts_with("the user there is not root") && fault(&said, "h1")[3].contains("--sudo"),
+        "{said:#}"
+    );
+    let sudo = [&op[..], &["--sudo"]].concat();
+    let (_, said) = hosts.bootstrap(&sudo);
+    assert!(fault(&said, "h1")[1].starts_with("`sudo` does not make us root: "), "{said:#}");
+    assert_eq!(traces(&hosts, "h1"), "");
+    hosts.out("h1", "echo 'op ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/op");
+    let (good, said) = hosts.bootstrap(&sudo);
+    assert!(good && states(&said) == ["installed"], "{said:#}");
+    hosts.converged(&hosts.head());
+    let (good, said) = hosts.bootstrap(&sudo);
+    assert!(good && states(&said) == ["as_it_was"], "{said:#}");
 }
