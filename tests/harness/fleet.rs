@@ -147,7 +147,8 @@ impl Fleet {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Writes files into the work tree, commits them and returns the commit. An empty text removes the file.
+    /// Writes files into the work tree, commits them and returns the commit. An empty text removes the file; a program (`#!`) in `plugins/`
+    /// may be run.
     pub fn commit(&self, files: &[(&str, &str)], message: &str) -> String {
         for (path, text) in files {
             let path = self.repository().join(path);
@@ -157,6 +158,10 @@ impl Fleet {
             }
             fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
             fs::write(&path, text).expect("a file");
+            if text.starts_with("#!") && path.starts_with(self.repository().join("plugins")) {
+                use std::os::unix::fs::PermissionsExt;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
+            }
         }
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", message]);

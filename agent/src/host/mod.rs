@@ -428,7 +428,7 @@ fn must_go_first(before: &Hold, after: &Hold) -> bool {
     match (before, after) {
         (Hold::Process(_), _) | (_, Hold::Process(_)) => true,
         // What it noted is of the old one.
-        (Hold::Claimed(_), _) => true,
+        (Hold::Claimed(_), _) | (_, Hold::Claimed(_)) => true,
         // Their successors may want the same ports, and have parts of the same names.
         (Hold::Named("container" | "pod", _), _) => true,
         (Hold::File(old), Hold::Directory(new)) | (Hold::Directory(old), Hold::File(new)) => old == new,

@@ -1,5 +1,5 @@
 //! Every example under `docs/examples`: valid, planned, and doing what its README promises. Run for real, `quickstart` is by the suite of that
-//! name and `keystone` by `tests/run keystone`.
+//! name, `plugins` by that of the hosts, and `keystone` by `tests/run keystone`.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn each_is_valid_and_plans() {
         seen.push(folder.file_name().expect("a name").to_owned());
     }
     seen.sort();
-    assert_eq!(seen, ["keystone", "quickstart"], "another one? tell here what runs it for real");
+    assert_eq!(seen, ["keystone", "plugins", "quickstart"], "another one? tell here what runs it for real");
 }
 
 #[test]
@@ -95,4 +95,26 @@ fn keystones_database_may_be_someone_elses() {
     let all = actions(&site, &orphan);
     assert!(all.iter().all(|action| !action.ends_with("@db-0")), "{all:#?}");
     assert!(all.contains(&"create keystone.schema@id-0".to_owned()), "{all:#?}");
+}
+
+#[test]
+fn the_plugins_changes_touch_what_its_readme_says() {
+    let site = Repository::of(&examples().join("plugins"));
+    site.edit("services/worker/service.toml", "files = 4096", "files = 8192");
+    site.commit("more files");
+    let limits = ["update worker.limits@worker-0", "update worker.limits@worker-1"];
+    let worker = ["restart worker.worker@worker-0", "restart worker.worker@worker-1"];
+    assert_eq!(actions(&site, "HEAD"), [limits, worker].concat());
+    // The same programs again: another one of them is an input of the tasks that use it, and of no others.
+    site.edit("plugins/limits", "def main():", "# A comment.\ndef main():");
+    site.commit("a comment");
+    assert_eq!(actions(&site, "HEAD"), [limits, worker].concat());
+    let why = site.groundplan(&["plan", "HEAD"]).text();
+    assert!(why.contains("plugin limits changed (plugins/limits)"), "{why}");
+
+    site.edit("site.toml", "Europe/Vienna", "Vienna/Europe?");
+    let check = site.groundplan(&["check"]);
+    let told = check.text();
+    assert!(check.code == 1 && told.contains("`zone` of the timezone: \"Vienna/Europe?\" does not match"), "{told}");
+    assert!(told.contains("services/clock/service.toml:11") && told.contains("such as Europe/Vienna"), "{told}");
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod healing;
 mod knowledge;
+mod plugins;
 mod recheck;
 mod survival;
 mod takeover;

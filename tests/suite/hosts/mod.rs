@@ -10,6 +10,7 @@ mod kernel;
 mod keystone;
 mod memory;
 mod packages;
+mod plugins;
 mod reboot;
 mod survival;
 mod texts;

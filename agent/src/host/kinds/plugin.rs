@@ -74,9 +74,11 @@ fn advice(interpreter: &Option<String>) -> String {
 }
 
 impl Kind for Plugin {
-    fn hold(&self, _: &TaskId) -> Hold {
+    /// Without claims, what it makes is this task's: another kind in its place removes it.
+    fn hold(&self, task: &TaskId) -> Hold {
         let claims: Vec<_> = claims(self).collect();
-        if claims.is_empty() { Hold::Nothing } else { Hold::Claimed(claims.join(" and ")) }
+        let own = || format!("{} of {task}", self.name);
+        Hold::Claimed(if claims.is_empty() { own() } else { claims.join(" and ") })
     }
 
     fn holds(&self, _: &TaskId) -> Vec<Hold> {

@@ -263,3 +263,23 @@ async fn a_look_tells_what_it_says_that_differs() {
         );
     }
 }
+
+#[tokio::test]
+async fn another_kind_in_its_place_has_it_removed_first() {
+    let site = Site::new();
+    let logs = |name: &str| {
+        let line = "echo $GROUNDPLAN_PARAM_NAME $GROUNDPLAN_REQUEST >> $GROUNDPLAN_ROOT/log; echo '{\"changed\":true}'";
+        plugin(&format!("#!/bin/sh\n{line}\n"), json!({ "name": name, "params": { "name": name }, "can_check": false }))
+    };
+    let [one, two] = ["one", "two"].map(logs);
+    site.create(&one).await.unwrap();
+    site.update(&recorded(&one), &two).await.unwrap();
+    assert_eq!(fs::read_to_string(site.at("/log")).unwrap(), "one apply\none remove\ntwo apply\n");
+    // What it claims is a path, and the task was a file there before.
+    let (file, kept) = (file("/kept", "file"), keep("plugin"));
+    site.update(&recorded(&two), &file).await.unwrap();
+    site.update(&recorded(&file), &kept).await.unwrap();
+    assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "plugin");
+    site.update(&recorded(&kept), &file).await.unwrap();
+    assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "file");
+}

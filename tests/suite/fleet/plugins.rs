@@ -1,0 +1,142 @@
+//! Plugins that are of no use: the commit is refused or the task fails, each with a word that says why, and all else goes on.
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+
+use super::BOTH;
+
+const INVENTORY: &str =
+    "[groups.g]\nservices = [\"s\"]\n\n[nodes.n1]\ngroups = [\"g\"]\n\n[nodes.n2]\ngroups = [\"g\"]\n";
+
+const DESCRIPTION: &str = r#"{ "summary": "a line in a file", "schema": { "properties": { "text": { "type": "string" } }, "required": ["text"] }, "timeout": "2s" }"#;
+
+/// A program that does `body` when it is asked for anything but its schema.
+fn program(body: &str) -> String {
+    format!("#!/bin/sh\n[ $GROUNDPLAN_REQUEST = schema ] && {{ echo '{DESCRIPTION}'; exit; }}\n{body}\n")
+}
+
+/// Writes `text` to `/note`, and counts how often it is asked to.
+const GOOD: &str = r#"
+note="$GROUNDPLAN_ROOT/note"
+echo "$GROUNDPLAN_REQUEST" >> "$GROUNDPLAN_ROOT/asked"
+case $GROUNDPLAN_REQUEST in
+check) if [ "$(cat "$note" 2>/dev/null)" = "$GROUNDPLAN_PARAM_TEXT" ]; then echo '{"so":true}'; else echo '{"so":false}'; fi ;;
+apply) printf %s "$GROUNDPLAN_PARAM_TEXT" > "$note.new" && mv "$note.new" "$note"; echo '{"changed":true}' ;;
+remove) rm -f "$note"; echo '{"changed":true}' ;;
+esac
+"#;
+
+const SERVICE: &str = r#"
+[[task]]
+id = "note"
+note = { text = "hello" }
+
+[[task]]
+id = "after"
+file = { path = "/after", content = "x" }
+
+[[task]]
+id = "beside"
+requires = []
+file = { path = "/beside", content = "x" }
+"#;
+
+fn site(plugin: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("site.toml", "name = \"testsite\"\n".to_owned()),
+        ("inventory/nodes.toml", INVENTORY.to_owned()),
+        ("services/s/service.toml", SERVICE.to_owned()),
+        ("plugins/note", plugin.to_owned()),
+    ]
+}
+
+fn started(plugin: &str) -> Fleet {
+    let files = site(plugin);
+    let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    Fleet::started(Kind::Embedded, &files, &BOTH)
+}
+
+#[test]
+fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
+    let fleet = started(&program(GOOD));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    for (bad, words) in [
+        ("echo 'no module named yaml' >&2; exit 1", "the plugin exited with 1: no module named yaml"),
+        ("echo Traceback", "it printed no JSON when it was asked for its schema, but `Traceback`"),
+        ("yes", "the plugin prints without end"),
+        ("sleep 600", "the plugin does not answer"),
+        ("echo '{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }'", "its schema is no JSON schema"),
+        ("echo '{ \"summary\": \"x\", \"schema\": { \"required\": [\"txt\"] } }'", "the note has no `txt`"),
+    ] {
+        let commit = fleet.commit(&[("plugins/note", &format!("#!/bin/sh\n{bad}\n"))], bad);
+        let refused = fleet.wait("the refusal", || {
+            let refused = fleet.ask("one", &["status"])?["refused"].to_string();
+            refused.contains(&commit).then_some(refused)
+        });
+        assert!(refused.contains(words), "{bad}: {refused}");
+    }
+    // Its mode is forgotten.
+    fleet.commit(&[("plugins/note", &program(GOOD))], "good again");
+    fleet.git(&["update-index", "--chmod=-x", "plugins/note"]);
+    fleet.git(&["commit", "-q", "-m", "no mode"]);
+    fleet.wait("the refusal", || {
+        let refused = fleet.ask("one", &["status"])?["refused"].to_string();
+        refused.contains("git update-index --chmod=+x plugins/note").then_some(())
+    });
+    fleet.git(&["checkout", "-q", "plugins/note"]);
+    let commit = fleet.commit(&[("plugins/note", &program(&format!("{GOOD}# mended\n")))], "mended");
+    fleet.converged("one", &commit);
+    for node in BOTH {
+        assert_eq!(fleet.file(node, "note").as_deref(), Some("hello"));
+        assert_eq!(fleet.file(node, "asked").as_deref(), Some("check\napply\ncheck\n"), "checked again, not applied");
+    }
+}
+
+#[test]
+fn one_that_fails_on_the_node_fails_its_task_and_nothing_else() {
+    let fleet = started(&program("echo 'disk is on fire' >&2; exit 3"));
+    let agent = fleet.agent_pid("n1");
+    let mut commit = fleet.git(&["rev-parse", "HEAD"]);
+    let apply = |body: &str| {
+        program(&format!("[ $GROUNDPLAN_REQUEST = check ] && {{ echo '{{\"so\":false}}'; exit; }}\n{body}"))
+    };
+    let next = [
+        (apply("kill -SEGV $$"), "was killed by SIGSEGV at `apply`"),
+        (apply("echo done"), "answered `apply` with what is no JSON: `done`"),
+        (apply("echo '{\"error\":\"no room for a note\"}'"), "the plugin `note`: no room for a note"),
+        (apply("yes"), "printed more than 1 MiB at `apply`, and was ended"),
+        (apply("sleep 600"), "did not end its `apply` within 2s, and was ended"),
+    ];
+    let mut next = next.iter();
+    let mut words = "the plugin `note` exited with 3 at `check`: disk is on fire";
+    loop {
+        fleet.wait("the failure", || {
+            let status = fleet.rollout_of("one", &commit)?;
+            (status["rollout"]["result"] == "failed").then_some(())
+        });
+        for node in BOTH {
+            let why =
+                |task: &str| fleet.ask("one", &["why", node, task]).expect("an explanation")["record"].to_string();
+            assert!(why("s.note").contains(words), "{words}: {}", why("s.note"));
+            assert!(why("s.after").contains("blocked"), "{}", why("s.after"));
+            assert_eq!((fleet.file(node, "after"), fleet.file(node, "beside").as_deref()), (None, Some("x")));
+        }
+        let Some((plugin, told)) = next.next() else { break };
+        (commit, words) = (fleet.commit(&[("plugins/note", plugin)], "another way to fail"), told);
+    }
+    let commit = fleet.commit(&[("plugins/note", &program(GOOD))], "mended");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.file("n1", "note").as_deref(), Some("hello"));
+    assert_eq!(fleet.file("n1", "after").as_deref(), Some("x"));
+    assert_eq!(fleet.agent_pid("n1"), agent, "the agent lives");
+
+    // Removal needs no more than what the agent has kept, also after it was killed and came back.
+    let mut fleet = fleet;
+    fleet.kill_agent("n1");
+    fleet.start_agent("n1");
+    let commit = fleet.commit(&[("plugins/note", ""), ("services/s/service.toml", "# Nothing.\n")], "no more notes");
+    fleet.converged("one", &commit);
+    for node in BOTH {
+        assert_eq!((fleet.file(node, "note"), fleet.file(node, "after")), (None, None));
+        assert!(fleet.file(node, "asked").is_some_and(|asked| asked.ends_with("remove\n")));
+    }
+}
