@@ -391,6 +391,15 @@ impl Hosts {
         Report { outcome, changed, output: text("head") + &text("tail"), record }
     }
 
+    /// What `groundplan drift <args> --format json` says: all hosts look now, unless `--last` is among the arguments.
+    ///
+    /// # Panics
+    /// If the planner cannot be asked, or a host does not answer.
+    pub fn drift(&self, args: &[&str]) -> Value {
+        let (_, said) = self.fleet.said(PLANNER, &[&["drift"], args].concat());
+        said.unwrap_or_else(|| panic!("`groundplan drift` failed{}", self.journals()))
+    }
+
     /// Has services (`s`) or tasks (`s.config`) checked again, or everything if none is named, on these hosts, or on all if none is
     /// named; and waits for what came of it.
     ///

@@ -2,6 +2,7 @@
 //! Mosquitto. What counts is what the nodes show: files, and how often a process was started.
 
 mod bad_input;
+mod drift;
 mod healing;
 mod knowledge;
 mod plugins;

@@ -5,6 +5,7 @@ mod bootstrap;
 mod commands;
 mod containers;
 mod cron;
+mod drift;
 mod exports;
 mod kernel;
 mod keystone;

@@ -34,7 +34,7 @@ index() {
 echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/local.list
 "#;
 
-fn publish(hosts: &Hosts, packages: &[&str]) {
+pub(super) fn publish(hosts: &Hosts, packages: &[&str]) {
     let lines: String = packages.iter().map(|package| format!("make {package}\n")).collect();
     hosts.out("h1", &format!("{REPOSITORY}{lines}index"));
 }

@@ -1,0 +1,73 @@
+//! Drift: the agents look, the planner tells, and what is done about it follows the policy.
+
+use std::fs;
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use serde_json::{Value, json};
+
+use super::{web, with_both_brokers};
+
+with_both_brokers!(a_look_tells_and_changes_nothing, what_is_to_be_healed_is_healed_by_itself);
+
+/// What `groundplan drift` says of a node.
+fn of<'a>(drift: &'a Value, node: &str) -> &'a Value {
+    let nodes = drift["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|of| of["node"] == node).unwrap_or_else(|| panic!("no {node} in {drift:#}"))
+}
+
+fn a_look_tells_and_changes_nothing(kind: Kind) {
+    let mut fleet = Fleet::started(kind, &web(), &["n1", "n2"]);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let clean = fleet.ask("one", &["drift"]).expect("nothing has drifted");
+    assert_eq!((&of(&clean, "n1")["look"]["checked"], &of(&clean, "n1")["look"]["left_out"]), (&json!(2), &json!(0)));
+
+    let edited = fleet.root("n1").join("etc/web.conf");
+    fs::write(&edited, "greeting = another\n").expect("a file");
+    fs::remove_file(fleet.root("n2").join("etc/web.conf")).expect("a file");
+    let (good, drift) = fleet.said("one", &["drift"]);
+    let drift = drift.expect("an answer");
+    assert!(!good, "the exit code says so: {drift:#}");
+    let config = &of(&drift, "n1")["drifted"]["web.config"];
+    assert_eq!((&config["policy"], &config["healing"]), (&json!("report"), &json!(false)), "{drift:#}");
+    let diff = config["differences"][0]["diff"].as_str().unwrap_or_default();
+    assert!(diff.contains("\n-greeting = one\n+greeting = another\n"), "{drift:#}");
+    let missing = json!([{ "what": "file", "expected": "present" }]);
+    assert_eq!(of(&drift, "n2")["drifted"]["web.config"]["differences"], missing);
+    assert_eq!(fs::read_to_string(&edited).expect("a file"), "greeting = another\n", "it is left alone");
+    assert_eq!(fleet.lines("n1", "starts"), 1);
+
+    // What the next agent on this node finds counts, whatever it counted before. Its ledger still knows what was shipped.
+    fleet.kill_agent("n1");
+    fs::write(&edited, "greeting = a third\n").expect("a file");
+    fleet.start_agent("n1");
+    let told = fleet.wait("the next agent's word", || {
+        let drift = fleet.said("one", &["drift", "--on", "n1"]).1?;
+        let diff = of(&drift, "n1")["drifted"]["web.config"]["differences"][0]["diff"].as_str()?.to_owned();
+        diff.contains("+greeting = a third").then_some(drift)
+    });
+    assert_eq!(told["nodes"].as_array().map(Vec::len), Some(1));
+
+    // Put right by hand: nothing is left, without anybody having looked.
+    fleet.ask("one", &["recheck"]).expect("an answer");
+    let last = fleet.wait("the agents' own second look", || {
+        let (good, last) = fleet.said("one", &["drift", "--last"]);
+        good.then_some(last?)
+    });
+    assert_eq!(of(&last, "n1")["drifted"], Value::Null);
+    assert_eq!(fs::read_to_string(&edited).expect("a file"), "greeting = one\n");
+}
+
+fn what_is_to_be_healed_is_healed_by_itself(kind: Kind) {
+    let mut files = web();
+    files[0].1 = "name = \"testsite\"\n[vars]\ngreeting = \"one\"\n[drift]\npolicy = \"heal\"\ninterval = \"1s\"\n";
+    let fleet = Fleet::started(kind, &files, &["n1", "n2"]);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    for round in 2..4 {
+        fs::write(fleet.root("n1").join("etc/web.conf"), "greeting = another\n").expect("a file");
+        fleet.wait("the file and its server to be put right", || {
+            let right = fleet.file("n1", "etc/web.conf").as_deref() == Some("greeting = one\n");
+            (right && fleet.lines("n1", "starts") == round).then_some(())
+        });
+    }
+    assert_eq!(fleet.lines("n2", "starts"), 1, "what has not drifted is left alone");
+}
