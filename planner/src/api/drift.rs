@@ -95,6 +95,10 @@ pub struct TaskDrift {
     pub policy: DriftPolicy,
     /// Whether a plan puts it right, or is about to.
     pub healing: bool,
+    /// When it was last put right, or tried to be, in milliseconds since the Unix epoch, as far as this planner has seen: it rests for
+    /// the site's interval after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_ms: Option<u64>,
     /// When it was first found so, by the node's clock, in milliseconds since the Unix epoch.
     pub since_ms: u64,
     /// What differs; none where its kind can only tell that something does.

@@ -180,10 +180,13 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
 }
 
 fn task_text(out: &mut String, task: &TaskId, drifted: &TaskDrift, now_ms: u64, color: bool) {
-    let fate = match (drifted.healing, drifted.policy) {
-        (true, _) => "healing",
-        (false, DriftPolicy::Heal) => "not healed: see `groundplan why`",
-        (false, DriftPolicy::Report) => "reported only",
+    let fate = match (drifted.healing, drifted.policy, drifted.tried_ms) {
+        (true, ..) => "healing".to_owned(),
+        (false, DriftPolicy::Heal, Some(tried)) => {
+            format!("put right {} and so again: it rests until the next look", ago(tried, now_ms))
+        }
+        (false, DriftPolicy::Heal, None) => "to be healed, but the commit in force asks for something else".to_owned(),
+        (false, DriftPolicy::Report, _) => "reported only".to_owned(),
     };
     let since = ago(drifted.since_ms, now_ms);
     let _ = writeln!(out, "  {}  since {since}, {fate}", Style::Warn.paint(&task.to_string(), color));
@@ -229,8 +232,13 @@ mod tests {
             diff: None,
             contents: None,
         };
-        let drifted =
-            TaskDrift { policy: DriftPolicy::Report, healing: false, since_ms: 0, differences: vec![content, mode] };
+        let drifted = TaskDrift {
+            policy: DriftPolicy::Report,
+            healing: false,
+            tried_ms: None,
+            since_ms: 0,
+            differences: vec![content, mode],
+        };
         let look = Looked { asked: 7, at_ms: 60_000, duration_ms: 3, checked: 4, left_out: 0 };
         let node = |name: &str, presence, look, drifted: Vec<(&str, TaskDrift)>| NodeDrift {
             node: NodeId::new(name).unwrap(),

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use groundplan_core::{Check, SourceTree as _, desired::Body};
@@ -30,6 +30,9 @@ use crate::api::{
 /// How many differences stand in the reason of a plan.
 const TOLD: usize = 3;
 
+/// How long a task rests after it was put right, where nodes look only when asked.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// What is known of a node's drift.
 #[derive(Debug, Default)]
 pub(super) struct NodeLook {
@@ -39,6 +42,8 @@ pub(super) struct NodeLook {
     report: Option<DriftReport>,
     /// Tasks that are to be put right.
     heal: BTreeSet<TaskId>,
+    /// When a task was last put right, or tried to be.
+    tried: BTreeMap<TaskId, Instant>,
     /// Tasks that somebody asked to be checked again.
     asked: BTreeSet<TaskId>,
 }
@@ -54,8 +59,8 @@ impl NodeLook {
         self.published.is_some()
     }
 
-    /// A node's last word on a task of a plan.
-    pub(super) fn fold_report(&mut self, report: &TaskReport) {
+    /// A node's word on a task of a plan.
+    pub(super) fn fold_report(&mut self, report: &TaskReport, now: Instant) {
         match report.outcome {
             // To be tried again, by the agent or by the next plan.
             Outcome::Interrupted | Outcome::Superseded => return,
@@ -66,12 +71,25 @@ impl NodeLook {
             }
             _ => {}
         }
-        self.heal.remove(&report.task);
+        if self.heal.remove(&report.task) {
+            self.tried.insert(report.task.clone(), now);
+        }
         self.asked.remove(&report.task);
+    }
+
+    /// Whether a task was tried so short a time ago that it rests: what drifts again at once, or cannot be put right, is not to
+    /// restart what follows it without end.
+    fn rests(&self, task: &TaskId, pause: Duration) -> bool {
+        self.tried.get(task).is_some_and(|tried| tried.elapsed() < pause)
     }
 }
 
 impl InForce {
+    /// How long after it was put right a task may be put right again: so that the next look counts, whatever its node's spread.
+    fn pause(&self) -> Duration {
+        self.loaded.site.drift.interval.map_or(PAUSE, |interval| Duration::from(interval) * 8 / 10)
+    }
+
     /// What becomes of drift in a service.
     fn drift_policy(&self, service: &ServiceId) -> DriftPolicy {
         let own = self.loaded.catalog.services.get(service).and_then(|service| service.drift);
@@ -147,6 +165,7 @@ impl Dispatcher {
         record.belief.applied.tasks.iter().any(|(task, applied)| {
             let desired = in_force.loaded.desired.instance(&task.at(node));
             desired.is_some_and(|desired| desired.resolved.fingerprint != applied.fingerprint)
+                && !record.look.rests(task, in_force.pause())
                 && in_force.drift_policy(&task.service) == DriftPolicy::Heal
         })
     }
@@ -164,10 +183,10 @@ impl Dispatcher {
     fn choose(&mut self, node: &NodeId) -> bool {
         let (Some(in_force), Some(record)) = (&self.loaded, self.nodes.get_mut(node)) else { return false };
         let drifted = record.look.report.iter().flat_map(|report| &report.drifted);
-        let heal: BTreeSet<TaskId> = drifted
-            .filter(|(task, drifted)| in_force.heals(&task.at(node), drifted))
-            .map(|(task, _)| task.clone())
-            .collect();
+        let heals = |(task, drifted): &(&TaskId, &Drifted)| {
+            in_force.heals(&task.at(node), drifted) && !record.look.rests(task, in_force.pause())
+        };
+        let heal: BTreeSet<TaskId> = drifted.filter(heals).map(|(task, _)| task.clone()).collect();
         let more = !heal.is_subset(&record.look.heal);
         record.look.heal = heal;
         more
@@ -251,6 +270,9 @@ impl Dispatcher {
                 let told = TaskDrift {
                     policy: in_force.drift_policy(&task.service),
                     healing: record.is_some_and(|record| record.look.heal.contains(task)),
+                    tried_ms: record
+                        .and_then(|record| record.look.tried.get(task))
+                        .map(|tried| now_ms().saturating_sub(tried.elapsed().as_millis() as u64)),
                     since_ms: drifted.since_ms,
                     differences: drifted
                         .differences

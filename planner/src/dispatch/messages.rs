@@ -216,7 +216,7 @@ impl Dispatcher {
                 let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
                 if record.belief.fold_report(&batch.ledger, number, report, planned) {
                     record.dirty = true;
-                    record.look.fold_report(report);
+                    record.look.fold_report(report, Instant::now());
                     if record.fold_export(report) {
                         self.on_export(&report.task);
                     }

@@ -7,7 +7,12 @@ use serde_json::Value;
 
 use super::{BOTH, web, with_both_brokers};
 
-with_both_brokers!(what_is_reported_is_left_alone, what_is_healed_restarts_what_follows, healing_waits_for_its_turn);
+with_both_brokers!(
+    what_is_reported_is_left_alone,
+    what_is_healed_restarts_what_follows,
+    healing_waits_for_its_turn,
+    what_drifts_again_at_once_rests
+);
 
 /// The server, with a policy of its own and rolling limits.
 fn service(policy: &str) -> String {
@@ -87,6 +92,25 @@ fn what_is_healed_restarts_what_follows(kind: Kind) {
     assert!(why.to_string().contains("drifted"), "the chain ends at the drift: {why:#}");
     let told = drift(&fleet, &[]);
     assert!(told["nodes"].as_array().expect("nodes").iter().all(|n| n["drifted"].is_null()), "{told:#}");
+}
+
+/// A server that spoils its own configuration whenever it starts.
+fn what_drifts_again_at_once_rests(kind: Kind) {
+    let mut files = web();
+    let text = service("heal").replace("echo $$ >> starts;", "echo spoiled > etc/web.conf; echo $$ >> starts;");
+    files.retain(|(path, _)| !matches!(*path, "services/web/service.toml" | "site.toml"));
+    files.push(("services/web/service.toml", &text));
+    files.push(("site.toml", "name = \"testsite\"\n[vars]\ngreeting = \"one\"\n[drift]\ninterval = \"0s\"\n"));
+    let fleet = Fleet::started(kind, &files, &["n1"]);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    drift(&fleet, &[]);
+    fleet.wait("the restart", || (fleet.lines("n1", "starts") == 2).then_some(()));
+    let told = fleet.wait("the next look", || {
+        let told = drift(&fleet, &[]);
+        (!told["nodes"][0]["drifted"]["web.config"]["tried_ms"].is_null()).then_some(told)
+    });
+    assert_eq!(told["nodes"][0]["drifted"]["web.config"]["healing"], false, "{told:#}");
+    assert_eq!(fleet.lines("n1", "starts"), 2, "a restart each look would have no end");
 }
 
 fn healing_waits_for_its_turn(kind: Kind) {
