@@ -50,7 +50,7 @@ impl Host {
     pub async fn look(&self, task: &TaskId, spec: &TaskSpec, memory: Option<&Value>, cancel: &Cancel) -> Looked {
         match self.look_at(task, spec, memory, cancel).await {
             Ok(looked) => looked,
-            Err(error) => Looked::Failed(crate::log::chain(&error)),
+            Err(error) => Looked::Failed(shorten(&crate::log::chain(&error))),
         }
     }
 
