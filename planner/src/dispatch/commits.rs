@@ -87,7 +87,9 @@ impl Dispatcher {
         let tree = self.repository.tree(id)?;
         let started = Instant::now();
         let knowledge = self.knowledge(misfit);
-        Ok(match site::load(&tree, &knowledge, &mut self.cache) {
+        // New plugins are asked here, and may take their time.
+        let loaded = tokio::task::block_in_place(|| site::load(&tree, &knowledge, &mut self.cache));
+        Ok(match loaded {
             Ok(loaded) => {
                 tracing::debug!(commit = %id, took = ?started.elapsed(), "loaded");
                 match self.renamed(&loaded, &tree) {

@@ -32,6 +32,9 @@ use self::run::RunError;
 /// What a plugin is asked.
 const REQUEST: &[u8] = b"{\"version\":1,\"request\":\"schema\"}\n";
 
+/// How many descriptions are kept beyond those of the last tree.
+const KNOWN: usize = 256;
+
 /// How many are asked at a time.
 const SIDE_BY_SIDE: usize = 4;
 
@@ -51,7 +54,8 @@ struct Unknown<'t> {
     program: Arc<[u8]>,
 }
 
-/// Asks the plugins of `tree` that `cache` does not know; afterwards it knows those of this tree.
+/// Asks the plugins of `tree` that `cache` does not know; afterwards it knows those of this tree, and some of others: a commit that is
+/// refused is followed by the one that stays in force.
 pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Vec<Diagnostic>) -> Plugins {
     let mut plugins = Plugins::default();
     let mut kept = Cache::new();
@@ -99,7 +103,10 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
             }
         }
     }
-    *cache = kept;
+    if cache.len() + kept.len() > KNOWN {
+        cache.clear();
+    }
+    cache.extend(kept);
     plugins
 }
 
@@ -259,8 +266,11 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(describe(&tree, &mut cache, &mut faults).known.len(), 2);
         }
+        let before = tree.clone();
         tree.write_program("plugins/b", format!("{program}# edited\n"));
-        assert_eq!(describe(&tree, &mut cache, &mut faults).known.len(), 2);
+        for tree in [&tree, &before, &tree] {
+            assert_eq!(describe(tree, &mut cache, &mut faults).known.len(), 2);
+        }
         assert_eq!(faults, []);
         assert_eq!(
             std::fs::read_to_string(marks).unwrap().lines().count(),

@@ -83,7 +83,9 @@ fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
         refused.contains("git update-index --chmod=+x plugins/note").then_some(())
     });
     fleet.git(&["checkout", "-q", "plugins/note"]);
-    let commit = fleet.commit(&[("plugins/note", &program(&format!("{GOOD}# mended\n")))], "mended");
+    // So long that it travels as a blob.
+    let long = program(&format!("{GOOD}# {}\n", "mended ".repeat(10_000)));
+    let commit = fleet.commit(&[("plugins/note", &long)], "mended");
     fleet.converged("one", &commit);
     for node in BOTH {
         assert_eq!(fleet.file(node, "note").as_deref(), Some("hello"));
