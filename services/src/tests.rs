@@ -321,3 +321,24 @@ fn keys_that_may_be_a_plugins_are_nobodys_without_one() {
     let syntax = read(&[SITE, ("services/web/service.toml", &format!("{task}fiel = {{ path = }}\n"))]).1;
     assert!(!syntax.is_empty() && syntax.iter().all(|fault| !fault.message.contains("unknown key")), "{syntax:#?}");
 }
+
+#[test]
+fn the_schema_allows_plugins_and_no_key_beside_a_kind_that_is_built_in() {
+    let (_, schema) = crate::schemas().remove(0);
+    let schema = jsonschema::validator_for(&schema.to_value()).expect("a schema");
+    let allowed = |task: serde_json::Value| schema.is_valid(&serde_json::json!({ "task": [task] }));
+    let file = serde_json::json!({ "path": "/x", "content": "" });
+    assert!(allowed(serde_json::json!({ "id": "a", "file": file, "requires": [] })));
+    assert!(allowed(serde_json::json!({ "id": "a", "timezone": { "zone": "UTC" }, "run_on": ["b"] })));
+    for wrong in [
+        serde_json::json!({ "id": "a" }),
+        serde_json::json!({ "id": "a", "requires": [] }),
+        serde_json::json!({ "id": "a", "timezone": "UTC" }),
+        serde_json::json!({ "id": "a", "file": file, "fiel": {} }),
+        serde_json::json!({ "id": "a", "file": file, "link": { "path": "/y", "target": "x" } }),
+        serde_json::json!({ "id": "a", "file": { "path": "/x", "contents": "" } }),
+        serde_json::json!({ "timezone": {} }),
+    ] {
+        assert!(!allowed(wrong.clone()), "{wrong}");
+    }
+}

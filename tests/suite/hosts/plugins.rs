@@ -121,6 +121,17 @@ fn the_examples_keep_zones_and_limits() {
 
     // What somebody changed behind the agent's back.
     hosts.out("host-0", "ln -sf /usr/share/zoneinfo/UTC /etc/localtime");
+    hosts.out("worker-0", "sed -i s/8192/16/ /etc/systemd/system/worker.service.d/50-limits.conf");
+    let (none, drift) = hosts.fleet.said("one", &["drift"]);
+    let drift = drift.expect("what drifted").to_string();
+    for difference in [["zone", "Europe/Vienna", "UTC"], ["LimitNOFILE", "8192", "16"]] {
+        let [what, expected, found] = difference.map(|text| format!("{text:?}"));
+        let told = [format!("\"what\":{what}"), format!("\"expected\":{expected}"), format!("\"found\":{found}")];
+        assert!(told.iter().all(|part| drift.contains(part)), "{difference:?}: {drift}");
+    }
+    assert!(!none);
+    assert_eq!(hosts.recheck(&["worker.limits"], &[]).changed, ["worker.limits@worker-0", "worker.worker@worker-0"]);
+    assert_eq!((limit(&hosts, "worker-0").as_str(), starts(&hosts, "worker-0").as_str()), ("8192", "3"));
     assert_eq!(hosts.recheck(&["clock.zone"], &[]).changed, ["clock.zone@host-0"]);
     assert_eq!(zone(&hosts, "host-0"), "/usr/share/zoneinfo/Europe/Vienna");
 
