@@ -16,9 +16,10 @@ mod network;
 mod slot;
 mod ssh;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use tokio_rustls::rustls::ServerConfig;
 
 pub use self::{image::Image, machine::Output};
 use self::{machine::Machine, slot::Slot};
@@ -81,6 +82,7 @@ pub struct Builder {
     broker: Kind,
     agent: Option<PathBuf>,
     bare: bool,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// What became of a task.
@@ -136,6 +138,17 @@ impl Builder {
         self.slot.address(Some(index))
     }
 
+    /// This machine's address as the hosts see it.
+    pub fn own_address(&self) -> Ipv4Addr {
+        self.slot.address(None)
+    }
+
+    /// Gives the embedded broker a second listener, with TLS: `hosts.fleet.broker.tls_address()`.
+    pub fn tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
     /// Lets the hosts reach what this machine reaches, and gives them its package sources and name servers.
     pub fn with_internet(mut self) -> Self {
         self.internet = true;
@@ -186,13 +199,13 @@ impl Builder {
     /// # Panics
     /// If one does not boot; with its console.
     pub fn start(self, files: &[(&str, &str)]) -> Hosts {
-        let Self { slot, nodes, image, internet, broker, agent, bare } = self;
+        let Self { slot, nodes, image, internet, broker, agent, bare, tls } = self;
         let image = image.directory().expect("an image for the hosts");
         network::make(slot.number(), slot.address(None)).expect("a bridge");
         if internet {
             network::open(slot.number()).expect("a way out");
         }
-        let broker = TestBroker::start_with(broker, Options { ip: slot.address(None), ..Options::default() });
+        let broker = TestBroker::start_with(broker, Options { ip: slot.address(None), tls, ..Options::default() });
         if let Some(pid) = broker.pid() {
             slot.adopt(pid).expect("a control group");
         }
@@ -235,6 +248,7 @@ impl Hosts {
             broker: Kind::Embedded,
             agent: None,
             bare: false,
+            tls: None,
         }
     }
 

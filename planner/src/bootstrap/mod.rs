@@ -251,8 +251,10 @@ impl Fault {
         let (left, journal) = match self {
             Self::Left { left, journal, .. } => (left, journal),
             Self::Refused(_) => (Step::Looking.left(), Vec::new()),
-            // What a script says of itself, it says after it has cleaned up.
-            Self::Full(_) | Self::Write(_) | Self::Cut | Self::DoesNotRun(_) | Self::Busy => {
+            // What the script that puts files there says of itself, it says after it has cleaned up.
+            Self::Full(_) | Self::Write(_) | Self::Cut | Self::DoesNotRun(_) | Self::Busy
+                if matches!(step, Step::Uploading { .. }) =>
+            {
                 (Step::Looking.left(), Vec::new())
             }
             Self::NoKey(_) => ("what was there before is there again", Vec::new()),

@@ -28,8 +28,8 @@ const START: &str = include_str!("sh/start.sh");
 const KEEP: &str = include_str!("sh/keep.sh");
 const UNDO: &str = include_str!("sh/undo.sh");
 
-/// How long putting back may take, whatever the time limit: the unit gets a minute to stop.
-const PUT_BACK: Duration = Duration::from_secs(120);
+/// How long putting back may take, whatever the time limit: a start under way is waited for, and the unit gets a minute to stop.
+const PUT_BACK: Duration = Duration::from_secs(180);
 /// How often systemd may start an agent again before we no longer believe in it.
 const RESTARTS: u32 = 3;
 
@@ -224,6 +224,7 @@ impl Host<'_> {
         let undo = script(&[], UNDO);
         let ran = self.ssh.run(&self.target.address, &undo, &[], |line| lines.push(line.to_owned()));
         let ended = matches!(timeout(PUT_BACK, ran).await, Ok(Ok(())));
+        let ended = ended && lines.iter().any(|line| line == "end");
         let word = |name: &'static str| lines.iter().filter_map(move |line| line.strip_prefix(name));
         let journal = word("journal ").map(str::to_owned).collect();
         let left = match word("undone ").next() {

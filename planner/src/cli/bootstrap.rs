@@ -387,3 +387,50 @@ fn text(nodes: &[Done], color: bool) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(node: &str, state: State) -> Done {
+        Done {
+            node: NodeId::new(node).unwrap(),
+            address: "10.0.0.1".to_owned(),
+            state,
+            because: vec!["another program".to_owned()],
+            had: Some("0.1.0".to_owned()),
+            version: Some("0.2.0".to_owned()),
+            key: None,
+            moved: None,
+            error: None,
+            left: None,
+            hint: None,
+            journal: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_of_all_and_below_it_what_went_wrong() {
+        let failed = Done {
+            error: Some("its agent does not start: its unit has failed".to_owned()),
+            left: Some("what was there before is there again, and its agent runs".to_owned()),
+            hint: Some("its journal's last lines say more".to_owned()),
+            journal: vec!["error: no".to_owned()],
+            because: Vec::new(),
+            ..done("h2", State::Failed)
+        };
+        let expected = "\
+NODE  ADDRESS   AGENT                         WHY
+h1    10.0.0.1  upgraded from 0.1.0 to 0.2.0  another program
+h2    10.0.0.1  failed                        its agent does not start: its unit has failed
+
+h2
+  its agent does not start: its unit has failed
+  what was there before is there again, and its agent runs
+  → its journal's last lines say more
+  the agent's journal:
+    error: no
+";
+        assert_eq!(text(&[done("h1", State::Upgraded), failed], false), expected);
+    }
+}

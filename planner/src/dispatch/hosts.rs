@@ -83,6 +83,6 @@ fn no_commit() -> Problem {
 }
 
 fn bad_key(node: &NodeId, error: &trust::TrustError) -> Problem {
-    let hint = format!("mend or remove that file, or say --replace-key: it names the key of node {node}");
+    let hint = format!("mend or remove that file: it names the key of node {node}");
     problem(error.to_string(), Some(hint))
 }

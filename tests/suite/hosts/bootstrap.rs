@@ -5,8 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use groundplan::broker::server_config;
 use groundplan_tests::{binaries, hosts::Hosts, needs_hosts, processes::Identity};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const UNIT: &str = "/lib/systemd/system/groundplan-agent.service";
 
@@ -432,4 +435,68 @@ fn as_a_user_who_may_become_root() {
     hosts.converged(&hosts.head());
     let (good, said) = hosts.bootstrap(&sudo);
     assert!(good && states(&said) == ["as_it_was"], "{said:#}");
+}
+
+/// A certificate of that name and its key, in PEM.
+fn issue(authority: &Issuer<'static, KeyPair>, name: &str) -> (String, String) {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new([name.to_owned()]).and_then(|params| params.signed_by(&key, authority));
+    (certificate.expect("a certificate").pem(), key.serialize_pem())
+}
+
+#[test]
+fn with_certificates_of_their_own() {
+    needs_hosts!();
+    let agent = binaries::static_agent();
+    let program = agent.to_str().expect("a path");
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path").to_owned()
+    };
+    let mut params = CertificateParams::new(Vec::new()).expect("names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = write("ca.pem", &params.self_signed(&key).expect("a certificate").pem());
+    let authority = Issuer::new(params, key);
+    let builder = Hosts::site(&["h1", "h2"]).bare();
+    let (certificate, key) = issue(&authority, &builder.own_address().to_string());
+    let (certificate, key) = (write("broker.pem", &certificate), write("broker-key.pem", &key));
+    let tls = server_config(ca.as_ref(), certificate.as_ref(), key.as_ref()).expect("a server's side of TLS");
+    let hosts = builder.tls(tls).serve(FILE);
+    hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
+    let give = |node: &str| {
+        let (certificate, key) = issue(&authority, node);
+        write(&format!("{node}.pem"), &certificate);
+        write(&format!("{node}-key.pem"), &key);
+    };
+    let broker = format!("mqtts://{}", hosts.fleet.broker.tls_address());
+    let certs = folder.path().to_str().expect("a path");
+
+    // All that is needed is looked for before any host is touched.
+    give("h1");
+    let args = ["all", "--agent", program, "--broker", &broker, "--broker-ca", &ca, "--broker-certs", certs];
+    let run = hosts.bootstrap_command(&args).output().expect("groundplan runs");
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(1) && said.contains("h2.pem") && said.contains("→"), "{said}");
+    assert_eq!(traces(&hosts, "h1"), "");
+    let (_, said) = hosts.bootstrap(&args[..5]);
+    assert!(fault(&said, "h1")[3].contains("--broker-ca"), "{said:#}");
+
+    give("h2");
+    let (good, said) = hosts.bootstrap(&args);
+    assert!(good && states(&said) == ["installed", "installed"], "{said:#}");
+    hosts.converged(&hosts.head());
+    let modes = hosts.out("h1", "stat -c '%a %n' /etc/groundplan/*.pem");
+    assert_eq!(modes, "644 /etc/groundplan/ca.pem\n600 /etc/groundplan/node-key.pem\n600 /etc/groundplan/node.pem");
+    let connected = format!("ss -Htn state established dst {}", hosts.fleet.broker.tls_address());
+    assert_eq!(hosts.out("h1", &connected).lines().count(), 1, "by TLS");
+
+    // One certificate is renewed: that host's agent starts anew. Then nothing is left to do, also without naming them again.
+    give("h1");
+    let (good, said) = hosts.bootstrap(&args);
+    assert!(good && states(&said) == ["changed", "as_it_was"], "{said:#}");
+    let (good, said) = hosts.bootstrap(&args[..3]);
+    assert!(good && states(&said) == ["as_it_was", "as_it_was"], "{said:#}");
 }

@@ -17,11 +17,11 @@ journal() {
     journalctl --no-pager --quiet --lines 12 --output cat --unit "$unit" 2> /dev/null | sed 's/^/groundplan: journal /'
 }
 
-# One run at a time; the lock goes with the script.
+# One run at a time; the lock goes with the script. `lock SECONDS`: how long to wait for another's end.
 lock() {
     if command -v flock > /dev/null && [ -w /run ]; then
         exec 9> /run/groundplan-bootstrap.lock
-        flock -n 9 || { say failed busy; exit 1; }
+        flock -w "$1" 9 || { say failed busy; exit 1; }
     fi
 }
 

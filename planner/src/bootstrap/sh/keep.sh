@@ -1,5 +1,5 @@
 # What was put in place works: what was there before goes. `digest`: of the program that must run.
-lock
+lock 1
 pid=$(show MainPID)
 if [ "${pid:-0}" = 0 ] || [ "$(sum "/proc/$pid/exe")" != "$digest" ]; then say failed other; exit 1; fi
 if [ -e "$pending" ]; then

@@ -18,7 +18,7 @@ fail() {
 }
 trap drop EXIT
 trap 'exit 1' HUP INT TERM PIPE
-lock
+lock 1
 
 # put PATH MODE BYTES SHA256, its bytes on standard input
 put() {

@@ -1,5 +1,5 @@
 # Starts the agent anew, and says how its unit is until nobody listens any more.
-lock
+lock 1
 systemctl daemon-reload
 systemctl reset-failed "$unit" 2> /dev/null
 systemctl enable --quiet "$unit" 2> /dev/null || say failed enable
