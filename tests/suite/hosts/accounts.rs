@@ -2,7 +2,7 @@
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
-use super::{NOTHING, recheck};
+use super::{NOTHING, drifted, recheck};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJk7 bob@example.org";
 const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
@@ -70,6 +70,13 @@ fn accounts_and_names_come_change_and_go() {
         "h1",
         "usermod -s /bin/false -L bob; gpasswd -d daemon team; rm /home/bob/.ssh/authorized_keys; hostname x",
     );
+    let expected = [
+        "s.bob shell: /bin/sh -> /bin/false",
+        "s.bob ssh keys: as they were set -> others, or with another owner or mode",
+        "s.name running name: second -> x",
+        "s.team member daemon: present -> -",
+    ];
+    assert_eq!(drifted(&hosts), expected);
     recheck(&hosts);
     assert_eq!(hosts.out("h1", "getent passwd bob | cut -d: -f7; hostname"), "/bin/sh\nsecond");
     assert!(hosts.out("h1", "getent group team").contains("daemon"));

@@ -5,6 +5,8 @@ use groundplan_tests::{
     needs_hosts,
 };
 
+use super::{drifted, recheck};
+
 /// An image of the root file system `/srv/rootfs-<n>.tar` that lies on the host, and a container that serves the port with it.
 fn service(n: u32, greeting: &str, image_only: bool) -> String {
     let image = format!(
@@ -60,7 +62,7 @@ fn made_anew_only_for_another_image_or_definition() {
 
     // Planned again, and asked to be checked again: left running.
     hosts.converged(&hosts.commit(&[("README", "nothing")], "nothing"));
-    hosts.ask(&["recheck"]).expect("an answer");
+    recheck(&hosts);
     for task in ["s.image", "s.web"] {
         assert_eq!(hosts.report(task, "h1").outcome, "unchanged", "{task}");
     }
@@ -78,6 +80,10 @@ fn made_anew_only_for_another_image_or_definition() {
 
     // Behind the agent's back: taken away, and stopped.
     hosts.out("h1", "systemctl stop web && rm /etc/systemd/system/web.service && systemctl daemon-reload");
+    let told = drifted(&hosts);
+    assert_eq!(told[0], "s.web /etc/systemd/system/web.service: file: present -> -");
+    assert!(told.iter().any(|line| line == "s.web container web: present -> -"), "{told:?}");
+    assert!(told.iter().all(|line| line.starts_with("s.web ")), "{told:?}");
     hosts.ask(&["recheck", "s.web"]).expect("an answer");
     assert_eq!(hosts.report("s.web", "h1").outcome, "changed");
     assert_eq!(hosts.out("h1", GET), "good day 100%");
@@ -183,6 +189,7 @@ fn a_container_of_a_pod_is_made_anew_alone() {
 
     // Planned again, and asked to be checked again: left running.
     hosts.converged(&hosts.commit(&[("README", "nothing")], "nothing"));
+    assert_eq!(drifted(&hosts), [""; 0]);
     let checked = hosts.recheck(&[], &[]);
     assert_eq!((checked.changed, checked.unchanged.contains(&"s.app@h1".to_owned())), (vec![], true));
     assert_eq!(pod_started(&hosts), first);
@@ -211,6 +218,9 @@ fn a_container_of_a_pod_is_made_anew_alone() {
 
     // Behind the agent's back: one stopped, the unit of another gone; then a text that was written and no more.
     hosts.out("h1", "podman kill note && systemctl stop note && rm /etc/systemd/system/page.service");
+    let told = drifted(&hosts);
+    assert_eq!(told[0], "s.app /etc/systemd/system/page.service: file: present -> -");
+    assert!(told.iter().any(|line| line == "s.app active note.service: active -> inactive"), "{told:?}");
     assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
     assert_eq!(hosts.out("h1", "systemctl is-active page note app-pod"), "active\nactive\nactive");
     assert_eq!(pod_started(&hosts)[..2], anew[..2], "of `page` only the unit's file was gone");

@@ -4,7 +4,7 @@
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
-use super::recheck;
+use super::{drifted, recheck};
 
 const ONE: &str = r#"
 [[task]]
@@ -64,6 +64,11 @@ fn parameters_and_mounts_come_change_and_go() {
         "h1",
         "echo 0 > /proc/sys/net/ipv4/ip_forward; mount -o remount,exec,suid /srv/scratch; umount /srv/bound",
     );
+    let told = drifted(&hosts);
+    let scratch = "s.scratch mounted: tmpfs, tmpfs, size=1m,nosuid,nodev -> tmpfs, tmpfs, rw,";
+    assert!(told[2].starts_with(scratch), "{told:?}");
+    let bound = "s.bound mounted: /usr/share, none, bind,ro -> -";
+    assert_eq!((told.len(), told[0].as_str(), told[1].as_str()), (3, bound, "s.forward net.ipv4.ip_forward: 1 -> 0"));
     recheck(&hosts);
     for task in all {
         assert_eq!(hosts.report(task, "h1").outcome, "changed", "{task}");

@@ -21,6 +21,7 @@ use groundplan_tests::{
     hosts::{Hosts, Image},
     needs_hosts,
 };
+use serde_json::Value;
 
 /// By itself what `tests/run` runs first, so that its progress is seen.
 #[test]
@@ -35,7 +36,29 @@ fn image_is_built() {
 /// A service without tasks.
 const NOTHING: &str = "# Nothing.\n";
 
-/// Has all hosts check again what they applied, and waits for the end.
+/// Has all hosts check again what they applied, and waits for the end; they find nothing that drifted after it.
 fn recheck(hosts: &Hosts) {
     assert!(hosts.ask(&["recheck"]).is_some(), "all is as it should be in the end");
+    assert_eq!(drifted(hosts), [""; 0]);
+}
+
+/// Has all hosts look for drift; what differs, each as `task what: expected -> found`.
+fn drifted(hosts: &Hosts) -> Vec<String> {
+    told(&hosts.drift(&[]))
+}
+
+/// The same of what `groundplan drift` said.
+fn told(drift: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let nodes = || drift["nodes"].as_array().into_iter().flatten();
+    nodes().for_each(|node| assert_eq!(node["failed"], Value::Null, "{drift:#}"));
+    let tasks = nodes().flat_map(|node| node["drifted"].as_object().into_iter().flatten());
+    let lines = tasks.flat_map(|(task, drifted)| {
+        let differences = drifted["differences"].as_array().cloned().unwrap_or_default();
+        assert!(!differences.is_empty(), "{task} says what differs");
+        let line =
+            move |d: &Value| format!("{task} {}: {} -> {}", text(&d["what"]), text(&d["expected"]), text(&d["found"]));
+        differences.iter().map(line).collect::<Vec<_>>()
+    });
+    lines.collect()
 }

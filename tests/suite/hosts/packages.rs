@@ -2,7 +2,7 @@
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
-use super::{NOTHING, recheck};
+use super::{NOTHING, drifted, recheck};
 
 /// Makes packages in `/srv/repo` and an index of all that are there.
 const REPOSITORY: &str = r#"
@@ -106,6 +106,7 @@ fn packages_come_change_fail_and_go() {
     }
     // Drift.
     hosts.out("h1", "dpkg -r gp-two");
+    assert_eq!(drifted(&hosts), ["s.pair package gp-two: installed -> -"]);
     recheck(&hosts);
     assert_eq!(hosts.report("s.pair", "h1").outcome, "changed");
     assert!(installed(&hosts).contains("gp-two 1.0"));

@@ -2,7 +2,7 @@
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
-use super::recheck;
+use super::{drifted, recheck};
 
 /// What a tar with these members looks like: name, type (tar(5)), and content or target. Names go in as they are.
 fn tar(members: &[(&str, u8, &str)]) -> String {
@@ -98,6 +98,16 @@ fn parts_of_files_and_archives_come_change_and_go() {
         "sed -i s/true/perhaps/ /etc/app.conf; sed -i /2200/d /etc/sshd.conf; sed -i s/10.0.0.1/10.9.9.9/ /etc/hosts",
     );
     hosts.sh("h1", "echo theirs >> /opt/app/bin/run; rm /opt/app/old; echo > /etc/checked.conf");
+    let hidden = "a value that is not told";
+    let expected = [
+        "s.app /opt/app/bin/run: as it was unpacked -> changed",
+        "s.app /opt/app/old: present -> -",
+        "s.checked content: - -> -",
+        "s.hosts block: 10.0.0.1 one\n10.0.0.2 two -> missing, or otherwise",
+        "s.port line: Port 2200 -> missing, or otherwise",
+        &format!("s.settings [DEFAULT] debug: {hidden} -> {hidden}"),
+    ];
+    assert_eq!(drifted(&hosts), expected);
     recheck(&hosts);
     for task in all {
         assert_eq!(hosts.report(task, "h1").outcome, "changed", "{task}");

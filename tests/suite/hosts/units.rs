@@ -2,7 +2,7 @@
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
-use super::{NOTHING, recheck};
+use super::{NOTHING, drifted, recheck};
 
 /// A service that notes each of its starts, a timer with its service, a unit template with an instance, and two units that were
 /// there before.
@@ -103,6 +103,15 @@ fn units_come_change_break_and_go() {
     // Drift.
     hosts.out("h1", "systemctl disable --now demo; systemctl unmask unwanted; systemctl start unwanted theirs");
     hosts.out("h1", "echo '[Service]' > /etc/systemd/system/demo.service.d/10-limit.conf");
+    let expected = [
+        "s.demo /etc/systemd/system/demo.service.d/10-limit.conf: content: - -> something else",
+        "s.demo active: active -> inactive",
+        "s.demo enabled: enabled -> disabled",
+        "s.theirs active: inactive -> active",
+        "s.unwanted masked: masked -> not masked",
+        "s.unwanted active: inactive -> active",
+    ];
+    assert_eq!(drifted(&hosts), expected);
     recheck(&hosts);
     assert_eq!(hosts.sh("h1", states).out.trim(), wanted);
     assert_eq!(hosts.out("h1", "systemctl show -P LimitNOFILE demo").trim(), "2222");

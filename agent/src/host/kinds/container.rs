@@ -258,6 +258,11 @@ async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bo
     is_active(cx, &unit(container), should_run(container)).await
 }
 
+/// What was said, if anything was.
+fn some(said: &str) -> Option<&str> {
+    Some(said).filter(|said| !said.is_empty())
+}
+
 /// Whether a unit is active, or is not, as `wanted`; tells if it is otherwise.
 pub(super) async fn is_active(cx: &Context<'_>, unit: &str, wanted: bool) -> Result<bool, HostError> {
     let state = says(cx, &["is-active", unit]).await?;
@@ -266,7 +271,7 @@ pub(super) async fn is_active(cx: &Context<'_>, unit: &str, wanted: bool) -> Res
         false => matches!(&*state, "inactive" | "failed" | "unknown"),
     };
     if !so {
-        cx.differs(&format!("active {unit}"), Some(if wanted { "active" } else { "inactive" }), Some(&state));
+        cx.differs(&format!("active {unit}"), Some(if wanted { "active" } else { "inactive" }), some(&state));
     }
     Ok(so)
 }
@@ -276,7 +281,7 @@ pub(super) async fn is_enabled(cx: &Context<'_>, unit: &str, wanted: bool) -> Re
     let state = says(cx, &["is-enabled", unit]).await?;
     let so = (state == "enabled") == wanted;
     if !so {
-        cx.differs(&format!("enabled {unit}"), Some(if wanted { "enabled" } else { "disabled" }), Some(&state));
+        cx.differs(&format!("enabled {unit}"), Some(if wanted { "enabled" } else { "disabled" }), some(&state));
     }
     Ok(so)
 }

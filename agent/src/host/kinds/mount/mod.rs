@@ -135,9 +135,8 @@ trait Tell {
 impl Tell for Mount {
     /// Tells what is mounted and what stands in /etc/fstab, where it is something else.
     fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
-        let words = |Mounted { fstype, source, options, .. }: &Mounted| {
-            format!("{source}, {fstype}, {}", options.first().map_or("", String::as_str))
-        };
+        let words =
+            |Mounted { fstype, source, options, .. }: &Mounted| format!("{source}, {fstype}, {}", options.join(","));
         let found = there.map(words);
         match (self.state, there) {
             (MountState::Present, _) => {}
