@@ -21,7 +21,10 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-use crate::host::{BATCH, Host, Spool, job::Canceller};
+use crate::{
+    host::{BATCH, Host, Spool, job::Canceller},
+    log,
+};
 
 /// Most commands at a time.
 const MOST: usize = 8;
@@ -108,6 +111,7 @@ impl Commands {
     }
 
     fn refuse(&mut self, id: ExecId, reason: String) {
+        log::info(format_args!("command {id} is refused: {reason}"));
         // Nobody asks so much; whoever does has no answer.
         if self.commands.len() < MOST + MOST_TOLD {
             let end = Some((ExecOutcome::Refused { reason }, Duration::ZERO));
@@ -116,6 +120,8 @@ impl Commands {
     }
 
     fn start(&mut self, id: ExecId, run: ExecRun, host: &Arc<Host>) {
+        // Not what it is: that may hold what a journal is not for.
+        log::info(format_args!("command {id} begins"));
         let spool = Arc::new(Spool::new(run.output_limit, self.news.clone()));
         let command = self.add(id.clone(), spool.clone(), None);
         let (host, stop) = (Arc::clone(host), command.stop.listen());
@@ -145,6 +151,7 @@ impl Commands {
             }
             outcome => outcome,
         };
+        log::info(format_args!("command {id}: {outcome}"));
         if let Some(command) = self.commands.get_mut(&id) {
             command.end = Some((outcome, took));
         }

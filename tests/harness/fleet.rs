@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::{
     binaries,
     brokers::{Kind, TestBroker},
+    live::Live,
     processes::{Identity, descendants},
 };
 
@@ -61,7 +62,7 @@ impl Fleet {
             planners: BTreeMap::new(),
             agents: BTreeMap::new(),
             orphans: Vec::new(),
-            planner_key: SigningKey::from_seed([7; 32]),
+            planner_key: Self::planner_key(),
             agent_program: None,
             embedded: None,
             trusting: true,
@@ -130,6 +131,11 @@ impl Fleet {
     /// The key of a node's agent, the same in every fleet.
     pub fn node_key(node: &str) -> SigningKey {
         SigningKey::from_seed(*groundplan_protocol::digest::Digest::of(node.as_bytes()).as_bytes())
+    }
+
+    /// The key of all planners, in every fleet.
+    pub fn planner_key() -> SigningKey {
+        SigningKey::from_seed([7; 32])
     }
 
     /// Runs git in the repository and returns what it printed.
@@ -250,6 +256,15 @@ impl Fleet {
         end(agent);
     }
 
+    /// Has the agent of a node end as it does when it is stopped, and waits for that.
+    pub fn terminate_agent(&mut self, node: &str) {
+        let mut agent = self.agents.remove(node).expect("a running agent");
+        self.orphans.extend(descendants(agent.id()));
+        let pid = nix::unistd::Pid::from_raw(agent.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a child can be told to end");
+        agent.wait().expect("a child can be waited for");
+    }
+
     /// Kills a planner with SIGKILL.
     pub fn kill_planner(&mut self, planner: &str) {
         end(self.planners.remove(planner).expect("a running planner"));
@@ -263,6 +278,15 @@ impl Fleet {
     /// A running planner's process id.
     pub fn planner_pid(&self, planner: &str) -> u32 {
         self.planners[planner].id()
+    }
+
+    /// Starts `groundplan <args>` with that planner, to be looked at while it runs.
+    pub fn run(&self, planner: &str, args: &[&str]) -> Live {
+        let mut command = Command::new(binaries::groundplan());
+        // First, because what follows a `--` is not ours to add to.
+        let (name, rest) = args.split_first().expect("a subcommand");
+        command.arg(name).arg("--state").arg(self.planner_state(planner)).args(rest);
+        Live::start(command)
     }
 
     /// What `groundplan <args> --format json` says, asked of that planner; `None` while it does not answer.

@@ -4,5 +4,6 @@ pub mod binaries;
 pub mod brokers;
 pub mod fleet;
 pub mod hosts;
+pub mod live;
 pub mod processes;
 pub mod publish;

@@ -110,17 +110,21 @@ impl Shell {
         }
     }
 
-    /// Sees commands to their end. A further wish to stop does not wait for them.
+    /// Sees commands to their end, and tells it before the node is said to be offline. A further wish to stop does not wait for them.
     pub(super) async fn end_commands(&mut self) {
         self.commands.end();
         let limit = Some(tokio::time::Instant::now() + CANCELLED);
-        while self.commands.running() > 0 {
+        loop {
             self.send_output();
+            let told = !self.outlet.is_up() || self.commands.is_empty() && self.outlet.has_told_output();
+            if self.commands.running() == 0 && told {
+                return;
+            }
             let now = self.clock.now().mono;
             tokio::select! {
                 _ = self.commands.stirred() => {}
                 () = self.stops.wait() => self.commands.kill(),
-                () = sleep_until(limit) => self.commands.kill(),
+                () = sleep_until(limit) => return self.commands.kill(),
                 signal = self.link.signal() => match signal {
                     Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
                     Some(Signal::Confirmed(pkid)) => self.outlet.confirmed(pkid, now),

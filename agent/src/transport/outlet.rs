@@ -159,6 +159,11 @@ impl Outlet {
         self.client.is_some() && self.output.len() < OUTPUTS
     }
 
+    /// Whether the broker has all output that was given.
+    pub fn has_told_output(&self) -> bool {
+        self.output.is_empty()
+    }
+
     fn on_their_way(&self, kind: Kind) -> usize {
         self.handed.iter().chain(self.flying.values()).filter(|k| **k == kind).count()
     }

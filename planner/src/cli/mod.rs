@@ -7,6 +7,8 @@ mod ask;
 mod bootstrap;
 mod check;
 mod drift;
+mod exec;
+mod exec_text;
 mod folder;
 mod history;
 mod init;
@@ -40,7 +42,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  it went well; for `plan`: nothing changes
   1  it did not, and standard error says why; usage errors included
-  2  `plan`: something changes; `drift`: something has drifted";
+  2  `plan`: something changes; `drift`: something has drifted
+  2, 3, 4, 130  `exec`: what became of the command; see its help";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,7 +53,8 @@ Examples:
   groundplan plan main..HEAD        what a branch would do to the nodes, and why
   groundplan serve --repo /srv/site.git --broker mqtt://127.0.0.1:1883
   groundplan bootstrap all          give every host its agent, over ssh
-  groundplan status --watch";
+  groundplan status --watch
+  groundplan exec 'uptime' --on all";
 
 /// Git-driven orchestration of hosts: restarts what a change affects, and nothing else.
 #[derive(Debug, Parser)]
@@ -81,6 +85,7 @@ enum Command {
     Drift(drift::Args),
     Recheck(recheck::Args),
     Bootstrap(bootstrap::Args),
+    Exec(exec::Args),
     Key(key::Args),
 }
 
@@ -106,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
+        Command::Exec(args) => exec::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };
     match result {

@@ -1,30 +1,34 @@
-//! `groundplan show`: one rollout, task by task, with reasons; or a node, with what it has told.
+//! `groundplan show`: one rollout, task by task, with reasons; a command, node by node; or a node, with what it has told.
 
 use std::{fmt::Write as _, process::ExitCode};
 
 use groundplan_inventory::hint;
 use groundplan_protocol::{
-    ids::{Generation, NodeId},
+    ids::{ExecId, Generation, NodeId},
     report::{Outcome, Output as TaskOutput},
 };
 
 use super::{
     Failure, Format, Output,
     ask::{Planner, now_ms},
+    exec_text,
     output::{FormatArg, Style},
     reason, rollout_text,
     table::{Cell, Table, ago, took},
 };
-use crate::api::types::{InstanceRecord, InstanceState, NodeStatus, RolloutDetail};
+use crate::api::{
+    ClientError,
+    types::{InstanceRecord, InstanceState, NodeStatus, RolloutDetail},
+};
 
-/// Show one rollout: what was done, why, and what came of it; or a node's facts and exports.
+/// Show one rollout: what was done, why, and what came of it; a command; or a node's facts and exports.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan show             the latest\n  groundplan show 17          as `groundplan history` numbers them\n  groundplan show db-0        what a node has told: its facts and exports"
+    after_help = "Examples:\n  groundplan show             the latest\n  groundplan show 17          as `groundplan history` numbers them\n  groundplan show 3f2a91c0    a command, and what it printed\n  groundplan show db-0        what a node has told: its facts and exports"
 )]
 pub(super) struct Args {
-    /// The rollout's number, or `latest`; or a node's name.
-    #[arg(default_value = "latest", value_name = "ROLLOUT|NODE")]
+    /// The rollout's number, or `latest`; a command's id; or a node's name.
+    #[arg(default_value = "latest", value_name = "ROLLOUT|COMMAND|NODE")]
     rollout: String,
 
     #[command(flatten)]
@@ -35,14 +39,19 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    if let Ok(id) = ExecId::new(&*args.rollout)
+        && show_exec(&id, args, out)?
+    {
+        return Ok(ExitCode::SUCCESS);
+    }
     let rollout = match &*args.rollout {
         "latest" => None,
         number => match (number.parse(), NodeId::new(number)) {
             (Ok(number), _) => Some(Generation(number)),
             (Err(_), Ok(node)) => return show_node(&node, args, out),
             (Err(_), Err(_)) => {
-                return Err(Failure::new(format!("`{number}` is neither a rollout nor a node"))
-                    .hint("give a number as `groundplan history` shows them, `latest`, or a node's name"));
+                return Err(Failure::new(format!("`{number}` is neither a rollout, a command nor a node"))
+                    .hint("give a number or an id as `groundplan history` shows them, `latest`, or a node's name"));
             }
         },
     };
@@ -52,6 +61,20 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         Format::Text => out.print(&text(&detail, now_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows a command. Returns whether there is one: its id may as well be a number or a node's name.
+fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure> {
+    let record = args.planner.ask(async |mut client| match client.exec_record(id).await {
+        Err(ClientError::Refused { .. }) => Ok(None),
+        record => record.map(Some),
+    })?;
+    let Some(record) = record else { return Ok(false) };
+    match args.format.format {
+        Format::Json => out.json(&record)?,
+        Format::Text => out.print(&exec_text::text(&record, now_ms(), out.color()))?,
+    }
+    Ok(true)
 }
 
 fn show_node(node: &NodeId, args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {

@@ -206,8 +206,7 @@ impl Store {
         let mut store = Self { db, next_log: 0 };
         store.check_schema(&path)?;
         let mut contents = store.read()?;
-        contents.execs = store.execs(EXECS)?;
-        contents.execs.retain(|record| record.result == ExecResult::Running);
+        contents.execs = store.open_execs()?;
         Ok((store, contents))
     }
 
@@ -369,11 +368,25 @@ impl Store {
         rollouts.get(generation.0).map_err(access)?.map(|row| from_json(row.value())).transpose()
     }
 
-    /// The latest commands, newest first.
+    /// The latest commands, newest first, without what they printed.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn execs(&self, limit: usize) -> Result<Vec<ExecRecord>, StoreError> {
+        self.read_execs(limit, |record| Some(record.without_output()))
+    }
+
+    /// Commands that some planner did not come to end.
+    fn open_execs(&self) -> Result<Vec<ExecRecord>, StoreError> {
+        self.read_execs(EXECS, |record| (record.result == ExecResult::Running).then_some(record))
+    }
+
+    /// Commands, one after the other: all of them with all that they printed would be much.
+    fn read_execs(
+        &self,
+        limit: usize,
+        keep: impl Fn(ExecRecord) -> Option<ExecRecord>,
+    ) -> Result<Vec<ExecRecord>, StoreError> {
         let tx = self.db.begin_read().map_err(access)?;
         let commands = match tx.open_table(COMMANDS) {
             // A store of a release that knew no commands.
@@ -381,7 +394,7 @@ impl Store {
             commands => commands.map_err(access)?,
         };
         let rows = commands.iter().map_err(access)?.rev().take(limit);
-        rows.map(|row| from_json(row.map_err(access)?.1.value())).collect()
+        rows.map(|row| from_json(row.map_err(access)?.1.value()).map(&keep)).filter_map(Result::transpose).collect()
     }
 
     /// A command.

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod drift;
+mod exec;
 mod healing;
 mod knowledge;
 mod plugins;

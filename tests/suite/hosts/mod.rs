@@ -6,6 +6,7 @@ mod commands;
 mod containers;
 mod cron;
 mod drift;
+mod exec;
 mod exports;
 mod kernel;
 mod keystone;

@@ -1,0 +1,276 @@
+//! What a command prints on its nodes, line by line as it comes, and a line of what still runs below it on a terminal.
+//!
+//! In: events. Out: whole lines, each with its node's name, standard error's to standard error. The end of an output without a
+//! newline is shown when the node has ended. Never holds more of a line than `LINE`.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    time::Instant,
+};
+
+use groundplan_protocol::{
+    exec::Stream,
+    ids::{ExecId, NodeId},
+    kinds::Run,
+};
+
+use super::{Failure, Output};
+use crate::{
+    api::{
+        exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome, Standing, TIMEOUT},
+        types::VERSION,
+    },
+    cli::{
+        ask::now_ms,
+        table::{count, took},
+    },
+};
+
+/// Longest line that is waited for, in bytes.
+const LINE: usize = 64 * 1024;
+/// Colours of names (ECMA-48, SGR): those that neither warn nor alarm.
+const COLORS: [&str; 6] = ["36", "35", "34", "32", "96", "95"];
+/// How many nodes are named that still run.
+const NAMED: usize = 4;
+
+/// What is shown of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Each line as it comes.
+    Lines,
+    /// A node's lines when it has ended.
+    Grouped,
+    /// None.
+    Nothing,
+    /// Events as JSON.
+    Events {
+        /// But for output.
+        quiet: bool,
+    },
+}
+
+/// See the module.
+pub(super) struct Live<'a> {
+    shown: Shown,
+    out: &'a mut Output,
+    record: ExecRecord,
+    width: usize,
+    lines: BTreeMap<NodeId, Lines>,
+    began: Instant,
+    drawn: bool,
+}
+
+/// A node's output that is not shown yet.
+#[derive(Default)]
+struct Lines {
+    /// The line that has begun, of each stream.
+    begun: [String; 2],
+    /// Whole lines that wait for the node's end.
+    kept: Vec<(Stream, String)>,
+    since: Option<Instant>,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(shown: Shown, out: &'a mut Output) -> Self {
+        let record = ExecRecord {
+            version: VERSION,
+            id: ExecId::new("00000000").expect("8 hexadecimal digits"),
+            by: String::new(),
+            on: String::new(),
+            run: Run::Shell(String::new()),
+            user: None,
+            cwd: None,
+            env: Default::default(),
+            timeout: TIMEOUT,
+            started_ms: now_ms(),
+            finished_ms: None,
+            result: ExecResult::Running,
+            nodes: BTreeMap::new(),
+        };
+        Self { shown, out, record, width: 0, lines: BTreeMap::new(), began: Instant::now(), drawn: false }
+    }
+
+    /// The command, once it has begun.
+    pub(super) fn id(&self) -> Option<&ExecId> {
+        (!self.record.nodes.is_empty()).then_some(&self.record.id)
+    }
+
+    /// Takes an event.
+    pub(super) fn take(&mut self, event: ExecEvent) -> Result<(), Failure> {
+        if let Shown::Events { quiet } = self.shown
+            && !(quiet && matches!(event, ExecEvent::Output { .. }))
+        {
+            let mut line = serde_json::to_string(&event).map_err(|e| Failure::because("cannot write JSON", e))?;
+            line.push('\n');
+            self.clear();
+            self.out.print(&line)?;
+        }
+        match event {
+            ExecEvent::Started { id, nodes, .. } => {
+                self.record.id = id;
+                self.width = nodes.keys().map(|node| node.as_str().chars().count()).max().unwrap_or_default();
+                let waiting =
+                    || ExecNode { outcome: NodeOutcome::Waiting, duration_ms: None, omitted: 0, output: None };
+                self.record.nodes = nodes.into_keys().map(|node| (node, waiting())).collect();
+            }
+            ExecEvent::Begun { node } => {
+                self.lines.entry(node.clone()).or_default().since.get_or_insert_with(Instant::now);
+                self.set(&node, NodeOutcome::Running, None, 0);
+            }
+            ExecEvent::Output { node, stream, text } => self.output(&node, stream, &text)?,
+            ExecEvent::Missed { node, bytes } => self
+                .aside(&node, &format!("{bytes} bytes of output are left out: they came faster than they were read")),
+            ExecEvent::NodeEnded { node, outcome, duration_ms, omitted } => {
+                self.flush(&node)?;
+                if outcome.standing() != Standing::Good {
+                    self.aside(&node, &outcome.to_string());
+                }
+                self.set(&node, outcome, duration_ms, omitted);
+                if omitted > 0 {
+                    self.aside(
+                        &node,
+                        &format!("{omitted} bytes of output are left out; --output-limit sets how many are not"),
+                    );
+                }
+            }
+            ExecEvent::Finished { record } => self.record = *record,
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, node: &NodeId, outcome: NodeOutcome, duration_ms: Option<u64>, omitted: u64) {
+        if let Some(told) = self.record.nodes.get_mut(node) {
+            (told.outcome, told.duration_ms, told.omitted) = (outcome, duration_ms, omitted);
+        }
+    }
+
+    fn output(&mut self, node: &NodeId, stream: Stream, text: &str) -> Result<(), Failure> {
+        if !matches!(self.shown, Shown::Lines | Shown::Grouped) {
+            return Ok(());
+        }
+        let lines = self.lines.entry(node.clone()).or_default();
+        let begun = &mut lines.begun[usize::from(stream == Stream::Err)];
+        begun.push_str(text);
+        let end = if begun.len() > LINE { begun.len() } else { begun.rfind('\n').map_or(0, |at| at + 1) };
+        let whole: String = begun.drain(..end).collect();
+        let whole = whole.lines().map(|line| (stream, line.to_owned()));
+        if self.shown == Shown::Grouped {
+            lines.kept.extend(whole);
+            return Ok(());
+        }
+        let whole: Vec<_> = whole.collect();
+        self.print(node, &whole)
+    }
+
+    /// Shows what is left of a node's output.
+    fn flush(&mut self, node: &NodeId) -> Result<(), Failure> {
+        let Some(lines) = self.lines.get_mut(node) else { return Ok(()) };
+        let mut rest = std::mem::take(&mut lines.kept);
+        for (stream, begun) in [Stream::Out, Stream::Err].into_iter().zip(&mut lines.begun) {
+            rest.extend(std::mem::take(begun).lines().map(|line| (stream, line.to_owned())));
+        }
+        self.print(node, &rest)
+    }
+
+    fn print(&mut self, node: &NodeId, lines: &[(Stream, String)]) -> Result<(), Failure> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.clear();
+        let [plain, error] = [self.out.color(), self.out.error_color()].map(|color| self.prefix(node, color));
+        // As many lines of one stream as follow each other go out together.
+        for same in lines.chunk_by(|a, b| a.0 == b.0) {
+            let prefix = if same[0].0 == Stream::Out { &plain } else { &error };
+            let text: String = same.iter().map(|(_, line)| format!("{prefix}{line}\n")).collect();
+            match same[0].0 {
+                Stream::Out => self.out.print(&text)?,
+                Stream::Err => self.out.note(&text),
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's name as it stands before its lines.
+    fn prefix(&self, node: &NodeId, color: bool) -> String {
+        let width = self.width;
+        let name = format!("{:width$} |", node.as_str());
+        let number = self.record.nodes.keys().position(|known| known == node).unwrap_or_default();
+        match color {
+            true => format!("\x1b[{}m{name}\x1b[0m ", COLORS[number % COLORS.len()]),
+            false => format!("{name} "),
+        }
+    }
+
+    /// A word of ours among a node's lines.
+    fn aside(&mut self, node: &NodeId, words: &str) {
+        if matches!(self.shown, Shown::Lines | Shown::Grouped) {
+            let prefix = self.prefix(node, self.out.error_color());
+            self.note(&format!("{prefix}… {words}\n"));
+        }
+    }
+
+    /// Says something beside the output.
+    pub(super) fn note(&mut self, text: &str) {
+        self.clear();
+        self.out.note(text);
+    }
+
+    /// Draws the line of what still runs.
+    pub(super) fn draw(&mut self, now: Instant) {
+        let open: Vec<&NodeId> = self.record.nodes.iter().filter(|(_, n)| is_open(n)).map(|(node, _)| node).collect();
+        if open.is_empty() {
+            return;
+        }
+        let running = |node: &NodeId| self.record.nodes.get(node).is_some_and(|n| n.outcome == NodeOutcome::Running);
+        let since = |node: &NodeId| self.lines.get(node).and_then(|lines| lines.since);
+        let word = |node: &NodeId| match since(node).filter(|_| running(node)) {
+            Some(since) => format!("{node} {}", seconds(now, since)),
+            None => format!("{node} waits"),
+        };
+        let mut named: Vec<String> = open.iter().take(NAMED).map(|node| word(node)).collect();
+        if open.len() > NAMED {
+            named.push(format!("{} more", open.len() - NAMED));
+        }
+        let all = self.record.nodes.len();
+        let line = format!(
+            "{} of {} ended, {}: {}",
+            all - open.len(),
+            count(all, "node"),
+            seconds(now, self.began),
+            named.join(", ")
+        );
+        let mut stderr = std::io::stderr().lock();
+        // A line that is longer than the terminal would stay when it is drawn again.
+        let _ = write!(stderr, "\r\x1b[K\x1b[?7l{line}\x1b[?7h");
+        let _ = stderr.flush();
+        self.drawn = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.drawn) && std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+
+    /// Shows what is left, and gives the record as far as it was told.
+    pub(super) fn close(mut self) -> Result<ExecRecord, Failure> {
+        for node in self.lines.keys().cloned().collect::<Vec<_>>() {
+            self.flush(&node)?;
+        }
+        self.clear();
+        self.record.finished_ms.get_or_insert_with(now_ms);
+        for node in self.record.nodes.values_mut().filter(|node| is_open(node)) {
+            node.outcome = NodeOutcome::Interrupted;
+        }
+        Ok(self.record)
+    }
+}
+
+fn is_open(node: &ExecNode) -> bool {
+    node.outcome.standing() == Standing::Open
+}
+
+fn seconds(now: Instant, since: Instant) -> String {
+    took(now.saturating_duration_since(since).as_secs() * 1000)
+}

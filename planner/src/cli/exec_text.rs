@@ -1,0 +1,193 @@
+//! Commands that were run on nodes, in words, as `exec`, `history` and `show` share them.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use groundplan_protocol::ids::NodeId;
+
+use super::{
+    output::Style,
+    show,
+    table::{Cell, Table, ago, count, took},
+};
+use crate::api::exec::{ExecRecord, ExecResult, NodeOutcome, Standing};
+
+/// How many nodes that did well are named.
+const NAMED: usize = 20;
+/// Most of a command that is shown in a list, in characters.
+const EXCERPT: usize = 60;
+
+/// How an outcome is set off.
+fn style(outcome: &NodeOutcome) -> Style {
+    match outcome.standing() {
+        Standing::Good => Style::Good,
+        Standing::Open | Standing::Ended => Style::Warn,
+        Standing::Bad | Standing::Unknown => Style::Bad,
+    }
+}
+
+/// How it ended, outcome by outcome, each with its nodes.
+pub(super) fn summary(record: &ExecRecord, color: bool) -> String {
+    let mut groups: BTreeMap<(Standing, String), Vec<(&NodeId, &NodeOutcome)>> = BTreeMap::new();
+    for (node, told) in &record.nodes {
+        let key = (told.outcome.standing(), told.outcome.to_string());
+        groups.entry(key).or_default().push((node, &told.outcome));
+    }
+    let span = record.finished_ms.unwrap_or(record.started_ms).saturating_sub(record.started_ms);
+    let nodes = count(record.nodes.len(), "node");
+    let mut out = format!("{} on {nodes}, {}\n", Style::Bold.paint(&format!("exec {}", record.id), color), took(span));
+    for ((standing, words), nodes) in groups {
+        let most = if standing == Standing::Good { NAMED } else { usize::MAX };
+        let mut names: Vec<&str> = nodes.iter().take(most).map(|(node, _)| node.as_str()).collect();
+        let more = format!("{} more", nodes.len().saturating_sub(most));
+        if nodes.len() > most {
+            names.push(&more);
+        }
+        let words = style(nodes[0].1).paint(&words, color);
+        let _ = writeln!(out, "  {words}: {} ({})", count(nodes.len(), "node"), names.join(", "));
+    }
+    out
+}
+
+/// How it stands as a whole, in a word.
+pub(super) fn result(record: &ExecRecord) -> (&'static str, Style) {
+    let good = record.nodes.values().all(|node| node.outcome.standing() == Standing::Good);
+    match record.result {
+        ExecResult::Running => ("running", Style::Warn),
+        ExecResult::Stopped => ("stopped", Style::Warn),
+        ExecResult::Interrupted => ("interrupted", Style::Bad),
+        ExecResult::Finished if good => ("succeeded", Style::Good),
+        ExecResult::Finished => ("failed", Style::Bad),
+    }
+}
+
+/// On how many nodes it stands how: `7 succeeded, 1 failed, 1 cut off`.
+pub(super) fn counts(record: &ExecRecord) -> String {
+    let words = [
+        (Standing::Bad, "failed"),
+        (Standing::Unknown, "not known"),
+        (Standing::Ended, "timed out or stopped"),
+        (Standing::Open, "running"),
+        (Standing::Good, "succeeded"),
+    ];
+    let told = words.into_iter().map(|(standing, word)| (record.count(standing), word)).filter(|(n, _)| *n > 0);
+    told.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Who ran what, short enough for a list.
+pub(super) fn what(record: &ExecRecord) -> String {
+    let line = record.run.to_string();
+    let first = line.lines().next().unwrap_or_default();
+    let short: String = first.chars().take(EXCERPT).collect();
+    let more = if short.len() < line.len() { "…" } else { "" };
+    format!("{}: {short}{more}", record.by)
+}
+
+/// All of it, with what was printed.
+pub(super) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
+    let (word, word_style) = result(record);
+    let span = record.finished_ms.unwrap_or(now_ms).saturating_sub(record.started_ms);
+    let mut out = format!(
+        "exec {}  {}  {}, took {}\n",
+        record.id,
+        word_style.paint(word, color),
+        ago(record.started_ms, now_ms),
+        took(span)
+    );
+    let env: Vec<&str> = record.env.iter().map(String::as_str).collect();
+    let lines = [
+        ("by", Some(record.by.clone())),
+        ("on", Some(record.on.clone())),
+        ("run", Some(record.run.to_string())),
+        ("user", record.user.clone()),
+        ("in", record.cwd.clone()),
+        ("with", (!env.is_empty()).then(|| env.join(", "))),
+        ("limit", Some(record.timeout.to_string())),
+    ];
+    for (name, value) in lines {
+        let Some(value) = value else { continue };
+        let mut rows = value.lines();
+        let _ = writeln!(out, "{}  {}", Style::Dim.paint(&format!("{name:5}"), color), rows.next().unwrap_or_default());
+        rows.for_each(|row| _ = writeln!(out, "       {row}"));
+    }
+    out.push('\n');
+    let mut table = Table::new(&["NODE", "OUTCOME", "TOOK"]);
+    for (node, told) in &record.nodes {
+        table.row([
+            node.to_string().into(),
+            Cell::styled(told.outcome.to_string(), style(&told.outcome)),
+            told.duration_ms.map(took).unwrap_or_default().into(),
+        ]);
+    }
+    out.push_str(&table.render(color));
+    for (node, told) in &record.nodes {
+        if let Some(output) = &told.output {
+            let _ =
+                write!(out, "\n{}\n{}", Style::Bold.paint(node.as_str(), color), show::indent(&show::printed(output)));
+        }
+        if told.omitted > 0 {
+            let _ = writeln!(out, "  … {} bytes were left out by its agent", told.omitted);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::{ids::ExecId, kinds::Run};
+
+    use super::*;
+    use crate::api::exec::{ExecNode, TIMEOUT};
+
+    fn record(nodes: &[(&str, NodeOutcome)]) -> ExecRecord {
+        let node = |outcome: &NodeOutcome| ExecNode {
+            outcome: outcome.clone(),
+            duration_ms: Some(1200),
+            omitted: 0,
+            output: Some(groundplan_protocol::report::Output { head: "hi\n".to_owned(), ..Default::default() }),
+        };
+        ExecRecord {
+            version: 1,
+            id: ExecId::new("0123abcd").unwrap(),
+            by: "root".to_owned(),
+            on: "all".to_owned(),
+            run: Run::Shell("echo hi\nexit 3".to_owned()),
+            user: None,
+            cwd: Some("/srv".to_owned()),
+            env: ["A".to_owned()].into(),
+            timeout: TIMEOUT,
+            started_ms: 1000,
+            finished_ms: Some(5100),
+            result: ExecResult::Finished,
+            nodes: nodes.iter().map(|(name, outcome)| (NodeId::new(*name).unwrap(), node(outcome))).collect(),
+        }
+    }
+
+    #[test]
+    fn the_summary_tells_ends_apart() {
+        let record = record(&[
+            ("a", NodeOutcome::Exited { code: 0 }),
+            ("b", NodeOutcome::Exited { code: 3 }),
+            ("c", NodeOutcome::TimedOut),
+            ("d", NodeOutcome::CutOff { began: true }),
+            ("e", NodeOutcome::Exited { code: 0 }),
+            ("f", NodeOutcome::Offline),
+        ]);
+        assert_eq!(
+            summary(&record, false),
+            "exec 0123abcd on 6 nodes, 4.1 s\n  exited with 0: 2 nodes (a, e)\n  exited with 3: 1 node (b)\n  timed out: 1 node (c)\n  \
+             cut off while it ran: 1 node (d)\n  offline: never reached: 1 node (f)\n"
+        );
+        assert_eq!(counts(&record), "1 failed, 2 not known, 1 timed out or stopped, 2 succeeded");
+        assert_eq!((what(&record).as_str(), result(&record).0), ("root: echo hi…", "failed"));
+    }
+
+    #[test]
+    fn all_of_one() {
+        let record = record(&[("a", NodeOutcome::Exited { code: 3 })]);
+        assert_eq!(
+            text(&record, 61_000, false),
+            "exec 0123abcd  failed  60 s ago, took 4.1 s\nby     root\non     all\nrun    echo hi\n       exit 3\nin     /srv\n\
+             with   A\nlimit  5m\n\nNODE  OUTCOME        TOOK\na     exited with 3  1.2 s\n\na\n  hi\n"
+        );
+    }
+}

@@ -1,0 +1,312 @@
+//! `groundplan exec`: what is printed comes as it is printed, every end is told apart, and nothing is left running.
+
+use std::{collections::BTreeMap, fs};
+
+use groundplan_protocol::{
+    VERSION,
+    duration::Span,
+    envelope::seal,
+    exec::{Exec, ExecRun, Order},
+    ids::{ExecId, NodeId, SessionId, SiteName},
+    kinds::Run,
+};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, SITE},
+    live::{Ended, Live},
+    processes::Identity,
+    publish::publish,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::with_both_brokers;
+
+with_both_brokers!(
+    output_comes_as_it_is_printed_and_ends_are_told_apart,
+    nothing_is_left_running,
+    what_nobody_waits_for_is_stopped,
+    one_that_does_not_answer_is_told_and_runs_nothing_later,
+    some_at_a_time_within_limits,
+    bad_input,
+);
+
+/// `n1` and `n2` in group `web`, and `n3`, whose agent no test starts.
+const FILES: [(&str, &str); 2] = [
+    ("site.toml", "name = \"testsite\"\n"),
+    (
+        "inventory/nodes.toml",
+        "[groups.web]\n\n[nodes.n1]\ngroups = [\"web\"]\n\n[nodes.n2]\ngroups = [\"web\"]\n\n[nodes.n3]\n",
+    ),
+];
+
+/// The fleet once both agents are there.
+fn fleet(kind: Kind) -> Fleet {
+    let fleet = Fleet::started(kind, &FILES, &["n1", "n2"]);
+    there(&fleet);
+    fleet
+}
+
+fn there(fleet: &Fleet) {
+    fleet.wait("both agents", || {
+        let status = fleet.ask("one", &["status"])?;
+        let online = |node: &&Value| node["presence"] == "online" && !node["session"].is_null();
+        let planning = status["planner"]["role"]["is"] == "planning";
+        (planning && status["nodes"].as_array()?.iter().filter(online).count() == 2).then_some(())
+    });
+}
+
+fn end(fleet: &Fleet, live: &mut Live) -> Ended {
+    fleet.wait("the command to end", || live.ended())
+}
+
+fn run(fleet: &Fleet, args: &[&str]) -> Ended {
+    end(fleet, &mut fleet.run("one", args))
+}
+
+/// The processes whose ids a command wrote to `pids` on the nodes.
+fn processes(fleet: &Fleet) -> Vec<Identity> {
+    let lines = ["n1", "n2"].map(|node| fleet.file(node, "pids").unwrap_or_default()).concat();
+    lines.lines().filter_map(|pid| Identity::of(pid.parse().ok()?)).collect()
+}
+
+fn forget(fleet: &Fleet, nodes: &[&str]) {
+    nodes.iter().for_each(|node| fs::remove_file(fleet.root(node).join("pids")).expect("a file"));
+}
+
+fn gone(fleet: &Fleet, processes: &[Identity]) {
+    fleet.wait("the processes to end", || processes.iter().all(|process| !process.is_alive()).then_some(()));
+}
+
+/// The latest command in the history.
+fn latest(fleet: &Fleet) -> Option<Value> {
+    let history = fleet.ask("one", &["history", "--kind", "commands"])?;
+    let id = history["execs"][0]["id"].as_str()?.to_owned();
+    fleet.ask("one", &["show", &id])
+}
+
+const SLEEP: &str = "echo $$ >> pids; exec sleep 100000";
+
+fn output_comes_as_it_is_printed_and_ends_are_told_apart(kind: Kind) {
+    let fleet = fleet(kind);
+    let line =
+        "echo first; until test -e go; do sleep 0.02; done; printf 'a\\nb' ; echo bad >&2; test $GROUNDPLAN_NODE = n1";
+    let mut live = fleet.run("one", &["exec", line, "--on", "all"]);
+    fleet.wait("the first lines", || {
+        (live.out() == "n1 | first\nn2 | first\n" || live.out() == "n2 | first\nn1 | first\n").then_some(())
+    });
+    fs::write(fleet.root("n1").join("go"), "").expect("a file");
+    fleet.wait("the last line of one", || live.out().ends_with("n1 | a\nn1 | b\n").then_some(()));
+    assert!(live.ended().is_none(), "the other runs on");
+    fs::write(fleet.root("n2").join("go"), "").expect("a file");
+    let ended = end(&fleet, &mut live);
+    assert_eq!(ended.code, Some(4), "one was never reached: {ended:?}");
+    assert!(ended.err.contains("n1 | bad\n") && ended.err.contains("n2 | bad\n"), "{ended:?}");
+    assert!(ended.out.contains("on 3 nodes"), "{ended:?}");
+    for line in ["exited with 0: 1 node (n1)", "exited with 1: 1 node (n2)", "offline: never reached: 1 node (n3)"] {
+        assert!(ended.out.contains(&format!("  {line}\n")), "{ended:?}");
+    }
+    let record = latest(&fleet).expect("a record");
+    assert_eq!((record["result"].as_str(), record["on"].as_str()), (Some("finished"), Some("all")));
+    assert_eq!(record["nodes"]["n2"]["outcome"], serde_json::json!({ "is": "exited", "code": 1 }));
+    assert_eq!(record["nodes"]["n3"]["outcome"], serde_json::json!({ "is": "offline" }));
+    let head = record["nodes"]["n1"]["output"]["head"].as_str().expect("what it printed");
+    assert!(head.starts_with("first\n") && head.contains("a\nb") && head.contains("bad\n"), "{head}");
+    assert!(record["by"].as_str().is_some_and(|by| !by.is_empty()));
+
+    // A program without a shell, the events as they come, and all that went well.
+    let ended =
+        run(&fleet, &["exec", "--on", "web", "--format", "json", "--env", "A=b c", "--", "sh", "-c", "echo \"$A\""]);
+    let events: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((ended.code, events[0]["event"].as_str()), (Some(0), Some("started")), "{ended:?}");
+    assert_eq!(events.iter().filter(|event| event["event"] == "output" && event["text"] == "b c\n").count(), 2);
+    let last = events.last().expect("an event");
+    assert_eq!((last["event"].as_str(), last["record"]["env"][0].as_str()), (Some("finished"), Some("A")));
+    assert!(!last.to_string().contains("b c"), "values of the environment and output are not repeated");
+}
+
+fn nothing_is_left_running(kind: Kind) {
+    let fleet = fleet(kind);
+    let ended = run(&fleet, &["exec", SLEEP, "--on", "n1", "--timeout", "300ms", "--quiet"]);
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.out.contains("timed out: 1 node (n1)"), "{ended:?}");
+    assert!(processes(&fleet).is_empty(), "it has ended");
+
+    // Ctrl-C, with one that ignores TERM for a while.
+    forget(&fleet, &["n1"]);
+    let stubborn = "trap 'sleep 0.3; exit 9' TERM; echo $$ >> pids; while :; do sleep 0.05; done";
+    let mut live = fleet.run("one", &["exec", stubborn, "--on", "web"]);
+    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    live.signal(Signal::SIGINT);
+    let ended = end(&fleet, &mut live);
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(
+        ended.err.contains("stopping what still runs") && ended.out.contains("stopped: 2 nodes (n1, n2)"),
+        "{ended:?}"
+    );
+    assert!(running.iter().all(|process| !process.is_alive()), "they had ended when it said so");
+    assert_eq!(latest(&fleet).expect("a record")["result"], "stopped");
+}
+
+fn what_nobody_waits_for_is_stopped(kind: Kind) {
+    let mut fleet = fleet(kind);
+    // Whoever asked is killed.
+    let live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
+    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    live.signal(Signal::SIGKILL);
+    gone(&fleet, &running);
+    fleet.wait("the record", || (latest(&fleet)?["result"] == "stopped").then_some(()));
+
+    // The planner is killed: its successor knows what it began, and stops it.
+    forget(&fleet, &["n1", "n2"]);
+    let mut live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
+    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    fleet.kill_planner("one");
+    let ended = end(&fleet, &mut live);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.out.contains("interrupted: the planner ended first: 2 nodes (n1, n2)"), "{ended:?}");
+    assert!(running.iter().all(|process| process.is_alive()), "nobody has told them yet");
+    fleet.start_planner("one");
+    gone(&fleet, &running);
+    assert_eq!(latest(&fleet).expect("a record")["result"], "interrupted");
+
+    // The agent ends: its commands end with it, and say so.
+    there(&fleet);
+    forget(&fleet, &["n1", "n2"]);
+    let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
+    let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));
+    fleet.terminate_agent("n1");
+    let ended = end(&fleet, &mut live);
+    assert!(running.iter().all(|process| !process.is_alive()));
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.out.contains("the agent ends"), "{ended:?}");
+    // Killed, it cannot say so: its command ends with it even so.
+    fleet.start_agent("n1");
+    there(&fleet);
+    forget(&fleet, &["n1"]);
+    let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
+    let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));
+    fleet.kill_agent("n1");
+    gone(&fleet, &running);
+    let ended = end(&fleet, &mut live);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.out.contains("cut off while it ran: 1 node (n1)"), "{ended:?}");
+}
+
+fn one_that_does_not_answer_is_told_and_runs_nothing_later(kind: Kind) {
+    let fleet = fleet(kind);
+    let agent = nix::unistd::Pid::from_raw(fleet.agent_pid("n2").cast_signed());
+    nix::sys::signal::kill(agent, Signal::SIGSTOP).expect("an agent");
+    let ended = run(&fleet, &["exec", SLEEP, "--on", "web", "--timeout", "200ms"]);
+    nix::sys::signal::kill(agent, Signal::SIGCONT).expect("an agent");
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(
+        ended.out.contains("timed out: 1 node (n1)") && ended.out.contains("cut off: no answer: 1 node (n2)"),
+        "{ended:?}"
+    );
+    // What had waited for it was followed by the word to stop.
+    let ended = run(&fleet, &["exec", "true", "--on", "n2"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    gone(&fleet, &processes(&fleet));
+
+    // An order for another connection, as one that the broker kept, is refused.
+    let status = fleet.ask("one", &["status"]).expect("a status");
+    let sessions: BTreeMap<&str, &str> = status["nodes"]
+        .as_array()
+        .expect("nodes")
+        .iter()
+        .filter_map(|node| Some((node["node"].as_str()?, node["session"].as_str()?)))
+        .collect();
+    let order = |id: &str, session: &str| {
+        let run = ExecRun {
+            session: SessionId::new(session).expect("a session"),
+            run: Run::Shell(format!("touch ran-{id}; sleep 100000")),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout: Span::secs(60),
+            output_limit: 1000,
+        };
+        let exec = Exec {
+            version: VERSION,
+            site: SiteName::new(SITE).expect("a site"),
+            node: NodeId::new("n1").expect("a node"),
+            id: ExecId::new(id).expect("an id"),
+            order: Order::Run(Box::new(run)),
+        };
+        let topic = format!("groundplan/1/{SITE}/node/n1/exec");
+        publish(fleet.broker.address(), &topic, seal(&Fleet::planner_key(), &exec), false);
+    };
+    order("00000001", "0123456789abcdef");
+    order("00000002", sessions["n1"]);
+    // The planner knows of neither: it has the one that fits stopped when it hears of it.
+    fleet.wait("the order that fits to begin and to be stopped", || {
+        let log = fleet.logged("n1");
+        (log.contains("command 00000002 begins") && log.contains("command 00000002: ")).then_some(())
+    });
+    assert!(fleet.logged("n1").contains("command 00000001 is refused: the order was for an earlier connection"));
+    assert_eq!(fleet.file("n1", "ran-00000001"), None, "the other came before it and was not carried out");
+}
+
+fn some_at_a_time_within_limits(kind: Kind) {
+    let fleet = fleet(kind);
+    let ended = run(
+        &fleet,
+        &[
+            "exec",
+            "seq 100000; false",
+            "--on",
+            "web",
+            "--at-once",
+            "1",
+            "--max-failures",
+            "1",
+            "--output-limit",
+            "1000",
+            "--group",
+        ],
+    );
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.out.contains("exited with 1: 1 node (n1)") && ended.out.contains("stopped: 1 node (n2)"),
+        "{ended:?}"
+    );
+    let lines: Vec<&str> = ended.out.lines().filter(|line| line.starts_with("n1 | ")).collect();
+    let bytes: usize = lines.iter().map(|line| line.len() - "n1 | ".len() + 1).sum();
+    assert_eq!(bytes, 1000);
+    assert!(ended.err.contains("587895 bytes of output are left out"), "{ended:?}");
+
+    // All of a long output, in order.
+    let ended = run(&fleet, &["exec", "seq 100000", "--on", "web"]);
+    for node in ["n1", "n2"] {
+        let prefix = format!("{node} | ");
+        let numbers: Vec<usize> =
+            ended.out.lines().filter_map(|line| line.strip_prefix(&prefix)?.parse().ok()).collect();
+        assert!(numbers.iter().copied().eq(1..=100_000), "{} lines of {node}", numbers.len());
+    }
+}
+
+fn bad_input(kind: Kind) {
+    let fleet = fleet(kind);
+    for (args, words) in [
+        (vec!["exec", "true", "--on", "wbe"], vec!["the site has no node or group `wbe`", "did you mean `web`?"]),
+        (vec!["exec", "true", "--on", "n1&n3"], vec!["the selector `n1&n3` matches no node", "`n1` matches 1 node"]),
+        (vec!["exec", "true", "--on", "db-*"], vec!["no node's name is like `db-*`", "`n1`, `n2`, `n3`"]),
+        (vec!["exec", "true", "--on", "n1,"], vec!["after `n1,` there should be"]),
+        (vec!["exec", "true"], vec!["--on <SELECTOR>"]),
+        (vec!["exec", "--on", "all"], vec!["<LINE>"]),
+        (vec!["exec", " ", "--on", "all"], vec!["there is no command to run"]),
+        (vec!["exec", "true", "--on", "all", "--cwd", "srv"], vec!["`srv` is no absolute path"]),
+        (vec!["exec", "true", "--on", "all", "--timeout", "25h"], vec!["a time limit of 25h is not possible"]),
+        (vec!["exec", "true", "--on", "all", "--env", "A"], vec!["NAME=VALUE"]),
+    ] {
+        let ended = run(&fleet, &args);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{args:?}: {ended:?}");
+        words.iter().for_each(|word| assert!(ended.err.contains(word), "{args:?}: {ended:?}"));
+    }
+    let history = fleet.ask("one", &["history"]).expect("a history");
+    assert_eq!(history["execs"], serde_json::json!([]), "nothing was begun");
+    let ended = run(&fleet, &["exec", "true", "--on", "n1", "--user", "nobody-here"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.out.contains("there is no user `nobody-here`"), "{ended:?}");
+}
