@@ -1,24 +1,28 @@
 //! Asking a planner on this machine.
 
 use std::{
+    collections::BTreeSet,
     io,
     marker::PhantomData,
     path::{Path, PathBuf},
 };
 
-use groundplan_protocol::ids::{ExecId, Generation, InstanceId};
+use groundplan_protocol::ids::{ExecId, Generation, InstanceId, NodeId};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::drift::{Drift, LookAsked, LookRequest};
+use super::drift::{Answered, Drift, LookAsked, LookRequest};
 use super::exec::{ExecEvent, ExecRecord, ExecRequest};
 use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
 use super::types::{
     Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
 };
+
+/// Longest list of names in a URI, in bytes.
+const LONGEST: usize = 16 * 1024;
 
 /// A connection to a planner's socket; one request at a time.
 pub struct Client {
@@ -98,12 +102,25 @@ impl Client {
         self.get("/v1/status").await
     }
 
-    /// What nodes have found otherwise than it was applied.
+    /// What these nodes have found otherwise than it was applied; all, if none is named.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn drift(&mut self) -> Result<Drift, ClientError> {
-        self.get("/v1/drift").await
+    pub async fn drift(&mut self, nodes: &BTreeSet<NodeId>) -> Result<Drift, ClientError> {
+        let names = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(",");
+        // A list that no URI holds costs an answer that is longer than needed.
+        if names.is_empty() || names.len() > LONGEST {
+            return self.get("/v1/drift").await;
+        }
+        self.get(&format!("/v1/drift?nodes={names}")).await
+    }
+
+    /// Which requests to look nodes have answered.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn answered(&mut self) -> Result<Answered, ClientError> {
+        self.get("/v1/drift/answered").await
     }
 
     /// Has nodes look for drift now.

@@ -1,7 +1,12 @@
 //! What the local API says of drift. `VERSION` of the API guards it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use groundplan_core::desired::Resolved;
 use groundplan_inventory::DriftPolicy;
 use groundplan_protocol::{
     blob::Content,
@@ -16,8 +21,8 @@ use crate::select::Selector;
 
 /// Lines around a change in a text diff.
 const CONTEXT: usize = 3;
-/// Most of a text that is compared, in bytes: a diff of more helps nobody.
-const DIFF_LIMIT: usize = 256 * 1024;
+/// How long texts are compared before the diff need not be the smallest.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// `POST /v1/drift`: have nodes look now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -46,8 +51,26 @@ pub struct LookAsked {
     pub asked: BTreeMap<NodeId, u64>,
 }
 
-/// `GET /v1/drift`: what nodes have found otherwise than it was applied.
+/// `GET /v1/drift/answered`: which request each node has answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Answered {
+    /// Format version.
+    pub version: u32,
+    /// Every node that is declared.
+    pub nodes: BTreeMap<NodeId, NodeAnswered>,
+}
+
+/// What a node has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeAnswered {
+    /// Whether its agent is there.
+    pub presence: NodePresence,
+    /// The request that its last report answers; 0 if there was none.
+    pub asked: u64,
+}
+
+/// `GET /v1/drift`, or `GET /v1/drift?nodes=NODE,NODE`: what nodes have found otherwise than it was applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
     /// Format version.
     pub version: u32,
@@ -56,7 +79,7 @@ pub struct Drift {
 }
 
 /// A node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeDrift {
     /// The node.
     pub node: NodeId,
@@ -89,14 +112,14 @@ pub struct Looked {
 }
 
 /// A task that is no longer as it was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskDrift {
     /// What becomes of it.
     pub policy: DriftPolicy,
     /// Whether a plan puts it right, or is about to.
     pub healing: bool,
-    /// When it was last put right, or tried to be, in milliseconds since the Unix epoch, as far as this planner has seen: it rests for
-    /// the site's interval after that.
+    /// When it was last put right, or tried to be, in milliseconds since the Unix epoch, as far as this planner has seen: it rests until
+    /// the next look at an interval, or for a minute where nodes look only when asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_ms: Option<u64>,
     /// When it was first found so, by the node's clock, in milliseconds since the Unix epoch.
@@ -107,7 +130,7 @@ pub struct TaskDrift {
 }
 
 /// One thing that differs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// What, such as `mode`.
     pub what: String,
@@ -122,7 +145,7 @@ pub struct Difference {
     pub diff: Option<String>,
     /// What the diff is made of: what was applied, where it is known, and what is there.
     #[serde(skip)]
-    pub(crate) contents: Option<(Option<Vec<u8>>, Content)>,
+    pub(crate) contents: Option<(Option<Arc<Resolved>>, Content)>,
 }
 
 impl Drift {
@@ -131,7 +154,7 @@ impl Drift {
         let tasks = self.nodes.iter_mut().flat_map(|node| node.drifted.values_mut());
         for difference in tasks.flat_map(|task| &mut task.differences) {
             let Some((applied, found)) = difference.contents.take() else { continue };
-            match diff(applied.as_deref(), &found) {
+            match diff(applied.as_ref().and_then(|applied| applied.spec.content.as_ref()), &found) {
                 Ok(text) => difference.diff = Some(text),
                 Err(why) => _ = difference.found.get_or_insert_with(|| why.to_owned()),
             }
@@ -140,40 +163,73 @@ impl Drift {
 }
 
 /// A unified diff, or why there is none.
-fn diff(applied: Option<&[u8]>, found: &Content) -> Result<String, &'static str> {
-    let applied = applied.ok_or("something else; what was applied is not in the commit in force")?;
-    let found = found.inline().ok().flatten().ok_or("something else, too long to be told")?;
-    if applied.len().max(found.len()) > DIFF_LIMIT {
-        return Err("something else, too long to be compared");
-    }
-    let (Ok(applied), Ok(found)) = (std::str::from_utf8(applied), std::str::from_utf8(&found)) else {
-        return Err("something else, which is no text");
+fn diff(applied: Option<&Content>, found: &Content) -> Result<String, &'static str> {
+    let applied = match applied {
+        None => return Err("something else; what was applied is not in the commit in force"),
+        Some(Content::Blob(_)) => return Err("something else; what was applied is too long to be compared"),
+        Some(Content::Base64(_)) => return Err("something else; what was applied is no text"),
+        Some(Content::Text(applied)) => applied,
     };
-    let diff = TextDiff::from_lines(applied, found);
+    let found = match found {
+        Content::Text(found) => found,
+        Content::Base64(_) => return Err("something else, which is no text"),
+        Content::Blob(_) => return Err("something else, too long to be told"),
+    };
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(applied, found);
     Ok(diff.unified_diff().context_radius(CONTEXT).header("applied", "found").to_string())
+}
+
+/// What a node says, fit for one line of a terminal: its first line, at most so many characters, control characters escaped.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let line = plain(text.lines().next().unwrap_or_default());
+    let mut out: String = line.chars().take(most).collect();
+    if text.trim_end().lines().count() > 1 || line.chars().count() > most {
+        out.push('…');
+    }
+    out
+}
+
+/// What a node says, with control characters but tabs escaped: what stands in a tampered file is not to reach a terminal as commands.
+pub(crate) fn plain(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c.is_control() && c != '\t' {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(text: &str) -> Content {
+        Content::Text(text.to_owned())
+    }
+
     #[test]
     fn texts_are_compared_line_by_line() {
-        let found = Content::Text("a\nB\nc\n".to_owned());
-        assert_eq!(
-            diff(Some(b"a\nb\nc\n"), &found).unwrap(),
-            "--- applied\n+++ found\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n"
-        );
-        let end = Content::Text("a".to_owned());
-        assert!(diff(Some(b"a\n"), &end).unwrap().contains("No newline at end of file"));
+        let told = diff(Some(&text("a\nb\nc\n")), &text("a\nB\nc\n")).unwrap();
+        assert_eq!(told, "--- applied\n+++ found\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n");
+        assert!(diff(Some(&text("a\n")), &text("a")).unwrap().contains("No newline at end of file"));
     }
 
     #[test]
     fn what_is_no_text_is_told_in_words() {
-        let found = Content::of(&[0xff, 0xfe]);
-        assert!(diff(Some(b"a"), &found).unwrap_err().contains("no text"));
         let long = Content::of(&vec![b'x'; 1 << 20]);
-        assert!(diff(Some(b"a"), &long).unwrap_err().contains("too long"));
-        assert!(diff(None, &Content::Text(String::new())).unwrap_err().contains("not in the commit in force"));
+        assert!(diff(Some(&text("a")), &Content::of(&[0xff, 0xfe])).unwrap_err().contains("no text"));
+        assert!(diff(Some(&text("a")), &long).unwrap_err().contains("too long"));
+        assert!(diff(Some(&long), &text("a")).unwrap_err().contains("too long"));
+        assert!(diff(None, &text("")).unwrap_err().contains("not in the commit in force"));
+    }
+
+    #[test]
+    fn what_a_node_says_is_fit_for_a_line() {
+        assert_eq!(one_line("two\nlines", 80), "two…");
+        assert_eq!(one_line("one line\n", 80), "one line");
+        assert_eq!(one_line("abcdef", 3), "abc…");
+        assert_eq!(plain("\x1b[2J\tx"), "\\u{1b}[2J\tx");
     }
 }

@@ -1,6 +1,7 @@
 //! Answering on the unix socket.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     io,
     os::unix::fs::PermissionsExt as _,
@@ -26,7 +27,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot},
 };
 
-use super::drift::{Drift, LookAsked, LookRequest};
+use super::drift::{Answered, Drift, LookAsked, LookRequest};
 use super::exec::{ExecRecord, ExecRequest};
 use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
 use super::types::{
@@ -50,8 +51,10 @@ pub(crate) enum Question {
     History(usize),
     /// One rollout, or the latest.
     Rollout(Option<Generation>),
-    /// What has drifted.
-    Drift,
+    /// What has drifted on these nodes, or on all.
+    Drift(BTreeSet<NodeId>),
+    /// Which requests to look nodes have answered.
+    Answered,
     /// Have nodes look for drift now.
     Look(LookRequest),
     /// Have nodes check again, and put right what is not so.
@@ -81,6 +84,7 @@ pub(crate) enum Reply {
     Exec,
     ExecRecord(Box<ExecRecord>),
     Drift(Box<Drift>),
+    Answered(Box<Answered>),
     Look(LookAsked),
     Hosts(Hosts),
     Trust(Trusted),
@@ -148,6 +152,7 @@ pub(crate) async fn serve(listener: UnixListener, desk: Desk) -> io::Result<()> 
         .route("/v1/exec/{id}", get(exec_record))
         .route("/v1/exec/{id}/stop", post(stop_exec))
         .route("/v1/drift", get(drift).post(look))
+        .route("/v1/drift/answered", get(answered))
         .route("/v1/hosts", post(hosts))
         .route("/v1/trust", post(trust))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing of that name here") })
@@ -171,6 +176,7 @@ async fn ask(desk: &Desk, question: Question) -> Response {
         Some(Ok(Reply::Why(why))) => Json(why).into_response(),
         Some(Ok(Reply::History(history))) => Json(history).into_response(),
         Some(Ok(Reply::Rollout(rollout))) => Json(rollout).into_response(),
+        Some(Ok(Reply::Answered(answered))) => Json(answered).into_response(),
         Some(Ok(Reply::Look(asked))) => Json(asked).into_response(),
         Some(Ok(Reply::Drift(mut drift))) => {
             let compared = tokio::task::spawn_blocking(move || {
@@ -196,8 +202,23 @@ async fn recheck(State(desk): State<Desk>, Json(request): Json<RecheckRequest>) 
     ask(&desk, Question::Recheck(request)).await
 }
 
-async fn drift(State(desk): State<Desk>) -> Response {
-    ask(&desk, Question::Drift).await
+#[derive(Deserialize)]
+struct DriftQuery {
+    /// Names, joined by commas.
+    nodes: Option<String>,
+}
+
+async fn drift(State(desk): State<Desk>, Query(query): Query<DriftQuery>) -> Response {
+    let nodes: Result<BTreeSet<NodeId>, _> =
+        query.nodes.iter().flat_map(|nodes| nodes.split(',')).map(NodeId::new).collect();
+    match nodes {
+        Ok(nodes) => ask(&desk, Question::Drift(nodes)).await,
+        Err(e) => refuse(StatusCode::BAD_REQUEST, e.to_string()),
+    }
+}
+
+async fn answered(State(desk): State<Desk>) -> Response {
+    ask(&desk, Question::Answered).await
 }
 
 async fn look(State(desk): State<Desk>, Json(request): Json<LookRequest>) -> Response {

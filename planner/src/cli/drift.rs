@@ -1,7 +1,6 @@
 //! `groundplan drift`: what nodes find otherwise than it was applied, and how it differs.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     io::IsTerminal as _,
     process::ExitCode,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     api::{
         Client, ClientError,
-        drift::{Difference, Drift, LookRequest, NodeDrift, TaskDrift},
+        drift::{Difference, Drift, LookRequest, NodeAnswered, NodeDrift, TaskDrift, one_line, plain},
         types::NodePresence,
     },
     select::{self, Selector},
@@ -29,6 +28,8 @@ use crate::{
 
 /// How often the nodes' answers are looked for.
 const POLL: Duration = Duration::from_millis(100);
+/// Most of one value that is shown on its line, in characters.
+const WORDS: usize = 200;
 /// The exit code that says that something has drifted.
 const DRIFTED: u8 = 2;
 
@@ -113,10 +114,9 @@ async fn look(
     let asked = client.look(request).await?.asked;
     let until = Instant::now() + patience;
     loop {
-        let mut drift = client.drift().await?;
-        drift.nodes.retain(|node| asked.contains_key(&node.node));
-        let silent: Vec<NodeId> =
-            drift.nodes.iter().filter(|node| is_awaited(node, &asked)).map(|n| n.node.clone()).collect();
+        let answered = client.answered().await?;
+        let awaited = |(node, answered): &(&NodeId, &NodeAnswered)| is_awaited(answered, asked.get(*node));
+        let silent: Vec<NodeId> = answered.nodes.iter().filter(awaited).map(|(node, _)| node.clone()).collect();
         if talk {
             eprint!("\r\x1b[K{} of {} still look", silent.len(), count(asked.len(), "node"));
         }
@@ -124,6 +124,8 @@ async fn look(
             if talk {
                 eprint!("\r\x1b[K");
             }
+            let mut drift = client.drift(&asked.keys().cloned().collect()).await?;
+            drift.nodes.retain(|node| asked.contains_key(&node.node));
             return Ok((drift, silent));
         }
         tokio::time::sleep(POLL).await;
@@ -131,9 +133,8 @@ async fn look(
 }
 
 /// Whether a node is there and has not answered.
-fn is_awaited(node: &NodeDrift, asked: &BTreeMap<NodeId, u64>) -> bool {
-    let answered = node.look.as_ref().map_or(0, |look| look.asked);
-    node.presence == NodePresence::Online && asked.get(&node.node).is_some_and(|asked| answered < *asked)
+fn is_awaited(answered: &NodeAnswered, asked: Option<&u64>) -> bool {
+    answered.presence == NodePresence::Online && asked.is_some_and(|asked| answered.asked < *asked)
 }
 
 fn text(drift: &Drift, now_ms: u64, color: bool) -> String {
@@ -175,6 +176,7 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
         task_text(out, task, drifted, now_ms, color);
     }
     for (task, why) in &node.failed {
+        let why = plain(why);
         let _ = writeln!(out, "  {task}  {}: {why}", Style::Bad.paint("cannot be checked", color));
     }
 }
@@ -183,7 +185,7 @@ fn task_text(out: &mut String, task: &TaskId, drifted: &TaskDrift, now_ms: u64, 
     let fate = match (drifted.healing, drifted.policy, drifted.tried_ms) {
         (true, ..) => "healing".to_owned(),
         (false, DriftPolicy::Heal, Some(tried)) => {
-            format!("put right {} and so again: it rests until the next look", ago(tried, now_ms))
+            format!("put right {}, and so again: it rests for a while", ago(tried, now_ms))
         }
         (false, DriftPolicy::Heal, None) => "to be healed, but the commit in force asks for something else".to_owned(),
         (false, DriftPolicy::Report, _) => "reported only".to_owned(),
@@ -200,20 +202,22 @@ fn task_text(out: &mut String, task: &TaskId, drifted: &TaskDrift, now_ms: u64, 
             (None, Some(found)) => found.clone(),
             (None, None) => "differs".to_owned(),
         };
-        let _ = writeln!(out, "    {what}: {is}");
+        let _ = writeln!(out, "    {}: {}", one_line(what, WORDS), one_line(&is, WORDS));
         for line in diff.iter().flat_map(|diff| diff.lines()) {
             let style = match line.as_bytes().first() {
                 Some(b'+') => Style::Good,
                 Some(b'-') => Style::Bad,
                 _ => Style::Plain,
             };
-            let _ = writeln!(out, "      {}", style.paint(line, color));
+            let _ = writeln!(out, "      {}", style.paint(&plain(line), color));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::api::drift::Looked;
 
@@ -276,11 +280,10 @@ mod tests {
 
     #[test]
     fn who_is_there_is_waited_for_until_it_answers() {
-        let asked: BTreeMap<NodeId, u64> = drift().nodes.iter().map(|node| (node.node.clone(), 8)).collect();
-        let awaited = |asked: &BTreeMap<NodeId, u64>| {
-            drift().nodes.iter().filter(|node| is_awaited(node, asked)).map(|n| n.node.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(awaited(&asked), ["a"], "the others are not there");
-        assert!(awaited(&asked.into_keys().map(|node| (node, 7)).collect()).is_empty());
+        let at = |presence, asked| NodeAnswered { presence, asked };
+        assert!(is_awaited(&at(NodePresence::Online, 7), Some(&8)));
+        assert!(!is_awaited(&at(NodePresence::Online, 8), Some(&8)));
+        assert!(!is_awaited(&at(NodePresence::Online, 0), None), "it was not asked");
+        assert!(!is_awaited(&at(NodePresence::Offline, 0), Some(&8)));
     }
 }

@@ -28,7 +28,8 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// Each task that is named is checked where it runs; one that is found otherwise is applied again, and what must restart after
 /// it restarts. Commands without a guard (`creates`, `unless`, `only_if`) cannot be checked and are left out.
-/// Waits for the end; Ctrl-C leaves the rollout to itself.
+/// Waits for the end; Ctrl-C leaves the rollout to itself. What is asked of a node that is away waits for its return, as long as this
+/// planner runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
 Examples:

@@ -68,7 +68,8 @@ impl Dispatcher {
             }
             Question::Recheck(request) => self.recheck(request).map(Reply::Recheck),
             Question::Look(request) => self.ask_to_look(request).map(Reply::Look),
-            Question::Drift => Ok(Reply::Drift(Box::new(self.drift()))),
+            Question::Drift(nodes) => Ok(Reply::Drift(Box::new(self.drift(&nodes)))),
+            Question::Answered => Ok(Reply::Answered(Box::new(self.answered()))),
             Question::Hosts(request) => self.hosts(&request).map(Reply::Hosts),
             Question::Trust(request) => self.trust(&request).map(Reply::Trust),
             Question::Status => Ok(Reply::Status(Box::new(self.status()))),

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_core::{Check, SourceTree as _, desired::Body};
+use groundplan_core::Check;
 use groundplan_inventory::DriftPolicy;
 use groundplan_protocol::{
     VERSION as WIRE,
+    blob::Content,
     drift::{self, DriftReport, Drifted, Look},
     duration::Span,
     envelope,
@@ -23,7 +24,9 @@ use groundplan_protocol::{
 
 use super::{Dispatcher, commits::InForce, now_ms};
 use crate::api::{
-    drift::{Difference, Drift, LookAsked, LookRequest, Looked, NodeDrift, TaskDrift},
+    drift::{
+        Answered, Difference, Drift, LookAsked, LookRequest, Looked, NodeAnswered, NodeDrift, TaskDrift, one_line,
+    },
     types::{Problem, RecheckPlanned, RecheckRequest, VERSION},
 };
 
@@ -32,6 +35,11 @@ const TOLD: usize = 3;
 
 /// How long a task rests after it was put right, where nodes look only when asked.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// Most bytes of drifted contents that are kept of all nodes together; beyond it, their names.
+const CONTENTS: usize = 32 << 20;
+/// Most of one value in a reason, in characters.
+const WORDS: usize = 80;
 
 /// What is known of a node's drift.
 #[derive(Debug, Default)]
@@ -54,6 +62,16 @@ impl NodeLook {
         self.report.as_ref().map_or(0, |report| report.drifted.len())
     }
 
+    /// How many bytes of contents its last report holds.
+    fn contents(&self) -> usize {
+        let differences = self.report.iter().flat_map(|report| report.drifted.values()).flat_map(|d| &d.differences);
+        let length = |content: &Content| match content {
+            Content::Text(text) | Content::Base64(text) => text.len(),
+            Content::Blob(_) => 0,
+        };
+        differences.filter_map(|difference| difference.content.as_ref()).map(length).sum()
+    }
+
     /// Whether a `Look` of it is out there.
     pub(super) fn is_published(&self) -> bool {
         self.published.is_some()
@@ -71,7 +89,8 @@ impl NodeLook {
             }
             _ => {}
         }
-        if self.heal.remove(&report.task) {
+        let failed_again = !report.outcome.is_success() && self.tried.contains_key(&report.task);
+        if self.heal.remove(&report.task) || failed_again {
             self.tried.insert(report.task.clone(), now);
         }
         self.asked.remove(&report.task);
@@ -122,8 +141,10 @@ impl Dispatcher {
                 continue;
             }
             let (last, request) = look.published.map_or((0, 0), |(revision, _, request)| (revision, request));
-            // By the clock, so that it also grows over the loss of this planner's store.
-            let revision = now_ms().max(last + 1);
+            // By the clock, so that it also grows over the loss of this planner's store; and beyond what the node has answered, in
+            // case the clock was set back.
+            let answered = look.report.as_ref().map_or(0, |report| report.asked);
+            let revision = now_ms().max(last.max(answered).saturating_add(1));
             let request = if asked.contains(&node) { revision } else { request };
             look.published = Some((revision, interval, request));
             if request == revision {
@@ -154,17 +175,33 @@ impl Dispatcher {
         }
         tracing::debug!(%node, drifted = report.drifted.len(), checked = report.checked, "has looked for drift");
         record.look.report = Some(report);
+        self.bound_contents(node);
         if (self.choose(node) || self.is_unhealed(node)) && self.leader.plans() {
             self.plan_soon(Instant::now(), false);
         }
     }
 
-    /// Whether something that is to be put right by policy was tried and did not come about.
+    /// Drops what the last report of a node tells of contents, if all nodes together tell more than is kept.
+    fn bound_contents(&mut self, node: &NodeId) {
+        let held: usize = self.nodes.values().map(|record| record.look.contents()).sum();
+        let Some(report) = self.nodes.get_mut(node).and_then(|record| record.look.report.as_mut()) else { return };
+        if held <= CONTENTS {
+            return;
+        }
+        for difference in report.drifted.values_mut().flat_map(|drifted| &mut drifted.differences) {
+            let name = difference.content.as_ref().and_then(Content::name);
+            difference.content = name.map(Content::Blob);
+        }
+    }
+
+    /// Whether something that was to be put right by policy was tried and did not come about. What a commit's own rollout failed at
+    /// is not: that waits for another commit, or for somebody who asks.
     fn is_unhealed(&self, node: &NodeId) -> bool {
         let (Some(in_force), Some(record)) = (&self.loaded, self.nodes.get(node)) else { return false };
         record.belief.applied.tasks.iter().any(|(task, applied)| {
             let desired = in_force.loaded.desired.instance(&task.at(node));
             desired.is_some_and(|desired| desired.resolved.fingerprint != applied.fingerprint)
+                && record.look.tried.contains_key(task)
                 && !record.look.rests(task, in_force.pause())
                 && in_force.drift_policy(&task.service) == DriftPolicy::Heal
         })
@@ -247,7 +284,11 @@ impl Dispatcher {
 
     /// Has nodes look now.
     pub(super) fn ask_to_look(&mut self, request: LookRequest) -> Result<LookAsked, Problem> {
-        let in_force = self.in_force_here()?;
+        // Who stands by knows what nodes have found as well.
+        let in_force = match &self.loaded {
+            Some(in_force) if request.name_only => in_force,
+            _ => self.in_force_here()?,
+        };
         in_force.has(&request.services, &request.tasks)?;
         let nodes = match request.on.is_empty() {
             true => in_force.loaded.inventory.nodes.keys().cloned().collect(),
@@ -260,8 +301,20 @@ impl Dispatcher {
         Ok(LookAsked { version: VERSION, asked })
     }
 
-    /// What nodes have found, with the contents that their diffs are made of.
-    pub(super) fn drift(&self) -> Drift {
+    /// Which request each node has answered.
+    pub(super) fn answered(&self) -> Answered {
+        let declared = self.loaded.iter().flat_map(|in_force| in_force.loaded.inventory.nodes.keys());
+        let nodes = declared.map(|node| {
+            let record = self.nodes.get(node);
+            let report = record.and_then(|record| record.look.report.as_ref());
+            let presence = record.map(|record| record.presence).unwrap_or_default();
+            (node.clone(), NodeAnswered { presence, asked: report.map_or(0, |report| report.asked) })
+        });
+        Answered { version: VERSION, nodes: nodes.collect() }
+    }
+
+    /// What these nodes have found, or all if none is named, with the contents that their diffs are made of.
+    pub(super) fn drift(&self, only: &BTreeSet<NodeId>) -> Drift {
         let Some(in_force) = &self.loaded else { return Drift { version: VERSION, nodes: vec![] } };
         let node = |node: &NodeId| {
             let record = self.nodes.get(node);
@@ -296,39 +349,33 @@ impl Dispatcher {
                 failed: report.map(|report| report.failed.clone()).unwrap_or_default(),
             }
         };
-        Drift { version: VERSION, nodes: in_force.loaded.inventory.nodes.keys().map(node).collect() }
+        let declared = in_force.loaded.inventory.nodes.keys();
+        let nodes = declared.filter(|node| only.is_empty() || only.contains(*node)).map(node);
+        Drift { version: VERSION, nodes: nodes.collect() }
     }
 }
 
 fn difference(in_force: &InForce, instance: &InstanceId, drifted: &Drifted, told: &drift::Difference) -> Difference {
     let drift::Difference { what, expected, found, content } = told.clone();
-    let contents = content.map(|found| (applied_content(in_force, instance, drifted), found));
+    // A name alone is nothing to compare with.
+    let found_here = content.filter(|content| content.blob().is_none());
+    let desired = in_force.loaded.desired.instance(instance).map(|desired| &desired.resolved);
+    let applied = desired.filter(|resolved| resolved.fingerprint == drifted.fingerprint);
+    let contents = found_here.map(|found| (applied.cloned(), found));
     Difference { what, expected, found, diff: None, contents }
 }
 
-/// What was applied, if the commit in force still asks for it.
-fn applied_content(in_force: &InForce, instance: &InstanceId, drifted: &Drifted) -> Option<Vec<u8>> {
-    let desired = in_force.loaded.desired.instance(instance)?;
-    let resolved = &desired.resolved;
-    if resolved.fingerprint != drifted.fingerprint {
-        return None;
-    }
-    if let Some(bytes) = resolved.spec.content.as_ref()?.inline().ok()? {
-        return Some(bytes);
-    }
-    match resolved.body.as_ref()? {
-        Body::File(path) => in_force.tree.read(path).ok().map(|bytes| bytes.to_vec()),
-        Body::Bytes(bytes) => Some(bytes.to_vec()),
-    }
-}
-
-/// What differs, in short words.
+/// What differs, in short words: what a node says, fit for a line of a table.
 fn words(drifted: &Drifted) -> String {
-    let word = |d: &drift::Difference| match (&d.expected, &d.found) {
-        (Some(expected), Some(found)) => format!("{} {expected} → {found}", d.what),
-        (Some(expected), None) => format!("{} {expected} → nothing", d.what),
-        (None, Some(found)) => format!("{} → {found}", d.what),
-        (None, None) => format!("{} differs", d.what),
+    let word = |d: &drift::Difference| {
+        let what = one_line(&d.what, WORDS);
+        let [expected, found] = [&d.expected, &d.found].map(|text| text.as_ref().map(|text| one_line(text, WORDS)));
+        match (expected, found) {
+            (Some(expected), Some(found)) => format!("{what} {expected} → {found}"),
+            (Some(expected), None) => format!("{what} {expected} → nothing"),
+            (None, Some(found)) => format!("{what} → {found}"),
+            (None, None) => format!("{what} differs"),
+        }
     };
     let mut words: Vec<String> = drifted.differences.iter().take(TOLD).map(word).collect();
     match drifted.differences.len() {

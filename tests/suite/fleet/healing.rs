@@ -11,7 +11,8 @@ with_both_brokers!(
     a_policy_that_changes_holds_for_what_is_known,
     what_is_healed_restarts_what_follows,
     healing_waits_for_its_turn,
-    what_drifts_again_at_once_rests
+    what_drifts_again_at_once_rests,
+    what_a_commit_failed_at_is_not_tried_again
 );
 
 /// The server, with a policy of its own and rolling limits.
@@ -127,4 +128,29 @@ fn healing_waits_for_its_turn(kind: Kind) {
         fleet.wait("the restart", || (fleet.lines(node, "starts") == 2).then_some(()));
         assert_eq!(fleet.file(node, "etc/web.conf").as_deref(), Some("greeting = one\n"));
     }
+}
+
+fn what_a_commit_failed_at_is_not_tried_again(kind: Kind) {
+    let files = [
+        ("site.toml", "name = \"testsite\"\n[drift]\npolicy = \"heal\"\ninterval = \"1s\"\n"),
+        ("inventory/nodes.toml", "[groups.all]\nservices = [\"job\"]\n\n[nodes.n1]\n"),
+        (
+            "services/job/service.toml",
+            "[[task]]\nid = \"file\"\nfile = { path = \"/there\", content = \"one\\n\" }\n\n\
+             [[task]]\nid = \"bad\"\ncommand = { run = \"echo ran >> runs; false\", creates = \"/never\" }\n",
+        ),
+    ];
+    let fleet = Fleet::started(kind, &files, &["n1"]);
+    fleet.wait("the failure", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["rollout"]["result"] == "failed").then_some(())
+    });
+    for _ in 0..3 {
+        let told = drift(&fleet, &[]);
+        assert_eq!(told["nodes"][0]["look"]["checked"], 1, "what failed is for the next commit: {told:#}");
+    }
+    // What drifts beside it is healed all the same.
+    fs::write(fleet.root("n1").join("there"), "two\n").expect("a file");
+    fleet.wait("the file", || (fleet.file("n1", "there")? == "one\n").then_some(()));
+    assert!(fleet.lines("n1", "runs") <= 2, "only with the plan that healed the file, not with every look");
 }
