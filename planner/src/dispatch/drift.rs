@@ -17,7 +17,7 @@ use groundplan_protocol::{
     drift::{self, DriftReport, Drifted, Look},
     duration::Span,
     envelope,
-    ids::{InstanceId, NodeId, ServiceId, TaskId},
+    ids::{Generation, InstanceId, NodeId, ServiceId, TaskId},
     report::{Outcome, TaskReport},
     topic::NodeTopic,
 };
@@ -52,8 +52,9 @@ pub(super) struct NodeLook {
     heal: BTreeSet<TaskId>,
     /// When a task was last put right, or tried to be.
     tried: BTreeMap<TaskId, Instant>,
-    /// Tasks that somebody asked to be checked again.
-    asked: BTreeSet<TaskId>,
+    /// Tasks that somebody asked to be checked again, each with the first generation that does so: what a job of an earlier one
+    /// reports is no answer.
+    asked: BTreeMap<TaskId, Generation>,
 }
 
 impl NodeLook {
@@ -93,7 +94,9 @@ impl NodeLook {
         if self.heal.remove(&report.task) || failed_again {
             self.tried.insert(report.task.clone(), now);
         }
-        self.asked.remove(&report.task);
+        if self.asked.get(&report.task).is_some_and(|first| report.generation >= *first) {
+            self.asked.remove(&report.task);
+        }
     }
 
     /// Whether a task was tried so short a time ago that it rests: what drifts again at once, or cannot be put right, is not to
@@ -234,7 +237,7 @@ impl Dispatcher {
         let mut check = BTreeMap::new();
         for (node, record) in &self.nodes {
             let NodeLook { report, heal, asked, .. } = &record.look;
-            check.extend(asked.iter().map(|task| (task.at(node), Check::Asked)));
+            check.extend(asked.keys().map(|task| (task.at(node), Check::Asked)));
             let words = |task: &TaskId| report.as_ref()?.drifted.get(task).map(words);
             check.extend(heal.iter().map(|task| (task.at(node), Check::Drifted(words(task).unwrap_or_default()))));
         }
@@ -261,12 +264,12 @@ impl Dispatcher {
                 list.push(task.id.at(node));
             }
         }
+        let before = self.meta.generation;
         for InstanceId { node, task } in named {
             if let Some(record) = self.nodes.get_mut(&node).filter(|record| record.is_known()) {
-                record.look.asked.insert(task);
+                record.look.asked.entry(task).or_insert(before.next());
             }
         }
-        let before = self.meta.generation;
         self.plan_now();
         let generation = Some(self.meta.generation).filter(|generation| *generation > before);
         Ok(RecheckPlanned { version: VERSION, generation, left_out })

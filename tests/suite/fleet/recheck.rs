@@ -33,6 +33,8 @@ fn drift_is_put_right(kind: Kind) {
     let told = fleet.ask("one", &["recheck", "web.config", "--on", "n1"]).expect("an answer");
     let changed: Vec<String> = outcomes(&told).into_iter().filter(|(_, c)| *c).map(|(i, _)| i).collect();
     assert_eq!(changed, ["web.config@n1", "web.server@n1"]);
+    let others = outcomes(&told).into_iter().filter(|(i, _)| i.ends_with("@n2")).count();
+    assert_eq!(others, 0, "what has been answered is not asked again: {told:#}");
     assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
     assert_eq!((fleet.lines("n1", "starts"), fleet.lines("n2", "starts")), (2, 1));
 }
