@@ -220,7 +220,7 @@ fn a_container_of_a_pod_is_made_anew_alone() {
     hosts.out("h1", "podman kill note && systemctl stop note && rm /etc/systemd/system/page.service");
     let told = drifted(&hosts);
     assert_eq!(told[0], "s.app /etc/systemd/system/page.service: file: present -> -");
-    assert!(told.iter().any(|line| line == "s.app active note.service: active -> inactive"), "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("s.app active note.service: active -> ")), "{told:?}");
     assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
     assert_eq!(hosts.out("h1", "systemctl is-active page note app-pod"), "active\nactive\nactive");
     assert_eq!(pod_started(&hosts)[..2], anew[..2], "of `page` only the unit's file was gone");
