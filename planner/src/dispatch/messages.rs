@@ -213,10 +213,9 @@ impl Dispatcher {
             for (i, report) in reports.iter().enumerate() {
                 let number = Sequence(first.0.saturating_add(i as u64));
                 let record = self.nodes.get_mut(node).expect("looked up above");
-                record.look.fold_report(report, Instant::now());
-                let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
                 // Also where the node's state, which may overtake its reports, has told of it already.
                 record.look.fold_report(report, Instant::now());
+                let planned = self.running.as_ref().and_then(|running| running.planned(node, report));
                 if record.belief.fold_report(&batch.ledger, number, report, planned) {
                     record.dirty = true;
                     if record.fold_export(report) {
