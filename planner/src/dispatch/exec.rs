@@ -201,8 +201,8 @@ impl Dispatcher {
         };
         if known {
             self.after_exec(&id);
-        } else if !ended {
-            // Nobody waits for it any more.
+        } else if !ended && self.leader.plans() {
+            // Nobody waits for it any more. One that stands by cannot know.
             self.order(node, &id, Order::Stop);
         }
     }
@@ -284,10 +284,12 @@ impl Dispatcher {
 
     fn order(&mut self, node: &NodeId, id: &ExecId, order: Order) {
         let Some(site) = self.meta.site.clone() else { return };
+        let is_stop = order == Order::Stop;
         let exec = Exec { version: VERSION, site, node: node.clone(), id: id.clone(), order };
         let topic = Topic::Node(node.clone(), NodeTopic::Exec);
         let payload = envelope::seal(&self.key, &exec);
-        if self.leader.plans() {
+        // Who has just ceased to plan still stops what it began.
+        if self.leader.plans() || is_stop {
             self.effects.push(Effect::Order { topic, payload });
         }
     }

@@ -71,3 +71,51 @@ fn a_torn_file_is_an_error_with_a_way_out() {
     let Err(error) = Store::open(dir.path()) else { panic!("opened") };
     assert!(error.hint().unwrap().contains("move the file away"));
 }
+
+#[test]
+fn commands_are_kept_by_time_up_to_a_number() {
+    use groundplan_protocol::{kinds::Run, report::Output};
+
+    use crate::api::exec::{ExecNode, NodeOutcome, TIMEOUT};
+
+    let record = |number: u64, result| {
+        let output = Some(Output { head: "printed".to_owned(), ..Output::default() });
+        let told = ExecNode { outcome: NodeOutcome::Running, duration_ms: None, omitted: 0, output };
+        ExecRecord {
+            version: 1,
+            // Ids say nothing of the order.
+            id: ExecId::new(format!("{:08x}", u32::MAX - number as u32)).unwrap(),
+            by: "root".to_owned(),
+            on: "all".to_owned(),
+            run: Run::Shell("true".to_owned()),
+            user: None,
+            cwd: None,
+            env: Default::default(),
+            timeout: TIMEOUT,
+            started_ms: 1000 + number,
+            finished_ms: None,
+            result,
+            nodes: [(node("a"), told)].into(),
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    let last = EXECS as u64 + 4;
+    for number in 0..=last {
+        let begun = record(number, ExecResult::Running);
+        store.commit(&Group { execs: vec![begun], ..Group::default() }).unwrap();
+        if number < last {
+            let ended = record(number, ExecResult::Finished);
+            store.commit(&Group { execs: vec![ended], ..Group::default() }).unwrap();
+        }
+    }
+    let all = store.execs(usize::MAX).unwrap();
+    assert_eq!((all.len(), all[0].started_ms, all[EXECS - 1].started_ms), (EXECS, 1000 + last, 1005));
+    assert!(all.iter().all(|record| record.nodes[&node("a")].output.is_none()));
+    assert_eq!(store.execs(3).unwrap(), all[..3]);
+    assert_eq!(store.exec(&all[1].id).unwrap(), Some(record(last - 1, ExecResult::Finished)));
+    assert_eq!(store.exec(&record(0, ExecResult::Finished).id).unwrap(), None);
+    drop(store);
+    let (_, again) = Store::open(dir.path()).unwrap();
+    assert_eq!(again.execs, [record(last, ExecResult::Running)], "what was not ended is known at the next start");
+}
