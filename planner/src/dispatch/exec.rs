@@ -284,13 +284,13 @@ impl Dispatcher {
 
     fn order(&mut self, node: &NodeId, id: &ExecId, order: Order) {
         let Some(site) = self.meta.site.clone() else { return };
-        let is_stop = order == Order::Stop;
+        // A stop holds whenever it comes, also from who has just ceased to plan; a run only now.
+        let late = order == Order::Stop;
         let exec = Exec { version: VERSION, site, node: node.clone(), id: id.clone(), order };
         let topic = Topic::Node(node.clone(), NodeTopic::Exec);
         let payload = envelope::seal(&self.key, &exec);
-        // Who has just ceased to plan still stops what it began.
-        if self.leader.plans() || is_stop {
-            self.effects.push(Effect::Order { topic, payload });
+        if self.leader.plans() || late {
+            self.effects.push(Effect::Order { topic, payload, late });
         }
     }
 }

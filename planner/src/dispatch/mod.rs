@@ -97,6 +97,8 @@ enum Effect {
     Order {
         topic: Topic,
         payload: Vec<u8>,
+        /// Whether it holds on a later connection too.
+        late: bool,
     },
     Acknowledge(Receipt),
     Tell(Box<Event>),
@@ -423,11 +425,11 @@ impl Dispatcher {
                         transport.publish(topic.name(site), payload, retain);
                     }
                 }
-                Effect::Order { topic, payload } => {
+                Effect::Order { topic, payload, late } => {
                     if let (Some((transport, _)), Some(site)) = (&self.transport, &self.meta.site) {
                         match self.parting {
                             true => transport.publish_urgent(topic.name(site), payload, false),
-                            false => transport.publish_each(topic.name(site), payload),
+                            false => transport.publish_each(topic.name(site), payload, late),
                         }
                     }
                 }

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Command, Incoming, Receipt,
-    outbox::{Outbox, Outgoing},
+    outbox::{Counts, Outbox, Outgoing},
 };
 
 /// After this long without a word the broker is asked whether it is there.
@@ -92,7 +92,11 @@ pub(super) async fn run(
         let until = Instant::now() + wait;
         while let Ok(command) = timeout_at(until, commands.recv()).await {
             match command {
-                Some(Command::Publish { message, urgent: false }) if fits(&message) => outbox.push(message),
+                Some(Command::Publish { message, urgent: false })
+                    if fits(&message) && message.counts != Counts::Now =>
+                {
+                    outbox.push(message);
+                }
                 Some(Command::Stop) | None => return,
                 Some(_) => {}
             }

@@ -21,7 +21,7 @@ use groundplan_protocol::{
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
 use tokio::sync::mpsc;
 
-use self::outbox::Outgoing;
+use self::outbox::{Counts, Outgoing};
 use crate::serve::{BrokerTls, ServeConfig};
 
 /// Why no connection can even be tried.
@@ -96,19 +96,21 @@ impl Transport {
 
     /// Publishes when the connection is open; a later message on the same topic replaces one that has not left.
     pub fn publish(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
-        let message = Outgoing { topic, payload: payload.into(), retain, each: false };
+        let message = Outgoing { topic, payload: payload.into(), retain, counts: Counts::Latest };
         self.send(Command::Publish { message, urgent: false });
     }
 
-    /// Publishes when the connection is open, in the order given, and in place of nothing.
-    pub fn publish_each(&self, topic: String, payload: impl Into<Bytes>) {
-        let message = Outgoing { topic, payload: payload.into(), retain: false, each: true };
+    /// Publishes when the connection is open, in the order given, and in place of nothing; unless it may be `late`, on this connection
+    /// or not at all.
+    pub fn publish_each(&self, topic: String, payload: impl Into<Bytes>, late: bool) {
+        let counts = if late { Counts::Each } else { Counts::Now };
+        let message = Outgoing { topic, payload: payload.into(), retain: false, counts };
         self.send(Command::Publish { message, urgent: false });
     }
 
     /// Publishes as soon as there is a connection, open or not; lost with it.
     pub fn publish_urgent(&self, topic: String, payload: impl Into<Bytes>, retain: bool) {
-        let message = Outgoing { topic, payload: payload.into(), retain, each: false };
+        let message = Outgoing { topic, payload: payload.into(), retain, counts: Counts::Latest };
         self.send(Command::Publish { message, urgent: true });
     }
 

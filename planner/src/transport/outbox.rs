@@ -13,8 +13,19 @@ pub(super) struct Outgoing {
     pub(super) topic: String,
     pub(super) payload: Bytes,
     pub(super) retain: bool,
-    /// Whether it counts beside others on its topic, and not in their place.
-    pub(super) each: bool,
+    /// Which of its topic counts.
+    pub(super) counts: Counts,
+}
+
+/// Which messages of a topic count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counts {
+    /// The latest.
+    Latest,
+    /// Each.
+    Each,
+    /// Each, on this connection: what is lost with it is not to come late.
+    Now,
 }
 
 /// The messages that have not left, and those that the broker has not confirmed.
@@ -34,7 +45,7 @@ impl Outbox {
     pub(super) fn push(&mut self, message: Outgoing) {
         let number = self.next;
         self.next += 1;
-        if !message.each
+        if message.counts == Counts::Latest
             && let Some(before) = self.latest.insert(message.topic.clone(), number)
         {
             self.bytes -= self.waiting.remove(&before).map_or(0, |m| m.payload.len());
@@ -58,7 +69,7 @@ impl Outbox {
         if let Some(message) = self.urgent.pop_front() {
             self.sent.push_back((None, message));
         } else if let Some((_, message)) = self.waiting.pop_first() {
-            if !message.each {
+            if message.counts == Counts::Latest {
                 self.latest.remove(&message.topic);
             }
             self.sent.push_back((None, message));
@@ -90,14 +101,15 @@ impl Outbox {
         self.sent.is_empty() && self.urgent.is_empty()
     }
 
-    /// The connection is gone: what was on its way waits again, but for what is urgent, which is for one connection only.
+    /// The connection is gone: what was on its way waits again, but for what is urgent or for now, which is for one connection only.
     pub(super) fn disconnected(&mut self) {
         self.urgent.clear();
         self.bytes = 0;
         let rest: Vec<Outgoing> = std::mem::take(&mut self.waiting).into_values().collect();
         self.latest.clear();
         let again: Vec<Outgoing> = self.sent.drain(..).map(|(_, message)| message).collect();
-        again.into_iter().chain(rest).for_each(|message| self.push(message));
+        let lasting = again.into_iter().chain(rest).filter(|message| message.counts != Counts::Now);
+        lasting.for_each(|message| self.push(message));
     }
 
     /// The broker knows nothing: all will be said again.
@@ -111,7 +123,7 @@ mod tests {
     use super::*;
 
     fn message(topic: &str, payload: &'static str) -> Outgoing {
-        Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: true, each: false }
+        Outgoing { topic: topic.to_owned(), payload: payload.into(), retain: true, counts: Counts::Latest }
     }
 
     fn drain(outbox: &mut Outbox) -> Vec<String> {
@@ -134,13 +146,20 @@ mod tests {
     #[test]
     fn of_orders_each_counts() {
         let mut outbox = Outbox::default();
-        for payload in ["run", "stop", "run again"] {
-            outbox.push(Outgoing { each: true, ..message("exec", payload) });
-        }
+        let orders = [("run", Counts::Now), ("stop", Counts::Each), ("run again", Counts::Now)];
+        let push = |outbox: &mut Outbox| {
+            orders
+                .iter()
+                .for_each(|(order, counts)| outbox.push(Outgoing { counts: *counts, ..message("exec", order) }));
+        };
+        push(&mut outbox);
+        assert_eq!(drain(&mut outbox), ["exec=run", "exec=stop", "exec=run again"]);
+        outbox.clear();
+        push(&mut outbox);
         outbox.left();
         outbox.written(1);
         outbox.disconnected();
-        assert_eq!(drain(&mut outbox), ["exec=run", "exec=stop", "exec=run again"]);
+        assert_eq!(drain(&mut outbox), ["exec=stop"], "a run that comes late is none that anybody asked for");
         assert_eq!(outbox.peek(true), None);
     }
 

@@ -6,7 +6,7 @@ use groundplan_tests::binaries;
 
 /// What it is allowed to grow to, in bytes. The target is 4 MB with glibc and is missed since there are kinds for everything on a
 /// host, see docs/benchmarks.md; this keeps it from growing unseen.
-const LARGEST: u64 = 5_200_000;
+const LARGEST: u64 = 5_500_000;
 
 fn says(program: &str, path: &str) -> String {
     let output =
