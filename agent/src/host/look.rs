@@ -5,7 +5,7 @@
 //! short words; a check before applying gathers none. Never told: passwords, keys, the values of environment variables, and
 //! what stands in a file that only its owner may read.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use groundplan_protocol::{
     blob::{Content as Told, INLINE_LIMIT},
@@ -14,6 +14,7 @@ use groundplan_protocol::{
     plan::TaskSpec,
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{
     Host, HostError,
@@ -22,6 +23,8 @@ use super::{
     kinds::{self, Check, Context, Shipped},
 };
 
+/// How long one task may be looked at: what hangs, as a file system that is gone, is told and holds up nothing else.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Most differences that are told of one task.
 const MOST: usize = 32;
 
@@ -74,7 +77,8 @@ impl Host {
         if !kinds::drifts(&spec.params, &cx) {
             return Ok(Looked::LeftOut);
         }
-        Ok(match kinds::check(&spec.params, &cx).await? {
+        let check = timeout(LONGEST, kinds::check(&spec.params, &cx)).await.map_err(|_| HostError::LongLook)?;
+        Ok(match check? {
             Check::So => Looked::So,
             Check::NotSo => Looked::Drifted(cx.into_differences()),
         })

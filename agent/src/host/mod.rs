@@ -142,6 +142,8 @@ pub(crate) enum HostError {
     BadContent(#[source] InvalidContent),
     #[error("the work was cut off")]
     Thread(#[source] tokio::task::JoinError),
+    #[error("its check took longer than 10 minutes")]
+    LongLook,
     #[error("cancelled before it began")]
     Cancelled,
     #[error(

@@ -15,11 +15,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::drift::{Answered, Drift, LookAsked, LookRequest};
+use super::event::Event;
 use super::exec::{ExecEvent, ExecRecord, ExecRequest};
 use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
-use super::types::{
-    Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
-};
+use super::types::{History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why};
 
 /// Longest list of names in a URI, in bytes.
 const LONGEST: usize = 16 * 1024;

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod drift;
+pub mod event;
 pub mod exec;
 pub mod hosts;
 pub(crate) mod server;

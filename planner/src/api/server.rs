@@ -28,11 +28,10 @@ use tokio::{
 };
 
 use super::drift::{Answered, Drift, LookAsked, LookRequest};
+use super::event::Event;
 use super::exec::{ExecRecord, ExecRequest};
 use super::hosts::{Hosts, HostsRequest, TrustRequest, Trusted};
-use super::types::{
-    Event, History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why,
-};
+use super::types::{History, Problem, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Told, VERSION, Why};
 use super::{Hearing, Telling, telling};
 
 /// How often the stream of a command says that it is there.

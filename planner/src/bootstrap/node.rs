@@ -103,7 +103,7 @@ impl Host<'_> {
             self.step(Step::Waiting);
             return match self.present(None).await {
                 true => Ok(Done { key: self.target.key, ..done }),
-                false => Err(self.undo(Fault::Absent).await),
+                false => Err(self.undo(Fault::Absent, None).await),
             };
         }
         let key = match seen.key.filter(|_| decision.put.is_empty()) {
@@ -113,23 +113,23 @@ impl Host<'_> {
         done.key = Some(key);
         if self.target.key != Some(key) {
             self.step(Step::Trusting);
-            if let Err(fault) = self.in_time(self.trust(key)).await {
-                return Err(self.undo(fault).await);
+            if let Err(fault) = self.in_time(self.trust(key, self.target.replace_key)).await {
+                return Err(self.undo(fault, key).await);
             }
         }
         self.step(Step::Starting);
         match self.start().await {
             Start::Present => {}
-            Start::Failed(why) => return Err(self.undo(Fault::Unit(why)).await),
+            Start::Failed(why) => return Err(self.undo(Fault::Unit(why), key).await),
             // It runs, and whether it got there nobody can say: it is left to the next run.
             Start::Absent if !self.presence.answers() => return Err(Fault::Planner),
-            Start::Absent => return Err(self.undo(Fault::Absent).await),
+            Start::Absent => return Err(self.undo(Fault::Absent, key).await),
         }
         self.step(Step::Checking);
         let keep = script(&[("digest", &decision.program)], KEEP);
         match timeout(PUT_BACK, self.run(&keep, &[])).await.unwrap_or(Err(Fault::Time)) {
             Ok(_) => Ok(done),
-            Err(Fault::OtherProgram) => Err(self.undo(Fault::OtherProgram).await),
+            Err(Fault::OtherProgram) => Err(self.undo(Fault::OtherProgram, key).await),
             Err(fault) => Err(fault),
         }
     }
@@ -170,8 +170,8 @@ impl Host<'_> {
         word("key ").and_then(|key| key.parse().ok()).ok_or(Fault::Answer)
     }
 
-    async fn trust(&self, key: PublicKey) -> Result<(), Fault> {
-        let request = TrustRequest { node: self.target.node.clone(), key, replace: self.target.replace_key };
+    async fn trust(&self, key: PublicKey, replace: bool) -> Result<(), Fault> {
+        let request = TrustRequest { node: self.target.node.clone(), key, replace };
         let mut client = Client::connect(self.socket).await.map_err(Fault::Api)?;
         client.trust(&request).await.map(|_| ()).map_err(Fault::Api)
     }
@@ -217,9 +217,13 @@ impl Host<'_> {
         }
     }
 
-    /// Puts back what was there before, and adds to a fault how the host was left.
-    async fn undo(&self, fault: Fault) -> Fault {
+    /// Puts back what was there before, and the key that the planner knew in place of `key`; adds to a fault how the host was left.
+    async fn undo(&self, fault: Fault, key: impl Into<Option<PublicKey>>) -> Fault {
         self.step(Step::PuttingBack);
+        if let Some(known) = self.target.key.filter(|known| key.into().is_some_and(|key| key != *known)) {
+            // If this fails too, the next run says that the planner knows the node by another key.
+            let _ = timeout(PUT_BACK, self.trust(known, true)).await;
+        }
         let mut lines = Vec::new();
         let undo = script(&[], UNDO);
         let ran = self.ssh.run(&self.target.address, &undo, &[], |line| lines.push(line.to_owned()));

@@ -7,7 +7,10 @@ use groundplan_protocol::ids::CommitId;
 
 use super::{Dispatcher, blobs::BlobIndex, words::Places};
 use crate::{
-    api::types::{Commit, Event, Fault, Place, RefusedCommit},
+    api::{
+        event::Event,
+        types::{Commit, Fault, Place, RefusedCommit},
+    },
     repository::{CommitInfo, GitTree, RepositoryError, watch::Seen},
     site::{self, Loaded},
     transport::TransportError,

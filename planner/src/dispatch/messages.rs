@@ -22,7 +22,7 @@ use super::{
     node::{NodeRecord, StateNews, key_hint},
 };
 use crate::{
-    api::types::{Event, NodePresence},
+    api::{event::Event, types::NodePresence},
     store::LogEntry,
 };
 

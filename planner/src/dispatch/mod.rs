@@ -43,9 +43,10 @@ use self::{
 };
 use crate::{
     api::{
+        event::Event,
         exec::NodeOutcome,
         server::{Answer, Question},
-        types::{BrokerStatus, Event, Role},
+        types::{BrokerStatus, Role},
     },
     repository::{Repository, watch::Seen},
     serve::ServeConfig,

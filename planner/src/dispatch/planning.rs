@@ -27,7 +27,10 @@ use super::{
     words::{self, Places},
 };
 use crate::{
-    api::types::{Commit, Event, NodePresence},
+    api::{
+        event::Event,
+        types::{Commit, NodePresence},
+    },
     store::{LogEntry, PlannedReasons, RolloutHead, StoredPlan},
 };
 

@@ -13,7 +13,10 @@ use groundplan_protocol::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    api::types::{Event, NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
+    api::{
+        event::Event,
+        types::{NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
+    },
     cli::{
         output::Style,
         reason, rollout_text,

@@ -28,7 +28,8 @@ use crate::{
     api::{
         Client,
         client::Events,
-        types::{Event, NodePresence, NodeStatus, RolloutResult, Status},
+        event::Event,
+        types::{NodePresence, NodeStatus, RolloutResult, Status},
     },
     cli::{
         Failure,

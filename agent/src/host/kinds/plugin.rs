@@ -189,7 +189,7 @@ impl<'a> Request<'a> {
             let said = serde_json::from_str::<Value>(&out)
                 .ok()
                 .and_then(|value| value.get("error")?.as_str().map(str::to_owned));
-            let last = said.unwrap_or(err);
+            let last = said.map_or(err, |said| said.chars().take(OUTPUT).collect());
             return Err(PluginError::Ended { name: self.kind(), request: self.name, ending, last }.into());
         }
         let fields = match serde_json::from_str(&out) {
@@ -298,7 +298,9 @@ impl Answer<'_> {
         }
         match self.fields.get("error") {
             None | Some(Value::Null) => Ok(()),
-            Some(Value::String(words)) => Err(PluginError::Said { name: request.kind(), words: words.clone() }),
+            Some(Value::String(words)) => {
+                Err(PluginError::Said { name: request.kind(), words: words.chars().take(OUTPUT).collect() })
+            }
             Some(_) => Err(request.wrong("`error` is no text")),
         }
     }

@@ -102,8 +102,8 @@ impl Node {
             (Stage::Ordered, Some((_, at))) => Some(*at + ANSWER),
             (Stage::Running, Some((_, at))) => {
                 let due = stopping.map_or(*at + timeout, |stopping| stopping.min(*at + timeout)) + LATE;
-                // Words that still come are waited for.
-                Some(self.heard.map_or(due, |heard| due.max(heard + LATE)))
+                // Words that still come are waited for, within reason.
+                Some(self.heard.map_or(due, |heard| due.max(heard + LATE).min(due + LATE * 4)))
             }
             _ => None,
         };
@@ -185,7 +185,7 @@ impl Course {
                 return;
             };
             let word = first.remove();
-            (node.next, node.gap, node.heard) = (word.number + 1, None, Some(now));
+            (node.next, node.gap, node.heard) = (word.number.saturating_add(1), None, Some(now));
             let refused = word.end.as_ref().is_some_and(|end| matches!(end.outcome, ExecOutcome::Refused { .. }));
             if !refused && node.stage != Stage::Running {
                 node.stage = Stage::Running;

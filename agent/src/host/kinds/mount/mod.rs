@@ -144,10 +144,10 @@ impl Tell for Mount {
             (MountState::Mounted, _) => {
                 let source = self.source.as_deref().unwrap_or("none");
                 let wanted = format!("{source}, {}, {}", self.fstype(), self.options());
-                cx.differs("mounted", Some(public(&wanted)), found.as_deref());
+                cx.differs("mounted", Some(public(&wanted)), found.as_deref().map(public));
             }
             (_, None) => {}
-            (_, Some(_)) => cx.differs("mounted", None, found.as_deref()),
+            (_, Some(_)) => cx.differs("mounted", None, found.as_deref().map(public)),
         }
         let wanted = self.line();
         if self.state != MountState::Unmounted && listed != wanted.as_deref() {
@@ -156,9 +156,11 @@ impl Tell for Mount {
     }
 }
 
-/// What may be told: options may hold a password.
+/// What may be told: options may hold a password or a key, such as `password=` of cifs and `secret=` of ceph.
 fn public(text: &str) -> &str {
-    if text.contains("pass") { "what is not told, as it may hold a password" } else { text }
+    const TELLING: [&str; 5] = ["pass", "secret", "key", "token", "cred"];
+    let lower = text.to_ascii_lowercase();
+    if TELLING.iter().any(|word| lower.contains(word)) { "what is not told, as it may hold a secret" } else { text }
 }
 
 /// Whether what is mounted is what is asked for, as far as the kernel shows it.
