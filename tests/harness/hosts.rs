@@ -379,7 +379,12 @@ impl Hosts {
             let status = self.ask(&["status"])?;
             let refused = &status["refused"];
             assert_ne!(refused["commit"]["id"].as_str(), Some(commit), "the commit is refused: {refused:#}");
-            let there = status["commit"]["id"].as_str() == Some(commit);
+            // An agent that has not been heard of yet has no part in any plan.
+            let of = |node: &str| status["nodes"].as_array()?.iter().find(|of| of["node"] == node).cloned();
+            let heard = |node: &String| of(node).is_none_or(|of| self.bare || !of["phase"].is_null());
+            let there = status["commit"]["id"].as_str() == Some(commit)
+                && status["planner"]["due"] == false
+                && self.machines.keys().all(heard);
             (there && status["rollout"]["result"].as_str() != Some("running")).then_some(status)
         })
     }

@@ -79,6 +79,9 @@ pub struct PlannerStatus {
     pub role: Role,
     /// Its term, or that of the planner it stands by for.
     pub term: u64,
+    /// Whether something has come in that it has yet to plan with.
+    #[serde(default)]
+    pub due: bool,
     /// The broker.
     pub broker: BrokerStatus,
 }

@@ -134,6 +134,7 @@ impl Dispatcher {
                 program: env!("CARGO_PKG_VERSION").to_owned(),
                 role: self.role(),
                 term: self.leader.term(),
+                due: self.due.is_some() || self.learned.is_some(),
                 broker: self.broker.clone(),
             },
             rollout: self.running.as_ref().map(|r| r.summary()),
