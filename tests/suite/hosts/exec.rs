@@ -77,7 +77,9 @@ fn ten_hosts_and_every_way_to_end() {
     let id = history["execs"][0]["id"].as_str().expect("an id");
     let record = hosts.ask(&["show", id]).expect("a record");
     assert_eq!(record["nodes"]["h3"]["outcome"], serde_json::json!({ "is": "exited", "code": 7 }));
-    assert_eq!(record["nodes"]["h3"]["output"]["head"], "begun\nbroken\n");
+    // Two streams: which of the two is read first is not told.
+    let head = record["nodes"]["h3"]["output"]["head"].as_str().unwrap_or_default();
+    assert!(["begun\nbroken\n", "broken\nbegun\n"].contains(&head), "{head}");
     assert_eq!(record["nodes"]["h7"]["outcome"], serde_json::json!({ "is": "cut_off", "began": true }));
 
     // Cut off with hours to run: it goes on there, and nobody waits for it.
