@@ -1,15 +1,8 @@
-//! Time as a value: the machine never looks at a clock, it is told.
+//! The agent's clock: the one place where it reads the time, for the machine to take as a value.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A moment, as the machine is told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Now {
-    /// Since the agent started; never goes back.
-    pub mono: Duration,
-    /// By the node's clock, in milliseconds since the Unix epoch; may jump.
-    pub wall_ms: u64,
-}
+use groundplan_protocol::time::Now;
 
 /// Where the shell reads the time.
 #[derive(Debug, Clone, Copy)]

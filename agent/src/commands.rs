@@ -13,7 +13,7 @@ use std::{
 
 use groundplan_protocol::{
     VERSION,
-    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, ExecRun, Order, PIECE_LIMIT},
+    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, PIECE_LIMIT, RunOrder},
     ids::{ExecId, NodeId, SessionId, SiteName},
 };
 use tokio::{
@@ -99,7 +99,7 @@ impl Commands {
         }
     }
 
-    fn refusal(&self, run: &ExecRun, session: Option<&SessionId>) -> Option<String> {
+    fn refusal(&self, run: &RunOrder, session: Option<&SessionId>) -> Option<String> {
         if session != Some(&run.session) {
             return Some("the order was for an earlier connection of this agent and came late".to_owned());
         }
@@ -119,7 +119,7 @@ impl Commands {
         }
     }
 
-    fn start(&mut self, id: ExecId, run: ExecRun, host: &Arc<Host>) {
+    fn start(&mut self, id: ExecId, run: RunOrder, host: &Arc<Host>) {
         // Not what it is: that may hold what a journal is not for.
         log::info(format_args!("command {id} begins"));
         let spool = Arc::new(Spool::new(run.output_limit, self.news.clone()));

@@ -14,10 +14,11 @@ use groundplan_protocol::{
     MAX_PACKET, VERSION,
     blob::{BlobRef, Content, Want, chunk},
     digest::{Digest, Fingerprint},
-    drift::{Difference, DriftReport, Look},
+    drift::{CheckRequest, Difference, DriftReport},
+    effect::Action,
     envelope::{Message, PublicKey, SigningKey, open, seal},
     ids::{CommitId, Generation, NodeId, Sequence, SiteName},
-    plan::{Action, NodePlan, PlannedTask, TaskSpec},
+    plan::{NodePlan, PlannedTask, TaskSpec},
     presence::Presence,
     report::{Ack, Outcome, ReportBatch},
     state::{NodeState, Phase},
@@ -246,7 +247,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     // Both files are edited behind its back: a look tells how, and leaves them alone.
     fs::write(&file, "goodbye\n").unwrap();
     fs::remove_file(root.join("etc/large")).unwrap();
-    let mut look = Look {
+    let mut look = CheckRequest {
         version: VERSION,
         site: planner.site.clone(),
         node: planner.node.clone(),
@@ -254,7 +255,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
         interval: None,
         asked: 1,
     };
-    planner.publish(NodeTopic::Look, true, &look);
+    planner.publish(NodeTopic::Check, true, &look);
     let report = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |_| true).await;
     assert_eq!((report.asked, report.generation, report.checked), (1, Generation(3), 2), "{report:?}");
     assert_eq!((report.left_out, report.failed.len()), (500, 0), "a command leaves nothing to look at");
@@ -281,9 +282,9 @@ async fn a_plan_goes_in_and_reports_come_back() {
     assert_eq!(healed.drifted[&"s.large".parse().unwrap()].since_ms, since);
     fs::write(&file, "again\n").unwrap();
     (look.revision, look.asked) = (0, 9);
-    planner.publish(NodeTopic::Look, false, &look);
+    planner.publish(NodeTopic::Check, false, &look);
     (look.revision, look.asked) = (2, 2);
-    planner.publish(NodeTopic::Look, false, &look);
+    planner.publish(NodeTopic::Check, false, &look);
     let third = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |r| r.revision > healed.revision).await;
     assert_eq!((third.asked, third.drifted.len()), (2, 2));
 

@@ -8,9 +8,10 @@ use std::{
 
 use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars};
 use groundplan_protocol::{
+    effect::Effect,
     ids::{Capability, NodeId, ServiceId, TaskId, TaskName},
     kinds::TaskParams,
-    plan::{Effect, OnInterrupt},
+    plan::OnInterrupt,
     ready::Ready,
 };
 

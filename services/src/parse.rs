@@ -10,9 +10,9 @@ use groundplan_inventory::{
     hint, parse as inventory, probe, vars,
 };
 use groundplan_protocol::{
+    effect::Effect,
     ids::{Capability, ServiceId, TaskName},
     kinds::{Problem, TaskParams},
-    plan::Effect,
 };
 use toml::{
     Spanned,

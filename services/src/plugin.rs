@@ -12,9 +12,9 @@ use std::{
 use groundplan_inventory::hint;
 use groundplan_protocol::{
     duration::Span,
+    effect::Effect,
     ids::{NAME_RULE, TaskName},
     kinds::{NAMES, Plugin, PluginClaim},
-    plan::Effect,
 };
 use jsonschema::{
     ValidationError, Validator,

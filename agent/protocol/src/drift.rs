@@ -21,7 +21,7 @@ pub const TEXT_LIMIT: usize = 1024;
 
 /// When a node is to look for drift. Retained: it holds until another one comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Look {
+pub struct CheckRequest {
     /// Format version.
     pub version: u32,
     /// The site.
@@ -38,8 +38,8 @@ pub struct Look {
     pub asked: u64,
 }
 
-impl Message for Look {
-    const TYPE: &'static str = "application/vnd.groundplan.look+json";
+impl Message for CheckRequest {
+    const TYPE: &'static str = "application/vnd.groundplan.check+json";
     fn version(&self) -> u32 {
         self.version
     }
@@ -61,7 +61,7 @@ pub struct DriftReport {
     pub ledger: LedgerId,
     /// Grows with every report of that ledger; an older one is ignored.
     pub revision: u64,
-    /// The `asked` of the `Look` that it answers, or the last that was answered.
+    /// The `asked` of the `CheckRequest` that it answers, or the last that was answered.
     pub asked: u64,
     /// The generation of the plan in force while it looked.
     pub generation: Generation,

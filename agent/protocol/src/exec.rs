@@ -52,7 +52,7 @@ impl Message for Exec {
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Run it.
-    Run(Box<ExecRun>),
+    Run(Box<RunOrder>),
     /// Stop it, if it still runs: TERM, then KILL. Holds whenever it comes.
     Stop,
 }
@@ -60,7 +60,7 @@ pub enum Order {
 /// What to run, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ExecRun {
+pub struct RunOrder {
     /// The connection that it is for, by the agent's presence; on any other it is refused.
     pub session: SessionId,
     /// A shell line, or a program with its arguments.

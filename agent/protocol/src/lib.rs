@@ -8,6 +8,7 @@ pub mod blob;
 pub mod digest;
 pub mod drift;
 pub mod duration;
+pub mod effect;
 pub mod envelope;
 pub mod exec;
 pub mod ids;
@@ -17,6 +18,7 @@ pub mod presence;
 pub mod ready;
 pub mod report;
 pub mod state;
+pub mod time;
 pub mod topic;
 
 /// Version of every message here; a receiver refuses any other.

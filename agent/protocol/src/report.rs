@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Fingerprint,
+    effect::{Action, Effect},
     envelope::Message,
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
-    plan::{Action, Effect},
 };
 
 /// Most output of one task that a report carries, in bytes; the head and the tail are kept, the middle is left out.

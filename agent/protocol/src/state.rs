@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use crate::{
     digest::Fingerprint,
+    effect::Effect,
     envelope::Message,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
-    plan::{Edges, Effect, TriggerSource},
+    plan::{Edges, TriggerSource},
 };
 
 /// Most that the facts of a node make up, in bytes of their JSON.

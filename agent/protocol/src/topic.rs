@@ -37,7 +37,7 @@ pub enum NodeTopic {
     /// Agent → planner: content that it misses.
     Want,
     /// Planner → agent, retained: when to look for drift.
-    Look,
+    Check,
     /// Agent → planner, retained: the drift that was found.
     Drift,
     /// Planner → agent: a command to run or to stop.
@@ -54,7 +54,7 @@ const NODE_TOPICS: [(NodeTopic, &str); 11] = [
     (NodeTopic::Ack, "ack"),
     (NodeTopic::Presence, "presence"),
     (NodeTopic::Want, "want"),
-    (NodeTopic::Look, "look"),
+    (NodeTopic::Check, "check"),
     (NodeTopic::Drift, "drift"),
     (NodeTopic::Exec, "exec"),
     (NodeTopic::Output, "output"),

@@ -16,11 +16,12 @@ use std::{
 use groundplan_protocol::{
     blob::Content,
     digest::{Digest, Fingerprint},
-    drift::{Drifted, Look},
+    drift::{CheckRequest, Drifted},
     ids::{Generation, NodeId, TaskId},
+    time::Now,
 };
 
-use crate::{clock::Now, host::Looked};
+use crate::host::Looked;
 
 /// Tasks looked at side by side.
 const AT_ONCE: usize = 2;
@@ -119,7 +120,7 @@ impl Watch {
     }
 
     /// Takes a wish, unless it is older than the one in force.
-    pub fn wish(&mut self, look: &Look) {
+    pub fn wish(&mut self, look: &CheckRequest) {
         if self.wish.is_none_or(|(revision, ..)| revision < look.revision) {
             let interval = look.interval.map(|interval| Duration::from(interval).max(SHORTEST));
             self.wish = Some((look.revision, interval, look.asked));

@@ -14,10 +14,10 @@ fn task(name: &str) -> TaskId {
     format!("s.{name}").parse().unwrap()
 }
 
-fn wish(revision: u64, interval: Option<Duration>, asked: u64) -> Look {
+fn wish(revision: u64, interval: Option<Duration>, asked: u64) -> CheckRequest {
     let interval = interval.map(|interval| Span::millis(interval.as_millis() as u64));
     let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("n0").unwrap());
-    Look { version: VERSION, site, node, revision, interval, asked }
+    CheckRequest { version: VERSION, site, node, revision, interval, asked }
 }
 
 fn watch() -> Watch {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::{Generation, TaskId},
-    plan::{Effect, TaskSpec},
+    plan::TaskSpec,
     report::Output,
 };
 use serde_json::Value;

@@ -47,9 +47,10 @@ use std::{
 
 use groundplan_protocol::{
     blob::InvalidContent,
+    effect::Effect,
     ids::{Generation, NodeId, SiteName, TaskId},
     kinds::TaskParams,
-    plan::{Effect, TaskSpec},
+    plan::TaskSpec,
 };
 use tokio::sync::RwLockReadGuard;
 

@@ -6,7 +6,7 @@
 
 use std::{io, process::ExitStatus, time::Duration};
 
-use groundplan_protocol::exec::{ExecOutcome, ExecRun, Stream, TIMEOUT_MAX};
+use groundplan_protocol::exec::{ExecOutcome, RunOrder, Stream, TIMEOUT_MAX};
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt as _;
 use tokio::{
@@ -27,11 +27,11 @@ const REST: usize = 256 * 1024;
 
 impl Host {
     /// Runs it to its end, prints into `spool`, and says how it ended and how long it ran.
-    pub async fn exec(&self, order: &ExecRun, stop: &Cancel, spool: &Spool) -> (ExecOutcome, Duration) {
+    pub async fn exec(&self, order: &RunOrder, stop: &Cancel, spool: &Spool) -> (ExecOutcome, Duration) {
         if self.is_going_down() {
             return (ExecOutcome::Refused { reason: "the host is going down".to_owned() }, Duration::ZERO);
         }
-        let ExecRun { run, user, cwd, env, .. } = order;
+        let RunOrder { run, user, cwd, env, .. } = order;
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
         let limit = Limit::of(Duration::from(order.timeout).min(TIMEOUT_MAX.into()));
         let begun = Instant::now();

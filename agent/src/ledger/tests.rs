@@ -4,8 +4,9 @@ use std::{fs, path::Path};
 
 use groundplan_protocol::{
     digest::Digest,
+    effect::{Action, Effect},
     ids::{CommitId, Generation, LedgerId, Sequence, TaskId},
-    plan::{Action, Effect, TriggerSource},
+    plan::TriggerSource,
     report::{Outcome, Output, TaskReport},
 };
 

@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
+    effect::{self, Action},
     ids::{Generation, TaskId},
-    plan::{self, Action, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
+    plan::{NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
+    time::Now,
 };
 
 use super::{Current, Effect, Machine, Settings, StoredPlan, Write, finish::Account, queue::Queue};
-use crate::clock::Now;
 
 impl Machine {
     pub(super) fn offer(&mut self, plan: NodePlan, now: Now, out: &mut Vec<Effect>) {
@@ -165,7 +166,7 @@ impl Machine {
     fn inherit(&mut self, tasks: &[PlannedTask]) -> BTreeSet<TaskId> {
         let named: BTreeSet<&TaskId> = tasks.iter().map(|t| &t.task).collect();
         let mut sources: BTreeSet<TaskId> = self.running.keys().cloned().collect();
-        let may_fire = |open: &[(TriggerSource, plan::Effect)], sources: &BTreeSet<TaskId>| {
+        let may_fire = |open: &[(TriggerSource, effect::Effect)], sources: &BTreeSet<TaskId>| {
             open.iter().any(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)))
         };
         let others: Vec<TaskId> = self.owed.keys().filter(|task| !named.contains(task)).cloned().collect();
@@ -204,7 +205,7 @@ impl Machine {
             };
             let planned = PlannedTask {
                 task: task.clone(),
-                action: plan::Effect::action(effect),
+                action: effect::Effect::action(effect),
                 // An effect needs nothing of what it ships: there is nothing to fetch.
                 spec: Some(TaskSpec { content: None, ..record.spec.clone() }),
                 fingerprint: Some(record.fingerprint),

@@ -4,15 +4,16 @@
 //! was begun and did not end well leaves its record in doubt, so that neither the change nor its triggers are lost.
 
 use groundplan_protocol::{
+    effect::Action,
     ids::{Generation, TaskId},
-    plan::{Action, PlannedTask, TriggerSource},
+    plan::{PlannedTask, TriggerSource},
     report::{Outcome, Output, TaskReport},
+    time::Now,
 };
 
 use serde_json::Value;
 
 use super::{Did, JobDone, Machine, Record, Running, run::without_bytes, state::fingerprint_in_doubt};
-use crate::clock::Now;
 
 /// When something ran, and what it printed.
 #[derive(Debug, Default)]

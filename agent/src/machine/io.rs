@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use groundplan_protocol::{
     blob::BlobRef,
     digest::{Digest, Fingerprint},
+    effect,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
-    plan::{self, Edges, Gates, NodePlan, NodePlanRef, TaskSpec, TriggerSource},
+    plan::{Edges, Gates, NodePlan, NodePlanRef, TaskSpec, TriggerSource},
     report::{Ack, Outcome, Output, TaskReport},
     state::NodeState,
 };
@@ -110,7 +111,7 @@ pub struct Did {
     /// Whether anything was changed, restarted, reloaded or run.
     pub changed: bool,
     /// The effect that was carried out.
-    pub effect: Option<plan::Effect>,
+    pub effect: Option<effect::Effect>,
 }
 
 /// What the shell is to do, in this order; each is complete before the next begins.
@@ -156,7 +157,7 @@ pub struct Start {
     /// What to do.
     pub work: Work,
     /// The effect that is owed.
-    pub effect: Option<plan::Effect>,
+    pub effect: Option<effect::Effect>,
     /// What the task remembers.
     pub memory: Option<Value>,
 }
@@ -253,10 +254,10 @@ pub struct Record {
 pub struct Owed {
     /// The greatest effect that has fired.
     #[serde(default)]
-    pub fired: Option<plan::Effect>,
+    pub fired: Option<effect::Effect>,
     /// Sources not decided yet, each with what it would fire.
     #[serde(default)]
-    pub open: Vec<(TriggerSource, plan::Effect)>,
+    pub open: Vec<(TriggerSource, effect::Effect)>,
 }
 
 impl Owed {

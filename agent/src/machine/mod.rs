@@ -25,10 +25,12 @@ use std::{
 
 use groundplan_protocol::{
     digest::Digest,
+    effect,
     ids::{CommitId, Generation, LedgerId, TaskId},
     plan::{self, Gates, PlannedTask},
     report::Outcome,
     state::{Phase, Refused},
+    time::Now,
 };
 
 pub use self::io::{
@@ -36,7 +38,6 @@ pub use self::io::{
 };
 pub use self::restore::{SYNCED, Unreadable};
 use self::{queue::Queue, reports::Reports};
-use crate::clock::Now;
 
 /// While tasks run, completions wait this long for others to share a transaction and a message with.
 const GROUP: Duration = Duration::from_millis(30);
@@ -59,7 +60,7 @@ struct Current {
     /// Blobs that are not there yet.
     missing: BTreeSet<Digest>,
     /// Effects that it has carried out, for a newer plan that still owes them.
-    met: BTreeMap<TaskId, plan::Effect>,
+    met: BTreeMap<TaskId, effect::Effect>,
     /// The ledger still holds its tasks.
     kept: bool,
 }
@@ -71,9 +72,9 @@ struct Running {
     planned: PlannedTask,
     /// Nothing is applied, only an effect carried out.
     only_effect: bool,
-    effect: Option<plan::Effect>,
+    effect: Option<effect::Effect>,
     /// What has come to be owed since it began: its end does not meet that.
-    again: Option<plan::Effect>,
+    again: Option<effect::Effect>,
     /// Whether its record was in doubt before it began.
     in_doubt: bool,
     /// Its place in the queue; none if a newer plan came.

@@ -4,12 +4,13 @@
 //! the one that also holds the end which caused them. A fired obligation goes only when its task ends well after it.
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::{GateId, TaskId},
-    plan::{Effect, Gates, PlannedTask, TriggerSource},
+    plan::{Gates, PlannedTask, TriggerSource},
+    time::Now,
 };
 
 use super::{Machine, Owed};
-use crate::clock::Now;
 
 impl Machine {
     /// The effect that `task` is to carry out when it starts.

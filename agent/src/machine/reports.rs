@@ -6,10 +6,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use groundplan_protocol::{ids::Sequence, report::TaskReport};
+use groundplan_protocol::{ids::Sequence, report::TaskReport, time::Now};
 
 use super::io::{Effect, Write};
-use crate::clock::Now;
 
 /// Reports on their way without an acknowledgement.
 const WINDOW: u64 = 2048;

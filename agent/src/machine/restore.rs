@@ -8,16 +8,17 @@
 use std::collections::BTreeSet;
 
 use groundplan_protocol::{
+    effect::Action,
     ids::{Sequence, TaskId},
-    plan::{Action, NodePlan, OnInterrupt, PlannedTask, TriggerSource},
+    plan::{NodePlan, OnInterrupt, PlannedTask, TriggerSource},
     report::Outcome,
+    time::Now,
 };
 
 use super::{
     Current, Dirty, Due, Effect, Facts, Machine, Settings, Snapshot, StoredPlan, Write, accept::distinct_blobs,
     finish::Account, queue::Queue, reports::Reports,
 };
-use crate::clock::Now;
 
 /// In place of a boot's name: all that was written is on the disk, the journal included.
 pub const SYNCED: &str = "synced";

@@ -3,14 +3,9 @@
 //! In: the queue and what is owed. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
-use groundplan_protocol::{
-    blob::Content,
-    plan::{Action, TaskSpec},
-    report::Outcome,
-};
+use groundplan_protocol::{blob::Content, effect::Action, plan::TaskSpec, report::Outcome, time::Now};
 
 use super::{Effect, Machine, Running, Start, Work};
-use crate::clock::Now;
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {

@@ -7,10 +7,10 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     state::{Applied, NodeState, Obligation, Phase},
+    time::Now,
 };
 
 use super::{Effect, Machine, Owed, Record, STATE_EVERY, STATE_PER_TASK};
-use crate::clock::Now;
 
 impl Machine {
     /// Publishes the state as soon as the last one is old enough.

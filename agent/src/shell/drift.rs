@@ -8,15 +8,15 @@ use std::sync::Arc;
 use groundplan_protocol::{
     VERSION,
     digest::Fingerprint,
-    drift::{DriftReport, Look},
+    drift::{CheckRequest, DriftReport},
     envelope::seal,
     ids::{NodeId, TaskId},
+    time::Now,
 };
 use tokio::task::{JoinError, JoinSet};
 
 use super::{CANCELLED, Shell};
 use crate::{
-    clock::Now,
     drift::{Due, Findings, Step, Watch, by_name},
     host::{Looked, job::Canceller},
     log,
@@ -64,7 +64,7 @@ impl Looking {
 
 impl Shell {
     /// Takes the planner's wish.
-    pub(super) fn wish(&mut self, look: &Look) {
+    pub(super) fn wish(&mut self, look: &CheckRequest) {
         if look.node == self.config.node {
             self.looking.watch.wish(look);
         }

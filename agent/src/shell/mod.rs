@@ -185,7 +185,7 @@ impl Shell {
             topics: Topics {
                 report: topic(NodeTopic::Report),
                 want: topic(NodeTopic::Want),
-                subscribe: [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Ack, NodeTopic::Look, NodeTopic::Exec]
+                subscribe: [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Ack, NodeTopic::Check, NodeTopic::Exec]
                     .map(topic),
             },
             commands: Commands::new(site.clone(), node.clone()),
@@ -342,7 +342,7 @@ impl Shell {
                         }
                         Some(publish)
                     }
-                    Inbound::Look(look) => {
+                    Inbound::CheckRequest(look) => {
                         self.wish(&look);
                         Some(publish)
                     }

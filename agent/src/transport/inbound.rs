@@ -2,7 +2,7 @@
 
 use groundplan_protocol::{
     digest::Digest,
-    drift::Look,
+    drift::CheckRequest,
     envelope::{Message, OpenError, PublicKey, open},
     exec::Exec,
     ids::{NodeId, SiteName},
@@ -20,7 +20,7 @@ pub enum Inbound {
     /// A chunk of a blob; only the blob's digest will tell whether it is the right one.
     Chunk(Digest, u32),
     /// When to look for drift.
-    Look(Look),
+    CheckRequest(CheckRequest),
     /// A command to run or to stop.
     Exec(Exec),
     /// A retained message was cleared: no news.
@@ -58,8 +58,8 @@ impl Reader {
             },
             NodeTopic::Gates => self.open(payload).map(Event::Gates),
             NodeTopic::Ack => self.open(payload).map(Event::Ack),
-            NodeTopic::Look => match self.open(payload) {
-                Ok(look) => return Inbound::Look(look),
+            NodeTopic::Check => match self.open(payload) {
+                Ok(look) => return Inbound::CheckRequest(look),
                 Err(error) => Err(error),
             },
             NodeTopic::Exec => match self.open(payload) {

@@ -12,8 +12,9 @@ use crate::knowledge::Unknown;
 use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
     digest::Fingerprint,
+    effect::Effect,
     ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::{Effect, TaskSpec},
+    plan::TaskSpec,
 };
 
 /// A node's number: its place in the order of names.

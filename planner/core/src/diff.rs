@@ -17,8 +17,8 @@ use groundplan_protocol::{
 };
 
 use crate::{
+    applied::{AppliedState, Check, NodeApplied, Policy},
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
-    plan::{AppliedState, Check, NodeApplied, Policy},
 };
 
 /// A desired instance's own change.

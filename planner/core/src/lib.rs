@@ -3,6 +3,7 @@
 //! In: a validated site, what each node has applied, and a policy. Out: plans with a reason for every action, and node plans ready
 //! to be signed. No IO, no clock, no randomness, no async: same values in, same bytes out, in whatever order they came.
 
+pub mod applied;
 pub mod desired;
 mod diff;
 mod graph;
@@ -17,9 +18,10 @@ pub mod rollout;
 pub mod source;
 
 pub use self::{
+    applied::{AppliedState, Check, NodeApplied, Policy},
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
     knowledge::{Knowledge, Unknown},
-    plan::{AppliedState, Check, NodeApplied, Plan, Policy, plan},
+    plan::{Plan, plan},
     reason::Reason,
     resolve::{Cache, resolve},
     rollout::{Belief, Rollout},

@@ -4,8 +4,8 @@ use std::fmt;
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
+    effect::Effect,
     ids::{InstanceId, NodeId, TaskId},
-    plan::Effect,
 };
 
 /// One link of a chain of reasons.

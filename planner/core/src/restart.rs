@@ -6,15 +6,16 @@
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
+    effect::{Action, Effect},
     ids::{InstanceId, TaskId},
-    plan::{Action, Effect, Place, Source, TriggerSource},
+    plan::{Place, Source, TriggerSource},
     state::Obligation,
 };
 
 use crate::{
+    applied::Check,
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Diff, Gone, Own},
-    plan::Check,
     reason::{Declared, Reason, UNKNOWN},
 };
 

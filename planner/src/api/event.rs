@@ -1,8 +1,8 @@
 //! What happens, as the planner tells it to those who listen. `VERSION` of the API guards it.
 
 use groundplan_protocol::{
+    effect::Action,
     ids::{InstanceId, NodeId},
-    plan::Action,
     report::Outcome,
 };
 use schemars::JsonSchema;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
+    effect::{Action, Effect},
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
-    plan::{Action, Effect},
     report::{Outcome, Output},
     state::{Phase, Refused},
 };

@@ -88,7 +88,7 @@ impl Policy for AllowAll {
 ///
 /// | client id | certificate's name | publishes below | subscribes below |
 /// |---|---|---|---|
-/// | `groundplan/<site>/node/<node>` | `<node>` | `node/<node>/{state,report,presence,want,drift,output}` | `node/<node>/{plan,gates,ack,look,exec}`, `blob/+/+`, `planner` |
+/// | `groundplan/<site>/node/<node>` | `<node>` | `node/<node>/{state,report,presence,want,drift,output}` | `node/<node>/{plan,gates,ack,check,exec}`, `blob/+/+`, `planner` |
 /// | `groundplan/<site>/planner/<any>` | `planner` | all | all |
 /// | `groundplan/<site>/observer/<any>` | `observer` | nothing | all |
 ///
@@ -185,7 +185,7 @@ impl Policy for SitePolicy {
             Role::Node(node) => {
                 let own = self
                     .own(node, filter)
-                    .is_some_and(|below| ["plan", "gates", "ack", "look", "exec"].contains(&below));
+                    .is_some_and(|below| ["plan", "gates", "ack", "check", "exec"].contains(&below));
                 // The wildcards here are what a node may use, so its filter is compared level by level.
                 let common = self.below(filter).is_some_and(|below| {
                     let mut levels = below.splitn(4, '/');

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use groundplan_core::plan::{ActionReport, PlanReport, WaitReport};
-use groundplan_protocol::{ids::NodeId, plan::Action};
+use groundplan_protocol::{effect::Action, ids::NodeId};
 
 use super::{
     output::Style,

@@ -77,7 +77,7 @@ pub(crate) fn chain<T>(reasons: &[T], words: fn(&T) -> String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use groundplan_protocol::plan::Effect;
+    use groundplan_protocol::effect::Effect;
 
     use super::*;
     use crate::api::types::Place;

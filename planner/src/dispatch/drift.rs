@@ -1,6 +1,6 @@
 //! Drift: when nodes look for it, what they have found, and what is checked again and put right: by policy, or because somebody asked.
 //!
-//! In: the site's policies, the nodes' reports, requests. Out: a `Look` for each node, published when it changes; and the instances that
+//! In: the site's policies, the nodes' reports, requests. Out: a `CheckRequest` for each node, published when it changes; and the instances that
 //! the next plans have checked again. An instance stays among these until its node reports on it: a newer plan does not lose it, and
 //! what failed is tried again after the next look.
 
@@ -14,7 +14,7 @@ use groundplan_inventory::DriftPolicy;
 use groundplan_protocol::{
     VERSION as WIRE,
     blob::Content,
-    drift::{self, DriftReport, Drifted, Look},
+    drift::{self, CheckRequest, DriftReport, Drifted},
     duration::Span,
     envelope,
     ids::{Generation, InstanceId, NodeId, ServiceId, TaskId},
@@ -44,7 +44,7 @@ const WORDS: usize = 80;
 /// What is known of a node's drift.
 #[derive(Debug, Default)]
 pub(super) struct NodeLook {
-    /// The last `Look` that was published: its revision, interval and request.
+    /// The last `CheckRequest` that was published: its revision, interval and request.
     published: Option<(u64, Option<Span>, u64)>,
     /// The last report.
     report: Option<DriftReport>,
@@ -73,7 +73,7 @@ impl NodeLook {
         differences.filter_map(|difference| difference.content.as_ref()).map(length).sum()
     }
 
-    /// Whether a `Look` of it is out there.
+    /// Whether a `CheckRequest` of it is out there.
     pub(super) fn is_published(&self) -> bool {
         self.published.is_some()
     }
@@ -153,10 +153,16 @@ impl Dispatcher {
             if request == revision {
                 requests.insert(node.clone(), request);
             }
-            let message =
-                Look { version: WIRE, site: site.clone(), node: node.clone(), revision, interval, asked: request };
+            let message = CheckRequest {
+                version: WIRE,
+                site: site.clone(),
+                node: node.clone(),
+                revision,
+                interval,
+                asked: request,
+            };
             let sealed = envelope::seal(&self.key, &message);
-            self.publish_node(&node, NodeTopic::Look, sealed, true);
+            self.publish_node(&node, NodeTopic::Check, sealed, true);
         }
         requests
     }

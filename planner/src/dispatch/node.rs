@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use groundplan_core::{Belief, knowledge::Facts, rollout::StateFold};
 use groundplan_protocol::{
     digest::Digest,
+    effect::Action,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SessionId, TaskId},
-    plan::Action,
     report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
 };

@@ -7,7 +7,8 @@ use std::{
 
 use groundplan_core::{
     AppliedState, Plan, Policy, Rollout,
-    plan::{NodeApplied, NodePart, plan},
+    applied::NodeApplied,
+    plan::{NodePart, plan},
 };
 use groundplan_protocol::{
     MAX_PACKET, VERSION,
@@ -353,7 +354,7 @@ impl Dispatcher {
             tracing::info!(%node, "no longer in the inventory: its plan is withdrawn");
             self.publish_node(&node, NodeTopic::Plan, vec![], true);
             self.publish_node(&node, NodeTopic::Gates, vec![], true);
-            self.publish_node(&node, NodeTopic::Look, vec![], true);
+            self.publish_node(&node, NodeTopic::Check, vec![], true);
             self.group.plans.push((node.clone(), None));
             if let Some(record) = self.nodes.get_mut(&node) {
                 record.planned = None;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use groundplan_core::Belief;
 use groundplan_protocol::{
+    effect::Action,
     ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, SiteName},
-    plan::Action,
     report::TaskReport,
     state::NodeState,
 };

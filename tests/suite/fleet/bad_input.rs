@@ -4,10 +4,11 @@ use groundplan_protocol::{
     VERSION,
     blob::{BlobRef, Content},
     digest::{Digest, Fingerprint},
+    effect::Action,
     envelope::{SigningKey, seal},
     ids::{CommitId, Generation, NodeId, SiteName},
     kinds::{File, TaskParams},
-    plan::{Action, Edges, NodePlan, OnInterrupt, PlannedTask, TaskSpec},
+    plan::{Edges, NodePlan, OnInterrupt, PlannedTask, TaskSpec},
 };
 use groundplan_tests::{
     brokers::Kind,

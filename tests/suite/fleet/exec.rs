@@ -6,7 +6,7 @@ use groundplan_protocol::{
     VERSION,
     duration::Span,
     envelope::seal,
-    exec::{Exec, ExecRun, Order},
+    exec::{Exec, Order, RunOrder},
     ids::{ExecId, NodeId, SessionId, SiteName},
     kinds::Run,
 };
@@ -218,7 +218,7 @@ fn one_that_does_not_answer_is_told_and_runs_nothing_later(kind: Kind) {
         .filter_map(|node| Some((node["node"].as_str()?, node["session"].as_str()?)))
         .collect();
     let order = |id: &str, session: &str| {
-        let run = ExecRun {
+        let run = RunOrder {
             session: SessionId::new(session).expect("a session"),
             run: Run::Shell(format!("touch ran-{id}; sleep 100000")),
             user: None,

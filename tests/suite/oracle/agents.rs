@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     VERSION,
+    effect::{Action, Effect},
     ids::{GateId, Generation, InstanceId, LedgerId, NodeId, Sequence, TaskId},
-    plan::{Action, Effect, NodePlan, OpenGate, PlannedTask, TriggerSource},
+    plan::{NodePlan, OpenGate, PlannedTask, TriggerSource},
     report::{Outcome, TaskReport},
     state::{Applied, NodeState, Obligation, Phase},
 };

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_core::AppliedState;
 use groundplan_protocol::{
+    effect::{Action, Effect},
     ids::{InstanceId, NodeId, TaskId},
-    plan::{Action, Effect, Place, Source, TriggerSource},
+    plan::{Place, Source, TriggerSource},
 };
 
 use super::world::{At, World, node_id, resolved, task_id};

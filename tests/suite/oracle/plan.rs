@@ -7,10 +7,7 @@ use groundplan_core::{
     plan::{Gate, PlanTask},
     reason::UNKNOWN,
 };
-use groundplan_protocol::{
-    ids::InstanceId,
-    plan::{Action, TriggerSource},
-};
+use groundplan_protocol::{effect::Action, ids::InstanceId, plan::TriggerSource};
 use proptest::prelude::*;
 
 use super::{

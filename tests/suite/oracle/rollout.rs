@@ -8,8 +8,9 @@ use groundplan_core::{
     rollout::{StateFold, Status, Verdict},
 };
 use groundplan_protocol::{
+    effect::Action,
     ids::{Generation, InstanceId, NodeId, Sequence},
-    plan::{Action, NodePlan},
+    plan::NodePlan,
 };
 use proptest::prelude::*;
 

@@ -12,9 +12,10 @@ use groundplan_core::{
 use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
     digest::{Digest, Fingerprint},
+    effect::Effect,
     ids::{NodeId, ServiceId, TaskId},
     kinds::{Command, Run, TaskParams},
-    plan::{Effect, OnInterrupt, TaskSpec, TriggerSource},
+    plan::{OnInterrupt, TaskSpec, TriggerSource},
     state::Obligation,
 };
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ContentSource, Kind, Problem, path_problem};
-use crate::{digest::Digest, plan::Effect};
+use crate::{digest::Digest, effect::Effect};
 
 /// How many bytes the members of an archive may have in all when nothing is said: 1 GiB.
 const DEFAULT_MAX_SIZE: u64 = 1 << 30;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, Pull, Run, UnitState, image::image_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A container, run by systemd as root: by Quadlet where podman has it (4.4), by a generated unit where not. It is made anew
 /// when its definition or the image behind its name is another one, and else left running. Removal takes away container and

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Presence, Problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A command that cron runs at given times, in a file of its own in `/etc/cron.d`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, mode_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A directory. Missing parents are made with mode 0755. Removal takes it away only if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Problem, Run, path_problem};
-use crate::{duration::Span, plan::Effect};
+use crate::{duration::Span, effect::Effect};
 
 /// The largest value that can be published, in bytes.
 pub const EXPORT_LIMIT: usize = 16 * 1024;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ContentSource, Kind, Problem, Validate, mode_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A file with given content. Exactly one of `source` and `content` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use super::{
     Claim, Kind, Problem,
     user::{Existence, name_problem},
 };
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A group of users of the host. What is not given is left as it is. Removal deletes a group that this task created; one that was
 /// there before loses the members that the task added.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// The host's own name, at once and after a reboot. `/etc/hosts` is left alone. Removal gives the host its former name back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ContentSource, Kind, Problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// An image in the host's own store, from an archive or a registry. Removal takes away what the task brought, unless a
 /// container uses it, and gives the name back to the image that had it before.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Presence, Problem, mode_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// Options in an INI file. Comments, order and the way delimiters are written stay as they are; what the file held before
 /// comes back when the task is removed.

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Presence, Problem, Validate, mode_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// What stands for `BEGIN` and `END` in a marker.
 pub const MARK: &str = "{mark}";

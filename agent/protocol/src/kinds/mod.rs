@@ -71,7 +71,7 @@ pub use self::{
     validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},
 };
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// What every kind tells of itself.
 pub trait Kind {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Presence, Problem, Scalar};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A kernel module: loaded at once and at every boot, or kept away. A host that is a container can only be told what is to
 /// happen at boot; modules are loaded by the host below it.

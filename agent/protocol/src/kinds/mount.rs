@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A file system at its place, and its line in `/etc/fstab`. Removal unmounts what the task mounted and gives the line back
 /// that was there before.

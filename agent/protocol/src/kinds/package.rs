@@ -12,7 +12,7 @@ use serde::{
 };
 
 use super::{Kind, Problem};
-use crate::{duration::Span, plan::Effect};
+use crate::{duration::Span, effect::Effect};
 
 /// How old the package index may be when nothing is said.
 const DEFAULT_UPDATE_CACHE: Span = Span::secs(24 * 60 * 60);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Claim, ContentSource, Kind, Problem};
-use crate::{digest::Digest, duration::Span, ids::TaskName, plan::Effect};
+use crate::{digest::Digest, duration::Span, effect::Effect, ids::TaskName};
 
 /// How long one run of a plugin may take when it does not say.
 const DEFAULT_TIMEOUT: Span = Span::secs(300);

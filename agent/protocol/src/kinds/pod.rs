@@ -9,7 +9,7 @@ use super::{
     Claim, Container, Kind, Problem, UnitState,
     container::{container_name_problem, key_problem, word_problem},
 };
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// Containers that share a network and are started and stopped together, run by systemd as root: one unit for the pod,
 /// `<name>-pod.service`, and one for each container. A container is made anew, alone, when its definition or the image behind

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Problem, Run, path_problem};
-use crate::{duration::Span, plan::Effect};
+use crate::{duration::Span, effect::Effect};
 
 /// How long a process may take to end after TERM when nothing is said.
 const DEFAULT_STOP_TIMEOUT: Span = Span::secs(10);

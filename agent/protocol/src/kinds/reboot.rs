@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Problem, Run};
-use crate::{duration::Span, plan::Effect};
+use crate::{duration::Span, effect::Effect};
 
 /// How long a host may take to go down when nothing is said.
 const DEFAULT_TIMEOUT: Span = Span::secs(600);

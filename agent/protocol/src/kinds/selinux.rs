@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// The context of files, a boolean, or the mode of SELinux: one of the three. Skipped, with a word in the report, on hosts
 /// without SELinux.

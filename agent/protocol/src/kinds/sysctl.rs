@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, Scalar};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// Kernel parameters by name, such as `"net.ipv4.ip_forward" = 1`: set at once, and again at every boot. Removal gives back
 /// the values that were there before.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ContentSource, Kind, Problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A systemd unit. Its unit file and drop-ins may be shipped; once they change, systemd reads them again and the unit is restarted
 /// if it runs. Removal takes them away, stopping the unit first; a unit that was there before is put back to how it was found.

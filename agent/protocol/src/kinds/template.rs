@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ContentSource, Kind, Problem, Validate, mode_problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A file rendered from a Jinja2 template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, Kind, Problem, path_problem};
-use crate::plan::Effect;
+use crate::effect::Effect;
 
 /// A user of the host. What is not given is left as it is, or to the host's defaults for a new one. Removal deletes a user that
 /// this task created; one that was there before gets back what the task changed.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Problem, Run};
-use crate::{duration::Span, plan::Effect, ready::TcpTarget};
+use crate::{duration::Span, effect::Effect, ready::TcpTarget};
 
 /// Waits for a number of seconds, or until all probes given here succeed (or fail, with `state = "down"`). It does so when it
 /// is new or changed and when a trigger fires. Removal does nothing.

@@ -1,9 +1,9 @@
 //! `command`: runs when it is new or changed and when a trigger fires, unless a guard says that there is nothing to do.
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::TaskId,
     kinds::{Command, Run},
-    plan::Effect,
 };
 
 use super::{Applied, Check, Context, Hold, Kind};

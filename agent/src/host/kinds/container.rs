@@ -11,9 +11,9 @@
 //! Debian 13 with podman 5.4: it started, with the same words inside.
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::TaskId,
     kinds::{Container, UnitState},
-    plan::Effect,
 };
 use tokio::time::{Duration, sleep};
 

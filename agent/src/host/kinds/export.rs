@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::TaskId,
     kinds::{EXPORT_LIMIT, Export, Run},
-    plan::Effect,
 };
 use serde_json::{Value, json};
 

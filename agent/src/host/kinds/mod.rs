@@ -38,9 +38,9 @@ use std::sync::{
 
 use groundplan_protocol::{
     digest::Digest,
+    effect::Effect,
     ids::{Generation, TaskId},
     kinds::{Process, TaskParams},
-    plan::Effect,
     report::Output,
 };
 use serde_json::Value;

@@ -7,9 +7,9 @@ use std::{io, time::Duration};
 
 use groundplan_protocol::{
     duration::Span,
+    effect::Effect,
     ids::TaskId,
     kinds::{Plugin, PluginClaim},
-    plan::Effect,
 };
 use serde_json::{Map, Value, json};
 

@@ -11,9 +11,9 @@
 use std::collections::BTreeSet;
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::TaskId,
     kinds::{Container, Pod, UnitState},
-    plan::Effect,
 };
 use serde::Deserialize;
 

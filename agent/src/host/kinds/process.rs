@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groundplan_protocol::{ids::TaskId, kinds::Process, plan::Effect};
+use groundplan_protocol::{effect::Effect, ids::TaskId, kinds::Process};
 
 use super::{Applied, Check, Context, Hold, Kind};
 use crate::host::{

@@ -15,9 +15,9 @@ use std::{
 
 use groundplan_protocol::{
     duration::Span,
+    effect::Effect,
     ids::{Generation, TaskId},
     kinds::Reboot,
-    plan::Effect,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

@@ -5,9 +5,9 @@
 
 use groundplan_protocol::{
     duration::Span,
+    effect::Effect,
     ids::TaskId,
     kinds::{Wait, WaitState},
-    plan::Effect,
     ready::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT},
 };
 use tokio::time::{Duration, Instant, sleep};

@@ -19,9 +19,10 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Mutex, time::Duration}
 
 use groundplan_protocol::{
     blob::Content as Shipped,
+    effect::Effect,
     ids::{Generation, TaskId},
     kinds::TaskParams,
-    plan::{Effect, TaskSpec},
+    plan::TaskSpec,
     ready::Ready,
 };
 use serde_json::{Value, json};

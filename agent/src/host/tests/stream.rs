@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
-    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, ExecRun, Order, Stream},
+    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, RunOrder, Stream},
     ids::{ExecId, SessionId},
     kinds::Run,
 };
@@ -18,8 +18,8 @@ use crate::{commands::Commands, host::job::Canceller};
 
 const LIMIT: u64 = 1 << 20;
 
-fn order(line: &str) -> ExecRun {
-    ExecRun {
+fn order(line: &str) -> RunOrder {
+    RunOrder {
         session: session(),
         run: Run::Shell(line.to_owned()),
         user: None,
@@ -35,7 +35,7 @@ fn session() -> SessionId {
 }
 
 /// How it ended and what it printed, with nobody who takes anything meanwhile.
-async fn ran(site: &Site, order: &ExecRun) -> (ExecOutcome, String, String, u64) {
+async fn ran(site: &Site, order: &RunOrder) -> (ExecOutcome, String, String, u64) {
     let spool = Spool::new(order.output_limit, Arc::default());
     spool.set_lossy(true);
     let (outcome, _) = site.host.exec(order, &Cancel::never(), &spool).await;
@@ -62,7 +62,7 @@ async fn streams_code_and_surroundings() {
     fs::create_dir(site.at("work")).unwrap();
     let env = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
     let line = "echo $GREETING $GROUNDPLAN_NODE; pwd; cat; echo bad >&2; exit 3";
-    let order = ExecRun { env, cwd: Some("/work".to_owned()), ..order(line) };
+    let order = RunOrder { env, cwd: Some("/work".to_owned()), ..order(line) };
     let (outcome, out, err, omitted) = ran(&site, &order).await;
     assert_eq!((outcome, err.as_str(), omitted), (ExecOutcome::Exited { code: 3 }, "bad\n", 0));
     assert_eq!(out, format!("hello n0\n{}\n", site.at("work").canonicalize().unwrap().display()));
@@ -73,11 +73,11 @@ async fn other_ends() {
     let site = Site::new();
     let (outcome, ..) = ran(&site, &order("kill -SEGV $$")).await;
     assert_eq!(outcome, ExecOutcome::Killed { signal: "SIGSEGV".to_owned() });
-    let no_user = ExecRun { user: Some("nobody-here".to_owned()), ..order("true") };
+    let no_user = RunOrder { user: Some("nobody-here".to_owned()), ..order("true") };
     assert!(failed(&ran(&site, &no_user).await.0).contains("there is no user `nobody-here`"));
-    let no_program = ExecRun { run: Run::Args(vec!["no-such-program".to_owned()]), ..order("") };
+    let no_program = RunOrder { run: Run::Args(vec!["no-such-program".to_owned()]), ..order("") };
     assert!(failed(&ran(&site, &no_program).await.0).contains("no program `no-such-program` in PATH"));
-    let no_dir = ExecRun { cwd: Some("/nowhere".to_owned()), ..order("true") };
+    let no_dir = RunOrder { cwd: Some("/nowhere".to_owned()), ..order("true") };
     assert!(failed(&ran(&site, &no_dir).await.0).contains("there is no such directory"));
 }
 
@@ -101,7 +101,7 @@ async fn what_is_printed_comes_while_it_runs() {
 async fn a_flood_waits_at_its_pipe_and_goes_beyond_no_limit() {
     let site = Site::new();
     let spool = Spool::new(u64::MAX, Arc::default());
-    let flood = ExecRun { timeout: "300ms".parse().unwrap(), ..order("yes") };
+    let flood = RunOrder { timeout: "300ms".parse().unwrap(), ..order("yes") };
     let stop = Cancel::never();
     let watch = async {
         until(|| spool.held() >= 128 * 1024).await;
@@ -110,7 +110,7 @@ async fn a_flood_waits_at_its_pipe_and_goes_beyond_no_limit() {
     let ((outcome, _), ()) = tokio::join!(site.host.exec(&flood, &stop, &spool), watch);
     assert_eq!(outcome, ExecOutcome::TimedOut);
     assert!(spool.held() <= 128 * 1024 && spool.omitted() > 0);
-    let limited = ExecRun { output_limit: 1000, ..order("head -c 100000000 /dev/zero | tr '\\0' x") };
+    let limited = RunOrder { output_limit: 1000, ..order("head -c 100000000 /dev/zero | tr '\\0' x") };
     let (outcome, out, _, omitted) = ran(&site, &limited).await;
     assert_eq!((outcome, out.len(), omitted), (ExecOutcome::Exited { code: 0 }, 1000, 99_999_000));
 }
@@ -120,10 +120,10 @@ async fn time_is_up_or_it_is_stopped() {
     let site = Site::new();
     for (n, line) in [(11, "sleep $NAP & sleep $NAP"), (12, "trap '' TERM; (trap '' TERM; sleep $NAP) & sleep $NAP")] {
         let env = BTreeMap::from([("NAP".to_owned(), nap(n))]);
-        let slow = ExecRun { env: env.clone(), timeout: "100ms".parse().unwrap(), ..order(line) };
+        let slow = RunOrder { env: env.clone(), timeout: "100ms".parse().unwrap(), ..order(line) };
         assert_eq!(ran(&site, &slow).await.0, ExecOutcome::TimedOut);
         assert_eq!(sleepers(&nap(n)), 0);
-        let (canceller, slow) = (Canceller::new(), ExecRun { env, ..order(line) });
+        let (canceller, slow) = (Canceller::new(), RunOrder { env, ..order(line) });
         let (stop, spool) = (canceller.listen(), Spool::new(LIMIT, Arc::default()));
         let ((outcome, _), ()) = tokio::join!(site.host.exec(&slow, &stop, &spool), async {
             until(|| sleepers(&nap(n)) == 2).await;

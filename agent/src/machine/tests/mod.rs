@@ -8,9 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
+    effect::{self, Action},
     ids::{CommitId, GateId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::TaskParams,
-    plan::{self, Action, Gates, NodePlan, OpenGate, PlannedTask, TaskSpec, Trigger, TriggerSource},
+    plan::{Gates, NodePlan, OpenGate, PlannedTask, TaskSpec, Trigger, TriggerSource},
     report::TaskReport,
     state::NodeState,
 };
@@ -63,7 +64,8 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
 
 /// The same, restarted when one of `sources`, which it comes after, fires.
 pub(super) fn restarted(name: &str, action: Action, version: u32, sources: &[&str]) -> PlannedTask {
-    let triggers = sources.iter().map(|s| Trigger { effect: plan::Effect::Restart, on: TriggerSource::Task(task(s)) });
+    let triggers =
+        sources.iter().map(|s| Trigger { effect: effect::Effect::Restart, on: TriggerSource::Task(task(s)) });
     PlannedTask { triggers: triggers.collect(), ..planned(name, action, version, sources) }
 }
 

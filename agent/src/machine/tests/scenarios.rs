@@ -2,7 +2,8 @@
 
 use groundplan_protocol::{
     blob::{BlobRef, Content},
-    plan::{Effect as Fire, OnInterrupt},
+    effect::Effect as Fire,
+    plan::OnInterrupt,
     report::Ack,
     state::Phase,
 };

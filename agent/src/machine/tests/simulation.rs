@@ -136,7 +136,7 @@ impl World {
                 Some(_) => Action::Restart,
             };
             let told = state.obligations.get(&task(name)).filter(|o| o.fired && mention_owed).map(|o| o.effect);
-            let owed = told.max(self.gate_owes[i].then_some(plan::Effect::Restart));
+            let owed = told.max(self.gate_owes[i].then_some(effect::Effect::Restart));
             if action == Action::Restart && sources.is_empty() && owed.is_none() {
                 continue;
             }
@@ -145,7 +145,7 @@ impl World {
             if gated & (1 << i) != 0 {
                 let id = gate(&format!("g.{name}"));
                 planned.gates.push(id.clone());
-                planned.triggers.push(Trigger { effect: plan::Effect::Restart, on: TriggerSource::Gate(id) });
+                planned.triggers.push(Trigger { effect: effect::Effect::Restart, on: TriggerSource::Gate(id) });
             }
             tasks.push(planned);
         }

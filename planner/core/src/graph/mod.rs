@@ -9,7 +9,7 @@ mod order;
 mod references;
 
 use groundplan_inventory::{Diagnostic, Location};
-use groundplan_protocol::{ids::Capability, plan::Effect};
+use groundplan_protocol::{effect::Effect, ids::Capability};
 
 pub(crate) use self::order::order;
 use self::{capabilities::Capabilities, references::Linker};

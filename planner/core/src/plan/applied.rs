@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
 
-use super::{AppliedState, NodeApplied, Plan, digests};
+use super::{Plan, digests};
+use crate::applied::{AppliedState, NodeApplied};
 use crate::{
     desired::{DesiredState, Resolved},
     diff::declared,

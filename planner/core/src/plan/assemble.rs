@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_protocol::{
     digest::Digest,
+    effect::Action,
     ids::{GateId, TaskId},
-    plan::{Action, Edges, Trigger, TriggerSource},
+    plan::{Edges, Trigger, TriggerSource},
 };
 
 use super::{

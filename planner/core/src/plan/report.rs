@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ops::Range};
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     VERSION,
+    effect::{Action, Effect},
     ids::{CommitId, InstanceId, NodeId, ServiceId, TaskName},
-    plan::{Action, Effect},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{NodeApplied, PlanTask};
+use crate::{applied::NodeApplied, plan::PlanTask};
 
 /// What the planner believes of one node. Kept in its store.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

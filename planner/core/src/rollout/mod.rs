@@ -13,8 +13,9 @@ mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
+    effect::{Action, Effect},
     ids::{GateId, Generation, InstanceId, NodeId, ServiceId, TaskId},
-    plan::{Action, Effect, OpenGate},
+    plan::OpenGate,
     report::{Outcome, TaskReport},
 };
 use serde::{Deserialize, Serialize};

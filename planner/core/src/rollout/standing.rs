@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use groundplan_protocol::{
+    effect::Action,
     ids::{InstanceId, NodeId, ServiceId},
-    plan::Action,
     report::Outcome,
 };
 

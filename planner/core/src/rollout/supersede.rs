@@ -4,16 +4,17 @@
 //! from the moment that the source reported a change, whether or not the gate was opened, or the target has ever seen the plan.
 
 use groundplan_protocol::{
+    effect::{Action, Effect},
     ids::{NodeId, TaskId},
-    plan::{Action, Effect, TriggerSource},
+    plan::TriggerSource,
     report::{Outcome, TaskReport},
     state::Obligation,
 };
 
 use super::{Entry, Held, On, Opens, Rollout};
 use crate::{
+    applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Scope},
-    plan::{AppliedState, NodeApplied},
 };
 
 impl Rollout {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use groundplan_protocol::{
-    exec::{ExecEnd, ExecOutcome, ExecOutput, ExecRun, Order},
+    exec::{ExecEnd, ExecOutcome, ExecOutput, Order, RunOrder},
     ids::{NodeId, SessionId},
 };
 
@@ -64,7 +64,7 @@ struct Node {
     /// The connection there is.
     session: Option<SessionId>,
     /// What it was told to run, and when.
-    ordered: Option<(ExecRun, Instant)>,
+    ordered: Option<(RunOrder, Instant)>,
     /// When its order, or the word to stop, is given again.
     again: Option<Instant>,
     /// When it was last heard of.
@@ -274,7 +274,7 @@ impl Course {
                 Some(session) => {
                     active += 1;
                     let ExecRequest { run, user, cwd, env, timeout, output_limit, .. } = self.request.clone();
-                    let run = ExecRun { session, run, user, cwd, env, timeout, output_limit };
+                    let run = RunOrder { session, run, user, cwd, env, timeout, output_limit };
                     if let Some(node) = self.nodes.get_mut(&id) {
                         node.stage = Stage::Ordered;
                         (node.ordered, node.again) = (Some((run, now)), Some(now + AGAIN));

@@ -10,9 +10,9 @@ mod unit;
 use std::time::Duration;
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::TaskId,
     kinds::{OnChange, Systemd, UnitState},
-    plan::Effect,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;

@@ -1,0 +1,75 @@
+//! What a plan does to an instance, and what a trigger edge does to its target.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a plan does to an instance, in one word.
+///
+/// An instance that changes and also has triggers shows the change: `create`, `update` or `remove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Bring about what was not applied before.
+    Create,
+    /// Bring it to other inputs than were applied.
+    Update,
+    /// Take away what is no longer desired.
+    Remove,
+    /// Unchanged itself; restart it if a trigger fires.
+    Restart,
+    /// Unchanged itself; reload it if a trigger fires.
+    Reload,
+    /// Unchanged itself; run it again if a trigger fires.
+    Run,
+}
+
+impl Action {
+    /// The word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Remove => "remove",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::Run => "run",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a trigger edge does to its target. The greater one includes the lesser: a restart also reloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Run a command again.
+    Run,
+    /// Let it read its configuration again.
+    Reload,
+    /// Stop it and start it.
+    Restart,
+}
+
+impl Effect {
+    /// The action of an instance that only a trigger brought into the plan.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Run => Action::Run,
+            Self::Reload => Action::Reload,
+            Self::Restart => Action::Restart,
+        }
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.action().as_str())
+    }
+}
