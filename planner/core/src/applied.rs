@@ -1,6 +1,6 @@
 //! What planning starts from: what each node last acknowledged, and what is to be checked again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_protocol::{
     ids::{InstanceId, NodeId, TaskId},
@@ -15,12 +15,13 @@ pub struct AppliedState {
     pub nodes: BTreeMap<NodeId, NodeApplied>,
 }
 
-/// What one node last acknowledged.
+/// What one node last acknowledged. A clone shares the tasks, so that a snapshot of a fleet is cheap; whoever changes them does so by
+/// [`Arc::make_mut`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct NodeApplied {
-    /// What is applied.
+    /// What is applied, by task.
     #[serde(default)]
-    pub tasks: BTreeMap<TaskId, Applied>,
+    pub tasks: Arc<BTreeMap<TaskId, Applied>>,
     /// What is owed, by the agent's word or the planner's own record of gates that opened.
     #[serde(default)]
     pub obligations: BTreeMap<TaskId, Obligation>,

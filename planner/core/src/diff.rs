@@ -186,7 +186,7 @@ impl<'a> Diff<'a> {
         for (node, wanted) in wanted.into_iter().enumerate() {
             let Some(known) = self.known[node] else { continue };
             let mut wanted = wanted.into_iter().peekable();
-            for (id, applied) in &known.tasks {
+            for (id, applied) in &*known.tasks {
                 let found = loop {
                     let Some((next, task, v)) = wanted.peek().copied() else { break None };
                     match compare_ids(next, id) {

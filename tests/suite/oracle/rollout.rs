@@ -1,6 +1,9 @@
 //! Rollouts, carried out by simulated agents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_core::{
     AppliedState, Belief, Plan, Policy, Rollout, plan,
@@ -48,7 +51,12 @@ impl Simulation {
     fn new(earlier: &World, world: World) -> Self {
         let mut applied = AppliedState::of(&earlier.desired());
         let mut known = |node: &NodeId| applied.nodes.remove(node).unwrap_or_default();
-        let agents: Vec<_> = world.nodes.iter().map(|n| node_id(*n)).map(|n| (n.clone(), known(&n).tasks)).collect();
+        let agents: Vec<_> = world
+            .nodes
+            .iter()
+            .map(|n| node_id(*n))
+            .map(|n| (n.clone(), Arc::unwrap_or_clone(known(&n).tasks)))
+            .collect();
         let mut agents: Vec<_> = agents.into_iter().map(|(node, tasks)| Agent::new(node, tasks)).collect();
         let mut beliefs: BTreeMap<NodeId, Belief> = BTreeMap::new();
         for agent in &mut agents {
@@ -213,8 +221,8 @@ impl Simulation {
         for agent in &mut self.agents {
             let state = agent.state();
             let belief = &self.beliefs[&agent.node];
-            assert_eq!(belief.applied.tasks, state.applied, "belief of {}", agent.node);
-            applied.nodes.entry(agent.node.clone()).or_default().tasks = state.applied;
+            assert_eq!(*belief.applied.tasks, state.applied, "belief of {}", agent.node);
+            applied.nodes.entry(agent.node.clone()).or_default().tasks = Arc::new(state.applied);
         }
         let plan = plan(&self.world.desired(), &applied, &Policy::default());
         plan.is_empty() && plan.nodes.is_empty()

@@ -262,7 +262,7 @@ pub(super) fn applied(dice: &mut Dice<'_>, worlds: &[&World], nodes: usize) -> A
         }
         let mut known = states[dice.below(states.len())].nodes.get(&node).cloned().unwrap_or_default();
         if dice.chance(10) {
-            known.tasks.retain(|_, _| !dice.chance(40));
+            Arc::make_mut(&mut known.tasks).retain(|_, _| !dice.chance(40));
         }
         for name in 0..12 {
             if dice.chance(4) {

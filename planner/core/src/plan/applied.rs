@@ -29,7 +29,7 @@ impl AppliedState {
             (id.clone(), applied)
         };
         let node = |tasks: OnNode<'_>| NodeApplied {
-            tasks: tasks.into_iter().map(applied).collect(),
+            tasks: Arc::new(tasks.into_iter().map(applied).collect()),
             obligations: Default::default(),
         };
         Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect() }
@@ -50,18 +50,19 @@ impl AppliedState {
         let waiting: BTreeSet<_> = waiting.map(|action| &action.instance).collect();
         for (id, part) in &plan.nodes {
             let node = self.nodes.entry(id.clone()).or_default();
+            let tasks = Arc::make_mut(&mut node.tasks);
             for task in &part.tasks {
                 if !waiting.is_empty() && waiting.contains(&task.task.at(id)) {
                     continue;
                 }
                 node.obligations.remove(&task.task);
                 match task.applied() {
-                    Some(applied) => drop(node.tasks.insert(task.task.clone(), applied)),
-                    None => drop(node.tasks.remove(&task.task)),
+                    Some(applied) => drop(tasks.insert(task.task.clone(), applied)),
+                    None => drop(tasks.remove(&task.task)),
                 }
             }
             for (task, edges) in &part.edges {
-                if let Some(applied) = node.tasks.get_mut(task) {
+                if let Some(applied) = tasks.get_mut(task) {
                     applied.edges = (**edges).clone();
                 }
             }

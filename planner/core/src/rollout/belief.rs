@@ -3,6 +3,8 @@
 //! In: states and reports, in whatever order and however often they come. Out: [`NodeApplied`], the base of the next plan.
 //! A state is the node's own word and replaces all that was believed; a report moves one task on from there.
 
+use std::sync::Arc;
+
 use groundplan_protocol::{
     ids::{Generation, LedgerId, Sequence, TaskId},
     plan::TriggerSource,
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{applied::NodeApplied, plan::PlanTask};
 
-/// What the planner believes of one node. Kept in its store.
+/// What the planner believes of one node. Kept in its store. A clone shares what is applied.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Belief {
     /// The ledger that it comes from; none before the first state.
@@ -46,14 +48,16 @@ impl Belief {
         if same_ledger && (state.revision < self.revision || state.sequence < self.sequence) {
             return StateFold::Old;
         }
-        let applied = NodeApplied { tasks: state.applied.clone(), obligations: state.obligations.clone() };
-        let differs = !same_ledger || applied != self.applied;
+        let same_tasks = *self.applied.tasks == state.applied;
+        let differs = !same_ledger || !same_tasks || self.applied.obligations != state.obligations;
+        // Most states confirm what is known: then snapshots keep sharing it.
+        let tasks = if same_tasks { self.applied.tasks.clone() } else { Arc::new(state.applied.clone()) };
         *self = Self {
             ledger: Some(state.ledger.clone()),
             revision: state.revision,
             sequence: state.sequence,
             generation: state.generation.max(if same_ledger { self.generation } else { Generation(0) }),
-            applied,
+            applied: NodeApplied { tasks, obligations: state.obligations.clone() },
         };
         if differs { StateFold::Differs } else { StateFold::Same }
     }
@@ -77,7 +81,7 @@ impl Belief {
         let task = &report.task;
         match report.fingerprint {
             None if report.outcome.is_success() => {
-                self.applied.tasks.remove(task);
+                Arc::make_mut(&mut self.applied.tasks).remove(task);
             }
             None => {}
             Some(fingerprint) => {
@@ -86,11 +90,11 @@ impl Belief {
                 match planned {
                     // What was not carried out has recorded nothing: its edges are still the old ones.
                     _ if known && !report.outcome.is_success() => {}
-                    Some(applied) => drop(self.applied.tasks.insert(task.clone(), applied)),
+                    Some(applied) => drop(Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), applied)),
                     None if known => {}
                     None => {
                         let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
-                        self.applied.tasks.insert(task.clone(), bare);
+                        Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
                     }
                 }
             }
