@@ -1,0 +1,297 @@
+//! A command's course, told what comes and when.
+
+use groundplan_protocol::{
+    exec::{Piece, Stream},
+    ids::ExecId,
+    kinds::Run,
+};
+
+use super::*;
+use crate::api::exec::TIMEOUT;
+
+/// A course with its clock; node names are single letters, each of whose sessions is named after it.
+struct Case {
+    course: CommandRun,
+    now: Duration,
+    orders: Vec<String>,
+    told: Vec<String>,
+}
+
+fn session(of: &str) -> SessionId {
+    SessionId::new(format!("{:0>16}", format!("{:x}", of.as_bytes()[0]))).unwrap()
+}
+
+fn id(node: &str) -> NodeId {
+    NodeId::new(node).unwrap()
+}
+
+impl Case {
+    /// All nodes in `nodes`; those in `there` are online.
+    fn new(nodes: &str, there: &str, change: impl FnOnce(&mut CommandRequest)) -> Self {
+        let mut request = CommandRequest {
+            on: "all".parse().unwrap(),
+            run: Run::Shell("true".to_owned()),
+            user: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            timeout: TIMEOUT,
+            at_once: None,
+            output_limit: 1000,
+            max_failures: None,
+        };
+        change(&mut request);
+        let mut record = record(ExecId::new("00000001").unwrap(), "root".to_owned(), &request, 1);
+        record.nodes = nodes.chars().map(|c| (id(&c.to_string()), waiting())).collect();
+        let there = there.chars().map(|c| (id(&c.to_string()), session(&c.to_string()))).collect();
+        let now = Duration::now();
+        let mut case =
+            Self { course: CommandRun::begin(request, record, &there, now), now, orders: Vec::new(), told: Vec::new() };
+        case.take();
+        case
+    }
+
+    fn take(&mut self) {
+        for effect in self.course.take_effects() {
+            match effect {
+                Effect::Order(node, Order::Run(_)) => self.orders.push(format!("run {node}")),
+                Effect::Order(node, Order::Stop) => self.orders.push(format!("stop {node}")),
+                Effect::Tell(CommandEvent::NodeEnded { node, outcome, .. }) => {
+                    self.told.push(format!("{node} {outcome}"))
+                }
+                Effect::Tell(CommandEvent::Output { node, text, .. }) => self.told.push(format!("{node}: {text}")),
+                Effect::Tell(CommandEvent::Begun { node }) => self.told.push(format!("{node} began")),
+                Effect::Tell(_) => {}
+            }
+        }
+    }
+
+    fn orders(&mut self) -> String {
+        std::mem::take(&mut self.orders).join(", ")
+    }
+
+    fn told(&mut self) -> String {
+        std::mem::take(&mut self.told).join(", ")
+    }
+
+    fn word(&mut self, node: &str, number: u64, text: &str, end: Option<ExecOutcome>) -> bool {
+        let pieces = (!text.is_empty()).then(|| Piece { stream: Stream::Out, text: text.to_owned() });
+        let end = end.map(|outcome| ExecEnd { outcome, duration_ms: 5, omitted: 0 });
+        let word = ExecOutput {
+            version: groundplan_protocol::VERSION,
+            site: "s".parse().unwrap(),
+            node: id(node),
+            id: ExecId::new("00000001").unwrap(),
+            number,
+            pieces: pieces.into_iter().collect(),
+            end,
+        };
+        let known = self.course.word(&id(node), word, self.now);
+        self.take();
+        known
+    }
+
+    fn ends(&mut self, node: &str, code: i32) {
+        self.word(node, 0, "", None);
+        self.word(node, 1, "", Some(ExecOutcome::Exited { code }));
+    }
+
+    fn presence(&mut self, node: &str, session: Option<SessionId>) {
+        self.course.presence(&id(node), session.as_ref(), self.now);
+        self.take();
+    }
+
+    /// Lets time pass, deadline by deadline.
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        while let Some(at) = self.course.deadline().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.course.tick(self.now);
+            self.take();
+        }
+        self.now = until;
+        self.course.tick(self.now);
+        self.take();
+    }
+
+    fn stop(&mut self) {
+        self.course.stop(self.now);
+        self.take();
+    }
+
+    fn outcome(&mut self, node: &str) -> String {
+        self.course.record().nodes[&id(node)].outcome.to_string()
+    }
+}
+
+fn refused() -> ExecOutcome {
+    ExecOutcome::Refused { reason: "late".to_owned() }
+}
+
+#[test]
+fn all_at_once_and_those_that_are_not_there_end_at_once() {
+    let mut case = Case::new("abc", "ac", |_| {});
+    assert_eq!((case.orders().as_str(), case.told().as_str()), ("run a, run c", "b offline: never reached"));
+    case.word("a", 0, "", None);
+    case.word("a", 1, "hi", None);
+    case.word("a", 2, "!", Some(ExecOutcome::Exited { code: 0 }));
+    assert_eq!(case.told(), "a began, a: hi, a: !, a exited with 0");
+    assert!(!case.course.is_over());
+    case.ends("c", 3);
+    assert!(case.course.is_over());
+    let record = case.course.close(&NodeOutcome::Lost, case.now, 2);
+    assert_eq!((record.result, record.count(Standing::Unknown)), (CommandResult::Finished, 1));
+    assert_eq!(record.nodes[&id("a")].output.as_ref().unwrap().head, "hi!");
+    case.take();
+    assert_eq!(case.orders(), "");
+}
+
+#[test]
+fn some_at_a_time_and_no_more_after_enough_failures() {
+    let mut case = Case::new("abcdef", "abdef", |request| {
+        (request.at_once, request.max_failures) = (Some(1), Some(2));
+    });
+    assert_eq!(case.orders(), "run a");
+    case.ends("a", 0);
+    assert_eq!(case.orders(), "run b");
+    case.ends("b", 1);
+    // c is offline: the second that did not succeed.
+    assert_eq!(case.orders(), "");
+    assert_eq!(case.outcome("c"), "offline: never reached");
+    assert_eq!(case.outcome("d"), "stopped");
+    assert!(case.course.is_over());
+}
+
+#[test]
+fn words_in_any_order_twice_and_from_strangers() {
+    let mut case = Case::new("ab", "a", |_| {});
+    case.orders();
+    case.told();
+    case.word("a", 2, "c", None);
+    case.word("a", 1, "b", None);
+    case.word("a", 1, "b", None);
+    assert_eq!(case.told(), "");
+    case.word("a", 0, "a", None);
+    case.word("a", 0, "a", None);
+    case.word("a", 2, "c", None);
+    assert_eq!(case.told(), "a began, a: a, a: b, a: c");
+    assert!(!case.word("z", 0, "x", None));
+    assert!(!case.word("b", 0, "x", None), "it was never told to run anything");
+    // A gap is waited for, and then passed over.
+    case.word("a", 4, "e", None);
+    assert_eq!(case.told(), "");
+    case.pass(GAP);
+    assert_eq!(case.told(), "a: e");
+    for number in 10..10 + BEYOND as u64 + 1 {
+        case.word("a", number, "x", None);
+    }
+    assert!(case.told().starts_with("a: x"));
+    case.word("a", 40, "", Some(ExecOutcome::Exited { code: 0 }));
+    case.pass(GAP);
+    assert_eq!(case.told(), "a exited with 0");
+    assert!(case.word("a", 41, "more", None));
+    assert_eq!(case.told(), "");
+}
+
+#[test]
+fn an_order_without_an_answer_is_given_again_and_then_counts_as_cut_off() {
+    let mut case = Case::new("ab", "ab", |_| {});
+    case.ends("b", 0);
+    case.orders();
+    case.told();
+    case.pass(ANSWER);
+    assert_eq!((case.orders().as_str(), case.told().as_str()), ("run a, run a, run a", "a cut off: no answer"));
+    // Nothing runs there, as it says when it is back on a new connection.
+    case.presence("a", Some(session("z")));
+    case.word("a", 0, "", Some(refused()));
+    assert_eq!(case.outcome("a"), "cut off: no answer");
+    case.course.close(&NodeOutcome::Lost, case.now, 2);
+}
+
+#[test]
+fn one_that_was_cut_off_may_come_back_before_all_have_ended() {
+    let mut case = Case::new("ab", "ab", |_| {});
+    case.word("a", 0, "", None);
+    case.word("b", 0, "", None);
+    case.orders();
+    case.told();
+    case.presence("a", None);
+    assert_eq!((case.told().as_str(), case.course.is_over()), ("a cut off while it ran", false));
+    case.presence("a", Some(session("z")));
+    assert_eq!(case.orders(), "run a", "it is asked whether it knows the command");
+    case.word("a", 1, "x", Some(ExecOutcome::Exited { code: 0 }));
+    assert_eq!(case.told(), "a began, a: x, a exited with 0");
+    // One that was started anew does not know it.
+    case.presence("b", Some(session("y")));
+    assert_eq!(case.orders(), "run b");
+    case.word("b", 0, "", Some(refused()));
+    assert!(case.told().starts_with("b failed: the agent was started anew"));
+    assert!(case.course.is_over());
+}
+
+#[test]
+fn one_that_stays_away_is_to_stop_when_it_comes_back() {
+    let mut case = Case::new("a", "a", |_| {});
+    case.word("a", 0, "", None);
+    case.presence("a", None);
+    assert!(case.course.is_over());
+    case.orders();
+    let record = case.course.close(&NodeOutcome::Lost, case.now, 2);
+    assert_eq!(record.nodes[&id("a")].outcome, NodeOutcome::CutOff { began: true });
+    case.take();
+    assert_eq!(case.orders(), "stop a");
+}
+
+#[test]
+fn stopping_ends_for_certain() {
+    let mut case = Case::new("abc", "abc", |request| request.at_once = Some(2));
+    case.word("a", 0, "", None);
+    case.word("b", 0, "", None);
+    case.orders();
+    case.told();
+    case.stop();
+    assert_eq!((case.orders().as_str(), case.told().as_str()), ("stop a, stop b", "c stopped"));
+    case.word("a", 1, "", Some(ExecOutcome::Stopped));
+    case.pass(LATE);
+    assert!(case.orders().starts_with("stop b, stop b"), "it is told again until it answers");
+    assert_eq!(case.told(), "a stopped, b lost: no word of its end");
+    assert!(case.course.is_over());
+    assert_eq!(case.course.close(&NodeOutcome::Lost, case.now, 2).result, CommandResult::Stopped);
+}
+
+#[test]
+fn one_that_has_no_answer_yet_is_stopped_as_well() {
+    let mut case = Case::new("a", "a", |_| {});
+    case.orders();
+    case.stop();
+    assert_eq!(case.orders(), "stop a");
+    case.word("a", 0, "", None);
+    case.word("a", 1, "", Some(ExecOutcome::Stopped));
+    assert_eq!(case.told(), "a began, a stopped");
+}
+
+#[test]
+fn an_end_that_never_comes_is_given_up() {
+    let mut case = Case::new("a", "a", |_| {});
+    case.word("a", 0, "", None);
+    case.pass(Duration::from(TIMEOUT) + LATE - Duration::from_secs(1));
+    assert!(!case.course.is_over());
+    case.word("a", 1, "still here", None);
+    case.pass(LATE - Duration::from_secs(1));
+    assert!(!case.course.is_over(), "words that still come are waited for");
+    case.told();
+    case.orders();
+    case.pass(Duration::from_secs(1));
+    assert_eq!((case.told().as_str(), case.orders().as_str()), ("a lost: no word of its end", "stop a"));
+}
+
+#[test]
+fn a_planner_that_ends_says_what_was_open() {
+    let mut case = Case::new("ab", "ab", |_| {});
+    case.ends("a", 0);
+    case.word("b", 0, "", None);
+    case.stop();
+    let record = case.course.close(&NodeOutcome::Interrupted, case.now, 2);
+    assert_eq!(record.result, CommandResult::Interrupted);
+    let outcomes: Vec<String> = record.nodes.values().map(|node| node.outcome.to_string()).collect();
+    assert_eq!(outcomes, ["exited with 0", "interrupted: the planner ended first"]);
+}

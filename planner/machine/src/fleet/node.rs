@@ -1,0 +1,247 @@
+//! What is known of one node, apart from its drift.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_core::{Belief, applied::NodeApplied, knowledge::Facts, rollout::StateFold};
+use groundplan_protocol::{
+    effect::Action,
+    ids::{CommitId, Generation, LedgerId, Sequence, SessionId, TaskId},
+    report::{ReportBatch, TaskReport},
+    state::{NodeState, Phase},
+};
+
+use crate::io::StoredNode;
+
+/// How many earlier ledgers of a node are remembered.
+const PAST: usize = 16;
+
+/// Whether an agent is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NodePresence {
+    /// It is.
+    Online,
+    /// It is not, for now.
+    Offline,
+    /// No presence of it was ever received.
+    #[default]
+    Unknown,
+}
+
+/// Messages of a node that this planner refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// How many since the start.
+    pub count: u64,
+    /// Why the last one was.
+    pub reason: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+/// One node.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// What it has applied and owes, by its last state and the reports since.
+    pub belief: Belief,
+    /// Whether its agent is connected.
+    pub presence: NodePresence,
+    /// Its agent's connection, while there is one.
+    pub session: Option<SessionId>,
+    /// The last facts that it reported.
+    pub facts: Arc<Facts>,
+    /// What it has published, by its last state and the reports since.
+    pub exports: BTreeMap<TaskId, String>,
+    /// Its last state without what is applied and owed.
+    pub state: Option<NodeState>,
+    /// When its last message came, in milliseconds since the Unix epoch.
+    pub seen_ms: Option<u64>,
+    /// Its messages that were refused.
+    pub rejected: Option<Rejected>,
+    /// Tasks that its agent runs at this moment, as far as it has reported.
+    pub running: Vec<TaskId>,
+    /// Generation and digest of the last plan published for it.
+    pub planned: Option<(Generation, Vec<u8>)>,
+    /// The last report on this planner's disk, and of which ledger.
+    pub acked: Option<(LedgerId, Sequence)>,
+    /// Ledgers that it had before.
+    past: Vec<LedgerId>,
+    /// The first number of a batch that left a gap.
+    gap: Option<Sequence>,
+    /// For which commit, and from which base, it was planned last.
+    tried: Option<(CommitId, NodeApplied)>,
+    /// Not in the store as it is here.
+    dirty: bool,
+}
+
+/// What a state means for planning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateNews {
+    /// A replay from a ledger that the node no longer has.
+    Past,
+    /// Nothing.
+    None,
+    /// Something for people; no reason to plan.
+    Seen,
+    /// The node was not known, or has a new ledger.
+    Rebuilt,
+    /// What is believed has changed in a way that no plan of this planner explains.
+    Unexplained,
+}
+
+impl Node {
+    pub(crate) fn restore(stored: StoredNode, acked: Option<(LedgerId, Sequence)>) -> Self {
+        let seen_ms = Some(stored.seen_ms).filter(|ms| *ms > 0);
+        let (facts, exports) = stored.state.as_ref().map(|s| (s.facts.clone(), s.exports.clone())).unwrap_or_default();
+        Self {
+            facts: Arc::new(facts),
+            exports,
+            belief: stored.belief,
+            past: stored.past,
+            state: stored.state,
+            acked,
+            seen_ms,
+            ..Self::default()
+        }
+    }
+
+    /// As the store keeps it, if it does not have it so already.
+    pub(crate) fn take_unstored(&mut self) -> Option<StoredNode> {
+        std::mem::take(&mut self.dirty).then(|| {
+            let state = self.state.clone().map(|state| NodeState {
+                facts: (*self.facts).clone(),
+                exports: self.exports.clone(),
+                ..state
+            });
+            let (belief, past) = (self.belief.clone(), self.past.clone());
+            StoredNode { state, belief, past, seen_ms: self.seen_ms.unwrap_or_default() }
+        })
+    }
+
+    /// Whether it has to be written to the store.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Whether a state of it was ever received, so that it can be planned for.
+    pub fn is_known(&self) -> bool {
+        self.belief.ledger.is_some()
+    }
+
+    /// Whether its agent is connected, as far as is known.
+    pub fn is_online(&self) -> bool {
+        self.presence == NodePresence::Online
+    }
+
+    /// The generation of the last plan published for it; 0 before the first.
+    pub fn planned_generation(&self) -> Generation {
+        self.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation)
+    }
+
+    /// Notes that it is planned for `commit` from what it has applied now.
+    pub(crate) fn note_tried(&mut self, commit: CommitId) {
+        self.tried = Some((commit, self.belief.applied.clone()));
+    }
+
+    /// Whether it was planned for `commit` from what it has applied now: what failed then is not tried again before something changes.
+    pub(crate) fn was_tried(&self, commit: &CommitId) -> bool {
+        self.tried.as_ref().is_some_and(|(tried, base)| tried == commit && *base == self.belief.applied)
+    }
+
+    /// Takes a state.
+    pub(crate) fn fold_state(&mut self, mut state: NodeState) -> StateNews {
+        if self.past.contains(&state.ledger) {
+            return StateNews::Past;
+        }
+        let before = self.belief.ledger.clone();
+        let sequence = self.belief.sequence;
+        let fold = self.belief.fold_state(&state);
+        if fold == StateFold::Old {
+            return StateNews::None;
+        }
+        let rebuilt = before.as_ref() != Some(&state.ledger);
+        if let Some(before) = before.filter(|_| rebuilt) {
+            self.past.push(before);
+            let excess = self.past.len().saturating_sub(PAST);
+            self.past.drain(..excess);
+            self.running.clear();
+        }
+        let idle = state.phase == Phase::Idle;
+        // What a plan under way has done shows in the number of reports; what is otherwise different has other causes.
+        let unexplained = fold == StateFold::Differs && state.sequence == sequence && idle;
+        // It has taken a plan of another planner, or of one that has lost its disk.
+        let ahead = state.generation > self.planned_generation() && idle && self.planned.is_some();
+        state.applied.clear();
+        state.obligations.clear();
+        // An agent that has just started has none yet: what it reported before still counts.
+        let facts = std::mem::take(&mut state.facts);
+        if !facts.is_empty() && facts != *self.facts {
+            self.facts = Arc::new(facts);
+        }
+        self.exports = std::mem::take(&mut state.exports);
+        self.state = Some(state);
+        self.dirty = true;
+        match (rebuilt, unexplained || ahead) {
+            (true, _) => StateNews::Rebuilt,
+            (false, true) => StateNews::Unexplained,
+            (false, false) => StateNews::Seen,
+        }
+    }
+
+    /// The reports of a batch that are not on the disk yet, with the number of the first; none if they leave a gap to wait for.
+    ///
+    /// A gap is waited for once: the agent repeats from the first report that no planner has acknowledged, so what is missing in the
+    /// repetition was acknowledged by another planner.
+    pub(crate) fn unseen(&mut self, batch: &ReportBatch) -> Option<(Sequence, Vec<TaskReport>)> {
+        if self.past.contains(&batch.ledger) || batch.reports.is_empty() {
+            return None;
+        }
+        let known = self.acked.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, sequence)| *sequence);
+        let expected = known.map_or(batch.first, |s| Sequence(s.0.saturating_add(1)));
+        if batch.first > expected && self.gap != Some(batch.first) {
+            self.gap = Some(batch.first);
+            return None;
+        }
+        self.gap = None;
+        let skip = (expected.0.saturating_sub(batch.first.0)) as usize;
+        let rest = batch.reports.get(skip..).filter(|rest| !rest.is_empty())?.to_vec();
+        let last = batch.first.0.saturating_add(batch.reports.len() as u64 - 1);
+        self.acked = Some((batch.ledger.clone(), Sequence(last)));
+        Some((Sequence(batch.first.0 + skip as u64), rest))
+    }
+
+    /// Takes one report that is new. Returns whether the value that its task publishes has changed.
+    pub(crate) fn fold_report(
+        &mut self,
+        ledger: &LedgerId,
+        number: Sequence,
+        report: &TaskReport,
+        planned: Option<&groundplan_core::plan::PlanTask>,
+    ) -> bool {
+        if !self.belief.fold_report(ledger, number, report, planned) {
+            return false;
+        }
+        self.dirty = true;
+        match &report.export {
+            Some(value) => self.exports.insert(report.task.clone(), value.clone()).as_ref() != Some(value),
+            None if report.action == Action::Remove && report.outcome.is_success() => {
+                self.exports.remove(&report.task).is_some()
+            }
+            None => false,
+        }
+    }
+
+    /// Counts a message of it that was refused. Returns whether the reason is another one than the last time.
+    pub(crate) fn reject(&mut self, reason: String, hint: String) -> bool {
+        let known = self.rejected.as_ref();
+        let (count, other) = (known.map_or(0, |r| r.count) + 1, known.is_none_or(|r| r.reason != reason));
+        self.rejected = Some(Rejected { count, reason, hint });
+        other
+    }
+}
+
+/// The tasks of which another value is published than before, or none any more.
+pub(crate) fn exports_differ(before: &BTreeMap<TaskId, String>, after: &BTreeMap<TaskId, String>) -> Vec<TaskId> {
+    let removed = before.keys().filter(|task| !after.contains_key(task));
+    let new = after.iter().filter(|(task, value)| before.get(task) != Some(value)).map(|(task, _)| task);
+    removed.chain(new).cloned().collect()
+}

@@ -1,0 +1,457 @@
+//! What goes into the machine and what comes out of it: plain values.
+//!
+//! Inputs are what happened: a message whose signature was checked, a tip of the branch, an answer to an earlier effect, a request of an
+//! operator, the time. Effects are what is to be done. All [`Effect::Persist`] of one round are one transaction, and nothing else of
+//! that round but [`Effect::Reply`] may be carried out before it is on the disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use groundplan_core::{Belief, DesiredState, Knowledge, Rollout, knowledge::Misfit};
+use groundplan_protocol::{
+    blob::Want,
+    drift::{CheckRequest, DriftReport},
+    effect::Action,
+    exec::{Exec, ExecOutput},
+    ids::{CommitId, ExecId, Generation, InstanceId, LedgerId, NodeId, Sequence, ServiceId, SiteName, TaskId},
+    plan::Gates,
+    presence::{PlannerPresence, Presence},
+    report::{Ack, Outcome, ReportBatch, TaskReport},
+    state::NodeState,
+    topic::NodeTopic,
+};
+
+use crate::{
+    command::{CommandEvent, CommandRecord, CommandRequest},
+    commit::{ActiveCommit, Commit, RefusedCommit},
+    fleet::NodePresence,
+    planning::{PlanJob, Planned},
+    rollout::{Counts, RolloutDetail, RolloutHead, RolloutSummary},
+    view::Role,
+};
+
+/// What the machine is given once, when it is made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The largest number of inventory-foreign nodes that are remembered by name: a client that may publish could invent any number.
+    pub strangers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { strangers: 1000 }
+    }
+}
+
+/// A number that the shell gives to a request of an operator, to match the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A number that the shell gives to a message of the broker, to acknowledge it once its effect is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Receipt(pub u64);
+
+/// A number that the machine gives to a job, to tell its answer from that of an older one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Connected to the broker and subscribed; retained messages are on their way.
+    Connected {
+        /// Whether the broker has lost what was published: all of it has to be published again.
+        fresh: bool,
+    },
+    /// The connection is lost, or could not be made; the shell tries again.
+    Disconnected {
+        /// Why, for the operator.
+        error: String,
+    },
+    /// A message of the broker.
+    Message {
+        /// To be acknowledged.
+        receipt: Receipt,
+        /// What it says.
+        message: Incoming,
+    },
+    /// The branch's tip was read, at the start and whenever it is another one; or why it cannot be read.
+    Tip(Result<CommitId, String>),
+    /// The answer to [`Effect::Load`].
+    Loaded {
+        /// Which job.
+        job: JobId,
+        /// What the commit holds.
+        outcome: LoadOutcome,
+    },
+    /// The answer to [`Effect::Plan`].
+    Planned(Box<Planned>),
+    /// A request of an operator.
+    Request(RequestId, Request),
+    /// The client that asked for a command no longer reads its events.
+    ClientGone(ExecId),
+    /// Whether any client reads events: without one, none are made.
+    Listeners(bool),
+    /// The deadline has come.
+    Tick,
+    /// End: write down what is in memory, and leave in good order.
+    Stop,
+}
+
+/// A message of the broker, as far as the shell could make sense of it.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A planner's presence, signed by the key that all planners of the site share.
+    Planner(PlannerPresence),
+    /// A message that is signed by its node's key.
+    Node(NodeId, NodeMessage),
+    /// A message on a node's topic that is not accepted.
+    Refused {
+        /// The node whose topic it came on.
+        node: NodeId,
+        /// Why, for the operator.
+        reason: String,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
+    /// Nothing that concerns this planner, such as a cleared retained message.
+    Empty,
+    /// A payload that is not ours.
+    Foreign,
+}
+
+/// What a node's agent publishes.
+#[derive(Debug)]
+pub enum NodeMessage {
+    /// What is applied and owed.
+    State(Box<NodeState>),
+    /// Reports of tasks.
+    Reports(ReportBatch),
+    /// The agent connects or leaves.
+    Presence(Presence),
+    /// What a drift check found.
+    Drift(DriftReport),
+    /// Output of a command.
+    Output(ExecOutput),
+    /// Content that the agent misses.
+    Want(Want),
+}
+
+/// A request of an operator. Names were checked against a [`View`](crate::view::View); what is not declared any more is passed over.
+#[derive(Debug)]
+pub enum Request {
+    /// Have nodes check again what they have applied, and repair what differs.
+    Recheck {
+        /// The nodes; none: all.
+        nodes: BTreeSet<NodeId>,
+        /// All tasks of these services.
+        services: BTreeSet<ServiceId>,
+        /// These tasks; with no services either, all tasks.
+        tasks: BTreeSet<TaskId>,
+    },
+    /// Have these nodes check for drift now.
+    CheckDrift(BTreeSet<NodeId>),
+    /// Run a command now. The shell chooses an id that no other command has.
+    RunCommand(Box<CommandRequest>),
+    /// Stop a command.
+    StopCommand(ExecId),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// What was planned.
+    Recheck {
+        /// The rollout that checks; none if there is nothing to check.
+        generation: Option<Generation>,
+        /// Instances that are asked for and cannot be checked, such as commands without a guard.
+        left_out: Vec<InstanceId>,
+    },
+    /// The number of the request that each node's report will answer.
+    CheckDrift(BTreeMap<NodeId, u64>),
+    /// The command is under way; its events follow.
+    CommandStarted,
+    /// The command is being stopped.
+    CommandStopping,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// This planner does not plan at the moment.
+    NotPlanning {
+        /// The planner that does, if one is known.
+        planner: Option<String>,
+    },
+    /// No good commit has been read yet.
+    NoActiveCommit,
+    /// Too many commands are under way.
+    TooManyCommands {
+        /// How many may be.
+        limit: usize,
+    },
+    /// No command of that id is under way.
+    NoCommand(ExecId),
+}
+
+/// Read a commit and resolve it, away from the loop.
+#[derive(Debug, Clone)]
+pub struct LoadJob {
+    /// To be returned with the answer.
+    pub job: JobId,
+    /// The commit.
+    pub commit: CommitId,
+    /// What nodes have reported, and what becomes of an instance that it does not fit.
+    pub knowledge: Knowledge,
+    /// The name that the site must have; none before the first commit.
+    pub site: Option<SiteName>,
+    /// What is active, for [`LoadOutcome::Good::same`].
+    pub active: Option<Arc<ActiveCommit>>,
+}
+
+impl LoadJob {
+    /// Whether values of nodes that do not fit are a fault of the commit: in one that is checked, not in one that is active already.
+    pub fn is_strict(&self) -> bool {
+        self.knowledge.misfit == Misfit::Refuse
+    }
+}
+
+/// What a commit holds.
+#[derive(Debug)]
+pub enum LoadOutcome {
+    /// No fault.
+    Good {
+        /// What it asks for.
+        commit: Arc<ActiveCommit>,
+        /// Whether it is the active commit and asks nodes for the same as before.
+        same: bool,
+    },
+    /// At least one fault.
+    Refused(RefusedCommit),
+    /// It cannot be read at the moment: why, for the operator.
+    Unreadable(String),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write to the store.
+    Persist(Write),
+    /// Acknowledge a message to the broker.
+    Acknowledge(Receipt),
+    /// Connect to the broker for this site; comes once.
+    Connect(SiteName),
+    /// Let what is published flow on this connection: no other planner has taken over.
+    OpenOutbox,
+    /// Publish.
+    Publish(Message),
+    /// Publish these chunks of content that a node asked for, if the active commit or the node's plan has it.
+    Ship(NodeId, Want),
+    /// Read a commit.
+    Load(Box<LoadJob>),
+    /// What this job loaded is active from now on.
+    Activate(JobId),
+    /// Work out a plan.
+    Plan(Box<PlanJob>),
+    /// Answer a request.
+    Reply(RequestId, Result<Reply, Problem>),
+    /// Something that clients follow.
+    Event(Box<Event>),
+    /// Something for the client that asked for this command; after [`CommandEvent::Finished`] nothing follows.
+    CommandEvent(ExecId, CommandEvent),
+    /// For the log.
+    Log(Level, String),
+}
+
+/// How much a line of the log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For developers.
+    Debug,
+    /// For operators who want to follow.
+    Info,
+    /// Something that an operator should look into.
+    Warn,
+}
+
+/// What is published.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// This planner's presence, at once, whether the outbox is open or not.
+    Presence {
+        /// It.
+        presence: PlannerPresence,
+        /// Whether the broker is to keep it.
+        retain: bool,
+    },
+    /// The plan that the store holds for a node, retained; nothing if it holds none.
+    Plan(NodeId),
+    /// A node's open gates, retained.
+    Gates(Gates),
+    /// Which reports of a node are on the disk.
+    Ack(Ack),
+    /// When a node is to check for drift, retained.
+    Check(CheckRequest),
+    /// An order to run or to stop a command.
+    Exec(Exec, Delivery),
+    /// Nothing, in place of what is retained.
+    Clear(NodeId, NodeTopic),
+}
+
+/// Until when an order may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// On this connection or not at all.
+    Now,
+    /// Also on a later one.
+    Late,
+    /// At once, because this planner is shutting down.
+    Urgent,
+}
+
+/// A change of the store.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// What there is one of.
+    Meta(Meta),
+    /// What is known of a node.
+    Node(NodeId, Box<StoredNode>),
+    /// The last report of a node that is on the disk, and of which ledger.
+    Ack(NodeId, LedgerId, Sequence),
+    /// The latest plan of a node, or that it has none.
+    Plan(NodeId, Option<SealedPlan>),
+    /// A rollout that begins; it ends the log of the one before.
+    Rollout(Arc<RolloutHead>, Box<Rollout>),
+    /// What happened to the rollout.
+    Log(LogEntry),
+    /// A rollout for the history; replaces one of its generation.
+    History(Box<RolloutDetail>),
+    /// A command, as it stands; replaces one of its id.
+    Command(Box<CommandRecord>),
+}
+
+/// What there is one of in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The site that the good commits are of; none before the first.
+    pub site: Option<SiteName>,
+    /// This planner's id, chosen at its first start.
+    pub planner: String,
+    /// The generation of the latest plan.
+    pub generation: Generation,
+    /// The last term that this planner has claimed.
+    pub term: u64,
+    /// The active commit.
+    pub active: Option<Commit>,
+    /// The branch's tip, if it was refused.
+    pub refused: Option<RefusedCommit>,
+}
+
+/// What the store keeps of a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoredNode {
+    /// What it has applied and owes.
+    pub belief: Belief,
+    /// Ledgers that it had before, the latest last: what comes from them is a replay.
+    pub past: Vec<LedgerId>,
+    /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
+    pub seen_ms: u64,
+    /// Its last state without what is applied and owed.
+    pub state: Option<NodeState>,
+}
+
+/// A plan as it is published. Opaque to the machine: the shell signs it where it is planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedPlan {
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of what it asks for, whatever its generation and commit; empty for a plan that must never count as the same.
+    pub digest: Vec<u8>,
+    /// The signed message.
+    pub sealed: Vec<u8>,
+    /// JSON of the plan, where the message only refers to it; else empty.
+    pub body: Vec<u8>,
+}
+
+/// What happened to a rollout, in order: replayed on its snapshot it gives what it was, turns in rolling restarts included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEntry {
+    /// Reports came.
+    Reports {
+        /// From this node.
+        node: NodeId,
+        /// Its ledger.
+        ledger: LedgerId,
+        /// Number of the first.
+        first: Sequence,
+        /// The reports.
+        reports: Vec<TaskReport>,
+    },
+    /// An agent connected or left.
+    Presence {
+        /// Its node.
+        node: NodeId,
+        /// Whether it is connected.
+        online: bool,
+    },
+    /// Gates were opened.
+    Advance,
+}
+
+/// All that the store holds, as it is read at the start.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// What there is one of.
+    pub meta: Meta,
+    /// What is known of each node.
+    pub nodes: BTreeMap<NodeId, StoredNode>,
+    /// The last report of each node that is on the disk, and of which ledger.
+    pub acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
+    /// Generation and digest of the latest plan of each node.
+    pub plans: BTreeMap<NodeId, (Generation, Vec<u8>)>,
+    /// The latest rollout, as it was at its start; its head with its end, if the history knows it.
+    pub rollout: Option<(RolloutHead, Rollout)>,
+    /// What happened to it since, in order.
+    pub log: Vec<LogEntry>,
+    /// Commands that the planner before did not see end.
+    pub commands: Vec<CommandRecord>,
+}
+
+/// Something that clients follow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A commit was refused.
+    Refused(RefusedCommit),
+    /// A commit became active; what has to be done for it follows, if anything.
+    Commit(Commit),
+    /// A rollout began.
+    RolloutStarted(RolloutSummary),
+    /// A task began.
+    TaskStarted(InstanceId),
+    /// A task ended, for good or until it is tried again.
+    TaskFinished {
+        /// The instance.
+        instance: InstanceId,
+        /// What was asked for.
+        action: Action,
+        /// What became of it.
+        outcome: Outcome,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+        /// The rollout's progress so far.
+        counts: Counts,
+    },
+    /// A rollout ended.
+    RolloutFinished(RolloutSummary),
+    /// An agent connected or left.
+    Node(NodeId, NodePresence),
+    /// The planner began to plan, or stands by.
+    Role(Role),
+    /// Nothing is open: every node that is online has what the active commit asks for, or has failed at it.
+    Idle,
+}
+
+/// What was desired before, for reasons that name the values before.
+pub type Earlier = Option<Arc<DesiredState>>;

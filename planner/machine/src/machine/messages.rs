@@ -1,0 +1,165 @@
+//! Messages of the broker, given to the parts that they concern.
+
+use groundplan_protocol::{
+    ids::{NodeId, Sequence},
+    presence::Presence,
+    report::ReportBatch,
+    state::{NodeState, Phase},
+    time::Now,
+};
+
+use super::Machine;
+use crate::{
+    fleet::StateNews,
+    io::{Effect, Event, Incoming, Level, LogEntry, NodeMessage, Receipt, Write},
+};
+
+impl Machine {
+    pub(super) fn take_message(&mut self, receipt: Receipt, message: Incoming, now: Now) {
+        match message {
+            // A plan under way was started from what nodes had reported then. What they report meanwhile is taken when the plan is
+            // there, as if it had come then: so the plan and the rollout that it supersedes agree on what is known.
+            Incoming::Node(node, message @ (NodeMessage::State(_) | NodeMessage::Reports(_)))
+                if self.deployment.planning().is_some() =>
+            {
+                self.held.push_back((receipt, node, message));
+                return;
+            }
+            Incoming::Node(node, message) => self.take_node(node, message, now),
+            Incoming::Planner(presence) => {
+                let actions = self.leadership.presence(&presence, now.mono);
+                self.obey(actions, now);
+            }
+            Incoming::Refused { node, reason, hint } => {
+                let active = self.deployment.active().map(|active| &**active);
+                match self.fleet.admit(&node, active).map(|known| known.reject(reason.clone(), hint.clone())) {
+                    Some(true) => {
+                        self.log(Level::Warn, format!("a message of node {node} is refused: {reason} ({hint})"))
+                    }
+                    Some(false) => {}
+                    None => self.ignored += 1,
+                }
+            }
+            Incoming::Empty => {}
+            Incoming::Foreign => self.ignored += 1,
+        }
+        self.out.push(Effect::Acknowledge(receipt));
+    }
+
+    /// Takes what was held while a plan was worked out, unless another one is.
+    pub(super) fn release_held(&mut self, now: Now) {
+        while self.deployment.planning().is_none() {
+            let Some((receipt, node, message)) = self.held.pop_front() else { return };
+            self.take_node(node, message, now);
+            self.out.push(Effect::Acknowledge(receipt));
+        }
+    }
+
+    fn take_node(&mut self, node: NodeId, message: NodeMessage, now: Now) {
+        let active = self.deployment.active().map(|active| &**active);
+        let Some(known) = self.fleet.admit(&node, active) else { return };
+        known.seen_ms = Some(now.wall_ms);
+        match message {
+            NodeMessage::State(state) => self.take_state(&node, *state, now),
+            NodeMessage::Reports(batch) => self.take_reports(&node, &batch, now),
+            NodeMessage::Presence(presence) => self.take_presence(&node, &presence, now),
+            NodeMessage::Drift(report) => self.take_drift(&node, report, now),
+            NodeMessage::Output(output) => self.take_output(&node, output, now),
+            NodeMessage::Want(want) => {
+                if self.leadership.plans() {
+                    self.out.push(Effect::Ship(node, want));
+                }
+            }
+        }
+    }
+
+    fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
+        self.meta.generation = self.meta.generation.max(state.generation);
+        if state.phase == Phase::Idle
+            && let Some(rollout) = self.rollout_mut()
+        {
+            rollout.accepted(node, state.generation, &[]);
+        }
+        let Some(folded) = self.fleet.fold_state(node, state) else { return };
+        let commit = self.deployment.active().map(|active| active.commit.id.clone());
+        let plan = match folded.news {
+            StateNews::Past => {
+                let reason = "comes from a ledger that the node no longer has";
+                if let Some(known) = self.fleet.get_mut(node) {
+                    known.reject(reason.to_owned(), String::new());
+                }
+                false
+            }
+            StateNews::None | StateNews::Seen => false,
+            StateNews::Rebuilt => true,
+            StateNews::Unexplained => {
+                let known = self.fleet.get(node);
+                commit.is_some_and(|commit| known.is_some_and(|known| !known.was_tried(&commit)))
+            }
+        };
+        if plan {
+            self.log(Level::Debug, format!("node {node} reports what no plan explains"));
+            self.deployment.plan_soon(now, false);
+        }
+        if let Some(first) = folded.facts {
+            self.deployment.facts_changed(node, first, now);
+        }
+        folded.exports.iter().for_each(|task| self.deployment.export_changed(task, now));
+    }
+
+    fn take_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) {
+        if let Some(changed) = self.fleet.fold_presence(node, presence) {
+            let online = presence.online;
+            let open = self.rollout.as_ref().map(|rollout| rollout.head.ended_ms.is_none());
+            if let Some(rollout) = self.rollout_mut() {
+                rollout.rollout.presence(node, online);
+            }
+            if open == Some(true) {
+                self.persist(Write::Log(LogEntry::Presence { node: node.clone(), online }));
+            }
+            self.event(|| Event::Node(node.clone(), changed));
+        }
+        let session = self.fleet.get(node).and_then(|known| known.session.clone());
+        self.commands.presence(node, session.as_ref(), now);
+    }
+
+    fn take_reports(&mut self, node: &NodeId, batch: &ReportBatch, now: Now) {
+        // One that stands by leaves them to be repeated to the one that plans.
+        if !self.leadership.plans() {
+            return;
+        }
+        for task in self.fleet.fold_running(node, batch) {
+            self.event(|| Event::TaskStarted(task.at(node)));
+        }
+        if let Some(rollout) = self.rollout_mut() {
+            rollout.rollout.running(node, &batch.running);
+            rollout.accepted(node, batch.generation, &batch.running);
+        }
+        let news = self.fleet.get_mut(node).and_then(|known| known.unseen(batch));
+        if let Some((first, reports)) = news {
+            for (i, report) in reports.iter().enumerate() {
+                let number = Sequence(first.0.saturating_add(i as u64));
+                // Also where the node's state, which may overtake its reports, has brought it already.
+                self.drift.fold_report(node, report, now);
+                let planned = self.rollout.as_ref().and_then(|rollout| rollout.planned(node, report));
+                let known = self.fleet.get_mut(node).expect("admitted above");
+                if known.fold_report(&batch.ledger, number, report, planned) {
+                    self.deployment.export_changed(&report.task, now);
+                }
+                let Some(rollout) = self.rollout_mut() else { continue };
+                if rollout.fold(node, report) && self.listeners {
+                    self.finished.push((report.task.at(node), report.clone()));
+                }
+            }
+            let (node, ledger) = (node.clone(), batch.ledger.clone());
+            if let Some((ledger, sequence)) = self.fleet.acked(&node) {
+                self.persist(Write::Ack(node.clone(), ledger, sequence));
+            }
+            self.persist(Write::Log(LogEntry::Reports { node, ledger, first, reports }));
+        }
+        // Again for what came twice: the agent may have missed the first acknowledgement.
+        if !batch.reports.is_empty() {
+            self.publish_ack(node);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Where the parts meet: each input is given to the parts that it concerns, and what follows is settled once for all inputs of a round.
+
+mod messages;
+mod orders;
+mod plans;
+mod requests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use groundplan_protocol::{
+    VERSION,
+    ids::{InstanceId, NodeId},
+    presence::PlannerPresence,
+    report::TaskReport,
+    time::Now,
+};
+
+use crate::{
+    command::{Commands, NodeOutcome},
+    deployment::{Deployment, Job, LoadReason},
+    drift::Drift,
+    fleet::Fleet,
+    io::{
+        Effect, Event, Input, JobId, Level, LoadJob, LoadOutcome, Message, Meta, NodeMessage, Problem, Receipt,
+        Settings, Stored, Write,
+    },
+    leadership::{LeaderAction, Leadership},
+    rollout::ActiveRollout,
+    view::{Role, View},
+};
+
+/// How often what may be lost without harm is written: nodes' states and the progress of commands.
+const WRITE_EVERY: Duration = Duration::from_secs(2);
+
+/// See the crate.
+#[derive(Debug)]
+pub struct Machine {
+    meta: Meta,
+    fleet: Fleet,
+    deployment: Deployment,
+    rollout: Option<Arc<ActiveRollout>>,
+    drift: Drift,
+    commands: Commands,
+    leadership: Leadership,
+    /// Whether there is a connection to the broker; if not, why.
+    broker: Result<(), Option<String>>,
+    /// Whether the connection was asked for.
+    connecting: bool,
+    /// Whether the broker lost what was published.
+    republish: bool,
+    /// Payloads that were not ours, since the start.
+    ignored: u64,
+    /// Whether any client reads events.
+    listeners: bool,
+    idle_reported: bool,
+    /// Whether anything happened to the rollout since its progress was worked out.
+    rollout_dirty: bool,
+    /// Tasks that finished since then, for clients that follow.
+    finished: Vec<(InstanceId, TaskReport)>,
+    /// Messages that change what a plan under way started from: taken when it is there.
+    held: VecDeque<(Receipt, NodeId, NodeMessage)>,
+    write_at: Duration,
+    stopping: bool,
+    out: Vec<Effect>,
+}
+
+impl Machine {
+    /// As it was when the planner ended; empty for a new one. `stored.meta.planner` must be set.
+    pub fn restore(settings: &Settings, mut stored: Stored, now: Now) -> Self {
+        let fleet = Fleet::restore(&mut stored, settings.strangers);
+        let (log, rollout) = (stored.log, stored.rollout);
+        let rollout = rollout.map(|(head, rollout)| Arc::new(ActiveRollout::restore(head, rollout, log)));
+        let active = stored.meta.active.as_ref().filter(|_| stored.meta.site.is_some());
+        let planned = rollout.as_ref().map(|rollout| rollout.head.commit.id.clone());
+        Self {
+            deployment: Deployment::new(active.map(|commit| commit.id.clone()), planned),
+            leadership: Leadership::new(stored.meta.planner.clone(), stored.meta.term),
+            commands: Commands::interrupted(stored.commands, now),
+            meta: stored.meta,
+            fleet,
+            rollout,
+            drift: Drift::default(),
+            broker: Err(None),
+            connecting: false,
+            republish: true,
+            ignored: 0,
+            listeners: false,
+            idle_reported: false,
+            rollout_dirty: true,
+            finished: Vec::new(),
+            held: VecDeque::new(),
+            write_at: now.mono + WRITE_EVERY,
+            stopping: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one input; returns what is to be done.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        self.handle_all([input], now)
+    }
+
+    /// Takes what came in together; returns what is to be done, of which all that is persisted is one group.
+    ///
+    /// What follows from a rollout's progress is worked out once for all of it, which is what makes a burst of reports cheap.
+    pub fn handle_all(&mut self, inputs: impl IntoIterator<Item = Input>, now: Now) -> Vec<Effect> {
+        for input in inputs {
+            self.take(input, now);
+        }
+        if self.stopping {
+            self.shut_down(now);
+        } else {
+            self.settle(now);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When the next [`Input::Tick`] is due, by the monotonic clock.
+    pub fn deadline(&self) -> Duration {
+        let deadlines = [
+            self.leadership.deadline(),
+            self.deployment.deadline(self.leadership.plans()),
+            self.commands.deadline(),
+            Some(self.write_at),
+        ];
+        deadlines.into_iter().flatten().min().unwrap_or(self.write_at)
+    }
+
+    /// How many messages wait for a plan under way. Above a few thousand, take no more from the broker until it is there.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether it ended: after [`Input::Stop`].
+    pub fn is_stopped(&self) -> bool {
+        self.stopping
+    }
+
+    /// A snapshot for readers.
+    pub fn view(&self) -> View {
+        View {
+            meta: self.meta.clone(),
+            active: self.deployment.active().cloned(),
+            role: self.role(),
+            term: self.leadership.term(),
+            due: self.deployment.is_due(),
+            broker: self.broker.clone(),
+            repository_error: self.deployment.repository_error.clone(),
+            ignored: self.ignored,
+            nodes: self.fleet.nodes().clone(),
+            drift: self.drift.nodes().clone(),
+            rollout: self.rollout.clone(),
+            commands: self.commands.running(),
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Stop => self.stopping = true,
+            Input::Tick => {}
+            Input::Listeners(any) => self.listeners = any,
+            Input::Connected { fresh } => {
+                self.broker = Ok(());
+                self.republish |= fresh;
+                self.leadership.ready(now.mono);
+            }
+            Input::Disconnected { error } => {
+                if self.broker.as_ref() != Err(&Some(error.clone())) {
+                    self.log(Level::Warn, format!("no connection to the broker: {error}"));
+                }
+                self.broker = Err(Some(error));
+                self.leadership.lost();
+            }
+            Input::Message { receipt, message } => {
+                self.leadership.message_received(now.mono);
+                self.take_message(receipt, message, now);
+            }
+            Input::Tip(Ok(id)) => {
+                if self.deployment.tip(id) {
+                    self.meta.refused = None;
+                    self.write_meta();
+                }
+            }
+            Input::Tip(Err(error)) => {
+                self.log(Level::Warn, format!("the repository cannot be read: {error}"));
+                self.deployment.repository_error = Some(error);
+            }
+            Input::Loaded { job, outcome } => self.take_loaded(job, outcome, now),
+            Input::Planned(planned) => self.take_planned(*planned, now),
+            Input::Request(id, request) => self.take_request(id, request, now),
+            Input::ClientGone(id) => {
+                // It may have ended meanwhile.
+                let _ = self.commands.stop(&id, now);
+            }
+        }
+        self.take_command_outcomes();
+    }
+
+    /// What follows from all that was taken.
+    fn settle(&mut self, now: Now) {
+        let actions = self.leadership.tick(now.mono);
+        self.obey(actions, now);
+        self.start_jobs(now);
+        self.progress(now);
+        self.commands.tick(now);
+        if now.mono >= self.write_at {
+            self.write_at = now.mono + WRITE_EVERY;
+            self.write_nodes();
+            self.commands.write();
+        }
+        self.take_command_outcomes();
+    }
+
+    fn start_jobs(&mut self, now: Now) {
+        // A load of news comes before the plan that is due with it: at most two jobs start in one round.
+        while let Some(job) = self.deployment.start(self.leadership.plans(), now) {
+            match job {
+                Job::Load { job, commit, misfit } => {
+                    let knowledge = self.fleet.knowledge(misfit);
+                    let (site, active) = (self.meta.site.clone(), self.deployment.active().cloned());
+                    self.out.push(Effect::Load(Box::new(LoadJob { job, commit, knowledge, site, active })));
+                }
+                Job::Plan { job } => self.start_plan(job),
+            }
+        }
+    }
+
+    fn take_loaded(&mut self, job: JobId, outcome: LoadOutcome, now: Now) {
+        let Some(reason) = self.deployment.loaded(job) else { return };
+        match outcome {
+            LoadOutcome::Good { commit, same } => {
+                self.out.push(Effect::Activate(job));
+                match reason {
+                    LoadReason::Tip => {
+                        self.log(
+                            Level::Info,
+                            format!("commit {} is active: {}", commit.commit.id, commit.commit.subject),
+                        );
+                        self.meta.site = Some(commit.site.clone());
+                        self.meta.active = Some(commit.commit.clone());
+                        self.meta.refused = None;
+                        self.write_meta();
+                        self.event(|| Event::Commit(commit.commit.clone()));
+                    }
+                    LoadReason::News if self.meta.refused.as_ref().is_some_and(|r| r.commit.id == commit.commit.id) => {
+                        // With what nodes report now it has no fault any more.
+                        self.meta.refused = None;
+                        self.write_meta();
+                    }
+                    LoadReason::News | LoadReason::Restored => {}
+                }
+                self.deployment.accept(commit, same, now);
+                if reason == LoadReason::Tip {
+                    self.publish_checks(&BTreeSet::new(), now);
+                    self.choose_all(now);
+                    if self.leadership.plans() {
+                        self.deployment.plan_soon(now, true);
+                    }
+                }
+                self.release_held(now);
+            }
+            LoadOutcome::Refused(refused) => {
+                self.deployment.not_accepted(None, now);
+                let (id, faults) = (&refused.commit.id, refused.faults.len());
+                if reason == LoadReason::Restored {
+                    self.log(
+                        Level::Warn,
+                        format!("this release refuses commit {id}, which was active: {faults} faults"),
+                    );
+                } else {
+                    self.log(
+                        Level::Warn,
+                        format!("commit {id} is refused with {faults} faults; the one before it stays active"),
+                    );
+                    self.meta.refused = Some(refused.clone());
+                    self.write_meta();
+                    self.event(|| Event::Refused(refused));
+                }
+            }
+            LoadOutcome::Unreadable(error) => {
+                self.log(Level::Warn, format!("the commit cannot be read: {error}"));
+                self.deployment.not_accepted(Some(error), now);
+            }
+        }
+        self.connect();
+    }
+
+    /// Connects once there is a site.
+    fn connect(&mut self) {
+        if let Some(site) = self.meta.site.clone().filter(|_| !self.connecting) {
+            self.connecting = true;
+            self.out.push(Effect::Connect(site));
+        }
+    }
+
+    fn obey(&mut self, actions: Vec<LeaderAction>, now: Now) {
+        for action in actions {
+            match action {
+                LeaderAction::Claim { term } => {
+                    self.meta.term = term;
+                    self.write_meta();
+                    self.publish_presence(true, true);
+                }
+                LeaderAction::Republish => self.publish_presence(true, true),
+                LeaderAction::Probe => self.publish_presence(false, false),
+                LeaderAction::Begin => self.begin(now),
+                LeaderAction::StandBy { of } => self.stand_by(of, now),
+            }
+        }
+    }
+
+    /// This planner plans from now on.
+    fn begin(&mut self, now: Now) {
+        self.log(Level::Info, format!("planning in term {}", self.leadership.term()));
+        self.out.push(Effect::OpenOutbox);
+        self.event(|| Event::Role(Role::Planning));
+        // Plans of another planner, or of one that had this store's successor, were published.
+        let foreign = self.leadership.seen_generation() > self.meta.generation;
+        let active = self.deployment.active().map(|active| (active.commit.id.clone(), active.desired.asked.is_empty()));
+        match active {
+            Some((id, asks_nothing)) if !foreign && self.deployment.planned_commit.as_ref() == Some(&id) => {
+                self.resume(now);
+                // What nodes reported last may not be planned with yet.
+                if !asks_nothing {
+                    self.deployment.plan_soon(now, true);
+                }
+            }
+            _ => {
+                if foreign {
+                    self.drop_stale(now);
+                }
+                self.deployment.plan_soon(now, true);
+            }
+        }
+        if std::mem::take(&mut self.republish) {
+            self.publish_everything(now);
+        }
+        self.commands.stop_orphans();
+        self.publish_checks(&BTreeSet::new(), now);
+        self.choose_all(now);
+    }
+
+    /// Another planner has planned since: its plans were published, and what became of ours is known to the nodes alone.
+    fn drop_stale(&mut self, now: Now) {
+        if let Some(stale) = self.rollout.take() {
+            self.persist(Write::History(Box::new(stale.superseded(now.wall_ms))));
+        }
+        let planned: Vec<NodeId> =
+            self.fleet.nodes().iter().filter(|(_, n)| n.planned.is_some()).map(|(id, _)| id.clone()).collect();
+        for node in planned {
+            if let Some(known) = self.fleet.get_mut(&node) {
+                known.planned = None;
+            }
+            self.persist(Write::Plan(node, None));
+        }
+    }
+
+    fn stand_by(&mut self, of: String, now: Now) {
+        self.log(Level::Info, format!("planner {of} plans; standing by"));
+        for recheck in self.deployment.stand_by() {
+            let problem = Problem::NotPlanning { planner: Some(of.clone()) };
+            self.out.push(Effect::Reply(recheck.request, Err(problem)));
+        }
+        self.commands.end_all(&NodeOutcome::Interrupted, now);
+        self.event(|| Event::Role(Role::Standby { planner: of }));
+        self.release_held(now);
+    }
+
+    /// Writes down what is in memory, ends what runs, and leaves.
+    fn shut_down(&mut self, now: Now) {
+        self.write_nodes();
+        self.commands.end_all(&NodeOutcome::Stopped, now);
+        self.take_command_outcomes();
+        for recheck in self.deployment.stand_by() {
+            self.out.push(Effect::Reply(recheck.request, Err(Problem::NotPlanning { planner: None })));
+        }
+        if self.leadership.plans() {
+            self.publish_presence(false, true);
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self.leadership.standby_of() {
+            Some(planner) => Role::Standby { planner: planner.to_owned() },
+            None if self.leadership.plans() => Role::Planning,
+            None => Role::Starting,
+        }
+    }
+
+    fn publish_presence(&mut self, online: bool, retain: bool) {
+        let Some(site) = self.meta.site.clone() else { return };
+        let presence = PlannerPresence {
+            version: VERSION,
+            site,
+            planner: self.meta.planner.clone(),
+            online,
+            // One that is not online claims nothing.
+            term: if online { self.meta.term } else { 0 },
+            generation: self.meta.generation,
+        };
+        self.out.push(Effect::Publish(Message::Presence { presence, retain }));
+    }
+
+    fn publish(&mut self, message: Message) {
+        if self.leadership.plans() {
+            self.out.push(Effect::Publish(message));
+        }
+    }
+
+    fn persist(&mut self, write: Write) {
+        self.out.push(Effect::Persist(write));
+    }
+
+    fn write_meta(&mut self) {
+        self.persist(Write::Meta(self.meta.clone()));
+    }
+
+    fn write_nodes(&mut self) {
+        let writes = self.fleet.unstored();
+        self.out.extend(writes.into_iter().map(Effect::Persist));
+    }
+
+    fn event(&mut self, event: impl FnOnce() -> Event) {
+        self.idle_reported = false;
+        if self.listeners {
+            self.out.push(Effect::Event(Box::new(event())));
+        }
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.out.push(Effect::Log(level, text));
+    }
+}

@@ -1,0 +1,263 @@
+//! From what is desired and applied to plans on their way, and the progress of their rollout.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use groundplan_core::{AppliedState, Policy};
+use groundplan_protocol::{VERSION, ids::NodeId, plan::Gates, report::Ack, time::Now, topic::NodeTopic};
+
+use super::Machine;
+use crate::{
+    deployment::Recheck,
+    fleet::Node,
+    io::{Effect, Event, JobId, Level, LogEntry, Message, Reply, Write},
+    planning::{PlanJob, Planned, Sent},
+    rollout::{ActiveRollout, RolloutHead, RolloutResult, counts},
+};
+
+impl Machine {
+    /// Starts to work out a plan from where each node is.
+    pub(super) fn start_plan(&mut self, job: JobId) {
+        self.forget_undeclared();
+        let Some(active) = self.deployment.active().cloned() else { return };
+        let generation = self.meta.generation.max(self.leadership.seen_generation()).next();
+        let mut applied = AppliedState::default();
+        let mut sent = BTreeMap::new();
+        for (id, node) in self.fleet.nodes().iter().filter(|(id, node)| node.is_known() && active.declares(id)) {
+            applied.nodes.insert(id.clone(), node.belief.applied.clone());
+            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation });
+        }
+        let policy = Policy { check: self.drift.to_check() };
+        let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
+        self.deployment.planning_started(job, generation);
+        let job = PlanJob { job, generation, active, earlier, applied, policy, before, sent };
+        self.out.push(Effect::Plan(Box::new(job)));
+    }
+
+    /// Takes up a plan: writes it down, sends it, and begins its rollout.
+    pub(super) fn take_planned(&mut self, planned: Planned, now: Now) {
+        let Some(planning) = self.deployment.planned(planned.job) else { return };
+        let overtaken = planning.generation <= self.leadership.seen_generation();
+        if overtaken || !self.leadership.plans() {
+            // Agents would refuse it: another planner has used this generation meanwhile.
+            planning.rechecks.into_iter().for_each(|recheck| self.deployment.wait_for_plan(recheck, now));
+            self.deployment.plan_soon(now, true);
+        } else {
+            let used = self.use_plan(planned, planning.generation, now);
+            for Recheck { request, left_out } in planning.rechecks {
+                let generation = used.then_some(planning.generation);
+                self.out.push(Effect::Reply(request, Ok(Reply::Recheck { generation, left_out })));
+            }
+        }
+        self.release_held(now);
+    }
+
+    /// Returns whether there was anything to do.
+    fn use_plan(&mut self, planned: Planned, generation: groundplan_protocol::ids::Generation, now: Now) -> bool {
+        let Some(active) = self.deployment.active().cloned() else { return false };
+        let commit = active.commit.clone();
+        let (actions, nodes) = (planned.actions.len(), planned.plans.len());
+        self.log(
+            Level::Info,
+            format!(
+                "planned commit {}: {actions} actions, plans for {nodes} nodes, {} pending",
+                commit.id,
+                planned.pending.len()
+            ),
+        );
+        self.deployment.planned_commit = Some(commit.id.clone());
+        for node in &planned.tried {
+            if let Some(known) = self.fleet.get_mut(node) {
+                known.note_tried(commit.id.clone());
+            }
+        }
+        // What could not be planned before is no news; that it can be now is, even if nothing is to be done.
+        let before = self.rollout.as_ref();
+        let pending = before.map_or(&[][..], |before| before.rollout.pending());
+        let same_commit = before.is_some_and(|before| before.head.commit.id == commit.id);
+        let waits_as_before = planned.pending == pending && (pending.is_empty() || same_commit);
+        if planned.plans.is_empty() && !planned.supersedes_open && planned.actions.is_empty() && waits_as_before {
+            return false;
+        }
+        self.meta.generation = generation;
+        let Planned { actions, mut rollout, parts, plans, kept, .. } = planned;
+        let head = RolloutHead { generation, commit, started_ms: now.wall_ms, actions, ended_ms: None, kept };
+        for (id, node) in self.fleet.nodes() {
+            rollout.presence(id, node.is_online());
+        }
+        if let Some(before) = self.rollout.take() {
+            rollout.take_over_turns(&before.rollout);
+            self.persist(Write::History(Box::new(before.superseded(now.wall_ms))));
+        }
+        rollout.advance();
+        // The log ends here: what it alone held of nodes is written with them.
+        self.write_nodes();
+        self.write_meta();
+        self.persist(Write::Rollout(Arc::new(head.clone()), Box::new(rollout.clone())));
+        let begun = ActiveRollout::new(head, rollout, parts);
+        self.persist(Write::History(Box::new(begun.detail(&|_| false))));
+        self.event(|| Event::RolloutStarted(begun.summary()));
+        self.rollout = Some(Arc::new(begun));
+        self.rollout_dirty = true;
+        let published: Vec<NodeId> = plans.iter().map(|(node, _)| node.clone()).collect();
+        for (node, plan) in plans {
+            if let Some(known) = self.fleet.get_mut(&node) {
+                known.planned = Some((plan.generation, plan.digest.clone()));
+            }
+            self.persist(Write::Plan(node.clone(), Some(plan)));
+            self.publish(Message::Plan(node));
+        }
+        published.iter().for_each(|node| self.publish_gates(node));
+        true
+    }
+
+    /// The rollout, to be changed: its progress is worked out at the end of the round.
+    pub(super) fn rollout_mut(&mut self) -> Option<&mut ActiveRollout> {
+        let rollout = self.rollout.as_mut()?;
+        self.rollout_dirty = true;
+        Some(Arc::make_mut(rollout))
+    }
+
+    /// Opens gates whose time has come, and reports how far the rollout is.
+    pub(super) fn progress(&mut self, now: Now) {
+        if !self.leadership.plans() {
+            return;
+        }
+        if !self.rollout_dirty || self.rollout.is_none() {
+            self.rollout_dirty = false;
+            return self.report_idle();
+        }
+        let held = self.deployment.holds_gates();
+        let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
+        let grown = if held { BTreeSet::new() } else { rollout.rollout.advance() };
+        // What is held back is looked at again as soon as it may go on.
+        self.rollout_dirty = held;
+        let finished = std::mem::take(&mut self.finished);
+        if !finished.is_empty() && self.listeners {
+            let counts = counts(rollout.rollout.summary());
+            for (instance, report) in finished {
+                let (action, outcome, duration_ms) = (report.action, report.outcome, report.duration_ms);
+                self.event(|| Event::TaskFinished { instance, action, outcome, duration_ms, counts });
+            }
+        }
+        if !grown.is_empty() {
+            self.persist(Write::Log(LogEntry::Advance));
+        }
+        grown.iter().for_each(|node| self.publish_gates(node));
+        let rollout = self.rollout.as_ref().expect("checked above");
+        if rollout.rollout.is_outdated() && !self.deployment.plan_is_due() {
+            self.deployment.plan_soon(now, false);
+        }
+        let (over, ended) = (rollout.is_over(), rollout.head.ended_ms.is_some());
+        match (over, ended) {
+            (false, true) => {
+                // Again under way: what was interrupted runs after all.
+                Arc::make_mut(self.rollout.as_mut().expect("checked above")).head.ended_ms = None;
+                self.idle_reported = false;
+            }
+            (false, false) => self.idle_reported = false,
+            (true, false) => {
+                let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
+                rollout.head.ended_ms = Some(now.wall_ms);
+                let detail = rollout.detail(&|_| false);
+                let result = if detail.summary.result == RolloutResult::Failed { "failed" } else { "succeeded" };
+                self.log(Level::Info, format!("rollout {} ended: it {result}", detail.summary.generation));
+                let summary = detail.summary.clone();
+                self.persist(Write::History(Box::new(detail)));
+                self.event(|| Event::RolloutFinished(summary));
+                self.report_idle();
+            }
+            (true, true) => self.report_idle(),
+        }
+    }
+
+    fn report_idle(&mut self) {
+        let over = self.rollout.as_ref().is_none_or(|rollout| rollout.head.ended_ms.is_some());
+        let planned = self.deployment.planned_commit.is_some() && !self.deployment.plan_is_due();
+        if over && planned && !self.idle_reported {
+            self.event(|| Event::Idle);
+            self.idle_reported = true;
+        }
+    }
+
+    /// Goes on with the rollout that was under way when the planner ended.
+    pub(super) fn resume(&mut self, now: Now) {
+        let Some(rollout) = self.rollout.as_mut().map(Arc::make_mut) else { return };
+        self.rollout_dirty = true;
+        let over = rollout.head.ended_ms.is_some();
+        let generation = rollout.head.generation;
+        let mut log = Vec::new();
+        for (id, node) in self.fleet.nodes() {
+            let online = node.is_online();
+            rollout.rollout.presence(id, online);
+            if !over {
+                log.push(Write::Log(LogEntry::Presence { node: id.clone(), online }));
+            }
+        }
+        self.log(Level::Info, format!("rollout {generation} is resumed"));
+        log.into_iter().for_each(|write| self.persist(write));
+        // A node that published its first state while this planner was away.
+        let unplanned = |node: &Node| node.is_known() && node.planned.is_none();
+        let active = self.deployment.active();
+        let declared = |id: &NodeId| active.is_some_and(|active| active.declares(id));
+        if self.fleet.nodes().iter().any(|(id, node)| unplanned(node) && declared(id)) {
+            self.deployment.plan_soon(now, false);
+        }
+    }
+
+    /// Publishes everything again: the broker may have lost it.
+    pub(super) fn publish_everything(&mut self, now: Now) {
+        let nodes: Vec<NodeId> = self.fleet.nodes().keys().cloned().collect();
+        for node in nodes {
+            if self.fleet.get(&node).is_some_and(|known| known.planned.is_some()) {
+                self.publish(Message::Plan(node.clone()));
+            }
+            self.publish_gates(&node);
+            self.publish_ack(&node);
+        }
+        self.drift.forget_published();
+        self.publish_checks(&BTreeSet::new(), now);
+    }
+
+    /// Publishes the open gates of a node, if its plan waits for any.
+    fn publish_gates(&mut self, node: &NodeId) {
+        let (Some(rollout), Some(known), Some(site)) = (&self.rollout, self.fleet.get(node), &self.meta.site) else {
+            return;
+        };
+        let open = rollout.rollout.open_gates(node);
+        if !open.is_empty() {
+            let generation = known.planned_generation();
+            let gates = Gates { version: VERSION, site: site.clone(), node: node.clone(), generation, open };
+            self.publish(Message::Gates(gates));
+        }
+    }
+
+    /// Publishes which reports of a node are on the disk.
+    pub(super) fn publish_ack(&mut self, node: &NodeId) {
+        let (Some(site), Some((ledger, sequence))) = (self.meta.site.clone(), self.fleet.acked(node)) else { return };
+        self.publish(Message::Ack(Ack { version: VERSION, site, node: node.clone(), ledger, sequence }));
+    }
+
+    /// Clears what is retained for nodes that the inventory no longer declares.
+    fn forget_undeclared(&mut self) {
+        let Some(active) = self.deployment.active().cloned() else { return };
+        let planned = self.fleet.nodes().iter().filter(|(id, node)| node.planned.is_some() && !active.declares(id));
+        let mut removed: BTreeSet<NodeId> = planned.map(|(id, _)| id.clone()).collect();
+        removed.extend(self.drift.forget_undeclared(&active));
+        for node in removed {
+            self.log(Level::Info, format!("node {node} is no longer in the inventory: its plan is withdrawn"));
+            for topic in [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Check] {
+                self.publish(Message::Clear(node.clone(), topic));
+            }
+            self.persist(Write::Plan(node.clone(), None));
+            if let Some(known) = self.fleet.get_mut(&node) {
+                known.planned = None;
+            }
+            if let Some(rollout) = self.rollout_mut() {
+                rollout.rollout.forget(&node);
+            }
+        }
+    }
+}

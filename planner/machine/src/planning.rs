@@ -1,0 +1,167 @@
+//! One plan, away from the loop: from the values of a [`PlanJob`] to a [`Planned`], which the machine takes up or drops as stale.
+//!
+//! In: what is desired and applied, what each node was sent last, the rollout that the plan supersedes. Out: the plan, its rollout, and
+//! each node's part, signed by the shell's function. Pure: nothing but its arguments goes in.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_core::{
+    Plan, Reason, Rollout,
+    applied::{AppliedState, Policy},
+    plan::{NodePart, PendingInstance, PlanTask, ReasonReport, plan},
+};
+use groundplan_protocol::{
+    digest::Digest,
+    ids::{Generation, NodeId},
+    plan::{NodePlan, PlannedTask},
+};
+
+use crate::{
+    commit::ActiveCommit,
+    io::{Earlier, JobId, SealedPlan},
+    rollout::{ActiveRollout, PlannedReasons},
+};
+
+/// Work out a plan.
+#[derive(Debug)]
+pub struct PlanJob {
+    /// To be returned with the answer.
+    pub job: JobId,
+    /// The generation that the plan gets.
+    pub generation: Generation,
+    /// The active commit.
+    pub active: Arc<ActiveCommit>,
+    /// What was desired before, for reasons that name the values before.
+    pub earlier: Earlier,
+    /// What every known and declared node has applied.
+    pub applied: AppliedState,
+    /// What is to be checked again.
+    pub policy: Policy,
+    /// The rollout that the plan supersedes.
+    pub before: Option<Arc<ActiveRollout>>,
+    /// What each of these nodes was sent last.
+    pub sent: BTreeMap<NodeId, Sent>,
+}
+
+/// What a node was sent last.
+#[derive(Debug, Clone, Default)]
+pub struct Sent {
+    /// Generation and digest of the last plan published for it.
+    pub planned: Option<(Generation, Vec<u8>)>,
+    /// The generation that the node is at.
+    pub at: Generation,
+}
+
+/// A plan that was worked out.
+#[derive(Debug)]
+pub struct Planned {
+    /// Of which job.
+    pub job: JobId,
+    /// Its actions with their reasons, in an execution order.
+    pub actions: Arc<[PlannedReasons]>,
+    /// Instances that could not be planned.
+    pub pending: Vec<PendingInstance>,
+    /// Whether something of the rollout before was still open.
+    pub supersedes_open: bool,
+    /// The rollout, of which nothing has happened yet.
+    pub rollout: Rollout,
+    /// Each node's part.
+    pub parts: Arc<BTreeMap<NodeId, NodePart>>,
+    /// The plans to be published: for each node that has a part, unless the very same is on its way to it, and an empty one for a node
+    /// that is still at an earlier part.
+    pub plans: Vec<(NodeId, SealedPlan)>,
+    /// Nodes to which the very same plan is on its way already, with its generation.
+    pub kept: BTreeMap<NodeId, Generation>,
+    /// Nodes that have a part.
+    pub tried: Vec<NodeId>,
+}
+
+/// What the shell makes of a plan's message: the signed bytes, and the plan's JSON where these only refer to it.
+pub type Seal<'a> = dyn FnMut(&NodePlan) -> (Vec<u8>, Vec<u8>) + 'a;
+
+impl PlanJob {
+    /// Works it out. `describe` gives a reason the lines of its places; `seal` signs.
+    pub fn run(
+        mut self,
+        describe: &mut dyn FnMut(&groundplan_protocol::ids::InstanceId, &Reason) -> ReasonReport,
+        seal: &mut Seal<'_>,
+    ) -> Planned {
+        let desired = &self.active.desired;
+        let mut open = BTreeMap::new();
+        if let Some(before) = &self.before {
+            // What fired across nodes is known to the planner alone: it becomes an obligation of the new plan.
+            before.rollout.carry_obligations(&mut self.applied);
+            before.rollout.carry_late_changes(desired, &mut self.applied);
+            open = before.open_nodes();
+        }
+        let mut plan = plan(desired, &self.applied, &self.policy);
+        if let Some(earlier) = &self.earlier {
+            plan.recall(&self.applied, earlier);
+        }
+        let actions = plan.actions.iter().map(|planned| PlannedReasons {
+            instance: planned.instance.clone(),
+            action: planned.action,
+            reasons: planned.reasons.iter().map(|reason| describe(&planned.instance, reason)).collect(),
+        });
+        let actions = actions.collect();
+        let rollout = Rollout::new(&plan, self.generation);
+        let mut planned = Planned {
+            job: self.job,
+            actions,
+            pending: std::mem::take(&mut plan.pending),
+            supersedes_open: !open.is_empty(),
+            rollout,
+            parts: Arc::default(),
+            plans: Vec::new(),
+            kept: BTreeMap::new(),
+            tried: Vec::new(),
+        };
+        self.address(&plan, &open, seal, &mut planned);
+        planned.parts = Arc::new(plan.nodes);
+        planned
+    }
+
+    /// Decides for each node whether it is sent a plan, and seals those.
+    fn address(&self, plan: &Plan, open: &BTreeMap<NodeId, bool>, seal: &mut Seal<'_>, planned: &mut Planned) {
+        let nothing = NodePart::default();
+        for (node, sent) in &self.sent {
+            let part = plan.nodes.get(node).filter(|part| !part.tasks.is_empty() || !part.edges.is_empty());
+            let last = sent.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation);
+            // A node that has not taken the last plan, or not reported all of it, may still act on it.
+            let under_way = open.contains_key(node) || last > sent.at;
+            if part.is_none() && !under_way {
+                continue;
+            }
+            let digest = part.map(digest).unwrap_or_default();
+            if let Some(part) = part {
+                planned.tried.push(node.clone());
+                let same = sent.planned.as_ref().is_some_and(|(_, before)| *before == digest);
+                let untouched = open.get(node).copied().unwrap_or(true);
+                // With gates it must not keep its generation: one of them may be open from before. And what has failed is to be tried
+                // again, which an agent does only for a newer plan.
+                if same && under_way && untouched && last >= sent.at && !has_gates(part) {
+                    planned.kept.insert(node.clone(), last);
+                    continue;
+                }
+            }
+            let part = part.unwrap_or(&nothing);
+            let commit = self.active.commit.id.clone();
+            let message = part.node_plan(self.active.site.clone(), node.clone(), self.generation, commit);
+            let (sealed, body) = seal(&message);
+            planned.plans.push((node.clone(), SealedPlan { generation: self.generation, digest, sealed, body }));
+        }
+    }
+}
+
+/// Whether any task of a part waits for a gate.
+fn has_gates(part: &NodePart) -> bool {
+    part.tasks.iter().any(|task| !task.gates.is_empty())
+}
+
+/// Digest of what a part asks for, whatever its generation and commit.
+fn digest(part: &NodePart) -> Vec<u8> {
+    let tasks: Vec<PlannedTask> = part.tasks.iter().map(PlanTask::to_wire).collect();
+    let edges: BTreeMap<_, _> = part.edges.iter().map(|(task, edges)| (task, &**edges)).collect();
+    let json = serde_json::to_vec(&(tasks, edges)).expect("wire types have string keys");
+    Digest::of(&json).as_bytes().to_vec()
+}

@@ -1,0 +1,61 @@
+//! An immutable snapshot of all that the planner knows, for those who read: on other threads, without holding up the machine.
+//!
+//! Taking one costs a pointer for each node; what changes while a view is in use is copied, and nothing else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use groundplan_protocol::ids::{ExecId, InstanceId, NodeId};
+
+use crate::{
+    command::CommandRun, commit::ActiveCommit, drift::NodeDrift, fleet::Node, io::Meta, rollout::ActiveRollout,
+};
+
+/// Whether a planner plans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It has no site or no broker yet, or discovers whether another one plans.
+    Starting,
+    /// It plans.
+    Planning,
+    /// Another one plans.
+    Standby {
+        /// That one's id.
+        planner: String,
+    },
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Site, generation, term, active and refused commit, as the store has them.
+    pub meta: Meta,
+    /// The active commit with what it asks for.
+    pub active: Option<Arc<ActiveCommit>>,
+    /// Whether this planner plans.
+    pub role: Role,
+    /// Its term, or that of the planner it stands by for.
+    pub term: u64,
+    /// Whether something has come in that it has yet to load or to plan with.
+    pub due: bool,
+    /// Whether there is a connection to the broker; if not, why.
+    pub broker: Result<(), Option<String>>,
+    /// Why the repository cannot be read at the moment.
+    pub repository_error: Option<String>,
+    /// How many payloads were ignored since the start, because they were not ours.
+    pub ignored: u64,
+    /// Every node of which a message came.
+    pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// What is known of drift.
+    pub drift: BTreeMap<NodeId, Arc<NodeDrift>>,
+    /// The latest rollout.
+    pub rollout: Option<Arc<ActiveRollout>>,
+    /// The commands that run.
+    pub commands: BTreeMap<ExecId, Arc<CommandRun>>,
+}
+
+impl View {
+    /// Whether an agent has reported that it runs an instance.
+    pub fn runs(&self, instance: &InstanceId) -> bool {
+        self.nodes.get(&instance.node).is_some_and(|node| node.running.contains(&instance.task))
+    }
+}
