@@ -1,9 +1,10 @@
-//! When to look for drift, at what, and what a look comes to. Decides, and does none of it.
+//! When to check for drift, which tasks, and what a check of all of them found. Decides, and does none of it.
 //!
-//! In: the planner's wish, whether the agent has nothing else to do, what looks at tasks found, and the time, all as values.
-//! Out: which tasks to look at now, and a report of a whole look. It looks when somebody has asked, and an interval after
-//! the last look; only while the agent is idle, at two tasks at a time. A plan that comes ends a look at once, which begins
-//! anew after it; so does one that ran tasks that stand as drifted. Of a look that is over it keeps names alone.
+//! In: the planner's request, whether the agent is idle, what the checks of single tasks found, and the time, all as values.
+//! Out: which tasks to check now, and the findings of a whole round. A round is due when an operator has asked for one, and
+//! an interval after the last one ended. It runs only while the agent is idle, two tasks at a time. A new plan cancels it, and
+//! it starts again after the plan; a job of a task that was found drifted makes another round due. Of a finished round only
+//! the names of drifted tasks are kept.
 
 #[cfg(test)]
 mod tests;
@@ -16,154 +17,178 @@ use std::{
 use groundplan_protocol::{
     blob::Content,
     digest::{Digest, Fingerprint},
-    drift::{CheckRequest, Drifted},
+    drift::{CheckRequest, Difference, Drifted},
     ids::{Generation, NodeId, TaskId},
     time::Now,
 };
 
-use crate::host::Looked;
-
-/// Tasks looked at side by side.
+/// Tasks checked side by side.
 const AT_ONCE: usize = 2;
-/// The shortest interval, whatever is wished: a look costs a host something.
+/// The shortest interval between two rounds, whatever is requested: a round uses time and memory of the host.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Most bytes of content that a report holds; the rest is told by name.
+/// Most bytes of content that the findings hold; any more is given by its digest alone.
 const CONTENTS: usize = 256 * 1024;
 
-/// What is to be done now.
+/// What the shell is to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Nothing new.
     Nothing,
-    /// What is being looked at is to be cancelled.
-    Stop,
-    /// A look is due: tell all tasks to [`Watch::begin`].
+    /// Cancel the checks that are under way.
+    Cancel,
+    /// Start a round: pass all applied tasks to [`DriftMonitor::begin`].
     Begin,
 }
 
-/// What a look found, all tasks together.
+/// What a check of one task found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckResult {
+    /// It cannot be checked: its kind leaves nothing behind that could be, or an older agent applied it.
+    LeftOut,
+    /// It is as it was applied.
+    InSync,
+    /// It is not; what differs, as far as its kind can tell.
+    Drifted(Vec<Difference>),
+    /// The check failed, with the reason as a message for the operator.
+    Failed(String),
+}
+
+/// What a round found, all tasks together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
-    /// Grows with each look of this process, from 1.
-    pub count: u32,
-    /// What it answers, of what was asked.
+    /// Number of the round, from 1 at the start of the process.
+    pub round: u32,
+    /// The `asked` of the newest request that this round answers.
     pub asked: u64,
-    /// The plan in force.
+    /// The generation of the active plan.
     pub generation: Generation,
-    /// When it began.
+    /// When the round began.
     pub began: Now,
-    /// How long it took.
+    /// From the beginning to the end of the last check.
     pub duration: Duration,
-    /// How many tasks were checked.
+    /// How many tasks were checked, drifted ones included.
     pub checked: u64,
-    /// How many could not be, by their nature.
+    /// How many were not checked, because their kind has no check or their state is in doubt.
     pub left_out: u64,
-    /// What is otherwise than it was applied.
+    /// Tasks that are no longer as they were applied.
     pub drifted: BTreeMap<TaskId, Drifted>,
-    /// What could not be found out, and why.
+    /// Tasks whose check failed, each with the reason.
     pub failed: BTreeMap<TaskId, String>,
 }
 
-/// A task to be looked at; the number is to be told with the result.
+/// A task to check; to be passed back with the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Which look it belongs to.
-    pub look: u32,
+pub struct TaskCheck {
+    /// Number of the round that it belongs to: a late result of a cancelled round is dropped.
+    pub round: u32,
     /// The task.
     pub task: TaskId,
 }
 
-/// A look that goes on.
+/// A round under way.
 #[derive(Debug)]
 struct Round {
     left: VecDeque<TaskId>,
-    at_work: usize,
-    /// Room for content.
+    in_progress: usize,
+    /// Bytes of content that the findings may still take.
     room: usize,
     findings: Findings,
 }
 
+/// The newest request of the planner.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    revision: u64,
+    interval: Option<Duration>,
+    asked: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
-pub struct Watch {
-    /// In ten-thousandths of the interval: so that a fleet that starts at once does not look at once.
+pub struct DriftMonitor {
+    /// In ten-thousandths of the interval, from 9000 to 11000 by the node's name, so that a fleet that starts at the same moment
+    /// does not check at the same moment.
     spread: u32,
-    wish: Option<(u64, Option<Duration>, u64)>,
+    request: Option<Request>,
+    /// The `asked` of the last finished round.
     answered: u64,
-    /// When the last look ended, by the monotonic clock; before the first, when the process began.
+    /// When the last round ended, by the monotonic clock; before the first, when the process started.
     since: Duration,
-    /// Whether what was told last may be true no more.
-    again: bool,
+    /// The last findings may no longer hold, or a round was cancelled.
+    repeat: bool,
     idle: bool,
-    count: u32,
+    rounds: u32,
     round: Option<Round>,
-    /// What stands as drifted, and since when; without a time, what could not be checked.
+    /// Tasks of the last findings that were drifted, each with the time since when (Unix milliseconds), and those whose check
+    /// failed, without a time.
     standing: BTreeMap<TaskId, Option<u64>>,
 }
 
-impl Watch {
-    /// Of this node; it wishes nothing yet.
+impl DriftMonitor {
+    /// The monitor of `node`, without a request: it checks nothing until one comes.
     pub fn new(node: &NodeId, now: Now) -> Self {
         let bytes = *Digest::of(node.as_str().as_bytes()).as_bytes();
         let spread = 9_000 + u32::from(u16::from_be_bytes([bytes[0], bytes[1]])) % 2_001;
         Self {
             spread,
-            wish: None,
+            request: None,
             answered: 0,
             since: now.mono,
-            again: false,
+            repeat: false,
             idle: false,
-            count: 0,
+            rounds: 0,
             round: None,
             standing: BTreeMap::new(),
         }
     }
 
-    /// Takes a wish, unless it is older than the one in force.
-    pub fn wish(&mut self, look: &CheckRequest) {
-        if self.wish.is_none_or(|(revision, ..)| revision < look.revision) {
-            let interval = look.interval.map(|interval| Duration::from(interval).max(SHORTEST));
-            self.wish = Some((look.revision, interval, look.asked));
+    /// Takes a request of the planner; one that is not newer than the last is ignored.
+    pub fn request(&mut self, request: &CheckRequest) {
+        let CheckRequest { revision, interval, asked, .. } = *request;
+        if self.request.is_none_or(|last| last.revision < revision) {
+            let interval = interval.map(|interval| Duration::from(interval).max(SHORTEST));
+            self.request = Some(Request { revision, interval, asked });
         }
     }
 
     /// A job of `task` has ended.
-    pub fn ran(&mut self, task: &TaskId) {
-        self.again |= self.standing.contains_key(task);
+    pub fn task_ran(&mut self, task: &TaskId) {
+        self.repeat |= self.standing.contains_key(task);
     }
 
-    /// What follows from the time and from what the agent does otherwise.
+    /// What to do at this time; `idle` if no task runs or is about to, `generation` of the active plan.
     pub fn step(&mut self, idle: bool, generation: Generation, now: Now) -> Step {
         self.idle = idle;
+        // The generation counts as well: a plan that was carried out within one step was never seen as work.
         if self.round.as_ref().is_some_and(|round| !idle || round.findings.generation != generation) {
             self.round = None;
-            self.again = true;
-            return Step::Stop;
+            self.repeat = true;
+            return Step::Cancel;
         }
         let due = self.round.is_none() && idle && self.due().is_some_and(|at| at <= now.mono);
         if due { Step::Begin } else { Step::Nothing }
     }
 
-    /// When the next look is due, by the monotonic clock; `None` while one goes on or the agent does something else.
+    /// When the next round is due, by the monotonic clock; `None` while one is under way or the agent is busy.
     pub fn deadline(&self) -> Option<Duration> {
         self.due().filter(|_| self.idle && self.round.is_none())
     }
 
     fn due(&self) -> Option<Duration> {
-        let (_, interval, asked) = self.wish?;
-        if self.again || asked > self.answered {
+        let request = self.request?;
+        if self.repeat || request.asked > self.answered {
             return Some(Duration::ZERO);
         }
-        Some(self.since + interval? / 10_000 * self.spread)
+        Some(self.since + request.interval? / 10_000 * self.spread)
     }
 
-    /// Begins a look at `tasks`, and knows of so many that nothing can be told of.
+    /// Starts a round over `tasks`; `left_out` more are applied and cannot be checked.
     pub fn begin(&mut self, tasks: impl Iterator<Item = TaskId>, left_out: u64, generation: Generation, now: Now) {
-        self.count += 1;
-        self.again = false;
+        self.rounds += 1;
+        self.repeat = false;
         let findings = Findings {
-            count: self.count,
-            asked: self.wish.map_or(self.answered, |(.., asked)| asked.max(self.answered)),
+            round: self.rounds,
+            asked: self.request.map_or(self.answered, |request| request.asked.max(self.answered)),
             generation,
             began: now,
             duration: Duration::ZERO,
@@ -172,28 +197,28 @@ impl Watch {
             drifted: BTreeMap::new(),
             failed: BTreeMap::new(),
         };
-        self.round = Some(Round { left: tasks.collect(), at_work: 0, room: CONTENTS, findings });
+        self.round = Some(Round { left: tasks.collect(), in_progress: 0, room: CONTENTS, findings });
     }
 
-    /// The next task to look at, if there is one and it may be now.
-    pub fn next_task(&mut self) -> Option<Due> {
-        let round = self.round.as_mut().filter(|round| round.at_work < AT_ONCE)?;
+    /// The next task to check, if one is left and fewer than two checks are under way.
+    pub fn next_task(&mut self) -> Option<TaskCheck> {
+        let round = self.round.as_mut().filter(|round| round.in_progress < AT_ONCE)?;
         let task = round.left.pop_front()?;
-        round.at_work += 1;
-        Some(Due { look: round.findings.count, task })
+        round.in_progress += 1;
+        Some(TaskCheck { round: round.findings.round, task })
     }
 
-    /// Takes what was found of a task. `applied` is the fingerprint of what was looked at, if that is still what is applied;
-    /// else nothing can be said of it.
-    pub fn looked(&mut self, due: Due, looked: Looked, applied: Option<Fingerprint>) {
-        let Some(round) = self.round.as_mut().filter(|round| round.findings.count == due.look) else { return };
-        round.at_work -= 1;
+    /// Takes the result of a check. `applied` is the fingerprint that was checked, `None` if the task's record has changed
+    /// since: then the result says nothing about what is applied now.
+    pub fn checked(&mut self, check: TaskCheck, result: CheckResult, applied: Option<Fingerprint>) {
+        let Some(round) = self.round.as_mut().filter(|round| round.findings.round == check.round) else { return };
+        round.in_progress -= 1;
         let Findings { began, checked, left_out, drifted, failed, .. } = &mut round.findings;
-        match (looked, applied) {
-            (Looked::LeftOut, _) | (_, None) => *left_out += 1,
-            (Looked::So, _) => *checked += 1,
-            (Looked::Failed(reason), _) => drop(failed.insert(due.task, reason)),
-            (Looked::Drifted(mut differences), Some(fingerprint)) => {
+        match (result, applied) {
+            (CheckResult::LeftOut, _) | (_, None) => *left_out += 1,
+            (CheckResult::InSync, _) => *checked += 1,
+            (CheckResult::Failed(reason), _) => drop(failed.insert(check.task, reason)),
+            (CheckResult::Drifted(mut differences), Some(fingerprint)) => {
                 *checked += 1;
                 for content in differences.iter_mut().filter_map(|difference| difference.content.as_mut()) {
                     match length(content) {
@@ -201,15 +226,16 @@ impl Watch {
                         _ => by_name(content),
                     }
                 }
-                let since_ms = self.standing.get(&due.task).copied().flatten().unwrap_or(began.wall_ms);
-                drifted.insert(due.task, Drifted { fingerprint, since_ms, differences });
+                // What stood as drifted before has been so since then, whatever the times of checks are.
+                let since_ms = self.standing.get(&check.task).copied().flatten().unwrap_or(began.wall_ms);
+                drifted.insert(check.task, Drifted { fingerprint, since_ms, differences });
             }
         }
     }
 
-    /// What the look came to, once all is looked at.
+    /// The findings of the round, once every task of it has been checked.
     pub fn finish(&mut self, now: Now) -> Option<Findings> {
-        let round = self.round.take_if(|round| round.left.is_empty() && round.at_work == 0)?;
+        let round = self.round.take_if(|round| round.left.is_empty() && round.in_progress == 0)?;
         let mut findings = round.findings;
         findings.duration = now.mono.saturating_sub(findings.began.mono);
         self.answered = findings.asked;
@@ -220,7 +246,7 @@ impl Watch {
     }
 }
 
-/// Tells content by its name alone.
+/// Replaces content by its digest and size.
 pub fn by_name(content: &mut Content) {
     if let Some(name) = content.name() {
         *content = Content::Blob(name);

@@ -17,6 +17,8 @@ use groundplan_protocol::{
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::machine::JobOutcome;
+
 /// One task to carry out.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -79,7 +81,7 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// What was done, or why it did not come about, in words for the operator: what, where, and the cause.
-    pub result: Result<Did, String>,
+    pub result: Result<JobOutcome, String>,
     /// Whether it came to begin; one that did not has done nothing, and has failed.
     pub begun: bool,
     /// What it printed.
@@ -99,15 +101,6 @@ pub struct Notes {
     pub memory: Option<Value>,
     /// What it publishes to the planner.
     pub export: Option<String>,
-}
-
-/// What a job did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Did {
-    /// Whether it changed anything, an effect included: only then do its triggers fire.
-    pub changed: bool,
-    /// The effect that was carried out. `None` also where applying made it needless, as a fresh start does for a restart.
-    pub effect: Option<Effect>,
 }
 
 /// Tells jobs to end early. Dropping it does nothing.

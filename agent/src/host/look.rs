@@ -1,6 +1,6 @@
 //! Looking at a task that nobody applies: whether what was applied is still so, and if not, what differs and how.
 //!
-//! In: what the ledger holds of a task. Out: a [`Looked`]. It runs the check of the kind and nothing else: nothing is
+//! In: what the ledger holds of a task. Out: a [`CheckResult`]. It runs the check of the kind and nothing else: nothing is
 //! changed, and what a check notes for its task is dropped. Differences are gathered by the kinds while they check, in
 //! short words; a check before applying gathers none. Never told: passwords, keys, the values of environment variables, and
 //! what stands in a file that only its owner may read.
@@ -16,6 +16,8 @@ use groundplan_protocol::{
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::drift::CheckResult;
+
 use super::{
     Host, HostError,
     files::{self, Access, FileError, Found, Sum},
@@ -28,19 +30,6 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Most differences that are told of one task.
 const MOST: usize = 32;
 
-/// What a look at a task has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Looked {
-    /// Nothing can be told of it: its kind leaves nothing that could be looked at, or an older agent applied it.
-    LeftOut,
-    /// It is as it was applied.
-    So,
-    /// It is not; what differs, as far as its kind can tell.
-    Drifted(Vec<Difference>),
-    /// It could not be found out, and why.
-    Failed(String),
-}
-
 /// What is gathered in a look.
 #[derive(Debug, Default)]
 pub(crate) struct Differences {
@@ -49,21 +38,21 @@ pub(crate) struct Differences {
 }
 
 impl Host {
-    /// Looks at a task: `spec` and `memory` are what the ledger holds of it.
-    pub async fn look(&self, task: &TaskId, spec: &TaskSpec, memory: Option<&Value>, cancel: &Cancel) -> Looked {
-        match self.look_at(task, spec, memory, cancel).await {
-            Ok(looked) => looked,
-            Err(error) => Looked::Failed(shorten(&crate::log::chain(&error))),
+    /// Checks an applied task without changing anything: `spec` and `memory` are what the ledger holds of it.
+    pub async fn check(&self, task: &TaskId, spec: &TaskSpec, memory: Option<&Value>, cancel: &Cancel) -> CheckResult {
+        match self.drift_of(task, spec, memory, cancel).await {
+            Ok(result) => result,
+            Err(error) => CheckResult::Failed(shorten(&crate::log::chain(&error))),
         }
     }
 
-    async fn look_at(
+    async fn drift_of(
         &self,
         task: &TaskId,
         spec: &TaskSpec,
         memory: Option<&Value>,
         cancel: &Cancel,
-    ) -> Result<Looked, HostError> {
+    ) -> Result<CheckResult, HostError> {
         let _turn = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(HostError::Cancelled),
@@ -75,12 +64,12 @@ impl Host {
         let blob = spec.content.as_ref().and_then(Told::name);
         cx.content = blob.map(|blob| Shipped::named(Sum { digest: blob.sha256, size: blob.size }));
         if !kinds::drifts(&spec.params, &cx) {
-            return Ok(Looked::LeftOut);
+            return Ok(CheckResult::LeftOut);
         }
         let check = timeout(LONGEST, kinds::check(&spec.params, &cx)).await.map_err(|_| HostError::LongLook)?;
         Ok(match check? {
-            Check::So => Looked::So,
-            Check::NotSo => Looked::Drifted(cx.into_differences()),
+            Check::InSync => CheckResult::InSync,
+            Check::OutOfSync => CheckResult::Drifted(cx.into_differences()),
         })
     }
 }

@@ -58,7 +58,7 @@ use self::{
     exec::ExecError,
     files::{FileError, Sum},
     holds::Holds,
-    job::{Cancel, Content, Did, Finished, Job, Notes, Work},
+    job::{Cancel, Content, Finished, Job, Notes, Work},
     kinds::{Applied, Check, Context, Hold, KindError, Markers, Shipped},
     paths::{PathError, Root},
     probe::ProbeError,
@@ -69,11 +69,10 @@ use self::{
     tool::ToolError,
 };
 pub use self::{
-    look::Looked,
     spool::{BATCH, Spool},
     supervisor::{Backoff, Supervised},
 };
-use crate::facts::boot_id;
+use crate::{facts::boot_id, machine::JobOutcome};
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -299,7 +298,7 @@ impl Host {
         Ok(())
     }
 
-    async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<Did, HostError> {
+    async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<JobOutcome, HostError> {
         match &job.work {
             Work::Apply { spec, previous, .. } => {
                 let result = self.apply(job, spec, previous.as_ref(), cx).await;
@@ -309,13 +308,13 @@ impl Host {
                 }
                 result
             }
-            Work::Remove { spec } => Ok(Did { changed: self.remove(&spec.params, cx).await?, effect: None }),
+            Work::Remove { spec } => Ok(JobOutcome { changed: self.remove(&spec.params, cx).await?, effect: None }),
             Work::Trigger { spec } => {
                 let effect = self.effect(spec, job.effect, cx).await?;
                 if effect.is_some() {
                     self.ready(spec, cx).await?;
                 }
-                Ok(Did { changed: effect.is_some(), effect })
+                Ok(JobOutcome { changed: effect.is_some(), effect })
             }
         }
     }
@@ -326,7 +325,7 @@ impl Host {
         spec: &TaskSpec,
         previous: Option<&TaskSpec>,
         cx: &Context<'_>,
-    ) -> Result<Did, HostError> {
+    ) -> Result<JobOutcome, HostError> {
         let mut changed = false;
         let hold = kinds::hold(&spec.params, &job.task);
         let replaced = previous.map(|previous| (&previous.params, kinds::hold(&previous.params, &job.task)));
@@ -341,8 +340,8 @@ impl Host {
             held.iter().for_each(|hold| self.holds.add(hold, &job.task));
         }
         let applied = match kinds::check(&spec.params, cx).await? {
-            Check::So => None,
-            Check::NotSo => Some(kinds::apply(&spec.params, cx).await?),
+            Check::InSync => None,
+            Check::OutOfSync => Some(kinds::apply(&spec.params, cx).await?),
         };
         changed |= applied.is_some() && !cx.is_idle();
         if let Some((params, before)) = &replaced
@@ -362,7 +361,7 @@ impl Host {
         };
         // Also where all was found as it should be: an agent that was killed may have left it half ready.
         self.ready(spec, cx).await?;
-        Ok(Did { changed: changed || effect.is_some(), effect })
+        Ok(JobOutcome { changed: changed || effect.is_some(), effect })
     }
 
     /// Takes away what the task held, unless another task holds it now.

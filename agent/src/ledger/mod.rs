@@ -232,7 +232,7 @@ impl Ledger {
             plan,
             done: table(&tx, DONE)?,
             applied: table(&tx, APPLIED)?,
-            owed: table(&tx, OWED)?,
+            obligations: table(&tx, OWED)?,
             sequence: sequence.max(forgotten),
             acked: acked.unwrap_or(forgotten).max(forgotten),
             outputs,
@@ -276,16 +276,16 @@ impl Ledger {
                     Write::Applied(task, None) => {
                         applied.remove(task.to_string().as_str())?;
                     }
-                    Write::Owed(task, Some(owes)) => {
+                    Write::Obligation(task, Some(owes)) => {
                         owed.insert(task.to_string().as_str(), json(owes).as_slice())?;
                     }
-                    Write::Owed(task, None) => {
+                    Write::Obligation(task, None) => {
                         owed.remove(task.to_string().as_str())?;
                     }
                     Write::Report(number, report) => {
                         outbox.insert(key(*number).as_str(), json(report).as_slice())?;
                     }
-                    Write::Forget(to) => {
+                    Write::Acknowledged(to) => {
                         empty(&mut outbox, Some(key(*to)))?;
                         meta.insert("acked", json(to).as_slice())?;
                     }

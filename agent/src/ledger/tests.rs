@@ -11,7 +11,7 @@ use groundplan_protocol::{
 };
 
 use super::{Journal, Ledger, LedgerError};
-use crate::machine::{Owed, Snapshot, StoredPlan, Write};
+use crate::machine::{Record, Snapshot, StoredObligation, StoredPlan, Write};
 
 fn id() -> LedgerId {
     LedgerId::new("0123456789abcdef0123456789abcdef").unwrap()
@@ -55,14 +55,19 @@ fn plan(json: &[u8]) -> Write {
 #[test]
 fn what_was_written_is_there_again() {
     let dir = tempfile::tempdir().unwrap();
-    let owed = Owed { fired: Some(Effect::Reload), open: vec![(TriggerSource::Task(task("a.b")), Effect::Restart)] };
+    let owed = StoredObligation {
+        fired: Some(Effect::Reload),
+        open: vec![(TriggerSource::Task(task("a.b")), Effect::Restart)],
+    };
     {
         let (ledger, _, snapshot) = open(dir.path()).unwrap();
         assert_eq!((snapshot.sequence, snapshot.acked, snapshot.epoch), (Sequence(0), Sequence(0), 0));
         let done = |name| Write::Done(task(name), Outcome::Skipped);
         ledger.write(&[done("old.one"), plan(b"{}"), done("a.b"), Write::Epoch(7)], true).unwrap();
-        ledger.write(&[Write::Owed(task("a.c"), Some(owed.clone())), report(1), report(2), report(3)], true).unwrap();
-        ledger.write(&[Write::Forget(Sequence(1)), Write::DropOutput(Sequence(2))], false).unwrap();
+        ledger
+            .write(&[Write::Obligation(task("a.c"), Some(owed.clone())), report(1), report(2), report(3)], true)
+            .unwrap();
+        ledger.write(&[Write::Acknowledged(Sequence(1)), Write::DropOutput(Sequence(2))], false).unwrap();
         let stored = ledger.reports(Sequence(2), Sequence(9), 1, 1).unwrap();
         assert_eq!(stored.len(), 1);
         assert_eq!((stored[0].0, &stored[0].1.output), (Sequence(2), &None));
@@ -71,14 +76,50 @@ fn what_was_written_is_there_again() {
     assert_eq!(snapshot.ledger, id());
     assert_eq!(snapshot.plan.unwrap().json.unwrap(), b"{}");
     assert_eq!(snapshot.done.keys().collect::<Vec<_>>(), [&task("a.b")]);
-    assert_eq!(snapshot.owed[&task("a.c")], owed);
+    assert_eq!(snapshot.obligations[&task("a.c")], owed);
     assert_eq!((snapshot.acked, snapshot.sequence, snapshot.epoch), (Sequence(1), Sequence(3), 7));
     assert_eq!(snapshot.outputs, [(Sequence(3), "output 3".len())]);
-    ledger.write(&[Write::Forget(Sequence(3)), Write::PlanFinished, Write::Owed(task("a.c"), None)], true).unwrap();
+    ledger
+        .write(&[Write::Acknowledged(Sequence(3)), Write::PlanFinished, Write::Obligation(task("a.c"), None)], true)
+        .unwrap();
     drop(ledger);
     let (_, _, snapshot) = open(dir.path()).unwrap();
     assert_eq!((snapshot.acked, snapshot.sequence), (Sequence(3), Sequence(3)), "numbers never begin again");
-    assert!(snapshot.plan.unwrap().json.is_none() && snapshot.owed.is_empty() && snapshot.outputs.is_empty());
+    assert!(snapshot.plan.unwrap().json.is_none() && snapshot.obligations.is_empty() && snapshot.outputs.is_empty());
+}
+
+/// A snapshot that takes the same writes is what the file gives back: tests and simulations may stand on it.
+#[test]
+fn the_snapshot_takes_writes_as_the_file_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _, mut snapshot) = open(dir.path()).unwrap();
+    assert_eq!(snapshot, Snapshot::empty(id()));
+    let obligation = |open| StoredObligation { fired: Some(Effect::Restart), open };
+    let record: Record = serde_json::from_str(&format!(
+        r#"{{"spec":{{"params":{{"link":{{"path":"/l","target":"t"}}}}}},"fingerprint":"{}"}}"#,
+        Digest::of(b"x")
+    ))
+    .unwrap();
+    let applied = |name, in_doubt| {
+        let record = Record { in_doubt, ..record.clone() };
+        Write::Applied(task(name), Some(Box::new(record)))
+    };
+    let groups = [
+        vec![Write::Epoch(1), Write::Boot("boot".to_owned()), plan(b"{}"), applied("a.b", false), applied("a.c", true)],
+        vec![Write::Done(task("a.b"), Outcome::Skipped), report(1), report(2), report(3), report(4)],
+        vec![Write::Obligation(task("a.b"), Some(obligation(vec![]))), Write::Obligation(task("a.c"), None)],
+        vec![Write::DropOutput(Sequence(3)), Write::Acknowledged(Sequence(1)), Write::Applied(task("a.c"), None)],
+        vec![Write::PlanFinished, report(5), Write::Obligation(task("a.b"), None)],
+        vec![plan(b"[]"), Write::Acknowledged(Sequence(5)), Write::Epoch(2)],
+    ];
+    let mut ledger = Some(ledger);
+    for writes in groups {
+        ledger.take().unwrap().write(&writes, true).unwrap();
+        writes.iter().for_each(|write| snapshot.apply(write));
+        let (reopened, _, read) = open(dir.path()).unwrap();
+        assert_eq!(read, snapshot, "after {writes:?}");
+        ledger = Some(reopened);
+    }
 }
 
 #[test]

@@ -169,10 +169,10 @@ impl Machine {
         let may_fire = |open: &[(TriggerSource, effect::Effect)], sources: &BTreeSet<TaskId>| {
             open.iter().any(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)))
         };
-        let others: Vec<TaskId> = self.owed.keys().filter(|task| !named.contains(task)).cloned().collect();
+        let others: Vec<TaskId> = self.obligations.keys().filter(|task| !named.contains(task)).cloned().collect();
         loop {
             let new = others.iter().filter(|task| {
-                let owed = &self.owed[*task];
+                let owed = &self.obligations[*task];
                 let own = owed.fired.is_some() || may_fire(&owed.open, &sources);
                 own && self.applied.contains_key(*task) && !sources.contains(*task)
             });
@@ -183,10 +183,10 @@ impl Machine {
             sources.extend(new);
         }
         for task in others {
-            let Some(owed) = self.owed.get_mut(&task) else { continue };
+            let Some(owed) = self.obligations.get_mut(&task) else { continue };
             owed.open.retain(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)));
             let gone = owed.is_empty() || !self.applied.contains_key(&task);
-            self.dirty.owed.insert(task.clone());
+            self.dirty.obligations.insert(task.clone());
             if gone {
                 self.forget_owed(&task);
             }
@@ -196,7 +196,7 @@ impl Machine {
 
     /// Adds tasks for obligations of earlier plans that this one does not name.
     pub(super) fn add_own(&mut self, queue: &mut Queue) {
-        for (task, owed) in &self.owed {
+        for (task, owed) in &self.obligations {
             let greatest = owed.open.iter().map(|(_, effect)| *effect).max();
             let (Some(effect), Some(record), None) =
                 (owed.fired.max(greatest), self.applied.get(task), queue.find(task))
@@ -218,7 +218,7 @@ impl Machine {
             };
             queue.push(planned, true);
         }
-        for (task, owed) in &self.owed {
+        for (task, owed) in &self.obligations {
             let Some(at) = queue.find(task) else { continue };
             for (source, _) in &owed.open {
                 let TriggerSource::Task(source) = source else { continue };
@@ -237,7 +237,9 @@ impl Machine {
                 run.waiting.push(at);
             }
             let source = TriggerSource::Task(task.clone());
-            for (target, owed) in self.owed.iter().filter(|(_, owed)| owed.open.iter().any(|(s, _)| *s == source)) {
+            for (target, owed) in
+                self.obligations.iter().filter(|(_, owed)| owed.open.iter().any(|(s, _)| *s == source))
+            {
                 let Some(at) = queue.find(target) else { continue };
                 let covered = queue.get(at).planned.triggers.iter().any(|t| t.on == source);
                 if !covered && target != task && !owed.is_empty() {

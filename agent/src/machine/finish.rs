@@ -13,7 +13,7 @@ use groundplan_protocol::{
 
 use serde_json::Value;
 
-use super::{Did, JobDone, Machine, Record, Running, run::without_bytes, state::fingerprint_in_doubt};
+use super::{JobDone, JobOutcome, Machine, Record, Running, run::without_bytes, state::fingerprint_in_doubt};
 
 /// When something ran, and what it printed.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Machine {
     }
 
     /// What a run for an earlier plan left to this one.
-    fn left_before(&self, run: &Running) -> (Did, bool) {
+    fn left_before(&self, run: &Running) -> (JobOutcome, bool) {
         let node = run.at.and_then(|at| Some(self.current.as_ref()?.queue.get(at)));
         node.map_or_else(Default::default, |node| (node.adopted.unwrap_or_default(), node.carried))
     }
@@ -217,7 +217,7 @@ impl Machine {
                 // Only the effect was seen to: whatever the newer plan applies is still to do.
                 let covered = !run.only_effect || node.planned.action == run.planned.action;
                 if let (Outcome::Done { changed, effect }, true, true) = (outcome, same, covered) {
-                    node.adopted = Some(Did { changed: *changed, effect: *effect });
+                    node.adopted = Some(JobOutcome { changed: *changed, effect: *effect });
                 }
                 let applies = !matches!(node.planned.action, Action::Restart | Action::Reload | Action::Run);
                 let planned = node.planned.clone();

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     blob::BlobRef,
-    digest::{Digest, Fingerprint},
+    digest::Digest,
     effect,
-    ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
-    plan::{Edges, Gates, NodePlan, NodePlanRef, TaskSpec, TriggerSource},
-    report::{Ack, Outcome, Output, TaskReport},
+    ids::{Generation, NodeId, Sequence, SiteName, TaskId},
+    plan::{Gates, NodePlan, NodePlanRef, TaskSpec},
+    report::{Ack, Output},
     state::NodeState,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::snapshot::Write;
 
 /// What the host is, by name.
 pub type Facts = BTreeMap<String, Value>;
@@ -57,7 +58,7 @@ pub enum Event {
     /// A blob lies in the store, complete and checked.
     BlobReady(Digest),
     /// A blob could not be had; it will be tried again.
-    BlobTrouble {
+    BlobFailed {
         /// Which.
         blob: Digest,
         /// Why, for the operator.
@@ -81,7 +82,7 @@ pub enum Event {
     /// The deadline has come.
     Tick,
     /// A job was ended because the agent stops: what it left to be kept. It runs again at the next start.
-    CutOff(Box<JobDone>),
+    Aborted(Box<JobDone>),
     /// Start nothing more and come to an end.
     Stop,
 }
@@ -92,7 +93,7 @@ pub struct JobDone {
     /// Its task.
     pub task: TaskId,
     /// What it did, or why it failed.
-    pub result: Result<Did, String>,
+    pub result: Result<JobOutcome, String>,
     /// What it printed.
     pub output: Option<Output>,
     /// What the task is to remember; `None`: what it remembers already.
@@ -105,12 +106,12 @@ pub struct JobDone {
     pub duration_ms: u64,
 }
 
-/// What a successful job did.
+/// What a successful job did to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Did {
-    /// Whether anything was changed, restarted, reloaded or run.
+pub struct JobOutcome {
+    /// Whether anything was changed, restarted, reloaded or run: only then do its triggers fire.
     pub changed: bool,
-    /// The effect that was carried out.
+    /// The effect that was carried out; `None` also where applying made it needless, as a fresh start does for a restart.
     pub effect: Option<effect::Effect>,
 }
 
@@ -182,114 +183,4 @@ pub enum Work {
         /// What is applied, without bytes.
         spec: TaskSpec,
     },
-}
-
-/// A change of the ledger.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// A new plan: replaces the one before, and forgets what became of its tasks.
-    Plan(Box<StoredPlan>),
-    /// The plan is carried out: its tasks need not be kept.
-    PlanFinished,
-    /// What finally became of a task of the current plan.
-    Done(TaskId, Outcome),
-    /// What is applied of a task.
-    Applied(TaskId, Option<Box<Record>>),
-    /// What a task owes.
-    Owed(TaskId, Option<Owed>),
-    /// A report to deliver.
-    Report(Sequence, Box<TaskReport>),
-    /// The planner has all reports up to this one.
-    Forget(Sequence),
-    /// Deliver the report without its output: the outbox is full.
-    DropOutput(Sequence),
-    /// How often the ledger has been opened.
-    Epoch(u32),
-    /// The boot under which it is written now.
-    Boot(String),
-}
-
-/// A plan as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StoredPlan {
-    /// Its generation.
-    pub generation: Generation,
-    /// The commit that it leads to.
-    pub commit: CommitId,
-    /// Digest of its JSON.
-    pub digest: Digest,
-    /// Its JSON; kept apart from the rest, and not after it is carried out.
-    #[serde(skip)]
-    pub json: Option<Vec<u8>>,
-}
-
-/// What is applied of a task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// What was applied; of what it ships, digest and size. Older ledgers lack these.
-    pub spec: TaskSpec,
-    /// Its fingerprint.
-    pub fingerprint: Fingerprint,
-    /// Short digests of its inputs.
-    #[serde(default)]
-    pub inputs: BTreeMap<String, String>,
-    /// Its declared edges.
-    #[serde(default)]
-    pub edges: Edges,
-    /// Whether something else was begun since and not brought to a good end, so that nobody knows what is really there.
-    ///
-    /// Its fingerprint is then told as one that no plan has, and the next success counts as a change.
-    #[serde(default)]
-    pub in_doubt: bool,
-    /// What the task noted for its own use, such as how it found things.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Value>,
-    /// What it has published to the planner.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub export: Option<String>,
-}
-
-/// What a task owes, or will owe if an open source fires.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Owed {
-    /// The greatest effect that has fired.
-    #[serde(default)]
-    pub fired: Option<effect::Effect>,
-    /// Sources not decided yet, each with what it would fire.
-    #[serde(default)]
-    pub open: Vec<(TriggerSource, effect::Effect)>,
-}
-
-impl Owed {
-    /// Whether nothing is owed and nothing can come to be.
-    pub fn is_empty(&self) -> bool {
-        self.fired.is_none() && self.open.is_empty()
-    }
-}
-
-/// All that the ledger and its journal hold.
-#[derive(Debug, Clone)]
-pub struct Snapshot {
-    /// Its id.
-    pub ledger: LedgerId,
-    /// How often it was opened before.
-    pub epoch: u32,
-    /// The boot under which it was written last.
-    pub boot: Option<String>,
-    /// The current plan.
-    pub plan: Option<StoredPlan>,
-    /// What became of its tasks.
-    pub done: BTreeMap<TaskId, Outcome>,
-    /// What is applied.
-    pub applied: BTreeMap<TaskId, Record>,
-    /// What is owed.
-    pub owed: BTreeMap<TaskId, Owed>,
-    /// Number of the last report.
-    pub sequence: Sequence,
-    /// Number of the last report that was acknowledged.
-    pub acked: Sequence,
-    /// Waiting reports that have an output, and how long it is.
-    pub outputs: Vec<(Sequence, usize)>,
-    /// What the journal says was started, for which generation.
-    pub started: Vec<(Generation, TaskId)>,
 }

@@ -14,6 +14,7 @@ mod queue;
 mod reports;
 mod restore;
 mod run;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -33,10 +34,11 @@ use groundplan_protocol::{
     time::Now,
 };
 
-pub use self::io::{
-    Did, Effect, Event, Facts, JobDone, Owed, Record, Settings, Snapshot, Start, StoredPlan, Work, Write,
+pub use self::{
+    io::{Effect, Event, Facts, JobDone, JobOutcome, Settings, Start, Work},
+    restore::{SYNCED, UnreadablePlan},
+    snapshot::{Record, Snapshot, StoredObligation, StoredPlan, Write},
 };
-pub use self::restore::{SYNCED, Unreadable};
 use self::{queue::Queue, reports::Reports};
 
 /// While tasks run, completions wait this long for others to share a transaction and a message with.
@@ -88,7 +90,7 @@ struct Running {
 struct Dirty {
     done: Vec<(TaskId, Outcome)>,
     applied: BTreeSet<TaskId>,
-    owed: BTreeSet<TaskId>,
+    obligations: BTreeSet<TaskId>,
 }
 
 /// When something is due, by the monotonic clock.
@@ -110,7 +112,7 @@ pub struct Machine {
     /// Gates that came before their plan.
     early: Option<Gates>,
     applied: BTreeMap<TaskId, Record>,
-    owed: BTreeMap<TaskId, Owed>,
+    obligations: BTreeMap<TaskId, StoredObligation>,
     running: BTreeMap<TaskId, Running>,
     dirty: Dirty,
     /// Whether the journal holds anything.
@@ -153,7 +155,7 @@ impl Machine {
                     current.missing.remove(&digest);
                 }
             }
-            Event::BlobTrouble { blob, reason } => {
+            Event::BlobFailed { blob, reason } => {
                 let generation = self.current.as_ref().map(|c| c.generation);
                 self.refuse("blob", generation, format!("{blob}: {reason}"), now, &mut out);
             }
@@ -176,7 +178,7 @@ impl Machine {
                 self.facts = facts;
             }
             Event::Tick => {}
-            Event::CutOff(done) => {
+            Event::Aborted(done) => {
                 self.cut_off(*done);
                 self.flush(now, &mut out);
             }
@@ -283,8 +285,8 @@ impl Machine {
     }
 
     fn has_dirt(&self) -> bool {
-        let Dirty { done, applied, owed } = &self.dirty;
-        !(done.is_empty() && applied.is_empty() && owed.is_empty() && self.reports.is_clean())
+        let Dirty { done, applied, obligations } = &self.dirty;
+        !(done.is_empty() && applied.is_empty() && obligations.is_empty() && self.reports.is_clean())
     }
 
     /// Writes all that the ledger does not hold yet in one transaction, and then has its reports sent.
@@ -301,15 +303,15 @@ impl Machine {
     }
 
     fn take_dirt(&mut self, writes: &mut Vec<Write>) {
-        let Dirty { done, applied, owed } = std::mem::take(&mut self.dirty);
+        let Dirty { done, applied, obligations } = std::mem::take(&mut self.dirty);
         writes.extend(done.into_iter().map(|(task, outcome)| Write::Done(task, outcome)));
         for task in applied {
             let record = self.applied.get(&task).cloned().map(Box::new);
             writes.push(Write::Applied(task, record));
         }
-        for task in owed {
-            let owed = self.owed.get(&task).cloned();
-            writes.push(Write::Owed(task, owed));
+        for task in obligations {
+            let obligation = self.obligations.get(&task).cloned();
+            writes.push(Write::Obligation(task, obligation));
         }
         self.reports.take(writes);
     }

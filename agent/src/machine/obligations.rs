@@ -10,12 +10,12 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use super::{Machine, Owed};
+use super::{Machine, StoredObligation};
 
 impl Machine {
     /// The effect that `task` is to carry out when it starts.
     pub(super) fn fired(&self, task: &TaskId) -> Option<Effect> {
-        self.owed.get(task)?.fired
+        self.obligations.get(task)?.fired
     }
 
     /// `task` owes what `planned` says, beside what it owes already; sources that are still open from before stay only if
@@ -26,7 +26,7 @@ impl Machine {
         owed_now: Option<Effect>,
         keep: impl Fn(&TriggerSource) -> bool,
     ) {
-        let owed = self.owed.entry(planned.task.clone()).or_default();
+        let owed = self.obligations.entry(planned.task.clone()).or_default();
         owed.open.retain(|(source, _)| keep(source));
         for trigger in &planned.triggers {
             let entry = (trigger.on.clone(), trigger.effect);
@@ -40,7 +40,7 @@ impl Machine {
 
     /// A source of triggers on `task` is decided.
     pub(super) fn decide(&mut self, task: &TaskId, source: &TriggerSource, fires: bool) {
-        let Some(owed) = self.owed.get_mut(task) else { return };
+        let Some(owed) = self.obligations.get_mut(task) else { return };
         let (decided, open) = std::mem::take(&mut owed.open).into_iter().partition(|(open, _)| open == source);
         owed.open = open;
         let decided: Vec<(TriggerSource, Effect)> = decided;
@@ -55,18 +55,20 @@ impl Machine {
 
     /// A source changed something in a run for an earlier plan, and may run once more: fires, and stays open.
     pub(super) fn fire_early(&mut self, source: &TriggerSource) {
-        let effect = |owed: &Owed| owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max();
+        let effect = |owed: &StoredObligation| {
+            owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max()
+        };
         let fired: Vec<(TaskId, Effect)> =
-            self.owed.iter().filter_map(|(task, owed)| Some((task.clone(), effect(owed)?))).collect();
+            self.obligations.iter().filter_map(|(task, owed)| Some((task.clone(), effect(owed)?))).collect();
         for (task, effect) in fired {
             self.fire(&task, effect);
-            self.dirty.owed.insert(task);
+            self.dirty.obligations.insert(task);
         }
     }
 
     /// `task` owes `effect` from now on. A run of it that is under way, for an earlier plan, began before and does not meet it.
     fn fire(&mut self, task: &TaskId, effect: Effect) {
-        if let Some(owed) = self.owed.get_mut(task) {
+        if let Some(owed) = self.obligations.get_mut(task) {
             owed.fired = owed.fired.max(Some(effect));
         }
         if let Some(run) = self.running.get_mut(task) {
@@ -76,7 +78,7 @@ impl Machine {
 
     /// `task` ended well after `effect`: what fired is met; `again` was owed anew meanwhile.
     pub(super) fn met(&mut self, task: &TaskId, effect: Option<Effect>, again: Option<Effect>) {
-        let Some(owed) = self.owed.get_mut(task) else { return };
+        let Some(owed) = self.obligations.get_mut(task) else { return };
         if owed.fired.is_some() && owed.fired <= effect {
             owed.fired = again;
             self.touch_owed(task);
@@ -85,16 +87,16 @@ impl Machine {
 
     /// `task` is no more, or owes nothing any more.
     pub(super) fn forget_owed(&mut self, task: &TaskId) {
-        if self.owed.remove(task).is_some() {
-            self.dirty.owed.insert(task.clone());
+        if self.obligations.remove(task).is_some() {
+            self.dirty.obligations.insert(task.clone());
         }
     }
 
     fn touch_owed(&mut self, task: &TaskId) {
-        if self.owed.get(task).is_some_and(Owed::is_empty) {
-            self.owed.remove(task);
+        if self.obligations.get(task).is_some_and(StoredObligation::is_empty) {
+            self.obligations.remove(task);
         }
-        self.dirty.owed.insert(task.clone());
+        self.dirty.obligations.insert(task.clone());
     }
 
     /// Takes a set of open gates.

@@ -11,7 +11,7 @@ use groundplan_protocol::{
     report::Outcome,
 };
 
-use super::io::Did;
+use super::io::JobOutcome;
 
 /// A task of the current plan.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Node {
     /// Not in the plan as it came: an obligation of an earlier one that nobody else carries out.
     pub(super) own: bool,
     /// A run for an earlier plan that did the same: only a greater effect is left to do.
-    pub(super) adopted: Option<Did>,
+    pub(super) adopted: Option<JobOutcome>,
     /// A run for an earlier plan changed something: its own end counts as a change too.
     pub(super) carried: bool,
     /// How many tasks, runs and gates it still waits for.

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use groundplan_protocol::{ids::Sequence, report::TaskReport, time::Now};
 
-use super::io::{Effect, Write};
+use super::{io::Effect, snapshot::Write};
 
 /// Reports on their way without an acknowledgement.
 const WINDOW: u64 = 2048;
@@ -134,7 +134,7 @@ impl Reports {
             self.output_bytes -= len;
             self.outputs.pop_front();
         }
-        out.push(Effect::Persist { writes: vec![Write::Forget(to)], durable: false });
+        out.push(Effect::Persist { writes: vec![Write::Acknowledged(to)], durable: false });
         self.send(now, out);
     }
 

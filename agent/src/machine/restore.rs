@@ -26,12 +26,13 @@ pub const SYNCED: &str = "synced";
 /// The ledger holds a plan that this program cannot read.
 #[derive(Debug, thiserror::Error)]
 #[error("the plan in the ledger cannot be read; was it written by a newer agent?")]
-pub struct Unreadable(#[source] serde_json::Error);
+pub struct UnreadablePlan(#[source] serde_json::Error);
 
 impl Machine {
     /// Takes up where the ledger left off. The first `Tick` starts tasks.
-    pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), Unreadable> {
-        let Snapshot { ledger, epoch, boot, plan, done, applied, owed, sequence, acked, outputs, started } = snapshot;
+    pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), UnreadablePlan> {
+        let Snapshot { ledger, epoch, boot, plan, done, applied, obligations, sequence, acked, outputs, started } =
+            snapshot;
         let same_boot = boot.as_ref().is_some_and(|boot| *boot == settings.boot || boot == SYNCED);
         let mut machine = Self {
             settings,
@@ -41,7 +42,7 @@ impl Machine {
             current: None,
             early: None,
             applied,
-            owed,
+            obligations,
             running: Default::default(),
             dirty: Dirty::default(),
             journal: !started.is_empty(),
@@ -60,7 +61,7 @@ impl Machine {
         let mut out = Vec::new();
         if let Some(StoredPlan { generation, commit, digest, json }) = plan {
             let tasks = match &json {
-                Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(Unreadable)?.tasks,
+                Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
                 None => Vec::new(),
             };
             let met = done.iter().filter_map(|(task, outcome)| match outcome {
@@ -114,7 +115,7 @@ impl Machine {
     /// Obligations that waited for a run which the crash ended, in none of the plan's own edges: it may have changed things.
     fn fire_unknown(&mut self, tasks: &[PlannedTask]) {
         let mut unknown = Vec::new();
-        for (task, owed) in &self.owed {
+        for (task, owed) in &self.obligations {
             let planned = tasks.iter().find(|p| p.task == *task);
             for (source, _) in &owed.open {
                 let covered = planned.is_some_and(|p| p.triggers.iter().any(|t| t.on == *source));

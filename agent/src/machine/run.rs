@@ -36,7 +36,7 @@ impl Machine {
         let record = self.applied.get(&task);
         let memory = record.and_then(|record| record.memory.clone());
         // What goes away is not restarted first.
-        let owed = self.owed.get(&task).filter(|_| node.planned.action != Action::Remove);
+        let owed = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
         let effect = owed.and_then(|owed| owed.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
         let work = match (node.planned.action, node.adopted) {

@@ -10,7 +10,7 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use super::{Effect, Machine, Owed, Record, STATE_EVERY, STATE_PER_TASK};
+use super::{Effect, Machine, Record, STATE_EVERY, STATE_PER_TASK, StoredObligation};
 
 impl Machine {
     /// Publishes the state as soon as the last one is old enough.
@@ -39,7 +39,11 @@ impl Machine {
             phase: self.phase(),
             sequence: self.reports.stored(),
             applied: self.applied.iter().map(|(task, record)| (task.clone(), told(record))).collect(),
-            obligations: self.owed.iter().filter_map(|(task, owed)| Some((task.clone(), obligation(owed)?))).collect(),
+            obligations: self
+                .obligations
+                .iter()
+                .filter_map(|(task, owed)| Some((task.clone(), obligation(owed)?)))
+                .collect(),
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
             agent: self.settings.agent.clone(),
@@ -73,7 +77,7 @@ pub(super) fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
     Fingerprint(Digest::of(format!("in doubt: {}", record.fingerprint).as_bytes()))
 }
 
-fn obligation(owed: &Owed) -> Option<Obligation> {
+fn obligation(owed: &StoredObligation) -> Option<Obligation> {
     let greatest = owed.open.iter().map(|(_, effect)| *effect).max();
     // The greatest that it may come to: a planner without a store can but presume that what is open has fired.
     let effect = owed.fired.max(greatest)?;

@@ -16,7 +16,7 @@ use crate::{
     clock::wall_ms,
     host::job::{Content, Job, Work as HostWork},
     log,
-    machine::{self, Did, Effect, JobDone, Start, Work, Write},
+    machine::{self, Effect, JobDone, Start, Work, Write},
 };
 use groundplan_protocol::blob::Want;
 
@@ -99,7 +99,7 @@ impl Shell {
                 let begun = done.begun;
                 let done = JobDone {
                     task,
-                    result: done.result.map(|did| Did { changed: did.changed, effect: did.effect }),
+                    result: done.result,
                     output: done.output,
                     memory: done.notes.memory,
                     export: done.notes.export,

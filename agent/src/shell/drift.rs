@@ -1,7 +1,7 @@
-//! Looking for drift: tasks of the host's, one report for the outlet.
+//! Drift checks: runs the host's checks of single tasks, and publishes one report of each round.
 //!
-//! In: what [`Watch`] decides. Out: looks that run beside the loop, and the report. A look that is cancelled runs on until what
-//! it started has ended; nobody waits for it, and nothing is made of it.
+//! In: what [`DriftMonitor`] decides. Out: checks that run beside the loop, and the report. A cancelled check continues until the
+//! programs that it started have ended; nothing waits for it, and its result is dropped.
 
 use std::sync::Arc;
 
@@ -17,118 +17,118 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::{CANCELLED, Shell};
 use crate::{
-    drift::{Due, Findings, Step, Watch, by_name},
-    host::{Looked, job::Canceller},
+    drift::{CheckResult, DriftMonitor, Findings, Step, TaskCheck, by_name},
+    host::job::Canceller,
     log,
 };
 
-/// What ended: which task of which look, at which fingerprint, and what was found.
-type Ended = (Due, Fingerprint, Looked);
+/// A finished check: of which task and round, at which fingerprint, and what it found.
+type Ended = (TaskCheck, Fingerprint, CheckResult);
 
 /// See the module.
-pub(super) struct Looking {
-    watch: Watch,
-    looks: JoinSet<Ended>,
+pub(super) struct DriftChecks {
+    monitor: DriftMonitor,
+    checks: JoinSet<Ended>,
     canceller: Canceller,
 }
 
-impl Looking {
+impl DriftChecks {
     pub(super) fn new(node: &NodeId, now: Now) -> Self {
-        Self { watch: Watch::new(node, now), looks: JoinSet::new(), canceller: Canceller::new() }
+        Self { monitor: DriftMonitor::new(node, now), checks: JoinSet::new(), canceller: Canceller::new() }
     }
 
-    /// When something is due, by the monotonic clock.
+    /// When the next round is due, by the monotonic clock.
     pub(super) fn deadline(&self) -> Option<std::time::Duration> {
-        self.watch.deadline()
+        self.monitor.deadline()
     }
 
     /// A job of `task` has ended.
-    pub(super) fn ran(&mut self, task: &TaskId) {
-        self.watch.ran(task);
+    pub(super) fn task_ran(&mut self, task: &TaskId) {
+        self.monitor.task_ran(task);
     }
 
-    /// What of it ends next; `None` at once if there is nothing.
+    /// The next finished check; `None` at once if none is under way.
     pub(super) async fn ended(&mut self) -> Option<Result<Ended, JoinError>> {
-        self.looks.join_next().await
+        self.checks.join_next().await
     }
 
-    /// Ends all that goes on: what it runs gets TERM, then KILL.
+    /// Ends all checks: the programs that they run get TERM, then KILL.
     pub(super) async fn end(&mut self) {
         self.canceller.cancel();
-        let ended = async { while self.looks.join_next().await.is_some() {} };
+        let ended = async { while self.checks.join_next().await.is_some() {} };
         if tokio::time::timeout(CANCELLED, ended).await.is_err() {
-            self.looks.abort_all();
+            self.checks.abort_all();
         }
     }
 }
 
 impl Shell {
-    /// Takes the planner's wish.
-    pub(super) fn wish(&mut self, look: &CheckRequest) {
-        if look.node == self.config.node {
-            self.looking.watch.wish(look);
+    /// Takes the planner's request, if it is for this node.
+    pub(super) fn request_drift_check(&mut self, request: &CheckRequest) {
+        if request.node == self.config.node {
+            self.drift.monitor.request(request);
         }
     }
 
-    /// Begins, goes on with, ends or tells of a look, as is due.
-    pub(super) fn look_for_drift(&mut self) {
+    /// Starts, continues, cancels or reports a round, as is due.
+    pub(super) fn check_drift(&mut self) {
         let (now, generation) = (self.clock.now(), self.machine.generation());
-        match self.looking.watch.step(self.machine.is_idle(), generation, now) {
+        match self.drift.monitor.step(self.machine.is_idle(), generation, now) {
             Step::Nothing => {}
-            Step::Stop => {
-                self.looking.canceller.cancel();
-                self.looking.canceller = Canceller::new();
+            Step::Cancel => {
+                self.drift.canceller.cancel();
+                self.drift.canceller = Canceller::new();
             }
             Step::Begin => {
-                // What was begun and not brought to a good end is in doubt, and the planner knows.
+                // A task that was begun and did not end well is in doubt; the planner already has that from the state.
                 let (known, in_doubt): (Vec<_>, Vec<_>) = self
                     .machine
                     .applied()
                     .map(|(task, _)| task.clone())
                     .partition(|task| self.machine.recorded(task).is_some_and(|record| !record.in_doubt));
-                self.looking.watch.begin(known.into_iter(), in_doubt.len() as u64, generation, now);
+                self.drift.monitor.begin(known.into_iter(), in_doubt.len() as u64, generation, now);
             }
         }
-        while let Some(due) = self.looking.watch.next_task() {
-            self.look_at(due);
+        while let Some(check) = self.drift.monitor.next_task() {
+            self.start_check(check);
         }
-        if let Some(findings) = self.looking.watch.finish(now) {
+        if let Some(findings) = self.drift.monitor.finish(now) {
             self.publish_drift(findings);
         }
     }
 
-    fn look_at(&mut self, due: Due) {
-        let Some(record) = self.machine.recorded(&due.task) else {
-            self.looking.watch.looked(due, Looked::LeftOut, None);
+    fn start_check(&mut self, check: TaskCheck) {
+        let Some(record) = self.machine.recorded(&check.task) else {
+            self.drift.monitor.checked(check, CheckResult::LeftOut, None);
             return;
         };
-        let (host, cancel) = (Arc::clone(&self.host), self.looking.canceller.listen());
+        let (host, cancel) = (Arc::clone(&self.host), self.drift.canceller.listen());
         let (spec, memory, fingerprint) = (record.spec.clone(), record.memory.clone(), record.fingerprint);
-        self.looking.looks.spawn(async move {
-            let looked = host.look(&due.task, &spec, memory.as_ref(), &cancel).await;
-            (due, fingerprint, looked)
+        self.drift.checks.spawn(async move {
+            let result = host.check(&check.task, &spec, memory.as_ref(), &cancel).await;
+            (check, fingerprint, result)
         });
     }
 
-    /// Takes what a look at a task found, unless its record has changed meanwhile.
-    pub(super) fn looked(&mut self, (due, fingerprint, looked): Ended) {
-        let record = self.machine.recorded(&due.task);
+    /// Takes the result of a check, unless the task's record has changed meanwhile.
+    pub(super) fn checked(&mut self, (check, fingerprint, result): Ended) {
+        let record = self.machine.recorded(&check.task);
         let same = record.is_some_and(|record| record.fingerprint == fingerprint && !record.in_doubt);
-        self.looking.watch.looked(due, looked, same.then_some(fingerprint));
+        self.drift.monitor.checked(check, result, same.then_some(fingerprint));
     }
 
-    /// Publishes what a look found, whole if one message holds it.
+    /// Publishes the findings, without content or without differences if they would exceed the largest message.
     fn publish_drift(&mut self, findings: Findings) {
         if !findings.drifted.is_empty() {
             let (drifted, checked) = (findings.drifted.len(), findings.checked);
-            log::info(format_args!("{drifted} of {checked} tasks are otherwise than they were applied"));
+            log::info(format_args!("{drifted} of {checked} tasks have drifted from what was applied"));
         }
         let mut report = DriftReport {
             version: VERSION,
             site: self.config.site.clone(),
             node: self.config.node.clone(),
             ledger: self.machine.ledger().clone(),
-            revision: self.machine.numbered(findings.count),
+            revision: self.machine.numbered(findings.round),
             asked: findings.asked,
             generation: findings.generation,
             at_ms: findings.began.wall_ms,
@@ -141,17 +141,17 @@ impl Shell {
         if self.outlet.drift(seal(&self.config.key, &report)) {
             return;
         }
-        log::warn("what was found of drift is too large for one message; leaving out content");
+        log::warn("the drift report is too large for one message; leaving out content");
         let differences = report.drifted.values_mut().flat_map(|drifted| &mut drifted.differences);
         differences.filter_map(|difference| difference.content.as_mut()).for_each(by_name);
         if self.outlet.drift(seal(&self.config.key, &report)) {
             return;
         }
-        log::warn("it is too large even so; leaving out what differs");
+        log::warn("the drift report is still too large; leaving out the differences");
         report.drifted.values_mut().for_each(|drifted| drifted.differences.clear());
         report.failed.values_mut().for_each(|reason| "see the agent's log".clone_into(reason));
         if !self.outlet.drift(seal(&self.config.key, &report)) {
-            log::warn("it is too large even so: it cannot be told");
+            log::warn("the drift report is still too large, and is not sent");
         }
     }
 }

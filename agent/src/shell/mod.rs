@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 pub use self::stop::Stops;
 use self::{
-    drift::Looking,
+    drift::DriftChecks,
     settle::{Offered, Settling},
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     host::{self, Host, job::Canceller},
     ledger::{Journal, Ledger, LedgerError},
     log,
-    machine::{Event, JobDone, Machine, Settings, Unreadable},
+    machine::{Event, JobDone, Machine, Settings, UnreadablePlan},
     transport::{Inbound, Link, Outlet, Reader, Signal, TlsError},
 };
 
@@ -56,7 +56,7 @@ pub enum ShellError {
     Ledger(#[from] LedgerError),
     /// What it holds.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    UnreadablePlan(#[from] UnreadablePlan),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -115,7 +115,7 @@ pub struct Shell {
     jobs: JoinSet<(bool, JobDone)>,
     canceller: Canceller,
     commands: Commands,
-    looking: Looking,
+    drift: DriftChecks,
     facts: facts::Watch,
     inbox: VecDeque<Event>,
     settling: Settling,
@@ -195,7 +195,7 @@ impl Shell {
             chunk_filter: None,
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
-            looking: Looking::new(&config.node, clock.now()),
+            drift: DriftChecks::new(&config.node, clock.now()),
             facts: facts::Watch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
             inbox: VecDeque::new(),
             settling: Settling::default(),
@@ -239,7 +239,7 @@ impl Shell {
         }
         self.put_down();
         self.end_commands().await;
-        self.looking.end().await;
+        self.drift.end().await;
         self.farewell().await;
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Shell {
             self.acknowledge(publish);
         }
         self.ask_for_chunks().await?;
-        self.look_for_drift();
+        self.check_drift();
         self.outlet.pump(now);
         self.send_reports()?;
         self.send_output();
@@ -271,7 +271,7 @@ impl Shell {
             self.chunks_due(),
             self.settling.at(),
             self.output_due(),
-            self.looking.deadline(),
+            self.drift.deadline(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
@@ -282,12 +282,12 @@ impl Shell {
             },
             Some(done) = self.jobs.join_next() => {
                 let (_, done) = done.map_err(ShellError::Job)?;
-                self.looking.ran(&done.task);
+                self.drift.task_ran(&done.task);
                 self.handle(Event::Finished(Box::new(done))).await
             }
             stirred = self.commands.stirred() => stirred.map_err(ShellError::Job),
-            Some(looked) = self.looking.ended() => {
-                self.looked(looked.map_err(ShellError::Job)?);
+            Some(ended) = self.drift.ended() => {
+                self.checked(ended.map_err(ShellError::Job)?);
                 Ok(())
             }
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
@@ -342,8 +342,8 @@ impl Shell {
                         }
                         Some(publish)
                     }
-                    Inbound::CheckRequest(look) => {
-                        self.wish(&look);
+                    Inbound::CheckRequest(request) => {
+                        self.request_drift_check(&request);
                         Some(publish)
                     }
                     Inbound::Event(event) => match self.settling.offer(event, publish, now) {
@@ -393,7 +393,7 @@ impl Shell {
     /// Takes word of a blob: it may be the plan itself.
     async fn heard(&mut self, heard: Heard) -> Result<(), ShellError> {
         match heard {
-            Heard::Trouble { blob, reason } => self.handle(Event::BlobTrouble { blob, reason }).await,
+            Heard::Trouble { blob, reason } => self.handle(Event::BlobFailed { blob, reason }).await,
             Heard::Ready(digest) => {
                 if let Some(reference) = self.plan_ref.take_if(|r| r.plan.sha256 == digest) {
                     let event = match self.read_plan(&reference) {

@@ -88,7 +88,7 @@ impl Shell {
         }
         // How a task found things is known to nobody else.
         for done in cut_off {
-            self.handle(Event::CutOff(Box::new(done))).await?;
+            self.handle(Event::Aborted(Box::new(done))).await?;
         }
         // What waited for its turn has done nothing, whatever its policy says of what was cut off.
         if let Err(e) = self.journal.withdraw(self.machine.generation(), held_back.iter()) {

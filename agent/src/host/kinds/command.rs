@@ -42,8 +42,8 @@ impl Kind for Command {
 
     async fn effect(&self, cx: &Context<'_>, _: Effect) -> Result<bool, HostError> {
         Ok(match self.check(cx).await? {
-            Check::So => false,
-            Check::NotSo => self.apply(cx).await?.afresh,
+            Check::InSync => false,
+            Check::OutOfSync => self.apply(cx).await?.afresh,
         })
     }
 }

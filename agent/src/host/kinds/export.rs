@@ -64,7 +64,7 @@ impl Kind for Export {
     }
 
     async fn effect(&self, cx: &Context<'_>, _: Effect) -> Result<bool, HostError> {
-        Ok(self.check(cx).await? == Check::NotSo)
+        Ok(self.check(cx).await? == Check::OutOfSync)
     }
 }
 

@@ -114,7 +114,7 @@ impl Kind for Group {
         };
         if !self.is_present() {
             cx.differs(&what, None, Some("present"));
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         let (add, oust) = to_change(self, &found, &Memory::of(cx, &self.name));
         if let Some(gid) = self.gid.filter(|gid| *gid != found.gid) {

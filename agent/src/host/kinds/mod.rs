@@ -198,18 +198,18 @@ impl<'a> Shipped<'a> {
     }
 }
 
-/// How things are.
+/// Whether the host is as a task's parameters want it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// As they should be.
-    So,
-    /// Otherwise, or it cannot be told.
-    NotSo,
+    /// It is: there is nothing to apply.
+    InSync,
+    /// It is not, or the kind cannot tell.
+    OutOfSync,
 }
 
 impl From<bool> for Check {
-    fn from(so: bool) -> Self {
-        if so { Self::So } else { Self::NotSo }
+    fn from(in_sync: bool) -> Self {
+        if in_sync { Self::InSync } else { Self::OutOfSync }
     }
 }
 

@@ -91,7 +91,7 @@ impl Kind for Plugin {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if !self.can_check {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         let answer = Request { plugin: self, name: "check" }.ask(cx).await?;
         let so = answer.flag("so", true)?;

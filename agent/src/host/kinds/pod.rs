@@ -66,7 +66,7 @@ impl Kind for Pod {
             so &= is_enabled(cx, &unit(container), true).await?;
         }
         if !so && !cx.is_look() {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         if should_run(self) {
             return Ok((due(self, &parts, cx).await?.is_nothing() && so).into());

@@ -77,14 +77,14 @@ impl Kind for Reboot {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if came_back(self, cx).is_some() {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         let is_asked_anew = cx.memory().and_then(|memory| memory.get("asked")) != Some(&essence(self));
         if is_asked_anew && wanted(self, cx).await? {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         done(self, cx, None);
-        Ok(Check::So)
+        Ok(Check::InSync)
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

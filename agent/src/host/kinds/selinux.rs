@@ -40,7 +40,7 @@ impl Kind for Selinux {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if is_absent(cx) {
-            return Ok(Check::So);
+            return Ok(Check::InSync);
         }
         if let (Some(path), Some(wanted)) = (&self.path, &self.context_type) {
             if !Path::new(path).exists() {
@@ -60,7 +60,7 @@ impl Kind for Selinux {
             let at_boot = format!("{boolean} at boot");
             return Ok((cx.same(&at_boot, word(Some(value)), word(found.map(|(_, at_boot)| at_boot))) && now).into());
         }
-        let Some(mode) = self.mode else { return Ok(Check::So) };
+        let Some(mode) = self.mode else { return Ok(Check::InSync) };
         let now = tool(cx, &["getenforce"]).await?;
         let config = files::read_text(&cx.host.surroundings.root, CONFIG, 1 << 16)?;
         let at_boot = config.as_ref().and_then(|config| config_mode(&config.text));

@@ -41,7 +41,7 @@ impl Kind for Wait {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         if cx.memory() != Some(&essence(self)) {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         let once = Patience { attempts: Some(1), ..patience(self) };
         Ok((!self.probes() || tried(self, cx, once).await?.last.is_none()).into())

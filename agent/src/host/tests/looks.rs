@@ -10,8 +10,8 @@ use groundplan_protocol::{blob::INLINE_LIMIT, drift::Difference};
 use super::*;
 
 /// What differs, each as `what: expected -> found`; content by its text or length.
-pub(super) fn told(looked: Looked) -> Vec<String> {
-    let Looked::Drifted(differences) = looked else { return vec![format!("{looked:?}")] };
+pub(super) fn told(looked: CheckResult) -> Vec<String> {
+    let CheckResult::Drifted(differences) = looked else { return vec![format!("{looked:?}")] };
     let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let line = |Difference { what, expected, found, content }: &Difference| match content {
         Some(Shipped::Text(content)) => format!("{what}: {content:?}"),
@@ -28,7 +28,7 @@ async fn a_file_that_was_edited() {
     let site = Site::new();
     let spec = file("/etc/app.conf", "one\n");
     site.create(&spec).await.unwrap();
-    assert_eq!(site.look(&spec).await, Looked::So);
+    assert_eq!(site.look(&spec).await, CheckResult::InSync);
     let path = site.at("/etc/app.conf");
     fs::write(&path, "two\n").unwrap();
     assert_eq!(told(site.look(&spec).await), ["content: \"two\\n\""]);
@@ -54,7 +54,7 @@ async fn a_file_that_was_edited() {
     assert!(path.is_dir(), "nothing was put right");
 
     let unnamed = TaskSpec { content: None, ..spec };
-    assert_eq!(site.look(&unnamed).await, Looked::LeftOut, "an older agent applied it");
+    assert_eq!(site.look(&unnamed).await, CheckResult::LeftOut, "an older agent applied it");
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_directory_and_a_link() {
     let site = Site::new();
     let directory = spec(json!({ "directory": { "path": "/srv/app", "mode": "0750" } }));
     site.create(&directory).await.unwrap();
-    assert_eq!(site.look(&directory).await, Looked::So);
+    assert_eq!(site.look(&directory).await, CheckResult::InSync);
     let path = site.at("/srv/app");
     fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
     assert_eq!(told(site.look(&directory).await), ["mode: 0750 -> 0700"]);
@@ -89,7 +89,7 @@ async fn a_directory_and_a_link() {
 
     let link = spec(json!({ "link": { "path": "/l", "target": "/srv/app" } }));
     site.create(&link).await.unwrap();
-    assert_eq!(site.look(&link).await, Looked::So);
+    assert_eq!(site.look(&link).await, CheckResult::InSync);
     fs::remove_file(site.at("/l")).unwrap();
     assert_eq!(told(site.look(&link).await), ["link: /srv/app -> -"]);
     symlink("/other", site.at("/l")).unwrap();
@@ -102,12 +102,12 @@ async fn a_directory_and_a_link() {
 #[tokio::test]
 async fn of_commands_only_what_says_how_things_are_afterwards() {
     let site = Site::new();
-    assert_eq!(site.look(&command("true")).await, Looked::LeftOut);
+    assert_eq!(site.look(&command("true")).await, CheckResult::LeftOut);
     let only = spec(json!({ "command": { "run": "false", "only_if": "true" } }));
-    assert_eq!(site.look(&only).await, Looked::LeftOut);
+    assert_eq!(site.look(&only).await, CheckResult::LeftOut);
     let creates = spec(json!({ "command": { "run": "touch $GROUNDPLAN_ROOT/made", "creates": "/made" } }));
     site.create(&creates).await.unwrap();
-    assert_eq!(site.look(&creates).await, Looked::So);
+    assert_eq!(site.look(&creates).await, CheckResult::InSync);
     fs::remove_file(site.at("/made")).unwrap();
     assert_eq!(told(site.look(&creates).await), ["/made: present -> -"]);
     assert!(!site.at("/made").exists(), "it was not run");
@@ -115,9 +115,9 @@ async fn of_commands_only_what_says_how_things_are_afterwards() {
     let what = "`test -e $GROUNDPLAN_ROOT/made`: exits with 0 -> does not";
     assert_eq!(told(site.look(&unless).await), [what]);
     let broken = spec(json!({ "command": { "run": "true", "unless": "sleep 60", "timeout": "100ms" } }));
-    assert!(matches!(site.look(&broken).await, Looked::Failed(why) if why.contains("sleep 60")));
+    assert!(matches!(site.look(&broken).await, CheckResult::Failed(why) if why.contains("sleep 60")));
     for params in [json!({ "wait": { "seconds": 1 } }), json!({ "export": { "value": "x" } })] {
-        assert_eq!(site.look(&spec(params)).await, Looked::LeftOut);
+        assert_eq!(site.look(&spec(params)).await, CheckResult::LeftOut);
     }
 }
 
@@ -128,7 +128,7 @@ async fn a_look_that_is_cancelled_ends_what_it_runs() {
     let spec = spec(json!({ "command": { "run": "true", "unless": guard } }));
     let canceller = crate::host::job::Canceller::new();
     let (task, cancel) = (id("svc.task"), canceller.listen());
-    let look = site.host.look(&task, &spec, None, &cancel);
+    let look = site.host.check(&task, &spec, None, &cancel);
     let cancelling = async {
         let pid = || fs::read_to_string(site.at("/pid")).ok()?.trim().parse::<u32>().ok();
         until(|| pid().is_some()).await;
@@ -136,9 +136,9 @@ async fn a_look_that_is_cancelled_ends_what_it_runs() {
         pid().unwrap()
     };
     let (looked, pid) = tokio::join!(look, cancelling);
-    assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+    assert!(matches!(looked, CheckResult::Failed(_)), "{looked:?}");
     assert!(!lives(pid));
-    assert!(matches!(site.host.look(&task, &spec, None, &cancel).await, Looked::Failed(_)));
+    assert!(matches!(site.host.check(&task, &spec, None, &cancel).await, CheckResult::Failed(_)));
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn options_and_lines() {
     let site = Site::new();
     let ini = spec(json!({ "ini": { "path": "/app.ini", "values": { "db": { "host": "a", "port": 1 } } } }));
     site.create(&ini).await.unwrap();
-    assert_eq!(site.look(&ini).await, Looked::So);
+    assert_eq!(site.look(&ini).await, CheckResult::InSync);
     let path = site.at("/app.ini");
     fs::write(&path, "[db]\nhost = b\n").unwrap();
     assert_eq!(told(site.look(&ini).await), ["[db] host: a -> b", "[db] port: 1 -> -"]);
@@ -157,12 +157,12 @@ async fn options_and_lines() {
     fs::remove_file(&path).unwrap();
     assert_eq!(told(site.look(&ini).await), ["file: present -> -"]);
     fs::write(&path, "no INI\n").unwrap();
-    assert!(matches!(site.look(&ini).await, Looked::Failed(why) if why.contains("/app.ini is no INI file")));
+    assert!(matches!(site.look(&ini).await, CheckResult::Failed(why) if why.contains("/app.ini is no INI file")));
 
     let site = Site::new();
     let line = spec(json!({ "line": { "path": "/hosts", "line": "10.0.0.1 db" } }));
     site.create(&line).await.unwrap();
-    assert_eq!(site.look(&line).await, Looked::So);
+    assert_eq!(site.look(&line).await, CheckResult::InSync);
     fs::write(site.at("/hosts"), "10.0.0.2 db\n").unwrap();
     assert_eq!(told(site.look(&line).await), ["line: 10.0.0.1 db -> missing, or otherwise"]);
     let absent = spec(json!({ "line": { "path": "/hosts", "match": "db$", "state": "absent" } }));
@@ -184,7 +184,7 @@ async fn what_was_unpacked() {
     let archive = spec(json!({ "archive": { "path": "/app.tar", "dest": "/opt/app" } }));
     site.create(&archive).await.unwrap();
     fs::remove_file(site.at("/app.tar")).unwrap();
-    assert_eq!(site.look(&archive).await, Looked::So, "the archive itself is needed no more");
+    assert_eq!(site.look(&archive).await, CheckResult::InSync, "the archive itself is needed no more");
     fs::write(site.at("/opt/app/bin/app"), "ONE").unwrap();
     fs::remove_file(site.at("/opt/app/doc")).unwrap();
     fs::set_permissions(site.at("/opt/app/etc/app.conf"), Permissions::from_mode(0o666)).unwrap();
@@ -203,7 +203,7 @@ async fn a_process_that_does_not_run() {
     let site = Site::new();
     let process = spec(json!({ "process": { "run": "test -e $GROUNDPLAN_ROOT/gone && exit 7; exec sleep 60" } }));
     site.create(&process).await.unwrap();
-    assert_eq!(site.look(&process).await, Looked::So);
+    assert_eq!(site.look(&process).await, CheckResult::InSync);
     fs::write(site.at("/gone"), "").unwrap();
     let [running] = <[_; 1]>::try_from(site.host.processes()).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(running.pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();

@@ -28,16 +28,18 @@ use groundplan_protocol::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::{drift::CheckResult, machine::JobOutcome};
+
 use super::{
-    Backoff, Host, Looked, Settings,
-    job::{Cancel, Did, Finished, Job, Work},
+    Backoff, Host, Settings,
+    job::{Cancel, Finished, Job, Work},
 };
 
-const UNCHANGED: Result<Did, String> = Ok(Did { changed: false, effect: None });
-const CHANGED: Result<Did, String> = Ok(Did { changed: true, effect: None });
+const UNCHANGED: Result<JobOutcome, String> = Ok(JobOutcome { changed: false, effect: None });
+const CHANGED: Result<JobOutcome, String> = Ok(JobOutcome { changed: true, effect: None });
 
-fn effected(effect: Effect) -> Result<Did, String> {
-    Ok(Did { changed: true, effect: Some(effect) })
+fn effected(effect: Effect) -> Result<JobOutcome, String> {
+    Ok(JobOutcome { changed: true, effect: Some(effect) })
 }
 
 /// A host with a root and a state directory of its own.
@@ -94,26 +96,26 @@ impl Site {
     }
 
     /// Looks at the task, of which the ledger holds `spec` without the bytes that it ships.
-    async fn look(&self, spec: &TaskSpec) -> Looked {
+    async fn look(&self, spec: &TaskSpec) -> CheckResult {
         let content = spec.content.as_ref().and_then(Shipped::name).map(Shipped::Blob);
         let spec = TaskSpec { content, ..spec.clone() };
         let memory = self.memories.lock().unwrap().get("svc.task").cloned();
-        self.host.look(&id("svc.task"), &spec, memory.as_ref(), &Cancel::never()).await
+        self.host.check(&id("svc.task"), &spec, memory.as_ref(), &Cancel::never()).await
     }
 
-    async fn create(&self, spec: &TaskSpec) -> Result<Did, String> {
+    async fn create(&self, spec: &TaskSpec) -> Result<JobOutcome, String> {
         self.job("svc.task", apply(spec, None), None).await.result
     }
 
-    async fn update(&self, previous: &TaskSpec, spec: &TaskSpec) -> Result<Did, String> {
+    async fn update(&self, previous: &TaskSpec, spec: &TaskSpec) -> Result<JobOutcome, String> {
         self.job("svc.task", apply(spec, Some(previous)), None).await.result
     }
 
-    async fn remove(&self, spec: &TaskSpec) -> Result<Did, String> {
+    async fn remove(&self, spec: &TaskSpec) -> Result<JobOutcome, String> {
         self.job("svc.task", Work::Remove { spec: spec.clone() }, None).await.result
     }
 
-    async fn trigger(&self, spec: &TaskSpec, effect: Effect) -> Result<Did, String> {
+    async fn trigger(&self, spec: &TaskSpec, effect: Effect) -> Result<JobOutcome, String> {
         self.job("svc.task", Work::Trigger { spec: spec.clone() }, Some(effect)).await.result
     }
 }

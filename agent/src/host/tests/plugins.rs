@@ -250,13 +250,13 @@ async fn a_look_tells_what_it_says_that_differs() {
         site.look(&recorded(&spec)).await
     };
     let differs = r#"{"so":false,"differences":[{"what":"zone","expected":"UTC","found":"CET"},{"what":"hands"}]}"#;
-    let Looked::Drifted(found) = look(differs, json!({})).await else { panic!("it drifted") };
+    let CheckResult::Drifted(found) = look(differs, json!({})).await else { panic!("it drifted") };
     let said: Vec<_> = found.iter().map(|d| (d.what.as_str(), d.expected.as_deref(), d.found.as_deref())).collect();
     assert_eq!(said, [("zone", Some("UTC"), Some("CET")), ("hands", None, None)]);
-    assert_eq!(look(r#"{"so":false}"#, json!({})).await, Looked::Drifted(vec![]));
-    assert_eq!(look(r#"{"changed":1}"#, json!({ "can_check": false })).await, Looked::LeftOut);
+    assert_eq!(look(r#"{"so":false}"#, json!({})).await, CheckResult::Drifted(vec![]));
+    assert_eq!(look(r#"{"changed":1}"#, json!({ "can_check": false })).await, CheckResult::LeftOut);
     for bad in [r#"{"so":false,"differences":[{"expected":"UTC"}]}"#, r#"{"so":false,"differences":5}"#] {
-        let Looked::Failed(words) = look(bad, json!({})).await else { panic!("it failed") };
+        let CheckResult::Failed(words) = look(bad, json!({})).await else { panic!("it failed") };
         assert!(
             words.starts_with("the plugin `keep` answered `check` wrongly: `differences` must be a list"),
             "{words}"

@@ -122,7 +122,7 @@ fn shipping(content: Option<&str>, more: Value) -> TaskSpec {
 struct Remembering(Option<Value>);
 
 impl Remembering {
-    async fn job(&mut self, site: &Site, work: Work, effect: Option<Effect>) -> Result<Did, String> {
+    async fn job(&mut self, site: &Site, work: Work, effect: Option<Effect>) -> Result<JobOutcome, String> {
         let job = job("svc.task", work, effect, self.0.clone());
         let finished = site.host.run(job, Cancel::never()).await;
         self.0 = finished.notes.memory.or(self.0.take());
@@ -239,7 +239,7 @@ async fn what_a_look_tells() {
     let up = unit(Some(true), "started");
     site.create(&up).await.unwrap();
     asked(&site);
-    assert_eq!(site.look(&up).await, Looked::So);
+    assert_eq!(site.look(&up).await, CheckResult::InSync);
     fs::write(site.at("ActiveState"), "failed").unwrap();
     fs::write(site.at("UnitFileState"), "disabled").unwrap();
     assert_eq!(told(site.look(&up).await), ["active: active -> failed", "enabled: enabled -> disabled"]);
@@ -252,7 +252,7 @@ async fn what_a_look_tells() {
     let dropins = json!({ "unit": "x.service", "dropins": { "a.conf": "[Service]\n" } });
     let shipped = TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": dropins })) };
     site.create(&shipped).await.unwrap();
-    assert_eq!(site.look(&shipped).await, Looked::So);
+    assert_eq!(site.look(&shipped).await, CheckResult::InSync);
     let path = "/etc/systemd/system/x.service";
     fs::write(site.at(path), "[Unit]\n").unwrap();
     fs::write(site.at("/etc/systemd/system/x.service.d/a.conf"), "[Unit]\n").unwrap();
@@ -264,5 +264,5 @@ async fn what_a_look_tells() {
     ];
     assert_eq!(told(site.look(&shipped).await), expected);
     let unnamed = TaskSpec { content: None, ..shipped };
-    assert_eq!(site.look(&unnamed).await, Looked::LeftOut, "an older agent applied it");
+    assert_eq!(site.look(&unnamed).await, CheckResult::LeftOut, "an older agent applied it");
 }

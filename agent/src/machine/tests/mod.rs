@@ -124,19 +124,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let disk = Snapshot {
-            ledger: LedgerId::new("0".repeat(32)).unwrap(),
-            epoch: 0,
-            boot: None,
-            plan: None,
-            done: BTreeMap::new(),
-            applied: BTreeMap::new(),
-            owed: BTreeMap::new(),
-            sequence: Sequence(0),
-            acked: Sequence(0),
-            outputs: Vec::new(),
-            started: Vec::new(),
-        };
+        let disk = Snapshot::empty(LedgerId::new("0".repeat(32)).unwrap());
         let (machine, effects) = Machine::restore(settings("boot"), disk.clone(), Now::default()).unwrap();
         let mut bench = Self {
             machine,
@@ -235,34 +223,22 @@ impl Bench {
     }
 
     fn write(&mut self, write: Write) {
-        let disk = &mut self.disk;
-        match write {
+        match &write {
             Write::Plan(plan) => {
-                let before = disk.plan.as_ref().map_or(Generation(0), |p| p.generation);
+                let before = self.disk.plan.as_ref().map_or(Generation(0), |p| p.generation);
                 assert!(plan.generation > before, "an agent never steps back");
-                disk.plan = Some(*plan);
-                disk.done.clear();
             }
-            Write::PlanFinished => disk.plan.as_mut().unwrap().json = None,
-            Write::Done(task, outcome) => {
-                disk.done.insert(task, outcome);
-            }
-            Write::Applied(task, record) => set(&mut disk.applied, task, record.map(|r| *r)),
-            Write::Owed(task, owed) => set(&mut disk.owed, task, owed),
             Write::Report(number, report) => {
-                assert_eq!(number.0, disk.sequence.0 + 1, "numbers without gaps");
-                disk.sequence = number;
-                self.reports.push(*report);
+                assert_eq!(number.0, self.disk.sequence.0 + 1, "numbers without gaps");
+                self.reports.push((**report).clone());
             }
-            Write::Forget(to) => disk.acked = to,
-            Write::DropOutput(_) => {}
-            Write::Epoch(epoch) => disk.epoch = epoch,
-            Write::Boot(boot) => disk.boot = Some(boot),
+            _ => {}
         }
+        self.disk.apply(&write);
     }
 
     /// Ends a running job.
-    pub(super) fn finish(&mut self, name: &str, result: Result<Did, &str>) -> bool {
+    pub(super) fn finish(&mut self, name: &str, result: Result<JobOutcome, &str>) -> bool {
         let task = task(name);
         assert!(self.jobs.remove(&task).is_some(), "{task} does not run");
         let result = result.map_err(str::to_owned);
@@ -295,16 +271,5 @@ impl Bench {
     pub(super) fn told(&mut self) -> String {
         let words = self.reports.drain(..).map(|r| format!("{}@{}={}", r.task.task, r.generation, r.outcome));
         words.collect::<Vec<_>>().join("; ")
-    }
-}
-
-fn set<T>(map: &mut BTreeMap<TaskId, T>, task: TaskId, value: Option<T>) {
-    match value {
-        Some(value) => {
-            map.insert(task, value);
-        }
-        None => {
-            map.remove(&task);
-        }
     }
 }

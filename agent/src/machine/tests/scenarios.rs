@@ -11,9 +11,9 @@ use groundplan_protocol::{
 use super::*;
 use crate::machine::SYNCED;
 
-const CHANGED: Result<Did, &str> = Ok(Did { changed: true, effect: None });
-const UNCHANGED: Result<Did, &str> = Ok(Did { changed: false, effect: None });
-const RESTARTED: Result<Did, &str> = Ok(Did { changed: true, effect: Some(Fire::Restart) });
+const CHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: true, effect: None });
+const UNCHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: false, effect: None });
+const RESTARTED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: true, effect: Some(Fire::Restart) });
 
 fn bench() -> Bench {
     let mut bench = Bench::new();
@@ -98,7 +98,7 @@ fn a_change_restarts_what_hangs_on_it_and_nothing_else() {
     bench.finish("a", UNCHANGED);
     assert_eq!(bench.told(), "a@3=unchanged; b@3=not needed; c@3=not needed", "early cutoff");
     assert_eq!(bench.machine.phase(), Phase::Idle);
-    assert!(bench.disk.owed.is_empty());
+    assert!(bench.disk.obligations.is_empty());
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_restart_that_began_before_a_change_does_not_meet_it() {
     bench.finish("b", RESTARTED);
     assert_eq!(bench.running(), "b:only+restart", "the first one read what was there before");
     bench.finish("b", RESTARTED);
-    assert!(bench.disk.owed.is_empty());
+    assert!(bench.disk.obligations.is_empty());
     assert_eq!(bench.machine.phase(), Phase::Idle);
 }
 
@@ -275,7 +275,7 @@ fn what_is_removed_owes_nothing() {
     offer(&mut bench, 3, vec![planned("b", Action::Remove, 0, &[])]);
     assert_eq!(bench.running(), "b:remove");
     bench.finish("b", CHANGED);
-    assert!(bench.disk.owed.is_empty() && !bench.disk.applied.contains_key(&task("b")));
+    assert!(bench.disk.obligations.is_empty() && !bench.disk.applied.contains_key(&task("b")));
     assert_eq!(bench.machine.phase(), Phase::Idle);
 }
 
@@ -300,7 +300,7 @@ fn blobs_are_there_before_the_first_task_starts() {
     large.spec.as_mut().unwrap().content = Some(Content::Blob(blob.clone()));
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[]), large]);
     assert_eq!((bench.machine.phase(), bench.running().as_str()), (Phase::Fetching, ""));
-    bench.handle(Event::BlobTrouble { blob: blob.sha256, reason: "no answer".to_owned() });
+    bench.handle(Event::BlobFailed { blob: blob.sha256, reason: "no answer".to_owned() });
     bench.wait(Duration::from_secs(2));
     assert!(bench.states.last().unwrap().refused.as_ref().unwrap().reason.contains("no answer"));
     kill(&mut bench);

@@ -103,9 +103,9 @@ impl World {
     }
 
     /// Carries out a job as far as `steps` goes: 0 nothing, 1 what it applies, 2 all.
-    fn work(&mut self, start: &Start, steps: u32) -> Did {
+    fn work(&mut self, start: &Start, steps: u32) -> JobOutcome {
         let i = TASKS.iter().position(|t| task(t) == start.task).unwrap();
-        let mut did = Did::default();
+        let mut did = JobOutcome::default();
         self.note_starts();
         if steps == 0 {
             return did;
@@ -116,7 +116,7 @@ impl World {
         // A change has just started it anyway.
         if start.effect.is_some() && steps > 1 && !did.changed {
             self.restart_task(i);
-            did = Did { changed: true, effect: start.effect };
+            did = JobOutcome { changed: true, effect: start.effect };
         }
         did
     }
@@ -302,8 +302,8 @@ impl World {
         self.bench.handle(Event::Plan(Box::new(plan)));
         self.settle();
         assert_eq!(self.host, self.desired, "the host is as desired");
-        assert_eq!(self.clean, self.dirt, "no restart is missing: {:?}", self.bench.disk.owed);
-        assert!(self.bench.disk.owed.is_empty(), "nothing is owed any more: {:?}", self.bench.disk.owed);
+        assert_eq!(self.clean, self.dirt, "no restart is missing: {:?}", self.bench.disk.obligations);
+        assert!(self.bench.disk.obligations.is_empty(), "nothing is owed any more: {:?}", self.bench.disk.obligations);
         self.read_reports();
         let state = self.bench.machine.node_state();
         assert!(self.plan(&state, true, 0).tasks.is_empty(), "planning what is applied is empty");

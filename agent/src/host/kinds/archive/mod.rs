@@ -103,7 +103,7 @@ impl Kind for Archive {
         let dest = self.dest.clone();
         let Some((tree, differing)) = aside(move || job.look()).await?? else {
             cx.differs(&dest, Some("unpacked"), None);
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         };
         for (path, entry) in &differing {
             tell(cx, &tree, &dest, path, entry);

@@ -122,7 +122,7 @@ impl Kind for Systemd {
             self.tell(cx, &unit);
         }
         if !same {
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         let so = match (self.masked, self.is_template()) {
             (Some(true), _) => unit.is_masked() && !unit.is_up(),

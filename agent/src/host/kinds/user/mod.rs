@@ -145,7 +145,7 @@ impl Kind for User {
         };
         if !self.is_present() {
             cx.differs(&what, None, Some("present"));
-            return Ok(Check::NotSo);
+            return Ok(Check::OutOfSync);
         }
         if cx.is_look() {
             tell(cx, self, &found)?;
