@@ -8,6 +8,7 @@ pub mod desired;
 mod diff;
 mod graph;
 pub mod knowledge;
+pub mod locate;
 mod nearest;
 pub mod plan;
 pub mod reason;

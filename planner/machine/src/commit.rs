@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use groundplan_core::{DesiredState, Instance, desired::TaskVertex, plan::Place};
+use groundplan_core::{DesiredState, Instance, desired::TaskVertex, plan::Position};
 use groundplan_protocol::{
     duration::Span,
     ids::{CommitId, NodeId, ServiceId, SiteName},
@@ -91,7 +91,7 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultPlace {
     /// File, line and column.
-    pub place: Place,
+    pub place: Position,
     /// The text of that line.
     pub text: Option<String>,
 }

@@ -1,19 +1,13 @@
 //! `groundplan plan`: what a change would do to the nodes, and why. The same function plans as when it is deployed.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use groundplan_core::{
     AppliedState, DesiredState, Knowledge, Policy, Reason,
     knowledge::Facts,
-    plan::{LineColumn, PlanReport, PlannedAction, plan},
+    locate::Locator,
+    plan::{PlanReport, PlannedAction, plan},
 };
-use groundplan_inventory::Location;
 use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
@@ -87,11 +81,11 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     if let Some(base) = &base_site {
         fill_in(&mut plan.actions, &base.desired);
     }
-    let locate = Locate { target: &target, base: base.as_ref(), texts: RefCell::default() };
+    // What was removed stands in the base.
+    let text = |path: &str| target.text(path).or_else(|| base.as_ref()?.text(path));
+    let mut locator = Locator::new(text);
     let commit = |source: &Source| source.commit.clone();
-    let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &|at: &Location| {
-        locate.line_column(at)
-    });
+    let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &mut |at| locator.find(at));
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&plan_text::render(&report, &target_site.desired.nodes, out.color()))?,
@@ -176,25 +170,5 @@ fn fill_in(actions: &mut [PlannedAction], base: &DesiredState) {
                 _ => {}
             }
         }
-    }
-}
-
-/// Files' bytes by path, where they could be read.
-type Texts = HashMap<Arc<str>, Option<Arc<[u8]>>>;
-
-/// Lines and columns of places; those of what is gone are in the base.
-struct Locate<'a> {
-    target: &'a Source,
-    base: Option<&'a Source>,
-    texts: RefCell<Texts>,
-}
-
-impl Locate<'_> {
-    fn line_column(&self, at: &Location) -> Option<LineColumn> {
-        let mut texts = self.texts.borrow_mut();
-        let text = texts
-            .entry(at.file.clone())
-            .or_insert_with(|| self.target.text(&at.file).or_else(|| self.base?.text(&at.file)));
-        LineColumn::of(std::str::from_utf8(text.as_deref()?).ok()?, at.span())
     }
 }

@@ -104,6 +104,7 @@ impl Dispatcher {
                 let commit = in_force.commit.clone();
                 let mut places = Places::new(&in_force.tree);
                 let faults = diagnostics.iter().map(|diagnostic| places.fault(diagnostic)).collect();
+                drop(places);
                 self.refuse(commit, faults);
                 false
             }

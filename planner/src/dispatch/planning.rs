@@ -187,6 +187,7 @@ impl Dispatcher {
         });
         let head =
             RolloutHead { generation, commit, started_ms: now_ms, actions: actions.collect(), ended_ms: None, kept };
+        drop(places);
         let mut rollout = Rollout::new(&plan, generation);
         for (node, record) in &self.nodes {
             rollout.presence(node, record.presence == NodePresence::Online);

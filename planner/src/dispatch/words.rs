@@ -1,10 +1,8 @@
 //! The core's values in the API's words: reasons and faults with lines, statuses as states.
 
-use std::{collections::BTreeMap, sync::Arc};
-
 use groundplan_core::{
     Reason, SourceTree,
-    plan::LineColumn,
+    locate::Locator,
     rollout::{Status, Summary, Verdict, Wait},
 };
 use groundplan_inventory::{Diagnostic, Location};
@@ -14,27 +12,22 @@ use crate::api::types::{Counts, Fault, InstanceState, Place, ReasonRecord, Relat
 
 /// Finds lines in the files of a tree; each file is read once.
 pub(super) struct Places<'a> {
-    tree: &'a dyn SourceTree,
-    texts: BTreeMap<Arc<str>, Option<String>>,
+    locator: Locator<'a>,
 }
 
 impl<'a> Places<'a> {
     pub(super) fn new(tree: &'a dyn SourceTree) -> Self {
-        Self { tree, texts: BTreeMap::new() }
+        Self { locator: Locator::of_tree(tree) }
     }
 
     pub(super) fn place(&mut self, at: &Location) -> Place {
-        let tree = self.tree;
-        let text = self.texts.entry(at.file.clone()).or_insert_with(|| {
-            tree.entry(&at.file)?;
-            String::from_utf8(tree.read(&at.file).ok()?.to_vec()).ok()
-        });
-        let found = text.as_ref().and_then(|text| Some((text, LineColumn::of(text, at.span())?)));
+        let lines = self.locator.lines(&at.file);
+        let found = lines.and_then(|lines| Some((lines, lines.find(at.span())?)));
         Place {
             file: at.file.to_string(),
             line: found.map(|(_, at)| at.line as u32),
             column: found.map(|(_, at)| at.column as u32),
-            text: found.and_then(|(text, at)| text.lines().nth(at.line - 1)).map(str::to_owned),
+            text: found.and_then(|(lines, at)| lines.line(at.line)).map(str::to_owned),
         }
     }
 

@@ -23,7 +23,7 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::report::{ActionReport, LineColumn, Place, PlanReport, ReasonReport, WaitReport};
+pub use self::report::{ActionReport, PlanReport, Position, ReasonReport, WaitReport};
 use crate::{
     applied::{AppliedState, Policy},
     desired::{DesiredState, Resolved},

@@ -1,6 +1,6 @@
 //! A plan as people and programs read it: actions with reasons, as JSON with a schema. No node plans, no gates.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::collections::BTreeSet;
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use crate::{knowledge::Unknown, reason::Reason};
+use crate::{knowledge::Unknown, locate::LineColumn, reason::Reason};
 
 /// What a plan does and why. Printed by `groundplan plan --format json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ pub enum ReasonReport {
         input: String,
         /// Where that is.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// It is applied with another value of an input.
     Changed {
@@ -88,7 +88,7 @@ pub enum ReasonReport {
         after: Option<String>,
         /// Where it is set.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// It is applied but no longer asked for.
     Removed {
@@ -96,7 +96,7 @@ pub enum ReasonReport {
         input: String,
         /// Where that is, or was.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// It is applied, and its `when` is false.
     Off {
@@ -113,7 +113,7 @@ pub enum ReasonReport {
         after: Option<String>,
         /// Where the expression stands.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// Another instance acts on it.
     Triggered {
@@ -128,7 +128,7 @@ pub enum ReasonReport {
         input: String,
         /// Where the task is declared.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// Its node has found it otherwise than it was applied.
     Drifted {
@@ -138,7 +138,7 @@ pub enum ReasonReport {
         what: String,
         /// Where the task is declared.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
     /// An earlier plan owes it.
     Owed {
@@ -148,13 +148,13 @@ pub enum ReasonReport {
         effect: Effect,
         /// Where the task is declared.
         #[serde(flatten)]
-        at: Place,
+        at: Position,
     },
 }
 
-/// A place in a file of the site.
+/// Where something stands in a file of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Place {
+pub struct Position {
     /// The file's path in the repository.
     pub file: String,
     /// The line, from 1, where the file's text is at hand.
@@ -165,38 +165,21 @@ pub struct Place {
     pub column: Option<usize>,
 }
 
-/// A line and a column in characters, both from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LineColumn {
-    /// The line.
-    pub line: usize,
-    /// The column.
-    pub column: usize,
-}
-
-impl LineColumn {
-    /// Where `span` begins in `text`; none if it is empty at the start of the file, which stands for the file as a whole.
-    pub fn of(text: &str, span: Range<usize>) -> Option<Self> {
-        let before = text.get(..span.start).filter(|_| span.end > 0)?;
-        let start = before.rfind('\n').map_or(0, |i| i + 1);
-        Some(Self { line: before.matches('\n').count() + 1, column: before[start..].chars().count() + 1 })
-    }
-}
-
 impl PlanReport {
-    /// The report of a plan. `locate` tells the line and column of a place, where the file's text is at hand.
+    /// The report of a plan. `locate` returns the line and column of a location, where the file's text is at hand:
+    /// [`Locator::find`](crate::locate::Locator::find).
     pub fn new(
         plan: &Plan,
         base: Option<CommitId>,
         target: Option<CommitId>,
-        locate: &dyn Fn(&Location) -> Option<LineColumn>,
+        locate: &mut dyn FnMut(&Location) -> Option<LineColumn>,
     ) -> Self {
         let actions = plan.due().map(|action| ActionReport {
             node: action.instance.node.clone(),
             service: action.instance.task.service.clone(),
             task: action.instance.task.task.clone(),
             action: action.action,
-            reasons: reasons(&action.instance, &action.reasons, locate),
+            reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
         });
         let words = |waits: &[Unknown]| waits.iter().map(Unknown::to_string).collect();
         let wait = |instance: &InstanceId, action, waits: &[Unknown]| WaitReport {
@@ -215,48 +198,52 @@ impl PlanReport {
     }
 }
 
-fn reasons(
-    instance: &InstanceId,
-    chain: &[Reason],
-    locate: &dyn Fn(&Location) -> Option<LineColumn>,
-) -> Vec<ReasonReport> {
-    let place = |at: &Location| {
-        let found = locate(at);
-        Place { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
-    };
-    let mut of = instance;
-    let mut out = Vec::with_capacity(chain.len());
-    for reason in chain {
-        out.push(match reason {
-            Reason::Added { what, at } => ReasonReport::Added { input: what.to_string(), at: place(at) },
-            Reason::Changed { input, before, after, at } => ReasonReport::Changed {
-                input: input.clone(),
-                before: before.clone(),
-                after: after.clone(),
-                at: place(at),
-            },
-            Reason::Off { when, input, before, after, at } => ReasonReport::Off {
-                when: when.clone(),
-                input: input.clone(),
-                before: before.clone(),
-                after: after.clone(),
-                at: place(at),
-            },
-            Reason::Removed { what, file } => {
-                ReasonReport::Removed { input: what.to_string(), at: place(&Location::file(file.as_str())) }
-            }
-            Reason::Triggered { by, effect } => {
-                of = by;
-                ReasonReport::Triggered { by: by.clone(), effect: *effect }
-            }
-            Reason::Drifted { what, at } => {
-                ReasonReport::Drifted { input: format!("task {}", of.task), what: what.clone(), at: place(at) }
-            }
-            Reason::Asked { at } => ReasonReport::Asked { input: format!("task {}", of.task), at: place(at) },
-            Reason::Owed { effect, at } => {
-                ReasonReport::Owed { input: format!("task {}", of.task), effect: *effect, at: place(at) }
-            }
-        });
+impl ReasonReport {
+    /// The report of a chain of reasons of one action on `instance`. `locate` as for [`PlanReport::new`].
+    pub fn chain(
+        instance: &InstanceId,
+        chain: &[Reason],
+        locate: &mut dyn FnMut(&Location) -> Option<LineColumn>,
+    ) -> Vec<Self> {
+        let mut position = |at: &Location| {
+            let found = locate(at);
+            Position { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
+        };
+        // Each reason is of the instance that the last trigger before it named.
+        let mut of = instance;
+        let mut out = Vec::with_capacity(chain.len());
+        for reason in chain {
+            out.push(match reason {
+                Reason::Added { what, at } => Self::Added { input: what.to_string(), at: position(at) },
+                Reason::Changed { input, before, after, at } => Self::Changed {
+                    input: input.clone(),
+                    before: before.clone(),
+                    after: after.clone(),
+                    at: position(at),
+                },
+                Reason::Off { when, input, before, after, at } => Self::Off {
+                    when: when.clone(),
+                    input: input.clone(),
+                    before: before.clone(),
+                    after: after.clone(),
+                    at: position(at),
+                },
+                Reason::Removed { what, file } => {
+                    Self::Removed { input: what.to_string(), at: position(&Location::file(file.as_str())) }
+                }
+                Reason::Triggered { by, effect } => {
+                    of = by;
+                    Self::Triggered { by: by.clone(), effect: *effect }
+                }
+                Reason::Drifted { what, at } => {
+                    Self::Drifted { input: format!("task {}", of.task), what: what.clone(), at: position(at) }
+                }
+                Reason::Asked { at } => Self::Asked { input: format!("task {}", of.task), at: position(at) },
+                Reason::Owed { effect, at } => {
+                    Self::Owed { input: format!("task {}", of.task), effect: *effect, at: position(at) }
+                }
+            });
+        }
+        out
     }
-    out
 }
