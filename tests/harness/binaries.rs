@@ -22,6 +22,7 @@ pub fn agent() -> PathBuf {
 /// If it cannot be built; with what the compiler said.
 pub fn static_agent() -> PathBuf {
     let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/build-agent"));
+    without_package(&mut build);
     build.args(["--message-format", "json-render-diagnostics"]).env("CARGO_TARGET_DIR", target());
     let build = build.output().expect("packaging/build-agent runs");
     assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
@@ -33,12 +34,29 @@ pub fn static_agent() -> PathBuf {
         .expect("cargo names the program")
 }
 
-/// Cargo, on this workspace and its target directory.
-fn cargo() -> Command {
+/// Cargo, on this workspace and its target directory, with the environment of a call from a shell.
+pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    without_package(&mut cargo);
     cargo.env("CARGO_TARGET_DIR", target());
     cargo
+}
+
+/// Removes the variables that cargo sets about one package for its tests and programs. Build scripts depend on some of them (ring's on
+/// `CARGO_MANIFEST_DIR` and `CARGO_PKG_NAME`): with other values than outside, cargo would compile most of the workspace again, and the next
+/// build outside would do so once more.
+fn without_package(command: &mut Command) {
+    const BEGINNINGS: [&str; 5] = ["CARGO_BIN_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_"];
+    const NAMES: [&str; 4] = ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR", "OUT_DIR"];
+    for (name, _) in std::env::vars_os() {
+        let is_of_a_package = name
+            .to_str()
+            .is_some_and(|n| NAMES.contains(&n) || BEGINNINGS.iter().any(|beginning| n.starts_with(beginning)));
+        if is_of_a_package {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// Cargo's target directory.
