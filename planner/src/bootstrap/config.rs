@@ -9,12 +9,7 @@ use groundplan_protocol::{
 };
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-/// Where certificates lie on a host.
-pub(super) const CA: &str = "/etc/groundplan/ca.pem";
-pub(super) const CERT: &str = "/etc/groundplan/node.pem";
-pub(super) const KEY: &str = "/etc/groundplan/node-key.pem";
-/// Where an agent keeps its state when nothing is said.
-const STATE: &str = "/var/lib/groundplan";
+use super::paths::{CA, CERT, KEY, STATE};
 
 const HEAD: &str = "\
 # Written by `groundplan bootstrap`. It sets site, node, broker, planner_keys and what is given of tls,

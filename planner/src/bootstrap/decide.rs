@@ -1,67 +1,28 @@
 //! What is to be done on a host, decided from what it is to be and what it is.
 //!
-//! In: a target and what the host said. Out: the files that differ and whether the agent must start anew, with the reasons; or why
-//! nothing may be done at all. No IO; the same values, the same decision.
+//! In: a target and what the host probe found. Out: the files that differ and whether the agent must be restarted, with the reasons; or
+//! why nothing may be done at all. No IO; the same values, the same decision.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use groundplan_protocol::{
-    digest::Digest,
-    envelope::PublicKey,
-    ids::{NodeId, SiteName},
-};
+use groundplan_protocol::digest::Digest;
 
 use super::{
-    config::{self, CA, CERT, KEY, Ours},
-    look::Seen,
+    config::{self, Ours},
+    paths::{CA, CERT, CONFIG, KEY, PROGRAM, STATE, UNIT},
+    probe::Seen,
     program::{Program, machine},
+    refusal::Refusal,
+    target::{Bytes, Target},
 };
-use crate::serve::BrokerAddress;
+use crate::config::{BrokerAddress, InvalidBroker};
 
-/// Where the program lies, as packages have it.
-pub(super) const PROGRAM: &str = "/usr/bin/groundplan-agent";
-/// Its configuration.
-pub(super) const CONFIG: &str = "/etc/groundplan/agent.toml";
-/// Its unit, in the folder of packages' units.
-pub(super) const UNIT: &str = "groundplan-agent.service";
-/// The unit as packages have it.
-const UNIT_TEXT: &str = include_str!("../../../packaging/systemd/groundplan-agent.service");
 /// What a new agent needs for its ledger, in KiB.
 const STATE_ROOM: u64 = 4096;
 /// What a folder needs besides its files' bytes, in KiB.
 const ROOM: u64 = 64;
-
-/// What is in a file.
-pub type Bytes = Arc<[u8]>;
-
-/// What a host is to be.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The node.
-    pub node: NodeId,
-    /// Its site.
-    pub site: SiteName,
-    /// The key of its planner.
-    pub planner_key: PublicKey,
-    /// The host's address, as `ssh` takes it.
-    pub address: String,
-    /// Agents to choose from, for one machine each.
-    pub programs: Arc<[Program]>,
-    /// The broker, if it was given.
-    pub broker: Option<BrokerAddress>,
-    /// The planner's own, where nobody has said one.
-    pub default_broker: String,
-    /// The certificate of the broker's authority.
-    pub ca: Option<Bytes>,
-    /// The node's own certificate and its key.
-    pub certificate: Option<(Bytes, Bytes)>,
-    /// The key that the planner knows the node by.
-    pub key: Option<PublicKey>,
-    /// Whether another may take its place.
-    pub replace_key: bool,
-    /// Whether an agent of another site or node gives way.
-    pub take_over: bool,
-}
+/// The unit as packages have it.
+const UNIT_TEXT: &str = include_str!("../../../packaging/systemd/groundplan-agent.service");
 
 /// A file for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,86 +86,6 @@ impl std::fmt::Display for Because {
             Self::Pending => f.write_str("an earlier bootstrap was broken off"),
             Self::Key => f.write_str("the planner did not know its key"),
             Self::TakenOver(whose) => write!(f, "it was that of {whose}"),
-        }
-    }
-}
-
-/// Why nothing is done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Not root.
-    #[error("the user there is not root (user id {0})")]
-    NotRoot(u32),
-    /// No systemd.
-    #[error("the host does not run systemd, which is to start the agent and start it again")]
-    NoSystemd,
-    /// No agent for that machine.
-    #[error("the host is {host}, and the agents at hand are for {}", have.join(", "))]
-    Machine {
-        /// The host's.
-        host: String,
-        /// What there is.
-        have: Vec<String>,
-    },
-    /// An agent of another site or node is there.
-    #[error("an agent is there already, of {0}")]
-    Other(String),
-    /// The configuration there cannot be read.
-    #[error("its {CONFIG} cannot be read: {0}")]
-    Config(String),
-    /// The broker is this machine's own.
-    #[error("the broker {0} is a loopback address, which on the host means the host itself")]
-    Loopback(String),
-    /// TLS without an authority.
-    #[error("the broker {0} speaks TLS, and no authority of its certificate is known on the host")]
-    NoCa(String),
-    /// TLS settings for a broker without.
-    #[error("{CONFIG} would have settings for TLS, and the broker {0} speaks none")]
-    NotTls(String),
-    /// Not enough room.
-    #[error("{dir} has not enough room: {need} KiB are needed, {free} KiB are free")]
-    Space {
-        /// Where.
-        dir: String,
-        /// How much is needed.
-        need: u64,
-        /// How much there is.
-        free: u64,
-    },
-    /// The node was known by another key.
-    #[error("the planner knows the node by the key {known}, and {}", found.map_or("this host has none".to_owned(), |key| format!("this host has {key}")))]
-    Key {
-        /// The planner's.
-        known: PublicKey,
-        /// The host's.
-        found: Option<PublicKey>,
-    },
-}
-
-impl Refusal {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::NotRoot(_) => "log in as root (--ssh-user root), or let that user become root with --sudo".to_owned(),
-            Self::NoSystemd => {
-                "groundplan-agent runs under any supervisor: install it by hand there, see docs/bootstrap.md".to_owned()
-            }
-            Self::Machine { host, .. } => {
-                format!(
-                    "name a groundplan-agent for {} as well: --agent FILE may be given more than once",
-                    machine(host)
-                )
-            }
-            Self::Other(_) => {
-                "if that host is to be this node from now on: --take-over; what the other site put there stays as it is"
-                    .to_owned()
-            }
-            Self::Config(_) => "mend or remove that file".to_owned(),
-            Self::Loopback(_) => "name it as hosts reach it: --broker mqtts://HOST:PORT".to_owned(),
-            Self::NoCa(_) => "give the PEM file of the authority with --broker-ca FILE".to_owned(),
-            Self::NotTls(_) => "give an mqtts:// broker, or take the table `tls` out of that file".to_owned(),
-            Self::Space { .. } => "make room there; nothing was written".to_owned(),
-            Self::Key { .. } => "if the host was set up anew, and it is the right one: --replace-key".to_owned(),
         }
     }
 }
@@ -287,8 +168,7 @@ fn other(target: &Target, was: &config::Was) -> Option<(String, bool)> {
 
 fn check_broker(target: &Target, merged: &config::Merged) -> Result<(), Refusal> {
     let loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let broker: BrokerAddress =
-        merged.broker.parse().map_err(|e: crate::serve::InvalidBroker| Refusal::Config(e.to_string()))?;
+    let broker: BrokerAddress = merged.broker.parse().map_err(|e: InvalidBroker| Refusal::Config(e.to_string()))?;
     if loopback(&broker.host) && !loopback(&target.address) {
         return Err(Refusal::Loopback(merged.broker.clone()));
     }
@@ -347,9 +227,6 @@ fn check_space(seen: &Seen, put: &[HostFile]) -> Result<(), Refusal> {
     }
 }
 
-/// The folder of the agent's state.
-pub(super) const STATE: &str = "/var/lib/groundplan";
-
 fn because(target: &Target, seen: &Seen, put: &[HostFile], taken_over: Option<String>, program: &str) -> Vec<Because> {
     if let Some(whose) = taken_over {
         return vec![Because::TakenOver(whose)];
@@ -392,182 +269,4 @@ pub(super) fn older(version: Option<&str>, than: Option<&str>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use groundplan_protocol::envelope::SigningKey;
-
-    use super::*;
-
-    fn key(seed: u8) -> PublicKey {
-        SigningKey::from_seed([seed; 32]).public()
-    }
-
-    fn target() -> Target {
-        let bytes: Bytes = vec![7; 2 << 20].into();
-        let program = Program { path: PathBuf::from("a"), machine: "x86_64", digest: Digest::of(&bytes), bytes };
-        Target {
-            node: NodeId::new("h1").unwrap(),
-            site: SiteName::new("s").unwrap(),
-            planner_key: key(1),
-            address: "10.0.0.1".to_owned(),
-            programs: [program].into(),
-            broker: None,
-            default_broker: "mqtt://10.0.0.9:1883".to_owned(),
-            ca: None,
-            certificate: None,
-            key: None,
-            replace_key: false,
-            take_over: false,
-        }
-    }
-
-    fn bare() -> Seen {
-        let space = ["/usr/bin", "/etc/groundplan", STATE, "/lib/systemd/system"];
-        Seen {
-            machine: "x86_64".to_owned(),
-            systemd: true,
-            unit_dir: "/lib/systemd/system".to_owned(),
-            space: space.map(|dir| (dir.to_owned(), ("1".to_owned(), 10_000))).into(),
-            active: "inactive".to_owned(),
-            ..Seen::default()
-        }
-    }
-
-    /// The host after what was decided for it has been done.
-    fn done(target: &Target, mut seen: Seen) -> Seen {
-        let decision = decide(target, &seen).unwrap();
-        for file in decision.put {
-            if file.path == CONFIG {
-                seen.config = Some(String::from_utf8(file.bytes.to_vec()).unwrap());
-            }
-            seen.files.insert(file.path, (file.mode.to_owned(), file.digest));
-        }
-        let (active, enabled) = ("active".to_owned(), "enabled".to_owned());
-        Seen { active, enabled, running: Some(decision.program), key: Some(key(2)), key_file: true, ..seen }
-    }
-
-    #[test]
-    fn a_bare_host_gets_all_and_then_nothing() {
-        let mut target = target();
-        let first = decide(&target, &bare()).unwrap();
-        let paths: Vec<&str> = first.put.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(paths, [CONFIG, "/lib/systemd/system/groundplan-agent.service", PROGRAM]);
-        assert_eq!(first.because, [Because::New]);
-        let seen = done(&target, bare());
-        // A key that nobody knows yet.
-        assert_eq!(decide(&target, &seen).unwrap().because, [Because::Key]);
-        target.key = Some(key(2));
-        let second = decide(&target, &seen).unwrap();
-        assert_eq!((second.put, second.because), (vec![], vec![]));
-    }
-
-    #[test]
-    fn what_differs_alone_is_put_and_the_agent_starts_anew() {
-        let mut target = target();
-        let seen = done(&target, bare());
-        target.key = Some(key(2));
-        let change = |change: &dyn Fn(&mut Target, &mut Seen)| {
-            let (mut target, mut seen) = (target.clone(), seen.clone());
-            change(&mut target, &mut seen);
-            let decision = decide(&target, &seen).unwrap();
-            (decision.put.into_iter().map(|file| file.path).collect::<Vec<_>>(), decision.because)
-        };
-        let newer = |target: &mut Target, _: &mut Seen| {
-            let bytes: Bytes = vec![8; 100].into();
-            let program = Program { digest: Digest::of(&bytes), bytes, ..target.programs[0].clone() };
-            target.programs = [program].into();
-        };
-        assert_eq!(change(&newer), (vec![PROGRAM.to_owned()], vec![Because::Program]));
-        let broker = |target: &mut Target, _: &mut Seen| target.broker = Some("mqtt://10.0.0.8".parse().unwrap());
-        assert_eq!(change(&broker), (vec![CONFIG.to_owned()], vec![Because::File(CONFIG.to_owned())]));
-        let stopped = |_: &mut Target, seen: &mut Seen| seen.active = "inactive".to_owned();
-        assert_eq!(change(&stopped), (vec![], vec![Because::NotRunning("inactive".to_owned())]));
-        let old = |_: &mut Target, seen: &mut Seen| seen.running = Some("0".to_owned());
-        assert_eq!(change(&old), (vec![], vec![Because::OldProgram]));
-        let off = |_: &mut Target, seen: &mut Seen| seen.enabled = "disabled".to_owned();
-        assert_eq!(change(&off), (vec![], vec![Because::NotEnabled]));
-        let pending = |_: &mut Target, seen: &mut Seen| seen.pending = true;
-        assert_eq!(change(&pending), (vec![], vec![Because::Pending]));
-        let open = |_: &mut Target, seen: &mut Seen| seen.files.get_mut(CONFIG).unwrap().0 = "640".to_owned();
-        assert_eq!(change(&open), (vec![], vec![]));
-    }
-
-    #[test]
-    fn what_must_not_be_is_refused() {
-        let mut ours = target();
-        let there = done(&ours, bare());
-        ours.key = Some(key(2));
-        let refuse = |change: &dyn Fn(&mut Target, &mut Seen)| {
-            let (mut target, mut seen) = (ours.clone(), there.clone());
-            change(&mut target, &mut seen);
-            let refusal = decide(&target, &seen).unwrap_err();
-            assert!(!refusal.hint().is_empty());
-            refusal
-        };
-        assert_eq!(refuse(&|_, seen| seen.uid = 1000), Refusal::NotRoot(1000));
-        assert_eq!(refuse(&|_, seen| seen.systemd = false), Refusal::NoSystemd);
-        let other = refuse(&|_, seen| seen.machine = "aarch64".to_owned());
-        assert_eq!(other, Refusal::Machine { host: "aarch64".to_owned(), have: vec!["x86_64".to_owned()] });
-        assert_eq!(
-            refuse(&|target, _| target.site = SiteName::new("t").unwrap()),
-            Refusal::Other("site s, node h1".to_owned())
-        );
-        assert_eq!(
-            refuse(&|target, _| target.node = NodeId::new("h2").unwrap()),
-            Refusal::Other("this site, but node h1".to_owned())
-        );
-        let planner = refuse(&|target, _| target.planner_key = key(9));
-        assert_eq!(planner, Refusal::Other(format!("another planner, whose key is {}", key(1))));
-        assert!(matches!(refuse(&|_, seen| seen.config = Some("site =".to_owned())), Refusal::Config(_)));
-        let local = |target: &mut Target, _: &mut Seen| target.broker = Some("mqtt://127.0.0.1".parse().unwrap());
-        assert_eq!(refuse(&local), Refusal::Loopback("mqtt://127.0.0.1:1883".to_owned()));
-        let tls = |target: &mut Target, _: &mut Seen| target.broker = Some("mqtts://b".parse().unwrap());
-        assert_eq!(refuse(&tls), Refusal::NoCa("mqtts://b:8883".to_owned()));
-        assert_eq!(
-            refuse(&|target, _| target.ca = Some([1][..].into())),
-            Refusal::NotTls("mqtt://10.0.0.9:1883".to_owned())
-        );
-        assert_eq!(refuse(&|_, seen| seen.key = Some(key(3))), Refusal::Key { known: key(2), found: Some(key(3)) });
-        let anew = |_: &mut Target, seen: &mut Seen| (seen.key, seen.key_file) = (None, false);
-        assert_eq!(refuse(&anew), Refusal::Key { known: key(2), found: None });
-    }
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        assert!(older(Some("0.9.1"), Some("0.10.0")) && !older(Some("0.10.0"), Some("0.10.0")));
-        assert!(
-            !older(Some("0.1.0-dev"), Some("0.1.0"))
-                && !older(None, Some("1.0.0"))
-                && !older(Some("odd"), Some("1.0.0"))
-        );
-    }
-
-    #[test]
-    fn room_is_counted_by_device() {
-        let mut seen = bare();
-        seen.space.insert("/usr/bin".to_owned(), ("2".to_owned(), 2048 + ROOM - 1));
-        let need = 2048 + ROOM;
-        let refused = decide(&target(), &seen).unwrap_err();
-        assert_eq!(refused, Refusal::Space { dir: "/usr/bin".to_owned(), need, free: need - 1 });
-        seen.space.insert("/usr/bin".to_owned(), ("2".to_owned(), need));
-        assert!(decide(&target(), &seen).is_ok());
-        seen.space.values_mut().for_each(|space| *space = ("1".to_owned(), need));
-        assert!(matches!(decide(&target(), &seen), Err(Refusal::Space { .. })), "all on one device");
-    }
-
-    #[test]
-    fn a_host_of_another_site_is_taken_over_only_when_told_and_its_state_goes_aside() {
-        let mut theirs = target();
-        theirs.site = SiteName::new("other").unwrap();
-        let seen = done(&theirs, bare());
-        let mut ours = target();
-        ours.take_over = true;
-        let decision = decide(&ours, &seen).unwrap();
-        assert_eq!(decision.because, [Because::TakenOver("site other, node h1".to_owned())]);
-        let (from, to) = decision.aside.unwrap();
-        assert!(from == STATE && to.starts_with("/var/lib/groundplan.before-"), "{to}");
-        ours.key = Some(key(2));
-        assert!(matches!(decide(&ours, &seen), Err(Refusal::Key { .. })), "its key will be a new one");
-    }
-}
+mod tests;

@@ -10,14 +10,12 @@ use std::{
 use groundplan_core::{Knowledge, knowledge::Facts};
 use groundplan_protocol::ids::{NodeId, TaskId};
 
-use super::Failure;
+use super::up::layout::{self, planner_state};
 use crate::{
     api::{Client, ClientError},
-    up,
+    config::STATE_DIR,
+    terminal::Failure,
 };
-
-/// Where a planner keeps its state when nothing is said.
-pub(super) const STATE_DIR: &str = "/var/lib/groundplan";
 
 /// Which planner to ask.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,7 +37,7 @@ impl Planner {
             (Some(socket), _) => socket.clone(),
             // The directory of `groundplan up` will do as well.
             (None, Some(state)) if !below(state).exists() => {
-                up::planner_state(state).map_or_else(|| below(state), |state| below(&state))
+                planner_state(state).map_or_else(|| below(state), |state| below(&state))
             }
             (None, Some(state)) => below(state),
             (None, None) => below(&around_here().unwrap_or_else(|| STATE_DIR.into())),
@@ -85,7 +83,7 @@ impl Planner {
 /// The state directory of the `groundplan up` whose directory, or a folder of whose, this is.
 pub(super) fn around_here() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
-    here.ancestors().find_map(|dir| up::planner_state(dir).or_else(|| up::planner_state(&dir.join(up::DEFAULT_DIR))))
+    here.ancestors().find_map(|dir| planner_state(dir).or_else(|| planner_state(&dir.join(layout::DEFAULT_DIR))))
 }
 
 /// Facts and exports as the core takes them.

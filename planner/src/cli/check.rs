@@ -5,19 +5,18 @@ use std::{
     process::ExitCode,
 };
 
+use groundplan_core::Knowledge;
 use serde_json::json;
 
 use super::{
-    Failure, Format, Output,
-    output::{FormatArg, Style},
+    format::{Format, FormatArg},
     source::{self, Source},
-    table::count,
 };
 use crate::{
     diagnose,
     site::{Cache, Loaded},
+    terminal::{Failure, Output, Style, format::count},
 };
-use groundplan_core::Knowledge;
 
 /// Check a site: every error at once, each with its place and a hint.
 ///

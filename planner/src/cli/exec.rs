@@ -1,7 +1,5 @@
 //! `groundplan exec`: a command on many nodes, now.
 
-mod live;
-
 use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
@@ -12,11 +10,9 @@ use std::{
 use groundplan_protocol::{duration::Span, exec::OUTPUT_LIMIT, ids::ExecId, kinds::Run};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::live::{Live, Shown};
 use super::{
-    Failure, Format, Output,
-    ask::{Planner, runtime},
-    exec_text,
+    ask::{Planner, now_ms, runtime},
+    format::Format,
 };
 use crate::{
     api::{
@@ -25,6 +21,10 @@ use crate::{
         exec::{ExecEvent, ExecRequest, Standing, TIMEOUT},
     },
     select::{self, Selector},
+    terminal::{
+        self, Failure, Output,
+        exec_live::{Live, Shown},
+    },
 };
 
 /// How often the line of what still runs is drawn.
@@ -148,18 +148,18 @@ impl Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let socket = args.planner.socket();
-    let mut live = Live::new(args.shown(), out);
+    let mut live = Live::new(args.shown(), now_ms(), out);
     let (interrupted, broken) = runtime()?.block_on(async {
         let client = Client::connect(&socket).await.map_err(|e| args.planner.failure(e))?;
         let events = client.exec(&args.request()).await.map_err(|e| args.planner.failure(e))?;
         follow(events, &socket, &mut live).await
     })?;
-    let record = live.close()?;
+    let record = live.close(now_ms())?;
     if let Some(error) = broken {
         out.failure(&args.planner.failure(error).hint("what still ran is stopped as soon as a planner is back"));
     }
     if args.format == Format::Text {
-        out.print(&exec_text::summary(&record, out.color()))?;
+        out.print(&terminal::exec::summary(&record, out.color()))?;
     }
     if interrupted {
         return Ok(ExitCode::from(130));

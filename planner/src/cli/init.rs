@@ -6,7 +6,8 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use super::{Failure, Output, output::Style, schema::Document};
+use super::schema::Document;
+use crate::terminal::{Failure, Output, Style};
 
 /// Lay out a small commented site, which `groundplan check` accepts, in a git repository.
 ///

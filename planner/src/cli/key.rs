@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{
-    Failure, Output,
-    ask::{STATE_DIR, around_here},
+use super::ask::around_here;
+use crate::{
+    config::STATE_DIR,
+    terminal::{Failure, Output},
+    trust,
 };
-use crate::trust;
 
 /// Print the planner's public key, for the `planner_keys` of its agents.
 #[derive(Debug, clap::Args)]

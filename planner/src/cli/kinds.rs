@@ -7,7 +7,7 @@ use groundplan_inventory::hint::nearest;
 use groundplan_protocol::kinds::{About, KINDS, NAMES};
 use serde_json::Value;
 
-use super::{Failure, Output};
+use crate::terminal::{Failure, Output};
 
 /// List the kinds of tasks, or explain one with all its parameters.
 ///

@@ -8,25 +8,20 @@ mod bootstrap;
 mod check;
 mod drift;
 mod exec;
-mod exec_text;
 mod folder;
+mod format;
 mod history;
 mod init;
 mod key;
 mod kinds;
 mod observe;
-pub(crate) mod output;
 mod plan;
-mod plan_text;
-pub(crate) mod reason;
 mod recheck;
-pub(crate) mod rollout_text;
 mod schema;
-pub(crate) mod serve;
-pub(crate) mod show;
+mod serve;
+mod show;
 mod source;
-pub(crate) mod status;
-pub(crate) mod table;
+mod status;
 mod up;
 mod what;
 mod why;
@@ -35,8 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use self::output::{Color, Format};
-pub(crate) use self::output::{Failure, Output};
+use crate::terminal::{Color, Output};
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -22,12 +22,13 @@ use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{
-    Failure,
-    output::Style,
-    table::{Cell, Table, count, short},
+use crate::{
+    config::BrokerAddress,
+    terminal::{
+        Cell, Failure, Style, Table,
+        format::{count, short},
+    },
 };
-use crate::serve::BrokerAddress;
 
 /// Retained messages come at once; when none has come for so long, there are no more.
 const QUIET: Duration = Duration::from_millis(400);

@@ -11,15 +11,14 @@ use groundplan_core::{
 use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
-    Failure, Format, Output,
     ask::{self, Planner},
-    output::FormatArg,
-    plan_text,
+    format::{Format, FormatArg},
     source::{self, Source},
 };
 use crate::{
     repository::Repository,
     site::{Cache, Loaded},
+    terminal::{self, Failure, Output},
 };
 
 /// Show what a change would do to the nodes, and why. Needs no node and no broker.
@@ -88,7 +87,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &mut |at| locator.find(at));
     match args.format.format {
         Format::Json => out.json(&report)?,
-        Format::Text => out.print(&plan_text::render(&report, &target_site.desired.nodes, out.color()))?,
+        Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
     }
     Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }

@@ -6,11 +6,8 @@ use groundplan_protocol::ids::InstanceId;
 use serde::Serialize;
 
 use super::{
-    Failure, Format, Output,
     ask::{Planner, now_ms},
-    output::FormatArg,
-    rollout_text, show,
-    table::count,
+    format::{Format, FormatArg},
     what::{What, Whats},
 };
 use crate::{
@@ -19,6 +16,7 @@ use crate::{
         types::{RecheckPlanned, RecheckRequest, RolloutDetail, RolloutResult},
     },
     select::{self, Selector},
+    terminal::{self, Failure, Output, format::count},
 };
 
 /// How often the rollout is looked at.
@@ -105,7 +103,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             client,
             |detail| {
                 if talk {
-                    eprint!("\r\x1b[K{}", rollout_text::line(&detail.summary, now_ms(), false));
+                    eprint!("\r\x1b[K{}", terminal::rollout::line(&detail.summary, now_ms(), false));
                 }
             },
             generation,
@@ -124,7 +122,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     };
     match args.format.format {
         Format::Json => out.json(&Rechecked { left_out, rollout: Some(detail) })?,
-        Format::Text => out.print(&show::text(&detail, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::rollout::detail(&detail, now_ms(), out.color()))?,
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

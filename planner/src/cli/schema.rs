@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use groundplan_core::plan::PlanReport;
 use schemars::{Schema, schema_for};
 
-use super::{Failure, Output};
+use crate::terminal::{Failure, Output};
 
 /// Print the JSON schema of a kind of file, or list the kinds.
 ///

@@ -6,11 +6,12 @@ use groundplan_core::{Knowledge, SourceTree};
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::ids::CommitId;
 
-use super::{Failure, Output, folder::Folder, table::count};
+use super::folder::Folder;
 use crate::{
     diagnose,
     repository::{Repository, RepositoryError},
     site::{self, Cache, Loaded},
+    terminal::{Failure, Output, format::count},
 };
 
 /// The files of a folder or a commit.

@@ -1,20 +1,17 @@
 //! `groundplan status`: how things are, by the planner's word or straight from the broker.
 
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
 
-use groundplan_protocol::{ids::SiteName, state::Phase};
+use groundplan_protocol::ids::SiteName;
 
 use super::{
-    Failure, Format, Output,
     ask::{Planner, now_ms, runtime},
+    format::{Format, FormatArg},
     observe,
-    output::{FormatArg, Style},
-    rollout_text,
-    table::{Cell, Table, ago, count},
 };
 use crate::{
-    api::types::{Fault, NodePresence, NodeStatus, RefusedCommit, Role, Status},
-    serve::BrokerAddress,
+    config::BrokerAddress,
+    terminal::{self, Failure, Output},
 };
 
 /// Show how the nodes are: who is there, what each has applied, and what is under way.
@@ -51,9 +48,6 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// How many tasks of a node are named that cannot be planned yet.
-const WAITING: usize = 5;
-
 /// Clears the terminal and goes to its top left (ECMA-48: ED, CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -83,167 +77,6 @@ fn look(args: &Args, out: &Output) -> Result<String, Failure> {
     let status = args.planner.ask(async |mut client| client.status().await)?;
     match args.format.format {
         Format::Json => json(serde_json::to_string_pretty(&status)),
-        Format::Text => Ok(text(&status, now_ms(), out.color())),
-    }
-}
-
-fn text(status: &Status, now_ms: u64, color: bool) -> String {
-    let mut out = String::new();
-    head(&mut out, status, now_ms, color);
-    if let Some(refused) = &status.refused {
-        out.push('\n');
-        out.push_str(&refusal(refused, color));
-    }
-    if status.nodes.is_empty() {
-        out.push_str("\nno node is declared or was heard of\n");
-        return out;
-    }
-    let mut table = Table::new(&["NODE", "AGENT", "PLAN", "STATE", "TASKS", "SEEN"]);
-    for node in &status.nodes {
-        let (agent, style) = presence(node.presence);
-        let plan = match node.generation.0 {
-            0 => "-".to_owned(),
-            n => n.to_string(),
-        };
-        let (state, state_style) = state(node);
-        table.row([
-            node.node.to_string().into(),
-            Cell::styled(agent, style),
-            plan.into(),
-            Cell::styled(state, state_style),
-            node.applied.to_string().into(),
-            node.last_seen_ms.map(|ms| ago(ms, now_ms)).unwrap_or_default().into(),
-        ]);
-    }
-    let _ = write!(out, "\n{}", table.render(color));
-    status.nodes.iter().for_each(|node| troubles(&mut out, node, now_ms, color));
-    if status.ignored > 0 {
-        let _ = writeln!(out, "{} on the broker ignored: not groundplan's", count(status.ignored as usize, "message"));
-    }
-    out
-}
-
-fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
-    let label = |word: &str| Style::Dim.paint(&format!("{word:<9}"), color);
-    let site = status.site.as_ref().map_or("no good commit yet", |site| site.as_str());
-    let repository = &status.repository;
-    let _ = writeln!(
-        out,
-        "{} {}  {} of {}",
-        label("site"),
-        Style::Bold.paint(site, color),
-        repository.branch,
-        repository.location
-    );
-    if let Some(error) = &repository.error {
-        let _ = writeln!(out, "{} {}", label(""), Style::Bad.paint(error, color));
-    }
-    if let Some(commit) = &status.commit {
-        let when = ago((commit.time.max(0) as u64) * 1000, now_ms);
-        let _ = writeln!(out, "{} {}  by {}, {when}", label("commit"), rollout_text::commit(commit), commit.author);
-    }
-    let planner = &status.planner;
-    let role = match &planner.role {
-        Role::Starting => "starting".to_owned(),
-        Role::Planning => "planning".to_owned(),
-        Role::Standby { planner } => format!("standing by for {planner}"),
-    };
-    let broker = match (&planner.broker.connected, &planner.broker.error) {
-        (true, _) => format!("connected to {}", planner.broker.address),
-        (false, error) => {
-            let why = error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
-            Style::Bad.paint(&format!("not connected to {}{why}", planner.broker.address), color)
-        }
-    };
-    let _ = writeln!(out, "{} {role}, {broker}", label("planner"));
-    if let Some(rollout) = &status.rollout {
-        let text = rollout_text::line(rollout, now_ms, color);
-        let _ = writeln!(out, "{} {}  {text}", label("rollout"), rollout.generation);
-    }
-}
-
-/// A refused commit with its faults.
-pub(crate) fn refusal(refused: &RefusedCommit, color: bool) -> String {
-    let n = count(refused.diagnostics.len(), "error");
-    let commit = rollout_text::commit(&refused.commit);
-    let mut out = Style::Bad.paint(&format!("commit {commit} is refused: {n}"), color) + "\n";
-    refused.diagnostics.iter().for_each(|fault| out.push_str(&self::fault(fault)));
-    out.push_str("what was in force before stays in force\n");
-    out
-}
-
-fn fault(fault: &Fault) -> String {
-    let place = fault.at.as_ref().map(|at| match (at.line, at.column) {
-        (Some(line), Some(column)) => format!("{}:{line}:{column}: ", at.file),
-        _ => format!("{}: ", at.file),
-    });
-    let mut out = format!("  {}{}\n", place.unwrap_or_default(), fault.message);
-    if let Some(text) = fault.at.as_ref().and_then(|at| at.text.as_ref()) {
-        let _ = writeln!(out, "      {}", text.trim());
-    }
-    if let Some(hint) = &fault.hint {
-        let _ = writeln!(out, "    → {hint}");
-    }
-    out
-}
-
-fn presence(presence: NodePresence) -> (&'static str, Style) {
-    match presence {
-        NodePresence::Online => ("online", Style::Good),
-        NodePresence::Offline => ("offline", Style::Warn),
-        NodePresence::Unknown => ("unknown", Style::Bad),
-    }
-}
-
-/// What a node is about, in a few words: the worst first.
-fn state(node: &NodeStatus) -> (String, Style) {
-    let counts = &node.counts;
-    let behind = node.planned > node.generation;
-    if !node.declared {
-        ("not declared".to_owned(), Style::Warn)
-    } else if counts.failed + counts.blocked > 0 {
-        (rollout_text::counts(counts), Style::Bad)
-    } else if node.presence == NodePresence::Unknown {
-        ("never heard of".to_owned(), Style::Warn)
-    } else if node.phase == Some(Phase::Fetching) {
-        ("fetching content".to_owned(), Style::Warn)
-    } else if counts.open() > 0 {
-        (rollout_text::counts(counts), Style::Warn)
-    } else if !node.waiting.is_empty() {
-        (format!("{} cannot be planned yet", count(node.waiting.len(), "task")), Style::Warn)
-    } else if behind {
-        (format!("behind: plan {} waits for it", node.planned), Style::Warn)
-    } else if !node.obligations.is_empty() {
-        (format!("owes {}", count(node.obligations.len(), "action")), Style::Warn)
-    } else if node.drifted > 0 {
-        (format!("{} drifted", count(node.drifted, "task")), Style::Warn)
-    } else {
-        ("converged".to_owned(), Style::Good)
-    }
-}
-
-/// What an operator should know beside the table.
-fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
-    let name = &node.node;
-    for (task, waits_for) in node.waiting.iter().take(WAITING) {
-        let _ = writeln!(out, "{name}: {task} waits for {}", waits_for.join(", "));
-    }
-    if let Some(more @ 1..) = node.waiting.len().checked_sub(WAITING) {
-        let _ = writeln!(out, "{name}: {more} more tasks wait");
-    }
-    for (task, effect) in &node.obligations {
-        let _ = writeln!(out, "{name}: {effect} of {task} is owed");
-    }
-    if let Some(refused) = &node.refused {
-        let when = ago(refused.at_ms, now_ms);
-        let words = format!("{name}: its agent refused a message on `{}`: {}", refused.topic, refused.reason);
-        let _ = writeln!(out, "{} ({when})", Style::Bad.paint(&words, color));
-    }
-    if let Some(rejected) = &node.rejected {
-        let words = format!("{name}: {} refused: {}", count(rejected.count as usize, "message"), rejected.reason);
-        let _ = writeln!(out, "{}\n  → {}", Style::Bad.paint(&words, color), rejected.hint);
-    }
-    if node.ignored > 0 {
-        let _ = writeln!(out, "{name}: its agent ignored {}", count(node.ignored as usize, "message"));
+        Format::Text => Ok(terminal::status::text(&status, now_ms(), out.color())),
     }
 }

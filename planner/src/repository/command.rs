@@ -13,7 +13,10 @@ use std::{
 use groundplan_core::source::{Entry, EntryKind};
 use groundplan_protocol::ids::CommitId;
 
-use super::{CommitInfo, Paths, RepositoryError, tree::sorted};
+use super::{
+    error::RepositoryError,
+    read::{CommitInfo, Paths, sorted},
+};
 
 /// A repository behind the `git` command.
 pub(super) struct GitCommand {

@@ -1,75 +1,46 @@
-//! The site's git repository: branches, commits, trees, and word when a branch moves.
+//! The site's git repository: branches, commits, trees, and notice when a branch moves.
 //!
-//! In: a path or a URL. Out: commit ids, commits in a few words, and the tree of a commit as the core's `SourceTree`. Objects are
-//! read by libgit2, or by the `git` command where libgit2 cannot open the repository (reftable, SHA-256). The network is the `git`
-//! command's alone, so that its credentials, proxies and ssh configuration work. Never writes to a repository but the mirror
+//! In: a path or a URL. Out: commit ids, descriptions of commits, and the tree of a commit as the core's `SourceTree`. Objects are
+//! read by libgit2, or by the `git` command where libgit2 cannot open the repository (reftable, SHA-256). The network is used by the
+//! `git` command only, so that its credentials, proxies and ssh configuration work. Never writes to a repository except the mirror
 //! that it made itself, never checks anything out, never follows a symbolic link or a submodule.
 
+mod backend;
 mod command;
 mod error;
 mod objects;
+mod read;
 mod remote;
 mod tree;
 pub mod watch;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use groundplan_protocol::ids::CommitId;
 
-use self::{command::GitCommand, objects::Objects};
-pub use self::{error::RepositoryError, remote::is_remote, tree::GitTree};
+use self::{backend::Backend, read::Paths};
+pub use self::{error::RepositoryError, read::CommitInfo, remote::is_remote, tree::GitTree};
 
 /// An open repository. Cheap to clone; may be used from several threads.
 #[derive(Clone)]
 pub struct Repository {
     backend: Arc<Backend>,
     paths: Arc<Paths>,
+    /// The URL that it mirrors.
     remote: Option<Arc<str>>,
-}
-
-/// Who reads.
-enum Backend {
-    LibGit2(Objects),
-    Git(GitCommand),
-}
-
-/// Where a repository lies.
-#[derive(Debug, Clone)]
-struct Paths {
-    /// As given.
-    given: PathBuf,
-    /// The directory with `HEAD` (a work tree's own, for linked work trees).
-    git_dir: PathBuf,
-    /// The directory with `refs` and `objects`.
-    common_dir: PathBuf,
-}
-
-/// A commit in a few words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommitInfo {
-    /// Its id.
-    pub id: CommitId,
-    /// The first line of its message.
-    pub subject: String,
-    /// Its author's name.
-    pub author: String,
-    /// When it was committed, in seconds since the Unix epoch.
-    pub time: i64,
 }
 
 impl Repository {
     /// Opens a path: a bare repository, a work tree's top, or a `.git` directory.
     ///
     /// # Errors
-    /// Not there, not a repository, or one of another user that git does not trust.
+    /// The path does not exist, is not a repository, or belongs to another user and git does not trust it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RepositoryError> {
         Self::open_with(path.as_ref(), false)
     }
 
-    /// Opens the repository that `path` lies in, as `git` itself would find it; heeds `GIT_DIR` and its like, so that it works in hooks.
+    /// Opens the repository that contains `path`, as `git` itself would find it; respects `GIT_DIR` and related variables, so that it
+    /// works in hooks.
     ///
     /// # Errors
     /// As [`Repository::open`].
@@ -77,11 +48,11 @@ impl Repository {
         Self::open_with(path.as_ref(), true)
     }
 
-    /// Opens a path as [`Repository::open`] does, or a URL through a bare mirror of its branches in `state_dir`, fetched first.
+    /// Opens a path as [`Repository::open`] does, or a URL through a bare mirror of its branches in `state_dir`, which is fetched first.
     /// Blocks on the network in the latter case.
     ///
     /// # Errors
-    /// As [`Repository::open`], or what `git fetch` says.
+    /// As [`Repository::open`], or `git fetch` failed and the mirror is still empty.
     pub fn open_location(location: &str, state_dir: &Path) -> Result<Self, RepositoryError> {
         if !is_remote(location) {
             return Self::open(location);
@@ -90,9 +61,9 @@ impl Repository {
         let mut repository = Self::open(&mirror)?;
         repository.remote = Some(location.into());
         match repository.fetch() {
-            // What was mirrored before serves until the remote answers again.
+            // What was mirrored before is used until the remote answers again.
             Err(error) if repository.has_branches() => {
-                tracing::warn!(%error, "cannot fetch; going on with what was mirrored")
+                tracing::warn!(%error, "cannot fetch; using the branches that were mirrored before")
             }
             fetched => fetched?,
         }
@@ -100,32 +71,21 @@ impl Repository {
     }
 
     fn has_branches(&self) -> bool {
-        let branches = match &*self.backend {
-            Backend::LibGit2(objects) => objects.branches(),
-            Backend::Git(git) => git.branches(),
-        };
-        branches.is_ok_and(|branches| !branches.is_empty())
+        self.backend.branches().is_ok_and(|branches| !branches.is_empty())
     }
 
     fn open_with(path: &Path, discover: bool) -> Result<Self, RepositoryError> {
         if !path.exists() {
             return Err(RepositoryError::Missing { path: path.to_owned() });
         }
-        let (backend, paths) = match Objects::open(path, discover) {
-            Ok((objects, paths)) => (Backend::LibGit2(objects), paths),
-            Err(error) if error.is_unsupported() => {
-                let (git, paths) = GitCommand::open(path, discover)?;
-                (Backend::Git(git), paths)
-            }
-            Err(error) => return Err(error),
-        };
+        let (backend, paths) = Backend::open(path, discover)?;
         Ok(Self { backend: Arc::new(backend), paths: Arc::new(paths), remote: None })
     }
 
-    /// Fetches all branches from where the repository was mirrored; nothing to do for a local one. Blocks on the network.
+    /// Fetches all branches from the mirrored URL; does nothing for a local repository. Blocks on the network.
     ///
     /// # Errors
-    /// What `git fetch` says.
+    /// `git fetch` failed.
     pub fn fetch(&self) -> Result<(), RepositoryError> {
         match &self.remote {
             Some(url) => remote::fetch(url, &self.paths.git_dir),
@@ -133,47 +93,37 @@ impl Repository {
         }
     }
 
-    /// The directories in which a moving branch shows: that of `HEAD`, and that of `refs`.
+    /// The directories whose files change when a branch moves: that of `HEAD`, and that of `refs`.
     pub(crate) fn git_dirs(&self) -> [&Path; 2] {
         [&self.paths.git_dir, &self.paths.common_dir]
     }
 
-    /// Whether it is a mirror of a remote one.
+    /// Whether it mirrors a URL and has to be fetched.
     pub fn is_mirror(&self) -> bool {
         self.remote.is_some()
     }
 
-    /// The branch to follow if none is named: the one that `HEAD` names, at the remote if there is one.
+    /// The branch to follow if none is configured: the one that `HEAD` names, of the remote if there is one (which blocks on the network).
     ///
     /// # Errors
-    /// `HEAD` names none.
+    /// `HEAD` is detached, or the remote does not answer.
     pub fn default_branch(&self) -> Result<String, RepositoryError> {
-        if let Some(url) = &self.remote {
-            return remote::default_branch(url);
-        }
-        match &*self.backend {
-            Backend::LibGit2(objects) => objects.default_branch(),
-            Backend::Git(git) => git.default_branch(),
+        match &self.remote {
+            Some(url) => remote::default_branch(url),
+            None => self.backend.default_branch(),
         }
     }
 
-    /// The commit at the tip of a branch.
+    /// The commit at the tip of a branch, given with or without `refs/heads/`.
     ///
     /// # Errors
-    /// No such branch, with those that there are; or no commit at all yet.
+    /// No such branch (the error lists those that exist), or the repository has no commit yet.
     pub fn branch(&self, name: &str) -> Result<CommitId, RepositoryError> {
         let short = name.strip_prefix("refs/heads/").unwrap_or(name);
-        let found = match &*self.backend {
-            Backend::LibGit2(objects) => objects.branch(short)?,
-            Backend::Git(git) => git.branch(short)?,
-        };
-        if let Some(commit) = found {
+        if let Some(commit) = self.backend.branch(short)? {
             return Ok(commit);
         }
-        let mut branches = match &*self.backend {
-            Backend::LibGit2(objects) => objects.branches()?,
-            Backend::Git(git) => git.branches()?,
-        };
+        let mut branches = self.backend.branches()?;
         if branches.is_empty() {
             return Err(RepositoryError::Empty { path: self.paths.given.clone() });
         }
@@ -184,12 +134,9 @@ impl Repository {
     /// The commit that an expression names, as in gitrevisions(7).
     ///
     /// # Errors
-    /// It names none.
+    /// It names no commit.
     pub fn rev_parse(&self, rev: &str) -> Result<CommitId, RepositoryError> {
-        match &*self.backend {
-            Backend::LibGit2(objects) => objects.rev_parse(rev),
-            Backend::Git(git) => git.rev_parse(rev),
-        }
+        self.backend.rev_parse(rev)
     }
 
     /// The two commits of `BASE..HEAD`; a missing end is `HEAD`.
@@ -205,27 +152,20 @@ impl Repository {
         Ok((end(base)?, end(target)?))
     }
 
-    /// A commit in a few words.
+    /// Subject, author and time of a commit.
     ///
     /// # Errors
-    /// It is not there (any more).
+    /// It is not in the repository, or no longer.
     pub fn describe(&self, commit: &CommitId) -> Result<CommitInfo, RepositoryError> {
-        match &*self.backend {
-            Backend::LibGit2(objects) => objects.describe(commit),
-            Backend::Git(git) => git.describe(commit),
-        }
+        self.backend.describe(commit)
     }
 
-    /// The tree of a commit. Entries are listed now, files read when asked for.
+    /// The tree of a commit. Entries are listed now, files are read when they are needed.
     ///
     /// # Errors
-    /// The commit is not there (any more), or the repository is damaged.
+    /// The commit is not in the repository, or no longer; or the repository is damaged.
     pub fn tree(&self, commit: &CommitId) -> Result<GitTree, RepositoryError> {
-        let entries = match &*self.backend {
-            Backend::LibGit2(objects) => objects.entries(commit)?,
-            Backend::Git(git) => git.entries(commit)?,
-        };
-        Ok(GitTree::new(self.backend.clone(), entries))
+        Ok(GitTree::new(self.backend.clone(), self.backend.entries(commit)?))
     }
 }
 

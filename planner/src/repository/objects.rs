@@ -11,7 +11,10 @@ use git2::{ErrorCode, ObjectType, Oid, RepositoryOpenFlags};
 use groundplan_core::source::{Entry, EntryKind};
 use groundplan_protocol::ids::CommitId;
 
-use super::{CommitInfo, Paths, RepositoryError, tree::sorted};
+use super::{
+    error::RepositoryError,
+    read::{CommitInfo, Paths, sorted},
+};
 
 /// An open repository and what was listed of it last.
 pub(super) struct Objects {

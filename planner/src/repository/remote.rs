@@ -7,7 +7,7 @@ use std::{
 
 use groundplan_protocol::digest::Digest;
 
-use super::{RepositoryError, command};
+use super::{command, error::RepositoryError};
 
 /// Whether `location` is a URL, or `host:path` as ssh takes it, and nothing of that name lies here.
 pub fn is_remote(location: &str) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
 
-use super::Backend;
+use super::backend::Backend;
 
 /// The files of a commit. Stays readable as long as git keeps the commit.
 #[derive(Clone)]
@@ -32,18 +32,6 @@ impl SourceTree for GitTree {
             EntryKind::Symlink => return Err(error("it is a symbolic link, and these are not followed".to_owned())),
             EntryKind::Submodule => return Err(error("it is a submodule, and these are not followed".to_owned())),
         }
-        match &*self.backend {
-            Backend::LibGit2(objects) => objects.blob(&entry.version).map_err(error),
-            Backend::Git(git) => git.blob(&entry.version).map_err(error),
-        }
+        self.backend.blob(&entry.version).map_err(error)
     }
-}
-
-/// Sorted as [`SourceTree`] promises. Git's own order is that already, but for names that are not UTF-8.
-pub(super) fn sorted(mut entries: Vec<Entry>) -> Arc<[Entry]> {
-    if !entries.is_sorted_by(|a, b| a.path < b.path) {
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries.dedup_by(|a, b| a.path == b.path);
-    }
-    entries.into()
 }

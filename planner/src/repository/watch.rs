@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Repository, RepositoryError};
+use super::{Repository, error::RepositoryError};
 
 /// How long a burst of hints is left alone between two looks.
 const COALESCE: Duration = Duration::from_millis(2);

@@ -1,6 +1,6 @@
 //! Text → what it says. Knows no site: whether a name means anything is told when it is looked up.
 
-use super::{Expr, Term};
+use super::expr::{Expr, Term};
 
 /// Longest selector, in bytes.
 const LONGEST: usize = 64 * 1024;

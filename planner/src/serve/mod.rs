@@ -3,8 +3,6 @@
 //! In: a [`ServeConfig`]. Out: it runs until told to stop. It only puts the parts together: repository and watch, store, trust,
 //! transport, API, and the one loop (`dispatch`) that owns all state and decides by the core.
 
-mod config;
-
 use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
@@ -13,7 +11,7 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use self::config::{BrokerAddress, BrokerTls, InvalidBroker, ServeConfig};
+pub use crate::config::{BrokerAddress, BrokerTls, InvalidBroker, ServeConfig};
 use crate::{
     api::{
         ListenError,

@@ -5,14 +5,10 @@ use std::collections::BTreeSet;
 use groundplan_core::plan::{ActionReport, PlanReport, WaitReport};
 use groundplan_protocol::{effect::Action, ids::NodeId};
 
-use super::{
-    output::Style,
-    reason,
-    table::{Cell, Table, count},
-};
+use super::{Cell, Style, Table, format::count, reason};
 
 /// The plan as text. `nodes` are those that the target declares.
-pub(super) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
+pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
     let waiting = waiting(&report.waiting, color);
     if report.actions.is_empty() {
         let changes = if waiting.is_empty() { "nothing changes" } else { "nothing changes yet" };

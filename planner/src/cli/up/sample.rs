@@ -6,12 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{DEFAULT_DIR, layout::SITE};
-use crate::cli::Failure;
+use super::layout::{DEFAULT_DIR, SITE};
+use crate::terminal::Failure;
 
 macro_rules! files {
     ($($path:literal),* $(,)?) => {
-        &[$(($path, include_str!(concat!("../../../docs/examples/quickstart/", $path)))),*]
+        &[$(($path, include_str!(concat!("../../../../docs/examples/quickstart/", $path)))),*]
     };
 }
 

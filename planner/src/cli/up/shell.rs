@@ -22,7 +22,6 @@ use tokio::{
 use super::{
     agents::{Agents, Died, sweep},
     layout::Layout,
-    progress::Progress,
 };
 use crate::{
     api::{
@@ -31,11 +30,9 @@ use crate::{
         event::Event,
         types::{NodePresence, NodeStatus, RolloutResult, Status},
     },
-    cli::{
-        Failure,
-        serve::{embedded_broker, planner},
-    },
-    serve::{BrokerAddress, ServeConfig},
+    config::{BrokerAddress, ServeConfig},
+    launch::{embedded_broker, planner},
+    terminal::{Failure, progress::Progress},
 };
 
 /// How long the planner may take to open its socket.

@@ -2,6 +2,9 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
+/// Where a planner keeps its state if nothing else is given.
+pub const STATE_DIR: &str = "/var/lib/groundplan";
+
 /// Settings of a planner.
 #[derive(Debug, Clone)]
 pub struct ServeConfig {

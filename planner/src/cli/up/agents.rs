@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::cli::Failure;
+use crate::terminal::Failure;
 
 const PROGRAM: &str = "groundplan-agent";
 /// Pause before an agent that died is started again: doubled each time, up to the second.

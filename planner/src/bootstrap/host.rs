@@ -12,17 +12,19 @@ use tokio::{
 };
 
 use super::{
-    Done, Fault, State, Step,
-    config::{CA, CERT, KEY},
-    decide::{self, Because, CONFIG, Decision, PROGRAM, STATE, Target, decide},
-    look,
+    decide::{self, Because, Decision, decide},
+    fault::Fault,
+    outcome::{Done, State, Step},
+    paths::{CA, CERT, CONFIG, KEY, PROGRAM, STATE},
     presence::Presence,
+    probe,
     ssh::{Payload, Ssh},
+    target::Target,
 };
 use crate::api::{Client, hosts::TrustRequest};
 
 const COMMON: &str = include_str!("sh/common.sh");
-const LOOK: &str = include_str!("sh/look.sh");
+const PROBE: &str = include_str!("sh/probe.sh");
 const PUT: &str = include_str!("sh/put.sh");
 const START: &str = include_str!("sh/start.sh");
 const KEEP: &str = include_str!("sh/keep.sh");
@@ -91,9 +93,9 @@ impl Host<'_> {
         self.step(Step::Looking);
         let paths = [PROGRAM, CONFIG, CA, CERT, KEY].join(" ");
         let dirs = ["/usr/bin", "/etc/groundplan", STATE].join(" ");
-        let look = script(&[("paths", &paths), ("dirs", &dirs)], LOOK);
-        let lines = self.in_time(self.run(&look, &[])).await?;
-        let seen = look::read(lines.iter().map(String::as_str)).ok_or(Fault::Answer)?;
+        let probe = script(&[("paths", &paths), ("dirs", &dirs)], PROBE);
+        let lines = self.in_time(self.run(&probe, &[])).await?;
+        let seen = probe::read(lines.iter().map(String::as_str)).ok_or(Fault::Answer)?;
         let decision = decide(self.target, &seen)?;
         let mut done = self.done(&decision);
         if self.dry_run {
@@ -163,7 +165,7 @@ impl Host<'_> {
         let files: Vec<Payload> = decision.put.iter().map(|file| Payload(file.bytes.clone())).collect();
         let lines = self.in_time(self.run(&put, &files)).await?;
         let word = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name));
-        done.version = word("version ").and_then(look::version).or(decision.had.clone());
+        done.version = word("version ").and_then(probe::version).or(decision.had.clone());
         if decide::older(done.version.as_deref(), decision.had.as_deref()) {
             done.state = State::Downgraded;
         }

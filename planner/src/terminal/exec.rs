@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use groundplan_protocol::ids::NodeId;
 
 use super::{
-    output::Style,
-    show,
-    table::{Cell, Table, ago, count, took},
+    Cell, Style, Table,
+    format::{ago, count, indent, printed, took},
 };
 use crate::api::exec::{ExecRecord, ExecResult, NodeOutcome, Standing};
 
@@ -26,7 +25,7 @@ fn style(outcome: &NodeOutcome) -> Style {
 }
 
 /// How it ended, outcome by outcome, each with its nodes.
-pub(super) fn summary(record: &ExecRecord, color: bool) -> String {
+pub(crate) fn summary(record: &ExecRecord, color: bool) -> String {
     let mut groups: BTreeMap<(Standing, String), Vec<(&NodeId, &NodeOutcome)>> = BTreeMap::new();
     for (node, told) in &record.nodes {
         let key = (told.outcome.standing(), told.outcome.to_string());
@@ -49,7 +48,7 @@ pub(super) fn summary(record: &ExecRecord, color: bool) -> String {
 }
 
 /// How it stands as a whole, in a word.
-pub(super) fn result(record: &ExecRecord) -> (&'static str, Style) {
+pub(crate) fn result(record: &ExecRecord) -> (&'static str, Style) {
     let good = record.nodes.values().all(|node| node.outcome.standing() == Standing::Good);
     match record.result {
         ExecResult::Running => ("running", Style::Warn),
@@ -61,7 +60,7 @@ pub(super) fn result(record: &ExecRecord) -> (&'static str, Style) {
 }
 
 /// On how many nodes it stands how: `7 succeeded, 1 failed, 1 cut off`.
-pub(super) fn counts(record: &ExecRecord) -> String {
+pub(crate) fn counts(record: &ExecRecord) -> String {
     let words = [
         (Standing::Bad, "failed"),
         (Standing::Unknown, "not known"),
@@ -74,7 +73,7 @@ pub(super) fn counts(record: &ExecRecord) -> String {
 }
 
 /// Who ran what, short enough for a list.
-pub(super) fn what(record: &ExecRecord) -> String {
+pub(crate) fn what(record: &ExecRecord) -> String {
     let line = record.run.to_string();
     let first = line.lines().next().unwrap_or_default();
     let short: String = first.chars().take(EXCERPT).collect();
@@ -83,7 +82,7 @@ pub(super) fn what(record: &ExecRecord) -> String {
 }
 
 /// All of it, with what was printed.
-pub(super) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
+pub(crate) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
     let (word, word_style) = result(record);
     let span = record.finished_ms.unwrap_or(now_ms).saturating_sub(record.started_ms);
     let mut out = format!(
@@ -121,8 +120,7 @@ pub(super) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
     out.push_str(&table.render(color));
     for (node, told) in &record.nodes {
         if let Some(output) = &told.output {
-            let _ =
-                write!(out, "\n{}\n{}", Style::Bold.paint(node.as_str(), color), show::indent(&show::printed(output)));
+            let _ = write!(out, "\n{}\n{}", Style::Bold.paint(node.as_str(), color), indent(&printed(output)));
         }
         if told.omitted > 0 {
             let _ = writeln!(out, "  … {} bytes were left out by its agent", told.omitted);

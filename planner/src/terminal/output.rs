@@ -3,13 +3,15 @@
 //! A reader that closes the pipe ends the output without a word.
 
 use std::{
-    error::Error,
-    fmt::{self, Write as _},
+    error::Error as _,
+    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
 };
 
 use clap::ValueEnum;
 use serde::Serialize;
+
+use super::Failure;
 
 // When to use colour. No doc comments here: clap would spread one line of help over five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,21 +19,6 @@ pub(crate) enum Color {
     Auto,
     Always,
     Never,
-}
-
-// How results are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Text,
-    Json,
-}
-
-/// The argument that all commands with results share.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct FormatArg {
-    /// How to write the result: for people, or one JSON value.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
 }
 
 /// How a few words are set off. No meaning hangs on it alone.
@@ -137,50 +124,11 @@ impl Output {
         }
         text = format!("{} {text}", Style::Bad.paint("error:", color));
         text.push('\n');
-        if let Some(hint) = &failure.hint {
+        if let Some(hint) = failure.hint_text() {
             for line in hint.lines() {
                 let _ = writeln!(text, "  {} {line}", Style::Bold.paint("→", color));
             }
         }
         self.note(&text);
-    }
-}
-
-/// Why a command did not do what it was asked for.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-    hint: Option<String>,
-}
-
-impl Failure {
-    /// A failure in words: where and what.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), source: None, hint: None }
-    }
-
-    /// A failure with its cause.
-    pub(crate) fn because(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { message: message.into(), source: Some(source.into()), hint: None }
-    }
-
-    /// With what to do, a line each.
-    #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for Failure {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
     }
 }

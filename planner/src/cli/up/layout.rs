@@ -14,7 +14,10 @@ use groundplan_protocol::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{cli::Failure, serve::BrokerAddress, trust};
+use crate::{config::BrokerAddress, terminal::Failure, trust};
+
+/// Where everything lies when nothing is said.
+pub(crate) const DEFAULT_DIR: &str = "groundplan-up";
 
 /// The sample site's folder.
 pub(super) const SITE: &str = "site";
@@ -121,6 +124,12 @@ impl Layout {
         replace(&path, config.to_string().as_bytes(), 0o600).map_err(failed)?;
         Ok(path)
     }
+}
+
+/// The planner's state directory below a directory of `groundplan up`, if it is one.
+pub(crate) fn planner_state(dir: &Path) -> Option<PathBuf> {
+    let layout = Layout::at(dir);
+    layout.lock().exists().then(|| layout.planner())
 }
 
 /// The key in a file; made at random if there is none.

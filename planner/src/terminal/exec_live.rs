@@ -15,16 +15,13 @@ use groundplan_protocol::{
     kinds::Run,
 };
 
-use super::{Failure, Output};
-use crate::{
-    api::{
-        exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome, Standing, TIMEOUT},
-        types::VERSION,
-    },
-    cli::{
-        ask::now_ms,
-        table::{count, took},
-    },
+use super::{
+    Failure, Output,
+    format::{count, took},
+};
+use crate::api::{
+    exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome, Standing, TIMEOUT},
+    types::VERSION,
 };
 
 /// Longest line that is waited for, in bytes.
@@ -36,7 +33,7 @@ const NAMED: usize = 4;
 
 /// What is shown of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// Each line as it comes.
     Lines,
     /// A node's lines when it has ended.
@@ -51,7 +48,7 @@ pub(super) enum Shown {
 }
 
 /// See the module.
-pub(super) struct Live<'a> {
+pub(crate) struct Live<'a> {
     shown: Shown,
     out: &'a mut Output,
     record: ExecRecord,
@@ -72,7 +69,7 @@ struct Lines {
 }
 
 impl<'a> Live<'a> {
-    pub(super) fn new(shown: Shown, out: &'a mut Output) -> Self {
+    pub(crate) fn new(shown: Shown, now_ms: u64, out: &'a mut Output) -> Self {
         let record = ExecRecord {
             version: VERSION,
             id: ExecId::new("00000000").expect("8 hexadecimal digits"),
@@ -83,7 +80,7 @@ impl<'a> Live<'a> {
             cwd: None,
             env: Default::default(),
             timeout: TIMEOUT,
-            started_ms: now_ms(),
+            started_ms: now_ms,
             finished_ms: None,
             result: ExecResult::Running,
             nodes: BTreeMap::new(),
@@ -92,12 +89,12 @@ impl<'a> Live<'a> {
     }
 
     /// The command, once it has begun.
-    pub(super) fn id(&self) -> Option<&ExecId> {
+    pub(crate) fn id(&self) -> Option<&ExecId> {
         (!self.record.nodes.is_empty()).then_some(&self.record.id)
     }
 
     /// Takes an event.
-    pub(super) fn take(&mut self, event: ExecEvent) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, event: ExecEvent) -> Result<(), Failure> {
         if let Shown::Events { quiet } = self.shown
             && !(quiet && matches!(event, ExecEvent::Output { .. }))
         {
@@ -211,13 +208,13 @@ impl<'a> Live<'a> {
     }
 
     /// Says something beside the output.
-    pub(super) fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         self.clear();
         self.out.note(text);
     }
 
     /// Draws the line of what still runs.
-    pub(super) fn draw(&mut self, now: Instant) {
+    pub(crate) fn draw(&mut self, now: Instant) {
         let open: Vec<&NodeId> = self.record.nodes.iter().filter(|(_, n)| is_open(n)).map(|(node, _)| node).collect();
         if open.is_empty() {
             return;
@@ -254,12 +251,12 @@ impl<'a> Live<'a> {
     }
 
     /// Shows what is left, and gives the record as far as it was told.
-    pub(super) fn close(mut self) -> Result<ExecRecord, Failure> {
+    pub(crate) fn close(mut self, now_ms: u64) -> Result<ExecRecord, Failure> {
         for node in self.lines.keys().cloned().collect::<Vec<_>>() {
             self.flush(&node)?;
         }
         self.clear();
-        self.record.finished_ms.get_or_insert_with(now_ms);
+        self.record.finished_ms.get_or_insert(now_ms);
         for node in self.record.nodes.values_mut().filter(|node| is_open(node)) {
             node.outcome = NodeOutcome::Interrupted;
         }

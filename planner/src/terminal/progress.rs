@@ -12,18 +12,14 @@ use groundplan_protocol::{
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{
-    api::{
-        event::Event,
-        types::{NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
-    },
-    cli::{
-        output::Style,
-        reason, rollout_text,
-        show::{indent, printed},
-        status,
-        table::{count, took},
-    },
+use super::{
+    Style,
+    format::{count, indent, printed, took},
+    reason, rollout, status,
+};
+use crate::api::{
+    event::Event,
+    types::{NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
 };
 
 /// How often the sign of work turns.
@@ -35,7 +31,7 @@ fn style(busy: bool) -> ProgressStyle {
 }
 
 /// Shows what happens.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     color: bool,
     live: Option<Live>,
     /// What to try, shown once all is there for the first time.
@@ -58,7 +54,7 @@ struct Live {
 
 impl Progress {
     /// Shows events with or without colour, with live lines on a terminal.
-    pub(super) fn new(color: bool, terminal: bool, try_next: Option<String>) -> Self {
+    pub(crate) fn new(color: bool, terminal: bool, try_next: Option<String>) -> Self {
         let live = || Live {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(10)),
             nodes: BTreeMap::new(),
@@ -76,7 +72,7 @@ impl Progress {
     }
 
     /// A line of its own.
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         match &self.live {
             // Neither a closed pipe nor a terminal that went away stops the work.
             Some(live) => drop(live.all.println(text.trim_end_matches('\n'))),
@@ -89,12 +85,12 @@ impl Progress {
     }
 
     /// Something went wrong.
-    pub(super) fn complain(&self, text: &str) {
+    pub(crate) fn complain(&self, text: &str) {
         self.say(&self.paint(Style::Bad, text));
     }
 
     /// The nodes that the site has now.
-    pub(super) fn nodes(&mut self, nodes: &[NodeId]) {
+    pub(crate) fn nodes(&mut self, nodes: &[NodeId]) {
         let width = nodes.iter().map(|n| n.as_str().len()).max().unwrap_or(0);
         self.widths.0 = width;
         let Some(live) = &mut self.live else { return };
@@ -130,7 +126,7 @@ impl Progress {
     }
 
     /// A rollout began; `detail` tells why each of its instances is in it.
-    pub(super) fn rollout(&mut self, detail: &RolloutDetail) {
+    pub(crate) fn rollout(&mut self, detail: &RolloutDetail) {
         self.reasons =
             detail.instances.iter().map(|r| (r.instance.clone(), reason::chain(&r.reasons, reason::record))).collect();
         self.widths.1 = detail.instances.iter().map(|r| r.instance.task.to_string().len()).max().unwrap_or(0);
@@ -139,19 +135,16 @@ impl Progress {
         let n = count(detail.instances.len(), "action");
         self.say(&format!(
             "\n{}  {n} on {}",
-            self.paint(
-                Style::Bold,
-                &format!("rollout {}: {}", summary.generation, rollout_text::commit(&summary.commit))
-            ),
+            self.paint(Style::Bold, &format!("rollout {}: {}", summary.generation, rollout::commit(&summary.commit))),
             count(summary.nodes, "node")
         ));
     }
 
     /// An event; those that need more than they say are looked up by the caller.
-    pub(super) fn event(&mut self, event: &Event) {
+    pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::Refused { refused } => self.say(&format!("\n{}", status::refusal(refused, self.color))),
-            Event::Commit { commit } => self.commit = Some(rollout_text::commit(commit)),
+            Event::Commit { commit } => self.commit = Some(rollout::commit(commit)),
             Event::TaskStarted { instance } => self.set(&instance.node, true, format!("{} …", instance.task)),
             Event::TaskFinished { instance, outcome, duration_ms, .. } => {
                 self.finished(instance, outcome, *duration_ms);
@@ -176,7 +169,7 @@ impl Progress {
         let (nodes, tasks) = self.widths;
         let words = outcome.to_string();
         let (first, rest) = words.split_once('\n').unwrap_or((&words, ""));
-        let first = self.paint(rollout_text::outcome_style(outcome), &format!("{first:<10}"));
+        let first = self.paint(rollout::outcome_style(outcome), &format!("{first:<10}"));
         let reason = self.reasons.get(instance).map(|r| self.paint(Style::Dim, r)).unwrap_or_default();
         let line = format!(
             "  {:<nodes$}  {:<tasks$}  {first}  {:>7}  {reason}",
@@ -191,7 +184,7 @@ impl Progress {
     }
 
     /// What a task that failed printed.
-    pub(super) fn output(&self, output: &groundplan_protocol::report::Output) {
+    pub(crate) fn output(&self, output: &groundplan_protocol::report::Output) {
         const LINES: usize = 8;
         let text = printed(output);
         let lines: Vec<&str> = text.lines().collect();
@@ -203,7 +196,7 @@ impl Progress {
 
     fn rollout_finished(&mut self, rollout: &RolloutSummary) {
         let time = took(rollout.finished_ms.unwrap_or(rollout.started_ms).saturating_sub(rollout.started_ms));
-        let told = format!("{} on {}", rollout_text::counts(&rollout.counts), count(rollout.nodes, "node"));
+        let told = format!("{} on {}", rollout::counts(&rollout.counts), count(rollout.nodes, "node"));
         self.say(&match rollout.result {
             RolloutResult::Succeeded => format!("{} in {time}: {told}", self.paint(Style::Good, "converged")),
             RolloutResult::Superseded => format!("superseded by a newer commit after {time}: {told}"),
@@ -227,15 +220,12 @@ impl Progress {
     }
 
     /// Nothing is under way: tells what became of a commit that asked for nothing, and, the first time, what to try.
-    pub(super) fn settled(&mut self, status: &Status) {
+    pub(crate) fn settled(&mut self, status: &Status) {
         for node in &status.nodes {
             self.presence.insert(node.node.clone(), node.presence);
             let bad = node.counts.failed + node.counts.blocked > 0;
-            let text = if bad {
-                rollout_text::counts(&node.counts)
-            } else {
-                format!("converged, {}", count(node.applied, "task"))
-            };
+            let text =
+                if bad { rollout::counts(&node.counts) } else { format!("converged, {}", count(node.applied, "task")) };
             self.set(&node.node, false, text);
         }
         if let Some(commit) = self.commit.take() {
@@ -249,7 +239,7 @@ impl Progress {
                 self.say(&format!(
                     "\ngoing on after rollout {}: {}",
                     rollout.generation,
-                    rollout_text::commit(&rollout.commit)
+                    rollout::commit(&rollout.commit)
                 ));
                 self.rollout_finished(rollout);
             }
@@ -264,7 +254,7 @@ impl Progress {
     }
 
     /// The live lines go; what was said stays.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(live) = self.live.take() {
             live.nodes.values().for_each(ProgressBar::finish_and_clear);
         }

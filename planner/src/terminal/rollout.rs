@@ -1,12 +1,15 @@
 //! Rollouts and their instances in words, as `status`, `history`, `show`, `why` and `up` share them.
 
+use std::fmt::Write as _;
+
 use groundplan_protocol::report::Outcome;
 
 use super::{
-    output::Style,
-    table::{ago, count, short, took},
+    Cell, Style, Table,
+    format::{ago, count, first_line, indent, printed, short, took},
+    reason,
 };
-use crate::api::types::{Commit, Counts, InstanceState, RolloutResult, RolloutSummary};
+use crate::api::types::{Commit, Counts, InstanceRecord, InstanceState, RolloutDetail, RolloutResult, RolloutSummary};
 
 /// A commit: its short id and its subject.
 pub(crate) fn commit(commit: &Commit) -> String {
@@ -77,4 +80,53 @@ pub(crate) fn outcome_style(outcome: &Outcome) -> Style {
         Outcome::Failed { .. } | Outcome::Interrupted | Outcome::Blocked { .. } => Style::Bad,
         Outcome::Done { changed: false, .. } | Outcome::Skipped | Outcome::Superseded => Style::Dim,
     }
+}
+
+/// One rollout, instance by instance, and below the table what went wrong in full.
+pub(crate) fn detail(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
+    let summary = &detail.summary;
+    let mut out = format!(
+        "rollout {}  {}\n{}  {}\n\n",
+        summary.generation,
+        line(summary, now_ms, color),
+        Style::Dim.paint("commit", color),
+        commit(&summary.commit),
+    );
+    let mut table = Table::new(&["NODE", "TASK", "ACTION", "OUTCOME", "TOOK", "BECAUSE"]);
+    for record in &detail.instances {
+        let (words, style) = state(&record.state);
+        table.row([
+            record.instance.node.to_string().into(),
+            record.instance.task.to_string().into(),
+            record.action.to_string().into(),
+            Cell::styled(first_line(&words), style),
+            record.duration_ms.map(took).unwrap_or_default().into(),
+            Cell::styled(reason::chain(&record.reasons, reason::record), Style::Dim),
+        ]);
+    }
+    for pending in &detail.pending {
+        table.row([
+            pending.instance.node.to_string().into(),
+            pending.instance.task.to_string().into(),
+            "?".into(),
+            Cell::styled(format!("waits for {}", pending.waits_for.join(", ")), Style::Warn),
+            String::new().into(),
+            String::new().into(),
+        ]);
+    }
+    out.push_str(&table.render(color));
+    for record in &detail.instances {
+        if let Some(text) = trouble(record) {
+            let _ = write!(out, "\n{}\n{text}", Style::Bad.paint(&record.instance.to_string(), color));
+        }
+    }
+    out
+}
+
+/// The whole error of an instance that failed, and what it printed.
+fn trouble(record: &InstanceRecord) -> Option<String> {
+    let InstanceState::Finished { outcome } = &record.state else { return None };
+    let printed = record.output.as_ref().map(printed).unwrap_or_default();
+    let failed = matches!(outcome, Outcome::Failed { .. });
+    failed.then(|| indent(&format!("{outcome}\n{printed}")))
 }

@@ -1,0 +1,18 @@
+//! The choice between text and JSON that all commands with results share.
+
+use clap::ValueEnum;
+
+// No doc comments on the variants: clap would spread one line of help over five.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+/// The argument that all commands with results share.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct FormatArg {
+    /// How to write the result: for people, or one JSON value.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}

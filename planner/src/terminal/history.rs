@@ -1,0 +1,47 @@
+//! Rollouts and commands in one table.
+
+use super::{
+    Cell, Table, exec,
+    format::{ago, count, took},
+    rollout,
+};
+use crate::api::types::History;
+
+pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
+    let mut rows: Vec<(u64, Vec<Cell>)> = Vec::new();
+    for rollout in &history.rollouts {
+        let (word, style) = rollout::result(rollout.result);
+        let cells = [
+            rollout.generation.to_string().into(),
+            Cell::styled(word, style),
+            ago(rollout.started_ms, now_ms).into(),
+            took(rollout.finished_ms.unwrap_or(now_ms).saturating_sub(rollout.started_ms)).into(),
+            count(rollout.nodes, "node").into(),
+            rollout::counts(&rollout.counts).into(),
+            rollout::commit(&rollout.commit).into(),
+        ];
+        rows.push((rollout.started_ms, cells.into()));
+    }
+    for exec in &history.execs {
+        let (word, style) = exec::result(exec);
+        let cells = [
+            exec.id.to_string().into(),
+            Cell::styled(word, style),
+            ago(exec.started_ms, now_ms).into(),
+            took(exec.finished_ms.unwrap_or(now_ms).saturating_sub(exec.started_ms)).into(),
+            count(exec.nodes.len(), "node").into(),
+            exec::counts(exec).into(),
+            exec::what(exec).into(),
+        ];
+        rows.push((exec.started_ms, cells.into()));
+    }
+    rows.sort_by_key(|(started, _)| std::cmp::Reverse(*started));
+    let (first, tasks, last) = match (history.rollouts.is_empty(), history.execs.is_empty()) {
+        (false, true) => ("ROLLOUT", "TASKS", "COMMIT"),
+        (true, false) => ("COMMAND", "ON NODES", "WHAT"),
+        _ => ("ID", "TASKS OR NODES", "COMMIT OR COMMAND"),
+    };
+    let mut table = Table::new(&[first, "RESULT", "STARTED", "TOOK", "NODES", tasks, last]);
+    rows.into_iter().for_each(|(_, cells)| table.row(cells));
+    table.render(color)
+}

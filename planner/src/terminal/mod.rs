@@ -1,0 +1,27 @@
+//! What people read on a terminal: colours, tables, progress, and each result in plain text.
+//!
+//! In: values of the API and of the core. Out: strings, or lines on standard output and standard error. Nothing here asks the planner,
+//! reads a file or decides anything; a result that is printed as JSON does not come through here.
+
+pub(crate) mod bootstrap;
+pub(crate) mod drift;
+pub(crate) mod exec;
+pub(crate) mod exec_live;
+mod failure;
+pub(crate) mod format;
+pub(crate) mod history;
+pub(crate) mod node;
+mod output;
+pub(crate) mod plan;
+pub(crate) mod progress;
+pub(crate) mod reason;
+pub(crate) mod rollout;
+pub(crate) mod status;
+mod table;
+pub(crate) mod why;
+
+pub(crate) use self::{
+    failure::Failure,
+    output::{Color, Output, Style},
+    table::{Cell, Table},
+};

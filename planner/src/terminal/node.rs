@@ -1,0 +1,43 @@
+//! A node with the facts and exports that it reported.
+
+use std::fmt::Write as _;
+
+use super::{
+    Style,
+    format::{ago, first_line},
+};
+use crate::api::types::NodeStatus;
+
+pub(crate) fn text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
+    let seen = node.last_seen_ms.map_or("never heard of".to_owned(), |ms| format!("heard of {}", ago(ms, now_ms)));
+    let mut out = format!("{}  {seen}\n", Style::Bold.paint(node.node.as_str(), color));
+    let mut section = |title: &str, lines: &[(String, String)]| {
+        if !lines.is_empty() {
+            let _ = writeln!(out, "\n{}", Style::Dim.paint(title, color));
+            let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+            lines.iter().for_each(|(name, value)| {
+                let _ = writeln!(out, "  {name:width$}  {value}");
+            });
+        }
+    };
+    let mut facts = Vec::new();
+    node.facts.iter().for_each(|(name, value)| flat(name.clone(), value, &mut facts));
+    section("facts", &facts);
+    let exports: Vec<_> = node.exports.iter().map(|(task, value)| (task.to_string(), first_line(value))).collect();
+    section("exports", &exports);
+    if node.facts.is_empty() {
+        out.push_str("\nit has told no facts yet\n");
+    }
+    out
+}
+
+/// Facts as templates name them, one a line.
+fn flat(name: String, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(parts) => {
+            parts.iter().for_each(|(part, value)| flat(format!("{name}.{part}"), value, out));
+        }
+        serde_json::Value::String(text) => out.push((name, first_line(text))),
+        value => out.push((name, value.to_string())),
+    }
+}
