@@ -1,8 +1,9 @@
-//! The planner and the `groundplan` command line: everything around the pure core that reads, writes, sends and shows.
+//! The planner and the `groundplan` command line: everything around the pure crates that reads, writes, sends and shows.
 //!
-//! A commit comes in by `repository`, becomes a site in `site`, and is decided on by the core; `dispatch` carries the decision out over
-//! `transport`, keeps it in `store` and tells of it by `api`. `serve` puts these together, `up` adds `broker` and agents for one machine,
-//! `bootstrap` brings agents onto hosts by `ssh`, and `cli` is what people type. Nothing here decides what is restarted.
+//! A commit comes in by `repository` and becomes a site in `site`. `shell` gives what happens to the machine (`planner/machine`) and carries
+//! out what that decides, over `transport` and `store`, whose rows are `record`. `view` answers what `api` is asked. `serve` puts these
+//! together, `bootstrap` brings agents onto hosts by ssh, `cli` is what people type and `terminal` what they see. Nothing here decides
+//! what is restarted.
 
 pub mod api;
 pub mod bootstrap;
@@ -10,14 +11,16 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod diagnose;
-mod dispatch;
 mod launch;
 mod plugins;
+mod record;
 pub mod repository;
 pub mod select;
 pub mod serve;
+mod shell;
 pub mod site;
 pub mod store;
 mod terminal;
 pub mod transport;
 pub mod trust;
+mod view;

@@ -29,7 +29,7 @@ pub struct Loaded {
     /// Its services.
     pub catalog: Catalog,
     /// All instances that it asks for.
-    pub desired: DesiredState,
+    pub desired: Arc<DesiredState>,
 }
 
 /// What was parsed before: a commit that changes one file parses one file. Holds what the last load used.
@@ -84,7 +84,7 @@ pub fn load(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> 
     faults.dedup();
     match (model.site, desired) {
         (Some(site), Some(desired)) if faults.is_empty() => {
-            Ok(Loaded { site, inventory: model.inventory, catalog: model.catalog, desired })
+            Ok(Loaded { site, inventory: model.inventory, catalog: model.catalog, desired: Arc::new(desired) })
         }
         _ => Err(faults),
     }

@@ -54,7 +54,7 @@ fn deployed(fleet: &Fleet, commit: &str) {
     runtime.block_on(async {
         let mut planner = Client::connect(&fleet.planner_state("one").join("planner.sock")).await.expect("a planner");
         loop {
-            let status = planner.status().await.expect("a status");
+            let status = planner.ask(&groundplan::api::requests::GetStatus {}).await.expect("a status");
             let rollout = status.rollout.as_ref().filter(|rollout| rollout.commit.id.as_str() == commit);
             if rollout.is_some_and(|rollout| rollout.result == RolloutResult::Succeeded) {
                 return;

@@ -12,7 +12,7 @@ use groundplan_core::{
 };
 use groundplan_protocol::{
     digest::Digest,
-    ids::{Generation, NodeId},
+    ids::{Generation, InstanceId, NodeId},
     plan::{NodePlan, PlannedTask},
 };
 
@@ -76,16 +76,15 @@ pub struct Planned {
     pub tried: Vec<NodeId>,
 }
 
+/// What gives reasons their lines.
+pub type Describe<'a> = dyn FnMut(&InstanceId, &[Reason]) -> Vec<ReasonReport> + 'a;
+
 /// What the shell makes of a plan's message: the signed bytes, and the plan's JSON where these only refer to it.
 pub type Seal<'a> = dyn FnMut(&NodePlan) -> (Vec<u8>, Vec<u8>) + 'a;
 
 impl PlanJob {
-    /// Works it out. `describe` gives a reason the lines of its places; `seal` signs.
-    pub fn run(
-        mut self,
-        describe: &mut dyn FnMut(&groundplan_protocol::ids::InstanceId, &Reason) -> ReasonReport,
-        seal: &mut Seal<'_>,
-    ) -> Planned {
+    /// Works it out. `describe` gives the chain of reasons of an instance the lines of its places; `seal` signs.
+    pub fn run(mut self, describe: &mut Describe<'_>, seal: &mut Seal<'_>) -> Planned {
         let desired = &self.active.desired;
         let mut open = BTreeMap::new();
         if let Some(before) = &self.before {
@@ -101,7 +100,7 @@ impl PlanJob {
         let actions = plan.actions.iter().map(|planned| PlannedReasons {
             instance: planned.instance.clone(),
             action: planned.action,
-            reasons: planned.reasons.iter().map(|reason| describe(&planned.instance, reason)).collect(),
+            reasons: describe(&planned.instance, &planned.reasons),
         });
         let actions = actions.collect();
         let rollout = Rollout::new(&plan, self.generation);

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// `POST /v1/drift`: have nodes look now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LookRequest {
+pub struct DriftCheckRequest {
     /// On the nodes that any of these selectors means; none: on all.
     #[serde(default)]
     pub on: Vec<Selector>,
@@ -42,9 +42,9 @@ pub struct LookRequest {
     pub name_only: bool,
 }
 
-/// What was asked upon a [`LookRequest`].
+/// What was asked upon a [`DriftCheckRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LookAsked {
+pub struct DriftChecksRequested {
     /// Format version.
     pub version: u32,
     /// The nodes that are meant, each with the number that its report will answer at least; 0 where it was not asked.
@@ -53,16 +53,16 @@ pub struct LookAsked {
 
 /// `GET /v1/drift/answered`: which request each node has answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Answered {
+pub struct DriftAnswers {
     /// Format version.
     pub version: u32,
     /// Every node that is declared.
-    pub nodes: BTreeMap<NodeId, NodeAnswered>,
+    pub nodes: BTreeMap<NodeId, DriftAnswer>,
 }
 
 /// What a node has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NodeAnswered {
+pub struct DriftAnswer {
     /// Whether its agent is there.
     pub presence: NodePresence,
     /// The request that its last report answers; 0 if there was none.
@@ -85,9 +85,9 @@ pub struct NodeDrift {
     pub node: NodeId,
     /// Whether its agent is there.
     pub presence: NodePresence,
-    /// Its last look; absent if there was none.
+    /// Its last drift check; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub look: Option<Looked>,
+    pub check: Option<DriftCheck>,
     /// What has drifted, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drifted: BTreeMap<TaskId, TaskDrift>,
@@ -98,7 +98,7 @@ pub struct NodeDrift {
 
 /// A look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Looked {
+pub struct DriftCheck {
     /// The request that it answers, or the last that was answered.
     pub asked: u64,
     /// When it began, by the node's clock, in milliseconds since the Unix epoch.
@@ -179,28 +179,6 @@ fn diff(applied: Option<&Content>, found: &Content) -> Result<String, &'static s
     Ok(diff.unified_diff().context_radius(CONTEXT).header("applied", "found").to_string())
 }
 
-/// What a node says, fit for one line of a terminal: its first line, at most so many characters, control characters escaped.
-pub(crate) fn one_line(text: &str, most: usize) -> String {
-    let line = plain(text.lines().next().unwrap_or_default());
-    let mut out: String = line.chars().take(most).collect();
-    if text.trim_end().lines().count() > 1 || line.chars().count() > most {
-        out.push('…');
-    }
-    out
-}
-
-/// What a node says, with control characters but tabs escaped: what stands in a tampered file is not to reach a terminal as commands.
-pub(crate) fn plain(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    for c in line.chars() {
-        match c.is_control() && c != '\t' {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,13 +201,5 @@ mod tests {
         assert!(diff(Some(&text("a")), &long).unwrap_err().contains("too long"));
         assert!(diff(Some(&long), &text("a")).unwrap_err().contains("too long"));
         assert!(diff(None, &text("")).unwrap_err().contains("not in the commit in force"));
-    }
-
-    #[test]
-    fn what_a_node_says_is_fit_for_a_line() {
-        assert_eq!(one_line("two\nlines", 80), "two…");
-        assert_eq!(one_line("one line\n", 80), "one line");
-        assert_eq!(one_line("abcdef", 3), "abc…");
-        assert_eq!(plain("\x1b[2J\tx"), "\\u{1b}[2J\tx");
     }
 }

@@ -1,18 +1,21 @@
 //! The planner's local API: JSON over HTTP on a unix socket that only its owner may open.
 //!
-//! In: questions of the command line and of whoever else runs on this machine. Out: the planner's answers, and a stream of
-//! live events. `types` is the contract; `client` asks, `server` answers by asking the one loop that owns the state.
-//! Nothing here changes what is desired: that is what commits are for. `exec` is the contract of commands that are run at once.
+//! In: requests of the command line and of other programs on this machine. Out: replies, and streams of live events. `requests` lists what
+//! can be asked for and its reply, `types` and its neighbours are the contract, `routes` answers, `client` asks. Nothing here changes what
+//! is desired: that is what commits are for.
 
 pub mod client;
 pub mod drift;
+pub mod endpoint;
 pub mod event;
 pub mod exec;
 pub mod hosts;
+mod peer;
+pub mod requests;
+mod routes;
 pub(crate) mod server;
-mod telling;
+pub(crate) mod stream;
 pub mod types;
 
 pub use client::{Client, ClientError};
 pub use server::ListenError;
-pub(crate) use telling::{Hearing, Telling, telling};

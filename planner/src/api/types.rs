@@ -1,7 +1,8 @@
-//! What the local API says: requests, answers, events. Wire types of their own; `VERSION` guards them.
+//! Requests and answers of the local API: wire types of their own, guarded by `VERSION`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use groundplan_core::plan::ReasonReport;
 use groundplan_protocol::{
     effect::{Action, Effect},
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
@@ -15,7 +16,7 @@ use super::exec::ExecRecord;
 use crate::select::Selector;
 
 /// Version of the API; a client refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// `GET /v1/status`: how things are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -125,7 +126,7 @@ pub struct RefusedCommit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fault {
     /// Where it is; absent for one of the tree as a whole.
-    pub at: Option<Place>,
+    pub at: Option<FaultPlace>,
     /// What is wrong.
     pub message: String,
     /// A few words beside the place.
@@ -142,20 +143,20 @@ pub struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Related {
     /// Where.
-    pub at: Place,
+    pub at: FaultPlace,
     /// A few words.
     pub words: String,
 }
 
 /// A place in a file of the site.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Place {
+pub struct FaultPlace {
     /// The file's path in the repository.
     pub file: String,
     /// Line, from 1; absent where the file as a whole is meant.
-    pub line: Option<u32>,
+    pub line: Option<usize>,
     /// Column in characters, from 1.
-    pub column: Option<u32>,
+    pub column: Option<usize>,
     /// The text of that line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -214,7 +215,7 @@ pub struct NodeStatus {
 
 /// `GET /v1/knowledge`: what nodes have told last, for whoever plans without them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Told {
+pub struct Knowledge {
     /// Format version.
     pub version: u32,
     /// The facts of each node that has told any.
@@ -400,7 +401,7 @@ pub struct InstanceRecord {
     /// What is done to it.
     pub action: Action,
     /// Why: each is the cause of the one before it.
-    pub reasons: Vec<ReasonRecord>,
+    pub reasons: Vec<ReasonReport>,
     /// What has become of it.
     #[serde(flatten)]
     pub state: InstanceState,
@@ -413,67 +414,6 @@ pub struct InstanceRecord {
     /// What it printed; in the history only the end of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
-}
-
-/// Why an action stands in a plan: the core's reason, with its place in words that a file's reader understands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ReasonRecord {
-    /// It was not applied there before.
-    Added {
-        /// The declaration that brought it.
-        what: String,
-        /// Where that is.
-        at: Place,
-    },
-    /// It is applied with another value of an input.
-    Changed {
-        /// The input.
-        input: String,
-        /// The value before, where it is known and short.
-        before: Option<String>,
-        /// The value after, where it is short.
-        after: Option<String>,
-        /// Where it is set.
-        at: Place,
-    },
-    /// It is applied but no longer asked for.
-    Removed {
-        /// The file that no longer asks for it.
-        file: String,
-    },
-    /// It is applied, and its `when` is false.
-    Off {
-        /// The expression.
-        when: String,
-        /// What of its inputs has changed, or the first of them.
-        input: Option<String>,
-        /// The value of that before, where it is known and short.
-        before: Option<String>,
-        /// The value now, where it is short.
-        after: Option<String>,
-        /// Where the expression stands.
-        at: Place,
-    },
-    /// Another instance acts on it.
-    Triggered {
-        /// That instance.
-        by: InstanceId,
-        /// How.
-        effect: Effect,
-    },
-    /// Somebody asked for it to be checked again.
-    Asked,
-    /// Its node has found it otherwise than it was applied.
-    Drifted {
-        /// What differs, in short words.
-        what: String,
-    },
-    /// An earlier plan owes it.
-    Owed {
-        /// What is owed.
-        effect: Effect,
-    },
 }
 
 /// `POST /v1/recheck`: have nodes check again what they have applied, and put right what is not so.
@@ -519,8 +459,8 @@ pub struct Why {
     pub off: Option<String>,
     /// Whether its node has it applied, and if so, whether as desired.
     pub applied: WhyApplied,
-    /// What its node owes it.
-    pub owed: Option<Effect>,
+    /// The restart, reload or run of it that is due on its node.
+    pub obligation: Option<Effect>,
     /// The latest rollout that had it, which tells what was done, why, and what it waits for.
     pub rollout: Option<RolloutSummary>,
     /// Its record there.
@@ -541,11 +481,44 @@ pub enum WhyApplied {
     Not,
 }
 
-/// What an answer other than 200 says.
+/// The body of an answer other than 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
+    /// Which kind of problem; decides the status code.
+    pub kind: ProblemKind,
     /// What is wrong.
     pub error: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// Kinds of problems, each with its HTTP status code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// 400: the request cannot be carried out as it is written.
+    BadRequest,
+    /// 404: there is no such thing.
+    NotFound,
+    /// 409: it contradicts what the planner knows.
+    Conflict,
+    /// 429: too much is under way already.
+    TooMany,
+    /// 500: the planner cannot read its store, or a fault of the program.
+    Internal,
+    /// 503: this planner does not plan, has no commit yet, or is stopping.
+    Unavailable,
+}
+
+impl Problem {
+    /// A problem without a hint.
+    pub fn new(kind: ProblemKind, error: impl Into<String>) -> Self {
+        Self { kind, error: error.into(), hint: None }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
 }

@@ -175,7 +175,7 @@ impl Host<'_> {
     async fn trust(&self, key: PublicKey, replace: bool) -> Result<(), Fault> {
         let request = TrustRequest { node: self.target.node.clone(), key, replace };
         let mut client = Client::connect(self.socket).await.map_err(Fault::Api)?;
-        client.trust(&request).await.map(|_| ()).map_err(Fault::Api)
+        client.ask(&request).await.map(|_| ()).map_err(Fault::Api)
     }
 
     /// Whether the agent is there, on another connection than `before`, before time is up.

@@ -3,6 +3,7 @@
 //! In: the planner's socket. Out: presence and connection of each node, and whether the planner answers. Never ends by itself; a
 //! planner that is started anew meanwhile is found again.
 
+use crate::api::requests::GetStatus;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -90,7 +91,7 @@ async fn here(socket: &Path, client: &mut Option<Client>) -> Result<BTreeMap<Nod
     if client.is_none() {
         *client = Some(Client::connect(socket).await?);
     }
-    let status = client.as_mut().expect("connected just now").status().await?;
+    let status = client.as_mut().expect("connected just now").ask(&GetStatus {}).await?;
     let online = status.nodes.into_iter().filter(|node| node.presence == NodePresence::Online);
     Ok(online.map(|node| (node.node, node.session.map_or_else(String::new, |id| id.to_string()))).collect())
 }

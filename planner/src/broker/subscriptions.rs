@@ -37,7 +37,7 @@ impl Subscriptions {
         let mut node = &mut self.root;
         let (literal, rest) = split(filter);
         for level in literal.into_iter().flat_map(|path| path.split('/')) {
-            // Looked up before it is inserted, to save the allocation in the usual case.
+            // DriftCheck up before it is inserted, to save the allocation in the usual case.
             if !node.children.contains_key(level) {
                 node.children.insert(level.into(), Node::default());
             }

@@ -1,5 +1,6 @@
 //! Finding the planner to ask: its socket below a state directory, or that of a `groundplan up` around here.
 
+use crate::api::requests::GetKnowledge;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -53,7 +54,7 @@ impl Planner {
 
     /// What nodes have told, if a planner is there to be asked.
     pub(super) fn knowledge(&self) -> Option<Knowledge> {
-        let told = self.ask(async |mut client| client.knowledge().await).ok()?;
+        let told = self.ask(async |mut client| client.ask(&GetKnowledge {}).await).ok()?;
         Some(known(told.facts, told.exports))
     }
 

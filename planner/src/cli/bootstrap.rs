@@ -3,6 +3,7 @@
 //! In: arguments, agents and certificates as files, and what the planner says of the nodes. Out: progress, a line for each host as it
 //! is done, and a table. The work is `crate::bootstrap`'s.
 
+use crate::api::requests::GetStatus;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -133,7 +134,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let ca = args.broker_ca.as_deref().map(pem).transpose()?;
     let request = HostsRequest { select: args.nodes.clone() };
     let (hosts, status) =
-        args.planner.ask(async |mut client| Ok((client.hosts(&request).await?, client.status().await?)))?;
+        args.planner.ask(async |mut client| Ok((client.ask(&request).await?, client.ask(&GetStatus {}).await?)))?;
     // Nobody would hear of an agent, and a good one would be taken back.
     if !status.planner.broker.connected && !args.dry_run {
         let why = status.planner.broker.error.unwrap_or_else(|| "it is about to connect".to_owned());

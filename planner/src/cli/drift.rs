@@ -1,5 +1,6 @@
 //! `groundplan drift`: what nodes find otherwise than it was applied, and how it differs.
 
+use crate::api::requests::GetDriftAnswers;
 use std::{
     io::IsTerminal as _,
     process::ExitCode,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     api::{
         Client, ClientError,
-        drift::{Drift, LookRequest, NodeAnswered},
+        drift::{Drift, DriftAnswer, DriftCheckRequest},
         types::NodePresence,
     },
     select::{self, Selector},
@@ -71,7 +72,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let whats = Whats::new(&args.what);
     let (services, tasks) = (whats.services.clone(), whats.tasks.clone());
-    let request = LookRequest { on: args.on.clone(), services, tasks, name_only: args.last };
+    let request = DriftCheckRequest { on: args.on.clone(), services, tasks, name_only: args.last };
     let patience = Duration::from_secs(args.timeout);
     let talk = args.format.format == Format::Text && std::io::stderr().is_terminal();
     let (mut drift, silent) = args.planner.ask(async |client| look(client, &request, patience, talk).await)?;
@@ -102,15 +103,15 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
 /// Has nodes look, and waits for those that are there. Returns those that did not answer.
 async fn look(
     mut client: Client,
-    request: &LookRequest,
+    request: &DriftCheckRequest,
     patience: Duration,
     talk: bool,
 ) -> Result<(Drift, Vec<NodeId>), ClientError> {
-    let asked = client.look(request).await?.asked;
+    let asked = client.ask(request).await?.asked;
     let until = Instant::now() + patience;
     loop {
-        let answered = client.answered().await?;
-        let awaited = |(node, answered): &(&NodeId, &NodeAnswered)| is_awaited(answered, asked.get(*node));
+        let answered = client.ask(&GetDriftAnswers {}).await?;
+        let awaited = |(node, answered): &(&NodeId, &DriftAnswer)| is_awaited(answered, asked.get(*node));
         let silent: Vec<NodeId> = answered.nodes.iter().filter(awaited).map(|(node, _)| node.clone()).collect();
         if talk {
             eprint!("\r\x1b[K{} of {} still look", silent.len(), count(asked.len(), "node"));
@@ -128,7 +129,7 @@ async fn look(
 }
 
 /// Whether a node is there and has not answered.
-fn is_awaited(answered: &NodeAnswered, asked: Option<&u64>) -> bool {
+fn is_awaited(answered: &DriftAnswer, asked: Option<&u64>) -> bool {
     answered.presence == NodePresence::Online && asked.is_some_and(|asked| answered.asked < *asked)
 }
 
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn who_is_there_is_waited_for_until_it_answers() {
-        let at = |presence, asked| NodeAnswered { presence, asked };
+        let at = |presence, asked| DriftAnswer { presence, asked };
         assert!(is_awaited(&at(NodePresence::Online, 7), Some(&8)));
         assert!(!is_awaited(&at(NodePresence::Online, 8), Some(&8)));
         assert!(!is_awaited(&at(NodePresence::Online, 0), None), "it was not asked");

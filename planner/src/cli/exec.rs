@@ -1,5 +1,6 @@
 //! `groundplan exec`: a command on many nodes, now.
 
+use crate::api::requests::StopExec;
 use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
@@ -151,7 +152,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let mut live = Live::new(args.shown(), now_ms(), out);
     let (interrupted, broken) = runtime()?.block_on(async {
         let client = Client::connect(&socket).await.map_err(|e| args.planner.failure(e))?;
-        let events = client.exec(&args.request()).await.map_err(|e| args.planner.failure(e))?;
+        let events = client.follow(&args.request()).await.map_err(|e| args.planner.failure(e))?;
         follow(events, &socket, &mut live).await
     })?;
     let record = live.close(now_ms())?;
@@ -226,9 +227,9 @@ async fn follow(
 }
 
 async fn stop(socket: &std::path::Path, id: &ExecId) -> Result<(), ClientError> {
-    match Client::connect(socket).await?.stop_exec(id).await {
+    match Client::connect(socket).await?.ask(&StopExec { id: id.clone() }).await {
         // It has just ended.
         Err(ClientError::Refused { .. }) => Ok(()),
-        told => told,
+        answer => answer.map(|_| ()),
     }
 }

@@ -1,5 +1,6 @@
 //! `groundplan history`: the latest rollouts and commands.
 
+use crate::api::requests::GetHistory;
 use std::process::ExitCode;
 
 use super::{
@@ -40,7 +41,8 @@ enum Kind {
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let mut history = args.planner.ask(async |mut client| client.history(args.limit as usize).await)?;
+    let mut history =
+        args.planner.ask(async |mut client| client.ask(&GetHistory { limit: args.limit as usize }).await)?;
     match args.kind {
         Some(Kind::Rollouts) => history.execs.clear(),
         Some(Kind::Commands) => history.rollouts.clear(),

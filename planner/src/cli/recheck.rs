@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let Whats { services, tasks } = Whats::new(&args.what);
     let request = RecheckRequest { on: args.on.clone(), services, tasks };
     let RecheckPlanned { generation, left_out, .. } =
-        args.planner.ask(async |mut client| client.recheck(&request).await)?;
+        args.planner.ask(async |mut client| client.ask(&request).await)?;
     if !left_out.is_empty() && args.format.format == Format::Text {
         let names: Vec<String> = left_out.iter().take(5).map(ToString::to_string).collect();
         let more = if left_out.len() > names.len() { ", …" } else { "" };

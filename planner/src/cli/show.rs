@@ -1,5 +1,7 @@
 //! `groundplan show`: one rollout, task by task, with reasons; a command, node by node; or a node, with what it has told.
 
+use crate::api::requests::GetExec;
+use crate::api::requests::GetStatus;
 use std::process::ExitCode;
 
 use groundplan_inventory::hint;
@@ -58,7 +60,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
 
 /// Shows a command. Returns whether there is one: its id may as well be a number or a node's name.
 fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure> {
-    let record = args.planner.ask(async |mut client| match client.exec_record(id).await {
+    let record = args.planner.ask(async |mut client| match client.ask(&GetExec { id: id.clone() }).await {
         Err(ClientError::Refused { .. }) => Ok(None),
         record => record.map(Some),
     })?;
@@ -71,7 +73,7 @@ fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure
 }
 
 fn show_node(node: &NodeId, args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let status = args.planner.ask(async |mut client| client.status().await)?;
+    let status = args.planner.ask(async |mut client| client.ask(&GetStatus {}).await)?;
     let Some(found) = status.nodes.iter().find(|known| known.node == *node) else {
         let names: Vec<_> = status.nodes.iter().map(|known| known.node.as_str()).collect();
         return Err(Failure::new(format!("there is no node `{node}`")).hint(hint::choose(node.as_str(), &names)));

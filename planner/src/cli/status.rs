@@ -1,5 +1,6 @@
 //! `groundplan status`: how things are, by the planner's word or straight from the broker.
 
+use crate::api::requests::GetStatus;
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use groundplan_protocol::ids::SiteName;
@@ -74,7 +75,7 @@ fn look(args: &Args, out: &Output) -> Result<String, Failure> {
             Format::Text => Ok(observe::text(&seen, out.color())),
         };
     }
-    let status = args.planner.ask(async |mut client| client.status().await)?;
+    let status = args.planner.ask(async |mut client| client.ask(&GetStatus {}).await)?;
     match args.format.format {
         Format::Json => json(serde_json::to_string_pretty(&status)),
         Format::Text => Ok(terminal::status::text(&status, now_ms(), out.color())),

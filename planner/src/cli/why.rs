@@ -1,5 +1,6 @@
 //! `groundplan why`: what is to become of a task on a node, and why.
 
+use crate::api::requests::GetWhy;
 use std::process::ExitCode;
 
 use groundplan_protocol::ids::{NodeId, TaskId};
@@ -31,7 +32,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let instance = args.task.at(&args.node);
-    let why = args.planner.ask(async |mut client| client.why(&instance).await)?;
+    let why = args.planner.ask(async |mut client| {
+        client.ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() }).await
+    })?;
     match args.format.format {
         Format::Json => out.json(&why)?,
         Format::Text => out.print(&terminal::why::text(&why, now_ms(), out.color()))?,

@@ -1,201 +1,60 @@
 //! What a planner keeps: one redb file, small enough in memory for a small host.
 //!
 //! In: groups of changes, each one transaction and one fsync, done before anything of it is published or acknowledged. Out: all of it
-//! again at the next start. A running rollout is its snapshot at the start and a log of the reports since: a group of reports costs
-//! what it holds, not what the rollout holds. Losing the file loses history, not the fleet: git and the agents bring the rest back.
+//! again at the next start, and rows for readers on other threads. A running rollout is its snapshot from the start and a log of the
+//! reports since: a group of reports costs what it holds, not what the rollout holds. A file of an older layout is rewritten when it is
+//! opened, or left as it was. Losing the file loses history, not the fleet: git and the agents restore the rest.
 
-mod records;
+mod error;
+mod group;
+mod migrate;
+mod reader;
+mod tables;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path, str::FromStr, sync::Arc};
 
 use groundplan_core::Rollout;
-use groundplan_protocol::ids::{ExecId, Generation, LedgerId, NodeId, Sequence};
+use groundplan_machine::io::Stored;
+use groundplan_protocol::ids::{Generation, Sequence};
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
-    TableError,
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::Error as _;
 
-pub use self::records::{LogEntry, Meta, PlannedReasons, RolloutHead, StoredNode, StoredPlan};
-use crate::api::{
-    exec::{ExecRecord, ExecResult},
-    types::RolloutDetail,
+pub use self::{error::StoreError, group::Group, reader::Reader};
+use self::{
+    error::access,
+    tables::{
+        ACKS, COMMANDS, LOG, META, META_KEY, NODES, PLANS, ROLLOUT_KEY, ROLLOUTS, SCHEMA, SCHEMA_KEY, from_json,
+        to_json,
+    },
 };
+use crate::record::{HeadRow, LogRow, MetaRow, NodeRow, SummaryRow};
 
-/// Version of the file's layout.
-const SCHEMA: u32 = 1;
+/// How many rollouts the history holds; the oldest are dropped.
+const HISTORY: u64 = 1000;
 
-/// How many rollouts the history holds.
-const HISTORY: usize = 1000;
-
-/// How many commands it holds.
-const EXECS: usize = 200;
+/// How many commands the store holds; the oldest are dropped.
+const EXECS: u64 = 200;
 
 /// What redb may keep in memory, in bytes.
 const CACHE: usize = 4 << 20;
 
-/// Generation, digest of what it asks for, the sealed message, and the plan's JSON where the message only refers to it.
-type PlanRow = (u64, &'static [u8], &'static [u8], &'static [u8]);
-
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const NODES: TableDefinition<&str, &[u8]> = TableDefinition::new("nodes");
-const ACKS: TableDefinition<&str, (&str, u64)> = TableDefinition::new("acks");
-const PLANS: TableDefinition<&str, PlanRow> = TableDefinition::new("plans");
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
-/// By the time at which they began, and their id.
-const COMMANDS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("commands");
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another planner has it.
-    #[error("another planner is running on {}", path.display())]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Written by a later release.
-    #[error("{} was written by a newer groundplan (layout {found}; this one knows {SCHEMA})", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its layout.
-        found: u32,
-    },
-    /// No file can be made there.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It cannot be opened.
-    #[error("cannot open {}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: DatabaseError,
-    },
-    /// It cannot be read or written; the disk may be full.
-    #[error("cannot read or write the planner's store")]
-    Access(#[source] Box<redb::Error>),
-    /// A record is not what it should be.
-    #[error("the planner's store is damaged")]
-    Record(#[source] serde_json::Error),
-}
-
-impl StoreError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::InUse { .. } => Some("stop it, or give this one another --state".to_owned()),
-            Self::Newer { .. } => Some(
-                "use that release, or move the file away: git and the agents bring back all but the history".to_owned(),
-            ),
-            Self::Open { .. } | Self::Record(_) => {
-                Some("move the file away: git and the agents bring back all but the history".to_owned())
-            }
-            Self::Io { .. } | Self::Access(_) => None,
-        }
-    }
-}
-
-/// Any of redb's errors.
-fn access(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Access(Box::new(error.into()))
-}
-
-/// The open file.
+/// The open file. One process has it at a time, one value of this type writes it.
 pub struct Store {
-    db: Database,
+    db: Arc<Database>,
+    /// Number of the next entry of the log.
     next_log: u64,
 }
 
-/// All that is read at the start.
-#[derive(Debug, Default)]
-pub struct Contents {
-    /// What there is one of.
-    pub meta: Meta,
-    /// What is known of each node.
-    pub nodes: BTreeMap<NodeId, StoredNode>,
-    /// The last report of each node that is on the disk, and of which ledger.
-    pub acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
-    /// The latest plan of each node, without its bytes.
-    pub plans: BTreeMap<NodeId, (Generation, Vec<u8>)>,
-    /// The latest rollout, as it was at its start.
-    pub rollout: Option<(RolloutHead, Rollout)>,
-    /// The reports since then, in the order in which they came.
-    pub log: Vec<LogEntry>,
-    /// Commands that the planner before did not come to end.
-    pub execs: Vec<ExecRecord>,
-}
-
-/// Changes that are written together.
-#[derive(Default)]
-pub struct Group {
-    /// Replaces what there is one of.
-    pub meta: Option<Meta>,
-    /// Nodes to be written, or forgotten.
-    pub nodes: Vec<(NodeId, Option<StoredNode>)>,
-    /// Acknowledgements to be given.
-    pub acks: Vec<(NodeId, LedgerId, Sequence)>,
-    /// Plans to be published, or cleared.
-    pub plans: Vec<(NodeId, Option<StoredPlan>)>,
-    /// A rollout that begins; it ends the log before.
-    pub rollout: Option<(RolloutHead, Rollout)>,
-    /// Reports that came.
-    pub log: Vec<LogEntry>,
-    /// Rollouts for the history; each replaces one of its generation.
-    pub history: Vec<RolloutDetail>,
-    /// Commands, as they stand; each replaces one of its id.
-    pub execs: Vec<ExecRecord>,
-}
-
-impl Group {
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.meta.is_none()
-            && self.nodes.is_empty()
-            && self.acks.is_empty()
-            && self.plans.is_empty()
-            && self.rollout.is_none()
-            && self.log.is_empty()
-            && self.history.is_empty()
-            && self.execs.is_empty()
-    }
-}
-
-fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(StoreError::Record)
-}
-
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(StoreError::Record)
-}
-
-/// A name that was checked before it was written.
-fn id<T: std::str::FromStr>(text: &str) -> Result<T, StoreError>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|e: T::Err| StoreError::Record(serde::de::Error::custom(e)))
-}
-
 impl Store {
-    /// Opens `planner.redb` in `dir`; makes both if they are not there.
+    /// Opens `planner.redb` in `dir`, and makes both if they are not there. Returns all that the machine is restored from.
     ///
     /// # Errors
     /// In use, of a newer layout, damaged, or not to be written.
-    pub fn open(dir: &Path) -> Result<(Self, Contents), StoreError> {
+    pub fn open(dir: &Path) -> Result<(Self, Stored), StoreError> {
         let io = |source| StoreError::Io { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("planner.redb");
@@ -203,68 +62,59 @@ impl Store {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
             source => StoreError::Open { path: path.clone(), source },
         })?;
-        let mut store = Self { db, next_log: 0 };
-        store.check_schema(&path)?;
-        let mut contents = store.read()?;
-        contents.execs = store.open_execs()?;
-        Ok((store, contents))
+        upgrade(&db, &path)?;
+        let mut store = Self { db: Arc::new(db), next_log: 0 };
+        let stored = store.read()?;
+        store.next_log = stored.log.len() as u64;
+        Ok((store, stored))
     }
 
-    fn check_schema(&self, path: &Path) -> Result<(), StoreError> {
-        let tx = self.db.begin_write().map_err(access)?;
-        {
-            let mut meta = tx.open_table(META).map_err(access)?;
-            let found = meta.get("schema").map_err(access)?.map(|v| from_json::<u32>(v.value())).transpose()?;
-            match found {
-                Some(found) if found > SCHEMA => return Err(StoreError::Newer { path: path.to_owned(), found }),
-                Some(_) => return Ok(()),
-                None => meta.insert("schema", to_json(&SCHEMA)?.as_slice()).map_err(access)?,
-            };
-            tx.open_table(NODES).map_err(access)?;
-            tx.open_table(ACKS).map_err(access)?;
-            tx.open_table(PLANS).map_err(access)?;
-            tx.open_table(LOG).map_err(access)?;
-            tx.open_table(ROLLOUTS).map_err(access)?;
-        }
-        tx.commit().map_err(access)
+    /// For reads on any thread.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.db.clone())
     }
 
-    fn read(&mut self) -> Result<Contents, StoreError> {
+    fn read(&self) -> Result<Stored, StoreError> {
         let tx = self.db.begin_read().map_err(access)?;
-        let mut contents = Contents::default();
+        let mut stored = Stored::default();
         let meta = tx.open_table(META).map_err(access)?;
-        if let Some(bytes) = meta.get("meta").map_err(access)? {
-            contents.meta = from_json(bytes.value())?;
+        if let Some(row) = meta.get(META_KEY).map_err(access)? {
+            stored.meta = from_json::<MetaRow>(row.value())?.into();
         }
-        if let Some(bytes) = meta.get("rollout").map_err(access)? {
-            contents.rollout = Some(from_json(bytes.value())?);
+        if let Some(row) = meta.get(ROLLOUT_KEY).map_err(access)? {
+            let (mut head, rollout) = from_json::<(HeadRow<'_>, Rollout)>(row.value())?;
+            // Its row is written when it begins; its end, if it came, is in the history only.
+            let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
+            let known = rollouts.get(head.generation.0).map_err(access)?;
+            let known = known.map(|row| from_json::<SummaryRow>(row.value())).transpose()?;
+            head.ended_ms = known.and_then(|summary| summary.finished_ms);
+            stored.rollout = Some((head.into(), rollout));
         }
         for row in tx.open_table(NODES).map_err(access)?.iter().map_err(access)? {
             let (key, value) = row.map_err(access)?;
-            contents.nodes.insert(id(key.value())?, from_json(value.value())?);
+            stored.nodes.insert(id(key.value())?, from_json::<NodeRow>(value.value())?.into());
         }
         for row in tx.open_table(ACKS).map_err(access)?.iter().map_err(access)? {
             let (key, value) = row.map_err(access)?;
             let (ledger, sequence) = value.value();
-            contents.acks.insert(id(key.value())?, (id(ledger)?, Sequence(sequence)));
+            stored.acks.insert(id(key.value())?, (id(ledger)?, Sequence(sequence)));
         }
         for row in tx.open_table(PLANS).map_err(access)?.iter().map_err(access)? {
             let (key, value) = row.map_err(access)?;
             let (generation, digest, _, _) = value.value();
-            contents.plans.insert(id(key.value())?, (Generation(generation), digest.to_owned()));
+            stored.plans.insert(id(key.value())?, (Generation(generation), digest.to_owned()));
         }
         for row in tx.open_table(LOG).map_err(access)?.iter().map_err(access)? {
-            let (key, value) = row.map_err(access)?;
-            self.next_log = key.value() + 1;
-            contents.log.push(from_json(value.value())?);
+            stored.log.push(from_json::<LogRow>(row.map_err(access)?.1.value())?.into());
         }
-        Ok(contents)
+        stored.commands = self.reader().open_execs()?;
+        Ok(stored)
     }
 
-    /// Writes a group; once this returns it is on the disk.
+    /// Writes a group: all of it or, on an error, nothing. It is on the disk when this returns.
     ///
     /// # Errors
-    /// Nothing of the group was written.
+    /// The store cannot be written. The same group may be tried again.
     pub fn commit(&mut self, group: &Group) -> Result<(), StoreError> {
         if group.is_empty() {
             return Ok(());
@@ -273,23 +123,21 @@ impl Store {
         let mut next_log = self.next_log;
         {
             let mut meta = tx.open_table(META).map_err(access)?;
-            if let Some(new) = &group.meta {
-                meta.insert("meta", to_json(new)?.as_slice()).map_err(access)?;
+            if let Some(row) = &group.meta {
+                meta.insert(META_KEY, to_json(row)?.as_slice()).map_err(access)?;
             }
-            if let Some(rollout) = &group.rollout {
-                meta.insert("rollout", to_json(rollout)?.as_slice()).map_err(access)?;
+            if let Some((head, rollout)) = &group.rollout {
+                let row = (HeadRow::from(&**head), rollout);
+                meta.insert(ROLLOUT_KEY, to_json(&row)?.as_slice()).map_err(access)?;
                 tx.delete_table(LOG).map_err(access)?;
                 next_log = 0;
             }
             let mut nodes = tx.open_table(NODES).map_err(access)?;
-            for (node, stored) in &group.nodes {
-                match stored {
-                    Some(stored) => drop(nodes.insert(node.as_str(), to_json(stored)?.as_slice()).map_err(access)?),
-                    None => drop(nodes.remove(node.as_str()).map_err(access)?),
-                }
+            for (node, row) in &group.nodes {
+                nodes.insert(node.as_str(), to_json(row)?.as_slice()).map_err(access)?;
             }
             let mut acks = tx.open_table(ACKS).map_err(access)?;
-            for (node, ledger, sequence) in &group.acks {
+            for (node, (ledger, sequence)) in &group.acks {
                 acks.insert(node.as_str(), (ledger.as_str(), sequence.0)).map_err(access)?;
             }
             let mut plans = tx.open_table(PLANS).map_err(access)?;
@@ -303,23 +151,23 @@ impl Store {
                 }
             }
             let mut log = tx.open_table(LOG).map_err(access)?;
-            for entry in &group.log {
-                log.insert(next_log, to_json(entry)?.as_slice()).map_err(access)?;
+            for row in &group.log {
+                log.insert(next_log, to_json(row)?.as_slice()).map_err(access)?;
                 next_log += 1;
             }
             let mut rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
-            for rollout in &group.history {
-                rollouts.insert(rollout.summary.generation.0, to_json(rollout)?.as_slice()).map_err(access)?;
+            for row in &group.history {
+                rollouts.insert(row.summary.generation.0, to_json(row)?.as_slice()).map_err(access)?;
             }
-            while !group.history.is_empty() && rollouts.len().map_err(access)? > HISTORY as u64 {
+            while !group.history.is_empty() && rollouts.len().map_err(access)? > HISTORY {
                 rollouts.pop_first().map_err(access)?;
             }
             let mut commands = tx.open_table(COMMANDS).map_err(access)?;
-            for record in &group.execs {
-                let key = (record.started_ms, record.id.as_str());
-                commands.insert(key, to_json(record)?.as_slice()).map_err(access)?;
+            for row in &group.commands {
+                let key = (row.started_ms, row.id.as_str());
+                commands.insert(key, to_json(row)?.as_slice()).map_err(access)?;
             }
-            while !group.execs.is_empty() && commands.len().map_err(access)? > EXECS as u64 {
+            while !group.commands.is_empty() && commands.len().map_err(access)? > EXECS {
                 commands.pop_first().map_err(access)?;
             }
         }
@@ -327,95 +175,43 @@ impl Store {
         self.next_log = next_log;
         Ok(())
     }
-
-    /// The latest plan published for a node.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn plan(&self, node: &NodeId) -> Result<Option<StoredPlan>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
-        let plans = tx.open_table(PLANS).map_err(access)?;
-        let row = plans.get(node.as_str()).map_err(access)?;
-        Ok(row.map(|row| {
-            let (generation, digest, sealed, body) = row.value();
-            StoredPlan {
-                generation: Generation(generation),
-                digest: digest.to_owned(),
-                sealed: sealed.to_owned(),
-                body: body.to_owned(),
-            }
-        }))
-    }
-
-    /// The latest rollouts of the history, newest first.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn history(&self, limit: usize) -> Result<Vec<RolloutDetail>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
-        let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
-        let rows = rollouts.iter().map_err(access)?.rev().take(limit);
-        rows.map(|row| from_json(row.map_err(access)?.1.value())).collect()
-    }
-
-    /// A rollout of the history.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn rollout(&self, generation: Generation) -> Result<Option<RolloutDetail>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
-        let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
-        rollouts.get(generation.0).map_err(access)?.map(|row| from_json(row.value())).transpose()
-    }
-
-    /// The latest commands, newest first, without what they printed.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn execs(&self, limit: usize) -> Result<Vec<ExecRecord>, StoreError> {
-        self.read_execs(limit, |record| Some(record.without_output()))
-    }
-
-    /// Commands that some planner did not come to end.
-    fn open_execs(&self) -> Result<Vec<ExecRecord>, StoreError> {
-        self.read_execs(EXECS, |record| (record.result == ExecResult::Running).then_some(record))
-    }
-
-    /// Commands, one after the other: all of them with all that they printed would be much.
-    fn read_execs(
-        &self,
-        limit: usize,
-        keep: impl Fn(ExecRecord) -> Option<ExecRecord>,
-    ) -> Result<Vec<ExecRecord>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
-        let commands = match tx.open_table(COMMANDS) {
-            // A store of a release that knew no commands.
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            commands => commands.map_err(access)?,
-        };
-        let rows = commands.iter().map_err(access)?.rev().take(limit);
-        rows.map(|row| from_json(row.map_err(access)?.1.value()).map(&keep)).filter_map(Result::transpose).collect()
-    }
-
-    /// A command.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn exec(&self, id: &ExecId) -> Result<Option<ExecRecord>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
-        let commands = match tx.open_table(COMMANDS) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            commands => commands.map_err(access)?,
-        };
-        for row in commands.iter().map_err(access)? {
-            let (key, value) = row.map_err(access)?;
-            if key.value().1 == id.as_str() {
-                return from_json(value.value()).map(Some);
-            }
-        }
-        Ok(None)
-    }
 }
 
-#[cfg(test)]
-mod tests;
+/// Brings the file to the present layout, and makes its tables, in one transaction: a crash leaves it as it was.
+fn upgrade(db: &Database, path: &Path) -> Result<(), StoreError> {
+    let tx = db.begin_write().map_err(access)?;
+    match schema(&tx)? {
+        Some(SCHEMA) => return Ok(()),
+        Some(found) if found > SCHEMA => {
+            return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
+        }
+        Some(found) => {
+            tracing::info!(path = %path.display(), from = found, to = SCHEMA, "rewriting the planner's store");
+            migrate::from_1(&tx)?;
+        }
+        None => {}
+    }
+    {
+        let mut meta = tx.open_table(META).map_err(access)?;
+        meta.insert(SCHEMA_KEY, to_json(&SCHEMA)?.as_slice()).map_err(access)?;
+        tx.open_table(NODES).map_err(access)?;
+        tx.open_table(ACKS).map_err(access)?;
+        tx.open_table(PLANS).map_err(access)?;
+        tx.open_table(LOG).map_err(access)?;
+        tx.open_table(ROLLOUTS).map_err(access)?;
+        // Releases before it was there wrote layout 1 as well.
+        tx.open_table(COMMANDS).map_err(access)?;
+    }
+    tx.commit().map_err(access)
+}
+
+/// The layout of the file; none for a new one.
+fn schema(tx: &WriteTransaction) -> Result<Option<u32>, StoreError> {
+    let meta = tx.open_table(META).map_err(access)?;
+    meta.get(SCHEMA_KEY).map_err(access)?.map(|row| from_json(row.value())).transpose()
+}
+
+/// A name that was checked before it was written.
+fn id<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, StoreError> {
+    text.parse().map_err(|e: T::Err| StoreError::Record(serde_json::Error::custom(e)))
+}

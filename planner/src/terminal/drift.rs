@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use groundplan_inventory::DriftPolicy;
 use groundplan_protocol::ids::TaskId;
 
+use groundplan_machine::drift::{one_line, plain};
+
 use super::{
     Style,
     format::{ago, count},
 };
 use crate::api::{
-    drift::{Difference, Drift, NodeDrift, TaskDrift, one_line, plain},
+    drift::{Difference, Drift, NodeDrift, TaskDrift},
     types::NodePresence,
 };
 
@@ -42,7 +44,7 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
         NodePresence::Offline => "offline; ",
         NodePresence::Unknown => "never heard of; ",
     };
-    let Some(look) = &node.look else {
+    let Some(check) = &node.check else {
         let _ = writeln!(out, "{name}  {away}{}", Style::Warn.paint("has not looked yet", color));
         return;
     };
@@ -50,8 +52,9 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
         0 => ("nothing drifted".to_owned(), Style::Good),
         n => (format!("{} drifted", count(n, "task")), Style::Bad),
     };
-    let checked = count(look.checked as usize, "task");
-    let _ = writeln!(out, "{name}  {away}{}, {checked} checked {}", style.paint(&word, color), ago(look.at_ms, now_ms));
+    let checked = count(check.checked as usize, "task");
+    let _ =
+        writeln!(out, "{name}  {away}{}, {checked} checked {}", style.paint(&word, color), ago(check.at_ms, now_ms));
     for (task, drifted) in &node.drifted {
         task_text(out, task, drifted, now_ms, color);
     }
@@ -101,7 +104,7 @@ mod tests {
     use groundplan_protocol::ids::NodeId;
 
     use super::*;
-    use crate::api::drift::Looked;
+    use crate::api::drift::DriftCheck;
 
     fn drift() -> Drift {
         let content = Difference {
@@ -125,7 +128,7 @@ mod tests {
             since_ms: 0,
             differences: vec![content, mode],
         };
-        let look = Looked { asked: 7, at_ms: 60_000, duration_ms: 3, checked: 4, left_out: 0 };
+        let look = DriftCheck { asked: 7, at_ms: 60_000, duration_ms: 3, checked: 4, left_out: 0 };
         let node = |name: &str, presence, look, drifted: Vec<(&str, TaskDrift)>| NodeDrift {
             node: NodeId::new(name).unwrap(),
             presence,

@@ -20,7 +20,7 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             Cell::styled(action.action.to_string(), style(action.action)),
             action.node.to_string().into(),
             format!("{}.{}", action.service, action.task).into(),
-            Cell::styled(reason::chain(&action.reasons, reason::report), Style::Dim),
+            Cell::styled(reason::chain(&action.reasons), Style::Dim),
         ]);
     }
     format!("{}\n{waiting}{}\n", table.render(color), summary(&report.actions, nodes))

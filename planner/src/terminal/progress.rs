@@ -127,8 +127,7 @@ impl Progress {
 
     /// A rollout began; `detail` tells why each of its instances is in it.
     pub(crate) fn rollout(&mut self, detail: &RolloutDetail) {
-        self.reasons =
-            detail.instances.iter().map(|r| (r.instance.clone(), reason::chain(&r.reasons, reason::record))).collect();
+        self.reasons = detail.instances.iter().map(|r| (r.instance.clone(), reason::chain(&r.reasons))).collect();
         self.widths.1 = detail.instances.iter().map(|r| r.instance.task.to_string().len()).max().unwrap_or(0);
         let summary = &detail.summary;
         self.commit = None;

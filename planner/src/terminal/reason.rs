@@ -2,8 +2,6 @@
 
 use groundplan_core::plan::ReasonReport;
 
-use crate::api::types::ReasonRecord;
-
 /// A place as editors take it: `site.toml:7`, or the file alone.
 fn place(file: &str, line: Option<impl std::fmt::Display>) -> String {
     line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
@@ -34,7 +32,7 @@ fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str
     format!("when `{when}` is false{what} ({place})")
 }
 
-/// A reason of a preview.
+/// One reason.
 pub(crate) fn report(reason: &ReasonReport) -> String {
     match reason {
         ReasonReport::Added { input, at } => format!("{input} is new ({})", place(&at.file, at.line)),
@@ -52,27 +50,9 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
     }
 }
 
-/// A reason of a rollout.
-pub(crate) fn record(reason: &ReasonRecord) -> String {
-    match reason {
-        ReasonRecord::Added { what, at } => format!("{what} is new ({})", place(&at.file, at.line)),
-        ReasonRecord::Changed { input, before, after, at } => {
-            changed(input, before.as_deref(), after.as_deref(), &place(&at.file, at.line))
-        }
-        ReasonRecord::Off { when, input, before, after, at } => {
-            off(when, input.as_deref(), before.as_deref(), after.as_deref(), &place(&at.file, at.line))
-        }
-        ReasonRecord::Removed { file } => format!("{file} no longer asks for it"),
-        ReasonRecord::Triggered { by, .. } => by.to_string(),
-        ReasonRecord::Drifted { what } => drifted(what),
-        ReasonRecord::Asked => ASKED.to_owned(),
-        ReasonRecord::Owed { effect } => format!("a {effect} is owed since an earlier plan"),
-    }
-}
-
 /// A chain of reasons in one line: `app.config@beta ← var db_port 17432 → 17433 (site.toml:6)`.
-pub(crate) fn chain<T>(reasons: &[T], words: fn(&T) -> String) -> String {
-    reasons.iter().map(words).collect::<Vec<_>>().join(" ← ")
+pub(crate) fn chain(reasons: &[ReasonReport]) -> String {
+    reasons.iter().map(report).collect::<Vec<_>>().join(" ← ")
 }
 
 #[cfg(test)]
@@ -80,19 +60,19 @@ mod tests {
     use groundplan_protocol::effect::Effect;
 
     use super::*;
-    use crate::api::types::Place;
+    use groundplan_core::plan::Position;
 
     #[test]
     fn a_chain_reads_from_effect_to_cause() {
-        let at = Place { file: "site.toml".into(), line: Some(6), column: Some(11), text: None };
-        let changed = ReasonRecord::Changed {
+        let at = Position { file: "site.toml".into(), line: Some(6), column: Some(11) };
+        let changed = ReasonReport::Changed {
             input: "var db_port".into(),
             before: Some("17432".into()),
             after: Some("17433".into()),
             at,
         };
         let by = "app.config@beta".parse().unwrap();
-        let reasons = [ReasonRecord::Triggered { by, effect: Effect::Restart }, changed];
-        assert_eq!(chain(&reasons, record), "app.config@beta ← var db_port 17432 → 17433 (site.toml:6)");
+        let reasons = [ReasonReport::Triggered { by, effect: Effect::Restart }, changed];
+        assert_eq!(chain(&reasons), "app.config@beta ← var db_port 17432 → 17433 (site.toml:6)");
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn detail(detail: &RolloutDetail, now_ms: u64, color: bool) -> String
             record.action.to_string().into(),
             Cell::styled(first_line(&words), style),
             record.duration_ms.map(took).unwrap_or_default().into(),
-            Cell::styled(reason::chain(&record.reasons, reason::record), Style::Dim),
+            Cell::styled(reason::chain(&record.reasons), Style::Dim),
         ]);
     }
     for pending in &detail.pending {

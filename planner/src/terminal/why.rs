@@ -34,7 +34,7 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     if let Some(off) = &why.off {
         let _ = writeln!(out, "  when is false there: {off}");
     }
-    if let Some(effect) = why.owed {
+    if let Some(effect) = why.obligation {
         let _ = writeln!(out, "  {}", Style::Warn.paint(&format!("a {effect} is still owed"), color));
     }
     let (Some(rollout), Some(record)) = (&why.rollout, &why.record) else {
@@ -65,7 +65,7 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
             "  {:indent$}{} {}",
             "",
             Style::Dim.paint(link, color),
-            reason::record(reason),
+            reason::report(reason),
             indent = depth * 2
         );
     }

@@ -22,7 +22,7 @@ use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttT
 use tokio::sync::mpsc;
 
 use self::outbox::{Counts, Outgoing};
-use crate::serve::{BrokerTls, ServeConfig};
+use crate::config::{BrokerTls, ServeConfig};
 
 /// Why no connection can even be tried.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,8 @@
 //! The loop of a `groundplan up`: starts the parts in order, hands on what happens, and stops them in the other order.
 
+use crate::api::requests::GetEvents;
+use crate::api::requests::GetStatus;
+use crate::api::requests::GetWhy;
 use std::{
     future,
     net::{Ipv4Addr, SocketAddr},
@@ -163,7 +166,7 @@ impl Shell {
     ) -> Result<(), Failure> {
         let mut events = connect(socket).await?;
         let mut client = Client::connect(socket).await.map_err(asked)?;
-        let status = client.status().await.map_err(asked)?;
+        let status = client.ask(&GetStatus {}).await.map_err(asked)?;
         self.agents(&status, broker, agents, progress).await?;
         if status.rollout.as_ref().is_some_and(|r| matches!(r.result, RolloutResult::Running | RolloutResult::Waiting))
         {
@@ -179,7 +182,7 @@ impl Shell {
                 biased;
                 event = events.next() => event.map_err(asked)?,
                 () = look.due() => {
-                    let status = client.status().await.map_err(asked)?;
+                    let status = client.ask(&GetStatus {}).await.map_err(asked)?;
                     if look.seen(settled(&status, look.is_patient())) {
                         progress.settled(&status);
                     }
@@ -201,11 +204,15 @@ impl Shell {
             }
             match &event {
                 Event::Commit { .. } => {
-                    let status = client.status().await.map_err(asked)?;
+                    let status = client.ask(&GetStatus {}).await.map_err(asked)?;
                     self.agents(&status, broker, agents, progress).await?;
                 }
                 Event::TaskFinished { instance, outcome: Outcome::Failed { .. }, .. } => {
-                    let record = client.why(instance).await.ok().and_then(|why| why.record);
+                    let record = client
+                        .ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() })
+                        .await
+                        .ok()
+                        .and_then(|why| why.record);
                     if let Some(output) = record.and_then(|record| record.output) {
                         progress.output(&output);
                     }
@@ -304,7 +311,7 @@ async fn connect(socket: &std::path::Path) -> Result<Events, Failure> {
     let deadline = Instant::now() + START;
     loop {
         match Client::connect(socket).await {
-            Ok(client) => return client.events().await.map_err(asked),
+            Ok(client) => return client.follow(&GetEvents {}).await.map_err(asked),
             Err(e) if Instant::now() > deadline => return Err(asked(e)),
             Err(_) => sleep(Duration::from_millis(10)).await,
         }

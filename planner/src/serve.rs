@@ -1,28 +1,27 @@
 //! The planner daemon: `groundplan serve`, and the planner inside `groundplan up`.
 //!
-//! In: a [`ServeConfig`]. Out: it runs until told to stop. It only puts the parts together: repository and watch, store, trust,
-//! transport, API, and the one loop (`dispatch`) that owns all state and decides by the core.
+//! In: a [`ServeConfig`]. Out: it runs until it is to stop. Only puts the parts together: repository and watch, store, keys, API, and the
+//! shell, which gives what comes in to the machine and carries out what the machine decides.
 
 use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use groundplan_machine::io::{Stored, Write};
+use tokio::sync::{mpsc, oneshot};
 
-pub use crate::config::{BrokerAddress, BrokerTls, InvalidBroker, ServeConfig};
 use crate::{
-    api::{
-        ListenError,
-        server::{self, Desk},
-    },
-    dispatch::{self, Dispatcher},
+    api::{ListenError, server},
+    config::ServeConfig,
     repository::{
         Repository, RepositoryError,
         watch::{WatchOptions, watch},
     },
-    store::{Store, StoreError},
+    shell::{Shell, Sources},
+    store::{Group, Store, StoreError},
     transport::TransportError,
     trust::{self, TrustError},
 };
@@ -55,7 +54,7 @@ pub enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A fault of the program.
-    #[error("the planner ended by a fault of its own")]
+    #[error("the planner ended because of a fault in the program")]
     Task(#[from] tokio::task::JoinError),
 }
 
@@ -71,17 +70,17 @@ impl ServeError {
     }
 }
 
-/// Runs a planner until `stop` is ready; then says so to the broker and returns.
+/// Runs a planner until `stop` is ready; then publishes that it is offline and returns.
 ///
 /// # Errors
-/// It cannot start with this configuration: everything else (no broker, a broken commit, a full disk) it waits out and tells in its status.
+/// It cannot start with this configuration. Everything else (no broker, a broken commit, a full disk) it waits out and shows in its status.
 pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
     // Another library may have installed one before; any does.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     make_state_dir(&config.state_dir)?;
     let key = trust::planner_key(&config.state_dir, config.key.as_deref())?;
-    let (mut store, mut contents) = Store::open(&config.state_dir)?;
-    name_planner(&mut store, &mut contents)?;
+    let (mut store, mut stored) = Store::open(&config.state_dir)?;
+    name_planner(&mut store, &mut stored)?;
 
     let (location, state_dir, branch) = (config.repository.clone(), config.state_dir.clone(), config.branch.clone());
     let open = move || {
@@ -91,12 +90,8 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
     };
     let (repository, branch) = tokio::task::spawn_blocking(open).await??;
 
-    let (events, _) = broadcast::channel(dispatch::EVENTS);
-    let (questions, asked) = mpsc::channel(16);
     let socket = config.socket();
     let listener = server::listen(&socket).await?;
-    let api = tokio::spawn(server::serve(listener, Desk { questions, events: events.clone() }));
-
     let (tell, tips) = mpsc::channel(4);
     let options = WatchOptions { branch: branch.clone(), poll: config.poll, fetch: config.fetch };
     let watching = tokio::spawn(watch(repository.clone(), options, tell));
@@ -105,11 +100,12 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
         stop.await;
         let _ = stopping.send(());
     });
-    let dispatcher = Dispatcher::new(config, branch, key, repository, (store, contents), events);
-    let inputs = dispatch::Inputs { tips, questions: asked, stop: stopped };
-    // On a thread of its own: it plans and waits for the disk, and must not hold up the broker beside it.
+    let shell = Shell::new(config, branch, Arc::new(key), repository, (store, stored));
+    let api = tokio::spawn(server::serve(listener, shell.handle()));
+    // On a thread of its own: it waits for the disk, and must not hold up the broker beside it.
     let runtime = tokio::runtime::Handle::current();
-    let result = tokio::task::spawn_blocking(move || runtime.block_on(dispatcher.run(inputs))).await;
+    let sources = Sources { tips, stop: stopped };
+    let result = tokio::task::spawn_blocking(move || runtime.block_on(shell.run(sources))).await;
     waiting.abort();
     watching.abort();
     api.abort();
@@ -122,12 +118,14 @@ fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
     made.map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
 }
 
-/// A planner has a name from its first start on.
-fn name_planner(store: &mut Store, contents: &mut crate::store::Contents) -> Result<(), ServeError> {
-    if contents.meta.planner.is_empty() {
+/// A planner has an id from its first start on.
+fn name_planner(store: &mut Store, stored: &mut Stored) -> Result<(), ServeError> {
+    if stored.meta.planner.is_empty() {
         let random: [u8; 8] = trust::random()?;
-        contents.meta.planner = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        store.commit(&crate::store::Group { meta: Some(contents.meta.clone()), ..Default::default() })?;
+        stored.meta.planner = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut group = Group::default();
+        group.push(Write::Meta(stored.meta.clone()));
+        store.commit(&group)?;
     }
     Ok(())
 }

@@ -1,0 +1,112 @@
+//! The requests of the API: for each its method, its path and its reply. What each is answered with is in `routes`.
+
+use groundplan_protocol::ids::{ExecId, NodeId, TaskId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    drift::{Drift, DriftAnswers, DriftCheckRequest, DriftChecksRequested},
+    endpoint::{Method, Request},
+    event::Event,
+    exec::{ExecEvent, ExecRecord, ExecRequest},
+    hosts::{Hosts, HostsRequest, TrustRequest, Trusted},
+    types::{History, Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
+};
+
+/// How many rollouts and commands [`GetHistory`] lists if nothing is asked for.
+fn default_limit() -> usize {
+    20
+}
+
+macro_rules! request {
+    ($($(#[$doc:meta])* $name:ty => $method:ident $path:literal, $reply:ty;)*) => {
+        $(impl Request for $name {
+            type Reply = $reply;
+            const METHOD: Method = Method::$method;
+            const PATH: &'static str = $path;
+        })*
+    };
+}
+
+request! {
+    GetStatus => Get "/v1/status", Status;
+    GetKnowledge => Get "/v1/knowledge", Knowledge;
+    GetWhy => Get "/v1/why", Why;
+    GetHistory => Get "/v1/history", History;
+    GetRollout => Get "/v1/rollouts/{which}", RolloutDetail;
+    GetEvents => Get "/v1/events", Event;
+    GetDrift => Get "/v1/drift", Drift;
+    GetDriftAnswers => Get "/v1/drift/answered", DriftAnswers;
+    GetExec => Get "/v1/exec/{id}", ExecRecord;
+    StopExec => Post "/v1/exec/{id}/stop", Done;
+    DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
+    RecheckRequest => Post "/v1/recheck", RecheckPlanned;
+    ExecRequest => Post "/v1/exec", ExecEvent;
+    HostsRequest => Post "/v1/hosts", Hosts;
+    TrustRequest => Post "/v1/trust", Trusted;
+}
+
+/// The state of the site and its nodes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetStatus {}
+
+/// What nodes have reported, for those who plan without them.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetKnowledge {}
+
+/// What is to become of an instance, and why.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetWhy {
+    /// Its node.
+    pub node: NodeId,
+    /// Its task.
+    pub task: TaskId,
+}
+
+/// The latest rollouts and commands, newest first.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetHistory {
+    /// How many of each at most.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+}
+
+/// One rollout in full.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetRollout {
+    /// Its generation, or `latest`.
+    pub which: String,
+}
+
+/// Events from now on: a stream.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetEvents {}
+
+/// What nodes found otherwise than it was applied.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct GetDrift {
+    /// Names of nodes, joined by commas; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+}
+
+/// Which drift checks nodes have answered.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct GetDriftAnswers {}
+
+/// A command's record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetExec {
+    /// The command.
+    pub id: ExecId,
+}
+
+/// Stop a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StopExec {
+    /// The command.
+    pub id: ExecId,
+}
+
+/// It is under way.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Done {}

@@ -1,0 +1,158 @@
+//! What the store holds one of: the planner's name, its generation and term, and the commits that it goes by.
+
+use groundplan_core::plan::Position;
+use groundplan_machine::{
+    commit::{Commit, Fault, FaultPlace, RefusedCommit},
+    io::Meta,
+};
+use groundplan_protocol::ids::{CommitId, Generation, SiteName};
+use serde::{Deserialize, Serialize};
+
+/// What there is one of. Written when a commit becomes active or is refused, and with every plan and term.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MetaRow {
+    /// The site that the planner works for; absent before the first good commit.
+    pub site: Option<SiteName>,
+    /// This planner's id, chosen at its first start.
+    pub planner: String,
+    /// The generation of the latest plan.
+    pub generation: Generation,
+    /// The last term that this planner has claimed.
+    pub term: u64,
+    /// The active commit.
+    pub active: Option<CommitRow>,
+    /// The branch's tip, if it was refused.
+    pub refused: Option<RefusedRow>,
+}
+
+/// A commit of the site's branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitRow {
+    /// Its object id.
+    pub id: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    /// Its author's name.
+    pub author: String,
+    /// When it was committed, in seconds since the Unix epoch.
+    pub time: i64,
+}
+
+/// A commit that was refused, with all that is wrong in it: after a restart it is shown without reading the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// The commit.
+    pub commit: CommitRow,
+    /// Every fault in it, in the order of their places.
+    pub faults: Vec<FaultRow>,
+}
+
+/// A fault in a site's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRow {
+    /// Where it is; absent for one of the tree as a whole.
+    pub at: Option<PlaceRow>,
+    /// What is wrong.
+    pub message: String,
+    /// A few words beside the place.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// Further places that belong to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub related: Vec<RelatedRow>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// A place that belongs to a fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelatedRow {
+    /// The place.
+    pub at: PlaceRow,
+    /// A few words on it.
+    pub words: String,
+}
+
+/// A place in a file of the site, with the text of its line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceRow {
+    /// The file's path in the repository.
+    pub file: String,
+    /// The line, from 1; absent where the file as a whole is meant.
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    pub column: Option<usize>,
+    /// The text of that line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+impl From<Meta> for MetaRow {
+    fn from(meta: Meta) -> Self {
+        let Meta { site, planner, generation, term, active, refused } = meta;
+        Self { site, planner, generation, term, active: active.map(Into::into), refused: refused.map(Into::into) }
+    }
+}
+
+impl From<MetaRow> for Meta {
+    fn from(row: MetaRow) -> Self {
+        let MetaRow { site, planner, generation, term, active, refused } = row;
+        Self { site, planner, generation, term, active: active.map(Into::into), refused: refused.map(Into::into) }
+    }
+}
+
+impl From<Commit> for CommitRow {
+    fn from(commit: Commit) -> Self {
+        let Commit { id, subject, author, time } = commit;
+        Self { id, subject, author, time }
+    }
+}
+
+impl From<CommitRow> for Commit {
+    fn from(row: CommitRow) -> Self {
+        let CommitRow { id, subject, author, time } = row;
+        Self { id, subject, author, time }
+    }
+}
+
+impl From<RefusedCommit> for RefusedRow {
+    fn from(refused: RefusedCommit) -> Self {
+        Self { commit: refused.commit.into(), faults: refused.faults.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<RefusedRow> for RefusedCommit {
+    fn from(row: RefusedRow) -> Self {
+        Self { commit: row.commit.into(), faults: row.faults.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Fault> for FaultRow {
+    fn from(fault: Fault) -> Self {
+        let Fault { at, message, label, related, hint } = fault;
+        let related = related.into_iter().map(|(at, words)| RelatedRow { at: at.into(), words });
+        Self { at: at.map(Into::into), message, label, related: related.collect(), hint }
+    }
+}
+
+impl From<FaultRow> for Fault {
+    fn from(row: FaultRow) -> Self {
+        let FaultRow { at, message, label, related, hint } = row;
+        let related = related.into_iter().map(|related| (related.at.into(), related.words));
+        Self { at: at.map(Into::into), message, label, related: related.collect(), hint }
+    }
+}
+
+impl From<FaultPlace> for PlaceRow {
+    fn from(place: FaultPlace) -> Self {
+        let FaultPlace { place: Position { file, line, column }, text } = place;
+        Self { file, line, column, text }
+    }
+}
+
+impl From<PlaceRow> for FaultPlace {
+    fn from(row: PlaceRow) -> Self {
+        let PlaceRow { file, line, column, text } = row;
+        Self { place: Position { file, line, column }, text }
+    }
+}

@@ -1,0 +1,209 @@
+//! From the broker to the loop: parses topics, checks signatures, and hands on typed messages.
+//!
+//! A task of its own, so that the loop waits for no signature. A message that is not signed by its node's key comes out as refused, with
+//! the reason and a hint for the operator. Nothing here decides anything else.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use groundplan_inventory::Inventory;
+use groundplan_machine::io::{self, Incoming, Input, NodeMessage};
+use groundplan_protocol::{
+    envelope::{self, Message, OpenError, PublicKey},
+    ids::{NodeId, SiteName},
+    presence::PlannerPresence,
+    topic::{NodeTopic, Topic},
+};
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::site::Site;
+use crate::{
+    transport::{self, Receipt},
+    trust::{self, NodeKeys, TrustError},
+};
+
+/// Keys of nodes: those of the active commit's inventory, and those in the state directory. Shared by the inbox and the API.
+pub(crate) struct Keys {
+    state_dir: PathBuf,
+    inner: Mutex<(NodeKeys, Option<Arc<Site>>)>,
+}
+
+impl Keys {
+    /// Keys below `state_dir`, and no inventory yet.
+    pub(crate) fn new(state_dir: &Path) -> Self {
+        Self { state_dir: state_dir.to_owned(), inner: Mutex::new((NodeKeys::new(state_dir), None)) }
+    }
+
+    /// This commit's inventory counts from now on.
+    pub(super) fn activate(&self, site: Arc<Site>) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(site);
+    }
+
+    /// The key of a node, or why there is none; and whether the inventory declares the node.
+    pub(crate) fn find(&self, node: &NodeId) -> (Result<Option<PublicKey>, TrustError>, bool) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let (keys, site) = &mut *inner;
+        let inventory: Option<&Inventory> = site.as_ref().map(|site| &site.loaded.inventory);
+        let declared = inventory.is_some_and(|inventory| inventory.nodes.contains_key(node));
+        (keys.key(node, inventory), declared)
+    }
+
+    /// Writes down that a node's key is trusted.
+    pub(crate) fn trust(&self, node: &NodeId, key: &PublicKey) -> Result<(), TrustError> {
+        trust::trust_node(&self.state_dir, node, key)?;
+        // Two keys within one tick of the file system's clock have one time.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).0.forget(node);
+        Ok(())
+    }
+
+    /// What to do about a node without a key.
+    fn hint(&self, node: &NodeId) -> String {
+        format!(
+            "give the node's `key` in the inventory, or write it to {}; the agent prints it at its start",
+            trust::node_key_path(&self.state_dir, node).display()
+        )
+    }
+}
+
+/// Receipts of the transport by the numbers that the machine knows them by.
+#[derive(Default)]
+pub(super) struct Receipts {
+    last: u64,
+    open: HashMap<u64, Receipt>,
+}
+
+impl Receipts {
+    fn add(&mut self, receipt: Receipt) -> io::Receipt {
+        self.last += 1;
+        self.open.insert(self.last, receipt);
+        io::Receipt(self.last)
+    }
+
+    /// The receipt of a number; once.
+    pub(super) fn take(&mut self, receipt: io::Receipt) -> Option<Receipt> {
+        self.open.remove(&receipt.0)
+    }
+}
+
+/// What comes out of the inbox.
+pub(super) enum Received {
+    /// Something that the machine takes as it is.
+    Input(Input),
+    /// A message, with the receipt of the transport.
+    Message(Receipt, Incoming),
+}
+
+impl Received {
+    /// The machine's input.
+    pub(super) fn into_input(self, receipts: &mut Receipts) -> Input {
+        match self {
+            Self::Input(input) => input,
+            Self::Message(receipt, message) => Input::Message { receipt: receipts.add(receipt), message },
+        }
+    }
+}
+
+/// Hands on what comes in until the connection's task ends.
+pub(super) async fn run(
+    site: SiteName,
+    planner_key: PublicKey,
+    keys: Arc<Keys>,
+    mut incoming: Receiver<transport::Incoming>,
+    loop_: Sender<Received>,
+) {
+    while let Some(incoming) = incoming.recv().await {
+        let received = match incoming {
+            transport::Incoming::Ready { fresh, replay } => {
+                tracing::info!(fresh, replay, "connected to the broker");
+                Received::Input(Input::Connected { fresh })
+            }
+            transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
+            transport::Incoming::Message { topic, payload, receipt } => {
+                Received::Message(receipt, open(&site, &planner_key, &keys, &topic, &payload))
+            }
+        };
+        // When the loop has ended, what comes in is dropped: the connection's task must not wait for room while it ends.
+        let _ = loop_.send(received).await;
+    }
+}
+
+/// Makes sense of one message.
+fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payload: &[u8]) -> Incoming {
+    match Topic::parse(site, topic) {
+        // A cleared retained message, such as an operator's or a test's.
+        Some(_) if payload.is_empty() => Incoming::Empty,
+        Some(Topic::Planner) => match envelope::open::<PlannerPresence>(payload, &[*planner_key], site) {
+            Ok(presence) => Incoming::Planner(presence),
+            Err(error) => {
+                tracing::debug!(%error, "not a planner's presence");
+                Incoming::Foreign
+            }
+        },
+        Some(Topic::Node(node, topic)) => match topic {
+            NodeTopic::State => of_node(keys, site, node, payload, |m| NodeMessage::State(Box::new(m))),
+            NodeTopic::Report => of_node(keys, site, node, payload, NodeMessage::Reports),
+            NodeTopic::Presence => of_node(keys, site, node, payload, NodeMessage::Presence),
+            NodeTopic::Drift => of_node(keys, site, node, payload, NodeMessage::Drift),
+            NodeTopic::Output => of_node(keys, site, node, payload, NodeMessage::Output),
+            NodeTopic::Want => of_node(keys, site, node, payload, NodeMessage::Want),
+            _ => Incoming::Foreign,
+        },
+        _ => Incoming::Foreign,
+    }
+}
+
+/// A message that names the node that it is of.
+trait FromNode: Message {
+    /// That node.
+    fn node(&self) -> &NodeId;
+}
+
+macro_rules! from_node {
+    ($($message:ty),*) => {
+        $(impl FromNode for $message {
+            fn node(&self) -> &NodeId {
+                &self.node
+            }
+        })*
+    };
+}
+
+from_node!(
+    groundplan_protocol::state::NodeState,
+    groundplan_protocol::report::ReportBatch,
+    groundplan_protocol::presence::Presence,
+    groundplan_protocol::drift::DriftReport,
+    groundplan_protocol::exec::ExecOutput,
+    groundplan_protocol::blob::Want
+);
+
+fn of_node<M: FromNode>(
+    keys: &Keys,
+    site: &SiteName,
+    node: NodeId,
+    payload: &[u8],
+    wrap: impl FnOnce(M) -> NodeMessage,
+) -> Incoming {
+    let (key, declared) = keys.find(&node);
+    let (reason, hint) = match key {
+        Ok(Some(key)) => match envelope::open::<M>(payload, &[key], site) {
+            Ok(message) if *message.node() == node => return Incoming::Node(node, wrap(message)),
+            Ok(message) => (format!("is signed by it, but for node `{}`", message.node()), String::new()),
+            Err(OpenError::Signature) => {
+                let hint = format!("if the node was rebuilt: {}", keys.hint(&node));
+                ("is not signed by the node's key".to_owned(), hint)
+            }
+            Err(error @ (OpenError::Version { .. } | OpenError::Site(_))) => {
+                (error.to_string(), "use the same release and site for planner and agent".to_owned())
+            }
+            Err(_) => return Incoming::Foreign,
+        },
+        Ok(None) if declared => ("no key of the node is known".to_owned(), keys.hint(&node)),
+        Ok(None) => ("the inventory does not declare the node".to_owned(), "declare it in the inventory".to_owned()),
+        Err(error) => (error.to_string(), keys.hint(&node)),
+    };
+    Incoming::Refused { node, reason, hint }
+}

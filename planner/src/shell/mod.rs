@@ -1,0 +1,476 @@
+//! The planner's shell: reads, calls the machine, writes and sends. Decides nothing.
+//!
+//! One loop: what came in together is given to the machine together; what the machine wants persisted goes to the store in one group;
+//! only then is anything published or acknowledged. Git, rendering, planning, signatures and content are on threads of their own
+//! (`workers`, `inbox`, `outbox`), readers get a snapshot (`handle`). While the store fails, nothing leaves, and all of it is tried again.
+
+mod handle;
+mod inbox;
+mod outbox;
+mod site;
+mod workers;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use groundplan_machine::{
+    Machine,
+    command::CommandEvent,
+    io::{Effect, Input, JobId, Level, Problem, Reply, RequestId, Settings, Stored},
+};
+use groundplan_protocol::{
+    envelope::{self, SigningKey},
+    ids::{ExecId, SiteName},
+    presence::PlannerPresence,
+    time::Now,
+    topic,
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use self::{
+    handle::Arrival,
+    inbox::{Receipts, Received},
+    outbox::Outgoing,
+    workers::{Answer, Ship},
+};
+pub(crate) use self::{
+    handle::{Handle, Stopping},
+    inbox::Keys,
+    site::Site,
+};
+use crate::{
+    api::{event::Event, stream::EventSender},
+    config::ServeConfig,
+    repository::{Repository, watch::Seen},
+    store::{Group, Store},
+    transport::{self, Transport, TransportError},
+    view::{self, PlannerInfo, Snapshot},
+};
+
+/// How many events a slow client may fall behind.
+const EVENTS: usize = 4096;
+
+/// How many inputs are taken together at most.
+const TOGETHER: usize = 1024;
+
+/// How many messages may wait for a plan under way before no more are taken from the broker.
+const HELD: usize = 4096;
+
+/// How long the shutdown of the connection may take.
+const SHUTDOWN: Duration = Duration::from_millis(2500);
+
+/// A snapshot is taken at most every so often, and at most a tenth of the loop's time goes into them.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(1);
+const SNAPSHOT_SHARE: u32 = 10;
+
+/// How long the loop waits after the store failed before it tries again.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// What comes from outside of this process beside the broker and the API.
+pub(crate) struct Sources {
+    /// Tips of the branch.
+    pub(crate) tips: mpsc::Receiver<Seen>,
+    /// Resolves when the planner is to stop.
+    pub(crate) stop: oneshot::Receiver<()>,
+}
+
+/// The connection to the broker, once there is a site.
+struct Connection {
+    transport: Transport,
+    task: JoinHandle<()>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+}
+
+/// A client that follows a command.
+struct Follower {
+    events: EventSender,
+    /// Reports that the client no longer reads.
+    watch: JoinHandle<()>,
+}
+
+/// See the module.
+pub(crate) struct Shell {
+    config: ServeConfig,
+    key: Arc<SigningKey>,
+    planner: String,
+    machine: Machine,
+    started: Instant,
+    store: Store,
+    group: Group,
+    /// Effects that wait until the group is on the disk.
+    waiting: VecDeque<Effect>,
+    /// Since when the store fails.
+    store_failed: Option<Instant>,
+    handle: Handle,
+    arrivals: mpsc::Receiver<Arrival>,
+    received: (mpsc::Sender<Received>, mpsc::Receiver<Received>),
+    receipts: Receipts,
+    answers: mpsc::UnboundedReceiver<Answer>,
+    loads: std_mpsc::Sender<Box<groundplan_machine::io::LoadJob>>,
+    plans: std_mpsc::Sender<(Box<groundplan_machine::planning::PlanJob>, Arc<Site>)>,
+    ships: std_mpsc::Sender<Ship>,
+    /// What was loaded and is not active yet.
+    loaded: HashMap<JobId, Arc<Site>>,
+    /// What is active.
+    active: Option<Arc<Site>>,
+    connection: Option<Connection>,
+    replies: HashMap<RequestId, oneshot::Sender<Result<Reply, Problem>>>,
+    last_request: u64,
+    followers: HashMap<ExecId, Follower>,
+    listeners: bool,
+    /// Readers that wait for a snapshot.
+    readers: Vec<oneshot::Sender<Arc<Snapshot>>>,
+    /// When the next snapshot may be taken.
+    snapshot_at: Instant,
+}
+
+impl Shell {
+    /// As the planner was when it ended; `stored.meta.planner` is its id.
+    pub(crate) fn new(
+        config: ServeConfig,
+        branch: String,
+        key: Arc<SigningKey>,
+        repository: Repository,
+        (store, stored): (Store, Stored),
+    ) -> Self {
+        let (arrive, arrivals) = mpsc::channel(64);
+        let (events, _) = broadcast::channel(EVENTS);
+        let reader = store.reader();
+        let info = PlannerInfo {
+            planner: stored.meta.planner.clone(),
+            key: key.public(),
+            location: config.repository.clone(),
+            branch,
+            broker: config.broker.to_string(),
+        };
+        let handle = Handle {
+            arrivals: arrive,
+            events,
+            store: reader.clone(),
+            keys: Arc::new(Keys::new(&config.state_dir)),
+            info: Arc::new(info),
+        };
+        let (answer, answers) = mpsc::unbounded_channel();
+        let ((loads, load_jobs), (plans, plan_jobs), (ships, ship_jobs)) =
+            (std_mpsc::channel(), std_mpsc::channel(), std_mpsc::channel());
+        let answer_load = answer.clone();
+        thread::spawn(move || workers::load(&repository, &load_jobs, &answer_load));
+        let plan_key = key.clone();
+        thread::spawn(move || workers::plan(&plan_key, &plan_jobs, &answer));
+        thread::spawn(move || workers::ship(&reader, &ship_jobs));
+        let (planner, started) = (stored.meta.planner.clone(), Instant::now());
+        let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
+        Self {
+            machine: Machine::restore(&Settings::default(), stored, now),
+            config,
+            key,
+            planner,
+            started,
+            store,
+            group: Group::default(),
+            waiting: VecDeque::new(),
+            store_failed: None,
+            handle,
+            arrivals,
+            received: mpsc::channel(TOGETHER),
+            receipts: Receipts::default(),
+            answers,
+            loads,
+            plans,
+            ships,
+            loaded: HashMap::new(),
+            active: None,
+            connection: None,
+            replies: HashMap::new(),
+            last_request: 0,
+            followers: HashMap::new(),
+            listeners: false,
+            readers: Vec::new(),
+            snapshot_at: started,
+        }
+    }
+
+    /// For the API.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until it is to stop.
+    ///
+    /// # Errors
+    /// There is no way to connect to a broker as configured.
+    pub(crate) async fn run(mut self, mut sources: Sources) -> Result<(), TransportError> {
+        // What was active is loaded first.
+        let mut inputs = vec![Input::Tick];
+        loop {
+            self.round(inputs)?;
+            if self.machine.is_stopped() {
+                self.shut_down().await;
+                return Ok(());
+            }
+            inputs = self.next(&mut sources).await;
+        }
+    }
+
+    /// Gives inputs to the machine, and carries out what it wants.
+    fn round(&mut self, mut inputs: Vec<Input>) -> Result<(), TransportError> {
+        let listeners = self.handle.events.receiver_count() > 0;
+        if std::mem::replace(&mut self.listeners, listeners) != listeners {
+            inputs.insert(0, Input::Listeners(listeners));
+        }
+        let now = self.now();
+        for effect in self.machine.handle_all(inputs, now) {
+            match effect {
+                Effect::Persist(write) => self.group.push(write),
+                // A reply claims nothing of the disk; a client must not wait for a store that fails.
+                Effect::Reply(request, reply) => {
+                    if let Some(sender) = self.replies.remove(&request) {
+                        let _ = sender.send(reply);
+                    }
+                }
+                effect => self.waiting.push_back(effect),
+            }
+        }
+        if self.commit() {
+            while let Some(effect) = self.waiting.pop_front() {
+                self.carry_out(effect)?;
+            }
+        }
+        self.serve_readers();
+        Ok(())
+    }
+
+    /// Writes the group. Returns whether it is on the disk.
+    fn commit(&mut self) -> bool {
+        match self.store.commit(&self.group) {
+            Ok(()) => {
+                self.group = Group::default();
+                if self.store_failed.take().is_some() {
+                    tracing::info!("the store works again");
+                }
+                true
+            }
+            Err(error) => {
+                if self.store_failed.is_none() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "the store cannot be written; nothing is published until it can");
+                }
+                self.store_failed = Some(Instant::now());
+                false
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), TransportError> {
+        match effect {
+            Effect::Persist(_) | Effect::Reply(..) => unreachable!("carried out by the round"),
+            Effect::Acknowledge(receipt) => {
+                if let Some(receipt) = self.receipts.take(receipt) {
+                    self.send(Outgoing::Acknowledge(receipt));
+                }
+            }
+            Effect::Connect(site) => self.connect(site)?,
+            Effect::OpenOutbox => self.send(Outgoing::Open),
+            Effect::Publish(message) => self.send(Outgoing::Publish(message)),
+            Effect::Ship(node, want) => {
+                if let Some(connection) = &self.connection {
+                    let (site, transport) = (self.active.clone(), connection.transport.clone());
+                    let _ = self.ships.send(Ship { node, want, site, transport });
+                }
+            }
+            Effect::Load(job) => drop(self.loads.send(job)),
+            Effect::Activate(job) => {
+                let site = self.loaded.remove(&job);
+                self.loaded.clear();
+                if let Some(site) = site {
+                    self.handle.keys.activate(site.clone());
+                    self.active = Some(site);
+                }
+            }
+            Effect::Plan(job) => {
+                if let Some(site) = &self.active {
+                    let _ = self.plans.send((job, site.clone()));
+                }
+            }
+            Effect::Event(event) => drop(self.handle.events.send(Event::from(*event))),
+            Effect::CommandEvent(id, event) => self.command_event(id, event),
+            Effect::Log(level, text) => match level {
+                Level::Debug => tracing::debug!("{text}"),
+                Level::Info => tracing::info!("{text}"),
+                Level::Warn => tracing::warn!("{text}"),
+            },
+        }
+        Ok(())
+    }
+
+    fn command_event(&mut self, id: ExecId, event: CommandEvent) {
+        let last = matches!(event, CommandEvent::Finished { .. });
+        if let Some(follower) = self.followers.get_mut(&id) {
+            follower.events.send(view::command_event(&id, event));
+        }
+        if last && let Some(follower) = self.followers.remove(&id) {
+            follower.watch.abort();
+        }
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        if let Some(connection) = &self.connection {
+            // The task ends only after `Stop`, when nothing matters any more.
+            let _ = connection.outgoing.send(outgoing);
+        }
+    }
+
+    fn connect(&mut self, site: SiteName) -> Result<(), TransportError> {
+        let client = topic::planner_client(&site, &self.planner);
+        let will = PlannerPresence {
+            version: groundplan_protocol::VERSION,
+            site: site.clone(),
+            planner: self.planner.clone(),
+            online: false,
+            term: 0,
+            generation: self.machine.view().meta.generation,
+        };
+        let settings = transport::Settings::new(&self.config, &site, client, envelope::seal(&self.key, &will))?;
+        let (incoming, inbox) = mpsc::channel(TOGETHER);
+        let (transport, task) = transport::start(settings, incoming);
+        let keys = self.handle.keys.clone();
+        tokio::spawn(inbox::run(site.clone(), self.key.public(), keys, inbox, self.received.0.clone()));
+        let (outgoing, outbox) = mpsc::unbounded_channel();
+        let (key, store) = (self.key.clone(), self.handle.store.clone());
+        tokio::spawn(outbox::run(site, key, store, transport.clone(), outbox));
+        self.connection = Some(Connection { transport, task, outgoing });
+        Ok(())
+    }
+
+    /// What comes in next, and all that is at hand with it.
+    async fn next(&mut self, sources: &mut Sources) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        let mut deadline = self.started + self.machine.deadline();
+        if !self.readers.is_empty() {
+            deadline = deadline.min(self.snapshot_at);
+        }
+        if let Some(failed) = self.store_failed {
+            deadline = deadline.max(failed + STORE_AGAIN);
+        }
+        let takes_messages = self.machine.held() < HELD;
+        tokio::select! {
+            biased;
+            _ = &mut sources.stop => inputs.push(Input::Stop),
+            Some(answer) = self.answers.recv() => inputs.push(self.answered(answer)),
+            Some(seen) = sources.tips.recv() => inputs.push(tip(seen)),
+            Some(arrival) = self.arrivals.recv() => inputs.extend(self.arrived(arrival)),
+            Some(received) = self.received.1.recv(), if takes_messages => {
+                inputs.push(received.into_input(&mut self.receipts));
+            }
+            () = tokio::time::sleep_until(deadline.into()) => inputs.push(Input::Tick),
+        }
+        for _ in 0..TOGETHER {
+            if let Ok(answer) = self.answers.try_recv() {
+                inputs.push(self.answered(answer));
+            } else if let Ok(seen) = sources.tips.try_recv() {
+                inputs.push(tip(seen));
+            } else if let Ok(arrival) = self.arrivals.try_recv() {
+                inputs.extend(self.arrived(arrival));
+            } else if let Some(received) = takes_messages.then(|| self.received.1.try_recv().ok()).flatten() {
+                inputs.push(received.into_input(&mut self.receipts));
+            } else {
+                break;
+            }
+        }
+        inputs
+    }
+
+    fn answered(&mut self, answer: Answer) -> Input {
+        match answer {
+            Answer::Loaded(job, outcome, site) => {
+                if let Some(site) = site {
+                    self.loaded.insert(job, site);
+                }
+                Input::Loaded { job, outcome }
+            }
+            Answer::Planned(planned) => Input::Planned(planned),
+        }
+    }
+
+    fn arrived(&mut self, arrival: Arrival) -> Option<Input> {
+        match arrival {
+            Arrival::Snapshot(reader) => {
+                self.readers.push(reader);
+                None
+            }
+            Arrival::Request(request, reply) => Some(Input::Request(self.expect_reply(reply), request)),
+            Arrival::Command(request, events, reply) => {
+                let (id, closed, arrivals) = (request.id.clone(), events.closed(), self.handle.arrivals.clone());
+                let gone = id.clone();
+                let watch = tokio::spawn(async move {
+                    closed.await;
+                    let _ = arrivals.send(Arrival::ClientGone(gone)).await;
+                });
+                self.followers.insert(id, Follower { events, watch });
+                let request = groundplan_machine::io::Request::RunCommand(request);
+                Some(Input::Request(self.expect_reply(reply), request))
+            }
+            Arrival::ClientGone(id) => {
+                self.followers.remove(&id);
+                Some(Input::ClientGone(id))
+            }
+        }
+    }
+
+    fn expect_reply(&mut self, reply: oneshot::Sender<Result<Reply, Problem>>) -> RequestId {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.replies.insert(id, reply);
+        id
+    }
+
+    /// Gives all readers that wait one snapshot, if it is time for one.
+    fn serve_readers(&mut self) {
+        let begun = Instant::now();
+        if self.readers.is_empty() || begun < self.snapshot_at {
+            return;
+        }
+        let snapshot =
+            Arc::new(Snapshot { view: self.machine.view(), site: self.active.clone(), info: self.handle.info.clone() });
+        for reader in self.readers.drain(..) {
+            let _ = reader.send(snapshot.clone());
+        }
+        self.snapshot_at = begun + (begun.elapsed() * SNAPSHOT_SHARE).max(SNAPSHOT_EVERY);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.started.elapsed(), wall_ms: wall_ms() }
+    }
+
+    /// Disconnects in good order.
+    async fn shut_down(&mut self) {
+        self.send(Outgoing::Stop);
+        if let Some(connection) = self.connection.take() {
+            // What still comes in has to be taken, or the connection waits for room.
+            let drain = async { while self.received.1.recv().await.is_some() {} };
+            tokio::select! {
+                _ = tokio::time::timeout(SHUTDOWN, connection.task) => {}
+                () = drain => {}
+            }
+        }
+    }
+}
+
+fn tip(seen: Seen) -> Input {
+    Input::Tip(seen.map_err(|error| {
+        let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+        format!("{error}{hint}")
+    }))
+}
+
+/// Milliseconds since the Unix epoch.
+fn wall_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

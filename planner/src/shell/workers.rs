@@ -1,0 +1,195 @@
+//! The jobs that the loop must not wait for, each kind on a thread of its own: loading commits, working out plans, reading content.
+//!
+//! In: jobs. Out: answers, on the loop's channel. Each thread takes its jobs in order; a load whose answer would be stale is skipped. The
+//! threads end when the loop does.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc::Receiver},
+    time::Instant,
+};
+
+use groundplan_core::{SourceTree as _, desired::Body, locate::Locator, plan::ReasonReport};
+use groundplan_machine::{
+    commit::{Commit, RefusedCommit, asks_for_the_same},
+    io::{JobId, LoadJob, LoadOutcome},
+    planning::{PlanJob, Planned},
+};
+use groundplan_protocol::{
+    MAX_PACKET, VERSION,
+    blob::{BlobRef, WANT_LIMIT, Want, chunk},
+    digest::Digest,
+    envelope::{self, SigningKey},
+    ids::NodeId,
+    plan::{NodePlan, NodePlanRef},
+    topic::Topic,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::site::{Site, fault, renamed};
+use crate::{
+    repository::{Repository, RepositoryError},
+    site::{self, Cache},
+    store::Reader,
+    transport::Transport,
+};
+
+/// Room in a packet for its topic and header, in bytes.
+const ROOM: usize = 1024;
+
+/// While this many bytes of content have not left, requests for content are left to be repeated.
+const BACKLOG: usize = 32 << 20;
+
+/// An answer of a worker.
+pub(super) enum Answer {
+    /// A commit was loaded, or not.
+    Loaded(JobId, LoadOutcome, Option<Arc<Site>>),
+    /// A plan was worked out.
+    Planned(Box<Planned>),
+}
+
+/// Loads commits until the loop ends.
+pub(super) fn load(repository: &Repository, jobs: &Receiver<Box<LoadJob>>, answers: &UnboundedSender<Answer>) {
+    let mut cache = Cache::default();
+    while let Ok(mut job) = jobs.recv() {
+        // Only the latest is waited for.
+        while let Ok(newer) = jobs.try_recv() {
+            job = newer;
+        }
+        let started = Instant::now();
+        let (outcome, site) = load_one(repository, &job, &mut cache).unwrap_or_else(|error| {
+            let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+            (LoadOutcome::Unreadable(format!("{error}{hint}")), None)
+        });
+        tracing::debug!(commit = %job.commit, took = ?started.elapsed(), "loaded");
+        if answers.send(Answer::Loaded(job.job, outcome, site)).is_err() {
+            return;
+        }
+    }
+}
+
+fn load_one(
+    repository: &Repository,
+    job: &LoadJob,
+    cache: &mut Cache,
+) -> Result<(LoadOutcome, Option<Arc<Site>>), RepositoryError> {
+    let commit = Commit::from(repository.describe(&job.commit)?);
+    let tree = repository.tree(&job.commit)?;
+    let loaded = match site::load(&tree, &job.knowledge, cache) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            let mut locator = Locator::of_tree(&tree);
+            let faults = diagnostics.iter().map(|diagnostic| fault(diagnostic, &mut locator)).collect();
+            return Ok((LoadOutcome::Refused(RefusedCommit { commit, faults }), None));
+        }
+    };
+    if let Some(fault) = job.site.as_ref().and_then(|before| renamed(before, &loaded.site.name, &tree)) {
+        return Ok((LoadOutcome::Refused(RefusedCommit { commit, faults: vec![fault] }), None));
+    }
+    let site = Arc::new(Site::new(commit, tree, loaded));
+    let same = job.active.as_ref().is_some_and(|active| {
+        active.commit.id == site.active.commit.id && asks_for_the_same(&active.desired, &site.active.desired)
+    });
+    Ok((LoadOutcome::Good { commit: site.active.clone(), same }, Some(site)))
+}
+
+/// Works out plans until the loop ends; each comes with the site that it is for.
+pub(super) fn plan(key: &SigningKey, jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>, answers: &UnboundedSender<Answer>) {
+    while let Ok((job, site)) = jobs.recv() {
+        let started = Instant::now();
+        let mut locator = Locator::of_tree(&site.tree);
+        let planned = job.run(
+            &mut |instance, reasons| ReasonReport::chain(instance, reasons, &mut |at| locator.find(at)),
+            &mut |plan| seal(key, plan),
+        );
+        tracing::debug!(actions = planned.actions.len(), plans = planned.plans.len(), took = ?started.elapsed(), "planned");
+        if answers.send(Answer::Planned(Box::new(planned))).is_err() {
+            return;
+        }
+    }
+}
+
+/// The signed message of a plan, and the plan's JSON where it is too large for one packet and the message only refers to it.
+fn seal(key: &SigningKey, plan: &NodePlan) -> (Vec<u8>, Vec<u8>) {
+    let sealed = envelope::seal(key, plan);
+    if sealed.len() <= MAX_PACKET - ROOM {
+        return (sealed, vec![]);
+    }
+    let body = serde_json::to_vec(plan).expect("wire types have string keys");
+    let reference = NodePlanRef {
+        version: VERSION,
+        site: plan.site.clone(),
+        node: plan.node.clone(),
+        generation: plan.generation,
+        plan: BlobRef::of(&body),
+    };
+    (envelope::seal(key, &reference), body)
+}
+
+/// A node's request for content.
+pub(super) struct Ship {
+    pub(super) node: NodeId,
+    pub(super) want: Want,
+    pub(super) site: Option<Arc<Site>>,
+    pub(super) transport: Transport,
+}
+
+/// Ships content until the loop ends.
+pub(super) fn ship(store: &Reader, jobs: &Receiver<Ship>) {
+    let mut index = Index::default();
+    while let Ok(Ship { node, want, site, transport }) = jobs.recv() {
+        if transport.backlog() > BACKLOG {
+            continue;
+        }
+        let digest = want.blob.sha256;
+        let bytes =
+            site.as_ref().and_then(|site| index.read(site, &digest)).or_else(|| plan_body(store, &node, &digest));
+        let Some(bytes) = bytes else {
+            tracing::debug!(%node, %digest, "asks for content that no plan names any more");
+            continue;
+        };
+        for n in want.chunks.iter().take(WANT_LIMIT) {
+            if let Some(chunk) = chunk(&bytes, *n) {
+                transport.publish(Topic::Blob(digest, *n).name(&want.site), chunk.to_vec(), false);
+            }
+        }
+    }
+}
+
+/// A plan that is too large for one packet.
+fn plan_body(store: &Reader, node: &NodeId, digest: &Digest) -> Option<Arc<[u8]>> {
+    let plan = store.plan(node).ok().flatten()?;
+    (!plan.body.is_empty() && Digest::of(&plan.body) == *digest).then(|| plan.body.into())
+}
+
+/// Where each content of the active commit is, found when the first node asks, and the one that was read last.
+#[derive(Default)]
+struct Index {
+    of: Option<Arc<Site>>,
+    bodies: HashMap<Digest, Body>,
+    last: Option<(Digest, Arc<[u8]>)>,
+}
+
+impl Index {
+    fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<Arc<[u8]>> {
+        if !self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, site)) {
+            let instances = site.active.desired.graph.tasks.iter().flat_map(|task| &task.instances);
+            let bodies = instances.filter_map(|instance| {
+                let blob = instance.resolved.spec.content.as_ref()?.blob()?;
+                Some((blob.sha256, instance.resolved.body.clone()?))
+            });
+            *self = Self { bodies: bodies.collect(), of: Some(site.clone()), last: None };
+        }
+        if let Some((_, bytes)) = self.last.as_ref().filter(|(known, _)| known == digest) {
+            return Some(bytes.clone());
+        }
+        let bytes = match self.bodies.get(digest)? {
+            Body::File(path) => {
+                site.tree.read(path).inspect_err(|error| tracing::warn!(%error, "cannot be shipped")).ok()?
+            }
+            Body::Bytes(bytes) => bytes.clone(),
+        };
+        self.last = Some((*digest, bytes.clone()));
+        Some(bytes)
+    }
+}

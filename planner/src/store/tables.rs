@@ -1,0 +1,42 @@
+//! The tables of `planner.redb`, and how their rows are encoded: JSON of the types in `record`, but for acknowledgements and plans.
+
+use redb::TableDefinition;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::error::StoreError;
+
+/// Version of the file's layout: of the tables, and of the rows in them.
+pub(super) const SCHEMA: u32 = 2;
+
+/// Generation, digest of what it asks for, the sealed message, and the plan's JSON where the message only refers to it.
+type PlanRow = (u64, &'static [u8], &'static [u8], &'static [u8]);
+
+/// What there is one of, under the keys below.
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+/// By node.
+pub(super) const NODES: TableDefinition<&str, &[u8]> = TableDefinition::new("nodes");
+/// By node: its ledger, and the last of its reports that is on the disk.
+pub(super) const ACKS: TableDefinition<&str, (&str, u64)> = TableDefinition::new("acks");
+/// By node.
+pub(super) const PLANS: TableDefinition<&str, PlanRow> = TableDefinition::new("plans");
+/// By number, from 0 for every rollout.
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// By generation.
+pub(super) const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
+/// By the time at which they began, and their id.
+pub(super) const COMMANDS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("commands");
+
+/// Key in [`META`] of the number of the layout.
+pub(super) const SCHEMA_KEY: &str = "schema";
+/// Key in [`META`] of the `MetaRow`.
+pub(super) const META_KEY: &str = "meta";
+/// Key in [`META`] of the latest rollout: its `HeadRow`, and the core's snapshot from its start.
+pub(super) const ROLLOUT_KEY: &str = "rollout";
+
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(StoreError::Record)
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(StoreError::Record)
+}

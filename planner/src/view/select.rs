@@ -1,0 +1,85 @@
+//! Which nodes, services and tasks are meant; and what is known of nodes for those who bring agents to them or plan without them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_protocol::{
+    envelope::PublicKey,
+    ids::{NodeId, ServiceId, TaskId},
+};
+
+use super::Snapshot;
+use crate::{
+    api::{
+        hosts::{Host, Hosts},
+        types::{Knowledge, Problem, ProblemKind, VERSION},
+    },
+    select::Selector,
+    trust::TrustError,
+};
+
+/// The nodes that any of the selectors means.
+pub(crate) fn selected(snapshot: &Snapshot, on: &[Selector]) -> Result<BTreeSet<NodeId>, Problem> {
+    let site = snapshot.active()?;
+    let mut nodes = BTreeSet::new();
+    for selector in on {
+        let selected = selector.select(&site.loaded.inventory, &site.loaded.catalog);
+        let problem = |e: crate::select::SelectError| Problem::new(ProblemKind::NotFound, e.to_string()).hint(e.hint());
+        nodes.append(&mut selected.map_err(problem)?);
+    }
+    Ok(nodes)
+}
+
+/// Whether the site has all of these.
+pub(crate) fn has(
+    snapshot: &Snapshot,
+    services: &BTreeSet<ServiceId>,
+    tasks: &BTreeSet<TaskId>,
+) -> Result<(), Problem> {
+    let graph = &snapshot.active()?.active.desired.graph;
+    let not_found = |error: String| {
+        Problem::new(ProblemKind::NotFound, error)
+            .hint("`groundplan status` lists the nodes, `groundplan show` the tasks")
+    };
+    let has_service = |service: &ServiceId| graph.tasks.iter().any(|task| task.id.service == *service);
+    if let Some(service) = services.iter().find(|service| !has_service(service)) {
+        return Err(not_found(format!("the site has no service `{service}`")));
+    }
+    match tasks.iter().find(|task| graph.task(task).is_none()) {
+        Some(task) => Err(not_found(format!("the site has no task `{task}`"))),
+        None => Ok(()),
+    }
+}
+
+/// What nodes have reported.
+pub(crate) fn knowledge(snapshot: &Snapshot) -> Knowledge {
+    let (mut facts, mut exports) = (BTreeMap::new(), BTreeMap::<TaskId, BTreeMap<NodeId, String>>::new());
+    for (id, node) in &snapshot.view.nodes {
+        if !node.facts.is_empty() {
+            facts.insert(id.clone(), (*node.facts).clone());
+        }
+        for (task, value) in &node.exports {
+            exports.entry(task.clone()).or_default().insert(id.clone(), value.clone());
+        }
+    }
+    Knowledge { version: VERSION, facts, exports }
+}
+
+/// What is known of the hosts of some nodes; `key` finds the key of a node.
+pub(crate) fn hosts(
+    snapshot: &Snapshot,
+    nodes: BTreeSet<NodeId>,
+    key: impl Fn(&NodeId) -> Result<Option<PublicKey>, TrustError>,
+) -> Result<Hosts, Problem> {
+    let site = snapshot.active()?;
+    let mut hosts = Vec::new();
+    for node in nodes {
+        let key = key(&node).map_err(|e| {
+            let hint = format!("repair or remove that file: it names the key of node {node}");
+            Problem::new(ProblemKind::Internal, e.to_string()).hint(hint)
+        })?;
+        let address = site.loaded.inventory.nodes.get(&node).and_then(|declared| declared.address.clone());
+        hosts.push(Host { node, address, key });
+    }
+    let (planner_key, broker) = (snapshot.info.key, snapshot.info.broker.clone());
+    Ok(Hosts { version: VERSION, site: site.active.site.clone(), planner_key, broker, hosts })
+}

@@ -1,0 +1,45 @@
+//! What answers are made from.
+
+use std::sync::Arc;
+
+use groundplan_machine::View;
+use groundplan_protocol::envelope::PublicKey;
+
+use crate::{
+    api::types::{Problem, ProblemKind},
+    shell::Site,
+};
+
+/// What does not change while the planner runs.
+pub(crate) struct PlannerInfo {
+    /// Its id.
+    pub(crate) planner: String,
+    /// The key that agents are to trust.
+    pub(crate) key: PublicKey,
+    /// The repository: a path or a URL.
+    pub(crate) location: String,
+    /// The branch that it follows.
+    pub(crate) branch: String,
+    /// The broker's address.
+    pub(crate) broker: String,
+}
+
+/// All that the planner knows at one moment.
+pub(crate) struct Snapshot {
+    /// What the machine knows.
+    pub(crate) view: View,
+    /// The active commit with its files.
+    pub(crate) site: Option<Arc<Site>>,
+    /// What does not change.
+    pub(crate) info: Arc<PlannerInfo>,
+}
+
+impl Snapshot {
+    /// The active commit.
+    pub(super) fn active(&self) -> Result<&Site, Problem> {
+        self.site.as_deref().ok_or_else(|| {
+            let error = "there is no active commit yet";
+            Problem::new(ProblemKind::Unavailable, error).hint("`groundplan status` shows why")
+        })
+    }
+}

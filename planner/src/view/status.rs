@@ -1,0 +1,91 @@
+//! The state of the site and its nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_machine::rollout;
+use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
+
+use super::{Snapshot, convert::presence};
+use crate::api::types::{BrokerStatus, NodeStatus, PlannerStatus, RepositoryStatus, Status, VERSION};
+
+/// The state of all.
+pub(crate) fn status(snapshot: &Snapshot) -> Status {
+    let (view, info) = (&snapshot.view, &snapshot.info);
+    Status {
+        version: VERSION,
+        site: view.meta.site.clone(),
+        repository: RepositoryStatus {
+            location: info.location.clone(),
+            branch: info.branch.clone(),
+            error: view.repository_error.clone(),
+        },
+        commit: view.meta.active.clone().map(Into::into),
+        generation: view.meta.generation,
+        planner: PlannerStatus {
+            id: info.planner.clone(),
+            key: info.key.to_string(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            role: view.role.clone().into(),
+            term: view.term,
+            due: view.due,
+            broker: BrokerStatus {
+                address: info.broker.clone(),
+                connected: view.broker.is_ok(),
+                error: view.broker.clone().err().flatten(),
+            },
+        },
+        rollout: view.rollout.as_ref().map(|rollout| rollout.summary().into()),
+        refused: view.meta.refused.clone().map(Into::into),
+        nodes: nodes(snapshot),
+        ignored: view.ignored,
+    }
+}
+
+fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
+    let view = &snapshot.view;
+    let mut counts = BTreeMap::<NodeId, rollout::Counts>::new();
+    let mut waiting = BTreeMap::<NodeId, BTreeMap<TaskId, Vec<String>>>::new();
+    if let Some(rollout) = &view.rollout {
+        for (planned, state) in rollout.states(&|instance| view.runs(instance)) {
+            counts.entry(planned.instance.node.clone()).or_default().add(&state);
+        }
+        for pending in rollout.rollout.pending() {
+            let InstanceId { node, task } = pending.instance.clone();
+            let waits_for = pending.waits_for.iter().map(ToString::to_string).collect();
+            waiting.entry(node).or_default().insert(task, waits_for);
+        }
+    }
+    let declared = |node: &NodeId| view.active.as_ref().is_some_and(|active| active.declares(node));
+    let inventory = view.active.iter().flat_map(|active| &active.desired.nodes);
+    let names: BTreeSet<&NodeId> = inventory.chain(view.nodes.keys()).collect();
+    let status = |id: &NodeId| {
+        let node = view.nodes.get(id).map(|node| &**node);
+        let state = node.and_then(|node| node.state.as_ref());
+        let belief = node.map(|node| &node.belief);
+        NodeStatus {
+            node: id.clone(),
+            declared: declared(id),
+            presence: presence(node),
+            generation: belief.map(|b| b.generation).unwrap_or_default(),
+            commit: state.and_then(|s| s.commit.clone()),
+            planned: node.map(|node| node.planned_generation()).unwrap_or_default(),
+            phase: state.map(|s| s.phase),
+            counts: counts.get(id).copied().unwrap_or_default().into(),
+            applied: belief.map_or(0, |b| b.applied.tasks.len()),
+            waiting: waiting.get(id).cloned().unwrap_or_default(),
+            drifted: view.drift.get(id).map_or(0, |drift| drift.drifted()),
+            obligations: belief
+                .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())
+                .unwrap_or_default(),
+            refused: state.and_then(|s| s.refused.clone()),
+            ignored: state.map_or(0, |s| s.ignored),
+            rejected: node.and_then(|node| node.rejected.clone()).map(Into::into),
+            last_seen_ms: node.and_then(|node| node.seen_ms),
+            session: node.and_then(|node| node.session.clone()),
+            agent: state.map(|s| s.agent.clone()),
+            facts: node.map(|node| (*node.facts).clone()).unwrap_or_default(),
+            exports: node.map(|node| node.exports.clone()).unwrap_or_default(),
+        }
+    };
+    names.into_iter().map(status).collect()
+}
