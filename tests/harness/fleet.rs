@@ -317,7 +317,9 @@ impl Fleet {
     /// The planner's status once `commit` is in force.
     pub fn rollout_of(&self, planner: &str, commit: &str) -> Option<Value> {
         let status = self.ask(planner, &["status"])?;
-        (status["commit"]["id"].as_str() == Some(commit)).then_some(status)
+        // A commit is active a moment before its rollout begins: until then the rollout is that of an earlier one.
+        let planned = status["planner"]["due"] == false;
+        (planned && status["commit"]["id"].as_str() == Some(commit)).then_some(status)
     }
 
     /// Waits until a condition holds.

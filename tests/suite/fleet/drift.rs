@@ -19,7 +19,7 @@ fn a_look_tells_and_changes_nothing(kind: Kind) {
     let mut fleet = Fleet::started(kind, &web(), &["n1", "n2"]);
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     let clean = fleet.ask("one", &["drift"]).expect("nothing has drifted");
-    assert_eq!((&of(&clean, "n1")["look"]["checked"], &of(&clean, "n1")["look"]["left_out"]), (&json!(2), &json!(0)));
+    assert_eq!((&of(&clean, "n1")["check"]["checked"], &of(&clean, "n1")["check"]["left_out"]), (&json!(2), &json!(0)));
 
     let edited = fleet.root("n1").join("etc/web.conf");
     fs::write(&edited, "greeting = another\n").expect("a file");

@@ -147,7 +147,7 @@ fn what_a_commit_failed_at_is_not_tried_again(kind: Kind) {
     });
     for _ in 0..3 {
         let told = drift(&fleet, &[]);
-        assert_eq!(told["nodes"][0]["look"]["checked"], 1, "what failed is for the next commit: {told:#}");
+        assert_eq!(told["nodes"][0]["check"]["checked"], 1, "what failed is for the next commit: {told:#}");
     }
     // What drifts beside it is healed all the same.
     fs::write(fleet.root("n1").join("there"), "two\n").expect("a file");

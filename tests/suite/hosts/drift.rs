@@ -121,7 +121,7 @@ fn drift_is_told_left_alone_and_healed() {
     ];
     hosts.converged(&hosts.commit(&report, "both"));
     let clean = hosts.drift(&[]);
-    assert_eq!((drifted(&clean).len(), &clean["nodes"][0]["look"]["checked"]), (0, &json!(12)), "{clean:#}");
+    assert_eq!((drifted(&clean).len(), &clean["nodes"][0]["check"]["checked"]), (0, &json!(12)), "{clean:#}");
     assert_eq!(clean["nodes"][0]["failed"], Value::Null, "{clean:#}");
     let before = ["kept", "cared"].map(|name| starts(&hosts, name));
 
