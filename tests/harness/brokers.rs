@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
@@ -47,12 +47,12 @@ pub struct Options {
     /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
     pub tls: Option<Arc<ServerConfig>>,
     /// This machine's address to listen on.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: Ipv4Addr::LOCALHOST }
+        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: Ipv4Addr::LOCALHOST.into() }
     }
 }
 
@@ -233,7 +233,7 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
-fn free_address(ip: Ipv4Addr) -> SocketAddr {
+fn free_address(ip: IpAddr) -> SocketAddr {
     TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr()).expect("a free port")
 }
 

@@ -205,7 +205,8 @@ impl Builder {
         if internet {
             network::open(slot.number()).expect("a way out");
         }
-        let broker = TestBroker::start_with(broker, Options { ip: slot.address(None), tls, ..Options::default() });
+        let broker =
+            TestBroker::start_with(broker, Options { ip: slot.address(None).into(), tls, ..Options::default() });
         if let Some(pid) = broker.pid() {
             slot.adopt(pid).expect("a control group");
         }

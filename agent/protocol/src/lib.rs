@@ -5,6 +5,7 @@
 //! What crosses the wire is described for other implementers in `docs/protocol.md`; `VERSION` guards it.
 
 pub mod blob;
+pub mod broker;
 pub mod digest;
 pub mod drift;
 pub mod duration;

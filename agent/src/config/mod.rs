@@ -16,6 +16,7 @@ use std::{
 };
 
 use groundplan_protocol::{
+    broker::{BrokerAddress, InvalidBrokerAddress},
     envelope::{PublicKey, SigningKey},
     ids::{NodeId, SiteName},
 };
@@ -65,14 +66,12 @@ pub struct Config {
     pub stop_timeout: Duration,
 }
 
-/// Where the broker is.
+/// How to connect to the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// TLS, if it is spoken.
+    /// Where it listens.
+    pub address: BrokerAddress,
+    /// What TLS needs; present if, and only if, the address is `mqtts://`.
     pub tls: Option<Tls>,
 }
 
@@ -126,7 +125,8 @@ impl Config {
         let broker = required(raw.broker.clone(), "broker", "--broker mqtt://HOST:PORT");
         let site = check(&mut faults, &site, "site", SiteName::new(&site).map_err(|e| e.to_string()));
         let node = check(&mut faults, &node, "node", NodeId::new(&node).map_err(|e| e.to_string()));
-        let broker = check(&mut faults, &broker, "broker", parse_broker(&broker));
+        let broker =
+            check(&mut faults, &broker, "broker", broker.parse().map_err(|e: InvalidBrokerAddress| e.to_string()));
         if raw.planner_keys.is_empty() {
             let hint = "print it with `groundplan key` on the planner, and give it here or as --planner-key KEY";
             faults.push(format!("`planner_keys` is empty, so no plan could be trusted: {hint}"));
@@ -140,14 +140,14 @@ impl Config {
         if !(1..=65_535).contains(&keep_alive.as_secs()) {
             faults.push("`keep_alive` is out of range: give `1s` to `65535s`".to_owned());
         }
-        let tls = read_tls(&raw, broker.as_ref().is_some_and(|b| b.2), &mut faults)?;
-        let (Some(site), Some(node), Some((host, port, _)), true) = (site, node, broker, faults.is_empty()) else {
+        let tls = read_tls(&raw, broker.as_ref().is_some_and(|b: &BrokerAddress| b.tls), &mut faults)?;
+        let (Some(site), Some(node), Some(address), true) = (site, node, broker, faults.is_empty()) else {
             return Err(ConfigError::Invalid(faults));
         };
         Ok(Self {
             site,
             node,
-            broker: Broker { host, port, tls },
+            broker: Broker { address, tls },
             key: keys::signing(&raw.key_path())?,
             state_dir: raw.state_dir(),
             root: raw.root.unwrap_or_else(|| "/".into()),
@@ -191,28 +191,6 @@ fn check<T>(faults: &mut Vec<String>, given: &str, key: &str, parsed: Result<T, 
             }
         })
         .ok()
-}
-
-/// Host, port, and whether TLS is spoken.
-fn parse_broker(url: &str) -> Result<(String, u16, bool), String> {
-    let wrong = || format!("`{url}` is not a broker: give mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS");
-    let (tls, rest) = match url.split_once("://") {
-        Some(("mqtt", rest)) => (false, rest),
-        Some(("mqtts", rest)) => (true, rest),
-        _ => return Err(wrong()),
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let default = if tls { 8883 } else { 1883 };
-    let (host, port) = match rest.rsplit_once(':') {
-        // A bare IPv6 address has colons of its own; with a port it stands in brackets.
-        Some((host, port)) if !rest.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-        _ => (rest, default),
-    };
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    if host.is_empty() || host.contains(['/', '@', ' ']) || (host.contains(':') && !bracketed) {
-        return Err(wrong());
-    }
-    Ok((host.to_owned(), port, tls))
 }
 
 fn read_tls(raw: &Raw, spoken: bool, faults: &mut Vec<String>) -> Result<Option<Tls>, ConfigError> {

@@ -59,7 +59,7 @@ impl Link {
         will: (String, Vec<u8>),
         seed: u64,
     ) -> Result<Self, TlsError> {
-        let mut options = MqttOptions::new(client_id, broker.host.clone(), broker.port);
+        let mut options = MqttOptions::new(client_id, broker.address.host.clone(), broker.address.port);
         options
             .set_keep_alive(keep_alive)
             .set_clean_session(false)

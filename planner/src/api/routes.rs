@@ -349,7 +349,7 @@ fn fault(request: &ExecRequest) -> Option<Problem> {
         bad(error, "a name is not empty and has no `=`")
     } else if let Some(cwd) = request.cwd.as_ref().filter(|cwd| !cwd.starts_with('/')) {
         bad(format!("`{cwd}` is no absolute path"), "name the directory from `/` on")
-    } else if timeout.is_zero() || timeout > TIMEOUT_MAX.into() {
+    } else if timeout.is_zero() || timeout > Duration::from(TIMEOUT_MAX) {
         let error = format!("a time limit of {} is not possible", request.timeout);
         bad(error, &format!("give more than nothing, and at most {TIMEOUT_MAX}"))
     } else if request.at_once == Some(0) || request.max_failures == Some(0) {

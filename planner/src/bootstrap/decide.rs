@@ -15,7 +15,7 @@ use super::{
     refusal::Refusal,
     target::{Bytes, Target},
 };
-use crate::config::{BrokerAddress, InvalidBroker};
+use groundplan_protocol::broker::{BrokerAddress, InvalidBrokerAddress};
 
 /// What a new agent needs for its ledger, in KiB.
 const STATE_ROOM: u64 = 4096;
@@ -168,7 +168,8 @@ fn other(target: &Target, was: &config::Was) -> Option<(String, bool)> {
 
 fn check_broker(target: &Target, merged: &config::Merged) -> Result<(), Refusal> {
     let loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let broker: BrokerAddress = merged.broker.parse().map_err(|e: InvalidBroker| Refusal::Config(e.to_string()))?;
+    let broker: BrokerAddress =
+        merged.broker.parse().map_err(|e: InvalidBrokerAddress| Refusal::Config(e.to_string()))?;
     if loopback(&broker.host) && !loopback(&target.address) {
         return Err(Refusal::Loopback(merged.broker.clone()));
     }

@@ -8,7 +8,7 @@ use groundplan_protocol::{
 };
 
 use super::program::Program;
-use crate::config::BrokerAddress;
+use groundplan_protocol::broker::BrokerAddress;
 
 /// What is in a file.
 pub type Bytes = Arc<[u8]>;

@@ -22,13 +22,13 @@ use super::{
 use crate::{
     api::hosts::{Host, Hosts, HostsRequest},
     bootstrap::{self, Bytes, Done, Settings, Ssh, State, Target, program::Program},
-    config::BrokerAddress,
     select::{self, Selector},
     terminal::{
         Failure, Output,
         bootstrap::{Progress, text},
     },
 };
+use groundplan_protocol::broker::BrokerAddress;
 
 /// Where packages put the agent.
 const INSTALLED: &str = "/usr/lib/groundplan";

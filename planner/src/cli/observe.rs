@@ -22,13 +22,11 @@ use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{
-    config::BrokerAddress,
-    terminal::{
-        Cell, Failure, Style, Table,
-        format::{count, short},
-    },
+use crate::terminal::{
+    Cell, Failure, Style, Table,
+    format::{count, short},
 };
+use groundplan_protocol::broker::BrokerAddress;
 
 /// Retained messages come at once; when none has come for so long, there are no more.
 const QUIET: Duration = Duration::from_millis(400);

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{BrokerAddress, BrokerTls, STATE_DIR, ServeConfig},
+    config::{BrokerTls, STATE_DIR, ServeConfig},
     launch::{embedded_broker, planner},
     terminal::{Failure, Output},
 };
+use groundplan_protocol::broker::BrokerAddress;
 
 /// Run the planner: follow a repository, and bring its nodes to what it asks for.
 ///

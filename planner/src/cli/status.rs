@@ -10,10 +10,8 @@ use super::{
     format::{Format, FormatArg},
     observe,
 };
-use crate::{
-    config::BrokerAddress,
-    terminal::{self, Failure, Output},
-};
+use crate::terminal::{self, Failure, Output};
+use groundplan_protocol::broker::BrokerAddress;
 
 /// Show how the nodes are: who is there, what each has applied, and what is under way.
 ///

@@ -128,17 +128,17 @@ mod tests {
             since_ms: 0,
             differences: vec![content, mode],
         };
-        let look = DriftCheck { asked: 7, at_ms: 60_000, duration_ms: 3, checked: 4, left_out: 0 };
-        let node = |name: &str, presence, look, drifted: Vec<(&str, TaskDrift)>| NodeDrift {
+        let check = DriftCheck { asked: 7, at_ms: 60_000, duration_ms: 3, checked: 4, left_out: 0 };
+        let node = |name: &str, presence, check, drifted: Vec<(&str, TaskDrift)>| NodeDrift {
             node: NodeId::new(name).unwrap(),
             presence,
-            look,
+            check,
             drifted: drifted.into_iter().map(|(task, drifted)| (task.parse().unwrap(), drifted)).collect(),
             failed: BTreeMap::new(),
         };
         let nodes = vec![
-            node("a", NodePresence::Online, Some(look.clone()), vec![("web.config", drifted)]),
-            node("b", NodePresence::Offline, Some(look), vec![]),
+            node("a", NodePresence::Online, Some(check.clone()), vec![("web.config", drifted)]),
+            node("b", NodePresence::Offline, Some(check), vec![]),
             node("c", NodePresence::Unknown, None, vec![]),
         ];
         Drift { version: 1, nodes }

@@ -1,16 +1,29 @@
 //! Mutual TLS on the embedded broker: who is let in, and as whom.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use groundplan::broker::{Limits, SitePolicy, server_config};
-use groundplan_tests::brokers::{Kind, Options, TestBroker};
+use groundplan_tests::{
+    binaries,
+    brokers::{Kind, Options, TestBroker},
+    fleet::Fleet,
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rumqttc::{
     TlsConfiguration, Transport,
-    mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode},
+    mqttbytes::{
+        QoS,
+        v4::{ConnAck, Connect, ConnectReturnCode},
+    },
 };
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, process::Command};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -60,8 +73,12 @@ impl Authority {
 }
 
 fn start(authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
+    start_on(Ipv4Addr::LOCALHOST.into(), authority, limits)
+}
+
+fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
     let directory = TempDir::new().unwrap();
-    let (certificate, key) = authority.issue("127.0.0.1");
+    let (certificate, key) = authority.issue(&ip.to_string());
     let write = |name: &str, pem: String| {
         let path = directory.path().join(name);
         std::fs::write(&path, pem).unwrap();
@@ -70,10 +87,7 @@ fn start(authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
     let ca = write("ca.pem", authority.1.pem());
     let tls = server_config(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
-    let broker = TestBroker::start_with(
-        Kind::Embedded,
-        Options { limits, policy, tls: Some(tls.unwrap()), ..Options::default() },
-    );
+    let broker = TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()), ip });
     (broker, directory)
 }
 
@@ -170,6 +184,44 @@ async fn sessions_of_an_identity_are_capped() {
     let web = connect(&broker, web, clean("groundplan/s/node/web")).await.unwrap();
     assert_eq!(web.1.code, ConnectReturnCode::Success, "others have their own");
     assert_eq!(broker.stats().sessions, 3);
+}
+
+/// The agent's program connects with mutual TLS to a broker whose certificate names an IPv6 address.
+#[tokio::test]
+async fn an_agent_connects_to_an_ipv6_address() {
+    let authority = Authority::new();
+    let (broker, directory) = start_on(Ipv6Addr::LOCALHOST.into(), &authority, Limits::default());
+    let (mut planner, _) = Wire::connect(broker.address(), clean("groundplan/s/planner/1")).await;
+    planner.subscribe(&[("groundplan/1/s/node/web/presence", QoS::AtLeastOnce)]).await;
+
+    let (certificate, key) = authority.issue("web");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("web.pem"), certificate.pem()).unwrap();
+    std::fs::write(path("web-key.pem"), key.serialize_pem()).unwrap();
+    let config = format!(
+        "site = 's'\nnode = 'web'\nbroker = 'mqtts://{}'\nplanner_keys = ['{}']\nstate_dir = {:?}\nroot = {:?}\n\
+         facts_dir = {:?}\n[tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+        broker.tls_address(),
+        Fleet::planner_key().public(),
+        path("state"),
+        path("root"),
+        path("facts"),
+        path("ca.pem"),
+        path("web.pem"),
+        path("web-key.pem"),
+    );
+    std::fs::create_dir(path("root")).unwrap();
+    std::fs::write(path("agent.toml"), config).unwrap();
+    let program = tokio::task::spawn_blocking(binaries::agent).await.unwrap();
+    let mut agent = Command::new(program);
+    agent.arg("--config").arg(path("agent.toml")).stdin(Stdio::null()).kill_on_drop(true);
+    let mut agent = agent.spawn().unwrap();
+    let presence = tokio::select! {
+        presence = planner.message() => presence,
+        status = agent.wait() => panic!("the agent ended: {status:?}"),
+    };
+    assert!(!presence.payload.is_empty());
+    assert_eq!(broker.stats().connected, 2, "the planner and the agent");
 }
 
 #[test]

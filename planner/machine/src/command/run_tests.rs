@@ -1,20 +1,20 @@
-//! A command's course, told what comes and when.
+//! A command, given what comes and when.
 
 use groundplan_protocol::{
+    duration::Span,
     exec::{Piece, Stream},
     ids::ExecId,
     kinds::Run,
 };
 
 use super::*;
-use crate::api::exec::TIMEOUT;
 
-/// A course with its clock; node names are single letters, each of whose sessions is named after it.
+/// A command with its clock; node names are single letters, each of whose sessions is named after it.
 struct Case {
-    course: CommandRun,
+    run: CommandRun,
     now: Duration,
     orders: Vec<String>,
-    told: Vec<String>,
+    events: Vec<String>,
 }
 
 fn session(of: &str) -> SessionId {
@@ -26,10 +26,13 @@ fn id(node: &str) -> NodeId {
 }
 
 impl Case {
-    /// All nodes in `nodes`; those in `there` are online.
-    fn new(nodes: &str, there: &str, change: impl FnOnce(&mut CommandRequest)) -> Self {
+    /// All nodes in `nodes`; those in `online` are online.
+    fn new(nodes: &str, online: &str, change: impl FnOnce(&mut CommandRequest)) -> Self {
         let mut request = CommandRequest {
-            on: "all".parse().unwrap(),
+            id: ExecId::new("00000001").unwrap(),
+            by: "root".to_owned(),
+            on: "all".to_owned(),
+            nodes: nodes.chars().map(|c| id(&c.to_string())).collect(),
             run: Run::Shell("true".to_owned()),
             user: None,
             cwd: None,
@@ -40,27 +43,25 @@ impl Case {
             max_failures: None,
         };
         change(&mut request);
-        let mut record = record(ExecId::new("00000001").unwrap(), "root".to_owned(), &request, 1);
-        record.nodes = nodes.chars().map(|c| (id(&c.to_string()), waiting())).collect();
-        let there = there.chars().map(|c| (id(&c.to_string()), session(&c.to_string()))).collect();
-        let now = Duration::now();
-        let mut case =
-            Self { course: CommandRun::begin(request, record, &there, now), now, orders: Vec::new(), told: Vec::new() };
+        let online = online.chars().map(|c| (id(&c.to_string()), session(&c.to_string()))).collect();
+        let now = Duration::from_secs(1);
+        let run = CommandRun::begin(request, &online, at(now));
+        let mut case = Self { run, now, orders: Vec::new(), events: Vec::new() };
         case.take();
         case
     }
 
     fn take(&mut self) {
-        for effect in self.course.take_effects() {
+        for effect in self.run.take_effects() {
             match effect {
                 Effect::Order(node, Order::Run(_)) => self.orders.push(format!("run {node}")),
                 Effect::Order(node, Order::Stop) => self.orders.push(format!("stop {node}")),
-                Effect::Tell(CommandEvent::NodeEnded { node, outcome, .. }) => {
-                    self.told.push(format!("{node} {outcome}"))
+                Effect::Event(CommandEvent::NodeEnded { node, outcome, .. }) => {
+                    self.events.push(format!("{node} {outcome}"))
                 }
-                Effect::Tell(CommandEvent::Output { node, text, .. }) => self.told.push(format!("{node}: {text}")),
-                Effect::Tell(CommandEvent::Begun { node }) => self.told.push(format!("{node} began")),
-                Effect::Tell(_) => {}
+                Effect::Event(CommandEvent::Output { node, text, .. }) => self.events.push(format!("{node}: {text}")),
+                Effect::Event(CommandEvent::Begun { node }) => self.events.push(format!("{node} began")),
+                Effect::Event(_) => {}
             }
         }
     }
@@ -69,14 +70,14 @@ impl Case {
         std::mem::take(&mut self.orders).join(", ")
     }
 
-    fn told(&mut self) -> String {
-        std::mem::take(&mut self.told).join(", ")
+    fn events(&mut self) -> String {
+        std::mem::take(&mut self.events).join(", ")
     }
 
-    fn word(&mut self, node: &str, number: u64, text: &str, end: Option<ExecOutcome>) -> bool {
+    fn output(&mut self, node: &str, number: u64, text: &str, end: Option<ExecOutcome>) -> bool {
         let pieces = (!text.is_empty()).then(|| Piece { stream: Stream::Out, text: text.to_owned() });
         let end = end.map(|outcome| ExecEnd { outcome, duration_ms: 5, omitted: 0 });
-        let word = ExecOutput {
+        let output = ExecOutput {
             version: groundplan_protocol::VERSION,
             site: "s".parse().unwrap(),
             node: id(node),
@@ -85,42 +86,49 @@ impl Case {
             pieces: pieces.into_iter().collect(),
             end,
         };
-        let known = self.course.word(&id(node), word, self.now);
+        let known = self.run.output(&id(node), output, self.now);
         self.take();
         known
     }
 
     fn ends(&mut self, node: &str, code: i32) {
-        self.word(node, 0, "", None);
-        self.word(node, 1, "", Some(ExecOutcome::Exited { code }));
+        self.output(node, 0, "", None);
+        self.output(node, 1, "", Some(ExecOutcome::Exited { code }));
     }
 
     fn presence(&mut self, node: &str, session: Option<SessionId>) {
-        self.course.presence(&id(node), session.as_ref(), self.now);
+        self.run.presence(&id(node), session.as_ref(), self.now);
         self.take();
     }
 
     /// Lets time pass, deadline by deadline.
     fn pass(&mut self, span: Duration) {
         let until = self.now + span;
-        while let Some(at) = self.course.deadline().filter(|at| *at <= until) {
+        while let Some(at) = self.run.deadline().filter(|at| *at <= until) {
             self.now = self.now.max(at);
-            self.course.tick(self.now);
+            self.run.tick(self.now);
             self.take();
         }
         self.now = until;
-        self.course.tick(self.now);
+        self.run.tick(self.now);
         self.take();
     }
 
     fn stop(&mut self) {
-        self.course.stop(self.now);
+        self.run.stop(self.now);
         self.take();
     }
 
     fn outcome(&mut self, node: &str) -> String {
-        self.course.record().nodes[&id(node)].outcome.to_string()
+        self.run.record().nodes[&id(node)].outcome.to_string()
     }
+}
+
+/// How long a command may take.
+const TIMEOUT: Span = Span::secs(300);
+
+fn at(mono: Duration) -> Now {
+    Now { mono, wall_ms: 1 }
 }
 
 fn refused() -> ExecOutcome {
@@ -130,16 +138,29 @@ fn refused() -> ExecOutcome {
 #[test]
 fn all_at_once_and_those_that_are_not_there_end_at_once() {
     let mut case = Case::new("abc", "ac", |_| {});
-    assert_eq!((case.orders().as_str(), case.told().as_str()), ("run a, run c", "b offline: never reached"));
-    case.word("a", 0, "", None);
-    case.word("a", 1, "hi", None);
-    case.word("a", 2, "!", Some(ExecOutcome::Exited { code: 0 }));
-    assert_eq!(case.told(), "a began, a: hi, a: !, a exited with 0");
-    assert!(!case.course.is_over());
+    assert_eq!((case.orders().as_str(), case.events().as_str()), ("run a, run c", "b offline: never reached"));
+    case.output("a", 0, "", None);
+    case.output("a", 1, "hi", None);
+    case.output("a", 2, "!", Some(ExecOutcome::Exited { code: 0 }));
+    assert_eq!(case.events(), "a began, a: hi, a: !, a exited with 0");
+    assert!(!case.run.is_over());
     case.ends("c", 3);
-    assert!(case.course.is_over());
-    let record = case.course.close(&NodeOutcome::Lost, case.now, 2);
-    assert_eq!((record.result, record.count(Standing::Unknown)), (CommandResult::Finished, 1));
+    assert!(case.run.is_over());
+    let record = case.run.close(&NodeOutcome::Lost, at(case.now));
+    assert_eq!(
+        (
+            record.result,
+            record
+                .nodes
+                .values()
+                .filter(|node| matches!(
+                    node.outcome,
+                    NodeOutcome::Offline | NodeOutcome::CutOff { .. } | NodeOutcome::Lost
+                ))
+                .count()
+        ),
+        (CommandResult::Finished, 1)
+    );
     assert_eq!(record.nodes[&id("a")].output.as_ref().unwrap().head, "hi!");
     case.take();
     assert_eq!(case.orders(), "");
@@ -158,38 +179,38 @@ fn some_at_a_time_and_no_more_after_enough_failures() {
     assert_eq!(case.orders(), "");
     assert_eq!(case.outcome("c"), "offline: never reached");
     assert_eq!(case.outcome("d"), "stopped");
-    assert!(case.course.is_over());
+    assert!(case.run.is_over());
 }
 
 #[test]
 fn words_in_any_order_twice_and_from_strangers() {
     let mut case = Case::new("ab", "a", |_| {});
     case.orders();
-    case.told();
-    case.word("a", 2, "c", None);
-    case.word("a", 1, "b", None);
-    case.word("a", 1, "b", None);
-    assert_eq!(case.told(), "");
-    case.word("a", 0, "a", None);
-    case.word("a", 0, "a", None);
-    case.word("a", 2, "c", None);
-    assert_eq!(case.told(), "a began, a: a, a: b, a: c");
-    assert!(!case.word("z", 0, "x", None));
-    assert!(!case.word("b", 0, "x", None), "it was never told to run anything");
+    case.events();
+    case.output("a", 2, "c", None);
+    case.output("a", 1, "b", None);
+    case.output("a", 1, "b", None);
+    assert_eq!(case.events(), "");
+    case.output("a", 0, "a", None);
+    case.output("a", 0, "a", None);
+    case.output("a", 2, "c", None);
+    assert_eq!(case.events(), "a began, a: a, a: b, a: c");
+    assert!(!case.output("z", 0, "x", None));
+    assert!(!case.output("b", 0, "x", None), "it was never told to run anything");
     // A gap is waited for, and then passed over.
-    case.word("a", 4, "e", None);
-    assert_eq!(case.told(), "");
+    case.output("a", 4, "e", None);
+    assert_eq!(case.events(), "");
     case.pass(GAP);
-    assert_eq!(case.told(), "a: e");
+    assert_eq!(case.events(), "a: e");
     for number in 10..10 + BEYOND as u64 + 1 {
-        case.word("a", number, "x", None);
+        case.output("a", number, "x", None);
     }
-    assert!(case.told().starts_with("a: x"));
-    case.word("a", 40, "", Some(ExecOutcome::Exited { code: 0 }));
+    assert!(case.events().starts_with("a: x"));
+    case.output("a", 40, "", Some(ExecOutcome::Exited { code: 0 }));
     case.pass(GAP);
-    assert_eq!(case.told(), "a exited with 0");
-    assert!(case.word("a", 41, "more", None));
-    assert_eq!(case.told(), "");
+    assert_eq!(case.events(), "a exited with 0");
+    assert!(case.output("a", 41, "more", None));
+    assert_eq!(case.events(), "");
 }
 
 #[test]
@@ -197,45 +218,45 @@ fn an_order_without_an_answer_is_given_again_and_then_counts_as_cut_off() {
     let mut case = Case::new("ab", "ab", |_| {});
     case.ends("b", 0);
     case.orders();
-    case.told();
+    case.events();
     case.pass(ANSWER);
-    assert_eq!((case.orders().as_str(), case.told().as_str()), ("run a, run a, run a", "a cut off: no answer"));
+    assert_eq!((case.orders().as_str(), case.events().as_str()), ("run a, run a, run a", "a cut off: no answer"));
     // Nothing runs there, as it says when it is back on a new connection.
     case.presence("a", Some(session("z")));
-    case.word("a", 0, "", Some(refused()));
+    case.output("a", 0, "", Some(refused()));
     assert_eq!(case.outcome("a"), "cut off: no answer");
-    case.course.close(&NodeOutcome::Lost, case.now, 2);
+    case.run.close(&NodeOutcome::Lost, at(case.now));
 }
 
 #[test]
 fn one_that_was_cut_off_may_come_back_before_all_have_ended() {
     let mut case = Case::new("ab", "ab", |_| {});
-    case.word("a", 0, "", None);
-    case.word("b", 0, "", None);
+    case.output("a", 0, "", None);
+    case.output("b", 0, "", None);
     case.orders();
-    case.told();
+    case.events();
     case.presence("a", None);
-    assert_eq!((case.told().as_str(), case.course.is_over()), ("a cut off while it ran", false));
+    assert_eq!((case.events().as_str(), case.run.is_over()), ("a cut off while it ran", false));
     case.presence("a", Some(session("z")));
     assert_eq!(case.orders(), "run a", "it is asked whether it knows the command");
-    case.word("a", 1, "x", Some(ExecOutcome::Exited { code: 0 }));
-    assert_eq!(case.told(), "a began, a: x, a exited with 0");
+    case.output("a", 1, "x", Some(ExecOutcome::Exited { code: 0 }));
+    assert_eq!(case.events(), "a began, a: x, a exited with 0");
     // One that was started anew does not know it.
     case.presence("b", Some(session("y")));
     assert_eq!(case.orders(), "run b");
-    case.word("b", 0, "", Some(refused()));
-    assert!(case.told().starts_with("b failed: the agent was started anew"));
-    assert!(case.course.is_over());
+    case.output("b", 0, "", Some(refused()));
+    assert!(case.events().starts_with("b failed: the agent was started anew"));
+    assert!(case.run.is_over());
 }
 
 #[test]
 fn one_that_stays_away_is_to_stop_when_it_comes_back() {
     let mut case = Case::new("a", "a", |_| {});
-    case.word("a", 0, "", None);
+    case.output("a", 0, "", None);
     case.presence("a", None);
-    assert!(case.course.is_over());
+    assert!(case.run.is_over());
     case.orders();
-    let record = case.course.close(&NodeOutcome::Lost, case.now, 2);
+    let record = case.run.close(&NodeOutcome::Lost, at(case.now));
     assert_eq!(record.nodes[&id("a")].outcome, NodeOutcome::CutOff { began: true });
     case.take();
     assert_eq!(case.orders(), "stop a");
@@ -244,18 +265,18 @@ fn one_that_stays_away_is_to_stop_when_it_comes_back() {
 #[test]
 fn stopping_ends_for_certain() {
     let mut case = Case::new("abc", "abc", |request| request.at_once = Some(2));
-    case.word("a", 0, "", None);
-    case.word("b", 0, "", None);
+    case.output("a", 0, "", None);
+    case.output("b", 0, "", None);
     case.orders();
-    case.told();
+    case.events();
     case.stop();
-    assert_eq!((case.orders().as_str(), case.told().as_str()), ("stop a, stop b", "c stopped"));
-    case.word("a", 1, "", Some(ExecOutcome::Stopped));
+    assert_eq!((case.orders().as_str(), case.events().as_str()), ("stop a, stop b", "c stopped"));
+    case.output("a", 1, "", Some(ExecOutcome::Stopped));
     case.pass(LATE);
     assert!(case.orders().starts_with("stop b, stop b"), "it is told again until it answers");
-    assert_eq!(case.told(), "a stopped, b lost: no word of its end");
-    assert!(case.course.is_over());
-    assert_eq!(case.course.close(&NodeOutcome::Lost, case.now, 2).result, CommandResult::Stopped);
+    assert_eq!(case.events(), "a stopped, b lost: no word of its end");
+    assert!(case.run.is_over());
+    assert_eq!(case.run.close(&NodeOutcome::Lost, at(case.now)).result, CommandResult::Stopped);
 }
 
 #[test]
@@ -264,33 +285,33 @@ fn one_that_has_no_answer_yet_is_stopped_as_well() {
     case.orders();
     case.stop();
     assert_eq!(case.orders(), "stop a");
-    case.word("a", 0, "", None);
-    case.word("a", 1, "", Some(ExecOutcome::Stopped));
-    assert_eq!(case.told(), "a began, a stopped");
+    case.output("a", 0, "", None);
+    case.output("a", 1, "", Some(ExecOutcome::Stopped));
+    assert_eq!(case.events(), "a began, a stopped");
 }
 
 #[test]
 fn an_end_that_never_comes_is_given_up() {
     let mut case = Case::new("a", "a", |_| {});
-    case.word("a", 0, "", None);
+    case.output("a", 0, "", None);
     case.pass(Duration::from(TIMEOUT) + LATE - Duration::from_secs(1));
-    assert!(!case.course.is_over());
-    case.word("a", 1, "still here", None);
+    assert!(!case.run.is_over());
+    case.output("a", 1, "still here", None);
     case.pass(LATE - Duration::from_secs(1));
-    assert!(!case.course.is_over(), "words that still come are waited for");
-    case.told();
+    assert!(!case.run.is_over(), "words that still come are waited for");
+    case.events();
     case.orders();
     case.pass(Duration::from_secs(1));
-    assert_eq!((case.told().as_str(), case.orders().as_str()), ("a lost: no word of its end", "stop a"));
+    assert_eq!((case.events().as_str(), case.orders().as_str()), ("a lost: no word of its end", "stop a"));
 }
 
 #[test]
 fn a_planner_that_ends_says_what_was_open() {
     let mut case = Case::new("ab", "ab", |_| {});
     case.ends("a", 0);
-    case.word("b", 0, "", None);
+    case.output("b", 0, "", None);
     case.stop();
-    let record = case.course.close(&NodeOutcome::Interrupted, case.now, 2);
+    let record = case.run.close(&NodeOutcome::Interrupted, at(case.now));
     assert_eq!(record.result, CommandResult::Interrupted);
     let outcomes: Vec<String> = record.nodes.values().map(|node| node.outcome.to_string()).collect();
     assert_eq!(outcomes, ["exited with 0", "interrupted: the planner ended first"]);

@@ -14,7 +14,8 @@ use groundplan_protocol::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::BrokerAddress, terminal::Failure, trust};
+use crate::{terminal::Failure, trust};
+use groundplan_protocol::broker::BrokerAddress;
 
 /// Where everything lies when nothing is said.
 pub(crate) const DEFAULT_DIR: &str = "groundplan-up";

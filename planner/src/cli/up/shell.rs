@@ -33,10 +33,11 @@ use crate::{
         event::Event,
         types::{NodePresence, NodeStatus, RolloutResult, Status},
     },
-    config::{BrokerAddress, ServeConfig},
+    config::ServeConfig,
     launch::{embedded_broker, planner},
     terminal::{Failure, progress::Progress},
 };
+use groundplan_protocol::broker::BrokerAddress;
 
 /// How long the planner may take to open its socket.
 const START: Duration = Duration::from_secs(20);
