@@ -2,12 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::{
-    broker::{self, Broker},
-    config::ServeConfig,
-    serve,
-    terminal::Failure,
-};
+use groundplan_broker::{self as broker, Broker};
+
+use crate::{config::ServeConfig, serve, terminal::Failure};
 
 /// The planner, until `stop` resolves.
 pub(crate) async fn planner(

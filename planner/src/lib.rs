@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod bootstrap;
-pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod diagnose;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan::broker::{AllowAll, Broker, Config, Limits, Listener, Policy, Stats};
+use groundplan_broker::{AllowAll, Broker, Config, Limits, Listener, Policy, Stats};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use groundplan::broker::{Limits, SitePolicy};
+use groundplan_broker::{Limits, SitePolicy};
 use groundplan_tests::brokers::{Kind, Options, TestBroker};
 use rumqttc::mqttbytes::{
     QoS,

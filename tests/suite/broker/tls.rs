@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use groundplan::broker::{Limits, SitePolicy, server_config};
+use groundplan_broker::{Limits, SitePolicy, server_config};
 use groundplan_tests::{
     binaries,
     brokers::{Kind, Options, TestBroker},

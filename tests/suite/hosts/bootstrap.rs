@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use groundplan::broker::server_config;
+use groundplan_broker::server_config;
 use groundplan_tests::{binaries, hosts::Hosts, needs_hosts, processes::Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;

@@ -107,6 +107,11 @@ fn our_packages_depend_one_way() {
         let own: Vec<_> = graph["groundplan-machine"].iter().filter(|name| name.starts_with("groundplan")).collect();
         assert_eq!(own, ["groundplan-core", "groundplan-protocol"]);
     }
+    assert_eq!(
+        ours("groundplan-broker"),
+        ["groundplan-protocol"],
+        "the broker uses the topics and nothing else of ours"
+    );
     assert_eq!(ours("groundplan-agent"), ["groundplan-protocol"], "planner and agent share nothing but the protocol");
     assert!(!ours("groundplan").contains(&"groundplan-agent".to_owned()));
 }

@@ -274,7 +274,7 @@ fn stopping_ends_for_certain() {
     case.output("a", 1, "", Some(ExecOutcome::Stopped));
     case.pass(LATE);
     assert!(case.orders().starts_with("stop b, stop b"), "it is told again until it answers");
-    assert_eq!(case.events(), "a stopped, b lost: no word of its end");
+    assert_eq!(case.events(), "a stopped, b lost: its end was not reported");
     assert!(case.run.is_over());
     assert_eq!(case.run.close(&NodeOutcome::Lost, at(case.now)).result, CommandResult::Stopped);
 }
@@ -302,7 +302,7 @@ fn an_end_that_never_comes_is_given_up() {
     case.events();
     case.orders();
     case.pass(Duration::from_secs(1));
-    assert_eq!((case.events().as_str(), case.orders().as_str()), ("a lost: no word of its end", "stop a"));
+    assert_eq!((case.events().as_str(), case.orders().as_str()), ("a lost: its end was not reported", "stop a"));
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 /// The DNS names of a certificate; none if it has none, or cannot be read.
-pub(super) fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
     match webpki::EndEntityCert::try_from(certificate) {
         Ok(parsed) => parsed.valid_dns_names().map(str::to_owned).collect(),
         Err(_) => Arc::default(),

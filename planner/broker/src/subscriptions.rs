@@ -27,13 +27,13 @@ impl Node {
 
 /// All subscriptions of the broker.
 #[derive(Default)]
-pub(super) struct Subscriptions {
+pub(crate) struct Subscriptions {
     root: Node,
 }
 
 impl Subscriptions {
     /// Adds a subscription, or changes its QoS.
-    pub(super) fn insert(&mut self, filter: &Filter, session: SessionId, qos: QoS) {
+    pub(crate) fn insert(&mut self, filter: &Filter, session: SessionId, qos: QoS) {
         let mut node = &mut self.root;
         let (literal, rest) = split(filter);
         for level in literal.into_iter().flat_map(|path| path.split('/')) {
@@ -52,14 +52,14 @@ impl Subscriptions {
     }
 
     /// Removes a subscription, and the branches that this leaves empty.
-    pub(super) fn remove(&mut self, filter: &Filter, session: SessionId) {
+    pub(crate) fn remove(&mut self, filter: &Filter, session: SessionId) {
         let (literal, rest) = split(filter);
         let levels: Vec<&str> = literal.into_iter().flat_map(|path| path.split('/')).collect();
         remove(&mut self.root, &levels, rest, session);
     }
 
     /// Appends every session that subscribed to `topic`, once each, to `found`, in order of session.
-    pub(super) fn collect(&self, topic: &str, found: &mut Vec<(SessionId, QoS)>) {
+    pub(crate) fn collect(&self, topic: &str, found: &mut Vec<(SessionId, QoS)>) {
         let start = found.len();
         collect(&self.root, Some(topic), topic.starts_with('$'), found);
         let hits = &mut found[start..];

@@ -42,7 +42,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+pub(crate) enum End {
     #[error("it said DISCONNECT")]
     Disconnect,
     #[error("it closed the connection")]
@@ -81,19 +81,19 @@ impl Drop for Hold<'_> {
 }
 
 /// Nothing that holds the lock can panic half-way by design; if it does, the broker lives on with what there is.
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection that is over.
-pub(super) struct Served {
+pub(crate) struct Served {
     /// The client that it was, once it was let in.
-    pub(super) client: Option<Arc<str>>,
-    pub(super) end: End,
+    pub(crate) client: Option<Arc<str>>,
+    pub(crate) end: End,
 }
 
 /// Serves one client until its connection ends. `deadline` is when its CONNECT must be there.
-pub(super) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> Served
+pub(crate) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -82,7 +82,7 @@ impl Filter {
     }
 
     /// The literal beginning that every matching topic shares, but for the parent that a closing `/#` also matches.
-    pub(super) fn literal_prefix(&self) -> &str {
+    pub(crate) fn literal_prefix(&self) -> &str {
         let end = self.0.find(['+', '#']).unwrap_or(self.0.len());
         let prefix = &self.0[..end];
         // `a/#` matches `a` as well, so the slash is not part of what they share.
@@ -90,7 +90,7 @@ impl Filter {
     }
 
     /// Whether the filter names exactly one topic.
-    pub(super) fn is_literal(&self) -> bool {
+    pub(crate) fn is_literal(&self) -> bool {
         !self.0.contains(['+', '#'])
     }
 
@@ -138,7 +138,7 @@ fn common(text: &str) -> Result<(), Malformed> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The standard's words, level by level and recursively: slow, and written apart from what it checks.
@@ -152,7 +152,7 @@ pub(super) mod tests {
     }
 
     /// Every path of one to three of these levels.
-    pub(in super::super) fn paths(levels: &[&str]) -> Vec<String> {
+    pub(crate) fn paths(levels: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         let mut last = vec![None::<String>];
         for _ in 0..3 {

@@ -10,10 +10,10 @@ use super::{filter::Filter, session::Message};
 use rumqttc::mqttbytes::QoS;
 
 /// A retained message, with the QoS that it was published with.
-pub(super) type Kept = (Arc<Message>, QoS);
+pub(crate) type Kept = (Arc<Message>, QoS);
 
 /// All retained messages of the broker.
-pub(super) struct Retained {
+pub(crate) struct Retained {
     by_topic: BTreeMap<Box<str>, Kept>,
     bytes: usize,
     max_messages: usize,
@@ -21,24 +21,24 @@ pub(super) struct Retained {
 }
 
 /// The store is full.
-pub(super) struct Full;
+pub(crate) struct Full;
 
 impl Retained {
-    pub(super) fn new(max_messages: usize, max_bytes: usize) -> Self {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self { by_topic: BTreeMap::new(), bytes: 0, max_messages, max_bytes }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_topic.len()
     }
 
     /// Bytes of topics and payloads.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Keeps, overwrites or, with an empty payload, clears.
-    pub(super) fn store(&mut self, message: &Arc<Message>, qos: QoS) -> Result<(), Full> {
+    pub(crate) fn store(&mut self, message: &Arc<Message>, qos: QoS) -> Result<(), Full> {
         let topic = message.topic.as_str();
         let before = self.by_topic.get(topic).map(|(old, _)| old.size());
         if message.payload.is_empty() {
@@ -59,7 +59,7 @@ impl Retained {
     }
 
     /// The retained messages that match, in topic order.
-    pub(super) fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Kept> {
+    pub(crate) fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Kept> {
         let prefix = filter.literal_prefix();
         let end = if filter.is_literal() { Bound::Included(prefix) } else { Bound::Unbounded };
         self.by_topic

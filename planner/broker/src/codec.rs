@@ -11,7 +11,7 @@ use super::filter::Malformed;
 
 /// What a client sent that MQTT 3.1.1, or this broker, does not allow. Always ends the connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProtocolError {
+pub(crate) enum ProtocolError {
     #[error("a packet of {size} bytes, over the limit of {max}")]
     TooLarge { size: usize, max: usize },
     #[error("a malformed packet")]
@@ -39,7 +39,7 @@ pub(super) enum ProtocolError {
 /// Takes the next packet off the buffer, if all of it is there.
 ///
 /// `max` bounds the remaining length; a packet that announces more is an error before its content arrives.
-pub(super) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, ProtocolError> {
+pub(crate) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, ProtocolError> {
     let malformed = |error| match error {
         Error::PayloadSizeLimitExceeded(size) => ProtocolError::TooLarge { size, max },
         error => ProtocolError::Malformed(error),
@@ -85,14 +85,14 @@ fn check_version(frame: &[u8]) -> Result<(), ProtocolError> {
 
 /// The flags of a PUBLISH.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flags {
-    pub(super) dup: bool,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
+pub(crate) struct Flags {
+    pub(crate) dup: bool,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
 }
 
 /// Encodes a PUBLISH. Its length was bounded when it came in, and is so still: nothing but the packet id can be more.
-pub(super) fn put_publish(out: &mut BytesMut, flags: Flags, topic: &str, pkid: u16, payload: &[u8]) {
+pub(crate) fn put_publish(out: &mut BytesMut, flags: Flags, topic: &str, pkid: u16, payload: &[u8]) {
     let with_id = flags.qos != QoS::AtMostOnce;
     let length = 2 + topic.len() + if with_id { 2 } else { 0 } + payload.len();
     out.reserve(length + 5);
@@ -107,7 +107,7 @@ pub(super) fn put_publish(out: &mut BytesMut, flags: Flags, topic: &str, pkid: u
 }
 
 /// Encodes the remaining length of a fixed header (section 2.2.3).
-pub(super) fn put_length(out: &mut BytesMut, mut length: usize) {
+pub(crate) fn put_length(out: &mut BytesMut, mut length: usize) {
     while length > 0x7f {
         out.put_u8((length & 0x7f) as u8 | 0x80);
         length >>= 7;

@@ -23,29 +23,29 @@ use super::{
 
 /// One connection's claim to one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
+pub(crate) struct Token {
     session: SessionId,
     generation: u64,
 }
 
 /// A client that connects, let in by the policy.
-pub(super) struct Attach {
-    pub(super) client: Arc<str>,
+pub(crate) struct Attach {
+    pub(crate) client: Arc<str>,
     /// Who it counts for in the caps: its certificate's name, or else its client id.
-    pub(super) identity: Arc<str>,
-    pub(super) clean: bool,
-    pub(super) will: Option<Will>,
+    pub(crate) identity: Arc<str>,
+    pub(crate) clean: bool,
+    pub(crate) will: Option<Will>,
 }
 
 /// A connection that has its session.
-pub(super) struct Attached {
-    pub(super) token: Token,
-    pub(super) session_present: bool,
-    pub(super) signals: Arc<Signals>,
+pub(crate) struct Attached {
+    pub(crate) token: Token,
+    pub(crate) session_present: bool,
+    pub(crate) signals: Arc<Signals>,
 }
 
 /// What a client asks for, checked and allowed.
-pub(super) enum Input {
+pub(crate) enum Input {
     /// `pkid` is zero for QoS 0.
     Publish {
         message: Arc<Message>,
@@ -71,7 +71,7 @@ pub(super) enum Input {
 
 /// Why the state turns a connection away, or ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     #[error("the session was ended, or taken over by another connection")]
     Superseded,
     #[error("no room for another session")]
@@ -93,7 +93,7 @@ struct Publication {
 }
 
 /// The state. See the module's contract.
-pub(super) struct State {
+pub(crate) struct State {
     limits: Arc<Limits>,
     sessions: HashMap<SessionId, Session>,
     by_client: HashMap<Arc<str>, SessionId>,
@@ -112,7 +112,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(limits: Arc<Limits>) -> Self {
         Self {
             sessions: HashMap::new(),
             by_client: HashMap::new(),
@@ -135,7 +135,7 @@ impl State {
     }
 
     /// Gives a connection its session, new or kept. Whoever had it before is closed, and its will published.
-    pub(super) fn attach(&mut self, attach: Attach) -> Result<Attached, Ended> {
+    pub(crate) fn attach(&mut self, attach: Attach) -> Result<Attached, Ended> {
         let Attach { client, identity, clean, will } = attach;
         if let Some(&id) = self.by_client.get(&client) {
             if self.sessions.get(&id).is_some_and(|session| session.connection.is_some()) {
@@ -193,7 +193,7 @@ impl State {
 
     /// A connection has ended. `will` says that it ended without DISCONNECT. Changes nothing if it is not the session's
     /// connection any more.
-    pub(super) fn detach(&mut self, token: Token, will: bool) {
+    pub(crate) fn detach(&mut self, token: Token, will: bool) {
         if self.current(token).is_some() {
             self.unbind(token.session, will);
             self.publish_wills();
@@ -242,7 +242,7 @@ impl State {
     }
 
     /// Carries out what a client asked for, in order. On an error the connection is to be closed.
-    pub(super) fn handle(&mut self, token: Token, inputs: &mut Vec<Input>) -> Result<(), Ended> {
+    pub(crate) fn handle(&mut self, token: Token, inputs: &mut Vec<Input>) -> Result<(), Ended> {
         for input in inputs.drain(..) {
             // Asked anew each time: a publish may end the publisher's own session.
             if self.current(token).is_none() {
@@ -380,7 +380,7 @@ impl State {
     }
 
     /// Encodes what this connection is to send now, up to about `budget` bytes.
-    pub(super) fn fill(&mut self, token: Token, out: &mut BytesMut, budget: usize) -> Result<(), Ended> {
+    pub(crate) fn fill(&mut self, token: Token, out: &mut BytesMut, budget: usize) -> Result<(), Ended> {
         let limits = Arc::clone(&self.limits);
         let session = self.current(token).ok_or(Ended::Superseded)?;
         self.sent += session.fill(out, budget, &limits);
@@ -388,7 +388,7 @@ impl State {
     }
 
     /// Counts what there is, and what was.
-    pub(super) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         let sessions = self.sessions.values();
         Stats {
             sessions: self.sessions.len(),

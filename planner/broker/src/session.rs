@@ -24,28 +24,28 @@ const IDLE_QUEUE: usize = 256;
 
 /// Names a session as long as it lives; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SessionId(pub(super) u64);
+pub(crate) struct SessionId(pub(super) u64);
 
 /// What was published. Owns its bytes: a slice of the read buffer would keep all of that buffer alive.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) topic: Topic,
-    pub(super) payload: Box<[u8]>,
+pub(crate) struct Message {
+    pub(crate) topic: Topic,
+    pub(crate) payload: Box<[u8]>,
 }
 
 impl Message {
     /// Bytes of topic and payload.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.topic.as_str().len() + self.payload.len()
     }
 }
 
 /// The message to publish if the client goes without DISCONNECT.
 #[derive(Debug)]
-pub(super) struct Will {
-    pub(super) message: Arc<Message>,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
+pub(crate) struct Will {
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
 }
 
 /// A message on its way to this client.
@@ -62,33 +62,33 @@ struct Delivery {
 
 /// What a connection's task waits for, besides its socket.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// There is something to send.
-    pub(super) output: Notify,
+    pub(crate) output: Notify,
     /// The session is somebody else's now, or ended. Apart from `output`: a writer that is stuck does not look there.
-    pub(super) close: Notify,
+    pub(crate) close: Notify,
 }
 
 /// The connection that serves a session at present.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     /// Grows with every connection of the broker: a late word from an older one is known by it.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// How the connection's task learns of things.
-    pub(super) signals: Arc<Signals>,
+    pub(crate) signals: Arc<Signals>,
     /// Encoded answers (PUBACK, SUBACK, …), sent before any message.
-    pub(super) control: BytesMut,
-    pub(super) will: Option<Will>,
+    pub(crate) control: BytesMut,
+    pub(crate) will: Option<Will>,
     /// A wake-up is under way: no need for another.
     awake: bool,
 }
 
 impl Connection {
-    pub(super) fn new(generation: u64, will: Option<Will>) -> Self {
+    pub(crate) fn new(generation: u64, will: Option<Will>) -> Self {
         Self { generation, signals: Arc::default(), control: BytesMut::new(), will, awake: false }
     }
 
     /// Wakes the writer, once until it has looked.
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         if !self.awake {
             self.awake = true;
             self.signals.output.notify_one();
@@ -98,17 +98,17 @@ impl Connection {
 
 /// More waits than the limits allow.
 #[derive(Debug)]
-pub(super) struct Overflow;
+pub(crate) struct Overflow;
 
 /// A client's session.
-pub(super) struct Session {
-    pub(super) client: Arc<str>,
-    pub(super) identity: Arc<str>,
-    pub(super) clean: bool,
-    pub(super) connection: Option<Connection>,
+pub(crate) struct Session {
+    pub(crate) client: Arc<str>,
+    pub(crate) identity: Arc<str>,
+    pub(crate) clean: bool,
+    pub(crate) connection: Option<Connection>,
     /// When the last connection ended, as a count of such endings: the least is away for longest.
-    pub(super) away_since: u64,
-    pub(super) subscriptions: BTreeMap<Filter, QoS>,
+    pub(crate) away_since: u64,
+    pub(crate) subscriptions: BTreeMap<Filter, QoS>,
     queue: VecDeque<Delivery>,
     in_flight: VecDeque<Delivery>,
     queued_bytes: usize,
@@ -118,7 +118,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(client: Arc<str>, identity: Arc<str>, clean: bool) -> Self {
+    pub(crate) fn new(client: Arc<str>, identity: Arc<str>, clean: bool) -> Self {
         Self {
             client,
             identity,
@@ -135,17 +135,17 @@ impl Session {
     }
 
     /// Messages that wait or are in flight.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.queue.len() + self.in_flight.len()
     }
 
     /// Bytes of those that count.
-    pub(super) fn waiting_bytes(&self) -> usize {
+    pub(crate) fn waiting_bytes(&self) -> usize {
         self.queued_bytes
     }
 
     /// Queues a message. `kept` says that the retained store holds it, so that its bytes are not the queue's.
-    pub(super) fn enqueue(
+    pub(crate) fn enqueue(
         &mut self,
         message: &Arc<Message>,
         qos: QoS,
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// The client has acknowledged a message. An unknown id is no error: it may be of an earlier session.
-    pub(super) fn acknowledge(&mut self, pkid: u16, limits: &Limits) {
+    pub(crate) fn acknowledge(&mut self, pkid: u16, limits: &Limits) {
         let Some(at) = self.in_flight.iter().position(|delivery| delivery.pkid == pkid) else { return };
         let was_full = self.in_flight.len() >= limits.max_in_flight;
         if let Some(done) = self.in_flight.remove(at) {
@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// The connection is gone: what was in flight is to be sent again, before all else.
-    pub(super) fn detach(&mut self) -> Option<Connection> {
+    pub(crate) fn detach(&mut self) -> Option<Connection> {
         let connection = self.connection.take();
         let (mut kept, mut kept_bytes) = (VecDeque::with_capacity(self.waiting()), 0);
         self.again += self.in_flight.len();
@@ -205,7 +205,7 @@ impl Session {
     }
 
     /// Encodes what can be sent now into `out`, up to about `budget` bytes. Returns how many messages that was.
-    pub(super) fn fill(&mut self, out: &mut BytesMut, budget: usize, limits: &Limits) -> u64 {
+    pub(crate) fn fill(&mut self, out: &mut BytesMut, budget: usize, limits: &Limits) -> u64 {
         let Some(connection) = &mut self.connection else { return 0 };
         connection.awake = false;
         if !connection.control.is_empty() {

@@ -35,7 +35,7 @@ const BACKLOG: u32 = 4096;
 const TURN: usize = 256;
 
 /// Binds an address. Returns it with the port that was taken.
-pub(super) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
+pub(crate) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restart must not wait for the connections of the last run to time out.
@@ -52,7 +52,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Bro
 ///
 /// Without tokio's budget: with thousands of connections at work, it would have its turn too seldom to keep up with a
 /// fleet that reconnects. It yields after each [`TURN`] instead.
-pub(super) async fn accept(
+pub(crate) async fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
