@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use groundplan_protocol::ids::{GroupId, NodeId};
+use groundplan_protocol::{
+    ids::{GroupId, NodeId},
+    topic::RESERVED_NAMES,
+};
 
 use crate::{
     decode::At,
@@ -57,7 +60,8 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
         }
     }
     for (id, node) in &nodes {
-        if RESERVED.contains(&id.as_str()) {
+        // A certificate of that name would give the node the rights of a planner or an observer at the broker.
+        if RESERVED_NAMES.contains(&id.as_str()) {
             let fault = Diagnostic::new(node.at.clone(), format!("a node cannot be called `{id}`"));
             faults.list.push(fault.hint("certificates for the broker use this name for somebody else: choose another"));
         }
@@ -93,9 +97,6 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     }
     (inventory, faults.list)
 }
-
-/// Names that a certificate gives to planners and observers: a node of that name would have their rights at the broker.
-const RESERVED: [&str; 2] = ["planner", "observer"];
 
 /// Takes what a file declares; what another has declared before is a fault.
 fn declare<'a, I: Ord + std::fmt::Display, T>(

@@ -27,5 +27,9 @@ pub const VERSION: u32 = 1;
 
 /// Largest MQTT packet that either side accepts or publishes, in bytes.
 ///
-/// rumqttc loops for ever on a packet above its incoming limit, so each side sets this limit and checks before it publishes.
+/// rumqttc retries for ever on a packet above its incoming limit, so each side sets this limit and checks before it
+/// publishes.
 pub const MAX_PACKET: usize = 4 * 1024 * 1024;
+
+/// Largest payload of a message, in bytes: leaves room in a packet for the topic and the header.
+pub const MAX_PAYLOAD: usize = MAX_PACKET - 1024;

@@ -17,7 +17,7 @@ use groundplan_protocol::{
     ids::{LedgerId, NodeId, Sequence, SessionId, SiteName},
     plan::{NodePlan, NodePlanRef},
     presence::Presence,
-    topic::{NodeTopic, Topic, agent_client},
+    topic::{NodeTopic, Topic, agent_client, agent_filters},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::task::JoinSet;
@@ -84,7 +84,7 @@ pub enum ShellError {
 struct Topics {
     report: String,
     want: String,
-    subscribe: [String; 5],
+    subscribe: Vec<String>,
 }
 
 /// Stored reports that are to be sent.
@@ -185,8 +185,7 @@ impl Shell {
             topics: Topics {
                 report: topic(NodeTopic::Report),
                 want: topic(NodeTopic::Want),
-                subscribe: [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Ack, NodeTopic::Check, NodeTopic::Exec]
-                    .map(topic),
+                subscribe: agent_filters(&site, &node),
             },
             commands: Commands::new(site.clone(), node.clone()),
             reader: Reader { site, node, trusted: config.planner_keys.clone() },

@@ -41,13 +41,21 @@ pub struct Reader {
 impl Reader {
     /// Takes a payload apart.
     pub fn read(&self, topic: &str, payload: &[u8]) -> Inbound {
-        let topic = match Topic::parse(&self.site, topic) {
-            Some(Topic::Blob(digest, n)) => return Inbound::Chunk(digest, n),
-            Some(Topic::Node(node, topic)) if node == self.node => topic,
+        let Some(topic) = Topic::parse(&self.site, topic) else { return Inbound::Event(Event::Ignored) };
+        let limit = topic.kind().spec().limit;
+        let topic = match topic {
+            Topic::Blob(digest, n) if payload.len() <= limit => return Inbound::Chunk(digest, n),
+            Topic::Node(node, topic) if node == self.node => topic,
             _ => return Inbound::Event(Event::Ignored),
         };
         if payload.is_empty() {
             return Inbound::Nothing;
+        }
+        if payload.len() > limit {
+            return Inbound::Event(refused(
+                topic,
+                format!("it has {} bytes, above the limit of {limit}", payload.len()),
+            ));
         }
         let event = match topic {
             NodeTopic::Plan => match self.open::<NodePlan>(payload) {
@@ -68,16 +76,20 @@ impl Reader {
             },
             _ => Ok(Event::Ignored),
         };
-        Inbound::Event(event.unwrap_or_else(|error| match topic {
-            // Whatever stands on these matters to whoever put it there.
-            NodeTopic::Plan | NodeTopic::Gates | NodeTopic::Exec => {
-                Event::Refused { topic: topic.name(), generation: None, reason: log::chain(&error) }
-            }
-            _ => Event::Ignored,
-        }))
+        Inbound::Event(event.unwrap_or_else(|error| refused(topic, log::chain(&error))))
     }
 
     fn open<M: Message>(&self, payload: &[u8]) -> Result<M, OpenError> {
         open(payload, &self.trusted, &self.site)
+    }
+}
+
+/// A message that cannot be used. The state reports it for the topics whose messages the planner waits for.
+fn refused(topic: NodeTopic, reason: String) -> Event {
+    match topic {
+        NodeTopic::Plan | NodeTopic::Gates | NodeTopic::Exec => {
+            Event::Refused { topic: topic.name(), generation: None, reason }
+        }
+        _ => Event::Ignored,
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use groundplan_protocol::MAX_PACKET;
+use groundplan_protocol::MAX_PAYLOAD;
 use rumqttc::{AsyncClient, Publish, QoS};
 
 /// Batches of reports on their way at a time.
@@ -18,8 +18,6 @@ const BATCHES: usize = 4;
 const OUTPUTS: usize = 4;
 /// A publish that the broker does not confirm for this long means that the connection stands still.
 const STALL: Duration = Duration::from_secs(30);
-/// Room for topic and header beside a payload.
-const HEADER: usize = 1024;
 
 /// What a publish was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +134,7 @@ impl Outlet {
     }
 
     fn put(&mut self, kind: Kind, payload: Vec<u8>) -> bool {
-        let fits = payload.len() + HEADER <= MAX_PACKET;
+        let fits = payload.len() <= MAX_PAYLOAD;
         if fits {
             let slot = self.slot(kind);
             (slot.payload, slot.flying) = (Some(payload), false);
@@ -185,8 +183,7 @@ impl Outlet {
 
     fn send(&mut self, topic: &str, payload: Vec<u8>, retain: bool, kind: Kind, now: Duration) -> bool {
         let Some(client) = &self.client else { return false };
-        if payload.len() + HEADER > MAX_PACKET || client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_err()
-        {
+        if payload.len() > MAX_PAYLOAD || client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_err() {
             return false;
         }
         self.handed.push_back(kind);

@@ -6,6 +6,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use groundplan_protocol::{
+    ids::{NodeId, SiteName},
+    topic::{ClientRole, NodeTopic, TopicKind, prefix},
+};
+
 use super::filter::Filter;
 
 /// The other end of a connection.
@@ -84,68 +89,70 @@ impl Policy for AllowAll {
     }
 }
 
-/// The rights on the topics of one site (DESIGN §6, `docs/protocol.md`).
+/// The rights on the topics of one site, as [`groundplan_protocol::topic::TOPICS`] states them.
 ///
-/// | client id | certificate's name | publishes below | subscribes below |
+/// | client id | certificate's name | may publish | may subscribe to |
 /// |---|---|---|---|
-/// | `groundplan/<site>/node/<node>` | `<node>` | `node/<node>/{state,report,presence,want,drift,output}` | `node/<node>/{plan,gates,ack,check,exec}`, `blob/+/+`, `planner` |
-/// | `groundplan/<site>/planner/<any>` | `planner` | all | all |
-/// | `groundplan/<site>/observer/<any>` | `observer` | nothing | all |
+/// | `groundplan/<site>/node/<node>` | `<node>` | the topics from this node's agent | the topics to this node's agent, to agents and to all |
+/// | `groundplan/<site>/planner/<any>` | `planner` | every topic | every topic |
+/// | `groundplan/<site>/observer/<any>` | `observer` | nothing | every topic |
 ///
-/// all of it below `groundplan/1/<site>/`. On a listener without TLS the client id alone decides, so such a listener
-/// belongs on loopback. No node may be called `planner` or `observer`, and an authority must never issue one of these
-/// names to a node.
+/// Every topic lies below `groundplan/1/<site>/`. On a listener without TLS the client id alone decides, so such a
+/// listener belongs on loopback. No node may be called `planner` or `observer`, and an authority must never issue one
+/// of these names to a node.
 #[derive(Debug, Clone)]
 pub struct SitePolicy {
-    site: String,
+    site: SiteName,
+    /// `groundplan/1/<site>/`.
+    prefix: String,
     all: Filter,
 }
 
-/// What a client id of ours says.
-enum Role<'a> {
-    Node(&'a str),
-    Planner,
-    Observer,
-}
-
-const PLANNER: &str = "planner";
-const OBSERVER: &str = "observer";
-
 impl SitePolicy {
-    /// The policy of the site of this name. `None` if the name cannot be a level of a topic.
+    /// The policy of the site of this name. `None` if that is not a site's name.
     pub fn new(site: &str) -> Option<Self> {
-        let all = Filter::new(format!("groundplan/1/{site}/#")).ok().filter(|_| is_level(site))?;
-        Some(Self { site: site.to_owned(), all })
+        let site = SiteName::new(site).ok()?;
+        let prefix = format!("{}/", prefix(&site));
+        let all = Filter::new(format!("{prefix}#")).ok()?;
+        Some(Self { site, prefix, all })
     }
 
-    fn role<'a>(&self, client_id: &'a str) -> Result<Role<'a>, Refusal> {
-        let role = client_id
-            .strip_prefix("groundplan/")
-            .and_then(|rest| rest.strip_prefix(&self.site))
-            .and_then(|rest| rest.strip_prefix('/'))
-            .and_then(|rest| rest.split_once('/'));
-        match role {
-            Some(("node", name)) if is_level(name) && ![PLANNER, OBSERVER].contains(&name) => Ok(Role::Node(name)),
-            Some((PLANNER, _)) => Ok(Role::Planner),
-            Some((OBSERVER, _)) => Ok(Role::Observer),
-            _ => Err(Refusal::Stranger { site: self.site.clone() }),
+    fn role(&self, client_id: &str) -> Result<ClientRole, Refusal> {
+        ClientRole::parse(&self.site, client_id).ok_or_else(|| Refusal::Stranger { site: self.site.to_string() })
+    }
+
+    /// The levels of a topic or filter below the site.
+    fn below<'a>(&self, path: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+        Some(path.strip_prefix(&self.prefix)?.split('/'))
+    }
+
+    fn may_agent_publish(&self, node: &NodeId, topic: &str) -> bool {
+        let Some(mut levels) = self.below(topic) else { return false };
+        // Levels below such a topic are the node's own too: nothing else is there.
+        levels.next() == Some("node")
+            && levels.next() == Some(node.as_str())
+            && levels.next().and_then(NodeTopic::parse).is_some_and(|topic| topic.spec().direction.is_from_agent())
+    }
+
+    /// Compares the filter level by level: it may have wildcards only where an agent may use them.
+    fn may_agent_subscribe(&self, node: &NodeId, filter: &str) -> bool {
+        let Some(mut levels) = self.below(filter) else { return false };
+        let is_one_level = |level: Option<&str>| level.is_some_and(|level| level != "#");
+        match levels.next() {
+            Some("node") => {
+                levels.next() == Some(node.as_str())
+                    && levels.next().and_then(NodeTopic::parse).is_some_and(|t| t.spec().direction.is_to_agents())
+                    && levels.next().is_none()
+            }
+            Some("blob") => {
+                TopicKind::Blob.spec().direction.is_to_agents()
+                    && is_one_level(levels.next())
+                    && is_one_level(levels.next())
+            }
+            Some("planner") => TopicKind::Planner.spec().direction.is_to_agents() && levels.next().is_none(),
+            _ => false,
         }
     }
-
-    /// The part of a topic or filter below a node's own subtree: `plan` of `groundplan/1/<site>/node/<node>/plan`.
-    fn own<'a>(&self, node: &str, path: &'a str) -> Option<&'a str> {
-        self.below(path)?.strip_prefix("node/")?.strip_prefix(node)?.strip_prefix('/')
-    }
-
-    /// The part of a topic or filter below the site.
-    fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix("groundplan/1/")?.strip_prefix(&self.site)?.strip_prefix('/')
-    }
-}
-
-/// Whether this is one level of a topic, and no wildcard.
-fn is_level(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '+', '#', '\0'])
 }
 
 fn granted(yes: bool) -> Result<(), Refusal> {
@@ -154,11 +161,8 @@ fn granted(yes: bool) -> Result<(), Refusal> {
 
 impl Policy for SitePolicy {
     fn connect(&self, peer: &Peer, client_id: &str) -> Result<(), Refusal> {
-        let needed = match self.role(client_id)? {
-            Role::Node(name) => name,
-            Role::Planner => PLANNER,
-            Role::Observer => OBSERVER,
-        };
+        let role = self.role(client_id)?;
+        let needed = role.certificate_name();
         match &peer.certificate {
             Some(names) if !names.iter().any(|name| name == needed) => {
                 Err(Refusal::Name { certificate: names.to_vec(), needed: needed.to_owned() })
@@ -169,33 +173,17 @@ impl Policy for SitePolicy {
 
     fn publish(&self, client: &Client, topic: &str) -> Result<(), Refusal> {
         match self.role(&client.id)? {
-            Role::Planner => granted(self.all.matches(topic)),
-            Role::Observer => granted(false),
-            Role::Node(node) => granted(self.own(node, topic).is_some_and(|below| {
-                let kind = below.split('/').next().unwrap_or_default();
-                ["state", "report", "presence", "want", "drift", "output"].contains(&kind)
-            })),
+            ClientRole::Planner => granted(self.all.matches(topic)),
+            ClientRole::Observer => granted(false),
+            ClientRole::Agent(node) => granted(self.may_agent_publish(&node, topic)),
         }
     }
 
     fn subscribe(&self, client: &Client, filter: &Filter) -> Result<(), Refusal> {
         let filter = filter.as_str();
         match self.role(&client.id)? {
-            Role::Planner | Role::Observer => granted(self.all.covers(filter)),
-            Role::Node(node) => {
-                let own = self
-                    .own(node, filter)
-                    .is_some_and(|below| ["plan", "gates", "ack", "check", "exec"].contains(&below));
-                // The wildcards here are what a node may use, so its filter is compared level by level.
-                let common = self.below(filter).is_some_and(|below| {
-                    let mut levels = below.splitn(4, '/');
-                    below == "planner"
-                        || levels.next() == Some("blob")
-                            && levels.next().is_some_and(|level| level != "#")
-                            && levels.next().is_some_and(|level| level != "#")
-                });
-                granted(own || common)
-            }
+            ClientRole::Planner | ClientRole::Observer => granted(self.all.covers(filter)),
+            ClientRole::Agent(node) => granted(self.may_agent_subscribe(&node, filter)),
         }
     }
 }

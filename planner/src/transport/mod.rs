@@ -16,7 +16,7 @@ use std::sync::{
 use bytes::Bytes;
 use groundplan_protocol::{
     ids::SiteName,
-    topic::{NodeTopic, Topic},
+    topic::{Topic, planner_filters},
 };
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
 use tokio::sync::mpsc;
@@ -158,10 +158,7 @@ impl Settings {
         if let Some(tls) = tls(config.broker.tls, config.tls.as_ref())? {
             options.set_transport(RumqttTransport::tls_with_config(tls));
         }
-        use NodeTopic::{Drift, Output, Presence, Report, State, Want};
-        let nodes = [Presence, State, Report, Want, Drift, Output];
-        let filters = nodes.map(|topic| Topic::every_node(site, topic)).into_iter();
-        Ok(Self { options, filters: [Topic::Planner.name(site)].into_iter().chain(filters).collect() })
+        Ok(Self { options, filters: planner_filters(site) })
     }
 }
 
