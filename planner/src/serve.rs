@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_machine::io::{Stored, Write};
+use groundplan_machine::write::{Stored, Write};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{

@@ -109,3 +109,6 @@ pub fn asks_for_the_same(a: &DesiredState, b: &DesiredState) -> bool {
     };
     a.graph.tasks.len() == b.graph.tasks.len() && a.graph.tasks.iter().zip(&b.graph.tasks).all(same_task)
 }
+
+/// What was desired before, for reasons that name the values before.
+pub type Earlier = Option<Arc<DesiredState>>;

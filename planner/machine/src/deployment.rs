@@ -13,8 +13,8 @@ use groundplan_protocol::{
 };
 
 use crate::{
-    commit::ActiveCommit,
-    io::{Earlier, JobId, RequestId},
+    commit::{ActiveCommit, Earlier},
+    ids::{JobId, RequestId},
 };
 
 /// How long to wait for more nodes with news before planning again, at first and at most.

@@ -9,27 +9,29 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_core::{Belief, DesiredState, Knowledge, Rollout, knowledge::Misfit};
+use groundplan_core::{Knowledge, knowledge::Misfit};
 use groundplan_protocol::{
     blob::Want,
     drift::{CheckRequest, DriftReport},
     effect::Action,
     exec::{Exec, ExecOutput},
-    ids::{CommitId, ExecId, Generation, InstanceId, LedgerId, NodeId, Sequence, ServiceId, SiteName, TaskId},
+    ids::{CommitId, ExecId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
     plan::Gates,
     presence::{PlannerPresence, Presence},
-    report::{Ack, Outcome, ReportBatch, TaskReport},
+    report::{Ack, Outcome, ReportBatch},
     state::NodeState,
     topic::NodeTopic,
 };
 
 use crate::{
-    command::{CommandEvent, CommandRecord, CommandRequest},
+    command::{CommandEvent, CommandRequest},
     commit::{ActiveCommit, Commit, RefusedCommit},
     fleet::NodePresence,
+    ids::{JobId, Receipt, RequestId},
+    leadership::Role,
     planning::{PlanJob, Planned},
-    rollout::{Counts, RolloutDetail, RolloutHead, RolloutSummary},
-    view::Role,
+    rollout::{Counts, RolloutSummary},
+    write::Write,
 };
 
 /// What the machine is given once, when it is made.
@@ -44,18 +46,6 @@ impl Default for Settings {
         Self { strangers: 1000 }
     }
 }
-
-/// A number that the shell gives to a request of an operator, to match the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// A number that the shell gives to a message of the broker, to acknowledge it once its effect is on the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Receipt(pub u64);
-
-/// A number that the machine gives to a job, to tell its answer from that of an older one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
 
 /// What happened.
 #[derive(Debug)]
@@ -311,114 +301,6 @@ pub enum Delivery {
     Urgent,
 }
 
-/// A change of the store.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// What there is one of.
-    Meta(Meta),
-    /// What is known of a node.
-    Node(NodeId, Box<StoredNode>),
-    /// The last report of a node that is on the disk, and of which ledger.
-    Ack(NodeId, LedgerId, Sequence),
-    /// The latest plan of a node, or that it has none.
-    Plan(NodeId, Option<SealedPlan>),
-    /// A rollout that begins; it ends the log of the one before.
-    Rollout(Arc<RolloutHead>, Box<Rollout>),
-    /// What happened to the rollout.
-    Log(LogEntry),
-    /// A rollout for the history; replaces one of its generation.
-    History(Box<RolloutDetail>),
-    /// A command, as it stands; replaces one of its id.
-    Command(Box<CommandRecord>),
-}
-
-/// What there is one of in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Meta {
-    /// The site that the good commits are of; none before the first.
-    pub site: Option<SiteName>,
-    /// This planner's id, chosen at its first start.
-    pub planner: String,
-    /// The generation of the latest plan.
-    pub generation: Generation,
-    /// The last term that this planner has claimed.
-    pub term: u64,
-    /// The active commit.
-    pub active: Option<Commit>,
-    /// The branch's tip, if it was refused.
-    pub refused: Option<RefusedCommit>,
-}
-
-/// What the store keeps of a node.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct StoredNode {
-    /// What it has applied and owes.
-    pub belief: Belief,
-    /// Ledgers that it had before, the latest last: what comes from them is a replay.
-    pub past: Vec<LedgerId>,
-    /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
-    pub seen_ms: u64,
-    /// Its last state without what is applied and owed.
-    pub state: Option<NodeState>,
-}
-
-/// A plan as it is published. Opaque to the machine: the shell signs it where it is planned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedPlan {
-    /// Its generation.
-    pub generation: Generation,
-    /// Digest of what it asks for, whatever its generation and commit; empty for a plan that must never count as the same.
-    pub digest: Vec<u8>,
-    /// The signed message.
-    pub sealed: Vec<u8>,
-    /// JSON of the plan, where the message only refers to it; else empty.
-    pub body: Vec<u8>,
-}
-
-/// What happened to a rollout, in order: replayed on its snapshot it gives what it was, turns in rolling restarts included.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogEntry {
-    /// Reports came.
-    Reports {
-        /// From this node.
-        node: NodeId,
-        /// Its ledger.
-        ledger: LedgerId,
-        /// Number of the first.
-        first: Sequence,
-        /// The reports.
-        reports: Vec<TaskReport>,
-    },
-    /// An agent connected or left.
-    Presence {
-        /// Its node.
-        node: NodeId,
-        /// Whether it is connected.
-        online: bool,
-    },
-    /// Gates were opened.
-    Advance,
-}
-
-/// All that the store holds, as it is read at the start.
-#[derive(Debug, Default)]
-pub struct Stored {
-    /// What there is one of.
-    pub meta: Meta,
-    /// What is known of each node.
-    pub nodes: BTreeMap<NodeId, StoredNode>,
-    /// The last report of each node that is on the disk, and of which ledger.
-    pub acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
-    /// Generation and digest of the latest plan of each node.
-    pub plans: BTreeMap<NodeId, (Generation, Vec<u8>)>,
-    /// The latest rollout, as it was at its start; its head with its end, if the history knows it.
-    pub rollout: Option<(RolloutHead, Rollout)>,
-    /// What happened to it since, in order.
-    pub log: Vec<LogEntry>,
-    /// Commands that the planner before did not see end.
-    pub commands: Vec<CommandRecord>,
-}
-
 /// Something that clients follow.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -452,6 +334,3 @@ pub enum Event {
     /// Nothing is open: every node that is online has what the active commit asks for, or has failed at it.
     Idle,
 }
-
-/// What was desired before, for reasons that name the values before.
-pub type Earlier = Option<Arc<DesiredState>>;

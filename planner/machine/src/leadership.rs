@@ -23,6 +23,20 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How many probes may stay without an answer.
 const UNANSWERED: u32 = 3;
 
+/// Whether a planner plans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It has no site or no broker yet, or discovers whether another one plans.
+    Starting,
+    /// It plans.
+    Planning,
+    /// Another one plans.
+    Standby {
+        /// That one's id.
+        planner: String,
+    },
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LeaderAction {

@@ -11,12 +11,15 @@ pub mod commit;
 mod deployment;
 pub mod drift;
 pub mod fleet;
+pub mod ids;
 pub mod io;
-mod leadership;
+pub mod leadership;
 mod machine;
 pub mod planning;
+pub mod record;
 pub mod rollout;
 pub mod view;
+pub mod write;
 
 pub use self::{
     io::{Effect, Input, Settings},

@@ -17,8 +17,9 @@ use groundplan_protocol::{
 };
 
 use crate::{
-    commit::ActiveCommit,
-    io::{Earlier, JobId, SealedPlan},
+    commit::{ActiveCommit, Earlier},
+    ids::JobId,
+    record::SealedPlan,
     rollout::{ActiveRollout, PlannedReasons},
 };
 

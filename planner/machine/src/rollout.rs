@@ -18,7 +18,7 @@ use groundplan_protocol::{
     report::{Outcome, Output, TaskReport},
 };
 
-use crate::{commit::Commit, io::LogEntry};
+use crate::{commit::Commit, record::LogEntry};
 
 /// How much of a task's output is kept, in bytes: of one that succeeded, and of one that did not.
 const OUTPUT: [usize; 2] = [1024, 16 * 1024];

@@ -7,22 +7,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use groundplan_protocol::ids::{ExecId, InstanceId, NodeId};
 
 use crate::{
-    command::CommandRun, commit::ActiveCommit, drift::NodeDrift, fleet::Node, io::Meta, rollout::ActiveRollout,
+    command::CommandRun, commit::ActiveCommit, drift::NodeDrift, fleet::Node, leadership::Role, record::Meta,
+    rollout::ActiveRollout,
 };
-
-/// Whether a planner plans.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
-    /// It has no site or no broker yet, or discovers whether another one plans.
-    Starting,
-    /// It plans.
-    Planning,
-    /// Another one plans.
-    Standby {
-        /// That one's id.
-        planner: String,
-    },
-}
 
 /// See the module.
 #[derive(Debug, Clone)]

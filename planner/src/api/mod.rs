@@ -9,6 +9,7 @@ pub mod drift;
 pub mod endpoint;
 pub mod event;
 pub mod exec;
+pub mod history;
 pub mod hosts;
 mod peer;
 pub mod requests;

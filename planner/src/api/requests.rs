@@ -8,8 +8,9 @@ use super::{
     endpoint::{Method, Request},
     event::Event,
     exec::{ExecEvent, ExecRecord, ExecRequest},
+    history::History,
     hosts::{Hosts, HostsRequest, TrustRequest, Trusted},
-    types::{History, Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
+    types::{Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
 };
 
 /// How many rollouts and commands [`GetHistory`] lists if nothing is asked for.

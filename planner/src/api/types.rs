@@ -12,7 +12,6 @@ use groundplan_protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::exec::ExecRecord;
 use crate::select::Selector;
 
 /// Version of the API; a client refuses any other.
@@ -355,18 +354,6 @@ pub enum RolloutResult {
     Failed,
     /// A newer one replaced it.
     Superseded,
-}
-
-/// `GET /v1/history`: the latest rollouts and the latest commands, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct History {
-    /// Format version.
-    pub version: u32,
-    /// The rollouts.
-    pub rollouts: Vec<RolloutSummary>,
-    /// The latest commands, newest first, without what they printed.
-    #[serde(default)]
-    pub execs: Vec<ExecRecord>,
 }
 
 /// `GET /v1/rollouts/{generation|latest}`: one rollout in full.

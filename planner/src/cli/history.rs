@@ -8,7 +8,7 @@ use super::{
     format::{Format, FormatArg},
 };
 use crate::{
-    api::types::History,
+    api::history::History,
     terminal::{self, Failure, Output},
 };
 

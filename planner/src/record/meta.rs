@@ -3,7 +3,7 @@
 use groundplan_core::plan::Position;
 use groundplan_machine::{
     commit::{Commit, Fault, FaultPlace, RefusedCommit},
-    io::Meta,
+    record::Meta,
 };
 use groundplan_protocol::ids::{CommitId, Generation, SiteName};
 use serde::{Deserialize, Serialize};

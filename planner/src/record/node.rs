@@ -1,7 +1,7 @@
 //! What the store holds of each node.
 
 use groundplan_core::Belief;
-use groundplan_machine::io::StoredNode;
+use groundplan_machine::record::StoredNode;
 use groundplan_protocol::{ids::LedgerId, state::NodeState};
 use serde::{Deserialize, Serialize};
 

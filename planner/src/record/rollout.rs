@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use groundplan_core::plan::ReasonReport;
 use groundplan_machine::{
-    io::LogEntry,
+    record::LogEntry,
     rollout::{PlannedReasons, RolloutHead},
 };
 use groundplan_protocol::{

@@ -10,7 +10,10 @@ use std::{
 };
 
 use groundplan_inventory::Inventory;
-use groundplan_machine::io::{self, Incoming, Input, NodeMessage};
+use groundplan_machine::{
+    ids,
+    io::{Incoming, Input, NodeMessage},
+};
 use groundplan_protocol::{
     envelope::{self, Message, OpenError, PublicKey},
     ids::{NodeId, SiteName},
@@ -76,14 +79,14 @@ pub(super) struct Receipts {
 }
 
 impl Receipts {
-    fn add(&mut self, receipt: Receipt) -> io::Receipt {
+    fn add(&mut self, receipt: Receipt) -> ids::Receipt {
         self.last += 1;
         self.open.insert(self.last, receipt);
-        io::Receipt(self.last)
+        ids::Receipt(self.last)
     }
 
     /// The receipt of a number; once.
-    pub(super) fn take(&mut self, receipt: io::Receipt) -> Option<Receipt> {
+    pub(super) fn take(&mut self, receipt: ids::Receipt) -> Option<Receipt> {
         self.open.remove(&receipt.0)
     }
 }

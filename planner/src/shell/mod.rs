@@ -20,7 +20,9 @@ use std::{
 use groundplan_machine::{
     Machine,
     command::CommandEvent,
-    io::{Effect, Input, JobId, Level, Problem, Reply, RequestId, Settings, Stored},
+    ids::{JobId, RequestId},
+    io::{Effect, Input, Level, Problem, Reply, Settings},
+    write::Stored,
 };
 use groundplan_protocol::{
     envelope::{self, SigningKey},

@@ -12,7 +12,8 @@ use std::{
 use groundplan_core::{SourceTree as _, desired::Body, locate::Locator, plan::ReasonReport};
 use groundplan_machine::{
     commit::{Commit, RefusedCommit, asks_for_the_same},
-    io::{JobId, LoadJob, LoadOutcome},
+    ids::JobId,
+    io::{LoadJob, LoadOutcome},
     planning::{PlanJob, Planned},
 };
 use groundplan_protocol::{

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::Rollout;
-use groundplan_machine::{
-    io::{SealedPlan, Write},
-    rollout::RolloutHead,
-};
+use groundplan_machine::{record::SealedPlan, rollout::RolloutHead, write::Write};
 use groundplan_protocol::ids::{LedgerId, NodeId, Sequence};
 
 use crate::record::{CommandRow, HistoryRow, LogRow, MetaRow, NodeRow};

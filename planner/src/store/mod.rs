@@ -16,7 +16,7 @@ mod tests;
 use std::{fs, path::Path, str::FromStr, sync::Arc};
 
 use groundplan_core::Rollout;
-use groundplan_machine::io::Stored;
+use groundplan_machine::write::Stored;
 use groundplan_protocol::ids::{Generation, Sequence};
 use redb::{
     Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction,

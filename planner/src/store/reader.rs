@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use groundplan_machine::{
     command::CommandRecord,
-    io::SealedPlan,
+    record::SealedPlan,
     rollout::{RolloutDetail, RolloutSummary},
 };
 use groundplan_protocol::ids::{ExecId, Generation, NodeId};

@@ -5,7 +5,7 @@ use super::{
     format::{ago, count, took},
     rollout,
 };
-use crate::api::types::History;
+use crate::api::history::History;
 
 pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
     let mut rows: Vec<(u64, Vec<Cell>)> = Vec::new();

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Incoming, Receipt,
+    messages::{Command, Incoming, Receipt},
     outbox::{Counts, Outbox, Outgoing},
 };
 

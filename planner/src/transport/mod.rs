@@ -6,6 +6,7 @@
 //! sure that no other planner has taken over. A client of rumqttc lives as long as one connection; what it had in flight is kept here.
 
 mod connection;
+mod messages;
 mod outbox;
 
 use std::sync::{
@@ -21,6 +22,8 @@ use groundplan_protocol::{
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
 use tokio::sync::mpsc;
 
+use self::messages::Command;
+pub use self::messages::{Incoming, Receipt};
 use self::outbox::{Counts, Outgoing};
 use crate::config::{BrokerTls, ServeConfig};
 
@@ -39,46 +42,6 @@ pub enum TransportError {
     /// `mqtts://` without, or `mqtt://` with, files for TLS.
     #[error("an `mqtts://` broker needs an authority, a certificate and a key, and only such a broker takes them")]
     Tls,
-}
-
-/// What comes from the broker.
-#[derive(Debug)]
-pub enum Incoming {
-    /// Connected and subscribed. Nothing leaves before [`Transport::open`].
-    Ready {
-        /// Whether the broker has lost what it knew of us: everything has to be published again.
-        fresh: bool,
-        /// Whether retained messages are on their way.
-        replay: bool,
-    },
-    /// The connection is gone, or could not be made; the next attempt follows.
-    Lost {
-        /// Why.
-        error: String,
-    },
-    /// A message.
-    Message {
-        /// Its topic.
-        topic: String,
-        /// Its payload.
-        payload: Bytes,
-        /// To be given back when its effect is on the disk.
-        receipt: Receipt,
-    },
-}
-
-/// Entitles to acknowledge one message on the connection that it came on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    connection: u64,
-    packet: u16,
-}
-
-enum Command {
-    Publish { message: Outgoing, urgent: bool },
-    Acknowledge(Receipt),
-    Open,
-    Stop,
 }
 
 /// The handle that the loop holds.

@@ -3,7 +3,7 @@
 use groundplan_machine::{
     command, commit,
     fleet::{self, Node},
-    io, rollout, view,
+    io, leadership, rollout,
 };
 use groundplan_protocol::ids::ExecId;
 
@@ -63,12 +63,12 @@ impl From<fleet::Rejected> for Rejected {
     }
 }
 
-impl From<view::Role> for Role {
-    fn from(role: view::Role) -> Self {
+impl From<leadership::Role> for Role {
+    fn from(role: leadership::Role) -> Self {
         match role {
-            view::Role::Starting => Self::Starting,
-            view::Role::Planning => Self::Planning,
-            view::Role::Standby { planner } => Self::Standby { planner },
+            leadership::Role::Starting => Self::Starting,
+            leadership::Role::Planning => Self::Planning,
+            leadership::Role::Standby { planner } => Self::Standby { planner },
         }
     }
 }

@@ -6,7 +6,8 @@ use super::Snapshot;
 use crate::{
     api::{
         exec::ExecRecord,
-        types::{History, Problem, ProblemKind, RolloutDetail, VERSION},
+        history::History,
+        types::{Problem, ProblemKind, RolloutDetail, VERSION},
     },
     store::Reader,
 };

@@ -19,7 +19,8 @@ pub use self::node::{Node, NodePresence, Rejected};
 pub(crate) use self::node::{StateNews, exports_differ};
 use crate::{
     commit::ActiveCommit,
-    io::{LogEntry, Stored, Write},
+    record::LogEntry,
+    write::{Stored, Write},
 };
 
 /// All nodes of which a message came, by name.

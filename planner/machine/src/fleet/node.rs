@@ -10,7 +10,7 @@ use groundplan_protocol::{
     state::{NodeState, Phase},
 };
 
-use crate::io::StoredNode;
+use crate::record::StoredNode;
 
 /// How many earlier ledgers of a node are remembered.
 const PAST: usize = 16;

@@ -11,7 +11,10 @@ use groundplan_protocol::{
 use super::Machine;
 use crate::{
     fleet::StateNews,
-    io::{Effect, Event, Incoming, Level, LogEntry, NodeMessage, Receipt, Write},
+    ids::Receipt,
+    io::{Effect, Event, Incoming, Level, NodeMessage},
+    record::LogEntry,
+    write::Write,
 };
 
 impl Machine {

@@ -24,13 +24,13 @@ use crate::{
     deployment::{Deployment, Job, LoadReason},
     drift::Drift,
     fleet::Fleet,
-    io::{
-        Effect, Event, Input, JobId, Level, LoadJob, LoadOutcome, Message, Meta, NodeMessage, Problem, Receipt,
-        Settings, Stored, Write,
-    },
-    leadership::{LeaderAction, Leadership},
+    ids::{JobId, Receipt},
+    io::{Effect, Event, Input, Level, LoadJob, LoadOutcome, Message, NodeMessage, Problem, Settings},
+    leadership::{LeaderAction, Leadership, Role},
+    record::Meta,
     rollout::ActiveRollout,
-    view::{Role, View},
+    view::View,
+    write::{Stored, Write},
 };
 
 /// How often what may be lost without harm is written: nodes' states and the progress of commands.

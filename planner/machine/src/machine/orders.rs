@@ -13,7 +13,8 @@ use groundplan_protocol::{
 use super::Machine;
 use crate::{
     command::{CommandEvent, Outcome},
-    io::{Delivery, Effect, Level, Message, Write},
+    io::{Delivery, Effect, Level, Message},
+    write::Write,
 };
 
 impl Machine {

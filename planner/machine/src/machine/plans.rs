@@ -12,9 +12,12 @@ use super::Machine;
 use crate::{
     deployment::Recheck,
     fleet::Node,
-    io::{Effect, Event, JobId, Level, LogEntry, Message, Reply, Write},
+    ids::JobId,
+    io::{Effect, Event, Level, Message, Reply},
     planning::{PlanJob, Planned, Sent},
+    record::LogEntry,
     rollout::{ActiveRollout, RolloutHead, RolloutResult, counts},
+    write::Write,
 };
 
 impl Machine {

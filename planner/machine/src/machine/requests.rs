@@ -11,7 +11,8 @@ use super::Machine;
 use crate::{
     command::CommandRequest,
     deployment::Recheck,
-    io::{Effect, Level, Problem, Reply, Request, RequestId},
+    ids::RequestId,
+    io::{Effect, Level, Problem, Reply, Request},
 };
 
 impl Machine {

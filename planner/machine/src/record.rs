@@ -1,0 +1,78 @@
+//! What the store keeps, apart from rollouts and commands: plain values, which the shell turns into rows and back.
+
+use groundplan_core::Belief;
+use groundplan_protocol::{
+    ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
+    report::TaskReport,
+    state::NodeState,
+};
+
+use crate::commit::{Commit, RefusedCommit};
+
+/// What there is one of in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// The site that the good commits are of; none before the first.
+    pub site: Option<SiteName>,
+    /// This planner's id, chosen at its first start.
+    pub planner: String,
+    /// The generation of the latest plan.
+    pub generation: Generation,
+    /// The last term that this planner has claimed.
+    pub term: u64,
+    /// The active commit.
+    pub active: Option<Commit>,
+    /// The branch's tip, if it was refused.
+    pub refused: Option<RefusedCommit>,
+}
+
+/// What the store keeps of a node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoredNode {
+    /// What it has applied and owes.
+    pub belief: Belief,
+    /// Ledgers that it had before, the latest last: what comes from them is a replay.
+    pub past: Vec<LedgerId>,
+    /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
+    pub seen_ms: u64,
+    /// Its last state without what is applied and owed.
+    pub state: Option<NodeState>,
+}
+
+/// A plan as it is published. Opaque to the machine: the shell signs it where it is planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedPlan {
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of what it asks for, whatever its generation and commit; empty for a plan that must never count as the same.
+    pub digest: Vec<u8>,
+    /// The signed message.
+    pub sealed: Vec<u8>,
+    /// JSON of the plan, where the message only refers to it; else empty.
+    pub body: Vec<u8>,
+}
+
+/// What happened to a rollout, in order: replayed on its snapshot it gives what it was, turns in rolling restarts included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEntry {
+    /// Reports came.
+    Reports {
+        /// From this node.
+        node: NodeId,
+        /// Its ledger.
+        ledger: LedgerId,
+        /// Number of the first.
+        first: Sequence,
+        /// The reports.
+        reports: Vec<TaskReport>,
+    },
+    /// An agent connected or left.
+    Presence {
+        /// Its node.
+        node: NodeId,
+        /// Whether it is connected.
+        online: bool,
+    },
+    /// Gates were opened.
+    Advance,
+}
