@@ -9,6 +9,7 @@ mod footprint;
 mod generate;
 mod latency;
 mod planning;
+mod readers;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -18,10 +19,11 @@ use table::{Row, Table};
 /// A benchmark: its name, what it measures, and how.
 type Bench = (&'static str, &'static str, fn() -> Vec<Row>);
 
-const ALL: [Bench; 5] = [
+const ALL: [Bench; 6] = [
     ("planning", "commit to plan, 1000 nodes and 1000 services, about 20 services a node", planning::run),
     ("latency", "push to file in place on one node", latency::run),
     ("commands", "1000 trivial commands on each of 6 nodes, push to last result", commands::run),
+    ("readers", "a chain of gates on two nodes, with and without a hundred clients that poll the status", readers::run),
     ("broker", "20 000 QoS 1 messages through the embedded broker", broker::run),
     ("footprint", "resident memory of agent and planner, sizes of the programs", footprint::run),
 ];
