@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# A front end: hands each request to the next of its backends, and past those that do not answer.
-# HUP makes it read its configuration again, and listen elsewhere if that says so.
+# A front end: forwards each request to the next of its backends, and skips those that do not answer.
+# HUP makes it read its configuration again, and listen on another address if that has changed.
 use strict;
 use warnings;
 use IO::Socket::INET;
