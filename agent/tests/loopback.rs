@@ -2,9 +2,10 @@
 //! clean. Everything larger is in the workspace's `tests/`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, hash_map::RandomState},
     fs,
-    net::TcpListener,
+    hash::{BuildHasher, Hasher},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -124,20 +125,29 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
     }
 }
 
-fn start_broker(dir: &Path) -> (Owned, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+/// A loopback address that no other test uses while the claim on it, a listener on another port, is held.
+fn claim_address() -> (TcpListener, Ipv4Addr) {
+    let first = RandomState::new().build_hasher().finish() as u32;
+    let addresses = (0..).map(|n| {
+        let [_, b, c, d] = first.wrapping_add(n).to_be_bytes();
+        Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 253))
+    });
+    let mut claims = addresses.filter_map(|ip| Some((TcpListener::bind((ip, 17399)).ok()?, ip)));
+    claims.next().expect("a free address")
+}
+
+fn start_broker(dir: &Path, ip: Ipv4Addr) -> (Owned, SocketAddr) {
+    let address = SocketAddr::from((ip, 17400));
     let config = dir.join("mosquitto.conf");
-    fs::write(
-        &config,
-        format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n"),
-    )
-    .unwrap();
+    let listener = format!("listener {} {ip}", address.port());
+    fs::write(&config, format!("{listener}\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n")).unwrap();
     let broker = Command::new(BROKER).arg("-c").arg(&config).stderr(Stdio::null()).spawn().unwrap();
-    let broker = Owned(broker);
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+    let mut broker = Owned(broker);
+    while std::net::TcpStream::connect(address).is_err() {
+        assert!(broker.0.try_wait().unwrap().is_none(), "mosquitto does not start on {address}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    (broker, port)
+    (broker, address)
 }
 
 fn resident_kib(pid: u32) -> u64 {
@@ -153,13 +163,14 @@ async fn a_plan_goes_in_and_reports_come_back() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (_broker, port) = start_broker(dir.path());
+    let (_claim, ip) = claim_address();
+    let (_broker, address) = start_broker(dir.path(), ip);
     let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("node").unwrap());
     let key = SigningKey::from_seed([1; 32]);
     let (root, state) = (dir.path().join("root"), dir.path().join("state"));
     let config = dir.path().join("agent.toml");
     let text = format!(
-        "site = 'site'\nnode = 'node'\nbroker = 'mqtt://127.0.0.1:{port}'\nroot = {root:?}\nstate_dir = {state:?}\n\
+        "site = 'site'\nnode = 'node'\nbroker = 'mqtt://{address}'\nroot = {root:?}\nstate_dir = {state:?}\n\
          planner_keys = ['{}']\n",
         key.public()
     );
@@ -170,7 +181,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
         command
     };
     let public = String::from_utf8(agent().arg("--print-key").output().unwrap().stdout).unwrap();
-    let mut options = MqttOptions::new("planner", "127.0.0.1", port);
+    let mut options = MqttOptions::new("planner", ip.to_string(), address.port());
     options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
     let (client, mut events) = AsyncClient::new(options, 100);
     events.network_options.set_tcp_nodelay(true);

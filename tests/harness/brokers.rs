@@ -1,12 +1,12 @@
 //! Brokers for tests: the embedded one and a real Mosquitto, behind one handle.
 //!
-//! In: which kind, and its options. Out: a broker on ports of its own, on loopback unless told otherwise, with a directory of its own, that
-//! accepts connections when `start` returns and is gone when the handle is. Ends only what it started, by its pid.
+//! In: which kind, and its options. Out: a broker on an address and in a directory of its own, that accepts connections when `start` returns
+//! and ends with the handle. Ends only what it started, by its pid.
 //! Blocking and free of the caller's runtime, so that sync and async tests can use it alike.
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, mpsc},
@@ -23,8 +23,12 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::loopback::Loopback;
+
 /// Where Debian puts it.
 const MOSQUITTO: &str = "/usr/sbin/mosquitto";
+/// Ports without and with TLS. No other program listens on the broker's address.
+const PORTS: [u16; 2] = [1883, 8883];
 /// How long a broker may take to start or stop on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,7 +41,7 @@ pub enum Kind {
     Mosquitto,
 }
 
-/// How it is set up. Mosquitto takes what it knows: the largest packet.
+/// How it is set up. Mosquitto takes the largest packet and how many messages are in flight.
 #[derive(Clone)]
 pub struct Options {
     /// The embedded broker's limits; `max_packet` and `max_in_flight` are Mosquitto's too.
@@ -46,13 +50,13 @@ pub struct Options {
     pub policy: Arc<dyn Policy>,
     /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
     pub tls: Option<Arc<ServerConfig>>,
-    /// This machine's address to listen on.
-    pub ip: IpAddr,
+    /// This machine's address to listen on, which the caller has for itself; a loopback address of its own if not given.
+    pub ip: Option<IpAddr>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: Ipv4Addr::LOCALHOST.into() }
+        Self { limits: Limits::default(), policy: Arc::new(AllowAll), tls: None, ip: None }
     }
 }
 
@@ -70,6 +74,7 @@ pub struct TestBroker {
     /// Kept over restarts, so that clients find it again.
     addresses: Vec<SocketAddr>,
     running: Running,
+    _loopback: Option<Loopback>,
 }
 
 impl TestBroker {
@@ -84,7 +89,11 @@ impl TestBroker {
     /// If it does not start; the message says what to do.
     pub fn start_with(kind: Kind, options: Options) -> Self {
         let directory = tempfile::Builder::new().prefix("groundplan-broker-").tempdir().expect("a scratch directory");
-        let mut broker = Self { kind, options, directory, addresses: Vec::new(), running: Running::Stopped };
+        let loopback = options.ip.is_none().then(Loopback::claim);
+        let ip = options.ip.or(loopback.as_ref().map(|net| net.address(1).into())).expect("one of the two");
+        let ports = if options.tls.is_some() { &PORTS[..] } else { &PORTS[..1] };
+        let addresses = ports.iter().map(|port| (ip, *port).into()).collect();
+        let mut broker = Self { kind, options, directory, addresses, running: Running::Stopped, _loopback: loopback };
         broker.launch();
         broker
     }
@@ -120,7 +129,7 @@ impl TestBroker {
         }
     }
 
-    /// Stops it in an orderly way: Mosquitto saves its database, the embedded broker forgets all.
+    /// Stops it in an orderly way: Mosquitto saves its database, the embedded broker keeps nothing.
     pub fn stop(&mut self) {
         match std::mem::replace(&mut self.running, Running::Stopped) {
             Running::Embedded { runtime, broker } => {
@@ -135,7 +144,7 @@ impl TestBroker {
             }
             Running::Mosquitto(mut child) => {
                 let pid = Pid::from_raw(child.id().try_into().expect("a pid"));
-                kill(pid, Signal::SIGTERM).expect("mosquitto can be told to stop");
+                kill(pid, Signal::SIGTERM).expect("mosquitto can be stopped");
                 let stopped = patiently(|| child.try_wait().expect("mosquitto can be waited for"));
                 if stopped.is_none() {
                     end(&mut child);
@@ -172,15 +181,9 @@ impl TestBroker {
     }
 
     fn launch_embedded(&mut self) {
-        let listeners = [None, self.options.tls.clone()]
-            .into_iter()
-            .enumerate()
-            .filter(|(n, tls)| *n == 0 || tls.is_some())
-            .map(|(n, tls)| Listener {
-                address: self.addresses.get(n).copied().unwrap_or((self.options.ip, 0).into()),
-                tls,
-            })
-            .collect();
+        let tls = [None, self.options.tls.clone()];
+        let listeners =
+            self.addresses.iter().zip(tls).map(|(address, tls)| Listener { address: *address, tls }).collect();
         let config = Config { listeners, limits: self.options.limits.clone() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -192,23 +195,16 @@ impl TestBroker {
         let policy = Arc::clone(&self.options.policy);
         runtime.spawn(async move { started.send(Broker::start(config, policy).await) });
         let broker = wait.recv_timeout(PATIENCE).expect("the broker starts in time").expect("the broker starts");
-        self.addresses = broker.addresses().to_vec();
         self.running = Running::Embedded { runtime, broker };
     }
 
     fn launch_mosquitto(&mut self) {
         assert!(Path::new(MOSQUITTO).exists(), "{MOSQUITTO} is missing: install the package `mosquitto`");
-        // Somebody else may take a free port before mosquitto does; then it is another one.
-        for _ in 0..5 {
-            let address = self.addresses.first().copied().unwrap_or_else(|| free_address(self.options.ip));
-            if let Some(child) = spawn_mosquitto(self.directory.path(), address, &self.options.limits) {
-                self.addresses = vec![address];
-                self.running = Running::Mosquitto(child);
-                return;
-            }
-        }
-        let log = fs::read_to_string(self.directory.path().join("mosquitto.log")).unwrap_or_default();
-        panic!("mosquitto does not start; its log:\n{log}");
+        let Some(child) = spawn_mosquitto(self.directory.path(), self.addresses[0], &self.options.limits) else {
+            let log = fs::read_to_string(self.directory.path().join("mosquitto.log")).unwrap_or_default();
+            panic!("mosquitto does not start on {}; its log:\n{log}", self.addresses[0]);
+        };
+        self.running = Running::Mosquitto(child);
     }
 }
 
@@ -228,16 +224,12 @@ impl Drop for TestBroker {
 
 /// Kills and reaps a process that this module started.
 fn end(child: &mut Child) {
-    // It may be gone already; then there is nothing to do.
+    // It may have ended already; then there is nothing to do.
     drop(child.kill());
     drop(child.wait());
 }
 
-fn free_address(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).and_then(|listener| listener.local_addr()).expect("a free port")
-}
-
-/// Starts mosquitto and waits until it accepts. `None` if it ends instead.
+/// Starts mosquitto and waits until it accepts connections. `None` if it ends, or does not accept any in time.
 fn spawn_mosquitto(directory: &Path, address: SocketAddr, limits: &Limits) -> Option<Child> {
     let (ip, port) = (address.ip(), address.port());
     let (packet, in_flight) = (limits.max_packet, limits.max_in_flight);
@@ -266,15 +258,14 @@ fn spawn_mosquitto(directory: &Path, address: SocketAddr, limits: &Limits) -> Op
         }
         TcpStream::connect(address).is_ok().then_some(true)
     });
-    // Whoever answered may be another one that has the port, while this one is about to end for want of it.
-    if up == Some(true) && child.try_wait().expect("mosquitto can be waited for").is_none() {
+    if up == Some(true) {
         return Some(child);
     }
     end(&mut child);
     None
 }
 
-/// Asks again and again, until there is an answer or patience has run out.
+/// Repeats a question until there is an answer or the time is up.
 fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {

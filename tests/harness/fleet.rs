@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -21,6 +21,7 @@ use crate::{
     binaries,
     brokers::{Kind, TestBroker},
     live::Live,
+    loopback::Loopback,
     processes::{Identity, descendants},
 };
 
@@ -41,9 +42,9 @@ pub struct Fleet {
     orphans: Vec<Identity>,
     planner_key: SigningKey,
     agent_program: Option<PathBuf>,
-    /// Where the planner's own broker listens, instead of `broker`.
-    embedded: Option<SocketAddr>,
-    /// Whether planners are told the nodes' keys.
+    /// Where the planner's own broker listens, instead of `broker`, and the claim on that address.
+    embedded: Option<(SocketAddr, Loopback)>,
+    /// Whether planners get the nodes' keys.
     trusting: bool,
 }
 
@@ -95,8 +96,8 @@ impl Fleet {
 
     /// Lets planners that are started from now on run the broker themselves, and agents connect to that one.
     pub fn embed_broker(&mut self) {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
-        self.embedded = Some(free.expect("a free port"));
+        let net = Loopback::claim();
+        self.embedded = Some(((net.address(1), 1883).into(), net));
     }
 
     /// The repository's work tree.
@@ -186,8 +187,8 @@ impl Fleet {
         }
         let mut command = Command::new(binaries::groundplan());
         command.arg("serve").arg("--repo").arg(self.repository()).args(["--branch", "main", "--state"]).arg(&state);
-        match self.embedded {
-            Some(address) => command.args(["--embedded-broker", &address.to_string()]),
+        match &self.embedded {
+            Some((address, _)) => command.args(["--embedded-broker", &address.to_string()]),
             None => command.args(["--broker", &self.broker_url()]),
         };
         let child = command
@@ -236,7 +237,7 @@ impl Fleet {
     }
 
     fn broker_url(&self) -> String {
-        format!("mqtt://{}", self.embedded.unwrap_or_else(|| self.broker.address()))
+        format!("mqtt://{}", self.embedded.as_ref().map_or_else(|| self.broker.address(), |(address, _)| *address))
     }
 
     fn log(&self, name: &str) -> Stdio {
@@ -306,15 +307,31 @@ impl Fleet {
         (output.status.success(), serde_json::from_slice(&output.stdout).ok())
     }
 
-    /// Waits until the planner says that `commit` is deployed and nothing is left to do; returns its status.
+    /// Waits until `commit` is deployed on every node whose agent runs, and nothing is left to be planned; returns the planner's status.
     pub fn converged(&self, planner: &str, commit: &str) -> Value {
-        self.wait(&format!("{commit} to be deployed"), || {
-            let status = self.rollout_of(planner, commit)?;
-            (status["rollout"]["result"].as_str() == Some("succeeded")).then_some(status)
+        self.ended(planner, commit, "succeeded")
+    }
+
+    /// Waits until the rollout to `commit` has ended with a failure, and nothing is left to be planned; returns the planner's status.
+    pub fn failed(&self, planner: &str, commit: &str) -> Value {
+        self.ended(planner, commit, "failed")
+    }
+
+    fn ended(&self, planner: &str, commit: &str, result: &str) -> Value {
+        self.wait(&format!("the rollout to {commit} to have {result}"), || {
+            let status = self.planned(planner, commit)?;
+            (status["rollout"]["result"].as_str() == Some(result)).then_some(status)
         })
     }
 
-    /// The planner's status once `commit` is in force.
+    /// The planner's status once `commit` is active and planned for every node whose agent runs. Without this, a rollout may have ended only
+    /// because it leaves out a node that the planner has no state of yet.
+    pub fn planned(&self, planner: &str, commit: &str) -> Option<Value> {
+        let nodes: Vec<&str> = self.agents.keys().map(String::as_str).collect();
+        self.rollout_of(planner, commit).filter(|status| is_planned(status, &nodes))
+    }
+
+    /// The planner's status once `commit` is active.
     pub fn rollout_of(&self, planner: &str, commit: &str) -> Option<Value> {
         let status = self.ask(planner, &["status"])?;
         // A commit is active a moment before its rollout begins: until then the rollout is that of an earlier one.
@@ -328,6 +345,21 @@ impl Fleet {
     /// When it does not within [`PATIENCE`]: with all logs.
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
         self.attempt(what, PATIENCE, condition).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// Waits as [`Self::wait`] does for a condition that costs nothing, and returns within a fraction of a millisecond after it holds.
+    ///
+    /// # Panics
+    /// When it does not hold within [`PATIENCE`]: with all logs.
+    pub fn wait_closely<T>(&self, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(value) = condition() {
+                return value;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        self.wait(what, condition)
     }
 
     /// Waits until a condition holds; an error, with all logs, when it does not within `patience`.
@@ -378,6 +410,13 @@ impl Fleet {
     pub fn lines(&self, node: &str, path: &str) -> usize {
         self.file(node, path).map_or(0, |text| text.lines().count())
     }
+}
+
+/// Whether nothing that the planner has received waits to be planned, and it has received the state of each of these nodes that is declared.
+pub fn is_planned(status: &Value, nodes: &[&str]) -> bool {
+    let all = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_known = |node: &&str| all.iter().find(|of| of["node"] == **node).is_none_or(|of| !of["phase"].is_null());
+    status["planner"]["due"] == false && nodes.iter().all(is_known)
 }
 
 /// Keys are refused when others may read them.

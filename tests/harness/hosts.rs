@@ -26,7 +26,7 @@ use self::{machine::Machine, slot::Slot};
 use crate::{
     binaries,
     brokers::{Kind, Options, TestBroker},
-    fleet::{Fleet, SITE},
+    fleet::{Fleet, SITE, is_planned},
 };
 
 /// The planner's name in a site of hosts.
@@ -206,7 +206,7 @@ impl Builder {
             network::open(slot.number()).expect("a way out");
         }
         let broker =
-            TestBroker::start_with(broker, Options { ip: slot.address(None).into(), tls, ..Options::default() });
+            TestBroker::start_with(broker, Options { ip: Some(slot.address(None).into()), tls, ..Options::default() });
         if let Some(pid) = broker.pid() {
             slot.adopt(pid).expect("a control group");
         }
@@ -380,13 +380,11 @@ impl Hosts {
             let status = self.ask(&["status"])?;
             let refused = &status["refused"];
             assert_ne!(refused["commit"]["id"].as_str(), Some(commit), "the commit is refused: {refused:#}");
-            // An agent that has not been heard of yet has no part in any plan.
-            let of = |node: &str| status["nodes"].as_array()?.iter().find(|of| of["node"] == node).cloned();
-            let heard = |node: &String| of(node).is_none_or(|of| self.bare || !of["phase"].is_null());
-            let there = status["commit"]["id"].as_str() == Some(commit)
-                && status["planner"]["due"] == false
-                && self.machines.keys().all(heard);
-            (there && status["rollout"]["result"].as_str() != Some("running")).then_some(status)
+            // A bare host may have no agent.
+            let nodes = self.machines.keys().filter(|_| !self.bare).map(String::as_str);
+            let planned = is_planned(&status, &nodes.collect::<Vec<_>>());
+            let active = status["commit"]["id"].as_str() == Some(commit);
+            (active && planned && status["rollout"]["result"].as_str() != Some("running")).then_some(status)
         })
     }
 

@@ -5,5 +5,6 @@ pub mod brokers;
 pub mod fleet;
 pub mod hosts;
 pub mod live;
+pub mod loopback;
 pub mod processes;
 pub mod publish;

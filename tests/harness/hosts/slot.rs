@@ -56,7 +56,8 @@ impl Slot {
         let Some((number, lock)) = claimed else {
             return Err(io::Error::other("all slots for hosts are taken: 250 sites at a time"));
         };
-        let scratch = std::env::temp_dir().join(format!("groundplan-hosts-{number}-{}", std::process::id()));
+        let name = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        let scratch = std::env::temp_dir().join(format!("groundplan-hosts-{number}-{}", name.trim()));
         // The record first: what is not recorded is not swept.
         fs::write(record(number), scratch.as_os_str().as_encoded_bytes())?;
         fs::create_dir_all(&scratch)?;

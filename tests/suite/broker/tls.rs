@@ -1,7 +1,7 @@
 //! Mutual TLS on the embedded broker: who is let in, and as whom.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     path::Path,
     process::Stdio,
     sync::Arc,
@@ -13,6 +13,7 @@ use groundplan_tests::{
     binaries,
     brokers::{Kind, Options, TestBroker},
     fleet::Fleet,
+    loopback::Loopback,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rumqttc::{
@@ -72,8 +73,11 @@ impl Authority {
     }
 }
 
-fn start(authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
-    start_on(Ipv4Addr::LOCALHOST.into(), authority, limits)
+/// A broker, and what it has for itself: a folder and an address, which is the name in its certificate.
+fn start(authority: &Authority, limits: Limits) -> (TestBroker, (TempDir, Loopback)) {
+    let net = Loopback::claim();
+    let (broker, directory) = start_on(net.address(1).into(), authority, limits);
+    (broker, (directory, net))
 }
 
 fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, TempDir) {
@@ -87,14 +91,15 @@ fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, T
     let ca = write("ca.pem", authority.1.pem());
     let tls = server_config(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
-    let broker = TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()), ip });
+    let broker =
+        TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()), ip: Some(ip) });
     (broker, directory)
 }
 
 /// Does the handshake and connects. `None` if the broker ends it before there is an answer.
 async fn connect(broker: &TestBroker, config: Arc<ClientConfig>, connect: Connect) -> Option<(Wire, ConnAck)> {
     let tcp = TcpStream::connect(broker.tls_address()).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let name = ServerName::from(broker.tls_address().ip());
     let stream = within("a handshake", TlsConnector::from(config).connect(name, tcp)).await.ok()?;
     let mut wire = Wire::over(stream);
     wire.send(rumqttc::mqttbytes::v4::Packet::Connect(connect)).await;
@@ -107,7 +112,7 @@ async fn connect(broker: &TestBroker, config: Arc<ClientConfig>, connect: Connec
 #[tokio::test]
 async fn the_name_of_the_certificate_is_the_client() {
     let authority = Authority::new();
-    let (broker, _directory) = start(&authority, Limits::default());
+    let (broker, _own) = start(&authority, Limits::default());
     for (name, id, allowed) in [
         ("web", "groundplan/s/node/web", true),
         ("web", "groundplan/s/node/db", false),
@@ -126,7 +131,7 @@ async fn the_name_of_the_certificate_is_the_client() {
 #[tokio::test]
 async fn only_certificates_of_the_authority_are_let_in() {
     let (authority, other) = (Authority::new(), Authority::new());
-    let (broker, _directory) = start(&authority, Limits::default());
+    let (broker, _own) = start(&authority, Limits::default());
     let id = "groundplan/s/node/web";
     assert!(connect(&broker, authority.client(None), clean(id)).await.is_none(), "no certificate");
     assert!(connect(&broker, authority.client(Some((&other, "web"))), clean(id)).await.is_none(), "another authority");
@@ -137,7 +142,7 @@ async fn only_certificates_of_the_authority_are_let_in() {
 async fn silent_peers_disturb_nobody_and_are_dropped() {
     let authority = Authority::new();
     let limits = Limits { connect_timeout: Duration::from_secs(3), ..Limits::default() };
-    let (broker, _directory) = start(&authority, limits);
+    let (broker, _own) = start(&authority, limits);
     let mut silent = Vec::new();
     for n in 0..40 {
         let mut peer = Wire::open(broker.tls_address()).await;
@@ -167,7 +172,7 @@ async fn silent_peers_disturb_nobody_and_are_dropped() {
 #[tokio::test]
 async fn sessions_of_an_identity_are_capped() {
     let authority = Authority::new();
-    let (broker, _directory) = start(&authority, Limits { max_sessions_per_identity: 2, ..Limits::default() });
+    let (broker, _own) = start(&authority, Limits { max_sessions_per_identity: 2, ..Limits::default() });
     let planner = authority.client(Some((&authority, "planner")));
     let mut kept_open = Vec::new();
     for n in 1..=2 {

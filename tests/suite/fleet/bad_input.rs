@@ -92,7 +92,7 @@ fn messages_that_are_not_for_this_agent(kind: Kind) {
         fleet.wait(&format!("the refusal to name `{word}`"), || {
             n1(&fleet.ask("one", &["status"])?)["refused"].to_string().contains(word).then_some(())
         });
-        assert!(fleet.logged("n1").contains(word), "it is in the agent's log too");
+        fleet.wait("the agent's log to name it too", || fleet.logged("n1").contains(word).then_some(()));
     }
     assert_eq!(fleet.file("n1", "forged"), None);
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
@@ -193,10 +193,7 @@ fn a_host_that_cannot_be_written_fails_that_task_and_holds_back_what_depends_on_
         fleet.start_agent(node);
     }
     fleet.start_planner("one");
-    let status = fleet.wait("the failure", || {
-        let status = fleet.ask("one", &["status"])?;
-        (status["rollout"]["result"] == "failed").then_some(status)
-    });
+    let status = fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     assert_eq!(fleet.lines("n1", "starts"), 0, "what depends on it waits: {status:#}");
     assert_eq!(fleet.lines("n2", "starts"), 1, "all else goes on");
     let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation").to_string();

@@ -56,6 +56,19 @@ fn there(fleet: &Fleet) {
     });
 }
 
+/// The connection of a node's agent, as the planner has it.
+fn session(fleet: &Fleet, node: &str) -> Option<String> {
+    let status = fleet.ask("one", &["status"])?;
+    let node = status["nodes"].as_array()?.iter().find(|of| of["node"] == node)?.clone();
+    (node["presence"] == "online").then(|| node["session"].as_str().map(str::to_owned))?
+}
+
+/// Starts the agent of a node again, which had the connection `before`, and waits until the planner has the new one.
+fn start_again(fleet: &mut Fleet, node: &str, before: &str) {
+    fleet.start_agent(node);
+    fleet.wait("the agent's next connection", || session(fleet, node).filter(|session| session != before));
+}
+
 fn end(fleet: &Fleet, live: &mut Live) -> Ended {
     fleet.wait("the command to end", || live.ended())
 }
@@ -71,7 +84,13 @@ fn processes(fleet: &Fleet) -> Vec<Identity> {
 }
 
 fn forget(fleet: &Fleet, nodes: &[&str]) {
-    nodes.iter().for_each(|node| fs::remove_file(fleet.root(node).join("pids")).expect("a file"));
+    for node in nodes {
+        match fs::remove_file(fleet.root(node).join("pids")) {
+            // The command ended before it could write it.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+    }
 }
 
 fn gone(fleet: &Fleet, processes: &[Identity]) {
@@ -172,6 +191,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
 
     // The agent ends: its commands end with it, and say so.
     there(&fleet);
+    let before = session(&fleet, "n1").expect("a connection");
     forget(&fleet, &["n1", "n2"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
     let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));
@@ -181,8 +201,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.out.contains("the agent ends"), "{ended:?}");
     // Killed, it cannot say so: its command ends with it even so.
-    fleet.start_agent("n1");
-    there(&fleet);
+    start_again(&mut fleet, "n1", &before);
     forget(&fleet, &["n1"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
     let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));

@@ -141,10 +141,7 @@ fn what_a_commit_failed_at_is_not_tried_again(kind: Kind) {
         ),
     ];
     let fleet = Fleet::started(kind, &files, &["n1"]);
-    fleet.wait("the failure", || {
-        let status = fleet.ask("one", &["status"])?;
-        (status["rollout"]["result"] == "failed").then_some(())
-    });
+    fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     for _ in 0..3 {
         let told = drift(&fleet, &[]);
         assert_eq!(told["nodes"][0]["check"]["checked"], 1, "what failed is for the next commit: {told:#}");

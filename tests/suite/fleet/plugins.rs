@@ -111,10 +111,7 @@ fn one_that_fails_on_the_node_fails_its_task_and_nothing_else() {
     let mut next = next.iter();
     let mut words = "the plugin `note` exited with 3 at `check`: disk is on fire";
     loop {
-        fleet.wait("the failure", || {
-            let status = fleet.rollout_of("one", &commit)?;
-            (status["rollout"]["result"] == "failed").then_some(())
-        });
+        fleet.failed("one", &commit);
         for node in BOTH {
             let why =
                 |task: &str| fleet.ask("one", &["why", node, task]).expect("an explanation")["record"].to_string();

@@ -79,10 +79,8 @@ fn agent_killed_between_write_and_restart(kind: Kind) {
 fn agent_killed_right_after_the_write(kind: Kind) {
     let mut fleet = started(kind);
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
-    // As soon as the file shows it: most often before the agent has recorded that it wrote it.
-    while fleet.file("n1", "etc/web.conf").as_deref() != Some("greeting = two\n") {
-        std::hint::spin_loop();
-    }
+    // As soon as the file is there: in most runs before the agent has recorded that it wrote it.
+    fleet.wait_closely("the file", || (fleet.file("n1", "etc/web.conf")? == "greeting = two\n").then_some(()));
     fleet.kill_agent("n1");
     open(&fleet);
     fleet.start_agent("n1");

@@ -128,10 +128,18 @@ fn packages_come_change_fail_and_go() {
 
     // Somebody else is at work.
     let lock = "use Fcntl; open(F, \">/var/lib/dpkg/lock-frontend\"); my $l = pack(\"ssx4qqlx4\", F_WRLCK, 0, 0, 0, 0); \
-                fcntl(F, F_SETLK, $l) or die; sleep 3";
-    hosts.out("h1", &format!("systemd-run --quiet perl -e '{lock}'; sleep 0.5"));
+                fcntl(F, F_SETLK, $l) or die; open(G, \">/run/locked\"); select(undef, undef, undef, 0.05) while -e \"/run/locked\"";
+    hosts.out("h1", &format!("systemd-run --quiet perl -e '{lock}'; until test -e /run/locked; do sleep 0.05; done"));
     let late = "[[task]]\nid = \"late\"\nrequires = []\npackage = \"gp-late\"\n";
-    hosts.converged(&hosts.change(&tasks(r#""gp-one""#, late)));
+    let commit = hosts.change(&tasks(r#""gp-one""#, late));
+    // It runs, and no program of it does, a while long: it waits for the lock.
+    let idle = "for i in 1 2 3 4 5; do ! pgrep -P $(systemctl show --property MainPID --value groundplan-agent) || exit 1; sleep 0.1; done";
+    hosts.wait("the task to wait for the lock", || {
+        let running = hosts.ask(&["why", "h1", "s.late"])?["record"]["state"] == "running";
+        (running && hosts.sh("h1", idle).status == Some(0)).then_some(())
+    });
+    hosts.out("h1", "rm /run/locked");
+    hosts.converged(&commit);
     let late = hosts.report("s.late", "h1");
     let waited = late.output.contains("for perl (process ") && late.output.contains("/var/lib/dpkg/lock-frontend");
     assert!(waited, "{:#}", late.record);

@@ -7,11 +7,14 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
 
-use groundplan_tests::{binaries, fleet::PATIENCE};
+use groundplan_tests::{
+    binaries,
+    fleet::{PATIENCE, is_planned},
+    loopback::Loopback,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -21,13 +24,12 @@ use tempfile::TempDir;
 
 use super::Pids;
 
-/// Told apart by the third number of their addresses; the second is drawn from the process id.
-static NEXT: AtomicU8 = AtomicU8::new(1);
+/// How long another run of the tests may have the sample site's addresses.
+const SAMPLE_PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) struct Up {
     scratch: TempDir,
-    /// `127.x.y`: the sample's own is `127.0.0`.
-    net: String,
+    net: Loopback,
     site: Option<PathBuf>,
     child: Option<Child>,
 }
@@ -35,13 +37,11 @@ pub(super) struct Up {
 impl Up {
     /// Runs on a copy of the sample site.
     pub(super) fn start() -> Self {
-        let second = 1 + std::process::id() % 250;
-        let net = format!("127.{second}.{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let scratch = scratch();
+        let (scratch, net) = (scratch(), Loopback::claim());
         let site = scratch.path().join("site");
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart"), &site);
         let mut up = Self { scratch, net, site: Some(site), child: None };
-        let nodes = up.read("inventory/nodes.toml").replace("127.0.0", &up.net);
+        let nodes = up.read("inventory/nodes.toml").replace("127.0.0", &up.net.prefix());
         up.write("inventory/nodes.toml", &nodes);
         up.git(&["init", "-q", "-b", "main"]);
         up.commit("first");
@@ -49,9 +49,19 @@ impl Up {
         up
     }
 
-    /// Runs without a site: on the sample, at its own addresses.
+    /// Runs without a site: on the sample, at its own addresses, once no other test has them.
     pub(super) fn sample() -> Self {
-        let mut up = Self { scratch: scratch(), net: "127.0.0".to_owned(), site: None, child: None };
+        let deadline = Instant::now() + SAMPLE_PATIENCE;
+        let net = loop {
+            match Loopback::sample() {
+                Ok(net) => break net,
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "the addresses of the sample site are in use: {error}")
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let mut up = Self { scratch: scratch(), net, site: None, child: None };
         up.start_again();
         up
     }
@@ -126,7 +136,7 @@ impl Up {
 
     /// An address of this site by its last number.
     pub(super) fn address(&self, last: &str) -> String {
-        format!("{}.{last}", self.net)
+        format!("{}.{last}", self.net.prefix())
     }
 
     /// The body of an HTTP answer.
@@ -156,23 +166,32 @@ impl Up {
         status["rollout"]["generation"].as_u64().expect("a rollout")
     }
 
+    /// The planner's status once it has planned the active commit with the states of all nodes, whose agents are connected.
+    fn status(&self) -> Option<Value> {
+        let status = self.ask(&["status"])?;
+        let nodes = status["nodes"].as_array()?.iter().filter(|node| node["declared"] == true);
+        let is_connected = |node: &&Value| node["presence"] == "online";
+        let names: Vec<&str> = nodes.clone().filter_map(|node| node["node"].as_str()).collect();
+        (nodes.clone().all(|node| is_connected(&node)) && is_planned(&status, &names)).then_some(status)
+    }
+
     /// Waits for the first rollout to succeed; returns its number.
     pub(super) fn converged(&self) -> u64 {
         self.wait("the site to converge", || {
-            let status = self.ask(&["status"])?;
+            let status = self.status()?;
             (status["rollout"]["result"] == "succeeded").then(|| status["rollout"]["generation"].as_u64())?
         })
     }
 
-    /// Waits until a commit is in force.
-    pub(super) fn in_force(&self, commit: &str) {
-        self.wait(commit, || (self.ask(&["status"])?["commit"]["id"] == commit).then_some(()));
+    /// Waits until a commit is active and planned: if that made no rollout, none follows.
+    pub(super) fn planned(&self, commit: &str) {
+        self.wait(commit, || (self.status()?["commit"]["id"] == commit).then_some(()));
     }
 
     /// Waits until a commit's rollout, another than `before`, has succeeded; returns its number.
     pub(super) fn deployed(&self, commit: &str, before: u64) -> u64 {
         self.wait(commit, || {
-            let status = self.ask(&["status"])?;
+            let status = self.status()?;
             let rollout = &status["rollout"];
             let done = status["commit"]["id"] == commit && rollout["result"] == "succeeded";
             rollout["generation"].as_u64().filter(|n| done && *n > before)
