@@ -1,4 +1,6 @@
-//! What a planner needs to know at its start.
+//! The configuration of a planner.
+//!
+//! Filled from the command line or by `groundplan up`, and not changed while the planner runs.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,24 +14,24 @@ pub const STATE_DIR: &str = "/var/lib/groundplan";
 pub struct ServeConfig {
     /// The site's repository: a path, or a URL as `git fetch` takes it.
     pub repository: String,
-    /// The branch to follow; the one that the repository's `HEAD` names if not given.
+    /// The branch to follow; if not given, the one that the repository's `HEAD` names at the start.
     pub branch: Option<String>,
-    /// The broker.
+    /// The broker that the agents connect to as well.
     pub broker: BrokerAddress,
-    /// Mutual TLS with the broker; needed for, and only for, `mqtts://`.
+    /// Files for mutual TLS with the broker; required for `mqtts://`, refused otherwise.
     pub tls: Option<BrokerTls>,
-    /// Where `planner.redb`, `planner.key`, `planner.sock`, `trusted/` and `mirror.git` lie; made if missing.
+    /// The directory of `planner.redb`, `planner.key`, `planner.sock`, `trusted/` and `mirrors/`; created with mode 0700 if missing.
     pub state_dir: PathBuf,
-    /// The key that signs plans; `planner.key` in `state_dir`, made at the first start, if not given.
+    /// The file of the key that signs plans; if not given, `planner.key` in `state_dir`, created at the first start.
     pub key: Option<PathBuf>,
-    /// How often to look at a local repository, whatever the file system's events say.
+    /// The interval of polling a local repository, in addition to events of the file system.
     pub poll: Duration,
-    /// How often to fetch from a remote repository.
+    /// The interval of fetching from a remote repository.
     pub fetch: Duration,
 }
 
 impl ServeConfig {
-    /// Defaults for a repository, a broker and a state directory.
+    /// The default settings: the branch of `HEAD`, no TLS, polling every 2 s, fetching every 10 s.
     pub fn new(repository: impl Into<String>, broker: BrokerAddress, state_dir: impl Into<PathBuf>) -> Self {
         Self {
             repository: repository.into(),
@@ -43,7 +45,7 @@ impl ServeConfig {
         }
     }
 
-    /// The API's socket.
+    /// The path of the API's socket.
     pub fn socket(&self) -> PathBuf {
         self.state_dir.join("planner.sock")
     }
@@ -52,10 +54,10 @@ impl ServeConfig {
 /// Files for mutual TLS, in PEM.
 #[derive(Debug, Clone)]
 pub struct BrokerTls {
-    /// Certificates of the authorities that the broker's certificate must come from.
+    /// Certificates of the authorities that may issue the broker's certificate.
     pub ca: PathBuf,
-    /// The planner's certificate.
+    /// The planner's client certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// The private key of that certificate.
     pub key: PathBuf,
 }

@@ -1,8 +1,8 @@
-//! Diagnostics as people and programs read them: text with source lines, or JSON.
+//! Renders diagnostics: as text with source lines, or as JSON.
 //!
-//! In: diagnostics, whose places are ranges of bytes, and the bytes of the files. Out: one text or JSON list, in the order of the
-//! places, the same for the same input. Whatever the bytes and ranges are (no UTF-8, beyond the end, in the midst of a
-//! character), there is an answer; a file that cannot be had is named without a line of it.
+//! In: diagnostics, whose places are ranges of bytes, and the bytes of the files. Out: one text or JSON list, in the order of the places,
+//! the same for the same input. Accepts any bytes and ranges (not UTF-8, beyond the end, in the middle of a character); a file that
+//! cannot be read is named without a source line.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -10,14 +10,14 @@ use annotate_snippets::{Annotation, AnnotationKind, Element, Group, Level, Origi
 use groundplan_inventory::{Diagnostic, Location};
 use serde_json::{Value, json};
 
-/// Gives the bytes of a file of the site; `None` if there is no such file.
+/// Returns the bytes of a file of the site; `None` if it cannot be read.
 pub type Texts<'a> = dyn Fn(&str) -> Option<Arc<[u8]>> + 'a;
 
-/// How far apart, in lines, two places of one file may be to be shown in one piece.
+/// How many lines apart two places of one file may be to be shown in one snippet.
 const APART: usize = 40;
 
-/// The diagnostics as text, in the order of their places, with the lines they point at and their number at the end. Empty if there
-/// are none.
+/// The diagnostics as text, in the order of their places, each with its source lines, and their number at the end. Empty if there are
+/// none.
 pub fn render(diagnostics: &[Diagnostic], texts: &Texts<'_>, color: bool) -> String {
     let ordered = ordered(diagnostics);
     let mut files = Files { texts, known: BTreeMap::new() };
@@ -43,7 +43,7 @@ pub fn render(diagnostics: &[Diagnostic], texts: &Texts<'_>, color: bool) -> Str
 }
 
 /// The diagnostics as a JSON list of `{file, line, column, message, label, hint, related: [{file, line, column, message}]}`, in the
-/// order of their places. Lines and columns count from 1, columns in characters; a fault of a whole file is at 1, 1. `label` and
+/// order of their places. Lines and columns count from 1, columns in characters; a diagnostic of a whole file is at 1, 1. `label` and
 /// `hint` may be `null`.
 pub fn to_json(diagnostics: &[Diagnostic], texts: &Texts<'_>) -> Value {
     let mut files = Files { texts, known: BTreeMap::new() };
@@ -54,7 +54,7 @@ pub fn to_json(diagnostics: &[Diagnostic], texts: &Texts<'_>) -> Value {
     };
     let one = |diagnostic: &Diagnostic| {
         let mut value = place(&diagnostic.at, &diagnostic.message);
-        let related = diagnostic.related.iter().map(|(at, words)| place(at, words));
+        let related = diagnostic.related.iter().map(|(at, text)| place(at, text));
         value["related"] = related.collect();
         value["label"] = Some(&diagnostic.label).filter(|label| !label.is_empty()).cloned().into();
         value["hint"] = diagnostic.hint.clone().into();
@@ -77,28 +77,28 @@ fn total(ordered: &[&Diagnostic]) -> String {
     format!("{} in {}", counted(ordered.len(), "error"), counted(files.len(), "file"))
 }
 
-/// The place of a diagnostic, then the further ones, each with its words.
+/// The primary place of a diagnostic, then the related ones, each with its label.
 fn places(diagnostic: &Diagnostic) -> impl Iterator<Item = (&Location, &str)> {
-    let related = diagnostic.related.iter().map(|(at, words)| (at, words.as_str()));
+    let related = diagnostic.related.iter().map(|(at, label)| (at, label.as_str()));
     std::iter::once((&diagnostic.at, diagnostic.label.as_str())).chain(related)
 }
 
-/// Text for one line, without what might upset a terminal.
+/// Replaces control characters except newline: text from a site's files must not control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }
 
-/// The pieces of source of a diagnostic: places of one file that are near each other in one.
+/// The source snippets of a diagnostic; places of one file that are near each other share one.
 fn elements<'a>(diagnostic: &'a Diagnostic, files: &'a Files<'_>) -> Vec<Element<'a>> {
     let mut pieces: Vec<Piece<'a>> = Vec::new();
     let mut elements = Vec::new();
-    for (i, (at, words)) in places(diagnostic).enumerate() {
+    for (i, (at, label)) in places(diagnostic).enumerate() {
         let kind = if i == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
         let known = files.get(&at.file).filter(|_| at.start != 0 || at.end != 0);
         let Some(text) = known else {
             elements.push((i, Origin::path(plain(&at.file)).into()));
-            if !words.is_empty() {
-                elements.push((i, Level::NOTE.message(plain(words)).into()));
+            if !label.is_empty() {
+                elements.push((i, Level::NOTE.message(plain(label)).into()));
             }
             continue;
         };
@@ -106,7 +106,7 @@ fn elements<'a>(diagnostic: &'a Diagnostic, files: &'a Files<'_>) -> Vec<Element
         let near = |piece: &&mut Piece<'_>| {
             std::ptr::eq(piece.text, text) && line + APART >= piece.first && line <= piece.last + APART
         };
-        let mark = Mark { kind, start: at.start, end: at.end, words };
+        let mark = Mark { kind, start: at.start, end: at.end, label };
         match pieces.iter_mut().find(near) {
             Some(piece) => {
                 (piece.first, piece.last) = (piece.first.min(line), piece.last.max(line));
@@ -122,14 +122,17 @@ fn elements<'a>(diagnostic: &'a Diagnostic, files: &'a Files<'_>) -> Vec<Element
     elements.into_iter().map(|(_, element)| element).collect()
 }
 
+/// One annotated place.
 struct Mark<'a> {
     kind: AnnotationKind,
     start: usize,
     end: usize,
-    words: &'a str,
+    label: &'a str,
 }
 
+/// A range of lines with its marks.
 struct Piece<'a> {
+    /// The number of the first place in it, which orders the pieces.
     index: usize,
     file: &'a str,
     text: &'a Text,
@@ -144,7 +147,7 @@ impl<'a> Piece<'a> {
         let annotation = |mark: &Mark<'a>| {
             let span = self.text.within_line(mark.start..mark.end);
             let annotation = mark.kind.span(span.start - start..span.end - start);
-            if mark.words.is_empty() { annotation } else { annotation.label(plain(mark.words)) }
+            if mark.label.is_empty() { annotation } else { annotation.label(plain(mark.label)) }
         };
         Snippet::source(&self.text.text[start..end])
             .line_start(self.first + 1)
@@ -153,7 +156,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The files that diagnostics point into.
+/// The files that diagnostics refer to, each read once.
 struct Files<'a> {
     texts: &'a Texts<'a>,
     known: BTreeMap<Arc<str>, Option<Text>>,
@@ -171,12 +174,12 @@ impl Files<'_> {
     }
 }
 
-/// A file's text, whatever its bytes are.
+/// The text of a file; bytes that are not UTF-8 are replaced, so offsets into the bytes have to be translated.
 struct Text {
     text: String,
-    /// Where each line starts.
+    /// The offset of each line's start in `text`.
     lines: Vec<usize>,
-    /// Ends of what is no UTF-8 in the bytes, and by how much the text has grown up to there.
+    /// For each invalid sequence: the offset of its end in the bytes, and how many bytes longer the text is up to there.
     grown: Vec<(usize, usize)>,
 }
 
@@ -198,7 +201,7 @@ impl Text {
         Self { text, lines, grown }
     }
 
-    /// The place in the text of a place in the bytes, at the start of a character.
+    /// Translates an offset in the bytes into one in the text, at the start of a character and at most at its end.
     fn place(&self, offset: usize) -> usize {
         let before = self.grown.partition_point(|(end, _)| *end <= offset);
         let grown = before.checked_sub(1).map_or(0, |last| self.grown[last].1);
@@ -211,21 +214,21 @@ impl Text {
         self.lines.partition_point(|start| *start <= place) - 1
     }
 
-    /// The range of a line in the text, without its end.
+    /// The range of a line in the text, without the line break.
     fn line(&self, line: usize) -> Range<usize> {
         let start = self.lines[line];
         let next = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
         start..start + self.text[start..next].trim_end_matches(['\n', '\r']).len()
     }
 
-    /// What a range of the bytes marks in the text: at most to the end of its first line.
+    /// Translates a range of the bytes into one of the text, cut at the end of its first line.
     fn within_line(&self, span: Range<usize>) -> Range<usize> {
         let line = self.line(self.line_of(span.start));
         let start = self.place(span.start).min(line.end);
         start..self.place(span.end).clamp(start, line.end)
     }
 
-    /// Line and column, from 1.
+    /// Line and column of an offset in the bytes, counted from 1, the column in characters.
     fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.line_of(offset);
         let place = self.place(offset);

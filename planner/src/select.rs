@@ -1,8 +1,8 @@
-//! Which nodes somebody means: `ctl-*,!rack=a1` → a set of declared nodes.
+//! Selectors: `ctl-*,!rack=a1` → a set of declared nodes.
 //!
-//! In: what was typed, and the site's inventory and catalog. Out: at least one node, or what is wrong with the words and what there
-//! is to choose from. A part that can only be a mistake (a name, label or pattern that nothing has) is an error wherever it stands, or
-//! `!typo` would mean every node. Pure: reads nothing, asks nobody.
+//! In: a text, and the site's inventory and catalog. Out: at least one node, or an error with the names that the site has. A part that
+//! matches nothing because its name, label or pattern does not exist is an error wherever it stands, or `!typo` would match every node.
+//! Pure: no IO.
 
 mod expr;
 mod parse;
@@ -19,17 +19,17 @@ use serde::{Deserialize, Serialize};
 use self::{expr::Expr, resolve::Names};
 pub use self::{parse::SyntaxError, resolve::SelectError};
 
-/// The grammar in a few lines, for `--help`.
+/// A summary of the grammar, for `--help`.
 pub(crate) const HELP: &str = "\
 Selectors:
   all               every node
-  ctl-0             a node, or the nodes of a group; `node:x` and `group:x` where both are called so
-  ctl-*             nodes by their names: `*` is any text, `?` one character
-  rack=a1           nodes with that label; patterns too, and other characters in quotes: rack=\"a, 1\"
+  ctl-0             a node, or the nodes of a group; `node:x` or `group:x` if both have the name
+  ctl-*             nodes by name: `*` is any text, `?` one character
+  rack=a1           nodes with that label; patterns as above; quote other characters: rack=\"a, 1\"
   service:keystone  nodes that run a service
-  a,b   a&b   !a    either, both, not; `&` before `,`, and (…) around what belongs together";
+  a,b   a&b   !a    or, and, not; `&` binds tighter than `,`; (…) for grouping";
 
-/// What was typed, and what it means.
+/// A selector that was parsed, with its text. Not resolved: the same selector matches other nodes in another commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
@@ -39,10 +39,10 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// The nodes that it means: one at least.
+    /// The nodes that it matches: at least one.
     ///
     /// # Errors
-    /// A part of it can only be a mistake, or nothing is left.
+    /// A part of it names something that the site does not have, or the whole matches no node.
     pub fn select(&self, inventory: &Inventory, catalog: &Catalog) -> Result<BTreeSet<NodeId>, SelectError> {
         let site = Names { inventory, catalog };
         let nodes = site.expr(&self.expr)?;
@@ -52,7 +52,7 @@ impl Selector {
         Ok(nodes)
     }
 
-    /// As it was typed.
+    /// The text that was parsed, without spaces around it.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,7 +1,7 @@
-//! The agent's configuration file on a host: our keys set, everything else as the operator wrote it.
+//! The agent's configuration file on a host: the keys of bootstrap are set, everything else stays as the operator wrote it.
 //!
-//! In: what is in the file now, if anything, and what must stand there. Out: the new text, which is the old one where all is so
-//! already, and what the old one said that matters. Comments, order and keys of others are kept.
+//! In: the present text of the file, if any, and the values to set. Out: the new text, unchanged if it has these values already, and the
+//! relevant values of the old one. Comments, the order of keys, and other keys are kept.
 
 use groundplan_protocol::{
     envelope::PublicKey,
@@ -12,62 +12,65 @@ use toml_edit::{Array, DocumentMut, Item, Table, value};
 use super::paths::{CA, CERT, KEY, STATE};
 
 const HEAD: &str = "\
-# Written by `groundplan bootstrap`. It sets site, node, broker, planner_keys and what is given of tls,
-# and leaves all else here as it is. `groundplan-agent --help` has all the keys.
+# Written by `groundplan bootstrap`. It sets site, node, broker and planner_keys, and those keys of tls that are given;
+# everything else in this file stays unchanged. `groundplan-agent --help` lists all keys.
 
 ";
 
-/// What must stand there.
+/// The values that bootstrap sets.
 #[derive(Debug, Clone)]
 pub(super) struct Ours<'a> {
     pub(super) site: &'a SiteName,
     pub(super) node: &'a NodeId,
     pub(super) planner_key: &'a PublicKey,
-    /// If it was given.
+    /// The broker of `--broker`; replaces the one in the file.
     pub(super) broker: Option<&'a str>,
-    /// Where nobody has said one.
+    /// For a file without a broker.
     pub(super) default_broker: &'a str,
-    /// Whether an authority's certificate is put on the host,
+    /// Whether a certificate of the broker's authority is put on the host.
     pub(super) ca: bool,
-    /// and one of the node.
+    /// Whether a certificate of the node is put on the host.
     pub(super) certificate: bool,
 }
 
-/// The file as it is to be.
+/// The new file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) text: String,
     /// The broker that the agent will connect to.
     pub(super) broker: String,
-    /// Whether that one's authority is named.
+    /// Whether the file names a certificate of that broker's authority.
     pub(super) has_ca: bool,
-    /// Whether there is anything about TLS.
+    /// Whether the file has a table `tls`.
     pub(super) has_tls: bool,
-    pub(super) was: Was,
+    pub(super) before: Before,
 }
 
-/// What it said before.
+/// The relevant values of the old file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Was {
+pub(super) struct Before {
     pub(super) site: Option<String>,
     pub(super) node: Option<String>,
     pub(super) planner_keys: Vec<String>,
     pub(super) state_dir: String,
 }
 
-/// The file on the host is no configuration.
+/// The file on the host is not a configuration of an agent: a message with line and column.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Broken(String);
+pub(super) struct InvalidConfig(String);
 
-/// Sets our keys in a text.
-pub(super) fn merge(text: Option<&str>, ours: &Ours<'_>) -> Result<Merged, Broken> {
-    let before = text.unwrap_or_default();
+/// Sets the keys of bootstrap in the text of a file.
+///
+/// # Errors
+/// The text is not TOML, or its `tls` is not a table.
+pub(super) fn merge(text: Option<&str>, ours: &Ours<'_>) -> Result<Merged, InvalidConfig> {
+    let old = text.unwrap_or_default();
     let mut document: DocumentMut =
-        before.parse().map_err(|e: toml_edit::TomlError| Broken(e.to_string().trim_end().to_owned()))?;
+        old.parse().map_err(|e: toml_edit::TomlError| InvalidConfig(e.to_string().trim_end().to_owned()))?;
     let string = |document: &DocumentMut, key: &str| document.get(key).and_then(Item::as_str).map(str::to_owned);
     let keys = document.get("planner_keys").and_then(Item::as_array);
-    let was = Was {
+    let before = Before {
         site: string(&document, "site"),
         node: string(&document, "node"),
         planner_keys: keys.into_iter().flatten().filter_map(|key| Some(key.as_str()?.to_owned())).collect(),
@@ -79,13 +82,13 @@ pub(super) fn merge(text: Option<&str>, ours: &Ours<'_>) -> Result<Merged, Broke
     let broker = ours.broker.or(kept.as_deref()).unwrap_or(ours.default_broker).to_owned();
     set(document.as_table_mut(), "broker", &broker);
     let key = ours.planner_key.to_string();
-    // Others that the operator trusts stay, as long as ours is among them.
-    if !was.planner_keys.contains(&key) {
+    // Further planners that the operator trusts stay. A file without our key belongs to another planner: its keys are replaced.
+    if !before.planner_keys.contains(&key) {
         document.insert("planner_keys", value(Array::from_iter([key])));
     }
     if ours.ca || ours.certificate {
         let tls = document.entry("tls").or_insert_with(|| Item::Table(Table::new()));
-        let tls = tls.as_table_like_mut().ok_or_else(|| Broken("`tls` is no table".to_owned()))?;
+        let tls = tls.as_table_like_mut().ok_or_else(|| InvalidConfig("`tls` is not a table".to_owned()))?;
         let pairs = [("ca", CA, ours.ca), ("cert", CERT, ours.certificate), ("key", KEY, ours.certificate)];
         for (key, path, _) in pairs.iter().filter(|(.., given)| *given) {
             if tls.get(key).and_then(Item::as_str) != Some(path) {
@@ -97,13 +100,13 @@ pub(super) fn merge(text: Option<&str>, ours: &Ours<'_>) -> Result<Merged, Broke
     Ok(Merged {
         has_ca: tls.is_some_and(|tls| tls.contains_key("ca")),
         has_tls: tls.is_some(),
-        text: if before.trim().is_empty() { format!("{HEAD}{document}") } else { document.to_string() },
+        text: if old.trim().is_empty() { format!("{HEAD}{document}") } else { document.to_string() },
         broker,
-        was,
+        before,
     })
 }
 
-/// Sets a key, if it is not so already: what is so keeps its form.
+/// Sets a key. A value that is equal already keeps its quotes and spaces; one that is replaced keeps the comment behind it.
 fn set(table: &mut Table, key: &str, text: &str) {
     match table.get_mut(key) {
         Some(item) if item.as_str() == Some(text) => {}
@@ -122,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    fn merged(text: Option<&str>, change: impl FnOnce(&mut Ours<'_>)) -> Result<Merged, Broken> {
+    fn merged(text: Option<&str>, change: impl FnOnce(&mut Ours<'_>)) -> Result<Merged, InvalidConfig> {
         let (site, node) = (SiteName::new("cloud-1").unwrap(), NodeId::new("db-0").unwrap());
         let planner_key = SigningKey::from_seed([1; 32]).public();
         let mut ours = Ours {
@@ -139,21 +142,21 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_says_who_wrote_it_and_stays_as_it_is_the_second_time() {
+    fn a_new_file_has_a_heading_and_is_not_changed_the_second_time() {
         let first = merged(None, |ours| (ours.ca, ours.certificate) = (true, true)).unwrap();
         assert!(first.text.starts_with("# Written by `groundplan bootstrap`"), "{}", first.text);
         let parsed: toml::Table = first.text.parse().unwrap();
         assert_eq!(parsed["broker"].as_str(), Some("mqtt://b:1883"));
         assert_eq!(parsed["tls"]["cert"].as_str(), Some(CERT));
-        assert_eq!(first.was, Was { state_dir: STATE.to_owned(), ..Was::default() });
+        assert_eq!(first.before, Before { state_dir: STATE.to_owned(), ..Before::default() });
         let second = merged(Some(&first.text), |ours| (ours.ca, ours.certificate) = (true, true)).unwrap();
         assert_eq!(second.text, first.text);
-        // What is not given is left.
+        // Certificates that are not given stay in the file.
         assert_eq!(merged(Some(&first.text), |_| ()).unwrap().text, first.text);
     }
 
     #[test]
-    fn what_the_operator_wrote_stays() {
+    fn comments_and_other_keys_stay() {
         let key = SigningKey::from_seed([1; 32]).public();
         let text = format!(
             "# ours is slow\nkeep_alive = \"90s\"   # satellite\nsite = 'cloud-1'\nnode = \"db-0\" # here\nbroker = \"mqtts://other:1\"\n\
@@ -167,14 +170,14 @@ mod tests {
             merged(Some("site = \"a\"\nnode = \"b\" # it\nplanner_keys = [\"x\"]\nstate_dir = \"/s\"\n"), |_| ())
                 .unwrap();
         assert!(foreign.text.contains("node = \"db-0\" # it\n"), "{}", foreign.text);
-        assert_eq!((foreign.was.site.as_deref(), foreign.was.state_dir.as_str()), (Some("a"), "/s"));
-        assert_eq!(foreign.was.planner_keys, ["x"]);
+        assert_eq!((foreign.before.site.as_deref(), foreign.before.state_dir.as_str()), (Some("a"), "/s"));
+        assert_eq!(foreign.before.planner_keys, ["x"]);
     }
 
     #[test]
-    fn what_is_no_toml_is_told_with_its_place() {
-        let said = merged(Some("site = \n"), |_| ()).unwrap_err().to_string();
-        assert!(said.contains("line 1"), "{said}");
+    fn an_invalid_file_is_refused_with_its_place() {
+        let error = merged(Some("site = \n"), |_| ()).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
         assert!(merged(Some("tls = 3"), |ours| ours.ca = true).is_err());
     }
 }

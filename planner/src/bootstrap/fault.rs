@@ -1,46 +1,47 @@
-//! Why a host has no agent as it should be, how it was left, and the next step.
+//! Why bootstrap failed on a host, in which state it left the host, and the next step.
 
 use super::{
-    outcome::{Done, State, Step},
+    outcome::{HostResult, HostState, Step},
     refusal::Refusal,
     ssh::{Ssh, SshError},
     target::Target,
 };
 use crate::api::ClientError;
 
-/// Why a host has no agent as it should be.
+/// An error on one host.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     #[error(transparent)]
     Ssh(SshError),
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("its answer is not whole; does its shell end early?")]
+    #[error("the host's answer is incomplete; does its shell end early?")]
     Answer,
-    #[error("another bootstrap is at work there")]
+    #[error("another bootstrap runs on the host")]
     Busy,
-    #[error("there is no space left: {0}")]
+    #[error("no space left on the host: {0}")]
     Full(String),
-    #[error("cannot write there: {0}")]
+    #[error("cannot write on the host: {0}")]
     Write(String),
-    #[error("not all of a file arrived")]
+    #[error("a file arrived incomplete on the host")]
     Cut,
-    #[error("the program does not run there: {0}")]
+    #[error("the agent's program does not run on the host: {0}")]
     DoesNotRun(String),
     #[error("the agent has no key: {0}")]
     NoKey(String),
-    #[error("the planner does not take its key: {}", match .0 { ClientError::Refused { problem } => problem.error.clone(), e => e.to_string() })]
+    #[error("the planner does not accept the agent's key: {}", match .0 { ClientError::Refused { problem } => problem.error.clone(), e => e.to_string() })]
     Api(ClientError),
-    #[error("its agent does not start: {0}")]
+    #[error("the agent does not start: {0}")]
     Unit(String),
-    #[error("its agent runs, and the planner did not hear of it in time")]
+    #[error("the agent runs, but did not connect to the planner in time")]
     Absent,
-    #[error("its agent was started, and the planner no longer answers")]
+    #[error("the agent was started, but the planner no longer answers")]
     Planner,
-    #[error("another program runs as the agent than the one that was put there")]
+    #[error("another program runs as the agent than the one that was put on the host")]
     OtherProgram,
-    #[error("it took longer than the time limit")]
+    #[error("the time limit has passed")]
     Time,
+    /// A fault after which the previous files were restored, or should have been.
     #[error("{fault}")]
     Left { fault: Box<Fault>, left: &'static str, journal: Vec<String> },
 }
@@ -52,35 +53,40 @@ impl Fault {
             Self::Refused(refusal) => Some(refusal.hint()),
             Self::Left { fault, .. } => fault.hint(ssh, address),
             Self::Api(e) => e.hint(),
-            Self::Busy => Some("wait for its end".to_owned()),
-            Self::Full(_) => Some("make room there".to_owned()),
+            Self::Busy => Some("wait until it has ended".to_owned()),
+            Self::Full(_) => Some("free some space there".to_owned()),
             Self::Write(_) => Some("is the file system read-only? see docs/bootstrap.md for such hosts".to_owned()),
-            Self::Answer | Self::Cut | Self::Planner => Some("run the same again".to_owned()),
+            Self::Answer | Self::Cut | Self::Planner => Some("run the same command again".to_owned()),
             Self::DoesNotRun(_) => Some("is it the right agent for that host (--agent)?".to_owned()),
-            Self::NoKey(_) | Self::Unit(_) => Some("its journal's last lines say more".to_owned()),
-            Self::Absent => Some("can the host reach the broker (--broker), with these certificates? `groundplan status` tells messages that are refused".to_owned()),
+            Self::NoKey(_) | Self::Unit(_) => Some("read the last lines of the agent's journal".to_owned()),
+            Self::Absent => Some(
+                "can the host reach the broker (--broker), with these certificates? `groundplan status` shows messages that are refused"
+                    .to_owned(),
+            ),
             Self::OtherProgram => Some("does something else replace or start groundplan-agent there?".to_owned()),
-            Self::Time => Some("give more with --timeout".to_owned()),
+            Self::Time => Some("set a longer limit with --timeout".to_owned()),
         }
     }
 
-    /// What is told of a host.
-    pub(super) fn done(self, target: &Target, ssh: &Ssh, step: Step) -> Done {
+    /// The result of a host that failed in `step`.
+    pub(super) fn result(self, target: &Target, ssh: &Ssh, step: Step) -> HostResult {
         let hint = self.hint(ssh, &target.address);
-        let state = if matches!(self, Self::Refused(_)) { State::Refused } else { State::Failed };
+        let state = if matches!(self, Self::Refused(_)) { HostState::Refused } else { HostState::Failed };
         let error = Some(self.to_string());
         let (left, journal) = match self {
             Self::Left { left, journal, .. } => (left, journal),
-            Self::Refused(_) => (Step::Looking.left(), Vec::new()),
-            // What the script that puts files there says of itself, it says after it has cleaned up.
+            Self::Refused(_) => (Step::Probing.left(), Vec::new()),
+            // The upload script reports these itself, and only after it has removed the new files: nothing was replaced. For any other
+            // error of the upload it is unknown how far the script came.
             Self::Full(_) | Self::Write(_) | Self::Cut | Self::DoesNotRun(_) | Self::Busy
                 if matches!(step, Step::Uploading { .. }) =>
             {
-                (Step::Looking.left(), Vec::new())
+                (Step::Probing.left(), Vec::new())
             }
-            Self::NoKey(_) => ("what was there before is there again", Vec::new()),
+            // The upload script restores the previous files before it reports this one.
+            Self::NoKey(_) => ("the previous files were restored", Vec::new()),
             _ => (step.left(), Vec::new()),
         };
-        Done { state, error, hint, left: Some(left.to_owned()), journal, ..Done::new(target) }
+        HostResult { state, error, hint, left: Some(left.to_owned()), journal, ..HostResult::new(target) }
     }
 }

@@ -1,7 +1,7 @@
-//! One host, from the first look to its agent's presence.
+//! One host, from the host probe to the connection of its agent.
 //!
-//! In: a target, `ssh`, and the planner to ask. Out: what was done, or what went wrong and how the host was left. Decisions are
-//! `decide`'s, what is done on the host is the scripts': here they follow each other. What does not come up is put back.
+//! In: a target, `ssh` and the planner's socket. Out: the result, or a fault with the state in which the host was left. `decide` decides
+//! and the scripts in `sh/` act; this file runs them in order. If the agent does not come up, the previous files are restored.
 
 use std::{future::Future, path::Path, sync::Mutex, time::Duration};
 
@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use super::{
-    decide::{self, Because, Decision, decide},
+    decide::{self, Decision, RestartReason, decide},
     fault::Fault,
-    outcome::{Done, State, Step},
+    outcome::{HostResult, HostState, Step},
     paths::{CA, CERT, CONFIG, KEY, PROGRAM, STATE},
     presence::Presence,
     probe,
@@ -30,25 +30,27 @@ const START: &str = include_str!("sh/start.sh");
 const KEEP: &str = include_str!("sh/keep.sh");
 const UNDO: &str = include_str!("sh/undo.sh");
 
-/// How long putting back may take, whatever the time limit: a start under way is waited for, and the unit gets a minute to stop.
-const PUT_BACK: Duration = Duration::from_secs(180);
-/// How often systemd may start an agent again before we no longer believe in it.
+/// How long restoring the previous files may take, whatever the time limit: it waits for a start in progress, and the unit has a minute
+/// to stop.
+const RESTORE: Duration = Duration::from_secs(180);
+/// How many restarts by systemd count as a failed start.
 const RESTARTS: u32 = 3;
 
-/// A host at work.
+/// The work on one host.
 pub(super) struct Host<'a> {
     pub(super) target: &'a Target,
     pub(super) ssh: &'a Ssh,
     pub(super) socket: &'a Path,
     pub(super) presence: Presence,
+    /// When the time limit passes.
     pub(super) until: Instant,
     pub(super) dry_run: bool,
-    /// What is being done at this moment.
+    /// The current step, which the caller reads if it drops the work.
     pub(super) step: &'a Mutex<Step>,
-    pub(super) tell: &'a (dyn Fn(Step) + Send + Sync),
+    pub(super) report: &'a (dyn Fn(Step) + Send + Sync),
 }
 
-/// A script, with values before it.
+/// A script with its values as shell assignments before it.
 fn script(values: &[(&str, &str)], body: &str) -> String {
     let mut text = String::new();
     for (name, value) in values {
@@ -57,62 +59,63 @@ fn script(values: &[(&str, &str)], body: &str) -> String {
     text + COMMON + body
 }
 
-/// What comes of a start.
+/// How a start of the agent ended.
 enum Start {
-    /// The agent is there, on another connection than before.
+    /// The agent has a new session with the planner.
     Present,
-    /// Its unit does not hold, in these words.
+    /// The unit failed: the error.
     Failed(String),
-    /// Nobody heard of it in time.
+    /// The time limit has passed without a connection.
     Absent,
 }
 
 impl Host<'_> {
     fn step(&self, step: Step) {
         *self.step.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = step;
-        (self.tell)(step);
+        (self.report)(step);
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         timeout_at(self.until, work).await.unwrap_or(Err(Fault::Time))
     }
 
-    /// Runs a script and returns its answer.
+    /// Runs a script and returns the lines of its answer.
     async fn run(&self, script: &str, files: &[Payload]) -> Result<Vec<String>, Fault> {
         let mut lines = Vec::new();
         let ran = self.ssh.run(&self.target.address, script, files, |line| lines.push(line.to_owned())).await;
         match lines.iter().find_map(|line| line.strip_prefix("failed ")) {
-            // Its own word says more than the connection's.
+            // The script's error is more precise than that of the connection, which usually follows from it.
             Some(why) => Err(script_fault(why)),
             None => ran.map(|()| lines).map_err(Fault::Ssh),
         }
     }
 
-    /// All of it.
-    pub(super) async fn work(&self) -> Result<Done, Fault> {
-        self.step(Step::Looking);
+    /// Runs all steps.
+    pub(super) async fn work(&self) -> Result<HostResult, Fault> {
+        self.step(Step::Probing);
         let paths = [PROGRAM, CONFIG, CA, CERT, KEY].join(" ");
         let dirs = ["/usr/bin", "/etc/groundplan", STATE].join(" ");
-        let probe = script(&[("paths", &paths), ("dirs", &dirs)], PROBE);
-        let lines = self.in_time(self.run(&probe, &[])).await?;
-        let seen = probe::read(lines.iter().map(String::as_str)).ok_or(Fault::Answer)?;
-        let decision = decide(self.target, &seen)?;
-        let mut done = self.done(&decision);
+        let probe_script = script(&[("paths", &paths), ("dirs", &dirs)], PROBE);
+        let lines = self.in_time(self.run(&probe_script, &[])).await?;
+        let found = probe::read(lines.iter().map(String::as_str)).ok_or(Fault::Answer)?;
+        let decision = decide(self.target, &found)?;
+        let mut result = self.planned(&decision);
         if self.dry_run {
-            return Ok(done);
+            return Ok(result);
         }
         if decision.put.is_empty() && decision.because.is_empty() {
             self.step(Step::Waiting);
             return match self.present(None).await {
-                true => Ok(Done { key: self.target.key, ..done }),
+                true => Ok(HostResult { key: self.target.key, ..result }),
                 false => Err(self.undo(Fault::Absent, None).await),
             };
         }
-        let key = match seen.key.filter(|_| decision.put.is_empty()) {
+        // Without new files the probe has the agent's key; else the upload script reports it, which may have made the agent create one.
+        let key = match found.key.filter(|_| decision.put.is_empty()) {
             Some(key) => key,
-            None => self.put(&decision, &mut done).await?,
+            None => self.put(&decision, &mut result).await?,
         };
-        done.key = Some(key);
+        result.key = Some(key);
         if self.target.key != Some(key) {
             self.step(Step::Trusting);
             if let Err(fault) = self.in_time(self.trust(key, self.target.replace_key)).await {
@@ -123,36 +126,43 @@ impl Host<'_> {
         match self.start().await {
             Start::Present => {}
             Start::Failed(why) => return Err(self.undo(Fault::Unit(why), key).await),
-            // It runs, and whether it got there nobody can say: it is left to the next run.
+            // Whether the agent connected is unknown: restoring could take away an agent that works. The next run decides.
             Start::Absent if !self.presence.answers() => return Err(Fault::Planner),
             Start::Absent => return Err(self.undo(Fault::Absent, key).await),
         }
         self.step(Step::Checking);
         let keep = script(&[("digest", &decision.program)], KEEP);
-        match timeout(PUT_BACK, self.run(&keep, &[])).await.unwrap_or(Err(Fault::Time)) {
-            Ok(_) => Ok(done),
+        match timeout(RESTORE, self.run(&keep, &[])).await.unwrap_or(Err(Fault::Time)) {
+            Ok(_) => Ok(result),
             Err(Fault::OtherProgram) => Err(self.undo(Fault::OtherProgram, key).await),
             Err(fault) => Err(fault),
         }
     }
 
-    fn done(&self, decision: &Decision) -> Done {
-        let has = |because: &Because| decision.because.contains(because);
+    /// The result if all goes well.
+    fn planned(&self, decision: &Decision) -> HostResult {
+        let has = |reason: &RestartReason| decision.because.contains(reason);
         let state = match decision.because.first() {
-            None => State::AsItWas,
-            Some(_) if self.dry_run => State::Would,
-            Some(Because::New | Because::TakenOver(_)) => State::Installed,
-            Some(_) if has(&Because::Program) => State::Upgraded,
-            Some(_) if !decision.put.is_empty() => State::Changed,
-            Some(_) => State::Started,
+            None => HostState::UpToDate,
+            Some(_) if self.dry_run => HostState::WouldChange,
+            Some(RestartReason::New | RestartReason::TakenOver(_)) => HostState::Installed,
+            Some(_) if has(&RestartReason::Program) => HostState::Upgraded,
+            Some(_) if !decision.put.is_empty() => HostState::Changed,
+            Some(_) => HostState::Restarted,
         };
         let because = decision.because.iter().map(ToString::to_string).collect();
         let moved = decision.aside.as_ref().map(|(_, to)| to.clone());
-        Done { state, because, had: decision.had.clone(), moved, ..Done::new(self.target) }
+        HostResult {
+            state,
+            because,
+            previous_version: decision.previous_version.clone(),
+            moved,
+            ..HostResult::new(self.target)
+        }
     }
 
-    /// Puts the files in place; the agent's key.
-    async fn put(&self, decision: &Decision, done: &mut Done) -> Result<PublicKey, Fault> {
+    /// Replaces the files, all or none, and returns the agent's key.
+    async fn put(&self, decision: &Decision, result: &mut HostResult) -> Result<PublicKey, Fault> {
         let bytes = decision.put.iter().map(|file| file.bytes.len() as u64).sum();
         self.step(Step::Uploading { bytes });
         let (state, aside) = decision.aside.clone().unwrap_or_default();
@@ -164,12 +174,12 @@ impl Host<'_> {
         put.push_str("commit\n");
         let files: Vec<Payload> = decision.put.iter().map(|file| Payload(file.bytes.clone())).collect();
         let lines = self.in_time(self.run(&put, &files)).await?;
-        let word = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name));
-        done.version = word("version ").and_then(probe::version).or(decision.had.clone());
-        if decide::older(done.version.as_deref(), decision.had.as_deref()) {
-            done.state = State::Downgraded;
+        let value = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name));
+        result.version = value("version ").and_then(probe::version).or(decision.previous_version.clone());
+        if decide::is_older(result.version.as_deref(), decision.previous_version.as_deref()) {
+            result.state = HostState::Downgraded;
         }
-        word("key ").and_then(|key| key.parse().ok()).ok_or(Fault::Answer)
+        value("key ").and_then(|key| key.parse().ok()).ok_or(Fault::Answer)
     }
 
     async fn trust(&self, key: PublicKey, replace: bool) -> Result<(), Fault> {
@@ -178,23 +188,24 @@ impl Host<'_> {
         client.ask(&request).await.map(|_| ()).map_err(Fault::Api)
     }
 
-    /// Whether the agent is there, on another connection than `before`, before time is up.
+    /// Whether the agent has another session than `before` within the time limit.
     async fn present(&self, before: Option<&str>) -> bool {
         let mut presence = self.presence.clone();
         timeout_at(self.until, presence.comes(&self.target.node, before)).await.is_ok()
     }
 
-    /// Starts the agent, and watches its unit until it is there.
+    /// Starts the agent, and watches its unit until the agent is connected.
     async fn start(&self) -> Start {
         let mut presence = self.presence.clone();
         let before = presence.session(&self.target.node).await;
-        let (heard, mut lines) = mpsc::unbounded_channel();
+        let (sender, mut lines) = mpsc::unbounded_channel();
         let start = script(&[], START);
-        let hear = move |line: &str| drop(heard.send(line.to_owned()));
-        let mut ssh = std::pin::pin!(self.ssh.run(&self.target.address, &start, &[], hear));
+        let on_line = move |line: &str| drop(sender.send(line.to_owned()));
+        let mut ssh = std::pin::pin!(self.ssh.run(&self.target.address, &start, &[], on_line));
         let (mut connected, mut started, mut first) = (true, false, None);
         loop {
             tokio::select! {
+                // Lines first: a failure that the unit reported explains the absence better than the time limit does.
                 biased;
                 Some(line) = lines.recv() => match line.split(' ').collect::<Vec<_>>().as_slice() {
                     ["started"] => {
@@ -202,16 +213,17 @@ impl Host<'_> {
                         self.step(Step::Waiting);
                     }
                     ["failed", why @ ..] => return Start::Failed(why.join(" ")),
-                    ["unit", "failed", ..] => return Start::Failed("its unit has failed".to_owned()),
+                    ["unit", "failed", ..] => return Start::Failed("the unit has failed".to_owned()),
                     ["unit", _, restarts] => {
+                        // The counter may include restarts from before this start.
                         let restarts: u32 = restarts.parse().unwrap_or(0);
                         if restarts >= *first.get_or_insert(restarts) + RESTARTS {
-                            return Start::Failed("it ends again and again".to_owned());
+                            return Start::Failed("it exits again and again".to_owned());
                         }
                     }
                     _ => {}
                 },
-                // Without the connection, its presence alone tells how it went.
+                // `ssh` ended first: only the agent's connection to the planner shows how the start went.
                 _ = &mut ssh, if connected => (connected, started) = (false, true),
                 () = presence.comes(&self.target.node, before.as_deref()), if started => return Start::Present,
                 () = sleep_until(self.until) => return Start::Absent,
@@ -219,35 +231,35 @@ impl Host<'_> {
         }
     }
 
-    /// Puts back what was there before, and the key that the planner knew in place of `key`; adds to a fault how the host was left.
+    /// Restores the previous files, and the key that the planner trusted before `key`. Adds to the fault in which state the host was left.
     async fn undo(&self, fault: Fault, key: impl Into<Option<PublicKey>>) -> Fault {
-        self.step(Step::PuttingBack);
+        self.step(Step::Restoring);
         if let Some(known) = self.target.key.filter(|known| key.into().is_some_and(|key| key != *known)) {
-            // If this fails too, the next run says that the planner knows the node by another key.
-            let _ = timeout(PUT_BACK, self.trust(known, true)).await;
+            // If this fails too, the next run is refused because the planner trusts another key, with the hint to replace it.
+            let _ = timeout(RESTORE, self.trust(known, true)).await;
         }
         let mut lines = Vec::new();
         let undo = script(&[], UNDO);
         let ran = self.ssh.run(&self.target.address, &undo, &[], |line| lines.push(line.to_owned()));
-        let ended = matches!(timeout(PUT_BACK, ran).await, Ok(Ok(())));
+        let ended = matches!(timeout(RESTORE, ran).await, Ok(Ok(())));
         let ended = ended && lines.iter().any(|line| line == "end");
-        let word = |name: &'static str| lines.iter().filter_map(move |line| line.strip_prefix(name));
-        let journal = word("journal ").map(str::to_owned).collect();
-        let left = match word("undone ").next() {
-            Some("running") => "what was there before is there again, and its agent runs",
-            Some("stopped") => "what was there before is there again",
-            Some(_) => "what was there before is there again, but its agent does not start",
+        let values = |name: &'static str| lines.iter().filter_map(move |line| line.strip_prefix(name));
+        let journal = values("journal ").map(str::to_owned).collect();
+        let left = match values("undone ").next() {
+            Some("running") => "the previous files were restored, and the previous agent runs",
+            Some("stopped") => "the previous files were restored",
+            Some(_) => "the previous files were restored, but the previous agent does not start",
             None if ended => "nothing was changed on the host",
-            None => "it could not be put back: run the same again",
+            None => "the previous files could not be restored: run the same command again",
         };
         Fault::Left { fault: Box::new(fault), left, journal }
     }
 }
 
-/// What a script's failure means.
+/// The fault for a line `failed …` of a script.
 fn script_fault(why: &str) -> Fault {
-    let (word, rest) = why.split_once(' ').unwrap_or((why, ""));
-    match word {
+    let (name, rest) = why.split_once(' ').unwrap_or((why, ""));
+    match name {
         "busy" => Fault::Busy,
         "other" => Fault::OtherProgram,
         "cut" => Fault::Cut,

@@ -1,9 +1,9 @@
-//! Giving hosts their agents over `ssh`: the program, its unit, its configuration and certificates; and the planner its key.
+//! Installs agents on hosts over `ssh`: program, unit, configuration and certificates; and registers the agents' keys with the planner.
 //!
-//! In: targets and how to reach them. Out: for each, what was done, or why not and how the host was left. A host is looked at first,
-//! and what is decided from that is pure (`decide`); a second round trip puts all files in place at once or none; then the agent is
-//! started, and kept only if the planner hears of it. Nothing here touches what the agent supervises, its ledger or another node.
-//! Never asks for a password, never weakens how host keys are checked, never lets a private key of an agent leave its host.
+//! In: targets and how to reach them. Out: a result for each host. The host probe is the first round trip, and the decision that follows
+//! from it is pure (`decide`). A second round trip replaces either all files or none. Then the agent is started, and the new files are
+//! kept only if the agent connects to the planner. Never touches supervised processes, the ledger or another node; never asks for a
+//! password, never weakens the checks of host keys, and no private key of an agent leaves its host.
 
 mod config;
 mod decide;
@@ -32,52 +32,52 @@ use tokio::{
 
 use self::{host::Host, presence::Presence};
 pub use self::{
-    outcome::{Done, State, Step, Told},
+    outcome::{HostResult, HostState, ProgressEvent, Step},
     refusal::Refusal,
     ssh::{Ssh, SshError},
     target::{Bytes, Target},
 };
 
-/// How the work is done.
+/// Settings that are the same for all hosts.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How hosts are reached.
+    /// How to reach and log in to hosts.
     pub ssh: Ssh,
-    /// The planner's socket.
+    /// The socket of the planner that registers the agents' keys.
     pub socket: PathBuf,
-    /// On how many hosts at a time.
+    /// How many hosts are in progress at a time; at least 1.
     pub at_once: usize,
-    /// How long each may take.
+    /// The time limit of each host, from the moment that it is no longer queued.
     pub timeout: Duration,
-    /// Say what would be done, and do nothing.
+    /// Whether to stop after the decision, which changes nothing.
     pub dry_run: bool,
 }
 
-/// Does it, on `at_once` hosts at a time, until all are done or `stop` becomes true. What comes of it, in the targets' order.
+/// Works on `at_once` hosts at a time until all are finished or `stop` becomes true. Returns the results in the order of the targets.
 pub async fn run(
     settings: Settings,
     targets: Vec<Target>,
-    tell: mpsc::UnboundedSender<Told>,
+    progress: mpsc::UnboundedSender<ProgressEvent>,
     stop: watch::Receiver<bool>,
-) -> Vec<Done> {
+) -> Vec<HostResult> {
     let presence = Presence::start(&settings.socket);
     let turns = Arc::new(Semaphore::new(settings.at_once.max(1)));
     let settings = Arc::new(settings);
     let mut hosts = JoinSet::new();
     for (n, target) in targets.into_iter().enumerate() {
         let (settings, presence, turns) = (settings.clone(), presence.clone(), turns.clone());
-        let (tell, stop) = (tell.clone(), stop.clone());
-        hosts.spawn(async move { (n, one(&settings, target, presence, &turns, tell, stop).await) });
+        let (progress, stop) = (progress.clone(), stop.clone());
+        hosts.spawn(async move { (n, one(&settings, target, presence, &turns, progress, stop).await) });
     }
     let mut all = Vec::new();
     while let Some(ended) = hosts.join_next().await {
         match ended {
-            Ok(done) => all.push(done),
+            Ok(result) => all.push(result),
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         }
     }
     all.sort_by_key(|(n, _)| *n);
-    all.into_iter().map(|(_, done)| done).collect()
+    all.into_iter().map(|(_, result)| result).collect()
 }
 
 async fn one(
@@ -85,33 +85,33 @@ async fn one(
     target: Target,
     presence: Presence,
     turns: &Semaphore,
-    tell: mpsc::UnboundedSender<Told>,
+    progress: mpsc::UnboundedSender<ProgressEvent>,
     mut stop: watch::Receiver<bool>,
-) -> Done {
+) -> HostResult {
     let step = Mutex::new(Step::Queued);
     let now = || *step.lock().unwrap_or_else(PoisonError::into_inner);
-    // Whoever listened may have gone.
-    let say = |step: Step| drop(tell.send(Told::Step(target.node.clone(), step)));
+    // The receiver is dropped when the display has ended; the work goes on.
+    let report = |step: Step| drop(progress.send(ProgressEvent::Step(target.node.clone(), step)));
     let work = async {
         let _turn = turns.acquire().await;
         let (dry_run, until) = (settings.dry_run, Instant::now() + settings.timeout);
         let (ssh, socket) = (&settings.ssh, settings.socket.as_path());
-        Host { target: &target, ssh, socket, presence, until, dry_run, step: &step, tell: &say }.work().await
+        Host { target: &target, ssh, socket, presence, until, dry_run, step: &step, report: &report }.work().await
     };
     let ended = tokio::select! {
         ended = work => Some(ended),
         _ = stop.wait_for(|stop| *stop) => None,
     };
-    let done = match ended {
-        Some(Ok(done)) => done,
-        Some(Err(fault)) => fault.done(&target, &settings.ssh, now()),
-        None => Done {
-            state: State::Interrupted,
-            error: Some("broken off".to_owned()),
+    let result = match ended {
+        Some(Ok(result)) => result,
+        Some(Err(fault)) => fault.result(&target, &settings.ssh, now()),
+        None => HostResult {
+            state: HostState::Interrupted,
+            error: Some("interrupted".to_owned()),
             left: Some(now().left().to_owned()),
-            ..Done::new(&target)
+            ..HostResult::new(&target)
         },
     };
-    drop(tell.send(Told::Done(Box::new(done.clone()))));
-    done
+    drop(progress.send(ProgressEvent::Finished(Box::new(result.clone()))));
+    result
 }

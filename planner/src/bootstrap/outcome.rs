@@ -1,137 +1,138 @@
-//! What is being done on a host, and what came of it.
+//! What bootstrap is doing on a host, and how it ended there.
 
 use groundplan_protocol::{envelope::PublicKey, ids::NodeId};
 use serde::Serialize;
 
 use super::target::Target;
 
-/// What is being done on a host.
+/// The current step on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing yet.
+    /// Waits until fewer than `at_once` hosts are in progress.
     Queued,
-    /// Finding out what is there.
-    Looking,
-    /// Sending files.
+    /// Runs the host probe.
+    Probing,
+    /// Sends the files that differ.
     Uploading {
-        /// How many bytes.
+        /// Their size in bytes.
         bytes: u64,
     },
-    /// Telling the planner its key.
+    /// Registers the agent's key with the planner.
     Trusting,
-    /// Having systemd start it; one that runs may end its tasks first.
+    /// systemd starts the agent; one that runs may finish its tasks first.
     Starting,
-    /// Until the planner hears of it.
+    /// Waits until the planner has a connection from the agent.
     Waiting,
-    /// That it is the right program.
+    /// Compares the running program with the one that was put there.
     Checking,
-    /// What was there before.
-    PuttingBack,
+    /// Restores the files that were there before.
+    Restoring,
 }
 
 impl Step {
-    /// In a few words.
-    pub fn words(self) -> String {
+    /// For the progress line, after the node's name.
+    pub fn text(self) -> String {
         match self {
-            Self::Queued => "waits for its turn".to_owned(),
-            Self::Looking => "looking".to_owned(),
-            Self::Uploading { bytes } => format!("sending {} KiB", bytes.div_ceil(1024)),
-            Self::Trusting => "telling the planner its key".to_owned(),
-            Self::Starting => "starting".to_owned(),
+            Self::Queued => "queued".to_owned(),
+            Self::Probing => "probing".to_owned(),
+            Self::Uploading { bytes } => format!("uploading {} KiB", bytes.div_ceil(1024)),
+            Self::Trusting => "registering its key".to_owned(),
+            Self::Starting => "starting its agent".to_owned(),
             Self::Waiting => "waiting for its agent".to_owned(),
             Self::Checking => "checking what runs".to_owned(),
-            Self::PuttingBack => "putting back what was there".to_owned(),
+            Self::Restoring => "restoring the previous files".to_owned(),
         }
     }
 
-    /// How a host is left when it is broken off there.
+    /// In which state the host is left when this step does not finish.
     pub(super) fn left(self) -> &'static str {
         match self {
-            Self::Queued | Self::Looking => "nothing was changed on the host",
+            Self::Queued | Self::Probing => "nothing was changed on the host",
             Self::Uploading { .. } => {
-                "either nothing was replaced on the host or all of it: the same again finds out and goes on"
+                "either none of the files was replaced on the host or all of them: run the same command again to continue"
             }
-            _ => "its files are in place, and the agent may run already: the same again finds out and finishes",
+            _ => "the files are in place, and the agent may run already: run the same command again to finish",
         }
     }
 }
 
-/// What came of a host.
+/// How bootstrap ended on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
-    /// All was as it should be.
-    AsItWas,
-    /// It has an agent now.
+pub enum HostState {
+    /// Nothing differed.
+    UpToDate,
+    /// It had no agent, or that of another site.
     Installed,
-    /// It runs another program now.
+    /// It runs another program now, of the same or a newer version.
     Upgraded,
-    /// The same, of an earlier version.
+    /// It runs another program now, of an older version.
     Downgraded,
-    /// Something else of it was changed.
+    /// Files other than the program were replaced.
     Changed,
-    /// It was started.
-    Started,
-    /// Something would be done.
-    Would,
-    /// Nothing was done, and why.
+    /// No file differed; the agent was started or restarted.
+    Restarted,
+    /// Dry run: something differs.
+    WouldChange,
+    /// Nothing was done, because it is unsafe or impossible; the error has the cause.
     Refused,
-    /// It went wrong.
+    /// A step failed; `left` has the state of the host.
     Failed,
-    /// It was broken off.
+    /// The operator stopped it.
     Interrupted,
 }
 
-impl State {
-    /// Whether the host is as it should be, or would be.
+impl HostState {
+    /// Whether the host has the agent that it should have, or would have one after a run that is not dry.
     pub fn is_good(self) -> bool {
         !matches!(self, Self::Refused | Self::Failed | Self::Interrupted)
     }
 }
 
-/// What was done on a host.
+/// The result of one host, as it is printed in JSON.
 #[derive(Debug, Clone, Serialize)]
-pub struct Done {
-    /// The node.
+pub struct HostResult {
+    /// The node that the host is.
     pub node: NodeId,
-    /// Where it was reached.
+    /// The address that `ssh` connected to.
     pub address: String,
-    /// What came of it.
-    pub state: State,
-    /// Why anything was done.
+    /// How it ended.
+    pub state: HostState,
+    /// The differences that were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<String>,
-    /// The version that was there.
-    pub had: Option<String>,
-    /// The version that is there.
+    /// The version of the agent before.
+    pub previous_version: Option<String>,
+    /// The version of the agent after files were replaced; `None` if none was.
     pub version: Option<String>,
     /// The key that its agent signs with.
     pub key: Option<PublicKey>,
-    /// Where the state of another site's agent went.
+    /// The directory that the state of another site's agent was moved to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<String>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How the host was left.
+    /// In which state the host was left after an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<String>,
-    /// What to do about it.
+    /// The next step after an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The last lines of the agent's journal.
+    /// The last lines of the agent's journal, oldest first, if the agent did not come up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub journal: Vec<String>,
 }
 
-impl Done {
+impl HostResult {
+    /// The result of a host on which nothing differed; other results are built from it.
     pub(super) fn new(target: &Target) -> Self {
         Self {
             node: target.node.clone(),
             address: target.address.clone(),
-            state: State::AsItWas,
+            state: HostState::UpToDate,
             because: Vec::new(),
-            had: None,
+            previous_version: None,
             version: None,
             key: None,
             moved: None,
@@ -143,11 +144,11 @@ impl Done {
     }
 }
 
-/// Something to show.
+/// Sent while bootstrap runs.
 #[derive(Debug)]
-pub enum Told {
-    /// What is being done on a host.
+pub enum ProgressEvent {
+    /// A host enters a step.
     Step(NodeId, Step),
-    /// What came of it.
-    Done(Box<Done>),
+    /// A host is finished, however it ended.
+    Finished(Box<HostResult>),
 }

@@ -1,9 +1,8 @@
-//! Which agents are there, as the planner says: asked at an interval by one task, for all who wait.
+//! Which agents the planner has a connection from: one task polls the planner for all hosts that wait.
 //!
-//! In: the planner's socket. Out: presence and connection of each node, and whether the planner answers. Never ends by itself; a
-//! planner that is started anew meanwhile is found again.
+//! In: the planner's socket. Out: the session of each node that is online, and whether the planner answers. Polls until the last handle
+//! is dropped; after a restart of the planner it connects again.
 
-use crate::api::requests::GetStatus;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -14,80 +13,83 @@ use std::{
 use groundplan_protocol::ids::NodeId;
 use tokio::{sync::watch, task::AbortHandle, time::sleep};
 
-use crate::api::{Client, ClientError, types::NodePresence};
+use crate::api::{Client, ClientError, requests::GetStatus, types::NodePresence};
 
-/// How often the planner is asked.
+/// The polling interval.
 const POLL: Duration = Duration::from_millis(250);
 
-/// What the planner said last: the connections of agents that are there.
+/// The planner's last answer.
 #[derive(Debug, Clone, Default)]
-struct Said {
-    here: BTreeMap<NodeId, String>,
+struct Answer {
+    /// The session id of each node that is online; empty for an agent that sends none.
+    online: BTreeMap<NodeId, String>,
+    /// Whether the last request succeeded; `online` is kept if it did not.
     answers: bool,
 }
 
-/// See the module.
+/// A handle on the polling task. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Presence {
-    said: watch::Receiver<Said>,
-    _asking: Arc<Asking>,
+    last: watch::Receiver<Answer>,
+    _polling: Arc<Polling>,
 }
 
-/// Ends the asking with the last who waits.
+/// Stops the polling task when the last handle is dropped.
 #[derive(Debug)]
-struct Asking(AbortHandle);
+struct Polling(AbortHandle);
 
-impl Drop for Asking {
+impl Drop for Polling {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 impl Presence {
-    /// Begins to ask.
+    /// Starts the polling task.
     pub(super) fn start(socket: &Path) -> Self {
-        let (say, said) = watch::channel(Said::default());
-        let asking = tokio::spawn(ask(socket.to_owned(), say)).abort_handle();
-        Self { said, _asking: Arc::new(Asking(asking)) }
+        let (sender, last) = watch::channel(Answer::default());
+        let polling = tokio::spawn(poll(socket.to_owned(), sender)).abort_handle();
+        Self { last, _polling: Arc::new(Polling(polling)) }
     }
 
-    /// Whether the planner answers.
+    /// Whether the planner answered the last request.
     pub(super) fn answers(&self) -> bool {
-        self.said.borrow().answers
+        self.last.borrow().answers
     }
 
-    /// A node's connection as it is now, and not a moment ago.
+    /// A node's session from an answer that arrives after this call, `None` if the node is offline.
     pub(super) async fn session(&mut self, node: &NodeId) -> Option<String> {
-        self.said.mark_unchanged();
-        let _ = self.said.changed().await;
-        self.said.borrow().here.get(node).cloned()
+        // The last answer may be older than a restart that has just happened.
+        self.last.mark_unchanged();
+        let _ = self.last.changed().await;
+        self.last.borrow().online.get(node).cloned()
     }
 
-    /// Returns when a node is there, on another connection than `before`. May be dropped and called again.
+    /// Returns when a node is online with another session than `before`. May be dropped and called again.
     pub(super) async fn comes(&mut self, node: &NodeId, before: Option<&str>) {
-        let there = |said: &Said| said.here.get(node).is_some_and(|session| Some(session.as_str()) != before);
-        if self.said.wait_for(there).await.is_err() {
-            // Nobody asks any more: the run is over.
+        let is_new = |answer: &Answer| answer.online.get(node).is_some_and(|session| Some(session.as_str()) != before);
+        if self.last.wait_for(is_new).await.is_err() {
+            // The polling task is gone, so bootstrap is ending: this future is dropped soon.
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn ask(socket: PathBuf, say: watch::Sender<Said>) {
+async fn poll(socket: PathBuf, sender: watch::Sender<Answer>) {
     let mut client = None;
     loop {
-        match here(&socket, &mut client).await {
-            Ok(here) => _ = say.send_replace(Said { here, answers: true }),
+        match online(&socket, &mut client).await {
+            Ok(online) => _ = sender.send_replace(Answer { online, answers: true }),
             Err(_) => {
                 client = None;
-                say.send_modify(|said| said.answers = false);
+                sender.send_modify(|answer| answer.answers = false);
             }
         }
         sleep(POLL).await;
     }
 }
 
-async fn here(socket: &Path, client: &mut Option<Client>) -> Result<BTreeMap<NodeId, String>, ClientError> {
+async fn online(socket: &Path, client: &mut Option<Client>) -> Result<BTreeMap<NodeId, String>, ClientError> {
     if client.is_none() {
         *client = Some(Client::connect(socket).await?);
     }

@@ -1,7 +1,7 @@
-//! The agent's program as it is to be put on hosts: which machine it is for, and whether it will run there by itself.
+//! An agent's program for hosts: which machine it is for, and that it needs no libraries there.
 //!
-//! In: the bytes of a file. Out: a program that is static and for a known machine, or why it is none. Reads the ELF header and the
-//! program headers (System V ABI, gABI chapters 4 and 5), and runs nothing.
+//! In: the bytes of a file. Out: a static program for a known machine, or an error. Reads the ELF header and the program headers
+//! (System V ABI, gABI chapters 4 and 5); never runs the file.
 
 use std::{
     fs, io,
@@ -11,54 +11,54 @@ use std::{
 
 use groundplan_protocol::digest::Digest;
 
-/// An agent to put on hosts.
+/// A static agent.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// Where it was read from.
+    /// The file that it was read from.
     pub path: PathBuf,
-    /// What machine it runs on, in the words of `uname -m`.
+    /// The machine that it is for, by its first name in `uname -m`.
     pub machine: &'static str,
-    /// The file.
+    /// The content of the file.
     pub bytes: Arc<[u8]>,
-    /// Its digest.
+    /// The digest of `bytes`, which the host checks.
     pub digest: Digest,
 }
 
-/// Why a file is no agent for a host.
+/// Why a file cannot be put on hosts as the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the agent {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is something else.
-    #[error("{} is no program for Linux: it {what}", path.display())]
+    /// Not an ELF executable.
+    #[error("{} is not a program for Linux: it {what}", path.display())]
     NotElf {
         /// The file.
         path: PathBuf,
-        /// What is odd about it.
+        /// What is wrong with it, as a predicate.
         what: &'static str,
     },
-    /// It is for a machine that we do not know.
-    #[error("{} is for a machine that is not known here (ELF machine {machine})", path.display())]
+    /// An ELF machine that is not in the list.
+    #[error("{} is for an unknown machine (ELF machine {machine})", path.display())]
     Machine {
         /// The file.
         path: PathBuf,
-        /// Its number.
+        /// `e_machine` of the ELF header.
         machine: u16,
     },
-    /// It needs libraries.
+    /// Dynamically linked.
     #[error("{} is dynamically linked: it would need this machine's libraries on every host", path.display())]
     Dynamic {
         /// The file.
         path: PathBuf,
     },
-    /// It is another program.
+    /// A static program, but not the agent.
     #[error("{} is not groundplan-agent", path.display())]
     Other {
         /// The file.
@@ -67,7 +67,7 @@ pub enum ProgramError {
 }
 
 impl ProgramError {
-    /// What to do about it.
+    /// The next step.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Dynamic { .. } => {
@@ -80,7 +80,7 @@ impl ProgramError {
     }
 }
 
-/// Machines by their ELF number, the first in the words of `uname -m`, the others what it says as well.
+/// Machines by their ELF number, with the names that `uname -m` has for them on different kernels; the first is used here.
 const MACHINES: [(u16, &[&str]); 8] = [
     (62, &["x86_64", "amd64"]),
     (183, &["aarch64", "arm64"]),
@@ -92,13 +92,13 @@ const MACHINES: [(u16, &[&str]); 8] = [
     (258, &["loongarch64"]),
 ];
 
-/// The machine that `uname -m` means, by one name.
+/// The one name that is used here for a machine of `uname -m`; an unknown one stays as it is.
 pub fn machine(uname: &str) -> &str {
     MACHINES.iter().find(|(_, names)| names.contains(&uname)).map_or(uname, |(_, names)| names[0])
 }
 
 impl Program {
-    /// Reads it from a file.
+    /// Reads and checks a file.
     ///
     /// # Errors
     /// See [`ProgramError`].
@@ -125,31 +125,35 @@ impl Program {
     }
 }
 
-/// The machine's number, and whether the program names an interpreter, which loads its libraries.
+/// The machine's number, and whether the program is dynamic: has a header of type PT_INTERP, the loader of its libraries.
 fn header(bytes: &[u8]) -> Result<(u16, bool), &'static str> {
     const INTERP: u32 = 3;
-    const SHORT: &str = "is cut off";
+    const SHORT: &str = "is truncated";
     if bytes.get(..4) != Some(b"\x7fELF") {
-        return Err("does not begin as one");
+        return Err("does not begin with an ELF header");
     }
     let (wide, big) = match (bytes.get(4), bytes.get(5)) {
         (Some(class @ 1..=2), Some(data @ 1..=2)) => (*class == 2, *data == 2),
-        _ => return Err("is of an unknown class"),
+        _ => return Err("has an unknown ELF class"),
     };
+    // An unsigned field in the file's byte order, `None` beyond the end of the file.
     let number = |at: usize, length: usize| -> Option<u64> {
         let field = bytes.get(at..at.checked_add(length)?)?;
         let push = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         Some(if big { field.iter().fold(0, push) } else { field.iter().rev().fold(0, push) })
     };
+    // e_type: ET_EXEC, or ET_DYN, which static-pie programs are too.
     if !matches!(number(16, 2), Some(2 | 3)) {
         return Err("cannot be executed");
     }
     let machine = number(18, 2).ok_or(SHORT)? as u16;
+    // The offsets of e_phoff, e_phentsize and e_phnum.
     let (at, size, count) = if wide { (32, 54, 56) } else { (28, 42, 44) };
     let start = number(at, if wide { 8 } else { 4 }).ok_or(SHORT)?;
     let (size, count) = (number(size, 2).ok_or(SHORT)?, number(count, 2).ok_or(SHORT)?);
     let mut dynamic = false;
     for n in 0..count {
+        // The offset comes from the file: an overflow is an invalid file, not a panic.
         let at = start.checked_add(n * size).and_then(|at| usize::try_from(at).ok()).ok_or(SHORT)?;
         dynamic |= number(at, 4).ok_or(SHORT)? == u64::from(INTERP);
     }
@@ -160,7 +164,7 @@ fn header(bytes: &[u8]) -> Result<(u16, bool), &'static str> {
 mod tests {
     use super::*;
 
-    /// A program's beginning, as a linker writes it, with one program header of that type.
+    /// The beginning of a program with one program header of that type.
     fn elf(machine: u16, wide: bool, big: bool, header: u32) -> Vec<u8> {
         let (ehdr, phdr) = if wide { (64, 56) } else { (52, 32) };
         let mut bytes = vec![0; ehdr + phdr];
@@ -186,15 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn the_header_says_which_machine_and_whether_it_is_static() {
+    fn the_header_has_the_machine_and_whether_the_program_is_static() {
         assert_eq!(read(elf(62, true, false, 1)), Ok("x86_64"));
         assert_eq!(read(elf(183, true, false, 2)), Ok("aarch64"));
         assert_eq!(read(elf(40, false, false, 1)), Ok("armv7l"));
         assert_eq!(read(elf(22, true, true, 1)), Ok("s390x"));
         assert!(read(elf(62, true, false, 3)).unwrap_err().contains("dynamically linked"));
         assert!(read(elf(40, false, false, 3)).unwrap_err().contains("dynamically linked"));
-        assert!(read(elf(7, true, false, 1)).unwrap_err().contains("not known here (ELF machine 7)"));
-        assert!(read(b"#!/bin/sh\n".to_vec()).unwrap_err().contains("does not begin as one"));
+        assert!(read(elf(7, true, false, 1)).unwrap_err().contains("unknown machine (ELF machine 7)"));
+        assert!(read(b"#!/bin/sh\n".to_vec()).unwrap_err().contains("does not begin with an ELF header"));
         assert!(read(Vec::new()).is_err());
         let mut other = elf(62, true, false, 1);
         other.truncate(120);
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn no_header_is_too_short_or_too_odd_to_be_refused() {
+    fn truncated_and_damaged_headers_do_not_panic() {
         let whole = elf(62, true, false, 1);
         for length in 0..120 {
             assert!(read(whole[..length].to_vec()).is_err());

@@ -1,63 +1,63 @@
-//! Why a host is left as it is, with the next step.
+//! Why bootstrap leaves a host as it is, and the next step.
 
 use groundplan_protocol::envelope::PublicKey;
 
 use super::{paths::CONFIG, program::machine};
 
-/// Why nothing is done.
+/// A condition under which nothing is changed on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Not root.
-    #[error("the user there is not root (user id {0})")]
+    /// The login user, after `sudo` if that was requested, has this uid.
+    #[error("the login user on the host is not root (uid {0})")]
     NotRoot(u32),
-    /// No systemd.
-    #[error("the host does not run systemd, which is to start the agent and start it again")]
+    /// No systemd is running.
+    #[error("the host does not run systemd, which starts the agent and restarts it")]
     NoSystemd,
-    /// No agent for that machine.
-    #[error("the host is {host}, and the agents at hand are for {}", have.join(", "))]
+    /// None of the given agents is for the host's machine.
+    #[error("the host is {host}, and the given agents are for {}", have.join(", "))]
     Machine {
-        /// The host's.
+        /// The host's machine, from `uname -m`.
         host: String,
-        /// What there is.
+        /// The machines of the agents.
         have: Vec<String>,
     },
-    /// An agent of another site or node is there.
-    #[error("an agent is there already, of {0}")]
+    /// The host has an agent of another site, node or planner.
+    #[error("the host already has an agent, of {0}")]
     Other(String),
-    /// The configuration there cannot be read.
-    #[error("its {CONFIG} cannot be read: {0}")]
+    /// The existing configuration is unusable.
+    #[error("cannot read {CONFIG} on the host: {0}")]
     Config(String),
-    /// The broker is this machine's own.
+    /// The broker's address is one that only this machine can reach.
     #[error("the broker {0} is a loopback address, which on the host means the host itself")]
     Loopback(String),
-    /// TLS without an authority.
-    #[error("the broker {0} speaks TLS, and no authority of its certificate is known on the host")]
+    /// A broker with TLS, and no certificate to check it with.
+    #[error("the broker {0} uses TLS, and the host has no certificate of its authority")]
     NoCa(String),
-    /// TLS settings for a broker without.
-    #[error("{CONFIG} would have settings for TLS, and the broker {0} speaks none")]
+    /// Settings for TLS, and a broker without TLS.
+    #[error("{CONFIG} would have settings for TLS, and the broker {0} does not use TLS")]
     NotTls(String),
-    /// Not enough room.
-    #[error("{dir} has not enough room: {need} KiB are needed, {free} KiB are free")]
+    /// A file system is too full.
+    #[error("{dir} on the host has not enough space: {need} KiB are needed, {free} KiB are free")]
     Space {
-        /// Where.
+        /// A directory on that file system.
         dir: String,
-        /// How much is needed.
+        /// KiB for all files on it.
         need: u64,
-        /// How much there is.
+        /// KiB that are free.
         free: u64,
     },
-    /// The node was known by another key.
-    #[error("the planner knows the node by the key {known}, and {}", found.map_or("this host has none".to_owned(), |key| format!("this host has {key}")))]
+    /// The planner trusts another key for the node.
+    #[error("the planner trusts the key {known} for this node, and {}", found.map_or("the host has none".to_owned(), |key| format!("the host has {key}")))]
     Key {
-        /// The planner's.
+        /// The key that the planner trusts.
         known: PublicKey,
-        /// The host's.
+        /// The key of the host's agent.
         found: Option<PublicKey>,
     },
 }
 
 impl Refusal {
-    /// What to do about it.
+    /// The next step.
     pub fn hint(&self) -> String {
         match self {
             Self::NotRoot(_) => "log in as root (--ssh-user root), or let that user become root with --sudo".to_owned(),
@@ -65,21 +65,18 @@ impl Refusal {
                 "groundplan-agent runs under any supervisor: install it by hand there, see docs/bootstrap.md".to_owned()
             }
             Self::Machine { host, .. } => {
-                format!(
-                    "name a groundplan-agent for {} as well: --agent FILE may be given more than once",
-                    machine(host)
-                )
+                format!("add a groundplan-agent for {}: --agent FILE may be given more than once", machine(host))
             }
             Self::Other(_) => {
-                "if that host is to be this node from now on: --take-over; what the other site put there stays as it is"
+                "if the host is to become this node: --take-over; what the other site put there stays unchanged"
                     .to_owned()
             }
-            Self::Config(_) => "mend or remove that file".to_owned(),
-            Self::Loopback(_) => "name it as hosts reach it: --broker mqtts://HOST:PORT".to_owned(),
+            Self::Config(_) => "fix or remove that file".to_owned(),
+            Self::Loopback(_) => "give the address that hosts reach it by: --broker mqtts://HOST:PORT".to_owned(),
             Self::NoCa(_) => "give the PEM file of the authority with --broker-ca FILE".to_owned(),
-            Self::NotTls(_) => "give an mqtts:// broker, or take the table `tls` out of that file".to_owned(),
-            Self::Space { .. } => "make room there; nothing was written".to_owned(),
-            Self::Key { .. } => "if the host was set up anew, and it is the right one: --replace-key".to_owned(),
+            Self::NotTls(_) => "give an mqtts:// broker, or remove the table `tls` from that file".to_owned(),
+            Self::Space { .. } => "free some space there; nothing was written".to_owned(),
+            Self::Key { .. } => "if the host was reinstalled, and it is the right one: --replace-key".to_owned(),
         }
     }
 }

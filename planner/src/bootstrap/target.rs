@@ -1,4 +1,4 @@
-//! What a host is to be.
+//! The desired state of one host.
 
 use std::sync::Arc;
 
@@ -10,34 +10,34 @@ use groundplan_protocol::{
 use super::program::Program;
 use groundplan_protocol::broker::BrokerAddress;
 
-/// What is in a file.
+/// The content of a file; shared, because all hosts get the same program.
 pub type Bytes = Arc<[u8]>;
 
-/// What a host is to be.
+/// What one host should have, and what bootstrap may do to get there.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The node.
+    /// The node that the host is to be.
     pub node: NodeId,
-    /// Its site.
+    /// The site that the node belongs to.
     pub site: SiteName,
-    /// The key of its planner.
+    /// The planner's public key, which the agent is to trust.
     pub planner_key: PublicKey,
-    /// The host's address, as `ssh` takes it.
+    /// The host's name or address, as `ssh` takes it.
     pub address: String,
-    /// Agents to choose from, for one machine each.
+    /// The available agents, at most one for each machine.
     pub programs: Arc<[Program]>,
-    /// The broker, if it was given.
+    /// The broker of `--broker`, which replaces the one that the host has.
     pub broker: Option<BrokerAddress>,
-    /// The planner's own, where nobody has said one.
+    /// The broker for a host that has none yet: the planner's own.
     pub default_broker: String,
-    /// The certificate of the broker's authority.
+    /// The certificate of the broker's authority, in PEM.
     pub ca: Option<Bytes>,
-    /// The node's own certificate and its key.
+    /// The node's certificate and its private key, in PEM.
     pub certificate: Option<(Bytes, Bytes)>,
-    /// The key that the planner knows the node by.
+    /// The key that the planner trusts for the node.
     pub key: Option<PublicKey>,
-    /// Whether another may take its place.
+    /// Whether another key of the host may replace that one.
     pub replace_key: bool,
-    /// Whether an agent of another site or node gives way.
+    /// Whether an agent of another site, node or planner may be replaced.
     pub take_over: bool,
 }

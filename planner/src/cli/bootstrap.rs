@@ -1,9 +1,8 @@
-//! `groundplan bootstrap`: gives hosts their agents over `ssh`.
+//! `groundplan bootstrap`: installs agents on hosts over `ssh`.
 //!
-//! In: arguments, agents and certificates as files, and what the planner says of the nodes. Out: progress, a line for each host as it
-//! is done, and a table. The work is `crate::bootstrap`'s.
+//! In: arguments, agents and certificates as files, and the site's nodes from the planner. Out: progress, a line for each host when it is
+//! finished, and a table. The work is done by `crate::bootstrap`.
 
-use crate::api::requests::GetStatus;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,12 +15,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    ask::{Planner, runtime},
     format::{Format, FormatArg},
+    planner::{Planner, runtime},
 };
 use crate::{
-    api::hosts::{Host, Hosts, HostsRequest},
-    bootstrap::{self, Bytes, Done, Settings, Ssh, State, Target, program::Program},
+    api::{
+        hosts::{Host, Hosts, HostsRequest},
+        requests::GetStatus,
+    },
+    bootstrap::{self, Bytes, HostResult, HostState, Settings, Ssh, Target, program::Program},
     select::{self, Selector},
     terminal::{
         Failure, Output,
@@ -30,47 +32,48 @@ use crate::{
 };
 use groundplan_protocol::broker::BrokerAddress;
 
-/// Where packages put the agent.
+/// The directory in which packages install agents for other hosts.
 const INSTALLED: &str = "/usr/lib/groundplan";
 const AGENT: &str = "groundplan-agent";
 
-/// Give hosts their agents over ssh, or bring those that they have up to date.
+/// Install or upgrade agents on hosts over ssh.
 ///
-/// Runs on the planner's machine. Each host gets the static agent, its systemd unit, its configuration and, if given, certificates;
-/// its key is made there and never leaves it, and the planner is told to trust it. Then the agent is started, and waited for.
-/// What is as it should be is left alone, so the same may be run again at any time, and it upgrades: an agent ends its running tasks
-/// before it gives way, what it owes is in its ledger, and what it supervises runs on. Files are put in place all at once or not at
-/// all; an agent that does not come up is taken back. Host keys are checked as your ssh configuration says, and passwords are not typed.
+/// Runs on the planner's machine. Each host gets the static agent, its systemd unit, its configuration and, if given, certificates.
+/// The agent creates its key on the host, where the key stays, and the planner registers the public half. Then the agent is started,
+/// and must connect to the planner. What is up to date is not touched, so the command can be run again at any time. An agent that is
+/// upgraded finishes its running tasks first, keeps pending restarts in its ledger, and leaves supervised processes running. Either
+/// all files are replaced or none; if the new agent does not come up, the previous files are restored. Host keys are checked according
+/// to your ssh configuration, and passwords are never entered.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
 Examples:
-  groundplan bootstrap all                                    every node that the site declares
-  groundplan bootstrap ctl-0 ctl-1 --dry-run                  what would be done
-  groundplan bootstrap 'rack=a1' --ssh-user op --sudo         as a user who may use sudo without a password
+  groundplan bootstrap all                                    every node of the site
+  groundplan bootstrap ctl-0 ctl-1 --dry-run                  show what would be done
+  groundplan bootstrap 'rack=a1' --ssh-user op --sudo         with a user who has sudo without password
   groundplan bootstrap all --broker mqtts://broker.example.org --broker-ca ca.pem --broker-certs certs/
   groundplan bootstrap all --agent agent-x86_64 --agent agent-aarch64
 
 {}
 
-Exit codes: 0 all hosts are as they should be, 1 one is not, or the planner cannot be asked", select::HELP))]
+Exit codes: 0 all hosts are up to date now, 1 a host is not, or the planner cannot be reached", select::HELP))]
 pub(super) struct Args {
-    /// Which nodes.
+    /// The nodes whose hosts get agents.
     #[arg(value_name = "NODE|SELECTOR", required = true)]
     nodes: Vec<Selector>,
 
-    /// A static agent; may be given again, for other machines [default: the one beside this program, else those in /usr/lib/groundplan].
+    /// A static agent; may be given more than once, for different machines [default: the one beside this program, else those in /usr/lib/groundplan].
     #[arg(long, value_name = "FILE")]
     agent: Vec<PathBuf>,
 
-    /// The broker as the hosts reach it [default: what a host has already, else the planner's own].
+    /// The address by which the hosts reach the broker [default: the one that a host has already, else that of the planner].
     #[arg(long, value_name = "mqtt[s]://HOST[:PORT]")]
     broker: Option<BrokerAddress>,
 
-    /// The authority of the broker's certificate, in PEM.
+    /// The certificate of the broker's authority, in PEM.
     #[arg(long, value_name = "FILE")]
     broker_ca: Option<PathBuf>,
 
-    /// For mutual TLS: a folder with `<node>.pem` and `<node>-key.pem` for each node.
+    /// For mutual TLS: a directory with `<node>.pem` and `<node>-key.pem` for each node.
     #[arg(long, value_name = "DIR")]
     broker_certs: Option<PathBuf>,
 
@@ -78,39 +81,39 @@ pub(super) struct Args {
     #[arg(long, value_name = "USER", default_value = "root")]
     ssh_user: String,
 
-    /// Where sshd listens.
+    /// The port of sshd.
     #[arg(long, value_name = "PORT")]
     ssh_port: Option<u16>,
 
-    /// A further option for ssh, as in ssh_config(5); may be given again.
+    /// A further option for ssh, as in ssh_config(5); may be given more than once.
     #[arg(long, value_name = "KEY=VALUE")]
     ssh_option: Vec<String>,
 
-    /// A configuration for ssh in place of your own.
+    /// An ssh configuration file that replaces your own.
     #[arg(long, value_name = "FILE")]
     ssh_config: Option<PathBuf>,
 
-    /// Become root there by sudo.
+    /// Become root on the host with sudo.
     #[arg(long)]
     sudo: bool,
 
-    /// Take a host over from another site, node or planner.
+    /// Replace the agent of another site, node or planner.
     #[arg(long)]
     take_over: bool,
 
-    /// Trust the host's key in place of the one that the node had, as after a host was set up anew.
+    /// Trust the host's key instead of the one that is trusted for the node, for example after a reinstallation.
     #[arg(long)]
     replace_key: bool,
 
-    /// How many hosts at a time.
+    /// How many hosts are in progress at a time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
 
-    /// How long one host may take.
+    /// The time limit of each host.
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     timeout: Span,
 
-    /// Look, say what would be done, and do nothing.
+    /// Probe the hosts and show what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
 
@@ -121,12 +124,12 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// What is printed as JSON.
+/// The JSON result.
 #[derive(Debug, Serialize)]
 struct Bootstrapped {
-    /// Whether all are as they should be.
+    /// Whether every host ended well.
     good: bool,
-    nodes: Vec<Done>,
+    nodes: Vec<HostResult>,
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -134,12 +137,13 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let ca = args.broker_ca.as_deref().map(pem).transpose()?;
     let request = HostsRequest { select: args.nodes.clone() };
     let (hosts, status) =
-        args.planner.ask(async |mut client| Ok((client.ask(&request).await?, client.ask(&GetStatus {}).await?)))?;
-    // Nobody would hear of an agent, and a good one would be taken back.
+        args.planner.query(async |mut client| Ok((client.ask(&request).await?, client.ask(&GetStatus {}).await?)))?;
+    // Without the broker the planner sees no agent connect: agents that work would be replaced by the previous ones.
     if !status.planner.broker.connected && !args.dry_run {
-        let why = status.planner.broker.error.unwrap_or_else(|| "it is about to connect".to_owned());
-        return Err(Failure::new(format!("the planner has no connection to its broker: {why}"))
-            .hint("`groundplan status` shows when it has; agents could not be heard of before"));
+        let why = status.planner.broker.error.unwrap_or_else(|| "it is connecting".to_owned());
+        return Err(Failure::new(format!("the planner is not connected to its broker: {why}")).hint(
+            "run it again when `groundplan status` shows the connection: before that, no agent can reach the planner",
+        ));
     }
     let Hosts { site, planner_key, broker: default_broker, hosts, .. } = hosts;
     let target = |host: Host| {
@@ -159,7 +163,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             take_over: args.take_over,
         })
     };
-    // All of it is read before any host is touched.
+    // All files are read before any host is touched: a missing certificate must not leave some hosts changed.
     let targets: Vec<Target> = hosts.into_iter().map(target).collect::<Result<_, Failure>>()?;
     let settings = Settings {
         ssh: Ssh {
@@ -175,52 +179,51 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         timeout: args.timeout.into(),
         dry_run: args.dry_run,
     };
-    let mut show = Progress::new(targets.len(), args.format.format == Format::Text, out.error_color());
-    let nodes = runtime()?.block_on(work(settings, targets, &mut show))?;
-    show.end();
-    let good = nodes.iter().all(|done| done.state.is_good());
-    let interrupted = nodes.iter().any(|done| done.state == State::Interrupted);
+    let mut progress = Progress::new(targets.len(), args.format.format == Format::Text, out.error_color());
+    let nodes = runtime()?.block_on(work(settings, targets, &mut progress))?;
+    progress.end();
+    let good = nodes.iter().all(|result| result.state.is_good());
+    let interrupted = nodes.iter().any(|result| result.state == HostState::Interrupted);
     match args.format.format {
         Format::Json => out.json(&Bootstrapped { good, nodes })?,
         Format::Text => out.print(&text(&nodes, out.color()))?,
     }
     if interrupted {
-        out.note("broken off; the same again goes on where it stopped\n");
+        out.note("interrupted; run the same command again to continue\n");
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Does it, and shows what happens; Ctrl-C breaks it off.
-async fn work(settings: Settings, targets: Vec<Target>, show: &mut Progress) -> Result<Vec<Done>, Failure> {
-    let (tell, mut told) = mpsc::unbounded_channel();
+/// Runs bootstrap and shows its progress; Ctrl-C or SIGTERM interrupts it.
+async fn work(settings: Settings, targets: Vec<Target>, progress: &mut Progress) -> Result<Vec<HostResult>, Failure> {
+    let (sender, mut events) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|e| Failure::because("cannot wait for Ctrl-C", e))?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|e| Failure::because("cannot wait for SIGTERM", e))?;
-    let mut run = std::pin::pin!(bootstrap::run(settings, targets, tell, stopped));
+    let mut run = std::pin::pin!(bootstrap::run(settings, targets, sender, stopped));
     let all = loop {
         tokio::select! {
             biased;
-            Some(told) = told.recv() => show.tell(told),
+            Some(event) = events.recv() => progress.show(event),
             _ = interrupt.recv() => drop(stop.send(true)),
             _ = terminate.recv() => drop(stop.send(true)),
             all = &mut run => break all,
         }
     };
-    while let Ok(last) = told.try_recv() {
-        show.tell(last);
+    while let Ok(event) = events.try_recv() {
+        progress.show(event);
     }
     Ok(all)
 }
 
-/// The agents to choose from, one for each machine.
+/// Reads the agents, at most one for each machine.
 fn programs(given: &[PathBuf]) -> Result<Arc<[Program]>, Failure> {
     let read = |path: &PathBuf| {
         Program::read(path).map_err(|e| {
             let hint = e.hint();
-            let failure = Failure::because("there is no agent to put on hosts", e);
-            hint.into_iter().fold(failure, Failure::hint)
+            Failure::because("cannot use the agent", e).maybe_hint(hint)
         })
     };
     let mut programs: Vec<Program> = Vec::new();
@@ -236,13 +239,13 @@ fn programs(given: &[PathBuf]) -> Result<Arc<[Program]>, Failure> {
     }
     if programs.is_empty() {
         return Err(Failure::new(format!("there is no {AGENT} beside this program or in {INSTALLED}")).hint(
-            "name the released, static one with --agent FILE; in a source tree packaging/build-agent builds it",
+            "name a released static agent with --agent FILE; in a source tree, packaging/build-agent builds one",
         ));
     }
     Ok(programs.into())
 }
 
-/// The agent beside this program; else what is installed for hosts, `groundplan-agent` or `groundplan-agent-<machine>`.
+/// The agent beside this program; else those that are installed for hosts: `groundplan-agent` or `groundplan-agent-<machine>`.
 fn found() -> Vec<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(AGENT)));
     if let Some(beside) = beside.filter(|path| path.is_file()) {
@@ -255,21 +258,22 @@ fn found() -> Vec<PathBuf> {
     found
 }
 
-/// A file in PEM.
+/// Reads a file, which must be in PEM.
 fn pem(path: &Path) -> Result<Bytes, Failure> {
     let bytes = std::fs::read(path).map_err(|e| Failure::because(format!("cannot read {}", path.display()), e))?;
     if !bytes.windows(11).any(|window| window == b"-----BEGIN ") {
-        return Err(Failure::new(format!("{} is not in PEM", path.display())).hint(
-            "it holds `-----BEGIN …-----`; `openssl x509 -inform der -in FILE -out FILE.pem` converts a certificate",
+        return Err(Failure::new(format!("{} is not a PEM file", path.display())).hint(
+            "a PEM file contains `-----BEGIN …-----`; `openssl x509 -inform der -in FILE -out FILE.pem` converts a certificate",
         ));
     }
     Ok(bytes.into())
 }
 
-/// A node's certificate and its key.
+/// Reads a node's certificate and its key.
 fn certificate(dir: &Path, node: &NodeId) -> Result<(Bytes, Bytes), Failure> {
     let read = |name: String| {
-        pem(&dir.join(name)).map_err(|e| e.hint(format!("--broker-certs DIR holds `{node}.pem` and `{node}-key.pem`")))
+        pem(&dir.join(name))
+            .map_err(|e| e.hint(format!("the directory of --broker-certs must have `{node}.pem` and `{node}-key.pem`")))
     };
     Ok((read(format!("{node}.pem"))?, read(format!("{node}-key.pem"))?))
 }

@@ -1,4 +1,4 @@
-//! `groundplan check`: every fault of a site at once.
+//! `groundplan check`: all errors of a site at once.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,19 +18,19 @@ use crate::{
     terminal::{Failure, Output, Style, format::count},
 };
 
-/// Check a site: every error at once, each with its place and a hint.
+/// Check a site and show all its errors at once, each with its place and a hint.
 ///
-/// Looks at a folder as it is, committed or not, or at a commit. Exits with 0 if there is no error, with 1 if there is one.
+/// Checks a directory as it is, committed or not, or a commit. Exits with 0 if there is no error, with 1 if there is one.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan check                this folder\n  groundplan check my-site        that folder\n  groundplan check main~2         a commit of the repository here"
+    after_help = "Examples:\n  groundplan check                this directory\n  groundplan check my-site        that directory\n  groundplan check main~2         a commit of the repository here"
 )]
 pub(super) struct Args {
-    /// A folder, or what names a commit of the repository.
+    /// A directory, or a revision of the repository.
     #[arg(default_value = ".", value_name = "DIR|REV")]
     what: String,
 
-    /// Look for commits in the repository of this directory.
+    /// The repository to find a revision in: this directory, or one above it.
     #[arg(short = 'C', value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
@@ -70,21 +70,21 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A folder if there is one of that name, else a commit.
+/// The directory of that name if there is one, else the commit.
 fn open(what: &str, directory: &Path) -> Result<Source, Failure> {
     let folder = directory.join(what);
     if folder.is_dir() {
         return Source::folder(&folder);
     }
     if folder.exists() {
-        return Err(Failure::new(format!("{what} is a file")).hint("name the site's top folder"));
+        return Err(Failure::new(format!("{what} is a file")).hint("name the top directory of the site"));
     }
-    let neither = |e: Failure| e.hint("name the site's top folder, or a commit of the repository here");
+    let neither = |e: Failure| e.hint("name the top directory of a site, or a revision of the repository here");
     let repository = source::repository(directory).map_err(neither)?;
     Source::commit(&repository, what).map_err(neither)
 }
 
-/// Nodes, services and tasks.
+/// The numbers of nodes, services and tasks.
 fn sizes(site: &Loaded) -> [usize; 3] {
     [site.inventory.nodes.len(), site.catalog.services.len(), site.desired.graph.tasks.len()]
 }

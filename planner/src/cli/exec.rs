@@ -1,6 +1,5 @@
-//! `groundplan exec`: a command on many nodes, now.
+//! `groundplan exec`: runs a command on many nodes now.
 
-use crate::api::requests::StopExec;
 use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
@@ -12,14 +11,15 @@ use groundplan_protocol::{duration::Span, exec::OUTPUT_LIMIT, ids::ExecId, kinds
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    ask::{Planner, now_ms, runtime},
     format::Format,
+    planner::{Planner, now_ms, runtime},
 };
 use crate::{
     api::{
         Client, ClientError,
         client::Events,
         exec::{ExecEvent, ExecRequest, Standing, TIMEOUT},
+        requests::StopExec,
     },
     select::{self, Selector},
     terminal::{
@@ -28,14 +28,14 @@ use crate::{
     },
 };
 
-/// How often the line of what still runs is drawn.
+/// The interval of redrawing the status line.
 const DRAW: Duration = Duration::from_millis(250);
 
-/// Run a command on nodes now, and show what it prints as it comes.
+/// Run a command on nodes now, and show its output as it arrives.
 ///
-/// Nothing of it is part of a plan, and no node runs it later: one that is not there is left out and told. Each line is shown
-/// with its node's name. Ctrl-C stops what still runs and waits for the ends; a second one leaves at once.
-/// What became of it is kept: `groundplan history` and `groundplan show ID`.
+/// The command is not part of a plan, and no node runs it later: a node that is offline is skipped and reported. Each line of output
+/// has its node's name. Ctrl-C stops the command everywhere and waits until it has ended; a second Ctrl-C exits at once.
+/// The result is kept: `groundplan history` and `groundplan show ID`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
 Examples:
@@ -46,17 +46,17 @@ Examples:
 
 {}
 
-Exit codes, of which the greatest applies:
-  0    it exited with 0 on every node
+Exit codes; if several apply, the greatest:
+  0    the command exited with 0 on every node
   1    it was not run: the selector matches nothing, there is no planner, a usage error
-  2    on some node it exited otherwise, was killed, refused or could not be run
-  3    on some node it took too long, or was stopped
-  4    some node was offline or cut off, or no word of its end came
+  2    on some node it exited with another code, was killed, refused or could not be run
+  3    on some node it exceeded the time limit, or was stopped
+  4    some node was offline or lost its connection, or its result is unknown
   130  Ctrl-C", select::HELP))]
 #[command(override_usage = "groundplan exec [OPTIONS] --on <SELECTOR> <LINE>\n       \
                             groundplan exec [OPTIONS] --on <SELECTOR> -- <PROGRAM> [ARGUMENT]...")]
 pub(super) struct Args {
-    /// A line for `/bin/sh -c`: one word, so quote it.
+    /// A line for `/bin/sh -c`, as one argument: quote it.
     #[arg(value_name = "LINE", required_unless_present = "program")]
     line: Option<String>,
 
@@ -64,19 +64,19 @@ pub(super) struct Args {
     #[arg(last = true, value_name = "PROGRAM", conflicts_with = "line")]
     program: Vec<String>,
 
-    /// On which nodes.
+    /// The nodes to run it on.
     #[arg(long, value_name = "SELECTOR")]
     on: Selector,
 
-    /// How long it may take on a node; then it is ended. At most 24h.
+    /// The time limit on each node, after which the command is killed. At most 24h.
     #[arg(long, value_name = "SPAN", default_value_t = TIMEOUT)]
     timeout: Span,
 
-    /// On how many nodes at a time [default: all].
+    /// How many nodes run it at a time [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     at_once: Option<u32>,
 
-    /// Begin on no further nodes once it did not succeed on this many.
+    /// Start on no further nodes once the command has failed on this many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: Option<u32>,
 
@@ -92,22 +92,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_env)]
     env: Vec<(String, String)>,
 
-    /// Most output to pass on of each node, in bytes; the rest is counted.
+    /// How much output of each node is shown, in bytes; the rest is only counted.
     #[arg(long, value_name = "BYTES", default_value_t = OUTPUT_LIMIT)]
     output_limit: u64,
 
-    /// Show a node's output in one piece, when it has ended.
+    /// Show the output of a node together, when the command has ended there.
     #[arg(long, conflicts_with = "quiet")]
     group: bool,
 
-    /// Show only how it ended.
+    /// Show only the summary.
     #[arg(long)]
     quiet: bool,
 
     #[command(flatten)]
     planner: Planner,
 
-    /// How to write the result: for people, or events as they come, one JSON object a line; the last is `finished`.
+    /// Text for people, or the events as they arrive, one JSON object on each line; the last one is `finished`.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -157,7 +157,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     })?;
     let record = live.close(now_ms())?;
     if let Some(error) = broken {
-        out.failure(&args.planner.failure(error).hint("what still ran is stopped as soon as a planner is back"));
+        out.failure(&args.planner.failure(error).hint("what still runs is stopped as soon as a planner is back"));
     }
     if args.format == Format::Text {
         out.print(&terminal::exec::summary(&record, out.color()))?;
@@ -170,23 +170,23 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         None | Some(Standing::Good) => 0,
         Some(Standing::Bad) => 2,
         Some(Standing::Ended) => 3,
-        // What is open here will never be told.
+        // A node without an end: its result will never be known here.
         Some(Standing::Unknown | Standing::Open) => 4,
     }))
 }
 
-/// Shows events to the last. Returns whether somebody stopped it here, and why the planner is gone, if it is.
+/// Shows events until the last. Returns whether the operator stopped the command, and the error if the connection to the planner was lost.
 async fn follow(
     mut events: Events<ExecEvent>,
     socket: &std::path::Path,
     live: &mut Live<'_>,
 ) -> Result<(bool, Option<ClientError>), Failure> {
-    let listen = |kind| signal(kind).map_err(|e| Failure::because("cannot listen to signals", e));
+    let listen = |kind| signal(kind).map_err(|e| Failure::because("cannot wait for signals", e));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let mut draw = tokio::time::interval(DRAW);
     let mut stopping = false;
     loop {
-        let wish = tokio::select! {
+        let stop_requested = tokio::select! {
             event = events.next() => {
                 match event {
                     Ok(Some(event)) => {
@@ -208,18 +208,18 @@ async fn follow(
                 false
             }
         };
-        if wish && stopping {
-            live.note("left; what does not end is ended by its agent\n");
+        if stop_requested && stopping {
+            live.note("exiting; what does not stop is killed by its agent\n");
             return Ok((true, None));
         }
-        if wish {
+        if stop_requested {
             stopping = true;
-            live.note("stopping what still runs; Ctrl-C again leaves at once\n");
+            live.note("stopping the command; Ctrl-C again exits at once\n");
             if let Some(id) = live.id()
                 && let Err(error) = stop(socket, id).await
             {
-                live.note(&format!("the planner cannot be told: {error}\n"));
-                // Closing the stream tells it as well.
+                live.note(&format!("cannot send the stop request to the planner: {error}\n"));
+                // The planner also stops the command when the event stream is closed.
                 return Ok((true, None));
             }
         }
@@ -228,7 +228,7 @@ async fn follow(
 
 async fn stop(socket: &std::path::Path, id: &ExecId) -> Result<(), ClientError> {
     match Client::connect(socket).await?.ask(&StopExec { id: id.clone() }).await {
-        // It has just ended.
+        // The command has just ended.
         Err(ClientError::Refused { .. }) => Ok(()),
         answer => answer.map(|_| ()),
     }

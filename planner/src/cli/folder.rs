@@ -1,6 +1,6 @@
-//! A folder as a [`SourceTree`]: what `check` and `plan` see before anything is committed.
+//! A directory as a [`SourceTree`], so that `check` and `plan` work before anything is committed.
 //!
-//! Only what belongs to a site is walked, so that a build directory beside it costs nothing. Links are told as links and never
+//! Only the parts of a site are walked, so that a build directory beside them costs nothing. Links are listed as links and never
 //! followed.
 
 use std::{
@@ -12,17 +12,17 @@ use std::{
 
 use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
 
-/// What a site is made of, at its top.
+/// The top-level entries of a site.
 const TOP: [&str; 5] = ["inventory", "plugins", "secrets", "services", "site.toml"];
 
-/// A folder's files, listed once.
+/// A directory whose files were listed once; their content is read later.
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
     entries: Vec<Entry>,
 }
 
-/// A folder that cannot be listed.
+/// A directory that cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list {}", path.display())]
 pub(super) struct ListError {
@@ -57,7 +57,7 @@ fn add(path: &Path, name: &str, meta: &fs::Metadata, entries: &mut Vec<Entry>) -
         entries.push(Entry { path: name.into(), kind, version: version.into(), executable });
         return Ok(());
     }
-    // git keeps a repository in the repository as a submodule.
+    // git treats a repository inside the repository as a submodule.
     if fs::symlink_metadata(path.join(".git")).is_ok() {
         entries.push(Entry { path: name.into(), kind: EntryKind::Submodule, version: "".into(), executable: false });
         return Ok(());
@@ -65,7 +65,7 @@ fn add(path: &Path, name: &str, meta: &fs::Metadata, entries: &mut Vec<Entry>) -
     for entry in fs::read_dir(path).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let file_name = entry.file_name();
-        // git would keep such a name too, but no site file can refer to it.
+        // A name that is not UTF-8: git would keep it, but no site file can refer to it.
         let Some(file_name) = file_name.to_str() else { continue };
         let meta = entry.metadata().map_err(fail)?;
         add(&entry.path(), &format!("{name}/{file_name}"), &meta, entries)?;
@@ -82,8 +82,8 @@ impl SourceTree for Folder {
         let failed = |cause: String| ReadError { path: path.to_owned(), cause };
         match self.entry(path).map(|e| e.kind) {
             Some(EntryKind::File) => fs::read(self.root.join(path)).map(Arc::from).map_err(|e| failed(e.to_string())),
-            Some(_) => Err(failed("it is not a plain file".to_owned())),
-            None => Err(failed("it is not there".to_owned())),
+            Some(_) => Err(failed("it is not a regular file".to_owned())),
+            None => Err(failed("it does not exist".to_owned())),
         }
     }
 }

@@ -9,10 +9,10 @@ pub(super) enum Format {
     Json,
 }
 
-/// The argument that all commands with results share.
+/// The option `--format`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FormatArg {
-    /// How to write the result: for people, or one JSON value.
+    /// The output format: text for people, or one JSON value.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
 }

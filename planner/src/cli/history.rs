@@ -1,14 +1,13 @@
 //! `groundplan history`: the latest rollouts and commands.
 
-use crate::api::requests::GetHistory;
 use std::process::ExitCode;
 
 use super::{
-    ask::{Planner, now_ms},
     format::{Format, FormatArg},
+    planner::{Planner, now_ms},
 };
 use crate::{
-    api::history::History,
+    api::{history::History, requests::GetHistory},
     terminal::{self, Failure, Output},
 };
 
@@ -18,11 +17,11 @@ use crate::{
     after_help = "Examples:\n  groundplan history\n  groundplan history --kind commands\n  groundplan history --limit 3 --format json"
 )]
 pub(super) struct Args {
-    /// How many at most.
+    /// The greatest number of entries.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 
-    /// Only these.
+    /// Show only entries of this kind.
     #[arg(long, value_enum, value_name = "KIND")]
     kind: Option<Kind>,
 
@@ -33,7 +32,7 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-// What there is of. No doc comments here: clap would spread one line of help over five.
+// The kinds of entries. No doc comments on the variants: clap would spread one line of help over five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
     Rollouts,
@@ -42,7 +41,7 @@ enum Kind {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let mut history =
-        args.planner.ask(async |mut client| client.ask(&GetHistory { limit: args.limit as usize }).await)?;
+        args.planner.query(async |mut client| client.ask(&GetHistory { limit: args.limit as usize }).await)?;
     match args.kind {
         Some(Kind::Rollouts) => history.execs.clear(),
         Some(Kind::Commands) => history.rollouts.clear(),
@@ -59,9 +58,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Leaves as many of both together as are asked for.
+/// Keeps the newest `limit` entries of both kinds together.
 fn trim(history: &mut History, limit: usize) {
     let rollouts = history.rollouts.iter().map(|rollout| rollout.started_ms);
+    // The planner returns up to `limit` of each kind: the start of the entry at the limit separates what stays.
     let mut times: Vec<u64> = rollouts.chain(history.execs.iter().map(|exec| exec.started_ms)).collect();
     times.sort_unstable_by(|a, b| b.cmp(a));
     if let Some(oldest) = limit.checked_sub(1).and_then(|last| times.get(last)) {

@@ -1,4 +1,4 @@
-//! `groundplan init`: a small commented site to begin with.
+//! `groundplan init`: creates a small commented site.
 
 use std::{
     fs,
@@ -9,19 +9,19 @@ use std::{
 use super::schema::Document;
 use crate::terminal::{Failure, Output, Style};
 
-/// Lay out a small commented site, which `groundplan check` accepts, in a git repository.
+/// Create a small commented site that passes `groundplan check`, in a git repository.
 ///
-/// Overwrites nothing. Writes the JSON schemas beside the files that name them, so that editors complete and check the site
-/// without a network.
+/// Overwrites no file. Also writes the JSON schemas that the files refer to, so that editors complete and check the site without a
+/// network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  groundplan init\n  groundplan init my-site")]
 pub(super) struct Args {
-    /// Where; made if missing.
+    /// The directory of the site; created if missing.
     #[arg(default_value = ".", value_name = "DIR")]
     directory: PathBuf,
 }
 
-/// The files that people edit.
+/// The files that the operator edits.
 const FILES: [(&str, &str); 5] = [
     ("site.toml", include_str!("skeleton/site.toml")),
     ("inventory/nodes.toml", include_str!("skeleton/inventory/nodes.toml")),
@@ -30,7 +30,7 @@ const FILES: [(&str, &str); 5] = [
     (".taplo.toml", include_str!("skeleton/taplo.toml")),
 ];
 
-/// The schemas that they name.
+/// The schemas that these files refer to.
 const SCHEMAS: [Document; 3] = [Document::Site, Document::Inventory, Document::Service];
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -39,9 +39,9 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let there: Vec<&str> = FILES.iter().map(|(path, _)| *path).filter(|path| dir.join(path).exists()).collect();
     if !there.is_empty() {
         return Err(Failure::new(format!("{} already has {}", dir.display(), there.join(", ")))
-            .hint("nothing was written; name another directory"));
+            .hint("nothing was written; choose another directory"));
     }
-    // Schemas may be there from an earlier release: they are generated and may be replaced.
+    // Schemas of an earlier release are replaced: they are generated, so nothing is lost.
     for (path, text) in FILES.iter().map(|(p, t)| (*p, *t)).chain(schemas.iter().map(|(p, t)| (&**p, &**t))) {
         write(&dir.join(path), text)?;
     }
@@ -70,11 +70,11 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     fs::write(path, text).map_err(failed)
 }
 
-/// Makes a repository unless the directory is in one already; tells which.
+/// Creates a repository unless the directory is inside one already; then returns a note about that one.
 fn git_init(dir: &Path) -> Result<String, Failure> {
     let git = |args: &[&str]| {
         Command::new("git").arg("-C").arg(dir).args(args).stdin(Stdio::null()).output().map_err(|e| {
-            Failure::because("cannot run git", e).hint("the files are written; install git to make them a repository")
+            Failure::because("cannot run git", e).hint("the files were written; install git to create the repository")
         })
     };
     let top = git(&["rev-parse", "--show-toplevel"])?;
@@ -84,14 +84,14 @@ fn git_init(dir: &Path) -> Result<String, Failure> {
             return Ok(String::new());
         }
         return Ok(format!(
-            "\nNote: {} lies inside the repository {top}; a planner looks for site.toml at a repository's top.\n",
+            "\nNote: {} lies inside the repository {top}; a planner expects site.toml at the top of a repository.\n",
             dir.display()
         ));
     }
     let made = git(&["init", "--quiet", "--initial-branch", "main"])?;
     if !made.status.success() {
-        let words = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-        return Err(Failure::new(format!("git could not make a repository: {words}")));
+        let message = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        return Err(Failure::new(format!("git could not create a repository: {message}")));
     }
     Ok(String::new())
 }

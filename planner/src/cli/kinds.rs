@@ -1,4 +1,4 @@
-//! `groundplan kinds`: the kinds of tasks and their parameters, read from the same schema that editors check with.
+//! `groundplan kinds`: the kinds of tasks and their parameters, from the same JSON schema that editors use.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -11,8 +11,8 @@ use crate::terminal::{Failure, Output};
 
 /// List the kinds of tasks, or explain one with all its parameters.
 ///
-/// These are the kinds that are built in. What a site adds by programs in its `plugins/` is told by each program itself, in the
-/// schema that it prints; `groundplan check` holds tasks to it.
+/// These are the built-in kinds. A site can add kinds with programs in `plugins/`; each program prints the schema of its own kind, and
+/// `groundplan check` validates tasks against it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  groundplan kinds\n  groundplan kinds package\n  groundplan kinds --format markdown > docs/kinds.md"
@@ -22,7 +22,7 @@ pub(super) struct Args {
     #[arg(value_name = "KIND")]
     kind: Option<String>,
 
-    /// How it is printed; `markdown` explains all kinds on one page.
+    /// The output format; `markdown` explains all kinds on one page.
     #[arg(long, value_enum, default_value_t = KindsFormat::Text, value_name = "FORMAT")]
     format: KindsFormat,
 }
@@ -33,9 +33,10 @@ enum KindsFormat {
     Markdown,
 }
 
-/// A parameter as people read it.
+/// A parameter as it is printed.
 struct Param {
     name: String,
+    /// Its type or its possible values.
     takes: String,
     required: bool,
     about: String,
@@ -44,9 +45,9 @@ struct Param {
 const INTRO: &str = "\
 # Kinds of tasks
 
-What stands here is printed by `groundplan kinds --format markdown`. A task has exactly one kind; every string may be a template.
+This page is printed by `groundplan kinds --format markdown`. A task has exactly one kind; every string may be a template.
 An *effect* is what a trigger edge (`restart_on`, `reload_on`, `run_on`) may do to a task of that kind.
-A site adds kinds of its own by programs in `plugins/`: [plugins.md](plugins.md).
+A site can add kinds with programs in `plugins/`: [plugins.md](plugins.md).
 ";
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -119,13 +120,13 @@ fn markdown(kind: &About, schema: &Value) -> String {
     out
 }
 
-/// A description on one line.
+/// The description of a schema on one line.
 fn about(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Its parameters, those of tables within it as `outer.inner`, in order of their names.
+/// The parameters of a kind in the order of their names; those of nested tables as `outer.inner`, of lists of tables as `outer[].inner`.
 fn params(schema: &Value) -> Vec<Param> {
     let mut out = Vec::new();
     collect(schema, "", &mut out);
@@ -133,6 +134,7 @@ fn params(schema: &Value) -> Vec<Param> {
 }
 
 fn collect(schema: &Value, prefix: &str, out: &mut Vec<Param>) {
+    // A kind with alternatives (`anyOf`) lists its parameters in each of them; they are shown once.
     let ways = ["anyOf", "oneOf"].iter().filter_map(|key| schema[key].as_array()).flatten();
     let tables = ways.filter(|way| way["properties"].is_object());
     for table in [schema].into_iter().chain(tables) {
@@ -151,7 +153,7 @@ fn collect(schema: &Value, prefix: &str, out: &mut Vec<Param>) {
     }
 }
 
-/// What a parameter takes, in words.
+/// The type or the possible values of a parameter.
 fn takes(schema: &Value) -> String {
     if let Some(choices) = schema["enum"].as_array() {
         return choices.iter().map(|choice| format!("`{}`", plain_value(choice))).collect::<Vec<_>>().join(", ");

@@ -1,9 +1,8 @@
 //! The `groundplan` command line: one module for each subcommand.
 //!
-//! In: arguments, environment, files. Out: text or JSON on standard output, errors and progress on standard error, and one of
-//! the fixed exit codes. What a command finds out is worked out elsewhere in this crate; here it is asked for and shown.
+//! In: arguments, environment, files. Out: text or JSON on standard output, errors and progress on standard error, and one of the fixed
+//! exit codes. The modules here parse arguments and connect the other parts of this crate; texts come from `terminal`.
 
-mod ask;
 mod bootstrap;
 mod check;
 mod drift;
@@ -16,6 +15,7 @@ mod key;
 mod kinds;
 mod observe;
 mod plan;
+mod planner;
 mod recheck;
 mod schema;
 mod serve;
@@ -34,19 +34,19 @@ use crate::terminal::{Color, Output};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  it went well; for `plan`: nothing changes
-  1  it did not, and standard error says why; usage errors included
+  0  success; for `plan`: nothing changes
+  1  an error, also in the usage; standard error has the cause
   2  `plan`: something changes; `drift`: something has drifted
-  2, 3, 4, 130  `exec`: what became of the command; see its help";
+  2, 3, 4, 130  `exec`: how the command ended; see its help";
 
 const EXAMPLES: &str = "\
 Examples:
-  groundplan up                     see it work: a sample site on this machine
-  groundplan init my-site           begin a site of your own
-  groundplan check my-site          every error in it at once
-  groundplan plan main..HEAD        what a branch would do to the nodes, and why
+  groundplan up                     try it: a sample site on this machine
+  groundplan init my-site           create a site of your own
+  groundplan check my-site          show all its errors at once
+  groundplan plan main..HEAD        show what a branch would change on the nodes, and why
   groundplan serve --repo /srv/site.git --broker mqtt://127.0.0.1:1883
-  groundplan bootstrap all          give every host its agent, over ssh
+  groundplan bootstrap all          install agents on all hosts over ssh
   groundplan status --watch
   groundplan exec 'uptime' --on all";
 
@@ -83,7 +83,7 @@ enum Command {
     Key(key::Args),
 }
 
-/// Runs the command that the process's arguments ask for.
+/// Runs the command that the process's arguments name, and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -117,9 +117,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// clap would exit with 2, which here means that a plan has changes.
+/// Prints the help, the version or a usage error. clap itself would exit with 2, which here means that a plan has changes.
 fn usage(e: &clap::Error) -> ExitCode {
-    // Whoever closed the pipe does not want the text.
+    // A reader that closed the pipe does not want the text.
     let _ = e.print();
     match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
-//! A site as its broker retains it: presence and state of every node, without a planner.
+//! A site by the messages that its broker retains: presence and state of every node, without a planner.
 //!
-//! Only looks: subscribes, publishes nothing, keeps no session. What is not signed by a key at hand is marked unverified.
+//! Read-only: subscribes, publishes nothing, keeps no session. A message without a valid signature of a given key is marked unverified.
 
 use std::{
     collections::BTreeMap,
@@ -28,30 +28,30 @@ use crate::terminal::{
 };
 use groundplan_protocol::broker::BrokerAddress;
 
-/// Retained messages come at once; when none has come for so long, there are no more.
-const QUIET: Duration = Duration::from_millis(400);
-/// How long connecting and reading may take altogether.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A broker sends retained messages right after the subscription: after such a pause there are no more.
+const PAUSE: Duration = Duration::from_millis(400);
+/// The time limit for connecting and reading.
+const LIMIT: Duration = Duration::from_secs(20);
 
-/// What the broker retains of a site.
+/// The retained messages of a site.
 #[derive(Debug, Serialize)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     version: u32,
     site: SiteName,
     broker: String,
     planner: Option<Checked<PlannerPresence>>,
-    nodes: BTreeMap<NodeId, SeenNode>,
-    /// Payloads that are not groundplan's.
+    nodes: BTreeMap<NodeId, ObservedNode>,
+    /// How many payloads are not messages of groundplan.
     ignored: usize,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct SeenNode {
+struct ObservedNode {
     presence: Option<Checked<Presence>>,
     state: Option<Checked<NodeState>>,
 }
 
-/// A message and whether a trusted key signed it.
+/// A message, and whether one of the given keys signed it.
 #[derive(Debug, Serialize)]
 struct Checked<T> {
     verified: bool,
@@ -59,12 +59,18 @@ struct Checked<T> {
     message: T,
 }
 
-/// Reads what `broker` retains of `site`; `trusted` holds the keys to check it with.
-pub(super) async fn observe(broker: &BrokerAddress, site: &SiteName, trusted: Option<&Path>) -> Result<Seen, Failure> {
+/// Reads the retained messages of `site`; `trusted` is a directory of public keys to verify them with.
+///
+/// # Errors
+/// The broker uses TLS or does not answer, or a key file is invalid.
+pub(super) async fn observe(
+    broker: &BrokerAddress,
+    site: &SiteName,
+    trusted: Option<&Path>,
+) -> Result<Observed, Failure> {
     if broker.tls {
-        return Err(
-            Failure::new("status cannot read a broker with TLS").hint("ask the planner instead, without --broker")
-        );
+        return Err(Failure::new("status cannot read from a broker with TLS")
+            .hint("query the planner instead, without --broker"));
     }
     let keys = trusted.map(read_keys).transpose()?.unwrap_or_default();
     let id = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
@@ -77,9 +83,11 @@ pub(super) async fn observe(broker: &BrokerAddress, site: &SiteName, trusted: Op
         Topic::every_node(site, NodeTopic::State),
         Topic::Planner.name(site),
     ] {
-        client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|e| Failure::because("cannot ask the broker", e))?;
+        client
+            .try_subscribe(filter, QoS::AtLeastOnce)
+            .map_err(|e| Failure::because("cannot subscribe at the broker", e))?;
     }
-    let mut seen = Seen {
+    let mut seen = Observed {
         version: VERSION,
         site: site.clone(),
         broker: broker.to_string(),
@@ -87,21 +95,25 @@ pub(super) async fn observe(broker: &BrokerAddress, site: &SiteName, trusted: Op
         nodes: BTreeMap::new(),
         ignored: 0,
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + LIMIT;
     let mut granted = 0;
     loop {
-        // Until the subscriptions are granted there is nothing to be quiet about.
+        // The pause counts only after all three subscriptions are acknowledged: before, the broker may not have started to send.
         let event =
-            if granted < 3 { timeout_at(deadline, events.poll()).await } else { timeout(QUIET, events.poll()).await };
+            if granted < 3 { timeout_at(deadline, events.poll()).await } else { timeout(PAUSE, events.poll()).await };
         match event {
             Ok(Ok(Event::Incoming(Incoming::SubAck(_)))) => granted += 1,
             Ok(Ok(Event::Incoming(Incoming::Publish(publish)))) => seen.take(&publish.topic, &publish.payload, &keys),
             Ok(Ok(_)) => {}
             Ok(Err(e)) => {
-                return Err(Failure::because(format!("cannot reach the broker at {broker}"), e).hint("is it running?"));
+                return Err(
+                    Failure::because(format!("cannot reach the broker at {broker}"), e).hint("is the broker running?")
+                );
             }
             Err(_) if granted < 3 => {
-                return Err(Failure::new(format!("the broker at {broker} does not answer")).hint("is it running?"));
+                return Err(
+                    Failure::new(format!("the broker at {broker} does not answer")).hint("is the broker running?")
+                );
             }
             Err(_) => return Ok(seen),
         }
@@ -111,7 +123,7 @@ pub(super) async fn observe(broker: &BrokerAddress, site: &SiteName, trusted: Op
     }
 }
 
-/// Every public key in a directory, by the file's name without `.pub`.
+/// The public keys of a directory by file name without `.pub`: nodes, and `planner`.
 fn read_keys(dir: &Path) -> Result<BTreeMap<String, PublicKey>, Failure> {
     let failed = |path: &Path, e| Failure::because(format!("cannot read {}", path.display()), e);
     let mut keys = BTreeMap::new();
@@ -125,9 +137,10 @@ fn read_keys(dir: &Path) -> Result<BTreeMap<String, PublicKey>, Failure> {
     Ok(keys)
 }
 
-impl Seen {
+impl Observed {
+    /// Adds a retained message.
     fn take(&mut self, name: &str, payload: &[u8], keys: &BTreeMap<String, PublicKey>) {
-        // An empty payload is a retained message that was cleared.
+        // An empty payload clears a retained message (MQTT 3.1.1, section 3.3.1.3).
         if payload.is_empty() {
             return;
         }
@@ -157,7 +170,7 @@ impl Seen {
     }
 }
 
-/// Opens an envelope with the key; failing that, looks into it without.
+/// Opens an envelope with the key; without one, or if it does not match, reads the payload unverified.
 fn open<M: Message>(bytes: &[u8], key: Option<&PublicKey>, site: &SiteName) -> Option<Checked<M>> {
     if let Some(Ok(message)) = key.map(|key| envelope::open(bytes, std::slice::from_ref(key), site)) {
         return Some(Checked { verified: true, message });
@@ -170,18 +183,18 @@ fn open<M: Message>(bytes: &[u8], key: Option<&PublicKey>, site: &SiteName) -> O
     (message.version() == VERSION && message.site() == site).then_some(Checked { verified: false, message })
 }
 
-/// What was seen, for people.
-pub(super) fn text(seen: &Seen, color: bool) -> String {
+/// What was observed, as text.
+pub(super) fn text(seen: &Observed, color: bool) -> String {
     let mut out = format!("{} at {}\n", Style::Bold.paint(seen.site.as_str(), color), seen.broker);
     out.push_str(&match &seen.planner {
-        None => "no planner has been here\n".to_owned(),
+        None => "no planner has published\n".to_owned(),
         Some(Checked { verified, message }) => {
-            let there = if message.online { "online" } else { "offline" };
-            format!("planner {} {there}, generation {}{}\n", message.planner, message.generation, mark(*verified))
+            let presence = if message.online { "online" } else { "offline" };
+            format!("planner {} {presence}, generation {}{}\n", message.planner, message.generation, mark(*verified))
         }
     });
     if seen.nodes.is_empty() {
-        return out + "no node has been here\n";
+        return out + "no node has published\n";
     }
     let mut table = Table::new(&["NODE", "AGENT", "PLAN", "COMMIT", "STATE", "TASKS", ""]);
     for (name, node) in &seen.nodes {
@@ -193,9 +206,9 @@ pub(super) fn text(seen: &Seen, color: bool) -> String {
         let state = node.state.as_ref().map(|s| &s.message);
         let verified =
             node.presence.as_ref().is_none_or(|p| p.verified) && node.state.as_ref().is_none_or(|s| s.verified);
-        let words = state.map_or("no state".to_owned(), |state| match (state.phase, state.obligations.len()) {
+        let work = state.map_or("no state".to_owned(), |state| match (state.phase, state.obligations.len()) {
             (Phase::Idle, 0) => "idle".to_owned(),
-            (Phase::Idle, n) => format!("idle, owes {}", count(n, "action")),
+            (Phase::Idle, n) => format!("idle, {} pending", count(n, "action")),
             (Phase::Fetching, _) => "fetching".to_owned(),
             (Phase::Running, _) => "running".to_owned(),
         });
@@ -204,7 +217,7 @@ pub(super) fn text(seen: &Seen, color: bool) -> String {
             Cell::styled(agent, style),
             state.map(|s| s.generation.to_string()).unwrap_or_default().into(),
             state.and_then(|s| s.commit.as_ref()).map(|c| short(c.as_str()).to_owned()).unwrap_or_default().into(),
-            words.into(),
+            work.into(),
             state.map(|s| s.applied.len().to_string()).unwrap_or_default().into(),
             Cell::styled(mark(verified).trim_start(), Style::Warn),
         ]);

@@ -1,4 +1,4 @@
-//! `groundplan plan`: what a change would do to the nodes, and why. The same function plans as when it is deployed.
+//! `groundplan plan`: what a change would do to the nodes, and why. Computed by the same function as a deployment.
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -11,8 +11,8 @@ use groundplan_core::{
 use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
-    ask::{self, Planner},
     format::{Format, FormatArg},
+    planner::{self, Planner},
     source::{self, Source},
 };
 use crate::{
@@ -21,26 +21,26 @@ use crate::{
     terminal::{self, Failure, Output},
 };
 
-/// Show what a change would do to the nodes, and why. Needs no node and no broker.
+/// Show what a change would do to the nodes, and why; needs no node and no broker.
 ///
-/// Takes all of BASE as applied and plans TARGET: exactly what changes, what restarts because of it, and the reason for each,
+/// Assumes that BASE is applied everywhere and plans TARGET: what changes, what restarts because of it, and the reason of each action,
 /// down to an input in a file. Exits with 0 if nothing changes, with 2 if something does, with 1 on errors.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  groundplan plan                     what is not committed yet
+  groundplan plan                     the changes that are not committed yet
   groundplan plan HEAD                the last commit
-  groundplan plan main..HEAD          a branch; a missing end is HEAD
+  groundplan plan main..HEAD          a branch; a missing end means HEAD
   groundplan plan --from-nothing      a fresh deployment
   groundplan plan main.. --format json | jq -r '.actions[] | .action + \" \" + .node'
 
 The JSON is described by `groundplan schema plan` and docs/plan-format.md.")]
 pub(super) struct Args {
-    /// BASE..TARGET, or one commit against its parent; the work tree against HEAD if not given.
+    /// BASE..TARGET, or one commit against its parent [default: the work tree against HEAD].
     #[arg(value_name = "BASE..TARGET|REV")]
     range: Option<String>,
 
-    /// Take nothing as applied, whatever the base.
+    /// Assume that nothing is applied, whatever the base.
     #[arg(long)]
     from_nothing: bool,
 
@@ -48,8 +48,8 @@ pub(super) struct Args {
     #[arg(short = 'C', value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
-    /// What nodes have told, as JSON like that of `groundplan status`: `{ "facts": { "NODE": … }, "exports": { "SERVICE.TASK": { "NODE": … } } }`;
-    /// the planner on this machine is asked if not given.
+    /// What nodes have reported, as JSON: `{ "facts": { "NODE": … }, "exports": { "SERVICE.TASK": { "NODE": … } } }`
+    /// [default: from the planner on this machine, if there is one].
     #[arg(long, value_name = "FILE")]
     facts: Option<PathBuf>,
 
@@ -60,18 +60,18 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// Something changes.
+/// The exit code for a plan with actions.
 const CHANGES: u8 = 2;
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args)?;
     let knowledge = knowledge(args)?;
-    // What both have in common is read, and its plugins asked, once.
+    // One cache for both: files and plugins that they share are read and described once.
     let mut cache = Cache::default();
-    let target_site = target.load_or_tell(&knowledge, &mut cache, out)?;
+    let target_site = target.load_or_report(&knowledge, &mut cache, out)?;
     let base_site = base.as_ref().map(|base| {
-        base.load_or_tell(&knowledge, &mut cache, out).map_err(|e| {
-            e.hint("what was applied of a commit with errors is unknown: name another base, or --from-nothing")
+        base.load_or_report(&knowledge, &mut cache, out).map_err(|e| {
+            e.hint("what is applied of a commit with errors is unknown: choose another base, or use --from-nothing")
         })
     });
     let base_site = base_site.transpose()?;
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }
 
-/// What nodes have told: by a file, or by the planner if one is there to be asked; else nothing.
+/// The facts and exports of nodes: from the file of `--facts`, or from the planner if one can be reached; else none.
 fn knowledge(args: &Args) -> Result<Knowledge, Failure> {
     let Some(path) = &args.facts else {
         return Ok(args.planner.knowledge().unwrap_or_default());
@@ -100,13 +100,14 @@ fn knowledge(args: &Args) -> Result<Knowledge, Failure> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| Failure::because(format!("cannot read {name}"), e))?;
     let given: Given = serde_json::from_slice(&bytes).map_err(|e| {
-        let hint = "`facts` by node, `exports` by task and node: as `GET /v1/knowledge` of the planner answers";
-        Failure::because(format!("{name} does not tell facts"), e).hint(hint)
+        let hint =
+            "it must have `facts` by node and `exports` by task and node, like `GET /v1/knowledge` of the planner";
+        Failure::because(format!("{name} is not a file of facts"), e).hint(hint)
     })?;
-    Ok(ask::known(given.facts, given.exports))
+    Ok(planner::known(given.facts, given.exports))
 }
 
-/// What a file tells.
+/// The content of the file of `--facts`.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Given {
@@ -114,7 +115,7 @@ struct Given {
     exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
 }
 
-/// Base, if there is one, and target.
+/// The base, `None` for nothing applied, and the target.
 fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
     let repository = |()| source::repository(&args.directory);
     let commit =
@@ -123,10 +124,11 @@ fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
         if args.from_nothing {
             return Ok((None, Source::folder(&args.directory)?));
         }
-        let base = commit(&repository(())?, "HEAD").map_err(|e| e.hint("`--from-nothing` needs no commit"))?;
+        let base = commit(&repository(())?, "HEAD")
+            .map_err(|e| e.hint("use --from-nothing in a repository without a commit"))?;
         if !args.directory.join(".git").exists() {
             return Err(Failure::new(format!("{} is not the top of a work tree", args.directory.display()))
-                .hint("name it with -C, or name commits"));
+                .hint("give its path with -C, or give commits to compare"));
         }
         return Ok((Some(base), Source::folder(&args.directory)?));
     };
@@ -134,18 +136,19 @@ fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
     if let Some((base, target)) = range.split_once("..") {
         if target.starts_with('.') {
             let other = range.replacen("...", "..", 1);
-            return Err(Failure::new(format!("`{range}` has three dots")).hint(format!("two compare commits: {other}")));
+            return Err(Failure::new(format!("`{range}` has three dots"))
+                .hint(format!("use two dots to compare commits: {other}")));
         }
         let base = if args.from_nothing { None } else { Some(commit(&repository, base)?) };
         return Ok((base, commit(&repository, target)?));
     }
     let target = commit(&repository, range)?;
-    // A root commit has no parent: before it there was nothing.
+    // A root commit has no parent: its base is nothing.
     let base = if args.from_nothing { None } else { commit(&repository, &format!("{range}^")).ok() };
     Ok((base, target))
 }
 
-/// All of `base` as applied, and nothing on nodes that only `target` has.
+/// The applied state if `base` is applied everywhere; nodes that only `target` declares have nothing applied.
 fn applied(base: Option<&Loaded>, target: &Loaded) -> AppliedState {
     let mut applied = base.map(|base| AppliedState::of(&base.desired)).unwrap_or_default();
     for node in &target.desired.nodes {
@@ -154,9 +157,10 @@ fn applied(base: Option<&Loaded>, target: &Loaded) -> AppliedState {
     applied
 }
 
-/// Values before a change: a node tells digests only, but here the base is at hand.
+/// Adds the values before each change: applied states have only digests of them, but the base has the values.
 fn fill_in(actions: &mut [PlannedAction], base: &DesiredState) {
     for PlannedAction { instance, reasons, .. } in actions {
+        // A chain goes from effect to cause: after `Triggered`, the inputs are those of the instance that triggered.
         let mut of = &*instance;
         for reason in reasons {
             match reason {

@@ -1,4 +1,4 @@
-//! `groundplan recheck`: has nodes look again at what they have applied, and put right what is not so.
+//! `groundplan recheck`: nodes check what they have applied, and repair what differs.
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
@@ -6,8 +6,8 @@ use groundplan_protocol::ids::InstanceId;
 use serde::Serialize;
 
 use super::{
-    ask::{Planner, now_ms},
     format::{Format, FormatArg},
+    planner::{Planner, now_ms},
     what::{What, Whats},
 };
 use crate::{
@@ -19,36 +19,36 @@ use crate::{
     terminal::{self, Failure, Output, format::count},
 };
 
-/// How often the rollout is looked at.
+/// The interval of polling the rollout.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Have nodes check what they have applied, and put right what is not so.
+/// Check what nodes have applied, and repair what is out of sync.
 ///
-/// Each task that is named is checked where it runs; one that is found otherwise is applied again, and what must restart after
-/// it restarts. Commands without a guard (`creates`, `unless`, `only_if`) cannot be checked and are left out.
-/// Waits for the end; Ctrl-C leaves the rollout to itself. What is asked of a node that is away waits for its return, as long as this
-/// planner runs.
+/// Each named task is checked on every node that runs it. A task that is out of sync is applied again, and what must restart after it
+/// restarts. Commands without a guard (`creates`, `unless`, `only_if`) cannot be checked and are skipped. Waits for the end of the
+/// rollout; Ctrl-C stops the waiting, not the rollout. A node that is offline is checked when it is back, unless this planner has been
+/// restarted by then.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
 Examples:
   groundplan recheck                          everything
   groundplan recheck --on ctl-0               one node
-  groundplan recheck --on 'ctl-*&!rack=a1'    what a selector means
+  groundplan recheck --on 'ctl-*&!rack=a1'    the nodes of a selector
   groundplan recheck keystone mariadb.config  a service and a task, wherever they run
 
 {}
 
-Exit codes: 0 all is as it should be, 1 something failed or the planner cannot be asked", select::HELP))]
+Exit codes: 0 everything is in sync, 1 a task failed or the planner cannot be reached", select::HELP))]
 pub(super) struct Args {
     /// Services (`keystone`) or tasks (`keystone.config`); everything if none is named.
     #[arg(value_name = "WHAT")]
     what: Vec<What>,
 
-    /// On these nodes only; given more than once, on the nodes of any.
+    /// Only on these nodes; given more than once, on the nodes of any of them.
     #[arg(long, value_name = "SELECTOR")]
     on: Vec<Selector>,
 
-    /// Do not wait for the end.
+    /// Do not wait for the end of the rollout.
     #[arg(long)]
     no_wait: bool,
 
@@ -59,7 +59,7 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// What is printed as JSON.
+/// The JSON result.
 #[derive(Debug, Serialize)]
 struct Rechecked {
     left_out: Vec<InstanceId>,
@@ -70,12 +70,12 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let Whats { services, tasks } = Whats::new(&args.what);
     let request = RecheckRequest { on: args.on.clone(), services, tasks };
     let RecheckPlanned { generation, left_out, .. } =
-        args.planner.ask(async |mut client| client.ask(&request).await)?;
+        args.planner.query(async |mut client| client.ask(&request).await)?;
     if !left_out.is_empty() && args.format.format == Format::Text {
         let names: Vec<String> = left_out.iter().take(5).map(ToString::to_string).collect();
         let more = if left_out.len() > names.len() { ", …" } else { "" };
         let tasks = count(left_out.len(), "task");
-        out.note(&format!("{tasks} cannot be checked and are left out: {}{more}", names.join(", ")));
+        out.note(&format!("{tasks} cannot be checked and are skipped: {}{more}\n", names.join(", ")));
     }
     let Some(generation) = generation else {
         match args.format.format {
@@ -91,18 +91,18 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
                 generation: Some(generation),
                 left_out,
             })?,
-            Format::Text => {
-                out.print(&format!("rollout {generation} checks; `groundplan show {generation}` follows it\n"))?
-            }
+            Format::Text => out.print(&format!(
+                "rollout {generation} has started; `groundplan show {generation}` shows its progress\n"
+            ))?,
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let talk = args.format.format == Format::Text && std::io::stderr().is_terminal();
-    let detail = args.planner.ask(async |client| {
+    let show = args.format.format == Format::Text && std::io::stderr().is_terminal();
+    let detail = args.planner.query(async |client| {
         follow(
             client,
             |detail| {
-                if talk {
+                if show {
                     eprint!("\r\x1b[K{}", terminal::rollout::line(&detail.summary, now_ms(), false));
                 }
             },
@@ -110,10 +110,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         )
         .await
     })?;
-    if talk {
+    if show {
         eprint!("\r\x1b[K");
     }
-    // What else the site waits for is not what was asked.
+    // The rollout also has instances that wait for facts or offline nodes: that is no failure of the tasks that were named.
     let counts = &detail.summary.counts;
     let good = match detail.summary.result {
         RolloutResult::Succeeded => true,
@@ -127,10 +127,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Waits for the end of a rollout.
+/// Polls a rollout until it is no longer running.
 async fn follow(
     mut client: Client,
-    tell: impl Fn(&RolloutDetail),
+    show: impl Fn(&RolloutDetail),
     generation: groundplan_protocol::ids::Generation,
 ) -> Result<RolloutDetail, ClientError> {
     loop {
@@ -138,7 +138,7 @@ async fn follow(
         if detail.summary.result != RolloutResult::Running {
             return Ok(detail);
         }
-        tell(&detail);
+        show(&detail);
         tokio::time::sleep(POLL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! `groundplan schema`: JSON schemas of everything that people or programs write and read here.
+//! `groundplan schema`: JSON schemas of the site's files and of the JSON output.
 
 use std::process::ExitCode;
 
@@ -8,18 +8,18 @@ use schemars::{Schema, schema_for};
 
 use crate::terminal::{Failure, Output};
 
-/// Print the JSON schema of a kind of file, or list the kinds.
+/// Print the JSON schema of a kind of file, or list the kinds of files.
 ///
-/// Editors complete and check TOML with it; `groundplan init` writes the schemas into a site and names them in its files.
+/// Editors use the schemas to complete and check TOML; `groundplan init` writes them into a site.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  groundplan schema\n  groundplan schema service > service.schema.json")]
 pub(super) struct Args {
-    /// Whose schema.
+    /// The kind of file.
     #[arg(value_enum, value_name = "WHAT")]
     what: Option<Document>,
 }
 
-/// What has a schema.
+/// A kind of file that has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Document {
     /// site.toml
@@ -28,12 +28,12 @@ pub(super) enum Document {
     Inventory,
     /// services/<name>/service.toml
     Service,
-    /// what `groundplan plan --format json` prints
+    /// the output of `groundplan plan --format json`
     Plan,
 }
 
 impl Document {
-    /// All of them.
+    /// All kinds, in the order of the list.
     pub(super) const ALL: [Self; 4] = [Self::Site, Self::Inventory, Self::Service, Self::Plan];
 
     /// Its name on the command line and in `<name>.schema.json`.
@@ -51,7 +51,7 @@ impl Document {
             Self::Site => "site.toml",
             Self::Inventory => "inventory/**/*.toml",
             Self::Service => "services/<name>/service.toml",
-            Self::Plan => "what `groundplan plan --format json` prints",
+            Self::Plan => "the output of `groundplan plan --format json`",
         }
     }
 

@@ -6,15 +6,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{BrokerTls, STATE_DIR, ServeConfig},
-    launch::{embedded_broker, planner},
+    launch::{embedded_broker, planner, runtime},
     terminal::{Failure, Output},
 };
 use groundplan_protocol::broker::BrokerAddress;
 
-/// Run the planner: follow a repository, and bring its nodes to what it asks for.
+/// Run the planner: follow a repository and keep its nodes in the state that it declares.
 ///
-/// Stops on SIGTERM and Ctrl-C and goes on where it was when it is started again. Logs to standard error; RUST_LOG chooses
-/// how much.
+/// Stops on SIGTERM and Ctrl-C, and resumes when it is started again. Logs to standard error; RUST_LOG sets the log level.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -27,11 +26,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH|URL", env = "GROUNDPLAN_REPO")]
     repo: String,
 
-    /// The branch to follow; the one that the repository's HEAD names if not given.
+    /// The branch to follow [default: the one that HEAD of the repository names].
     #[arg(long, value_name = "BRANCH", env = "GROUNDPLAN_BRANCH")]
     branch: Option<String>,
 
-    /// The broker; either this or --embedded-broker is needed.
+    /// The broker; either this or --embedded-broker is required.
     #[arg(
         long,
         value_name = "mqtt[s]://HOST[:PORT]",
@@ -40,47 +39,42 @@ pub(super) struct Args {
     )]
     broker: Option<BrokerAddress>,
 
-    /// In place of --broker: run the embedded one on this address; without TLS, so loopback only.
+    /// Instead of --broker: run the embedded broker on this address. It has no TLS, so only loopback addresses are allowed.
     #[arg(long, value_name = "ADDR:PORT", env = "GROUNDPLAN_EMBEDDED_BROKER", conflicts_with = "broker")]
     embedded_broker: Option<SocketAddr>,
 
-    /// Certificates of the authorities that the broker's certificate must come from, in PEM.
+    /// Certificates of the authorities that may issue the broker's certificate, in PEM.
     #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_CA", requires_all = ["broker_cert", "broker_key"])]
     broker_ca: Option<PathBuf>,
 
-    /// The planner's certificate for the broker, in PEM.
+    /// The planner's client certificate, in PEM.
     #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_CERT", requires = "broker_ca")]
     broker_cert: Option<PathBuf>,
 
-    /// The key of that certificate, in PEM.
+    /// The private key of that certificate, in PEM.
     #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_KEY", requires = "broker_ca")]
     broker_key: Option<PathBuf>,
 
-    /// Where its store, keys and socket lie; made if missing.
+    /// The directory of its store, keys and socket; created if missing.
     #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE", default_value = STATE_DIR)]
     state: PathBuf,
 
-    /// The key that signs plans; `planner.key` in the state directory, made at the first start, if not given.
+    /// The key that signs plans [default: `planner.key` in the state directory, created at the first start].
     #[arg(long, value_name = "PATH", env = "GROUNDPLAN_KEY")]
     key: Option<PathBuf>,
 
-    /// How often to look at a local repository, whatever the file system says, in seconds.
+    /// The interval of polling a local repository, in addition to events of the file system, in seconds.
     #[arg(long, value_name = "SECONDS", env = "GROUNDPLAN_POLL", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     poll: u64,
 
-    /// How often to fetch from a remote repository, in seconds.
+    /// The interval of fetching from a remote repository, in seconds.
     #[arg(long, value_name = "SECONDS", env = "GROUNDPLAN_FETCH", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     fetch: u64,
 }
 
 pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
     log(out);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| Failure::because("cannot start the asynchronous runtime", e))?;
-    runtime.block_on(serve(args))?;
+    runtime()?.block_on(serve(args))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,7 +87,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
             let address = BrokerAddress { host: bound.ip().to_string(), port: bound.port(), tls: false };
             (address, Some(broker))
         }
-        (None, None) => return Err(Failure::new("no broker is given").hint("--broker or --embedded-broker")),
+        (None, None) => return Err(Failure::new("no broker is given").hint("use --broker or --embedded-broker")),
     };
     let mut config = ServeConfig::new(args.repo, address, args.state);
     config.branch = args.branch;

@@ -1,25 +1,26 @@
-//! `groundplan show`: one rollout, task by task, with reasons; a command, node by node; or a node, with what it has told.
+//! `groundplan show`: one rollout by task, with reasons; one command by node; or one node with its facts and exports.
 
-use crate::api::requests::GetExec;
-use crate::api::requests::GetStatus;
 use std::process::ExitCode;
 
 use groundplan_inventory::hint;
 use groundplan_protocol::ids::{ExecId, Generation, NodeId};
 
 use super::{
-    ask::{Planner, now_ms},
     format::{Format, FormatArg},
+    planner::{Planner, now_ms},
 };
 use crate::{
-    api::ClientError,
+    api::{
+        ClientError,
+        requests::{GetExec, GetStatus},
+    },
     terminal::{self, Failure, Output},
 };
 
-/// Show one rollout: what was done, why, and what came of it; a command; or a node's facts and exports.
+/// Show one rollout with its actions, reasons and outcomes; a command; or the facts and exports of a node.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan show             the latest\n  groundplan show 17          as `groundplan history` numbers them\n  groundplan show 3f2a91c0    a command, and what it printed\n  groundplan show db-0        what a node has told: its facts and exports"
+    after_help = "Examples:\n  groundplan show             the latest rollout\n  groundplan show 17          a number from `groundplan history`\n  groundplan show 3f2a91c0    a command with its output\n  groundplan show db-0        the facts and exports of a node"
 )]
 pub(super) struct Args {
     /// The rollout's number, or `latest`; a command's id; or a node's name.
@@ -50,7 +51,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             }
         },
     };
-    let detail = args.planner.ask(async |mut client| client.rollout(rollout).await)?;
+    let detail = args.planner.query(async |mut client| client.rollout(rollout).await)?;
     match args.format.format {
         Format::Json => out.json(&detail)?,
         Format::Text => out.print(&terminal::rollout::detail(&detail, now_ms(), out.color()))?,
@@ -58,9 +59,9 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows a command. Returns whether there is one: its id may as well be a number or a node's name.
+/// Shows a command. Returns whether it exists: text that looks like its id may also be a number or a node's name.
 fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure> {
-    let record = args.planner.ask(async |mut client| match client.ask(&GetExec { id: id.clone() }).await {
+    let record = args.planner.query(async |mut client| match client.ask(&GetExec { id: id.clone() }).await {
         Err(ClientError::Refused { .. }) => Ok(None),
         record => record.map(Some),
     })?;
@@ -73,7 +74,7 @@ fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure
 }
 
 fn show_node(node: &NodeId, args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let status = args.planner.ask(async |mut client| client.ask(&GetStatus {}).await)?;
+    let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
     let Some(found) = status.nodes.iter().find(|known| known.node == *node) else {
         let names: Vec<_> = status.nodes.iter().map(|known| known.node.as_str()).collect();
         return Err(Failure::new(format!("there is no node `{node}`")).hint(hint::choose(node.as_str(), &names)));

@@ -1,4 +1,4 @@
-//! Which files a command is about: a folder as it is, or a commit.
+//! The site that a command works on: a directory as it is, or a commit.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,42 +14,42 @@ use crate::{
     terminal::{Failure, Output, format::count},
 };
 
-/// The files of a folder or a commit.
+/// The files of a directory or a commit.
 pub(super) struct Source {
-    /// What to call it.
+    /// The directory or revision as the user wrote it, for messages.
     pub(super) name: String,
-    /// The files.
+    /// Its files.
     pub(super) tree: Box<dyn SourceTree>,
-    /// The commit that they are of.
+    /// The commit; `None` for a directory.
     pub(super) commit: Option<CommitId>,
 }
 
 impl Source {
-    /// A folder, committed or not.
+    /// A directory as it is, committed or not.
     pub(super) fn folder(dir: &Path) -> Result<Self, Failure> {
-        let tree = Folder::open(dir).map_err(|e| Failure::because("cannot read the folder", e))?;
+        let tree = Folder::open(dir).map_err(|e| Failure::because("cannot read the directory", e))?;
         Ok(Self { name: dir.display().to_string(), tree: Box::new(tree), commit: None })
     }
 
-    /// The commit that an expression names, in the repository that `dir` lies in.
+    /// The commit that a revision names.
     pub(super) fn commit(repository: &Repository, rev: &str) -> Result<Self, Failure> {
         let commit = repository.rev_parse(rev).map_err(|e| failure("cannot find the commit", e))?;
         let tree = repository.tree(&commit).map_err(|e| failure("cannot read the commit", e))?;
         Ok(Self { name: rev.to_owned(), tree: Box::new(tree), commit: Some(commit) })
     }
 
-    /// A file's bytes, for those who point at its lines.
+    /// The content of a file, to show its lines in a diagnostic; `None` if it cannot be read.
     pub(super) fn text(&self, path: &str) -> Option<Arc<[u8]>> {
         self.tree.read(path).ok()
     }
 
-    /// Loads the site, or returns every fault.
+    /// Loads the site, or returns all its errors.
     pub(super) fn load(&self, knowledge: &Knowledge, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
         site::load(&*self.tree, knowledge, cache)
     }
 
-    /// Loads the site, or shows every fault on standard error and fails.
-    pub(super) fn load_or_tell(
+    /// Loads the site, or shows all its errors on standard error and fails.
+    pub(super) fn load_or_report(
         &self,
         knowledge: &Knowledge,
         cache: &mut Cache,
@@ -62,17 +62,13 @@ impl Source {
     }
 }
 
-/// Opens the repository that `dir` lies in.
+/// Opens the repository that contains `dir`.
 pub(super) fn repository(dir: &Path) -> Result<Repository, Failure> {
     Repository::discover(dir).map_err(|e| failure("cannot open the repository", e))
 }
 
-/// A repository's word, with its hint.
+/// An error of the repository with its hint.
 pub(super) fn failure(what: &str, e: RepositoryError) -> Failure {
     let hint = e.hint();
-    let failure = Failure::because(what, e);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    Failure::because(what, e).maybe_hint(hint)
 }

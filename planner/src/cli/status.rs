@@ -1,21 +1,23 @@
-//! `groundplan status`: how things are, by the planner's word or straight from the broker.
+//! `groundplan status`: the state of a site, from the planner or directly from the broker.
 
-use crate::api::requests::GetStatus;
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use groundplan_protocol::ids::SiteName;
 
 use super::{
-    ask::{Planner, now_ms, runtime},
     format::{Format, FormatArg},
     observe,
+    planner::{Planner, now_ms, runtime},
 };
-use crate::terminal::{self, Failure, Output};
+use crate::{
+    api::requests::GetStatus,
+    terminal::{self, Failure, Output},
+};
 use groundplan_protocol::broker::BrokerAddress;
 
-/// Show how the nodes are: who is there, what each has applied, and what is under way.
+/// Show the state of the site: which nodes are online, what each has applied, and what is in progress.
 ///
-/// Asks the planner on this machine, or reads what the broker retains, which needs no planner at all.
+/// Queries the planner on this machine, or reads the retained messages of a broker, which needs no planner.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -24,22 +26,22 @@ Examples:
   groundplan status --format json | jq -r '.nodes[] | select(.presence != \"online\") | .node'
   groundplan status --broker mqtt://broker.example.org --site cloud-1 --trusted /etc/groundplan/trusted")]
 pub(super) struct Args {
-    /// Show it again every second until Ctrl-C.
+    /// Refresh every second until Ctrl-C.
     #[arg(long)]
     watch: bool,
 
     #[command(flatten)]
     planner: Planner,
 
-    /// Read this broker's retained messages instead of asking the planner.
+    /// Read the retained messages of this broker instead of querying the planner.
     #[arg(long, value_name = "mqtt://HOST[:PORT]", requires = "site", conflicts_with_all = ["state", "socket"])]
     broker: Option<BrokerAddress>,
 
-    /// The site to look for at the broker.
+    /// The site whose messages are read.
     #[arg(long, value_name = "NAME", requires = "broker")]
     site: Option<SiteName>,
 
-    /// Keys to check the broker's messages with: a directory of `<node>.pub` and `planner.pub`. Without it all is unverified.
+    /// Public keys that verify the messages: a directory with `<node>.pub` and `planner.pub`. Without it, all messages are unverified.
     #[arg(long, value_name = "DIR", requires = "broker")]
     trusted: Option<PathBuf>,
 
@@ -47,12 +49,12 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// Clears the terminal and goes to its top left (ECMA-48: ED, CUP).
+/// Clears the terminal and moves to its top left (ECMA-48: ED, CUP).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     loop {
-        let text = look(args, out)?;
+        let text = read(args, out)?;
         let clear = if args.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
         out.print(&format!("{clear}{text}"))?;
         if !args.watch {
@@ -62,7 +64,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     }
 }
 
-fn look(args: &Args, out: &Output) -> Result<String, Failure> {
+fn read(args: &Args, out: &Output) -> Result<String, Failure> {
     let json = |value: Result<String, serde_json::Error>| {
         value.map(|text| text + "\n").map_err(|e| Failure::because("cannot write JSON", e))
     };
@@ -73,7 +75,7 @@ fn look(args: &Args, out: &Output) -> Result<String, Failure> {
             Format::Text => Ok(observe::text(&seen, out.color())),
         };
     }
-    let status = args.planner.ask(async |mut client| client.ask(&GetStatus {}).await)?;
+    let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
     match args.format.format {
         Format::Json => json(serde_json::to_string_pretty(&status)),
         Format::Text => Ok(terminal::status::text(&status, now_ms(), out.color())),

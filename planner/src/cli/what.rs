@@ -1,4 +1,4 @@
-//! Services and tasks as they are named on the command line.
+//! Services and tasks as arguments.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -22,7 +22,7 @@ impl FromStr for What {
     }
 }
 
-/// Several of them; none means everything.
+/// The services and tasks that were named; none means all.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Whats {
     pub(super) services: BTreeSet<ServiceId>,
@@ -30,7 +30,7 @@ pub(super) struct Whats {
 }
 
 impl Whats {
-    /// Those that were named.
+    /// Sorts arguments into services and tasks.
     pub(super) fn new(named: &[What]) -> Self {
         let mut whats = Self::default();
         for what in named {
@@ -42,8 +42,8 @@ impl Whats {
         whats
     }
 
-    /// Whether a task is among them.
-    pub(super) fn name(&self, task: &TaskId) -> bool {
+    /// Whether a task was named, by itself or by its service, or nothing was.
+    pub(super) fn includes(&self, task: &TaskId) -> bool {
         let all = self.services.is_empty() && self.tasks.is_empty();
         all || self.services.contains(&task.service) || self.tasks.contains(task)
     }

@@ -1,25 +1,27 @@
-//! `groundplan why`: what is to become of a task on a node, and why.
+//! `groundplan why`: the state of a task on a node, and the reasons.
 
-use crate::api::requests::GetWhy;
 use std::process::ExitCode;
 
 use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
-    ask::{Planner, now_ms},
     format::{Format, FormatArg},
+    planner::{Planner, now_ms},
 };
-use crate::terminal::{self, Failure, Output};
+use crate::{
+    api::requests::GetWhy,
+    terminal::{self, Failure, Output},
+};
 
-/// Tell why a task ran, waits, is blocked or was left alone.
+/// Show why a task ran, waits, is blocked or was not touched.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  groundplan why beta app.server\n  groundplan why beta app.server --format json")]
 pub(super) struct Args {
-    /// The node.
+    /// The node that the task runs on.
     #[arg(value_name = "NODE")]
     node: NodeId,
 
-    /// The task.
+    /// The task, with its service.
     #[arg(value_name = "SERVICE.TASK")]
     task: TaskId,
 
@@ -32,7 +34,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let instance = args.task.at(&args.node);
-    let why = args.planner.ask(async |mut client| {
+    let why = args.planner.query(async |mut client| {
         client.ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() }).await
     })?;
     match args.format.format {

@@ -19,7 +19,7 @@ fn position(bytes: &[u8], offset: usize) -> (usize, usize) {
 }
 
 #[test]
-fn a_fault_shows_its_line_its_relatives_and_what_to_do() {
+fn a_diagnostic_shows_its_line_related_places_and_hint() {
     let text = b"[nodes.a]\naddress = \"x\"\n\n[nodes.b]\naddress = 5\n";
     let fault = Diagnostic::new(at(45..46), "`address` must be text").label("a number");
     let fault = fault.related(at(20..23), "as here").hint("put it in quotes");
@@ -36,12 +36,12 @@ fn columns_count_characters() {
 }
 
 #[test]
-fn nothing_is_said_of_nothing() {
+fn no_diagnostics_are_no_text() {
     assert_eq!(shown(b"", &[]), "");
 }
 
 #[test]
-fn any_place_in_any_text_can_be_shown() {
+fn any_place_in_any_bytes_can_be_shown() {
     let long = format!("x = \"{}ü\"\ny = 1", "a\t".repeat(50_000));
     let texts: [&[u8]; 9] = [
         b"",

@@ -1,7 +1,7 @@
-//! The plugins of a tree, asked for what they say of themselves.
+//! The plugins of a tree, with the descriptions that they print.
 //!
-//! In: a tree's files in `plugins/`. Out: descriptions, and a fault for each program that is of no use. A program is run once for each version of it;
-//! faults are not kept, so that a machine's bad moment is forgotten. Whoever loads a site runs its plugins, with the rights of whoever
+//! In: a tree's files in `plugins/`. Out: descriptions, and a diagnostic for each unusable program. A program is run once for each of its
+//! versions; failures are not cached, because they may be temporary. Loading a site runs its plugins with the rights of the process that
 //! loads it.
 
 mod run;
@@ -29,33 +29,33 @@ use groundplan_services::{
 
 use self::run::RunError;
 
-/// What a plugin is asked.
+/// The request that plugins get on standard input.
 const REQUEST: &[u8] = b"{\"version\":1,\"request\":\"schema\"}\n";
 
-/// How many descriptions are kept beyond those of the last tree.
+/// How many descriptions are cached beyond those of the last tree.
 const KNOWN: usize = 256;
 
-/// How many are asked at a time.
-const SIDE_BY_SIDE: usize = 4;
+/// How many plugins run at a time.
+const PARALLEL: usize = 4;
 
-/// Descriptions by the version of the program.
+/// Descriptions by the version of the program, which is the object id of its content or, in a directory, its inode and time stamp.
 pub(crate) type Cache = HashMap<Arc<str>, Arc<Description>>;
 
 /// Why a plugin has no description.
-enum Useless {
+enum Unusable {
     Run(RunError),
     Description(InvalidDescription),
 }
 
-/// A plugin that has yet to be asked.
+/// A plugin whose description is not cached.
 struct Unknown<'t> {
     entry: &'t Entry,
     name: TaskName,
     program: Arc<[u8]>,
 }
 
-/// Asks the plugins of `tree` that `cache` does not know; afterwards it knows those of this tree, and some of others: a commit that is
-/// refused is followed by the one that stays in force.
+/// The descriptions of the plugins of `tree`: from `cache`, or by running them. Adds a diagnostic to `faults` for each unusable one.
+/// Afterwards the cache has those of this tree and some of earlier ones: after a refused commit, the active one is loaded again.
 pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Vec<Diagnostic>) -> Plugins {
     let mut plugins = Plugins::default();
     let mut kept = Cache::new();
@@ -67,7 +67,7 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
         };
         let name = match plugin::name(file) {
             Ok(name) => name,
-            // What cannot be meant as a plugin, such as a README.md.
+            // Not meant as a plugin, such as a README.md.
             Err(_) if !entry.executable && file.contains(['.', '~']) => continue,
             Err((message, hint)) => {
                 refuse(fault(entry, message).hint(hint));
@@ -76,7 +76,7 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
         };
         if !entry.executable {
             refuse(fault(entry, "is not executable").hint(format!(
-                "commit it with its mode: chmod +x {0} && git update-index --chmod=+x {0}; or move it elsewhere if it is no plugin",
+                "commit it with its mode: chmod +x {0} && git update-index --chmod=+x {0}; or move it elsewhere if it is not a plugin",
                 entry.path
             )));
             continue;
@@ -91,18 +91,19 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
             Err(error) => refuse(fault(entry, format!("cannot be read: {}", error.cause))),
         }
     }
-    for (Unknown { entry, name, program }, asked) in ask(unknown) {
-        match asked {
+    for (Unknown { entry, name, program }, answer) in run_all(unknown) {
+        match answer {
             Ok(description) => {
                 kept.insert(entry.version.clone(), description.clone());
                 plugins.known.insert(name, description);
             }
-            Err(useless) => {
+            Err(unusable) => {
                 plugins.faulty.insert(name.as_str().to_owned());
-                faults.push(useless.told(entry, &program));
+                faults.push(unusable.diagnostic(entry, &program));
             }
         }
     }
+    // Programs that change often would otherwise let the cache grow without bound.
     if cache.len() + kept.len() > KNOWN {
         cache.clear();
     }
@@ -110,7 +111,7 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
     plugins
 }
 
-/// The files that lie in the folder itself, with their names. Folders in it are left alone.
+/// The files directly in the folder of plugins, with their names. Subfolders are ignored.
 fn programs(tree: &dyn SourceTree) -> impl Iterator<Item = (&Entry, &str)> {
     let files = tree.entries().iter().filter(|entry| entry.kind == EntryKind::File);
     files.filter_map(|entry| {
@@ -119,23 +120,24 @@ fn programs(tree: &dyn SourceTree) -> impl Iterator<Item = (&Entry, &str)> {
     })
 }
 
-/// What came of asking one.
-type Asked = Result<Arc<Description>, Useless>;
+/// The result of running one plugin.
+type Answer = Result<Arc<Description>, Unusable>;
 
-/// Asks all, some side by side; in their order.
-fn ask(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Asked)> {
-    let answers: Vec<Mutex<Option<Asked>>> = unknown.iter().map(|_| Mutex::default()).collect();
+/// Runs the plugins, some in parallel, and returns the results in their order.
+fn run_all(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Answer)> {
+    let answers: Vec<Mutex<Option<Answer>>> = unknown.iter().map(|_| Mutex::default()).collect();
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..unknown.len().min(SIDE_BY_SIDE) {
+        // Each thread takes the next plugin and writes only to its slot, so that a slow one delays no other.
+        for _ in 0..unknown.len().min(PARALLEL) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(plugin) = unknown.get(at) else { break };
-                    let asked = run::run(&plugin.program, REQUEST).map_err(Useless::Run);
-                    let read = |printed: Vec<u8>| Description::read(&printed).map_err(Useless::Description);
+                    let printed = run::run(&plugin.program, REQUEST).map_err(Unusable::Run);
+                    let read = |printed: Vec<u8>| Description::read(&printed).map_err(Unusable::Description);
                     *answers[at].lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(asked.and_then(read).map(Arc::new));
+                        Some(printed.and_then(read).map(Arc::new));
                 }
             });
         }
@@ -148,18 +150,18 @@ fn fault(entry: &Entry, message: impl AsRef<str>) -> Diagnostic {
     Diagnostic::new(Location::file(entry.path.clone()), format!("the plugin {}", message.as_ref()))
 }
 
-impl Useless {
-    /// What is wrong with the program, and what to do.
-    fn told(&self, entry: &Entry, program: &[u8]) -> Diagnostic {
+impl Unusable {
+    /// The diagnostic for the program, with the next step.
+    fn diagnostic(&self, entry: &Entry, program: &[u8]) -> Diagnostic {
         let by_hand = format!("try it: echo '{}' | {}", String::from_utf8_lossy(REQUEST).trim(), entry.path);
         match self {
-            Self::Run(error @ (RunError::Start(cause) | RunError::Scratch(cause) | RunError::Follow(cause))) => {
+            Self::Run(error @ (RunError::Start(cause) | RunError::Scratch(cause) | RunError::Monitor(cause))) => {
                 let hint = match (cause.kind(), interpreter(program)) {
                     (io::ErrorKind::NotFound, Some(interpreter)) => {
                         format!("its first line names `{interpreter}`, which this machine does not have: install it")
                     }
                     (io::ErrorKind::PermissionDenied, _) => {
-                        "the folder for temporary files may not run programs: set TMPDIR to one that may".to_owned()
+                        "programs cannot run from the directory for temporary files (mounted noexec?): set TMPDIR to another one".to_owned()
                     }
                     _ if cause.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) => {
                         "begin it with a line such as `#!/bin/sh`, or build it for this machine".to_owned()
@@ -170,12 +172,12 @@ impl Useless {
             }
             Self::Run(error) => fault(entry, error.to_string()).hint(by_hand),
             Self::Description(error) => fault(entry, format!("cannot be used: {error}"))
-                .hint(format!("what it must print is told in docs/plugins.md; {by_hand}")),
+                .hint(format!("docs/plugins.md describes what it must print; {by_hand}")),
         }
     }
 }
 
-/// What a script's first line says that it is run by.
+/// The interpreter that the first line of a script names.
 fn interpreter(program: &[u8]) -> Option<String> {
     let line = program.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
@@ -190,13 +192,13 @@ mod tests {
 
     const GOOD: &str = "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": {} }'\n";
 
-    fn told(tree: &MemoryTree) -> (Vec<String>, Vec<String>) {
+    fn described(tree: &MemoryTree) -> (Vec<String>, Vec<String>) {
         let mut faults = Vec::new();
         let plugins = describe(tree, &mut Cache::new(), &mut faults);
         faults.sort();
-        let words =
+        let texts =
             faults.iter().map(|f| format!("{}: {} ({})", f.at.file, f.message, f.hint.as_deref().unwrap_or("")));
-        (plugins.known.keys().map(ToString::to_string).collect(), words.collect())
+        (plugins.known.keys().map(ToString::to_string).collect(), texts.collect())
     }
 
     #[test]
@@ -206,11 +208,11 @@ mod tests {
             tree.write_program(path, text);
         }
         tree.write("plugins/README.md", "words");
-        assert_eq!(told(&tree), (vec!["good".to_owned()], vec![]));
+        assert_eq!(described(&tree), (vec!["good".to_owned()], vec![]));
         tree.write("plugins/forgotten", GOOD);
         tree.write_program("plugins/named.sh", GOOD);
         tree.write_program("plugins/file", GOOD);
-        let (known, faults) = told(&tree);
+        let (known, faults) = described(&tree);
         assert_eq!(known, ["good"]);
         assert_eq!(faults.len(), 3, "{faults:#?}");
         assert!(
@@ -227,15 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_one_is_told_with_what_to_do() {
-        for (program, words) in [
+    fn an_unusable_plugin_has_a_diagnostic_with_the_next_step() {
+        for (program, expected) in [
             (
                 "#!/bin/sh\necho words >&2; exit 2",
                 "the plugin exited with 2: words (try it: echo '{\"version\":1,\"request\":\"schema\"}' | plugins/p)",
             ),
             (
                 "#!/bin/sh\necho hello",
-                "the plugin cannot be used: it printed no JSON when it was asked for its schema, but `hello` (what it must print",
+                "the plugin cannot be used: it printed no JSON when it was asked for its schema, but `hello` (docs/plugins.md describes what it must print",
             ),
             (
                 "#!/nowhere/python\n",
@@ -249,13 +251,13 @@ mod tests {
         ] {
             let mut tree = MemoryTree::default();
             tree.write_program("plugins/p", program);
-            let (known, faults) = told(&tree);
-            assert!(known.is_empty() && faults.len() == 1 && faults[0].contains(words), "{program}: {faults:#?}");
+            let (known, faults) = described(&tree);
+            assert!(known.is_empty() && faults.len() == 1 && faults[0].contains(expected), "{program}: {faults:#?}");
         }
     }
 
     #[test]
-    fn an_unchanged_one_is_not_asked_again() {
+    fn an_unchanged_plugin_is_not_run_again() {
         let marks = tempfile::tempdir().unwrap();
         let marks = marks.path().join("marks");
         let program = format!("#!/bin/sh\necho run >> {}\n{}", marks.display(), GOOD.replace("#!/bin/sh\n", ""));

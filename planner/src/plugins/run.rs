@@ -1,8 +1,8 @@
-//! Runs one plugin on the planner's machine, to hear what it says of itself.
+//! Runs one plugin on the planner's machine, to get its description.
 //!
-//! In: the program's bytes and a request. Out: what it printed, or why it is of no use. It runs in an empty folder, with a bare
-//! environment, for a few seconds, and whatever it started ends with it; how much it prints makes no difference to the memory here.
-//! That is care with mistakes and no wall: it has the planner's rights.
+//! In: the program's bytes and a request. Out: its output, or an error. It runs in an empty directory with a minimal environment and a
+//! time limit; processes that it started are killed with it, and the memory for its output is bounded. That contains mistakes, not
+//! attacks: a plugin runs with the planner's rights.
 
 use std::{
     fs,
@@ -25,49 +25,49 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long it may take.
+/// The time limit.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Most that it may print, in bytes.
-const MOST: usize = 1 << 20;
+/// The limit of its output, in bytes.
+const STDOUT_MAX: usize = 1 << 20;
 
-/// How much of its complaints is of use, in bytes.
-const LAST: usize = 600;
+/// How much of the end of its standard error is kept, in bytes.
+const STDERR_MAX: usize = 600;
 
-/// How long its last words are awaited once it has ended.
+/// How long to wait for the end of its output after it has exited.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Why a program was of no use.
+/// Why a run has no output.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
-    #[error("cannot make a scratch folder for it")]
+    #[error("cannot create a temporary directory for it")]
     Scratch(#[source] io::Error),
     #[error("cannot be started")]
     Start(#[source] io::Error),
-    #[error("cannot be followed")]
-    Follow(#[source] io::Error),
-    #[error("{}", ending(*status, last))]
-    Crashed { status: ExitStatus, last: String },
-    #[error("does not answer: it was ended after {} s", LIMIT.as_secs())]
+    #[error("cannot be monitored")]
+    Monitor(#[source] io::Error),
+    #[error("{}", exit_text(*status, last_lines))]
+    Crashed { status: ExitStatus, last_lines: String },
+    #[error("does not answer: it was killed after {} s", LIMIT.as_secs())]
     Silent,
-    #[error("prints without end: it was ended after {} MiB", MOST >> 20)]
+    #[error("exceeds the limit of output: it was killed after {} MiB", STDOUT_MAX >> 20)]
     Endless,
 }
 
-/// What a program that has started left.
-struct Heard {
+/// The output of a running program, sent when each stream has ended.
+struct Streams {
     out: Receiver<io::Result<Vec<u8>>>,
     err: Receiver<Vec<u8>>,
 }
 
-/// Runs `program` with `request` on its standard input; its standard output.
+/// Runs `program` with `request` on its standard input, and returns its standard output.
 pub(super) fn run(program: &[u8], request: &[u8]) -> Result<Vec<u8>, RunError> {
     let dir = tempfile::Builder::new().prefix("groundplan-plugin-").tempdir().map_err(RunError::Scratch)?;
     let (path, cwd) = (dir.path().join("program"), dir.path().join("empty"));
     let write = || -> io::Result<()> {
         fs::create_dir(&cwd)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path)?;
-        // Whatever the umask was.
+        // The mode of `open` is reduced by the umask.
         file.set_permissions(fs::Permissions::from_mode(0o700))?;
         file.write_all(program)
     };
@@ -79,29 +79,31 @@ pub(super) fn run(program: &[u8], request: &[u8]) -> Result<Vec<u8>, RunError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = start(&mut command).map_err(RunError::Start)?;
     let group = Group(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)));
-    let heard = listen(&mut child);
+    let streams = collect(&mut child);
     if let Some(mut stdin) = child.stdin.take() {
-        // It fits into the pipe, and who does not read it may answer all the same.
+        // It fits into the pipe, so this does not block. A program need not read it.
         let _ = stdin.write_all(request);
     }
-    let ended = follow(&group, &heard.out);
+    let result = monitor(&group, &streams.out);
+    // Before `wait`, which frees the process id and with it the group's: until then no other process can have it.
     drop(group);
-    let status = child.wait().map_err(RunError::Follow)?;
-    let out = match ended? {
+    let status = child.wait().map_err(RunError::Monitor)?;
+    let out = match result? {
         Some(out) => out,
-        None => heard.out.recv_timeout(LINGER).map_err(|_| RunError::Silent)?.map_err(RunError::Follow)?,
+        None => streams.out.recv_timeout(LINGER).map_err(|_| RunError::Silent)?.map_err(RunError::Monitor)?,
     };
-    if out.len() > MOST {
+    if out.len() > STDOUT_MAX {
         return Err(RunError::Endless);
     }
     if status.success() {
         return Ok(out);
     }
-    let last = heard.err.recv_timeout(LINGER).unwrap_or_default();
-    Err(RunError::Crashed { status, last: last_words(&last) })
+    let errors = streams.err.recv_timeout(LINGER).unwrap_or_default();
+    Err(RunError::Crashed { status, last_lines: last_lines(&errors) })
 }
 
-/// Starts it; what has just been written may still be open in a child that another thread is about to start.
+/// Starts the program. Another thread may fork while the file is open for writing: until that child execs, starting the file fails with
+/// ETXTBSY.
 fn start(command: &mut Command) -> io::Result<Child> {
     let mut tries = 0;
     loop {
@@ -115,15 +117,15 @@ fn start(command: &mut Command) -> io::Result<Child> {
     }
 }
 
-/// Reads all that it prints, each stream on a thread of its own that ends with the stream.
-fn listen(child: &mut Child) -> Heard {
+/// Reads both output streams, each on a thread of its own that ends with the stream.
+fn collect(child: &mut Child) -> Streams {
     let (out_end, out) = mpsc::channel();
     let (err_end, err) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         thread::spawn(move || {
             let mut kept = Vec::new();
-            let read = stdout.take(MOST as u64 + 1).read_to_end(&mut kept);
-            // Nobody listens any more once it has been given up.
+            let read = stdout.take(STDOUT_MAX as u64 + 1).read_to_end(&mut kept);
+            // The receiver is dropped when the run has failed.
             let _ = out_end.send(read.map(|_| kept));
         });
     }
@@ -132,27 +134,27 @@ fn listen(child: &mut Child) -> Heard {
             let (mut last, mut buffer) = (Vec::new(), [0; 4096]);
             while let Ok(n @ 1..) = stderr.read(&mut buffer) {
                 last.extend_from_slice(&buffer[..n]);
-                last.drain(..last.len().saturating_sub(LAST));
+                last.drain(..last.len().saturating_sub(STDERR_MAX));
             }
             let _ = err_end.send(last);
         });
     }
-    Heard { out, err }
+    Streams { out, err }
 }
 
-/// Waits until it has ended, printed too much, or had its time. What it printed, if that came first.
-fn follow(group: &Group, out: &Receiver<io::Result<Vec<u8>>>) -> Result<Option<Vec<u8>>, RunError> {
+/// Waits until the program has exited, exceeded the limit of output, or run out of time. Returns its output if that ended before.
+fn monitor(group: &Group, out: &Receiver<io::Result<Vec<u8>>>) -> Result<Option<Vec<u8>>, RunError> {
     let until = Instant::now() + LIMIT;
     let mut printed = None;
     let mut pause = Duration::from_millis(1);
     loop {
-        // It stays a zombie until its group has got KILL, so that the group's number is nobody else's.
+        // WNOWAIT leaves it a zombie until its group has been killed: else the id could be reused and the signal hit another group.
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(group.0), flags) {
             Ok(WaitStatus::StillAlive) => {}
             Ok(_) => return Ok(printed),
             Err(nix::errno::Errno::EINTR) => continue,
-            Err(errno) => return Err(RunError::Follow(errno.into())),
+            Err(errno) => return Err(RunError::Monitor(errno.into())),
         }
         if Instant::now() >= until {
             return Err(RunError::Silent);
@@ -160,8 +162,8 @@ fn follow(group: &Group, out: &Receiver<io::Result<Vec<u8>>>) -> Result<Option<V
         if printed.is_some() {
             thread::sleep(pause);
         } else if let Ok(read) = out.recv_timeout(pause) {
-            let read = read.map_err(RunError::Follow)?;
-            if read.len() > MOST {
+            let read = read.map_err(RunError::Monitor)?;
+            if read.len() > STDOUT_MAX {
                 return Err(RunError::Endless);
             }
             printed = Some(read);
@@ -170,27 +172,27 @@ fn follow(group: &Group, out: &Receiver<io::Result<Vec<u8>>>) -> Result<Option<V
     }
 }
 
-/// A process group that gets KILL when it is no longer of use.
+/// A process group that is killed when this is dropped.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if all of it has exited.
         let _ = killpg(self.0, Signal::SIGKILL);
     }
 }
 
-fn ending(status: ExitStatus, last: &str) -> String {
+fn exit_text(status: ExitStatus, last_lines: &str) -> String {
     let end = match (status.code(), status.signal().map(Signal::try_from)) {
         (Some(code), _) => format!("exited with {code}"),
         (None, Some(Ok(signal))) => format!("was killed by {signal}"),
         (None, _) => "ended".to_owned(),
     };
-    if last.is_empty() { end } else { format!("{end}: {last}") }
+    if last_lines.is_empty() { end } else { format!("{end}: {last_lines}") }
 }
 
-/// The last lines, on one.
-fn last_words(bytes: &[u8]) -> String {
+/// The last three lines that are not empty, joined into one.
+fn last_lines(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
@@ -200,7 +202,7 @@ fn last_words(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn told(script: &str) -> String {
+    fn outcome(script: &str) -> String {
         match run(format!("#!/bin/sh\n{script}\n").as_bytes(), b"request") {
             Ok(out) => String::from_utf8_lossy(&out).into_owned(),
             Err(error @ (RunError::Start(_) | RunError::Scratch(_))) => format!("{error}: {error:?}"),
@@ -209,20 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn what_it_prints_is_heard_and_nothing_is_given_but_the_request() {
+    fn the_output_is_returned_and_the_environment_is_minimal() {
         assert_eq!(
-            told("cat; echo; echo noise >&2; ls -A | wc -l; env | sort | cut -d= -f1 | grep -v ^_$ | tr '\\n' ' '"),
+            outcome("cat; echo; echo noise >&2; ls -A | wc -l; env | sort | cut -d= -f1 | grep -v ^_$ | tr '\\n' ' '"),
             "request\n0\nGROUNDPLAN_REQUEST HOME LC_ALL PATH PWD "
         );
-        assert_eq!(told("echo it does not read"), "it does not read\n");
+        assert_eq!(outcome("echo it does not read"), "it does not read\n");
     }
 
     #[test]
-    fn each_way_to_be_of_no_use_has_its_word() {
-        assert_eq!(told("echo out; echo one >&2; echo two >&2; exit 3"), "exited with 3: one; two");
-        assert_eq!(told("kill -SEGV $$"), "was killed by SIGSEGV");
-        assert_eq!(told("while :; do echo yes; done"), "prints without end: it was ended after 1 MiB");
-        assert_eq!(told("yes no >&2 & sleep 600"), "does not answer: it was ended after 5 s");
+    fn each_failure_has_its_message() {
+        assert_eq!(outcome("echo out; echo one >&2; echo two >&2; exit 3"), "exited with 3: one; two");
+        assert_eq!(outcome("kill -SEGV $$"), "was killed by SIGSEGV");
+        assert_eq!(outcome("while :; do echo yes; done"), "exceeds the limit of output: it was killed after 1 MiB");
+        assert_eq!(outcome("yes no >&2 & sleep 600"), "does not answer: it was killed after 5 s");
         let start = run(b"no program at all", b"").unwrap_err();
         assert!(matches!(start, RunError::Start(_)), "{start}");
         let missing = run(b"#!/nowhere/interpreter\n", b"").unwrap_err();
@@ -230,12 +232,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_it_started_lives_on() {
-        // The answer comes with the end of the program, though a child of it holds its standard output open.
-        let out = told("sleep 600 & echo $!");
+    fn processes_that_it_started_are_killed() {
+        // The run ends with the program, although its child keeps standard output open.
+        let out = outcome("sleep 600 & echo $!");
         let pid: i32 = out.trim().parse().expect("a process id");
-        let gone = || !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        while !gone() {
+        let exited = || !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while !exited() {
             thread::sleep(Duration::from_millis(5));
         }
     }

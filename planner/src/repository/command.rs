@@ -1,7 +1,7 @@
-//! Reading by the `git` command: for what libgit2 cannot open, and for the network.
+//! The `git` command: for repositories that libgit2 cannot open, and for the network.
 //!
-//! Objects come through one long-lived `git cat-file --batch`; all else is a process each. The environment's `GIT_*` directories are
-//! dropped, unless the repository was to be found through them.
+//! Objects are read through one long-lived `git cat-file --batch`; everything else is one process per call. The `GIT_*` variables that
+//! name directories are removed from its environment, unless the repository was discovered by them.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -18,13 +18,16 @@ use super::{
     read::{CommitInfo, Paths, sorted},
 };
 
-/// A repository behind the `git` command.
+/// A repository that is read by the `git` command.
 pub(super) struct GitCommand {
     dir: PathBuf,
+    /// Whether the repository was discovered by `GIT_DIR`, which `git` must then see too.
     from_env: bool,
+    /// Started at the first read.
     batch: Mutex<Option<Batch>>,
 }
 
+/// A running `git cat-file --batch`.
 struct Batch {
     child: Child,
     stdin: ChildStdin,
@@ -67,7 +70,7 @@ fn output(mut command: Command, args: &[&str]) -> Result<Vec<u8>, RepositoryErro
     Err(RepositoryError::Git { what: args.first().copied().unwrap_or_default().to_owned(), stderr })
 }
 
-/// Runs `git` in `dir`, whatever the environment says, and gives its output.
+/// Runs `git` in `dir`, independent of the environment's `GIT_*` directories, and returns its standard output.
 pub(super) fn run(dir: &Path, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
     output(git(dir, false), args)
 }
@@ -142,11 +145,12 @@ impl GitCommand {
             }
             other => other,
         })?;
+        // `<mode> <type> <object>\t<path>`, each ended by NUL, so that paths are not quoted (git-ls-tree(1)).
         let entry = |line: &[u8]| {
             let tab = line.iter().position(|b| *b == b'\t')?;
             let head = std::str::from_utf8(&line[..tab]).ok()?;
-            let mut words = head.split(' ');
-            let (mode, _, oid) = (words.next()?, words.next()?, words.next()?);
+            let mut fields = head.split(' ');
+            let (mode, _, oid) = (fields.next()?, fields.next()?, fields.next()?);
             let kind = match mode {
                 "160000" => EntryKind::Submodule,
                 "120000" => EntryKind::Symlink,
@@ -164,7 +168,7 @@ impl GitCommand {
             Some(running) => running.read(oid),
             none => self.start().and_then(|started| none.insert(started).read(oid)),
         };
-        // A process that broke off is not asked again.
+        // After an error the stream may be in the middle of an object: the next read starts a new process.
         read.inspect_err(|_| *batch = None).map_err(|e| e.to_string())
     }
 
@@ -184,6 +188,7 @@ impl Batch {
     fn read(&mut self, oid: &str) -> io::Result<Arc<[u8]>> {
         writeln!(self.stdin, "{oid}")?;
         self.stdin.flush()?;
+        // `<object> <type> <size>`, then the content and a newline (git-cat-file(1)); `<object> missing` for an unknown one.
         let mut head = String::new();
         self.stdout.read_line(&mut head)?;
         let size = head.trim_end().rsplit_once(' ').and_then(|(rest, size)| {
@@ -191,7 +196,7 @@ impl Batch {
             rest.ends_with(" blob").then_some(size)
         });
         let Some(size) = size else {
-            return Err(io::Error::other(format!("git says: {}", head.trim_end())));
+            return Err(io::Error::other(format!("git reports: {}", head.trim_end())));
         };
         let mut bytes = vec![0; size + 1];
         self.stdout.read_exact(&mut bytes)?;

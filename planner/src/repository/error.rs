@@ -1,4 +1,4 @@
-//! What can be wrong with a repository, in the operator's words.
+//! Errors of repositories, in terms that an operator can act on.
 
 use std::{io, path::PathBuf};
 
@@ -7,66 +7,66 @@ use groundplan_protocol::ids::CommitId;
 /// Why a repository, or something in it, cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
-    /// Nothing there.
+    /// The path does not exist.
     #[error("{} does not exist", path.display())]
     Missing {
-        /// The path.
+        /// The path that was opened.
         path: PathBuf,
     },
-    /// Something else there.
+    /// The path is something else.
     #[error("{} is not a git repository", path.display())]
     NotARepository {
-        /// The path.
+        /// The path that was opened.
         path: PathBuf,
     },
-    /// Git's check of ownership.
+    /// Git refuses repositories of other users (safe.directory in git-config(1)).
     #[error("{} belongs to another user, and git does not trust it", path.display())]
     Owner {
-        /// The path.
+        /// The path that was opened.
         path: PathBuf,
     },
-    /// A repository in a format that libgit2 does not know; never leaves this module.
+    /// A format that libgit2 does not support; handled inside this module.
     #[error("libgit2 cannot open {}", path.display())]
     Unsupported {
-        /// The path.
+        /// The path that was opened.
         path: PathBuf,
-        /// Its word.
+        /// The error of libgit2.
         #[source]
         source: git2::Error,
     },
-    /// No commit yet.
+    /// No branch has a commit.
     #[error("{} is empty: it has no commit yet", path.display())]
     Empty {
-        /// The path.
+        /// The path that was opened.
         path: PathBuf,
     },
-    /// No such branch.
-    #[error("there is no branch `{branch}`; there are: {}", branches.join(", "))]
+    /// An unknown branch.
+    #[error("there is no branch `{branch}`; the branches are: {}", branches.join(", "))]
     NoBranch {
-        /// The branch.
+        /// Its name, without `refs/heads/`.
         branch: String,
-        /// Those that there are.
+        /// All branches, sorted.
         branches: Vec<String>,
     },
-    /// `HEAD` names no branch.
+    /// `HEAD` is detached or missing.
     #[error("HEAD of the repository names no branch")]
     NoDefaultBranch,
-    /// An expression that names no commit.
+    /// A revision that does not resolve to a commit.
     #[error("`{rev}` names no commit")]
     NoCommit {
-        /// The expression.
+        /// The revision, as in gitrevisions(7).
         rev: String,
     },
     /// Not of the form `BASE..HEAD`.
-    #[error("`{given}` is not a range of commits: `BASE..HEAD`")]
+    #[error("`{given}` is not a range of commits of the form `BASE..HEAD`")]
     NoRange {
-        /// What was given.
+        /// The text that was given.
         given: String,
     },
-    /// A commit that was there once.
+    /// A commit that has disappeared.
     #[error("commit {commit} is not in the repository; a force-push and git's garbage collection may have removed it")]
     Vanished {
-        /// The commit.
+        /// Its id.
         commit: CommitId,
     },
     /// libgit2 could not read.
@@ -80,40 +80,40 @@ pub enum RepositoryError {
     Git {
         /// Its subcommand.
         what: String,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
-    /// A directory or file could not be read or made.
+    /// A directory or file could not be read or created.
     #[error("cannot use {}", path.display())]
     Io {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl RepositoryError {
-    /// What to do about it.
+    /// The next step, where there is a typical one.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { .. } | Self::NotARepository { .. } => {
-                Some("name a git repository, bare or with a work tree".to_owned())
+                Some("give the path of a git repository, bare or with a work tree".to_owned())
             }
             Self::Owner { path } => Some(format!(
-                "run as its owner, or say that you trust it: git config --global --add safe.directory {}",
+                "run as its owner, or mark it as trusted: git config --global --add safe.directory {}",
                 path.canonicalize().unwrap_or_else(|_| path.clone()).display()
             )),
-            Self::Empty { .. } => Some("commit a site and push it; `groundplan init` makes one".to_owned()),
+            Self::Empty { .. } => Some("commit a site and push it; `groundplan init` creates one".to_owned()),
             Self::NoBranch { branch, branches } => {
                 let near = branches.iter().min_by_key(|b| distance(branch, b))?;
                 Some(match distance(branch, near) <= 2 {
                     true => format!("did you mean `{near}`?"),
-                    false => "name one of them with --branch".to_owned(),
+                    false => "choose one of them with --branch".to_owned(),
                 })
             }
-            Self::NoDefaultBranch => Some("name a branch with --branch".to_owned()),
+            Self::NoDefaultBranch => Some("choose a branch with --branch".to_owned()),
             Self::NoGit(_) => Some("install git, or add its directory to PATH".to_owned()),
             _ => None,
         }
@@ -124,7 +124,7 @@ impl RepositoryError {
     }
 }
 
-/// How many letters differ (Levenshtein's distance); names of branches are short.
+/// Levenshtein distance. Quadratic, which is no problem for names of branches.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

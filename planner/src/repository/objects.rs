@@ -1,4 +1,4 @@
-//! Reading by libgit2: no process, no network.
+//! Reading by libgit2, in this process and without network.
 
 use std::{
     collections::HashMap,
@@ -16,19 +16,20 @@ use super::{
     read::{CommitInfo, Paths, sorted},
 };
 
-/// An open repository and what was listed of it last.
+/// An open repository, and the tree that was listed last. libgit2's repository is not `Sync`, hence the lock.
 pub(super) struct Objects {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     repo: git2::Repository,
-    /// The tree listed last: a commit of one file lists only the directories above it.
+    /// The tree that was listed last: of the next commit, only the directories that differ from it have to be read.
     last: Option<Arc<Dir>>,
 }
 
 impl Objects {
     pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
+        // Discovery follows GIT_DIR like git itself; a path that was given by name must be the repository, not merely lie in one.
         let flags = match (discover, std::env::var_os("GIT_DIR").is_some()) {
             (true, true) => RepositoryOpenFlags::FROM_ENV,
             (true, false) => RepositoryOpenFlags::empty(),
@@ -38,6 +39,7 @@ impl Objects {
         let repo = git2::Repository::open_ext(path, flags, [] as [&OsStr; 0]).map_err(|e| match e.code() {
             ErrorCode::NotFound => RepositoryError::NotARepository { path: given.clone() },
             ErrorCode::Owner => RepositoryError::Owner { path: given.clone() },
+            // Anything else may be a format that libgit2 does not support: the caller tries the git command, whose error is better.
             _ => RepositoryError::Unsupported { path: given.clone(), source: e },
         })?;
         let paths = Paths { given, git_dir: repo.path().to_owned(), common_dir: repo.commondir().to_owned() };
@@ -92,6 +94,7 @@ impl Objects {
         })
     }
 
+    /// The entries of a commit. Costs the directories that differ from the tree that was listed before, not the whole tree.
     pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
         let mut inner = self.lock();
         let tree = find_commit(&inner.repo, id)?.tree_id();
@@ -120,14 +123,17 @@ fn find_commit<'r>(repo: &'r git2::Repository, id: &CommitId) -> Result<git2::Co
     })
 }
 
-/// A directory of a tree with all that lies below it.
+/// A directory of a tree, with everything below it.
 struct Dir {
     oid: Oid,
+    /// All files below it, sorted, with their paths from the root.
     entries: Arc<[Entry]>,
+    /// Its subdirectories by name.
     below: HashMap<Box<[u8]>, Arc<Dir>>,
 }
 
-/// Lists the directory `prefix` (empty, or with a slash at its end), which is the tree `oid`; takes what has not changed from `before`.
+/// Lists the directory `prefix` (empty, or with a slash at its end), whose tree is `oid`. `before` is the same directory in the tree that
+/// was listed last; a subtree with the same id has the same content (that is what ids of trees mean) and is reused without being read.
 fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: Oid) -> Result<Arc<Dir>, git2::Error> {
     if let Some(same) = before.filter(|dir| dir.oid == oid) {
         return Ok(same.clone());
@@ -137,6 +143,7 @@ fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: O
         let path = format!("{prefix}{}", String::from_utf8_lossy(entry.name_bytes()));
         let kind = match entry.kind() {
             Some(ObjectType::Tree) => {
+                // By name, not by position: entries before it may have been added or removed.
                 let known = before.and_then(|dir| dir.below.get(entry.name_bytes()));
                 let dir = list(repo, known, &format!("{path}/"), entry.id())?;
                 entries.extend_from_slice(&dir.entries);

@@ -1,4 +1,4 @@
-//! Remote repositories: a bare mirror of their branches, kept by the `git` command.
+//! Remote repositories: a bare mirror of their branches, maintained by the `git` command.
 
 use std::{
     fs,
@@ -9,13 +9,14 @@ use groundplan_protocol::digest::Digest;
 
 use super::{command, error::RepositoryError};
 
-/// Whether `location` is a URL, or `host:path` as ssh takes it, and nothing of that name lies here.
+/// Whether `location` is a URL, or `host:path` for ssh and no existing local path.
 pub fn is_remote(location: &str) -> bool {
     let scp_like = || location.split_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.contains('/'));
     location.contains("://") || (scp_like() && !Path::new(location).exists())
 }
 
-/// The mirror of `url` below `state_dir`; made, empty, if it is not there. Another URL gets another mirror.
+/// The path of the mirror of `url` below `state_dir`; an empty one is created if it is missing. Each URL has its own mirror, so that
+/// branches of a previous one cannot be taken for its own.
 pub(super) fn mirror(url: &str, state_dir: &Path) -> Result<PathBuf, RepositoryError> {
     let path = state_dir.join("mirrors").join(format!("{}.git", Digest::of(url.as_bytes()).short()));
     if !path.join("HEAD").exists() {
@@ -25,7 +26,7 @@ pub(super) fn mirror(url: &str, state_dir: &Path) -> Result<PathBuf, RepositoryE
     Ok(path)
 }
 
-/// Brings the mirror's branches to those of `url`; branches that are gone there go here.
+/// Updates the mirror's branches to those of `url`, and deletes branches that were deleted there.
 pub(super) fn fetch(url: &str, mirror: &Path) -> Result<(), RepositoryError> {
     command::run(
         mirror,
@@ -34,7 +35,7 @@ pub(super) fn fetch(url: &str, mirror: &Path) -> Result<(), RepositoryError> {
     Ok(())
 }
 
-/// The branch that the remote's `HEAD` names.
+/// The branch that the remote's `HEAD` names, by one request over the network.
 pub(super) fn default_branch(url: &str) -> Result<String, RepositoryError> {
     let out = command::run(Path::new("."), &["ls-remote", "--symref", "--", url, "HEAD"])?;
     let text = String::from_utf8_lossy(&out);

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 
-/// A work tree made by the real git.
+/// A work tree, created by the real git.
 struct Work {
     dir: tempfile::TempDir,
 }
@@ -58,7 +58,7 @@ fn paths(tree: &GitTree) -> Vec<(String, EntryKind)> {
     tree.entries().iter().map(|e| (e.path.to_string(), e.kind)).collect()
 }
 
-/// What holds for every kind of repository.
+/// The checks for every kind of repository.
 fn reads_like_git(options: &[&str]) {
     let work = Work::new(options);
     work.write("site.toml", "name = \"s\"\n");
@@ -93,8 +93,8 @@ fn reads_like_git(options: &[&str]) {
     assert_ne!(version(&before, "services/a/service.toml"), version(&after, "services/a/service.toml"));
     let error = repository.branch("mian").unwrap_err();
     assert_eq!(error.hint().unwrap(), "did you mean `main`?");
-    let gone = CommitId::new("ab".repeat(second.as_str().len() / 2)).unwrap();
-    assert!(matches!(repository.tree(&gone), Err(RepositoryError::Vanished { .. })));
+    let removed = CommitId::new("ab".repeat(second.as_str().len() / 2)).unwrap();
+    assert!(matches!(repository.tree(&removed), Err(RepositoryError::Vanished { .. })));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn reads_a_sha256_repository() {
 }
 
 #[test]
-fn what_is_no_repository_is_told() {
+fn paths_that_are_no_repository_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let open = |path: PathBuf| Repository::open(path).err().unwrap();
     assert!(matches!(open(dir.path().join("none")), RepositoryError::Missing { .. }));
@@ -145,7 +145,7 @@ fn packed_refs_bare_repositories_and_work_trees_are_read() {
 }
 
 #[test]
-fn a_submodule_is_told_as_one() {
+fn a_submodule_is_listed_but_not_read() {
     let (inner, work) = (Work::new(&[]), Work::new(&[]));
     inner.commit("inner");
     work.git(&["submodule", "--quiet", "add", inner.path().to_str().unwrap(), "sub"]);
@@ -178,7 +178,7 @@ fn a_remote_is_mirrored_and_fetched() {
 }
 
 #[test]
-fn remotes_are_told_from_paths() {
+fn remotes_and_paths_are_distinguished() {
     for remote in ["https://h/x.git", "file:///x", "git@h:x.git", "host:x"] {
         assert!(is_remote(remote), "{remote}");
     }
@@ -187,14 +187,14 @@ fn remotes_are_told_from_paths() {
     }
 }
 
-async fn tells_of_a_push(options: &[&str]) {
+async fn notices_a_push(options: &[&str]) {
     let work = Work::new(options);
     let first = work.commit("one");
     let repository = Repository::open(work.path()).unwrap();
-    let (tell, mut tips) = mpsc::channel(4);
+    let (sender, mut tips) = mpsc::channel(4);
     let hour = Duration::from_secs(3600);
     let options = WatchOptions { branch: "main".into(), poll: hour, fetch: hour };
-    tokio::spawn(watch(repository, options, tell));
+    tokio::spawn(watch(repository, options, sender));
     let mut next = async || {
         let next = tokio::time::timeout(Duration::from_secs(10), tips.recv()).await;
         next.expect("events are noticed").unwrap()
@@ -211,10 +211,10 @@ async fn tells_of_a_push(options: &[&str]) {
 
 #[tokio::test]
 async fn a_push_a_force_push_and_a_lost_branch_are_noticed() {
-    tells_of_a_push(&[]).await;
+    notices_a_push(&[]).await;
 }
 
 #[tokio::test]
 async fn so_they_are_with_reftable() {
-    tells_of_a_push(&["--ref-format=reftable"]).await;
+    notices_a_push(&["--ref-format=reftable"]).await;
 }

@@ -6,7 +6,7 @@ use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
 
 use super::backend::Backend;
 
-/// The files of a commit. Stays readable as long as git keeps the commit.
+/// The files of a commit. Their content is read when it is needed, which fails if git has deleted the commit meanwhile.
 #[derive(Clone)]
 pub struct GitTree {
     backend: Arc<Backend>,
@@ -29,8 +29,8 @@ impl SourceTree for GitTree {
         let entry = self.entry(path).ok_or_else(|| error("it is not in the commit".to_owned()))?;
         match entry.kind {
             EntryKind::File => {}
-            EntryKind::Symlink => return Err(error("it is a symbolic link, and these are not followed".to_owned())),
-            EntryKind::Submodule => return Err(error("it is a submodule, and these are not followed".to_owned())),
+            EntryKind::Symlink => return Err(error("it is a symbolic link, which is not followed".to_owned())),
+            EntryKind::Submodule => return Err(error("it is a submodule, which is not read".to_owned())),
         }
         self.backend.blob(&entry.version).map_err(error)
     }

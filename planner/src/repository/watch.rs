@@ -1,8 +1,8 @@
-//! Word when a branch moves.
+//! Watches the tip of a branch.
 //!
-//! In: an open repository and a branch. Out: the branch's tip, at first and whenever it is another one, or why it cannot be
-//! told. Events of the file system are hints that make it look at once; it looks at an interval as well, so a lost event or a file
-//! system without them costs only time. A burst of hints is looked at when it begins and once more after it.
+//! In: an open repository and a branch. Out: the branch's tip at the start and whenever it changes, or the error of reading it. Events
+//! of the file system are hints that cause a read at once; polling at an interval makes up for lost events and for file systems without
+//! events. During a burst of events, the branch is read at its beginning and once after it.
 
 use std::{path::Path, time::Duration};
 
@@ -15,50 +15,50 @@ use tokio::{
 
 use super::{Repository, error::RepositoryError};
 
-/// How long a burst of hints is left alone between two looks.
+/// The shortest pause between two reads during a burst of events.
 const COALESCE: Duration = Duration::from_millis(2);
 
-/// What to watch.
+/// The settings of a watch.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
-    /// The branch.
+    /// The branch to watch.
     pub branch: String,
-    /// How often to look without a hint.
+    /// The interval of reading without an event.
     pub poll: Duration,
-    /// How often to fetch, if the repository mirrors a remote one.
+    /// The interval of fetching, if the repository is a mirror.
     pub fetch: Duration,
 }
 
-/// What was seen: the tip, or why there is none.
+/// The tip of the branch, or the error of reading it.
 pub type Seen = Result<CommitId, RepositoryError>;
 
-/// Watches until the receiver of `tips` is gone. The first look comes at once. The same tip is told once, and so is the same error.
+/// Watches until the receiver of `tips` is dropped. The first read is immediate. A tip, or an error, is sent only if it differs from the
+/// one before.
 pub async fn watch(repository: Repository, options: WatchOptions, tips: mpsc::Sender<Seen>) {
     let (hint, mut hints) = watch::channel(());
-    // Kept alive until the end; without it (no inotify left, say) the interval has to do.
+    // Dropping it would end the events. Without it (for example at the limit of inotify watches), polling alone has to do.
     let _watcher = start(&repository, hint)
-        .inspect_err(
-            |error| tracing::warn!(%error, "no events from the repository's files; looking at an interval only"),
-        )
+        .inspect_err(|error| tracing::warn!(%error, "no events from the repository's files; polling only"))
         .ok();
     let mut last: Option<Result<CommitId, String>> = None;
     let mut fetched = Instant::now();
     loop {
         let fetch = repository.is_mirror() && fetched.elapsed() >= options.fetch;
-        let seen = look(&repository, &options.branch, fetch).await;
+        let tip = read(&repository, &options.branch, fetch).await;
         if fetch {
             fetched = Instant::now();
         }
-        let told = seen.as_ref().map(Clone::clone).map_err(ToString::to_string);
-        if last.as_ref() != Some(&told) {
-            last = Some(told);
-            if tips.send(seen).await.is_err() {
+        let comparable = tip.as_ref().map(Clone::clone).map_err(ToString::to_string);
+        if last.as_ref() != Some(&comparable) {
+            last = Some(comparable);
+            if tips.send(tip).await.is_err() {
                 return;
             }
         }
         tokio::time::sleep(COALESCE).await;
         let wait = if repository.is_mirror() { options.poll.min(options.fetch) } else { options.poll };
         tokio::select! {
+            // An error means that there is no watcher, and would return at once each time: wait for the interval instead.
             hinted = hints.changed() => if hinted.is_err() {
                 tokio::time::sleep(wait).await;
             },
@@ -68,17 +68,17 @@ pub async fn watch(repository: Repository, options: WatchOptions, tips: mpsc::Se
     }
 }
 
-async fn look(repository: &Repository, branch: &str, fetch: bool) -> Seen {
+async fn read(repository: &Repository, branch: &str, fetch: bool) -> Seen {
     let (repository, branch) = (repository.clone(), branch.to_owned());
-    let look = move || {
+    let read = move || {
         if fetch {
             repository.fetch()?;
         }
         repository.branch(&branch)
     };
-    match tokio::task::spawn_blocking(look).await {
-        Ok(seen) => seen,
-        Err(error) => Err(RepositoryError::Git { what: "look".to_owned(), stderr: error.to_string() }),
+    match tokio::task::spawn_blocking(read).await {
+        Ok(tip) => tip,
+        Err(error) => Err(RepositoryError::Git { what: "reading".to_owned(), stderr: error.to_string() }),
     }
 }
 
@@ -102,7 +102,8 @@ fn start(repository: &Repository, hint: watch::Sender<()>) -> notify::Result<not
     Ok(watcher)
 }
 
-/// Whether an event may mean that a branch moved: no mere reading, no lock file, nothing of the index or the objects.
+/// Whether an event may mean that a branch moved. Reads, lock files, the index and objects are ignored: git writes them at almost every
+/// command.
 fn matters(event: &notify::Event) -> bool {
     let ours = |path: &Path| {
         let name = path.file_name().unwrap_or_default();

@@ -2,28 +2,30 @@
 
 use std::fmt;
 
-/// A selector, taken apart.
+/// A boolean expression over terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expr {
-    Either(Vec<Expr>),
-    Both(Vec<Expr>),
+    /// `a,b`: two parts at least.
+    Or(Vec<Expr>),
+    /// `a&b`: two parts at least.
+    And(Vec<Expr>),
     Not(Box<Expr>),
     Term(Term),
 }
 
-/// What names nodes.
+/// A part without operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Term {
     All,
-    /// A node or a group.
+    /// A name without prefix: of a node or a group, not of both.
     Name(String),
     Node(String),
     Group(String),
-    /// A pattern for nodes' names.
-    Like(String),
+    /// A wildcard pattern for names of nodes.
+    Pattern(String),
     Label {
         key: String,
-        /// May be a pattern.
+        /// A value, or a wildcard pattern.
         value: String,
     },
     Service(String),
@@ -33,7 +35,7 @@ impl fmt::Display for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("all"),
-            Self::Name(name) | Self::Like(name) => f.write_str(name),
+            Self::Name(name) | Self::Pattern(name) => f.write_str(name),
             Self::Node(name) => write!(f, "node:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
             Self::Label { key, value } => write!(f, "{key}={value}"),

@@ -1,57 +1,59 @@
-//! Text → what it says. Knows no site: whether a name means anything is told when it is looked up.
+//! Text → expression, by recursive descent. Independent of a site: whether names exist is checked by `resolve`.
+//!
+//! Grammar: `or = and ("," and)*`, `and = part ("&" part)*`, `part = "!" part | "(" or ")" | term`.
 
 use super::expr::{Expr, Term};
 
-/// Longest selector, in bytes.
+/// The longest selector, in bytes: one that lists every node of a site must fit.
 const LONGEST: usize = 64 * 1024;
-/// Most parentheses and `!` within each other.
+/// The deepest nesting of parentheses and `!`, because each level is a level of recursion here and wherever the expression is walked.
 const DEEPEST: usize = 32;
 
-/// What is wrong with a selector as it is written.
+/// A selector that does not follow the grammar.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SyntaxError {
-    /// Nothing there.
-    #[error("the selector is empty; `all` means every node")]
-    Nothing,
-    /// Too much.
-    #[error("the selector is longer than {LONGEST} bytes; name a group")]
+    /// Only spaces.
+    #[error("the selector is empty; `all` matches every node")]
+    Empty,
+    /// More than the limit.
+    #[error("the selector is longer than {LONGEST} bytes; use a group")]
     Long,
-    /// Too many parentheses within each other.
-    #[error("the selector has more than {DEEPEST} `(` and `!` within each other")]
+    /// Nested too deeply.
+    #[error("the selector nests more than {DEEPEST} levels of `(` and `!`")]
     Deep,
-    /// Something is missing.
-    #[error("after `{}` there should be a node, a group, a label or a service", .before.escape_debug())]
+    /// An operator without its operand.
+    #[error("expected a node, a group, a label or a service after `{}`", .before.escape_debug())]
     Missing {
-        /// What comes before it.
+        /// The end of the text before that place.
         before: String,
     },
-    /// A separator before anything else.
+    /// An operator at the beginning.
     #[error("a selector cannot begin with `{found}`")]
     Begins {
-        /// The separator.
+        /// The operator.
         found: char,
     },
     /// A `(` without `)`.
     #[error("a `(` is never closed")]
     Open,
-    /// A `"` without its partner.
+    /// An opening `"` without a closing one.
     #[error("a `\"` is never closed")]
     Quote,
-    /// Something that has no place there.
-    #[error("after `{}` there should be `,`, `&` or the end, not `{}`", .before.escape_debug(), .found.escape_debug())]
+    /// A term, and then neither an operator nor the end.
+    #[error("expected `,`, `&` or the end after `{}`, not `{}`", .before.escape_debug(), .found.escape_debug())]
     Unexpected {
-        /// What comes before it.
+        /// The end of the text before that place.
         before: String,
-        /// What it is.
+        /// The character there.
         found: char,
     },
-    /// `x:…` with an `x` that means nothing.
-    #[error("`{prefix}:` means nothing; there are `node:`, `group:` and `service:`")]
+    /// `x:…` with an unknown `x`.
+    #[error("unknown prefix `{prefix}:`; use `node:`, `group:` or `service:`")]
     Prefix {
-        /// What stands before the colon.
+        /// The text before the colon.
         prefix: String,
     },
-    /// A character that no name has.
+    /// A character that names cannot have.
     #[error("`{}` cannot be part of a name; quote a label's value: key=\"value\"", .found.escape_debug())]
     Character {
         /// The character.
@@ -59,34 +61,36 @@ pub enum SyntaxError {
     },
 }
 
-/// Takes a selector apart.
+/// Parses a selector.
 pub(super) fn parse(text: &str) -> Result<Expr, SyntaxError> {
     if text.len() > LONGEST {
         return Err(SyntaxError::Long);
     }
     let mut parser = Parser { text, at: 0, depth: 0 };
     if parser.peek().is_none() {
-        return Err(SyntaxError::Nothing);
+        return Err(SyntaxError::Empty);
     }
-    let expr = parser.either()?;
+    let expr = parser.or()?;
     match parser.peek() {
         None => Ok(expr),
         Some(found) => Err(SyntaxError::Unexpected { before: parser.before(), found }),
     }
 }
 
+/// A position in the text; always at a character boundary.
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// How many `(` and `!` surround the position.
     depth: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn either(&mut self) -> Result<Expr, SyntaxError> {
-        self.list(',', Expr::Either, |parser| parser.list('&', Expr::Both, Self::part))
+    fn or(&mut self) -> Result<Expr, SyntaxError> {
+        self.list(',', Expr::Or, |parser| parser.list('&', Expr::And, Self::part))
     }
 
-    /// One part, or several between separators.
+    /// One part, or several between separators. A single part is returned as it is, so that messages show no operator that was not written.
     fn list(
         &mut self,
         separator: char,
@@ -106,10 +110,10 @@ impl<'a> Parser<'a> {
 
     fn part(&mut self) -> Result<Expr, SyntaxError> {
         if self.eat('!') {
-            return Ok(Expr::Not(Box::new(self.within(Self::part)?)));
+            return Ok(Expr::Not(Box::new(self.nested(Self::part)?)));
         }
         if self.eat('(') {
-            let inner = self.within(Self::either)?;
+            let inner = self.nested(Self::or)?;
             return match self.peek() {
                 Some(')') => {
                     self.eat(')');
@@ -122,7 +126,8 @@ impl<'a> Parser<'a> {
         self.term().map(Expr::Term)
     }
 
-    fn within(&mut self, inner: impl Fn(&mut Self) -> Result<Expr, SyntaxError>) -> Result<Expr, SyntaxError> {
+    /// Parses something nested, one level deeper.
+    fn nested(&mut self, inner: impl Fn(&mut Self) -> Result<Expr, SyntaxError>) -> Result<Expr, SyntaxError> {
         self.depth += 1;
         if self.depth > DEEPEST {
             return Err(SyntaxError::Deep);
@@ -134,6 +139,7 @@ impl<'a> Parser<'a> {
 
     fn term(&mut self) -> Result<Term, SyntaxError> {
         let word = self.word();
+        // The character right behind the word decides: spaces around `=` and `:` are not part of the grammar.
         match self.rest().chars().next() {
             Some('=') if !word.is_empty() => {
                 self.at += 1;
@@ -158,13 +164,13 @@ impl<'a> Parser<'a> {
                     Some(found) => SyntaxError::Character { found },
                 }),
                 "all" => Ok(Term::All),
-                word if word.contains(['*', '?']) => Ok(Term::Like(word.to_owned())),
+                word if word.contains(['*', '?']) => Ok(Term::Pattern(word.to_owned())),
                 word => Ok(Term::Name(word.to_owned())),
             },
         }
     }
 
-    /// A name or a pattern; empty if there is none.
+    /// Reads a name or a pattern; empty if there is none. Ids have only these characters, besides the wildcards.
     fn word(&mut self) -> &'a str {
         self.skip();
         let of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*' | '?');
@@ -174,11 +180,12 @@ impl<'a> Parser<'a> {
         &rest[..end]
     }
 
-    /// A label's value: quoted, or up to what cannot be part of it.
+    /// Reads a label's value: quoted, without escapes, or up to an operator or a space. May be empty.
     fn value(&mut self) -> Result<String, SyntaxError> {
         let rest = self.rest();
         if let Some(quoted) = rest.strip_prefix('"') {
             let end = quoted.find('"').ok_or(SyntaxError::Quote)?;
+            // Both quotes as well.
             self.at += end + 2;
             return Ok(quoted[..end].to_owned());
         }
@@ -192,28 +199,32 @@ impl<'a> Parser<'a> {
         &self.text[self.at..]
     }
 
+    /// Skips spaces.
     fn skip(&mut self) {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
+    /// The next character that is no space.
     fn peek(&mut self) -> Option<char> {
         self.skip();
         self.rest().chars().next()
     }
 
+    /// Consumes the next character if it is `wanted`.
     fn eat(&mut self, wanted: char) -> bool {
-        let there = self.peek() == Some(wanted);
-        self.at += if there { wanted.len_utf8() } else { 0 };
-        there
+        let found = self.peek() == Some(wanted);
+        self.at += if found { wanted.len_utf8() } else { 0 };
+        found
     }
 
-    /// The last words before where it stands.
+    /// The text before the position, for messages: at most the last 20 characters.
     fn before(&self) -> String {
         let before = self.text[..self.at].trim();
         let skip = before.chars().count().saturating_sub(20);
         before.chars().skip(skip).collect()
     }
 
+    /// The error for a missing term.
     fn missing(&self) -> SyntaxError {
         match (self.before(), self.rest().chars().next()) {
             (before, Some(found)) if before.is_empty() => SyntaxError::Begins { found },

@@ -1,4 +1,4 @@
-//! A tree of terms against one site: the nodes that it matches, or an error with what the site has.
+//! Resolves an expression against one site: the nodes that it matches, or an error with the names that the site has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,85 +9,85 @@ use wildmatch::WildMatch;
 
 use super::expr::{Expr, Term};
 
-/// Why a selector gives no nodes.
+/// A selector that does not match any node, or names something that the site does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// A name that is neither.
+    /// A name of neither a node nor a group.
     #[error("the site has no node or group `{name}`")]
     Unknown {
-        /// The name.
+        /// The name in the selector.
         name: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// `node:…`.
+    /// `node:…` with an unknown name.
     #[error("the site has no node `{name}`")]
     NoNode {
-        /// The name.
+        /// The name in the selector.
         name: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// `group:…`.
+    /// `group:…` with an unknown name.
     #[error("the site has no group `{name}`")]
     NoGroup {
-        /// The name.
+        /// The name in the selector.
         name: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// `service:…`.
+    /// `service:…` with an unknown name.
     #[error("the site has no service `{name}`")]
     NoService {
-        /// The name.
+        /// The name in the selector.
         name: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// A name that is both.
+    /// A name of both a node and a group.
     #[error("`{name}` is both a node and a group")]
     Ambiguous {
-        /// The name.
+        /// The name in the selector.
         name: String,
     },
     /// A label that no node has.
     #[error("no node has a label `{key}`")]
     NoLabel {
-        /// Its key.
+        /// The key of the label.
         key: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// A label's value that no node has.
+    /// A label with another value on every node.
     #[error("no node has the label `{key}={value}`")]
     NoValue {
-        /// Its key.
+        /// The key of the label.
         key: String,
-        /// Its value.
+        /// The value in the selector.
         value: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// A pattern that fits no name.
-    #[error("no node's name is like `{pattern}`")]
-    NoneLike {
-        /// The pattern.
+    /// A pattern without a match.
+    #[error("no node's name matches `{pattern}`")]
+    NoMatch {
+        /// The pattern in the selector.
         pattern: String,
-        /// What there is.
+        /// A similar name, or the names that exist.
         hint: String,
     },
-    /// All parts mean something; together they mean no node.
+    /// Every part exists, but together they match no node.
     #[error("the selector `{selector}` matches no node")]
     Empty {
-        /// The selector.
+        /// The text of the selector.
         selector: String,
-        /// What its parts match, or what there is.
+        /// How many nodes each part matches.
         hint: String,
     },
 }
 
 impl SelectError {
-    /// What to do about it.
+    /// The next step, or the names to choose from.
     pub fn hint(&self) -> String {
         match self {
             Self::Unknown { hint, .. }
@@ -96,20 +96,21 @@ impl SelectError {
             | Self::NoService { hint, .. }
             | Self::NoLabel { hint, .. }
             | Self::NoValue { hint, .. }
-            | Self::NoneLike { hint, .. }
+            | Self::NoMatch { hint, .. }
             | Self::Empty { hint, .. } => hint.clone(),
             Self::Ambiguous { name } => format!("write `node:{name}` or `group:{name}`"),
         }
     }
 }
 
-/// What can be named.
+/// Everything that a selector can name.
 pub(super) struct Names<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) catalog: &'a Catalog,
 }
 
 impl Names<'_> {
+    /// The nodes that an expression matches; may be empty.
     pub(super) fn expr(&self, expr: &Expr) -> Result<BTreeSet<NodeId>, SelectError> {
         match expr {
             Expr::Term(term) => self.term(term),
@@ -117,12 +118,12 @@ impl Names<'_> {
                 let without = self.expr(inner)?;
                 Ok(self.inventory.nodes.keys().filter(|node| !without.contains(*node)).cloned().collect())
             }
-            // Every part is looked at, so that a mistake in any of them is told.
-            Expr::Either(parts) => parts.iter().try_fold(BTreeSet::new(), |mut nodes, part| {
+            // All parts are resolved, even if the result is certain earlier: an unknown name in any of them must be reported.
+            Expr::Or(parts) => parts.iter().try_fold(BTreeSet::new(), |mut nodes, part| {
                 nodes.append(&mut self.expr(part)?);
                 Ok(nodes)
             }),
-            Expr::Both(parts) => {
+            Expr::And(parts) => {
                 let sets: Vec<BTreeSet<NodeId>> = parts.iter().map(|part| self.expr(part)).collect::<Result<_, _>>()?;
                 Ok(sets.into_iter().reduce(|a, b| &a & &b).unwrap_or_default())
             }
@@ -146,10 +147,10 @@ impl Names<'_> {
             Term::Group(name) => self
                 .group(name)
                 .ok_or_else(|| SelectError::NoGroup { name: name.clone(), hint: self.choose(name, self.groups()) }),
-            Term::Like(pattern) => {
-                let like = WildMatch::new(pattern);
-                let nodes = self.inventory.nodes.keys().filter(|node| like.matches(node.as_str())).cloned();
-                some(nodes.collect()).ok_or_else(|| SelectError::NoneLike {
+            Term::Pattern(pattern) => {
+                let matcher = WildMatch::new(pattern);
+                let nodes = self.inventory.nodes.keys().filter(|node| matcher.matches(node.as_str())).cloned();
+                non_empty(nodes.collect()).ok_or_else(|| SelectError::NoMatch {
                     pattern: pattern.clone(),
                     hint: self.known("nodes", self.nodes()),
                 })
@@ -160,10 +161,10 @@ impl Names<'_> {
     }
 
     fn label(&self, key: &str, value: &str) -> Result<BTreeSet<NodeId>, SelectError> {
-        let like = WildMatch::new(value);
-        let has = |labels: &BTreeMap<String, String>| labels.get(key).is_some_and(|v| v == value || like.matches(v));
+        let matcher = WildMatch::new(value);
+        let has = |labels: &BTreeMap<String, String>| labels.get(key).is_some_and(|v| v == value || matcher.matches(v));
         let nodes = self.inventory.nodes.iter().filter(|(_, node)| has(&node.labels)).map(|(id, _)| id.clone());
-        some(nodes.collect()).ok_or_else(|| {
+        non_empty(nodes.collect()).ok_or_else(|| {
             let labels = || self.inventory.nodes.values().flat_map(|node| &node.labels);
             let values: BTreeSet<&str> = labels().filter(|(k, _)| *k == key).map(|(_, v)| v.as_str()).collect();
             if values.is_empty() {
@@ -212,7 +213,7 @@ impl Names<'_> {
         }
     }
 
-    /// How many nodes each part means, for one that leaves none.
+    /// How many nodes each part matches, as the hint for an empty result.
     pub(super) fn parts(&self, expr: &Expr) -> String {
         if self.inventory.nodes.is_empty() {
             return "the site declares no nodes yet: add one in `inventory/`".to_owned();
@@ -232,16 +233,17 @@ impl Names<'_> {
     }
 }
 
+/// Collects the terms of an expression, each once, in the order of the text.
 fn collect<'a>(expr: &'a Expr, terms: &mut Vec<&'a Term>) {
     match expr {
-        Expr::Either(parts) | Expr::Both(parts) => parts.iter().for_each(|part| collect(part, terms)),
+        Expr::Or(parts) | Expr::And(parts) => parts.iter().for_each(|part| collect(part, terms)),
         Expr::Not(inner) => collect(inner, terms),
         Expr::Term(term) if terms.contains(&term) => {}
         Expr::Term(term) => terms.push(term),
     }
 }
 
-/// A set, if anything is in it.
-fn some(nodes: BTreeSet<NodeId>) -> Option<BTreeSet<NodeId>> {
+/// The set, or `None` if it is empty.
+fn non_empty(nodes: BTreeSet<NodeId>) -> Option<BTreeSet<NodeId>> {
     (!nodes.is_empty()).then_some(nodes)
 }

@@ -29,7 +29,7 @@ fn site(files: &[(&str, &str)]) -> (Inventory, Catalog) {
     (model.inventory, model.catalog)
 }
 
-/// The nodes, or what is said instead.
+/// The nodes that a selector matches, or its error.
 fn select(text: &str) -> String {
     let (inventory, catalog) = site(&FILES);
     let selector: Selector = match text.parse() {
@@ -43,7 +43,7 @@ fn select(text: &str) -> String {
 }
 
 #[test]
-fn selectors_mean_nodes() {
+fn selectors_match_nodes() {
     for (text, nodes) in [
         ("all", "both ctl-0 ctl-1 web-0.example"),
         ("ctl-0", "ctl-0"),
@@ -71,8 +71,8 @@ fn selectors_mean_nodes() {
 }
 
 #[test]
-fn mistakes_are_told_with_what_there_is() {
-    for (text, words) in [
+fn unknown_names_are_reported_with_those_that_exist() {
+    for (text, expected) in [
         ("both", "`both` is both a node and a group / write `node:both` or `group:both`"),
         ("clt-0", "no node or group `clt-0` / did you mean `ctl-0`?"),
         ("!clt-0", "no node or group `clt-0` / did you mean `ctl-0`?"),
@@ -82,55 +82,55 @@ fn mistakes_are_told_with_what_there_is() {
         ("rakc=a1", "no node has a label `rakc` / did you mean `rack`?"),
         ("rack=z9", "no node has the label `rack=z9` / known here: `a1`, `a2`"),
         ("!rack=z9", "no node has the label `rack=z9`"),
-        ("db-*", "no node's name is like `db-*` / the site's nodes are `both`, `ctl-0`"),
+        ("db-*", "no node's name matches `db-*` / the site's nodes are `both`, `ctl-0`"),
         ("ctl-0&web", "matches no node / `ctl-0` matches 1 node, `web` matches 1 node"),
         ("empty", "the selector `empty` matches no node / `empty` matches none; the site's groups are `all`, `both`"),
         ("service:idle", "matches no node / `service:idle` matches none"),
         ("ctl-0&web,nothing", "no node or group `nothing`"),
     ] {
-        let told = select(text);
-        assert!(told.contains(words), "{text}: {told}");
+        let result = select(text);
+        assert!(result.contains(expected), "{text}: {result}");
     }
 }
 
 #[test]
-fn what_is_no_selector_is_refused() {
-    for (text, words) in [
-        ("", "the selector is empty; `all` means every node"),
+fn syntax_errors() {
+    for (text, expected) in [
+        ("", "the selector is empty; `all` matches every node"),
         ("  ", "the selector is empty"),
         (",a", "a selector cannot begin with `,`"),
-        ("a,", "after `a,` there should be a node"),
-        ("a,,b", "after `a,` there should be a node"),
-        ("a&", "after `a&` there should be"),
-        ("!", "after `!` there should be"),
+        ("a,", "expected a node, a group, a label or a service after `a,`"),
+        ("a,,b", "expected a node, a group, a label or a service after `a,`"),
+        ("a&", "expected a node, a group, a label or a service after `a&`"),
+        ("!", "expected a node, a group, a label or a service after `!`"),
         ("(a", "a `(` is never closed"),
-        ("a)", "after `a` there should be `,`, `&` or the end, not `)`"),
-        ("a b", "after `a` there should be `,`, `&` or the end, not `b`"),
+        ("a)", "expected `,`, `&` or the end after `a`, not `)`"),
+        ("a b", "expected `,`, `&` or the end after `a`, not `b`"),
         ("rack=\"a", "a `\"` is never closed"),
-        ("role:x", "`role:` means nothing; there are `node:`, `group:` and `service:`"),
-        (":x", "`:` means nothing"),
-        ("service:", "after `service:` there should be"),
+        ("role:x", "unknown prefix `role:`; use `node:`, `group:` or `service:`"),
+        (":x", "unknown prefix `:`"),
+        ("service:", "expected a node, a group, a label or a service after `service:`"),
         ("knö", "not `ö`"),
         ("@x", "`@` cannot be part of a name"),
         ("=x", "`=` cannot be part of a name"),
     ] {
-        let told = select(text);
-        assert!(told.contains(words), "{text}: {told}");
+        let result = select(text);
+        assert!(result.contains(expected), "{text}: {result}");
     }
-    assert!(select(&"!".repeat(60_000)).contains("within each other"));
-    assert!(select(&"(".repeat(60_000)).contains("within each other"));
+    assert!(select(&"!".repeat(60_000)).contains("nests more than"));
+    assert!(select(&"(".repeat(60_000)).contains("nests more than"));
     assert!(select(&"a,".repeat(60_000)).contains("longer than"));
 }
 
 #[test]
-fn a_site_without_nodes_says_so() {
+fn an_empty_site_has_its_own_hint() {
     let (inventory, catalog) = site(&[("site.toml", "name = \"s\"\n")]);
     let error = "all".parse::<Selector>().unwrap().select(&inventory, &catalog).unwrap_err();
     assert_eq!(error.hint(), "the site declares no nodes yet: add one in `inventory/`");
 }
 
 #[test]
-fn it_travels_as_it_was_typed() {
+fn a_selector_is_serialized_as_its_text() {
     let selector: Selector = " ctl & !rack=a1".parse().unwrap();
     let json = serde_json::to_string(&selector).unwrap();
     assert_eq!(json, "\"ctl & !rack=a1\"");

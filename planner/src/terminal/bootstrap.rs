@@ -6,19 +6,22 @@ use groundplan_protocol::ids::NodeId;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Cell, Style, Table, format::count};
-use crate::bootstrap::{Done, State, Step, Told};
+use crate::bootstrap::{HostResult, HostState, ProgressEvent, Step};
 
-/// Progress: on a terminal one live line, and for everybody a line for each host that is done, on standard error.
+/// Progress on standard error: a line for each host that is finished and, on a terminal, one live line below.
 pub(crate) struct Progress {
     live: Option<ProgressBar>,
     lines: bool,
     color: bool,
+    /// How many hosts there are, and how many are finished.
     hosts: usize,
-    done: usize,
+    finished: usize,
+    /// The current step of each host that is not finished.
     steps: BTreeMap<NodeId, Step>,
 }
 
 impl Progress {
+    /// Shows nothing at all unless `lines`, as for JSON.
     pub(crate) fn new(hosts: usize, lines: bool, color: bool) -> Self {
         let live = (lines && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
@@ -29,18 +32,19 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { live, lines, color, hosts, done: 0, steps: BTreeMap::new() }
+        Self { live, lines, color, hosts, finished: 0, steps: BTreeMap::new() }
     }
 
-    pub(crate) fn tell(&mut self, told: Told) {
-        match told {
-            Told::Step(node, step) => _ = self.steps.insert(node, step),
-            Told::Done(done) => {
-                self.steps.remove(&done.node);
-                self.done += 1;
+    /// Shows an event.
+    pub(crate) fn show(&mut self, event: ProgressEvent) {
+        match event {
+            ProgressEvent::Step(node, step) => _ = self.steps.insert(node, step),
+            ProgressEvent::Finished(result) => {
+                self.steps.remove(&result.node);
+                self.finished += 1;
                 if self.lines {
-                    let (words, style) = words(&done);
-                    let line = format!("{}: {}", done.node, style.paint(&words, self.color));
+                    let (state, style) = state(&result);
+                    let line = format!("{}: {}", result.node, style.paint(&state, self.color));
                     match &self.live {
                         Some(live) => live.println(line),
                         None => eprintln!("{line}"),
@@ -49,12 +53,12 @@ impl Progress {
             }
         }
         if let Some(live) = &self.live {
-            let at_work: Vec<String> =
-                self.steps.iter().map(|(node, step)| format!("{node} {}", step.words())).collect();
-            live.set_message(format!("{} of {}; {}", self.done, count(self.hosts, "host"), at_work.join(", ")));
+            let steps: Vec<String> = self.steps.iter().map(|(node, step)| format!("{node} {}", step.text())).collect();
+            live.set_message(format!("{} of {}; {}", self.finished, count(self.hosts, "host"), steps.join(", ")));
         }
     }
 
+    /// Removes the live line.
     pub(crate) fn end(&self) {
         if let Some(live) = &self.live {
             live.finish_and_clear();
@@ -62,61 +66,67 @@ impl Progress {
     }
 }
 
-/// What came of a host, in a few words.
-fn words(done: &Done) -> (String, Style) {
-    let versions = match (&done.had, &done.version) {
-        (Some(had), Some(version)) if had != version => format!(" from {had} to {version}"),
+/// How it ended on a host, with the versions.
+fn state(result: &HostResult) -> (String, Style) {
+    let versions = match (&result.previous_version, &result.version) {
+        (Some(old), Some(new)) if old != new => format!(" from {old} to {new}"),
         (_, Some(version)) => format!(", {version}"),
         _ => String::new(),
     };
-    match done.state {
-        State::AsItWas => ("as it should be".to_owned(), Style::Dim),
-        State::Installed => (format!("installed{versions}"), Style::Good),
-        State::Upgraded => (format!("upgraded{versions}"), Style::Good),
-        State::Downgraded => (format!("downgraded{versions}"), Style::Warn),
-        State::Changed => ("changed".to_owned(), Style::Good),
-        State::Started => ("started anew".to_owned(), Style::Good),
-        State::Would => ("would be changed".to_owned(), Style::Warn),
-        State::Refused => ("refused".to_owned(), Style::Bad),
-        State::Failed => ("failed".to_owned(), Style::Bad),
-        State::Interrupted => ("broken off".to_owned(), Style::Warn),
+    match result.state {
+        HostState::UpToDate => ("up to date".to_owned(), Style::Dim),
+        HostState::Installed => (format!("installed{versions}"), Style::Good),
+        HostState::Upgraded => (format!("upgraded{versions}"), Style::Good),
+        HostState::Downgraded => (format!("downgraded{versions}"), Style::Warn),
+        HostState::Changed => ("changed".to_owned(), Style::Good),
+        HostState::Restarted => ("restarted".to_owned(), Style::Good),
+        HostState::WouldChange => ("would be changed".to_owned(), Style::Warn),
+        HostState::Refused => ("refused".to_owned(), Style::Bad),
+        HostState::Failed => ("failed".to_owned(), Style::Bad),
+        HostState::Interrupted => ("interrupted".to_owned(), Style::Warn),
     }
 }
 
-/// The table, and below it what went wrong in full.
-pub(crate) fn text(nodes: &[Done], color: bool) -> String {
+/// A table of all hosts, and below it the full error of each that failed, with its hint and journal.
+pub(crate) fn text(results: &[HostResult], color: bool) -> String {
     let mut table = Table::new(&["NODE", "ADDRESS", "AGENT", "WHY"]);
-    for done in nodes {
-        let (words, style) = words(done);
-        let why = match &done.error {
+    for result in results {
+        let (state, style) = state(result);
+        let why = match &result.error {
             Some(error) => error.lines().next().unwrap_or_default().to_owned(),
-            None => done.because.join(", "),
+            None => result.because.join(", "),
         };
-        table.row([done.node.as_str().into(), done.address.as_str().into(), Cell::styled(words, style), why.into()]);
+        table.row([
+            result.node.as_str().into(),
+            result.address.as_str().into(),
+            Cell::styled(state, style),
+            why.into(),
+        ]);
     }
     let mut text = table.render(color);
-    for done in nodes {
-        let moved = done
+    for result in results {
+        let moved = result
             .moved
             .iter()
-            .filter(|_| done.state.is_good())
-            .map(|to| format!("the state of the agent before lies in {to}"));
-        let hint = done
+            .filter(|_| result.state.is_good())
+            .map(|to| format!("the state of the previous agent was moved to {to}"));
+        let hint = result
             .hint
             .iter()
-            .filter(|_| !done.state.is_good())
+            .filter(|_| !result.state.is_good())
             .map(|hint| format!("{} {hint}", Style::Bold.paint("→", color)));
-        let lines: Vec<String> = done.error.iter().cloned().chain(done.left.clone()).chain(moved).chain(hint).collect();
+        let lines: Vec<String> =
+            result.error.iter().cloned().chain(result.left.clone()).chain(moved).chain(hint).collect();
         if lines.is_empty() {
             continue;
         }
-        text.push_str(&format!("\n{}\n", Style::Bold.paint(done.node.as_str(), color)));
+        text.push_str(&format!("\n{}\n", Style::Bold.paint(result.node.as_str(), color)));
         for line in lines.iter().flat_map(|line| line.lines()) {
             text.push_str(&format!("  {line}\n"));
         }
-        if !done.journal.is_empty() {
+        if !result.journal.is_empty() {
             text.push_str("  the agent's journal:\n");
-            done.journal.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+            result.journal.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
         }
     }
     text
@@ -126,13 +136,13 @@ pub(crate) fn text(nodes: &[Done], color: bool) -> String {
 mod tests {
     use super::*;
 
-    fn done(node: &str, state: State) -> Done {
-        Done {
+    fn result(node: &str, state: HostState) -> HostResult {
+        HostResult {
             node: NodeId::new(node).unwrap(),
             address: "10.0.0.1".to_owned(),
             state,
             because: vec!["another program".to_owned()],
-            had: Some("0.1.0".to_owned()),
+            previous_version: Some("0.1.0".to_owned()),
             version: Some("0.2.0".to_owned()),
             key: None,
             moved: None,
@@ -144,27 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_all_and_below_it_what_went_wrong() {
-        let failed = Done {
-            error: Some("its agent does not start: its unit has failed".to_owned()),
-            left: Some("what was there before is there again, and its agent runs".to_owned()),
-            hint: Some("its journal's last lines say more".to_owned()),
+    fn the_table_is_followed_by_the_errors() {
+        let failed = HostResult {
+            error: Some("the agent does not start: the unit has failed".to_owned()),
+            left: Some("the previous files were restored, and the previous agent runs".to_owned()),
+            hint: Some("read the last lines of the agent's journal".to_owned()),
             journal: vec!["error: no".to_owned()],
             because: Vec::new(),
-            ..done("h2", State::Failed)
+            ..result("h2", HostState::Failed)
         };
         let expected = "\
 NODE  ADDRESS   AGENT                         WHY
 h1    10.0.0.1  upgraded from 0.1.0 to 0.2.0  another program
-h2    10.0.0.1  failed                        its agent does not start: its unit has failed
+h2    10.0.0.1  failed                        the agent does not start: the unit has failed
 
 h2
-  its agent does not start: its unit has failed
-  what was there before is there again, and its agent runs
-  → its journal's last lines say more
+  the agent does not start: the unit has failed
+  the previous files were restored, and the previous agent runs
+  → read the last lines of the agent's journal
   the agent's journal:
     error: no
 ";
-        assert_eq!(text(&[done("h1", State::Upgraded), failed], false), expected);
+        assert_eq!(text(&[result("h1", HostState::Upgraded), failed], false), expected);
     }
 }

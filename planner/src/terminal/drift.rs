@@ -16,9 +16,10 @@ use crate::api::{
     types::NodePresence,
 };
 
-/// Most of one value that is shown on its line, in characters.
-const WORDS: usize = 200;
+/// The longest value that is shown on a line, in characters.
+const VALUE: usize = 200;
 
+/// All nodes with what has drifted on them, and a summary.
 pub(crate) fn text(drift: &Drift, now_ms: u64, color: bool) -> String {
     let mut out = String::new();
     drift.nodes.iter().for_each(|node| node_text(&mut out, node, now_ms, color));
@@ -26,12 +27,12 @@ pub(crate) fn text(drift: &Drift, now_ms: u64, color: bool) -> String {
     let tasks: usize = drift.nodes.iter().map(|node| node.drifted.len()).sum();
     match tasks {
         0 if drift.nodes.is_empty() => out.push_str("no node is declared\n"),
-        0 => out.push_str("\nnothing has drifted, as far as is known\n"),
+        0 => out.push_str("\nnothing has drifted, as of these checks\n"),
         _ => {
             let left = drift.nodes.iter().flat_map(|node| node.drifted.values()).filter(|task| !task.healing).count();
-            let words = format!("\n{} on {} drifted", count(tasks, "task"), count(nodes, "node"));
-            out.push_str(&words);
-            out.push_str(if left > 0 { "; `groundplan recheck` puts right what is not healing\n" } else { "\n" });
+            let summary = format!("\n{} on {} drifted", count(tasks, "task"), count(nodes, "node"));
+            out.push_str(&summary);
+            out.push_str(if left > 0 { "; `groundplan recheck` repairs what is not healing\n" } else { "\n" });
         }
     }
     out
@@ -39,13 +40,13 @@ pub(crate) fn text(drift: &Drift, now_ms: u64, color: bool) -> String {
 
 fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
     let name = Style::Bold.paint(node.node.as_str(), color);
-    let away = match node.presence {
+    let presence = match node.presence {
         NodePresence::Online => "",
         NodePresence::Offline => "offline; ",
-        NodePresence::Unknown => "never heard of; ",
+        NodePresence::Unknown => "never reported; ",
     };
     let Some(check) = &node.check else {
-        let _ = writeln!(out, "{name}  {away}{}", Style::Warn.paint("has not looked yet", color));
+        let _ = writeln!(out, "{name}  {presence}{}", Style::Warn.paint("no drift check yet", color));
         return;
     };
     let (word, style) = match node.drifted.len() {
@@ -53,8 +54,12 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
         n => (format!("{} drifted", count(n, "task")), Style::Bad),
     };
     let checked = count(check.checked as usize, "task");
-    let _ =
-        writeln!(out, "{name}  {away}{}, {checked} checked {}", style.paint(&word, color), ago(check.at_ms, now_ms));
+    let _ = writeln!(
+        out,
+        "{name}  {presence}{}, {checked} checked {}",
+        style.paint(&word, color),
+        ago(check.at_ms, now_ms)
+    );
     for (task, drifted) in &node.drifted {
         task_text(out, task, drifted, now_ms, color);
     }
@@ -65,18 +70,18 @@ fn node_text(out: &mut String, node: &NodeDrift, now_ms: u64, color: bool) {
 }
 
 fn task_text(out: &mut String, task: &TaskId, drifted: &TaskDrift, now_ms: u64, color: bool) {
-    let fate = match (drifted.healing, drifted.policy, drifted.tried_ms) {
+    let outlook = match (drifted.healing, drifted.policy, drifted.tried_ms) {
         (true, ..) => "healing".to_owned(),
         (false, DriftPolicy::Heal, Some(tried)) => {
-            format!("put right {}, and so again: it rests for a while", ago(tried, now_ms))
+            format!("healed {}, and drifted again: paused for a while", ago(tried, now_ms))
         }
-        (false, DriftPolicy::Heal, None) => "to be healed, but the commit in force asks for something else".to_owned(),
+        (false, DriftPolicy::Heal, None) => "not healed: the active commit changes this task".to_owned(),
         (false, DriftPolicy::Report, _) => "reported only".to_owned(),
     };
     let since = ago(drifted.since_ms, now_ms);
-    let _ = writeln!(out, "  {}  since {since}, {fate}", Style::Warn.paint(&task.to_string(), color));
+    let _ = writeln!(out, "  {}  since {since}, {outlook}", Style::Warn.paint(&task.to_string(), color));
     if drifted.differences.is_empty() {
-        out.push_str("    it is not so any more\n");
+        out.push_str("    no longer differs\n");
     }
     for Difference { what, expected, found, diff, .. } in &drifted.differences {
         let is = match (expected, found) {
@@ -85,7 +90,7 @@ fn task_text(out: &mut String, task: &TaskId, drifted: &TaskDrift, now_ms: u64, 
             (None, Some(found)) => found.clone(),
             (None, None) => "differs".to_owned(),
         };
-        let _ = writeln!(out, "    {}: {}", one_line(what, WORDS), one_line(&is, WORDS));
+        let _ = writeln!(out, "    {}: {}", one_line(what, VALUE), one_line(&is, VALUE));
         for line in diff.iter().flat_map(|diff| diff.lines()) {
             let style = match line.as_bytes().first() {
                 Some(b'+') => Style::Good,
@@ -145,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn drift_reads_from_node_to_line() {
+    fn a_diff_is_shown_below_its_task() {
         insta::assert_snapshot!(text(&drift(), 120_000, false), @r"
         a  1 task drifted, 4 tasks checked 60 s ago
           web.config  since 2 min ago, reported only
@@ -157,9 +162,9 @@ mod tests {
               +b
             mode: 0644 → 0600
         b  offline; nothing drifted, 4 tasks checked 60 s ago
-        c  never heard of; has not looked yet
+        c  never reported; no drift check yet
 
-        1 task on 1 node drifted; `groundplan recheck` puts right what is not healing
+        1 task on 1 node drifted; `groundplan recheck` repairs what is not healing
         ");
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that were run on nodes, in words, as `exec`, `history` and `show` share them.
+//! Commands that were run on nodes as text, shared by `exec`, `history` and `show`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::api::exec::{ExecRecord, ExecResult, NodeOutcome, Standing};
 
-/// How many nodes that did well are named.
+/// How many of the nodes that succeeded are named; all others are always named.
 const NAMED: usize = 20;
-/// Most of a command that is shown in a list, in characters.
+/// The longest command line in a list, in characters.
 const EXCERPT: usize = 60;
 
-/// How an outcome is set off.
+/// The colour of a node's outcome.
 fn style(outcome: &NodeOutcome) -> Style {
     match outcome.standing() {
         Standing::Good => Style::Good,
@@ -24,30 +24,30 @@ fn style(outcome: &NodeOutcome) -> Style {
     }
 }
 
-/// How it ended, outcome by outcome, each with its nodes.
+/// One line for each outcome, with the nodes that had it; the best outcome first.
 pub(crate) fn summary(record: &ExecRecord, color: bool) -> String {
     let mut groups: BTreeMap<(Standing, String), Vec<(&NodeId, &NodeOutcome)>> = BTreeMap::new();
-    for (node, told) in &record.nodes {
-        let key = (told.outcome.standing(), told.outcome.to_string());
-        groups.entry(key).or_default().push((node, &told.outcome));
+    for (node, entry) in &record.nodes {
+        let key = (entry.outcome.standing(), entry.outcome.to_string());
+        groups.entry(key).or_default().push((node, &entry.outcome));
     }
     let span = record.finished_ms.unwrap_or(record.started_ms).saturating_sub(record.started_ms);
     let nodes = count(record.nodes.len(), "node");
     let mut out = format!("{} on {nodes}, {}\n", Style::Bold.paint(&format!("exec {}", record.id), color), took(span));
-    for ((standing, words), nodes) in groups {
+    for ((standing, text), nodes) in groups {
         let most = if standing == Standing::Good { NAMED } else { usize::MAX };
         let mut names: Vec<&str> = nodes.iter().take(most).map(|(node, _)| node.as_str()).collect();
         let more = format!("{} more", nodes.len().saturating_sub(most));
         if nodes.len() > most {
             names.push(&more);
         }
-        let words = style(nodes[0].1).paint(&words, color);
-        let _ = writeln!(out, "  {words}: {} ({})", count(nodes.len(), "node"), names.join(", "));
+        let text = style(nodes[0].1).paint(&text, color);
+        let _ = writeln!(out, "  {text}: {} ({})", count(nodes.len(), "node"), names.join(", "));
     }
     out
 }
 
-/// How it stands as a whole, in a word.
+/// The state of the command on all nodes together, in one word.
 pub(crate) fn result(record: &ExecRecord) -> (&'static str, Style) {
     let good = record.nodes.values().all(|node| node.outcome.standing() == Standing::Good);
     match record.result {
@@ -59,20 +59,20 @@ pub(crate) fn result(record: &ExecRecord) -> (&'static str, Style) {
     }
 }
 
-/// On how many nodes it stands how: `7 succeeded, 1 failed, 1 cut off`.
+/// On how many nodes it ended how: `1 failed, 7 succeeded`.
 pub(crate) fn counts(record: &ExecRecord) -> String {
-    let words = [
+    let names = [
         (Standing::Bad, "failed"),
-        (Standing::Unknown, "not known"),
+        (Standing::Unknown, "unknown"),
         (Standing::Ended, "timed out or stopped"),
         (Standing::Open, "running"),
         (Standing::Good, "succeeded"),
     ];
-    let told = words.into_iter().map(|(standing, word)| (record.count(standing), word)).filter(|(n, _)| *n > 0);
-    told.map(|(n, word)| format!("{n} {word}")).collect::<Vec<_>>().join(", ")
+    let counted = names.into_iter().map(|(standing, name)| (record.count(standing), name)).filter(|(n, _)| *n > 0);
+    counted.map(|(n, name)| format!("{n} {name}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Who ran what, short enough for a list.
+/// The user and the first line of the command, cut to the width of a list.
 pub(crate) fn what(record: &ExecRecord) -> String {
     let line = record.run.to_string();
     let first = line.lines().next().unwrap_or_default();
@@ -81,7 +81,7 @@ pub(crate) fn what(record: &ExecRecord) -> String {
     format!("{}: {short}{more}", record.by)
 }
 
-/// All of it, with what was printed.
+/// A command with all its settings, a table of nodes, and each node's output.
 pub(crate) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
     let (word, word_style) = result(record);
     let span = record.finished_ms.unwrap_or(now_ms).saturating_sub(record.started_ms);
@@ -110,20 +110,20 @@ pub(crate) fn text(record: &ExecRecord, now_ms: u64, color: bool) -> String {
     }
     out.push('\n');
     let mut table = Table::new(&["NODE", "OUTCOME", "TOOK"]);
-    for (node, told) in &record.nodes {
+    for (node, entry) in &record.nodes {
         table.row([
             node.to_string().into(),
-            Cell::styled(told.outcome.to_string(), style(&told.outcome)),
-            told.duration_ms.map(took).unwrap_or_default().into(),
+            Cell::styled(entry.outcome.to_string(), style(&entry.outcome)),
+            entry.duration_ms.map(took).unwrap_or_default().into(),
         ]);
     }
     out.push_str(&table.render(color));
-    for (node, told) in &record.nodes {
-        if let Some(output) = &told.output {
+    for (node, entry) in &record.nodes {
+        if let Some(output) = &entry.output {
             let _ = write!(out, "\n{}\n{}", Style::Bold.paint(node.as_str(), color), indent(&printed(output)));
         }
-        if told.omitted > 0 {
-            let _ = writeln!(out, "  … {} bytes were left out by its agent", told.omitted);
+        if entry.omitted > 0 {
+            let _ = writeln!(out, "  … {} bytes omitted by its agent", entry.omitted);
         }
     }
     out
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_tells_ends_apart() {
+    fn the_summary_groups_nodes_by_outcome() {
         let record = record(&[
             ("a", NodeOutcome::Exited { code: 0 }),
             ("b", NodeOutcome::Exited { code: 3 }),
@@ -175,12 +175,12 @@ mod tests {
             "exec 0123abcd on 6 nodes, 4.1 s\n  exited with 0: 2 nodes (a, e)\n  exited with 3: 1 node (b)\n  timed out: 1 node (c)\n  \
              cut off while it ran: 1 node (d)\n  offline: never reached: 1 node (f)\n"
         );
-        assert_eq!(counts(&record), "1 failed, 2 not known, 1 timed out or stopped, 2 succeeded");
+        assert_eq!(counts(&record), "1 failed, 2 unknown, 1 timed out or stopped, 2 succeeded");
         assert_eq!((what(&record).as_str(), result(&record).0), ("root: echo hi…", "failed"));
     }
 
     #[test]
-    fn all_of_one() {
+    fn a_record_with_settings_and_output() {
         let record = record(&[("a", NodeOutcome::Exited { code: 3 })]);
         assert_eq!(
             text(&record, 61_000, false),

@@ -1,7 +1,7 @@
-//! What a command prints on its nodes, line by line as it comes, and a line of what still runs below it on a terminal.
+//! The output of a command on its nodes, line by line as it arrives, with a status line below it on a terminal.
 //!
-//! In: events. Out: whole lines, each with its node's name, standard error's to standard error. The end of an output without a
-//! newline is shown when the node has ended. Never holds more of a line than `LINE`.
+//! In: events. Out: complete lines, each prefixed with its node's name; standard error goes to standard error. A last line without
+//! newline is shown when the node has ended. Buffers at most `LINE` bytes of an incomplete line.
 
 use std::{
     collections::BTreeMap,
@@ -24,30 +24,30 @@ use crate::api::{
     types::VERSION,
 };
 
-/// Longest line that is waited for, in bytes.
+/// The longest incomplete line that is buffered, in bytes; a longer one is shown in pieces.
 const LINE: usize = 64 * 1024;
-/// Colours of names (ECMA-48, SGR): those that neither warn nor alarm.
+/// Colours of node names (ECMA-48, SGR), without red and yellow, which mean errors and warnings.
 const COLORS: [&str; 6] = ["36", "35", "34", "32", "96", "95"];
-/// How many nodes are named that still run.
+/// How many running nodes the status line names.
 const NAMED: usize = 4;
 
-/// What is shown of the output.
+/// How the output is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shown {
     /// Each line as it comes.
     Lines,
-    /// A node's lines when it has ended.
+    /// A node's lines together, when it has ended.
     Grouped,
-    /// None.
+    /// Not at all; only the summary is.
     Nothing,
-    /// Events as JSON.
+    /// All events, as one JSON object a line.
     Events {
-        /// But for output.
+        /// Without the output events.
         quiet: bool,
     },
 }
 
-/// See the module.
+/// The display of one command, from its start to its record.
 pub(crate) struct Live<'a> {
     shown: Shown,
     out: &'a mut Output,
@@ -58,12 +58,12 @@ pub(crate) struct Live<'a> {
     drawn: bool,
 }
 
-/// A node's output that is not shown yet.
+/// The part of a node's output that has not been shown.
 #[derive(Default)]
 struct Lines {
-    /// The line that has begun, of each stream.
-    begun: [String; 2],
-    /// Whole lines that wait for the node's end.
+    /// The incomplete line of each stream.
+    partial: [String; 2],
+    /// Complete lines that are held until the node has ended.
     kept: Vec<(Stream, String)>,
     since: Option<Instant>,
 }
@@ -88,12 +88,12 @@ impl<'a> Live<'a> {
         Self { shown, out, record, width: 0, lines: BTreeMap::new(), began: Instant::now(), drawn: false }
     }
 
-    /// The command, once it has begun.
+    /// The id of the command, once the planner has started it.
     pub(crate) fn id(&self) -> Option<&ExecId> {
         (!self.record.nodes.is_empty()).then_some(&self.record.id)
     }
 
-    /// Takes an event.
+    /// Shows an event and adds it to the record.
     pub(crate) fn take(&mut self, event: ExecEvent) -> Result<(), Failure> {
         if let Shown::Events { quiet } = self.shown
             && !(quiet && matches!(event, ExecEvent::Output { .. }))
@@ -116,18 +116,19 @@ impl<'a> Live<'a> {
                 self.set(&node, NodeOutcome::Running, None, 0);
             }
             ExecEvent::Output { node, stream, text } => self.output(&node, stream, &text)?,
-            ExecEvent::Missed { node, bytes } => self
-                .aside(&node, &format!("{bytes} bytes of output are left out: they came faster than they were read")),
+            ExecEvent::Missed { node, bytes } => {
+                self.remark(&node, &format!("{bytes} bytes of output omitted: they arrived faster than they were read"))
+            }
             ExecEvent::NodeEnded { node, outcome, duration_ms, omitted } => {
                 self.flush(&node)?;
                 if outcome.standing() != Standing::Good {
-                    self.aside(&node, &outcome.to_string());
+                    self.remark(&node, &outcome.to_string());
                 }
                 self.set(&node, outcome, duration_ms, omitted);
                 if omitted > 0 {
-                    self.aside(
+                    self.remark(
                         &node,
-                        &format!("{omitted} bytes of output are left out; --output-limit sets how many are not"),
+                        &format!("{omitted} bytes of output omitted; raise the limit with --output-limit"),
                     );
                 }
             }
@@ -137,8 +138,8 @@ impl<'a> Live<'a> {
     }
 
     fn set(&mut self, node: &NodeId, outcome: NodeOutcome, duration_ms: Option<u64>, omitted: u64) {
-        if let Some(told) = self.record.nodes.get_mut(node) {
-            (told.outcome, told.duration_ms, told.omitted) = (outcome, duration_ms, omitted);
+        if let Some(entry) = self.record.nodes.get_mut(node) {
+            (entry.outcome, entry.duration_ms, entry.omitted) = (outcome, duration_ms, omitted);
         }
     }
 
@@ -147,10 +148,11 @@ impl<'a> Live<'a> {
             return Ok(());
         }
         let lines = self.lines.entry(node.clone()).or_default();
-        let begun = &mut lines.begun[usize::from(stream == Stream::Err)];
-        begun.push_str(text);
-        let end = if begun.len() > LINE { begun.len() } else { begun.rfind('\n').map_or(0, |at| at + 1) };
-        let whole: String = begun.drain(..end).collect();
+        let partial = &mut lines.partial[usize::from(stream == Stream::Err)];
+        partial.push_str(text);
+        // Up to the last newline; a line that grows past the limit is shown as it is, or memory would grow with it.
+        let end = if partial.len() > LINE { partial.len() } else { partial.rfind('\n').map_or(0, |at| at + 1) };
+        let whole: String = partial.drain(..end).collect();
         let whole = whole.lines().map(|line| (stream, line.to_owned()));
         if self.shown == Shown::Grouped {
             lines.kept.extend(whole);
@@ -160,12 +162,12 @@ impl<'a> Live<'a> {
         self.print(node, &whole)
     }
 
-    /// Shows what is left of a node's output.
+    /// Shows the rest of a node's output, incomplete lines included.
     fn flush(&mut self, node: &NodeId) -> Result<(), Failure> {
         let Some(lines) = self.lines.get_mut(node) else { return Ok(()) };
         let mut rest = std::mem::take(&mut lines.kept);
-        for (stream, begun) in [Stream::Out, Stream::Err].into_iter().zip(&mut lines.begun) {
-            rest.extend(std::mem::take(begun).lines().map(|line| (stream, line.to_owned())));
+        for (stream, partial) in [Stream::Out, Stream::Err].into_iter().zip(&mut lines.partial) {
+            rest.extend(std::mem::take(partial).lines().map(|line| (stream, line.to_owned())));
         }
         self.print(node, &rest)
     }
@@ -176,7 +178,7 @@ impl<'a> Live<'a> {
         }
         self.clear();
         let [plain, error] = [self.out.color(), self.out.error_color()].map(|color| self.prefix(node, color));
-        // As many lines of one stream as follow each other go out together.
+        // Consecutive lines of one stream are written together: one write for a burst, and the streams stay in order.
         for same in lines.chunk_by(|a, b| a.0 == b.0) {
             let prefix = if same[0].0 == Stream::Out { &plain } else { &error };
             let text: String = same.iter().map(|(_, line)| format!("{prefix}{line}\n")).collect();
@@ -188,7 +190,7 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    /// A node's name as it stands before its lines.
+    /// The prefix of a node's lines: its name, padded, in a colour of its own.
     fn prefix(&self, node: &NodeId, color: bool) -> String {
         let width = self.width;
         let name = format!("{:width$} |", node.as_str());
@@ -199,21 +201,21 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// A word of ours among a node's lines.
-    fn aside(&mut self, node: &NodeId, words: &str) {
+    /// A remark about a node among its lines.
+    fn remark(&mut self, node: &NodeId, text: &str) {
         if matches!(self.shown, Shown::Lines | Shown::Grouped) {
             let prefix = self.prefix(node, self.out.error_color());
-            self.note(&format!("{prefix}… {words}\n"));
+            self.note(&format!("{prefix}… {text}\n"));
         }
     }
 
-    /// Says something beside the output.
+    /// Writes to standard error, above the status line.
     pub(crate) fn note(&mut self, text: &str) {
         self.clear();
         self.out.note(text);
     }
 
-    /// Draws the line of what still runs.
+    /// Draws the status line: how many nodes have ended, and which still run for how long.
     pub(crate) fn draw(&mut self, now: Instant) {
         let open: Vec<&NodeId> = self.record.nodes.iter().filter(|(_, n)| is_open(n)).map(|(node, _)| node).collect();
         if open.is_empty() {
@@ -221,11 +223,11 @@ impl<'a> Live<'a> {
         }
         let running = |node: &NodeId| self.record.nodes.get(node).is_some_and(|n| n.outcome == NodeOutcome::Running);
         let since = |node: &NodeId| self.lines.get(node).and_then(|lines| lines.since);
-        let word = |node: &NodeId| match since(node).filter(|_| running(node)) {
+        let name = |node: &NodeId| match since(node).filter(|_| running(node)) {
             Some(since) => format!("{node} {}", seconds(now, since)),
             None => format!("{node} waits"),
         };
-        let mut named: Vec<String> = open.iter().take(NAMED).map(|node| word(node)).collect();
+        let mut named: Vec<String> = open.iter().take(NAMED).map(|node| name(node)).collect();
         if open.len() > NAMED {
             named.push(format!("{} more", open.len() - NAMED));
         }
@@ -238,7 +240,7 @@ impl<'a> Live<'a> {
             named.join(", ")
         );
         let mut stderr = std::io::stderr().lock();
-        // A line that is longer than the terminal would stay when it is drawn again.
+        // Without line wrap (DECAWM off): of a line that wraps, only the last row would be cleared at the next draw.
         let _ = write!(stderr, "\r\x1b[K\x1b[?7l{line}\x1b[?7h");
         let _ = stderr.flush();
         self.drawn = true;
@@ -250,7 +252,8 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Shows what is left, and gives the record as far as it was told.
+    /// Shows the remaining output and returns the record. Nodes without an end count as interrupted: the planner is no longer there to
+    /// report it.
     pub(crate) fn close(mut self, now_ms: u64) -> Result<ExecRecord, Failure> {
         for node in self.lines.keys().cloned().collect::<Vec<_>>() {
             self.flush(&node)?;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// Why a command did not do what it was asked for.
+/// The error of a command: place and message, an optional cause, and hints for the next step.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
@@ -11,25 +11,32 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure in words: where and what.
+    /// A failure with a message that names the place and the problem.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), source: None, hint: None }
     }
 
-    /// A failure with its cause.
+    /// A failure with its cause; the message does not repeat it.
     pub(crate) fn because(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { message: message.into(), source: Some(source.into()), hint: None }
     }
 
-    /// The hint, a line for each step.
+    /// All hints, one step on each line.
     pub(crate) fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// With what to do, a line each.
+    /// Sets the next step; several steps are lines of one text.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// As [`Failure::hint`], for an error that has one only in some of its cases.
+    #[must_use]
+    pub(crate) fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
         self
     }
 }

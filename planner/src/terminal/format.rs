@@ -1,8 +1,8 @@
-//! Times, counts and excerpts as people read them.
+//! Times, counts and excerpts of output, formatted for people.
 
 use groundplan_protocol::report::Output;
 
-/// A moment as seen from `now`, both in milliseconds since the Unix epoch: `just now`, `12 s ago`, `3 h ago`.
+/// The time of `then` relative to `now`, both in milliseconds since the Unix epoch; a time in the future is `just now`: `just now`, `12 s ago`, `3 h ago`.
 pub(crate) fn ago(then_ms: u64, now_ms: u64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;
     match seconds {
@@ -14,7 +14,7 @@ pub(crate) fn ago(then_ms: u64, now_ms: u64) -> String {
     }
 }
 
-/// A span of time: `84 ms`, `1.9 s`, `12 s`, `3 min 20 s`.
+/// A duration in milliseconds: `84 ms`, `1.9 s`, `12 s`, `3 min 20 s`.
 pub(crate) fn took(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
@@ -24,25 +24,25 @@ pub(crate) fn took(ms: u64) -> String {
     }
 }
 
-/// A number of things: `1 node`, `3 nodes`.
+/// A count with its noun, which takes a regular plural: `1 node`, `3 nodes`.
 pub(crate) fn count(n: usize, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }
 }
 
-/// The first digits of a commit id, enough for people.
+/// The first nine digits of a commit id.
 pub(crate) fn short(commit: &str) -> &str {
     commit.get(..9).unwrap_or(commit)
 }
 
-/// What a task printed, with a word on what is left out.
+/// A task's output with a marker where bytes were omitted.
 pub(crate) fn printed(output: &Output) -> String {
     match output.omitted {
         0 => format!("{}{}", output.head, output.tail),
-        n => format!("{}\n… {n} bytes left out …\n{}", output.head, output.tail),
+        n => format!("{}\n… {n} bytes omitted …\n{}", output.head, output.tail),
     }
 }
 
-/// Lines set in below what they belong to.
+/// Indents every line by two spaces.
 pub(crate) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }
@@ -57,9 +57,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_read_as_people_say_them() {
-        for (then, words) in [(0, "10 days ago"), (864_000_000 - 12_300, "12 s ago"), (864_000_001, "just now")] {
-            assert_eq!(ago(then, 864_000_000), words);
+    fn durations_and_relative_times() {
+        for (then, text) in [(0, "10 days ago"), (864_000_000 - 12_300, "12 s ago"), (864_000_001, "just now")] {
+            assert_eq!(ago(then, 864_000_000), text);
         }
         assert_eq!([84, 1940, 12_500, 200_000].map(took), ["84 ms", "1.9 s", "12 s", "3 min 20 s"]);
     }

@@ -1,4 +1,4 @@
-//! Rollouts and commands in one table.
+//! Rollouts and commands in one table, newest first.
 
 use super::{
     Cell, Table, exec,
@@ -7,6 +7,7 @@ use super::{
 };
 use crate::api::history::History;
 
+/// The table; its headings depend on whether it has rollouts, commands or both.
 pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
     let mut rows: Vec<(u64, Vec<Cell>)> = Vec::new();
     for rollout in &history.rollouts {

@@ -1,6 +1,6 @@
 //! What people read on a terminal: colours, tables, progress, and each result in plain text.
 //!
-//! In: values of the API and of the core. Out: strings, or lines on standard output and standard error. Nothing here asks the planner,
+//! In: values of the API and of the core. Out: strings, or lines on standard output and standard error. Nothing here queries the planner,
 //! reads a file or decides anything; a result that is printed as JSON does not come through here.
 
 pub(crate) mod bootstrap;

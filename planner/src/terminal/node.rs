@@ -1,4 +1,4 @@
-//! A node with the facts and exports that it reported.
+//! One node with the facts and exports that it reported.
 
 use std::fmt::Write as _;
 
@@ -8,8 +8,9 @@ use super::{
 };
 use crate::api::types::NodeStatus;
 
+/// When the node was last seen, and a section each for its facts and exports.
 pub(crate) fn text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
-    let seen = node.last_seen_ms.map_or("never heard of".to_owned(), |ms| format!("heard of {}", ago(ms, now_ms)));
+    let seen = node.last_seen_ms.map_or("never reported".to_owned(), |ms| format!("last seen {}", ago(ms, now_ms)));
     let mut out = format!("{}  {seen}\n", Style::Bold.paint(node.node.as_str(), color));
     let mut section = |title: &str, lines: &[(String, String)]| {
         if !lines.is_empty() {
@@ -26,12 +27,12 @@ pub(crate) fn text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
     let exports: Vec<_> = node.exports.iter().map(|(task, value)| (task.to_string(), first_line(value))).collect();
     section("exports", &exports);
     if node.facts.is_empty() {
-        out.push_str("\nit has told no facts yet\n");
+        out.push_str("\nno facts reported yet\n");
     }
     out
 }
 
-/// Facts as templates name them, one a line.
+/// Flattens a fact into lines, named as templates name them: `os.version`.
 fn flat(name: String, value: &serde_json::Value, out: &mut Vec<(String, String)>) {
     match value {
         serde_json::Value::Object(parts) => {

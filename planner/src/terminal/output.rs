@@ -1,6 +1,6 @@
-//! Where a command's words go: colour or none, text or JSON, and failures that say what to do.
+//! Standard output and standard error of a command: colour or none, text or JSON, and failures with their hints.
 //!
-//! A reader that closes the pipe ends the output without a word.
+//! In: text, or a value to serialize. A reader that closes the pipe early is no error.
 
 use std::{
     error::Error as _,
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Failure;
 
-// When to use colour. No doc comments here: clap would spread one line of help over five.
+// No doc comments on the variants: clap would spread one line of help over five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     Auto,
@@ -21,7 +21,7 @@ pub(crate) enum Color {
     Never,
 }
 
-/// How a few words are set off. No meaning hangs on it alone.
+/// The colour or weight of a piece of text. Never the only carrier of a meaning: output without colour reads the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Style {
     #[default]
@@ -45,20 +45,20 @@ impl Style {
         }
     }
 
-    /// `text` in this style, if there is colour.
+    /// Wraps `text` in the escape sequences of this style (ECMA-48, SGR) if `color` is true; else returns it unchanged.
     pub(crate) fn paint(self, text: &str, color: bool) -> String {
         if color && self != Self::Plain { format!("\x1b[{}m{text}\x1b[0m", self.code()) } else { text.to_owned() }
     }
 }
 
-/// Standard output and standard error, with what was chosen about them.
+/// Both output streams, with the choice of `--color`.
 #[derive(Debug)]
 pub(crate) struct Output {
     color: Color,
 }
 
 impl Output {
-    /// Writes with or without colour.
+    /// Applies the choice of `--color` to both streams.
     pub(crate) fn new(color: Color) -> Self {
         Self { color }
     }
@@ -71,20 +71,20 @@ impl Output {
         }
     }
 
-    /// Whether standard output has colour.
+    /// Whether text for standard output is coloured: as chosen, or on a terminal unless `NO_COLOR` is set (no-color.org).
     pub(crate) fn color(&self) -> bool {
         self.colored(io::stdout().is_terminal())
     }
 
-    /// Whether standard error has colour.
+    /// As [`Output::color`], for standard error.
     pub(crate) fn error_color(&self) -> bool {
         self.colored(io::stderr().is_terminal())
     }
 
-    /// Writes text, as it is, to standard output.
+    /// Writes text unchanged to standard output.
     ///
     /// # Errors
-    /// What the system says, but for a closed pipe: whoever closed it has read enough.
+    /// The write failed, except because the reader closed the pipe: it has read enough.
     pub(crate) fn print(&mut self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -103,22 +103,22 @@ impl Output {
         self.print(&text)
     }
 
-    /// Writes text to standard error, where it does not disturb a result.
+    /// Writes text to standard error, where it does not mix with the result.
     pub(crate) fn note(&mut self, text: &str) {
-        // Nobody is left to be told that telling failed.
+        // Standard error is the last resort: there is no place left to report that it failed.
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
-    /// Writes a failure with its causes and what to do about it to standard error.
+    /// Writes a failure to standard error: the message, its chain of causes on one line, and a line for each hint.
     pub(crate) fn failure(&mut self, failure: &Failure) {
         let color = self.error_color();
         let mut text = failure.to_string();
         let mut cause = failure.source();
         while let Some(e) = cause {
-            let words = e.to_string();
-            // Not every library keeps a message apart from its source.
-            if !text.ends_with(&words) {
-                let _ = write!(text, ": {words}");
+            let message = e.to_string();
+            // Some libraries repeat the source in their own message; it would then be printed twice.
+            if !text.ends_with(&message) {
+                let _ = write!(text, ": {message}");
             }
             cause = e.source();
         }

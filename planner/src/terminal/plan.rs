@@ -1,4 +1,4 @@
-//! A plan for people: what is done node by node with its cause, in execution order, and a summary.
+//! A plan as a table: each action with its node, task and chain of reasons, in execution order, and a summary.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use groundplan_protocol::{effect::Action, ids::NodeId};
 
 use super::{Cell, Style, Table, format::count, reason};
 
-/// The plan as text. `nodes` are those that the target declares.
+/// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
     let waiting = waiting(&report.waiting, color);
     if report.actions.is_empty() {
@@ -26,7 +26,7 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
     format!("{}\n{waiting}{}\n", table.render(color), summary(&report.actions, nodes))
 }
 
-/// What cannot be planned yet.
+/// The instances that cannot be planned yet, with the facts and exports that are missing; empty if there are none.
 fn waiting(waiting: &[WaitReport], color: bool) -> String {
     if waiting.is_empty() {
         return String::new();

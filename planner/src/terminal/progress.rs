@@ -1,4 +1,7 @@
-//! What happens in a `groundplan up`, for people: a line for each event, and on a terminal a live line for each node below them.
+//! Progress of `groundplan up`: a line for each event, and on a terminal a live line for each node below them.
+//!
+//! In: events and statuses of the planner. Out: lines on standard output. Write errors are ignored: a closed pipe or terminal does not
+//! stop the site.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,7 +25,7 @@ use crate::api::{
     types::{NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
 };
 
-/// How often the sign of work turns.
+/// The interval of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
 fn style(busy: bool) -> ProgressStyle {
@@ -30,30 +33,31 @@ fn style(busy: bool) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// Shows what happens.
+/// The display of one run.
 pub(crate) struct Progress {
     color: bool,
     live: Option<Live>,
-    /// What to try, shown once all is there for the first time.
+    /// Suggestions, shown once when the site has converged for the first time.
     try_next: Option<String>,
-    /// Why each instance of the rollout under way is in it.
+    /// The chain of reasons of each instance of the current rollout.
     reasons: HashMap<InstanceId, String>,
+    /// The widths of the node and task columns.
     widths: (usize, usize),
-    /// A commit that came, until it is told what became of it.
+    /// A new commit, until a rollout begins or it turns out to change nothing.
     commit: Option<String>,
-    /// Whether nodes have all been there once.
+    /// Whether the site has converged once.
     settled: bool,
     presence: BTreeMap<NodeId, NodePresence>,
 }
 
-/// The live lines of a terminal.
+/// The lines that are redrawn, on a terminal only.
 struct Live {
     all: MultiProgress,
     nodes: BTreeMap<NodeId, ProgressBar>,
 }
 
 impl Progress {
-    /// Shows events with or without colour, with live lines on a terminal.
+    /// Shows events with or without colour; with live lines if standard output is a terminal.
     pub(crate) fn new(color: bool, terminal: bool, try_next: Option<String>) -> Self {
         let live = || Live {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout_with_hz(10)),
@@ -71,10 +75,9 @@ impl Progress {
         }
     }
 
-    /// A line of its own.
-    pub(crate) fn say(&self, text: &str) {
+    /// Prints a line above the live lines.
+    pub(crate) fn line(&self, text: &str) {
         match &self.live {
-            // Neither a closed pipe nor a terminal that went away stops the work.
             Some(live) => drop(live.all.println(text.trim_end_matches('\n'))),
             None => drop(writeln!(std::io::stdout().lock(), "{}", text.trim_end_matches('\n'))),
         }
@@ -84,12 +87,12 @@ impl Progress {
         style.paint(text, self.color)
     }
 
-    /// Something went wrong.
-    pub(crate) fn complain(&self, text: &str) {
-        self.say(&self.paint(Style::Bad, text));
+    /// Prints a line about a problem.
+    pub(crate) fn problem(&self, text: &str) {
+        self.line(&self.paint(Style::Bad, text));
     }
 
-    /// The nodes that the site has now.
+    /// Adapts the live lines to the nodes that the site declares now.
     pub(crate) fn nodes(&mut self, nodes: &[NodeId]) {
         let width = nodes.iter().map(|n| n.as_str().len()).max().unwrap_or(0);
         self.widths.0 = width;
@@ -113,7 +116,7 @@ impl Progress {
         }
     }
 
-    /// What a node is about; something turns in its line while it is at work.
+    /// Sets the text of a node's live line, with a spinner while it is busy.
     fn set(&self, node: &NodeId, busy: bool, text: String) {
         let Some(bar) = self.live.as_ref().and_then(|live| live.nodes.get(node)) else { return };
         if busy {
@@ -125,49 +128,51 @@ impl Progress {
         bar.set_message(text);
     }
 
-    /// A rollout began; `detail` tells why each of its instances is in it.
+    /// A rollout began; `detail` has the reasons of its instances, which are shown when they finish.
     pub(crate) fn rollout(&mut self, detail: &RolloutDetail) {
         self.reasons = detail.instances.iter().map(|r| (r.instance.clone(), reason::chain(&r.reasons))).collect();
         self.widths.1 = detail.instances.iter().map(|r| r.instance.task.to_string().len()).max().unwrap_or(0);
         let summary = &detail.summary;
         self.commit = None;
         let n = count(detail.instances.len(), "action");
-        self.say(&format!(
+        self.line(&format!(
             "\n{}  {n} on {}",
             self.paint(Style::Bold, &format!("rollout {}: {}", summary.generation, rollout::commit(&summary.commit))),
             count(summary.nodes, "node")
         ));
     }
 
-    /// An event; those that need more than they say are looked up by the caller.
+    /// Shows an event. For those that carry too little to show, the caller queries the planner and calls another method.
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
-            Event::Refused { refused } => self.say(&format!("\n{}", status::refusal(refused, self.color))),
+            Event::Refused { refused } => self.line(&format!("\n{}", status::refusal(refused, self.color))),
             Event::Commit { commit } => self.commit = Some(rollout::commit(commit)),
             Event::TaskStarted { instance } => self.set(&instance.node, true, format!("{} …", instance.task)),
             Event::TaskFinished { instance, outcome, duration_ms, .. } => {
                 self.finished(instance, outcome, *duration_ms);
-                let words = outcome.to_string();
+                let text = outcome.to_string();
                 self.set(
                     &instance.node,
                     true,
-                    format!("{} {}", instance.task, words.lines().next().unwrap_or_default()),
+                    format!("{} {}", instance.task, text.lines().next().unwrap_or_default()),
                 );
             }
             Event::RolloutFinished { rollout } => self.rollout_finished(rollout),
             Event::Node { node, presence } => self.node(node, *presence),
             Event::Role { role: Role::Standby { planner } } => {
-                self.complain(&format!("another planner ({planner}) plans for this site; this one stands by"));
+                self.problem(&format!("another planner ({planner}) leads this site; this one is on standby"));
             }
-            Event::Missed { count } => self.complain(&format!("{count} events came too fast to show")),
+            Event::Missed { count } => {
+                self.problem(&format!("{count} events omitted: they arrived faster than they were shown"))
+            }
             Event::Hello { .. } | Event::RolloutStarted { .. } | Event::Role { .. } | Event::Idle => {}
         }
     }
 
     fn finished(&self, instance: &InstanceId, outcome: &Outcome, duration_ms: u64) {
         let (nodes, tasks) = self.widths;
-        let words = outcome.to_string();
-        let (first, rest) = words.split_once('\n').unwrap_or((&words, ""));
+        let text = outcome.to_string();
+        let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
         let first = self.paint(rollout::outcome_style(outcome), &format!("{first:<10}"));
         let reason = self.reasons.get(instance).map(|r| self.paint(Style::Dim, r)).unwrap_or_default();
         let line = format!(
@@ -176,31 +181,31 @@ impl Progress {
             instance.task.to_string(),
             took(duration_ms),
         );
-        self.say(line.trim_end());
+        self.line(line.trim_end());
         if !rest.is_empty() {
-            self.say(&indent(&indent(rest)));
+            self.line(&indent(&indent(rest)));
         }
     }
 
-    /// What a task that failed printed.
+    /// Prints the last lines of the output of a task that failed.
     pub(crate) fn output(&self, output: &groundplan_protocol::report::Output) {
         const LINES: usize = 8;
         let text = printed(output);
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(LINES)..].join("\n");
         if !tail.trim().is_empty() {
-            self.say(&indent(&indent(&tail)));
+            self.line(&indent(&indent(&tail)));
         }
     }
 
     fn rollout_finished(&mut self, rollout: &RolloutSummary) {
         let time = took(rollout.finished_ms.unwrap_or(rollout.started_ms).saturating_sub(rollout.started_ms));
-        let told = format!("{} on {}", rollout::counts(&rollout.counts), count(rollout.nodes, "node"));
-        self.say(&match rollout.result {
-            RolloutResult::Succeeded => format!("{} in {time}: {told}", self.paint(Style::Good, "converged")),
-            RolloutResult::Superseded => format!("superseded by a newer commit after {time}: {told}"),
+        let summary = format!("{} on {}", rollout::counts(&rollout.counts), count(rollout.nodes, "node"));
+        self.line(&match rollout.result {
+            RolloutResult::Succeeded => format!("{} in {time}: {summary}", self.paint(Style::Good, "converged")),
+            RolloutResult::Superseded => format!("superseded by a newer commit after {time}: {summary}"),
             RolloutResult::Failed => {
-                format!("{} after {time}: {told}; the next commit tries again", self.paint(Style::Bad, "failed"))
+                format!("{} after {time}: {summary}; the next commit tries again", self.paint(Style::Bad, "failed"))
             }
             RolloutResult::Running | RolloutResult::Waiting => return,
         });
@@ -209,16 +214,16 @@ impl Progress {
     fn node(&mut self, node: &NodeId, presence: NodePresence) {
         let before = self.presence.insert(node.clone(), presence);
         match (presence, before) {
-            (NodePresence::Online, Some(NodePresence::Offline)) => self.say(&format!("{node}: its agent is back")),
+            (NodePresence::Online, Some(NodePresence::Offline)) => self.line(&format!("{node}: agent online again")),
             (NodePresence::Offline, Some(NodePresence::Online)) => {
                 self.set(node, false, "offline".to_owned());
-                self.say(&format!("{node}: its agent is away"));
+                self.line(&format!("{node}: agent offline"));
             }
             _ => {}
         }
     }
 
-    /// Nothing is under way: tells what became of a commit that asked for nothing, and, the first time, what to try.
+    /// The site has converged: reports a commit that changed nothing and, the first time, prints the suggestions.
     pub(crate) fn settled(&mut self, status: &Status) {
         for node in &status.nodes {
             self.presence.insert(node.node.clone(), node.presence);
@@ -229,14 +234,14 @@ impl Progress {
         }
         if let Some(commit) = self.commit.take() {
             let nothing = self.paint(Style::Good, "nothing to do");
-            self.say(&format!("\n{}  {nothing}: no node is touched", self.paint(Style::Bold, &commit)));
+            self.line(&format!("\n{}  {nothing}: no node is touched", self.paint(Style::Bold, &commit)));
         }
         if !self.settled {
             self.settled = true;
             let rollout = status.rollout.as_ref().filter(|_| self.reasons.is_empty());
             if let Some(rollout) = rollout {
-                self.say(&format!(
-                    "\ngoing on after rollout {}: {}",
+                self.line(&format!(
+                    "\nresuming after rollout {}: {}",
                     rollout.generation,
                     rollout::commit(&rollout.commit)
                 ));
@@ -244,15 +249,15 @@ impl Progress {
             }
             let branch = &status.repository.branch;
             match self.try_next.take() {
-                Some(text) => self.say(&format!("\n{text}")),
+                Some(text) => self.line(&format!("\n{text}")),
                 None => {
-                    self.say(&format!("\nfollowing branch {branch}: commit to it to deploy. Ctrl-C stops everything."))
+                    self.line(&format!("\nfollowing branch {branch}: commit to it to deploy. Ctrl-C stops everything."))
                 }
             }
         }
     }
 
-    /// The live lines go; what was said stays.
+    /// Removes the live lines; what was printed above them stays.
     pub(crate) fn end(&mut self) {
         if let Some(live) = self.live.take() {
             live.nodes.values().for_each(ProgressBar::finish_and_clear);

@@ -1,8 +1,8 @@
-//! Reasons in words: each the cause of the one before it, down to a named input of a named file.
+//! Reasons as text: each is the cause of the one before it, down to a named input of a named file.
 
 use groundplan_core::plan::ReasonReport;
 
-/// A place as editors take it: `site.toml:7`, or the file alone.
+/// A place in the form that editors open: `site.toml:7`, or the file alone.
 fn place(file: &str, line: Option<impl std::fmt::Display>) -> String {
     line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
 }
@@ -11,7 +11,7 @@ fn changed(input: &str, before: Option<&str>, after: Option<&str>, place: &str) 
     match (before, after) {
         (Some(before), Some(after)) => format!("{input} {before} → {after} ({place})"),
         (None, Some(after)) => format!("{input} → {after} ({place})"),
-        (Some(before), None) => format!("{input}, which was {before}, is gone ({place})"),
+        (Some(before), None) => format!("{input} removed, was {before} ({place})"),
         (None, None) => format!("{input} changed ({place})"),
     }
 }
@@ -20,7 +20,7 @@ fn drifted(what: &str) -> String {
     format!("drifted on its node: {what}")
 }
 
-const ASKED: &str = "asked to be checked again";
+const RECHECK: &str = "recheck requested";
 
 fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str>, place: &str) -> String {
     let what = match (input, before, after) {
@@ -42,11 +42,11 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         ReasonReport::Off { when, input, before, after, at } => {
             off(when, input.as_deref(), before.as_deref(), after.as_deref(), &place(&at.file, at.line))
         }
-        ReasonReport::Removed { input, at } => format!("{input} is gone ({})", place(&at.file, at.line)),
+        ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),
-        ReasonReport::Asked { .. } => ASKED.to_owned(),
-        ReasonReport::Owed { effect, .. } => format!("a {effect} is owed since an earlier plan"),
+        ReasonReport::Asked { .. } => RECHECK.to_owned(),
+        ReasonReport::Owed { effect, .. } => format!("{effect} pending since an earlier plan"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Rollouts and their instances in words, as `status`, `history`, `show`, `why` and `up` share them.
+//! Rollouts and their instances as text, shared by `status`, `history`, `show`, `why`, `recheck` and `up`.
 
 use std::fmt::Write as _;
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::api::types::{Commit, Counts, InstanceRecord, InstanceState, RolloutDetail, RolloutResult, RolloutSummary};
 
-/// A commit: its short id and its subject.
+/// A commit as its short id and subject.
 pub(crate) fn commit(commit: &Commit) -> String {
     format!("{} {}", short(commit.id.as_str()), commit.subject)
 }
 
-/// How a rollout stands, in a word.
+/// The state of a rollout in one word.
 pub(crate) fn result(result: RolloutResult) -> (&'static str, Style) {
     match result {
         RolloutResult::Running => ("running", Style::Warn),
@@ -27,7 +27,7 @@ pub(crate) fn result(result: RolloutResult) -> (&'static str, Style) {
     }
 }
 
-/// What has become of its instances: `3 changed, 1 waiting`; those that are none are left out.
+/// How many instances are in which state, worst first, without the zeros: `3 changed, 1 waiting`.
 pub(crate) fn counts(counts: &Counts) -> String {
     let parts = [
         (counts.failed, "failed"),
@@ -39,11 +39,11 @@ pub(crate) fn counts(counts: &Counts) -> String {
         (counts.unchanged, "unchanged"),
         (counts.superseded, "superseded"),
     ];
-    let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-    if told.is_empty() { "nothing to do".to_owned() } else { told.join(", ") }
+    let counted: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if counted.is_empty() { "nothing to do".to_owned() } else { counted.join(", ") }
 }
 
-/// When it was and how long it took.
+/// How long a rollout took and when it ended; if it is not over, how long it has taken so far.
 pub(crate) fn time(rollout: &RolloutSummary, now_ms: u64) -> String {
     match rollout.finished_ms {
         Some(end) => format!("in {}, {}", took(end.saturating_sub(rollout.started_ms)), ago(end, now_ms)),
@@ -51,14 +51,14 @@ pub(crate) fn time(rollout: &RolloutSummary, now_ms: u64) -> String {
     }
 }
 
-/// A rollout in one line without its commit.
+/// A rollout in one line, without its commit: state, counts, nodes, time.
 pub(crate) fn line(rollout: &RolloutSummary, now_ms: u64, color: bool) -> String {
     let (word, style) = result(rollout.result);
     let nodes = count(rollout.nodes, "node");
     format!("{}: {} on {nodes}, {}", style.paint(word, color), counts(&rollout.counts), time(rollout, now_ms))
 }
 
-/// What has become of an instance, in a few words.
+/// The state of an instance in a few words. An outcome with details may have several lines.
 pub(crate) fn state(state: &InstanceState) -> (String, Style) {
     match state {
         InstanceState::Pending => ("pending".to_owned(), Style::Dim),
@@ -73,7 +73,7 @@ pub(crate) fn state(state: &InstanceState) -> (String, Style) {
     }
 }
 
-/// How an outcome is set off.
+/// The colour of an outcome.
 pub(crate) fn outcome_style(outcome: &Outcome) -> Style {
     match outcome {
         Outcome::Done { changed: true, .. } => Style::Good,
@@ -82,7 +82,7 @@ pub(crate) fn outcome_style(outcome: &Outcome) -> Style {
     }
 }
 
-/// One rollout, instance by instance, and below the table what went wrong in full.
+/// A table of all instances of a rollout, with the full error and output of those that failed below it.
 pub(crate) fn detail(detail: &RolloutDetail, now_ms: u64, color: bool) -> String {
     let summary = &detail.summary;
     let mut out = format!(
@@ -94,12 +94,12 @@ pub(crate) fn detail(detail: &RolloutDetail, now_ms: u64, color: bool) -> String
     );
     let mut table = Table::new(&["NODE", "TASK", "ACTION", "OUTCOME", "TOOK", "BECAUSE"]);
     for record in &detail.instances {
-        let (words, style) = state(&record.state);
+        let (text, style) = state(&record.state);
         table.row([
             record.instance.node.to_string().into(),
             record.instance.task.to_string().into(),
             record.action.to_string().into(),
-            Cell::styled(first_line(&words), style),
+            Cell::styled(first_line(&text), style),
             record.duration_ms.map(took).unwrap_or_default().into(),
             Cell::styled(reason::chain(&record.reasons), Style::Dim),
         ]);
@@ -123,7 +123,7 @@ pub(crate) fn detail(detail: &RolloutDetail, now_ms: u64, color: bool) -> String
     out
 }
 
-/// The whole error of an instance that failed, and what it printed.
+/// The complete error of an instance that failed, with its output.
 fn trouble(record: &InstanceRecord) -> Option<String> {
     let InstanceState::Finished { outcome } = &record.state else { return None };
     let printed = record.output.as_ref().map(printed).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The state of a site and its nodes.
+//! The state of a site: repository, commit, planner, rollout, and a table of nodes with their problems below it.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::api::types::{Fault, NodePresence, NodeStatus, RefusedCommit, Role, Status};
 
-/// How many tasks of a node are named that cannot be planned yet.
+/// How many tasks of one node are named that cannot be planned yet.
 const WAITING: usize = 5;
 
 pub(crate) fn text(status: &Status, now_ms: u64, color: bool) -> String {
@@ -22,7 +22,7 @@ pub(crate) fn text(status: &Status, now_ms: u64, color: bool) -> String {
         out.push_str(&refusal(refused, color));
     }
     if status.nodes.is_empty() {
-        out.push_str("\nno node is declared or was heard of\n");
+        out.push_str("\nno node is declared, and no agent has reported\n");
         return out;
     }
     let mut table = Table::new(&["NODE", "AGENT", "PLAN", "STATE", "TASKS", "SEEN"]);
@@ -45,14 +45,15 @@ pub(crate) fn text(status: &Status, now_ms: u64, color: bool) -> String {
     let _ = write!(out, "\n{}", table.render(color));
     status.nodes.iter().for_each(|node| troubles(&mut out, node, now_ms, color));
     if status.ignored > 0 {
-        let _ = writeln!(out, "{} on the broker ignored: not groundplan's", count(status.ignored as usize, "message"));
+        let _ =
+            writeln!(out, "{} on the broker ignored: not from groundplan", count(status.ignored as usize, "message"));
     }
     out
 }
 
 fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
     let label = |word: &str| Style::Dim.paint(&format!("{word:<9}"), color);
-    let site = status.site.as_ref().map_or("no good commit yet", |site| site.as_str());
+    let site = status.site.as_ref().map_or("no valid commit yet", |site| site.as_str());
     let repository = &status.repository;
     let _ = writeln!(
         out,
@@ -73,7 +74,7 @@ fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
     let role = match &planner.role {
         Role::Starting => "starting".to_owned(),
         Role::Planning => "planning".to_owned(),
-        Role::Standby { planner } => format!("standing by for {planner}"),
+        Role::Standby { planner } => format!("standby, {planner} leads"),
     };
     let broker = match (&planner.broker.connected, &planner.broker.error) {
         (true, _) => format!("connected to {}", planner.broker.address),
@@ -89,13 +90,13 @@ fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
     }
 }
 
-/// A refused commit with its faults.
+/// A refused commit with all its errors.
 pub(crate) fn refusal(refused: &RefusedCommit, color: bool) -> String {
     let n = count(refused.diagnostics.len(), "error");
     let commit = rollout::commit(&refused.commit);
     let mut out = Style::Bad.paint(&format!("commit {commit} is refused: {n}"), color) + "\n";
     refused.diagnostics.iter().for_each(|fault| out.push_str(&self::fault(fault)));
-    out.push_str("what was in force before stays in force\n");
+    out.push_str("the previous commit stays active\n");
     out
 }
 
@@ -122,7 +123,7 @@ fn presence(presence: NodePresence) -> (&'static str, Style) {
     }
 }
 
-/// What a node is about, in a few words: the worst first.
+/// The most urgent thing about a node, in a few words.
 fn state(node: &NodeStatus) -> (String, Style) {
     let counts = &node.counts;
     let behind = node.planned > node.generation;
@@ -131,7 +132,7 @@ fn state(node: &NodeStatus) -> (String, Style) {
     } else if counts.failed + counts.blocked > 0 {
         (rollout::counts(counts), Style::Bad)
     } else if node.presence == NodePresence::Unknown {
-        ("never heard of".to_owned(), Style::Warn)
+        ("never reported".to_owned(), Style::Warn)
     } else if node.phase == Some(Phase::Fetching) {
         ("fetching content".to_owned(), Style::Warn)
     } else if counts.open() > 0 {
@@ -139,9 +140,9 @@ fn state(node: &NodeStatus) -> (String, Style) {
     } else if !node.waiting.is_empty() {
         (format!("{} cannot be planned yet", count(node.waiting.len(), "task")), Style::Warn)
     } else if behind {
-        (format!("behind: plan {} waits for it", node.planned), Style::Warn)
+        (format!("behind: plan {} not received yet", node.planned), Style::Warn)
     } else if !node.obligations.is_empty() {
-        (format!("owes {}", count(node.obligations.len(), "action")), Style::Warn)
+        (format!("{} pending", count(node.obligations.len(), "action")), Style::Warn)
     } else if node.drifted > 0 {
         (format!("{} drifted", count(node.drifted, "task")), Style::Warn)
     } else {
@@ -149,7 +150,7 @@ fn state(node: &NodeStatus) -> (String, Style) {
     }
 }
 
-/// What an operator should know beside the table.
+/// The problems of a node that do not fit into the table, each on its own line.
 fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     let name = &node.node;
     for (task, waits_for) in node.waiting.iter().take(WAITING) {
@@ -159,18 +160,19 @@ fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
         let _ = writeln!(out, "{name}: {more} more tasks wait");
     }
     for (task, effect) in &node.obligations {
-        let _ = writeln!(out, "{name}: {effect} of {task} is owed");
+        let _ = writeln!(out, "{name}: {effect} of {task} pending");
     }
     if let Some(refused) = &node.refused {
         let when = ago(refused.at_ms, now_ms);
-        let words = format!("{name}: its agent refused a message on `{}`: {}", refused.topic, refused.reason);
-        let _ = writeln!(out, "{} ({when})", Style::Bad.paint(&words, color));
+        let text = format!("{name}: the agent refused a message on `{}`: {}", refused.topic, refused.reason);
+        let _ = writeln!(out, "{} ({when})", Style::Bad.paint(&text, color));
     }
     if let Some(rejected) = &node.rejected {
-        let words = format!("{name}: {} refused: {}", count(rejected.count as usize, "message"), rejected.reason);
-        let _ = writeln!(out, "{}\n  → {}", Style::Bad.paint(&words, color), rejected.hint);
+        let text =
+            format!("{name}: the planner refused {}: {}", count(rejected.count as usize, "message"), rejected.reason);
+        let _ = writeln!(out, "{}\n  → {}", Style::Bad.paint(&text, color), rejected.hint);
     }
     if node.ignored > 0 {
-        let _ = writeln!(out, "{name}: its agent ignored {}", count(node.ignored as usize, "message"));
+        let _ = writeln!(out, "{name}: the agent ignored {}", count(node.ignored as usize, "message"));
     }
 }

@@ -1,8 +1,8 @@
-//! Aligned columns, and times as people say them. Readable without colour.
+//! Aligned columns, readable without colour.
 
 use super::Style;
 
-/// A cell: text, and how it is set off.
+/// One field of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cell(String, Style);
 
@@ -13,30 +13,30 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
-    /// Text in a style.
+    /// A cell in a colour.
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
         Self(text.into(), style)
     }
 }
 
-/// Rows below a heading.
+/// Rows of cells; the first is the heading. Rows may be of different length.
 #[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// A table without rows yet.
     pub(crate) fn new(headings: &[&str]) -> Self {
         Self { rows: vec![headings.iter().map(|h| Cell::styled(*h, Style::Bold)).collect()] }
     }
 
-    /// Adds a row.
+    /// Adds a row below the others.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The table as text: two spaces between columns, none at the end of a line.
+    /// The table as text: two spaces between columns, none at the end of a line. Widths count characters, not escape sequences.
     pub(crate) fn render(&self, color: bool) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |c: usize| self.rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.0.chars().count()).max();
@@ -44,6 +44,7 @@ impl Table {
         let mut out = String::new();
         for row in &self.rows {
             let mut line = String::new();
+            // Padding would leave trailing spaces after the last cell with text: columns end there.
             let last = row.iter().rposition(|cell| !cell.0.is_empty());
             for (c, cell) in row.iter().enumerate().take_while(|(c, _)| last.is_some_and(|last| *c <= last)) {
                 line.push_str(&cell.1.paint(&cell.0, color));
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_lines_end_where_they_end() {
+    fn columns_are_aligned_without_trailing_spaces() {
         let mut table = Table::new(&["NODE", "STATE", ""]);
         table.row(["a".into(), Cell::styled("online", Style::Good), "x".into()]);
         table.row(["longer".into(), "off".into(), "".into()]);

@@ -1,4 +1,4 @@
-//! What is to become of one task on one node, with its chain of reasons.
+//! The state of one task on one node, with the chain of reasons that led to it.
 
 use std::fmt::Write as _;
 
@@ -9,39 +9,39 @@ use super::{
 };
 use crate::api::types::{InstanceState, NodePresence, Why, WhyApplied};
 
+/// Whether the task is desired and applied, what it waits for, and what the last rollout did with it and why.
 pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     let mut out = format!("{} on {}\n", Style::Bold.paint(&why.instance.task.to_string(), color), why.instance.node);
-    let unsure = !why.waits_for.is_empty();
-    let standing = match (why.desired, why.applied) {
-        (_, WhyApplied::Not) if unsure => "is not applied, and cannot be planned yet",
-        _ if unsure => "stays as it is applied: it cannot be planned yet",
-
-        (true, WhyApplied::AsDesired) => "is applied as the commit in force asks",
-        (true, WhyApplied::Otherwise) => "is applied, but not yet as the commit in force asks",
-        (true, WhyApplied::Not) => "is asked for by the commit in force, but not applied yet",
-        (false, WhyApplied::Not) => "is neither asked for nor applied",
-        (false, WhyApplied::AsDesired | WhyApplied::Otherwise) => "is applied, but no longer asked for",
+    let unknown = !why.waits_for.is_empty();
+    let state = match (why.desired, why.applied) {
+        (_, WhyApplied::Not) if unknown => "not applied, and cannot be planned yet",
+        _ if unknown => "applied, and stays unchanged: it cannot be planned yet",
+        (true, WhyApplied::AsDesired) => "applied as the active commit declares it",
+        (true, WhyApplied::Otherwise) => "applied, but not yet as the active commit declares it",
+        (true, WhyApplied::Not) => "declared by the active commit, but not applied yet",
+        (false, WhyApplied::Not) => "neither declared nor applied",
+        (false, WhyApplied::AsDesired | WhyApplied::Otherwise) => "applied, but no longer declared",
     };
     let agent = match why.presence {
         NodePresence::Online => "",
-        NodePresence::Offline => "; its node is offline, and gets its part when it is back",
-        NodePresence::Unknown => "; its node was never heard of: is its agent running, and its key trusted?",
+        NodePresence::Offline => "; the node is offline and receives its plan when it is back",
+        NodePresence::Unknown => "; the node has never reported: is its agent running, and its key trusted?",
     };
-    let _ = writeln!(out, "  {standing}{agent}");
+    let _ = writeln!(out, "  {state}{agent}");
     for what in &why.waits_for {
         let _ = writeln!(out, "    waits for {}", Style::Warn.paint(what, color));
     }
     if let Some(off) = &why.off {
-        let _ = writeln!(out, "  when is false there: {off}");
+        let _ = writeln!(out, "  `when` is false there: {off}");
     }
     if let Some(effect) = why.obligation {
-        let _ = writeln!(out, "  {}", Style::Warn.paint(&format!("a {effect} is still owed"), color));
+        let _ = writeln!(out, "  {}", Style::Warn.paint(&format!("{effect} pending"), color));
     }
     let (Some(rollout), Some(record)) = (&why.rollout, &why.record) else {
-        out.push_str("  no rollout has touched it: nothing that it names, and nothing that acts on it, has changed\n");
+        out.push_str("  no rollout has included it: neither its inputs nor a trigger of it has changed\n");
         return out;
     };
-    let (state, style) = rollout::state(&record.state);
+    let (outcome, style) = rollout::state(&record.state);
     let time = record.duration_ms.map(|ms| format!(" in {}", took(ms))).unwrap_or_default();
     let _ = writeln!(
         out,
@@ -50,7 +50,7 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         rollout::commit(&rollout.commit),
         rollout::line(rollout, now_ms, color),
         record.action,
-        style.paint(&state, color),
+        style.paint(&outcome, color),
     );
     if let InstanceState::Waiting { on, unknown } = &record.state {
         let unknown = unknown.iter().filter(|unknown| !why.waits_for.contains(unknown));
@@ -70,7 +70,7 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         );
     }
     if let Some(output) = &record.output {
-        let _ = write!(out, "  it printed\n{}", indent(&indent(&printed(output))));
+        let _ = write!(out, "  output\n{}", indent(&indent(&printed(output))));
     }
     out
 }

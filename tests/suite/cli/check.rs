@@ -40,7 +40,7 @@ fn what_is_no_site_gets_a_clear_word() {
         run.stdout + &run.stderr
     };
     assert!(words(&["check"]).contains("this is no groundplan site"));
-    assert!(words(&["check", "nowhere"]).contains("name the site's top folder, or a commit"));
+    assert!(words(&["check", "nowhere"]).contains("name the top directory of a site, or a revision"));
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(words(&["check", "file"]).contains("is a file"));
     std::os::unix::fs::symlink(quickstart().join("site.toml"), dir.path().join("site.toml")).unwrap();

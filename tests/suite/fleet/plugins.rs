@@ -62,7 +62,7 @@ fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
     for (bad, words) in [
         ("echo 'no module named yaml' >&2; exit 1", "the plugin exited with 1: no module named yaml"),
         ("echo Traceback", "it printed no JSON when it was asked for its schema, but `Traceback`"),
-        ("yes", "the plugin prints without end"),
+        ("yes", "the plugin exceeds the limit of output"),
         ("sleep 600", "the plugin does not answer"),
         ("echo '{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }'", "its schema is no JSON schema"),
         ("echo '{ \"summary\": \"x\", \"schema\": { \"required\": [\"txt\"] } }'", "the note has no `txt`"),

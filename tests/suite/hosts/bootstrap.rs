@@ -106,7 +106,7 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
 
     // What would be done, and then it is done.
     let (good, said) = hosts.bootstrap(&["all", "--agent", program, "--dry-run"]);
-    assert!(good && states(&said) == ["would"; 3], "{said:#}");
+    assert!(good && states(&said) == ["would_change"; 3], "{said:#}");
     assert!(names.iter().all(|host| traces(&hosts, host).is_empty()), "{}", traces(&hosts, "h1"));
     names.iter().for_each(|host| drop(hosts.out(host, "touch /var/gate")));
     let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
@@ -134,7 +134,7 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
     // The second time it finds all as it should be.
     let before: Vec<_> = names.iter().map(|host| (traces(&hosts, host), pids(&hosts, host))).collect();
     let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
-    assert!(good && states(&said) == ["as_it_was"; 3], "{said:#}");
+    assert!(good && states(&said) == ["up_to_date"; 3], "{said:#}");
     let after: Vec<_> = names.iter().map(|host| (traces(&hosts, host), pids(&hosts, host))).collect();
     assert_eq!(before, after);
 
@@ -243,21 +243,21 @@ fn hosts_that_cannot_be_bootstrapped_are_told_apart_and_left_as_they_were() {
     assert!(!good);
     let [state, error, left, hint] = fault(&said, "changed");
     assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
-    assert!(error.starts_with("the host's key is not the one that is known in "), "{error}");
+    assert!(error.starts_with("the host's key differs from the known one in "), "{error}");
     assert!(hint.contains(&format!("ssh-keygen -R '{}'", hosts.address("changed"))), "{hint}");
     let [_, error, _, hint] = fault(&said, "closed");
-    assert!(error.starts_with("it does not let us in without a password (it takes publickey"), "{error}");
+    assert!(error.starts_with("cannot log in to the host without a password (it accepts publickey"), "{error}");
     assert!(hint.contains(&format!("ssh-copy-id root@{}", hosts.address("closed"))), "{hint}");
     let [_, error, ..] = fault(&said, "cut");
-    assert!(error.starts_with("it cannot be reached: "), "{error}");
+    assert!(error.starts_with("cannot reach the host: "), "{error}");
     let [state, error, left, _] = fault(&said, "full");
     assert_eq!((state, left), ("refused", "nothing was changed on the host"), "{said:#}");
-    assert!(error.starts_with("/usr/bin has not enough room: "), "{error}");
+    assert!(error.starts_with("/usr/bin on the host has not enough space: "), "{error}");
     let [state, error, left, _] = fault(&said, "jammed");
     assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
-    assert!(error.starts_with("there is no space left: /usr/bin/groundplan-agent"), "{error}");
+    assert!(error.starts_with("no space left on the host: /usr/bin/groundplan-agent"), "{error}");
     let [_, error, _, hint] = fault(&said, "unknown");
-    assert_eq!(error, "the host's key is not known here");
+    assert_eq!(error, "the host's key is unknown");
     assert!(hint.contains("compare the fingerprint"), "{hint}");
     // The others went on.
     assert_eq!(of(&said, "good")["state"], "installed", "{said:#}");
@@ -276,7 +276,7 @@ fn hosts_that_cannot_be_bootstrapped_are_told_apart_and_left_as_they_were() {
     }
     let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
     assert!(
-        good && of(&said, "good")["state"] == "as_it_was" && of(&said, "jammed")["state"] == "installed",
+        good && of(&said, "good")["state"] == "up_to_date" && of(&said, "jammed")["state"] == "installed",
         "{said:#}"
     );
     hosts.converged(&hosts.head());
@@ -309,9 +309,10 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let (good, said) = hosts.bootstrap(&["h1", "--agent", aarch64.to_str().expect("a path")]);
     let [state, error, _, hint] = fault(&said, "h1");
     assert!(!good && state == "refused", "{said:#}");
-    assert_eq!(error, "the host is x86_64, and the agents at hand are for aarch64");
+    assert_eq!(error, "the host is x86_64, and the given agents are for aarch64");
     assert!(hint.contains("for x86_64") && hint.contains("--agent"), "{hint}");
-    for (file, words) in [(binaries::agent(), "is dynamically linked"), (hosts.ssh_config(), "is no program for Linux")]
+    for (file, words) in
+        [(binaries::agent(), "is dynamically linked"), (hosts.ssh_config(), "is not a program for Linux")]
     {
         let run =
             hosts.bootstrap_command(&["h1", "--agent", file.to_str().expect("a path")]).output().expect("it runs");
@@ -323,7 +324,7 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let whole = fs::read(&agent).expect("the agent");
     fs::write(&half, &whole[..whole.len() * 9 / 10]).expect("a file");
     let (_, said) = hosts.bootstrap(&["h1", "--agent", half.to_str().expect("a path")]);
-    assert!(fault(&said, "h1")[1].starts_with("the program does not run there"), "{said:#}");
+    assert!(fault(&said, "h1")[1].starts_with("the agent's program does not run on the host"), "{said:#}");
     untouched(&hosts, &said);
 
     // The connection goes away while the program is on its way.
@@ -331,8 +332,8 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
         "ProxyCommand=bash -c 'exec 3<>/dev/tcp/$0/$1; cat <&3 & dd bs=16384 count=60 status=none >&3; kill $!' %h %p";
     let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--ssh-option", cut]);
     let [state, error, left, _] = fault(&said, "h1");
-    assert!(state == "failed" && error.starts_with("the connection broke off"), "{said:#}");
-    assert!(left.starts_with("either nothing was replaced"), "{left}");
+    assert!(state == "failed" && error.starts_with("the connection was lost"), "{said:#}");
+    assert!(left.starts_with("either none of the files was replaced"), "{left}");
     hosts.wait("nothing to be left of it", || (traces(&hosts, "h1") == before.0).then_some(()));
 
     // A broker that hosts cannot reach by that name; one where nobody listens; and a certificate that is none.
@@ -342,8 +343,8 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let nobody = "mqtt://198.51.100.1:1";
     let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--broker", nobody, "--timeout", "20s"]);
     let [state, error, left, _] = fault(&said, "h1");
-    assert_eq!((state, left), ("failed", "what was there before is there again, and its agent runs"), "{said:#}");
-    assert!(error.contains("the planner did not hear of it in time"), "{error}");
+    assert_eq!((state, left), ("failed", "the previous files were restored, and the previous agent runs"), "{said:#}");
+    assert!(error.contains("did not connect to the planner in time"), "{error}");
     assert!(of(&said, "h1")["journal"].as_array().is_some_and(|lines| !lines.is_empty()), "{said:#}");
     untouched(&hosts, &said);
     let ca = beside(&hosts, "ca.pem");
@@ -380,7 +381,7 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let theirs = traces(&hosts, "h1");
     let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
     let [state, error, _, hint] = fault(&said, "h1");
-    assert!(state == "refused" && error == "an agent is there already, of site elsewhere, node h1", "{said:#}");
+    assert!(state == "refused" && error == "the host already has an agent, of site elsewhere, node h1", "{said:#}");
     assert!(hint.contains("--take-over"), "{hint}");
     assert_eq!((traces(&hosts, "h1"), of(&said, "h2")["state"].as_str()), (theirs.clone(), Some("upgraded")));
     let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--take-over"]);
@@ -398,10 +399,10 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
     let [state, error, _, hint] = fault(&said, "h2");
     assert!(
-        state == "refused" && error.contains("and this host has none") && hint.contains("--replace-key"),
+        state == "refused" && error.contains("and the host has none") && hint.contains("--replace-key"),
         "{said:#}"
     );
-    assert_eq!((traces(&hosts, "h2").as_str(), of(&said, "h1")["state"].as_str()), ("", Some("as_it_was")));
+    assert_eq!((traces(&hosts, "h2").as_str(), of(&said, "h1")["state"].as_str()), ("", Some("up_to_date")));
     let (good, said) = hosts.bootstrap(&["h2", "--agent", another, "--replace-key"]);
     assert!(good && states(&said) == ["installed"], "{said:#}");
     hosts.wait("the fresh host", || (hosts.file("h2", "/etc/one").as_deref() == Some("2\n")).then_some(()));
@@ -422,19 +423,20 @@ fn as_a_user_who_may_become_root() {
     let op = ["h1", "--agent", program, "--ssh-user", "op"];
     let (_, said) = hosts.bootstrap(&op);
     assert!(
-        fault(&said, "h1")[1].starts_with("the user there is not root") && fault(&said, "h1")[3].contains("--sudo"),
+        fault(&said, "h1")[1].starts_with("the login user on the host is not root")
+            && fault(&said, "h1")[3].contains("--sudo"),
         "{said:#}"
     );
     let sudo = [&op[..], &["--sudo"]].concat();
     let (_, said) = hosts.bootstrap(&sudo);
-    assert!(fault(&said, "h1")[1].starts_with("`sudo` does not make us root: "), "{said:#}");
+    assert!(fault(&said, "h1")[1].starts_with("`sudo` does not permit becoming root: "), "{said:#}");
     assert_eq!(traces(&hosts, "h1"), "");
     hosts.out("h1", "echo 'op ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/op");
     let (good, said) = hosts.bootstrap(&sudo);
     assert!(good && states(&said) == ["installed"], "{said:#}");
     hosts.converged(&hosts.head());
     let (good, said) = hosts.bootstrap(&sudo);
-    assert!(good && states(&said) == ["as_it_was"], "{said:#}");
+    assert!(good && states(&said) == ["up_to_date"], "{said:#}");
 }
 
 /// A certificate of that name and its key, in PEM.
@@ -496,7 +498,7 @@ fn with_certificates_of_their_own() {
     // One certificate is renewed: that host's agent starts anew. Then nothing is left to do, also without naming them again.
     give("h1");
     let (good, said) = hosts.bootstrap(&args);
-    assert!(good && states(&said) == ["changed", "as_it_was"], "{said:#}");
+    assert!(good && states(&said) == ["changed", "up_to_date"], "{said:#}");
     let (good, said) = hosts.bootstrap(&args[..3]);
-    assert!(good && states(&said) == ["as_it_was", "as_it_was"], "{said:#}");
+    assert!(good && states(&said) == ["up_to_date", "up_to_date"], "{said:#}");
 }

@@ -123,6 +123,6 @@ fn a_second_one_in_the_same_directory_is_refused() {
     let again = up.command().output().unwrap();
     assert_eq!(again.status.code(), Some(1));
     let words = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(words.contains("another `groundplan up` runs in"), "{words}");
+    assert!(words.contains("another `groundplan up` is running in"), "{words}");
     up.end(Signal::SIGINT);
 }

@@ -1,14 +1,14 @@
-# What all scripts have in common. Values come before it, as assignments. Lines that begin with `groundplan: ` are the answer.
+# The common part of all scripts. The values of a script come before it, as assignments. Lines that begin with `groundplan: ` are its answer.
 set -u
 LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL PATH
 unit=groundplan-agent.service
 program=/usr/bin/groundplan-agent
 config=/etc/groundplan/agent.toml
-# What a run replaced and has not seen work yet, a line each; those files lie beside the new ones as `.old`.
+# Lists what a run has replaced without having seen the new agent work; the previous files are kept beside the new ones as `.old`.
 pending=/etc/groundplan/.bootstrap
 
-say() { printf 'groundplan: %s\n' "$*"; }
+answer() { printf 'groundplan: %s\n' "$*"; }
 line() { printf '%s' "$*" | tr '\n' ' '; }
 sum() { sha256sum < "$1" | cut -d ' ' -f 1; }
 show() { systemctl show --property "$1" --value "$unit" 2> /dev/null; }
@@ -17,15 +17,15 @@ journal() {
     journalctl --no-pager --quiet --lines 12 --output cat --unit "$unit" 2> /dev/null | sed 's/^/groundplan: journal /'
 }
 
-# One run at a time; the lock goes with the script. `lock SECONDS`: how long to wait for another's end.
+# One run at a time; the lock is released when the script ends. `lock SECONDS`: how long to wait for another run.
 lock() {
     if command -v flock > /dev/null && [ -w /run ]; then
         exec 9> /run/groundplan-bootstrap.lock
-        flock -w "$1" 9 || { say failed busy; exit 1; }
+        flock -w "$1" 9 || { answer failed busy; exit 1; }
     fi
 }
 
-# Puts back what was there before.
+# Restores the previous files, and the previous state of the unit.
 undo() {
     [ -e "$pending" ] || return 0
     systemctl stop "$unit" 2> /dev/null
@@ -45,7 +45,7 @@ undo() {
     rmdir /etc/groundplan 2> /dev/null
     sync
     case $active in
-    active | activating | reloading) systemctl start "$unit" && say undone running || say undone broken ;;
-    *) say undone stopped ;;
+    active | activating | reloading) systemctl start "$unit" && answer undone running || answer undone broken ;;
+    *) answer undone stopped ;;
     esac
 }

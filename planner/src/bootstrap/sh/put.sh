@@ -1,6 +1,6 @@
-# Puts files in place: each beside its place first, checked and on the disk; then, when all are, renamed. Until then nothing of what
-# was there is touched, and whatever ends this takes the new files with it. `keep_old`: whether an earlier run's `.old` files stay,
-# because what is there now never worked; `state`, `aside`: where another site's state is and goes, if it is to go.
+# Replaces files: each is written beside its place, checked and synced; when all are, they are renamed. Until then the present files are
+# not touched, and if the script ends early, it removes the new ones. `keep_old`: whether the `.old` files of an earlier run stay, because
+# the present files never worked; `state`, `aside`: another site's state directory and where it is moved, or empty.
 umask 077
 new=
 made=
@@ -13,14 +13,14 @@ fail() {
     trap '' PIPE
     drop
     trap - EXIT
-    say failed "$*"
+    answer failed "$*"
     exit 1
 }
 trap drop EXIT
 trap 'exit 1' HUP INT TERM PIPE
 lock 1
 
-# put PATH MODE BYTES SHA256, its bytes on standard input
+# put PATH MODE BYTES SHA256, with its content on standard input
 put() {
     dir=$(dirname "$1")
     if [ ! -d "$dir" ]; then
@@ -29,12 +29,12 @@ put() {
     fi
     new="$new $1"
     rm -f "$1.new"
-    said=$(dd bs="$3" count=1 iflag=fullblock conv=fsync of="$1.new" 2>&1 > /dev/null) || fail write "$1" "$(line "$said")"
+    printed=$(dd bs="$3" count=1 iflag=fullblock conv=fsync of="$1.new" 2>&1 > /dev/null) || fail write "$1" "$(line "$printed")"
     [ "$(sum "$1.new")" = "$4" ] || fail cut "$1"
     chown 0:0 "$1.new" && chmod "$2" "$1.new" || fail write "$1" "its owner and mode cannot be set"
 }
 
-# What was at a path, for `undo`.
+# Records for `undo` what a path has, and keeps it as `.old`.
 note() {
     if [ -e "$1" ]; then
         rm -f "$1.old"
@@ -48,11 +48,11 @@ note() {
 commit() {
     case " $new " in
     *" $program "*)
-        said=$("$program.new" --version 2>&1 < /dev/null) || fail run "$(line "$said")"
-        say version "$said"
+        printed=$("$program.new" --version 2>&1 < /dev/null) || fail run "$(line "$printed")"
+        answer version "$printed"
         ;;
     esac
-    # From here on it runs to its end, whoever listens.
+    # From here on the script must run to its end, even if the connection is lost: half of the files replaced is no state to leave.
     trap '' HUP INT TERM PIPE
     if [ "$keep_old" = yes ] && [ -e "$pending" ]; then
         cp "$pending" "$pending.new" || fail write "$pending" "cannot be made"
@@ -77,8 +77,8 @@ commit() {
     made=
     sync
     key=$("$program" --config "$config" --print-key 2>&1 < /dev/null) || undo_and fail key "$(line "$key")"
-    say key "$key"
-    say end
+    answer key "$key"
+    answer end
 }
 
 undo_and() {

@@ -1,7 +1,7 @@
-# Says what the journal has, and puts back what was there before.
+# Reports the last lines of the journal, and restores the previous files.
 journal
-# What is to be undone may still be waiting for the unit.
+# The script that is to be undone may still hold the lock while it waits for the unit.
 lock 100
 trap '' HUP INT TERM PIPE
 undo
-say end
+answer end

@@ -1,7 +1,7 @@
-//! The agents of a `groundplan up`: one child process for each node, started again when it dies.
+//! The agents of a `groundplan up`: one child process for each node, restarted when it exits.
 //!
-//! Each has a task of its own that owns the child. An agent ends when its standard input does: so it is told to stop, and so it
-//! stops when this process is gone, whatever the cause.
+//! Each child is owned by a task of its own. An agent exits when its standard input is closed: that is how it is stopped, and why it
+//! stops when this process ends, whatever the cause.
 
 use std::{
     collections::BTreeMap,
@@ -27,12 +27,12 @@ use tokio::{
 use crate::terminal::Failure;
 
 const PROGRAM: &str = "groundplan-agent";
-/// Pause before an agent that died is started again: doubled each time, up to the second.
+/// The pause before an agent is restarted: the first, which doubles with each exit, and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// One that ran for so long had a good start.
+/// An agent that ran for this long resets the pause.
 const GOOD_RUN: Duration = Duration::from_secs(20);
 
-/// What is wanted of an agent.
+/// The desired state of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Running,
@@ -40,12 +40,12 @@ enum Wanted {
     Killed,
 }
 
-/// An agent that ended by itself, or could not be started.
+/// An agent exited by itself, or could not be started.
 #[derive(Debug)]
-pub(super) struct Died {
-    /// Its node.
+pub(super) struct AgentExit {
+    /// The node of the agent.
     pub(super) node: NodeId,
-    /// How.
+    /// The cause as a predicate: `exited: …; its log is …`.
     pub(super) how: String,
 }
 
@@ -54,46 +54,47 @@ struct Agent {
     task: JoinHandle<()>,
 }
 
-/// All agents.
+/// The agents of all nodes.
 pub(super) struct Agents {
     program: PathBuf,
     running: BTreeMap<NodeId, Agent>,
-    died: mpsc::UnboundedSender<Died>,
+    exits: mpsc::UnboundedSender<AgentExit>,
 }
 
-/// The agent's program: beside this one, or in PATH.
+/// Finds the agent's program: beside this one, or in PATH.
 pub(super) fn find_program() -> Result<PathBuf, Failure> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found =
         beside.into_iter().chain(std::env::split_paths(&path).map(|dir| dir.join(PROGRAM))).find(|p| p.is_file());
     found.ok_or_else(|| {
-        Failure::new(format!("there is no `{PROGRAM}` beside this program or in PATH"))
+        Failure::new(format!("cannot find `{PROGRAM}` beside this program or in PATH"))
             .hint("in a source tree: cargo build -p groundplan -p groundplan-agent")
     })
 }
 
 impl Agents {
-    /// None yet. Those that die are told to `died`; it stays small, because each death is followed by a pause.
-    pub(super) fn new(program: PathBuf, died: mpsc::UnboundedSender<Died>) -> Self {
-        Self { program, running: BTreeMap::new(), died }
+    /// Starts without agents. Exits are sent to `exits`, which stays small because a pause follows each of them.
+    pub(super) fn new(program: PathBuf, exits: mpsc::UnboundedSender<AgentExit>) -> Self {
+        Self { program, running: BTreeMap::new(), exits }
     }
 
-    /// Whether a node has one.
+    /// Whether a node has an agent, running or about to be restarted.
     pub(super) fn has(&self, node: &NodeId) -> bool {
         self.running.contains_key(node)
     }
 
-    /// The nodes that have one.
+    /// The nodes that have an agent.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         self.running.keys().cloned().collect()
     }
 
-    /// Starts a node's agent with this configuration.
+    /// Starts a node's agent with this configuration file; its output is appended to `log`.
     pub(super) fn start(&mut self, node: NodeId, config: PathBuf, log: PathBuf) {
-        let (wanted, orders) = watch::channel(Wanted::Running);
-        let keeper = Keeper { program: self.program.clone(), node: node.clone(), config, log, died: self.died.clone() };
-        self.running.insert(node, Agent { wanted, task: tokio::spawn(keeper.run(orders)) });
+        let (wanted, changes) = watch::channel(Wanted::Running);
+        let monitor =
+            Monitor { program: self.program.clone(), node: node.clone(), config, log, exits: self.exits.clone() };
+        self.running.insert(node, Agent { wanted, task: tokio::spawn(monitor.run(changes)) });
     }
 
     /// Stops a node's agent, and waits until it has stopped.
@@ -105,23 +106,23 @@ impl Agents {
         }
     }
 
-    /// Asks all to stop.
+    /// Begins to stop all agents.
     pub(super) fn stop_all(&self) {
-        self.order_all(Wanted::Stopped);
+        self.set_all(Wanted::Stopped);
     }
 
-    /// Kills all that still run.
+    /// Kills all agents that still run.
     pub(super) fn kill_all(&self) {
-        self.order_all(Wanted::Killed);
+        self.set_all(Wanted::Killed);
     }
 
-    fn order_all(&self, wanted: Wanted) {
+    fn set_all(&self, wanted: Wanted) {
         for agent in self.running.values() {
             agent.wanted.send_replace(wanted);
         }
     }
 
-    /// Waits until all have ended. May be dropped and called again.
+    /// Waits until all agents have exited. May be dropped and called again.
     pub(super) async fn ended(&mut self) {
         while let Some(mut entry) = self.running.first_entry() {
             let _ = (&mut entry.get_mut().task).await;
@@ -130,34 +131,34 @@ impl Agents {
     }
 }
 
-/// Keeps one agent running.
-struct Keeper {
+/// Runs one agent, and restarts it, until it is to stop.
+struct Monitor {
     program: PathBuf,
     node: NodeId,
     config: PathBuf,
     log: PathBuf,
-    died: mpsc::UnboundedSender<Died>,
+    exits: mpsc::UnboundedSender<AgentExit>,
 }
 
-impl Keeper {
-    async fn run(self, mut orders: watch::Receiver<Wanted>) {
+impl Monitor {
+    async fn run(self, mut changes: watch::Receiver<Wanted>) {
         let mut pause = BACK_OFF.0;
-        while *orders.borrow_and_update() == Wanted::Running {
+        while *changes.borrow_and_update() == Wanted::Running {
             let began = Instant::now();
             let how = match self.spawn() {
-                Ok(child) => match supervise(child, &mut orders).await {
+                Ok(child) => match supervise(child, &mut changes).await {
                     None => return,
-                    Some(Ok(status)) => format!("ended: {status}; its log is {}", self.log.display()),
+                    Some(Ok(status)) => format!("exited: {status}; its log is {}", self.log.display()),
                     Some(Err(e)) => format!("cannot be waited for: {e}"),
                 },
                 Err(e) => format!("cannot be started: {}: {e}", self.program.display()),
             };
-            // Nobody listens any more when all is being stopped.
-            let _ = self.died.send(Died { node: self.node.clone(), how });
+            // The receiver is dropped while everything is being stopped.
+            let _ = self.exits.send(AgentExit { node: self.node.clone(), how });
             pause = if began.elapsed() > GOOD_RUN { BACK_OFF.0 } else { (pause * 2).min(BACK_OFF.1) };
             tokio::select! {
                 () = sleep(pause) => {}
-                _ = orders.changed() => {}
+                _ = changes.changed() => {}
             }
         }
     }
@@ -171,26 +172,26 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // The terminal's Ctrl-C is for us: we stop agents in our own order.
+            // Its own process group: Ctrl-C on the terminal must not stop agents before the loop does it in its order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
 }
 
-/// Waits until the child ends by itself, which is returned, or until it was told to and has.
-async fn supervise(mut child: Child, orders: &mut watch::Receiver<Wanted>) -> Option<io::Result<ExitStatus>> {
+/// Waits until the child has exited: returns its status if it exited by itself, `None` if it was stopped.
+async fn supervise(mut child: Child, changes: &mut watch::Receiver<Wanted>) -> Option<io::Result<ExitStatus>> {
     let mut stdin = child.stdin.take();
     loop {
         tokio::select! {
             status = child.wait() => return stdin.is_some().then_some(status),
-            changed = orders.changed() => {
-                let wanted = if changed.is_ok() { *orders.borrow_and_update() } else { Wanted::Killed };
+            changed = changes.changed() => {
+                let wanted = if changed.is_ok() { *changes.borrow_and_update() } else { Wanted::Killed };
                 if wanted != Wanted::Running {
                     stdin = None;
                 }
                 if wanted == Wanted::Killed {
-                    // It may have ended just now.
+                    // It may have exited just now.
                     let _ = child.start_kill();
                     let _ = child.wait().await;
                     return None;
@@ -200,8 +201,8 @@ async fn supervise(mut child: Child, orders: &mut watch::Receiver<Wanted>) -> Op
     }
 }
 
-/// Kills what still runs below the nodes' directory, known by the root in its environment: processes of agents that could not
-/// stop them. Returns how many there were.
+/// Kills supervised processes that their agents have not stopped, and returns how many there were. They are recognized by the agent's
+/// root in their environment, which is below the directory of all nodes.
 pub(super) fn sweep(nodes: &Path) -> usize {
     let mark = format!("GROUNDPLAN_ROOT={}/", nodes.display());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -210,6 +211,6 @@ pub(super) fn sweep(nodes: &Path) -> usize {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|b| *b == 0).any(|variable| variable.starts_with(mark.as_bytes()))
     });
-    // One that ended in between is no longer there to be killed.
+    // A process that exited in between cannot be killed, and is not counted.
     ours.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok()).count()
 }

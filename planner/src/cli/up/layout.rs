@@ -1,4 +1,4 @@
-//! Where the parts of a `groundplan up` lie below its directory, and what is written there before they start.
+//! The directory of a `groundplan up`: the paths of all parts below it, and the files that they need before they start.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,23 +17,26 @@ use tracing_subscriber::EnvFilter;
 use crate::{terminal::Failure, trust};
 use groundplan_protocol::broker::BrokerAddress;
 
-/// Where everything lies when nothing is said.
+/// The directory if none is given.
 pub(crate) const DEFAULT_DIR: &str = "groundplan-up";
 
-/// The sample site's folder.
+/// The directory of the sample site.
 pub(super) const SITE: &str = "site";
 
-/// The directory of a `groundplan up`.
+/// All paths below one directory.
 #[derive(Debug, Clone)]
 pub(super) struct Layout(PathBuf);
 
 impl Layout {
-    /// The layout below a directory, whether it is there or not.
+    /// The layout below a directory, which need not exist.
     pub(super) fn at(dir: &Path) -> Self {
         Self(dir.to_owned())
     }
 
-    /// Makes the directory and takes its lock, which lasts as long as the file is open.
+    /// Creates the directory and locks it. The lock is held as long as the returned file is open.
+    ///
+    /// # Errors
+    /// The directory is not writable, or another `groundplan up` has locked it.
     pub(super) fn open(dir: &Path) -> Result<(Self, File), Failure> {
         let failed = |e| Failure::because(format!("cannot use the directory {}", dir.display()), e);
         fs::create_dir_all(dir).map_err(failed)?;
@@ -42,8 +45,8 @@ impl Layout {
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(Failure::new(format!("another `groundplan up` runs in {}", dir.display()))
-                    .hint("stop it with Ctrl-C where it runs, or take another directory with --dir"));
+                return Err(Failure::new(format!("another `groundplan up` is running in {}", dir.display()))
+                    .hint("stop it with Ctrl-C in its terminal, or choose another directory with --dir"));
             }
             Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
         }
@@ -51,7 +54,7 @@ impl Layout {
         Ok((layout, lock))
     }
 
-    /// The lock file: a directory with one is one of `groundplan up`.
+    /// The lock file. Its existence marks a directory as one of `groundplan up`, also while none is running.
     pub(super) fn lock(&self) -> PathBuf {
         self.0.join("up.lock")
     }
@@ -66,7 +69,7 @@ impl Layout {
         self.0.join("planner")
     }
 
-    /// Where all nodes' directories are.
+    /// The parent of the nodes' directories.
     pub(super) fn nodes(&self) -> PathBuf {
         self.0.join("nodes")
     }
@@ -75,12 +78,12 @@ impl Layout {
         self.nodes().join(node.as_str())
     }
 
-    /// Where an agent logs to.
+    /// The log file of an agent.
     pub(super) fn agent_log(&self, node: &NodeId) -> PathBuf {
         self.node(node).join("agent.log")
     }
 
-    /// The planner's log goes to a file: the terminal shows what happens.
+    /// Writes the log of this process to `planner.log`, because the terminal shows the progress.
     pub(super) fn log_to_file(&self) -> Result<(), Failure> {
         let path = self.planner().join("planner.log");
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -90,8 +93,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes what a node's agent needs: key, directories, and a configuration, whose path it returns; and lets the planner
-    /// trust its key.
+    /// Creates the directories, key and configuration of a node's agent, and adds the key to those that the planner trusts. Returns the
+    /// path of the configuration.
     pub(super) fn prepare_node(
         &self,
         node: &NodeId,
@@ -106,8 +109,9 @@ impl Layout {
             fs::create_dir_all(path).map_err(failed)?;
         }
         let key = signing_key(&key_file).map_err(failed)?;
-        trust::trust_node(&self.planner(), node, &key.public())
-            .map_err(|e| Failure::because(format!("cannot let the planner trust node {node}"), e))?;
+        trust::trust_node(&self.planner(), node, &key.public()).map_err(|e| {
+            Failure::because(format!("cannot add the key of node {node} to the planner's trusted keys"), e)
+        })?;
         let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
         let config = toml::Table::from_iter([
             ("site".to_owned(), toml::Value::from(site.as_str())),
@@ -118,7 +122,7 @@ impl Layout {
             ("key".to_owned(), text(&key_file)),
             ("planner_keys".to_owned(), toml::Value::from(vec![planner.to_string()])),
             ("stop_processes_on_exit".to_owned(), toml::Value::from(true)),
-            // Whoever presses Ctrl-C does not wait for a command that has begun.
+            // Ctrl-C should not have to wait for a command that is running.
             ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
         let path = dir.join("agent.toml");
@@ -133,7 +137,7 @@ pub(crate) fn planner_state(dir: &Path) -> Option<PathBuf> {
     layout.lock().exists().then(|| layout.planner())
 }
 
-/// The key in a file; made at random if there is none.
+/// Reads a key from a file; creates a random one if the file does not exist.
 fn signing_key(path: &Path) -> io::Result<SigningKey> {
     match fs::read_to_string(path) {
         Ok(text) => text.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
@@ -146,7 +150,7 @@ fn signing_key(path: &Path) -> io::Result<SigningKey> {
     }
 }
 
-/// Writes a file in one step.
+/// Replaces a file atomically.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;

@@ -1,4 +1,4 @@
-//! The sample site: docs/examples/quickstart as a git repository of its own, and what to try with it.
+//! The sample site: docs/examples/quickstart as a git repository of its own, and suggestions what to try with it.
 
 use std::{
     fs,
@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::layout::{DEFAULT_DIR, SITE};
+use super::{
+    layout::{DEFAULT_DIR, SITE},
+    ports::Ports,
+};
 use crate::terminal::Failure;
 
 macro_rules! files {
@@ -15,7 +18,7 @@ macro_rules! files {
     };
 }
 
-/// Every file of the sample site; a test compares the list with the folder.
+/// Every file of the sample site; a test compares the list with the directory.
 const FILES: &[(&str, &str)] = files![
     "README.md",
     "inventory/nodes.toml",
@@ -32,19 +35,21 @@ const FILES: &[(&str, &str)] = files![
     "site.toml",
 ];
 
-/// Lays the sample site out as a git repository with one commit, unless it is there already.
-pub(super) fn lay_out(dir: &Path) -> Result<(), Failure> {
+/// Creates the sample site as a git repository with one commit, unless it exists already. Its ports are free ones.
+pub(super) fn create(dir: &Path) -> Result<(), Failure> {
     if dir.join(".git").exists() && git(dir, &["rev-parse", "--verify", "--quiet", "HEAD"]).is_ok() {
         return Ok(());
     }
+    let ports =
+        Ports::free().map_err(|e| Failure::because("cannot listen on the loopback addresses of the sample site", e))?;
     for (path, text) in FILES {
         let path = dir.join(path);
         let failed = |e| Failure::because(format!("cannot write {}", path.display()), e);
         fs::create_dir_all(path.parent().unwrap_or(dir)).map_err(failed)?;
-        fs::write(&path, text).map_err(failed)?;
+        fs::write(&path, ports.fill_in(text)).map_err(failed)?;
     }
     git(dir, &["init", "--quiet", "--initial-branch", "main"])?;
-    // So that the commands that we propose work for those who never told git who they are.
+    // Without an identity the suggested `git commit` would fail; it is set only in this repository.
     if git(dir, &["config", "user.email"]).is_err() {
         git(dir, &["config", "user.name", "Quickstart"])?;
         git(dir, &["config", "user.email", "quickstart@localhost"])?;
@@ -59,7 +64,7 @@ fn git(dir: &Path, args: &[&str]) -> Result<(), Failure> {
         .arg("-C")
         .arg(dir)
         .args(args)
-        // A hook may have set these; they would lead git to another repository.
+        // If this runs in a git hook, these are set and would direct git to the repository of the hook.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_INDEX_FILE")
@@ -69,31 +74,37 @@ fn git(dir: &Path, args: &[&str]) -> Result<(), Failure> {
     if output.status.success() {
         return Ok(());
     }
-    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Failure::new(format!("git {} failed in {}: {words}", args[0], dir.display())))
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new(format!("git {} failed in {}: {message}", args[0], dir.display())))
 }
 
-/// What to try with the sample site below `up`: edits to paste, and what each will do.
-pub(super) fn try_next(up: &Path) -> String {
+/// The ports that the sample site has now.
+pub(super) fn ports(dir: &Path) -> Ports {
+    Ports::of(&fs::read_to_string(dir.join("site.toml")).unwrap_or_default())
+}
+
+/// Suggestions for the sample site below `up`: edits to paste, and what each of them does.
+pub(super) fn try_next(up: &Path, ports: Ports) -> String {
     let dir = quoted(&up.join(SITE));
-    // As it was called: it need not be in PATH.
+    // The program as it was called: it need not be in PATH.
     let program = std::env::args().next().unwrap_or_else(|| "groundplan".to_owned());
     let state = if up == Path::new(DEFAULT_DIR) { String::new() } else { format!(" --state {}", quoted(up)) };
+    let (front, database) = (ports.front, ports.next_database());
     format!(
         "\
-Ask it:         curl http://127.0.0.11:17400/
+Query it:       curl http://127.0.0.11:{front}/
 Then, in another terminal, try:
 
   1. the application's configuration: restarts the application on beta and gamma, one after the other, and nothing else
      sed -i 's/^greeting = .*/greeting = \"good morning\"/' {dir}/services/app/service.toml && git -C {dir} commit -qam greeting
 
-  2. a comment: touches nothing
+  2. a comment: changes nothing
      sed -i '1s/.*/# Another comment./' {dir}/services/app/service.toml && git -C {dir} commit -qam comment
 
   3. the database's port: restarts the database, then the application; the front end, which does not name it, stays
-     sed -i 's/^db_port = [0-9]*/db_port = 17433/' {dir}/site.toml && git -C {dir} commit -qam 'database port'
+     sed -i 's/^db_port = [0-9]*/db_port = {database}/' {dir}/site.toml && git -C {dir} commit -qam 'database port'
 
-And look at it: {program} plan -C {dir} HEAD
+And see:        {program} plan -C {dir} HEAD
                 {program} status{state}
                 {program} why beta app.server{state}
 Ctrl-C stops everything.
@@ -101,7 +112,7 @@ Ctrl-C stops everything.
     )
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell if necessary.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
@@ -115,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_of_the_sample_is_laid_out() {
+    fn every_file_of_the_sample_is_in_the_list() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart");
         let mut found = Vec::new();
         let mut folders: Vec<PathBuf> = vec![root.clone()];

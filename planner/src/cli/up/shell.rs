@@ -1,8 +1,6 @@
-//! The loop of a `groundplan up`: starts the parts in order, hands on what happens, and stops them in the other order.
+//! The loop of a `groundplan up`: starts broker, planner and agents, forwards the planner's events to the display, and stops everything in
+//! reverse order.
 
-use crate::api::requests::GetEvents;
-use crate::api::requests::GetStatus;
-use crate::api::requests::GetWhy;
 use std::{
     future,
     net::{Ipv4Addr, SocketAddr},
@@ -23,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    agents::{Agents, Died, sweep},
+    agents::{AgentExit, Agents, sweep},
     layout::Layout,
 };
 use crate::{
@@ -31,6 +29,7 @@ use crate::{
         Client,
         client::Events,
         event::Event,
+        requests::{GetEvents, GetStatus, GetWhy},
         types::{NodePresence, NodeStatus, RolloutResult, Status},
     },
     config::ServeConfig,
@@ -41,22 +40,25 @@ use groundplan_protocol::broker::BrokerAddress;
 
 /// How long the planner may take to open its socket.
 const START: Duration = Duration::from_secs(20);
-/// How long agents may take to stop what they supervise; a process may ask for more than the usual 10 s, and is then killed.
+/// How long agents may take to stop supervised processes, whose own limit is 10 s by default; what runs longer is killed.
 const STOP: Duration = Duration::from_secs(30);
 
-/// How long to wait until the next look whether all is quiet: the first time, and at most.
-const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// The pause before checking again whether the site has converged: the first, which doubles, and the longest.
+const CHECK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// What to run.
+/// Everything that the loop needs.
 pub(super) struct Shell {
     pub(super) layout: Layout,
+    /// The agent's program.
     pub(super) agent: PathBuf,
+    /// The site's repository.
     pub(super) site: PathBuf,
     pub(super) branch: String,
+    /// The broker's port; 0 means any free port.
     pub(super) broker_port: u16,
 }
 
-/// Ctrl-C, SIGTERM, or a terminal that is closed.
+/// The signals that stop everything: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal.
 struct Stops {
     interrupt: Signal,
     terminate: Signal,
@@ -82,7 +84,7 @@ impl Stops {
     }
 }
 
-/// A planner in this process.
+/// The planner, as a task of this process.
 struct Planner {
     task: JoinHandle<Result<(), Failure>>,
     stop: oneshot::Sender<()>,
@@ -92,14 +94,14 @@ impl Planner {
     fn start(config: ServeConfig) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            // It stops as well when nobody is left who could tell it to.
+            // A dropped sender stops it too: the loop may have failed.
             let stopped = async { drop(stopped.await) };
             planner(config, stopped).await
         });
         Self { task, stop }
     }
 
-    /// Its end before anybody asked for it.
+    /// Waits for its end, which is a failure: it was not stopped.
     async fn ended(&mut self) -> Failure {
         match (&mut self.task).await {
             Ok(Ok(())) => Failure::new("the planner stopped by itself"),
@@ -110,7 +112,7 @@ impl Planner {
 }
 
 impl Shell {
-    /// Runs until a signal asks it to stop, or the planner ends.
+    /// Runs until a signal, or until the planner ends by itself.
     pub(super) async fn run(self, mut progress: Progress) -> Result<(), Failure> {
         let mut stops = Stops::new()?;
         let broker = embedded_broker(SocketAddr::from((Ipv4Addr::LOCALHOST, self.broker_port))).await?;
@@ -120,31 +122,33 @@ impl Shell {
         config.branch = Some(self.branch.clone());
         let socket = config.socket();
         let mut planner = Planner::start(config);
-        let (died, mut deaths) = mpsc::unbounded_channel();
-        let mut agents = Agents::new(self.agent.clone(), died);
+        let (sender, mut exits) = mpsc::unbounded_channel();
+        let mut agents = Agents::new(self.agent.clone(), sender);
 
         let result = tokio::select! {
-            result = self.follow(&socket, &address, &mut agents, &mut deaths, &mut progress) => result,
+            result = self.follow(&socket, &address, &mut agents, &mut exits, &mut progress) => result,
             failure = planner.ended() => Err(failure),
             () = stops.next() => Ok(()),
         };
 
         progress.end();
-        progress.say("\nstopping; once more to force it");
+        progress.line("\nstopping; Ctrl-C again stops at once");
+        // Agents before the planner and the broker: they report what they stop.
         agents.stop_all();
         tokio::select! {
             () = agents.ended() => {}
             () = stops.next() => {}
             () = sleep(STOP) => {}
         }
+        // For the agents that have not stopped in time; does nothing if all have.
         agents.kill_all();
         agents.ended().await;
         let left = sweep(&self.layout.nodes());
         if left > 0 {
-            progress.complain(&format!("killed {left} that would not stop"));
+            progress.problem(&format!("processes that did not stop and were killed: {left}"));
         }
         if !planner.task.is_finished() {
-            // If it has just ended, there is nothing to tell it.
+            // Fails if it has just ended.
             let _ = planner.stop.send(());
             tokio::select! {
                 _ = &mut planner.task => {}
@@ -152,60 +156,60 @@ impl Shell {
             }
         }
         broker.stop().await;
-        progress.say("stopped");
+        progress.line("stopped");
         result
     }
 
-    /// Follows the planner's events and keeps the agents those of the site.
+    /// Shows the planner's events, and runs one agent for each declared node.
     async fn follow(
         &self,
         socket: &std::path::Path,
         broker: &BrokerAddress,
         agents: &mut Agents,
-        deaths: &mut mpsc::UnboundedReceiver<Died>,
+        exits: &mut mpsc::UnboundedReceiver<AgentExit>,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let mut events = connect(socket).await?;
-        let mut client = Client::connect(socket).await.map_err(asked)?;
-        let status = client.ask(&GetStatus {}).await.map_err(asked)?;
+        let mut client = Client::connect(socket).await.map_err(query_failed)?;
+        let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
         self.agents(&status, broker, agents, progress).await?;
         if status.rollout.as_ref().is_some_and(|r| matches!(r.result, RolloutResult::Running | RolloutResult::Waiting))
         {
-            progress.rollout(&client.rollout(None).await.map_err(asked)?);
+            progress.rollout(&client.rollout(None).await.map_err(query_failed)?);
         } else if let Some(refused) = &status.refused {
             progress.event(&Event::Refused { refused: refused.clone() });
         }
-        // An agent's last state may come after the last event: looked for again until all is quiet.
-        let mut look = Look::default();
+        // An agent's last state may arrive after the last event, and causes none: the status is polled until the site has converged.
+        let mut check = Check::default();
         loop {
             let event = tokio::select! {
-                // What has happened is told before what has come of it.
+                // Events first: a task's outcome must be shown before the convergence that follows from it.
                 biased;
-                event = events.next() => event.map_err(asked)?,
-                () = look.due() => {
-                    let status = client.ask(&GetStatus {}).await.map_err(asked)?;
-                    if look.seen(settled(&status, look.is_patient())) {
+                event = events.next() => event.map_err(query_failed)?,
+                () = check.due() => {
+                    let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
+                    if check.done(settled(&status, check.is_long())) {
                         progress.settled(&status);
                     }
                     continue;
                 }
-                Some(Died { node, how }) = deaths.recv() => {
-                    progress.complain(&format!("{node}: its agent {how}; it is started again"));
+                Some(AgentExit { node, how }) = exits.recv() => {
+                    progress.problem(&format!("{node}: its agent {how}; restarting it"));
                     continue;
                 }
             };
-            // The planner's end is told by its task.
+            // The stream ends with the planner, whose task reports the cause.
             let Some(event) = event else { return future::pending().await };
             match &event {
                 Event::RolloutStarted { rollout } => match client.rollout(Some(rollout.generation)).await {
                     Ok(detail) => progress.rollout(&detail),
-                    Err(e) => return Err(asked(e)),
+                    Err(e) => return Err(query_failed(e)),
                 },
                 _ => progress.event(&event),
             }
             match &event {
                 Event::Commit { .. } => {
-                    let status = client.ask(&GetStatus {}).await.map_err(asked)?;
+                    let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
                     self.agents(&status, broker, agents, progress).await?;
                 }
                 Event::TaskFinished { instance, outcome: Outcome::Failed { .. }, .. } => {
@@ -218,13 +222,13 @@ impl Shell {
                         progress.output(&output);
                     }
                 }
-                Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => look.soon(),
+                Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => check.soon(),
                 _ => {}
             }
         }
     }
 
-    /// Starts agents for nodes that are new, and stops those of nodes that are gone.
+    /// Starts agents for new nodes, and stops those of removed nodes.
     async fn agents(
         &self,
         status: &Status,
@@ -236,7 +240,7 @@ impl Shell {
         let declared: Vec<NodeId> = status.nodes.iter().filter(|n| n.declared).map(|n| n.node.clone()).collect();
         for node in agents.nodes().iter().filter(|node| !declared.contains(node)) {
             agents.stop(node).await;
-            progress.say(&format!("{node}: no longer in the site; its agent is stopped"));
+            progress.line(&format!("{node}: removed from the site; its agent was stopped"));
         }
         progress.nodes(&declared);
         for node in declared.iter().filter(|node| !agents.has(node)).cloned().collect::<Vec<_>>() {
@@ -255,21 +259,21 @@ impl Shell {
         status: &Status,
     ) -> Result<PathBuf, Failure> {
         let key: PublicKey =
-            status.planner.key.parse().map_err(|e| Failure::because("the planner tells no public key", e))?;
+            status.planner.key.parse().map_err(|e| Failure::because("the planner has an invalid public key", e))?;
         self.layout.prepare_node(node, site, broker, &key)
     }
 }
 
-/// When to look again whether all is quiet: soon, then less and less often.
+/// When to check again whether the site has converged: soon after an event, then less and less often.
 #[derive(Default)]
-struct Look {
+struct Check {
     at: Option<Instant>,
     pause: Duration,
 }
 
-impl Look {
+impl Check {
     fn soon(&mut self) {
-        (self.at, self.pause) = (Some(Instant::now()), LOOK.0);
+        (self.at, self.pause) = (Some(Instant::now()), CHECK.0);
     }
 
     async fn due(&self) {
@@ -279,41 +283,41 @@ impl Look {
         }
     }
 
-    /// Whether it has looked for long.
-    fn is_patient(&self) -> bool {
-        self.pause >= LOOK.1
+    /// Whether the checks have gone on for long.
+    fn is_long(&self) -> bool {
+        self.pause >= CHECK.1
     }
 
-    /// Passes on whether it is quiet, and arranges for another look if not.
-    fn seen(&mut self, quiet: bool) -> bool {
-        self.at = (!quiet).then(|| Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(LOOK.1);
-        quiet
+    /// Takes the result of a check, schedules the next one if the site has not converged, and returns the result.
+    fn done(&mut self, converged: bool) -> bool {
+        self.at = (!converged).then(|| Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(CHECK.1);
+        converged
     }
 }
 
-/// Whether every declared node is there with all that the commit in force asks for, as far as it can be had. A site that asks
-/// for nothing has no rollout; one that has none yet gets it soon.
-fn settled(status: &Status, patient: bool) -> bool {
+/// Whether every declared node is online and has applied what the active commit declares, as far as possible. A site without tasks never
+/// has a rollout, any other gets one soon: without one, the site counts as converged only after `long`.
+fn settled(status: &Status, long: bool) -> bool {
     let done = |n: &NodeStatus| n.presence == NodePresence::Online && n.counts.open() == 0 && n.generation >= n.planned;
     let over = status
         .rollout
         .as_ref()
-        .map_or(patient, |rollout| !matches!(rollout.result, RolloutResult::Running | RolloutResult::Waiting));
+        .map_or(long, |rollout| !matches!(rollout.result, RolloutResult::Running | RolloutResult::Waiting));
     status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
 }
 
-fn asked(e: crate::api::ClientError) -> Failure {
-    Failure::because("the planner cannot be asked", e)
+fn query_failed(e: crate::api::ClientError) -> Failure {
+    Failure::because("cannot query the planner", e)
 }
 
-/// The planner's events, as soon as it listens.
+/// Subscribes to the planner's events, as soon as its socket accepts connections.
 async fn connect(socket: &std::path::Path) -> Result<Events, Failure> {
     let deadline = Instant::now() + START;
     loop {
         match Client::connect(socket).await {
-            Ok(client) => return client.follow(&GetEvents {}).await.map_err(asked),
-            Err(e) if Instant::now() > deadline => return Err(asked(e)),
+            Ok(client) => return client.follow(&GetEvents {}).await.map_err(query_failed),
+            Err(e) if Instant::now() > deadline => return Err(query_failed(e)),
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }

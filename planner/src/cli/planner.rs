@@ -1,6 +1,5 @@
-//! Finding the planner to ask: its socket below a state directory, or that of a `groundplan up` around here.
+//! Finds and queries the planner: by its socket, its state directory, or a `groundplan up` in this directory or above.
 
-use crate::api::requests::GetKnowledge;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -13,12 +12,12 @@ use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::up::layout::{self, planner_state};
 use crate::{
-    api::{Client, ClientError},
+    api::{Client, ClientError, requests::GetKnowledge},
     config::STATE_DIR,
     terminal::Failure,
 };
 
-/// Which planner to ask.
+/// The arguments that select a planner.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Planner {
     /// The planner's state directory [default: that of `groundplan up` in this directory or above, else /var/lib/groundplan].
@@ -31,34 +30,34 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// The socket to ask at.
+    /// The path of the planner's socket, whether it exists or not.
     pub(super) fn socket(&self) -> PathBuf {
         let below = |dir: &Path| dir.join("planner.sock");
         match (&self.socket, &self.state) {
             (Some(socket), _) => socket.clone(),
-            // The directory of `groundplan up` will do as well.
+            // The directory of a `groundplan up` is accepted as well as the planner's own below it.
             (None, Some(state)) if !below(state).exists() => {
                 planner_state(state).map_or_else(|| below(state), |state| below(&state))
             }
             (None, Some(state)) => below(state),
-            (None, None) => below(&around_here().unwrap_or_else(|| STATE_DIR.into())),
+            (None, None) => below(&find_state().unwrap_or_else(|| STATE_DIR.into())),
         }
     }
 
-    /// Asks the planner, and waits for what it says.
-    pub(super) fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> Result<T, Failure> {
+    /// Sends a request to the planner and waits for the response.
+    pub(super) fn query<T>(&self, request: impl AsyncFnOnce(Client) -> Result<T, ClientError>) -> Result<T, Failure> {
         let socket = self.socket();
-        let answer = runtime()?.block_on(async { question(Client::connect(&socket).await?).await });
-        answer.map_err(|e| self.failure(e))
+        let response = runtime()?.block_on(async { request(Client::connect(&socket).await?).await });
+        response.map_err(|e| self.failure(e))
     }
 
-    /// What nodes have told, if a planner is there to be asked.
+    /// The facts and exports that nodes have reported; `None` if no planner can be reached.
     pub(super) fn knowledge(&self) -> Option<Knowledge> {
-        let told = self.ask(async |mut client| client.ask(&GetKnowledge {}).await).ok()?;
-        Some(known(told.facts, told.exports))
+        let knowledge = self.query(async |mut client| client.ask(&GetKnowledge {}).await).ok()?;
+        Some(known(knowledge.facts, knowledge.exports))
     }
 
-    /// The failure of a question, with what to do.
+    /// The failure of a request, with the next step.
     pub(super) fn failure(&self, e: ClientError) -> Failure {
         let hint = match (&e, &self.state, &self.socket) {
             (ClientError::NoPlanner { .. }, None, None) => Some(
@@ -66,34 +65,31 @@ impl Planner {
                  `groundplan status --broker mqtt://HOST --site NAME` needs no planner"
                     .to_owned(),
             ),
-            (ClientError::NoPlanner { .. }, ..) => Some("is it running, with this state directory?".to_owned()),
+            (ClientError::NoPlanner { .. }, ..) => Some("is it running with this state directory?".to_owned()),
             _ => e.hint(),
         };
         let failure = match e {
-            // A refusal is the planner's own word, which needs no introduction.
+            // The planner's message names the problem itself; an introduction would only repeat that there is one.
             ClientError::Refused { problem } => Failure::new(problem.error),
-            e => Failure::because("the planner cannot be asked", e),
+            e => Failure::because("cannot query the planner", e),
         };
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        failure.maybe_hint(hint)
     }
 }
 
-/// The state directory of the `groundplan up` whose directory, or a folder of whose, this is.
-pub(super) fn around_here() -> Option<PathBuf> {
+/// The planner's state directory of a `groundplan up` that runs, or ran, in the current directory or one above it.
+pub(super) fn find_state() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().find_map(|dir| planner_state(dir).or_else(|| planner_state(&dir.join(layout::DEFAULT_DIR))))
 }
 
-/// Facts and exports as the core takes them.
+/// Facts and exports in the core's type.
 pub(super) fn known(facts: BTreeMap<NodeId, Facts>, exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>) -> Knowledge {
     let facts = facts.into_iter().map(|(node, facts)| (node, Arc::new(facts))).collect();
     Knowledge { facts, exports, ..Knowledge::default() }
 }
 
-/// A runtime for one question.
+/// A single-threaded runtime for one request.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
