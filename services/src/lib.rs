@@ -11,6 +11,7 @@ pub mod plugin;
 mod reference;
 pub mod schema;
 pub mod task;
+pub mod task_fields;
 pub mod tree;
 
 pub use self::{

@@ -21,8 +21,9 @@ use toml::{
 
 use crate::{
     model::{Lost, Service, Task, TaskTrigger},
-    schema::{ServiceManifest, TaskFields},
+    schema::ServiceManifest,
     task::TaskManifest,
+    task_fields::TaskFields,
 };
 
 /// What a service's file says.

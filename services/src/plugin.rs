@@ -1,11 +1,11 @@
-//! Kinds that the site's own programs add: what each program says of itself, and whether a task's parameters are what it wants.
+//! Task kinds that the site's own programs add: each program's description, and what a task takes over from it.
 //!
 //! In: the name of a program in `plugins/` and what it printed when it was asked for its schema. Out: a [`Description`], or what is
-//! wrong with it; then each violation of the schema, by parameter. Runs nothing: whoever may does that. A schema that refers to
-//! another document is refused, because none is ever fetched.
+//! wrong with it. Runs no program and knows no JSON Schema: the caller passes in how a schema is compiled to a [`ParamCheck`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     sync::Arc,
 };
 
@@ -15,11 +15,6 @@ use groundplan_protocol::{
     effect::Effect,
     ids::{NAME_RULE, TaskName},
     kinds::{NAMES, Plugin, PluginClaim},
-};
-use jsonschema::{
-    ValidationError, Validator,
-    error::{TypeKind, ValidationErrorKind},
-    paths::{Location, LocationSegment},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -41,7 +36,16 @@ pub struct Plugins {
     pub faulty: BTreeSet<String>,
 }
 
-/// What a plugin says of itself.
+/// Checks the parameters of a plugin's tasks against the schema that the plugin printed.
+pub trait ParamCheck: Debug + Send + Sync {
+    /// Everything in `params` that the schema does not allow.
+    fn violations(&self, params: &Map<String, Value>) -> Vec<Violation>;
+}
+
+/// Compiles a JSON schema, or returns what is wrong with it in one line.
+pub type CompileSchema<'a> = dyn Fn(&Value) -> Result<Box<dyn ParamCheck>, String> + 'a;
+
+/// What a plugin printed when it was asked for its schema.
 #[derive(Debug)]
 pub struct Description {
     /// One line for people.
@@ -53,8 +57,7 @@ pub struct Description {
     /// How long one run of it may take.
     pub timeout: Option<Span>,
     claims: Vec<Claims>,
-    schema: Value,
-    validator: Validator,
+    check: Box<dyn ParamCheck>,
 }
 
 /// Why a plugin's description is of no use.
@@ -128,27 +131,22 @@ impl Description {
     /// Reads what a plugin printed.
     ///
     /// # Errors
-    /// If it is no description.
-    pub fn read(printed: &[u8]) -> Result<Self, InvalidDescription> {
+    /// If it is no description, or its schema does not compile.
+    pub fn read(printed: &[u8], compile: &CompileSchema<'_>) -> Result<Self, InvalidDescription> {
         let value: Value =
             serde_json::from_slice(printed).map_err(|_| InvalidDescription::NoJson(first_line(printed)))?;
         let printed = Printed::deserialize(value).map_err(|e| InvalidDescription::Form(e.to_string()))?;
         if !printed.schema.is_object() {
             return Err(InvalidDescription::Schema("it is no object".to_owned()));
         }
-        let built = jsonschema::options().offline().should_validate_formats(true).build(&printed.schema);
-        let validator = built.map_err(|e| {
-            let at = path(e.instance_path());
-            InvalidDescription::Schema(if at.is_empty() { e.to_string() } else { format!("`{at}`: {e}") })
-        })?;
         let Printed { summary, schema, effects, claims, can_check, timeout } = printed;
-        Ok(Self { summary, effects, can_check, timeout, claims, schema, validator })
+        let check = compile(&schema).map_err(InvalidDescription::Schema)?;
+        Ok(Self { summary, effects, can_check, timeout, claims, check })
     }
 
     /// Everything that the schema does not allow in `params`.
     pub fn violations(&self, params: &Map<String, Value>) -> Vec<Violation> {
-        let params = Value::Object(params.clone());
-        self.validator.iter_errors(&params).flat_map(|error| self.told(&error)).collect()
+        self.check.violations(params)
     }
 
     /// `plugin` with all that its program says of it.
@@ -171,66 +169,6 @@ impl Description {
         plugin.effects.clone_from(&self.effects);
         (plugin.can_check, plugin.timeout) = (self.can_check, self.timeout);
     }
-
-    /// An error in the words of this house, where it is one of the usual ones.
-    fn told(&self, error: &ValidationError<'_>) -> Vec<Violation> {
-        let at = path(error.instance_path());
-        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
-        match error.kind() {
-            ValidationErrorKind::AdditionalProperties { unexpected }
-            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
-                let known = self.properties(error.instance_path());
-                let unknown = |key: &String| Violation {
-                    param: below(key),
-                    message: format!("has no parameter `{}`", hint::excerpt(&below(key))),
-                    hint: Some(hint::choose(key, &known)),
-                };
-                unexpected.iter().map(unknown).collect()
-            }
-            ValidationErrorKind::Required { property } => {
-                let key = property.as_str().unwrap_or_default();
-                let message = format!("has no `{}`", below(key));
-                vec![Violation { param: at, message, hint: Some(format!("add `{key} = …`")) }]
-            }
-            ValidationErrorKind::Type { kind: TypeKind::Single(_) } if at.is_empty() => {
-                vec![Violation { param: at, message: error.to_string(), hint: None }]
-            }
-            _ => {
-                let hint = self.schema_of(error.instance_path()).and_then(|schema| schema["description"].as_str());
-                vec![Violation { param: at, message: hint::brief(&error.to_string()), hint: hint.map(str::to_owned) }]
-            }
-        }
-    }
-
-    /// The part of the schema for a parameter, as far as it is written plainly.
-    fn schema_of(&self, at: &Location) -> Option<&Value> {
-        let mut schema = &self.schema;
-        for segment in at {
-            schema = match segment {
-                LocationSegment::Property(key) => schema.get("properties")?.get(&*key)?,
-                LocationSegment::Index(_) => schema.get("items")?,
-            };
-        }
-        Some(schema)
-    }
-
-    fn properties(&self, at: &Location) -> Vec<String> {
-        let properties = self.schema_of(at).and_then(|schema| schema.get("properties")?.as_object());
-        properties.into_iter().flatten().map(|(key, _)| key.clone()).collect()
-    }
-}
-
-/// The way to a parameter as messages and places have it.
-fn path(at: &Location) -> String {
-    let mut path = String::new();
-    for segment in at {
-        match segment {
-            LocationSegment::Property(key) if path.is_empty() => path.push_str(&key),
-            LocationSegment::Property(key) => path.extend([".", &*key]),
-            LocationSegment::Index(index) => path.push_str(&format!("[{index}]")),
-        }
-    }
-    path
 }
 
 fn first_line(bytes: &[u8]) -> String {
@@ -245,22 +183,27 @@ mod tests {
 
     use super::*;
 
-    fn schema() -> Value {
-        json!({
-            "type": "object",
-            "properties": {
-                "zone": { "type": "string", "pattern": "^[A-Z]", "description": "a name from tzselect(8)" },
-                "list": { "type": "array", "items": { "type": "object", "properties": { "port": { "type": "integer" } } } }
-            },
-            "required": ["zone"],
-            "additionalProperties": false
-        })
+    /// Allows everything, unless the schema is to be refused.
+    #[derive(Debug)]
+    struct Anything;
+
+    impl ParamCheck for Anything {
+        fn violations(&self, _: &Map<String, Value>) -> Vec<Violation> {
+            Vec::new()
+        }
+    }
+
+    fn compile(schema: &Value) -> Result<Box<dyn ParamCheck>, String> {
+        match schema.get("refuse") {
+            Some(why) => Err(why.as_str().unwrap_or_default().to_owned()),
+            None => Ok(Box::new(Anything)),
+        }
     }
 
     fn description(more: Value) -> Result<Description, String> {
-        let mut printed = json!({ "summary": "x", "schema": schema() });
+        let mut printed = json!({ "summary": "x", "schema": {} });
         printed.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-        Description::read(printed.to_string().as_bytes()).map_err(|e| e.to_string())
+        Description::read(printed.to_string().as_bytes(), &compile).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -272,42 +215,14 @@ mod tests {
             (json!({ "timeout": "soon" }), "its description is wrong: "),
             (json!({ "claims": [{ "param": "zone" }] }), "its description is wrong: "),
             (json!({ "schema": 5 }), "its schema is no JSON schema: it is no object"),
-            (json!({ "schema": { "type": "strnig" } }), "its schema is no JSON schema: `type`: "),
-            (json!({ "schema": { "pattern": "(" } }), "its schema is no JSON schema: "),
-            (json!({ "schema": { "$ref": "http://schemas.example.org/x" } }), "its schema is no JSON schema: "),
-            (json!({ "schema": { "$ref": "file:///etc/passwd" } }), "its schema is no JSON schema: "),
+            (json!({ "schema": { "refuse": "why" } }), "its schema is no JSON schema: why"),
         ] {
             let told = description(more.clone()).map(|_| ()).unwrap_err();
             assert!(told.starts_with(words), "{more}: {told}");
         }
-        let garbage = Description::read(b"\n  Hello, world\nmore").unwrap_err().to_string();
+        let garbage = Description::read(b"\n  Hello, world\nmore", &compile).unwrap_err().to_string();
         assert_eq!(garbage, "it printed no JSON when it was asked for its schema, but `Hello, world`");
-        assert!(Description::read(b"").is_err() && Description::read(&[0xff; 9]).is_err());
-    }
-
-    #[test]
-    fn each_violation_has_its_parameter() {
-        let description = description(json!({})).unwrap();
-        let told = |params: Value| -> Vec<String> {
-            let violations = description.violations(params.as_object().unwrap());
-            violations
-                .into_iter()
-                .map(|v| format!("{}: {} ({})", v.param, v.message, v.hint.unwrap_or_default()))
-                .collect()
-        };
-        assert_eq!(told(json!({ "zone": "Europe/Vienna" })), [""; 0]);
-        assert_eq!(told(json!({})), [": has no `zone` (add `zone = …`)"]);
-        assert_eq!(
-            told(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
-            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `list`, `zone`)"]
-        );
-        assert_eq!(
-            told(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
-            [
-                "list[1].port: \"x\" is not of type \"integer\" ()",
-                "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))"
-            ]
-        );
+        assert!(Description::read(b"", &compile).is_err() && Description::read(&[0xff; 9], &compile).is_err());
     }
 
     #[test]

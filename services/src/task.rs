@@ -20,7 +20,7 @@ use serde::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::schema::TaskFields;
+use crate::task_fields::TaskFields;
 
 /// A task.
 #[derive(Debug, Clone)]

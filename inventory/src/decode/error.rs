@@ -4,7 +4,6 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use serde::de::{Error, Expected, Unexpected};
 
-use super::value::Element;
 use crate::{
     diagnostic::{Diagnostic, Location},
     hint,
@@ -41,6 +40,9 @@ pub enum Cause {
     /// Said by the type itself: the fault and, after `: `, what is expected.
     Custom(String),
 }
+
+/// Names an element of the parsed tree by its address: the tree does not move while it is read.
+pub(super) type Element = usize;
 
 /// Where it is wrong, and what to leave out so that the rest can be read.
 #[derive(Debug, Clone)]

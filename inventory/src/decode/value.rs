@@ -19,11 +19,8 @@ use toml::{
 
 use super::{
     at::MARKER,
-    error::{Cause, DecodeError, Place},
+    error::{Cause, DecodeError, Element, Place},
 };
-
-/// Names an element of the tree: the tree does not move while it is read.
-pub(super) type Element = usize;
 
 /// What to leave out.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ mod graph;
 pub mod knowledge;
 pub mod locate;
 mod nearest;
+mod placement;
 pub mod plan;
 pub mod reason;
 mod render;

@@ -5,6 +5,7 @@
 //! loads it.
 
 mod run;
+mod schema;
 
 use std::{
     collections::HashMap,
@@ -135,7 +136,8 @@ fn run_all(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Answer)> {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(plugin) = unknown.get(at) else { break };
                     let printed = run::run(&plugin.program, REQUEST).map_err(Unusable::Run);
-                    let read = |printed: Vec<u8>| Description::read(&printed).map_err(Unusable::Description);
+                    let read =
+                        |printed: Vec<u8>| Description::read(&printed, &schema::compile).map_err(Unusable::Description);
                     *answers[at].lock().unwrap_or_else(PoisonError::into_inner) =
                         Some(printed.and_then(read).map(Arc::new));
                 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use groundplan_inventory::{Diagnostic, Location};
 use groundplan_protocol::ids::Capability;
 
-use super::Input;
+use super::link::Input;
 use crate::nearest::did_you_mean;
 
 /// Who provides a capability.

@@ -9,8 +9,8 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 use groundplan_inventory::Diagnostic;
 use petgraph::{algo::tarjan_scc, graph::DiGraph};
 
-use super::{How, Link, Links};
-use crate::resolve::Placement;
+use super::link::{How, Link, Links};
+use crate::placement::Placement;
 
 /// Reports all cycles.
 pub(super) fn find(placement: &Placement<'_>, links: &Links<'_>, faults: &mut Vec<Diagnostic>) {

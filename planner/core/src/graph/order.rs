@@ -2,8 +2,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::Links;
-use crate::resolve::Placement;
+use super::link::Links;
+use crate::placement::Placement;
 
 /// The numbers of all tasks, each after those that it waits for; ties go by service, then by task. Tasks on a cycle are left out.
 pub(crate) fn order(placement: &Placement<'_>, links: &Links<'_>) -> Vec<usize> {

@@ -9,8 +9,8 @@ use groundplan_protocol::ids::{Capability, NodeId, ServiceId, TaskId, TaskName};
 use groundplan_services::Reference;
 
 use super::{
-    How, Input, Link, Links,
     capabilities::{Capabilities, Provider},
+    link::{How, Input, Link, Links},
 };
 use crate::{
     desired::{NodeIx, Scope},

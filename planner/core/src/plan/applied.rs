@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
 
-use super::{Plan, digests};
-use crate::applied::{AppliedState, NodeApplied};
+use super::model::{Plan, digests};
 use crate::{
+    applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Resolved},
     diff::declared,
     reason::Reason,

@@ -10,9 +10,9 @@ use groundplan_protocol::{
 };
 
 use super::{
-    Gate, NodePart, Plan, PlanTask, PlannedAction,
     contract::Contraction,
     hold::{self, Holds},
+    model::{Gate, NodePart, Plan, PlanTask, PlannedAction},
     removal::{Item, Removals, same_service},
 };
 use crate::{

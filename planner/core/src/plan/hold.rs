@@ -11,7 +11,7 @@ use std::{
 
 use groundplan_protocol::ids::InstanceId;
 
-use super::{Gate, PendingInstance, Plan};
+use super::model::{Gate, PendingInstance, Plan};
 use crate::{
     desired::{DesiredState, NodeIx, Scope},
     diff::Diff,

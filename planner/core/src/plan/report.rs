@@ -11,7 +11,7 @@ use groundplan_protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Plan;
+use super::model::Plan;
 use crate::{knowledge::Unknown, locate::LineColumn, reason::Reason};
 
 /// What a plan does and why. Printed by `groundplan plan --format json`.

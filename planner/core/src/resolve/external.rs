@@ -13,8 +13,8 @@ use groundplan_protocol::{
 };
 
 use super::{
-    Run,
     draft::{self, Draft},
+    run::Run,
 };
 use crate::render::{Place, Templates};
 

@@ -9,15 +9,16 @@ use groundplan_inventory::Diagnostic;
 use groundplan_protocol::ids::TaskId;
 
 use super::{
-    KnownTask, Placement, Run,
     external::Probes,
     files::Files,
-    task::{Home, Resolver},
+    resolver::{Home, Resolver},
+    run::{KnownTask, Run},
 };
 use crate::{
     desired::{Asked, Scope},
     graph::{self, Links},
     knowledge::Knowledge,
+    placement::Placement,
     render::{Exported, Known, ServiceFacts},
     source::SourceTree,
 };

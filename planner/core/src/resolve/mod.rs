@@ -4,49 +4,53 @@
 //! once. No IO but through the tree. A [`Cache`] that is passed in again makes the next commit cheap and never changes a result:
 //! what it holds counts only while all that it was made from is the same, places included.
 
+mod claims;
+mod content;
 mod draft;
+mod error;
 mod external;
 mod files;
 mod fingerprint;
+mod instances;
 mod known;
 mod memo;
-mod paths;
-mod placement;
 mod plugin;
+mod report;
+mod resolver;
+mod run;
 mod task;
-mod told;
 mod versions;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use groundplan_inventory::{Diagnostic, Inventory, Location, Rollout, Site};
+use groundplan_inventory::{Diagnostic, Inventory, Rollout, Site};
 use groundplan_protocol::{
     digest::Digest,
-    ids::{Capability, NodeId, ServiceId, TaskId},
+    ids::{Capability, ServiceId, TaskId},
     ready::Ready,
 };
 use groundplan_services::{Catalog, Plugins};
 
-pub(crate) use self::placement::Placement;
 use self::{
+    claims::Owner,
     files::{Contents, Files},
-    memo::Memo,
-    paths::Owner,
-    placement::Placed,
-    task::{Home, Instances, Resolver},
+    instances::Instances,
+    resolver::{Home, Resolver},
+    run::{Faults, KnownTask, Run},
     versions::Versions,
 };
 use crate::{
-    desired::{DesiredState, Edge, InstanceGraph, Resolved, TaskIx, TaskVertex},
+    desired::{DesiredState, Edge, InstanceGraph, TaskIx, TaskVertex},
     graph::{self, Links},
-    knowledge::{Knowledge, Misfit},
-    render::{Known, ServiceFacts, SiteFacts},
+    knowledge::Knowledge,
+    placement::{Placed, Placement},
+    render::{ServiceFacts, SiteFacts},
     source::SourceTree,
 };
 
@@ -68,54 +72,6 @@ struct KnownService {
     whole: Option<Digest>,
     /// Its tasks, in file order.
     tasks: Vec<KnownTask>,
-}
-
-/// What is known of a task.
-#[derive(Debug, Default)]
-struct KnownTask {
-    memo: Memo,
-    instances: Instances,
-    distinct: Vec<Arc<Resolved>>,
-}
-
-/// One resolution, as its parts share it.
-pub(crate) struct Run<'a> {
-    now: u64,
-    facts: Arc<SiteFacts>,
-    known: Arc<Known>,
-    misfit: Misfit,
-    plugins: &'a Plugins,
-    /// The nodes, by number.
-    nodes: &'a [&'a NodeId],
-    contents: &'a mut Contents,
-    faults: Faults,
-}
-
-/// Faults, each place with a message once.
-#[derive(Default)]
-pub(crate) struct Faults {
-    seen: HashSet<(Location, String)>,
-    all: Vec<Diagnostic>,
-}
-
-impl Faults {
-    /// Adds one, unless the same has been said of the same place.
-    pub(crate) fn add(&mut self, fault: Diagnostic) {
-        if self.seen.insert((fault.at.clone(), fault.message.clone())) {
-            self.all.push(fault);
-        }
-    }
-
-    /// Adds those of one node where nothing is said of their place yet: the next node's value is another one, and no other fault.
-    fn add_all(&mut self, faults: Vec<Diagnostic>, node: Option<&NodeId>) {
-        let is_new = |fault: &Diagnostic| self.all.iter().all(|known| known.at != fault.at);
-        for mut fault in faults.into_iter().filter(is_new).collect::<Vec<_>>() {
-            if let Some(node) = node {
-                fault.label = format!("on node `{node}`");
-            }
-            self.add(fault);
-        }
-    }
 }
 
 /// Resolves a site with what is known of its nodes. `site`, `inventory` and `catalog` come from the files of `tree`, `plugins` from its programs, and
@@ -170,11 +126,12 @@ pub fn resolve(
         .enumerate()
         .map(|(task, known)| Owner { task, instances: &known.instances.resolved, distinct: &known.distinct })
         .collect();
-    paths::conflicts(&placement, &owners, &mut faults);
+    claims::conflicts(&placement, &owners, &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
-    let complete = tasks.iter().enumerate().all(|(task, known)| placement.complete(task, &known.instances));
+    let complete =
+        tasks.iter().enumerate().all(|(task, known)| known.instances.count() == placement.nodes_of(task).len());
     let state = (complete && faults.is_empty()).then(|| DesiredState {
         site: site.name.clone(),
         nodes: inventory.nodes.keys().cloned().collect(),
@@ -218,8 +175,9 @@ impl Part<'_, '_> {
         for (i, known) in known.tasks.iter_mut().enumerate() {
             self.task(placed, placed.first + i, &home, run, known);
         }
-        let complete =
-            (placed.first..).zip(&known.tasks).all(|(task, known)| self.placement.complete(task, &known.instances));
+        let complete = (placed.first..)
+            .zip(&known.tasks)
+            .all(|(task, known)| known.instances.count() == self.placement.nodes_of(task).len());
         known.whole = (complete && run.faults.all.len() == faults).then_some(whole);
     }
 

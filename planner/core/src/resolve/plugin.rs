@@ -5,19 +5,16 @@
 
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::kinds::Plugin;
-use groundplan_services::plugin::{FOLDER, Violation};
+use groundplan_services::plugin::Violation;
 
-use super::{draft, files::Files, task::Resolver, told::Told};
+use super::{draft, error::ResolveError, resolver::Resolver};
 
-impl<'h> Resolver<'_, '_, 'h> {
-    /// The site's own programs.
-    pub(super) fn programs(&self) -> Files<'h> {
-        Files { tree: self.home.files.tree, folder: FOLDER }
-    }
-
+impl Resolver<'_, '_, '_> {
     /// Completes the parameters of a plugin's kind by what the plugin says of itself, if they are what it wants.
-    pub(super) fn described(&self, plugin: &mut Plugin) -> Result<(), Told> {
-        let Some(description) = self.run.plugins.known.get(&plugin.name) else { return Err(Told::Other(Vec::new())) };
+    pub(super) fn described(&self, plugin: &mut Plugin) -> Result<(), ResolveError> {
+        let Some(description) = self.run.plugins.known.get(&plugin.name) else {
+            return Err(ResolveError::Other(Vec::new()));
+        };
         let kind = &plugin.name;
         let fault = |Violation { param, message, hint }: Violation| {
             let at = if param.is_empty() { self.task.kind_at.clone() } else { draft::place(self.task, &param) };
@@ -30,7 +27,7 @@ impl<'h> Resolver<'_, '_, 'h> {
         };
         let faults: Vec<_> = description.violations(&plugin.params).into_iter().map(fault).collect();
         if !faults.is_empty() {
-            return Err(Told::Violations(faults));
+            return Err(ResolveError::Violations(faults));
         }
         description.describe(plugin);
         Ok(())

@@ -8,68 +8,21 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_inventory::{Diagnostic, Location, probe};
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{ContentSource, TaskParams},
-    plan::TaskSpec,
-    ready::Ready,
-};
-use groundplan_services::{Task, plugin};
+use groundplan_protocol::kinds::{ContentSource, TaskParams};
 
 use super::{
-    Run,
+    content::{Drafts, Missing},
     draft::{self, Draft},
-    external::Probes,
-    files::{Files, Shipped},
-    fingerprint::fingerprint,
-    memo::{Answer, Form, Memo},
-    told::Told,
+    error::ResolveError,
+    instances::Instances,
+    memo::{Form, Memo},
+    resolver::Resolver,
 };
 use crate::{
-    desired::{Body, Input, Instance, NodeIx, Off, Pending, Resolved},
+    desired::{Instance, NodeIx, Off, Pending},
     knowledge::{Misfit, Unknown},
-    render::{Access, Fault, Named, Place, ServiceFacts, TOLD, Templates, is_template},
+    render::{Access, Fault, Named, Place, TOLD, Templates, is_template},
 };
-
-/// A task on all its nodes, each in node order.
-#[derive(Debug, Default)]
-pub(crate) struct Instances {
-    /// Where it is known.
-    pub(crate) resolved: Vec<Instance>,
-    /// Where it is not.
-    pub(crate) pending: Vec<Pending>,
-    /// Where its `when` is false.
-    pub(crate) off: Vec<(NodeIx, Arc<Off>)>,
-    /// Nodes whose facts it asked for.
-    pub(crate) facts: BTreeSet<NodeIx>,
-    /// What it asked for of other tasks, and whether on another node than its own.
-    pub(crate) exports: BTreeMap<TaskId, bool>,
-}
-
-impl Instances {
-    /// On how many nodes it is accounted for.
-    pub(crate) fn count(&self) -> usize {
-        self.resolved.len() + self.pending.len() + self.off.len()
-    }
-}
-
-/// The service of a task that is resolved.
-pub(crate) struct Home<'a> {
-    pub(crate) facts: Arc<ServiceFacts>,
-    pub(crate) files: Files<'a>,
-}
-
-/// A task that is resolved.
-pub(crate) struct Resolver<'r, 'a, 'h> {
-    pub(crate) run: &'r mut Run<'a>,
-    pub(crate) home: &'r Home<'h>,
-    pub(crate) task: &'r Task,
-    pub(crate) probes: &'r Probes,
-}
-
-/// Templates that rendering turned out to need, by name.
-type Missing = Vec<(String, Arc<str>)>;
 
 /// Why there is no result.
 enum Stop {
@@ -77,13 +30,6 @@ enum Stop {
     Faulty,
     /// It includes templates that are not compiled yet.
     Missing(Missing),
-}
-
-/// A task as it is rendered.
-struct Drafts {
-    params: Draft,
-    ready: Draft,
-    inputs: Vec<Input>,
 }
 
 impl Resolver<'_, '_, '_> {
@@ -159,7 +105,7 @@ impl Resolver<'_, '_, '_> {
             && texts.is_empty()
             && let Err(told) = self.described(&mut plugin.clone())
         {
-            self.tell(told, &texts, None);
+            self.report(told, &texts, None);
         }
     }
 
@@ -228,30 +174,6 @@ impl Resolver<'_, '_, '_> {
         Pending { node, waits_for: waits_for.into_iter().collect() }
     }
 
-    fn place(&self, node: NodeIx) -> Place {
-        let (site, service) = (self.run.facts.clone(), Some(self.home.facts.clone()));
-        Place { site, service, node: Some(node.0 as usize), known: self.run.known.clone() }
-    }
-
-    fn varies(&self, log: &[Access], node: NodeIx) -> bool {
-        let place = self.place(node);
-        log.iter().any(|access| place.varies(access))
-    }
-
-    fn answer(&self, place: &Place, access: &Access) -> Answer {
-        match access {
-            Access::Template(path) | Access::Source(path) => self.home.files.answer(path),
-            Access::Plugin(name) => self.programs().answer(name),
-            Access::Probes => self.probes.digest.map_or(Answer::Absent, Answer::Value),
-            access if place.is_unknown(access) => Answer::Unknown,
-            // Equal wherever it is told.
-            Access::Fact(_) | Access::Export(..) | Access::Exporters(_) => {
-                place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.digest()))
-            }
-            access => place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.placed())),
-        }
-    }
-
     /// What there is to render, and the templates that are known to take part.
     fn drafts(&self) -> (Drafts, BTreeMap<String, Arc<str>>) {
         let folder = self.home.files.folder;
@@ -282,7 +204,9 @@ impl Resolver<'_, '_, '_> {
             held => {
                 let seen = templates.log().seen();
                 let form = match held {
-                    Err(faults) => self.excuse(&[Told::Faults(faults.clone())], &seen, &place).ok_or(Some(faults)),
+                    Err(faults) => {
+                        self.excuse(&[ResolveError::Faults(faults.clone())], &seen, &place).ok_or(Some(faults))
+                    }
                     Ok(_) if seen.iter().any(|access| place.is_unknown(access)) => {
                         self.excuse(&[], &seen, &place).ok_or(None)
                     }
@@ -331,7 +255,7 @@ impl Resolver<'_, '_, '_> {
                     Some(form) => form,
                     None => {
                         let varies = self.varies(&seen, node);
-                        told.into_iter().for_each(|told| self.tell(told, texts, varies.then_some(node)));
+                        told.into_iter().for_each(|told| self.report(told, texts, varies.then_some(node)));
                         return Err(Stop::Faulty);
                     }
                 }
@@ -359,9 +283,9 @@ impl Resolver<'_, '_, '_> {
     }
 
     /// What stands in for a result where it is nobody's fault that there is none: something is unknown, or does not fit and may change.
-    fn excuse(&self, told: &[Told], seen: &[Access], place: &Place) -> Option<Form> {
+    fn excuse(&self, told: &[ResolveError], seen: &[Access], place: &Place) -> Option<Form> {
         let faults =
-            || told.iter().filter_map(|told| if let Told::Faults(faults) = told { Some(faults) } else { None });
+            || told.iter().filter_map(|told| if let ResolveError::Faults(faults) = told { Some(faults) } else { None });
         let unknown: Vec<_> = seen.iter().filter(|access| place.is_unknown(access)).cloned().collect();
         if !unknown.is_empty() {
             // A fault that was met before anything unknown was asked for is one in any case.
@@ -381,166 +305,6 @@ impl Resolver<'_, '_, '_> {
             return Some(Form::Pending(untold.into()));
         }
         (asked && self.run.misfit == Misfit::Wait)
-            .then(|| Form::Misfit(told.first().map_or_else(|| "".into(), Told::words)))
+            .then(|| Form::Misfit(told.first().map_or_else(|| "".into(), ResolveError::words)))
     }
-
-    fn strings(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Vec<String>, Told> {
-        let rendered: Vec<_> = draft.strings.iter().map(|s| templates.render(&s.name, place)).collect();
-        let (rendered, faults): (Vec<_>, Vec<_>) = rendered.into_iter().partition(Result::is_ok);
-        let faults: Vec<_> = faults.into_iter().filter_map(Result::err).flatten().collect();
-        if faults.is_empty() { Ok(rendered.into_iter().flatten().collect()) } else { Err(Told::Faults(faults)) }
-    }
-
-    fn params(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<TaskParams, Told> {
-        let mut params = if draft.strings.is_empty() {
-            self.task.params.clone()
-        } else {
-            let strings = self.strings(draft, templates, place)?;
-            draft.filled(strings).map_err(|error| self.misfit(&error))?
-        };
-        if let TaskParams::Plugin(plugin) = &mut params {
-            self.described(plugin)?;
-        }
-        let problems = params.problems();
-        if problems.is_empty() { Ok(params) } else { Err(Told::Problems(problems)) }
-    }
-
-    fn ready(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Option<Ready>, Told> {
-        if draft.strings.is_empty() {
-            return Ok(self.task.ready.clone());
-        }
-        let strings = self.strings(draft, templates, place)?;
-        let ready: Option<Ready> = draft.filled(strings).map_err(|error| self.misfit(&error))?;
-        let at = |key: &str| draft::place(self.task, format!("ready.{key}").trim_end_matches('.'));
-        let known = self.task.ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect::<Vec<_>>();
-        let mut faults: Vec<_> = ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect();
-        faults.retain(|fault| !known.contains(fault));
-        if faults.is_empty() { Ok(ready) } else { Err(Told::Other(faults)) }
-    }
-
-    /// What is no template cannot become one, so this is a value of another type than its parameter's.
-    fn misfit(&self, error: &serde_json::Error) -> Told {
-        Told::Other(vec![Diagnostic::new(self.task.at.clone(), format!("a rendered value does not fit: {error}"))])
-    }
-
-    /// What the task ships, once its parameters are rendered.
-    fn content(
-        &mut self,
-        params: &TaskParams,
-        templates: &Templates<'_>,
-        texts: &BTreeMap<String, Arc<str>>,
-        place: &Place,
-    ) -> Result<Option<(Shipped, Option<Body>)>, Told> {
-        let files = self.home.files;
-        match params.source() {
-            None => Ok(None),
-            Some(ContentSource::Inline(text)) => Ok(Some(shipped(text))),
-            Some(ContentSource::File(path)) => {
-                templates.log().note(Access::Source(path.into()));
-                let shipped = files.shipped(path, self.run.contents, self.run.now).map_err(Told::Source)?;
-                let body = shipped.content.blob().map(|_| Body::File(format!("{}/{path}", files.folder).into()));
-                Ok(Some((shipped, body)))
-            }
-            Some(ContentSource::Plugin(name)) => {
-                let shipped = self.programs().shipped(name, self.run.contents, self.run.now).map_err(Told::Source)?;
-                let body = shipped.content.blob().map(|_| Body::File(format!("{}/{name}", plugin::FOLDER).into()));
-                Ok(Some((shipped, body)))
-            }
-            Some(ContentSource::Template(path)) => {
-                templates.log().note(Access::Template(path.into()));
-                let name = Named::File { folder: files.folder, path }.to_string();
-                let rendered = if texts.contains_key(&name) {
-                    templates.render(&name, place)
-                } else {
-                    templates.render_text(&name, &files.text(path).map_err(Told::Source)?, place)
-                };
-                rendered.map(|text| Some(shipped(&text))).map_err(Told::Faults)
-            }
-        }
-    }
-
-    /// Included templates that are there but not compiled. The task's own is compiled where it is used if its name is rendered.
-    fn missing(&self, main: Option<ContentSource<'_>>, log: &[Access], texts: &BTreeMap<String, Arc<str>>) -> Missing {
-        let folder = self.home.files.folder;
-        log.iter()
-            .filter_map(|access| if let Access::Template(path) = access { Some(&**path) } else { None })
-            .filter(|path| main != Some(ContentSource::Template(path)))
-            .map(|path| (Named::File { folder, path }.to_string(), path))
-            .filter(|(name, _)| !texts.contains_key(name))
-            .filter_map(|(name, path)| Some((name, self.home.files.text(path).ok()?)))
-            .collect()
-    }
-
-    fn resolved(
-        &mut self,
-        params: TaskParams,
-        shipped: Option<(Shipped, Option<Body>)>,
-        ready: Option<Ready>,
-        drafts: &Drafts,
-        place: &Place,
-        decisive: &[Access],
-    ) -> Resolved {
-        let mut params = params;
-        params.drop_source();
-        if let (TaskParams::Plugin(plugin), Some((shipped, _))) = (&mut params, &shipped) {
-            plugin.program = Some(shipped.digest);
-        }
-        let (digest, content, body) = match shipped {
-            Some((shipped, body)) => (Some(shipped.digest), Some(shipped.content), body),
-            None => (None, None, None),
-        };
-        let fingerprint = fingerprint(&params, digest);
-        let mut inputs = drafts.inputs.clone();
-        for access in decisive {
-            inputs.extend(self.input(place, access));
-        }
-        inputs.sort();
-        let external = self.probes.ready.clone();
-        let spec = TaskSpec { params, content, ready, external, on_interrupt: self.task.on_interrupt };
-        Resolved { spec, fingerprint, inputs, body }
-    }
-
-    /// What a person calls the thing that was asked for.
-    fn input(&mut self, place: &Place, access: &Access) -> Option<Input> {
-        let (files, programs) = (self.home.files, self.programs());
-        let mut file = |word: &str, files: Files<'_>, path: &str| {
-            let digest = files.shipped(path, self.run.contents, self.run.now).ok()?.digest.short();
-            let at = Location::file(format!("{}/{path}", files.folder));
-            Some(Input { name: format!("{word} {path}"), digest, value: None, at })
-        };
-        let name = match access {
-            Access::Var(name) => format!("var {name}"),
-            Access::Node(field) => format!("node.{}", field.name()),
-            Access::Group(name) => format!("groups.{name}"),
-            Access::GroupNames => "groups".to_owned(),
-            Access::External(name) => format!("external.{name}"),
-            Access::ExternalNames => "external".to_owned(),
-            Access::SiteName => "site.name".to_owned(),
-            Access::Fact(path) if path.is_empty() => "facts".to_owned(),
-            Access::Fact(path) => format!("facts.{path}"),
-            Access::Export(task, node) => {
-                let exported = place.known.exported(task.service.as_str(), task.task.as_str())?;
-                let which = if exported.once { String::new() } else { format!("[{node}]") };
-                let fact = place.fact(access)?;
-                let at = exported.at.clone();
-                let name = format!("exports.{task}{which}");
-                return Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at });
-            }
-            // Who runs it is the placement's word, and decides nothing by itself.
-            Access::Exporters(_) => return None,
-            Access::Template(path) => return file("template", files, path),
-            Access::Source(path) => return file("source", files, path),
-            Access::Plugin(name) => return file("plugin", programs, name),
-            Access::Probes => return None,
-        };
-        let fact = place.fact(access)?;
-        let at = if let Access::Fact(_) = access { self.task.at.clone() } else { fact.at.clone() };
-        Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at })
-    }
-}
-
-fn shipped(text: &str) -> (Shipped, Option<Body>) {
-    let shipped = Shipped::of(text.as_bytes());
-    let body = shipped.content.blob().map(|_| Body::Bytes(text.as_bytes().into()));
-    (shipped, body)
 }

@@ -11,7 +11,7 @@ use groundplan_protocol::{
     state::Obligation,
 };
 
-use super::{Entry, Held, On, Opens, Rollout};
+use super::model::{Entry, Held, On, Opens, Rollout};
 use crate::{
     applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Scope},

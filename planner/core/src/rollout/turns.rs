@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use groundplan_protocol::ids::{NodeId, ServiceId};
 
-use super::{Limit, NodeEntry, Opens, Rollout};
+use super::model::{Limit, NodeEntry, Opens, Rollout};
 
 impl Rollout {
     /// Takes turns back that are finished, and gives those that are free.

@@ -13,7 +13,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use groundplan_inventory::{Diagnostic, Location};
 use groundplan_services::{
-    plugin::{self, Description, Plugins},
+    plugin::{self, Description, ParamCheck, Plugins, Violation},
     tree as site_files,
 };
 
@@ -56,10 +56,45 @@ fn plugins(tree: &MemoryTree) -> Plugins {
     let mut plugins = Plugins::default();
     for entry in tree.entries() {
         let Some(name) = entry.path.strip_prefix("plugins/") else { continue };
-        let description = Description::read(&tree.read(&entry.path).expect("a file")).expect("a description");
+        let description = Description::read(&tree.read(&entry.path).expect("a file"), &compile).expect("a description");
         plugins.known.insert(plugin::name(name).expect("a name"), Arc::new(description));
     }
     plugins
+}
+
+/// A schema that lists parameters with their types: `{ "zone": "string" }`. All of them are required.
+#[derive(Debug)]
+struct ListedParams(serde_json::Map<String, serde_json::Value>);
+
+fn compile(schema: &serde_json::Value) -> Result<Box<dyn ParamCheck>, String> {
+    Ok(Box::new(ListedParams(schema.as_object().cloned().ok_or("no object")?)))
+}
+
+impl ParamCheck for ListedParams {
+    fn violations(&self, params: &serde_json::Map<String, serde_json::Value>) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        let mut add = |param: &str, message: String, hint: Option<&str>| {
+            violations.push(Violation { param: param.to_owned(), message, hint: hint.map(str::to_owned) });
+        };
+        for key in params.keys().filter(|key| !self.0.contains_key(*key)) {
+            add(key, format!("has no parameter `{key}`"), Some("use another"));
+        }
+        for (key, kind) in &self.0 {
+            match (params.get(key), kind.as_str()) {
+                (None, Some("string")) => add("", format!("has no `{key}`"), Some("add it")),
+                (Some(serde_json::Value::String(text)), Some("string")) if text.len() < 3 => {
+                    add(key, format!("\"{text}\" is shorter than 3 characters"), None);
+                }
+                (Some(serde_json::Value::Array(items)), Some("integers")) => {
+                    for (i, item) in items.iter().enumerate().filter(|(_, item)| !item.is_i64()) {
+                        add(&format!("{key}[{i}]"), format!("{item} is not of type \"integer\""), None);
+                    }
+                }
+                _ => {}
+            }
+        }
+        violations
+    }
 }
 
 /// The desired state of a tree without faults.

@@ -2,11 +2,10 @@
 
 use super::*;
 
-/// What a plugin prints: it takes a text `zone`, and a list of ports.
+/// What a plugin prints: it takes a text `zone`, and a list of ports. The form of the schema is that of [`ListedParams`].
 fn plugin(name: &str, more: &str) -> String {
     format!(
-        "=== plugins/{name}\n{{ \"summary\": \"x\"{more}, \"schema\": {{ \"required\": [\"zone\"], \"additionalProperties\": false, \"properties\": {{ \
-         \"zone\": {{ \"type\": \"string\", \"minLength\": 3 }}, \"ports\": {{ \"items\": {{ \"type\": \"integer\" }} }} }} }} }}\n"
+        "=== plugins/{name}\n{{ \"summary\": \"x\"{more}, \"schema\": {{ \"zone\": \"string\", \"ports\": \"integers\" }} }}\n"
     )
 }
 
@@ -40,12 +39,8 @@ fn a_task_of_a_plugins_kind_is_one_like_any_other() {
 fn each_violation_is_told_once_at_its_place() {
     let task = |params: &str| format!("[[task]]\nid = \"clock\"\ntimezone = {{ {params} }}\n");
     for (params, place, words) in [
-        ("", "3 ‹timezone›", "the timezone has no `zone`\n  hint: add `zone = …`"),
-        (
-            "zone = \"UTC\", zoen = 1",
-            "3 ‹1›",
-            "the timezone has no parameter `zoen`\n  hint: did you mean `zone`? known here: `ports`, `zone`",
-        ),
+        ("", "3 ‹timezone›", "the timezone has no `zone`\n  hint: add it"),
+        ("zone = \"UTC\", zoen = 1", "3 ‹1›", "the timezone has no parameter `zoen`\n  hint: use another"),
         ("zone = \"x\"", "3 ‹\"x\"›", "`zone` of the timezone: \"x\" is shorter than 3 characters"),
         (
             "zone = \"{{ node.name }}\"",

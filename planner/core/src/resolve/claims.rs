@@ -8,8 +8,11 @@ use std::{collections::HashMap, sync::Arc};
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::kinds::Claim;
 
-use super::{Placement, draft};
-use crate::desired::{Instance, Resolved};
+use super::draft;
+use crate::{
+    desired::{Instance, Resolved},
+    placement::Placement,
+};
 
 /// Instances of a task and their distinct results.
 pub(crate) struct Owner<'a> {

@@ -9,49 +9,25 @@ use groundplan_protocol::kinds::Problem;
 
 use super::{
     draft::{self, Draft},
+    error::ResolveError,
     files::Wrong,
-    task::Resolver,
+    resolver::Resolver,
 };
 use crate::{
     desired::NodeIx,
     render::{Fault, Named},
 };
 
-/// What is wrong with a task on a node.
-pub(super) enum Told {
-    Faults(Vec<Fault>),
-    Problems(Vec<Problem>),
-    Source(Wrong),
-    /// What a plugin does not allow.
-    Violations(Vec<Diagnostic>),
-    Other(Vec<Diagnostic>),
-}
-
-impl Told {
-    /// The first of it, for a line.
-    pub(super) fn words(&self) -> Arc<str> {
-        let words = match self {
-            Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
-            Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),
-            Self::Source(wrong) => Some(wrong.message.as_str()),
-            Self::Violations(diagnostics) | Self::Other(diagnostics) => {
-                diagnostics.first().map(|diagnostic| diagnostic.message.as_str())
-            }
-        };
-        words.unwrap_or_default().into()
-    }
-}
-
 impl Resolver<'_, '_, '_> {
-    pub(super) fn tell(&mut self, told: Told, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
+    pub(super) fn report(&mut self, told: ResolveError, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
         match told {
-            Told::Faults(faults) => self.template_faults(faults, texts, node),
-            Told::Problems(problems) => self.problems(problems),
-            Told::Source(wrong) => self.wrong_source(wrong),
-            Told::Violations(faults) => {
+            ResolveError::Faults(faults) => self.template_faults(faults, texts, node),
+            ResolveError::Problems(problems) => self.problems(problems),
+            ResolveError::Source(wrong) => self.wrong_source(wrong),
+            ResolveError::Violations(faults) => {
                 self.run.faults.add_all(faults, node.map(|node| self.run.nodes[node.0 as usize]))
             }
-            Told::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
+            ResolveError::Other(diagnostics) => diagnostics.into_iter().for_each(|d| self.run.faults.add(d)),
         }
     }
 

@@ -8,7 +8,7 @@ use groundplan_protocol::{
     report::Outcome,
 };
 
-use super::{Opens, Rollout, Status, Summary, Verdict, Wait};
+use super::model::{Opens, Rollout, Status, Summary, Verdict, Wait};
 
 /// What may still come of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

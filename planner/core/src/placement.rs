@@ -9,7 +9,6 @@ use groundplan_inventory::{Diagnostic, Inventory};
 use groundplan_protocol::ids::{NodeId, ServiceId, TaskName};
 use groundplan_services::{Catalog, Service, Task};
 
-use super::task::Instances;
 use crate::{desired::NodeIx, nearest::did_you_mean};
 
 /// Who runs what.
@@ -83,11 +82,6 @@ impl<'a> Placement<'a> {
         let declared = self.tasks[task];
         let nodes = &self.services[declared.service].nodes;
         if declared.task.once { &nodes[..nodes.len().min(1)] } else { nodes }
-    }
-
-    /// Whether a task is there on all its nodes.
-    pub(crate) fn complete(&self, task: usize, instances: &Instances) -> bool {
-        self.nodes_of(task).len() == instances.count()
     }
 
     /// `service.task`, for people.

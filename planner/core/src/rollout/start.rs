@@ -7,7 +7,7 @@ use groundplan_protocol::{
     plan::{OnInterrupt, Place, TriggerSource},
 };
 
-use super::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
+use super::model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
 use crate::plan::{Gate, Plan};
 
 impl Rollout {

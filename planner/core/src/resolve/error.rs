@@ -1,0 +1,34 @@
+//! Why a task could not be resolved on a node.
+
+use std::sync::Arc;
+
+use groundplan_inventory::Diagnostic;
+use groundplan_protocol::kinds::Problem;
+
+use super::files::Wrong;
+use crate::render::Fault;
+
+/// What is wrong with a task on a node.
+pub(super) enum ResolveError {
+    Faults(Vec<Fault>),
+    Problems(Vec<Problem>),
+    Source(Wrong),
+    /// What a plugin does not allow.
+    Violations(Vec<Diagnostic>),
+    Other(Vec<Diagnostic>),
+}
+
+impl ResolveError {
+    /// The first of it, for a line.
+    pub(super) fn words(&self) -> Arc<str> {
+        let words = match self {
+            Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
+            Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),
+            Self::Source(wrong) => Some(wrong.message.as_str()),
+            Self::Violations(diagnostics) | Self::Other(diagnostics) => {
+                diagnostics.first().map(|diagnostic| diagnostic.message.as_str())
+            }
+        };
+        words.unwrap_or_default().into()
+    }
+}

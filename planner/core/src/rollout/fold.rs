@@ -1,0 +1,132 @@
+//! Reports, presence and states folded into a rollout, and the gates that open because of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groundplan_protocol::{
+    effect::Effect,
+    ids::{GateId, Generation, NodeId, TaskId},
+    plan::OpenGate,
+    report::{Outcome, TaskReport},
+};
+
+use super::model::{Entry, On, Opens, Rollout};
+use crate::plan::PendingInstance;
+
+impl Rollout {
+    /// The generation.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Takes a report, of this generation or of an older one. Returns whether it was news.
+    ///
+    /// What is done stays done; anything else may be followed by another try. A change that is reported late, for an older
+    /// generation, still fires: so a report of an older generation must not be folded twice.
+    pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
+        self.release(node, report);
+        let Some(i) = self.find(node, &report.task) else {
+            let late = report.generation < self.generation && report.outcome.fires();
+            return late && self.late.insert(report.task.at(node));
+        };
+        let entry = &mut self.entries[i as usize];
+        let mut news = false;
+        if report.outcome.fires() && report.generation <= self.generation {
+            news |= !std::mem::replace(&mut entry.fired, true);
+            entry.late |= report.generation < self.generation;
+        }
+        if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
+        {
+            return news;
+        }
+        entry.outcome = Some(report.outcome.clone());
+        entry.running = false;
+        if entry.succeeded() {
+            for gate in entry.feeds.clone() {
+                let Opens::Done { left, .. } = &mut self.gates[gate as usize].opens else { continue };
+                *left -= 1;
+                if *left == 0 {
+                    self.ripe.push(gate);
+                }
+            }
+        }
+        true
+    }
+
+    /// The instances that it could not plan, with what is missing.
+    pub fn pending(&self) -> &[PendingInstance] {
+        &self.pending
+    }
+
+    /// Whether a change was reported, for an older generation, that this plan does not pass on to all that it triggers: plan
+    /// again, and let the newer plan know by [`Rollout::carry_late_changes`].
+    pub fn is_outdated(&self) -> bool {
+        let passed_over = |entry: &Entry| {
+            let done = matches!(entry.outcome, Some(Outcome::Done { effect: Some(_), .. }));
+            let late = |(_, on): &(Effect, On)| matches!(on, On::Barrier(i) if self.entries[*i as usize].late);
+            !done && entry.triggers.iter().any(late)
+        };
+        !self.late.is_empty() || self.entries.iter().any(passed_over)
+    }
+
+    /// Takes a node's presence.
+    pub fn presence(&mut self, node: &NodeId, online: bool) {
+        if let Some(entry) = self.nodes.get_mut(node) {
+            entry.online = online;
+        }
+    }
+
+    /// Takes what a node says that it runs at this moment: for people to watch.
+    pub fn running(&mut self, node: &NodeId, tasks: &[TaskId]) {
+        let Some(at) = self.nodes.get(node) else { return };
+        for i in &at.order {
+            self.entries[*i as usize].running = false;
+        }
+        for i in tasks.iter().filter_map(|task| at.tasks.get(task)) {
+            self.entries[*i as usize].running = true;
+        }
+    }
+
+    /// Takes which generation a node is at, and what it still runs: from its reports, or nothing where its state says that it is
+    /// idle. A turn that it had in an earlier rollout ends when it is at this one and runs nothing of that any more.
+    pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) {
+        if generation >= self.generation {
+            self.held.retain(|held| held.node != *node || held.failed || running.contains(&held.task));
+        }
+    }
+
+    /// Opens every gate whose time has come. Returns the nodes whose set of open gates has grown: publish it to them.
+    pub fn advance(&mut self) -> BTreeSet<NodeId> {
+        let mut told = BTreeSet::new();
+        for gate in std::mem::take(&mut self.ripe) {
+            let fired = self.gate_fired(gate);
+            self.open(gate, fired, &mut told);
+        }
+        self.give_turns(&mut told);
+        told
+    }
+
+    /// The whole set of open gates of one node.
+    pub fn open_gates(&self, node: &NodeId) -> BTreeMap<GateId, OpenGate> {
+        let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        let gates = entries.flat_map(|i| &self.entries[*i as usize].gates).map(|g| &self.gates[*g as usize]);
+        gates.filter_map(|gate| Some((gate.id.clone(), gate.open?))).collect()
+    }
+
+    pub(super) fn open(&mut self, gate: u32, fired: bool, told: &mut BTreeSet<NodeId>) {
+        let gate = &mut self.gates[gate as usize];
+        gate.open = Some(OpenGate { fired });
+        told.extend(gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()));
+    }
+
+    /// Whether one of a gate's sources changed something, as far as is known.
+    pub(super) fn gate_fired(&self, gate: u32) -> bool {
+        let Opens::Done { waits_for, fires_on: Some(task), .. } = &self.gates[gate as usize].opens else {
+            return false;
+        };
+        waits_for.iter().map(|i| &self.entries[*i as usize]).any(|entry| entry.fired && entry.instance.task == *task)
+    }
+
+    pub(super) fn find(&self, node: &NodeId, task: &TaskId) -> Option<u32> {
+        self.nodes.get(node)?.tasks.get(task).copied()
+    }
+}

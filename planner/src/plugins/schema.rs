@@ -1,0 +1,153 @@
+//! Checks parameters against the JSON schema that a plugin printed.
+//!
+//! In: a schema, then parameters. Out: each violation by parameter, worded like the faults of built-in kinds where it is of a usual
+//! form. A schema that refers to another document does not compile: none is ever fetched.
+
+use groundplan_inventory::hint;
+use groundplan_services::plugin::{ParamCheck, Violation};
+use jsonschema::{
+    ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+    paths::{Location, LocationSegment},
+};
+use serde_json::{Map, Value};
+
+#[derive(Debug)]
+struct SchemaCheck {
+    schema: Value,
+    validator: Validator,
+}
+
+/// Compiles a schema.
+///
+/// # Errors
+/// What is wrong with it, with the path to it.
+pub(super) fn compile(schema: &Value) -> Result<Box<dyn ParamCheck>, String> {
+    let built = jsonschema::options().offline().should_validate_formats(true).build(schema);
+    let validator = built.map_err(|e| {
+        let at = path(e.instance_path());
+        if at.is_empty() { e.to_string() } else { format!("`{at}`: {e}") }
+    })?;
+    Ok(Box::new(SchemaCheck { schema: schema.clone(), validator }))
+}
+
+impl ParamCheck for SchemaCheck {
+    fn violations(&self, params: &Map<String, Value>) -> Vec<Violation> {
+        let params = Value::Object(params.clone());
+        self.validator.iter_errors(&params).flat_map(|error| self.violation(&error)).collect()
+    }
+}
+
+impl SchemaCheck {
+    /// An error of the validator, in our own words where it is of a usual form.
+    fn violation(&self, error: &ValidationError<'_>) -> Vec<Violation> {
+        let at = path(error.instance_path());
+        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+                let known = self.properties(error.instance_path());
+                let unknown = |key: &String| Violation {
+                    param: below(key),
+                    message: format!("has no parameter `{}`", hint::excerpt(&below(key))),
+                    hint: Some(hint::choose(key, &known)),
+                };
+                unexpected.iter().map(unknown).collect()
+            }
+            ValidationErrorKind::Required { property } => {
+                let key = property.as_str().unwrap_or_default();
+                let message = format!("has no `{}`", below(key));
+                vec![Violation { param: at, message, hint: Some(format!("add `{key} = …`")) }]
+            }
+            ValidationErrorKind::Type { kind: TypeKind::Single(_) } if at.is_empty() => {
+                vec![Violation { param: at, message: error.to_string(), hint: None }]
+            }
+            _ => {
+                let hint = self.schema_of(error.instance_path()).and_then(|schema| schema["description"].as_str());
+                vec![Violation { param: at, message: hint::brief(&error.to_string()), hint: hint.map(str::to_owned) }]
+            }
+        }
+    }
+
+    /// The part of the schema for a parameter; none where it is reached through `$ref`, `anyOf` and the like.
+    fn schema_of(&self, at: &Location) -> Option<&Value> {
+        let mut schema = &self.schema;
+        for segment in at {
+            schema = match segment {
+                LocationSegment::Property(key) => schema.get("properties")?.get(&*key)?,
+                LocationSegment::Index(_) => schema.get("items")?,
+            };
+        }
+        Some(schema)
+    }
+
+    fn properties(&self, at: &Location) -> Vec<String> {
+        let properties = self.schema_of(at).and_then(|schema| schema.get("properties")?.as_object());
+        properties.into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// The path to a parameter as messages show it: `list[1].port`.
+fn path(at: &Location) -> String {
+    let mut path = String::new();
+    for segment in at {
+        match segment {
+            LocationSegment::Property(key) if path.is_empty() => path.push_str(&key),
+            LocationSegment::Property(key) => path.extend([".", &*key]),
+            LocationSegment::Index(index) => path.push_str(&format!("[{index}]")),
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn violations(params: Value) -> Vec<String> {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "zone": { "type": "string", "pattern": "^[A-Z]", "description": "a name from tzselect(8)" },
+                "list": { "type": "array", "items": { "type": "object", "properties": { "port": { "type": "integer" } } } }
+            },
+            "required": ["zone"],
+            "additionalProperties": false
+        });
+        let violations = compile(&schema).unwrap().violations(params.as_object().unwrap());
+        let text = |v: Violation| format!("{}: {} ({})", v.param, v.message, v.hint.unwrap_or_default());
+        violations.into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn each_violation_names_its_parameter() {
+        assert_eq!(violations(json!({ "zone": "Europe/Vienna" })), [""; 0]);
+        assert_eq!(violations(json!({})), [": has no `zone` (add `zone = …`)"]);
+        assert_eq!(
+            violations(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
+            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `list`, `zone`)"]
+        );
+        assert_eq!(
+            violations(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
+            [
+                "list[1].port: \"x\" is not of type \"integer\" ()",
+                "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_schema_or_refers_elsewhere_does_not_compile() {
+        let error = compile(&json!({ "type": "strnig" })).unwrap_err();
+        assert!(error.starts_with("`type`: "), "{error}");
+        for schema in [
+            json!({ "pattern": "(" }),
+            json!({ "$ref": "http://schemas.example.org/x" }),
+            json!({ "$ref": "file:///etc/passwd" }),
+        ] {
+            assert!(compile(&schema).is_err(), "{schema}");
+        }
+    }
+}

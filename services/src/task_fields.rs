@@ -1,0 +1,55 @@
+//! The keys that tasks of all kinds have. Descriptions here become those of the JSON schema.
+
+use groundplan_inventory::decode::At;
+use groundplan_protocol::{
+    ids::{Capability, TaskName},
+    plan::OnInterrupt,
+    ready::Ready,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::model::Reference;
+
+/// What tasks of all kinds have; beside it stands exactly one key that names the kind.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFields {
+    /// The task's name, unique in its service.
+    #[schemars(example = &"config")]
+    pub id: At<TaskName>,
+    /// What comes before it, instead of the task before it in the file. `[]`: nothing.
+    #[schemars(example = serde_json::json!(["packages", "database/ready"]))]
+    pub requires: Option<Vec<At<Reference>>>,
+    /// What comes after it: the same edge, declared from the other end.
+    #[serde(default)]
+    pub needed_by: Vec<At<Reference>>,
+    /// Restart it when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["config"]))]
+    pub restart_on: Vec<At<Reference>>,
+    /// Let it read its configuration again when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    pub reload_on: Vec<At<Reference>>,
+    /// Run it again when one of these changed something; orders as `requires` does.
+    #[serde(default)]
+    pub run_on: Vec<At<Reference>>,
+    /// On one node of the service only: the first by name. `false` if not given.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub once: bool,
+    /// An expression over all that templates see. Where it is false, the node has no such task, and one that was applied is removed.
+    #[schemars(example = &"facts.os.id == 'debian'")]
+    pub when: Option<At<String>>,
+    /// When it counts as done; without it, as soon as it is carried out.
+    #[schemars(example = serde_json::json!({ "http": "http://127.0.0.1:5000/v3/", "timeout": "60s" }))]
+    pub ready: Option<At<Ready>>,
+    /// Capabilities that are there once it is done. Others may require them without knowing who provides them.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["identity/ready"]))]
+    pub provides: Vec<At<Capability>>,
+    /// What becomes of it when the agent was killed while it ran: `rerun` (the default) or `fail`, so that a person decides.
+    #[serde(default)]
+    #[schemars(extend("default" = "rerun"))]
+    pub on_interrupt: OnInterrupt,
+}
