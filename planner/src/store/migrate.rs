@@ -18,7 +18,7 @@ use super::{
 };
 
 /// From layout 1, which embedded types of the API: reasons become the core's, and commits get the names that the rest of the planner
-/// uses. Commands keep a format version that is no longer read.
+/// uses. Rollouts and commands keep a format version that is no longer read.
 pub(super) fn from_1(tx: &WriteTransaction) -> Result<(), StoreError> {
     let mut meta = tx.open_table(META).map_err(access)?;
     let row = meta.get(META_KEY).map_err(access)?.map(|row| from_json(row.value())).transpose()?;
@@ -143,4 +143,49 @@ fn declaration(service: &ServiceId) -> Position {
 fn removed(instance: &InstanceId, file: &str) -> String {
     let node: &NodeId = &instance.node;
     if file.starts_with("services/") { task(instance) } else { format!("node {node}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reason_gets_what_it_left_out_from_the_instance_that_it_is_of() {
+        let place = json!({ "file": "site.toml", "line": 6, "column": 1 });
+        let whole = json!({ "file": "inventory/nodes.toml", "line": null, "column": null });
+        let rewritten = |reasons: Value| {
+            let mut elements = json!([{ "instance": "app.server@b", "reasons": reasons, "action": "restart" }]);
+            rewrite_reasons(&mut elements).unwrap();
+            assert_eq!(elements[0]["action"], "restart");
+            elements[0]["reasons"].take()
+        };
+        let before = json!([
+            { "kind": "added", "what": "node b", "at": whole },
+            { "kind": "changed", "input": "var port", "before": "1", "after": null, "at": place },
+            { "kind": "off", "when": "false", "input": null, "before": null, "after": null, "at": place },
+            { "kind": "removed", "file": "services/app/service.toml" },
+            { "kind": "removed", "file": "inventory/nodes.toml" },
+            { "kind": "asked" },
+            { "kind": "drifted", "what": "not active" },
+            { "kind": "owed", "effect": "reload" },
+            { "kind": "triggered", "by": "db.config@a", "effect": "restart" },
+            { "kind": "drifted", "what": "content differs" },
+        ]);
+        let app = "services/app/service.toml";
+        let after = json!([
+            { "kind": "added", "input": "node b", "file": "inventory/nodes.toml" },
+            { "kind": "changed", "input": "var port", "before": "1", "file": "site.toml", "line": 6, "column": 1 },
+            { "kind": "off", "when": "false", "file": "site.toml", "line": 6, "column": 1 },
+            { "kind": "removed", "input": "task app.server", "file": app },
+            { "kind": "removed", "input": "node b", "file": "inventory/nodes.toml" },
+            { "kind": "asked", "input": "task app.server", "file": app },
+            { "kind": "drifted", "input": "task app.server", "what": "not active", "file": app },
+            { "kind": "owed", "input": "task app.server", "effect": "reload", "file": app },
+            { "kind": "triggered", "by": "db.config@a", "effect": "restart" },
+            { "kind": "drifted", "input": "task db.config", "what": "content differs", "file": "services/db/service.toml" },
+        ]);
+        assert_eq!(rewritten(before), after);
+    }
 }
