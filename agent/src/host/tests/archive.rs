@@ -260,7 +260,7 @@ async fn zip() {
             let (mut entry, config) = zip
                 .new_file(name)
                 .unix_permissions(*mode)
-                .compression_method(rawzip::CompressionMethod::Deflate)
+                .compression_method(rawzip::CompressionMethod::DEFLATE)
                 .start()
                 .unwrap();
             let encoder = flate2::write::DeflateEncoder::new(&mut entry, Compression::fast());

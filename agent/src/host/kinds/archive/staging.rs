@@ -151,10 +151,10 @@ impl Staging {
             let method = entry.compression_method();
             let found = archive.get_entry(entry.wayfinder()).map_err(broken)?;
             let reader: Box<dyn Read + '_> = match method {
-                rawzip::CompressionMethod::Store => Box::new(found.reader()),
-                rawzip::CompressionMethod::Deflate => Box::new(DeflateDecoder::new(found.reader())),
+                rawzip::CompressionMethod::STORE => Box::new(found.reader()),
+                rawzip::CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(found.reader())),
                 other => {
-                    let what = format!("is compressed by {other:?}, which is not known here; use deflate");
+                    let what = format!("is compressed by method {other}, which is not supported; use deflate");
                     return Err(Refused::Member { name: path, what }.into());
                 }
             };
