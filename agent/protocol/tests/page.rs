@@ -51,7 +51,7 @@ fn the_page_has_the_topics_of_the_table() {
     let page = fs::read_to_string(&path).expect("docs/protocol.md");
     let expected = with_table(&with_table(&page, TOPICS_HEAD, &topics()), MESSAGES_HEAD, &messages());
     if std::env::var_os("UPDATE_PROTOCOL").is_some() {
-        fs::write(&path, &expected).expect("docs/protocol.md can be written");
+        return fs::write(&path, &expected).expect("docs/protocol.md can be written");
     }
     let hint = "UPDATE_PROTOCOL=1 cargo test -p groundplan-protocol --test page";
     assert!(page == expected, "the tables of docs/protocol.md are not those of the code: {hint}");

@@ -1,18 +1,18 @@
-//! Packets from and to bytes: rumqttc's codec, behind the checks that it leaves out.
+//! Packets from and to bytes: rumqttc's codec, with the checks that it lacks.
 //!
-//! In: a read buffer. Out: packets, or a [`ProtocolError`]. Adds to rumqttc 0.25: the reserved bits of the fixed header
-//! (`[MQTT-2.2.2-2]`), the protocol level before the rest of a CONNECT is read (a version 5 CONNECT has another shape),
-//! and an encoder of PUBLISH that borrows.
+//! In: a read buffer. Out: packets, or a [`ProtocolError`]. Adds to rumqttc 0.25: a check of the fixed header's reserved
+//! bits (`[MQTT-2.2.2-2]`), a check of the protocol level before the rest of a CONNECT is parsed (that of version 5 has
+//! another layout), and an encoder of PUBLISH that borrows.
 
 use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::{self, Error, QoS, v4::Packet};
 
 use super::filter::Malformed;
 
-/// What a client sent that MQTT 3.1.1, or this broker, does not allow. Always ends the connection.
+/// Input from a client that MQTT 3.1.1, or this broker, does not allow. Always ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProtocolError {
-    #[error("a packet of {size} bytes, over the limit of {max}")]
+    #[error("a packet of {size} bytes, above the limit of {max}")]
     TooLarge { size: usize, max: usize },
     #[error("a malformed packet")]
     Malformed(#[source] Error),
@@ -20,9 +20,9 @@ pub(crate) enum ProtocolError {
     ReservedBits(u8),
     #[error("protocol {name:?} level {level}, not MQTT 3.1.1")]
     Version { name: String, level: u8 },
-    #[error("a {0} packet where none may come")]
+    #[error("an unexpected {0} packet")]
     Unexpected(&'static str),
-    #[error("a publish with QoS 2, which this broker does not offer")]
+    #[error("a publish with QoS 2, which this broker does not support")]
     ExactlyOnce,
     #[error("topic or filter {text:?}")]
     Topic {
@@ -36,15 +36,15 @@ pub(crate) enum ProtocolError {
     NoFilters,
 }
 
-/// Takes the next packet off the buffer, if all of it is there.
+/// Takes the next packet off the buffer, if it is complete.
 ///
-/// `max` bounds the remaining length; a packet that announces more is an error before its content arrives.
+/// `max` limits the remaining length; a packet that announces more is an error before its content arrives.
 pub(crate) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, ProtocolError> {
     let malformed = |error| match error {
         Error::PayloadSizeLimitExceeded(size) => ProtocolError::TooLarge { size, max },
         error => ProtocolError::Malformed(error),
     };
-    // What is no MQTT at all shows in its first byte; no need to wait for the rest of it.
+    // Other protocols differ in the first byte already: refuse them without waiting for a whole packet.
     let Some(&first) = buffer.first() else { return Ok(None) };
     let reserved = match first >> 4 {
         3 => 0,
@@ -65,7 +65,7 @@ pub(crate) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, 
     Packet::read(buffer, max).map(Some).map_err(malformed)
 }
 
-/// Looks at the protocol's name and level of a whole CONNECT.
+/// Checks the protocol name and level of a complete CONNECT.
 fn check_version(frame: &[u8]) -> Result<(), ProtocolError> {
     let length_bytes = frame[1..].iter().take_while(|byte| *byte & 0x80 != 0).count() + 1;
     let content = frame.get(1 + length_bytes..).unwrap_or_default();
@@ -91,7 +91,7 @@ pub(crate) struct Flags {
     pub(crate) retain: bool,
 }
 
-/// Encodes a PUBLISH. Its length was bounded when it came in, and is so still: nothing but the packet id can be more.
+/// Encodes a PUBLISH. Its length was checked when it was received; only the packet id can have been added since.
 pub(crate) fn put_publish(out: &mut BytesMut, flags: Flags, topic: &str, pkid: u16, payload: &[u8]) {
     let with_id = flags.qos != QoS::AtMostOnce;
     let length = 2 + topic.len() + if with_id { 2 } else { 0 } + payload.len();

@@ -1,9 +1,9 @@
 //! One client's connection, from its first byte to its end: all of the broker's IO.
 //!
-//! In: a byte stream and who is at its other end. Out: checked input for the [`State`], and its output on the wire.
-//! One task, with reading and writing side by side in it: a client that does not read never stops what it sends from
-//! being read, nor anybody else. Batches: all packets of a read are handled under one lock, all that fits a buffer
-//! leaves in one write. Whatever ends it, the session learns of it, once, by the [`Hold`] that is dropped.
+//! In: a byte stream and its [`Peer`]. Out: checked input for the [`State`], and the state's output on the wire.
+//! One task reads and writes concurrently: a client that does not read its messages blocks neither the reading of what
+//! it sends nor another client. Packets are batched: all packets of a read are handled under one lock, and a write sends
+//! as much as fits a buffer. However the connection ends, dropping [`SessionGuard`] detaches the session, once.
 
 use std::{
     future::pending,
@@ -31,29 +31,30 @@ use super::{
     state::{Attach, Attached, Ended, Input, State, Token},
 };
 
-/// Largest CONNECT, in bytes: client id, will, name and password at their largest. Nobody is known before it.
+/// Largest CONNECT, in bytes: client id, will topic and message, user name and password of the greatest length. Less
+/// than other packets, because the client is not authenticated yet.
 const MAX_CONNECT: usize = 5 * 65_535 + 64;
-/// Room for a read, in bytes: at least, and at most.
+/// Free space for a read, in bytes: the least and the most.
 const READ: std::ops::Range<usize> = 2 << 10..64 << 10;
-/// Bytes to gather before a write.
+/// Bytes to encode before a write.
 const WRITE: usize = 64 << 10;
-/// How long a refused client may take to read why.
+/// How long a refused client may take to read the reason.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
-    #[error("it said DISCONNECT")]
+    #[error("the client sent DISCONNECT")]
     Disconnect,
-    #[error("it closed the connection")]
+    #[error("the client closed the connection")]
     Closed,
     #[error("reading or writing failed")]
     Io(#[source] io::Error),
     #[error("no CONNECT in time")]
     NoConnect,
-    #[error("nothing heard for one and a half times its keep-alive of {0} s")]
+    #[error("no packet for one and a half times the keep-alive of {0} s")]
     KeepAlive(u16),
-    #[error("it broke the protocol")]
+    #[error("protocol error")]
     Protocol(#[source] ProtocolError),
     #[error("the policy refuses {what}")]
     Refused {
@@ -61,38 +62,38 @@ pub(crate) enum End {
         #[source]
         source: Refusal,
     },
-    #[error("it may not go on")]
+    #[error("the broker ended the session")]
     Ended(#[source] Ended),
-    #[error("an empty client id asks for a session that is kept")]
+    #[error("a persistent session with an empty client id")]
     NoClientId,
 }
 
-/// A session's connection while it lives; when dropped, however that comes, the session is parted from it.
-struct Hold<'a> {
+/// Ties a session to its connection; dropping it detaches the session, also when the task is aborted.
+struct SessionGuard<'a> {
     state: &'a Mutex<State>,
     token: Token,
     will: bool,
 }
 
-impl Drop for Hold<'_> {
+impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
         lock(self.state).detach(self.token, self.will);
     }
 }
 
-/// Nothing that holds the lock can panic half-way by design; if it does, the broker lives on with what there is.
+/// No code under the lock panics by design. If it does all the same, the other clients go on with the state as it is.
 pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that is over.
+/// The result of a connection that has ended.
 pub(crate) struct Served {
-    /// The client that it was, once it was let in.
+    /// The client id, if the client was admitted.
     pub(crate) client: Option<Arc<str>>,
     pub(crate) end: End,
 }
 
-/// Serves one client until its connection ends. `deadline` is when its CONNECT must be there.
+/// Serves one client until its connection ends. Its CONNECT must arrive before `deadline`.
 pub(crate) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -102,18 +103,18 @@ where
         Ok(greeted) => greeted,
         Err(end) => return Served { client: None, end },
     };
-    let mut hold = Hold { state: &shared.state, token: attached.token, will: true };
+    let mut guard = SessionGuard { state: &shared.state, token: attached.token, will: true };
     let (input, output) = tokio::io::split(stream);
     let end = tokio::select! {
         end = read(shared, input, incoming, &client, attached.token, keep_alive) => end,
         end = write(shared, output, &attached) => end,
         () = attached.signals.close.notified() => End::Ended(Ended::Superseded),
     };
-    hold.will = !matches!(end, End::Disconnect);
+    guard.will = !matches!(end, End::Disconnect);
     Served { client: Some(client.id), end }
 }
 
-/// From the first byte to the session; who is turned away is told why, as far as MQTT has a word for it.
+/// Reads CONNECT and attaches the session. A refused client gets a CONNACK where MQTT has a code for the reason.
 async fn greet<S>(
     shared: &Shared,
     stream: &mut S,
@@ -160,10 +161,10 @@ async fn first_packet(
     }
 }
 
-/// A read buffer that fits what comes: small for the many that are idle, large for those that send much.
+/// A read buffer that adapts to the traffic: small for the many idle clients, large for those that send much.
 struct Incoming {
     bytes: BytesMut,
-    /// Room to make for the next read.
+    /// Free space for the next read, in bytes.
     room: usize,
 }
 
@@ -172,8 +173,9 @@ impl Incoming {
         Self { bytes: BytesMut::new(), room: READ.start }
     }
 
-    /// Reads once. Grows with what comes, never by what is announced.
+    /// Reads once. The buffer grows with what has arrived, never with a length that a client announces.
     async fn receive(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<(), End> {
+        // After a burst, an empty buffer of the old size would stay for as long as the client is idle.
         if self.bytes.is_empty() && self.bytes.capacity() > 2 * self.room {
             self.bytes = BytesMut::new();
         }
@@ -184,6 +186,7 @@ impl Incoming {
         match stream.read_buf(&mut self.bytes).await {
             Ok(0) => Err(End::Closed),
             Ok(read) => {
+                // A full read suggests that more is waiting; a small one that the burst is over.
                 if read == spare {
                     self.room = (self.room * 2).min(READ.end);
                 } else if read < self.room / 8 {
@@ -196,30 +199,32 @@ impl Incoming {
     }
 }
 
-/// Tells a client why not, and waits for it to hang up: closing at once could destroy the word on its way.
+/// Sends a CONNACK with a refusal and waits for the client to close. Closing at once with unread input would reset the
+/// connection, and the reset could overtake the CONNACK.
 async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, code: ConnectReturnCode) {
-    let word = async {
+    let answer = async {
         stream.write_all(&[0x20, 2, 0, code as u8]).await?;
         stream.shutdown().await?;
         let mut rest = [0; 512];
         while stream.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whether it heard is its own affair.
-    drop(timeout(LINGER, word).await);
+    // The connection ends in any case.
+    drop(timeout(LINGER, answer).await);
 }
 
-/// Checks a CONNECT and attaches it to its session; otherwise says what to answer, and why.
+/// Checks a CONNECT and attaches its session; otherwise returns the code to answer, if there is one, and the reason.
 fn admit(
     shared: &Shared,
     peer: Peer,
     connect: Connect,
 ) -> Result<(Client, Attached), (Option<ConnectReturnCode>, End)> {
     let id = match connect.client_id {
-        // `[MQTT-3.1.3-6]`, `[MQTT-3.1.3-8]`.
+        // A session can only be found again by an id of the client's own (`[MQTT-3.1.3-7]`, `[MQTT-3.1.3-8]`).
         id if id.is_empty() && !connect.clean_session => {
             return Err((Some(ConnectReturnCode::BadClientId), End::NoClientId));
         }
+        // `[MQTT-3.1.3-6]`.
         id if id.is_empty() => format!("anonymous-{}", shared.anonymous.fetch_add(1, Ordering::Relaxed)),
         id => id,
     };
@@ -238,6 +243,7 @@ fn admit(
             Some(Will { message, qos: at_most_1(will.qos), retain: will.retain })
         }
     };
+    // A verified name, so that a client cannot evade its caps with other client ids.
     let identity = match client.peer.certificate.as_deref() {
         Some([name, ..]) => name.as_str().into(),
         _ => Arc::clone(&client.id),
@@ -249,7 +255,7 @@ fn admit(
     }
 }
 
-/// Reads until the end. Never returns but with the reason for it.
+/// Reads until the connection is to end, and returns the reason.
 async fn read(
     shared: &Shared,
     mut stream: impl AsyncRead + Unpin,
@@ -258,7 +264,7 @@ async fn read(
     token: Token,
     keep_alive: u16,
 ) -> End {
-    // `[MQTT-3.1.2-24]`. Any byte is a sign of life: a large packet on a slow line is no silence.
+    // `[MQTT-3.1.2-24]`. Any byte counts, not only whole packets: a large packet on a slow line takes a while.
     let silence = (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into()) * 3 / 2);
     let mut inputs = Vec::new();
     loop {
@@ -273,7 +279,7 @@ async fn read(
                 Err(error) => break Some(End::Protocol(error)),
             }
         };
-        // What came before the end was well-formed and allowed: it counts.
+        // The packets before the one that ends the connection were valid and allowed: they take effect.
         if !inputs.is_empty()
             && let Err(ended) = lock(&shared.state).handle(token, &mut inputs)
         {
@@ -294,14 +300,16 @@ async fn read(
     }
 }
 
-/// Writes whatever the state has for this connection. Never returns but with the reason for it.
+/// Writes what the state has for this connection, until the session ends, and returns the reason.
 async fn write(shared: &Shared, mut stream: impl AsyncWrite + Unpin, attached: &Attached) -> End {
+    // CONNACK, return code 0: goes out before anything else (`[MQTT-3.2.0-1]`).
     let mut out = BytesMut::from(&[0x20, 2, u8::from(attached.session_present), 0][..]);
     loop {
         if let Err(ended) = lock(&shared.state).fill(attached.token, &mut out, WRITE) {
             return End::Ended(ended);
         }
         let written = if out.is_empty() {
+            // TLS buffers what it has encrypted; nothing may stay there while this waits.
             let flushed = stream.flush().await;
             attached.signals.output.notified().await;
             flushed
@@ -309,16 +317,17 @@ async fn write(shared: &Shared, mut stream: impl AsyncWrite + Unpin, attached: &
             stream.write_all(&out).await
         };
         if let Err(error) = written {
-            // The reader may still hold what the client sent before it went, a DISCONNECT above all.
+            // The reader may still have to handle what the client sent before it closed, such as a DISCONNECT, which
+            // suppresses the will. The reader then ends the connection.
             tracing::debug!(%error, "writing failed");
             return pending().await;
         }
-        // An idle connection holds no buffer: there may be ten thousand.
+        // An idle connection keeps no buffer: there may be ten thousand.
         if out.is_empty() { out = BytesMut::new() } else { out.clear() }
     }
 }
 
-/// Turns a packet into input, if it is well-formed and allowed.
+/// Converts a packet into input for the state, if it is valid and allowed.
 fn check(shared: &Shared, client: &Client, packet: Packet) -> Result<Input, End> {
     let nonzero = |pkid| if pkid == 0 { Err(End::Protocol(ProtocolError::PacketIdZero)) } else { Ok(pkid) };
     match packet {
@@ -330,7 +339,7 @@ fn check(shared: &Shared, client: &Client, packet: Packet) -> Result<Input, End>
             if let Err(source) = shared.policy.publish(client, topic.as_str()) {
                 return Err(End::Refused { what: format!("a publish to {topic}"), source });
             }
-            // A copy: the payload that was read is a slice of the read buffer, and would keep all of it.
+            // A copy: the payload is a slice of the read buffer and would keep all of that buffer alive.
             let message = Arc::new(Message { topic, payload: publish.payload[..].into() });
             Ok(Input::Publish { message, qos: publish.qos, retain: publish.retain, pkid: publish.pkid })
         }
@@ -373,13 +382,13 @@ fn filter(text: String) -> Result<Filter, ProtocolError> {
 }
 
 fn malformed(mut text: String, source: Malformed) -> ProtocolError {
-    // For the log, where 64 KiB of it would help nobody.
+    // For the log, where a text of 64 KiB would be of no use.
     let end = text.char_indices().nth(80).map_or(text.len(), |(at, _)| at);
     text.truncate(end);
     ProtocolError::Topic { text, source }
 }
 
-/// QoS 2 is not offered; 1 is what is granted (`[MQTT-3.8.4-6]`).
+/// Grants QoS 1 where 2 is requested (`[MQTT-3.8.4-6]` allows less).
 fn at_most_1(qos: QoS) -> QoS {
     if qos == QoS::ExactlyOnce { QoS::AtLeastOnce } else { qos }
 }

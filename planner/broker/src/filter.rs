@@ -1,15 +1,15 @@
-//! Topic names and topic filters: their grammar, and which matches which (MQTT 3.1.1, section 4.7).
+//! Topic names and topic filters: grammar and matching (MQTT 3.1.1, section 4.7).
 //!
-//! In: strings from the wire. Out: [`Topic`] and [`Filter`], which only hold what the grammar allows, so nothing
-//! behind them checks again. Works on whole levels, never on bytes: a level may begin with any character.
-//! Pure; the matcher here is the reference that the subscription tree is tested against.
+//! In: strings from the wire. Out: [`Topic`] and [`Filter`], which hold only what the grammar allows, so that no later
+//! code checks again. Works on whole levels, never on bytes: a level may begin with any character.
+//! Pure; the tests of the subscription tree use this matcher as their reference.
 
 use std::fmt;
 
-/// Most levels that a topic or filter may have. The standard sets no limit; the tree's depth needs one.
+/// Most levels of a topic or filter. The standard sets no limit; it bounds the depth of the subscription tree.
 pub const MAX_LEVELS: usize = 128;
 
-/// Why a string is no topic or no filter.
+/// Why a string is not a topic or not a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// `[MQTT-4.7.3-1]`: at least one character.
@@ -19,7 +19,7 @@ pub enum Malformed {
     #[error("it contains U+0000")]
     Nul,
     /// `[MQTT-3.3.2-2]` for names, `[MQTT-4.7.1-2]` and `[MQTT-4.7.1-3]` for filters.
-    #[error("it has a wildcard where none may stand")]
+    #[error("it has a misplaced wildcard")]
     Wildcard,
     /// More than [`MAX_LEVELS`].
     #[error("it has more than {MAX_LEVELS} levels")]
@@ -81,11 +81,11 @@ impl Filter {
         &self.0
     }
 
-    /// The literal beginning that every matching topic shares, but for the parent that a closing `/#` also matches.
+    /// The longest literal prefix of all topics that match.
     pub(crate) fn literal_prefix(&self) -> &str {
         let end = self.0.find(['+', '#']).unwrap_or(self.0.len());
         let prefix = &self.0[..end];
-        // `a/#` matches `a` as well, so the slash is not part of what they share.
+        // `a/#` matches `a` as well, so the slash is not part of the prefix.
         if self.0[end..].starts_with('#') { prefix.strip_suffix('/').unwrap_or(prefix) } else { prefix }
     }
 
@@ -103,8 +103,8 @@ impl Filter {
         self.covers(topic)
     }
 
-    /// Whether every topic that `other` (a filter or a topic) matches is matched by this filter too. Says nothing
-    /// about `$`: a policy that grants `#` grants what `#` can match.
+    /// Whether this filter matches every topic that `other` (a filter or a topic) matches. Ignores the rule for `$`: a
+    /// policy that grants `#` grants what `#` can match.
     pub fn covers(&self, other: &str) -> bool {
         let (mut mine, mut theirs) = (self.0.split('/'), other.split('/'));
         loop {
@@ -141,7 +141,7 @@ fn common(text: &str) -> Result<(), Malformed> {
 pub(crate) mod tests {
     use super::*;
 
-    /// The standard's words, level by level and recursively: slow, and written apart from what it checks.
+    /// The standard's rule, level by level and recursively: slow, and independent of the code under test.
     fn specified(filter: &[&str], topic: &[&str]) -> bool {
         match (filter, topic) {
             ([], []) | (["#"], _) => true,

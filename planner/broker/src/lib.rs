@@ -2,12 +2,11 @@
 //!
 //! In: [`Config`] and a [`Policy`]. Out: listeners that serve MQTT 3.1.1 (OASIS, 2014) at QoS 0 and 1: retained
 //! messages, persistent sessions, last wills, mutual TLS with the certificate's name bound to the client id.
-//! All state is in memory and goes with the process: **the broker is a cache** (DESIGN §5), clients see no session and
-//! bring everything back. Queues are bounded; a full one ends its session, so that the client notices: nothing that
-//! was promised is ever dropped silently. Overlapping subscriptions deliver once, with the greatest QoS granted.
-//! A QoS 2 publish, a refused publish (3.1.1 has no word for it) and whatever breaks the protocol close the connection.
-//! Never: QoS 2, MQTT 5, bridges, `$SYS`, passwords, anything on disk.
-//! The same conformance suite (`tests/suite/broker`) runs against it and Mosquitto.
+//! All state is in memory and ends with the process: **the broker is a cache**; after a restart, clients find no session
+//! and publish everything again. Queues are bounded. A full one ends its session, so that the client notices: no QoS 1
+//! message is dropped silently. Overlapping subscriptions deliver once, with the greatest QoS granted. A QoS 2 publish,
+//! a refused publish (3.1.1 has no negative PUBACK) and any protocol error close the connection.
+//! Never: QoS 2, MQTT 5, bridges, `$SYS`, passwords, files. `tests/suite/broker` tests it and Mosquitto alike.
 
 mod codec;
 mod connection;
@@ -39,49 +38,50 @@ pub use self::{
     tls::{TlsError, server_config},
 };
 
-/// Where the broker listens, and within which bounds it works.
+/// Listeners and limits of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// At least one, to be of use.
+    /// Addresses to listen on; without any, no client can connect.
     pub listeners: Vec<Listener>,
-    /// The bounds.
+    /// What clients may use.
     pub limits: Limits,
 }
 
 /// One address to listen on.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// The address; port 0 takes a free one, see [`Broker::addresses`].
+    /// The address; port 0 stands for a free one, see [`Broker::addresses`].
     pub address: SocketAddr,
-    /// Mutual TLS, made by [`server_config`]. `None` is plain TCP, where a client id is believed: loopback only.
+    /// Mutual TLS, from [`server_config`]. `None` is plain TCP, where client ids are not verified: loopback only.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// What a client may cost. A cap that is reached is logged with its client; none of them drops a message silently.
+/// What clients may use. A limit that is reached is logged with its client; none of them drops a message silently.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Largest packet from a client, in bytes after its fixed header. A larger one closes the connection.
     pub max_packet: usize,
-    /// Connections at a time, those that have not said who they are included. One more is closed at once.
+    /// Connections at a time, including those without a CONNECT yet. One more is closed at once.
     pub max_connections: usize,
-    /// Sessions, connected or kept. For one more, the kept one that is away for longest is ended.
+    /// Sessions, with or without a connection. One more ends the session that has been without one for longest.
     pub max_sessions: usize,
-    /// Sessions of one identity: the first name of its certificate, or else its client id. As with `max_sessions`.
+    /// Sessions of one identity: the first name of its certificate, or else its client id. One more acts as for
+    /// `max_sessions`.
     pub max_sessions_per_identity: usize,
     /// Subscriptions of a session. One more is refused in the SUBACK.
     pub max_subscriptions: usize,
-    /// Messages that wait for a client, in flight or not. One more ends its session. More than `max_retained_messages`,
-    /// or nobody could subscribe to all of these.
+    /// Messages that wait for a client, in flight or not. One more ends its session. Must exceed
+    /// `max_retained_messages`, or no client could subscribe to all retained messages.
     pub max_queued_messages: usize,
-    /// Their bytes, topic and payload. Messages of the retained store that a new subscription brings do not count.
+    /// Bytes of those messages, topic and payload. Retained messages that a new subscription delivers do not count.
     pub max_queued_bytes: usize,
-    /// QoS 1 messages that a client may have in flight, unacknowledged; at most 65 534, for want of packet ids.
+    /// Unacknowledged QoS 1 messages in flight to a client; at most 65 534, the number of packet ids.
     pub max_in_flight: usize,
     /// Retained messages. One more closes its publisher's connection.
     pub max_retained_messages: usize,
-    /// Their bytes, topic and payload. As above.
+    /// Bytes of the retained messages, topic and payload. One more closes its publisher's connection.
     pub max_retained_bytes: usize,
-    /// From the TCP connection to the end of CONNECT, TLS included.
+    /// Time from the TCP connection to the end of CONNECT, including TLS.
     pub connect_timeout: Duration,
 }
 
@@ -103,12 +103,12 @@ impl Default for Limits {
     }
 }
 
-/// What the broker holds, and has done since its start.
+/// Counts of what the broker holds, and of what it has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// TCP connections, those without a session included.
+    /// TCP connections, including those without a session.
     pub connections: usize,
-    /// Sessions, connected or kept.
+    /// Sessions, with or without a connection.
     pub sessions: usize,
     /// Sessions with a connection.
     pub connected: usize,
@@ -116,37 +116,37 @@ pub struct Stats {
     pub subscriptions: usize,
     /// Messages that wait for clients or are in flight to them.
     pub queued_messages: usize,
-    /// Their bytes, as far as they count for the limits.
+    /// Bytes of those messages, as far as they count for the limits.
     pub queued_bytes: usize,
     /// Retained messages.
     pub retained_messages: usize,
-    /// Their bytes.
+    /// Bytes of the retained messages, topic and payload.
     pub retained_bytes: usize,
-    /// Messages published to the broker since its start, wills not counted.
+    /// Messages published to the broker since its start, without wills.
     pub received: u64,
-    /// Messages sent to clients since its start, each redelivery counted.
+    /// Messages sent to clients since its start, including redeliveries.
     pub sent: u64,
-    /// Refusals by the policy, since its start.
+    /// Refusals by the policy since its start.
     pub refused: u64,
-    /// Sessions ended because their queue was full, since its start.
+    /// Sessions ended because of a full queue since its start.
     pub sessions_ended_full: u64,
 }
 
 /// Why the broker could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// An address is taken, or not of this machine.
+    /// The address is in use, or not one of this machine.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// What all connections share.
+/// State that all connections share.
 struct Shared {
     state: Mutex<state::State>,
     limits: Arc<Limits>,
@@ -156,11 +156,11 @@ struct Shared {
     refused: AtomicU64,
 }
 
-/// A running broker. Dropped, it stops as well, without waiting for the end.
+/// A running broker. Dropping it stops it without waiting for its connections to close.
 pub struct Broker {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
-    /// Its value is of no matter: listeners and connections end when it is gone.
+    /// Carries no value: listeners and connections end when it is dropped.
     stop: watch::Sender<()>,
     listeners: JoinSet<()>,
 }
@@ -169,9 +169,9 @@ impl Broker {
     /// Listens on every address of `config`. Once this returns, clients can connect.
     ///
     /// # Errors
-    /// An address that cannot be listened on; then none is.
+    /// One of the addresses cannot be bound; then the broker listens on none.
     pub async fn start(config: Config, policy: Arc<dyn Policy>) -> Result<Self, BrokerError> {
-        // What MQTT has packet ids for.
+        // A packet id is 1 to 65 535 (`[MQTT-2.3.1-1]`); more messages in flight than ids would stall the session.
         let max_in_flight = config.limits.max_in_flight.clamp(1, 65_534);
         let limits = Arc::new(Limits { max_in_flight, ..config.limits });
         let shared = Arc::new(Shared {
@@ -196,12 +196,12 @@ impl Broker {
         Ok(Self { shared, addresses, stop, listeners })
     }
 
-    /// The addresses that it listens on, in the order of the configuration, with the ports that were taken.
+    /// The addresses that it listens on, in the order of the configuration, with their actual ports.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Counts what there is. Walks all sessions: for status and tests, not for every message.
+    /// Current counts. Walks all sessions: for status and tests, not for every message.
     pub fn stats(&self) -> Stats {
         let stats = connection::lock(&self.shared.state).stats();
         Stats {
@@ -211,7 +211,7 @@ impl Broker {
         }
     }
 
-    /// Closes all listeners and connections, and waits until they are closed. The state is gone with it.
+    /// Closes all listeners and connections and waits until they are closed. The state is lost.
     pub async fn stop(self) {
         let Self { stop, mut listeners, .. } = self;
         drop(stop);

@@ -1,7 +1,7 @@
-//! Listeners: one task each, which accepts and hands over.
+//! Listeners: one task each, which accepts connections.
 //!
-//! In: TCP connections. Out: a task per connection, which does the TLS handshake and everything after it under one
-//! deadline: whoever is silent or slow holds up nobody else. Ends, and ends its connections, when the broker stops.
+//! In: TCP connections. Out: a task per connection, which does the TLS handshake and waits for CONNECT under one
+//! deadline, so that a silent or slow client delays no other. Ends, with its connections, when the broker stops.
 
 use std::{
     error::Error,
@@ -25,16 +25,16 @@ use super::{
     tls,
 };
 
-/// Pause after a failed accept: the usual cause, no file descriptors left, does not pass at once.
+/// Pause after a failed accept: the usual cause, too few file descriptors, lasts for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections that the kernel holds until they are accepted, as far as it lets us: a SYN too many is retried after a
-/// second, which a fleet that reconnects would feel.
+/// Connections that the kernel queues until they are accepted, if `net.core.somaxconn` allows. Beyond it the client
+/// repeats its SYN after a second, which would slow down a fleet that reconnects.
 const BACKLOG: u32 = 4096;
-/// Connections to accept, or to see gone, at one go.
+/// Connections to accept or to reap before the task yields.
 const TURN: usize = 256;
 
-/// Binds an address. Returns it with the port that was taken.
+/// Binds an address. Returns the listener and its actual address.
 pub(crate) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BrokerError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -50,8 +50,8 @@ pub(crate) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Bro
 
 /// Accepts until the broker stops.
 ///
-/// Without tokio's budget: with thousands of connections at work, it would have its turn too seldom to keep up with a
-/// fleet that reconnects. It yields after each [`TURN`] instead.
+/// Runs without tokio's budget: beside thousands of busy connections, the task would be scheduled too rarely to keep up
+/// with a fleet that reconnects. It yields after each [`TURN`] instead.
 pub(crate) async fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -75,14 +75,14 @@ async fn accept_in_turns(
             yield_now().await;
         }
         tokio::select! {
-            // An error is the only thing that ever comes: the sender is gone.
+            // Resolves only with the error that the sender was dropped: no value is ever sent.
             _ = stopped.changed() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
                     let slot = Slot::new(&shared);
                     if slot.taken > shared.limits.max_connections {
-                        tracing::warn!(%address, "connection refused: there are too many");
+                        tracing::warn!(%address, "connection refused: too many connections");
                         continue;
                     }
                     connections.spawn(connection(slot, stream, address, tls.clone(), stopped.clone()));
@@ -98,10 +98,10 @@ async fn accept_in_turns(
     while connections.join_next().await.is_some() {}
 }
 
-/// One of the connections that are counted.
+/// Counts one connection for as long as it lives.
 struct Slot {
     shared: Arc<Shared>,
-    /// How many there were with this one.
+    /// The number of connections, including this one.
     taken: usize,
 }
 
@@ -127,7 +127,7 @@ async fn connection(
 ) {
     let shared = &slot.shared;
     let deadline = Instant::now() + shared.limits.connect_timeout;
-    // Small answers are all that most clients wait for. If it cannot be set, they wait a little longer.
+    // Most clients wait for small answers. Without the option they arrive a little later, which is no error.
     drop(stream.set_nodelay(true));
     let served = async {
         let Some(tls) = tls else {
@@ -147,7 +147,7 @@ async fn connection(
         served = served => served,
         _ = stopped.changed() => return,
     };
-    let client = client.as_deref().unwrap_or("(nobody yet)");
+    let client = client.as_deref().unwrap_or("(not connected)");
     let cause = causes(&end);
     match end {
         End::Disconnect | End::Closed | End::Io(_) | End::KeepAlive(_) => {
@@ -163,7 +163,7 @@ async fn connection(
     }
 }
 
-/// An error and what caused it, for one line of the log.
+/// An error and its chain of causes, on one line.
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,7 @@
-//! Who may connect, publish and subscribe.
+//! Which clients may connect, publish and subscribe.
 //!
-//! In: who is at the other end ([`Peer`]), the client id that it gave, and the topic or filter that it asks for.
-//! Out: yes, or a [`Refusal`] that says why. Asked for every CONNECT, will, PUBLISH and filter, on the connection's own
+//! In: the other end of the connection ([`Peer`]), its client id, and the topic or filter that it requests. Out: a
+//! grant, or a [`Refusal`] with the reason. Called for every CONNECT, will, PUBLISH and filter, on the connection's own
 //! task: an implementation answers from memory, without blocking.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -16,62 +16,62 @@ use super::filter::Filter;
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Where it connects from.
+    /// The remote address.
     pub address: SocketAddr,
-    /// The DNS names (subject alternative names, RFC 5280 section 4.2.1.6) of the certificate that it proved to hold.
-    /// `None` on a listener without TLS. The common name is not read: RFC 9525 section 2 has ended its use.
+    /// The DNS names (subject alternative names, RFC 5280 section 4.2.1.6) of its verified certificate. `None` on a
+    /// listener without TLS. The common name is not read: RFC 9525 section 2 has ended its use.
     pub certificate: Option<Arc<[String]>>,
 }
 
-/// A client that was let in.
+/// A client that the policy admitted.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its client id; unique among the connected.
+    /// Its client id; unique among connected clients.
     pub id: Arc<str>,
     /// The other end of its connection.
     pub peer: Peer,
 }
 
-/// Why something was refused.
+/// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The client id names nobody of this site.
+    /// The client id is not one of this site.
     #[error("the client id names no planner, node or observer of site `{site}`")]
     Stranger {
-        /// The site of this broker.
+        /// The broker's site.
         site: String,
     },
-    /// The certificate was issued to somebody else.
-    #[error("the certificate names {certificate:?}, the client id needs `{needed}`")]
+    /// The certificate was issued to another client.
+    #[error("the certificate names {certificate:?}, the client id requires `{needed}`")]
     Name {
         /// The certificate's DNS names.
         certificate: Vec<String>,
-        /// The name that it would have to bear.
+        /// The name that the client id requires.
         needed: String,
     },
-    /// The topic or filter is not this client's.
-    #[error("it reaches beyond what this client may use")]
+    /// The topic or filter is outside of the client's rights.
+    #[error("it is outside of the client's rights")]
     OutOfReach,
 }
 
-/// Who may do what.
+/// Decides on the requests of clients.
 pub trait Policy: Send + Sync + 'static {
-    /// Whether this peer may be this client.
+    /// Whether this peer may connect with this client id.
     fn connect(&self, peer: &Peer, client_id: &str) -> Result<(), Refusal>;
 
-    /// Whether it may publish to `topic`.
+    /// Whether the client may publish to `topic`.
     fn publish(&self, client: &Client, topic: &str) -> Result<(), Refusal>;
 
-    /// Whether it may subscribe to `filter`.
+    /// Whether the client may subscribe to `filter`.
     fn subscribe(&self, client: &Client, filter: &Filter) -> Result<(), Refusal>;
 
-    /// Whether it may leave a will for `topic`.
+    /// Whether the client may leave a will for `topic`.
     fn will(&self, client: &Client, topic: &str) -> Result<(), Refusal> {
         self.publish(client, topic)
     }
 }
 
-/// Anybody may do anything: for tests, and for trying out.
+/// Grants everything: for tests and trials.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAll;
 
@@ -128,7 +128,7 @@ impl SitePolicy {
 
     fn may_agent_publish(&self, node: &NodeId, topic: &str) -> bool {
         let Some(mut levels) = self.below(topic) else { return false };
-        // Levels below such a topic are the node's own too: nothing else is there.
+        // Further levels are granted as well: no other client uses topics below these.
         levels.next() == Some("node")
             && levels.next() == Some(node.as_str())
             && levels.next().and_then(NodeTopic::parse).is_some_and(|topic| topic.spec().direction.is_from_agent())
@@ -231,7 +231,7 @@ mod tests {
         let policy = SitePolicy::new("s").unwrap();
         let (node, planner, observer) =
             (client("groundplan/s/node/web"), client("groundplan/s/planner/1"), client("groundplan/s/observer/1"));
-        // Topic; who may publish and who may subscribe to it, of node, planner, observer.
+        // Topic; which of node, planner and observer may publish and which may subscribe to it.
         for (topic, publish, subscribe) in [
             ("groundplan/1/s/node/web/state", "np", "po"),
             ("groundplan/1/s/node/web/want/x", "np", "po"),

@@ -1,8 +1,8 @@
 //! The last retained message of each topic.
 //!
 //! In: retained publishes. Out: for a filter, the retained messages in topic order. An empty payload clears
-//! (`[MQTT-3.3.1-10]`). Ordered by topic, so that a filter reads only the range below its literal beginning.
-//! Bounded in messages and bytes: one more is refused, never another dropped for it.
+//! (`[MQTT-3.3.1-10]`). Ordered by topic, so that a filter reads only the range below its literal prefix. Limited in
+//! messages and bytes: a message beyond the limits is refused, and no other is dropped for it.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -37,7 +37,7 @@ impl Retained {
         self.bytes
     }
 
-    /// Keeps, overwrites or, with an empty payload, clears.
+    /// Stores, overwrites or, with an empty payload, clears.
     pub(crate) fn store(&mut self, message: &Arc<Message>, qos: QoS) -> Result<(), Full> {
         let topic = message.topic.as_str();
         let before = self.by_topic.get(topic).map(|(old, _)| old.size());
@@ -58,7 +58,7 @@ impl Retained {
         Ok(())
     }
 
-    /// The retained messages that match, in topic order.
+    /// The messages whose topics match, in topic order.
     pub(crate) fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Kept> {
         let prefix = filter.literal_prefix();
         let end = if filter.is_literal() { Bound::Included(prefix) } else { Bound::Unbounded };

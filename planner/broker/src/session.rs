@@ -1,9 +1,9 @@
-//! One client's session: its subscriptions, what waits for it, what is in flight to it, and its connection if any.
+//! One client's session: its subscriptions, its queued and in-flight messages, and its connection if there is one.
 //!
-//! In: messages to deliver, acknowledgements, connections that come and go. Out: encoded packets, in order.
-//! Keeps the order: a message is sent only after all that were queued before it; what was in flight when a
-//! connection ended is sent again first, in its order, with its packet id and DUP (`[MQTT-4.4.0-1]`, `[MQTT-4.6.0-1]`).
-//! Never drops a QoS 1 message: a queue beyond its bounds is [`Overflow`], and ends the session.
+//! In: messages to deliver, acknowledgements, connections that begin and end. Out: encoded packets, in order.
+//! Keeps the order: a message is sent only after all that were queued before it; messages that were in flight when a
+//! connection ended are sent again first, in order, with packet id and DUP (`[MQTT-4.4.0-1]`, `[MQTT-4.6.0-1]`).
+//! Never drops a QoS 1 message: a queue above its limits is an [`Overflow`], which ends the session.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,14 +19,14 @@ use super::{
     filter::{Filter, Topic},
 };
 
-/// Room that an empty queue may keep, in messages: a burst that is over shall cost nothing.
+/// Capacity that an empty queue may keep, in messages: a burst that is over must not hold memory.
 const IDLE_QUEUE: usize = 256;
 
-/// Names a session as long as it lives; never used again.
+/// Identifies a session; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(pub(super) u64);
 
-/// What was published. Owns its bytes: a slice of the read buffer would keep all of that buffer alive.
+/// A published message. Owns its bytes: a slice of the read buffer would keep all of that buffer alive.
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) topic: Topic,
@@ -34,13 +34,13 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Bytes of topic and payload.
+    /// Size of topic and payload, in bytes.
     pub(crate) fn size(&self) -> usize {
         self.topic.as_str().len() + self.payload.len()
     }
 }
 
-/// The message to publish if the client goes without DISCONNECT.
+/// The message to publish if the connection ends without DISCONNECT.
 #[derive(Debug)]
 pub(crate) struct Will {
     pub(crate) message: Arc<Message>,
@@ -48,37 +48,38 @@ pub(crate) struct Will {
     pub(crate) retain: bool,
 }
 
-/// A message on its way to this client.
+/// A message that waits for this client or is in flight to it.
 #[derive(Debug)]
 struct Delivery {
     message: Arc<Message>,
-    /// Zero until it is sent for the first time.
+    /// Zero before the message is sent for the first time.
     pkid: u16,
     qos: QoS,
     retain: bool,
-    /// Bytes that it counts for: none if the retained store holds the message anyhow.
+    /// Bytes that count for the queue's limit: none if the retained store holds the message anyway.
     counted: usize,
 }
 
-/// What a connection's task waits for, besides its socket.
+/// Wakes the task of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
-    /// There is something to send.
+    /// There is output to send.
     pub(crate) output: Notify,
-    /// The session is somebody else's now, or ended. Apart from `output`: a writer that is stuck does not look there.
+    /// The session has ended or has another connection. Separate from `output`, because a writer that blocks on its
+    /// socket does not wait for that.
     pub(crate) close: Notify,
 }
 
-/// The connection that serves a session at present.
+/// The current connection of a session.
 pub(crate) struct Connection {
-    /// Grows with every connection of the broker: a late word from an older one is known by it.
+    /// Grows with every connection of the broker, so that late input from an older connection is recognised.
     pub(crate) generation: u64,
-    /// How the connection's task learns of things.
+    /// Wakes the task of the connection.
     pub(crate) signals: Arc<Signals>,
     /// Encoded answers (PUBACK, SUBACK, …), sent before any message.
     pub(crate) control: BytesMut,
     pub(crate) will: Option<Will>,
-    /// A wake-up is under way: no need for another.
+    /// Whether the writer has been woken and has not called [`Session::fill`] since.
     awake: bool,
 }
 
@@ -87,7 +88,7 @@ impl Connection {
         Self { generation, signals: Arc::default(), control: BytesMut::new(), will, awake: false }
     }
 
-    /// Wakes the writer, once until it has looked.
+    /// Wakes the writer, at most once before its next [`Session::fill`].
     pub(crate) fn wake(&mut self) {
         if !self.awake {
             self.awake = true;
@@ -96,23 +97,23 @@ impl Connection {
     }
 }
 
-/// More waits than the limits allow.
+/// The queue is at its limits.
 #[derive(Debug)]
 pub(crate) struct Overflow;
 
-/// A client's session.
+/// A session; see the module.
 pub(crate) struct Session {
     pub(crate) client: Arc<str>,
     pub(crate) identity: Arc<str>,
     pub(crate) clean: bool,
     pub(crate) connection: Option<Connection>,
-    /// When the last connection ended, as a count of such endings: the least is away for longest.
+    /// Order in which connections ended: the smallest has been without one for longest.
     pub(crate) away_since: u64,
     pub(crate) subscriptions: BTreeMap<Filter, QoS>,
     queue: VecDeque<Delivery>,
     in_flight: VecDeque<Delivery>,
     queued_bytes: usize,
-    /// Of the deliveries at the front of `queue`, how many were sent on an earlier connection.
+    /// How many deliveries at the front of `queue` were sent on an earlier connection: they carry DUP.
     again: usize,
     last_pkid: u16,
 }
@@ -134,17 +135,17 @@ impl Session {
         }
     }
 
-    /// Messages that wait or are in flight.
+    /// Number of messages that wait or are in flight.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len() + self.in_flight.len()
     }
 
-    /// Bytes of those that count.
+    /// Bytes of those messages, as far as they count for the limit.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// Queues a message. `kept` says that the retained store holds it, so that its bytes are not the queue's.
+    /// Queues a message. `kept`: the retained store holds the message, so that its bytes do not count for the queue.
     pub(crate) fn enqueue(
         &mut self,
         message: &Arc<Message>,
@@ -153,7 +154,7 @@ impl Session {
         kept: bool,
         limits: &Limits,
     ) -> Result<(), Overflow> {
-        // At most once: nothing is owed to a client that is not there (as Mosquitto has it by default).
+        // QoS 0 is not kept for a client without a connection (as in Mosquitto by default).
         if self.connection.is_none() && qos == QoS::AtMostOnce {
             return Ok(());
         }
@@ -163,6 +164,7 @@ impl Session {
         }
         self.queued_bytes += counted;
         self.queue.push_back(Delivery { message: Arc::clone(message), pkid: 0, qos, retain, counted });
+        // With a full window, the acknowledgement that opens it wakes the writer.
         if self.in_flight.len() < limits.max_in_flight
             && let Some(connection) = &mut self.connection
         {
@@ -171,14 +173,15 @@ impl Session {
         Ok(())
     }
 
-    /// The client has acknowledged a message. An unknown id is no error: it may be of an earlier session.
+    /// Removes an acknowledged message. An unknown id is not an error: it may belong to an earlier session.
     pub(crate) fn acknowledge(&mut self, pkid: u16, limits: &Limits) {
         let Some(at) = self.in_flight.iter().position(|delivery| delivery.pkid == pkid) else { return };
         let was_full = self.in_flight.len() >= limits.max_in_flight;
         if let Some(done) = self.in_flight.remove(at) {
             self.queued_bytes -= done.counted;
         }
-        // An acknowledgement of the first also ends the wait for a packet id, see `next_pkid`.
+        // The writer has stopped for one of two reasons: the window was full, or the next packet id was that of the
+        // oldest message in flight (see `next_pkid`). Only these acknowledgements end the wait.
         if (was_full || at == 0)
             && !self.queue.is_empty()
             && let Some(connection) = &mut self.connection
@@ -187,13 +190,15 @@ impl Session {
         }
     }
 
-    /// The connection is gone: what was in flight is to be sent again, before all else.
+    /// The connection has ended: moves the messages in flight back to the front of the queue, to be sent again first.
     pub(crate) fn detach(&mut self) -> Option<Connection> {
         let connection = self.connection.take();
         let (mut kept, mut kept_bytes) = (VecDeque::with_capacity(self.waiting()), 0);
+        // In the new queue, what was in flight on this connection comes first, then what an earlier one had in flight and
+        // this one has not repeated yet: both were sent before, and so carry DUP.
         self.again += self.in_flight.len();
         for delivery in self.in_flight.drain(..).chain(self.queue.drain(..)) {
-            // QoS 0 is for those who are there.
+            // QoS 0 is for connected clients only.
             if delivery.qos != QoS::AtMostOnce {
                 kept_bytes += delivery.counted;
                 kept.push_back(delivery);
@@ -204,10 +209,11 @@ impl Session {
         connection
     }
 
-    /// Encodes what can be sent now into `out`, up to about `budget` bytes. Returns how many messages that was.
+    /// Encodes what can be sent now into `out`, up to about `budget` bytes. Returns the number of messages.
     pub(crate) fn fill(&mut self, out: &mut BytesMut, budget: usize, limits: &Limits) -> u64 {
         let Some(connection) = &mut self.connection else { return 0 };
         connection.awake = false;
+        // Answers go first; their order among themselves is that of the requests (`[MQTT-4.6.0-2]`).
         if !connection.control.is_empty() {
             if out.is_empty() {
                 std::mem::swap(out, &mut connection.control);
@@ -221,6 +227,7 @@ impl Session {
             let Some(next) = self.queue.front() else { break };
             let pkid = match (next.qos, next.pkid) {
                 (QoS::AtMostOnce, _) => 0,
+                // A first delivery takes a new id; a repeated one keeps its own.
                 (_, 0) => match self.next_pkid() {
                     Some(pkid) => pkid,
                     None => break,
@@ -237,6 +244,7 @@ impl Session {
                 self.queued_bytes -= delivery.counted;
             } else {
                 delivery.pkid = pkid;
+                // A repeated delivery has an old id, from which numbering must not go on.
                 self.last_pkid = if dup { self.last_pkid } else { pkid };
                 self.in_flight.push_back(delivery);
             }
@@ -247,8 +255,8 @@ impl Session {
         sent
     }
 
-    /// The next packet id, unless it is still in use. Ids are given out round and round, and what is in flight keeps
-    /// that order, so the only one in use that the next can meet is the oldest.
+    /// The next packet id, unless it is in use. Ids are assigned in a cycle and messages in flight keep that order, so
+    /// only the oldest of them can have the next id.
     fn next_pkid(&self) -> Option<u16> {
         let next = self.last_pkid.checked_add(1).unwrap_or(1);
         (self.in_flight.front().is_none_or(|oldest| oldest.pkid != next)).then_some(next)
@@ -274,7 +282,7 @@ mod tests {
         Ok(())
     }
 
-    /// What is sent now: packet id, number, DUP.
+    /// What is sent now: packet id, number in the payload, DUP.
     fn sent(session: &mut Session, limits: &Limits) -> Vec<(u16, u32, bool)> {
         let (mut out, mut all) = (BytesMut::new(), Vec::new());
         session.fill(&mut out, usize::MAX, limits);
@@ -296,7 +304,7 @@ mod tests {
         session.detach();
         session.connection = Some(Connection::new(2, None));
         assert_eq!(sent(&mut session, &limits), [(1, 0, true), (3, 2, true), (4, 3, true)]);
-        // And once more, after a connection that was acknowledged in part and a full window.
+        // Again, after a connection with some acknowledgements and a full window.
         session.acknowledge(1, &limits);
         assert_eq!(sent(&mut session, &limits), [(5, 4, false)]);
         session.detach();
@@ -323,7 +331,7 @@ mod tests {
             session.acknowledge(pkid, &limits);
         }
         queue(&mut session, 0..1, &limits).unwrap();
-        assert_eq!(sent(&mut session, &limits), [], "1 is in flight still");
+        assert_eq!(sent(&mut session, &limits), [], "1 is still in flight");
         session.acknowledge(1, &limits);
         assert_eq!(sent(&mut session, &limits), [(1, 0, false)]);
     }

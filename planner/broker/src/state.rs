@@ -1,9 +1,9 @@
-//! All that the broker knows: sessions, subscriptions, retained messages. A state machine without IO or clock.
+//! The broker's state: sessions, subscriptions, retained messages. A state machine without IO or clock.
 //!
-//! In: connections that come and go, and batches of checked [`Input`]. Out: encoded packets, by [`State::fill`].
-//! One lock around all of it, taken once per batch: routing a message is a microsecond, so a finer one would cost more.
-//! Invariants: a session has one connection at most, told apart by generation; what an older generation says or
-//! cleans up changes nothing; a message is queued for each matching session, or that session ends.
+//! In: connections that begin and end, and batches of checked [`Input`]. Out: encoded packets, by [`State::fill`].
+//! One lock guards all of it and is taken once per batch: routing a message takes a microsecond, so that finer locks
+//! would cost more. Invariants: a session has at most one connection, identified by its generation; input or cleanup
+//! from an older generation changes nothing; a message is queued for each matching session, or that session ends.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,32 +21,32 @@ use super::{
     subscriptions::Subscriptions,
 };
 
-/// One connection's claim to one session.
+/// Ties one connection to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
     session: SessionId,
     generation: u64,
 }
 
-/// A client that connects, let in by the policy.
+/// A CONNECT that the policy has admitted.
 pub(crate) struct Attach {
     pub(crate) client: Arc<str>,
-    /// Who it counts for in the caps: its certificate's name, or else its client id.
+    /// The identity for the caps: the certificate's first name, or else the client id.
     pub(crate) identity: Arc<str>,
     pub(crate) clean: bool,
     pub(crate) will: Option<Will>,
 }
 
-/// A connection that has its session.
+/// The session of a new connection.
 pub(crate) struct Attached {
     pub(crate) token: Token,
     pub(crate) session_present: bool,
     pub(crate) signals: Arc<Signals>,
 }
 
-/// What a client asks for, checked and allowed.
+/// A request of a client, valid and allowed.
 pub(crate) enum Input {
-    /// `pkid` is zero for QoS 0.
+    /// PUBLISH; `pkid` is zero for QoS 0.
     Publish {
         message: Arc<Message>,
         qos: QoS,
@@ -57,7 +57,7 @@ pub(crate) enum Input {
     Acknowledge {
         pkid: u16,
     },
-    /// Each filter with its granted QoS, or `None` if it was refused.
+    /// SUBSCRIBE: each filter with its granted QoS, or `None` if the policy refused it.
     Subscribe {
         pkid: u16,
         filters: Vec<(Filter, Option<QoS>)>,
@@ -69,42 +69,43 @@ pub(crate) enum Input {
     Ping,
 }
 
-/// Why the state turns a connection away, or ends it.
+/// Why the state refuses or ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ended {
     #[error("the session was ended, or taken over by another connection")]
     Superseded,
-    #[error("no room for another session")]
+    #[error("too many sessions")]
     TooManySessions,
-    #[error("no room for another retained message")]
+    #[error("too many retained messages")]
     RetainedFull,
-    #[error("it does not read its answers")]
+    #[error("the client does not read its answers")]
     AnswersFull,
 }
 
-/// Answers that may wait for a client that does not read, in bytes: every packet id acknowledged, four times over.
+/// Unsent answers of a client that does not read, in bytes: room for a PUBACK of every packet id four times over.
 const MAX_CONTROL: usize = 1 << 20;
 
-/// A message on its way into the queues.
+/// A message to be routed.
 struct Publication {
     message: Arc<Message>,
     qos: QoS,
     retain: bool,
 }
 
-/// The state. See the module's contract.
+/// The state; see the module.
 pub(crate) struct State {
     limits: Arc<Limits>,
     sessions: HashMap<SessionId, Session>,
     by_client: HashMap<Arc<str>, SessionId>,
-    /// How many sessions each identity has.
+    /// Number of sessions of each identity.
     by_identity: HashMap<Arc<str>, usize>,
     subscriptions: Subscriptions,
     retained: Retained,
-    /// Source of session ids, generations and the order of goings.
+    /// Source of session ids, generations and `away_since`.
     counter: u64,
-    /// Wills of sessions that ended while a message was routed: they come after it.
+    /// Wills to publish. Sessions may end while a message is being routed: their wills follow that message.
     wills: VecDeque<Will>,
+    /// Scratch space of `route`, kept to avoid an allocation per message.
     found: Vec<(SessionId, QoS)>,
     received: u64,
     sent: u64,
@@ -134,7 +135,8 @@ impl State {
         self.counter
     }
 
-    /// Gives a connection its session, new or kept. Whoever had it before is closed, and its will published.
+    /// Attaches a connection to its session, new or kept. A previous connection of the session is closed and its will
+    /// published (`[MQTT-3.1.4-2]`).
     pub(crate) fn attach(&mut self, attach: Attach) -> Result<Attached, Ended> {
         let Attach { client, identity, clean, will } = attach;
         if let Some(&id) = self.by_client.get(&client) {
@@ -142,13 +144,15 @@ impl State {
                 tracing::debug!(%client, "taken over by a new connection");
             }
             self.unbind(id, true);
-            // Clean now, or clean before: nothing of it lives on. Nor if it comes as somebody else.
+            // A clean session ends here (`unbind` has removed one that was clean before). Another identity must not
+            // inherit subscriptions and messages.
             let kept = self.sessions.get(&id).is_some_and(|session| !clean && session.identity == identity);
             if !kept {
                 self.remove(id);
             }
             self.publish_wills();
         }
+        // After the old connection's end, so that the token of that one is outdated.
         let generation = self.next();
         let connection = Connection::new(generation, will);
         let signals = Arc::clone(&connection.signals);
@@ -169,7 +173,7 @@ impl State {
         Ok(Attached { token: Token { session: id, generation }, session_present, signals })
     }
 
-    /// Makes sure that one more session is within the caps; the session that is away for longest goes for it.
+    /// Makes room for one more session within the caps: ends the session that has been without a connection for longest.
     fn make_room(&mut self, identity: &Arc<str>) -> Result<(), Ended> {
         let full = self.sessions.len() >= self.limits.max_sessions;
         let of_identity = self.by_identity.get(identity).copied().unwrap_or(0);
@@ -185,14 +189,13 @@ impl State {
             .map(|(id, _)| *id)
             .ok_or(Ended::TooManySessions)?;
         if let Some(session) = self.sessions.get(&oldest) {
-            tracing::warn!(client = %session.client, "session ended, to make room for another");
+            tracing::warn!(client = %session.client, "session ended to make room for another");
         }
         self.remove(oldest);
         Ok(())
     }
 
-    /// A connection has ended. `will` says that it ended without DISCONNECT. Changes nothing if it is not the session's
-    /// connection any more.
+    /// A connection has ended; `will`: without DISCONNECT. Changes nothing if the session has another connection.
     pub(crate) fn detach(&mut self, token: Token, will: bool) {
         if self.current(token).is_some() {
             self.unbind(token.session, will);
@@ -200,7 +203,7 @@ impl State {
         }
     }
 
-    /// Parts a session from its connection, and ends it if it was to live no longer than that.
+    /// Detaches a session from its connection, and ends it if it is a clean one.
     fn unbind(&mut self, id: SessionId, will: bool) {
         let away_since = self.next();
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -241,10 +244,10 @@ impl State {
             .filter(|session| session.connection.as_ref().is_some_and(|c| c.generation == token.generation))
     }
 
-    /// Carries out what a client asked for, in order. On an error the connection is to be closed.
+    /// Carries out requests of a client, in order. After an error the caller closes the connection.
     pub(crate) fn handle(&mut self, token: Token, inputs: &mut Vec<Input>) -> Result<(), Ended> {
         for input in inputs.drain(..) {
-            // Asked anew each time: a publish may end the publisher's own session.
+            // Checked for each input: a publish may end the publisher's own session, if its queue is full.
             if self.current(token).is_none() {
                 return Err(Ended::Superseded);
             }
@@ -252,6 +255,7 @@ impl State {
                 Input::Publish { message, qos, retain, pkid } => {
                     self.received += 1;
                     self.publish(Publication { message, qos, retain })?;
+                    // Only now: an acknowledged message is in the queue of every subscriber.
                     if qos != QoS::AtMostOnce {
                         self.answer(token, &[0x40, 2], pkid, &[])?;
                     }
@@ -282,6 +286,7 @@ impl State {
         let (mut codes, mut granted) = (Vec::with_capacity(filters.len()), Vec::new());
         for (filter, qos) in filters {
             let session = self.current(token).ok_or(Ended::Superseded)?;
+            // Repeating a subscription takes no further room.
             let room =
                 session.subscriptions.len() < limits.max_subscriptions || session.subscriptions.contains_key(&filter);
             match qos {
@@ -292,9 +297,10 @@ impl State {
                     granted.push((filter, qos));
                 }
                 Some(_) => {
-                    tracing::warn!(client = %session.client, %filter, "subscription refused: it has too many");
+                    tracing::warn!(client = %session.client, %filter, "subscription refused: too many subscriptions");
                     codes.push(0x80);
                 }
+                // 0x80: failure (section 3.9.3).
                 None => codes.push(0x80),
             }
         }
@@ -302,7 +308,8 @@ impl State {
         head.put_u8(0x90);
         codec::put_length(&mut head, 2 + codes.len());
         self.answer(token, &head, pkid, &codes)?;
-        // A new subscription brings what is retained, a repeated one too (`[MQTT-3.3.1-6]`, `[MQTT-3.8.4-3]`).
+        // SUBACK first. Each subscription, new or repeated, then delivers the retained messages that match
+        // (`[MQTT-3.3.1-6]`, `[MQTT-3.8.4-3]`).
         for (filter, granted) in granted {
             let Some(session) = self.sessions.get_mut(&token.session) else { return Err(Ended::Superseded) };
             let fits = self
@@ -318,7 +325,7 @@ impl State {
         Ok(())
     }
 
-    /// Stores and routes a message, and the wills of sessions that end by it.
+    /// Stores and routes a message, then the wills of sessions that it ended.
     fn publish(&mut self, publication: Publication) -> Result<(), Ended> {
         if publication.retain && self.retained.store(&publication.message, publication.qos).is_err() {
             return Err(Ended::RetainedFull);
@@ -331,7 +338,7 @@ impl State {
     fn publish_wills(&mut self) {
         while let Some(Will { message, qos, retain }) = self.wills.pop_front() {
             if retain && self.retained.store(&message, qos).is_err() {
-                tracing::warn!(topic = %message.topic, "will not retained: no room for another retained message");
+                tracing::warn!(topic = %message.topic, "will not retained: too many retained messages");
             }
             self.route(&Publication { message, qos, retain });
         }
@@ -340,11 +347,12 @@ impl State {
     fn route(&mut self, publication: &Publication) {
         let Publication { message, qos, .. } = publication;
         let limits = Arc::clone(&self.limits);
+        // Taken out while sessions are borrowed, and put back for its capacity.
         let mut found = std::mem::take(&mut self.found);
         self.subscriptions.collect(message.topic.as_str(), &mut found);
         for (id, granted) in found.drain(..) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            // The retain flag is for new subscriptions only (`[MQTT-3.3.1-9]`).
+            // The retain flag marks messages that a new subscription delivers; here it is off (`[MQTT-3.3.1-9]`).
             if let Err(Overflow) = session.enqueue(message, least(*qos, granted), false, false, &limits) {
                 self.end_full(id);
             }
@@ -379,7 +387,7 @@ impl State {
         Ok(())
     }
 
-    /// Encodes what this connection is to send now, up to about `budget` bytes.
+    /// Encodes what this connection can send now, up to about `budget` bytes.
     pub(crate) fn fill(&mut self, token: Token, out: &mut BytesMut, budget: usize) -> Result<(), Ended> {
         let limits = Arc::clone(&self.limits);
         let session = self.current(token).ok_or(Ended::Superseded)?;
@@ -387,7 +395,7 @@ impl State {
         Ok(())
     }
 
-    /// Counts what there is, and what was.
+    /// Current counts. `connections` and `refused` are not part of the state and stay zero.
     pub(crate) fn stats(&self) -> Stats {
         let sessions = self.sessions.values();
         Stats {

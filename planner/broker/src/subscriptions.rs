@@ -1,8 +1,8 @@
-//! Who subscribed to what: a tree of filter levels.
+//! The subscriptions of all sessions: a tree of filter levels.
 //!
-//! In: filters with the session and the QoS that it was granted. Out: for a topic, every subscribed session once,
-//! with the greatest QoS among its matching filters. The cost grows with the topic's levels and the hits, not with
-//! the number of subscriptions: ten thousand agents subscribe to some topics each.
+//! In: filters with the session and its granted QoS. Out: for a topic, every subscribed session once, with the greatest
+//! QoS among its matching filters. The cost grows with the levels of the topic and the hits, not with the number of
+//! subscriptions: each of ten thousand agents has several.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use rumqttc::mqttbytes::QoS;
 
 #[derive(Default)]
 struct Node {
-    /// Below: literal levels and `+` by their own text; `#` never has anything below it.
+    /// The next levels: literals and `+`, by their text; `#` is the last level of its filter and is in `rest`.
     children: HashMap<Box<str>, Node>,
     /// Filters that end here.
     here: Vec<(SessionId, QoS)>,
@@ -37,7 +37,7 @@ impl Subscriptions {
         let mut node = &mut self.root;
         let (literal, rest) = split(filter);
         for level in literal.into_iter().flat_map(|path| path.split('/')) {
-            // DriftCheck up before it is inserted, to save the allocation in the usual case.
+            // `entry` would allocate the key each time; most levels exist already.
             if !node.children.contains_key(level) {
                 node.children.insert(level.into(), Node::default());
             }
@@ -65,7 +65,7 @@ impl Subscriptions {
         let hits = &mut found[start..];
         if hits.len() > 1 {
             hits.sort_unstable_by_key(|(id, qos)| (*id, std::cmp::Reverse(*qos as u8)));
-            // Overlapping filters deliver once, with the greatest QoS: the first of each session stays.
+            // Overlapping filters deliver once. The sort put the greatest QoS of each session first: keep that one.
             let mut unique = start;
             for at in start..found.len() {
                 if at == start || found[unique - 1].0 != found[at].0 {
@@ -78,7 +78,7 @@ impl Subscriptions {
     }
 }
 
-/// The path before a closing `#`, if there is any, and whether there is such a `#`.
+/// The path before a final `#`, if there is one, and whether there is such a `#`.
 fn split(filter: &Filter) -> (Option<&str>, bool) {
     match filter.as_str() {
         "#" => (None, true),
@@ -115,7 +115,7 @@ fn collect(node: &Node, topic: Option<&str>, hidden: bool, found: &mut Vec<(Sess
         Some((level, below)) => (level, Some(below)),
         None => (topic, None),
     };
-    // `hidden` holds for the first level only: `$SYS/#` is asked for by name.
+    // `hidden` applies to wildcards in the first level only: `$SYS/#` names its first level.
     if let Some(child) = node.children.get(level) {
         collect(child, below, false, found);
     }

@@ -1,7 +1,7 @@
-//! Mutual TLS: the server's side of it, and the names of a client's certificate.
+//! Mutual TLS: the server's configuration, and the names in a client's certificate.
 //!
-//! In: PEM files. Out: a rustls configuration that asks every client for a certificate of the given authority, and
-//! the DNS names of such a certificate, once rustls has verified it. No other trust roots, no revocation lists.
+//! In: PEM files. Out: a rustls configuration that requires a certificate of the given authority from every client, and
+//! the DNS names of such a certificate once rustls has verified it. No other trust roots, no revocation lists.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,38 +18,38 @@ use tokio_rustls::rustls::{
     server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 
-/// Why a TLS configuration could not be made.
+/// Why a TLS configuration could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or does not contain the expected PEM item.
     #[error("cannot read {what} from {path}")]
     Pem {
-        /// What was looked for.
+        /// The expected item.
         what: &'static str,
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: pem::Error,
     },
-    /// The file is fine but holds no certificate.
-    #[error("{path} holds no certificate")]
+    /// The file is valid but contains no certificate.
+    #[error("{path} contains no certificate")]
     NoCertificate {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
-    /// The authority's certificates cannot verify clients.
+    /// The authority's certificates cannot be used to verify clients.
     #[error("the certificate authority cannot be used")]
     Authority(#[source] VerifierBuilderError),
-    /// Certificate, key and authority are there, but rustls refuses them, say because they do not fit together.
+    /// rustls refuses certificate or key, for example because they do not belong together.
     #[error("the certificate or its key cannot be used")]
     Rejected(#[source] rustls::Error),
 }
 
-/// The configuration of a listener that asks for client certificates.
+/// The configuration of a listener that requires client certificates.
 ///
-/// `authority`: the certificates that client certificates must come from. `certificate` and `key`: the broker's own
-/// chain and private key. All PEM.
+/// `authority`: the certificates that must have issued client certificates. `certificate` and `key`: the broker's own
+/// chain and private key. All are PEM files.
 pub fn server_config(authority: &Path, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in certificates(authority)? {
@@ -83,7 +83,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-/// The DNS names of a certificate; none if it has none, or cannot be read.
+/// The DNS names of a certificate; none if it has none or cannot be parsed.
 pub(crate) fn names(certificate: &CertificateDer<'_>) -> Arc<[String]> {
     match webpki::EndEntityCert::try_from(certificate) {
         Ok(parsed) => parsed.valid_dns_names().map(str::to_owned).collect(),
