@@ -12,7 +12,7 @@ use groundplan_core::{
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::{Commit, Fault, FaultPlace, RefusedCommit},
-    io::{LogEntry, Meta, StoredNode},
+    record::{LogEntry, Meta, StoredNode},
     rollout::{
         Counts, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
         RolloutSummary,
@@ -211,10 +211,7 @@ fn snapshot_of_a_rollout() {
         ]
         .into(),
         gates: [
-            (
-                id("db.server"),
-                Gate::Done { waits_for: vec![id("db.server@a")], fires_on: Some(id("db.server")) },
-            ),
+            (id("db.server"), Gate::Done { waits_for: vec![id("db.server@a")], fires_on: Some(id("db.server")) }),
             (id("rolling/app.server@b"), Gate::Turn { service: id("app"), limit: 1 }),
         ]
         .into(),
@@ -277,12 +274,7 @@ fn history() {
             started_ms: 1_700_000_000_000,
             finished_ms: Some(1_700_000_000_100),
         },
-        instances: vec![
-            failed,
-            instance(waiting),
-            instance(InstanceState::Pending),
-            instance(InstanceState::Running),
-        ],
+        instances: vec![failed, instance(waiting), instance(InstanceState::Pending), instance(InstanceState::Running)],
         pending: vec![(id("app.check@b"), vec!["export db.address of a".into()])],
     };
     let row = written::<_, HistoryRow>(&detail);

@@ -2,14 +2,15 @@ use groundplan_core::plan::{Plan, ReasonReport};
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::Commit,
-    io::{LogEntry, Meta, SealedPlan, StoredNode, Write},
+    record::{LogEntry, Meta, SealedPlan, StoredNode},
     rollout::{Counts, InstanceState, RolloutDetail, RolloutHead, RolloutResult, RolloutSummary},
+    write::Write,
 };
 use groundplan_protocol::{
     duration::Span,
     ids::{ExecId, LedgerId, NodeId, SiteName},
     kinds::Run,
-    report::{Outcome, Output},
+    report::Output,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -372,7 +373,8 @@ fn a_store_of_layout_1_is_rewritten_once_and_loses_nothing() {
             _ => new.clone(),
         };
         let mut new = new.clone();
-        if let Some(fields) = new.as_object_mut().filter(|_| key.starts_with("rollout ") || key.starts_with("command ")) {
+        if let Some(fields) = new.as_object_mut().filter(|_| key.starts_with("rollout ") || key.starts_with("command "))
+        {
             assert_eq!(fields.remove("version"), Some(json!(1)));
         }
         assert_eq!(written, new, "{key}");
