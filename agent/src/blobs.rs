@@ -1,8 +1,8 @@
 //! The blob store: content that plans name, fetched chunk by chunk, kept as files named by their digest.
 //!
-//! In: blobs to have, chunks as they come, the time. Out: requests for chunks, and word of each blob that is complete.
-//! Only a blob whose digest holds gets its name; what came before a restart is kept. One blob is fetched at a time, and its
-//! chunks are taken in order, so that a small host holds no more than what is in flight.
+//! In: blobs to fetch, chunks as they come, the time. Out: requests for chunks, and an event for each blob that is complete or
+//! failed. A file gets its final name only if its digest is right; chunks that came before a restart are kept. One blob is
+//! fetched at a time, and its chunks are taken in order, so that a small host holds no more than what is in flight.
 
 use std::{
     collections::VecDeque,
@@ -17,20 +17,20 @@ use groundplan_protocol::{
     digest::{Digest, Hasher},
 };
 
-/// Chunks that did not come in this time are asked for again; doubled each time, up to the other.
+/// Chunks that did not come in this time are requested again; doubled each time, up to `PATIENCE_MAX`.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What came of a chunk.
+/// What happened to a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// The blob is complete.
+pub enum BlobEvent {
+    /// It is complete.
     Ready(Digest),
-    /// It could not be had; it will be tried again.
-    Trouble {
-        /// Which.
+    /// It could not be fetched or stored; it will be tried again.
+    Failed {
+        /// Its digest.
         blob: Digest,
-        /// Why, for the operator.
+        /// Why, as a message for the operator.
         reason: String,
     },
 }
@@ -39,7 +39,7 @@ pub enum Heard {
 struct Part {
     file: File,
     hasher: Hasher,
-    /// Chunks that are in the file.
+    /// Number of chunks that are in the file.
     got: u64,
 }
 
@@ -48,10 +48,10 @@ pub struct Blobs {
     dir: PathBuf,
     wanted: VecDeque<BlobRef>,
     part: Option<Part>,
-    /// Chunks below this have been asked for.
-    asked: u64,
-    /// When to ask, at the earliest.
-    ask_at: Duration,
+    /// Chunks below this have been requested.
+    requested: u64,
+    /// When to request chunks, at the earliest.
+    request_at: Duration,
     patience: Duration,
 }
 
@@ -59,11 +59,11 @@ impl Blobs {
     /// The store in `dir`, which is made if it is not there.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        let (wanted, ask_at) = (VecDeque::new(), Duration::ZERO);
-        Ok(Self { dir, wanted, part: None, asked: 0, ask_at, patience: PATIENCE })
+        let (wanted, request_at) = (VecDeque::new(), Duration::ZERO);
+        Ok(Self { dir, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
     }
 
-    /// Where a complete blob lies.
+    /// The file of a complete blob.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(digest.to_string())
     }
@@ -72,7 +72,7 @@ impl Blobs {
         self.dir.join(format!("{digest}.part"))
     }
 
-    /// Asks for blobs; returns those that are there already.
+    /// Has blobs fetched; returns those that are in the store already.
     pub fn fetch(&mut self, blobs: Vec<BlobRef>) -> Vec<Digest> {
         let mut ready = Vec::new();
         for blob in blobs {
@@ -85,83 +85,83 @@ impl Blobs {
         ready
     }
 
-    /// Forgets and removes all but these. What cannot be removed is tried again the next time.
+    /// Drops all blobs but these. A file that cannot be removed is tried again the next time.
     pub fn keep(&mut self, digests: &[Digest]) {
         let active = self.wanted.front().cloned();
         self.wanted.retain(|blob| digests.contains(&blob.sha256));
         if self.wanted.front() != active.as_ref() {
-            self.begin_anew(Duration::ZERO);
+            self.start_over(Duration::ZERO);
         }
         let names: Vec<String> = digests.iter().map(Digest::to_string).collect();
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if !names.iter().any(|keep| *keep == name.trim_end_matches(".part")) {
-                // A file too many does no harm.
+                // A file too many only takes space.
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 
-    /// The blob whose chunks are awaited.
+    /// The blob that is being fetched.
     pub fn active(&self) -> Option<&BlobRef> {
         self.wanted.front()
     }
 
-    /// When `want` has something to ask, by the monotonic clock.
+    /// When `want` has something to request, by the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.wanted.front().map(|_| self.ask_at)
+        self.wanted.front().map(|_| self.request_at)
     }
 
-    /// What was asked may be lost: ask again.
+    /// Requests on the last connection may be lost: request again.
     pub fn reconnected(&mut self) {
-        self.ask_at = Duration::ZERO;
+        self.request_at = Duration::ZERO;
     }
 
-    fn begin_anew(&mut self, at: Duration) {
+    fn start_over(&mut self, at: Duration) {
         self.part = None;
-        self.asked = 0;
-        self.ask_at = at;
+        self.requested = 0;
+        self.request_at = at;
     }
 
-    /// The chunks to ask for now; or what is wrong with the store.
-    pub fn want(&mut self, now: Duration) -> Result<Option<(BlobRef, Vec<u32>)>, Heard> {
+    /// The chunks to request now. An error is an event that came up instead: the blob was complete already, or the store failed.
+    pub fn want(&mut self, now: Duration) -> Result<Option<(BlobRef, Vec<u32>)>, BlobEvent> {
         let Some(blob) = self.wanted.front().cloned() else { return Ok(None) };
-        if now < self.ask_at {
+        if now < self.request_at {
             return Ok(None);
         }
         if self.part.is_none() {
             match open_part(&self.part_path(&blob.sha256), &blob) {
                 Ok(part) => self.part = Some(part),
-                Err(e) => return Err(self.trouble(&blob, e.to_string(), now)),
+                Err(e) => return Err(self.failed(&blob, e.to_string(), now)),
             }
         }
         let got = self.part.as_ref().map_or(0, |p| p.got);
         if got >= blob.chunks() {
             return match self.complete(&blob, now) {
-                Heard::Ready(digest) => Err(Heard::Ready(digest)),
-                trouble => Err(trouble),
+                BlobEvent::Ready(digest) => Err(BlobEvent::Ready(digest)),
+                failed => Err(failed),
             };
         }
-        self.asked = blob.chunks().min(got + WANT_LIMIT as u64);
-        self.ask_at = now + self.patience;
+        self.requested = blob.chunks().min(got + WANT_LIMIT as u64);
+        self.request_at = now + self.patience;
         self.patience = (self.patience * 2).min(PATIENCE_MAX);
-        let chunks = (got..self.asked).map(|n| n as u32).collect();
+        let chunks = (got..self.requested).map(|n| n as u32).collect();
         Ok(Some((blob, chunks)))
     }
 
-    /// Takes chunk `n` of a blob. Others than the next of the awaited blob are left aside: they come again.
-    pub fn chunk(&mut self, digest: &Digest, n: u32, bytes: &[u8], now: Duration) -> Option<Heard> {
+    /// Takes chunk `n` of a blob. Any but the next chunk of the blob being fetched is dropped: it is requested again.
+    pub fn chunk(&mut self, digest: &Digest, n: u32, bytes: &[u8], now: Duration) -> Option<BlobEvent> {
         let blob = self.wanted.front().filter(|b| b.sha256 == *digest).cloned()?;
         let part = self.part.as_mut().filter(|p| p.got == u64::from(n))?;
         let expected = (blob.size - part.got * CHUNK as u64).min(CHUNK as u64);
         if bytes.len() as u64 != expected {
             let reason = format!("chunk {n} has {} bytes, not {expected}", bytes.len());
-            self.ask_at = now + self.patience;
-            return Some(Heard::Trouble { blob: *digest, reason });
+            self.request_at = now + self.patience;
+            return Some(BlobEvent::Failed { blob: *digest, reason });
         }
         if let Err(e) = part.file.write_all(bytes) {
-            return Some(self.trouble(&blob, e.to_string(), now));
+            return Some(self.failed(&blob, e.to_string(), now));
         }
         part.hasher.update(bytes);
         part.got += 1;
@@ -169,18 +169,18 @@ impl Blobs {
         if part.got == blob.chunks() {
             return Some(self.complete(&blob, now));
         }
-        self.ask_at = if part.got >= self.asked { now } else { now + PATIENCE };
+        self.request_at = if part.got >= self.requested { now } else { now + PATIENCE };
         None
     }
 
-    /// All chunks are there: gives the blob its name if its digest holds.
-    fn complete(&mut self, blob: &BlobRef, now: Duration) -> Heard {
-        let Some(part) = self.part.take() else { return self.trouble(blob, "is not there".to_owned(), now) };
+    /// All chunks are there: gives the file its name if the digest is right.
+    fn complete(&mut self, blob: &BlobRef, now: Duration) -> BlobEvent {
+        let Some(part) = self.part.take() else { return self.failed(blob, "its file is not open".to_owned(), now) };
         let path = self.part_path(&blob.sha256);
         if part.hasher.finish() != blob.sha256 {
-            // What does not fit is of no use to a next attempt.
+            // Some chunk is wrong, and nothing shows which.
             let _ = fs::remove_file(&path);
-            return self.trouble(blob, "what came does not have this digest".to_owned(), now);
+            return self.failed(blob, "the content that came has another digest".to_owned(), now);
         }
         let named = part
             .file
@@ -188,23 +188,23 @@ impl Blobs {
             .and_then(|()| fs::rename(&path, self.path(&blob.sha256)))
             .and_then(|()| File::open(&self.dir)?.sync_all());
         if let Err(e) = named {
-            return self.trouble(blob, e.to_string(), now);
+            return self.failed(blob, e.to_string(), now);
         }
         self.wanted.pop_front();
         self.patience = PATIENCE;
-        self.begin_anew(now);
-        Heard::Ready(blob.sha256)
+        self.start_over(now);
+        BlobEvent::Ready(blob.sha256)
     }
 
-    fn trouble(&mut self, blob: &BlobRef, reason: String, now: Duration) -> Heard {
-        self.begin_anew(now + self.patience);
+    fn failed(&mut self, blob: &BlobRef, reason: String, now: Duration) -> BlobEvent {
+        self.start_over(now + self.patience);
         self.patience = (self.patience * 2).min(PATIENCE_MAX);
         let reason = format!("{}: {reason}", self.path(&blob.sha256).display());
-        Heard::Trouble { blob: blob.sha256, reason }
+        BlobEvent::Failed { blob: blob.sha256, reason }
     }
 }
 
-/// The file of an incomplete blob with its whole chunks, hashed again; what lies behind them is cut off.
+/// Opens the file of an incomplete blob and hashes its complete chunks; a partial chunk at its end is cut off.
 fn open_part(path: &Path, blob: &BlobRef) -> io::Result<Part> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     /// Answers requests until the blob is complete; `most` chunks at most.
-    fn serve(blobs: &mut Blobs, bytes: &[u8], now: &mut Duration, most: usize) -> Option<Heard> {
+    fn serve(blobs: &mut Blobs, bytes: &[u8], now: &mut Duration, most: usize) -> Option<BlobEvent> {
         let mut served = 0;
         loop {
             let (blob, chunks) = match blobs.want(*now) {
@@ -244,7 +244,7 @@ mod tests {
                     *now += PATIENCE_MAX;
                     continue;
                 }
-                Err(heard) => return Some(heard),
+                Err(event) => return Some(event),
             };
             assert!(chunks.len() <= WANT_LIMIT);
             for n in chunks {
@@ -252,8 +252,8 @@ mod tests {
                     return None;
                 }
                 served += 1;
-                if let Some(heard) = blobs.chunk(&blob.sha256, n, chunk(bytes, n).unwrap(), *now) {
-                    return Some(heard);
+                if let Some(event) = blobs.chunk(&blob.sha256, n, chunk(bytes, n).unwrap(), *now) {
+                    return Some(event);
                 }
             }
         }
@@ -269,9 +269,9 @@ mod tests {
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
         blobs.fetch(vec![blob.clone()]);
         let (_, chunks) = blobs.want(now).unwrap().unwrap();
-        assert_eq!(chunks[0], 18, "what was there is kept");
+        assert_eq!(chunks[0], 18, "chunks from before the restart are kept");
         now += PATIENCE_MAX;
-        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(Heard::Ready(blob.sha256)));
+        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(BlobEvent::Ready(blob.sha256)));
         assert_eq!(fs::read(blobs.path(&blob.sha256)).unwrap(), bytes);
         assert_eq!(blobs.fetch(vec![blob.clone()]), [blob.sha256]);
         blobs.keep(&[]);
@@ -279,16 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn other_content_is_refused_and_asked_for_again() {
+    fn other_content_is_refused_and_requested_again() {
         let (dir, bytes, mut now) = (tempfile::tempdir().unwrap(), content(), Duration::ZERO);
         let blob = BlobRef::of(&bytes);
         let mut forged = bytes.clone();
         forged[CHUNK] ^= 1;
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
         blobs.fetch(vec![blob.clone()]);
-        assert!(matches!(serve(&mut blobs, &forged, &mut now, 99), Some(Heard::Trouble { .. })));
+        assert!(matches!(serve(&mut blobs, &forged, &mut now, 99), Some(BlobEvent::Failed { .. })));
         assert!(blobs.want(now).unwrap().is_none(), "it waits before it tries again");
-        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(Heard::Ready(blob.sha256)));
+        assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(BlobEvent::Ready(blob.sha256)));
     }
 
     #[test]
@@ -296,6 +296,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
         blobs.fetch(vec![BlobRef::of(b"")]);
-        assert_eq!(blobs.want(Duration::ZERO), Err(Heard::Ready(Digest::of(b""))));
+        assert_eq!(blobs.want(Duration::ZERO), Err(BlobEvent::Ready(Digest::of(b""))));
     }
 }

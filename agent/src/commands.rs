@@ -1,9 +1,9 @@
-//! Commands that somebody wants run now: no part of any plan, and remembered by nobody once the agent ends.
+//! Commands of operators (`groundplan exec`): no part of any plan, and stored nowhere once the agent ends.
 //!
-//! In: orders for this agent, each for one connection; the time. Out: numbered words on what the commands print and how they end,
-//! at most one every `PAUSE` for each command unless there is much to tell. An order for another connection is refused; one that
-//! is known already is nothing new. While the connection is away commands go on, and their words wait in bounded memory.
-//! Never touches what tasks run.
+//! In: orders for this agent, each for one connection; the time. Out: numbered messages with what the commands print and how they
+//! end, at most one every `PAUSE` for each command unless there is much to send. An order for another connection is refused; one
+//! that came before is ignored. While there is no connection commands continue, and their output waits in bounded memory. It
+//! never touches what tasks run.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,15 +22,19 @@ use tokio::{
 };
 
 use crate::{
-    host::{BATCH, Host, Spool, job::Canceller},
+    host::{
+        Host,
+        cancel::Canceller,
+        process::{BATCH, Spool},
+    },
     log,
 };
 
 /// Most commands at a time.
 const MOST: usize = 8;
-/// Most that wait to be told that they were refused, beside those.
-const MOST_TOLD: usize = 64;
-/// How many orders are remembered, so that none is carried out twice.
+/// Most refused orders that wait to be answered, beside those.
+const MOST_REFUSED: usize = 64;
+/// How many order ids are kept, so that none is carried out twice.
 const KNOWN: usize = 1024;
 /// How long to gather small output before it is sent.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -40,14 +44,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Commands {
     site: SiteName,
     node: NodeId,
-    /// Until their end has been handed over.
+    /// Commands until their end has been handed over.
     commands: BTreeMap<ExecId, Command>,
     tasks: JoinSet<(ExecId, ExecOutcome, Duration)>,
     known: VecDeque<ExecId>,
     news: Arc<Notify>,
-    /// Whose turn it is to be sent next: the one after this.
+    /// The command whose output was sent last: the next one in order follows.
     last: Option<ExecId>,
-    /// The agent is about to end.
+    /// Whether the agent is shutting down.
     ending: bool,
 }
 
@@ -55,7 +59,7 @@ pub struct Commands {
 struct Command {
     spool: Arc<Spool>,
     stop: Canceller,
-    /// The number of its next word.
+    /// The number of its next message.
     number: u64,
     /// When small output may be sent again.
     pause: Duration,
@@ -63,7 +67,7 @@ struct Command {
 }
 
 impl Commands {
-    /// None yet.
+    /// No commands yet.
     pub fn new(site: SiteName, node: NodeId) -> Self {
         Self {
             site,
@@ -77,7 +81,7 @@ impl Commands {
         }
     }
 
-    /// Takes an order; `session` is the connection there is.
+    /// Takes an order; `session` is the id of the current connection.
     pub fn take(&mut self, exec: Exec, session: Option<&SessionId>, host: &Arc<Host>) {
         let known = self.known.contains(&exec.id);
         if !known {
@@ -85,7 +89,7 @@ impl Commands {
             self.known.drain(..self.known.len().saturating_sub(KNOWN));
         }
         match exec.order {
-            // One that comes before what it is to stop holds for that, too: then the order is known.
+            // A stop that comes before its command prevents the command: the id is known by then.
             Order::Stop => {
                 if let Some(command) = self.commands.get(&exec.id) {
                     command.stop.cancel();
@@ -104,7 +108,7 @@ impl Commands {
             return Some("the order was for an earlier connection of this agent and came late".to_owned());
         }
         if self.ending {
-            return Some("the agent is about to end".to_owned());
+            return Some("the agent is shutting down".to_owned());
         }
         let full = self.tasks.len() >= MOST;
         full.then(|| format!("{MOST} commands run on this node already; wait for one of them, or stop it"))
@@ -112,16 +116,16 @@ impl Commands {
 
     fn refuse(&mut self, id: ExecId, reason: String) {
         log::info(format_args!("command {id} is refused: {reason}"));
-        // Nobody asks so much; whoever does has no answer.
-        if self.commands.len() < MOST + MOST_TOLD {
+        // Beyond that many, orders come from a fault or an attack, and get no answer.
+        if self.commands.len() < MOST + MOST_REFUSED {
             let end = Some((ExecOutcome::Refused { reason }, Duration::ZERO));
             self.add(id, Arc::new(Spool::new(0, self.news.clone())), end);
         }
     }
 
     fn start(&mut self, id: ExecId, run: RunOrder, host: &Arc<Host>) {
-        // Not what it is: that may hold what a journal is not for.
-        log::info(format_args!("command {id} begins"));
+        // Without the command itself, which may hold secrets.
+        log::info(format_args!("command {id} starts"));
         let spool = Arc::new(Spool::new(run.output_limit, self.news.clone()));
         let command = self.add(id.clone(), spool.clone(), None);
         let (host, stop) = (Arc::clone(host), command.stop.listen());
@@ -136,18 +140,18 @@ impl Commands {
         self.commands.entry(id).or_insert_with(new)
     }
 
-    /// Returns when there is more to tell.
+    /// Returns when there is more to send.
     ///
     /// # Errors
-    /// A fault of this program.
-    pub async fn stirred(&mut self) -> Result<(), JoinError> {
+    /// If a command's task panicked: a fault in this program.
+    pub async fn changed(&mut self) -> Result<(), JoinError> {
         let (id, outcome, took) = tokio::select! {
             () = self.news.notified() => return Ok(()),
             Some(ended) = self.tasks.join_next() => ended?,
         };
         let outcome = match outcome {
             ExecOutcome::Stopped if self.ending => {
-                ExecOutcome::Failed { error: "it was ended, because the agent ends".to_owned() }
+                ExecOutcome::Failed { error: "it was ended because the agent is shutting down".to_owned() }
             }
             outcome => outcome,
         };
@@ -158,12 +162,12 @@ impl Commands {
         Ok(())
     }
 
-    /// When there is something to tell, by the monotonic clock.
+    /// When there is something to send, by the monotonic clock.
     pub fn due(&self) -> Option<Duration> {
         self.commands.values().filter_map(Command::due).min()
     }
 
-    /// The next word, if one is due.
+    /// The next message, if one is due.
     pub fn next(&mut self, now: Duration) -> Option<ExecOutput> {
         let due = |(id, command): (&ExecId, &Command)| command.due().filter(|at| *at <= now).map(|_| id.clone());
         let later = self.last.as_ref().and_then(|last| self.commands.iter().filter(|(id, _)| *id > last).find_map(due));
@@ -185,29 +189,29 @@ impl Commands {
         Some(ExecOutput { version: VERSION, site: self.site.clone(), node: self.node.clone(), id, number, pieces, end })
     }
 
-    /// The connection is there, or gone: whether commands are to wait until their output has been taken.
+    /// Whether there is a connection: then commands wait until their output has been taken; else the middle of it is dropped.
     pub fn connected(&mut self, connected: bool) {
         self.commands.values().for_each(|command| command.spool.set_lossy(!connected));
     }
 
-    /// The agent is about to end: all get TERM, then KILL, and no more begin.
+    /// The agent is shutting down: all commands get TERM, then KILL, and no more start.
     pub fn end(&mut self) {
         self.ending = true;
         self.commands.values().for_each(|command| command.stop.cancel());
     }
 
-    /// Ends at once those that still run; their ends are not told.
+    /// Kills those that still run; their ends are not sent.
     pub fn kill(&mut self) {
         self.tasks.abort_all();
         self.commands.clear();
     }
 
-    /// How many run.
+    /// How many commands run.
     pub fn running(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether nothing is left to tell.
+    /// Whether nothing is left to send.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
@@ -216,7 +220,7 @@ impl Commands {
 impl Command {
     fn due(&self) -> Option<Duration> {
         match self.spool.held() {
-            // The first word says that it has begun.
+            // The first message shows that it has started.
             _ if self.number == 0 || self.end.is_some() => Some(Duration::ZERO),
             0 => None,
             BATCH.. => Some(Duration::ZERO),

@@ -1,8 +1,9 @@
 //! The agent of a node: takes node plans over MQTT, carries them out, and reports back.
 //!
-//! `machine` decides and does nothing; `ledger` remembers; `transport` talks to the broker; `blobs` fetches content;
-//! `host` acts on the system; `commands` runs what somebody wants run now; `drift` decides when to look whether all is still
-//! so; `shell` is the dull loop that connects them. Shares nothing with the planner but `groundplan-protocol`.
+//! `machine` decides and does nothing; `ledger` stores what must survive; `transport` connects to the broker; `blobs` fetches
+//! content; `host` acts on the system; `commands` runs operators' commands; `drift` decides when to check for drift; `facts`
+//! reads facts of the host; `shell` is the loop that connects them. It shares nothing with the planner but
+//! `groundplan-protocol`.
 
 pub mod blobs;
 pub mod clock;

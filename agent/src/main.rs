@@ -1,11 +1,11 @@
-//! The program: reads its settings and is the agent. See `--help`.
+//! The program: reads its settings and runs the agent. See `--help`.
 
 use std::process::ExitCode;
 
 use groundplan_agent::{
     config::{Args, Command, Config, HELP},
     log,
-    shell::{Shell, Stops},
+    shell::{Shell, StopSignals},
 };
 
 fn main() -> ExitCode {
@@ -37,17 +37,17 @@ fn run(config: Config, exit_with_parent: bool) -> ExitCode {
         Err(e) => return fail(1, &e),
     };
     let ended = runtime.block_on(async {
-        let stops = match Stops::listen(exit_with_parent) {
-            Ok(stops) => stops,
+        let stop_signals = match StopSignals::listen(exit_with_parent) {
+            Ok(stop_signals) => stop_signals,
             Err(e) => return fail(2, &e),
         };
-        let ended = match Shell::open(config, stops).await {
+        let ended = match Shell::open(config, stop_signals).await {
             Ok(shell) => shell.run().await,
             Err(e) => Err(e),
         };
         ended.map_or_else(|e| fail(1, &e), |()| ExitCode::SUCCESS)
     });
-    // What is left, such as a name being looked up, is not waited for.
+    // What is left, such as a name being resolved, is not waited for.
     runtime.shutdown_background();
     ended
 }

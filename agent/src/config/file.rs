@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use groundplan_protocol::duration::Span;
 use serde::Deserialize;
 
-use super::DEFAULT_STATE;
+/// The state directory if none is given.
+const DEFAULT_STATE: &str = "/var/lib/groundplan";
 
 /// Settings as they are written. What each means stands at [`super::Config`].
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -10,7 +10,7 @@ use std::{
 use groundplan_protocol::envelope::{PublicKey, SigningKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// The key in `path`; a new one, written there with mode 0600, if there is no such file.
 pub(super) fn signing(path: &Path) -> Result<SigningKey, ConfigError> {

@@ -4,6 +4,7 @@
 //! Nothing below reads the environment, and nothing after this looks at raw settings again.
 
 mod args;
+mod error;
 mod file;
 mod keys;
 #[cfg(test)]
@@ -21,12 +22,14 @@ use groundplan_protocol::{
     ids::{NodeId, SiteName},
 };
 
-pub use self::args::{Args, Command, HELP, UsageError};
 use self::file::Raw;
+pub use self::{
+    args::{Args, Command, HELP, UsageError},
+    error::ConfigError,
+};
 
 /// Where the configuration lies when nothing is said.
 pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
-const DEFAULT_STATE: &str = "/var/lib/groundplan";
 const DEFAULT_FACTS: &str = "/etc/groundplan/facts.d";
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,31 +85,6 @@ pub struct Tls {
     pub ca: Vec<u8>,
     /// The node's own certificate and its key, for mutual TLS.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Why there are no settings.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read or written.
-    #[error("{path}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not TOML or has unknown keys; the text shows the place.
-    #[error("{path}:\n{text}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with its line.
-        text: String,
-    },
-    /// Something is missing or makes no sense.
-    #[error("{}", .0.join("\n"))]
-    Invalid(Vec<String>),
 }
 
 impl Config {

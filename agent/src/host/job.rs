@@ -15,7 +15,6 @@ use groundplan_protocol::{
     report::Output,
 };
 use serde_json::Value;
-use tokio::sync::watch;
 
 use crate::machine::JobOutcome;
 
@@ -101,49 +100,4 @@ pub struct Notes {
     pub memory: Option<Value>,
     /// What it publishes to the planner.
     pub export: Option<String>,
-}
-
-/// Tells jobs to end early. Dropping it does nothing.
-#[derive(Debug)]
-pub struct Canceller(watch::Sender<bool>);
-
-/// A job's ear for its [`Canceller`].
-#[derive(Debug, Clone)]
-pub struct Cancel(watch::Receiver<bool>);
-
-impl Canceller {
-    /// One with nothing cancelled.
-    #[expect(clippy::new_without_default, reason = "a canceller without jobs that listen to it is no sensible default")]
-    pub fn new() -> Self {
-        Self(watch::Sender::new(false))
-    }
-
-    /// What jobs listen with; any number of them.
-    pub fn listen(&self) -> Cancel {
-        Cancel(self.0.subscribe())
-    }
-
-    /// Ends them: commands get TERM, then KILL, and the jobs fail.
-    pub fn cancel(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-impl Cancel {
-    /// One that never comes.
-    pub fn never() -> Self {
-        Canceller::new().listen()
-    }
-
-    /// Whether it has come.
-    pub fn is_cancelled(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Returns once it comes; never, when its canceller is gone.
-    pub async fn cancelled(&self) {
-        if self.0.clone().wait_for(|cancelled| *cancelled).await.is_err() {
-            std::future::pending().await
-        }
-    }
 }

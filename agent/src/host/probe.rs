@@ -16,9 +16,11 @@ use tokio::{
 };
 
 use super::{
-    exec::{self, ExecError, Limit},
-    job::Cancel,
-    spawn::{Program, Surroundings},
+    cancel::Cancel,
+    process::{
+        exec::{self, ExecError, Limit},
+        spawn::{Environment, Program},
+    },
 };
 
 /// Longest time that one connection may take to answer.
@@ -99,7 +101,7 @@ impl Probe {
 
 /// Waits until all probes of `ready` succeed.
 pub(crate) async fn wait(
-    surroundings: &Surroundings,
+    environment: &Environment,
     ready: &Ready,
     grace: Duration,
     cancel: &Cancel,
@@ -115,7 +117,7 @@ pub(crate) async fn wait(
         interval: ready.interval.unwrap_or(DEFAULT_INTERVAL).into(),
         attempts: None,
     };
-    match persist(surroundings, probes, patience, grace, cancel).await?.last {
+    match persist(environment, probes, patience, grace, cancel).await?.last {
         None => Ok(()),
         Some(last) => Err(ProbeError::NotReady { whole, last }),
     }
@@ -123,7 +125,7 @@ pub(crate) async fn wait(
 
 /// Tries `probes` until they are as they should be, or patience is at its end.
 pub(crate) async fn persist(
-    surroundings: &Surroundings,
+    environment: &Environment,
     probes: Probes<'_>,
     patience: Patience,
     grace: Duration,
@@ -132,7 +134,7 @@ pub(crate) async fn persist(
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let result = attempt(surroundings, probes, patience.until, grace, cancel).await;
+        let result = attempt(environment, probes, patience.until, grace, cancel).await;
         if cancel.is_cancelled() {
             return Err(ProbeError::Cancelled);
         }
@@ -153,7 +155,7 @@ pub(crate) async fn persist(
 }
 
 async fn attempt(
-    surroundings: &Surroundings,
+    environment: &Environment,
     probes: Probes<'_>,
     until: Option<Instant>,
     grace: Duration,
@@ -183,7 +185,7 @@ async fn attempt(
     }
     if let Some(run) = probes.command {
         let limit = Limit::of(left());
-        let ran = exec::run(surroundings, &Program::plain(run), limit, grace, cancel).await;
+        let ran = exec::run(environment, &Program::plain(run), limit, grace, cancel).await;
         let probe = match ran.success(run).0 {
             Ok(()) => Probe::Good,
             Err(e @ ExecError::Status { .. }) => Probe::Bad(crate::log::chain(&e)),

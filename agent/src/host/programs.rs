@@ -1,8 +1,8 @@
 //! Programs of plugins: kept by digest for as long as a task that was applied by one may need it again.
 //!
-//! In: what tasks ship. Out: a program that is whole and may be run, whatever happened since. A removal, an effect or a look for drift comes
-//! without content, so a program goes only when no task holds it any more and that is in the ledger, which it is once a newer plan
-//! is carried out, or when the agent starts.
+//! In: what tasks ship. Out: a program that is complete and may be run, whatever happened since. A removal, an effect or a drift
+//! check comes without content, so a program is dropped only when no task claims it any more and the ledger holds that, which
+//! it does once a newer plan is carried out, or when the agent starts.
 
 use std::{
     collections::BTreeSet,
@@ -13,15 +13,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use groundplan_protocol::{digest::Digest, ids::Generation};
+use groundplan_protocol::{digest::Digest, ids::Generation, kinds::TaskParams};
 
-use super::{files::Sum, job::Content};
+use super::{fs::files::Sum, job::Content};
 
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
-    #[error("its program is gone from {}; `groundplan recheck` brings it back while the task is in the site", dir.display())]
-    Gone { dir: PathBuf },
+    #[error("its program is missing from {}; `groundplan recheck` brings it back while the task is in the site", dir.display())]
+    Missing { dir: PathBuf },
     #[error("cannot keep its program as {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -30,7 +30,7 @@ pub(crate) enum ProgramError {
 #[derive(Debug)]
 pub(crate) struct Programs {
     dir: PathBuf,
-    /// What no task held at the end of a job of that plan.
+    /// Programs that no task claimed at the end of a job, each with the plan of that job.
     unused: Mutex<Vec<(Generation, Digest)>>,
 }
 
@@ -39,19 +39,19 @@ impl Programs {
         Self { dir: state_dir.join("plugins"), unused: Mutex::default() }
     }
 
-    /// The program, verified; from `content` where it is not there as it should be. A program that is used is held by then.
+    /// The program, verified; written from `content` if the file is missing or damaged. The task that uses it claims it by then.
     pub(crate) fn ready(&self, digest: Digest, content: Option<&Content>) -> Result<PathBuf, ProgramError> {
         let _turn = self.turn();
         let path = self.path(digest);
         let whole = File::open(&path).and_then(Sum::of).is_ok_and(|sum| sum.digest == digest);
         if !whole {
-            let content = content.ok_or_else(|| ProgramError::Gone { dir: self.dir.clone() })?;
+            let content = content.ok_or_else(|| ProgramError::Missing { dir: self.dir.clone() })?;
             self.put(&path, content).map_err(|source| ProgramError::Io { path: path.clone(), source })?;
         }
         Ok(path)
     }
 
-    /// Written whole, and only then under its name.
+    /// Writes it completely, and only then under its name.
     fn put(&self, path: &Path, content: &Content) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
@@ -69,18 +69,18 @@ impl Programs {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Notes that no task holds it any more, at the end of a job of `plan`.
-    pub(crate) fn let_go(&self, digest: Digest, plan: Generation) {
+    /// Notes that no task claims it any more, at the end of a job of `plan`.
+    pub(crate) fn unused(&self, digest: Digest, plan: Generation) {
         self.turn().push((plan, digest));
     }
 
-    /// Drops what earlier plans than `plan` left unused: that they did is in the ledger. What is `held` again stays.
+    /// Drops what plans before `plan` left unused: the ledger holds by now that they did. What is claimed again stays.
     pub(crate) fn drop_unused(&self, plan: Generation, held: impl Fn(Digest) -> bool) {
         let mut unused = self.turn();
         unused.retain(|(left_by, digest)| {
             let due = *left_by < plan;
             if due && !held(*digest) {
-                // What stays behind goes when the agent starts.
+                // A file that cannot be removed now is swept when the agent starts.
                 let _ = fs::remove_file(self.path(*digest));
             }
             !due
@@ -103,5 +103,13 @@ impl Programs {
 
     fn turn(&self) -> MutexGuard<'_, Vec<(Generation, Digest)>> {
         self.unused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The plugin that carries a task out, if it is one of the site's own kinds.
+pub(crate) fn of(params: &TaskParams) -> Option<Digest> {
+    match params {
+        TaskParams::Plugin(plugin) => plugin.program,
+        _ => None,
     }
 }

@@ -15,38 +15,19 @@ use groundplan_protocol::{kinds::Run, report::Output};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{
-    capture::last_lines,
-    exec::{self, Apart, ExecError, Limit, shorten},
-    kinds::Context,
-    spawn::{Program, SpawnError},
+    error::ToolError,
+    kinds::context::Context,
+    process::{
+        capture::last_lines,
+        exec::{self, Apart, ExecError, Limit, shorten},
+        spawn::{Program, SpawnError},
+    },
 };
 
 /// How long a program may take when nothing is said: long enough for package managers and units that start slowly.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Most of its standard output that is of use, in bytes; what comes beyond is never in memory.
 const MOST: usize = 8 << 20;
-
-/// Why a program of the host was of no use.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ToolError {
-    #[error("this host has no `{program}`")]
-    Missing { program: String },
-    #[error(transparent)]
-    Exec(ExecError),
-    #[error("`{run}` wrote more than {} MiB", most >> 20)]
-    Flood { run: String, most: usize },
-    #[error("`{run}` wrote what is no UTF-8 text")]
-    NoText { run: String },
-    #[error("cannot keep what `{run}` is to read")]
-    Io { run: String, source: io::Error },
-}
-
-impl ToolError {
-    /// Whether the host does not have the program.
-    pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing { .. })
-    }
-}
 
 /// A program about to be run.
 #[derive(Debug)]
@@ -111,10 +92,10 @@ impl<'a> Tool<'a> {
         let limit = Limit::of(self.limit);
         let most = self.most.unwrap_or(MOST);
         let apart = Apart { stdin, most, ends: self.most.is_some() };
-        let (ran, out) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
+        let (ran, out) = exec::run_apart(&host.environment, &program, apart, limit, host.stop_grace, cx.cancel).await;
         let err = ran.output.as_ref().map(last_lines).unwrap_or_default();
         let status = match ran.end {
-            _ if out.len() > most => return Err(ToolError::Flood { run: run(), most }),
+            _ if out.len() > most => return Err(ToolError::TooMuchOutput { run: run(), most }),
             Ok(status) => status,
             Err(ExecError::Spawn(SpawnError::NotInPath { program, .. })) => return Err(ToolError::Missing { program }),
             Err(error) => {

@@ -1,7 +1,8 @@
-//! Taking a plan: the fence, the checks, and the one transaction that holds all it may come to owe.
+//! Accepting a plan: the fence, the checks, and the one transaction that holds every obligation that it may lead to.
 //!
-//! In: a plan whose envelope held. Out: a refusal with its reason, nothing if it is in force already, or the new state of
-//! affairs: what runs goes on and is waited for, what has not begun is superseded, what has fired stays owed.
+//! In: a plan whose envelope is valid. Out: a refusal with its reason, nothing if it is active already, or the new state of
+//! the machine: jobs that run continue and are waited for, tasks that have not begun are superseded, obligations that have fired
+//! stay.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,13 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use super::{Current, Effect, Machine, Settings, StoredPlan, Write, finish::Account, queue::Queue};
+use super::{
+    finish::Account,
+    io::{Effect, Settings},
+    queue::Queue,
+    snapshot::{StoredPlan, Write},
+    state::{ActivePlan, Machine},
+};
 
 impl Machine {
     pub(super) fn offer(&mut self, plan: NodePlan, now: Now, out: &mut Vec<Effect>) {
@@ -29,7 +36,7 @@ impl Machine {
             Ok(new)
         });
         match verdict {
-            // Who is about to stop leaves it to its successor, to whom it will be sent again.
+            // An agent that is stopping leaves it to the next one, to which the broker will send it again.
             Ok(true) if !self.stopping => self.accept(plan, json, digest, now, out),
             Ok(_) => {}
             Err(reason) => self.refuse("plan", Some(generation), reason, now, out),
@@ -54,22 +61,22 @@ impl Machine {
         }
     }
 
-    /// Whether a plan of this generation is new; an error if it may not be taken.
+    /// Whether a plan of this generation is new; an error if it may not be accepted. `digest` of its JSON, if that is known.
     fn fence(&self, generation: Generation, digest: Option<Digest>) -> Result<bool, String> {
-        let Some(current) = &self.current else {
+        let Some(active) = &self.active else {
             return if generation == Generation(0) {
                 Err("generation 0 means that there is no plan".to_owned())
             } else {
                 Ok(true)
             };
         };
-        if generation < current.generation {
-            return Err(format!("is older than generation {}, which is in force", current.generation));
+        if generation < active.generation {
+            return Err(format!("is older than generation {}, which is active", active.generation));
         }
-        if generation == current.generation && digest.is_some_and(|d| d != current.digest) {
-            return Err("holds other content than the plan of this generation that is in force".to_owned());
+        if generation == active.generation && digest.is_some_and(|d| d != active.digest) {
+            return Err("has other content than the active plan, which has the same generation".to_owned());
         }
-        Ok(generation > current.generation)
+        Ok(generation > active.generation)
     }
 
     fn accept(&mut self, plan: NodePlan, json: Vec<u8>, digest: Digest, now: Now, out: &mut Vec<Effect>) {
@@ -80,41 +87,47 @@ impl Machine {
         for (task, edges) in edges {
             if let Some(record) = self.applied.get_mut(&task) {
                 record.edges = edges;
-                self.dirty.applied.insert(task);
+                self.unsaved.applied.insert(task);
             }
         }
-        let before = self.current.take();
-        let owed_now = |machine: &Self, planned: &PlannedTask| {
-            // The plan after the last one may owe what the last one has carried out since the planner looked.
+        let before = self.active.take();
+        // What of the plan's obligation for a task is still due. The planner made the plan from an older state: if this is the
+        // very next plan, the plan before may have carried the effect out since, or be doing so now. After a gap of plans nothing
+        // shows which change the obligation is for, and it is carried out once too often rather than never.
+        let still_due = |machine: &Self, planned: &PlannedTask| {
             let next = before.as_ref().filter(|b| b.generation.next() == generation);
-            let met = next.and_then(|b| b.met.get(&planned.task).copied());
-            let being_met = next.and_then(|_| machine.running.get(&planned.task)?.effect);
-            planned.owed.filter(|owed| met.max(being_met) < Some(*owed))
+            let fulfilled = next.and_then(|b| b.fulfilled.get(&planned.task).copied());
+            let in_progress = next.and_then(|_| machine.running.get(&planned.task)?.effect);
+            planned.owed.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
         };
         let blobs = distinct_blobs(tasks.iter());
-        let own = self.inherit(&tasks);
+        let inherited = self.inherit(&tasks);
         let mut queue = Queue::default();
         for planned in tasks {
-            let anew = owed_now(self, &planned);
+            let due = still_due(self, &planned);
             if planned.action != Action::Remove {
-                self.owe(&planned, anew, |source| matches!(source, TriggerSource::Task(s) if own.contains(s)));
+                // Sources of the earlier plan stay open only where one of them can still fire.
+                let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
+                self.oblige(&planned, due, keep);
             }
             if let Some(run) = self.running.get_mut(&planned.task) {
-                run.again = run.again.max(anew);
+                // The run began before this obligation was known, and does not fulfil it.
+                run.fired_since = run.fired_since.max(due);
             }
             queue.push(planned, false);
         }
-        self.add_own(&mut queue);
+        self.add_inherited(&mut queue);
         self.wait_for_running(&mut queue);
+        // One transaction: the plan, every obligation that it may lead to, and the end of the plan before.
         let mut writes = Vec::new();
-        self.take_dirt(&mut writes);
+        self.take_unsaved(&mut writes);
         writes.push(Write::Plan(Box::new(stored)));
         out.push(Effect::Persist { writes, durable: true });
         self.due.flush = None;
-        self.reports.persisted(self.connected, now, out);
-        if self.journal {
-            // What still runs is in doubt in the ledger itself by now.
-            self.journal = false;
+        self.outbox.persisted(self.connected, now, out);
+        if self.journal_used {
+            // `supersede` has put what still runs in doubt in the ledger itself.
+            self.journal_used = false;
             out.push(Effect::ResetJournal);
         }
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
@@ -123,9 +136,16 @@ impl Machine {
         if !blobs.is_empty() {
             out.push(Effect::Fetch(blobs));
         }
-        self.current =
-            Some(Current { generation, commit, digest, queue, missing, met: Default::default(), kept: true });
-        if let Some(gates) = self.early.take_if(|g| g.generation <= generation)
+        self.active = Some(ActivePlan {
+            generation,
+            commit,
+            digest,
+            queue,
+            missing,
+            fulfilled: Default::default(),
+            in_ledger: true,
+        });
+        if let Some(gates) = self.early_gates.take_if(|g| g.generation <= generation)
             && gates.generation == generation
         {
             self.apply_gates(&gates);
@@ -133,14 +153,15 @@ impl Machine {
         self.due.state = Some(now.mono);
     }
 
-    /// Ends what the plan before has not begun, and marks what it runs as in doubt.
+    /// Ends the tasks that the plan before has not begun, and puts what it runs in doubt.
     fn supersede(&mut self, tasks: &[PlannedTask], now: Now) {
         let named: BTreeSet<&TaskId> = tasks.iter().map(|t| &t.task).collect();
+        // A task that the new plan has as well is not reported twice; an inherited one is inherited again.
         let waiting: Vec<PlannedTask> = self
-            .current
+            .active
             .iter()
-            .flat_map(|c| c.queue.iter())
-            .filter(|n| n.is_waiting() && !n.own && !named.contains(&n.planned.task))
+            .flat_map(|active| active.queue.iter())
+            .filter(|n| n.is_waiting() && !n.inherited && !named.contains(&n.planned.task))
             .map(|n| n.planned.clone())
             .collect();
         let generation = self.generation();
@@ -151,6 +172,7 @@ impl Machine {
             .running
             .values_mut()
             .filter_map(|run| {
+                // Its index is one of the old queue.
                 run.at = None;
                 run.waiting.clear();
                 (!run.only_effect).then(|| run.planned.clone())
@@ -161,8 +183,8 @@ impl Machine {
         }
     }
 
-    /// Of obligations that the plan does not name, keeps what has fired and what still may: by a task that runs, or by one
-    /// that the agent carries out on its own. Returns these sources.
+    /// Of the obligations that the plan does not name, keeps those that have fired and those that still may: by a task that
+    /// runs, or by one that the agent carries out because of such an obligation. Returns all these sources.
     fn inherit(&mut self, tasks: &[PlannedTask]) -> BTreeSet<TaskId> {
         let named: BTreeSet<&TaskId> = tasks.iter().map(|t| &t.task).collect();
         let mut sources: BTreeSet<TaskId> = self.running.keys().cloned().collect();
@@ -170,11 +192,12 @@ impl Machine {
             open.iter().any(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)))
         };
         let others: Vec<TaskId> = self.obligations.keys().filter(|task| !named.contains(task)).cloned().collect();
+        // A restart may itself trigger the next one: repeated until no further source is found.
         loop {
             let new = others.iter().filter(|task| {
-                let owed = &self.obligations[*task];
-                let own = owed.fired.is_some() || may_fire(&owed.open, &sources);
-                own && self.applied.contains_key(*task) && !sources.contains(*task)
+                let obligation = &self.obligations[*task];
+                let carried_out = obligation.fired.is_some() || may_fire(&obligation.open, &sources);
+                carried_out && self.applied.contains_key(*task) && !sources.contains(*task)
             });
             let new: Vec<TaskId> = new.cloned().collect();
             if new.is_empty() {
@@ -183,30 +206,31 @@ impl Machine {
             sources.extend(new);
         }
         for task in others {
-            let Some(owed) = self.obligations.get_mut(&task) else { continue };
-            owed.open.retain(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)));
-            let gone = owed.is_empty() || !self.applied.contains_key(&task);
-            self.dirty.obligations.insert(task.clone());
-            if gone {
-                self.forget_owed(&task);
+            let Some(obligation) = self.obligations.get_mut(&task) else { continue };
+            // A source that neither runs nor will run can never fire.
+            obligation.open.retain(|(source, _)| matches!(source, TriggerSource::Task(s) if sources.contains(s)));
+            let is_over = obligation.is_empty() || !self.applied.contains_key(&task);
+            self.unsaved.obligations.insert(task.clone());
+            if is_over {
+                self.forget_obligation(&task);
             }
         }
         sources
     }
 
-    /// Adds tasks for obligations of earlier plans that this one does not name.
-    pub(super) fn add_own(&mut self, queue: &mut Queue) {
-        for (task, owed) in &self.obligations {
-            let greatest = owed.open.iter().map(|(_, effect)| *effect).max();
+    /// Adds tasks to the queue for obligations of earlier plans that this one does not name.
+    pub(super) fn add_inherited(&mut self, queue: &mut Queue) {
+        for (task, obligation) in &self.obligations {
+            let greatest = obligation.open.iter().map(|(_, effect)| *effect).max();
             let (Some(effect), Some(record), None) =
-                (owed.fired.max(greatest), self.applied.get(task), queue.find(task))
+                (obligation.fired.max(greatest), self.applied.get(task), queue.find(task))
             else {
                 continue;
             };
             let planned = PlannedTask {
                 task: task.clone(),
                 action: effect::Effect::action(effect),
-                // An effect needs nothing of what it ships: there is nothing to fetch.
+                // An effect needs none of the content: there is nothing to fetch.
                 spec: Some(TaskSpec { content: None, ..record.spec.clone() }),
                 fingerprint: Some(record.fingerprint),
                 inputs: record.inputs.clone(),
@@ -214,22 +238,23 @@ impl Machine {
                 after: Vec::new(),
                 gates: Vec::new(),
                 triggers: Vec::new(),
-                owed: owed.fired,
+                owed: obligation.fired,
             };
             queue.push(planned, true);
         }
-        for (task, owed) in &self.obligations {
+        // A second pass, once all of them have an index: a task whose source is inherited comes after it.
+        for (task, obligation) in &self.obligations {
             let Some(at) = queue.find(task) else { continue };
-            for (source, _) in &owed.open {
+            for (source, _) in &obligation.open {
                 let TriggerSource::Task(source) = source else { continue };
-                if let Some(first) = queue.find(source).filter(|first| queue.get(*first).own) {
+                if let Some(first) = queue.find(source).filter(|first| queue.get(*first).inherited) {
                     queue.link(first, at);
                 }
             }
         }
     }
 
-    /// Tasks wait for their own run for an earlier plan, and for those runs that may still fire something on them.
+    /// Tasks wait for their own run for an earlier plan, and for those runs that may still trigger them.
     fn wait_for_running(&mut self, queue: &mut Queue) {
         for (task, run) in &mut self.running {
             if let Some(at) = queue.find(task) {
@@ -237,12 +262,12 @@ impl Machine {
                 run.waiting.push(at);
             }
             let source = TriggerSource::Task(task.clone());
-            for (target, owed) in
-                self.obligations.iter().filter(|(_, owed)| owed.open.iter().any(|(s, _)| *s == source))
-            {
+            let may_fire = self.obligations.iter().filter(|(_, o)| o.open.iter().any(|(s, _)| *s == source));
+            for (target, obligation) in may_fire {
                 let Some(at) = queue.find(target) else { continue };
+                // Where the plan has the trigger itself, the target comes after the source's own task there.
                 let covered = queue.get(at).planned.triggers.iter().any(|t| t.on == source);
-                if !covered && target != task && !owed.is_empty() {
+                if !covered && target != task && !obligation.is_empty() {
                     queue.hold(at);
                     run.waiting.push(at);
                 }
@@ -251,13 +276,13 @@ impl Machine {
     }
 }
 
-/// The blobs that tasks name, each once.
+/// The blobs that tasks name, each once and in order.
 pub(super) fn distinct_blobs<'a>(tasks: impl Iterator<Item = &'a PlannedTask>) -> Vec<BlobRef> {
     let blobs = tasks.filter_map(|t| t.spec.as_ref()?.content.as_ref()?.blob().cloned());
     blobs.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Whether the plan is one that can be carried out here.
+/// Checks that the plan can be carried out here: it is for this node, complete, in order, and within the limits.
 fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
     if plan.node != settings.node {
         return Err(format!("is for node `{}`", plan.node));
@@ -266,7 +291,7 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
     for planned in &plan.tasks {
         let task = &planned.task;
         if let Some(source) = planned.after.iter().find(|source| !seen.contains(source)) {
-            return Err(format!("{task} comes after {source}, which does not stand before it"));
+            return Err(format!("{task} comes after {source}, which is not listed before it"));
         }
         let known = |source: &TriggerSource| match source {
             TriggerSource::Task(source) => planned.after.contains(source),
@@ -279,7 +304,7 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
         let must_be = match planned.action {
             Action::Create | Action::Update => true,
             Action::Remove => false,
-            // What is acted on may be what is applied, whatever that is.
+            // Without a spec, the effect acts on what is applied.
             Action::Restart | Action::Reload | Action::Run => complete,
         };
         if complete != must_be {
@@ -290,7 +315,7 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
             ));
         }
         if !seen.insert(task) {
-            return Err(format!("{task} stands in it twice"));
+            return Err(format!("it lists {task} twice"));
         }
     }
     let blobs = distinct_blobs(plan.tasks.iter());
@@ -304,7 +329,7 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// A number of bytes in words: in the largest unit of which it is at least one.
+/// A number of bytes for people, in the largest unit of which it is at least one.
 fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let Some((unit, shift)) = UNITS.iter().find(|(_, shift)| bytes >> shift > 0) else {

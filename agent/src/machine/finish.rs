@@ -1,4 +1,4 @@
-//! Ends of tasks: what they leave applied, which triggers they fire, whom they let go and whom they block.
+//! Ends of tasks: what they leave applied, which triggers they fire, which tasks they release and which they block.
 //!
 //! In: a job's result. Out: an outcome, a report, and changes for the next transaction, all of them together. A task that
 //! was begun and did not end well leaves its record in doubt, so that neither the change nor its triggers are lost.
@@ -10,10 +10,15 @@ use groundplan_protocol::{
     report::{Outcome, Output, TaskReport},
     time::Now,
 };
-
 use serde_json::Value;
 
-use super::{JobDone, JobOutcome, Machine, Record, Running, run::without_bytes, state::fingerprint_in_doubt};
+use super::{
+    io::{JobDone, JobOutcome},
+    node_state::fingerprint_in_doubt,
+    snapshot::Record,
+    start::without_bytes,
+    state::{Machine, Running},
+};
 
 /// When something ran, and what it printed.
 #[derive(Debug, Default)]
@@ -34,27 +39,29 @@ impl Machine {
     pub(super) fn finished(&mut self, done: JobDone, now: Now) {
         let Some(run) = self.running.remove(&done.task) else { return };
         let account = Account { started_ms: done.started_ms, duration_ms: done.duration_ms, output: done.output };
-        let (adopted, carried) = self.left_before(&run);
+        let (adopted, carried_change) = self.left_by_earlier_run(&run);
         let applies = !run.only_effect;
         let outcome = match done.result {
             Ok(did) => Outcome::Done {
-                changed: did.changed || carried || adopted.changed || (applies && run.in_doubt),
+                // A record in doubt may hide a change whose triggers did not fire: they fire now.
+                changed: did.changed || carried_change || adopted.changed || (applies && run.in_doubt),
                 effect: did.effect.or(adopted.effect),
             },
             Err(error) => Outcome::Failed { error },
         };
         if outcome.is_success() {
             self.record(&run.planned);
-            self.met(&done.task, run.effect, run.again);
+            self.fulfil(&done.task, run.effect, run.fired_since);
         } else if applies {
             self.doubt(&run.planned);
         }
+        // Also after a failure: what the task found before it changed anything is not found again.
         self.note(&done.task, done.memory, done.export);
         self.report(run.generation, &run.planned, outcome.clone(), account);
         match run.at {
             Some(at) => {
-                if let (Some(effect), Some(current), true) = (run.effect, &mut self.current, outcome.is_success()) {
-                    current.met.insert(done.task.clone(), effect);
+                if let (Some(effect), Some(active), true) = (run.effect, &mut self.active, outcome.is_success()) {
+                    active.fulfilled.insert(done.task.clone(), effect);
                 }
                 self.conclude(at, outcome, now);
             }
@@ -62,17 +69,17 @@ impl Machine {
         }
     }
 
-    /// What a run for an earlier plan left to this one.
-    fn left_before(&self, run: &Running) -> (JobOutcome, bool) {
-        let node = run.at.and_then(|at| Some(self.current.as_ref()?.queue.get(at)));
-        node.map_or_else(Default::default, |node| (node.adopted.unwrap_or_default(), node.carried))
+    /// What a run for an earlier plan did for the task of this run.
+    fn left_by_earlier_run(&self, run: &Running) -> (JobOutcome, bool) {
+        let node = run.at.and_then(|at| Some(self.active.as_ref()?.queue.get(at)));
+        node.map_or_else(Default::default, |node| (node.adopted.unwrap_or_default(), node.carried_change))
     }
 
     /// A task ends without having been run.
     pub(super) fn end_without_job(&mut self, at: usize, outcome: Outcome, now: Now) {
-        let Some(current) = &self.current else { return };
-        let planned = current.queue.get(at).planned.clone();
-        let generation = current.generation;
+        let Some(active) = &self.active else { return };
+        let planned = active.queue.get(at).planned.clone();
+        let generation = active.generation;
         if outcome.is_success() {
             self.record(&planned);
         }
@@ -97,28 +104,31 @@ impl Machine {
                     export,
                 };
                 self.applied.insert(task.clone(), record);
-                self.dirty.applied.insert(task.clone());
+                self.unsaved.applied.insert(task.clone());
             }
             (Action::Remove, ..) => {
                 self.applied.remove(task);
-                self.dirty.applied.insert(task.clone());
-                self.forget_owed(task);
+                self.unsaved.applied.insert(task.clone());
+                // What is gone has nothing to restart.
+                self.forget_obligation(task);
             }
+            // A pure effect applies nothing; but its edges may be newer than those of the record.
             _ => {
                 if let Some(record) = self.applied.get_mut(task).filter(|r| r.edges != planned.edges) {
                     record.edges = planned.edges.clone();
-                    self.dirty.applied.insert(task.clone());
+                    self.unsaved.applied.insert(task.clone());
                 }
             }
         }
     }
 
-    /// Takes what a job leaves that was ended because the agent stops.
-    pub(super) fn cut_off(&mut self, done: JobDone) {
+    /// Takes what a job noted that was ended because the agent stops.
+    pub(super) fn aborted(&mut self, done: JobDone) {
         let Some(run) = self.running.get(&done.task).filter(|_| done.memory.is_some()) else { return };
         let applies = matches!(run.planned.action, Action::Create | Action::Update) && !run.only_effect;
         let planned = run.planned.clone();
         if applies {
+            // A new task has no record yet, and its memory needs one.
             self.doubt(&planned);
         }
         self.note(&done.task, done.memory, None);
@@ -129,10 +139,10 @@ impl Machine {
         let Some(record) = self.applied.get_mut(task).filter(|_| memory.is_some() || export.is_some()) else { return };
         record.memory = memory.or(record.memory.take());
         record.export = export.or(record.export.take());
-        self.dirty.applied.insert(task.clone());
+        self.unsaved.applied.insert(task.clone());
     }
 
-    /// Records that nobody knows what is there.
+    /// Records that nothing shows what is on the host: the planner will have it applied again, and that counts as a change.
     pub(super) fn doubt(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
         match (self.applied.get_mut(task), planned.action, &planned.spec, planned.fingerprint) {
@@ -151,7 +161,7 @@ impl Machine {
             }
             _ => return,
         }
-        self.dirty.applied.insert(task.clone());
+        self.unsaved.applied.insert(task.clone());
     }
 
     /// Numbers a report of an outcome.
@@ -159,7 +169,7 @@ impl Machine {
         let record = self.applied.get(&planned.task);
         let fingerprint = record.map(|r| if r.in_doubt { fingerprint_in_doubt(r) } else { r.fingerprint });
         let succeeded = outcome.is_success();
-        self.reports.push(TaskReport {
+        self.outbox.push(TaskReport {
             generation,
             task: planned.task.clone(),
             action: planned.action,
@@ -172,24 +182,27 @@ impl Machine {
         });
     }
 
-    /// Gives a task of the current plan its outcome, and those after it theirs where it decides them.
+    /// Gives a task of the active plan its outcome, and those after it theirs where it decides them.
     pub(super) fn conclude(&mut self, at: usize, outcome: Outcome, now: Now) {
+        // A list of its own instead of recursion: a chain of blocked tasks may be as long as the plan.
         let mut ended = vec![(at, outcome)];
         while let Some((at, outcome)) = ended.pop() {
-            let Some(current) = &mut self.current else { return };
-            let generation = current.generation;
-            let task = current.queue.get(at).planned.task.clone();
+            let Some(active) = &mut self.active else { return };
+            let generation = active.generation;
+            let task = active.queue.get(at).planned.task.clone();
             let (success, fires) = (outcome.is_success(), outcome.fires());
-            self.dirty.done.push((task.clone(), outcome.clone()));
-            let dependants = current.queue.finish(at, outcome);
+            self.unsaved.done.push((task.clone(), outcome.clone()));
+            let dependants = active.queue.finish(at, outcome);
             let source = TriggerSource::Task(task.clone());
             for d in dependants {
-                let Some(current) = &self.current else { return };
-                let node = current.queue.get(d);
+                let Some(active) = &self.active else { return };
+                let node = active.queue.get(d);
                 let dependant = node.planned.task.clone();
                 if success {
                     self.decide(&dependant, &source, fires);
                 } else if node.outcome().is_none() && !ended.iter().any(|(other, _)| *other == d) {
+                    // Its triggers stay open: the obligation survives until a plan in which it can run. A task after two
+                    // failed ones is blocked once.
                     let planned = node.planned.clone();
                     let blocked = Outcome::Blocked { by: task.clone() };
                     self.report(generation, &planned, blocked.clone(), Account::at(now));
@@ -199,39 +212,50 @@ impl Machine {
         }
     }
 
-    /// A run for an earlier plan has ended: lets go what waits for it in this one.
+    /// A run for an earlier plan has ended: releases what waits for it in the active one.
+    ///
+    /// Two sorts of tasks wait: the same task in the newer plan, and tasks that the run may still trigger by edges of the earlier
+    /// plan.
     fn conclude_superseded(&mut self, run: &Running, outcome: &Outcome) {
         let task = &run.planned.task;
         let source = TriggerSource::Task(task.clone());
         if outcome.fires() {
+            // Before anything is released: a task that starts now must carry out what this change caused. The source stays
+            // open, because the newer plan may run the same task once more.
             self.fire_early(&source);
         }
         for &at in &run.waiting {
-            let Some(current) = &mut self.current else { return };
-            let node = current.queue.get_mut(at);
+            let Some(active) = &mut self.active else { return };
+            let node = active.queue.get_mut(at);
             let waiting = node.planned.task.clone();
             if waiting == *task {
-                node.carried |= outcome.fires();
+                // The newer plan has the same task. Its triggers in that plan count this change as its own.
+                node.carried_change |= outcome.fires();
+                // The run did the newer plan's work if it ended at the same fingerprint, both or neither being a removal: then
+                // running it again would only cost a restart.
                 let same = node.planned.fingerprint == run.planned.fingerprint
                     && (node.planned.action == Action::Remove) == (run.planned.action == Action::Remove);
-                // Only the effect was seen to: whatever the newer plan applies is still to do.
+                // A run that only carried out an effect applied nothing: what the newer plan applies is still to be done.
                 let covered = !run.only_effect || node.planned.action == run.planned.action;
                 if let (Outcome::Done { changed, effect }, true, true) = (outcome, same, covered) {
                     node.adopted = Some(JobOutcome { changed: *changed, effect: *effect });
                 }
                 let applies = !matches!(node.planned.action, Action::Restart | Action::Reload | Action::Run);
                 let planned = node.planned.clone();
-                current.queue.release(at);
+                active.queue.release(at);
                 if applies && outcome.fires() {
-                    // Until its own end: what comes after it in this plan is to hear of the change even over a crash.
+                    // In doubt until the newer plan's task ends: after a crash in between, its end still counts as a change, and
+                    // fires the triggers that this plan has on it.
                     self.doubt(&planned);
                 }
                 continue;
             }
+            // Another task: it waited because an edge of the earlier plan may trigger it.
             let covered = node.planned.triggers.iter().any(|t| t.on == source);
-            current.queue.release(at);
-            let again = current.queue.find(task).is_some_and(|at| current.queue.get(at).outcome().is_none());
-            if !covered && !again {
+            active.queue.release(at);
+            let runs_again = active.queue.find(task).is_some_and(|at| active.queue.get(at).outcome().is_none());
+            // Where the newer plan has the edge, or runs the source again, that end decides; otherwise nothing else will.
+            if !covered && !runs_again {
                 self.decide(&waiting, &source, outcome.fires());
             }
         }

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out of it: plain values, with what the ledger holds among them.
+//! What goes into the machine and what comes out of it: plain values.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use serde_json::Value;
 
 use super::snapshot::Write;
 
-/// What the host is, by name.
+/// Facts of the host by name, such as `os` or `memory`.
 pub type Facts = BTreeMap<String, Value>;
 
-/// What the machine is told once, when it is made.
+/// Settings of the machine, given once.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The site that it belongs to.
+    /// The site that this agent belongs to.
     pub site: SiteName,
-    /// The node that it is.
+    /// The node that this agent runs on.
     pub node: NodeId,
     /// The agent's program version.
     pub agent: String,
@@ -33,19 +33,19 @@ pub struct Settings {
     pub max_blob: u64,
     /// Most that the blobs of a plan may make up together, in bytes.
     pub max_blobs: u64,
-    /// The kernel's random name of this boot; what was written without fsync under another one may be lost.
+    /// The kernel's random name of this boot; what was written without fsync in another boot may be lost.
     pub boot: String,
 }
 
 /// What happens to the agent.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The broker is there.
+    /// A connection to the broker was made.
     Connected {
-        /// Whether it still knows our subscriptions and what is retained has been told in this process before.
+        /// Whether the broker kept the session, and this process has published its retained messages before.
         session_present: bool,
     },
-    /// The broker is gone.
+    /// The connection to the broker was lost.
     Disconnected,
     /// A node plan whose envelope a planner signed for this site.
     Plan(Box<NodePlan>),
@@ -55,13 +55,13 @@ pub enum Event {
     Gates(Gates),
     /// The planner has reports on its disk.
     Ack(Ack),
-    /// A blob lies in the store, complete and checked.
+    /// A blob is in the store, complete and verified.
     BlobReady(Digest),
-    /// A blob could not be had; it will be tried again.
+    /// A blob could not be fetched; it will be tried again.
     BlobFailed {
-        /// Which.
+        /// Its digest.
         blob: Digest,
-        /// Why, for the operator.
+        /// Why, as a message for the operator.
         reason: String,
     },
     /// A job that was started has ended.
@@ -70,35 +70,35 @@ pub enum Event {
     Refused {
         /// The topic's last segment.
         topic: &'static str,
-        /// Its generation, where it was signed.
+        /// The message's generation, where a trusted planner signed it.
         generation: Option<Generation>,
-        /// Why, for the operator.
+        /// Why, as a message for the operator.
         reason: String,
     },
-    /// A payload was not ours.
+    /// A payload came that no trusted planner signed for this site.
     Ignored,
-    /// What the host is was read anew.
+    /// The facts of the host were read.
     Facts(Facts),
-    /// The deadline has come.
+    /// The time of [`Machine::deadline`](super::Machine::deadline) has come.
     Tick,
-    /// A job was ended because the agent stops: what it left to be kept. It runs again at the next start.
+    /// A job was ended because the agent stops: only its memory is kept. The task runs again at the next start.
     Aborted(Box<JobDone>),
-    /// Start nothing more and come to an end.
+    /// Start nothing more; [`Effect::Stopped`] follows when the running jobs have ended.
     Stop,
 }
 
-/// What a job came to.
+/// A job that has ended.
 #[derive(Debug, Clone)]
 pub struct JobDone {
     /// Its task.
     pub task: TaskId,
-    /// What it did, or why it failed.
+    /// What it did, or why it failed, as a message for the operator.
     pub result: Result<JobOutcome, String>,
-    /// What it printed.
+    /// What it printed, bounded by `OUTPUT_LIMIT`.
     pub output: Option<Output>,
-    /// What the task is to remember; `None`: what it remembers already.
+    /// What the task remembers from now on; `None` leaves it as it is.
     pub memory: Option<Value>,
-    /// What it publishes; `None`: what it has published already.
+    /// What the task publishes from now on; `None` leaves it as it is.
     pub export: Option<String>,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
@@ -125,28 +125,28 @@ pub enum Effect {
         /// Whether it must be on the disk before anything that follows.
         durable: bool,
     },
-    /// The ledger holds all that the journal says: empty it.
+    /// Empty the journal of started tasks: the ledger holds the outcome of each.
     ResetJournal,
-    /// Note them in the journal as started for this generation, then start them.
+    /// Append them to the journal as started for this generation, then start them.
     Start(Generation, Vec<Start>),
     /// Publish this state, in place of any that is not yet sent.
     State(Box<NodeState>),
-    /// Send stored reports `from..=to` in batches; with `from > to` only what runs.
+    /// Send stored reports `from..=to` in batches; with `from > to` only the running tasks.
     Reports {
-        /// The first.
+        /// Number of the first.
         from: Sequence,
-        /// The last.
+        /// Number of the last.
         to: Sequence,
     },
-    /// Have these blobs, and tell of each.
+    /// Fetch these blobs; [`Event::BlobReady`] follows for each.
     Fetch(Vec<BlobRef>),
-    /// Have the plan itself.
+    /// Fetch the blob that is the plan itself; [`Event::Plan`] follows.
     FetchPlan(NodePlanRef),
-    /// No blob but these (and a plan that is being fetched) is needed any more.
+    /// Drop all blobs but these, and a plan that is being fetched.
     KeepBlobs(Vec<Digest>),
-    /// Say it in the log.
+    /// Write it to the log.
     Log(String),
-    /// All has ended: nothing runs, everything is on disk.
+    /// The machine has stopped: nothing runs, everything is on disk.
     Stopped,
 }
 
@@ -157,30 +157,30 @@ pub struct Start {
     pub task: TaskId,
     /// What to do.
     pub work: Work,
-    /// The effect that is owed.
+    /// The obligation to fulfil, if one has fired.
     pub effect: Option<effect::Effect>,
-    /// What the task remembers.
+    /// What the task noted when it was last applied.
     pub memory: Option<Value>,
 }
 
 /// What a job is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
-    /// Make it so.
+    /// Bring the host in sync with the spec.
     Apply {
-        /// What it is to be, with its content.
+        /// The spec, with its content.
         spec: TaskSpec,
-        /// What was applied before, without bytes.
+        /// The spec that was applied before, without the bytes that it ships.
         previous: Option<Box<TaskSpec>>,
     },
-    /// Take it away.
+    /// Take away what was applied.
     Remove {
-        /// What was applied, without bytes.
+        /// The spec that was applied, without the bytes that it ships.
         spec: TaskSpec,
     },
-    /// Only the effect.
+    /// Only carry out the effect.
     Trigger {
-        /// What is applied, without bytes.
+        /// The spec that is applied, without the bytes that it ships.
         spec: TaskSpec,
     },
 }

@@ -1,7 +1,7 @@
-//! Obligations: what a task owes because a trigger fired, and what it will owe if one does.
+//! Obligations: the restarts, reloads and runs that are due because a trigger fired, and those that will be if one does.
 //!
-//! In: triggers of a plan, decided sources, ends of tasks. Out: changes to what is owed, marked for the next transaction:
-//! the one that also holds the end which caused them. A fired obligation goes only when its task ends well after it.
+//! In: triggers of a plan, decided sources, ends of tasks. Out: changes to the obligations, marked for the next transaction:
+//! the one that also holds the end which caused them. A fired obligation is cleared only when its task ends well after it.
 
 use groundplan_protocol::{
     effect::Effect,
@@ -10,7 +10,7 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use super::{Machine, StoredObligation};
+use super::{io, snapshot::StoredObligation, state::Machine};
 
 impl Machine {
     /// The effect that `task` is to carry out when it starts.
@@ -18,31 +18,31 @@ impl Machine {
         self.obligations.get(task)?.fired
     }
 
-    /// `task` owes what `planned` says, beside what it owes already; sources that are still open from before stay only if
-    /// `keep` says so.
-    pub(super) fn owe(
+    /// Adds the triggers of `planned` to the obligations of its task, and `fired`, which an earlier plan left. Sources that
+    /// are still open from before stay only if `keep` returns true for them.
+    pub(super) fn oblige(
         &mut self,
         planned: &PlannedTask,
-        owed_now: Option<Effect>,
+        fired: Option<Effect>,
         keep: impl Fn(&TriggerSource) -> bool,
     ) {
-        let owed = self.obligations.entry(planned.task.clone()).or_default();
-        owed.open.retain(|(source, _)| keep(source));
+        let obligation = self.obligations.entry(planned.task.clone()).or_default();
+        obligation.open.retain(|(source, _)| keep(source));
         for trigger in &planned.triggers {
             let entry = (trigger.on.clone(), trigger.effect);
-            if !owed.open.contains(&entry) {
-                owed.open.push(entry);
+            if !obligation.open.contains(&entry) {
+                obligation.open.push(entry);
             }
         }
-        owed.fired = owed.fired.max(owed_now);
-        self.touch_owed(&planned.task);
+        obligation.fired = obligation.fired.max(fired);
+        self.touch_obligation(&planned.task);
     }
 
-    /// A source of triggers on `task` is decided.
+    /// A source of triggers on `task` is decided: it fires, or it never will in this plan.
     pub(super) fn decide(&mut self, task: &TaskId, source: &TriggerSource, fires: bool) {
-        let Some(owed) = self.obligations.get_mut(task) else { return };
-        let (decided, open) = std::mem::take(&mut owed.open).into_iter().partition(|(open, _)| open == source);
-        owed.open = open;
+        let Some(obligation) = self.obligations.get_mut(task) else { return };
+        let (decided, open) = std::mem::take(&mut obligation.open).into_iter().partition(|(open, _)| open == source);
+        obligation.open = open;
         let decided: Vec<(TriggerSource, Effect)> = decided;
         if decided.is_empty() {
             return;
@@ -50,57 +50,62 @@ impl Machine {
         if let Some(effect) = decided.iter().map(|(_, effect)| *effect).max().filter(|_| fires) {
             self.fire(task, effect);
         }
-        self.touch_owed(task);
+        self.touch_obligation(task);
     }
 
-    /// A source changed something in a run for an earlier plan, and may run once more: fires, and stays open.
+    /// A source changed something in a run for an earlier plan, and may run once more in this one: it fires, and stays open.
     pub(super) fn fire_early(&mut self, source: &TriggerSource) {
-        let effect = |owed: &StoredObligation| {
-            owed.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max()
+        let effect = |obligation: &StoredObligation| {
+            obligation.open.iter().filter(|(open, _)| open == source).map(|(_, effect)| *effect).max()
         };
-        let fired: Vec<(TaskId, Effect)> =
-            self.obligations.iter().filter_map(|(task, owed)| Some((task.clone(), effect(owed)?))).collect();
+        let fired: Vec<(TaskId, Effect)> = self
+            .obligations
+            .iter()
+            .filter_map(|(task, obligation)| Some((task.clone(), effect(obligation)?)))
+            .collect();
         for (task, effect) in fired {
             self.fire(&task, effect);
-            self.dirty.obligations.insert(task);
+            self.unsaved.obligations.insert(task);
         }
     }
 
-    /// `task` owes `effect` from now on. A run of it that is under way, for an earlier plan, began before and does not meet it.
+    /// From now on `task` has the obligation `effect`. A run of it that is under way, for an earlier plan, began before and does
+    /// not fulfil it.
     fn fire(&mut self, task: &TaskId, effect: Effect) {
-        if let Some(owed) = self.obligations.get_mut(task) {
-            owed.fired = owed.fired.max(Some(effect));
+        if let Some(obligation) = self.obligations.get_mut(task) {
+            obligation.fired = obligation.fired.max(Some(effect));
         }
         if let Some(run) = self.running.get_mut(task) {
-            run.again = run.again.max(Some(effect));
+            run.fired_since = run.fired_since.max(Some(effect));
         }
     }
 
-    /// `task` ended well after `effect`: what fired is met; `again` was owed anew meanwhile.
-    pub(super) fn met(&mut self, task: &TaskId, effect: Option<Effect>, again: Option<Effect>) {
-        let Some(owed) = self.obligations.get_mut(task) else { return };
-        if owed.fired.is_some() && owed.fired <= effect {
-            owed.fired = again;
-            self.touch_owed(task);
+    /// `task` ended well after it carried out `effect`: what had fired is fulfilled, except what fired since it began.
+    pub(super) fn fulfil(&mut self, task: &TaskId, effect: Option<Effect>, fired_since: Option<Effect>) {
+        let Some(obligation) = self.obligations.get_mut(task) else { return };
+        // A reload does not fulfil a restart.
+        if obligation.fired.is_some() && obligation.fired <= effect {
+            obligation.fired = fired_since;
+            self.touch_obligation(task);
         }
     }
 
-    /// `task` is no more, or owes nothing any more.
-    pub(super) fn forget_owed(&mut self, task: &TaskId) {
+    /// `task` is removed, or has no obligation any more.
+    pub(super) fn forget_obligation(&mut self, task: &TaskId) {
         if self.obligations.remove(task).is_some() {
-            self.dirty.obligations.insert(task.clone());
+            self.unsaved.obligations.insert(task.clone());
         }
     }
 
-    fn touch_owed(&mut self, task: &TaskId) {
+    fn touch_obligation(&mut self, task: &TaskId) {
         if self.obligations.get(task).is_some_and(StoredObligation::is_empty) {
             self.obligations.remove(task);
         }
-        self.dirty.obligations.insert(task.clone());
+        self.unsaved.obligations.insert(task.clone());
     }
 
     /// Takes a set of open gates.
-    pub(super) fn open_gates(&mut self, gates: Gates, now: Now, out: &mut Vec<super::Effect>) {
+    pub(super) fn open_gates(&mut self, gates: Gates, now: Now, out: &mut Vec<io::Effect>) {
         if gates.node != self.settings.node {
             let reason = format!("is for node `{}`", gates.node);
             return self.refuse("gates", Some(gates.generation), reason, now, out);
@@ -109,7 +114,8 @@ impl Machine {
         if gates.generation == generation {
             self.apply_gates(&gates);
         } else if gates.generation > generation {
-            self.early = Some(gates);
+            // Retained messages of two topics come in any order: they wait for their plan.
+            self.early_gates = Some(gates);
         }
     }
 
@@ -121,11 +127,11 @@ impl Machine {
     }
 
     fn open_gate(&mut self, gate: &GateId, fired: bool) {
-        let Some(current) = &mut self.current else { return };
+        let Some(active) = &mut self.active else { return };
         let source = TriggerSource::Gate(gate.clone());
-        for at in current.queue.open(gate) {
-            let Some(current) = &self.current else { return };
-            let task = current.queue.get(at).planned.task.clone();
+        for at in active.queue.open(gate) {
+            let Some(active) = &self.active else { return };
+            let task = active.queue.get(at).planned.task.clone();
             self.decide(&task, &source, fired);
         }
     }

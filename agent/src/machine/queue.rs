@@ -1,7 +1,7 @@
-//! The ready queue: the tasks of the current plan, what each waits for, and which may start.
+//! The ready queue: the tasks of the active plan, what each waits for, and which may start.
 //!
 //! In: a plan's tasks, ends of tasks, gates that open. Out: indices of tasks that are ready, in plan order, and of those
-//! that an end blocks. Knows nothing of jobs, effects or reports. Every task is finished exactly once.
+//! that an end blocks. It has no notion of jobs, effects or reports. Every task is finished exactly once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,20 +13,20 @@ use groundplan_protocol::{
 
 use super::io::JobOutcome;
 
-/// A task of the current plan.
+/// A task of the active plan.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// The task; the bytes of its spec go when it starts.
+    /// The task; the bytes of its spec are dropped when it starts.
     pub(super) planned: PlannedTask,
-    /// Not in the plan as it came: an obligation of an earlier one that nobody else carries out.
-    pub(super) own: bool,
-    /// A run for an earlier plan that did the same: only a greater effect is left to do.
+    /// Not in the plan as it came: an obligation of an earlier plan that this one does not name, carried out all the same.
+    pub(super) inherited: bool,
+    /// The outcome of a run for an earlier plan that did the same: only a greater effect is left to do.
     pub(super) adopted: Option<JobOutcome>,
-    /// A run for an earlier plan changed something: its own end counts as a change too.
-    pub(super) carried: bool,
+    /// A run for an earlier plan changed something: this task's own end counts as a change, too.
+    pub(super) carried_change: bool,
     /// How many tasks, runs and gates it still waits for.
     waits: usize,
-    /// Those that come after it.
+    /// Indices of the tasks that come after it.
     dependants: Vec<usize>,
     started: bool,
     outcome: Option<Outcome>,
@@ -37,15 +37,16 @@ pub(super) struct Node {
 pub(super) struct Queue {
     nodes: Vec<Node>,
     index: BTreeMap<TaskId, usize>,
-    /// Closed gates and who waits for each.
+    /// Closed gates, and the tasks that wait for each.
     gates: BTreeMap<GateId, Vec<usize>>,
+    /// Indices of the tasks that may start; ordered, so that they start in plan order.
     ready: BTreeSet<usize>,
     unfinished: usize,
 }
 
 impl Queue {
-    /// Appends a task; those that it comes after are in already.
-    pub(super) fn push(&mut self, planned: PlannedTask, own: bool) -> usize {
+    /// Appends a task; those that it comes after are in the queue already. Returns its index.
+    pub(super) fn push(&mut self, planned: PlannedTask, inherited: bool) -> usize {
         let at = self.nodes.len();
         self.index.insert(planned.task.clone(), at);
         let mut waits = planned.gates.len();
@@ -53,6 +54,7 @@ impl Queue {
             self.gates.entry(gate.clone()).or_default().push(at);
         }
         for source in &planned.after {
+            // One that has its outcome already, as after a restart, is not waited for.
             if let Some(&i) = self.index.get(source)
                 && self.nodes[i].outcome.is_none()
             {
@@ -66,9 +68,9 @@ impl Queue {
         self.unfinished += 1;
         self.nodes.push(Node {
             planned,
-            own,
+            inherited,
             adopted: None,
-            carried: false,
+            carried_change: false,
             waits,
             dependants: Vec::new(),
             started: false,
@@ -98,13 +100,13 @@ impl Queue {
         self.unfinished == 0
     }
 
-    /// Makes it wait for one thing more.
+    /// Makes a task wait for one thing more; [`Queue::release`] ends that.
     pub(super) fn hold(&mut self, at: usize) {
         self.nodes[at].waits += 1;
         self.ready.remove(&at);
     }
 
-    /// Makes `after` come after `first`, unless that would close a circle.
+    /// Makes `after` come after `first`, unless that would close a circle, in which neither could ever start.
     pub(super) fn link(&mut self, first: usize, after: usize) {
         if self.nodes[first].outcome.is_none() && self.nodes[after].is_waiting() && !self.reaches(after, first) {
             self.nodes[first].dependants.push(after);
@@ -125,23 +127,24 @@ impl Queue {
         false
     }
 
-    /// One thing less to wait for.
+    /// A task has one thing less to wait for.
     pub(super) fn release(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         node.waits -= 1;
+        // It may have been blocked while it waited.
         if node.waits == 0 && !node.started && node.outcome.is_none() {
             self.ready.insert(at);
         }
     }
 
-    /// The first that may start.
+    /// The first task that may start; it counts as started.
     pub(super) fn take_ready(&mut self) -> Option<usize> {
         let at = self.ready.pop_first()?;
         self.nodes[at].started = true;
         Some(at)
     }
 
-    /// Opens a gate; those that waited for it, if it was closed.
+    /// Opens a gate; returns the tasks that waited for it, none if it was open already.
     pub(super) fn open(&mut self, gate: &GateId) -> Vec<usize> {
         let waiting = self.gates.remove(gate).unwrap_or_default();
         for &at in &waiting {
@@ -150,12 +153,13 @@ impl Queue {
         waiting
     }
 
-    /// Records an outcome, and lets go those that come after. Returns them; if it was no success, none of them may run.
+    /// Records an outcome, and releases the tasks that come after. Returns them; if it was no success, none of them may run.
     pub(super) fn finish(&mut self, at: usize, outcome: Outcome) -> Vec<usize> {
         let success = outcome.is_success();
         let node = &mut self.nodes[at];
         debug_assert!(node.outcome.is_none(), "{} has ended twice", node.planned.task);
         node.outcome = Some(outcome);
+        // A plan may be large: nothing needs this any more.
         node.planned.spec = None;
         self.ready.remove(&at);
         self.unfinished -= 1;
@@ -175,7 +179,7 @@ impl Node {
         !self.started && self.outcome.is_none()
     }
 
-    /// What became of it.
+    /// Its outcome, once it has ended.
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
     }

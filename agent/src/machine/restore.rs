@@ -1,9 +1,9 @@
-//! The machine after a start: what the ledger and the journal say, taken together.
+//! The machine after a start: what the ledger and the journal hold, taken together.
 //!
-//! In: a snapshot. Out: a machine, and what it must write before anything else. A task that the journal says was started
-//! and the ledger does not say ended is in doubt: it runs again, and counts as changed when it is found "already so". After
-//! a power loss the journal proves nothing, and every task that could have started is in doubt; not so where the agent
-//! came to an end of its own before, and said that all is on the disk.
+//! In: a snapshot. Out: a machine, and what it must write before anything else. A task that the journal names as started and
+//! that has no outcome in the ledger is in doubt: it runs again, and counts as changed even if its check finds it in sync. The
+//! journal is not synced to the disk, so after a power loss it proves nothing, and every task that could have started is in
+//! doubt; unless the agent ended by itself before and recorded that all is on the disk.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,13 @@ use groundplan_protocol::{
 };
 
 use super::{
-    Current, Dirty, Due, Effect, Facts, Machine, Settings, Snapshot, StoredPlan, Write, accept::distinct_blobs,
-    finish::Account, queue::Queue, reports::Reports,
+    accept::distinct_blobs,
+    finish::Account,
+    io::{Effect, Facts, Settings},
+    outbox::Outbox,
+    queue::Queue,
+    snapshot::{Snapshot, StoredPlan, Write},
+    state::{ActivePlan, Due, Machine, Unsaved},
 };
 
 /// In place of a boot's name: all that was written is on the disk, the journal included.
@@ -29,7 +34,10 @@ pub const SYNCED: &str = "synced";
 pub struct UnreadablePlan(#[source] serde_json::Error);
 
 impl Machine {
-    /// Takes up where the ledger left off. The first `Tick` starts tasks.
+    /// Continues where the ledger left off. The first `Tick` starts tasks.
+    ///
+    /// # Errors
+    /// If the stored plan cannot be read.
     pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), UnreadablePlan> {
         let Snapshot { ledger, epoch, boot, plan, done, applied, obligations, sequence, acked, outputs, started } =
             snapshot;
@@ -39,19 +47,19 @@ impl Machine {
             ledger,
             epoch: epoch + 1,
             revision: 0,
-            current: None,
-            early: None,
+            active: None,
+            early_gates: None,
             applied,
             obligations,
             running: Default::default(),
-            dirty: Dirty::default(),
-            journal: !started.is_empty(),
-            reports: Reports::new(sequence, acked.max(Sequence(0)), outputs),
+            unsaved: Unsaved::default(),
+            journal_used: !started.is_empty(),
+            outbox: Outbox::new(sequence, acked.max(Sequence(0)), outputs),
             announced: Vec::new(),
             due: Due::default(),
             last_state: None,
             connected: false,
-            told: false,
+            state_published: false,
             stopping: false,
             stopped: false,
             refused: None,
@@ -64,87 +72,94 @@ impl Machine {
                 Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
                 None => Vec::new(),
             };
-            let met = done.iter().filter_map(|(task, outcome)| match outcome {
+            let fulfilled = done.iter().filter_map(|(task, outcome)| match outcome {
                 Outcome::Done { effect: Some(effect), .. } => Some((task.clone(), *effect)),
                 _ => None,
             });
-            let mut current = Current {
+            let mut active = ActivePlan {
                 generation,
                 commit,
                 digest,
                 queue: Queue::default(),
                 missing: BTreeSet::new(),
-                met: met.collect(),
-                kept: json.is_some(),
+                fulfilled: fulfilled.collect(),
+                in_ledger: json.is_some(),
             };
-            if current.kept {
-                machine.fire_unknown(&tasks);
+            if active.in_ledger {
+                machine.fire_undecided(&tasks);
                 tasks.into_iter().for_each(|planned| {
-                    current.queue.push(planned, false);
+                    active.queue.push(planned, false);
                 });
-                machine.add_own(&mut current.queue);
+                machine.add_inherited(&mut active.queue);
             }
-            let ended: Vec<_> = done.into_iter().filter_map(|(t, o)| Some((current.queue.find(&t)?, o))).collect();
+            // All tasks are in the queue before the first is finished: each finds the tasks that come after it.
+            let ended: Vec<_> = done.into_iter().filter_map(|(t, o)| Some((active.queue.find(&t)?, o))).collect();
             for (at, outcome) in ended {
-                current.queue.finish(at, outcome);
+                active.queue.finish(at, outcome);
             }
             let left: Vec<&PlannedTask> =
-                current.queue.iter().filter(|n| n.outcome().is_none()).map(|n| &n.planned).collect();
+                active.queue.iter().filter(|n| n.outcome().is_none()).map(|n| &n.planned).collect();
             let blobs = distinct_blobs(left.into_iter());
-            current.missing = blobs.iter().map(|b| b.sha256).collect();
-            out.push(Effect::KeepBlobs(current.missing.iter().copied().collect()));
+            active.missing = blobs.iter().map(|b| b.sha256).collect();
+            out.push(Effect::KeepBlobs(active.missing.iter().copied().collect()));
             if !blobs.is_empty() {
                 out.push(Effect::Fetch(blobs));
             }
-            machine.current = Some(current);
+            machine.active = Some(active);
             let marks = started.into_iter().filter(|(g, _)| *g == generation).map(|(_, task)| task).collect();
             machine.doubt_started(&marks, same_boot, now);
         }
+        // The doubts are in the ledger before the journal that they come from is emptied, and before anything starts.
         let mut writes = vec![Write::Epoch(machine.epoch), Write::Boot(machine.settings.boot.clone())];
-        machine.take_dirt(&mut writes);
+        machine.take_unsaved(&mut writes);
         let mut first = vec![Effect::Persist { writes, durable: true }];
-        machine.reports.persisted(false, now, &mut first);
-        if machine.journal {
-            machine.journal = false;
+        machine.outbox.persisted(false, now, &mut first);
+        if machine.journal_used {
+            machine.journal_used = false;
             first.push(Effect::ResetJournal);
         }
         first.append(&mut out);
         Ok((machine, first))
     }
 
-    /// Obligations that waited for a run which the crash ended, in none of the plan's own edges: it may have changed things.
-    fn fire_unknown(&mut self, tasks: &[PlannedTask]) {
-        let mut unknown = Vec::new();
-        for (task, owed) in &self.obligations {
+    /// Fires open sources of obligations that the plan itself will not decide: they waited for a run, for an earlier plan, which
+    /// the crash interrupted. It may have changed things.
+    fn fire_undecided(&mut self, tasks: &[PlannedTask]) {
+        let mut undecided = Vec::new();
+        for (task, obligation) in &self.obligations {
             let planned = tasks.iter().find(|p| p.task == *task);
-            for (source, _) in &owed.open {
+            for (source, _) in &obligation.open {
+                // A trigger of the plan decides it when its source ends.
                 let covered = planned.is_some_and(|p| p.triggers.iter().any(|t| t.on == *source));
-                let own = |s: &TaskId| !tasks.iter().any(|p| p.task == *s) && self.fired(s).is_some();
-                if matches!(source, TriggerSource::Task(s) if !own(s)) && !covered {
-                    unknown.push((task.clone(), source.clone()));
+                // So does an inherited task, which is about to be added to the queue.
+                let inherited = |s: &TaskId| !tasks.iter().any(|p| p.task == *s) && self.fired(s).is_some();
+                if matches!(source, TriggerSource::Task(s) if !inherited(s)) && !covered {
+                    undecided.push((task.clone(), source.clone()));
                 }
             }
         }
-        for (task, source) in unknown {
+        for (task, source) in undecided {
             self.decide(&task, &source, true);
         }
     }
 
     /// Puts in doubt what was started, or may have been, and has no outcome.
     fn doubt_started(&mut self, marks: &BTreeSet<TaskId>, same_boot: bool, now: Now) {
-        let Some(current) = &self.current else { return };
-        let generation = current.generation;
-        let order: Vec<TaskId> = current.queue.iter().map(|n| n.planned.task.clone()).collect();
+        let Some(active) = &self.active else { return };
+        let generation = active.generation;
+        let order: Vec<TaskId> = active.queue.iter().map(|n| n.planned.task.clone()).collect();
         for task in order {
-            let Some(current) = &self.current else { return };
-            let Some(at) = current.queue.find(&task) else { continue };
-            let node = current.queue.get(at);
+            let Some(active) = &self.active else { return };
+            let Some(at) = active.queue.find(&task) else { continue };
+            let node = active.queue.get(at);
             let marked = marks.contains(&task);
+            // In the same boot the journal is complete: what it does not name has not been started.
             if node.outcome().is_some() || (same_boot && !marked) {
                 continue;
             }
             let planned = node.planned.clone();
             let applies = matches!(planned.action, Action::Create | Action::Update | Action::Remove);
+            // A pure effect runs only after its trigger has fired.
             if !applies && self.fired(&task).is_none() {
                 continue;
             }
@@ -162,7 +177,7 @@ impl Machine {
     }
 }
 
-/// The policy of a task that cannot find out by itself how far it came.
+/// The policy of a task that cannot check itself, so that nothing shows how far it came.
 fn unchecked(planned: &PlannedTask) -> Option<OnInterrupt> {
     let spec = planned.spec.as_ref()?;
     (!spec.params.can_check()).then_some(spec.on_interrupt)

@@ -15,84 +15,84 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A change of the ledger.
+/// One change of the ledger.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// A new plan: replaces the one before, and forgets what became of its tasks.
+    /// A new plan: replaces the one before and the outcomes of its tasks.
     Plan(Box<StoredPlan>),
-    /// The plan is carried out: its tasks need not be kept.
+    /// The plan is carried out: its tasks need not be kept any more.
     PlanFinished,
-    /// What finally became of a task of the current plan.
+    /// The final outcome of a task of the active plan.
     Done(TaskId, Outcome),
-    /// What is applied of a task.
+    /// The record of an applied task; `None` once nothing is applied.
     Applied(TaskId, Option<Box<Record>>),
-    /// What a task owes.
+    /// The obligation of a task; `None` once it has none.
     Obligation(TaskId, Option<StoredObligation>),
-    /// A report to deliver.
+    /// A report to deliver. Numbers have no gaps.
     Report(Sequence, Box<TaskReport>),
-    /// The planner has all reports up to this one.
+    /// The planner has all reports up to this one: they are dropped.
     Acknowledged(Sequence),
-    /// Deliver the report without its output: the outbox is full.
+    /// Drop the output of a waiting report: the outbox is full.
     DropOutput(Sequence),
-    /// How often the ledger has been opened.
+    /// How often the ledger has been opened, this time included.
     Epoch(u32),
-    /// The boot under which it is written now.
+    /// The boot in which it is written now.
     Boot(String),
 }
 
 /// A plan as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredPlan {
-    /// Its generation.
+    /// Generation of the plan.
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: CommitId,
-    /// Digest of its JSON.
+    /// Digest of the plan's JSON, by which another plan of the same generation is refused.
     pub digest: Digest,
-    /// Its JSON; kept apart from the rest, and not after it is carried out.
+    /// The plan's JSON; kept apart from the rest, and only until the plan is carried out.
     #[serde(skip)]
     pub json: Option<Vec<u8>>,
 }
 
-/// What is applied of a task.
+/// What is applied by a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What was applied; of what it ships, digest and size. Older ledgers lack these.
+    /// The spec that was applied; content by digest and size, which ledgers of older agents lack.
     pub spec: TaskSpec,
-    /// Its fingerprint.
+    /// Fingerprint of that spec.
     pub fingerprint: Fingerprint,
-    /// Short digests of its inputs.
+    /// Short digests of the inputs behind the fingerprint, by name.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
-    /// Its declared edges.
+    /// The edges that the site declares to the task.
     #[serde(default)]
     pub edges: Edges,
-    /// Whether something else was begun since and not brought to a good end, so that nobody knows what is really there.
+    /// Whether a job was begun since and did not end well, so that nothing shows what is on the host.
     ///
-    /// Its fingerprint is then told as one that no plan has, and the next success counts as a change.
+    /// The state then has a fingerprint that no plan has, and the next success counts as a change.
     #[serde(default)]
     pub in_doubt: bool,
-    /// What the task noted for its own use, such as how it found things.
+    /// What the kind noted for its own use, such as how it found things.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Value>,
-    /// What it has published to the planner.
+    /// The value that an `export` has published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,
 }
 
-/// What a task owes, or will owe if an open source fires.
+/// The obligation of a task: an effect that is due, or will be if an open source fires.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoredObligation {
-    /// The greatest effect that has fired.
+    /// The greatest effect that has fired and is due.
     #[serde(default)]
     pub fired: Option<Effect>,
-    /// Sources not decided yet, each with what it would fire.
+    /// Sources that are not decided yet, each with the effect that it would fire.
     #[serde(default)]
     pub open: Vec<(TriggerSource, Effect)>,
 }
 
 impl StoredObligation {
-    /// Whether nothing is owed and nothing can come to be.
+    /// Whether nothing is due and nothing can become due.
     pub fn is_empty(&self) -> bool {
         self.fired.is_none() && self.open.is_empty()
     }
@@ -101,27 +101,27 @@ impl StoredObligation {
 /// All that the ledger and its journal hold.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Its id.
+    /// The ledger's id, drawn when it was made.
     pub ledger: LedgerId,
-    /// How often it was opened before.
+    /// How often it has been opened before.
     pub epoch: u32,
-    /// The boot under which it was written last.
+    /// The boot in which it was last written.
     pub boot: Option<String>,
-    /// The current plan.
+    /// The active plan.
     pub plan: Option<StoredPlan>,
-    /// What became of its tasks.
+    /// Outcomes of its tasks.
     pub done: BTreeMap<TaskId, Outcome>,
-    /// What is applied.
+    /// Records of what is applied.
     pub applied: BTreeMap<TaskId, Record>,
-    /// What is owed.
+    /// Obligations that are due or may become so.
     pub obligations: BTreeMap<TaskId, StoredObligation>,
     /// Number of the last report.
     pub sequence: Sequence,
     /// Number of the last report that was acknowledged.
     pub acked: Sequence,
-    /// Waiting reports that have an output, and how long it is.
+    /// Waiting reports that have an output, and its length in bytes.
     pub outputs: Vec<(Sequence, usize)>,
-    /// What the journal says was started, for which generation.
+    /// The tasks that the journal has as started, each with the generation of its plan.
     pub started: Vec<(Generation, TaskId)>,
 }
 

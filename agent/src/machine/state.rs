@@ -1,88 +1,107 @@
-//! The node's state, as it is told to the planner.
-//!
-//! In: the machine. Out: a `NodeState` that says nothing which the ledger does not hold; its revision never goes back,
-//! for its upper half counts the openings of the ledger.
+//! What the machine holds in memory: the active plan, running jobs, and what the ledger does not have yet.
 
-use groundplan_protocol::{
-    VERSION,
-    digest::{Digest, Fingerprint},
-    state::{Applied, NodeState, Obligation, Phase},
-    time::Now,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-use super::{Effect, Machine, Record, STATE_EVERY, STATE_PER_TASK, StoredObligation};
+use groundplan_protocol::{
+    digest::Digest,
+    effect::Effect,
+    ids::{CommitId, Generation, LedgerId, TaskId},
+    plan::{Gates, PlannedTask},
+    report::Outcome,
+    state::Refused,
+};
 
-impl Machine {
-    /// Publishes the state as soon as the last one is old enough.
-    pub(super) fn wish_state(&mut self, now: Now) {
-        let every = STATE_EVERY + STATE_PER_TASK * u32::try_from(self.applied.len()).unwrap_or(u32::MAX / 2000);
-        let at = self.last_state.map_or(now.mono, |last| (last + every).max(now.mono));
-        self.due.state = Some(self.due.state.map_or(at, |due| due.min(at)));
-    }
+use super::{
+    io::{Facts, Settings},
+    outbox::Outbox,
+    queue::Queue,
+    snapshot::{Record, StoredObligation},
+};
 
-    pub(super) fn publish_state(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.revision += 1;
-        self.last_state = Some(now.mono);
-        out.push(Effect::State(Box::new(self.node_state())));
-    }
-
-    /// What the agent says of its node.
-    pub fn node_state(&self) -> NodeState {
-        NodeState {
-            version: VERSION,
-            site: self.settings.site.clone(),
-            node: self.settings.node.clone(),
-            ledger: self.ledger.clone(),
-            revision: self.numbered(self.revision),
-            generation: self.generation(),
-            commit: self.current.as_ref().map(|c| c.commit.clone()),
-            phase: self.phase(),
-            sequence: self.reports.stored(),
-            applied: self.applied.iter().map(|(task, record)| (task.clone(), told(record))).collect(),
-            obligations: self
-                .obligations
-                .iter()
-                .filter_map(|(task, owed)| Some((task.clone(), obligation(owed)?)))
-                .collect(),
-            facts: self.facts.clone(),
-            exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
-            agent: self.settings.agent.clone(),
-            refused: self.refused.clone(),
-            ignored: self.ignored,
-        }
-    }
-
-    /// What it is doing.
-    pub fn phase(&self) -> Phase {
-        match &self.current {
-            Some(current) if !current.missing.is_empty() => Phase::Fetching,
-            Some(current) if !current.queue.is_finished() => Phase::Running,
-            _ if !self.running.is_empty() => Phase::Running,
-            _ => Phase::Idle,
-        }
-    }
+/// The active plan: the last one that was accepted.
+#[derive(Debug)]
+pub(super) struct ActivePlan {
+    pub(super) generation: Generation,
+    pub(super) commit: CommitId,
+    pub(super) digest: Digest,
+    pub(super) queue: Queue,
+    /// Blobs that are not in the store yet; no task starts before all are.
+    pub(super) missing: BTreeSet<Digest>,
+    /// Effects that it has carried out, by task: the next plan may list them as obligations once more.
+    pub(super) fulfilled: BTreeMap<TaskId, Effect>,
+    /// Whether the ledger still holds its tasks.
+    pub(super) in_ledger: bool,
 }
 
-fn told(record: &Record) -> Applied {
-    let mut inputs = record.inputs.clone();
-    if record.in_doubt {
-        inputs.insert("unfinished".to_owned(), fingerprint_in_doubt(record).0.short());
-    }
-    let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
-    Applied { fingerprint, inputs, edges: record.edges.clone() }
+/// A job that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) generation: Generation,
+    pub(super) planned: PlannedTask,
+    /// Whether it applies nothing and only carries out an effect.
+    pub(super) only_effect: bool,
+    pub(super) effect: Option<Effect>,
+    /// The greatest effect that became an obligation since it began: its end does not fulfil that.
+    pub(super) fired_since: Option<Effect>,
+    /// Whether the task's record was in doubt before it began.
+    pub(super) in_doubt: bool,
+    /// Its place in the queue; none if a newer plan came.
+    pub(super) at: Option<usize>,
+    /// Tasks of the newer plan that wait for its end.
+    pub(super) waiting: Vec<usize>,
 }
 
-/// A fingerprint that no plan has: whatever is desired, it differs.
-pub(super) fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
-    Fingerprint(Digest::of(format!("in doubt: {}", record.fingerprint).as_bytes()))
+/// What is in memory and not in the ledger yet; the values themselves are in [`Machine`].
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    pub(super) done: Vec<(TaskId, Outcome)>,
+    pub(super) applied: BTreeSet<TaskId>,
+    pub(super) obligations: BTreeSet<TaskId>,
 }
 
-fn obligation(owed: &StoredObligation) -> Option<Obligation> {
-    let greatest = owed.open.iter().map(|(_, effect)| *effect).max();
-    // The greatest that it may come to: a planner without a store can but presume that what is open has fired.
-    let effect = owed.fired.max(greatest)?;
-    let mut open: Vec<_> = owed.open.iter().map(|(source, _)| source.clone()).collect();
-    open.sort();
-    open.dedup();
-    Some(Obligation { effect, fired: owed.fired.is_some(), open })
+/// When something is due, by the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) flush: Option<Duration>,
+    pub(super) state: Option<Duration>,
+    pub(super) announce: Option<Duration>,
+}
+
+/// The agent's machine; see the module `machine`.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) settings: Settings,
+    pub(super) ledger: LedgerId,
+    /// How often the ledger has been opened, this time included.
+    pub(super) epoch: u32,
+    /// Counts the states published by this process.
+    pub(super) revision: u32,
+    pub(super) active: Option<ActivePlan>,
+    /// Gates that came before their plan.
+    pub(super) early_gates: Option<Gates>,
+    pub(super) applied: BTreeMap<TaskId, Record>,
+    pub(super) obligations: BTreeMap<TaskId, StoredObligation>,
+    pub(super) running: BTreeMap<TaskId, Running>,
+    pub(super) unsaved: Unsaved,
+    /// Whether the journal of started tasks holds anything.
+    pub(super) journal_used: bool,
+    pub(super) outbox: Outbox,
+    /// The running tasks as they were last announced.
+    pub(super) announced: Vec<TaskId>,
+    pub(super) due: Due,
+    /// When the state was last published, by the monotonic clock.
+    pub(super) last_state: Option<Duration>,
+    pub(super) connected: bool,
+    /// Whether this process has published a state.
+    pub(super) state_published: bool,
+    pub(super) stopping: bool,
+    pub(super) stopped: bool,
+    pub(super) refused: Option<Refused>,
+    /// How many payloads of others were ignored.
+    pub(super) ignored: u64,
+    /// Facts of the host; empty until they were read.
+    pub(super) facts: Facts,
 }

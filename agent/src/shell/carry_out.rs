@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use groundplan_protocol::{
-    VERSION, blob,
+    VERSION,
+    blob::{self, Want},
     envelope::seal,
     ids::{Generation, Sequence},
     report::ReportBatch,
@@ -11,19 +12,19 @@ use groundplan_protocol::{
     topic::Topic,
 };
 
-use super::{Shell, ShellError};
+use super::{error::ShellError, state::Shell};
 use crate::{
+    blobs::BlobEvent,
     clock::wall_ms,
     host::job::{Content, Job, Work as HostWork},
     log,
     machine::{self, Effect, JobDone, Start, Work, Write},
 };
-use groundplan_protocol::blob::Want;
 
-/// Reports in a batch, and bytes of their JSON.
+/// Most reports in a batch, and most bytes of their JSON.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 512 * 1024;
-/// After a failed write, the first wait; doubled each time, up to the other.
+/// The first wait after a failed write; doubled each time, up to `RETRY_MAX`.
 const RETRY: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
@@ -34,7 +35,7 @@ impl Shell {
                 Effect::Persist { writes, durable } => self.persist(&writes, durable).await?,
                 Effect::ResetJournal => {
                     if let Err(e) = self.journal.reset() {
-                        // What it holds too much only makes the next start more careful.
+                        // Entries too many only make the next start more careful.
                         log::warn(format_args!("the journal cannot be emptied: {e}"));
                     }
                 }
@@ -49,7 +50,7 @@ impl Shell {
                     let blob = reference.plan.clone();
                     self.plan_ref = Some(reference);
                     if let Some(digest) = self.blobs.fetch(vec![blob]).pop() {
-                        Box::pin(self.heard(crate::blobs::Heard::Ready(digest))).await?;
+                        Box::pin(self.blob_event(BlobEvent::Ready(digest))).await?;
                     }
                 }
                 Effect::KeepBlobs(mut digests) => {
@@ -63,14 +64,14 @@ impl Shell {
         Ok(())
     }
 
-    /// Writes to the ledger, and does not give up: the agent may do nothing that it cannot remember.
+    /// Writes to the ledger, and does not give up: the agent may do nothing that it would not remember.
     async fn persist(&mut self, writes: &[Write], durable: bool) -> Result<(), ShellError> {
         let mut wait = RETRY;
         while let Err(error) = self.ledger.write(writes, durable) {
             log::warn(format_args!("{}; trying again", log::chain(&error)));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.stops.wait() => return Err(ShellError::Unwritten),
+                () = self.stop_signals.wait() => return Err(ShellError::Unwritten),
             }
             wait = (wait * 2).min(RETRY_MAX);
             if let Err(error) = self.ledger.reopen() {
@@ -81,12 +82,13 @@ impl Shell {
     }
 
     async fn start(&mut self, generation: Generation, starts: Vec<Start>) -> Result<(), ShellError> {
+        // In the journal before the first starts: after a crash it shows what may have been done.
         let mut wait = RETRY;
         while let Err(error) = self.journal.start(generation, starts.iter().map(|s| &s.task)) {
             log::warn(format_args!("the journal of started tasks cannot be written: {error}; trying again"));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.stops.wait() => return Err(ShellError::Unwritten),
+                () = self.stop_signals.wait() => return Err(ShellError::Unwritten),
             }
             wait = (wait * 2).min(RETRY_MAX);
         }
@@ -109,7 +111,7 @@ impl Shell {
                 (begun, done)
             });
         }
-        // They are on their way before the ledger's next fsync holds up this thread.
+        // They are spawned before the next fsync of the ledger blocks this thread.
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -134,32 +136,33 @@ impl Shell {
         log::warn("the node's state is too large for one message; leaving out the inputs of applied tasks");
         state.applied.values_mut().for_each(|applied| applied.inputs.clear());
         if !self.outlet.state(seal(&self.config.key, &state)) {
-            log::warn("the node's state is too large even so: it cannot be told");
+            log::warn("the node's state is still too large, and is not published");
         }
     }
 
     fn queue_reports(&mut self, from: Sequence, to: Sequence) {
-        let pump = &mut self.pump;
+        let cursor = &mut self.cursor;
         if from > to {
-            pump.announce = true;
-        } else if from.0 == pump.to.0 + 1 && pump.next <= pump.to {
-            pump.to = to;
+            cursor.announce = true;
+        } else if from.0 == cursor.to.0 + 1 && cursor.next <= cursor.to {
+            // They continue what is still to be sent.
+            cursor.to = to;
         } else {
-            (pump.next, pump.to) = (from, to);
+            (cursor.next, cursor.to) = (from, to);
         }
     }
 
-    /// Sends stored reports as far as the connection takes them.
+    /// Sends stored reports, as many as the connection takes.
     pub(super) fn send_reports(&mut self) -> Result<(), ShellError> {
-        while (self.pump.next <= self.pump.to || self.pump.announce) && self.outlet.takes_reports() {
-            let stored = self.ledger.reports(self.pump.next, self.pump.to, BATCH, BATCH_BYTES)?;
-            if stored.is_empty() && !self.pump.announce {
-                // Acknowledged meanwhile.
-                self.pump.next = Sequence(self.pump.to.0 + 1);
+        while (self.cursor.next <= self.cursor.to || self.cursor.announce) && self.outlet.takes_reports() {
+            let stored = self.ledger.reports(self.cursor.next, self.cursor.to, BATCH, BATCH_BYTES)?;
+            if stored.is_empty() && !self.cursor.announce {
+                // They were acknowledged meanwhile, and are not in the ledger any more.
+                self.cursor.next = Sequence(self.cursor.to.0 + 1);
                 break;
             }
-            let first = stored.first().map_or(self.pump.next, |(number, _)| *number);
-            let next = stored.last().map_or(self.pump.next, |(number, _)| Sequence(number.0 + 1));
+            let first = stored.first().map_or(self.cursor.next, |(number, _)| *number);
+            let next = stored.last().map_or(self.cursor.next, |(number, _)| Sequence(number.0 + 1));
             let batch = ReportBatch {
                 version: VERSION,
                 site: self.config.site.clone(),
@@ -174,13 +177,13 @@ impl Shell {
             if !self.outlet.reports(&self.topics.report, payload, self.clock.now().mono) {
                 break;
             }
-            self.pump.next = next;
-            self.pump.announce = false;
+            self.cursor.next = next;
+            self.cursor.announce = false;
         }
         Ok(())
     }
 
-    /// Sends what commands print, as far as the connection takes it.
+    /// Sends output of commands, as much as the connection takes.
     pub(super) fn send_output(&mut self) {
         let now = self.clock.now().mono;
         while self.outlet.takes_output() {
@@ -190,18 +193,18 @@ impl Shell {
         self.outlet.pump(now);
     }
 
-    /// When there is output to send and somebody to take it, by the monotonic clock.
+    /// When there is output to send and a connection that takes it, by the monotonic clock.
     pub(super) fn output_due(&self) -> Option<Duration> {
         self.commands.due().filter(|_| self.outlet.takes_output())
     }
 
-    /// When chunks are to be asked for, by the monotonic clock.
+    /// When chunks are to be requested, by the monotonic clock.
     pub(super) fn chunks_due(&self) -> Option<Duration> {
         self.blobs.deadline().filter(|_| self.outlet.is_up())
     }
 
-    /// Asks for chunks of the blob that is being fetched, if it is time.
-    pub(super) async fn ask_for_chunks(&mut self) -> Result<(), ShellError> {
+    /// Requests chunks of the blob that is being fetched, if it is time.
+    pub(super) async fn request_chunks(&mut self) -> Result<(), ShellError> {
         let site = &self.config.site;
         let filter = self.blobs.active().map(|blob| Topic::every_chunk(site, &blob.sha256));
         if filter != self.chunk_filter {
@@ -217,7 +220,7 @@ impl Shell {
         if !self.outlet.is_up() {
             return Ok(());
         }
-        // The subscription goes before what it is for.
+        // The subscription goes out before the request, or the answer could miss it.
         self.outlet.pump(now);
         match self.blobs.want(now) {
             Ok(None) => {}
@@ -227,7 +230,7 @@ impl Shell {
                 let payload = seal(&self.config.key, &want);
                 self.outlet.want(&self.topics.want, payload, now);
             }
-            Err(heard) => self.heard(heard).await?,
+            Err(event) => self.blob_event(event).await?,
         }
         Ok(())
     }

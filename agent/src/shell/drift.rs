@@ -1,66 +1,22 @@
-//! Drift checks: runs the host's checks of single tasks, and publishes one report of each round.
+//! Drift checks: starts the checks of single tasks, and publishes one report of each round.
 //!
-//! In: what [`DriftMonitor`] decides. Out: checks that run beside the loop, and the report. A cancelled check continues until the
-//! programs that it started have ended; nothing waits for it, and its result is dropped.
+//! In: what the [`DriftMonitor`](crate::drift::DriftMonitor) decides. Out: checks that run beside the loop, and the report. A
+//! cancelled check continues until the programs that it started have ended; nothing waits for it, and its result is dropped.
 
 use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
-    digest::Fingerprint,
     drift::{CheckRequest, DriftReport},
     envelope::seal,
-    ids::{NodeId, TaskId},
-    time::Now,
 };
-use tokio::task::{JoinError, JoinSet};
 
-use super::{CANCELLED, Shell};
+use super::{drift_checks::Ended, state::Shell};
 use crate::{
-    drift::{CheckResult, DriftMonitor, Findings, Step, TaskCheck, by_name},
-    host::job::Canceller,
+    drift::{CheckResult, Findings, Step, TaskCheck, by_name},
+    host::cancel::Canceller,
     log,
 };
-
-/// A finished check: of which task and round, at which fingerprint, and what it found.
-type Ended = (TaskCheck, Fingerprint, CheckResult);
-
-/// See the module.
-pub(super) struct DriftChecks {
-    monitor: DriftMonitor,
-    checks: JoinSet<Ended>,
-    canceller: Canceller,
-}
-
-impl DriftChecks {
-    pub(super) fn new(node: &NodeId, now: Now) -> Self {
-        Self { monitor: DriftMonitor::new(node, now), checks: JoinSet::new(), canceller: Canceller::new() }
-    }
-
-    /// When the next round is due, by the monotonic clock.
-    pub(super) fn deadline(&self) -> Option<std::time::Duration> {
-        self.monitor.deadline()
-    }
-
-    /// A job of `task` has ended.
-    pub(super) fn task_ran(&mut self, task: &TaskId) {
-        self.monitor.task_ran(task);
-    }
-
-    /// The next finished check; `None` at once if none is under way.
-    pub(super) async fn ended(&mut self) -> Option<Result<Ended, JoinError>> {
-        self.checks.join_next().await
-    }
-
-    /// Ends all checks: the programs that they run get TERM, then KILL.
-    pub(super) async fn end(&mut self) {
-        self.canceller.cancel();
-        let ended = async { while self.checks.join_next().await.is_some() {} };
-        if tokio::time::timeout(CANCELLED, ended).await.is_err() {
-            self.checks.abort_all();
-        }
-    }
-}
 
 impl Shell {
     /// Takes the planner's request, if it is for this node.

@@ -1,129 +1,94 @@
-//! Coming to an end: on SIGTERM or SIGINT, or when whoever started the agent is gone.
+//! Stopping: on a signal to stop, or when the process that started the agent has ended.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    io::AsyncReadExt as _,
-    net::unix::pipe,
-    signal::unix::{Signal as Stream, SignalKind, signal},
+use super::{
+    error::ShellError,
+    limits::{CANCEL_LIMIT, SHUTDOWN_LIMIT},
+    open::presence,
+    run::sleep_until,
+    state::Shell,
 };
-
-use super::{CANCELLED, FAREWELL, Shell, ShellError, presence, sleep_until};
 use crate::{
     log,
     machine::{self, Event, Write},
     transport::Signal,
 };
 
-/// The wishes to stop.
-#[derive(Debug)]
-pub struct Stops {
-    terminate: Stream,
-    interrupt: Stream,
-    parent: Option<pipe::Receiver>,
-}
-
-impl Stops {
-    /// Listens to SIGTERM and SIGINT, and with `parent` to the end of standard input, which must be a pipe then.
-    pub fn listen(parent: bool) -> io::Result<Self> {
-        let parent = match parent {
-            true => Some(pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?),
-            false => None,
-        };
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, parent })
-    }
-
-    /// Returns when the next wish comes.
-    pub async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = closed(&mut self.parent) => {}
-        }
-    }
-}
-
-/// Returns once when the pipe is closed; never if there is none.
-async fn closed(parent: &mut Option<pipe::Receiver>) {
-    let Some(pipe) = parent else { return std::future::pending().await };
-    let mut buffer = [0; 64];
-    while let Ok(1..) = pipe.read(&mut buffer).await {}
-    *parent = None;
-}
-
 impl Shell {
-    /// The first wish lets running tasks end; the second does not wait for them.
+    /// The first signal lets running tasks end; the second does not wait for them.
     pub(super) async fn stop(&mut self) -> Result<(), ShellError> {
         if self.stop_at.is_some() {
             return self.cancel_jobs().await;
         }
         if self.host.is_going_down() {
-            // It is the host that stops us, because a task asked it to: that task does not end before.
+            // The host itself is going down, because a task asked it to: that task does not end before the agent does.
             self.handle(Event::Stop).await?;
             return self.cancel_jobs().await;
         }
-        log::info(format_args!("stopping; {} tasks still run", self.jobs.len()));
-        // Nobody needs what they do for a plan.
+        log::info(format_args!("stopping; {} tasks are still running", self.jobs.len()));
+        // Operators' commands are no part of a plan: they are not waited for.
         self.commands.end();
         self.stop_at = Some(self.clock.now().mono + self.config.stop_timeout);
         self.handle(Event::Stop).await
     }
 
-    /// Ends what runs. It is not reported: the next start finds it in the journal, as it finds what a crash cut off.
+    /// Ends running jobs. They are not reported: the next start finds them in the journal, like those that a crash interrupted.
     pub(super) async fn cancel_jobs(&mut self) -> Result<(), ShellError> {
-        log::warn(format_args!("ending {} tasks that still run", self.jobs.len()));
+        log::warn(format_args!("cancelling {} running tasks", self.jobs.len()));
         self.canceller.cancel();
-        let (mut held_back, mut cut_off) = (Vec::new(), Vec::new());
+        let (mut not_begun, mut aborted) = (Vec::new(), Vec::new());
         let ended = async {
             while let Some(ended) = self.jobs.join_next().await {
                 match ended {
-                    Ok((false, done)) => held_back.push(done.task),
-                    Ok((true, done)) => cut_off.push(done),
+                    Ok((false, done)) => not_begun.push(done.task),
+                    Ok((true, done)) => aborted.push(done),
                     Err(_) => {}
                 }
             }
         };
-        if tokio::time::timeout(CANCELLED, ended).await.is_err() {
+        if tokio::time::timeout(CANCEL_LIMIT, ended).await.is_err() {
             self.jobs.abort_all();
         }
-        // How a task found things is known to nobody else.
-        for done in cut_off {
+        // Their memory, such as how a task found things, exists nowhere else.
+        for done in aborted {
             self.handle(Event::Aborted(Box::new(done))).await?;
         }
-        // What waited for its turn has done nothing, whatever its policy says of what was cut off.
-        if let Err(e) = self.journal.withdraw(self.machine.generation(), held_back.iter()) {
+        // A job that waited for its turn has done nothing: its task counts as not started, whatever its `on_interrupt` is.
+        if let Err(e) = self.journal.withdraw(self.machine.generation(), not_begun.iter()) {
             log::warn(format_args!("the journal of started tasks cannot be written: {e}"));
         }
         self.stopped = true;
         Ok(())
     }
 
-    /// Puts on the disk all that was written, so that the next start can trust it even if the host goes down now.
-    pub(super) fn put_down(&mut self) {
+    /// Syncs all that was written to the disk, so that the next start can trust it even if the host goes down now.
+    pub(super) fn sync(&mut self) {
         let synced = self.journal.sync().map_err(|e| e.to_string());
-        let told = synced.and_then(|()| {
+        let recorded = synced.and_then(|()| {
             let writes = [Write::Boot(machine::SYNCED.to_owned())];
             self.ledger.write(&writes, true).map_err(|e| log::chain(&e))
         });
-        if let Err(e) = told {
-            log::warn(format_args!("not all is on the disk: {e}"));
+        if let Err(e) = recorded {
+            log::warn(format_args!("the ledger and the journal could not be synced to the disk: {e}"));
         }
     }
 
-    /// Sees commands to their end, and tells it before the node is said to be offline. A further wish to stop does not wait for them.
+    /// Waits until commands have ended and their ends are sent, before the node is published as offline. A further signal to stop
+    /// kills them.
     pub(super) async fn end_commands(&mut self) {
         self.commands.end();
-        let limit = Some(tokio::time::Instant::now() + CANCELLED);
+        let limit = Some(tokio::time::Instant::now() + CANCEL_LIMIT);
         loop {
             self.send_output();
-            let told = !self.outlet.is_up() || self.commands.is_empty() && self.outlet.has_told_output();
-            if self.commands.running() == 0 && told {
+            let sent = !self.outlet.is_up() || self.commands.is_empty() && self.outlet.has_delivered_output();
+            if self.commands.running() == 0 && sent {
                 return;
             }
             let now = self.clock.now().mono;
             tokio::select! {
-                _ = self.commands.stirred() => {}
-                () = self.stops.wait() => self.commands.kill(),
+                _ = self.commands.changed() => {}
+                () = self.stop_signals.wait() => self.commands.kill(),
                 () = sleep_until(limit) => return self.commands.kill(),
                 signal = self.link.signal() => match signal {
                     Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
@@ -132,15 +97,15 @@ impl Shell {
                         self.outlet.down();
                         self.commands.connected(false);
                     }
-                    // Too late for a new connection.
+                    // A new connection is of no use any more.
                     Some(Signal::Up { .. } | Signal::Received(_)) => {}
                 },
             }
         }
     }
 
-    /// Delivers what is stored, says that the node goes offline, and good-bye.
-    pub(super) async fn farewell(&mut self) {
+    /// Delivers what is stored, publishes that the node is offline, and disconnects.
+    pub(super) async fn shut_down(&mut self) {
         if self.config.stop_processes_on_exit {
             self.host.stop_processes().await;
         } else {
@@ -148,8 +113,8 @@ impl Shell {
         }
         let offline = presence(&self.config, self.machine.ledger(), None);
         self.outlet.presence(offline);
-        let until = self.clock.instant(self.clock.now().mono + FAREWELL).into();
-        let mut parting = false;
+        let until = self.clock.instant(self.clock.now().mono + SHUTDOWN_LIMIT).into();
+        let mut disconnecting = false;
         while self.outlet.is_up() {
             let now = self.clock.now().mono;
             self.outlet.pump(now);
@@ -157,12 +122,16 @@ impl Shell {
                 log::warn(log::chain(&e));
             }
             self.send_output();
-            if !parting && self.commands.is_empty() && self.outlet.is_empty() && self.pump.next > self.pump.to {
-                parting = true;
+            if !disconnecting && self.commands.is_empty() && self.outlet.is_empty() && self.cursor.next > self.cursor.to
+            {
+                disconnecting = true;
                 self.outlet.disconnect();
             }
-            let limit =
-                if parting { Some(tokio::time::Instant::now() + Duration::from_millis(200)) } else { Some(until) };
+            let limit = if disconnecting {
+                Some(tokio::time::Instant::now() + Duration::from_millis(200))
+            } else {
+                Some(until)
+            };
             tokio::select! {
                 signal = self.link.signal() => match signal {
                     Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),

@@ -158,7 +158,7 @@ impl Outlet {
     }
 
     /// Whether the broker has all output that was given.
-    pub fn has_told_output(&self) -> bool {
+    pub fn has_delivered_output(&self) -> bool {
         self.output.is_empty()
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use groundplan_inventory::{Diagnostic, Inventory};
-use groundplan_protocol::ids::{NodeId, ServiceId, TaskName};
+use groundplan_protocol::ids::{NodeId, ServiceId, TaskId, TaskName};
 use groundplan_services::{Catalog, Service, Task};
 
 use crate::{desired::NodeIx, nearest::did_you_mean};
@@ -86,8 +86,13 @@ impl<'a> Placement<'a> {
 
     /// `service.task`, for people.
     pub(crate) fn name(&self, task: usize) -> String {
+        self.id(task).to_string()
+    }
+
+    /// The id of a task, by its number.
+    pub(crate) fn id(&self, task: usize) -> TaskId {
         let declared = self.tasks[task];
-        format!("{}.{}", self.services[declared.service].id, declared.task.id)
+        TaskId { service: self.services[declared.service].id.clone(), task: declared.task.id.clone() }
     }
 }
 

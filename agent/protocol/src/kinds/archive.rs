@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ContentSource, Kind, Problem, path_problem};
-use crate::{digest::Digest, effect::Effect};
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::{ContentSource, Kind},
+    problem::{Problem, path_problem},
+};
+use crate::{digest::Digest, effect::Effect, ids::TaskId};
 
 /// How many bytes the members of an archive may have in all when nothing is said: 1 GiB.
 const DEFAULT_MAX_SIZE: u64 = 1 << 30;
@@ -134,6 +138,10 @@ impl Kind for Archive {
 
     fn drop_incidental(&mut self) {
         self.max_size = None;
+    }
+
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::part(&self.dest, task), "dest"));
     }
 }
 

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, Run, path_problem};
+use super::{
+    kind::Kind,
+    problem::{Problem, path_problem},
+    run::Run,
+};
 use crate::{duration::Span, effect::Effect};
 
 /// How long a command may take when nothing is said.

@@ -5,8 +5,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, Pull, Run, UnitState, image::image_problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    image::{Pull, image_problem},
+    kind::Kind,
+    problem::{Problem, path_problem},
+    run::Run,
+    systemd::UnitState,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A container, run by systemd as root: by Quadlet where podman has it (4.4), by a generated unit where not. It is made anew
 /// when its definition or the image behind its name is another one, and else left running. Removal takes away container and
@@ -81,6 +88,13 @@ pub enum RestartPolicy {
     No,
 }
 
+impl Container {
+    /// The unit that runs it.
+    pub fn unit(&self) -> String {
+        format!("{}.service", self.name)
+    }
+}
+
 impl Kind for Container {
     const NAME: &'static str = "container";
     const SUMMARY: &'static str = "a container that systemd runs, by podman";
@@ -101,8 +115,9 @@ impl Kind for Container {
         name.into_iter().chain(image).chain(odd).chain(keys).chain(file).chain(command).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "container", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("container", &self.name), "name"));
+        claim(TaskClaim::shared(Claim::named("unit", self.unit()), "name"));
     }
 }
 

@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Presence, Problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    presence::Presence,
+    problem::Problem,
+};
+use crate::{digest::Digest, effect::Effect, ids::TaskId};
 
 /// A command that cron runs at given times, in a file of its own in `/etc/cron.d`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +44,15 @@ const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
     ("day of the week", 0, 7, &["sun", "mon", "tue", "wed", "thu", "fri", "sat"]),
 ];
 
+impl Cron {
+    /// The file that holds it. cron(8) ignores files with a dot in their name.
+    pub fn path(task: &TaskId) -> String {
+        // Without a dot the name alone no longer shows where the service ends; the digest does.
+        let digest = Digest::of(task.to_string().as_bytes()).short();
+        format!("/etc/cron.d/groundplan-{}-{}-{}", task.service, task.task, digest.get(..6).unwrap_or(&digest))
+    }
+}
+
 impl Kind for Cron {
     const NAME: &'static str = "cron";
     const SUMMARY: &'static str = "something that cron runs at given times";
@@ -70,6 +84,10 @@ impl Kind for Cron {
             Problem::new("env", message, "a name has letters, digits and `_`; a value neither line breaks nor `\"`")
         });
         schedule.into_iter().chain(run).chain(user).chain(env).collect()
+    }
+
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::Path(Self::path(task).into()), ""));
     }
 }
 

@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, mode_problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, mode_problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A directory. Missing parents are made with mode 0755. Removal takes it away only if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,7 +36,7 @@ impl Kind for Directory {
         path_problem("path", &self.path).into_iter().chain(mode_problem(self.mode.as_ref())).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Path(&self.path));
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::path(&self.path), "path"));
     }
 }

@@ -3,7 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, Run, path_problem};
+use super::{
+    kind::Kind,
+    problem::{Problem, path_problem},
+    run::Run,
+};
 use crate::{duration::Span, effect::Effect};
 
 /// The largest value that can be published, in bytes.

@@ -3,8 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, ContentSource, Kind, Problem, Validate, mode_problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::{ContentSource, Kind},
+    problem::{Problem, mode_problem, path_problem},
+    validate::Validate,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A file with given content. Exactly one of `source` and `content` is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,7 +70,7 @@ impl Kind for File {
         self.validate = None;
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Path(&self.path));
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::path(&self.path), "path"));
     }
 }

@@ -4,10 +4,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, Kind, Problem,
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::Problem,
     user::{Existence, name_problem},
 };
-use crate::effect::Effect;
+use crate::{effect::Effect, ids::TaskId};
 
 /// A group of users of the host. What is not given is left as it is. Removal deletes a group that this task created; one that was
 /// there before loses the members that the task added.
@@ -52,7 +54,7 @@ impl Kind for Group {
         name_problem("name", &self.name).into_iter().chain(members).chain(exclusive).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "group", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("group", &self.name), "name"));
     }
 }

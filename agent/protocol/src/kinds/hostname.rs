@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::Problem,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// The host's own name, at once and after a reboot. `/etc/hosts` is left alone. Removal gives the host its former name back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,8 +41,8 @@ impl Kind for Hostname {
         name.into_iter().chain(pretty).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "name of", name: "the host", param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("name of", "the host"), "name"));
     }
 }
 

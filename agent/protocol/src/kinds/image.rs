@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, ContentSource, Kind, Problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::{ContentSource, Kind},
+    problem::{Problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// An image in the host's own store, from an archive or a registry. Removal takes away what the task brought, unless a
 /// container uses it, and gives the name back to the image that had it before.
@@ -80,7 +84,7 @@ impl Kind for Image {
         self.archive = None;
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "image", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("image", &self.name), "name"));
     }
 }

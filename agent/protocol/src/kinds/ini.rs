@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Presence, Problem, mode_problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    presence::Presence,
+    problem::{Problem, mode_problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// Options in an INI file. Comments, order and the way delimiters are written stay as they are; what the file held before
 /// comes back when the task is removed.
@@ -144,13 +149,14 @@ impl Kind for Ini {
         problems
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        let path = self.path.as_str();
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        let mut own = |claimed| claim(TaskClaim::exclusive(claimed, "path"));
+        own(Claim::part(&self.path, task));
         if let Some((section, option)) = self.section.as_deref().zip(self.option.as_deref()) {
-            claim(Claim::Option { path, section, option });
+            own(Claim::option(&self.path, section, option));
         }
         for (section, options) in &self.values {
-            options.keys().for_each(|option| claim(Claim::Option { path, section, option }));
+            options.keys().for_each(|option| own(Claim::option(&self.path, section, option)));
         }
     }
 }

@@ -4,8 +4,14 @@ use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Presence, Problem, Validate, mode_problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    presence::Presence,
+    problem::{Problem, mode_problem, path_problem},
+    validate::Validate,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// What stands for `BEGIN` and `END` in a marker.
 pub const MARK: &str = "{mark}";
@@ -118,6 +124,13 @@ impl Kind for Line {
 
     fn drop_incidental(&mut self) {
         self.validate = None;
+    }
+
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::part(&self.path, task), "path"));
+        if let Some(line) = self.line.as_deref().filter(|_| self.state.is_present()) {
+            claim(TaskClaim::shared(Claim::line(&self.path, line), "line"));
+        }
     }
 }
 

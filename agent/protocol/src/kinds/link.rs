@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +31,7 @@ impl Kind for Link {
         path_problem("path", &self.path).into_iter().chain(target).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Path(&self.path));
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::path(&self.path), "path"));
     }
 }

@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Presence, Problem, Scalar};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    ini::Scalar,
+    kind::Kind,
+    presence::Presence,
+    problem::Problem,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A kernel module: loaded at once and at every boot, or kept away. A host that is a container can only be told what is to
 /// happen at boot; modules are loaded by the host below it.
@@ -57,8 +63,8 @@ impl Kind for Module {
         problems
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "kernel module", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("kernel module", &self.name), "name"));
     }
 }
 

@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A file system at its place, and its line in `/etc/fstab`. Removal unmounts what the task mounted and gives the line back
 /// that was there before.
@@ -114,8 +118,8 @@ impl Kind for Mount {
         problems
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "mount point", name: &self.path, param: "path" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("mount point", &self.path), "path"));
     }
 }
 

@@ -11,8 +11,12 @@ use serde::{
     },
 };
 
-use super::{Kind, Problem};
-use crate::{duration::Span, effect::Effect};
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::Problem,
+};
+use crate::{duration::Span, effect::Effect, ids::TaskId};
 
 /// How old the package index may be when nothing is said.
 const DEFAULT_UPDATE_CACHE: Span = Span::secs(24 * 60 * 60);
@@ -135,6 +139,12 @@ impl Kind for Package {
         self.update_cache = None;
         self.lock_timeout = None;
         self.start_services = None;
+    }
+
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::part("packages", task), "names"));
+        let wanted = self.names.iter().filter(|_| self.state() != PackageState::Absent);
+        wanted.for_each(|name| claim(TaskClaim::shared(Claim::named("package", name), "names")));
     }
 }
 

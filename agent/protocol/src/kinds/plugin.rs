@@ -7,8 +7,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Claim, ContentSource, Kind, Problem};
-use crate::{digest::Digest, duration::Span, effect::Effect, ids::TaskName};
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::{ContentSource, Kind},
+    problem::Problem,
+};
+use crate::{
+    digest::Digest,
+    duration::Span,
+    effect::Effect,
+    ids::{TaskId, TaskName},
+};
 
 /// How long one run of a plugin may take when it does not say.
 const DEFAULT_TIMEOUT: Span = Span::secs(300);
@@ -72,6 +81,16 @@ impl Plugin {
         Self { name, params, program: None, effects: vec![], can_check: true, timeout: None, claims: vec![] }
     }
 
+    /// What it claims as its program says; without any such claim, a part of its own.
+    fn own_claims<'a>(&'a self, task: &'a TaskId) -> impl Iterator<Item = TaskClaim<'a>> {
+        let stated = self.claims.iter().map(|claimed| match claimed {
+            PluginClaim::Path(path) => TaskClaim::exclusive(Claim::path(path), ""),
+            PluginClaim::Named { what, name, param } => TaskClaim::exclusive(Claim::named(what, name), param),
+        });
+        let part = self.claims.is_empty().then(|| TaskClaim::exclusive(Claim::part(self.name.as_str(), task), ""));
+        stated.chain(part)
+    }
+
     /// How long one run of the program may take.
     pub fn timeout(&self) -> Span {
         self.timeout.unwrap_or(DEFAULT_TIMEOUT)
@@ -109,13 +128,16 @@ impl Kind for Plugin {
         self.can_check
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        for claimed in &self.claims {
-            claim(match claimed {
-                PluginClaim::Path(path) => Claim::Path(path),
-                PluginClaim::Named { what, name, param } => Claim::Named { what, name, param },
-            });
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        self.own_claims(task).for_each(|own| claim(own));
+        if let Some(program) = &self.program {
+            claim(TaskClaim::shared(Claim::named("program", program.to_string()), ""));
         }
+    }
+
+    /// All that it claims for itself: only the program knows what belongs together.
+    fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
+        self.own_claims(task).map(|own| own.claim).collect()
     }
 }
 
@@ -124,21 +146,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds::{KINDS, NAMES, TaskParams};
 
     fn plugin(more: Value) -> Plugin {
         let mut json = json!({ "name": "limits", "params": { "unit": "web.service", "files": 4096 } });
         json.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
         serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn it_goes_by_its_own_name_and_is_not_listed() {
-        let params = TaskParams::Plugin(plugin(json!({ "effects": ["restart"], "can_check": false })));
-        assert_eq!((params.kind(), params.effects(), params.can_check()), ("limits", &[Effect::Restart][..], false));
-        assert_eq!(params.source(), Some(ContentSource::Plugin("limits")));
-        assert!(!NAMES.contains(&"plugin") && KINDS.iter().all(|kind| kind.name != "plugin"));
-        assert_eq!(serde_json::from_value::<TaskParams>(serde_json::to_value(&params).unwrap()).unwrap(), params);
     }
 
     #[test]
@@ -148,14 +160,5 @@ mod tests {
         }));
         rich.drop_incidental();
         assert_eq!(rich, plugin(json!({ "program": Digest::of(b"x") })));
-    }
-
-    #[test]
-    fn what_it_claims_is_anyones() {
-        let named = json!({ "what": "user", "name": "bob", "param": "who" });
-        let params = plugin(json!({ "claims": [{ "path": "/etc/x" }, { "named": named }] }));
-        let mut claims = Vec::new();
-        params.claims(&mut |claim| claims.push(claim));
-        assert_eq!(claims, [Claim::Path("/etc/x"), Claim::Named { what: "user", name: "bob", param: "name" }]);
     }
 }

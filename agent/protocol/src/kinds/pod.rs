@@ -6,10 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, Container, Kind, Problem, UnitState,
-    container::{container_name_problem, key_problem, word_problem},
+    claim::{Claim, TaskClaim},
+    container::{Container, container_name_problem, key_problem, word_problem},
+    kind::Kind,
+    problem::Problem,
+    systemd::UnitState,
 };
-use crate::effect::Effect;
+use crate::{effect::Effect, ids::TaskId};
 
 /// Containers that share a network and are started and stopped together, run by systemd as root: one unit for the pod,
 /// `<name>-pod.service`, and one for each container. A container is made anew, alone, when its definition or the image behind
@@ -47,6 +50,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// The unit of the pod itself; each container has one of its own besides.
+    pub fn unit(&self) -> String {
+        format!("{}-pod.service", self.name)
+    }
+
     fn container_problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.containers.is_empty() {
@@ -93,10 +101,14 @@ impl Kind for Pod {
         name.into_iter().chain(odd).chain(keys).chain(self.container_problems()).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "pod", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("pod", &self.name), "name"));
         for container in &self.containers {
-            claim(Claim::Named { what: "container", name: &container.name, param: "containers" });
+            claim(TaskClaim::exclusive(Claim::named("container", &container.name), "containers"));
+        }
+        claim(TaskClaim::shared(Claim::named("unit", self.unit()), "name"));
+        for container in &self.containers {
+            claim(TaskClaim::shared(Claim::named("unit", container.unit()), "containers"));
         }
     }
 }

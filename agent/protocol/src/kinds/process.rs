@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, Run, path_problem};
-use crate::{duration::Span, effect::Effect};
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, path_problem},
+    run::Run,
+};
+use crate::{duration::Span, effect::Effect, ids::TaskId};
 
 /// How long a process may take to end after TERM when nothing is said.
 const DEFAULT_STOP_TIMEOUT: Span = Span::secs(10);
@@ -67,5 +72,9 @@ impl Kind for Process {
     fn problems(&self) -> Vec<Problem> {
         let cwd = self.cwd.as_deref().filter(|path| *path != "/").and_then(|path| path_problem("cwd", path));
         self.run.problem("run").into_iter().chain(cwd).collect()
+    }
+
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::part("supervised processes", task), ""));
     }
 }

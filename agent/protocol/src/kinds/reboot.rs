@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, Run};
+use super::{kind::Kind, problem::Problem, run::Run};
 use crate::{duration::Span, effect::Effect};
 
 /// How long a host may take to go down when nothing is said.

@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// The context of files, a boolean, or the mode of SELinux: one of the three. Skipped, with a word in the report, on hosts
 /// without SELinux.
@@ -86,15 +90,15 @@ impl Kind for Selinux {
         problems
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         if let Some(name) = &self.boolean {
-            claim(Claim::Named { what: "SELinux boolean", name, param: "boolean" });
+            claim(TaskClaim::exclusive(Claim::named("SELinux boolean", name), "boolean"));
         }
         if let Some(name) = &self.path {
-            claim(Claim::Named { what: "SELinux context of", name, param: "path" });
+            claim(TaskClaim::exclusive(Claim::named("SELinux context of", name), "path"));
         }
         if self.mode.is_some() {
-            claim(Claim::Named { what: "mode", name: "SELinux", param: "mode" });
+            claim(TaskClaim::exclusive(Claim::named("mode", "SELinux"), "mode"));
         }
     }
 }

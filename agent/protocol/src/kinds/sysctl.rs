@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, Scalar};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    ini::Scalar,
+    kind::Kind,
+    problem::Problem,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// Kernel parameters by name, such as `"net.ipv4.ip_forward" = 1`: set at once, and again at every boot. Removal gives back
 /// the values that were there before.
@@ -53,8 +58,9 @@ impl Kind for Sysctl {
         none.into_iter().chain(names).chain(empty).collect()
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        self.values.keys().for_each(|name| claim(Claim::Named { what: "kernel parameter", name, param: "" }));
+    fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::part("kernel parameters", task), ""));
+        self.values.keys().for_each(|name| claim(TaskClaim::exclusive(Claim::named("kernel parameter", name), "")));
     }
 }
 

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, ContentSource, Kind, Problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::{ContentSource, Kind},
+    problem::Problem,
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A systemd unit. Its unit file and drop-ins may be shipped; once they change, systemd reads them again and the unit is restarted
 /// if it runs. Removal takes them away, stopping the unit first; a unit that was there before is put back to how it was found.
@@ -170,8 +174,8 @@ impl Kind for Systemd {
         self.content = None;
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "unit", name: &self.unit, param: "unit" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("unit", &self.unit), "unit"));
     }
 }
 

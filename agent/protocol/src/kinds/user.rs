@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Kind, Problem, path_problem};
-use crate::effect::Effect;
+use super::{
+    claim::{Claim, TaskClaim},
+    kind::Kind,
+    problem::{Problem, path_problem},
+};
+use crate::{effect::Effect, ids::TaskId};
 
 /// A user of the host. What is not given is left as it is, or to the host's defaults for a new one. Removal deletes a user that
 /// this task created; one that was there before gets back what the task changed.
@@ -137,8 +141,8 @@ impl Kind for User {
         self.remove_home = None;
     }
 
-    fn claims<'a>(&'a self, claim: &mut dyn FnMut(Claim<'a>)) {
-        claim(Claim::Named { what: "user", name: &self.name, param: "name" });
+    fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+        claim(TaskClaim::exclusive(Claim::named("user", &self.name), "name"));
     }
 }
 

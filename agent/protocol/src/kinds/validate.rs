@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, Run};
+use super::{problem::Problem, run::Run};
 
 /// What new content must pass before it is put in place; else the old file stays and the task fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

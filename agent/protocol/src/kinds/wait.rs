@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Problem, Run};
+use super::{kind::Kind, problem::Problem, run::Run};
 use crate::{duration::Span, effect::Effect, ready::TcpTarget};
 
 /// Waits for a number of seconds, or until all probes given here succeed (or fail, with `state = "down"`). It does so when it

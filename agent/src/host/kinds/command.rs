@@ -2,22 +2,22 @@
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::TaskId,
     kinds::{Command, Run},
 };
 
-use super::{Applied, Check, Context, Hold, Kind};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    exec::{self, Limit, Ran},
-    spawn::Program,
+    error::HostError,
+    process::{
+        exec::{self, Limit, Ran},
+        spawn::Program,
+    },
 };
 
 impl Kind for Command {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Nothing
-    }
-
     /// Only what says how things are once it has run; `only_if` says when it may.
     fn drifts(&self, _: &Context<'_>) -> bool {
         self.creates.is_some() || self.unless.is_some()
@@ -57,7 +57,7 @@ fn limit(command: &Command, cx: &Context<'_>) -> Limit {
 /// Whether no guard holds it back.
 async fn wanted(command: &Command, cx: &Context<'_>, limit: Limit) -> Result<bool, HostError> {
     if let Some(path) = &command.creates
-        && cx.host.surroundings.root.exists(path)?
+        && cx.host.environment.root.exists(path)?
     {
         return Ok(false);
     }
@@ -79,5 +79,5 @@ async fn wanted(command: &Command, cx: &Context<'_>, limit: Limit) -> Result<boo
 
 async fn run(command: &Command, run: &Run, cx: &Context<'_>, limit: Limit) -> Ran {
     let program = Program { run, env: &command.env, cwd: command.cwd.as_deref(), user: command.user.as_deref() };
-    exec::run(&cx.host.surroundings, &program, limit, cx.host.stop_grace, cx.cancel).await
+    exec::run(&cx.host.environment, &program, limit, cx.host.stop_grace, cx.cancel).await
 }

@@ -12,21 +12,20 @@
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::TaskId,
     kinds::{Container, UnitState},
 };
 use tokio::time::{Duration, sleep};
 
 use super::{
-    Applied, Check, Context, Hold, Kind, KindError,
+    context::Context,
     image::{PodmanError, ask, image_for, image_id, podman},
+    kind::{Applied, Check, Kind},
     unit_text::{self, LABEL, Text},
 };
 use crate::host::{
-    HostError,
-    files::{self, Access, Sum},
+    error::{HostError, KindError, ToolError},
+    fs::files::{self, Access, Sum},
     job::Content,
-    tool::ToolError,
 };
 
 /// What systemd makes units of Quadlet's files with.
@@ -56,14 +55,6 @@ pub(crate) enum ContainerError {
 impl KindError for ContainerError {}
 
 impl Kind for Container {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("container", self.name.clone())
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        vec![self.hold(task), Hold::Named("unit", unit(self))]
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -72,9 +63,9 @@ impl Kind for Container {
         let definition = Definition::of(self, cx)?;
         let mut so = definition.is_there(cx)?;
         // A look goes on, to tell all that differs.
-        let on = cx.is_look();
+        let on = cx.is_drift_check();
         if (so || on) && definition.enable(self) {
-            so &= is_enabled(cx, &unit(self), true).await?;
+            so &= is_enabled(cx, &self.unit(), true).await?;
         }
         if so || on {
             so &= runs_as_it_should(self, cx).await?;
@@ -106,12 +97,12 @@ impl Kind for Container {
             systemctl(cx, &["daemon-reload"]).await?;
         }
         if definition.enable(self) {
-            systemctl(cx, &["reenable", &unit(self)]).await?;
-        } else if !definition.quadlet && says(cx, &["is-enabled", &unit(self)]).await? == "enabled" {
-            systemctl(cx, &["disable", &unit(self)]).await?;
+            systemctl(cx, &["reenable", &self.unit()]).await?;
+        } else if !definition.quadlet && says(cx, &["is-enabled", &self.unit()]).await? == "enabled" {
+            systemctl(cx, &["disable", &self.unit()]).await?;
         }
         if !should_run(self) {
-            systemctl(cx, &["stop", &unit(self)]).await?;
+            systemctl(cx, &["stop", &self.unit()]).await?;
             return Ok(Applied { afresh: true });
         }
         if same && image && runs_as_it_should(self, cx).await? {
@@ -127,9 +118,9 @@ impl Kind for Container {
         let there = definition.is_any(cx)?;
         if there {
             if !definition.quadlet {
-                systemctl(cx, &["disable", &unit(self)]).await?;
+                systemctl(cx, &["disable", &self.unit()]).await?;
             }
-            systemctl(cx, &["stop", &unit(self)]).await?;
+            systemctl(cx, &["stop", &self.unit()]).await?;
             definition.remove(cx)?;
             systemctl(cx, &["daemon-reload"]).await?;
         }
@@ -160,7 +151,7 @@ pub(super) struct Definition {
 
 impl Definition {
     fn of(container: &Container, cx: &Context<'_>) -> Result<Self, HostError> {
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         let mut quadlet = false;
         for generator in GENERATOR {
             quadlet |= root.exists(generator)?;
@@ -170,7 +161,7 @@ impl Definition {
                 let Text { text, digest } = unit_text::quadlet(container, cx.task);
                 Self { quadlet, path: quadlet_path(container), text: text.into_bytes(), digest }
             }
-            false => Self::unit(&unit(container), unit_text::service(container, None, cx.task)),
+            false => Self::unit(&container.unit(), unit_text::service(container, None, cx.task)),
         })
     }
 
@@ -208,38 +199,34 @@ impl Definition {
     }
 
     pub(super) fn is_any(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        Ok(cx.host.surroundings.root.exists(&self.path)?)
+        Ok(cx.host.environment.root.exists(&self.path)?)
     }
 
     pub(super) fn put(&self, cx: &Context<'_>) -> Result<(), HostError> {
-        let found = files::read_file(&cx.host.surroundings.root, &self.path, 1 << 20)?;
+        let found = files::read_file(&cx.host.environment.root, &self.path, 1 << 20)?;
         if found.is_some_and(|text| !text.starts_with(unit_text::MARK.as_bytes())) {
             return Err(ContainerError::InTheWay(self.path.clone()).into());
         }
         let content = Content::Bytes(self.text.clone());
         let sum = Sum::of_bytes(&self.text);
-        Ok(files::put_file(&cx.host.surroundings.root, &self.path, &content, sum, self.access()?)?)
+        Ok(files::put_file(&cx.host.environment.root, &self.path, &content, sum, self.access()?)?)
     }
 
     pub(super) fn remove(&self, cx: &Context<'_>) -> Result<(), HostError> {
-        files::remove_file(&cx.host.surroundings.root, &self.path, false)?;
+        files::remove_file(&cx.host.environment.root, &self.path, false)?;
         Ok(())
     }
 
     /// Whether there is one of the other sort that we wrote, from before podman was upgraded.
     fn other_is_there(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let read = files::read_file(&cx.host.surroundings.root, &self.other(), 4096)?;
+        let read = files::read_file(&cx.host.environment.root, &self.other(), 4096)?;
         Ok(read.is_some_and(|text| text.starts_with(unit_text::MARK.as_bytes())))
     }
 
     fn remove_other(&self, cx: &Context<'_>) -> Result<(), HostError> {
-        files::remove_file(&cx.host.surroundings.root, &self.other(), false)?;
+        files::remove_file(&cx.host.environment.root, &self.other(), false)?;
         Ok(())
     }
-}
-
-pub(super) fn unit(container: &Container) -> String {
-    format!("{}.service", container.name)
 }
 
 fn unit_path(unit: &str) -> String {
@@ -255,7 +242,7 @@ fn should_run(container: &Container) -> bool {
 }
 
 async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bool, HostError> {
-    is_active(cx, &unit(container), should_run(container)).await
+    is_active(cx, &container.unit(), should_run(container)).await
 }
 
 /// What was said, if anything was.

@@ -3,13 +3,18 @@
 //! Its name has no dot, it ends with a line break and belongs to root with mode 0644, or cron would pass over it without a
 //! word (cron(8)). A host without cron gets an error that says what to do instead.
 
-use groundplan_protocol::{digest::Digest, ids::TaskId, kinds::Cron};
+use groundplan_protocol::kinds::Cron;
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, FileError, Sum},
-    users,
+    error::{HostError, KindError},
+    fs::{
+        files::{self, Access, FileError, Sum},
+        users,
+    },
 };
 
 /// Why cron would not run it.
@@ -24,20 +29,16 @@ pub(crate) enum CronError {
 impl KindError for CronError {}
 
 impl Kind for Cron {
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::File(path(task))
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         if !self.state.is_present() {
-            let there = root.exists(&path(cx.task))?;
+            let there = root.exists(&Self::path(cx.task))?;
             if there {
-                cx.differs(&path(cx.task), None, Some("present"));
+                cx.differs(&Self::path(cx.task), None, Some("present"));
             }
             return Ok((!there).into());
         }
@@ -46,41 +47,35 @@ impl Kind for Cron {
             cx.differs("cron", Some("installed"), None);
         }
         // What stands in `env` is not told.
-        let (sum, root) = (Sum::of_bytes(text(self).as_bytes()), cx.host.surroundings.root.clone());
+        let (sum, root) = (Sum::of_bytes(text(self).as_bytes()), cx.host.environment.root.clone());
         let so = match self.env.is_empty() {
-            true => cx.is_file(&path(cx.task), sum, access()?, true)?,
-            false => files::is_file(&root, &path(cx.task), sum, access()?)?,
+            true => cx.is_file(&Self::path(cx.task), sum, access()?, true)?,
+            false => files::is_file(&root, &Self::path(cx.task), sum, access()?)?,
         };
         if !so && !self.env.is_empty() {
-            cx.differs(&path(cx.task), Some("as the task says"), Some("otherwise"));
+            cx.differs(&Self::path(cx.task), Some("as the task says"), Some("otherwise"));
         }
         Ok((has_cron && so).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         if !self.state.is_present() {
-            cx.removed(files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?);
+            cx.removed(files::remove_file(&cx.host.environment.root, &Self::path(cx.task), false)?);
             return Ok(Applied { afresh: false });
         }
         if !has_cron(cx) {
             return Err(CronError::NoCron.into());
         }
         if let Some(user) = &self.user {
-            users::uid(user).map_err(|source| FileError::Owner { path: path(cx.task), source })?;
+            users::uid(user).map_err(|source| FileError::Owner { path: Self::path(cx.task), source })?;
         }
-        files::write_text(&cx.host.surroundings.root, &path(cx.task), &text(self), access()?)?;
+        files::write_text(&cx.host.environment.root, &Self::path(cx.task), &text(self), access()?)?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        Ok(cx.removed(files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?))
+        Ok(cx.removed(files::remove_file(&cx.host.environment.root, &Self::path(cx.task), false)?))
     }
-}
-
-fn path(task: &TaskId) -> String {
-    // Without a dot the name alone no longer tells where the service ends; the digest does.
-    let digest = Digest::of(task.to_string().as_bytes()).short();
-    format!("/etc/cron.d/groundplan-{}-{}-{}", task.service, task.task, digest.get(..6).unwrap_or(&digest))
 }
 
 fn access() -> Result<Access, HostError> {
@@ -100,7 +95,7 @@ fn text(cron: &Cron) -> String {
 
 /// Whether there is a cron daemon, by any of its names.
 fn has_cron(cx: &Context<'_>) -> bool {
-    let path = cx.host.surroundings.env.get("PATH").cloned().unwrap_or_default();
+    let path = cx.host.environment.env.get("PATH").cloned().unwrap_or_default();
     std::env::split_paths(&path).any(|dir| ["cron", "crond", "cronie"].iter().any(|name| dir.join(name).is_file()))
 }
 
@@ -116,7 +111,7 @@ mod tests {
         .unwrap();
         let lines = ["MAILTO=\"\"", "PATH=\"/bin\"", "*/5 2 * * mon bob date +\\%F > /tmp/x", ""];
         assert_eq!(text(&cron).split('\n').skip(1).collect::<Vec<_>>(), lines);
-        let name = path(&"web.clean-up".parse().unwrap());
+        let name = Cron::path(&"web.clean-up".parse().unwrap());
         assert_eq!(name, "/etc/cron.d/groundplan-web-clean-up-9169e8");
     }
 }

@@ -1,37 +1,36 @@
 //! `directory`: a directory with given owner and mode. Removed only if it is empty.
 
-use groundplan_protocol::{ids::TaskId, kinds::Directory};
+use groundplan_protocol::kinds::Directory;
 
-use super::{Applied, Check, Context, Hold, Kind};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, FileError},
+    error::HostError,
+    fs::files::{self, Access, FileError},
 };
 
 impl Kind for Directory {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Directory(self.path.clone())
-    }
-
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let access = access(self)?;
-        let so = match files::is_directory(&cx.host.surroundings.root, &self.path, access) {
+        let so = match files::is_directory(&cx.host.environment.root, &self.path, access) {
             Err(FileError::Path(e)) if e.is_not_a_directory() => false,
             result => result?,
         };
-        if !so && cx.is_look() {
-            cx.tell_file(&self.path, None, access, false)?;
+        if !so && cx.is_drift_check() {
+            cx.compare_file(&self.path, None, access, false)?;
         }
         Ok(so.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        files::put_directory(&cx.host.surroundings.root, &self.path, access(self)?)?;
+        files::put_directory(&cx.host.environment.root, &self.path, access(self)?)?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        Ok(cx.removed(files::remove_directory(&cx.host.surroundings.root, &self.path)?))
+        Ok(cx.removed(files::remove_directory(&cx.host.environment.root, &self.path)?))
     }
 }
 

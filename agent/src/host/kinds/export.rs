@@ -7,17 +7,21 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::TaskId,
     kinds::{EXPORT_LIMIT, Export, Run},
 };
 use serde_json::{Value, json};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    exec::{self, Apart, ExecError, Limit, Ran, shorten},
-    files,
-    spawn::Program,
+    error::{HostError, KindError},
+    fs::files,
+    process::{
+        exec::{self, Apart, ExecError, Limit, Ran, shorten},
+        spawn::Program,
+    },
 };
 
 /// Why there is no value.
@@ -36,10 +40,6 @@ pub(crate) enum ExportError {
 impl KindError for ExportError {}
 
 impl Kind for Export {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Nothing
-    }
-
     /// Another value is news, for the next plan to tell.
     fn drifts(&self, _: &Context<'_>) -> bool {
         false
@@ -72,7 +72,7 @@ async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
     let (bytes, from) = match (&export.command, &export.path) {
         (Some(run), _) => (printed(export, run, cx).await?, format!("`{}`", shorten(run))),
         (None, Some(path)) => {
-            let read = files::read_file(&cx.host.surroundings.root, path, EXPORT_LIMIT as u64 + 1)?;
+            let read = files::read_file(&cx.host.environment.root, path, EXPORT_LIMIT as u64 + 1)?;
             (read.ok_or_else(|| ExportError::NoFile { path: path.clone() })?, path.clone())
         }
         (None, None) => (export.value.clone().unwrap_or_default().into_bytes(), "`value`".to_owned()),
@@ -89,7 +89,7 @@ async fn printed(export: &Export, run: &Run, cx: &Context<'_>) -> Result<Vec<u8>
     let program = Program { run, env: &BTreeMap::new(), cwd: None, user: export.user.as_deref() };
     let (host, limit) = (cx.host, Limit::of(export.timeout().into()));
     let apart = Apart { stdin: None, most: EXPORT_LIMIT, ends: false };
-    let (ran, value) = exec::run_apart(&host.surroundings, &program, apart, limit, host.stop_grace, cx.cancel).await;
+    let (ran, value) = exec::run_apart(&host.environment, &program, apart, limit, host.stop_grace, cx.cancel).await;
     let (end, output) = Ran::success(ran, run);
     if let Err(e) = end {
         cx.print(output);

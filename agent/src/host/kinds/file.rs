@@ -1,15 +1,17 @@
 //! `file` and `template`: a file with given content, owner and mode. To a node the two are one: content comes rendered.
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{File, Template, Validate},
-};
+use groundplan_protocol::kinds::{File, Template, Validate};
 
-use super::{Applied, Check, Context, Hold, Kind, Shipped, aside};
+use super::{
+    context::{Context, Shipped},
+    kind::{Applied, Check, Kind, blocking},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access},
-    validate,
+    error::HostError,
+    fs::{
+        files::{self, Access},
+        validate,
+    },
 };
 
 /// Content of more bytes than this is hashed and copied off the event loop.
@@ -39,10 +41,6 @@ macro_rules! params {
 macro_rules! file_kind {
     ($kind:ident) => {
         impl Kind for $kind {
-            fn hold(&self, _: &TaskId) -> Hold {
-                Hold::File(self.path.clone())
-            }
-
             fn drifts(&self, cx: &Context<'_>) -> bool {
                 cx.content.is_some()
             }
@@ -56,7 +54,7 @@ macro_rules! file_kind {
             }
 
             async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-                Ok(cx.removed(files::remove_file(&cx.host.surroundings.root, &self.path, false)?))
+                Ok(cx.removed(files::remove_file(&cx.host.environment.root, &self.path, false)?))
             }
         }
     };
@@ -72,10 +70,10 @@ impl Params<'_> {
         if sum.size <= LARGE {
             return Ok(cx.is_file(self.path, sum, access, false)?.into());
         }
-        let (root, path) = (cx.host.surroundings.root.clone(), self.path.to_owned());
-        let so = aside(move || files::is_file(&root, &path, sum, access)).await??;
-        if !so && cx.is_look() {
-            cx.tell_file(self.path, Some(sum), access, false)?;
+        let (root, path) = (cx.host.environment.root.clone(), self.path.to_owned());
+        let so = blocking(move || files::is_file(&root, &path, sum, access)).await??;
+        if !so && cx.is_drift_check() {
+            cx.compare_file(self.path, Some(sum), access, false)?;
         }
         Ok(so.into())
     }
@@ -84,12 +82,12 @@ impl Params<'_> {
         let shipped = shipped(cx)?;
         let (content, sum) = (shipped.bytes()?, shipped.sum);
         let access = self.access()?;
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         if let Some(validate) = self.validate {
             validate::put(cx, self.path, content, sum, access, validate).await?;
         } else if sum.size > LARGE {
             let (root, path, content) = (root.clone(), self.path.to_owned(), content.clone());
-            aside(move || files::put_file(&root, &path, &content, sum, access)).await??;
+            blocking(move || files::put_file(&root, &path, &content, sum, access)).await??;
         } else {
             files::put_file(root, self.path, content, sum, access)?;
         }

@@ -1,12 +1,15 @@
 //! `group`: a group of users of the host (groupadd(8), groupmod(8), groupdel(8), gpasswd(1)).
 
-use groundplan_protocol::{ids::TaskId, kinds::Group};
+use groundplan_protocol::kinds::Group;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    tool::{Answer, Tool, ToolError},
+    error::{HostError, KindError, ToolError},
+    tool::{Answer, Tool},
 };
 
 /// Why a user or group is not as it should be.
@@ -96,10 +99,6 @@ async fn find(cx: &Context<'_>, name: &str) -> Result<Option<Found>, AccountErro
 }
 
 impl Kind for Group {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("group", self.name.clone())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }

@@ -4,14 +4,17 @@
 
 use std::fs;
 
-use groundplan_protocol::{ids::TaskId, kinds::Hostname};
+use groundplan_protocol::kinds::Hostname;
 use nix::unistd::{gethostname, sethostname};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, FileError, Sum},
+    error::{HostError, KindError},
+    fs::files::{self, Access, FileError, Sum},
     job::Content,
 };
 
@@ -56,10 +59,6 @@ impl Names {
 }
 
 impl Kind for Hostname {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("name of", "the host".to_owned())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -126,7 +125,7 @@ fn text(path: &'static str) -> Result<Option<String>, HostnameError> {
 }
 
 fn put(cx: &Context<'_>, path: &str, text: Option<&str>) -> Result<(), HostnameError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     match text {
         Some(text) => {
             let content = Content::Bytes(text.as_bytes().to_vec());

@@ -7,17 +7,19 @@ use std::{fs::File as Archive, path::PathBuf};
 
 use groundplan_protocol::{
     digest::Digest,
-    ids::TaskId,
     kinds::{Image, Pull},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::Sum,
+    error::{HostError, KindError, ToolError},
+    fs::files::Sum,
     job::Content,
-    tool::{Answer, Tool, ToolError},
+    tool::{Answer, Tool},
 };
 
 /// Why there is no image, or podman is of no use.
@@ -60,10 +62,6 @@ struct Memory {
 }
 
 impl Kind for Image {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("image", self.name.clone())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -71,7 +69,7 @@ impl Kind for Image {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let id = image_id(cx, &self.name).await?;
         let known = memory(cx);
-        if cx.is_look() {
+        if cx.is_drift_check() {
             // Neither is a registry asked nor an archive read: what was applied is the image itself.
             let wanted = known.map(|known| known.id);
             let so = id.is_some() && (wanted.is_none() || wanted == id);

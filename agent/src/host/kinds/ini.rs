@@ -6,14 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_protocol::{ids::TaskId, kinds::Ini};
+use groundplan_protocol::kinds::{Claim, Ini};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, Removed, Text},
-    ini::{Document, Fault},
+    error::{HostError, KindError},
+    fs::{
+        files::{self, Access, Removal, Text},
+        ini::{Document, Fault},
+    },
 };
 
 /// Larger files are not edited.
@@ -43,16 +48,6 @@ struct Memory {
 }
 
 impl Kind for Ini {
-    /// Of this task alone: others have their own options in the same file.
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Named("options of", format!("{task} in {}", self.path))
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        let options = self.wanted();
-        [self.hold(task)].into_iter().chain(options.keys().map(|(section, name)| option(self, section, name))).collect()
-    }
-
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let memory = Memory::of(self, cx);
         let Some((document, _)) = read(self, cx)? else {
@@ -62,7 +57,7 @@ impl Kind for Ini {
             }
             return Ok(so.into());
         };
-        if cx.is_look() {
+        if cx.is_drift_check() {
             self.tell(cx, &document);
         }
         let so = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
@@ -88,7 +83,7 @@ impl Kind for Ini {
         let wanted = self.wanted();
         let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
         for (section, name, before) in left {
-            if cx.held_by_another(&option(self, &section, &name)).is_none() {
+            if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_none() {
                 document.restore(&section, &name, &before);
             }
             memory.leave(&mut document, &section);
@@ -110,7 +105,7 @@ impl Kind for Ini {
             }
         }
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
-        files::write_text(&cx.host.surroundings.root, &self.path, &document.text(), access)?;
+        files::write_text(&cx.host.environment.root, &self.path, &document.text(), access)?;
         Ok(Applied { afresh: false })
     }
 
@@ -121,7 +116,7 @@ impl Kind for Ini {
         let (before, wanted) = (document.clone(), self.wanted());
         for (section, name, was) in memory.take(|_, _| true) {
             let ours = wanted.get(&(section.clone(), name.clone()));
-            if cx.held_by_another(&option(self, &section, &name)).is_some() {
+            if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
                 cx.say(&format!("`{name}` in [{section}] is another task's now: left as it is"));
             } else if ours.is_some_and(|ours| *ours != document.get(&section, &name)) {
                 cx.say(&format!("`{name}` in [{section}] was changed by somebody else: left as it is"));
@@ -136,9 +131,9 @@ impl Kind for Ini {
                 document.append(text).map_err(invalid)?;
             }
         }
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         if memory.made_file && document.is_blank() {
-            return Ok(files::remove_file(root, &self.path, false)? == Removed::Gone);
+            return Ok(files::remove_file(root, &self.path, false)? == Removal::Removed);
         }
         if document == before {
             return Ok(false);
@@ -215,16 +210,12 @@ impl Memory {
     }
 }
 
-fn option(ini: &Ini, section: &str, name: &str) -> Hold {
-    Hold::Named("option", format!("{name} of [{section}] in {}", ini.path))
-}
-
 fn access(ini: &Ini) -> Result<Access, HostError> {
     Ok(Access::new(&ini.path, ini.owner.as_deref(), ini.group.as_deref(), ini.mode.as_deref(), 0o644)?)
 }
 
 fn read(ini: &Ini, cx: &Context<'_>) -> Result<Option<(Document, Access)>, HostError> {
-    let Some(Text { text, access }) = files::read_text(&cx.host.surroundings.root, &ini.path, MOST)? else {
+    let Some(Text { text, access }) = files::read_text(&cx.host.environment.root, &ini.path, MOST)? else {
         return Ok(None);
     };
     Ok(Some((parse(ini, &text)?, access)))

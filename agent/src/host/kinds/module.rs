@@ -6,13 +6,15 @@
 
 use std::{fs, path::Path};
 
-use groundplan_protocol::{ids::TaskId, kinds::Module};
+use groundplan_protocol::kinds::Module;
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, Removed, Sum},
-    tool::ToolError,
+    error::{HostError, KindError, ToolError},
+    fs::files::{self, Access, Removal, Sum},
 };
 
 /// Why a module is not as it should be.
@@ -45,10 +47,6 @@ enum Found {
 }
 
 impl Kind for Module {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("kernel module", self.name.clone())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -64,7 +62,7 @@ impl Kind for Module {
         for (path, text) in files_of(self) {
             match text {
                 Some(text) => so &= cx.is_file(&path, Sum::of_bytes(text.as_bytes()), access()?, true)?,
-                None if cx.host.surroundings.root.exists(&path)? => {
+                None if cx.host.environment.root.exists(&path)? => {
                     so = false;
                     cx.differs(&path, None, Some("present"));
                 }
@@ -75,7 +73,7 @@ impl Kind for Module {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         let found = find(&self.name);
         // What it is loaded with must be there before.
         for (path, text) in files_of(self) {
@@ -106,7 +104,7 @@ impl Kind for Module {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let mut changed = false;
         for (path, _) in files_of(self) {
-            changed |= files::remove_file(&cx.host.surroundings.root, &path, false)? == Removed::Gone;
+            changed |= files::remove_file(&cx.host.environment.root, &path, false)? == Removal::Removed;
         }
         let loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
         if loaded_by_us && self.state.is_present() {

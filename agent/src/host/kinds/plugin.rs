@@ -8,18 +8,22 @@ use std::{io, time::Duration};
 use groundplan_protocol::{
     duration::Span,
     effect::Effect,
-    ids::TaskId,
-    kinds::{Plugin, PluginClaim},
+    kinds::{Kind as _, Plugin},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError, aside};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind, blocking},
+};
 use crate::host::{
-    HostError,
-    exec::{ExecError, status_text},
+    error::{HostError, KindError, ToolError},
+    process::{
+        exec::{ExecError, status_text},
+        spawn::SpawnError,
+    },
     programs::ProgramError,
-    spawn::SpawnError,
-    tool::{self, Tool, ToolError},
+    tool::{self, Tool},
 };
 
 /// Most that it may answer, in bytes.
@@ -74,17 +78,6 @@ fn advice(interpreter: &Option<String>) -> String {
 }
 
 impl Kind for Plugin {
-    /// Without claims, what it makes is this task's: another kind in its place removes it.
-    fn hold(&self, task: &TaskId) -> Hold {
-        let claims: Vec<_> = claims(self).collect();
-        let own = || format!("{} of {task}", self.name);
-        Hold::Claimed(if claims.is_empty() { own() } else { claims.join(" and ") })
-    }
-
-    fn holds(&self, _: &TaskId) -> Vec<Hold> {
-        claims(self).map(Hold::Claimed).chain(self.program.map(Hold::program)).collect()
-    }
-
     fn drifts(&self, _: &Context<'_>) -> bool {
         self.can_check
     }
@@ -111,7 +104,7 @@ impl Kind for Plugin {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        if let Some(other) = claims(self).find_map(|claim| cx.held_by_another(&Hold::Claimed(claim))) {
+        if let Some(other) = self.subject(cx.task).iter().find_map(|claim| cx.held_by_another(claim)) {
             cx.say(&format!("left in place: part of it belongs to {other} now"));
             return Ok(false);
         }
@@ -134,14 +127,6 @@ impl Kind for Plugin {
         answer.only(&["changed", "memory", "output"])?;
         Ok(changed)
     }
-}
-
-/// What it claims, each in one text.
-fn claims(plugin: &Plugin) -> impl Iterator<Item = String> + '_ {
-    plugin.claims.iter().map(|claim| match claim {
-        PluginClaim::Path(path) => path.clone(),
-        PluginClaim::Named { what, name, .. } => format!("{what} {name}"),
-    })
 }
 
 /// Something that is asked of a plugin.
@@ -212,12 +197,12 @@ impl<'a> Request<'a> {
         let shipped = cx.content.filter(|shipped| shipped.sum.digest == digest);
         let content = shipped.and_then(|shipped| shipped.bytes().ok().cloned());
         let programs = cx.host.programs.clone();
-        let path = aside(move || programs.ready(digest, content.as_ref())).await?.map_err(failed)?;
+        let path = blocking(move || programs.ready(digest, content.as_ref())).await?.map_err(failed)?;
         Ok(path.to_string_lossy().into_owned())
     }
 
     fn json(self, cx: &Context<'_>, memory: Option<&Value>) -> Value {
-        let known = |name: &str| cx.host.surroundings.env.get(name).map(|value| value.to_string_lossy().into_owned());
+        let known = |name: &str| cx.host.environment.env.get(name).map(|value| value.to_string_lossy().into_owned());
         json!({
             "version": 1,
             "request": self.name,
@@ -266,7 +251,7 @@ impl<'a> Request<'a> {
     fn failed(self, error: ToolError, program: &str) -> PluginError {
         let (name, request) = (self.kind(), self.name);
         match error {
-            ToolError::Flood { .. } => PluginError::Endless { name, request },
+            ToolError::TooMuchOutput { .. } => PluginError::Endless { name, request },
             ToolError::NoText { .. } => self.wrong("it is no UTF-8 text"),
             ToolError::Exec(ExecError::Timeout { .. }) => {
                 PluginError::Silent { name, request, limit: self.plugin.timeout() }

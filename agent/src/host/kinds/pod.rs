@@ -12,18 +12,18 @@ use std::collections::BTreeSet;
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::TaskId,
-    kinds::{Container, Pod, UnitState},
+    kinds::{Claim, Container, Pod, UnitState},
 };
 use serde::Deserialize;
 
 use super::{
-    Applied, Check, Context, Hold, Kind,
-    container::{Definition, begin, is_active, is_current, is_enabled, restart, says, settled, systemctl, unit},
+    container::{Definition, begin, is_active, is_current, is_enabled, restart, says, settled, systemctl},
+    context::Context,
     image::{PodmanError, ask, image_for, podman},
-    unit_text::{self, LABEL, pod_unit},
+    kind::{Applied, Check, Kind},
+    unit_text::{self, LABEL},
 };
-use crate::host::{HostError, files};
+use crate::host::{error::HostError, fs::files};
 
 /// What is to be made anew.
 enum Due<'a> {
@@ -40,17 +40,6 @@ impl Due<'_> {
 }
 
 impl Kind for Pod {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("pod", self.name.clone())
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        let mut holds = vec![self.hold(task), Hold::Named("unit", pod_unit(self))];
-        holds.extend(self.containers.iter().map(|container| Hold::Named("container", container.name.clone())));
-        holds.extend(self.containers.iter().map(|container| Hold::Named("unit", unit(container))));
-        holds
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -61,11 +50,11 @@ impl Kind for Pod {
         for (_, definition) in &parts.containers {
             so &= definition.is_there(cx)?;
         }
-        so &= is_enabled(cx, &pod_unit(self), self.enabled.unwrap_or(true)).await?;
+        so &= is_enabled(cx, &self.unit(), self.enabled.unwrap_or(true)).await?;
         for container in &self.containers {
-            so &= is_enabled(cx, &unit(container), true).await?;
+            so &= is_enabled(cx, &container.unit(), true).await?;
         }
-        if !so && !cx.is_look() {
+        if !so && !cx.is_drift_check() {
             return Ok(Check::OutOfSync);
         }
         if should_run(self) {
@@ -105,9 +94,9 @@ impl Kind for Pod {
         let pod = Parts::of(self, cx).pod;
         let mut there = pod.is_any(cx)?;
         if there {
-            systemctl(cx, &["disable", &pod_unit(self)]).await?;
+            systemctl(cx, &["disable", &self.unit()]).await?;
         }
-        stop(cx, &pod_unit(self)).await?;
+        stop(cx, &self.unit()).await?;
         if there {
             pod.remove(cx)?;
         }
@@ -145,8 +134,8 @@ impl<'a> Parts<'a> {
     fn of(pod: &'a Pod, cx: &Context<'_>) -> Self {
         let text = |container| unit_text::service(container, Some(pod), cx.task);
         Self {
-            pod: Definition::unit(&pod_unit(pod), unit_text::pod(pod, cx.task)),
-            containers: pod.containers.iter().map(|c| (c, Definition::unit(&unit(c), text(c)))).collect(),
+            pod: Definition::unit(&pod.unit(), unit_text::pod(pod, cx.task)),
+            containers: pod.containers.iter().map(|c| (c, Definition::unit(&c.unit(), text(c)))).collect(),
         }
     }
 }
@@ -161,7 +150,7 @@ fn names(pod: &Pod) -> BTreeSet<String> {
 
 /// All units, the pod's last: containers stop before it.
 fn units(pod: &Pod) -> impl Iterator<Item = String> {
-    pod.containers.iter().map(unit).chain([pod_unit(pod)])
+    pod.containers.iter().map(Container::unit).chain([pod.unit()])
 }
 
 /// The containers that the task has units for.
@@ -188,8 +177,8 @@ async fn write(pod: &Pod, parts: &Parts<'_>, cx: &Context<'_>) -> Result<(), Hos
     for (container, definition) in &parts.containers {
         let same = definition.is_there(cx)?;
         definition.put(cx)?;
-        if !same || says(cx, &["is-enabled", &unit(container)]).await? != "enabled" {
-            enable.push(unit(container));
+        if !same || says(cx, &["is-enabled", &container.unit()]).await? != "enabled" {
+            enable.push(container.unit());
         }
         reload |= !same;
     }
@@ -203,18 +192,18 @@ async fn write(pod: &Pod, parts: &Parts<'_>, cx: &Context<'_>) -> Result<(), Hos
         systemctl(cx, &["reenable", &unit]).await?;
     }
     let verb = if pod.enabled.unwrap_or(true) { "enable" } else { "disable" };
-    systemctl(cx, &[verb, &pod_unit(pod)]).await?;
+    systemctl(cx, &[verb, &pod.unit()]).await?;
     Ok(())
 }
 
 /// What does not run, or not as it is described.
 async fn due<'a>(pod: &Pod, parts: &Parts<'a>, cx: &Context<'_>) -> Result<Due<'a>, HostError> {
-    if is_down(cx, &pod_unit(pod)).await? || !pod_is_current(pod, &parts.pod, cx).await? {
+    if is_down(cx, &pod.unit()).await? || !pod_is_current(pod, &parts.pod, cx).await? {
         return Ok(Due::Pod);
     }
     let mut containers = Vec::new();
     for (container, definition) in &parts.containers {
-        if is_down(cx, &unit(container)).await? || !is_current(container, definition, cx).await? {
+        if is_down(cx, &container.unit()).await? || !is_current(container, definition, cx).await? {
             containers.push(*container);
         }
     }
@@ -266,16 +255,16 @@ async fn make_anew(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), Hos
 async fn take_away(cx: &Context<'_>, names: impl Iterator<Item = &String>) -> Result<bool, HostError> {
     let mut there = false;
     for name in names {
-        if cx.held_by_another(&Hold::Named("container", name.clone())).is_some() {
+        if cx.held_by_another(&Claim::named("container", name)).is_some() {
             continue;
         }
         let (unit, path) = (format!("{name}.service"), format!("/etc/systemd/system/{name}.service"));
-        if cx.host.surroundings.root.exists(&path)? {
+        if cx.host.environment.root.exists(&path)? {
             there = true;
             systemctl(cx, &["disable", &unit]).await?;
         }
         stop(cx, &unit).await?;
-        files::remove_file(&cx.host.surroundings.root, &path, false)?;
+        files::remove_file(&cx.host.environment.root, &path, false)?;
         match ask(cx, &["rm", "--force", "--ignore", "--", name]).await {
             Ok(_) | Err(PodmanError::NoPodman) => {}
             Err(e) => return Err(e.into()),

@@ -2,37 +2,37 @@
 
 use std::time::Duration;
 
-use groundplan_protocol::{effect::Effect, ids::TaskId, kinds::Process};
+use groundplan_protocol::{effect::Effect, kinds::Process};
 
-use super::{Applied, Check, Context, Hold, Kind};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    keeper::Terms,
-    supervisor::{Life, differs},
+    error::HostError,
+    process::{monitor::StartTerms, state::ProcessState, supervisor::differs},
 };
 
 /// How long a process that nothing probes is watched after its start: one that ends within it has failed to start.
 const SETTLE: Duration = Duration::from_millis(100);
 
 impl Kind for Process {
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Process(task.clone())
-    }
-
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let as_it_is = cx.host.supervisor.process(cx.task);
         match &as_it_is {
             None => cx.differs("process", Some("up"), None),
-            Some((_, Life::Down { why })) => cx.differs("process", Some("up"), Some(&format!("down: it {why}"))),
+            Some((_, ProcessState::Down { why })) => {
+                cx.differs("process", Some("up"), Some(&format!("down: it {why}")))
+            }
             Some((process, _)) if process != self => cx.differs("process", Some("as it was applied"), Some("another")),
             Some(_) => {}
         }
-        Ok(as_it_is.is_some_and(|(process, life)| matches!(life, Life::Up { .. }) && process == *self).into())
+        Ok(as_it_is.is_some_and(|(process, life)| matches!(life, ProcessState::Up { .. }) && process == *self).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let supervisor = &cx.host.supervisor;
-        if let Some((process, Life::Up { .. })) = supervisor.process(cx.task)
+        if let Some((process, ProcessState::Up { .. })) = supervisor.process(cx.task)
             && !differs(&process, self)
         {
             // Only how it is stopped or reloaded is other than it was.
@@ -49,7 +49,7 @@ impl Kind for Process {
 
     async fn effect(&self, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
         let supervisor = &cx.host.supervisor;
-        let up = supervisor.process(cx.task).is_some_and(|(_, life)| matches!(life, Life::Up { .. }));
+        let up = supervisor.process(cx.task).is_some_and(|(_, life)| matches!(life, ProcessState::Up { .. }));
         match effect {
             Effect::Reload if up => supervisor.reload(cx.task).await?,
             // To reload what does not run is to start it.
@@ -71,6 +71,6 @@ impl Kind for Process {
 
 /// What is unknown to the ledger is not tried again behind its back. It has to live for a moment even where a probe follows: another
 /// program may hold the port that it was to have, and answer in its place.
-fn terms(cx: &Context<'_>) -> Terms {
-    Terms { settle: SETTLE, insist: !cx.is_new }
+fn terms(cx: &Context<'_>) -> StartTerms {
+    StartTerms { settle: SETTLE, retry: !cx.is_new }
 }

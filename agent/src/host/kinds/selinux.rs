@@ -5,13 +5,16 @@
 
 use std::path::Path;
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{Selinux, SelinuxMode},
-};
+use groundplan_protocol::kinds::{Selinux, SelinuxMode};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
-use crate::host::{HostError, files, tool::ToolError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
+use crate::host::{
+    error::{HostError, KindError, ToolError},
+    fs::files,
+};
 
 const CONFIG: &str = "/etc/selinux/config";
 
@@ -29,11 +32,6 @@ pub(crate) enum SelinuxError {
 impl KindError for SelinuxError {}
 
 impl Kind for Selinux {
-    fn hold(&self, _: &TaskId) -> Hold {
-        let name = self.path.as_deref().or(self.boolean.as_deref()).unwrap_or("mode");
-        Hold::Named("selinux", name.to_owned())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -62,7 +60,7 @@ impl Kind for Selinux {
         }
         let Some(mode) = self.mode else { return Ok(Check::InSync) };
         let now = tool(cx, &["getenforce"]).await?;
-        let config = files::read_text(&cx.host.surroundings.root, CONFIG, 1 << 16)?;
+        let config = files::read_text(&cx.host.environment.root, CONFIG, 1 << 16)?;
         let at_boot = config.as_ref().and_then(|config| config_mode(&config.text));
         let right = cx.same("mode", mode.as_str(), &now.trim().to_ascii_lowercase());
         Ok((cx.same("mode at boot", mode.as_str(), at_boot.unwrap_or_default()) && right).into())
@@ -86,7 +84,7 @@ impl Kind for Selinux {
             }
             tool(cx, &["setsebool", "-P", boolean, if value { "on" } else { "off" }]).await?;
         } else if let Some(mode) = self.mode {
-            let config = files::read_text(&cx.host.surroundings.root, CONFIG, 1 << 16)?;
+            let config = files::read_text(&cx.host.environment.root, CONFIG, 1 << 16)?;
             if cx.memory().is_none() {
                 cx.remember(
                     serde_json::json!({ "mode": config.as_ref().and_then(|config| config_mode(&config.text)) }),
@@ -134,8 +132,8 @@ async fn restore(selinux: &Selinux, path: &str, cx: &Context<'_>) -> Result<(), 
 async fn set_mode(mode: &str, cx: &Context<'_>) -> Result<(), HostError> {
     let number = if mode == SelinuxMode::Enforcing.as_str() { "1" } else { "0" };
     tool(cx, &["setenforce", number]).await?;
-    if let Some(config) = files::read_text(&cx.host.surroundings.root, CONFIG, 1 << 16)? {
-        files::write_text(&cx.host.surroundings.root, CONFIG, &with_mode(&config.text, mode), config.access)?;
+    if let Some(config) = files::read_text(&cx.host.environment.root, CONFIG, 1 << 16)? {
+        files::write_text(&cx.host.environment.root, CONFIG, &with_mode(&config.text, mode), config.access)?;
     }
     Ok(())
 }

@@ -5,12 +5,18 @@
 
 use std::{collections::BTreeMap, fs, io};
 
-use groundplan_protocol::{ids::TaskId, kinds::Sysctl};
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Claim, Sysctl},
+};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, Removed, Sum},
+    error::{HostError, KindError},
+    fs::files::{self, Access, Removal, Sum},
 };
 
 /// Why a kernel parameter is not as it should be.
@@ -33,14 +39,6 @@ impl KindError for SysctlError {}
 type Values = BTreeMap<String, String>;
 
 impl Kind for Sysctl {
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Named("kernel parameters of", task.to_string())
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        [self.hold(task)].into_iter().chain(self.values.keys().map(|key| parameter(key))).collect()
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -60,7 +58,7 @@ impl Kind for Sysctl {
         let (wanted, mut memory) = (self.wanted(), before(cx));
         // What is not asked for any more.
         for (key, old) in memory.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-            if cx.held_by_another(&parameter(key)).is_none() {
+            if cx.held_by_another(&Claim::named("kernel parameter", key)).is_none() {
                 set(key, old)?;
             }
         }
@@ -83,16 +81,16 @@ impl Kind for Sysctl {
             memory.entry(key.clone()).or_insert(old);
         }
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
-        files::write_text(&cx.host.surroundings.root, &path(cx.task), &text(&wanted), access()?)?;
+        files::write_text(&cx.host.environment.root, &path(cx.task), &text(&wanted), access()?)?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let removed = files::remove_file(&cx.host.surroundings.root, &path(cx.task), false)?;
-        let mut changed = removed == Removed::Gone;
+        let removed = files::remove_file(&cx.host.environment.root, &path(cx.task), false)?;
+        let mut changed = removed == Removal::Removed;
         let wanted = self.wanted();
         for (key, old) in before(cx) {
-            if cx.held_by_another(&parameter(&key)).is_some() {
+            if cx.held_by_another(&Claim::named("kernel parameter", &key)).is_some() {
                 continue;
             }
             match get(&key) {
@@ -108,10 +106,6 @@ impl Kind for Sysctl {
         }
         Ok(changed)
     }
-}
-
-fn parameter(key: &str) -> Hold {
-    Hold::Named("kernel parameter", key.to_owned())
 }
 
 /// The values that the task found.

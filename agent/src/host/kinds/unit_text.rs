@@ -50,7 +50,7 @@ fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: 
     }
     // A container of a pod goes down with it, and comes up with it: the pod's unit need not know of its containers, so
     // that one more or less does not concern the others.
-    let (bound, wanted) = match pod.map(pod_unit) {
+    let (bound, wanted) = match pod.map(Pod::unit) {
         Some(unit) => (format!("BindsTo={unit}\nAfter={unit}\n"), unit),
         None => (String::new(), "multi-user.target".to_owned()),
     };
@@ -74,11 +74,6 @@ fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: 
         head(&format!("Container {}", container.name), task) + &bound,
         restart(container),
     )
-}
-
-/// The unit of a pod.
-pub(super) fn pod_unit(pod: &Pod) -> String {
-    format!("{}-pod.service", pod.name)
 }
 
 /// A unit that makes a pod and keeps it, without its containers.

@@ -6,15 +6,17 @@
 use groundplan_protocol::{
     duration::Span,
     effect::Effect,
-    ids::TaskId,
     kinds::{Wait, WaitState},
     ready::{DEFAULT_INTERVAL, DEFAULT_TIMEOUT},
 };
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{Applied, Check, Context, Hold, Kind, KindError, essence};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind, essence},
+};
 use crate::host::{
-    HostError,
+    error::{HostError, KindError},
     probe::{self, Patience, ProbeError, Probes, Tried},
 };
 
@@ -30,10 +32,6 @@ pub(crate) enum WaitError {
 impl KindError for WaitError {}
 
 impl Kind for Wait {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Nothing
-    }
-
     /// What answered once need not answer for ever.
     fn drifts(&self, _: &Context<'_>) -> bool {
         false
@@ -92,7 +90,7 @@ async fn tried(wait: &Wait, cx: &Context<'_>, patience: Patience) -> Result<Trie
         down: wait.state == Some(WaitState::Down),
     };
     let host = cx.host;
-    let tried = probe::persist(&host.surroundings, probes, patience, host.stop_grace, cx.cancel).await;
+    let tried = probe::persist(&host.environment, probes, patience, host.stop_grace, cx.cancel).await;
     tried.map_err(WaitError::Probe)
 }
 

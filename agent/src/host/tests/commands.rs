@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::*;
-use crate::host::job::Canceller;
+use crate::host::cancel::Canceller;
 
 /// How long to sleep: a number that only this run of the tests uses.
 pub(super) fn nap(n: u32) -> String {

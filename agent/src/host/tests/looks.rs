@@ -126,7 +126,7 @@ async fn a_look_that_is_cancelled_ends_what_it_runs() {
     let site = Site::new();
     let guard = format!("echo $$ > {}; exec sleep 60", site.at("/pid").display());
     let spec = spec(json!({ "command": { "run": "true", "unless": guard } }));
-    let canceller = crate::host::job::Canceller::new();
+    let canceller = crate::host::cancel::Canceller::new();
     let (task, cancel) = (id("svc.task"), canceller.listen());
     let look = site.host.check(&task, &spec, None, &cancel);
     let cancelling = async {

@@ -31,8 +31,10 @@ use tempfile::TempDir;
 use crate::{drift::CheckResult, machine::JobOutcome};
 
 use super::{
-    Backoff, Host, Settings,
-    job::{Cancel, Finished, Job, Work},
+    Host, Settings,
+    cancel::Cancel,
+    job::{Finished, Job, Work},
+    process::Backoff,
 };
 
 const UNCHANGED: Result<JobOutcome, String> = Ok(JobOutcome { changed: false, effect: None });

@@ -3,7 +3,7 @@
 use groundplan_protocol::digest::Digest;
 
 use super::*;
-use crate::host::job::{Canceller, Content};
+use crate::host::{cancel::Canceller, job::Content};
 
 /// A plugin that keeps a file: `path` holds `text`. What was there before comes back.
 const KEEP: &str = r#"#!/bin/sh

@@ -9,7 +9,7 @@ use nix::{
 use serde_json::json;
 
 use super::*;
-use crate::host::Supervised;
+use crate::host::process::Supervised;
 
 /// Notes each start, and runs until TERM.
 const SERVICE: &str =

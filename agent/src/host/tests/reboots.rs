@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use super::*;
-use crate::host::job::{Canceller, Notes};
+use crate::host::{cancel::Canceller, job::Notes};
 
 /// A host of that boot. Its root is this machine's, for it is the machine that goes down.
 fn booted(dir: &TempDir, boot: &str) -> Host {
@@ -18,7 +18,7 @@ fn booted(dir: &TempDir, boot: &str) -> Host {
     let mut settings = Settings::new("/".into(), state, "lab".parse().unwrap(), "n0".parse().unwrap());
     settings.boot = boot.to_owned();
     let mut host = Host::new(settings).unwrap();
-    host.surroundings.env.insert("PATH".to_owned(), bin.into());
+    host.environment.env.insert("PATH".to_owned(), bin.into());
     host
 }
 

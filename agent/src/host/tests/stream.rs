@@ -10,11 +10,11 @@ use groundplan_protocol::{
 };
 
 use super::{
-    super::Spool,
+    super::process::Spool,
     commands::{nap, sleepers},
     *,
 };
-use crate::{commands::Commands, host::job::Canceller};
+use crate::{commands::Commands, host::cancel::Canceller};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -178,7 +178,7 @@ impl Desk {
             if self.commands.is_empty() {
                 return words;
             }
-            self.commands.stirred().await.unwrap();
+            self.commands.changed().await.unwrap();
         }
     }
 }
@@ -241,12 +241,12 @@ async fn an_agent_that_ends_takes_them_with_it() {
     loop {
         tokio::select! {
             () = &mut sleeping => break,
-            stirred = desk.commands.stirred() => stirred.unwrap(),
+            stirred = desk.commands.changed() => stirred.unwrap(),
         }
     }
     desk.order(2, Order::Stop);
     while sleepers(&nap(22)) > 0 {
-        desk.commands.stirred().await.unwrap();
+        desk.commands.changed().await.unwrap();
     }
     desk.commands.end();
     desk.run(3, "true");

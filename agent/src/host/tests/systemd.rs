@@ -46,7 +46,7 @@ fn site(states: [&str; 4]) -> Site {
         fs::write(site.at("LoadState"), "not-found").unwrap();
     }
     let path = format!("{}:/usr/bin:/bin", bin.display());
-    site.host.surroundings.env.insert("PATH".to_owned(), path.into());
+    site.host.environment.env.insert("PATH".to_owned(), path.into());
     site
 }
 
@@ -105,7 +105,7 @@ async fn what_cannot_be_is_said() {
     assert_eq!(site.create(&unit(Some(true), "started")).await, UNCHANGED);
 
     let mut bare = Site::new();
-    bare.host.surroundings.env.insert("PATH".to_owned(), "/nowhere".into());
+    bare.host.environment.env.insert("PATH".to_owned(), "/nowhere".into());
     let error = "this host has no systemctl and so no systemd; use `process` or `command` instead";
     assert_eq!(bare.create(&up).await, Err(error.to_owned()));
     assert_eq!(bare.remove(&up).await, UNCHANGED);

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::*;
 use crate::host::{
-    kinds::Context,
-    tool::{Answer, Tool, ToolError},
+    error::ToolError,
+    kinds::context::Context,
+    tool::{Answer, Tool},
 };
 
 async fn asked(line: &str) -> Result<Answer, ToolError> {
@@ -39,7 +40,7 @@ async fn a_flood_is_an_error_and_takes_no_memory() {
     let before = peak();
     // It sees where its output goes: to no file, which would be memory beside this process's own.
     let error = asked("test -p /proc/self/fd/1 && head -c 1G /dev/zero").await.unwrap_err();
-    assert!(matches!(error, ToolError::Flood { .. }), "{error}");
+    assert!(matches!(error, ToolError::TooMuchOutput { .. }), "{error}");
     assert!(peak() - before < 200 << 10, "{before} KiB before, {} KiB after", peak());
     let error = asked("printf '\\377'").await.unwrap_err();
     assert!(error.to_string().ends_with("wrote what is no UTF-8 text"), "{error}");

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use super::*;
-use crate::host::job::Canceller;
+use crate::host::cancel::Canceller;
 
 fn wait(params: Value) -> TaskSpec {
     spec(json!({ "wait": params }))

@@ -12,8 +12,9 @@ use groundplan_protocol::{
     ids::{CommitId, GateId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::TaskParams,
     plan::{Gates, NodePlan, OpenGate, PlannedTask, TaskSpec, Trigger, TriggerSource},
-    report::TaskReport,
+    report::{Outcome, TaskReport},
     state::NodeState,
+    time::Now,
 };
 
 use super::*;
@@ -214,7 +215,7 @@ impl Bench {
 
     /// Nothing starts before what it comes after has ended well and its gates are open.
     fn check_start(&self, start: &Start) {
-        let queue = &self.machine.current.as_ref().unwrap().queue;
+        let queue = &self.machine.active.as_ref().unwrap().queue;
         let node = queue.get(queue.find(&start.task).unwrap());
         for after in &node.planned.after {
             let outcome = queue.get(queue.find(after).unwrap()).outcome();
@@ -268,7 +269,7 @@ impl Bench {
     }
 
     /// The outcomes reported since the last call, in one line.
-    pub(super) fn told(&mut self) -> String {
+    pub(super) fn reported(&mut self) -> String {
         let words = self.reports.drain(..).map(|r| format!("{}@{}={}", r.task.task, r.generation, r.outcome));
         words.collect::<Vec<_>>().join("; ")
     }

@@ -32,7 +32,7 @@ fn applied(names: &[&str]) -> Bench {
     while let Some(task) = bench.jobs.keys().next().cloned() {
         bench.finish(task.task.as_str(), CHANGED);
     }
-    bench.told();
+    bench.reported();
     bench
 }
 
@@ -93,10 +93,10 @@ fn a_change_restarts_what_hangs_on_it_and_nothing_else() {
     assert_eq!(bench.running(), "b:only+restart");
     bench.finish("b", RESTARTED);
     bench.finish("c", RESTARTED);
-    assert_eq!(bench.told(), "a@2=changed; b@2=restarted; c@2=restarted");
+    assert_eq!(bench.reported(), "a@2=changed; b@2=restarted; c@2=restarted");
     offer(&mut bench, 3, plan());
     bench.finish("a", UNCHANGED);
-    assert_eq!(bench.told(), "a@3=unchanged; b@3=not needed; c@3=not needed", "early cutoff");
+    assert_eq!(bench.reported(), "a@3=unchanged; b@3=not needed; c@3=not needed", "early cutoff");
     assert_eq!(bench.machine.phase(), Phase::Idle);
     assert!(bench.disk.obligations.is_empty());
 }
@@ -115,20 +115,20 @@ fn a_failure_holds_back_what_comes_after_it_and_its_restart_is_not_lost() {
     offer(&mut bench, 2, plan());
     bench.finish("a", Err("no space"));
     bench.finish("d", CHANGED);
-    assert_eq!(bench.told(), "a@2=failed: no space; b@2=blocked by s.a; c@2=blocked by s.b; d@2=changed");
+    assert_eq!(bench.reported(), "a@2=failed: no space; b@2=blocked by s.a; c@2=blocked by s.b; d@2=changed");
     offer(&mut bench, 3, plan());
     // The first attempt may have done it already: "unchanged" does not count.
     bench.finish("a", UNCHANGED);
     assert_eq!(bench.running(), "b:only+restart d:apply");
     bench.finish("b", Err("does not come up"));
     bench.finish("d", UNCHANGED);
-    bench.told();
+    bench.reported();
     assert!(bench.states.last().unwrap().obligations[&task("b")].fired);
     // A newer plan that knows nothing of it.
     offer(&mut bench, 4, Vec::new());
     assert_eq!(bench.running(), "b:only+restart");
     bench.finish("b", RESTARTED);
-    assert_eq!(bench.told(), "b@4=restarted");
+    assert_eq!(bench.reported(), "b@4=restarted");
     offer(&mut bench, 5, Vec::new());
     assert_eq!(bench.running(), "", "once");
 }
@@ -157,7 +157,7 @@ fn killed_between_the_write_and_its_record() {
         kill(&mut bench);
         assert_eq!(bench.running(), "b:only+restart");
         bench.finish("b", RESTARTED);
-        assert_eq!(bench.told(), "a@2=changed; b@2=restarted");
+        assert_eq!(bench.reported(), "a@2=changed; b@2=restarted");
         kill(&mut bench);
         assert_eq!(bench.running(), "");
     }
@@ -175,9 +175,9 @@ fn a_command_that_was_cut_off_follows_its_policy() {
         command.spec = Some(TaskSpec { on_interrupt: policy, ..spec });
         offer(&mut bench, 1, vec![command, planned("b", Action::Create, 1, &["a"])]);
         kill(&mut bench);
-        assert_eq!((bench.running().as_str(), bench.told().as_str()), (running, word));
+        assert_eq!((bench.running().as_str(), bench.reported().as_str()), (running, word));
         kill(&mut bench);
-        assert!(!bench.told().contains("b@"), "told once");
+        assert!(!bench.reported().contains("b@"), "told once");
     }
 }
 
@@ -196,7 +196,7 @@ fn what_an_agent_put_on_the_disk_is_trusted_in_another_boot() {
             bench.disk.boot = Some(SYNCED.to_owned());
         }
         kill(&mut bench);
-        assert_eq!((bench.running().as_str(), bench.told().as_str()), (if synced { "a:apply" } else { "" }, word));
+        assert_eq!((bench.running().as_str(), bench.reported().as_str()), (if synced { "a:apply" } else { "" }, word));
     }
 }
 
@@ -210,7 +210,7 @@ fn gates_pace_and_fire_even_before_their_plan() {
         bench.handle(Event::Gates(gates(2, &[("db.start", fired)])));
         offer(&mut bench, 2, vec![waits.clone()]);
         let early = bench.running();
-        bench.told();
+        bench.reported();
         offer(&mut bench, 3, vec![PlannedTask { inputs: [("x".to_owned(), String::new())].into(), ..waits }]);
         bench.handle(Event::Gates(gates(2, &[("db.start", true)])));
         (bench, early)
@@ -246,7 +246,7 @@ fn a_newer_plan_lets_what_runs_go_on_and_takes_it_over() {
     bench.finish("c", RESTARTED);
     bench.finish("d", CHANGED);
     bench.wait(Duration::from_millis(50));
-    let told = bench.told();
+    let told = bench.reported();
     assert_eq!(told, "b@2=superseded; c@2=superseded; a@2=changed; a@3=changed; c@3=restarted; d@3=changed");
 }
 
@@ -384,7 +384,7 @@ fn a_clean_stop_lets_what_runs_end() {
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[]), planned("b", Action::Create, 1, &["a"])]);
     bench.handle(Event::Stop);
     bench.finish("a", CHANGED);
-    assert_eq!((bench.running().as_str(), bench.told().as_str()), ("", "a@1=changed"));
+    assert_eq!((bench.running().as_str(), bench.reported().as_str()), ("", "a@1=changed"));
     assert!(bench.disk.started.is_empty(), "nothing is in doubt");
     offer(&mut bench, 2, Vec::new());
     assert_eq!(bench.disk.plan.as_ref().unwrap().generation, Generation(1), "its successor will take it");

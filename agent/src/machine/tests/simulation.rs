@@ -4,6 +4,7 @@
 //! have not been restarted since something that they restart on changed. Whatever happens, once plans come through again,
 //! the host is as desired and no restart is missing.
 
+use groundplan_protocol::state::Phase;
 use proptest::prelude::*;
 
 use super::*;
@@ -165,12 +166,12 @@ impl World {
 
     fn open_gates(&mut self, mask: u32) {
         self.note_starts();
-        let Some(current) = &self.bench.machine.current else { return };
-        let generation = current.generation.0;
+        let Some(active) = &self.bench.machine.active else { return };
+        let generation = active.generation.0;
         if self.open.0 != generation {
             self.open = (generation, BTreeMap::new());
         }
-        for node in current.queue.iter().filter(|n| n.outcome().is_none()) {
+        for node in active.queue.iter().filter(|n| n.outcome().is_none()) {
             let i = TASKS.iter().position(|t| task(t) == node.planned.task).unwrap();
             let name = format!("g.{}", TASKS[i]);
             if node.planned.gates.is_empty() || mask & (1 << i) == 0 || self.open.1.contains_key(&name) {

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use groundplan_inventory::Diagnostic;
-use groundplan_protocol::kinds::Claim;
+use groundplan_protocol::{ids::TaskId, kinds::Claim};
 
 use super::draft;
 use crate::{
@@ -22,28 +22,32 @@ pub(crate) struct Owner<'a> {
 }
 
 /// Finds what has two owners.
-pub(crate) fn conflicts<'a>(placement: &Placement<'_>, owners: &[Owner<'a>], faults: &mut Vec<Diagnostic>) {
-    let mut claims: HashMap<Claim<'a>, (usize, Vec<usize>)> = HashMap::with_capacity(owners.len());
-    for (i, owner) in owners.iter().enumerate() {
+pub(crate) fn conflicts(placement: &Placement<'_>, owners: &[Owner<'_>], faults: &mut Vec<Diagnostic>) {
+    let ids: Vec<TaskId> = owners.iter().map(|owner| placement.id(owner.task)).collect();
+    let mut claims: HashMap<Claim<'_>, (&str, usize, Vec<usize>)> = HashMap::with_capacity(owners.len());
+    for (i, (owner, id)) in owners.iter().zip(&ids).enumerate() {
         for resolved in owner.distinct {
-            resolved.spec.params.claims(&mut |claim| {
-                let (first, others) = claims.entry(claim).or_insert((i, Vec::new()));
+            resolved.spec.params.claims(id, &mut |stated| {
+                if stated.shared {
+                    return;
+                }
+                let (_, first, others) = claims.entry(stated.claim).or_insert((stated.param, i, Vec::new()));
                 if *first != i && others.last() != Some(&i) {
                     others.push(i);
                 }
             });
         }
     }
-    let shared = claims.into_iter().filter(|(_, (_, others))| !others.is_empty());
-    for (claim, (first, others)) in shared {
+    let shared = claims.into_iter().filter(|(_, (_, _, others))| !others.is_empty());
+    for (claim, (param, first, others)) in shared {
         let all: Vec<usize> = [first].into_iter().chain(others).collect();
         for (n, later) in all.iter().enumerate() {
-            let earlier = all[..n]
-                .iter()
-                .find_map(|earlier| Some((*earlier, common(claim, &owners[*earlier], &owners[*later])?)));
+            let earlier = all[..n].iter().find_map(|earlier| {
+                Some((*earlier, common(&claim, [*earlier, *later].map(|i| (&owners[i], &ids[i])))?))
+            });
             if let Some((earlier, node)) = earlier {
                 let (earlier, later) = (owners[earlier].task, owners[*later].task);
-                let at = |task: usize| draft::place(placement.tasks[task].task, claim.param());
+                let at = |task: usize| draft::place(placement.tasks[task].task, param);
                 let message = format!("two tasks own {claim} on node `{}`", placement.nodes[node as usize]);
                 faults.push(
                     Diagnostic::new(at(later), message)
@@ -57,14 +61,14 @@ pub(crate) fn conflicts<'a>(placement: &Placement<'_>, owners: &[Owner<'a>], fau
 }
 
 /// The first node on which both claim it.
-fn common(claim: Claim<'_>, a: &Owner<'_>, b: &Owner<'_>) -> Option<u32> {
-    let owns = |instance: &&Instance| {
+fn common(claim: &Claim<'_>, [(a, a_id), (b, b_id)]: [(&Owner<'_>, &TaskId); 2]) -> Option<u32> {
+    let owns = |instance: &Instance, id: &TaskId| {
         let mut found = false;
-        instance.resolved.spec.params.claims(&mut |other| found |= other == claim);
+        instance.resolved.spec.params.claims(id, &mut |other| found |= other.claim == *claim);
         found
     };
     let on_b =
         |instance: &Instance| b.instances.binary_search_by_key(&instance.node, |i| i.node).map(|i| &b.instances[i]);
-    let both = a.instances.iter().filter(owns).find(|i| on_b(i).is_ok_and(|other| owns(&other)));
-    both.map(|instance| instance.node.0)
+    let mut of_a = a.instances.iter().filter(|instance| owns(instance, a_id));
+    of_a.find(|instance| on_b(instance).is_ok_and(|other| owns(other, b_id))).map(|instance| instance.node.0)
 }

@@ -5,6 +5,7 @@
 //! state directory: an update takes away what it no longer has, removal all of it, but for what another archive has put
 //! there, too. Devices, set-user-id files and more bytes than allowed are refused with the member's name.
 
+mod error;
 mod manifest;
 mod members;
 mod staging;
@@ -14,7 +15,6 @@ use std::{
     fs::File,
     io::{self, Seek, Write},
     os::fd::OwnedFd,
-    process::ExitStatus,
 };
 
 use groundplan_protocol::{digest::Digest, ids::TaskId, kinds::Archive};
@@ -28,52 +28,23 @@ use nix::{
 };
 
 use self::{
+    error::ArchiveError,
     manifest::{Entry, Manifest, Origin, Store},
-    members::{Limits, Member, Members, Refused, What},
+    members::{Limits, Member, Members, What},
     staging::Staging,
 };
-use super::{Applied, Check, Context, Hold, Kind, KindError, aside};
-use crate::host::{
-    HostError,
-    files::{self, Access, FileError, Removed, Standing, Sum},
-    job::Content,
-    paths::{Missing, Root},
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind, blocking},
 };
-
-/// Why an archive was not unpacked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ArchiveError {
-    #[error("the archive is refused, and nothing of it was put in place: {0}")]
-    Refused(#[from] Refused),
-    #[error("the archive is broken or cut off, and nothing of it was put in place")]
-    Read(#[source] io::Error),
-    #[error("the archive is broken or cut off at its member `{name}`, and nothing of it was put in place")]
-    Member { name: String, source: io::Error },
-    #[error("what it is cannot be told from the archive's first bytes; name its `format`")]
-    Unknown,
-    #[error("this host has no `{program}`, which the archive needs; install it, or pack with gzip")]
-    NoProgram { program: &'static str },
-    #[error("cannot run `{program}`")]
-    Program { program: &'static str, source: io::Error },
-    #[error("`{program}` finds the archive broken ({status}), and nothing of it was put in place")]
-    Unpacked { program: &'static str, status: ExitStatus },
-    #[error("there is no archive at {path} on this node")]
-    NotThere { path: String },
-    #[error("the archive at {path} has the SHA-256 digest {found}, not {wanted}")]
-    Digest { path: String, found: Digest, wanted: Digest },
-    #[error("{path}: cannot unpack here")]
-    Stage { path: String, source: io::Error },
-    #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
-    InTheWay { member: String, source: FileError },
-    #[error("the member `{member}` cannot be put in place; the next attempt begins anew")]
-    Place { member: String, source: FileError },
-    #[error("cannot keep the list of what is unpacked in the state directory")]
-    Manifest(#[source] io::Error),
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl KindError for ArchiveError {}
+use crate::host::{
+    error::HostError,
+    fs::{
+        files::{self, Access, FileError, Removal, Standing, Sum},
+        paths::{Missing, Root},
+    },
+    job::Content,
+};
 
 /// Where an archive was unpacked, and the members that are not as they were.
 type Differing = (Root, BTreeMap<String, Entry>);
@@ -90,18 +61,13 @@ struct Job {
 }
 
 impl Kind for Archive {
-    /// Of this task alone: others may unpack into the same directory.
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Named("contents of", format!("{} by {task}", self.dest))
-    }
-
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let job = Job::new(self, cx)?;
-        if !cx.is_look() {
-            return Ok(aside(move || job.check()).await??.into());
+        if !cx.is_drift_check() {
+            return Ok(blocking(move || job.check()).await??.into());
         }
         let dest = self.dest.clone();
-        let Some((tree, differing)) = aside(move || job.look()).await?? else {
+        let Some((tree, differing)) = blocking(move || job.look()).await?? else {
             cx.differs(&dest, Some("unpacked"), None);
             return Ok(Check::OutOfSync);
         };
@@ -113,13 +79,13 @@ impl Kind for Archive {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let job = Job::new(self, cx)?;
-        aside(move || job.apply()).await??.iter().for_each(|line| cx.say(line));
+        blocking(move || job.apply()).await??.iter().for_each(|line| cx.say(line));
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let job = Job::new(self, cx)?;
-        let (removed, left) = aside(move || job.remove()).await??;
+        let (removed, left) = blocking(move || job.remove()).await??;
         left.iter().for_each(|line| cx.say(line));
         Ok(removed)
     }
@@ -129,11 +95,11 @@ impl Job {
     fn new(params: &Archive, cx: &Context<'_>) -> Result<Self, HostError> {
         let Access { uid, gid, .. } =
             Access::new(&params.dest, params.owner.as_deref(), params.group.as_deref(), None, 0)?;
-        let search = cx.host.surroundings.env.get("PATH").and_then(|path| path.to_str());
+        let search = cx.host.environment.env.get("PATH").and_then(|path| path.to_str());
         Ok(Self {
             task: cx.task.clone(),
             params: params.clone(),
-            root: cx.host.surroundings.root.clone(),
+            root: cx.host.environment.root.clone(),
             content: cx.content.map(|shipped| (shipped.bytes().ok().cloned(), shipped.sum)),
             owner: (uid, gid),
             store: Store::new(&cx.host.state_dir),
@@ -314,9 +280,9 @@ impl Job {
             (removed, left) = self.take_away(&Root::new(real), &manifest.members)?;
             if manifest.made_dest && self.store.others(&self.task, dest).is_empty() {
                 match files::remove_directory(&self.root, dest)? {
-                    Removed::Left(why) => left.push(why),
-                    Removed::Gone => removed = true,
-                    Removed::WasNotThere => {}
+                    Removal::Left(why) => left.push(why),
+                    Removal::Removed => removed = true,
+                    Removal::NotThere => {}
                 }
             }
         }
@@ -339,9 +305,9 @@ impl Job {
                 Entry::Link { .. } => files::remove_file(tree, &at, true),
             };
             match gone.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
-                Removed::Gone => removed = true,
-                Removed::WasNotThere => {}
-                Removed::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),
+                Removal::Removed => removed = true,
+                Removal::NotThere => {}
+                Removal::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),
             }
         }
         Ok((removed, left))

@@ -24,7 +24,7 @@ use nix::{
 };
 
 use super::{
-    ArchiveError,
+    error::ArchiveError,
     members::{Member, Members, Refused, What},
 };
 

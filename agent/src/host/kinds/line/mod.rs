@@ -6,16 +6,21 @@
 
 mod edit;
 
-use groundplan_protocol::{ids::TaskId, kinds::Line};
+use groundplan_protocol::kinds::{Claim, Line};
 use serde::{Deserialize, Serialize};
 
 use self::edit::{Done, Lines, Open};
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, Removed, Sum, Text},
+    error::{HostError, KindError},
+    fs::{
+        files::{self, Access, Removal, Sum, Text},
+        validate,
+    },
     job::Content,
-    validate,
 };
 
 /// Larger files are not edited.
@@ -43,16 +48,6 @@ struct Memory {
 }
 
 impl Kind for Line {
-    /// Of this task alone: others have their own lines in the same file.
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Named("lines of", format!("{task} in {}", self.path))
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        let line = self.line.as_ref().filter(|_| self.state.is_present()).map(|line| text(self, line));
-        [self.hold(task)].into_iter().chain(line).collect()
-    }
-
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
         let Some(Text { text, .. }) = found else {
@@ -64,7 +59,7 @@ impl Kind for Line {
         let mut lines = Lines::of(&text);
         memory.change(self, &mut lines, cx)?;
         let so = lines.text() == text;
-        if !so && cx.is_look() {
+        if !so && cx.is_drift_check() {
             self.tell(cx);
         }
         Ok(so.into())
@@ -90,7 +85,7 @@ impl Kind for Line {
         let content = Content::Bytes(bytes);
         match &self.validate {
             Some(validate) => validate::put(cx, &self.path, &content, sum, access, validate).await?,
-            None => files::put_file(&cx.host.surroundings.root, &self.path, &content, sum, access)?,
+            None => files::put_file(&cx.host.environment.root, &self.path, &content, sum, access)?,
         }
         Ok(Applied { afresh: false })
     }
@@ -101,9 +96,9 @@ impl Kind for Line {
         let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
         let mut lines = Lines::of(&text);
         memory.undo(&mut lines, cx);
-        let root = &cx.host.surroundings.root;
+        let root = &cx.host.environment.root;
         if memory.made_file && lines.is_empty() {
-            return Ok(files::remove_file(root, &self.path, false)? == Removed::Gone);
+            return Ok(files::remove_file(root, &self.path, false)? == Removal::Removed);
         }
         if lines.text() == text {
             return Ok(false);
@@ -171,7 +166,7 @@ impl Memory {
     fn undo(&mut self, lines: &mut Lines, cx: &Context<'_>) {
         let Some(done) = self.done.take() else { return };
         if let (Done::Inserted(now) | Done::Replaced { now, .. }, Some(asked)) = (&done, &self.asked)
-            && let Some(other) = cx.held_by_another(&text(asked, now))
+            && let Some(other) = cx.held_by_another(&Claim::line(&asked.path, now))
         {
             cx.say(&format!("`{now}` in {} is left in place: {other} asks for it, too", self.path));
             return;
@@ -182,14 +177,10 @@ impl Memory {
     }
 }
 
-fn text(line: &Line, text: &str) -> Hold {
-    Hold::Named("line", format!("{text} in {}", line.path))
-}
-
 fn access(line: &Line) -> Result<Access, HostError> {
     Ok(Access::new(&line.path, line.owner.as_deref(), line.group.as_deref(), line.mode.as_deref(), 0o644)?)
 }
 
 fn read(line: &Line, cx: &Context<'_>) -> Result<Option<Text>, HostError> {
-    Ok(files::read_text(&cx.host.surroundings.root, &line.path, MOST)?)
+    Ok(files::read_text(&cx.host.environment.root, &line.path, MOST)?)
 }

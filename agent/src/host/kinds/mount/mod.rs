@@ -8,19 +8,20 @@ mod table;
 
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{Mount, MountState},
-};
+use groundplan_protocol::kinds::{Mount, MountState};
 use serde::{Deserialize, Serialize};
 
 use self::table::{Mounted, line_of, mounted_at, with_line};
-use super::{Applied, Check, Context, Hold, Kind, KindError};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
 use crate::host::{
-    HostError,
-    files::{self, Access, Text},
-    paths::Missing,
-    tool::ToolError,
+    error::{HostError, KindError, ToolError},
+    fs::{
+        files::{self, Access, Text},
+        paths::Missing,
+    },
 };
 
 const FSTAB: &str = "/etc/fstab";
@@ -59,10 +60,6 @@ struct Memory {
 }
 
 impl Kind for Mount {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("mount point", self.path.clone())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -72,7 +69,7 @@ impl Kind for Mount {
         let listed = line_of(&fstab, &self.path);
         let there = mounted(&self.path);
         let memory = Memory::of(self, cx);
-        if cx.is_look() {
+        if cx.is_drift_check() {
             self.tell(cx, there.as_ref(), listed);
         }
         let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
@@ -122,7 +119,7 @@ impl Kind for Mount {
             changed = true;
         }
         if memory.made_directory {
-            changed |= cx.removed(files::remove_directory(&cx.host.surroundings.root, &self.path)?);
+            changed |= cx.removed(files::remove_directory(&cx.host.environment.root, &self.path)?);
         }
         Ok(changed)
     }
@@ -187,7 +184,7 @@ fn is_this(mount: &Mount, there: &Mounted) -> bool {
 }
 
 async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, there: Option<Mounted>) -> Result<(), HostError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     let same = there.as_ref().is_some_and(|there| is_this(mount, there));
     if there.is_some() && !same {
         unmount(cx, &mount.path).await?;
@@ -234,7 +231,7 @@ fn mounted(path: &str) -> Option<Mounted> {
 }
 
 fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
-    match files::read_text(&cx.host.surroundings.root, FSTAB, MOST)? {
+    match files::read_text(&cx.host.environment.root, FSTAB, MOST)? {
         Some(found) => Ok(found),
         None => Ok(Text { text: String::new(), access: Access::new(FSTAB, None, None, None, 0o644)? }),
     }
@@ -246,7 +243,7 @@ async fn list(cx: &Context<'_>, path: &str, line: Option<&str>) -> Result<Option
     let Text { text, access } = fstab(cx)?;
     let before = line_of(&text, path).map(str::to_owned);
     if before.as_deref() != line {
-        files::write_text(&cx.host.surroundings.root, FSTAB, &with_line(&text, path, line), access)?;
+        files::write_text(&cx.host.environment.root, FSTAB, &with_line(&text, path, line), access)?;
         // systemd makes its units from the file, and mounts by what it knew otherwise.
         if Path::new("/run/systemd/system").exists() {
             cx.tool(&["systemctl", "daemon-reload"]).await?;

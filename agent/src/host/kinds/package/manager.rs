@@ -21,20 +21,22 @@ use tokio::{
 };
 
 use super::{
-    PackageError,
     apk::Apk,
     apt::Apt,
     backend::{Backend, Installed, Versions, Words},
     dnf::Dnf,
+    error::PackageError,
     guard::{self, Guard},
     lock::{self, Held},
     zypper::Zypper,
 };
 use crate::host::{
-    exec::{self, ExecError, Limit},
-    job::Cancel,
-    kinds::Context,
-    spawn::{Program, find},
+    cancel::Cancel,
+    kinds::context::Context,
+    process::{
+        exec::{self, ExecError, Limit},
+        spawn::{Program, find},
+    },
     tool::{Answer, Tool},
 };
 
@@ -61,7 +63,7 @@ pub(super) struct Manager<'c> {
 impl<'c> Manager<'c> {
     /// The one that this host has.
     pub(super) fn find(cx: &'c Context<'c>, params: &Package) -> Result<Self, PackageError> {
-        let path = cx.host.surroundings.env.get("PATH");
+        let path = cx.host.environment.env.get("PATH");
         let backend = BACKENDS.into_iter().find(|backend| find(backend.program(), path).is_ok());
         let backend = backend.ok_or(PackageError::NoManager)?;
         Ok(Self { cx, backend, lock_timeout: params.lock_timeout().into(), refreshed: AtomicBool::new(false) })
@@ -170,7 +172,7 @@ impl<'c> Manager<'c> {
         loop {
             self.unlocked(until).await?;
             let never = Cancel::never();
-            let ran = exec::run(&host.surroundings, &program, Limit::of(LIMIT), host.stop_grace, &never).await;
+            let ran = exec::run(&host.environment, &program, Limit::of(LIMIT), host.stop_grace, &never).await;
             let (end, output) = ran.success(&run);
             let text = output.as_ref().map(text).unwrap_or_default();
             match end {

@@ -10,63 +10,27 @@ mod apt;
 mod apt_tests;
 mod backend;
 mod dnf;
+mod error;
 mod guard;
 mod lock;
 mod manager;
 mod zypper;
 
-use std::{collections::BTreeSet, io};
+use std::collections::BTreeSet;
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{Package, PackageState},
-};
+use groundplan_protocol::kinds::{Claim, Package, PackageState};
 use serde::{Deserialize, Serialize};
 
 use self::{
     backend::{FoundState, Install, Installed},
+    error::PackageError,
     manager::Manager,
 };
-use super::{Applied, Check, Context, Hold, Kind, KindError};
-use crate::host::{HostError, exec::ExecError, tool::ToolError};
-
-/// Why packages are not as they should be.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PackageError {
-    #[error("this host has none of apt-get, dnf, zypper and apk; install what is needed with a `command` instead")]
-    NoManager,
-    #[error(
-        "there is no package `{name}` in the package sources of this host, whose index was fetched just now; look for its name \
-         with `apt-cache search` or the like, or add the source that has it"
-    )]
-    Unknown { name: String },
-    #[error(
-        "there is no version `{wanted}` of the package `{name}` in the package sources of this host; there is {there}"
-    )]
-    NoVersion { name: String, wanted: String, there: String },
-    #[error("cannot {doing}: {cause}")]
-    Failed { doing: String, cause: String, output: String },
-    #[error("{holder} has held {lock} for more than {seconds} s; it is tried again when the task is")]
-    Locked { lock: &'static str, holder: String, seconds: u64 },
-    #[error("{names} cannot go: {others} would go too; name these as well, or keep what they need")]
-    Needed { names: String, others: String },
-    #[error("{0} cannot hold packages; give a `version` instead")]
-    NoHold(&'static str),
-    #[error("the package manager reported success, and {0} is not there as it should be")]
-    NotThere(String),
-    #[error("the package manager reported success, and {0} is still there")]
-    StillThere(String),
-    #[error("cannot keep services from being started, by /usr/sbin/policy-rc.d")]
-    Guard(#[source] io::Error),
-    #[error("cancelled while others used the package manager")]
-    Cancelled,
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-}
-
-impl KindError for PackageError {}
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
+use crate::host::error::HostError;
 
 /// What the task did to the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,16 +55,6 @@ impl Memory {
 }
 
 impl Kind for Package {
-    /// One for all of the names: what is not named any more is taken away by applying.
-    fn hold(&self, task: &TaskId) -> Hold {
-        Hold::Named("packages of", task.to_string())
-    }
-
-    fn holds(&self, task: &TaskId) -> Vec<Hold> {
-        let wanted = self.names.iter().filter(|_| self.state() != PackageState::Absent);
-        [self.hold(task)].into_iter().chain(wanted.map(|name| hold(name))).collect()
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -126,10 +80,6 @@ impl Kind for Package {
     }
 }
 
-fn hold(name: &str) -> Hold {
-    Hold::Named("package", name.to_owned())
-}
-
 /// A task with its package manager.
 struct Task<'c> {
     params: &'c Package,
@@ -147,12 +97,12 @@ impl Task<'_> {
 
     async fn check(&self) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
-        if self.cx().is_look() {
+        if self.cx().is_drift_check() {
             self.tell(&installed);
         }
         let so = match self.params.state() {
             // That something newer has come out is no drift, and to ask for it is not for a look.
-            PackageState::Latest if self.cx().is_look() => self.missing(&installed).is_empty(),
+            PackageState::Latest if self.cx().is_drift_check() => self.missing(&installed).is_empty(),
             PackageState::Absent => !self.names().any(|name| self.is_to_go(&installed, name)),
             PackageState::Present => self.missing(&installed).is_empty(),
             PackageState::Latest => {
@@ -247,7 +197,8 @@ impl Task<'_> {
 
     /// Whether the task does not ask for it any more.
     fn is_given_up(&self, name: &str) -> bool {
-        !self.params.names.iter().any(|wanted| wanted == name) && self.cx().held_by_another(&hold(name)).is_none()
+        !self.params.names.iter().any(|wanted| wanted == name)
+            && self.cx().held_by_another(&Claim::named("package", name)).is_none()
     }
 
     /// Installs what is missing or old.
@@ -354,7 +305,7 @@ impl Task<'_> {
     /// Removes what the task installed and nobody needs, with what came along; whether anything went.
     async fn give_up(&self, names: &[String], along: &BTreeSet<String>) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
-        let held_by_another = |name: &str| self.cx().held_by_another(&hold(name));
+        let held_by_another = |name: &str| self.cx().held_by_another(&Claim::named("package", name));
         let mut going: Vec<&str> = Vec::new();
         for name in names.iter().map(String::as_str).filter(|name| installed.is_there(name)) {
             match held_by_another(name) {

@@ -4,6 +4,7 @@
 //! is restarted once when its own files changed, also if the agent died in between. A file that systemd cannot load is taken
 //! back, and what runs goes on. Removal gives a unit that was there before its state back.
 
+mod error;
 mod shipped;
 mod unit;
 
@@ -11,48 +12,24 @@ use std::time::Duration;
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::TaskId,
     kinds::{OnChange, Systemd, UnitState},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use self::unit::{Unit, last_words, show, systemctl, verify};
-use super::{Applied, Check, Context, Hold, Kind, KindError};
-use crate::host::{HostError, files::FileError, tool::ToolError};
+use self::{
+    error::SystemdError,
+    unit::{Unit, last_words, show, systemctl, verify},
+};
+use super::{
+    context::Context,
+    kind::{Applied, Check, Kind},
+};
+use crate::host::error::HostError;
 
 /// How long after its start a unit that nothing probes is looked at again: a plain service counts as started before its
 /// program even runs.
 const SETTLE: Duration = Duration::from_millis(100);
-
-/// Why a unit could not be brought about.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SystemdError {
-    #[error("this host has no systemctl and so no systemd; use `process` or `command` instead")]
-    NoSystemd,
-    #[error("there is no unit {0} on this host")]
-    NoUnit(String),
-    #[error("the unit {0} is masked; `masked = false` lets it be started")]
-    Masked(String),
-    #[error("the unit {unit} could not be loaded: {state}")]
-    NotLoaded { unit: String, state: String },
-    #[error("systemd cannot load the new files of {unit}, and they were taken back: {words}")]
-    Refused { unit: String, words: String },
-    #[error("the unit {unit} failed right after its start; see `journalctl -u {unit}`{}", after(last))]
-    Failed { unit: String, last: String },
-    #[error("the unit {unit} does not start{}", after(last))]
-    NotStarted { unit: String, last: String, source: Box<SystemdError> },
-    #[error(transparent)]
-    Systemctl(ToolError),
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl KindError for SystemdError {}
-
-fn after(last: &str) -> String {
-    if last.is_empty() { String::new() } else { format!(": {last}") }
-}
 
 /// How the task found the unit, and what it brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,10 +78,6 @@ impl Memory {
 }
 
 impl Kind for Systemd {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("unit", self.unit.clone())
-    }
-
     /// What an agent shipped that did not record it cannot be told from what anybody else put there.
     fn drifts(&self, cx: &Context<'_>) -> bool {
         cx.content.is_some() || !Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped)
@@ -118,7 +91,7 @@ impl Kind for Systemd {
             same = false;
             cx.differs("restart", Some("done since its files changed"), Some("still due"));
         }
-        if cx.is_look() {
+        if cx.is_drift_check() {
             self.tell(cx, &unit);
         }
         if !same {

@@ -9,10 +9,12 @@ use std::{fs, path::PathBuf};
 use groundplan_protocol::kinds::Systemd;
 
 use crate::host::{
-    files::{self, Access, FileError, Removed, Sum},
+    fs::{
+        files::{self, Access, FileError, Removal, Sum},
+        paths::{Missing, Root},
+    },
     job::Content,
-    kinds::Context,
-    paths::{Missing, Root},
+    kinds::context::Context,
 };
 
 /// The first line of every drop-in that is shipped.
@@ -54,7 +56,7 @@ enum Was {
 
 /// All that is not as `unit` wants it, told as well. `shipped` says whether the unit file that is there may be the task's own.
 pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<Vec<Difference>, FileError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     let mut differences = Vec::new();
     let mut want = |path: String, content: Option<Content>, sum: Sum| -> Result<(), FileError> {
         if !cx.is_file(&path, sum, access(&path)?, true)? {
@@ -83,7 +85,7 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
 
 /// Makes it so; what was there before.
 pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<Before>, FileError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     let mut before = Vec::new();
     for Difference { path, wanted } in differences {
         before.push(Before { path: path.clone(), was: look(root, path)? });
@@ -103,7 +105,7 @@ pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<
 
 /// Puts back what was there before.
 pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     for Before { path, was } in before {
         match was {
             Was::Nothing => drop(files::remove_file(root, &path, false)?),
@@ -119,13 +121,13 @@ pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileE
 
 /// Takes away all that the task shipped; whether there was anything.
 pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, FileError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     let mut gone = false;
     if shipped {
-        gone |= files::remove_file(root, &unit.path(), false)? == Removed::Gone;
+        gone |= files::remove_file(root, &unit.path(), false)? == Removal::Removed;
     }
     for name in ours(root, unit)? {
-        gone |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removed::Gone;
+        gone |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removal::Removed;
     }
     if gone {
         // It stays where somebody else has put something there.
@@ -138,15 +140,15 @@ pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<
 pub(super) fn owe(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
     let path = format!("{DUE}/{unit}");
     let content = Content::Bytes(Vec::new());
-    files::put_file(&cx.host.surroundings.root, &path, &content, Sum::of_bytes(&[]), access(&path)?)
+    files::put_file(&cx.host.environment.root, &path, &content, Sum::of_bytes(&[]), access(&path)?)
 }
 
 pub(super) fn is_owed(cx: &Context<'_>, unit: &str) -> Result<bool, FileError> {
-    Ok(cx.host.surroundings.root.exists(&format!("{DUE}/{unit}"))?)
+    Ok(cx.host.environment.root.exists(&format!("{DUE}/{unit}"))?)
 }
 
 pub(super) fn settle(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
-    files::remove_file(&cx.host.surroundings.root, &format!("{DUE}/{unit}"), false).map(drop)
+    files::remove_file(&cx.host.environment.root, &format!("{DUE}/{unit}"), false).map(drop)
 }
 
 fn access(path: &str) -> Result<Access, FileError> {

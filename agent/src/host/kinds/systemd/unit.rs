@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::SystemdError;
+use super::error::SystemdError;
 use crate::host::{
-    kinds::Context,
+    kinds::context::Context,
     tool::{Answer, Tool},
 };
 

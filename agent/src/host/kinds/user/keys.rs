@@ -17,9 +17,11 @@ use nix::{
 };
 
 use crate::host::{
-    files::{self, Access, FileError, Sum},
+    fs::{
+        files::{self, Access, FileError, Sum},
+        paths::{Missing, Root},
+    },
     job::Content,
-    paths::{Missing, Root},
 };
 
 const FOLDER: &str = "/.ssh";

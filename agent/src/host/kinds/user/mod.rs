@@ -7,22 +7,19 @@ mod keys;
 
 use std::{fs, path::Path};
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{User, key_of},
-};
+use groundplan_protocol::kinds::{User, key_of};
 use serde::{Deserialize, Serialize};
 
 use self::keys::{Place, merged};
 use super::{
-    Applied, Check, Context, Hold, Kind, KindError,
+    context::Context,
     group::{AccountError, change, entry},
+    kind::{Applied, Check, Kind},
 };
 use crate::host::{
-    HostError,
-    files::FileError,
+    error::{HostError, KindError},
+    fs::{files::FileError, users},
     tool::{Answer, Tool},
-    users,
 };
 
 /// Why a user is not as it should be.
@@ -42,8 +39,8 @@ pub(crate) enum UserKindError {
 
 impl KindError for UserKindError {}
 
-impl From<crate::host::tool::ToolError> for UserKindError {
-    fn from(error: crate::host::tool::ToolError) -> Self {
+impl From<crate::host::error::ToolError> for UserKindError {
+    fn from(error: crate::host::error::ToolError) -> Self {
         Self::Account(error.into())
     }
 }
@@ -127,10 +124,6 @@ fn memberships(table: &str, user: &str) -> Vec<String> {
 }
 
 impl Kind for User {
-    fn hold(&self, _: &TaskId) -> Hold {
-        Hold::Named("user", self.name.clone())
-    }
-
     fn whole_host(&self) -> bool {
         true
     }
@@ -147,7 +140,7 @@ impl Kind for User {
             cx.differs(&what, None, Some("present"));
             return Ok(Check::OutOfSync);
         }
-        if cx.is_look() {
+        if cx.is_drift_check() {
             tell(cx, self, &found)?;
         }
         let mut memory = Memory::of(cx, &self.name);

@@ -1,7 +1,7 @@
-//! Plans that come right after a connection: a broker that kept the session delivers every plan that was missed, oldest first.
+//! Plans that come right after a connection was made: a broker that kept the session delivers every missed plan, oldest first.
 //!
-//! In: plans, and the time. Out: the newest of those that came in one go, so that a node that was away goes from where it was to where
-//! it should be in one step. Older ones are only acknowledged: the fence would refuse them after the newest anyway.
+//! In: plans, and the time. Out: the newest of those that came in one go, so that a node that was away gets from its own base to
+//! the desired state in one step. Older ones are only acknowledged: the fence would refuse them after the newest anyway.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use rumqttc::Publish;
 
 use crate::machine::Event;
 
-/// This long without another plan, and the newest counts.
+/// After this long without another plan, the newest is handled.
 const QUIET: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Settling {
+pub(super) struct CatchUp {
     until: Option<Duration>,
     held: Option<(Generation, Event, Publish)>,
 }
 
-/// What becomes of a message.
+/// What to do with a message.
 #[derive(Debug)]
 pub(super) enum Offered {
-    /// It is to be handled now.
+    /// Handle it now.
     Handle(Event, Publish),
-    /// It waits; the other, if any, is outdated and is only acknowledged.
+    /// It is held; the message given back, if any, is outdated and is only acknowledged.
     Held(Option<Publish>),
 }
 
-impl Settling {
-    /// A connection was made, to a session that the broker had kept or not.
+impl CatchUp {
+    /// A connection was made; `kept` if the broker has kept the session.
     pub(super) fn connected(&mut self, kept: bool, now: Duration) {
-        // What was held was not acknowledged: it comes again.
+        // A held plan was not acknowledged: the broker delivers it again.
         *self = Self { until: kept.then_some(now + QUIET), held: None };
     }
 
-    /// Takes what came.
+    /// Takes a message.
     pub(super) fn offer(&mut self, event: Event, publish: Publish, now: Duration) -> Offered {
         let generation = match &event {
             Event::Plan(plan) => plan.generation,
@@ -53,13 +53,13 @@ impl Settling {
         }
     }
 
-    /// When `settled` is to be asked.
+    /// When `due` is to be called, by the monotonic clock.
     pub(super) fn at(&self) -> Option<Duration> {
         self.until
     }
 
-    /// What was held, once it has been quiet.
-    pub(super) fn settled(&mut self, now: Duration) -> Option<(Event, Publish)> {
+    /// The plan that was held, once no other has come for a while.
+    pub(super) fn due(&mut self, now: Duration) -> Option<(Event, Publish)> {
         self.until.take_if(|until| *until <= now)?;
         self.held.take().map(|(_, event, publish)| (event, publish))
     }
@@ -92,27 +92,27 @@ mod tests {
     }
 
     #[test]
-    fn of_what_was_missed_only_the_newest_counts() {
+    fn of_missed_plans_only_the_newest_is_handled() {
         let ms = Duration::from_millis;
-        let mut settling = Settling::default();
-        settling.connected(true, ms(0));
+        let mut catch_up = CatchUp::default();
+        catch_up.connected(true, ms(0));
         for (generation, outdated) in [(2, None), (3, Some("2")), (4, Some("3")), (1, Some("1"))] {
             let (event, publish) = plan(generation);
-            let Offered::Held(acknowledge) = settling.offer(event, publish, ms(10)) else { panic!("held") };
+            let Offered::Held(acknowledge) = catch_up.offer(event, publish, ms(10)) else { panic!("held") };
             assert_eq!(acknowledge.as_ref().map(text), outdated.map(str::as_bytes));
         }
-        assert!(settling.settled(ms(59)).is_none());
-        let (_, publish) = settling.settled(ms(60)).expect("quiet for long enough");
+        assert!(catch_up.due(ms(59)).is_none());
+        let (_, publish) = catch_up.due(ms(60)).expect("no other came for long enough");
         assert_eq!(text(&publish), b"4");
         let (event, publish) = plan(5);
-        assert!(matches!(settling.offer(event, publish, ms(61)), Offered::Handle(..)), "from then on at once");
+        assert!(matches!(catch_up.offer(event, publish, ms(61)), Offered::Handle(..)), "from then on each at once");
     }
 
     #[test]
-    fn a_session_that_was_not_kept_missed_nothing() {
-        let mut settling = Settling::default();
-        settling.connected(false, Duration::ZERO);
+    fn without_a_kept_session_no_plan_is_held() {
+        let mut catch_up = CatchUp::default();
+        catch_up.connected(false, Duration::ZERO);
         let (event, publish) = plan(1);
-        assert!(matches!(settling.offer(event, publish, Duration::ZERO), Offered::Handle(..)));
+        assert!(matches!(catch_up.offer(event, publish, Duration::ZERO), Offered::Handle(..)));
     }
 }

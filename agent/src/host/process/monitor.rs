@@ -1,8 +1,8 @@
-//! The keeper of one supervised process: starts it, waits for its end, starts it again.
+//! The monitor of one supervised process: starts it, waits for its end, starts it again.
 //!
-//! In: orders, and the end of the process. Out: its life, for whoever watches. A process leads a session of its own;
-//! signals to end it go to its whole group, and whatever of the group outlives it is ended before the next start.
-//! Processes that an earlier agent started are no children of ours: a pidfd tells when they end.
+//! In: requests, and the end of the process. Out: its state, for all that watch it. A process leads a session of its own;
+//! signals to end it go to its whole group, and whatever of the group outlives it is ended before the next start. A process
+//! that an earlier agent started is no child of this one: its end is detected by a pidfd.
 
 use std::{
     io,
@@ -30,52 +30,52 @@ use tokio::{
 
 use super::{
     exec::status_text,
-    journal::Journal,
+    log::ProcessLog,
     pidfd::PidFd,
     proc::group_runs,
     record::{ProcessIdentity, Record},
     spawn::{Program, Setup, not_started},
-    supervisor::{Life, Shared, SupervisorError},
+    state::{ProcessState, Shared, SupervisorError},
 };
 
-/// How often the log's size is looked at.
+/// How often the size of the log is checked.
 const TRIM: Duration = Duration::from_secs(30);
 
-/// How often a group that was told to end is looked at, and how long one that got KILL may take to vanish.
+/// How often a group that got a signal to end is checked, and how long one that got KILL may take to vanish.
 const POLL: Duration = Duration::from_millis(20);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, SupervisorError>>;
 
-/// What counts as started.
+/// What counts as a successful start.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
-    /// How long it must run.
+pub(crate) struct StartTerms {
+    /// How long the process must run.
     pub(crate) settle: Duration,
-    /// Whether it is tried again when it fails.
-    pub(crate) insist: bool,
+    /// Whether it is started again, with back-off, when the first start fails.
+    pub(crate) retry: bool,
 }
 
-/// What a keeper is told. Each is answered once it is done.
+/// A request to a monitor. Each is answered once it has been carried out.
 #[derive(Debug)]
-pub(crate) enum Order {
-    /// Start it as described, in place of what runs.
-    Start { process: Process, terms: Terms, reply: Reply<()> },
-    /// Take note of the description.
+pub(crate) enum Request {
+    /// Start the process as described, in place of the one that runs.
+    Start { process: Process, terms: StartTerms, reply: Reply<()> },
+    /// Take the new description without touching the process.
     Amend { process: Process, reply: Reply<()> },
-    /// Signal it to read its configuration.
+    /// Signal the process to read its configuration.
     Reload { reply: Reply<()> },
-    /// Stop it and retire; whether it ran.
+    /// Stop the process and end the monitor; answers whether it ran.
     Stop { reply: Reply<bool> },
 }
 
-/// The keeper.
-pub(crate) struct Keeper {
+/// See the module.
+pub(crate) struct ProcessMonitor {
     shared: Shared,
     task: TaskId,
-    journal: Journal,
-    orders: mpsc::UnboundedReceiver<Order>,
-    state: watch::Sender<(Process, Life)>,
+    log: ProcessLog,
+    requests: mpsc::UnboundedReceiver<Request>,
+    state: watch::Sender<(Process, ProcessState)>,
     process: Process,
     running: Option<Running>,
     /// When it is started again.
@@ -91,43 +91,45 @@ struct Running {
     identity: ProcessIdentity,
     waiter: Waiter,
     up: Instant,
-    /// Length of the log at its start.
+    /// Length of the log at its start, so that only its own lines go into an error.
     log_from: u64,
 }
 
-/// How its end is learnt.
+/// How the end of a process is detected.
 enum Waiter {
     Child(Child),
-    Stranger(PidFd),
-    /// On kernels without pidfd (before 5.3): by looking.
-    Look,
+    /// Started by an earlier agent.
+    Adopted(PidFd),
+    /// Adopted on a kernel without pidfd (before 5.3).
+    Poll,
 }
 
-/// What a keeper wakes for.
+/// What the monitor wakes up for.
 enum Event {
-    Order(Order),
+    Request(Request),
     Ended(Option<ExitStatus>),
     Retry,
     Trim,
+    /// The supervisor is gone.
     Retire,
 }
 
-impl Keeper {
-    /// A keeper without a process yet.
+impl ProcessMonitor {
+    /// A monitor without a process yet, and its state to watch.
     pub(crate) fn new(
         shared: Shared,
         task: TaskId,
-        journal: Journal,
-        orders: mpsc::UnboundedReceiver<Order>,
+        log: ProcessLog,
+        requests: mpsc::UnboundedReceiver<Request>,
         process: Process,
-    ) -> (Self, watch::Receiver<(Process, Life)>) {
-        let down = Life::Down { why: "has not been started yet".to_owned() };
+    ) -> (Self, watch::Receiver<(Process, ProcessState)>) {
+        let down = ProcessState::Down { why: "has not been started yet".to_owned() };
         let (state, watcher) = watch::channel((process.clone(), down));
-        let keeper = Self {
+        let monitor = Self {
             shared,
             task,
-            journal,
-            orders,
+            log,
+            requests,
             state,
             process,
             running: None,
@@ -136,43 +138,46 @@ impl Keeper {
             restarts: 0,
             ends: 0,
         };
-        (keeper, watcher)
+        (monitor, watcher)
     }
 
-    /// A keeper of a process that runs already.
+    /// A monitor of a process that runs already, and its state to watch.
     pub(crate) fn adopt(
         shared: Shared,
         task: TaskId,
-        journal: Journal,
-        orders: mpsc::UnboundedReceiver<Order>,
+        log: ProcessLog,
+        requests: mpsc::UnboundedReceiver<Request>,
         mut record: Record,
         identity: ProcessIdentity,
-    ) -> (Self, watch::Receiver<(Process, Life)>) {
-        let (mut keeper, watcher) = Self::new(shared, task, journal, orders, record.process.clone());
-        keeper.since = SystemTime::UNIX_EPOCH + Duration::from_millis(record.since_ms);
-        keeper.restarts = record.restarts;
-        let waiter = PidFd::open(identity.pid()).map_or(Waiter::Look, Waiter::Stranger);
-        keeper.running = Some(Running { identity, waiter, up: Instant::now(), log_from: u64::MAX });
+    ) -> (Self, watch::Receiver<(Process, ProcessState)>) {
+        let (mut monitor, watcher) = Self::new(shared, task, log, requests, record.process.clone());
+        monitor.since = SystemTime::UNIX_EPOCH + Duration::from_millis(record.since_ms);
+        monitor.restarts = record.restarts;
+        let waiter = PidFd::open(identity.pid()).map_or(Waiter::Poll, Waiter::Adopted);
+        // Nothing is known of how long its log was at the start: none of it is shown as its own.
+        monitor.running = Some(Running { identity, waiter, up: Instant::now(), log_from: u64::MAX });
         if record.identity.is_none() {
+            // The agent that started it was killed before it could complete the record.
             record.identity = Some(identity);
-            keeper.write(&record);
+            monitor.write(&record);
         }
-        keeper.tell_up(identity.pid());
-        (keeper, watcher)
+        monitor.set_up(identity.pid());
+        (monitor, watcher)
     }
 
-    /// Keeps the process until it is told to stop it, or until the supervisor is gone.
-    pub(crate) async fn keep(mut self) {
+    /// Monitors the process until it is stopped by a request, or until the supervisor is gone.
+    pub(crate) async fn run(mut self) {
         loop {
             let event = tokio::select! {
-                order = self.orders.recv() => order.map_or(Event::Retire, Event::Order),
+                request = self.requests.recv() => request.map_or(Event::Retire, Event::Request),
                 status = ended(self.running.as_mut()) => Event::Ended(status),
                 () = at(self.retry) => Event::Retry,
                 () = sleep(TRIM), if self.running.is_some() => Event::Trim,
             };
             match event {
+                // The process continues to run: the next supervisor adopts it by its record.
                 Event::Retire => return,
-                Event::Order(Order::Stop { reply }) => {
+                Event::Request(Request::Stop { reply }) => {
                     let stopped = self.stop().await;
                     let retire = stopped.is_ok();
                     let _ = reply.send(stopped);
@@ -180,7 +185,7 @@ impl Keeper {
                         return;
                     }
                 }
-                Event::Order(order) => self.obey(order).await,
+                Event::Request(request) => self.handle(request).await,
                 Event::Ended(status) => {
                     if let Some(why) = self.clear(status).await {
                         self.retry_later(why);
@@ -191,7 +196,7 @@ impl Keeper {
                     self.try_again();
                 }
                 Event::Trim => {
-                    if let Err(e) = self.journal.trim() {
+                    if let Err(e) = self.log.trim() {
                         crate::log::warn(format_args!("{}: cannot cut its log: {e}", self.task));
                     }
                 }
@@ -199,25 +204,25 @@ impl Keeper {
         }
     }
 
-    async fn obey(&mut self, order: Order) {
-        // Whoever gave the order may have gone; it is carried out all the same.
-        match order {
-            Order::Start { process, terms, reply } => {
+    async fn handle(&mut self, request: Request) {
+        // The sender may have given up waiting; the request is carried out all the same.
+        match request {
+            Request::Start { process, terms, reply } => {
                 let _ = reply.send(self.start_afresh(process, terms).await);
             }
-            Order::Amend { process, reply } => {
+            Request::Amend { process, reply } => {
                 let _ = reply.send(self.amend(process));
             }
-            Order::Reload { reply } => {
+            Request::Reload { reply } => {
                 let _ = reply.send(self.reload());
             }
-            Order::Stop { reply } => {
+            Request::Stop { reply } => {
                 let _ = reply.send(self.stop().await);
             }
         }
     }
 
-    async fn start_afresh(&mut self, process: Process, terms: Terms) -> Result<(), SupervisorError> {
+    async fn start_afresh(&mut self, process: Process, terms: StartTerms) -> Result<(), SupervisorError> {
         self.stop().await?;
         self.process = process;
         (self.since, self.restarts, self.ends) = (SystemTime::now(), 0, 0);
@@ -228,7 +233,7 @@ impl Keeper {
             },
             Err(e) => Err(e),
         };
-        if let (true, Err(e)) = (terms.insist, &result) {
+        if let (true, Err(e)) = (terms.retry, &result) {
             self.retry_later(crate::log::chain(e));
         }
         result
@@ -237,17 +242,18 @@ impl Keeper {
     fn amend(&mut self, process: Process) -> Result<(), SupervisorError> {
         self.process = process.clone();
         if let Some(running) = &self.running {
+            // On the disk as well, or the next agent would adopt the process with the old description.
             let mut record = self.shared.records.intent(process, millis(self.since), self.restarts);
             record.identity = Some(running.identity);
             self.try_write(&record)?;
-            self.tell_up(running.identity.pid());
+            self.set_up(running.identity.pid());
         }
         Ok(())
     }
 
     fn reload(&mut self) -> Result<(), SupervisorError> {
         let Some(running) = &self.running else {
-            // It will read its configuration when it comes back, which may as well be now.
+            // It reads its configuration when it is started again, which may as well be now.
             self.retry = None;
             return self.start();
         };
@@ -255,7 +261,7 @@ impl Keeper {
         kill(pid, signal(self.process.reload_signal.unwrap_or_default())).map_err(|e| SupervisorError::Signal(pid, e))
     }
 
-    /// Ends what runs; whether anything did.
+    /// Ends the process and its group; whether it ran.
     async fn stop(&mut self) -> Result<bool, SupervisorError> {
         self.retry = None;
         let Some(mut running) = self.running.take() else { return Ok(false) };
@@ -265,28 +271,32 @@ impl Keeper {
         if timeout(until.saturating_duration_since(Instant::now()), running.end()).await.is_err() {
             let _ = killpg(pid, Signal::SIGKILL);
             if timeout(KILL_LIMIT, running.end()).await.is_err() {
+                // It hangs in the kernel. It is still monitored: a second one must not be started beside it.
                 self.running = Some(running);
                 return Err(SupervisorError::Unkillable(pid));
             }
         }
+        // The rest of its group has what is left of the same time.
         clear_group(pid, until).await;
-        self.tell_down("was stopped".to_owned());
+        self.set_down("was stopped".to_owned());
         Ok(true)
     }
 
-    /// Clears up after one that ended by itself; how it ended, with its last words.
+    /// Cleans up after the process ended by itself; how it ended, with the last lines of its log.
     async fn clear(&mut self, status: Option<ExitStatus>) -> Option<String> {
         let running = self.running.take()?;
         let mut why = status.map_or_else(|| "ended".to_owned(), status_text);
-        let last = self.journal.last_lines(running.log_from);
-        self.journal.say(&why);
+        // Read before the monitor adds a line of its own.
+        let last = self.log.last_lines(running.log_from);
+        self.log.add(&why);
         if !last.is_empty() {
             why = format!("{why}: {last}");
         }
         if running.up.elapsed() >= self.shared.backoff.healthy {
             self.ends = 0;
         }
-        self.tell_down(why.clone());
+        // A job that waits for readiness learns of it at once, while the group may still take its time to end.
+        self.set_down(why.clone());
         clear_group(running.identity.pid(), Instant::now() + Duration::from(self.process.stop_timeout())).await;
         Some(why)
     }
@@ -296,9 +306,9 @@ impl Keeper {
         let wait = self.shared.backoff.after(self.ends);
         self.retry = Some(Instant::now() + wait);
         let again = format!("started again in {:.1}s", wait.as_secs_f32());
-        self.journal.say(&again);
+        self.log.add(&again);
         crate::log::warn(format_args!("{}: {why}; {again}", self.task));
-        self.tell_down(why);
+        self.set_down(why);
     }
 
     fn try_again(&mut self) {
@@ -309,55 +319,56 @@ impl Keeper {
     }
 
     fn start(&mut self) -> Result<(), SupervisorError> {
+        // The intent is on the disk before the process exists: an agent that is killed in between finds it again.
         let mut record = self.shared.records.intent(self.process.clone(), millis(self.since), self.restarts);
         self.try_write(&record)?;
         let running = match self.spawn() {
             Ok(running) => running,
             Err(e) => {
-                // Nothing runs; an intent left behind could be taken for whatever gets the same id one day.
+                // Nothing runs; an intent left behind could be taken for whatever process gets the same id one day.
                 let forgotten = self.shared.records.forget(&self.task);
-                return Err(forgotten.err().map_or(e, |e| self.state_error(e)));
+                return Err(forgotten.err().map_or(e, |e| self.record_error(e)));
             }
         };
         record.identity = Some(running.identity);
-        // It runs and is known by its intent; a record that cannot be completed is no reason to end it.
+        // It runs and can be found by its intent; a record that cannot be completed is no reason to end it.
         self.write(&record);
-        self.tell_up(running.identity.pid());
+        self.set_up(running.identity.pid());
         self.running = Some(running);
         Ok(())
     }
 
     fn spawn(&self) -> Result<Running, SupervisorError> {
-        let state = |e| self.state_error(e);
-        let (log, log_from) = self.journal.open().map_err(state)?;
+        let failed = |e| self.record_error(e);
+        let (log, log_from) = self.log.open().map_err(failed)?;
         let Process { run, env, cwd, user, .. } = &self.process;
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
-        let pid_file = Some(self.shared.records.pid_file(&self.task).map_err(state)?);
+        let pid_file = Some(self.shared.records.pid_file(&self.task).map_err(failed)?);
         let setup = Setup { session: true, pid_file, ..Setup::default() };
-        let mut command = self.shared.surroundings.command(&program, setup)?;
-        command.stdout(log.try_clone().map_err(state)?).stderr(log);
+        let mut command = self.shared.environment.command(&program, setup)?;
+        command.stdout(log.try_clone().map_err(failed)?).stderr(log);
         let child = tokio::process::Command::from(command).spawn().map_err(|e| not_started(run, e))?;
         let pid = Pid::from_raw(child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default());
-        // A child that has ended already is still there to be looked at.
-        let identity = ProcessIdentity::of(pid).ok_or(SupervisorError::Gone)?;
+        // /proc still has a child that has ended already: nothing has waited for it yet.
+        let identity = ProcessIdentity::of(pid).ok_or(SupervisorError::NotSupervised)?;
         Ok(Running { identity, waiter: Waiter::Child(child), up: Instant::now(), log_from })
     }
 
-    fn tell_up(&self, pid: Pid) {
-        let life = Life::Up { pid, since: self.since, restarts: self.restarts };
-        self.state.send_replace((self.process.clone(), life));
+    fn set_up(&self, pid: Pid) {
+        let state = ProcessState::Up { pid, since: self.since, restarts: self.restarts };
+        self.state.send_replace((self.process.clone(), state));
     }
 
-    fn tell_down(&self, why: String) {
-        self.state.send_replace((self.process.clone(), Life::Down { why }));
+    fn set_down(&self, why: String) {
+        self.state.send_replace((self.process.clone(), ProcessState::Down { why }));
     }
 
     fn try_write(&self, record: &Record) -> Result<(), SupervisorError> {
-        self.shared.records.write(&self.task, record).map_err(|e| self.state_error(e))
+        self.shared.records.write(&self.task, record).map_err(|e| self.record_error(e))
     }
 
-    fn state_error(&self, source: io::Error) -> SupervisorError {
-        SupervisorError::State(self.task.clone(), source)
+    fn record_error(&self, source: io::Error) -> SupervisorError {
+        SupervisorError::Record(self.task.clone(), source)
     }
 
     fn write(&self, record: &Record) {
@@ -368,30 +379,30 @@ impl Keeper {
 }
 
 impl Running {
-    /// Returns once it has ended; how, if it can be known. May be dropped and called again.
+    /// Returns once the process has ended; how, if that can be found out. May be dropped and called again.
     async fn end(&mut self) -> Option<ExitStatus> {
         match &mut self.waiter {
             Waiter::Child(child) => child.wait().await.ok(),
-            Waiter::Stranger(pidfd) => {
+            Waiter::Adopted(pidfd) => {
                 if pidfd.ended().await.is_err() {
-                    self.look().await;
+                    self.poll().await;
                 }
                 self.reap()
             }
-            Waiter::Look => {
-                self.look().await;
+            Waiter::Poll => {
+                self.poll().await;
                 self.reap()
             }
         }
     }
 
-    async fn look(&self) {
+    async fn poll(&self) {
         while self.identity.is_alive() {
             sleep(Duration::from_secs(1)).await;
         }
     }
 
-    /// It may be a child of ours after all, when this agent replaced another one by exec.
+    /// An adopted process may be a child after all, when this agent replaced another one by exec.
     fn reap(&self) -> Option<ExitStatus> {
         match waitpid(self.identity.pid(), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
@@ -419,15 +430,15 @@ async fn at(instant: Option<Instant>) {
 ///
 /// The id cannot pass to another group meanwhile: the kernel gives out none that a group still has.
 async fn clear_group(group: Pid, until: Instant) {
-    let mut told = false;
+    let mut signalled = false;
     while group_runs(group) {
         if Instant::now() >= until {
             let _ = killpg(group, Signal::SIGKILL);
             return;
         }
-        if !told {
+        if !signalled {
             let _ = killpg(group, Signal::SIGTERM);
-            told = true;
+            signalled = true;
         }
         sleep(POLL).await;
     }

@@ -1,8 +1,8 @@
-//! Logs of supervised processes: one file each, and one before it.
+//! The log of each supervised process: one file, and one before it.
 //!
-//! The process writes to the file itself, so that it goes on when the agent is away. A file that has grown beyond `LIMIT` is
-//! copied to `<name>.1` and cut to nothing, since the process holds it open: what it writes between the two is lost. That
-//! is looked for at each start and now and then while it runs.
+//! The process itself writes to the file, so that its log goes on when the agent is away. A file that has grown beyond
+//! `LIMIT` is copied to `<name>.1` and truncated, since the process holds it open: what it writes between the two is lost. The
+//! size is checked at each start, and every 30 s while the process runs.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,23 +13,23 @@ use std::{
 
 use groundplan_protocol::ids::TaskId;
 
-/// Size of a log that is cut, in bytes.
+/// Size above which a log is cut, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
-/// Most of a log's end that goes into an error, in bytes and lines.
+/// Most of the end of a log that goes into an error, in bytes and lines.
 const END: u64 = 600;
 const LINES: usize = 5;
 
 /// The log of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct Journal(PathBuf);
+pub(crate) struct ProcessLog(PathBuf);
 
-impl Journal {
+impl ProcessLog {
     pub(crate) fn new(dir: &Path, task: &TaskId) -> Self {
         Self(dir.join(format!("{task}.log")))
     }
 
-    /// The file for a process to write to, and its length.
+    /// Opens the file for the process to write to; with its length so far.
     pub(crate) fn open(&self) -> io::Result<(File, u64)> {
         self.trim()?;
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.0)?;
@@ -37,7 +37,7 @@ impl Journal {
         Ok((file, length))
     }
 
-    /// Cuts it if it has grown too large.
+    /// Cuts the log if it has grown too large.
     pub(crate) fn trim(&self) -> io::Result<()> {
         match fs::metadata(&self.0) {
             Ok(found) if found.len() > LIMIT => {}
@@ -50,7 +50,7 @@ impl Journal {
     }
 
     /// Adds a line of the agent's own.
-    pub(crate) fn say(&self, line: &str) {
+    pub(crate) fn add(&self, line: &str) {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.0);
         // The process matters more than a line about it.
         let _ = file.and_then(|mut file| file.write_all(format!("groundplan: {line}\n").as_bytes()));
@@ -81,16 +81,16 @@ mod tests {
     #[test]
     fn a_large_log_is_cut_while_it_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::new(dir.path(), &"a.b".parse().unwrap());
-        let (mut file, length) = journal.open().unwrap();
+        let log = ProcessLog::new(dir.path(), &"a.b".parse().unwrap());
+        let (mut file, length) = log.open().unwrap();
         assert_eq!(length, 0);
         file.write_all(&vec![b'x'; LIMIT as usize + 1]).unwrap();
-        journal.trim().unwrap();
+        log.trim().unwrap();
         file.write_all(b"after\n").unwrap();
         assert_eq!(fs::read(dir.path().join("a.b.log")).unwrap(), b"after\n");
         assert_eq!(fs::metadata(dir.path().join("a.b.log.1")).unwrap().len(), LIMIT + 1);
-        journal.say("ended");
-        assert_eq!(journal.last_lines(0), "after\ngroundplan: ended");
-        assert_eq!(journal.last_lines(6), "groundplan: ended");
+        log.add("ended");
+        assert_eq!(log.last_lines(0), "after\ngroundplan: ended");
+        assert_eq!(log.last_lines(6), "groundplan: ended");
     }
 }

@@ -9,11 +9,13 @@ use std::{io, path::Path, time::Duration};
 use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
 
 use super::{
-    HostError,
     files::{self, Access, Sum},
     ini::Document,
+};
+use crate::host::{
+    error::{HostError, KindError},
     job::Content,
-    kinds::{Context, KindError},
+    kinds::context::Context,
     tool::{Answer, Tool},
 };
 
@@ -45,7 +47,7 @@ pub(crate) async fn put(
     access: Access,
     validate: &Validate,
 ) -> Result<(), HostError> {
-    let root = &cx.host.surroundings.root;
+    let root = &cx.host.environment.root;
     let validator = match validate {
         Validate::Format(format) => {
             check_format(path, content, sum.size, *format)?;

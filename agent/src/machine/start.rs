@@ -1,58 +1,69 @@
 //! Starting tasks: those that are ready, as many as may run at a time, in plan order.
 //!
-//! In: the queue and what is owed. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
+//! In: the queue and the obligations. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
 use groundplan_protocol::{blob::Content, effect::Action, plan::TaskSpec, report::Outcome, time::Now};
 
-use super::{Effect, Machine, Running, Start, Work};
+use super::{
+    io::{Effect, Start, Work},
+    state::{Machine, Running},
+};
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
         let mut starts = Vec::new();
         while !self.stopping && self.running.len() < self.settings.max_parallel {
-            let Some(current) = &mut self.current else { break };
-            if !current.missing.is_empty() {
+            let Some(active) = &mut self.active else { break };
+            // All blobs first: a plan whose content cannot be had changes nothing.
+            if !active.missing.is_empty() {
                 break;
             }
-            let Some(at) = current.queue.take_ready() else { break };
+            let Some(at) = active.queue.take_ready() else { break };
             match self.begin(at) {
                 Ok(start) => starts.push(start),
+                // Its end may make others ready, which this loop then starts as well.
                 Err(outcome) => self.end_without_job(at, outcome, now),
             }
         }
         if !starts.is_empty() {
-            self.journal = true;
+            self.journal_used = true;
             out.push(Effect::Start(self.generation(), starts));
         }
     }
 
     /// The job of a task that may start now; or its outcome, if there is nothing to do.
     fn begin(&mut self, at: usize) -> Result<Start, Outcome> {
-        let current = self.current.as_mut().expect("a task is in a plan");
-        let generation = current.generation;
-        let node = current.queue.get_mut(at);
+        let active = self.active.as_mut().expect("a task is in a plan");
+        let generation = active.generation;
+        let node = active.queue.get_mut(at);
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
         let memory = record.and_then(|record| record.memory.clone());
-        // What goes away is not restarted first.
-        let owed = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
-        let effect = owed.and_then(|owed| owed.fired);
+        // A task that is about to be removed is not restarted first.
+        let obligation = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
+        let effect = obligation.and_then(|obligation| obligation.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
         let work = match (node.planned.action, node.adopted) {
+            // A run for the plan before did all of it, and nothing fired since.
             (_, Some(did)) if effect.is_none() => {
                 return Err(Outcome::Done { changed: did.changed, effect: did.effect });
             }
             (Action::Remove, _) => {
                 let Some(record) = record else {
-                    return Err(if node.carried { Outcome::Done { changed: true, effect: None } } else { unchanged() });
+                    // Not there. If a run for an earlier plan removed it, this plan's triggers have not seen that change yet.
+                    return Err(if node.carried_change {
+                        Outcome::Done { changed: true, effect: None }
+                    } else {
+                        unchanged()
+                    });
                 };
                 Work::Remove { spec: record.spec.clone() }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
                 let full = spec.clone();
-                // From here on it only names what is recorded.
+                // From here on it is needed only for the record: the content goes with the job and is freed with it.
                 *spec = without_bytes(spec);
                 Work::Apply { spec: full, previous: record.map(|r| Box::new(r.spec.clone())) }
             }
@@ -70,7 +81,7 @@ impl Machine {
             planned: node.planned.clone(),
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
-            again: None,
+            fired_since: None,
             in_doubt: record.is_some_and(|r| r.in_doubt),
             at: Some(at),
             waiting: Vec::new(),
@@ -80,7 +91,7 @@ impl Machine {
     }
 }
 
-/// `spec` as the ledger keeps it: of what it ships, the name alone.
+/// `spec` as the ledger keeps it: content by digest and size alone.
 pub(super) fn without_bytes(spec: &TaskSpec) -> TaskSpec {
     TaskSpec {
         params: spec.params.clone(),

@@ -27,10 +27,10 @@ use tokio::{
 
 use super::{
     capture::{Capture, last_lines},
-    job::Cancel,
     proc::group_runs,
-    spawn::{Program, Setup, SpawnError, Surroundings, not_started},
+    spawn::{Environment, Program, Setup, SpawnError, not_started},
 };
+use crate::host::cancel::Cancel;
 
 /// How long output is awaited from what a program left running, once it has ended itself.
 pub(super) const LINGER: Duration = Duration::from_millis(200);
@@ -49,7 +49,7 @@ pub(crate) enum ExecError {
     #[error("`{run}` was ended, because the agent stops or no longer wants it")]
     Cancelled { run: String },
     #[error("`{run}` wrote more than {most} bytes, and was ended")]
-    Flood { run: String, most: usize },
+    TooMuchOutput { run: String, most: usize },
     #[error("`{run}` does not end, not even by KILL")]
     Unkillable { run: String },
     #[error("`{run}` {}", ending(*status, last))]
@@ -96,13 +96,13 @@ impl Ran {
 
 /// Runs `program` to its end.
 pub(crate) async fn run(
-    surroundings: &Surroundings,
+    environment: &Environment,
     program: &Program<'_>,
     limit: Limit,
     grace: Duration,
     cancel: &Cancel,
 ) -> Ran {
-    match start(surroundings, program, None, None, Setup::default()) {
+    match start(environment, program, None, None, Setup::default()) {
         Ok((reader, child)) => Running::new(child, Some(reader)).follow(program.run, limit, grace, cancel).await,
         Err(e) => Ran::failed(e),
     }
@@ -121,7 +121,7 @@ pub(crate) struct Apart {
 
 /// As [`run`], with what it writes to standard output apart, byte by byte. A flood takes no memory and holds nobody up.
 pub(crate) async fn run_apart(
-    surroundings: &Surroundings,
+    environment: &Environment,
     program: &Program<'_>,
     Apart { stdin, most, ends }: Apart,
     limit: Limit,
@@ -135,7 +135,7 @@ pub(crate) async fn run_apart(
         Ok(piped) => piped,
         Err(e) => return (failed(e), kept),
     };
-    let (reader, child) = match start(surroundings, program, stdin, Some(writer.into()), Setup::default()) {
+    let (reader, child) = match start(environment, program, stdin, Some(writer.into()), Setup::default()) {
         Ok(started) => started,
         Err(e) => return (Ran::failed(e), kept),
     };
@@ -146,7 +146,7 @@ pub(crate) async fn run_apart(
             ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(false))),
             end = &mut reading => match end {
                 // Its group gets KILL when it is let go of.
-                Ok(true) => (Ran { end: Err(ExecError::Flood { run: shorten(program.run), most }), output: None }, Ok(true)),
+                Ok(true) => (Ran { end: Err(ExecError::TooMuchOutput { run: shorten(program.run), most }), output: None }, Ok(true)),
                 end => (running.await, end),
             },
         }
@@ -175,14 +175,14 @@ async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize, ends: bo
 
 /// Starts `program`. Standard error goes to the pipe that comes back, and so does standard output unless it goes elsewhere.
 pub(super) fn start(
-    surroundings: &Surroundings,
+    environment: &Environment,
     program: &Program<'_>,
     stdin: Option<File>,
     stdout: Option<OwnedFd>,
     setup: Setup,
 ) -> Result<(Receiver, Child), SpawnError> {
     let failed = |e| not_started(program.run, e);
-    let mut command = surroundings.command(program, setup)?;
+    let mut command = environment.command(program, setup)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
     match stdout {
         Some(stdout) => command.stdout(stdout),

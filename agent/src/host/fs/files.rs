@@ -25,10 +25,10 @@ use nix::{
 };
 
 use super::{
-    job::Content,
     paths::{Missing, PathError, Place, Root},
     users::{self, UserError},
 };
+use crate::host::job::Content;
 
 /// Why a file, directory or link could not be brought about.
 #[derive(Debug, thiserror::Error)]
@@ -91,10 +91,10 @@ pub(crate) enum Standing {
 
 /// What was found at a path that was to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Removed {
-    Gone,
-    WasNotThere,
-    /// Left, and why.
+pub(crate) enum Removal {
+    Removed,
+    NotThere,
+    /// It was left in place, with the reason.
     Left(String),
 }
 
@@ -416,32 +416,32 @@ pub(crate) fn put_link(root: &Root, path: &str, target: &str) -> Result<(), File
 }
 
 /// Removes the file at `path`, or the link there.
-pub(crate) fn remove_file(root: &Root, path: &str, link_only: bool) -> Result<Removed, FileError> {
-    let Some(place) = found_place(root, path)? else { return Ok(Removed::WasNotThere) };
+pub(crate) fn remove_file(root: &Root, path: &str, link_only: bool) -> Result<Removal, FileError> {
+    let Some(place) = found_place(root, path)? else { return Ok(Removal::NotThere) };
     sweep(&place);
-    let Some(stat) = stat(&place, path)? else { return Ok(Removed::WasNotThere) };
+    let Some(stat) = stat(&place, path)? else { return Ok(Removal::NotThere) };
     match kind(&stat) {
-        SFlag::S_IFDIR => return Ok(Removed::Left(format!("{path} is a directory now: left in place"))),
+        SFlag::S_IFDIR => return Ok(Removal::Left(format!("{path} is a directory now: left in place"))),
         SFlag::S_IFLNK => {}
-        _ if link_only => return Ok(Removed::Left(format!("{path} is no link any more: left in place"))),
+        _ if link_only => return Ok(Removal::Left(format!("{path} is no link any more: left in place"))),
         _ => {}
     }
     match unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) => sync(&place, path).map(|()| Removed::Gone),
-        Err(Errno::ENOENT) => Ok(Removed::WasNotThere),
+        Ok(()) => sync(&place, path).map(|()| Removal::Removed),
+        Err(Errno::ENOENT) => Ok(Removal::NotThere),
         Err(e) => Err(failed(path, "remove it")(e)),
     }
 }
 
 /// Removes the directory at `path` if it is empty.
-pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removed, FileError> {
-    let Some(place) = found_place(root, path)? else { return Ok(Removed::WasNotThere) };
+pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removal, FileError> {
+    let Some(place) = found_place(root, path)? else { return Ok(Removal::NotThere) };
     match unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::RemoveDir) {
-        Ok(()) => sync(&place, path).map(|()| Removed::Gone),
-        Err(Errno::ENOENT) => Ok(Removed::WasNotThere),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(Removed::Left(format!("{path} is not empty: left in place"))),
-        Err(Errno::EBUSY) => Ok(Removed::Left(format!("{path} is in use, as a mount point is: left in place"))),
-        Err(Errno::ENOTDIR) => Ok(Removed::Left(format!("{path} is no directory any more: left in place"))),
+        Ok(()) => sync(&place, path).map(|()| Removal::Removed),
+        Err(Errno::ENOENT) => Ok(Removal::NotThere),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(Removal::Left(format!("{path} is not empty: left in place"))),
+        Err(Errno::EBUSY) => Ok(Removal::Left(format!("{path} is in use, as a mount point is: left in place"))),
+        Err(Errno::ENOTDIR) => Ok(Removal::Left(format!("{path} is no directory any more: left in place"))),
         Err(e) => Err(failed(path, "remove the directory")(e)),
     }
 }

@@ -20,7 +20,7 @@ use nix::{
     unistd::{Uid, getpid, setgid, setgroups, setsid, setuid},
 };
 
-use super::{
+use crate::host::fs::{
     paths::{Missing, PathError, Root},
     users::{self, Identity, UserError},
 };
@@ -70,13 +70,13 @@ pub(crate) struct Setup {
 
 /// What all programs of tasks have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct Environment {
     pub(crate) root: Root,
     /// `PATH`, `HOME`, `LANG` and `GROUNDPLAN_*`.
     pub(crate) env: BTreeMap<String, OsString>,
 }
 
-impl Surroundings {
+impl Environment {
     /// `program`, with nothing on its standard input, ready to be started.
     pub(crate) fn command(&self, program: &Program<'_>, setup: Setup) -> Result<Command, SpawnError> {
         let identity = program.user.map(users::identity).transpose()?;

@@ -1,7 +1,7 @@
 //! The outbox of reports: numbered without gaps, stored before they are sent, repeated until the planner has them.
 //!
-//! In: reports, acknowledgements, the time. Out: writes and effects that send what is stored. The reports themselves stay
-//! in the ledger; here are only their numbers, and those of the group that is not persisted yet. Outcomes are never
+//! In: reports, acknowledgements, the time. Out: writes, and effects that send what is stored. The reports themselves are in
+//! the ledger; here are only their numbers, and the reports of the group that is not persisted yet. Outcomes are never
 //! dropped; outputs are, the oldest first, when too much of them waits.
 
 use std::{collections::VecDeque, time::Duration};
@@ -10,18 +10,18 @@ use groundplan_protocol::{ids::Sequence, report::TaskReport, time::Now};
 
 use super::{io::Effect, snapshot::Write};
 
-/// Reports on their way without an acknowledgement.
+/// Most reports that are sent ahead of the last acknowledgement.
 const WINDOW: u64 = 2048;
-/// Without an acknowledgement for this long they are sent again; doubled each time, up to the other.
+/// Without an acknowledgement for this long they are sent again; doubled each time, up to `RESEND_MAX`.
 const RESEND: Duration = Duration::from_secs(5);
 const RESEND_MAX: Duration = Duration::from_secs(60);
-/// Waiting reports that may have an output, and bytes that these outputs may have together.
+/// Most waiting reports that keep their output, and most bytes that these outputs have together.
 const OUTPUTS: usize = 10_000;
 const OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Reports {
+pub(super) struct Outbox {
     /// The last number given.
     last: Sequence,
     /// The last on disk.
@@ -30,16 +30,19 @@ pub(super) struct Reports {
     sent: Sequence,
     /// The last acknowledged.
     acked: Sequence,
-    /// Given but not on disk.
+    /// Numbered and not on disk yet.
     group: Vec<(Sequence, Box<TaskReport>)>,
+    /// Waiting reports with an output, and its length in bytes; oldest first.
     outputs: VecDeque<(Sequence, usize)>,
     output_bytes: usize,
     resend_at: Option<Duration>,
+    /// How long the next acknowledgement is waited for.
     patience: Duration,
     connected: bool,
 }
 
-impl Reports {
+impl Outbox {
+    /// The outbox of a ledger that holds the reports after `acked` up to `last`, with these outputs.
     pub(super) fn new(last: Sequence, acked: Sequence, outputs: Vec<(Sequence, usize)>) -> Self {
         Self {
             last,
@@ -74,7 +77,7 @@ impl Reports {
         self.group.is_empty()
     }
 
-    /// The group's writes, and those that keep the outbox within its bounds.
+    /// Moves the group's writes into `writes`, and those that keep the outputs within their bounds.
     pub(super) fn take(&mut self, writes: &mut Vec<Write>) {
         writes.extend(self.group.drain(..).map(|(number, report)| Write::Report(number, report)));
         while self.outputs.len() > OUTPUTS || self.output_bytes > OUTPUT_BYTES {
@@ -101,13 +104,14 @@ impl Reports {
         self.resend_at.get_or_insert(now.mono + self.patience);
     }
 
-    /// Tells what runs, with no report.
+    /// Has the running tasks announced, in a batch without reports.
     pub(super) fn announce(&self, out: &mut Vec<Effect>) {
         out.push(Effect::Reports { from: Sequence(self.sent.0 + 1), to: self.sent });
     }
 
     pub(super) fn connected(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.connected = true;
+        // What was sent and not acknowledged on the last connection may have been lost with it.
         self.sent = self.acked;
         self.resend_at = None;
         self.patience = RESEND;
@@ -120,7 +124,7 @@ impl Reports {
     }
 
     pub(super) fn acknowledge(&mut self, to: Sequence, now: Now, out: &mut Vec<Effect>) {
-        // Whoever acknowledges what was never stored speaks of something else.
+        // Beyond what is stored it cannot be about these reports: the planner may know a ledger that this one replaced.
         if to <= self.acked || to > self.stored {
             return;
         }
@@ -134,6 +138,7 @@ impl Reports {
             self.output_bytes -= len;
             self.outputs.pop_front();
         }
+        // If a power loss undoes it, the reports are sent once more, and acknowledged once more.
         out.push(Effect::Persist { writes: vec![Write::Acknowledged(to)], durable: false });
         self.send(now, out);
     }

@@ -15,12 +15,11 @@ use tokio::{
 };
 
 use super::{
-    Host,
     exec::{ExecError, LINGER, Limit, Running, readable, shorten, start},
-    job::Cancel,
-    spawn::{Program, Setup, Surroundings},
+    spawn::{Environment, Program, Setup},
     spool::Spool,
 };
+use crate::host::{cancel::Cancel, shared::Host};
 
 /// Most that is read after a command has ended and nothing more is waited for: what its pipes may hold.
 const REST: usize = 256 * 1024;
@@ -35,7 +34,7 @@ impl Host {
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
         let limit = Limit::of(Duration::from(order.timeout).min(TIMEOUT_MAX.into()));
         let begun = Instant::now();
-        let (end, ended) = stream(&self.surroundings, &program, limit, self.stop_grace, stop, spool).await;
+        let (end, ended) = stream(&self.environment, &program, limit, self.stop_grace, stop, spool).await;
         spool.close();
         (outcome(end), ended - begun)
     }
@@ -59,7 +58,7 @@ fn outcome(end: Result<ExitStatus, ExecError>) -> ExecOutcome {
 
 /// As [`outcome`] wants it, and when the end came; what is printed may take longer to pass on.
 async fn stream(
-    surroundings: &Surroundings,
+    environment: &Environment,
     program: &Program<'_>,
     limit: Limit,
     grace: Duration,
@@ -72,7 +71,7 @@ async fn stream(
         Err(source) => return (Err(ExecError::Io { run: shorten(program.run), source }), Instant::now()),
     };
     let setup = Setup { with_agent: true, ..Setup::default() };
-    let (err, child) = match start(surroundings, program, None, Some(writer.into()), setup) {
+    let (err, child) = match start(environment, program, None, Some(writer.into()), setup) {
         Ok(started) => started,
         Err(e) => return (Err(e.into()), Instant::now()),
     };

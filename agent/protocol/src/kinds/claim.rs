@@ -1,0 +1,126 @@
+//! What a task owns on its node. All that depends on ownership is derived from these claims: conflicts between tasks of a
+//! site, what an update or a removal must leave alone, and what one task hands over to another.
+//!
+//! In: a task's parameters and id ([`Kind::claims`](super::Kind::claims)). Out: claims; two are equal if they name the same
+//! thing, whatever kind or parameter states them.
+
+use std::{borrow::Cow, fmt};
+
+use crate::ids::TaskId;
+
+/// One thing on a node that a task owns.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Claim<'a> {
+    /// A file, link or directory, by its absolute path.
+    Path(Cow<'a, str>),
+    /// An option of an INI file in which other tasks may own other options.
+    Option {
+        /// The file.
+        path: Cow<'a, str>,
+        /// The section's name without brackets; empty before the first section.
+        section: Cow<'a, str>,
+        /// The option's name.
+        option: Cow<'a, str>,
+    },
+    /// A line of a text file in which other tasks may own other lines.
+    Line {
+        /// The file.
+        path: Cow<'a, str>,
+        /// The line, without its line break.
+        line: Cow<'a, str>,
+    },
+    /// Anything else that has a name.
+    Named {
+        /// What it is, such as `user`.
+        what: Cow<'a, str>,
+        /// Its name, such as `keystone`.
+        name: Cow<'a, str>,
+    },
+    /// The task's own part of something that several tasks have parts of, such as the files that one `archive` unpacked
+    /// into a directory. No other task can own it.
+    Part {
+        /// What it is a part of, such as the directory.
+        of: Cow<'a, str>,
+        /// The task.
+        task: Cow<'a, TaskId>,
+    },
+}
+
+impl<'a> Claim<'a> {
+    /// A file, link or directory.
+    pub fn path(path: &'a str) -> Self {
+        Self::Path(path.into())
+    }
+
+    /// An option of an INI file.
+    pub fn option(path: &'a str, section: &'a str, option: &'a str) -> Self {
+        Self::Option { path: path.into(), section: section.into(), option: option.into() }
+    }
+
+    /// A line of a text file.
+    pub fn line(path: &'a str, line: &'a str) -> Self {
+        Self::Line { path: path.into(), line: line.into() }
+    }
+
+    /// Something with a name: `what` it is, such as `user`, and the name.
+    pub fn named(what: &'a str, name: impl Into<Cow<'a, str>>) -> Self {
+        Self::Named { what: what.into(), name: name.into() }
+    }
+
+    /// The part of `of` that is `task`'s own.
+    pub fn part(of: &'a str, task: &'a TaskId) -> Self {
+        Self::Part { of: of.into(), task: Cow::Borrowed(task) }
+    }
+
+    /// The same claim without borrowed text, to be kept.
+    pub fn into_owned(self) -> Claim<'static> {
+        fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+            Cow::Owned(text.into_owned())
+        }
+        match self {
+            Self::Path(path) => Claim::Path(owned(path)),
+            Self::Option { path, section, option } => {
+                Claim::Option { path: owned(path), section: owned(section), option: owned(option) }
+            }
+            Self::Line { path, line } => Claim::Line { path: owned(path), line: owned(line) },
+            Self::Named { what, name } => Claim::Named { what: owned(what), name: owned(name) },
+            Self::Part { of, task } => Claim::Part { of: owned(of), task: Cow::Owned(task.into_owned()) },
+        }
+    }
+}
+
+impl fmt::Display for Claim<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "`{path}`"),
+            Self::Option { path, section, option } => write!(f, "the option `{option}` of `[{section}]` in `{path}`"),
+            Self::Line { path, line } => write!(f, "the line `{line}` in `{path}`"),
+            Self::Named { what, name } => write!(f, "the {what} `{name}`"),
+            Self::Part { of, task } => write!(f, "what {task} has in `{of}`"),
+        }
+    }
+}
+
+/// A claim as a task states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskClaim<'a> {
+    /// What is claimed.
+    pub claim: Claim<'a>,
+    /// The parameter that states it; empty for the task as a whole.
+    pub param: &'a str,
+    /// Whether several tasks of a node may claim it together, as they may name the same package: then none of them is in
+    /// conflict with another, and removal leaves it in place while another claims it.
+    pub shared: bool,
+}
+
+impl<'a> TaskClaim<'a> {
+    /// A claim that only one task of a node may have.
+    pub fn exclusive(claim: Claim<'a>, param: &'a str) -> Self {
+        Self { claim, param, shared: false }
+    }
+
+    /// A claim that several tasks of a node may have.
+    pub fn shared(claim: Claim<'a>, param: &'a str) -> Self {
+        Self { claim, param, shared: true }
+    }
+}

@@ -1,0 +1,255 @@
+//! [`TaskParams`]: a task's kind and parameters, and the table of all kinds.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    archive::Archive,
+    claim::{Claim, TaskClaim},
+    command::Command,
+    container::Container,
+    cron::Cron,
+    directory::Directory,
+    export::Export,
+    file::File,
+    group::Group,
+    hostname::Hostname,
+    image::Image,
+    ini::Ini,
+    kind::{About, ContentSource, Kind},
+    line::Line,
+    link::Link,
+    module::Module,
+    mount::Mount,
+    package::Package,
+    plugin::Plugin,
+    pod::Pod,
+    problem::Problem,
+    process::Process,
+    reboot::Reboot,
+    selinux::Selinux,
+    sysctl::Sysctl,
+    systemd::Systemd,
+    template::Template,
+    user::User,
+    wait::Wait,
+};
+use crate::{effect::Effect, ids::TaskId};
+
+macro_rules! kinds {
+    ($($kind:ident = $name:literal),* ; unlisted $($unlisted:ident = $unlisted_name:literal),*) => {
+        /// A task's kind and parameters: `{ "<kind>": { … } }`.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        pub enum TaskParams {
+            $(
+                #[doc = concat!("`", $name, "`")]
+                #[serde(rename = $name)]
+                $kind($kind),
+            )*
+            $(
+                #[doc = concat!("`", $unlisted_name, "`")]
+                #[serde(rename = $unlisted_name)]
+                $unlisted($unlisted),
+            )*
+        }
+
+        /// What each kind that is built in tells of itself, in the same order.
+        pub const KINDS: &[About] = &[$(About { name: $name, summary: $kind::SUMMARY, effects: $kind::EFFECTS }),*];
+
+        /// Names of all kinds that are built in, in the order in which people read about them.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        const _: () = { $(assert!(same($kind::NAME, $name));)* $(assert!(same($unlisted::NAME, $unlisted_name));)* };
+
+        impl TaskParams {
+            /// See [`Kind::name`].
+            pub fn kind(&self) -> &str {
+                match self { $(Self::$kind(params) => Kind::name(params),)* $(Self::$unlisted(params) => Kind::name(params),)* }
+            }
+
+            /// See [`Kind::effects`].
+            pub fn effects(&self) -> &[Effect] {
+                match self { $(Self::$kind(params) => Kind::effects(params),)* $(Self::$unlisted(params) => Kind::effects(params),)* }
+            }
+
+            /// The parameters as a site gives them, by name.
+            pub fn given(&self) -> Map<String, Value> {
+                if let Self::Plugin(plugin) = self {
+                    return plugin.params.clone();
+                }
+                match serde_json::to_value(self) {
+                    Ok(Value::Object(kind)) => match kind.into_iter().next() {
+                        Some((_, Value::Object(params))) => params,
+                        _ => Map::new(),
+                    },
+                    _ => Map::new(),
+                }
+            }
+
+            /// See [`Kind::problems`].
+            pub fn problems(&self) -> Vec<Problem> {
+                match self { $(Self::$kind(params) => params.problems(),)* $(Self::$unlisted(params) => params.problems(),)* }
+            }
+
+            /// See [`Kind::source`].
+            pub fn source(&self) -> Option<ContentSource<'_>> {
+                match self { $(Self::$kind(params) => params.source(),)* $(Self::$unlisted(params) => params.source(),)* }
+            }
+
+            /// See [`Kind::drop_source`].
+            pub fn drop_source(&mut self) {
+                match self { $(Self::$kind(params) => params.drop_source(),)* $(Self::$unlisted(params) => params.drop_source(),)* }
+            }
+
+            /// See [`Kind::drop_incidental`].
+            pub fn drop_incidental(&mut self) {
+                match self { $(Self::$kind(params) => params.drop_incidental(),)* $(Self::$unlisted(params) => params.drop_incidental(),)* }
+            }
+
+            /// See [`Kind::can_check`].
+            pub fn can_check(&self) -> bool {
+                match self { $(Self::$kind(params) => params.can_check(),)* $(Self::$unlisted(params) => params.can_check(),)* }
+            }
+
+            /// See [`Kind::claims`].
+            pub fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
+                match self {
+                    $(Self::$kind(params) => params.claims(task, claim),)*
+                    $(Self::$unlisted(params) => params.claims(task, claim),)*
+                }
+            }
+
+            /// See [`Kind::subject`].
+            pub fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
+                match self {
+                    $(Self::$kind(params) => params.subject(task),)*
+                    $(Self::$unlisted(params) => params.subject(task),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    File = "file",
+    Template = "template",
+    Directory = "directory",
+    Link = "link",
+    Ini = "ini",
+    Line = "line",
+    Archive = "archive",
+    Package = "package",
+    Systemd = "systemd",
+    Process = "process",
+    Container = "container",
+    Pod = "pod",
+    Image = "image",
+    User = "user",
+    Group = "group",
+    Hostname = "hostname",
+    Sysctl = "sysctl",
+    Module = "module",
+    Mount = "mount",
+    Cron = "cron",
+    Selinux = "selinux",
+    Command = "command",
+    Wait = "wait",
+    Reboot = "reboot",
+    Export = "export";
+    unlisted Plugin = "plugin"
+}
+
+/// Whether two names are the same, at compile time.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_reads_as_its_kind() {
+        let params: TaskParams = serde_json::from_str(r#"{"command":{"run":["true"]}}"#).unwrap();
+        assert_eq!(params.kind(), "command");
+        assert!(serde_json::from_str::<TaskParams>(r#"{"teleport":{}}"#).is_err());
+        assert!(serde_json::from_str::<TaskParams>(r#"{"link":{"path":"/a","target":"b","x":1}}"#).is_err());
+    }
+
+    #[test]
+    fn a_plugin_goes_by_its_own_name_and_is_not_listed() {
+        let plugin =
+            r#"{"plugin":{"name":"limits","params":{"unit":"web.service"},"effects":["restart"],"can_check":false}}"#;
+        let params: TaskParams = serde_json::from_str(plugin).unwrap();
+        assert_eq!((params.kind(), params.effects(), params.can_check()), ("limits", &[Effect::Restart][..], false));
+        assert_eq!(params.source(), Some(ContentSource::Plugin("limits")));
+        assert!(!NAMES.contains(&"plugin") && KINDS.iter().all(|kind| kind.name != "plugin"));
+        assert_eq!(serde_json::from_value::<TaskParams>(serde_json::to_value(&params).unwrap()).unwrap(), params);
+    }
+
+    fn claims(params: &str) -> Vec<String> {
+        let (params, task): (TaskParams, TaskId) = (serde_json::from_str(params).unwrap(), "s.t".parse().unwrap());
+        let mut claims = Vec::new();
+        params.claims(&task, &mut |stated| {
+            assert_eq!(stated.claim.clone().into_owned(), stated.claim);
+            claims.push(format!("{}{}", if stated.shared { "shared: " } else { "" }, stated.claim));
+        });
+        claims
+    }
+
+    #[test]
+    fn every_kind_states_what_it_owns() {
+        let image = r#""image": "localhost/web:1""#;
+        let expected: [(&str, &[&str]); 10] = [
+            (r#"{"link": {"path": "/l", "target": "t"}}"#, &["`/l`"]),
+            (r#"{"cron": {"schedule": "@daily", "run": "x"}}"#, &["`/etc/cron.d/groundplan-s-t-df4ee0`"]),
+            (
+                r#"{"ini": {"path": "/i", "section": "a", "option": "b", "value": 1}}"#,
+                &["what s.t has in `/i`", "the option `b` of `[a]` in `/i`"],
+            ),
+            (r#"{"line": {"path": "/f", "line": "x"}}"#, &["what s.t has in `/f`", "shared: the line `x` in `/f`"]),
+            (r#"{"line": {"path": "/f", "line": "x", "state": "absent"}}"#, &["what s.t has in `/f`"]),
+            (r#"{"package": ["a"]}"#, &["what s.t has in `packages`", "shared: the package `a`"]),
+            (r#"{"package": {"names": ["a"], "state": "absent"}}"#, &["what s.t has in `packages`"]),
+            (
+                &format!(r#"{{"container": {{"name": "web", {image}}}}}"#),
+                &["the container `web`", "shared: the unit `web.service`"],
+            ),
+            (
+                &format!(r#"{{"pod": {{"name": "p", "containers": [{{"name": "web", {image}}}]}}}}"#),
+                &[
+                    "the pod `p`",
+                    "the container `web`",
+                    "shared: the unit `p-pod.service`",
+                    "shared: the unit `web.service`",
+                ],
+            ),
+            (r#"{"command": {"run": "true"}}"#, &[]),
+        ];
+        for (params, owned) in expected {
+            assert_eq!(claims(params), owned, "{params}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_claims_what_other_kinds_claim() {
+        let claims_of = |more: &str| claims(&format!(r#"{{"plugin": {{"name": "limits"{more}}}}}"#));
+        let named = r#"{"named": {"what": "user", "name": "bob", "param": "who"}}"#;
+        let stated = claims_of(&format!(r#", "claims": [{{"path": "/etc/x"}}, {named}]"#));
+        assert_eq!(stated, ["`/etc/x`", "the user `bob`"]);
+        assert_eq!(stated[1..], claims(r#"{"user": {"name": "bob"}}"#));
+        assert_eq!(claims_of(""), ["what s.t has in `limits`"]);
+    }
+}

@@ -1,0 +1,154 @@
+//! Which tasks claim which things on the host, by the claims that their parameters state.
+//!
+//! Within one commit no two tasks have the same exclusive claim. Across commits they may: a task is renamed, or moves to a
+//! path that another one gives up. Whichever job comes first, what the one made must not be lost to the removal of the other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
+
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Claim, TaskParams},
+};
+
+/// The tasks of each claim.
+type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Mutex<Claimants>);
+
+impl Claims {
+    /// Adds all that `task` claims with these parameters.
+    pub(crate) fn add(&self, params: &TaskParams, task: &TaskId) {
+        let mut claims = self.lock();
+        params.claims(task, &mut |stated| {
+            claims.entry(stated.claim.into_owned()).or_default().insert(task.clone());
+        });
+    }
+
+    /// Takes all that `task` claims with these parameters away from it, but for what it also claims with `kept`.
+    pub(crate) fn release(&self, params: &TaskParams, kept: Option<&TaskParams>, task: &TaskId) {
+        let mut released = BTreeSet::new();
+        params.claims(task, &mut |stated| _ = released.insert(stated.claim));
+        if let Some(kept) = kept {
+            kept.claims(task, &mut |stated| _ = released.remove(&stated.claim));
+        }
+        let mut claims = self.lock();
+        for claim in released {
+            let claim = claim.into_owned();
+            if let Some(tasks) = claims.get_mut(&claim) {
+                tasks.remove(task);
+                if tasks.is_empty() {
+                    claims.remove(&claim);
+                }
+            }
+        }
+    }
+
+    /// Another task than `task` that has the claim, if there is one.
+    pub(crate) fn held_by_another(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
+        let guard = self.lock();
+        let claims: &BTreeMap<Claim<'_>, _> = &guard;
+        let tasks: &BTreeSet<TaskId> = claims.get(claim)?;
+        tasks.iter().find(|other| *other != task).cloned()
+    }
+
+    /// Whether any task has the claim.
+    pub(crate) fn is_held(&self, claim: &Claim<'_>) -> bool {
+        let guard = self.lock();
+        let claims: &BTreeMap<Claim<'_>, _> = &guard;
+        claims.contains_key(claim)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Claimants> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Whether an update from `before` to `after` gives up what the task was about, so that what was applied is removed.
+pub(crate) fn replaces(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+    let is_plugin = |params: &TaskParams| matches!(params, TaskParams::Plugin(_));
+    before.subject(task) != after.subject(task)
+        || is_directory(before) != is_directory(after)
+        // Another kind cannot remove what a plugin's program made, and the other way round.
+        || is_plugin(before) != is_plugin(after)
+}
+
+/// Whether the old must be removed before the new is applied: otherwise the two would be in each other's way.
+pub(crate) fn must_go_first(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+    match (before, after) {
+        (TaskParams::Process(_), _) | (_, TaskParams::Process(_)) => true,
+        // What the task remembers is about the old one.
+        (TaskParams::Plugin(_), _) | (_, TaskParams::Plugin(_)) => true,
+        // Their successors may use the same ports, and have parts of the same names.
+        (TaskParams::Container(_) | TaskParams::Pod(_), _) => true,
+        // A directory and a file cannot be at one path.
+        _ => is_directory(before) != is_directory(after) && before.subject(task) == after.subject(task),
+    }
+}
+
+fn is_directory(params: &TaskParams) -> bool {
+    matches!(params, TaskParams::Directory(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(json: &str) -> TaskParams {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn task(name: &str) -> TaskId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_claim_passes_from_one_task_to_another() {
+        let (claims, one, two) = (Claims::default(), task("s.one"), task("s.two"));
+        let (link, file) = (params(r#"{"link":{"path":"/a","target":"b"}}"#), params(r#"{"file":{"path":"/a"}}"#));
+        claims.add(&link, &one);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one), None);
+        claims.add(&file, &two);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one), Some(two.clone()));
+        claims.release(&link, None, &one);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two), None);
+        claims.release(&file, Some(&file), &two);
+        assert!(claims.is_held(&Claim::path("/a")), "what it still claims is kept");
+        claims.release(&file, None, &two);
+        assert!(!claims.is_held(&Claim::path("/a")));
+    }
+
+    #[test]
+    fn what_an_update_replaces_and_what_must_go_first() {
+        let of = |before: &str, after: &str| {
+            let (before, after, task) = (params(before), params(after), task("s.t"));
+            (replaces(&before, &after, &task), must_go_first(&before, &after, &task))
+        };
+        let (file, moved) = (r#"{"file":{"path":"/a"}}"#, r#"{"file":{"path":"/b"}}"#);
+        let (link, directory) = (r#"{"link":{"path":"/a","target":"b"}}"#, r#"{"directory":{"path":"/a"}}"#);
+        assert_eq!(of(file, file), (false, false));
+        assert_eq!(of(file, link), (false, false), "it takes the place of the file");
+        assert_eq!(of(file, moved), (true, false));
+        assert_eq!(of(file, directory), (true, true));
+        assert_eq!(of(directory, moved), (true, false));
+        let command = r#"{"command":{"run":"true"}}"#;
+        assert_eq!(
+            (of(command, command), of(file, command), of(command, file)),
+            ((false, false), (true, false), (true, false))
+        );
+        let option = |path: &str, name: &str| {
+            format!(r#"{{"ini":{{"path":"{path}","section":"s","option":"{name}","value":1}}}}"#)
+        };
+        assert_eq!(of(&option("/i", "a"), &option("/i", "b")), (false, false), "the kind takes single options back");
+        assert_eq!(of(&option("/i", "a"), &option("/j", "a")), (true, false));
+        assert_eq!(of(r#"{"process":{"run":"a"}}"#, r#"{"process":{"run":"b"}}"#), (false, true));
+        let plugin = |claims: &str| format!(r#"{{"plugin":{{"name":"p","claims":[{claims}]}}}}"#);
+        assert_eq!(of(&plugin(r#"{"path":"/a"}"#), file), (true, true));
+        assert_eq!(of(&plugin(r#"{"path":"/a"}"#), &plugin(r#"{"path":"/a"},{"path":"/b"}"#)), (true, true));
+        assert_eq!(of(&plugin(""), &plugin("")), (false, true));
+    }
+}

@@ -1,0 +1,169 @@
+//! What a kind can use while a job or a drift check runs, and what it leaves behind.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use groundplan_protocol::{
+    ids::{Generation, TaskId},
+    kinds::Claim,
+    report::Output,
+};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::host::{
+    cancel::Cancel,
+    differences::Differences,
+    error::HostError,
+    fs::files::{Removal, Sum},
+    job::{Content, Notes},
+    shared::Host,
+};
+
+/// A job or drift check of one task, as its kind sees it.
+pub(crate) struct Context<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) task: &'a TaskId,
+    pub(crate) cancel: &'a Cancel,
+    /// What the task ships.
+    pub(crate) content: Option<Shipped<'a>>,
+    /// Whether a readiness probe follows, so that the kind need not wait to see whether what it started keeps running.
+    pub(crate) probed: bool,
+    /// Whether the ledger holds nothing of the task yet.
+    pub(crate) is_new: bool,
+    /// The plan that the job is carried out for.
+    pub(crate) plan: Generation,
+    /// Whether no other job had changed anything since the start of the agent, when this one began.
+    pub(crate) untouched: bool,
+    /// When the job's own work began: after external capabilities were there.
+    pub(crate) begun: Instant,
+    /// What differs; only in a drift check.
+    pub(in crate::host) differences: Option<Mutex<Differences>>,
+    memory: Option<&'a Value>,
+    /// Whether applying has turned out to change nothing.
+    idle: AtomicBool,
+    output: Mutex<Option<Output>>,
+    notes: Mutex<Notes>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(host: &'a Host, task: &'a TaskId, cancel: &'a Cancel) -> Self {
+        Self {
+            host,
+            task,
+            cancel,
+            content: None,
+            probed: false,
+            is_new: false,
+            plan: Generation(0),
+            untouched: true,
+            begun: Instant::now(),
+            differences: None,
+            memory: None,
+            idle: AtomicBool::new(false),
+            output: Mutex::new(None),
+            notes: Mutex::default(),
+        }
+    }
+
+    /// The same, with what the task noted when it was last applied.
+    pub(crate) fn with_memory(self, memory: Option<&'a Value>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What the task noted when it was last applied: how it found things, so that removal restores what was there and takes away
+    /// only what the task itself made.
+    pub(crate) fn memory(&self) -> Option<&'a Value> {
+        self.memory
+    }
+
+    /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this.
+    pub(crate) fn remember(&self, memory: Value) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+    }
+
+    /// What is noted by now: in this job, or else when the task was last applied.
+    pub(crate) fn recall(&self) -> Option<Value> {
+        let noted = self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory.clone();
+        noted.or_else(|| self.memory.cloned()).filter(|memory| !memory.is_null())
+    }
+
+    /// Notes that applying changed nothing after all, so that no trigger fires.
+    pub(crate) fn nothing_changed(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether applying changed nothing.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Publishes `value` to the planner, in place of what the task published before.
+    pub(crate) fn publish(&self, value: String) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).export = Some(value);
+    }
+
+    /// Another task that has the same claim, if there is one: then what is claimed must be left in place.
+    pub(crate) fn held_by_another(&self, claim: &Claim<'_>) -> Option<TaskId> {
+        self.host.claims.held_by_another(claim, self.task)
+    }
+
+    /// Puts what a program printed into the report, in place of what is in it.
+    pub(crate) fn print(&self, output: Option<Output>) {
+        if output.is_some() {
+            *self.output.lock().unwrap_or_else(|e| e.into_inner()) = output;
+        }
+    }
+
+    /// Adds a line to the report.
+    pub(crate) fn say(&self, line: &str) {
+        let mut output = self.output.lock().unwrap_or_else(|e| e.into_inner());
+        let output = output.get_or_insert_default();
+        let text = if output.omitted > 0 { &mut output.tail } else { &mut output.head };
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+
+    /// Reports why something was left in place; returns whether anything was removed.
+    pub(super) fn removed(&self, removed: Removal) -> bool {
+        if let Removal::Left(why) = &removed {
+            self.say(why);
+        }
+        removed == Removal::Removed
+    }
+
+    /// What is to be reported, and what is to be kept.
+    pub(crate) fn into_results(self) -> (Option<Output>, Notes) {
+        let output = self.output.into_inner().unwrap_or_else(|e| e.into_inner());
+        (output, self.notes.into_inner().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+/// The content that a task ships. A check needs only its digest: a drift check has no bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shipped<'a> {
+    pub(crate) sum: Sum,
+    bytes: Option<&'a Content>,
+}
+
+impl<'a> Shipped<'a> {
+    /// Content that is at hand.
+    pub(crate) fn new(bytes: &'a Content, sum: Sum) -> Self {
+        Self { sum, bytes: Some(bytes) }
+    }
+
+    /// Content that was shipped with an earlier plan.
+    pub(crate) fn named(sum: Sum) -> Self {
+        Self { sum, bytes: None }
+    }
+
+    /// The bytes, to be written somewhere.
+    pub(crate) fn bytes(&self) -> Result<&'a Content, HostError> {
+        self.bytes.ok_or(HostError::NoContent)
+    }
+}

@@ -1,0 +1,46 @@
+//! Why packages are not in the state that was asked for.
+
+use std::io;
+
+use crate::host::{
+    error::{KindError, ToolError},
+    process::exec::ExecError,
+};
+
+/// Why packages are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackageError {
+    #[error("this host has none of apt-get, dnf, zypper and apk; install what is needed with a `command` instead")]
+    NoManager,
+    #[error(
+        "there is no package `{name}` in the package sources of this host, whose index was fetched just now; look for its name \
+         with `apt-cache search` or the like, or add the source that has it"
+    )]
+    Unknown { name: String },
+    #[error(
+        "there is no version `{wanted}` of the package `{name}` in the package sources of this host; there is {there}"
+    )]
+    NoVersion { name: String, wanted: String, there: String },
+    #[error("cannot {doing}: {cause}")]
+    Failed { doing: String, cause: String, output: String },
+    #[error("{holder} has held {lock} for more than {seconds} s; it is tried again when the task is")]
+    Locked { lock: &'static str, holder: String, seconds: u64 },
+    #[error("{names} cannot go: {others} would go too; name these as well, or keep what they need")]
+    Needed { names: String, others: String },
+    #[error("{0} cannot hold packages; give a `version` instead")]
+    NoHold(&'static str),
+    #[error("the package manager reported success, and {0} is not there as it should be")]
+    NotThere(String),
+    #[error("the package manager reported success, and {0} is still there")]
+    StillThere(String),
+    #[error("cannot keep services from being started, by /usr/sbin/policy-rc.d")]
+    Guard(#[source] io::Error),
+    #[error("cancelled while others used the package manager")]
+    Cancelled,
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+}
+
+impl KindError for PackageError {}

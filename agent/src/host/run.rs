@@ -1,0 +1,230 @@
+//! Carrying out a job.
+//!
+//! In: a [`Job`]. Out: a [`Finished`]. A job waits for external capabilities, checks, applies what is out of sync, carries out
+//! the obligation unless applying just did, and waits until all is ready. What is removed is only what no other task claims,
+//! so that a path may pass from one task to another.
+
+use std::{
+    borrow::Cow,
+    path::Path,
+    sync::atomic::Ordering,
+    time::{Instant, SystemTime},
+};
+
+use groundplan_protocol::{
+    effect::Effect,
+    ids::Generation,
+    kinds::{Claim, TaskParams},
+    plan::TaskSpec,
+};
+
+use super::{
+    cancel::Cancel,
+    claims::{must_go_first, replaces},
+    error::HostError,
+    exclusive::Turn,
+    fs::files::Sum,
+    job::{Content, Finished, Job, Notes, Work},
+    kinds::{
+        self,
+        context::{Context, Shipped},
+        kind::{Applied, Check},
+    },
+    probe, programs,
+    shared::Host,
+};
+use crate::machine::JobOutcome;
+
+impl Host {
+    /// Carries out a job.
+    pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
+        let (started, clock) = (SystemTime::now(), Instant::now());
+        let (mut output, mut notes) = (None, Notes::default());
+        self.programs
+            .drop_unused(job.plan, |program| self.claims.is_held(&Claim::named("program", program.to_string())));
+        let turn = self.turn(&job, &cancel).await;
+        let begun = turn.is_some();
+        // Read before the job itself changes anything.
+        let untouched = !self.touched.load(Ordering::Relaxed);
+        let result = match self.before(&job, &cancel).await {
+            Ok(content) => {
+                let mut cx = Context::new(self, &job.task, &cancel).with_memory(job.memory.as_ref());
+                (cx.plan, cx.untouched) = (job.plan, untouched);
+                cx.probed = is_probed(&job.work);
+                cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
+                cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
+                let result = self.carry_out(&job, &cx).await;
+                (output, notes) = cx.into_results();
+                result
+            }
+            Err(e) => Err(e),
+        };
+        drop(turn);
+        let result = result.map_err(|e| crate::log::chain(&e));
+        if result.as_ref().is_ok_and(|outcome| outcome.changed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+        Finished { result, begun, output, notes, started, duration: clock.elapsed() }
+    }
+
+    /// Waits while the host is about to go down; `None` if the job is cancelled meanwhile. The job that brings the host down has
+    /// no turn: it waits for all others to end.
+    async fn turn(&self, job: &Job, cancel: &Cancel) -> Option<Option<Turn<'_>>> {
+        if kinds::brings_host_down(&job.work.spec().params) {
+            return Some(None);
+        }
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => None,
+            turn = self.exclusive.turn() => Some(Some(turn)),
+        }
+    }
+
+    /// Waits for external capabilities, and finds the content.
+    async fn before<'a>(&self, job: &'a Job, cancel: &Cancel) -> Result<Option<(Cow<'a, Content>, Sum)>, HostError> {
+        if cancel.is_cancelled() {
+            return Err(HostError::Cancelled);
+        }
+        self.may_act(&job.work.spec().params)?;
+        let Work::Apply { spec, content, .. } = &job.work else { return Ok(None) };
+        for external in &spec.external {
+            let waited = probe::wait(&self.environment, external, self.stop_grace, cancel).await;
+            waited.map_err(HostError::External)?;
+        }
+        find_content(spec, content.as_ref())
+    }
+
+    /// Refuses what acts on the host as a whole if this agent's root is not `/`.
+    pub(super) fn may_act(&self, params: &TaskParams) -> Result<(), HostError> {
+        let root = self.environment.root.path();
+        if kinds::whole_host(params) && root != Path::new("/") {
+            return Err(HostError::WholeHost { kind: params.kind().to_owned(), root: root.to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<JobOutcome, HostError> {
+        match &job.work {
+            Work::Apply { spec, previous, .. } => {
+                let result = self.apply(job, spec, previous.as_ref(), cx).await;
+                // A cancelled one is not given up: it goes on when the agent is back.
+                if result.is_err() && cx.is_new && !cx.cancel.is_cancelled() {
+                    kinds::abandon(&spec.params, cx).await;
+                }
+                result
+            }
+            Work::Remove { spec } => Ok(JobOutcome { changed: self.remove(&spec.params, cx).await?, effect: None }),
+            Work::Trigger { spec } => {
+                let effect = self.effect(spec, job.effect, cx).await?;
+                if effect.is_some() {
+                    self.ready(spec, cx).await?;
+                }
+                Ok(JobOutcome { changed: effect.is_some(), effect })
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        job: &Job,
+        spec: &TaskSpec,
+        previous: Option<&TaskSpec>,
+        cx: &Context<'_>,
+    ) -> Result<JobOutcome, HostError> {
+        let mut changed = false;
+        let (params, task) = (&spec.params, &job.task);
+        // Claimed before anything is made: a removal that runs at the same time leaves it in place.
+        self.claims.add(params, task);
+        let replaced = previous.map(|previous| &previous.params).filter(|before| replaces(before, params, task));
+        let first = replaced.is_some_and(|before| must_go_first(before, params, task));
+        if let Some(before) = replaced.filter(|_| first) {
+            changed |= self.remove(before, cx).await?;
+            // The removal has released what both claim.
+            self.claims.add(params, task);
+        }
+        let applied = match kinds::check(params, cx).await? {
+            Check::InSync => None,
+            Check::OutOfSync => Some(kinds::apply(params, cx).await?),
+        };
+        changed |= applied.is_some() && !cx.is_idle();
+        // The new is in place before the old goes, so that what uses it finds one of the two at any moment.
+        if let Some(before) = replaced.filter(|_| !first) {
+            changed |= self.remove(before, cx).await?;
+        }
+        if let Some(previous) = previous {
+            self.claims.release(&previous.params, Some(params), task);
+            self.drop_program(&previous.params, cx.plan);
+        }
+        let effect = match applied {
+            Some(Applied { afresh: true }) => None,
+            _ => self.effect(spec, job.effect, cx).await?,
+        };
+        // Also where all was found in sync: an agent that was killed may have left it half ready.
+        self.ready(spec, cx).await?;
+        Ok(JobOutcome { changed: changed || effect.is_some(), effect })
+    }
+
+    /// Takes away what the task claims, unless another task claims it now.
+    async fn remove(&self, params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
+        // Kinds with several subjects, which only plugins have, ask for each of them.
+        if let [subject] = params.subject(cx.task).as_slice()
+            && let Some(other) = self.claims.held_by_another(subject, cx.task)
+        {
+            cx.say(&format!("left in place: it belongs to {other} now"));
+            self.release(params, cx);
+            return Ok(false);
+        }
+        let removed = kinds::remove(params, cx).await?;
+        self.release(params, cx);
+        Ok(removed)
+    }
+
+    fn release(&self, params: &TaskParams, cx: &Context<'_>) {
+        self.claims.release(params, None, cx.task);
+        self.drop_program(params, cx.plan);
+    }
+
+    /// The plugin that carried the task out may go once no task claims it.
+    fn drop_program(&self, params: &TaskParams, plan: Generation) {
+        if let Some(program) = programs::of(params)
+            && !self.claims.is_held(&Claim::named("program", program.to_string()))
+        {
+            self.programs.unused(program, plan);
+        }
+    }
+
+    async fn effect(
+        &self,
+        spec: &TaskSpec,
+        effect: Option<Effect>,
+        cx: &Context<'_>,
+    ) -> Result<Option<Effect>, HostError> {
+        let Some(effect) = effect else { return Ok(None) };
+        Ok(kinds::effect(&spec.params, cx, effect).await?.then_some(effect))
+    }
+
+    async fn ready(&self, spec: &TaskSpec, cx: &Context<'_>) -> Result<(), HostError> {
+        let Some(ready) = spec.ready.as_ref().filter(|ready| !ready.is_empty()) else { return Ok(()) };
+        tokio::select! {
+            ready = probe::wait(&self.environment, ready, self.stop_grace, cx.cancel) => Ok(ready?),
+            error = kinds::broken(&spec.params, cx) => Err(error),
+        }
+    }
+}
+
+fn is_probed(work: &Work) -> bool {
+    match work {
+        Work::Apply { spec, .. } | Work::Trigger { spec } => spec.ready.as_ref().is_some_and(|ready| !ready.is_empty()),
+        Work::Remove { .. } => false,
+    }
+}
+
+fn find_content<'a>(spec: &TaskSpec, given: Option<&'a Content>) -> Result<Option<(Cow<'a, Content>, Sum)>, HostError> {
+    let Some(shipped) = &spec.content else { return Ok(None) };
+    if let (Some(blob), Some(content)) = (shipped.blob(), given) {
+        return Ok(Some((Cow::Borrowed(content), Sum { digest: blob.sha256, size: blob.size })));
+    }
+    let bytes = shipped.inline().map_err(HostError::BadContent)?.ok_or(HostError::NoContent)?;
+    let sum = Sum::of_bytes(&bytes);
+    Ok(Some((Cow::Owned(Content::Bytes(bytes)), sum)))
+}

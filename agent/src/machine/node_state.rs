@@ -1,0 +1,97 @@
+//! The node's state, as it is published to the planner.
+//!
+//! In: the machine. Out: a `NodeState` that holds nothing but what the ledger holds. Its revision never goes back: the upper
+//! half counts the openings of the ledger.
+
+use std::time::Duration;
+
+use groundplan_protocol::{
+    VERSION,
+    digest::{Digest, Fingerprint},
+    state::{Applied, NodeState, Obligation, Phase},
+    time::Now,
+};
+
+use super::{
+    io::Effect,
+    snapshot::{Record, StoredObligation},
+    state::Machine,
+};
+
+/// The state is published at most this often, except where it shows progress of the plan itself.
+const STATE_EVERY: Duration = Duration::from_secs(1);
+/// Added to that for each applied task: a state lists them all.
+const STATE_PER_TASK: Duration = Duration::from_millis(2);
+
+impl Machine {
+    /// Has the state published as soon as the last one is old enough.
+    pub(super) fn request_state(&mut self, now: Now) {
+        let every = STATE_EVERY + STATE_PER_TASK * u32::try_from(self.applied.len()).unwrap_or(u32::MAX / 2000);
+        let at = self.last_state.map_or(now.mono, |last| (last + every).max(now.mono));
+        self.due.state = Some(self.due.state.map_or(at, |due| due.min(at)));
+    }
+
+    pub(super) fn publish_state(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.revision += 1;
+        self.last_state = Some(now.mono);
+        out.push(Effect::State(Box::new(self.node_state())));
+    }
+
+    /// The node's state at this moment, under the revision of the last one that was published.
+    pub fn node_state(&self) -> NodeState {
+        let obligations = self.obligations.iter();
+        NodeState {
+            version: VERSION,
+            site: self.settings.site.clone(),
+            node: self.settings.node.clone(),
+            ledger: self.ledger.clone(),
+            revision: self.numbered(self.revision),
+            generation: self.generation(),
+            commit: self.active.as_ref().map(|active| active.commit.clone()),
+            phase: self.phase(),
+            sequence: self.outbox.stored(),
+            applied: self.applied.iter().map(|(task, record)| (task.clone(), applied(record))).collect(),
+            obligations: obligations.filter_map(|(task, stored)| Some((task.clone(), obligation(stored)?))).collect(),
+            facts: self.facts.clone(),
+            exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
+            agent: self.settings.agent.clone(),
+            refused: self.refused.clone(),
+            ignored: self.ignored,
+        }
+    }
+
+    /// Whether it fetches blobs, carries out a plan, or has nothing to do.
+    pub fn phase(&self) -> Phase {
+        match &self.active {
+            Some(active) if !active.missing.is_empty() => Phase::Fetching,
+            Some(active) if !active.queue.is_finished() => Phase::Running,
+            _ if !self.running.is_empty() => Phase::Running,
+            _ => Phase::Idle,
+        }
+    }
+}
+
+fn applied(record: &Record) -> Applied {
+    let mut inputs = record.inputs.clone();
+    if record.in_doubt {
+        // An input of its own, so that the planner can name the reason for which the task is applied again.
+        inputs.insert("unfinished".to_owned(), fingerprint_in_doubt(record).0.short());
+    }
+    let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
+    Applied { fingerprint, inputs, edges: record.edges.clone() }
+}
+
+/// A fingerprint that no plan has: it differs from whatever is desired.
+pub(super) fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
+    Fingerprint(Digest::of(format!("in doubt: {}", record.fingerprint).as_bytes()))
+}
+
+fn obligation(stored: &StoredObligation) -> Option<Obligation> {
+    let greatest = stored.open.iter().map(|(_, effect)| *effect).max();
+    // The greatest that it may become: a planner that lost its store has to assume that what is open has fired.
+    let effect = stored.fired.max(greatest)?;
+    let mut open: Vec<_> = stored.open.iter().map(|(source, _)| source.clone()).collect();
+    open.sort();
+    open.dedup();
+    Some(Obligation { effect, fired: stored.fired.is_some(), open })
+}

@@ -1,0 +1,226 @@
+//! The loop: waits for one thing to happen, and handles it.
+
+use std::fs;
+
+use groundplan_protocol::{
+    VERSION,
+    plan::{NodePlan, NodePlanRef},
+};
+
+use super::{
+    catch_up::Offered,
+    error::ShellError,
+    open::{new_session, presence},
+    state::Shell,
+};
+use crate::{
+    blobs::BlobEvent,
+    log,
+    machine::Event,
+    transport::{Inbound, Signal},
+};
+
+impl Shell {
+    /// Runs the agent until it is signalled to stop.
+    pub async fn run(mut self) -> Result<(), ShellError> {
+        for filter in self.topics.subscribe.clone() {
+            self.outlet.subscribe(filter);
+        }
+        log::info(format_args!(
+            "node {} of site {} at generation {}; ledger {}",
+            self.config.node,
+            self.config.site,
+            self.machine.generation(),
+            self.machine.ledger()
+        ));
+        while !self.stopped {
+            self.step().await?;
+        }
+        self.sync();
+        self.end_commands().await;
+        self.drift.end().await;
+        self.shut_down().await;
+        Ok(())
+    }
+
+    /// Waits for one thing to happen, and handles it.
+    async fn step(&mut self) -> Result<(), ShellError> {
+        let now = self.clock.now().mono;
+        if self.outlet.stalls_at().is_some_and(|at| at <= now) {
+            log::warn("the broker has stopped answering; reconnecting");
+            self.link.restart();
+            self.disconnected().await?;
+        }
+        if self.stop_at.is_some_and(|at| at <= now) {
+            return self.cancel_jobs().await;
+        }
+        if let Some((event, publish)) = self.catch_up.due(now) {
+            self.handle(event).await?;
+            self.acknowledge(publish);
+        }
+        self.request_chunks().await?;
+        self.check_drift();
+        self.outlet.pump(now);
+        self.send_reports()?;
+        self.send_output();
+        let due = [
+            self.machine.deadline(),
+            self.outlet.stalls_at(),
+            self.stop_at,
+            self.chunks_due(),
+            self.catch_up.at(),
+            self.output_due(),
+            self.drift.deadline(),
+        ];
+        let due = due.into_iter().flatten().min();
+        let due = due.map(|mono| self.clock.instant(mono).into());
+        tokio::select! {
+            signal = self.link.signal() => match signal {
+                Some(signal) => self.receive(signal).await,
+                None => Ok(()),
+            },
+            Some(done) = self.jobs.join_next() => {
+                let (_, done) = done.map_err(ShellError::Job)?;
+                self.drift.task_ran(&done.task);
+                self.handle(Event::Finished(Box::new(done))).await
+            }
+            changed = self.commands.changed() => changed.map_err(ShellError::Job),
+            Some(ended) = self.drift.ended() => {
+                self.checked(ended.map_err(ShellError::Job)?);
+                Ok(())
+            }
+            facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
+            () = self.stop_signals.wait() => self.stop().await,
+            () = sleep_until(due) => self.handle(Event::Tick).await,
+        }
+    }
+
+    /// Handles a signal of the connection.
+    async fn receive(&mut self, signal: Signal) -> Result<(), ShellError> {
+        let now = self.clock.now().mono;
+        match signal {
+            Signal::Up { client, session_present } => {
+                log::info("connected to the broker");
+                self.down_logged = false;
+                self.catch_up.connected(session_present, now);
+                // A new process subscribes again even if the broker kept the session: only then does the broker send what is retained.
+                let fresh = !(session_present && self.subscribed);
+                self.subscribed = true;
+                self.outlet.up(client, fresh);
+                self.blobs.reconnected();
+                let session = new_session()?;
+                self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
+                self.session = Some(session);
+                self.commands.connected(true);
+                self.handle(Event::Connected { session_present: !fresh }).await
+            }
+            Signal::Down(reason) => {
+                if !self.down_logged {
+                    log::warn(format_args!("no connection to the broker: {reason}"));
+                    self.down_logged = true;
+                }
+                self.disconnected().await
+            }
+            Signal::Sent(pkid) => {
+                self.outlet.sent(pkid);
+                Ok(())
+            }
+            Signal::Confirmed(pkid) => {
+                self.outlet.confirmed(pkid, now);
+                Ok(())
+            }
+            Signal::Received(publish) => {
+                let done = match self.reader.read(&publish.topic, &publish.payload) {
+                    Inbound::Nothing => Some(publish),
+                    Inbound::Exec(exec) => {
+                        if exec.node == self.config.node {
+                            self.commands.take(exec, self.session.as_ref(), &self.host);
+                        } else {
+                            let reason = format!("it is for node {}", exec.node);
+                            self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;
+                        }
+                        Some(publish)
+                    }
+                    Inbound::CheckRequest(request) => {
+                        self.request_drift_check(&request);
+                        Some(publish)
+                    }
+                    Inbound::Event(event) => match self.catch_up.offer(event, publish, now) {
+                        Offered::Handle(event, publish) => {
+                            self.handle(event).await?;
+                            Some(publish)
+                        }
+                        Offered::Held(outdated) => outdated,
+                    },
+                    Inbound::Chunk(digest, n) => {
+                        if let Some(event) = self.blobs.chunk(&digest, n, &publish.payload, now) {
+                            self.blob_event(event).await?;
+                        }
+                        Some(publish)
+                    }
+                };
+                if let Some(publish) = done {
+                    self.acknowledge(publish);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn disconnected(&mut self) -> Result<(), ShellError> {
+        self.outlet.down();
+        self.session = None;
+        self.commands.connected(false);
+        self.handle(Event::Disconnected).await
+    }
+
+    /// Acknowledges a message to the broker, now that the ledger has what follows from it. The payload is not needed for that, and
+    /// would pin the read buffer.
+    fn acknowledge(&mut self, publish: rumqttc::Publish) {
+        self.outlet.acknowledge(rumqttc::Publish { payload: Default::default(), ..publish });
+    }
+
+    /// Has the machine handle an event, and all events that follow from it.
+    pub(super) async fn handle(&mut self, event: Event) -> Result<(), ShellError> {
+        self.inbox.push_back(event);
+        while let Some(event) = self.inbox.pop_front() {
+            let effects = self.machine.handle(event, self.clock.now());
+            self.carry_out(effects).await?;
+        }
+        Ok(())
+    }
+
+    /// Handles what happened to a blob, which may be the plan itself.
+    pub(super) async fn blob_event(&mut self, event: BlobEvent) -> Result<(), ShellError> {
+        match event {
+            BlobEvent::Failed { blob, reason } => self.handle(Event::BlobFailed { blob, reason }).await,
+            BlobEvent::Ready(digest) => {
+                if let Some(reference) = self.plan_ref.take_if(|r| r.plan.sha256 == digest) {
+                    let event = match self.read_plan(&reference) {
+                        Ok(plan) => Event::Plan(plan),
+                        Err(reason) => Event::Refused { topic: "plan", generation: Some(reference.generation), reason },
+                    };
+                    self.handle(event).await?;
+                }
+                self.handle(Event::BlobReady(digest)).await
+            }
+        }
+    }
+
+    fn read_plan(&self, reference: &NodePlanRef) -> Result<Box<NodePlan>, String> {
+        let bytes = fs::read(self.blobs.path(&reference.plan.sha256)).map_err(|e| e.to_string())?;
+        let plan: NodePlan = serde_json::from_slice(&bytes).map_err(|e| format!("the blob is no node plan: {e}"))?;
+        // The reference that was signed has these as well: the blob must agree with it.
+        if (plan.version, &plan.site, plan.generation) != (VERSION, &reference.site, reference.generation) {
+            return Err("the blob is a plan of another version, site or generation".to_owned());
+        }
+        Ok(Box::new(plan))
+    }
+}
+
+pub(super) async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
