@@ -13,6 +13,7 @@
 mod image;
 mod machine;
 mod network;
+mod reach;
 mod slot;
 mod ssh;
 

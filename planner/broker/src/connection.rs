@@ -8,7 +8,7 @@
 use std::{
     future::pending,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,11 +23,11 @@ use tokio::{
 };
 
 use super::{
-    Shared,
     codec::{self, ProtocolError},
     filter::{Filter, Malformed, Topic},
     policy::{Client, Peer, Refusal},
     session::{Message, Will},
+    shared::{Shared, lock},
     state::{Attach, Attached, Ended, Input, State, Token},
 };
 
@@ -79,11 +79,6 @@ impl Drop for SessionGuard<'_> {
     fn drop(&mut self) {
         lock(self.state).detach(self.token, self.will);
     }
-}
-
-/// No code under the lock panics by design. If it does all the same, the other clients go on with the state as it is.
-pub(crate) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The result of a connection that has ended.

@@ -19,11 +19,25 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use super::{
-    BrokerError, Shared,
     connection::{End, Served, serve},
     policy::Peer,
+    shared::Shared,
     tls,
 };
+
+/// Why the broker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address is in use, or not one of this machine.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
 
 /// Pause after a failed accept: the usual cause, too few file descriptors, lasts for a while.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -15,8 +15,9 @@ use rumqttc::mqttbytes::QoS;
 use tokio::sync::Notify;
 
 use super::{
-    Limits, codec,
+    codec,
     filter::{Filter, Topic},
+    limits::Limits,
 };
 
 /// Capacity that an empty queue may keep, in messages: a burst that is over must not hold memory.

@@ -14,8 +14,9 @@ use bytes::{BufMut, BytesMut};
 use rumqttc::mqttbytes::QoS;
 
 use super::{
-    Limits, Stats, codec,
+    codec,
     filter::Filter,
+    limits::{Limits, Stats},
     retained::Retained,
     session::{Connection, Message, Overflow, Session, SessionId, Signals, Will},
     subscriptions::Subscriptions,

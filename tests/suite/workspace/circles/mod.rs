@@ -27,7 +27,6 @@ fn roots() -> Vec<PathBuf> {
 }
 
 #[test]
-#[ignore = "until the circles are gone"]
 fn files_import_each_other_in_no_circle() {
     let roots = roots();
     assert!(!roots.is_empty());
