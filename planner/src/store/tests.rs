@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use groundplan_core::plan::{Plan, ReasonReport};
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
@@ -13,7 +15,6 @@ use groundplan_protocol::{
     report::Output,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 use super::*;
 use crate::record::{CommandRow, HistoryRow};
