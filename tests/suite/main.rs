@@ -7,4 +7,5 @@ mod fleet;
 mod hosts;
 mod oracle;
 mod quickstart;
+mod simulator;
 mod workspace;

@@ -1,0 +1,76 @@
+//! `tests/run simulate`: runs seeds of the simulator until one fails, or enough have passed.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use groundplan_tests::simulator::{Totals, run, run_many};
+
+const USAGE: &str = "groundplan-simulate [--seed N | --seeds N | --seconds N] [--from N] [--keep-going]";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (mut seed, mut seeds, mut seconds, mut from, mut keep_going) = (None, None, None, 1, false);
+    while let Some(arg) = args.next() {
+        if arg == "--keep-going" {
+            keep_going = true;
+            continue;
+        }
+        let Some(value) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        };
+        match arg.as_str() {
+            "--seed" => seed = Some(value),
+            "--seeds" => seeds = Some(value),
+            "--seconds" => seconds = Some(Duration::from_secs(value)),
+            "--from" => from = value,
+            _ => {
+                eprintln!("{USAGE}");
+                return ExitCode::from(64);
+            }
+        }
+    }
+    let began = Instant::now();
+    if let Some(seed) = seed {
+        let mut totals = Totals::default();
+        let result = run(seed, None, &mut totals);
+        totals.took = began.elapsed();
+        println!("{totals}");
+        return end(result.map_err(|failure| failure.report));
+    }
+    let (mut all, mut failed) = (Totals::default(), Vec::new());
+    let enough = |done: u64, began: Instant| match seconds {
+        Some(seconds) => began.elapsed() >= seconds,
+        None => done >= seeds.unwrap_or(1000),
+    };
+    while !enough(all.seeds, began) {
+        let before = all.seeds;
+        let (totals, result) = run_many(from + before, None, |totals| enough(before + totals.seeds, began));
+        all.seeds += totals.seeds;
+        all.events += totals.events;
+        totals.faults.into_iter().for_each(|(fault, n)| *all.faults.entry(fault).or_default() += n);
+        totals.counts.into_iter().for_each(|(name, n)| *all.counts.entry(name).or_default() += n);
+        if let Err(failure) = result {
+            println!("seed {}: {}", failure.seed, failure.invariant);
+            failed.push(failure.report);
+            if !keep_going {
+                break;
+            }
+        }
+    }
+    all.took = began.elapsed();
+    println!("{all}");
+    if failed.is_empty() { end(Ok(())) } else { end(Err(failed.swap_remove(0))) }
+}
+
+fn end(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            println!("\n{report}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What was planned, kept beside the machines: by it the simulator judges whether gates and limits hold.
+//!
+//! In: the desired state of a plan, the plan's actions, each node's message. Out: which instances must be done before another may start,
+//! and which a change triggers. Works on instances one by one, and shares no code with the planner's own graph.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use groundplan_core::{DesiredState, desired::Scope};
+use groundplan_protocol::{
+    digest::Digest,
+    effect::{Action, Effect},
+    ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, TaskId},
+    plan::NodePlan,
+};
+
+/// The edges of a desired state, instance by instance.
+#[derive(Debug, Default)]
+pub(super) struct Edges {
+    /// What each instance comes after.
+    pub(super) sources: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
+    /// What a change of each instance triggers.
+    pub(super) triggers: BTreeMap<InstanceId, BTreeMap<InstanceId, Effect>>,
+    /// Instances of which too little is known.
+    pub(super) pending: BTreeSet<InstanceId>,
+    pub(super) limits: BTreeMap<ServiceId, u32>,
+}
+
+impl Edges {
+    pub(super) fn of(desired: &DesiredState) -> Self {
+        let mut edges = Self::default();
+        let all = |task: usize| -> Vec<u32> {
+            let task = &desired.graph.tasks[task];
+            let pending = task.pending.iter().map(|pending| pending.node.0);
+            task.instances.iter().map(|instance| instance.node.0).chain(pending).collect()
+        };
+        let name = |task: usize, node: u32| desired.graph.tasks[task].id.at(&desired.nodes[node as usize]);
+        for (t, task) in desired.graph.tasks.iter().enumerate() {
+            edges.pending.extend(task.pending.iter().map(|pending| name(t, pending.node.0)));
+            for node in all(t) {
+                for edge in &task.edges {
+                    let from = edge.from.0 as usize;
+                    let nodes = all(from).into_iter().filter(|source| match edge.scope {
+                        Scope::SameNode => *source == node,
+                        Scope::AllNodes => true,
+                        Scope::OneNode(only) => *source == only.0,
+                    });
+                    for source in nodes {
+                        let (source, target) = (name(from, source), name(t, node));
+                        edges.sources.entry(target.clone()).or_default().insert(source.clone());
+                        if let Some(effect) = edge.trigger {
+                            let fires = edges.triggers.entry(source).or_default().entry(target).or_insert(effect);
+                            *fires = effect.max(*fires);
+                        }
+                    }
+                }
+            }
+        }
+        let limit = |(service, rollout): (&ServiceId, &groundplan_inventory::Rollout)| {
+            Some((service.clone(), rollout.max_unavailable?))
+        };
+        edges.limits = desired.rollouts.iter().filter_map(limit).collect();
+        edges
+    }
+}
+
+/// A plan.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) planner: usize,
+    pub(super) generation: Generation,
+    pub(super) commit: CommitId,
+    pub(super) desired: Arc<DesiredState>,
+    pub(super) edges: Arc<Edges>,
+    /// What is done to which instance.
+    pub(super) actions: BTreeMap<InstanceId, Action>,
+    /// Digest of each node's message.
+    pub(super) sealed: BTreeMap<NodeId, Digest>,
+    /// Nodes whose part is on its way under an older number.
+    pub(super) kept: BTreeMap<NodeId, Generation>,
+    /// Tasks of each node's message, with the service whose rolling limit each is under.
+    pub(super) tasks: BTreeMap<NodeId, BTreeMap<TaskId, Option<ServiceId>>>,
+    /// If the planner knew nothing of rollouts before: the instances that nodes reported to owe something.
+    pub(super) without_memory: Option<BTreeSet<InstanceId>>,
+}
+
+/// The tasks of a message, with the service whose rolling limit each is under.
+pub(super) fn tasks_of(plan: &NodePlan) -> BTreeMap<TaskId, Option<ServiceId>> {
+    let limited = |gates: &[groundplan_protocol::ids::GateId], task: &TaskId| {
+        gates.iter().any(|gate| gate.as_str().starts_with("rolling/")).then(|| task.service.clone())
+    };
+    plan.tasks.iter().map(|planned| (planned.task.clone(), limited(&planned.gates, &planned.task))).collect()
+}
+
+impl Record {
+    /// The instances of the plan that must be done before `target` may start: the nearest of each path of edges.
+    pub(super) fn before(&self, target: &InstanceId) -> BTreeSet<InstanceId> {
+        let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = vec![target.clone()];
+        while let Some(at) = open.pop() {
+            for source in self.edges.sources.get(&at).into_iter().flatten() {
+                if !seen.insert(source.clone()) {
+                    continue;
+                }
+                if self.actions.get(source).is_some_and(|action| *action != Action::Remove) {
+                    found.insert(source.clone());
+                } else {
+                    open.push(source.clone());
+                }
+            }
+        }
+        found
+    }
+}

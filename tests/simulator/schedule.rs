@@ -1,0 +1,115 @@
+//! What goes wrong, when: a list of operations made up from the seed before the world begins, each with chance of its own.
+//!
+//! So one can be left out without changing the others, which is what makes a failing schedule short.
+
+use std::time::Duration;
+
+use super::rng::Rng;
+
+/// Something that happens to the world from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A connection breaks.
+    Cut,
+    /// A client's network lets nothing through for a while.
+    Partition,
+    /// An agent is killed between two effects.
+    KillAgent,
+    /// A host loses its power: what was not synced may be lost.
+    PowerLoss,
+    /// A planner is killed between two effects.
+    KillPlanner,
+    /// A planner is stopped in good order, and started again.
+    StopPlanner,
+    /// A planner loses its disk.
+    LoseDisk,
+    /// The broker loses all that it holds.
+    WipeBroker,
+    /// A second planner begins, or ends.
+    Contend,
+    /// A commit.
+    Commit,
+    /// The branch goes to another commit, older or a sibling.
+    ForcePush,
+    /// A commit that asks for what an older one did.
+    Revert,
+    /// A commit with a fault.
+    BadCommit,
+    /// A node is declared, with its host earlier or later.
+    NewNode,
+    /// A node is declared no more.
+    RemoveNode,
+    /// A node gets another name.
+    RenameNode,
+    /// A host is built again from nothing.
+    Rebuild,
+    /// A host is away for long.
+    Away,
+    /// Facts of a host change.
+    Facts,
+    /// An operator has things checked again.
+    Recheck,
+}
+
+/// An operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Op {
+    pub(super) at: Duration,
+    pub(super) fault: Fault,
+    pub(super) salt: u64,
+}
+
+/// What may happen in a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Profile {
+    /// Processes may be killed, nodes come and go, planners contend.
+    pub(super) rough: bool,
+    /// Percent of jobs that fail.
+    pub(super) failures: usize,
+    /// Planners may lose their disks and contend.
+    pub(super) planners: bool,
+}
+
+/// The schedule of a seed.
+pub(super) fn schedule(profile: Profile, rng: &mut Rng) -> Vec<Op> {
+    use Fault::*;
+    let calm = [(Cut, 12), (Partition, 6), (Commit, 12), (ForcePush, 2), (Revert, 2), (BadCommit, 2), (Facts, 4)];
+    let rough = [
+        (KillAgent, 10),
+        (PowerLoss, 4),
+        (KillPlanner, 6),
+        (StopPlanner, 2),
+        (WipeBroker, 3),
+        (NewNode, 3),
+        (RemoveNode, 2),
+        (RenameNode, 2),
+        (Rebuild, 3),
+        (Away, 4),
+        (Recheck, 3),
+    ];
+    let planners = [(LoseDisk, 2), (Contend, 4)];
+    let mut weights: Vec<(Fault, usize)> = calm.to_vec();
+    if profile.rough {
+        weights.extend(rough);
+    }
+    if profile.planners {
+        weights.extend(planners);
+    }
+    let total: usize = weights.iter().map(|(_, weight)| weight).sum();
+    let count = rng.between(10, 40);
+    let pace = *rng.pick(&[150, 600, 2000]);
+    let mut at = Duration::from_millis(rng.between(200, 3000));
+    let mut ops = Vec::new();
+    for _ in 0..count {
+        let mut left = rng.below(total);
+        let fault = weights.iter().find(|(_, weight)| {
+            let found = left < *weight;
+            left = left.saturating_sub(*weight);
+            found
+        });
+        let fault = fault.map_or(Cut, |(fault, _)| *fault);
+        ops.push(Op { at, fault, salt: rng.next() });
+        at += Duration::from_millis(rng.between(1, 2 * pace));
+    }
+    ops
+}

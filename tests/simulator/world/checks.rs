@@ -1,0 +1,245 @@
+//! Invariants that hold at every instant, judged by the hosts' truth and by what was planned.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use groundplan_agent::machine::{Start, Work, Write};
+use groundplan_core::DesiredState;
+use groundplan_protocol::{
+    digest::Digest,
+    ids::{Generation, InstanceId, NodeId, ServiceId, TaskId},
+    plan::TriggerSource,
+    state::NodeState,
+};
+
+use super::{
+    super::{
+        host::Dirt,
+        process::Job,
+        record::{Edges, Record},
+    },
+    World,
+    agents::is_good,
+};
+
+impl World {
+    /// The edges of a desired state, worked out once.
+    pub(super) fn edges_of(&mut self, desired: &Arc<DesiredState>) -> Arc<Edges> {
+        if let Some((_, edges)) = self.edges.iter().find(|(known, _)| Arc::ptr_eq(known, desired)) {
+            return edges.clone();
+        }
+        let edges = Arc::new(Edges::of(desired));
+        if self.edges.len() >= 16 {
+            self.edges.remove(0);
+        }
+        self.edges.push((desired.clone(), edges.clone()));
+        edges
+    }
+
+    /// The host whose agent has this name.
+    pub(super) fn slot_of(&self, node: &NodeId) -> Option<usize> {
+        self.agents.iter().position(|agent| agent.exists && agent.node == *node)
+    }
+
+    /// The record of the plan with this digest.
+    fn record_of(&self, digest: &Digest) -> Option<&Record> {
+        self.records.iter().rev().find(|record| record.sealed.values().any(|sealed| sealed == digest))
+    }
+
+    /// What an agent says is on its disk.
+    pub(super) fn check_state(&mut self, slot: usize, state: &NodeState) {
+        let disk = &self.agents[slot].disk;
+        let generation = disk.plan.as_ref().map_or(Generation(0), |plan| plan.generation);
+        if state.sequence > disk.sequence || state.generation != generation || state.applied.len() != disk.applied.len()
+        {
+            self.violate("a state says nothing that is not on the disk", || format!("{state:?}"));
+        }
+    }
+
+    /// What an agent is about to write.
+    pub(super) fn check_agent_write(&mut self, slot: usize, write: &Write) {
+        let agent = &mut self.agents[slot];
+        let node = agent.node.clone();
+        match write {
+            Write::Plan(plan) => {
+                let last = agent.accepted.last_key_value().map_or(Generation(0), |(last, _)| *last);
+                agent.accepted.insert(plan.generation, plan.digest);
+                if plan.generation <= last {
+                    let generation = plan.generation;
+                    self.violate("no older generation is applied", || {
+                        format!("{node} takes {generation} after {last}")
+                    });
+                }
+                // What is under an older number is what an agent without a fence would take.
+                let made = self.record_of(&plan.digest).is_some_and(|record| record.generation == plan.generation);
+                if !made {
+                    self.violate("agents take what a planner made", || {
+                        format!("{node}: generation {}", plan.generation)
+                    });
+                }
+            }
+            Write::Report(number, report) => {
+                let expected = agent.disk.sequence.0 + 1;
+                let known = agent.unsynced.iter().filter(|write| matches!(write, Write::Report(..))).count() as u64;
+                let digest = agent.accepted.get(&report.generation).copied();
+                if let Some(digest) = digest.filter(|_| is_good(&report.outcome)) {
+                    self.done.entry(digest).or_default().insert(report.task.clone());
+                }
+                if number.0 < expected + known {
+                    self.violate("reports are numbered without gaps", || format!("{node}: {number}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a job may start: what it comes after on other nodes is done. Returns the rolling limit that it is under.
+    pub(super) fn check_start(
+        &mut self,
+        slot: usize,
+        generation: Generation,
+        start: &Start,
+    ) -> Option<(ServiceId, u32)> {
+        let agent = &self.agents[slot];
+        let node = agent.node.clone();
+        let plan = agent.disk.plan.as_ref()?;
+        if plan.generation != generation {
+            let accepted = plan.generation;
+            self.violate("no older generation is applied", || format!("{node} runs {generation} at {accepted}"));
+            return None;
+        }
+        let record = self.record_of(&plan.digest)?;
+        // What the agent carries out on its own, from an earlier plan, is in no order with other nodes.
+        let limited = record.tasks.get(&node)?.get(&start.task)?.clone();
+        let limit = limited.and_then(|service| Some((service.clone(), *record.edges.limits.get(&service)?)));
+        if matches!(start.work, Work::Remove { .. }) {
+            return limit;
+        }
+        let target = start.task.at(&node);
+        let early = record.before(&target).into_iter().find(|source| !self.is_done(record, source, slot));
+        if let Some(early) = early {
+            self.violate("gates hold", || format!("{target} starts for {generation} before {early} is done"));
+        }
+        limit
+    }
+
+    fn is_done(&self, record: &Record, source: &InstanceId, slot: usize) -> bool {
+        if self.agents[slot].node == source.node {
+            // Its end may not be on the disk yet.
+            return !self.agents[slot].jobs.contains_key(&source.task);
+        }
+        let digest = match record.kept.get(&source.node) {
+            None => record.sealed.get(&source.node),
+            Some(kept) => {
+                let older = |other: &&Record| other.planner == record.planner && other.generation == *kept;
+                self.records.iter().rev().filter(older).find_map(|other| other.sealed.get(&source.node))
+            }
+        };
+        digest.and_then(|digest| self.done.get(digest)).is_some_and(|done| done.contains(&source.task))
+    }
+
+    /// Whether no more nodes of a service are in the midst of something than its limit permits.
+    pub(super) fn check_limits(&mut self, slot: usize, task: &TaskId) {
+        let Some((service, mut limit)) = self.agents[slot].jobs.get(task).and_then(|job| job.rolling.clone()) else {
+            return;
+        };
+        let floor = Generation(self.turns_known_from);
+        let mut nodes = BTreeSet::new();
+        for (number, agent) in self.agents.iter().enumerate() {
+            for job in agent.jobs.values().filter(|job| job.generation >= floor) {
+                if let Some((of, other)) = job.rolling.as_ref().filter(|(of, _)| *of == service) {
+                    let _ = of;
+                    limit = limit.max(*other);
+                    nodes.insert(number);
+                }
+            }
+            if agent.broken.values().any(|(of, generation)| *of == service && *generation >= floor) {
+                nodes.insert(number);
+            }
+        }
+        if nodes.len() > limit as usize {
+            let names: Vec<String> = nodes.iter().map(|number| self.agents[*number].node.to_string()).collect();
+            self.violate("rolling limits hold", || {
+                format!("{service} is disturbed on {} at once; the limit is {limit}", names.join(", "))
+            });
+        }
+    }
+
+    /// A job under a rolling limit has ended.
+    pub(super) fn job_ended(&mut self, slot: usize, job: &Job, good: bool) {
+        let broken = &mut self.agents[slot].broken;
+        match &job.rolling {
+            Some((service, _)) if !good => {
+                drop(broken.insert(job.start.task.clone(), (service.clone(), job.generation)))
+            }
+            _ => drop(broken.remove(&job.start.task)),
+        }
+    }
+
+    /// Something on a host has changed: what it triggers has to act.
+    pub(super) fn changed(&mut self, slot: usize, job: &Job) {
+        self.last_change += 1;
+        let number = self.last_change;
+        let agent = &self.agents[slot];
+        let source = job.start.task.at(&agent.node);
+        let Some(record) = agent.accepted.get(&job.generation).and_then(|digest| self.record_of(digest)) else {
+            return;
+        };
+        let latest = self.current.map(|current| &self.records[current]);
+        let triggers = |record: &Record| record.edges.triggers.get(&source).cloned().unwrap_or_default();
+        let still = latest.map(triggers);
+        let mut dirt = Vec::new();
+        for (target, effect) in triggers(record) {
+            if still.as_ref().is_some_and(|still| !still.contains_key(&target)) {
+                continue;
+            }
+            let Some(at) = self.slot_of(&target.node) else { continue };
+            if !self.agents[at].host.tasks.contains_key(&target.task) {
+                continue;
+            }
+            let must = record.actions.contains_key(&target);
+            dirt.push((at, target.task, Dirt { number, effect, must }));
+        }
+        for (at, task, dirt) in dirt {
+            self.agents[at].host.dirt.entry(task).or_default().insert(source.clone(), dirt);
+        }
+    }
+
+    /// An effect was carried out that nothing called for.
+    pub(super) fn needless(&mut self, slot: usize, job: &Job) {
+        let node = self.agents[slot].node.clone();
+        self.note(|| format!("{node}: nothing called for {:?} of {}", job.start.effect, job.start.task));
+    }
+
+    /// A planner has taken up a plan: what its commit does not ask for any more need not be done.
+    pub(super) fn plan_taken_up(&mut self, number: usize) {
+        self.current = Some(number);
+        self.counts.plans += 1;
+        let record = &self.records[number];
+        if record.without_memory.is_some() {
+            self.turns_known_from = self.turns_known_from.max(record.generation.0);
+        }
+        for agent in self.agents.iter_mut() {
+            let node = agent.node.clone();
+            let obligations = &agent.disk.obligations;
+            for (task, dirt) in &mut agent.host.dirt {
+                let target = task.at(&node);
+                dirt.retain(|source, _| {
+                    record.edges.triggers.get(source).is_some_and(|targets| targets.contains_key(&target))
+                });
+                // A planner without memory knows of other nodes' changes only what this one reported that it may owe.
+                let Some(reported) = &record.without_memory else { continue };
+                let on_disk = obligations.get(task).is_some_and(|owed| {
+                    owed.fired.is_some() || owed.open.iter().any(|(on, _)| matches!(on, TriggerSource::Gate(_)))
+                });
+                if !(on_disk && reported.contains(&target)) {
+                    dirt.iter_mut().filter(|(source, _)| source.node != node).for_each(|(_, dirt)| dirt.must = false);
+                }
+            }
+            agent.host.dirt.retain(|_, dirt| !dirt.is_empty());
+            agent.broken.retain(|task, (service, _)| {
+                let asked_for = record.actions.contains_key(&task.at(&node));
+                asked_for && record.edges.limits.contains_key(service)
+            });
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What goes wrong: each operation of the schedule, and what is broken on purpose.
+
+use std::{sync::Arc, time::Duration};
+
+use groundplan_agent::machine::Snapshot;
+use groundplan_machine::{Input, ids::RequestId, io::Request};
+use groundplan_protocol::{
+    ids::{Generation, LedgerId, NodeId},
+    plan::{NodePlan, OpenGate},
+};
+
+use super::{
+    super::{
+        broker::Payload,
+        host::Host,
+        process::{Planner, facts},
+        rng::Rng,
+        sabotage::Sabotage,
+        schedule::{Fault, Op},
+    },
+    Event, World,
+};
+
+impl World {
+    /// Carries out an operation of the schedule.
+    pub(super) fn operate(&mut self, i: usize) {
+        let Op { fault, salt, .. } = self.setup.ops[i];
+        let mut rng = Rng::new(salt);
+        self.note(|| format!("--- {fault:?}"));
+        *self.faults.entry(fault).or_default() += 1;
+        let slot = rng.below(self.agents.len());
+        let planner = rng.below(self.planners.len());
+        match fault {
+            Fault::Cut => {
+                let open: Vec<u64> =
+                    self.wires.iter().filter(|(_, wire)| wire.client_open).map(|(conn, _)| *conn).collect();
+                if !open.is_empty() {
+                    let conn = *rng.pick(&open);
+                    self.cut(conn);
+                }
+            }
+            Fault::Partition => {
+                let until = self.now + Duration::from_millis(rng.between(200, 15_000));
+                let link = match rng.chance(30) {
+                    true => &mut self.planners[planner].link,
+                    false => &mut self.agents[slot].link,
+                };
+                link.partitioned_until = until;
+                if let Some(conn) = link.conn {
+                    self.cut(conn);
+                }
+            }
+            Fault::KillAgent => match rng.below(3) {
+                0 => self.kill_agent(slot, false),
+                _ => self.agents[slot].fuel = Some(rng.below(12)),
+            },
+            Fault::PowerLoss => self.kill_agent(slot, true),
+            Fault::KillPlanner => match rng.below(3) {
+                0 => self.kill_planner(planner),
+                _ => self.planners[planner].fuel = Some(rng.below(25)),
+            },
+            Fault::StopPlanner => {
+                self.stop_planner(planner);
+                self.after(Duration::from_millis(rng.between(10, 4000)), Event::StartPlanner(planner));
+            }
+            Fault::LoseDisk => {
+                self.kill_planner(planner);
+                let name = format!("p{planner}-{}", rng.hex(4));
+                let Planner { incarnation, wanted, .. } = self.planners[planner];
+                self.planners[planner] = Planner { incarnation, wanted, ..Planner::new(name) };
+            }
+            Fault::WipeBroker => {
+                for conn in self.broker.wipe() {
+                    self.close_at_broker(conn);
+                }
+            }
+            Fault::Contend => self.contend(&mut rng),
+            Fault::Commit => self.push(|sketch, rng| *sketch = sketch.changed(rng), &mut rng),
+            Fault::BadCommit => self.push(|sketch, _| sketch.fault = true, &mut rng),
+            Fault::ForcePush => {
+                self.branch.tip = rng.below(self.branch.len());
+                self.counts.commits += 1;
+            }
+            Fault::Revert => {
+                let tip = self.branch.tip;
+                self.branch.tip = rng.below(self.branch.len());
+                let before = self.branch.sketch().touched();
+                self.branch.tip = tip;
+                self.push(|sketch, _| *sketch = before, &mut rng);
+            }
+            Fault::NewNode => {
+                let name = self.new_name();
+                let delay = Duration::from_millis(rng.between(0, 3000));
+                self.add_host(&name, delay);
+                self.push(|sketch, rng| sketch.add_node(&name, rng), &mut rng);
+            }
+            Fault::RemoveNode => {
+                let name = self.agents[slot].node.to_string();
+                if self.branch.sketch().nodes.len() > 2 {
+                    self.push(|sketch, _| sketch.remove_node(&name), &mut rng);
+                }
+            }
+            Fault::RenameNode => {
+                let (name, new) = (self.agents[slot].node.to_string(), self.new_name());
+                self.kill_agent(slot, false);
+                self.agents[slot].node = NodeId::new(&new).expect("a name");
+                self.agents[slot].broken.clear();
+                self.push(|sketch, _| sketch.rename_node(&name, &new), &mut rng);
+            }
+            Fault::Rebuild => {
+                self.kill_agent(slot, true);
+                let agent = &mut self.agents[slot];
+                let ledger = LedgerId::new(rng.hex(32)).expect("32 hexadecimal digits");
+                agent.disk = Snapshot::empty(ledger);
+                agent.host = Host::default();
+                agent.outbox.clear();
+                agent.accepted.clear();
+                agent.broken.clear();
+            }
+            Fault::Away => {
+                self.agents[slot].away_until = self.now + Duration::from_millis(rng.between(3000, 40_000));
+                self.kill_agent(slot, true);
+            }
+            Fault::Facts => {
+                self.agents[slot].facts = facts(rng.between(1, 3));
+                let facts = self.agents[slot].facts.clone();
+                self.handle_agent(slot, groundplan_agent::machine::Event::Facts(facts));
+            }
+            Fault::Recheck => {
+                let nodes = [self.agents[slot].node.clone()].into();
+                let request = Request::Recheck { nodes, services: [].into(), tasks: [].into() };
+                self.offer(planner, Input::Request(RequestId(salt), request));
+            }
+        }
+    }
+
+    fn push(&mut self, change: impl FnOnce(&mut super::Sketch, &mut Rng), rng: &mut Rng) {
+        let mut sketch = self.branch.sketch().clone();
+        sketch.fault = false;
+        change(&mut sketch, rng);
+        self.branch.push(sketch);
+        self.counts.commits += 1;
+    }
+
+    fn new_name(&mut self) -> String {
+        self.last_name += 1;
+        format!("n{}", self.last_name - 1)
+    }
+
+    /// A second planner begins, or one of two ends.
+    fn contend(&mut self, rng: &mut Rng) {
+        let wanted: Vec<usize> = (0..self.planners.len()).filter(|slot| self.planners[*slot].wanted).collect();
+        if wanted.len() > 1 {
+            let slot = *rng.pick(&wanted);
+            self.planners[slot].wanted = false;
+            if rng.chance(50) {
+                return self.kill_planner(slot);
+            }
+            return self.stop_planner(slot);
+        }
+        let idle = (0..self.planners.len()).find(|slot| !self.planners[*slot].wanted);
+        let slot = idle.unwrap_or_else(|| {
+            self.add_planner();
+            self.planners.len() - 1
+        });
+        self.planners[slot].wanted = true;
+        self.after(Duration::from_millis(10), Event::StartPlanner(slot));
+    }
+
+    /// What an agent is given in place of a message, if something is broken on purpose.
+    pub(super) fn tamper(&mut self, slot: usize, payload: Payload) -> Payload {
+        let Some(sabotage) = self.setup.sabotage else { return payload };
+        match (sabotage, payload) {
+            (Sabotage::RollBack, Payload::Plan(json)) => {
+                let at = self.agents[slot].accepted.last_key_value().map_or(Generation(0), |(at, _)| *at);
+                let Ok(mut plan) = serde_json::from_slice::<NodePlan>(&json) else { return Payload::Plan(json) };
+                if plan.generation < at {
+                    plan.generation = at.next();
+                }
+                Payload::Plan(Arc::new(serde_json::to_vec(&plan).expect("a plan has string keys")))
+            }
+            (Sabotage::OpenGatesEarly | Sabotage::IgnoreLimits, Payload::Gates(gates)) => {
+                let rolling = sabotage == Sabotage::IgnoreLimits;
+                let mut gates = (*gates).clone();
+                let plan = self.agents[slot].disk.plan.as_ref().and_then(|plan| plan.json.as_ref());
+                let plan = plan.and_then(|json| serde_json::from_slice::<NodePlan>(json).ok());
+                for gate in plan.iter().flat_map(|plan| &plan.tasks).flat_map(|task| &task.gates) {
+                    if !rolling || gate.as_str().starts_with("rolling/") {
+                        gates.open.entry(gate.clone()).or_insert(OpenGate { fired: false });
+                    }
+                }
+                Payload::Gates(Arc::new(gates))
+            }
+            (_, payload) => payload,
+        }
+    }
+}

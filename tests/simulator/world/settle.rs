@@ -1,0 +1,355 @@
+//! The end of a world: faults stop, everything comes to rest, and what is then there is judged.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use groundplan_agent::machine::Write;
+use groundplan_core::{AppliedState, DesiredState, NodeApplied, Policy, plan};
+use groundplan_machine::{Machine, View, io::Settings, leadership::Role};
+use groundplan_protocol::{
+    ids::{Generation, NodeId, Sequence, TaskId},
+    kinds::TaskParams,
+    state::Phase,
+};
+
+use super::{
+    super::{broker::Client, process::Agent},
+    Event, World,
+};
+
+/// The longest that a world may take to come to rest, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(400);
+/// For how long it must stay at rest.
+const REST: u32 = 4;
+/// Most ledgers of a node that a planner remembers.
+const PAST: usize = 16;
+
+impl World {
+    pub(super) fn settle(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        self.note(|| "=== faults stop".to_owned());
+        self.faulty = false;
+        for slot in 0..self.agents.len() {
+            self.agents[slot].away_until = Duration::ZERO;
+            self.agents[slot].fuel = None;
+            self.agents[slot].link.partitioned_until = Duration::ZERO;
+            self.after(Duration::from_millis(10), Event::StartAgent(slot));
+        }
+        for slot in 0..self.planners.len() {
+            self.planners[slot].fuel = None;
+            self.planners[slot].link.partitioned_until = Duration::ZERO;
+        }
+        if !self.planners.iter().any(|planner| planner.wanted) {
+            self.planners[0].wanted = true;
+        }
+        for slot in 0..self.planners.len() {
+            self.after(Duration::from_millis(10), Event::StartPlanner(slot));
+        }
+        self.run_until(self.now + Duration::from_secs(5));
+        self.declare_no_absent_nodes();
+        self.come_to_rest();
+        if self.violation.is_some() {
+            return;
+        }
+        // What failed waits for another commit, and so does a planner that lost its disk while the tip is one with a fault.
+        let leader = self.leader().and_then(|slot| self.planners[slot].machine.as_ref()).map(Machine::view);
+        let active = leader.as_ref().and_then(|view| view.active.clone());
+        let open = active.is_none_or(|active| !self.is_applied(&active.desired));
+        let excuse =
+            self.counts.failures > 0 || self.counts.kills > 0 || leader.is_some_and(|view| view.active.is_none());
+        if open && excuse {
+            let good = self.good.last().copied().unwrap_or_default();
+            self.note(|| format!("=== one more commit, as commit {good}"));
+            self.branch.tip = good;
+            let sketch = self.branch.sketch().touched();
+            self.branch.push(sketch);
+            self.declare_no_absent_nodes();
+            self.come_to_rest();
+        }
+        if self.violation.is_none() {
+            self.judge();
+        }
+    }
+
+    /// An operator removes nodes that the branch declares, and whose hosts have other names by now, or will never come.
+    fn declare_no_absent_nodes(&mut self) {
+        let leader = self.leader().and_then(|slot| self.planners[slot].machine.as_ref()).map(Machine::view);
+        let active = leader.and_then(|view| view.active).map(|active| active.desired.nodes.clone()).unwrap_or_default();
+        let mut sketch = self.branch.sketch().touched();
+        let declared: Vec<String> = sketch.nodes.iter().map(|node| node.name.clone()).collect();
+        let is_absent = |name: &str| !self.agents.iter().any(|agent| agent.exists && agent.node.as_str() == name);
+        let absent: Vec<&String> = declared.iter().filter(|name| is_absent(name)).collect();
+        if absent.is_empty() && !active.iter().any(|node| is_absent(node.as_str())) {
+            return;
+        }
+        absent.into_iter().for_each(|name| sketch.remove_node(name));
+        self.note(|| "=== one more commit, without absent nodes".to_owned());
+        self.branch.push(sketch);
+    }
+
+    fn come_to_rest(&mut self) {
+        let until = self.now + PATIENCE;
+        let mut quiet = 0;
+        let mut why = String::new();
+        while self.violation.is_none() && quiet < REST {
+            self.run_until(self.now + Duration::from_secs(1));
+            match self.restless() {
+                None => quiet += 1,
+                Some(reason) => (quiet, why) = (0, reason),
+            }
+            if self.now > until {
+                self.violate("the world comes to rest", || why.clone());
+            }
+        }
+    }
+
+    /// What is still under way, if anything is.
+    fn restless(&self) -> Option<String> {
+        let Some(slot) = self.leader() else { return Some("no planner plans".to_owned()) };
+        let machine = self.planners[slot].machine.as_ref()?;
+        let view = machine.view();
+        if view.due {
+            return Some("something is due to be loaded or planned".to_owned());
+        }
+        let refused = view.meta.refused.as_ref().map(|refused| &refused.commit.id);
+        let tip = self.branch.tip_id();
+        if view.meta.active.as_ref().map(|commit| &commit.id) != Some(&tip) && refused != Some(&tip) {
+            return Some("the tip is neither active nor refused".to_owned());
+        }
+        if machine.held() > 0 || self.planners[slot].outbox.len() > 0 {
+            let waiting = self.planners[slot].outbox.topics().count();
+            return Some(format!("{} messages are held, {waiting} wait", machine.held()));
+        }
+        if self.broker.waiting(&Client::Planner(self.planners[slot].name.clone())) > 0 {
+            return Some("messages wait for the planner".to_owned());
+        }
+        for agent in self.agents.iter().filter(|agent| agent.exists) {
+            let node = &agent.node;
+            let Some(machine) = &agent.machine else { return Some(format!("{node} does not run")) };
+            if !agent.link.up {
+                return Some(format!("{node} is not connected"));
+            }
+            if !agent.jobs.is_empty() {
+                return Some(format!("{node} runs jobs"));
+            }
+            if agent.state.value.is_some() || agent.presence.value.is_some() || !agent.batches.is_empty() {
+                return Some(format!("{node} has something to send"));
+            }
+            if self.broker.waiting(&Client::Agent(node.clone())) > 0 {
+                return Some(format!("messages wait for {node}"));
+            }
+            let declared = view.active.as_ref().is_some_and(|active| active.declares(node));
+            if declared && acked(agent) != agent.disk.sequence {
+                return Some(format!("{node} has reports that are not acknowledged"));
+            }
+            if declared && view.nodes.get(node).is_none_or(|known| known.planned_generation() > machine.generation()) {
+                return Some(format!("{node} has not taken its plan"));
+            }
+            let waits = machine.phase_is_idle();
+            if declared && !waits && !self.waits_for_good(&view) {
+                return Some(format!("{node} is not idle"));
+            }
+        }
+        let rollout = view.rollout.as_ref()?;
+        if !rollout.is_over() && !self.waits_for_good(&view) {
+            let counts = rollout.summary().counts;
+            return Some(format!("rollout {} is under way: {counts:?}", rollout.head.generation));
+        }
+        None
+    }
+
+    /// Whether what is open waits for something that failed, or that no node will report.
+    fn waits_for_good(&self, view: &View) -> bool {
+        let Some(rollout) = &view.rollout else { return false };
+        let result = rollout.summary().result;
+        use groundplan_machine::rollout::RolloutResult::{Failed, Waiting};
+        matches!(result, Failed | Waiting)
+    }
+
+    /// Whether every declared host is as a desired state asks.
+    fn is_applied(&self, desired: &DesiredState) -> bool {
+        let wanted = wanted(desired);
+        let hosts = self.agents.iter().filter(|agent| desired.node(&agent.node).is_some());
+        hosts.into_iter().all(|agent| wanted.get(&agent.node).cloned().unwrap_or_default() == agent.host.tasks)
+    }
+
+    fn judge(&mut self) {
+        let Some(slot) = self.leader() else { return };
+        let Some(machine) = &self.planners[slot].machine else { return };
+        let view = machine.view();
+        let Some(active) = view.active.clone() else {
+            return self.violate("the branch's last good commit is active", || "no commit is".to_owned());
+        };
+        let pending: usize = active.desired.graph.tasks.iter().map(|task| task.pending.len()).sum();
+        if pending > 0 {
+            return self.judge_pending(&view);
+        }
+        self.judge_hosts(&active.desired);
+        self.judge_effects(&active.desired);
+        self.judge_books(slot, &view);
+        self.judge_idempotence(slot, &active.desired);
+    }
+
+    /// Values that no node will report: an export on a node without a host, or one that does not fit. Only bounds are judged.
+    fn judge_pending(&mut self, view: &View) {
+        let declared: Vec<NodeId> = view.active.as_ref().map(|active| active.desired.nodes.clone()).unwrap_or_default();
+        let absent = declared.iter().any(|node| self.slot_of(node).is_none());
+        let misfit = view.meta.refused.is_some();
+        if !absent && !misfit {
+            let names: Vec<String> = view
+                .active
+                .iter()
+                .flat_map(|active| active.desired.graph.tasks.iter())
+                .filter(|task| !task.pending.is_empty())
+                .map(|task| task.id.to_string())
+                .collect();
+            self.violate("nothing stays pending", || names.join(", "));
+        }
+    }
+
+    fn judge_hosts(&mut self, desired: &DesiredState) {
+        let wanted = wanted(desired);
+        for slot in 0..self.agents.len() {
+            let agent = &self.agents[slot];
+            if desired.node(&agent.node).is_none() {
+                continue;
+            }
+            let node = agent.node.clone();
+            let wanted = wanted.get(&node).cloned().unwrap_or_default();
+            if agent.host.tasks != wanted {
+                let (found, wanted): (Vec<_>, Vec<_>) =
+                    (agent.host.tasks.keys().cloned().collect(), wanted.into_keys().collect());
+                self.violate("every reachable node is as desired", || format!("{node} has {found:?}, not {wanted:?}"));
+            }
+        }
+    }
+
+    /// Whatever changed, all that it triggers has acted since.
+    fn judge_effects(&mut self, desired: &DesiredState) {
+        for slot in 0..self.agents.len() {
+            let agent = &self.agents[slot];
+            let node = agent.node.clone();
+            if desired.node(&node).is_none() {
+                continue;
+            }
+            let missing = agent.host.dirt.iter().find_map(|(task, dirt)| {
+                let (source, dirt) = dirt.iter().find(|(_, dirt)| dirt.must)?;
+                Some((task.clone(), source.clone(), *dirt))
+            });
+            if let Some((task, source, dirt)) = missing {
+                self.violate("every effect that is due happened", || {
+                    format!(
+                        "{task} on {node} was never {} after {source} changed (change {})",
+                        dirt.effect, dirt.number
+                    )
+                });
+            }
+            let agent = &self.agents[slot];
+            if !agent.disk.obligations.is_empty() {
+                let owed = format!("{:?}", agent.disk.obligations);
+                self.violate("nothing is owed at rest", || format!("{node}: {owed}"));
+            }
+        }
+    }
+
+    /// Store, ledgers and views agree, and nothing has grown.
+    fn judge_books(&mut self, slot: usize, view: &View) {
+        let restored = Machine::restore(&Settings::default(), self.planners[slot].disk.stored(), self.clock()).view();
+        let Some(active) = &view.active else { return };
+        for number in 0..self.agents.len() {
+            let agent = &self.agents[number];
+            let node = agent.node.clone();
+            let Some(machine) = agent.machine.as_ref().filter(|_| active.declares(&node)) else { continue };
+            let state = machine.node_state();
+            for (of, view) in [("view", view), ("store", &restored)] {
+                let Some(known) = view.nodes.get(&node) else {
+                    self.violate("store, ledgers and views agree", || format!("{node} is not in the {of}"));
+                    return;
+                };
+                let same = *known.belief.applied.tasks == state.applied
+                    && known.belief.ledger.as_ref() == Some(&state.ledger)
+                    && known.belief.generation == state.generation;
+                if !same {
+                    let belief = known.belief.clone();
+                    return self.violate("store, ledgers and views agree", || {
+                        format!("{node}, {of}: {belief:?}, not {state:?}")
+                    });
+                }
+            }
+            let agent = &self.agents[number];
+            let sketchy = agent.disk.applied.keys().ne(agent.host.tasks.keys());
+            let outbox = agent.outbox.keys().filter(|sequence| **sequence > acked(agent)).count();
+            let past = self.planners[slot].disk.nodes.get(&node).map_or(0, |stored| stored.past.len());
+            if sketchy {
+                self.violate("store, ledgers and views agree", || format!("{node}: the ledger is not as the host"));
+            }
+            if outbox > 0 || past > PAST {
+                self.violate("nothing grows without bound", || format!("{node}: {outbox} reports, {past} ledgers"));
+            }
+        }
+    }
+
+    /// Planning what is applied is empty, and nothing happens any more, even after a restart of the planner.
+    fn judge_idempotence(&mut self, slot: usize, desired: &Arc<DesiredState>) {
+        let mut applied = AppliedState::default();
+        for agent in &self.agents {
+            if let Some(machine) = agent.machine.as_ref().filter(|_| desired.node(&agent.node).is_some()) {
+                let state = machine.node_state();
+                let known = NodeApplied { tasks: Arc::new(state.applied), obligations: state.obligations };
+                applied.nodes.insert(agent.node.clone(), known);
+            }
+        }
+        let absent = desired.nodes.iter().any(|node| !applied.nodes.contains_key(node));
+        let again = plan(desired, &applied, &Policy::default());
+        if !absent && !(again.is_empty() && again.nodes.is_empty()) {
+            let actions: Vec<String> = again.actions.iter().map(|a| format!("{}:{}", a.instance, a.action)).collect();
+            return self.violate("planning what is applied is empty", || actions.join(" "));
+        }
+        let generation = |world: &Self| world.planners[slot].disk.meta.generation;
+        let jobs = self.last_job;
+        let before = generation(self);
+        if self.rng.chance(30) {
+            self.kill_planner(slot);
+        }
+        self.run_until(self.now + Duration::from_secs(20));
+        let after = self.planners.iter().map(|planner| planner.disk.meta.generation).max().unwrap_or(Generation(0));
+        if self.violation.is_none() && (self.last_job != jobs || (after != before && self.planners.len() == 1)) {
+            self.violate("nothing happens at rest", || format!("generation {before}, then {after}"));
+        }
+        let _ = Role::Starting;
+    }
+}
+
+/// The last report that was acknowledged, as the agent has it.
+fn acked(agent: &Agent) -> Sequence {
+    let unsynced = agent.unsynced.iter().filter_map(|write| match write {
+        Write::Acknowledged(to) => Some(*to),
+        _ => None,
+    });
+    unsynced.max().unwrap_or_default().max(agent.disk.acked)
+}
+
+/// What each node is to have, by its parameters.
+fn wanted(desired: &DesiredState) -> BTreeMap<NodeId, BTreeMap<TaskId, TaskParams>> {
+    let mut wanted: BTreeMap<NodeId, BTreeMap<TaskId, TaskParams>> = BTreeMap::new();
+    for task in &desired.graph.tasks {
+        for instance in &task.instances {
+            let node = &desired.nodes[instance.node.0 as usize];
+            let params = instance.resolved.spec.params.clone();
+            wanted.entry(node.clone()).or_default().insert(task.id.clone(), params);
+        }
+    }
+    wanted
+}
+
+/// Whether an agent has nothing to do.
+trait Idle {
+    fn phase_is_idle(&self) -> bool;
+}
+
+impl Idle for groundplan_agent::machine::Machine {
+    fn phase_is_idle(&self) -> bool {
+        self.phase() == Phase::Idle
+    }
+}

@@ -1,0 +1,56 @@
+//! The simulator: seeds that once failed, the everyday run, and that it notices what is broken on purpose.
+
+use groundplan_tests::simulator::{Sabotage, Totals, regressions, run, run_many};
+
+/// How much happens in the everyday run, at least.
+const EVENTS: u64 = 500_000;
+
+/// How many seeds it may take to notice that something is broken.
+const SEEDS: u64 = 400;
+
+#[test]
+fn what_failed_once_fails_no_more() {
+    for (seed, showed) in regressions() {
+        if let Err(failure) = run(seed, None, &mut Totals::default()) {
+            panic!("again: {showed}\n{}", failure.report);
+        }
+    }
+}
+
+#[test]
+fn invariants_hold_whatever_happens() {
+    let (totals, result) = run_many(1, None, |totals| totals.events >= EVENTS);
+    println!("{totals}");
+    if let Err(failure) = result {
+        panic!("{}", failure.report);
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_worlds() {
+    let numbers = || {
+        let mut totals = Totals::default();
+        run(7, None, &mut totals).map_err(|failure| failure.report).expect("seed 7 passes");
+        (totals.events, totals.counts, totals.faults)
+    };
+    assert_eq!(numbers(), numbers());
+}
+
+#[test]
+fn what_is_broken_on_purpose_is_noticed() {
+    let mut unnoticed = Vec::new();
+    for sabotage in Sabotage::ALL {
+        let (totals, result) = run_many(1, Some(sabotage), |totals| totals.seeds >= SEEDS);
+        match result {
+            Err(failure) => {
+                let (seeds, events) = (totals.seeds, totals.events);
+                println!(
+                    "{sabotage:?}: seed {} after {seeds} seeds, {events} events: {}",
+                    failure.seed, failure.invariant
+                );
+            }
+            Ok(()) => unnoticed.push(sabotage),
+        }
+    }
+    assert!(unnoticed.is_empty(), "{unnoticed:?} went unnoticed in {SEEDS} seeds");
+}
