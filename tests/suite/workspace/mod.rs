@@ -178,3 +178,18 @@ fn every_dependency_says_why_it_is_there() {
     let silent: Vec<_> = entries.filter(|l| !l.contains(" # ")).collect();
     assert!(silent.is_empty(), "without a reason: {silent:#?}");
 }
+
+/// The page that shows newcomers around names files: each of them is there.
+#[test]
+fn files_that_the_architecture_page_names_exist() {
+    let page = fs::read_to_string(workspace().join("docs/architecture.md")).expect("the page");
+    let mut files = Vec::new();
+    for folder in ["agent", "inventory", "planner", "services", "tests"] {
+        sources(&workspace().join(folder), &mut files);
+    }
+    let named = page.split('`').skip(1).step_by(2).filter(|code| code.ends_with(".rs") && !code.contains(' '));
+    let there = |name: &str| files.iter().any(|file| file.ends_with(name));
+    let (found, missing): (Vec<&str>, Vec<&str>) = named.partition(|name| there(name));
+    assert!(found.len() > 30, "{found:?}");
+    assert!(missing.is_empty(), "not there: {missing:#?}");
+}
