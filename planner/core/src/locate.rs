@@ -56,9 +56,12 @@ impl Lines {
     }
 }
 
+/// Reads the bytes of the file at a path.
+type Read<'a> = dyn Fn(&str) -> Option<Arc<[u8]>> + 'a;
+
 /// Finds lines and columns in many files.
 pub struct Locator<'a> {
-    read: Box<dyn Fn(&str) -> Option<Arc<[u8]>> + 'a>,
+    read: Box<Read<'a>>,
     files: HashMap<Arc<str>, Option<Lines>>,
 }
 

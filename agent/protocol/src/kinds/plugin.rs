@@ -129,7 +129,9 @@ impl Kind for Plugin {
     }
 
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
-        self.own_claims(task).for_each(|own| claim(own));
+        for own in self.own_claims(task) {
+            claim(own);
+        }
         if let Some(program) = &self.program {
             claim(TaskClaim::shared(Claim::named("program", program.to_string()), ""));
         }
