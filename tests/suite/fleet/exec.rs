@@ -104,7 +104,18 @@ fn latest(fleet: &Fleet) -> Option<Value> {
     fleet.ask("one", &["show", &id])
 }
 
-const SLEEP: &str = "echo $$ >> pids; exec sleep 100000";
+const SLEEP: &str = "echo $$ >> pids; echo begun; exec sleep 100000";
+
+/// Waits until a command that prints `begun` once it has written its id to `pids` runs on so many nodes, and the client has their first output: so
+/// the planner has it too.
+fn begun(fleet: &Fleet, live: &Live, nodes: usize) -> Vec<Identity> {
+    fleet.wait("the command to run", || {
+        (live.out().lines().filter(|line| line.ends_with(" | begun")).count() == nodes).then_some(())
+    });
+    let running = processes(fleet);
+    assert_eq!(running.len(), nodes);
+    running
+}
 
 fn output_comes_as_it_is_printed_and_ends_are_told_apart(kind: Kind) {
     let fleet = fleet(kind);
@@ -153,9 +164,9 @@ fn nothing_is_left_running(kind: Kind) {
 
     // Ctrl-C, with one that ignores TERM for a while.
     forget(&fleet, &["n1"]);
-    let stubborn = "trap 'sleep 0.3; exit 9' TERM; echo $$ >> pids; while :; do sleep 0.05; done";
+    let stubborn = "trap 'sleep 0.3; exit 9' TERM; echo $$ >> pids; echo begun; while :; do sleep 0.05; done";
     let mut live = fleet.run("one", &["exec", stubborn, "--on", "web"]);
-    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    let running = begun(&fleet, &live, 2);
     live.signal(Signal::SIGINT);
     let ended = end(&fleet, &mut live);
     assert_eq!(ended.code, Some(130), "{ended:?}");
@@ -168,7 +179,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     let mut fleet = fleet(kind);
     // Whoever asked is killed.
     let live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
-    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    let running = begun(&fleet, &live, 2);
     live.signal(Signal::SIGKILL);
     gone(&fleet, &running);
     fleet.wait("the record", || (latest(&fleet)?["result"] == "stopped").then_some(()));
@@ -176,7 +187,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     // The planner is killed: its successor knows what it began, and stops it.
     forget(&fleet, &["n1", "n2"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
-    let running = fleet.wait("both to run", || Some(processes(&fleet)).filter(|running| running.len() == 2));
+    let running = begun(&fleet, &live, 2);
     fleet.kill_planner("one");
     let ended = end(&fleet, &mut live);
     assert_eq!(ended.code, Some(4), "{ended:?}");
@@ -191,7 +202,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     let before = session(&fleet, "n1").expect("a connection");
     forget(&fleet, &["n1", "n2"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
-    let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));
+    let running = begun(&fleet, &live, 1);
     fleet.terminate_agent("n1");
     let ended = end(&fleet, &mut live);
     assert!(running.iter().all(|process| !process.is_alive()));
@@ -201,7 +212,7 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     start_again(&mut fleet, "n1", &before);
     forget(&fleet, &["n1"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
-    let running = fleet.wait("it to run", || Some(processes(&fleet)).filter(|running| running.len() == 1));
+    let running = begun(&fleet, &live, 1);
     fleet.kill_agent("n1");
     gone(&fleet, &running);
     let ended = end(&fleet, &mut live);
