@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use groundplan_core::plan::{Plan, ReasonReport};
 use groundplan_machine::{
+    Effect, Input, Machine, Settings,
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::Commit,
     record::{LogEntry, Meta, SealedPlan, StoredNode},
@@ -13,6 +14,7 @@ use groundplan_protocol::{
     ids::{ExecId, LedgerId, NodeId, SiteName},
     kinds::Run,
     report::Output,
+    time::Now,
 };
 use serde_json::{Value, json};
 
@@ -339,6 +341,29 @@ fn a_store_of_layout_1_reads_back() {
     let open: Vec<_> = stored.commands.iter().map(|command| (&command.run, command.result)).collect();
     line(format!("open at the start: {open:?}"));
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn a_planner_goes_on_from_a_store_of_layout_1() {
+    let dir = old_store();
+    let (mut store, stored) = Store::open(dir.path()).unwrap();
+    let command = stored.commands[0].id.clone();
+    let mut machine = Machine::restore(&Settings::default(), stored, Now { wall_ms: 7, ..Now::default() });
+    let view = machine.view();
+    let RolloutSummary { result, counts, .. } = view.rollout.unwrap().summary();
+    assert_eq!((result, counts), (RolloutResult::Running, Counts { running: 1, waiting: 3, changed: 2, ..counts }));
+    let acked: Vec<_> = view.nodes.values().map(|node| node.acked.as_ref().unwrap().1.0).collect();
+    assert_eq!(acked, [6, 19, 15]);
+
+    let mut group = Group::default();
+    for effect in machine.handle(Input::Tick, Now { wall_ms: 7, ..Now::default() }) {
+        if let Effect::Persist(write) = effect {
+            group.push(write);
+        }
+    }
+    store.commit(&group).unwrap();
+    let command = store.reader().exec(&command).unwrap().unwrap();
+    assert_eq!((command.result, command.finished_ms), (CommandResult::Interrupted, Some(7)));
 }
 
 #[test]
