@@ -101,11 +101,11 @@ async fn its_program_is_kept_for_as_long_as_it_may_be_needed() {
 
     // Where it is gone nevertheless, the word says what to do; content brings it back, also in place of one that is not whole.
     let told = site.remove(&recorded(&spec)).await.unwrap_err();
-    assert!(told.starts_with("the plugin `keep`: its program is gone from") && told.contains("recheck"), "{told}");
+    assert!(told.starts_with("the plugin `keep`: its program is missing from") && told.contains("recheck"), "{told}");
     assert_eq!(site.create(&spec).await, CHANGED);
     let file = fs::read_dir(site.state("plugins")).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, "#!/bin/sh\nexit 0\n").unwrap();
-    assert!(site.trigger(&recorded(&spec), Effect::Restart).await.unwrap_err().contains("is gone"));
+    assert!(site.trigger(&recorded(&spec), Effect::Restart).await.unwrap_err().contains("is missing"));
     assert_eq!(site.create(&spec).await, UNCHANGED);
 
     // What nobody has is swept when the agent starts.

@@ -251,7 +251,7 @@ async fn an_agent_that_ends_takes_them_with_it() {
     desk.commands.end();
     desk.run(3, "true");
     let words = desk.words().await;
-    assert!(end(&words, 1).outcome.to_string().contains("the agent ends"));
-    assert!(end(&words, 3).outcome.to_string().contains("refused: the agent is about to end"));
+    assert!(end(&words, 1).outcome.to_string().contains("the agent is shutting down"));
+    assert!(end(&words, 3).outcome.to_string().contains("refused: the agent is shutting down"));
     assert_eq!((sleepers(&nap(21)), desk.commands.running()), (0, 0));
 }

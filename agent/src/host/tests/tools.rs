@@ -43,7 +43,7 @@ async fn a_flood_is_an_error_and_takes_no_memory() {
     assert!(matches!(error, ToolError::TooMuchOutput { .. }), "{error}");
     assert!(peak() - before < 200 << 10, "{before} KiB before, {} KiB after", peak());
     let error = asked("printf '\\377'").await.unwrap_err();
-    assert!(error.to_string().ends_with("wrote what is no UTF-8 text"), "{error}");
+    assert!(error.to_string().ends_with("wrote text that is not UTF-8"), "{error}");
 }
 
 /// The most memory that this process has had, in KiB.

@@ -66,7 +66,7 @@ fn the_fence() {
         (elsewhere, "for node `other`"),
         (node_plan(6, vec![large]), "2 GiB; the limit is 1000 bytes"),
         (node_plan(6, vec![a(), a()]), "twice"),
-        (node_plan(6, vec![planned("b", Action::Create, 1, &["a"]), a()]), "does not stand before it"),
+        (node_plan(6, vec![planned("b", Action::Create, 1, &["a"]), a()]), "not listed before it"),
         (node_plan(6, vec![a(), trigger]), "does not wait for"),
         (node_plan(6, vec![PlannedTask { spec: None, ..a() }]), "lacks a spec"),
     ] {
