@@ -245,7 +245,7 @@ fn one_that_was_cut_off_may_come_back_before_all_have_ended() {
     case.presence("b", Some(session("y")));
     assert_eq!(case.orders(), "run b");
     case.output("b", 0, "", Some(refused()));
-    assert!(case.events().starts_with("b failed: the agent was started anew"));
+    assert!(case.events().starts_with("b failed: the agent was restarted"));
     assert!(case.run.is_over());
 }
 
