@@ -121,6 +121,10 @@ impl Shell {
                 }
                 self.disconnected().await
             }
+            Signal::Subscribed => {
+                self.outlet.subscribed();
+                Ok(())
+            }
             Signal::Sent(pkid) => {
                 self.outlet.sent(pkid);
                 Ok(())

@@ -98,7 +98,7 @@ impl Shell {
                         self.commands.connected(false);
                     }
                     // A new connection is of no use any more.
-                    Some(Signal::Up { .. } | Signal::Received(_)) => {}
+                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed) => {}
                 },
             }
         }
@@ -136,7 +136,7 @@ impl Shell {
                 signal = self.link.signal() => match signal {
                     Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
                     Some(Signal::Confirmed(pkid)) => self.outlet.confirmed(pkid, now),
-                    Some(Signal::Up { .. } | Signal::Received(_)) => {}
+                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed) => {}
                     Some(Signal::Down(_)) | None => return,
                 },
                 () = sleep_until(limit) => return,

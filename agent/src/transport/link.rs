@@ -35,6 +35,8 @@ pub enum Signal {
     Down(String),
     /// The broker sent something.
     Received(Publish),
+    /// The broker has taken the oldest subscription that it had not confirmed.
+    Subscribed,
     /// The oldest publish not yet named here went out with this packet id.
     Sent(u16),
     /// The broker has it.
@@ -115,7 +117,7 @@ async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed
                     if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
                         log::warn("the broker refuses a subscription: check this node's access rights there");
                     }
-                    continue;
+                    Signal::Subscribed
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(pkid))) => Signal::Sent(pkid),
                 Ok(_) => continue,

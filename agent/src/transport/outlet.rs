@@ -55,6 +55,8 @@ pub struct Outlet {
     output_topic: String,
     filters: BTreeSet<String>,
     subscribe: BTreeSet<String>,
+    /// Subscriptions on their way, oldest first: a connection may be lost before the broker has read them, though it has made a session.
+    subscribing: VecDeque<String>,
     acks: VecDeque<Publish>,
     /// Handed to the client, packet id not known yet.
     handed: VecDeque<Kind>,
@@ -91,6 +93,8 @@ impl Outlet {
         self.handed.clear();
         self.flying.clear();
         self.acks.clear();
+        let filters = &self.filters;
+        self.subscribe.extend(self.subscribing.drain(..).filter(|filter| filters.contains(filter)));
         RETAINED.into_iter().for_each(|kind| self.slot(kind).flying = false);
         self.output_sent = 0;
         self.waiting_since = None;
@@ -106,6 +110,11 @@ impl Outlet {
         if self.filters.insert(filter.clone()) {
             self.subscribe.insert(filter);
         }
+    }
+
+    /// The broker has taken the oldest subscription on its way.
+    pub fn subscribed(&mut self) {
+        self.subscribing.pop_front();
     }
 
     /// Ends a subscription. One that the broker does not hear of costs a few messages to be ignored.
@@ -204,7 +213,7 @@ impl Outlet {
             if client.try_subscribe(filter, QoS::AtLeastOnce).is_err() {
                 return;
             }
-            self.subscribe.pop_first();
+            self.subscribing.extend(self.subscribe.pop_first());
         }
         for kind in RETAINED {
             let slot = self.slot(kind);
@@ -279,5 +288,34 @@ impl Outlet {
             // A client that takes nothing more is about to fail anyway.
             let _ = client.try_disconnect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client() -> (AsyncClient, rumqttc::EventLoop) {
+        AsyncClient::new(rumqttc::MqttOptions::new("agent", "127.0.0.1", 1), 8)
+    }
+
+    #[test]
+    fn a_subscription_that_the_broker_did_not_confirm_is_made_again_on_the_next_connection() {
+        let mut outlet = Outlet::default();
+        outlet.subscribe("plan".to_owned());
+        outlet.subscribe("gates".to_owned());
+        let (first, _events) = client();
+        outlet.up(first, true);
+        outlet.pump(Duration::ZERO);
+        // They go in the order of their names.
+        outlet.subscribed();
+        outlet.down();
+        assert_eq!(outlet.subscribe, ["plan".to_owned()].into());
+        let (second, _events) = client();
+        outlet.up(second, false);
+        outlet.pump(Duration::ZERO);
+        outlet.subscribed();
+        outlet.down();
+        assert_eq!(outlet.subscribe, BTreeSet::new());
     }
 }
