@@ -92,6 +92,9 @@ impl Machine {
         }
         if let Some(before) = self.rollout.take() {
             rollout.take_over_turns(&before.rollout);
+            // A node that is no longer declared finishes nothing that this planner waits for: its turns are free.
+            let undeclared = self.fleet.nodes().keys().filter(|node| !active.declares(node));
+            undeclared.for_each(|node| rollout.forget(node));
             self.persist(Write::History(Box::new(before.superseded(now.wall_ms))));
         }
         rollout.advance();
