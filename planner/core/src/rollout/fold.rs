@@ -94,6 +94,18 @@ impl Rollout {
         }
     }
 
+    /// Whether a node has a turn from a rollout before this one.
+    pub fn has_earlier_turn(&self, node: &NodeId) -> bool {
+        self.held.iter().any(|held| held.node == *node)
+    }
+
+    /// Takes that a node has accepted this generation or a later one, whatever it still runs.
+    pub fn taken(&mut self, node: &NodeId, generation: Generation) {
+        if generation >= self.generation {
+            self.held.iter_mut().filter(|held| held.node == *node).for_each(|held| held.taken = true);
+        }
+    }
+
     /// Opens every gate whose time has come. Returns the nodes whose set of open gates has grown: publish it to them.
     pub fn advance(&mut self) -> BTreeSet<NodeId> {
         let mut told = BTreeSet::new();

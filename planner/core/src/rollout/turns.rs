@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use groundplan_protocol::ids::{NodeId, ServiceId};
 
-use super::model::{Limit, NodeEntry, Opens, Rollout};
+use super::model::{Held, Limit, NodeEntry, Opens, Rollout};
 
 impl Rollout {
     /// Takes turns back that are finished, and gives those that are free.
@@ -48,7 +48,12 @@ impl Rollout {
     /// Whether a node is in the midst of a turn: a gate of the service is open and its task is not done, here or in the
     /// rollout before.
     fn holds(&self, node: &NodeId, service: &ServiceId) -> bool {
-        if self.held.iter().any(|held| held.node == *node && held.service == *service) {
+        let held = self.held.iter().filter(|held| held.node == *node && held.service == *service);
+        // What failed or was not begun under an earlier rollout, and waits by this one's order for a turn of another node, would wait
+        // for itself.
+        let runs = |held: &Held| self.find(node, &held.task).is_some_and(|i| self.entries[i as usize].running);
+        let rests = |held: &Held| (held.failed || held.taken) && !runs(held);
+        if held.into_iter().any(|held| !(rests(held) && self.waits_for_turn_elsewhere(held, service))) {
             return true;
         }
         let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order).map(|i| &self.entries[*i as usize]);
@@ -56,6 +61,26 @@ impl Rollout {
             let mut gates = entry.gates.iter().map(|gate| &self.gates[*gate as usize]);
             gates.any(|gate| gate.open.is_some() && matches!(&gate.opens, Opens::Turn { service: s } if s == service))
         })
+    }
+
+    /// Whether the task of an earlier rollout's turn has to wait, in this one, for something that needs a turn on another node.
+    fn waits_for_turn_elsewhere(&self, held: &Held, service: &ServiceId) -> bool {
+        let (mut open, mut seen) = (Vec::from_iter(self.find(&held.node, &held.task)), BTreeSet::new());
+        while let Some(i) = open.pop() {
+            let entry = &self.entries[i as usize];
+            if entry.succeeded() || !seen.insert(i) {
+                continue;
+            }
+            open.extend(&entry.after);
+            for gate in entry.gates.iter().map(|gate| &self.gates[*gate as usize]).filter(|gate| gate.open.is_none()) {
+                match &gate.opens {
+                    Opens::Turn { service: s } if s == service && entry.instance.node != held.node => return true,
+                    Opens::Done { waits_for, .. } => open.extend(waits_for),
+                    Opens::Turn { .. } | Opens::Unknown => {}
+                }
+            }
+        }
+        false
     }
 
     /// The gates to open for a node's turn, and whether these are its last ones; none if it has no use for a turn now.

@@ -14,6 +14,7 @@ use crate::{
     ids::Receipt,
     io::{Effect, Event, Incoming, Level, NodeMessage},
     record::LogEntry,
+    rollout::ActiveRollout,
     write::Write,
 };
 
@@ -78,10 +79,15 @@ impl Machine {
 
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
-        if state.phase == Phase::Idle
+        let idle = state.phase == Phase::Idle;
+        let concerns = |rollout: &ActiveRollout| idle || rollout.rollout.has_earlier_turn(node);
+        if self.rollout.as_ref().is_some_and(|rollout| concerns(rollout))
             && let Some(rollout) = self.rollout_mut()
         {
-            rollout.accepted(node, state.generation, &[]);
+            rollout.rollout.taken(node, state.generation);
+            if idle {
+                rollout.accepted(node, state.generation, &[]);
+            }
         }
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
