@@ -65,6 +65,8 @@ pub struct Node {
     pub acked: Option<(LedgerId, Sequence)>,
     /// Ledgers that it had before.
     past: Vec<LedgerId>,
+    /// The first report that came while this planner did not plan, and of which ledger: it is repeated.
+    skipped: Option<(LedgerId, Sequence)>,
     /// The first number of a batch that left a gap.
     gap: Option<Sequence>,
     /// For which commit, and from which base, it was planned last.
@@ -187,6 +189,16 @@ impl Node {
         }
     }
 
+    /// Notes a batch that is left to be repeated, because this planner does not plan. Without this, the next batch of a ledger of which
+    /// nothing is on the disk would be taken for its first.
+    pub(crate) fn skip(&mut self, batch: &ReportBatch) {
+        if batch.reports.is_empty() || self.past.contains(&batch.ledger) {
+            return;
+        }
+        let before = self.skipped.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, first)| *first);
+        self.skipped = Some((batch.ledger.clone(), before.map_or(batch.first, |before| before.min(batch.first))));
+    }
+
     /// The reports of a batch that are not on the disk yet, with the number of the first; none if they leave a gap to wait for.
     ///
     /// A gap is waited for once: the agent repeats from the first report that no planner has acknowledged, so what is missing in the
@@ -196,12 +208,16 @@ impl Node {
             return None;
         }
         let known = self.acked.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, sequence)| *sequence);
-        let expected = known.map_or(batch.first, |s| Sequence(s.0.saturating_add(1)));
+        let skipped = self.skipped.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, first)| *first);
+        let expected = match known {
+            Some(sequence) => Sequence(sequence.0.saturating_add(1)),
+            None => skipped.unwrap_or(batch.first),
+        };
         if batch.first > expected && self.gap != Some(batch.first) {
             self.gap = Some(batch.first);
             return None;
         }
-        self.gap = None;
+        (self.gap, self.skipped) = (None, None);
         let skip = (expected.0.saturating_sub(batch.first.0)) as usize;
         let rest = batch.reports.get(skip..).filter(|rest| !rest.is_empty())?.to_vec();
         let last = batch.first.0.saturating_add(batch.reports.len() as u64 - 1);

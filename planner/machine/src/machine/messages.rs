@@ -135,6 +135,9 @@ impl Machine {
     fn take_reports(&mut self, node: &NodeId, batch: &ReportBatch, now: Now) {
         // One that stands by leaves them to be repeated to the one that plans.
         if !self.leadership.plans() {
+            if let Some(known) = self.fleet.get_mut(node) {
+                known.skip(batch);
+            }
             return;
         }
         for task in self.fleet.fold_running(node, batch) {
