@@ -224,6 +224,12 @@ impl ActiveRollout {
         self.parts.get(node).filter(|_| ours)?.tasks.iter().find(|planned| planned.task == report.task)
     }
 
+    /// Whether the instance that a report is of is in it.
+    pub(crate) fn acts_on(&self, node: &NodeId, report: &TaskReport) -> bool {
+        self.is_kept(node, report.generation)
+            || self.head.actions.iter().any(|a| a.instance.node == *node && a.instance.task == report.task)
+    }
+
     /// Whether a plan that was kept on its way to `node` has this older number.
     fn is_kept(&self, node: &NodeId, generation: Generation) -> bool {
         self.head.kept.get(node).is_some_and(|kept| *kept == generation)

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::{Belief, applied::NodeApplied, knowledge::Facts, rollout::StateFold};
 use groundplan_protocol::{
+    digest::Fingerprint,
     effect::Action,
     ids::{CommitId, Generation, LedgerId, Sequence, SessionId, TaskId},
     report::{ReportBatch, TaskReport},
@@ -137,6 +138,11 @@ impl Node {
     /// The generation of the last plan published for it; 0 before the first.
     pub fn planned_generation(&self) -> Generation {
         self.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation)
+    }
+
+    /// The fingerprint of what it has applied of a task.
+    pub(crate) fn fingerprint(&self, task: &TaskId) -> Option<Fingerprint> {
+        self.belief.applied.tasks.get(task).map(|applied| applied.fingerprint)
     }
 
     /// Notes that it is planned for `commit` from what it has applied now.

@@ -3,7 +3,7 @@
 use groundplan_protocol::{
     ids::{NodeId, Sequence},
     presence::Presence,
-    report::ReportBatch,
+    report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
     time::Now,
 };
@@ -158,6 +158,9 @@ impl Machine {
                 if known.fold_report(&batch.ledger, number, report, planned) {
                     self.deployment.export_changed(&report.task, now);
                 }
+                if self.is_passed_over(node, report) {
+                    self.deployment.plan_soon(now, false);
+                }
                 let Some(rollout) = self.rollout_mut() else { continue };
                 if rollout.fold(node, report) && self.listeners {
                     self.finished.push((report.task.at(node), report.clone()));
@@ -173,5 +176,19 @@ impl Machine {
         if !batch.reports.is_empty() {
             self.publish_ack(node);
         }
+    }
+
+    /// Whether an older plan has left something otherwise than desired that the current one does not see to: it was made before the
+    /// report came, and took the task to be as it was to be.
+    fn is_passed_over(&self, node: &NodeId, report: &TaskReport) -> bool {
+        let (Some(rollout), Some(active)) = (&self.rollout, self.deployment.active()) else { return false };
+        let (Some(known), Some(at)) = (self.fleet.get(node), active.desired.node(node)) else { return false };
+        if report.generation >= rollout.head.generation || rollout.acts_on(node, report) {
+            return false;
+        }
+        let task = active.desired.graph.task(&report.task);
+        let pending = task.is_some_and(|task| task.pending_on(at).is_some());
+        let desired = task.and_then(|task| task.on(at)).map(|instance| instance.resolved.fingerprint);
+        !pending && known.fingerprint(&report.task) != desired && !known.was_tried(&active.commit.id)
     }
 }
