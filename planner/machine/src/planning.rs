@@ -51,6 +51,8 @@ pub struct Sent {
     pub planned: Option<(Generation, Vec<u8>)>,
     /// The generation that the node is at.
     pub at: Generation,
+    /// Whether it reports that it has not ended that plan.
+    pub busy: bool,
 }
 
 /// A plan that was worked out.
@@ -128,7 +130,10 @@ impl PlanJob {
             let part = plan.nodes.get(node).filter(|part| !part.tasks.is_empty() || !part.edges.is_empty());
             let last = sent.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation);
             // A node that has not taken the last plan, or not reported all of it, may still act on it.
-            let under_way = open.contains_key(node) || last > sent.at;
+            // And one that is busy with the plan of another planner, or came with it under another name, waits for gates that no planner
+            // opens any more.
+            let foreign = sent.busy && sent.at > last;
+            let under_way = open.contains_key(node) || last > sent.at || foreign;
             if part.is_none() && !under_way {
                 continue;
             }

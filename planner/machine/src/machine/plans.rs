@@ -6,7 +6,9 @@ use std::{
 };
 
 use groundplan_core::{AppliedState, Policy};
-use groundplan_protocol::{VERSION, ids::NodeId, plan::Gates, report::Ack, time::Now, topic::NodeTopic};
+use groundplan_protocol::{
+    VERSION, ids::NodeId, plan::Gates, report::Ack, state::Phase, time::Now, topic::NodeTopic,
+};
 
 use super::Machine;
 use crate::{
@@ -30,7 +32,8 @@ impl Machine {
         let mut sent = BTreeMap::new();
         for (id, node) in self.fleet.nodes().iter().filter(|(id, node)| node.is_known() && active.declares(id)) {
             applied.nodes.insert(id.clone(), node.belief.applied.clone());
-            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation });
+            let busy = node.state.as_ref().is_some_and(|state| state.phase != Phase::Idle);
+            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy });
         }
         let policy = Policy { check: self.drift.to_check() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
