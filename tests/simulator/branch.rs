@@ -141,7 +141,7 @@ impl Branch {
             _ => Err(faults),
         };
         if self.loaded.len() >= KEPT {
-            let _ = self.loaded.remove(0);
+            drop(self.loaded.remove(0));
         }
         self.loaded.push((number, knowledge.clone(), result.clone()));
         result

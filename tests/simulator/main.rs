@@ -7,14 +7,19 @@ use std::{
 
 use groundplan_tests::simulator::{Totals, run, run_many};
 
-const USAGE: &str = "groundplan-simulate [--seed N | --seeds N | --seconds N] [--from N] [--keep-going]";
+const USAGE: &str = "groundplan-simulate [--seed N | --seeds N | --seconds N] [--from N] [--keep-going] [--trace]";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let (mut seed, mut seeds, mut seconds, mut from, mut keep_going) = (None, None, None, 1, false);
+    let (mut seed, mut seeds, mut seconds, mut from) = (None, None, None, 1);
+    let (mut keep_going, mut trace) = (false, false);
     while let Some(arg) = args.next() {
         if arg == "--keep-going" {
             keep_going = true;
+            continue;
+        }
+        if arg == "--trace" {
+            trace = true;
             continue;
         }
         let Some(value) = args.next().and_then(|value| value.parse::<u64>().ok()) else {
@@ -38,6 +43,9 @@ fn main() -> ExitCode {
         let result = run(seed, None, &mut totals);
         totals.took = began.elapsed();
         println!("{totals}");
+        if let (Err(failure), true) = (&result, trace) {
+            failure.trace.iter().for_each(|line| println!("{line}"));
+        }
         return end(result.map_err(|failure| failure.report));
     }
     let (mut all, mut failed) = (Totals::default(), Vec::new());

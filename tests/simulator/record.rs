@@ -72,12 +72,14 @@ pub(super) struct Record {
     pub(super) planner: usize,
     pub(super) generation: Generation,
     pub(super) commit: CommitId,
-    pub(super) desired: Arc<DesiredState>,
     pub(super) edges: Arc<Edges>,
     /// What is done to which instance.
     pub(super) actions: BTreeMap<InstanceId, Action>,
     /// Digest of each node's message.
     pub(super) sealed: BTreeMap<NodeId, Digest>,
+    pub(super) declared: BTreeSet<NodeId>,
+    /// Nodes of which the planner had received a state.
+    pub(super) known: BTreeSet<NodeId>,
     /// Nodes whose part is on its way under an older number.
     pub(super) kept: BTreeMap<NodeId, Generation>,
     /// Tasks of each node's message, with the service whose rolling limit each is under.
@@ -101,7 +103,8 @@ impl Record {
         let mut open = vec![target.clone()];
         while let Some(at) = open.pop() {
             for source in self.edges.sources.get(&at).into_iter().flatten() {
-                if !seen.insert(source.clone()) {
+                // What a node of which nothing was ever received has to do holds nothing back, and neither does what comes before it.
+                if !self.known.contains(&source.node) || !seen.insert(source.clone()) {
                     continue;
                 }
                 if self.actions.get(source).is_some_and(|action| *action != Action::Remove) {
@@ -112,5 +115,22 @@ impl Record {
             }
         }
         found
+    }
+
+    /// Whether something that is done by the plan, and that `target` comes after, is one of `which`.
+    pub(super) fn reaches(&self, target: &InstanceId, which: &dyn Fn(&InstanceId) -> bool) -> bool {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![target.clone()]);
+        while let Some(at) = open.pop() {
+            for source in self.edges.sources.get(&at).into_iter().flatten() {
+                if self.actions.contains_key(source) && which(source) {
+                    return true;
+                }
+                if seen.insert(source.clone()) {
+                    open.push(source.clone());
+                }
+            }
+        }
+        // Removals are in no edge of what is desired: they may come before anything.
+        self.actions.iter().any(|(instance, action)| *action == Action::Remove && which(instance))
     }
 }

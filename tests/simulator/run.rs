@@ -43,6 +43,8 @@ pub struct Failure {
     pub invariant: String,
     /// All that a person needs to follow it: the seed, the shortened schedule, the end of the trace.
     pub report: String,
+    /// The whole trace.
+    pub trace: Vec<String>,
 }
 
 impl fmt::Display for Totals {
@@ -173,5 +175,5 @@ fn failure(setup: Setup, violation: &Violation) -> Failure {
         let _ = writeln!(report, "{line}");
     });
     let _ = write!(report, "again: tests/run simulate --seed {}", setup.seed);
-    Failure { seed: setup.seed, invariant: violation.invariant.to_owned(), report }
+    Failure { seed: setup.seed, invariant: violation.invariant.to_owned(), report, trace: traced.trace }
 }

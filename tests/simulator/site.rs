@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use groundplan_core::source::MemoryTree;
+use groundplan_core::{SourceTree as _, source::{Entry, MemoryTree}};
 
 use super::rng::Rng;
 
@@ -296,6 +296,16 @@ impl Sketch {
                 task.triggers = triggers.filter_map(|(effect, of)| Some((*effect, replaced(of)?))).collect();
             }
         }
+    }
+
+    /// Its files in one text, for the trace.
+    pub(super) fn text(&self) -> String {
+        let tree = self.tree();
+        let file = |entry: &Entry| {
+            let bytes = tree.read(&entry.path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            format!("== {}\n{}", entry.path, bytes.unwrap_or_default())
+        };
+        tree.entries().iter().map(file).collect()
     }
 
     /// Its files.

@@ -355,7 +355,7 @@ impl World {
                 agent.settling = session_present.then_some(self.now + QUIET);
                 agent.held = None;
                 let fresh = !(session_present && agent.subscribed);
-                agent.subscribed = true;
+                agent.subscribed &= !fresh;
                 agent.link.up = true;
                 agent.session = Some(session);
                 self.note(|| format!("{node} is connected, session kept: {session_present}"));
@@ -368,7 +368,7 @@ impl World {
                 }
                 self.handle_agent(slot, agent::Event::Connected { session_present: !fresh });
             }
-            Down::Subscribed => {}
+            Down::Subscribed => self.agents[slot].subscribed = true,
             Down::Confirm(id) => {
                 let agent = &mut self.agents[slot];
                 agent.presence.confirmed(id);

@@ -111,7 +111,7 @@ impl World {
         // What the agent carries out on its own, from an earlier plan, is in no order with other nodes.
         let limited = record.tasks.get(&node)?.get(&start.task)?.clone();
         let limit = limited.and_then(|service| Some((service.clone(), *record.edges.limits.get(&service)?)));
-        if matches!(start.work, Work::Remove { .. }) {
+        if matches!(start.work, Work::Remove { .. }) || generation <= agent.plans_before {
             return limit;
         }
         let target = start.task.at(&node);
@@ -144,7 +144,9 @@ impl World {
         };
         let floor = Generation(self.turns_known_from);
         let mut nodes = BTreeSet::new();
-        for (number, agent) in self.agents.iter().enumerate() {
+        let current = self.current.map(|current| &self.records[current]);
+        let counts = |node: &NodeId| current.is_none_or(|current| current.declared.contains(node));
+        for (number, agent) in self.agents.iter().enumerate().filter(|(_, agent)| counts(&agent.node)) {
             for job in agent.jobs.values().filter(|job| job.generation >= floor) {
                 if let Some((of, other)) = job.rolling.as_ref().filter(|(of, _)| *of == service) {
                     let _ = of;
@@ -152,7 +154,14 @@ impl World {
                     nodes.insert(number);
                 }
             }
-            if agent.broken.values().any(|(of, generation)| *of == service && *generation >= floor) {
+            // What failed and waits by the plan for the same service on other nodes gives way to these.
+            let gives_way = |task: &TaskId| {
+                let target = task.at(&agent.node);
+                let others = |source: &InstanceId| source.task.service == service && source.node != agent.node;
+                current.is_some_and(|current| current.reaches(&target, &others))
+            };
+            let mut broken = agent.broken.iter().filter(|(_, (of, generation))| *of == service && *generation >= floor);
+            if broken.any(|(task, _)| !gives_way(task)) {
                 nodes.insert(number);
             }
         }

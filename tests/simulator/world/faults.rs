@@ -103,7 +103,11 @@ impl World {
             Fault::RenameNode => {
                 let (name, new) = (self.agents[slot].node.to_string(), self.new_name());
                 self.kill_agent(slot, false);
-                self.agents[slot].node = NodeId::new(&new).expect("a name");
+                let agent = &mut self.agents[slot];
+                agent.node = NodeId::new(&new).expect("a name");
+                // What other nodes' changes call for here, the planner knows under the old name.
+                let dirt = agent.host.dirt.values_mut().flatten();
+                dirt.filter(|(source, _)| source.node.as_str() != name).for_each(|(_, dirt)| dirt.must = false);
                 self.agents[slot].broken.clear();
                 self.push(|sketch, _| sketch.rename_node(&name, &new), &mut rng);
             }
@@ -113,6 +117,7 @@ impl World {
                 let ledger = LedgerId::new(rng.hex(32)).expect("32 hexadecimal digits");
                 agent.disk = Snapshot::empty(ledger);
                 agent.host = Host::default();
+                agent.plans_before = self.records.iter().map(|record| record.generation).max().unwrap_or_default();
                 agent.outbox.clear();
                 agent.accepted.clear();
                 agent.broken.clear();
@@ -140,6 +145,7 @@ impl World {
         change(&mut sketch, rng);
         self.branch.push(sketch);
         self.counts.commits += 1;
+        self.note_files();
     }
 
     fn new_name(&mut self) -> String {

@@ -39,7 +39,7 @@ use super::{
 };
 
 /// How many lines of the trace are kept.
-const TRACE: usize = 120;
+const TRACE: usize = 5000;
 
 /// The time of day at which every world begins, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -77,7 +77,6 @@ pub(super) struct Counts {
     pub(super) needless: u64,
     pub(super) failures: u64,
     pub(super) kills: u64,
-    pub(super) resent: u64,
 }
 
 /// An invariant that did not hold.
@@ -228,6 +227,7 @@ impl World {
             rng,
             setup,
         };
+        world.note_files();
         for name in names {
             let late = if world.rng.chance(15) { world.rng.between(1, 8000) } else { world.rng.between(1, 300) };
             world.add_host(&name, Duration::from_millis(late));
@@ -341,6 +341,14 @@ impl World {
             }
             let line = format!("{:9.3} {}", self.now.as_secs_f64() - 1.0, line());
             self.trace.push_back(line);
+        }
+    }
+
+    /// The files of the tip, for the trace.
+    fn note_files(&mut self) {
+        if self.setup.tracing {
+            let text = self.branch.sketch().text();
+            text.lines().for_each(|line| self.note(|| format!("    {line}")));
         }
     }
 

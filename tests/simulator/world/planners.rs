@@ -359,6 +359,7 @@ impl World {
             owed.flat_map(|(node, known)| known.obligations.keys().map(move |task| task.at(node)))
                 .collect::<BTreeSet<_>>()
         });
+        let known = job.applied.nodes.keys().cloned().collect();
         let mut messages: Vec<NodePlan> = Vec::new();
         let planned =
             job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None), &mut |plan| {
@@ -371,10 +372,11 @@ impl World {
             planner: slot,
             generation,
             commit,
-            desired,
             edges,
             actions: planned.actions.iter().map(|planned| (planned.instance.clone(), planned.action)).collect(),
             sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
+            declared: desired.nodes.iter().cloned().collect(),
+            known,
             kept: planned.kept.clone(),
             tasks: messages.iter().map(|plan| (plan.node.clone(), tasks_of(plan))).collect(),
             without_memory,
@@ -406,7 +408,7 @@ impl World {
                 None => return,
             },
             io::Message::Gates(mut gates) => {
-                if disk.plans.get(&gates.node).is_none_or(|plan| plan.generation != gates.generation) {
+                if disk.plans.get(&gates.node).is_some_and(|plan| plan.generation < gates.generation) {
                     let gates = gates.clone();
                     self.violate("nothing is published before it is on the disk", || format!("{gates:?}"));
                 }
@@ -418,7 +420,8 @@ impl World {
             }
             io::Message::Ack(ack) => {
                 let known = disk.acks.get(&ack.node);
-                if known.is_none_or(|(ledger, sequence)| *ledger != ack.ledger || *sequence < ack.sequence) {
+                // One of a ledger that the node had before may go out with the first of its new one.
+                if known.is_none_or(|(ledger, sequence)| *ledger == ack.ledger && *sequence < ack.sequence) {
                     let ack = ack.clone();
                     self.violate("nothing is published before it is on the disk", || format!("{ack:?}"));
                 }

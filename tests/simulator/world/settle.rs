@@ -1,10 +1,10 @@
 //! The end of a world: faults stop, everything comes to rest, and what is then there is judged.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::{BTreeMap, BTreeSet}, sync::Arc, time::Duration};
 
 use groundplan_agent::machine::Write;
-use groundplan_core::{AppliedState, DesiredState, NodeApplied, Policy, plan};
-use groundplan_machine::{Machine, View, io::Settings, leadership::Role};
+use groundplan_core::{AppliedState, DesiredState, NodeApplied, Policy, plan, rollout::Status};
+use groundplan_machine::{Machine, View, io::Settings};
 use groundplan_protocol::{
     ids::{Generation, NodeId, Sequence, TaskId},
     kinds::TaskParams,
@@ -47,24 +47,24 @@ impl World {
             self.after(Duration::from_millis(10), Event::StartPlanner(slot));
         }
         self.run_until(self.now + Duration::from_secs(5));
-        self.declare_no_absent_nodes();
+        let views = self.planners.iter().filter_map(|planner| planner.machine.as_ref()).map(Machine::view);
+        if views.into_iter().all(|view| view.active.is_none()) {
+            // Planners that lost their disks while the tip has a fault know of no commit before it.
+            self.commit_good();
+        }
+        self.add_absent_hosts();
         self.come_to_rest();
         if self.violation.is_some() {
             return;
         }
-        // What failed waits for another commit, and so does a planner that lost its disk while the tip is one with a fault.
+        // What failed waits for another commit.
         let leader = self.leader().and_then(|slot| self.planners[slot].machine.as_ref()).map(Machine::view);
         let active = leader.as_ref().and_then(|view| view.active.clone());
         let open = active.is_none_or(|active| !self.is_applied(&active.desired));
-        let excuse =
-            self.counts.failures > 0 || self.counts.kills > 0 || leader.is_some_and(|view| view.active.is_none());
+        let excuse = self.counts.failures > 0 || self.counts.kills > 0;
         if open && excuse {
-            let good = self.good.last().copied().unwrap_or_default();
-            self.note(|| format!("=== one more commit, as commit {good}"));
-            self.branch.tip = good;
-            let sketch = self.branch.sketch().touched();
-            self.branch.push(sketch);
-            self.declare_no_absent_nodes();
+            self.commit_good();
+            self.add_absent_hosts();
             self.come_to_rest();
         }
         if self.violation.is_none() {
@@ -72,25 +72,32 @@ impl World {
         }
     }
 
-    /// An operator removes nodes that the branch declares, and whose hosts have other names by now, or will never come.
-    fn declare_no_absent_nodes(&mut self) {
+    /// An operator commits what the last good commit asks for.
+    fn commit_good(&mut self) {
+        let good = self.good.last().copied().unwrap_or_default();
+        self.note(|| format!("=== one more commit, as commit {good}"));
+        self.branch.tip = good;
+        let sketch = self.branch.sketch().touched();
+        self.branch.push(sketch);
+    }
+
+    /// Nodes that are declared, and whose hosts have other names by now, get new hosts.
+    fn add_absent_hosts(&mut self) {
         let leader = self.leader().and_then(|slot| self.planners[slot].machine.as_ref()).map(Machine::view);
         let active = leader.and_then(|view| view.active).map(|active| active.desired.nodes.clone()).unwrap_or_default();
-        let mut sketch = self.branch.sketch().touched();
-        let declared: Vec<String> = sketch.nodes.iter().map(|node| node.name.clone()).collect();
-        let is_absent = |name: &str| !self.agents.iter().any(|agent| agent.exists && agent.node.as_str() == name);
-        let absent: Vec<&String> = declared.iter().filter(|name| is_absent(name)).collect();
-        if absent.is_empty() && !active.iter().any(|node| is_absent(node.as_str())) {
-            return;
+        let mut declared: BTreeSet<String> = self.branch.sketch().nodes.iter().map(|node| node.name.clone()).collect();
+        declared.extend(active.iter().map(ToString::to_string));
+        for name in declared {
+            if !self.agents.iter().any(|agent| agent.exists && agent.node.as_str() == name) {
+                self.note(|| format!("=== a host for {name}"));
+                self.add_host(&name, Duration::from_millis(10));
+            }
         }
-        absent.into_iter().for_each(|name| sketch.remove_node(name));
-        self.note(|| "=== one more commit, without absent nodes".to_owned());
-        self.branch.push(sketch);
     }
 
     fn come_to_rest(&mut self) {
         let until = self.now + PATIENCE;
-        let mut quiet = 0;
+        let (mut quiet, mut declared) = (0, false);
         let mut why = String::new();
         while self.violation.is_none() && quiet < REST {
             self.run_until(self.now + Duration::from_secs(1));
@@ -98,10 +105,25 @@ impl World {
                 None => quiet += 1,
                 Some(reason) => (quiet, why) = (0, reason),
             }
+            if self.now + PATIENCE / 2 > until && !std::mem::replace(&mut declared, true) {
+                self.add_absent_hosts();
+            }
             if self.now > until {
-                self.violate("the world comes to rest", || why.clone());
+                let open = self.open_instances();
+                self.violate("the world comes to rest", || format!("{why}; open: {open}"));
             }
         }
+    }
+
+    /// What the latest rollout waits for.
+    fn open_instances(&self) -> String {
+        let machine = self.leader().and_then(|slot| self.planners[slot].machine.as_ref());
+        let Some(rollout) = machine.and_then(|machine| machine.view().rollout) else { return String::new() };
+        let open = rollout.rollout.statuses().filter_map(|(instance, action, status)| {
+            let open = matches!(status, Status::Waiting(_) | Status::Running | Status::Blocked { .. });
+            open.then(|| format!("{instance}:{action} {status:?}"))
+        });
+        open.collect::<Vec<_>>().join("; ")
     }
 
     /// What is still under way, if anything is.
@@ -167,11 +189,22 @@ impl World {
         matches!(result, Failed | Waiting)
     }
 
-    /// Whether every declared host is as a desired state asks.
+    /// What the agents of declared nodes have applied and owe, by their ledgers.
+    fn applied(&self, desired: &DesiredState) -> AppliedState {
+        let mut applied = AppliedState::default();
+        for agent in &self.agents {
+            if let Some(machine) = agent.machine.as_ref().filter(|_| desired.node(&agent.node).is_some()) {
+                let state = machine.node_state();
+                let known = NodeApplied { tasks: Arc::new(state.applied), obligations: state.obligations };
+                applied.nodes.insert(agent.node.clone(), known);
+            }
+        }
+        applied
+    }
+
+    /// Whether nothing is to be done any more for a desired state.
     fn is_applied(&self, desired: &DesiredState) -> bool {
-        let wanted = wanted(desired);
-        let hosts = self.agents.iter().filter(|agent| desired.node(&agent.node).is_some());
-        hosts.into_iter().all(|agent| wanted.get(&agent.node).cloned().unwrap_or_default() == agent.host.tasks)
+        plan(desired, &self.applied(desired), &Policy::default()).is_empty()
     }
 
     fn judge(&mut self) {
@@ -292,19 +325,24 @@ impl World {
 
     /// Planning what is applied is empty, and nothing happens any more, even after a restart of the planner.
     fn judge_idempotence(&mut self, slot: usize, desired: &Arc<DesiredState>) {
-        let mut applied = AppliedState::default();
-        for agent in &self.agents {
-            if let Some(machine) = agent.machine.as_ref().filter(|_| desired.node(&agent.node).is_some()) {
-                let state = machine.node_state();
-                let known = NodeApplied { tasks: Arc::new(state.applied), obligations: state.obligations };
-                applied.nodes.insert(agent.node.clone(), known);
-            }
-        }
+        let applied = self.applied(desired);
         let absent = desired.nodes.iter().any(|node| !applied.nodes.contains_key(node));
         let again = plan(desired, &applied, &Policy::default());
-        if !absent && !(again.is_empty() && again.nodes.is_empty()) {
+        // A planner that was started again while a plan was under way takes the edges of what is reported then to be as desired.
+        let edges_may_lag = self.counts.kills > 0 && again.is_empty();
+        if !absent && !edges_may_lag && !(again.is_empty() && again.nodes.is_empty()) {
             let actions: Vec<String> = again.actions.iter().map(|a| format!("{}:{}", a.instance, a.action)).collect();
-            return self.violate("planning what is applied is empty", || actions.join(" "));
+            let edges = again.nodes.iter().flat_map(|(node, part)| {
+                let known = applied.nodes.get(node);
+                part.edges.iter().map(move |(task, edges)| {
+                    let before = known.and_then(|known| known.tasks.get(task)).map(|applied| &applied.edges);
+                    format!("{}: {edges:?}, not {before:?}", task.at(node))
+                })
+            });
+            let edges: Vec<String> = edges.collect();
+            return self.violate("planning what is applied is empty", || {
+                format!("{}; edges of {}", actions.join(" "), edges.join(" "))
+            });
         }
         let generation = |world: &Self| world.planners[slot].disk.meta.generation;
         let jobs = self.last_job;
@@ -317,7 +355,6 @@ impl World {
         if self.violation.is_none() && (self.last_job != jobs || (after != before && self.planners.len() == 1)) {
             self.violate("nothing happens at rest", || format!("generation {before}, then {after}"));
         }
-        let _ = Role::Starting;
     }
 }
 
