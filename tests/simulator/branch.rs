@@ -19,6 +19,9 @@ use super::site::Sketch;
 /// Results of loads that are kept.
 const KEPT: usize = 32;
 
+/// What a commit resolves to, or its faults.
+type Resolved = Result<Arc<DesiredState>, Vec<Diagnostic>>;
+
 /// See the module.
 pub(super) struct Branch {
     commits: Vec<Entry>,
@@ -27,7 +30,7 @@ pub(super) struct Branch {
     pub(super) tip: usize,
     cache: Cache,
     parsed: HashMap<(Arc<str>, Arc<str>), ParsedFile>,
-    loaded: Vec<(usize, Knowledge, Result<Arc<DesiredState>, Vec<Diagnostic>>)>,
+    loaded: Vec<(usize, Knowledge, Resolved)>,
 }
 
 struct Entry {

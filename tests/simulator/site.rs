@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use groundplan_core::{SourceTree as _, source::{Entry, MemoryTree}};
+use groundplan_core::{
+    SourceTree as _,
+    source::{Entry, MemoryTree},
+};
 
 use super::rng::Rng;
 

@@ -177,10 +177,20 @@ pub(super) fn short(message: &Message) -> String {
     let what = match &message.payload {
         Payload::Plan(json) => {
             let generation = serde_json::from_slice::<groundplan_protocol::plan::NodePlan>(json);
-            generation.map_or_else(|e| e.to_string(), |plan| {
-                let tasks = plan.tasks.iter().map(|t| format!("{}:{}{}", t.task, t.action, t.owed.map(|e| format!("+{e}")).unwrap_or_default()));
-                format!("g{} [{}] edges of {:?}", plan.generation, tasks.collect::<Vec<_>>().join(" "), plan.edges.keys())
-            })
+            generation.map_or_else(
+                |e| e.to_string(),
+                |plan| {
+                    let tasks = plan.tasks.iter().map(|t| {
+                        format!("{}:{}{}", t.task, t.action, t.owed.map(|e| format!("+{e}")).unwrap_or_default())
+                    });
+                    format!(
+                        "g{} [{}] edges of {:?}",
+                        plan.generation,
+                        tasks.collect::<Vec<_>>().join(" "),
+                        plan.edges.keys()
+                    )
+                },
+            )
         }
         Payload::Gates(gates) => {
             let open = gates.open.iter().map(|(gate, open)| format!("{gate}{}", if open.fired { "!" } else { "" }));

@@ -1,6 +1,10 @@
 //! The end of a world: faults stop, everything comes to rest, and what is then there is judged.
 
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use groundplan_agent::machine::Write;
 use groundplan_core::{AppliedState, DesiredState, NodeApplied, Policy, plan, rollout::Status};
@@ -330,7 +334,8 @@ impl World {
         let again = plan(desired, &applied, &Policy::default());
         // A planner that was started again while a plan was under way takes the edges of what is reported then to be as desired.
         let edges_may_lag = self.counts.kills > 0 && again.is_empty();
-        if !absent && !edges_may_lag && !(again.is_empty() && again.nodes.is_empty()) {
+        let nothing = again.is_empty() && again.nodes.is_empty();
+        if !absent && !edges_may_lag && !nothing {
             let actions: Vec<String> = again.actions.iter().map(|a| format!("{}:{}", a.instance, a.action)).collect();
             let edges = again.nodes.iter().flat_map(|(node, part)| {
                 let known = applied.nodes.get(node);

@@ -49,7 +49,8 @@ async fn done(host: &Host, job: Job) -> Finished {
     host.run(job, Cancel::never()).await
 }
 
-const CUT_OFF: &str = "interrupted before the host went down, because the agent stops; the task runs again when it is back";
+const CUT_OFF: &str =
+    "interrupted before the host went down, because the agent stops; the task runs again when it is back";
 
 fn create(spec: &TaskSpec) -> Job {
     job("svc.task", apply(spec, None), None, None)

@@ -72,7 +72,7 @@ impl Scenario {
         let mut out = self.comment;
         for Section { title, body, used } in self.sections {
             assert!(used, "{}: nothing is known of a section `{title}`", self.name);
-            out += &format!("\n\n=== {title}\n{body}").trim_end().to_owned();
+            out += format!("\n\n=== {title}\n{body}").trim_end();
         }
         out + "\n"
     }

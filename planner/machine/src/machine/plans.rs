@@ -6,9 +6,7 @@ use std::{
 };
 
 use groundplan_core::{AppliedState, Policy};
-use groundplan_protocol::{
-    VERSION, ids::NodeId, plan::Gates, report::Ack, state::Phase, time::Now, topic::NodeTopic,
-};
+use groundplan_protocol::{VERSION, ids::NodeId, plan::Gates, report::Ack, state::Phase, time::Now, topic::NodeTopic};
 
 use super::Machine;
 use crate::{
