@@ -115,7 +115,7 @@ pub(super) struct Held {
     /// Whether it failed: then the node is out of service until the task is done or no longer asked for.
     pub(super) failed: bool,
     /// Whether the node has taken a plan since: it begins nothing of the earlier one any more.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) taken: bool,
 }
 
