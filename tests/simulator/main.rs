@@ -5,9 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_tests::simulator::{Totals, run, run_many};
+use groundplan_tests::simulator::{Sabotage, Totals, run, run_many};
 
-const USAGE: &str = "groundplan-simulate [--seed N | --seeds N | --seconds N] [--from N] [--keep-going] [--trace]";
+const USAGE: &str =
+    "groundplan-simulate [--seed N | --seeds N | --seconds N] [--from N] [--keep-going] [--trace] | --sabotage";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -17,6 +18,9 @@ fn main() -> ExitCode {
         if arg == "--keep-going" {
             keep_going = true;
             continue;
+        }
+        if arg == "--sabotage" {
+            return sabotage();
         }
         if arg == "--trace" {
             trace = true;
@@ -81,4 +85,19 @@ fn end(result: Result<(), String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Breaks one thing after the other on purpose, and prints which seed notices.
+fn sabotage() -> ExitCode {
+    for sabotage in Sabotage::ALL {
+        let (totals, result) = run_many(1, Some(sabotage), |totals| totals.seeds >= 400);
+        let (seeds, events, seconds) = (totals.seeds, totals.events, totals.took.as_secs_f64());
+        match result {
+            Err(failure) => {
+                println!("{sabotage:?}: seed {}, {events} events, {seconds:.1} s: {}", failure.seed, failure.invariant)
+            }
+            Ok(()) => println!("{sabotage:?}: unnoticed in {seeds} seeds"),
+        }
+    }
+    ExitCode::SUCCESS
 }

@@ -91,6 +91,8 @@ impl Machine {
             }
         }
         let before = self.active.take();
+        // The planner may still take something of it to be under way, and have other nodes wait for that.
+        let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
         // What of the plan's obligation for a task is still due. The planner made the plan from an older state: if this is the
         // very next plan, the plan before may have carried the effect out since, or be doing so now. After a gap of plans nothing
         // shows which change the obligation is for, and it is carried out once too often rather than never.
@@ -149,6 +151,9 @@ impl Machine {
             && gates.generation == generation
         {
             self.apply_gates(&gates);
+        }
+        if unfinished && self.connected {
+            self.announce(out);
         }
         self.due.state = Some(now.mono);
     }

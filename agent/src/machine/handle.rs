@@ -136,6 +136,10 @@ impl Machine {
             self.due.state = Some(now.mono);
         }
         self.outbox.connected(now, out);
+        if self.phase() != Phase::Idle {
+            // What it announced on the last connection may have been lost with it.
+            self.announce(out);
+        }
     }
 
     pub(super) fn refuse(
@@ -257,6 +261,13 @@ impl Machine {
         self.due.state = Some(now.mono);
     }
 
+    /// Announces which tasks run.
+    pub(super) fn announce(&mut self, out: &mut Vec<Effect>) {
+        self.due.announce = None;
+        self.announced = self.running();
+        self.outbox.announce(out);
+    }
+
     /// Announces which tasks run, once they run long enough for it to be of use.
     fn settle_announcement(&mut self, now: Now, out: &mut Vec<Effect>) {
         if !self.connected || self.running.keys().eq(self.announced.iter()) {
@@ -265,9 +276,7 @@ impl Machine {
         }
         let at = *self.due.announce.get_or_insert(now.mono + ANNOUNCE);
         if at <= now.mono {
-            self.due.announce = None;
-            self.announced = self.running();
-            self.outbox.announce(out);
+            self.announce(out);
         }
     }
 }

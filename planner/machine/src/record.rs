@@ -2,7 +2,7 @@
 
 use groundplan_core::Belief;
 use groundplan_protocol::{
-    ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
+    ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     report::TaskReport,
     state::NodeState,
 };
@@ -72,6 +72,15 @@ pub enum LogEntry {
         node: NodeId,
         /// Whether it is connected.
         online: bool,
+    },
+    /// A turn of a rollout before has ended, because a node is at this one and no longer runs the task.
+    Accepted {
+        /// The node.
+        node: NodeId,
+        /// The generation that it is at.
+        generation: Generation,
+        /// What it still runs.
+        running: Vec<TaskId>,
     },
     /// Gates were opened.
     Advance,

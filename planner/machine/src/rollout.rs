@@ -189,6 +189,9 @@ impl ActiveRollout {
                     }
                 }
                 LogEntry::Presence { node, online } => restored.rollout.presence(&node, online),
+                LogEntry::Accepted { node, generation, running } => {
+                    drop(restored.accepted(&node, generation, &running))
+                }
                 LogEntry::Advance => drop(restored.rollout.advance()),
             }
         }
@@ -213,9 +216,10 @@ impl ActiveRollout {
     }
 
     /// Takes which generation a node is at, and what it runs.
-    pub(crate) fn accepted(&mut self, node: &NodeId, generation: Generation, tasks: &[TaskId]) {
+    /// Returns whether a turn of a rollout before has ended.
+    pub(crate) fn accepted(&mut self, node: &NodeId, generation: Generation, tasks: &[TaskId]) -> bool {
         let kept = self.is_kept(node, generation);
-        self.rollout.accepted(node, if kept { self.head.generation } else { generation }, tasks);
+        self.rollout.accepted(node, if kept { self.head.generation } else { generation }, tasks)
     }
 
     /// What was planned for the task of a report, where it is at hand.

@@ -9,7 +9,7 @@ use groundplan_machine::{
 };
 use groundplan_protocol::{
     effect::Action,
-    ids::{Generation, InstanceId, LedgerId, NodeId, Sequence},
+    ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, TaskId},
     report::TaskReport,
 };
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,15 @@ pub enum LogRow {
         /// Whether it is connected.
         online: bool,
     },
+    /// A turn of a rollout before has ended.
+    Accepted {
+        /// The node.
+        node: NodeId,
+        /// The generation that it is at.
+        generation: Generation,
+        /// What it still runs.
+        running: Vec<TaskId>,
+    },
     /// Gates were opened.
     Advance,
 }
@@ -115,6 +124,7 @@ impl From<LogEntry> for LogRow {
         match entry {
             LogEntry::Reports { node, ledger, first, reports } => Self::Reports { node, ledger, first, reports },
             LogEntry::Presence { node, online } => Self::Presence { node, online },
+            LogEntry::Accepted { node, generation, running } => Self::Accepted { node, generation, running },
             LogEntry::Advance => Self::Advance,
         }
     }
@@ -125,6 +135,7 @@ impl From<LogRow> for LogEntry {
         match row {
             LogRow::Reports { node, ledger, first, reports } => Self::Reports { node, ledger, first, reports },
             LogRow::Presence { node, online } => Self::Presence { node, online },
+            LogRow::Accepted { node, generation, running } => Self::Accepted { node, generation, running },
             LogRow::Advance => Self::Advance,
         }
     }

@@ -311,6 +311,7 @@ fn a_store_of_layout_1_reads_back() {
                 format!("  reports of {node} from {first}: {}", reports.join(", "))
             }
             LogEntry::Presence { node, online } => format!("  {node} online: {online}"),
+            LogEntry::Accepted { node, generation, running } => format!("  {node} at {generation} runs {running:?}"),
             LogEntry::Advance => "  gates".to_owned(),
         });
     }

@@ -111,7 +111,10 @@ impl World {
         // What the agent carries out on its own, from an earlier plan, is in no order with other nodes.
         let limited = record.tasks.get(&node)?.get(&start.task)?.clone();
         let limit = limited.and_then(|service| Some((service.clone(), *record.edges.limits.get(&service)?)));
-        if matches!(start.work, Work::Remove { .. }) || generation <= agent.plans_before {
+        if generation <= agent.plans_before {
+            return None;
+        }
+        if matches!(start.work, Work::Remove { .. }) {
             return limit;
         }
         let target = start.task.at(&node);

@@ -88,22 +88,14 @@ impl Rollout {
 
     /// Takes which generation a node is at, and what it still runs: from its reports, or nothing where its state says that it is
     /// idle. A turn that it had in an earlier rollout ends when it is at this one and runs nothing of that any more.
-    pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) {
+    ///
+    /// Returns whether one has ended: to be replayed where the rollout is restored.
+    pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) -> bool {
+        let before = self.held.len();
         if generation >= self.generation {
             self.held.retain(|held| held.node != *node || held.failed || running.contains(&held.task));
         }
-    }
-
-    /// Whether a node has a turn from a rollout before this one.
-    pub fn has_earlier_turn(&self, node: &NodeId) -> bool {
-        self.held.iter().any(|held| held.node == *node)
-    }
-
-    /// Takes that a node has accepted this generation or a later one, whatever it still runs.
-    pub fn taken(&mut self, node: &NodeId, generation: Generation) {
-        if generation >= self.generation {
-            self.held.iter_mut().filter(|held| held.node == *node).for_each(|held| held.taken = true);
-        }
+        self.held.len() < before
     }
 
     /// Opens every gate whose time has come. Returns the nodes whose set of open gates has grown: publish it to them.

@@ -114,9 +114,6 @@ pub(super) struct Held {
     pub(super) generation: Generation,
     /// Whether it failed: then the node is out of service until the task is done or no longer asked for.
     pub(super) failed: bool,
-    /// Whether the node has taken a plan since: it begins nothing of the earlier one any more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) taken: bool,
 }
 
 impl Entry {

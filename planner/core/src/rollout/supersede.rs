@@ -79,10 +79,8 @@ impl Rollout {
             task: entry.instance.task.clone(),
             generation: earlier.generation,
             failed: entry.outcome.is_some(),
-            taken: false,
         });
-        let before = earlier.held.iter().map(|held| Held { taken: false, ..held.clone() });
-        let held: Vec<_> = before.chain(own).collect();
+        let held: Vec<_> = earlier.held.iter().cloned().chain(own).collect();
         let keep = |held: &Held| !held.failed || self.find(&held.node, &held.task).is_some();
         self.held = held.into_iter().filter(keep).collect();
     }

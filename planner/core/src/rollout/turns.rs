@@ -25,6 +25,12 @@ impl Rollout {
                 if !holder && holders.len() >= limit.at_once as usize {
                     continue;
                 }
+                // A node that is out of service, and gave way to others meanwhile, goes on when one of these has finished.
+                let damaged = holder && self.is_damaged(node, &service) && !self.is_under_way(node, &service);
+                let busy = |other: &&NodeId| *other != node && self.is_under_way(other, &service);
+                if damaged && holders.iter().filter(busy).count() >= limit.at_once as usize {
+                    continue;
+                }
                 let Some(at) = self.nodes.get(node).filter(|at| at.online || holder) else { continue };
                 let Some((gates, last)) = self.turn(at, &service, holder) else { continue };
                 gates.into_iter().for_each(|gate| self.open(gate, false, told));
@@ -45,15 +51,15 @@ impl Rollout {
         at.is_some_and(|at| self.turn(at, service, false).is_some())
     }
 
+    /// Whether a node is in the midst of a turn, or is out of service since an earlier rollout.
+    fn holds(&self, node: &NodeId, service: &ServiceId) -> bool {
+        self.is_under_way(node, service) || self.is_damaged(node, service)
+    }
+
     /// Whether a node is in the midst of a turn: a gate of the service is open and its task is not done, here or in the
     /// rollout before.
-    fn holds(&self, node: &NodeId, service: &ServiceId) -> bool {
-        let held = self.held.iter().filter(|held| held.node == *node && held.service == *service);
-        // What failed or was not begun under an earlier rollout, and waits by this one's order for a turn of another node, would wait
-        // for itself.
-        let runs = |held: &Held| self.find(node, &held.task).is_some_and(|i| self.entries[i as usize].running);
-        let rests = |held: &Held| (held.failed || held.taken) && !runs(held);
-        if held.into_iter().any(|held| !(rests(held) && self.waits_for_turn_elsewhere(held, service))) {
+    fn is_under_way(&self, node: &NodeId, service: &ServiceId) -> bool {
+        if self.held.iter().any(|held| held.node == *node && held.service == *service && !held.failed) {
             return true;
         }
         let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order).map(|i| &self.entries[*i as usize]);
@@ -61,6 +67,13 @@ impl Rollout {
             let mut gates = entry.gates.iter().map(|gate| &self.gates[*gate as usize]);
             gates.any(|gate| gate.open.is_some() && matches!(&gate.opens, Opens::Turn { service: s } if s == service))
         })
+    }
+
+    /// Whether a node keeps a turn of an earlier rollout because its task failed. One that waits by this rollout's order for a turn of
+    /// another node does not: it would wait for itself.
+    fn is_damaged(&self, node: &NodeId, service: &ServiceId) -> bool {
+        let mut failed = self.held.iter().filter(|h| h.node == *node && h.service == *service && h.failed);
+        failed.any(|held| !self.waits_for_turn_elsewhere(held, service))
     }
 
     /// Whether the task of an earlier rollout's turn has to wait, in this one, for something that needs a turn on another node.

@@ -1,7 +1,7 @@
 //! Messages of the broker, given to the parts that they concern.
 
 use groundplan_protocol::{
-    ids::{NodeId, Sequence},
+    ids::{Generation, NodeId, Sequence, TaskId},
     presence::Presence,
     report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
@@ -14,7 +14,6 @@ use crate::{
     ids::Receipt,
     io::{Effect, Event, Incoming, Level, NodeMessage},
     record::LogEntry,
-    rollout::ActiveRollout,
     write::Write,
 };
 
@@ -77,17 +76,19 @@ impl Machine {
         }
     }
 
+    /// Takes which generation a node is at, and what it still runs.
+    fn take_accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) {
+        let ended = self.rollout_mut().is_some_and(|rollout| rollout.accepted(node, generation, running));
+        if ended {
+            let (node, running) = (node.clone(), running.to_vec());
+            self.persist(Write::Log(LogEntry::Accepted { node, generation, running }));
+        }
+    }
+
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
-        let idle = state.phase == Phase::Idle;
-        let concerns = |rollout: &ActiveRollout| idle || rollout.rollout.has_earlier_turn(node);
-        if self.rollout.as_ref().is_some_and(|rollout| concerns(rollout))
-            && let Some(rollout) = self.rollout_mut()
-        {
-            rollout.rollout.taken(node, state.generation);
-            if idle {
-                rollout.accepted(node, state.generation, &[]);
-            }
+        if state.phase == Phase::Idle {
+            self.take_accepted(node, state.generation, &[]);
         }
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
@@ -145,8 +146,8 @@ impl Machine {
         }
         if let Some(rollout) = self.rollout_mut() {
             rollout.rollout.running(node, &batch.running);
-            rollout.accepted(node, batch.generation, &batch.running);
         }
+        self.take_accepted(node, batch.generation, &batch.running);
         let news = self.fleet.get_mut(node).and_then(|known| known.unseen(batch));
         if let Some((first, reports)) = news {
             for (i, report) in reports.iter().enumerate() {
