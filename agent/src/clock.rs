@@ -1,22 +1,22 @@
-//! The agent's clock: the one place where it reads the time, for the machine to take as a value.
+//! The agent's clock: the one place where it reads the time, which the machine takes as a value.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use groundplan_protocol::time::Now;
 
-/// Where the shell reads the time.
+/// The clock of one process; monotonic time counts from its start.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
 }
 
 impl Clock {
-    /// Begins to count.
+    /// A clock that starts now.
     pub fn start() -> Self {
         Self { start: Instant::now() }
     }
 
-    /// This moment.
+    /// The current time.
     pub fn now(&self) -> Now {
         Now { mono: self.start.elapsed(), wall_ms: wall_ms(SystemTime::now()) }
     }

@@ -1,33 +1,33 @@
-//! The agent's log: one line each on standard error, for journald or whoever started it to keep.
+//! The agent's log: one line for each message on standard error, to be kept by journald or another supervisor.
 //!
-//! In: something to say. Out: a line, with line breaks inside it escaped so that a message of a peer cannot forge one.
-//! Never fails: a closed standard error is nobody's trouble here.
+//! In: a message. Out: a line, with line breaks inside it escaped, so that text from a peer cannot forge one. It never fails: a
+//! closed standard error is ignored.
 
 use std::{fmt::Display, io::Write as _};
 
 fn line(level: &str, message: &dyn Display) {
     let text = message.to_string().replace('\n', "\\n").replace('\r', "\\r");
-    // Nobody is left to be told when standard error is closed.
+    // If standard error is closed, there is nowhere to report that.
     let _ = std::io::stderr().write_all(format!("{level}{text}\n").as_bytes());
 }
 
-/// Says what happened.
+/// Logs an event.
 pub fn info(message: impl Display) {
     line("", &message);
 }
 
-/// Says what an operator should look at.
+/// Logs a problem that an operator should look into.
 pub fn warn(message: impl Display) {
     line("warning: ", &message);
 }
 
-/// Says why the program ends; its lines stay lines, for a person waits for them.
+/// Prints why the program ends. Its line breaks are kept: a person reads it on a terminal.
 pub fn error(message: impl Display) {
-    // Nobody is left to be told when standard error is closed.
+    // If standard error is closed, there is nowhere to report that.
     let _ = writeln!(std::io::stderr(), "error: {message}");
 }
 
-/// An error and all that lies behind it, in one line.
+/// An error with all its sources, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

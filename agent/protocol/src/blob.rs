@@ -1,4 +1,4 @@
-//! Content: small in the plan itself, larger as a blob that the agent asks for, chunk by chunk.
+//! Content: small in the plan itself, larger as a blob that the agent requests, chunk by chunk.
 //!
 //! In: bytes. Out: references to them, requests and chunks, and the bytes again, checked against their digest.
 //! A blob is never trusted by its topic or length: only its digest, which the signed plan names, counts.
@@ -19,16 +19,16 @@ pub const INLINE_LIMIT: usize = 32 * 1024;
 /// Length of every chunk of a blob but the last, in bytes.
 pub const CHUNK: usize = 128 * 1024;
 
-/// Largest number of chunks that one `Want` may ask for: what may be in flight towards a small host.
+/// Most chunks that one `Want` may request: what may be in flight towards a small host.
 pub const WANT_LIMIT: usize = 16;
 
 /// A blob: content named by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BlobRef {
-    /// Digest of the whole.
+    /// SHA-256 digest of all its bytes.
     pub sha256: Digest,
-    /// Length of the whole, in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
@@ -38,7 +38,7 @@ impl BlobRef {
         Self { sha256: Digest::of(bytes), size: bytes.len() as u64 }
     }
 
-    /// How many chunks it has.
+    /// How many chunks it has; the last one may be shorter than [`CHUNK`].
     pub fn chunks(&self) -> u64 {
         self.size.div_ceil(CHUNK as u64)
     }
@@ -57,7 +57,7 @@ pub enum Content {
     Text(String),
     /// Other bytes in the plan, as base64.
     Base64(String),
-    /// Content to be asked for.
+    /// Content to be requested, by its digest and size.
     Blob(BlobRef),
 }
 
@@ -86,7 +86,7 @@ impl Content {
         }
     }
 
-    /// The same content as a blob, by which it is known where its bytes are not kept; `None` if it is no base64.
+    /// Digest and size of the content, by which it is recorded where its bytes are not kept; `None` if it is not base64.
     pub fn name(&self) -> Option<BlobRef> {
         match self {
             Self::Blob(blob) => Some(blob.clone()),
@@ -96,6 +96,9 @@ impl Content {
     }
 
     /// The bytes, if they are in the plan.
+    ///
+    /// # Errors
+    /// If they are not base64.
     pub fn inline(&self) -> Result<Option<Vec<u8>>, InvalidContent> {
         match self {
             Self::Text(text) => Ok(Some(text.clone().into_bytes())),
@@ -105,16 +108,16 @@ impl Content {
     }
 }
 
-/// An agent asks for chunks of a blob that its plan names.
+/// An agent requests chunks of a blob that its plan names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Want {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
-    /// Who asks.
+    /// The node that requests them.
     pub node: NodeId,
-    /// The blob.
+    /// The blob that the chunks are of.
     pub blob: BlobRef,
     /// The chunks it misses, counted from 0; at most `WANT_LIMIT`.
     pub chunks: Vec<u32>,

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Text that is no digest.
+/// Text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a digest: 64 hexadecimal digits")]
 pub struct InvalidDigest(String);
 
 impl Digest {
-    /// Digest of `bytes`.
+    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(bytes);
@@ -43,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// Digests what comes in pieces.
+/// Computes a digest of data that comes in pieces.
 pub struct Hasher(ring::digest::Context);
 
 impl Default for Hasher {
@@ -53,17 +53,17 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// Nothing hashed yet.
+    /// A hasher without data yet.
     pub fn new() -> Self {
         Self(ring::digest::Context::new(&ring::digest::SHA256))
     }
 
-    /// Takes the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Takes the next piece with its length before it, so that two lists of pieces never collide by their joints.
+    /// Adds the next piece with its length before it, so that two lists of pieces that join to the same bytes have different digests.
     pub fn field(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_be_bytes());
         self.0.update(bytes);

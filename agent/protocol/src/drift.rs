@@ -1,7 +1,8 @@
-//! Drift: what is applied and no longer so. The planner says when to look; the agent looks without changing anything, and tells.
+//! Drift: the host is no longer as a task was applied. The planner requests checks; the agent checks without changing anything,
+//! and reports.
 //!
-//! In: the planner's wish. Out: what differs, and how. An agent decides nothing about it: whether it is put right is for the planner,
-//! whose plan then has the task checked and applied again like any other.
+//! In: the planner's request. Out: what differs, and how. The agent decides nothing about it: whether drift is repaired is for the
+//! planner, whose plan then has the task checked and applied again like any other.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +20,21 @@ use crate::{
 /// Most text of `expected` and `found` of one difference, in bytes.
 pub const TEXT_LIMIT: usize = 1024;
 
-/// When a node is to look for drift. Retained: it holds until another one comes.
+/// When a node is to check for drift. Retained: valid until another one comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckRequest {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
     /// The node that it is for; any other ignores it.
     pub node: NodeId,
-    /// Grows with every one; an older one is ignored.
+    /// Grows with every request to the node; an older one is ignored.
     pub revision: u64,
-    /// How long after one look the next begins; absent: only when asked.
+    /// How long after the end of one round of checks the next one starts; absent: only when an operator asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
-    /// The revision with which somebody last asked for a look: one that the agent has not looked for yet is due at once.
+    /// The revision with which an operator last asked for a check: if the agent has not answered it yet, a round is due at once.
     #[serde(default)]
     pub asked: u64,
 }
@@ -48,35 +49,35 @@ impl Message for CheckRequest {
     }
 }
 
-/// What a look has found. Retained: the latest holds, also for a planner that was away.
+/// What a round of drift checks found. Retained: a planner that was away gets the latest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftReport {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
-    /// The node.
+    /// The node that was checked.
     pub node: NodeId,
     /// The ledger whose tasks these are.
     pub ledger: LedgerId,
     /// Grows with every report of that ledger; an older one is ignored.
     pub revision: u64,
-    /// The `asked` of the `CheckRequest` that it answers, or the last that was answered.
+    /// The `asked` of the [`CheckRequest`] that it answers, or the last that was answered.
     pub asked: u64,
-    /// The generation of the plan in force while it looked.
+    /// The generation of the active plan during the round.
     pub generation: Generation,
-    /// When it began to look by the node's clock, in milliseconds since the Unix epoch.
+    /// When the round began by the node's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// How long that took, in milliseconds.
+    /// How long the round took, in milliseconds.
     pub duration_ms: u64,
-    /// How many tasks were checked.
+    /// How many tasks were checked, drifted ones included.
     pub checked: u64,
-    /// How many cannot be checked, or were at work.
+    /// How many tasks were not checked: their kind has no check, or a job of them was under way or in doubt.
     pub left_out: u64,
-    /// Those that are otherwise than they were applied.
+    /// Tasks that are no longer as they were applied.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drifted: BTreeMap<TaskId, Drifted>,
-    /// Those that could not be checked, with the reason in words for the operator.
+    /// Tasks whose check failed, each with the reason as a message for the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failed: BTreeMap<TaskId, String>,
 }
@@ -91,30 +92,31 @@ impl Message for DriftReport {
     }
 }
 
-/// An applied task that is no longer so.
+/// A task that is no longer as it was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drifted {
     /// Fingerprint of what was applied.
     pub fingerprint: Fingerprint,
-    /// When it was first found so, by the node's clock, in milliseconds since the Unix epoch.
+    /// When it was first found drifted, by the node's clock, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// What differs; none where the kind can only tell that something does.
+    /// What differs; empty where the kind can only find out that something does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
 }
 
-/// One thing that differs.
+/// One difference between what was applied and what is on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// What, such as `mode`, `content`, `package nginx`, `unit`.
+    /// What differs, such as `mode`, `content`, `package nginx`, `unit`.
     pub what: String,
-    /// How it was applied, in short words; absent where the task says it itself, as content does.
+    /// What was applied, as short text; absent where the task itself shows it, as for content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// How it is now, likewise; absent where there is nothing.
+    /// What was found, as short text; absent where there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// For content that the task ships: what is there now; a blob's name only, where it is too long to be told, or not for all eyes.
+    /// For content that the task ships: the content on the host; only digest and size where it is too long, or private to its
+    /// owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
 }

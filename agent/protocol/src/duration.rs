@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
 
-/// Text that is no span of time.
+/// Text that is not a span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a span of time: a whole number and `ms`, `s`, `m` or `h`, such as `60s`")]
 pub struct InvalidSpan(String);
 
 impl Span {
-    /// `seconds` long.
+    /// A span of `seconds`.
     pub const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// `milliseconds` long.
+    /// A span of `milliseconds`.
     pub const fn millis(milliseconds: u64) -> Self {
         Self(Duration::from_millis(milliseconds))
     }

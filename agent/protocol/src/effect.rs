@@ -5,15 +5,15 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a plan does to an instance, in one word.
+/// What a plan does to an instance.
 ///
 /// An instance that changes and also has triggers shows the change: `create`, `update` or `remove`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Bring about what was not applied before.
+    /// Apply what was not applied before.
     Create,
-    /// Bring it to other inputs than were applied.
+    /// Apply it with other inputs than before.
     Update,
     /// Take away what is no longer desired.
     Remove,
@@ -26,7 +26,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The word, as in JSON.
+    /// Its name, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -51,7 +51,7 @@ impl fmt::Display for Action {
 pub enum Effect {
     /// Run a command again.
     Run,
-    /// Let it read its configuration again.
+    /// Make it read its configuration again.
     Reload,
     /// Stop it and start it.
     Restart,

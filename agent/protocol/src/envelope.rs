@@ -1,8 +1,8 @@
-//! DSSE envelopes signed with ed25519: what every JSON message travels in, both ways.
+//! DSSE envelopes signed with ed25519, around every JSON message in both directions.
 //!
-//! In: a message and a key. Out: JSON that `jq` can take apart, or an error that says what is wrong with it.
-//! Follows the DSSE protocol v1.0 (secure-systems-lab/dsse); signatures are RFC 8032 ed25519. Never trusts a field of
-//! a payload before its signature holds.
+//! In: a message and a key. Out: JSON that `jq` can take apart, or an error with the reason.
+//! Follows the DSSE protocol v1.0 (secure-systems-lab/dsse); signatures are RFC 8032 ed25519. No field of a
+//! payload is trusted before its signature is verified.
 
 use std::{fmt, str::FromStr};
 
@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{VERSION, digest::Digest, ids::SiteName};
 
-/// What travels in an envelope.
+/// A message that is sent in an envelope.
 pub trait Message: Serialize + DeserializeOwned {
     /// The DSSE payload type, which names the message and its encoding.
     const TYPE: &'static str;
-    /// The message's format version.
+    /// The format version in the message.
     fn version(&self) -> u32;
     /// The site that it belongs to.
     fn site(&self) -> &SiteName;
@@ -32,22 +32,22 @@ pub enum OpenError {
     /// The payload or a signature is not base64.
     #[error("not base64")]
     Base64(#[source] base64::DecodeError),
-    /// An envelope of something else.
+    /// The envelope holds a message of another type.
     #[error("holds `{found}`, not `{expected}`")]
     Type {
         /// The type in the envelope.
         found: String,
-        /// The type that this topic carries.
+        /// The type that was expected.
         expected: &'static str,
     },
     /// Not signed by a key that the receiver trusts.
     #[error("not signed by a trusted key")]
     Signature,
-    /// The payload is signed but is not the message it says it is.
+    /// The payload is signed but does not parse as its type.
     #[error("signed, but not a valid message")]
     Payload(#[source] serde_json::Error),
     /// The message is of another format version.
-    #[error("is of format version {found}; this program speaks version {VERSION}")]
+    #[error("is of format version {found}; this program supports version {VERSION}")]
     Version {
         /// The version in the message.
         found: u32,
@@ -91,7 +91,7 @@ pub fn seal<M: Message>(key: &SigningKey, message: &M) -> Vec<u8> {
     })
 }
 
-/// JSON of a value whose maps have string keys only, as all types of this crate do.
+/// The JSON of a value whose maps have only string keys, as all types of this crate do.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("wire types have string keys and serialize without IO")
 }
@@ -133,7 +133,7 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     Ok(message)
 }
 
-/// Text that is no key.
+/// Text that is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an ed25519 key: `{prefix}` and 32 bytes in base64")]
 pub struct InvalidKey {
@@ -217,13 +217,13 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// The key of a seed; drawing it at random is the caller's part.
+    /// The key of a seed, which the caller has to draw at random.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are an ed25519 seed");
         Self { seed, pair }
     }
 
-    /// What the others check its signatures with.
+    /// The public key, with which others verify its signatures.
     pub fn public(&self) -> PublicKey {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(self.pair.public_key().as_ref());

@@ -1,7 +1,7 @@
-//! Commands that somebody wants run now, on nodes that are there: no part of any plan, and remembered by no ledger.
+//! Commands of operators (`groundplan exec`) on connected nodes: no part of any plan, and not in any ledger.
 //!
-//! In: an order, for one connection of one agent: what reaches it later, because the broker kept it, is refused. Out: output as it
-//! comes, and how the command ended. At most once: an agent runs an order that it knows already no second time.
+//! In: an order, for one connection of one agent: an order that the broker kept until a later connection is refused. Out: output as
+//! it comes, and how the command ended. At most once: an agent never runs the same order a second time.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,9 +15,9 @@ use crate::{
     kinds::Run,
 };
 
-/// Most output of one command on one node that is passed on if nothing else is said, in bytes.
+/// Most output of one command on one node that is passed on if the operator gives no limit, in bytes.
 pub const OUTPUT_LIMIT: u64 = 1024 * 1024;
-/// Longest time that a command may take; an agent gives it no more, whatever the order says.
+/// Longest time that a command may take; an agent enforces it even if the order gives more.
 pub const TIMEOUT_MAX: Span = Span::secs(24 * 60 * 60);
 /// Most text of one message of output, in bytes.
 pub const PIECE_LIMIT: usize = 64 * 1024;
@@ -25,15 +25,15 @@ pub const PIECE_LIMIT: usize = 64 * 1024;
 /// An order to a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Exec {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
     /// The node that it is for; any other refuses it.
     pub node: NodeId,
-    /// Which command: the same on all its nodes, and never used again.
+    /// Id of the command: the same on all its nodes, and never used again.
     pub id: ExecId,
-    /// What is to be done.
+    /// What the agent is to do.
     pub order: Order,
 }
 
@@ -47,13 +47,13 @@ impl Message for Exec {
     }
 }
 
-/// What is to be done.
+/// What the agent is to do with a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Run it.
     Run(Box<RunOrder>),
-    /// Stop it, if it still runs: TERM, then KILL. Holds whenever it comes.
+    /// Stop it, if it still runs: TERM, then KILL. One that comes before its `Run` prevents it.
     Stop,
 }
 
@@ -61,17 +61,17 @@ pub enum Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunOrder {
-    /// The connection that it is for, by the agent's presence; on any other it is refused.
+    /// The connection that it is for, from the agent's presence; on any other it is refused.
     pub session: SessionId,
     /// A shell line, or a program with its arguments.
     pub run: Run,
-    /// Who runs it; the agent's own user if absent.
+    /// The user who runs it; the agent's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Where; `/` if absent.
+    /// The directory it runs in: an absolute path; `/` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Further environment variables.
+    /// Environment variables beside the agent's `PATH`, `HOME` and `LANG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// How long it may take; then it gets TERM, and KILL after a grace period.
@@ -80,23 +80,23 @@ pub struct RunOrder {
     pub output_limit: u64,
 }
 
-/// A node's word on a command. Numbered from 0 without gaps for one command on one node.
+/// Output of a command on a node. Numbered from 0 without gaps for one command on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecOutput {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
-    /// The node.
+    /// The node that it ran on.
     pub node: NodeId,
-    /// Which command.
+    /// The command that the order named.
     pub id: ExecId,
-    /// Number of this word.
+    /// Number of this message.
     pub number: u64,
-    /// What it printed since the last, in the order in which it came; bytes that are no UTF-8 are replaced.
+    /// What it printed since the last message, in the order in which it came; bytes that are not UTF-8 are replaced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<Piece>,
-    /// How it ended; then nothing follows.
+    /// How it ended; no message follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<ExecEnd>,
 }
@@ -114,13 +114,13 @@ impl Message for ExecOutput {
 /// Something that a command printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Piece {
-    /// Where.
+    /// The stream that it was printed to.
     pub stream: Stream,
-    /// What.
+    /// The text, cut between characters.
     pub text: String,
 }
 
-/// Where a command prints.
+/// An output stream of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
@@ -146,28 +146,28 @@ pub struct ExecEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum ExecOutcome {
-    /// By itself.
+    /// It ended by itself.
     Exited {
-        /// With this code.
+        /// Its exit code.
         code: i32,
     },
-    /// By a signal that nobody here sent.
+    /// A signal ended it that did not come from the agent.
     Killed {
-        /// Its name or number.
+        /// The signal's name, or its number if it has none.
         signal: String,
     },
     /// It took too long, and was ended.
     TimedOut,
-    /// Somebody stopped it.
+    /// An operator stopped it.
     Stopped,
     /// It was never run.
     Refused {
-        /// Why, in words for the operator.
+        /// Why, as a message for the operator.
         reason: String,
     },
     /// It could not be run, or not be followed to its end.
     Failed {
-        /// Why, in words for the operator.
+        /// Why, as a message for the operator.
         error: String,
     },
 }

@@ -1,6 +1,6 @@
 //! Identifiers, one newtype each. Their grammar is checked here, where they are made, and nowhere else.
 //!
-//! All are ordered, so that whatever iterates over them is deterministic, and cheap to clone: a plan names the same
+//! All are ordered, so that everything that iterates over them is deterministic, and cheap to clone: a plan names the same
 //! service thousands of times.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{given}` is not a valid {what}: {rule}")]
 pub struct InvalidId {
-    /// What was given.
+    /// The text that was given.
     pub given: String,
-    /// What it should have named, such as `node name`.
+    /// What it was to name, such as `node name`.
     pub what: &'static str,
-    /// The grammar in words.
+    /// The grammar, for people.
     pub rule: &'static str,
 }
 
-/// Longest name, in bytes: a DNS name's limit, and short enough for a topic.
+/// Longest name, in bytes: the limit of a DNS name, and short enough for a topic.
 const MAX_NAME: usize = 253;
 
 fn is_name(s: &str, extra: &str) -> bool {
@@ -35,7 +35,10 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the grammar.
+            /// Makes one from text.
+            ///
+            /// # Errors
+            /// If the text does not follow the grammar.
             pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let name = name.as_ref();
                 let check: fn(&str) -> bool = $check;
@@ -46,7 +49,7 @@ macro_rules! name {
                 }
             }
 
-            /// The name itself.
+            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -103,7 +106,7 @@ macro_rules! name {
 }
 
 name!(
-    /// A site: one repository and branch, all that one planner looks after.
+    /// A site: one repository and branch, and all nodes that one planner manages.
     SiteName, "site name", "letters, digits, `-` and `_`, beginning with a letter or digit",
     "^[A-Za-z0-9][A-Za-z0-9_-]*$", |s| is_name(s, "")
 );
@@ -134,16 +137,16 @@ name!(
     |s| s.contains('/') && s.split('/').all(|part| is_name(part, ""))
 );
 name!(
-    /// What a task waits for on other nodes; the planner opens it. To the agent an opaque name.
+    /// A dependency on other nodes that the planner opens. To the agent an opaque name.
     ///
     /// The planner writes `service.task` (every instance of that task) or `service.task@node` (that one), and
     /// `rolling/service.task@node` for a turn in a rolling restart.
     GateId, "gate", "letters, digits and `-_./@`", "^[A-Za-z0-9][A-Za-z0-9_./@-]*$", |s| is_name(s, "./@")
 );
 name!(
-    /// Which ledger an agent writes: 32 hexadecimal digits drawn at random when the ledger is made.
+    /// The ledger of an agent: 32 hexadecimal digits drawn at random when the ledger is made.
     ///
-    /// A new one tells the planner that the node was rebuilt and that its sequence numbers begin again.
+    /// Another id under the same node name means that the node was rebuilt, and that its sequence numbers start again.
     LedgerId, "ledger id", "32 hexadecimal digits", "^[0-9a-f]{32}$",
     |s| s.len() == 32 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
@@ -163,22 +166,22 @@ name!(
     |s| (s.len() == 40 || s.len() == 64) && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 
-/// A task of a service, on whatever nodes: written `service.task`.
+/// A task of a service, on any node: written `service.task`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
-    /// The service.
+    /// The service, which is the first part of the text.
     pub service: ServiceId,
     /// The task's name in it.
     pub task: TaskName,
 }
 
 impl TaskId {
-    /// Joins the two.
+    /// The task `task` of `service`.
     pub fn new(service: ServiceId, task: TaskName) -> Self {
         Self { service, task }
     }
 
-    /// This task on `node`.
+    /// The instance of this task on `node`.
     pub fn at(&self, node: &NodeId) -> InstanceId {
         InstanceId { node: node.clone(), task: self.clone() }
     }
@@ -206,9 +209,9 @@ impl FromStr for TaskId {
 /// A task on a node: the vertex of every graph. Written `service.task@node`; ordered by node, then task.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId {
-    /// The node.
+    /// The node, which is the part after `@`.
     pub node: NodeId,
-    /// The task.
+    /// The task, which is the part before `@`.
     pub task: TaskId,
 }
 
@@ -277,7 +280,7 @@ impl fmt::Display for Generation {
 }
 
 impl Generation {
-    /// The one after this.
+    /// The next generation.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -293,7 +296,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The grammar of plain names in words, for hints.
+/// The grammar of plain names, for hints to people.
 pub const NAME_RULE: &str = "letters, digits, `-` and `_`, beginning with a letter or digit";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The wire contract between planner and agent: the only thing that the two share.
+//! The wire contract between planner and agent: all that the two share.
 //!
 //! In: nothing. Out: types of messages, their signed envelopes, their topics, their limits, and one parameter type
 //! per task kind. Everything here is data and pure functions over it: no IO, no clock, no async, no MQTT client.

@@ -1,7 +1,7 @@
 //! The node plan: one node's part of a plan, complete and leaving no choice to the agent; and the gates that pace it.
 //!
-//! In: what the planner decided. Out: messages. A node plan is self-contained but for blobs. A task stands in it at most
-//! once, after all tasks of its own node that it waits for.
+//! In: what the planner decided. Out: messages. A node plan is self-contained except for blobs. It lists a task at most once,
+//! after all tasks of its own node that it waits for.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -21,9 +21,9 @@ use crate::{
 /// One node's part of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodePlan {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
     /// The node that it is for; any other refuses it.
     pub node: NodeId,
@@ -31,16 +31,16 @@ pub struct NodePlan {
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: CommitId,
-    /// What to do, each after all that it waits for on this node.
+    /// What to do, each task after all that it waits for on this node.
     #[serde(default)]
     pub tasks: Vec<PlannedTask>,
-    /// Edges of applied tasks that changed while nothing else of them did: to be recorded, nothing to be done.
+    /// New edges of applied tasks of which nothing else has changed: to be recorded only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub edges: BTreeMap<TaskId, Edges>,
 }
 
 impl NodePlan {
-    /// The blobs to have before the first task starts.
+    /// The blobs that must be fetched before the first task starts.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
         self.tasks.iter().filter_map(|t| t.spec.as_ref()?.content.as_ref()?.blob())
     }
@@ -59,9 +59,9 @@ impl Message for NodePlan {
 /// Stands in for a node plan that is too large for one packet: the JSON of the `NodePlan` is a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodePlanRef {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
     /// The node that it is for.
     pub node: NodeId,
@@ -84,26 +84,26 @@ impl Message for NodePlanRef {
 /// A task of a node plan.
 ///
 /// Carried out in this order: wait for `after` and `gates`; then, with `spec`, if the action is `create` or `update`,
-/// wait for the `external` probes, check and, where it is not so, apply; then the greatest effect among `owed` and the
-/// `triggers` that fired, unless the apply has just started or run it anyway; then wait until it is `ready`.
+/// wait for the `external` probes, check and, where it is out of sync, apply; then the greatest effect among `owed` and the
+/// `triggers` that fired, unless applying has just started or run it anyway; then wait until it is `ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedTask {
-    /// The task.
+    /// The task, of this plan's node.
     pub task: TaskId,
-    /// What is done to it, in one word.
+    /// What is done to it.
     pub action: Action,
-    /// What it is to be; absent for `remove`, which uses what the ledger holds, and for an effect on what nobody can plan yet: that
-    /// waits for a newer plan, behind the gate `unknown`.
+    /// What to apply; absent for `remove`, which uses what the ledger holds, and for an effect on a task that cannot be planned yet:
+    /// that waits for a newer plan, behind the gate `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<TaskSpec>,
     /// Fingerprint of `spec`, recorded once it is applied; absent with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
-    /// Short digests of the inputs behind the fingerprint, by name: recorded and told again in the node's state, so that the
-    /// planner can say which of them differ. To the agent opaque.
+    /// Short digests of the inputs behind the fingerprint, by name: recorded and published in the node's state, so that the
+    /// planner can name those that differ. Opaque to the agent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, String>,
-    /// All edges that the site declares to it, recorded likewise for the day when it or their source is removed. To the agent opaque.
+    /// All edges that the site declares to it, recorded as well, for plans that remove it or their source. Opaque to the agent.
     #[serde(default, skip_serializing_if = "Edges::is_empty")]
     pub edges: Edges,
     /// Tasks of this node plan that must be done first.
@@ -112,10 +112,10 @@ pub struct PlannedTask {
     /// Gates that must be open first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<GateId>,
-    /// What may fire; each source is also in `after` or `gates`.
+    /// Triggers that may fire; each source is also in `after` or `gates`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<Trigger>,
-    /// An effect that an earlier plan already owes it.
+    /// An obligation that an earlier plan has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<Effect>,
 }
@@ -124,9 +124,9 @@ pub struct PlannedTask {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
-    /// What it does.
+    /// The effect on the task if it fires.
     pub effect: Effect,
-    /// What fires it.
+    /// The source that fires it.
     pub on: TriggerSource,
 }
 
@@ -140,13 +140,13 @@ pub enum TriggerSource {
     Gate(GateId),
 }
 
-/// What a task is to be.
+/// What a task applies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSpec {
     /// Its kind and parameters.
     pub params: TaskParams,
-    /// The content it ships.
+    /// The content that it ships, if its kind has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
     /// When it counts as done.
@@ -155,19 +155,19 @@ pub struct TaskSpec {
     /// Probes of the external capabilities that it requires.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<Ready>,
-    /// What becomes of it when the agent is killed while it runs.
+    /// What to do if the agent is killed while it runs.
     #[serde(default, skip_serializing_if = "OnInterrupt::is_default")]
     pub on_interrupt: OnInterrupt,
 }
 
-/// What becomes of a task that cannot check itself when it was cut off and nobody knows how far it came.
+/// What to do with a task that cannot check itself and was interrupted, so that nothing shows how far it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInterrupt {
     /// Report it as interrupted and run it again.
     #[default]
     Rerun,
-    /// Report it as failed; a person decides, and the next plan runs it again.
+    /// Report it as failed; an operator decides, and the next plan runs it again.
     Fail,
 }
 
@@ -184,7 +184,7 @@ pub struct Edges {
     /// What it comes after, triggers included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requires: Vec<Source>,
-    /// What acts on it, and how.
+    /// Sources whose changes act on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<EdgeTrigger>,
 }
@@ -200,9 +200,9 @@ impl Edges {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeTrigger {
-    /// What it does.
+    /// The effect on the task if it fires.
     pub effect: Effect,
-    /// Where it comes from.
+    /// The source that fires it.
     pub on: Source,
 }
 
@@ -210,20 +210,20 @@ pub struct EdgeTrigger {
 /// it) or `service.task@node` (on that node).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
-    /// The task there.
+    /// The task at that end.
     pub task: TaskId,
-    /// Which of its instances.
+    /// Its instances that count.
     pub place: Place,
 }
 
-/// Which instances of a task an edge comes from.
+/// The instances of a task that an edge comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// The one on the same node.
+    /// The instance on the same node.
     Here,
-    /// All: a barrier.
+    /// All instances: a barrier.
     Everywhere,
-    /// The one on that node.
+    /// The instance on that node.
     Node(NodeId),
 }
 
@@ -280,15 +280,15 @@ impl JsonSchema for Source {
 /// The whole set of open gates for one node's plan. Retained; each replaces the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Gates {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; any other refuses it.
     pub site: SiteName,
-    /// The node.
+    /// The node that they are for; any other refuses them.
     pub node: NodeId,
-    /// The generation of the node plan that they belong to; for any other they mean nothing.
+    /// The generation of the node plan that they belong to; an older one is ignored, a newer one waits for its plan.
     pub generation: Generation,
-    /// The open ones.
+    /// The open gates; all others are closed.
     pub open: BTreeMap<GateId, OpenGate>,
 }
 

@@ -1,4 +1,4 @@
-//! Who is there: agents and planners, each with an MQTT last will that says when they are gone.
+//! Presence of agents and planners: online or offline, with an MQTT last will for a connection that is lost.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,22 +8,22 @@ use crate::{
     ids::{Generation, LedgerId, NodeId, SessionId, SiteName},
 };
 
-/// An agent comes or goes. Retained; the offline form is also its last will.
+/// An agent connects or disconnects. Retained; the offline form is also its last will.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Presence {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
     /// The site.
     pub site: SiteName,
-    /// The node.
+    /// The node that the agent runs on.
     pub node: NodeId,
     /// Whether its agent is connected.
     pub online: bool,
     /// The agent's program version.
     pub agent: String,
-    /// The ledger it writes.
+    /// The ledger that the agent writes.
     pub ledger: LedgerId,
-    /// The connection, for orders that are meant for this one only; absent when offline.
+    /// Id of this connection, for orders that are meant for no other; absent when offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
 }
@@ -38,23 +38,23 @@ impl Message for Presence {
     }
 }
 
-/// A planner says that it plans. Retained; the offline form is also its last will.
+/// A planner is active. Retained; the offline form is also its last will.
 ///
-/// Whoever sees another one online with a greater term, or the same term and a greater name, stands by; to take over, it publishes a
-/// greater term.
+/// A planner that sees another one online with a greater term, or with the same term and a greater name, is on standby; to take
+/// over, it publishes a greater term.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannerPresence {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
     /// The site.
     pub site: SiteName,
-    /// Which planner: a random name of its process.
+    /// The planner: a random name of its process.
     pub planner: String,
-    /// Whether it plans, or has gone.
+    /// Whether it is active; offline otherwise.
     pub online: bool,
     /// Grows with every take-over.
     pub term: u64,
-    /// The greatest generation it has published; who takes over begins above it.
+    /// The greatest generation it has published; the planner that takes over starts above it.
     pub generation: Generation,
 }
 

@@ -1,14 +1,14 @@
-//! Readiness probes: when a task counts as done, or an external capability as there.
+//! Readiness probes: when a task counts as done, or an external capability as available.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{duration::Span, kinds::Run};
 
-/// How long to wait for readiness when nothing is said.
+/// How long to wait for readiness if no `timeout` is given.
 pub const DEFAULT_TIMEOUT: Span = Span::secs(60);
 
-/// How long to wait between two attempts when nothing is said.
+/// How long to wait between two attempts if no `interval` is given.
 pub const DEFAULT_INTERVAL: Span = Span::millis(200);
 
 /// Ready when every probe given here succeeds, tried again at an interval until the timeout.

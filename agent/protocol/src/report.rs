@@ -1,4 +1,4 @@
-//! Reports: an agent's word on each task, numbered, batched, and repeated until the planner has them on its disk.
+//! Reports: the outcome of each task, numbered, batched, and repeated until the planner has them on its disk.
 
 use std::fmt;
 
@@ -15,24 +15,24 @@ use crate::{
 /// Most output of one task that a report carries, in bytes; the head and the tail are kept, the middle is left out.
 pub const OUTPUT_LIMIT: usize = 16 * 1024;
 
-/// Reports in the order in which they came about. `reports[0]` has number `first`, and so on.
+/// Reports in the order of their numbers. `reports[0]` has number `first`, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportBatch {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; a message for any other is refused.
     pub site: SiteName,
-    /// The node.
+    /// The node that the reports come from.
     pub node: NodeId,
     /// The ledger whose numbers these are.
     pub ledger: LedgerId,
     /// Number of the first report; meaningless if there are none.
     pub first: Sequence,
-    /// The generation that the agent is at.
+    /// The generation of the agent's active plan; 0 before the first.
     pub generation: Generation,
-    /// The reports.
+    /// At least one, except in a message that only announces `running`.
     pub reports: Vec<TaskReport>,
-    /// What runs at this moment: for people to watch, kept nowhere.
+    /// The tasks that run at this moment: for display only, stored nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub running: Vec<TaskId>,
 }
@@ -47,16 +47,16 @@ impl Message for ReportBatch {
     }
 }
 
-/// What became of one task of a plan.
+/// The outcome of one task of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskReport {
     /// The generation of the plan that it was carried out for.
     pub generation: Generation,
-    /// The task.
+    /// The task, which ran on the node of the batch.
     pub task: TaskId,
     /// What the plan asked for.
     pub action: Action,
-    /// What became of it.
+    /// How it ended.
     pub outcome: Outcome,
     /// The fingerprint now applied; absent when nothing is, as after a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,11 +73,11 @@ pub struct TaskReport {
     pub export: Option<String>,
 }
 
-/// What became of a task.
+/// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Outcome {
-    /// As the plan wants it.
+    /// It is as the plan wants it.
     Done {
         /// Whether anything was changed, restarted, reloaded or run: only then do its triggers fire.
         changed: bool,
@@ -85,31 +85,31 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect: Option<Effect>,
     },
-    /// It did not come about.
+    /// It failed.
     Failed {
-        /// Why, in words for the operator: what, where, and the cause.
+        /// Why, as a message for the operator: what, where, and the cause.
         error: String,
     },
-    /// The agent was killed while it ran. A final word only where its policy is `fail`; else it runs again.
+    /// The agent was killed while it ran. Final only where its policy is `fail`; otherwise it runs again.
     Interrupted,
-    /// Nothing to be done after all: no trigger fired.
+    /// There was nothing to do: no trigger fired.
     Skipped,
-    /// Not tried, because a task it comes after failed or was itself blocked.
+    /// Not run, because a task that it comes after failed or was itself blocked.
     Blocked {
-        /// That task.
+        /// The task that failed or was blocked.
         by: TaskId,
     },
-    /// Not tried, because a newer plan came.
+    /// Not run, because a newer plan came.
     Superseded,
 }
 
 impl Outcome {
-    /// Whether what comes after it may go on.
+    /// Whether tasks that come after it may run.
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Done { .. } | Self::Skipped)
     }
 
-    /// Whether it fires the triggers that hang on it.
+    /// Whether it fires the triggers whose source it is.
     pub fn fires(&self) -> bool {
         matches!(self, Self::Done { changed: true, .. })
     }
@@ -132,10 +132,10 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What a task printed, cut to `OUTPUT_LIMIT`; bytes that are no UTF-8 are replaced.
+/// What a task printed, cut to `OUTPUT_LIMIT`; bytes that are not UTF-8 are replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Output {
-    /// The beginning.
+    /// The beginning, or all of it if nothing was left out.
     pub head: String,
     /// How many bytes were left out between `head` and `tail`.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -149,18 +149,18 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// The planner has all reports up to this one on its disk; the agent may forget them.
+/// The planner has all reports up to this one on its disk; the agent may drop them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ack {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; a message for any other is refused.
     pub site: SiteName,
-    /// The node.
+    /// The node whose reports these are.
     pub node: NodeId,
-    /// The ledger whose numbers these are; for any other it means nothing.
+    /// The ledger whose numbers these are; an agent with another ledger ignores the message.
     pub ledger: LedgerId,
-    /// The last one.
+    /// Number of the last of them.
     pub sequence: Sequence,
 }
 

@@ -1,6 +1,6 @@
-//! A node's state: what its agent has applied, what it still owes, and what it refused. Retained.
+//! A node's state: what its agent has applied, its obligations, and what it refused. Retained.
 //!
-//! Together with git this is all that a planner without a store needs to go on.
+//! Together with git this is all that a planner without a store needs to continue.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,19 @@ use crate::{
     plan::{Edges, TriggerSource},
 };
 
-/// Most that the facts of a node make up, in bytes of their JSON.
+/// Most bytes that the facts of a node may have, as JSON.
 pub const FACTS_LIMIT: usize = 64 * 1024;
 
-/// What an agent says of its node.
+/// The state of a node, as its agent publishes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeState {
-    /// Format version.
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site; a message for any other is refused.
     pub site: SiteName,
-    /// The node.
+    /// The node whose state this is.
     pub node: NodeId,
-    /// The ledger it comes from.
+    /// The ledger that this state was read from.
     pub ledger: LedgerId,
     /// Grows with every state of that ledger; a planner ignores an older one.
     pub revision: u64,
@@ -37,18 +37,18 @@ pub struct NodeState {
     /// The commit of that plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
-    /// What it is doing.
+    /// What the agent is doing.
     pub phase: Phase,
-    /// The last report whose effect is contained in this state.
+    /// Number of the last report whose effect this state contains.
     pub sequence: Sequence,
-    /// What is applied.
+    /// Applied tasks, by id.
     #[serde(default)]
     pub applied: BTreeMap<TaskId, Applied>,
-    /// What is owed.
+    /// Obligations that are due or may become so, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Obligation>,
-    /// What the host is, by name: `os`, `arch`, `kernel`, … and `local`, what its own programs say. Empty while the agent has not
-    /// read them since it started: what was told before still counts.
+    /// Facts of the host by name: `os`, `arch`, `kernel`, … and `local`, what the programs in its facts folder print. Empty until
+    /// the agent has read them since it started: the facts of an earlier state still count.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, Value>,
     /// What its `export` tasks have published, by task; each at most [`EXPORT_LIMIT`](crate::kinds::EXPORT_LIMIT) long.
@@ -59,7 +59,7 @@ pub struct NodeState {
     /// The last message that it refused, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
-    /// How many payloads it has ignored, since it started, because they were not ours.
+    /// How many payloads the agent has ignored since it started, because no trusted planner signed them for this site.
     #[serde(default)]
     pub ignored: u64,
 }
@@ -78,7 +78,7 @@ impl Message for NodeState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Nothing left to do in its plan.
+    /// It has nothing left to do in its plan.
     Idle,
     /// It fetches blobs before it starts.
     Fetching,
@@ -86,7 +86,7 @@ pub enum Phase {
     Running,
 }
 
-/// An applied task.
+/// A task as it is applied on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// Fingerprint of what was applied.
@@ -99,10 +99,10 @@ pub struct Applied {
     pub edges: Edges,
 }
 
-/// A restart, reload or run that is owed, or will be if a source that is still open fires.
+/// A restart, reload or run that is due, or will be if a source that is still open fires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Obligation {
-    /// What is owed.
+    /// The effect that is due or may become so.
     pub effect: Effect,
     /// Whether a trigger has fired. If not, it depends on `open`.
     pub fired: bool,
@@ -114,12 +114,12 @@ pub struct Obligation {
 /// A message that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
-    /// What it was about: `plan`, `gates`, or `blob` for content that could not be had.
+    /// What it was about: `plan`, `gates`, `exec`, or `blob` for content that could not be fetched.
     pub topic: String,
-    /// Its generation, where it could be read and was signed.
+    /// Its generation, if the message was signed by a trusted planner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
-    /// Why, in words for the operator.
+    /// Why, as a message for the operator.
     pub reason: String,
     /// When, by the node's clock, in milliseconds since the Unix epoch.
     pub at_ms: u64,

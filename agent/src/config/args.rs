@@ -4,13 +4,13 @@ use std::{ffi::OsString, path::PathBuf};
 
 use super::file::Raw;
 
-/// What `--help` prints.
+/// The text that `--help` prints.
 pub const HELP: &str = "\
 groundplan-agent: carries out this node's part of a site's plans
 
 Usage: groundplan-agent [--config FILE] [OPTIONS]
 
-Reads FILE (/etc/groundplan/agent.toml if not given); options go over what it says. The least that is needed:
+Reads FILE (/etc/groundplan/agent.toml if not given); options override its values. The minimum is:
 
     site = \"cloud-1\"
     node = \"db-0\"
@@ -22,63 +22,63 @@ Reads FILE (/etc/groundplan/agent.toml if not given); options go over what it sa
     cert = \"/etc/groundplan/node.pem\"
     key = \"/etc/groundplan/node-key.pem\"
 
-Then give the node's own key, which `groundplan-agent --print-key` prints, to the planner.
+Then register the node's own key, which `groundplan-agent --print-key` prints, with the planner.
 
 Identity
       --site NAME              the site
-      --node NAME              the node that this agent is
-      --key FILE               its signing key, made at the first start (STATE/node.key)
-      --planner-key KEY        whose plans it takes: a key or a file of keys; may be given again
+      --node NAME              the node that this agent runs on
+      --key FILE               its signing key, created at the first start (STATE/node.key)
+      --planner-key KEY        a planner to accept plans from: a key or a file of keys; may be repeated
 
 Broker
       --broker URL             mqtt://HOST:PORT or mqtts://HOST:PORT
-      --tls-ca FILE            authority of the broker's certificate
+      --tls-ca FILE            certificate authority of the broker
       --tls-cert FILE          the node's certificate, and
       --tls-key FILE           its key, for mutual TLS
       --keep-alive SPAN        MQTT keep-alive (30s)
 
 Work
       --state-dir DIR          ledger, blobs, records of processes (/var/lib/groundplan)
-      --root DIR               put all paths of tasks below DIR (/)
-      --facts-dir DIR          its programs tell facts, each printing JSON or text (/etc/groundplan/facts.d)
-      --max-parallel N         tasks at a time (number of CPUs, at least 4)
-      --max-blob BYTES         largest blob that a plan may name (268435456)
-      --max-blobs BYTES        most that a plan's blobs may make up together (1073741824)
+      --root DIR               directory below which all paths of tasks are (/)
+      --facts-dir DIR          its programs print facts, as JSON or text (/etc/groundplan/facts.d)
+      --max-parallel N         most tasks that run at a time (number of CPUs, at least 4)
+      --max-blob BYTES         largest blob of a plan (268435456)
+      --max-blobs BYTES        most bytes of all blobs of a plan (1073741824)
 
-End
-      --stop-timeout SPAN      how long running tasks may go on after SIGTERM (30s)
-      --stop-processes-on-exit stop supervised processes at a clean end; else they run on and are adopted
-      --exit-with-parent       end cleanly when standard input is closed
+Shutdown
+      --stop-timeout SPAN      how long running tasks may continue after SIGTERM (30s)
+      --stop-processes-on-exit stop supervised processes at shutdown; otherwise they continue and are adopted
+      --exit-with-parent       shut down when standard input is closed
 
-      --print-key              print the node's public key, and make it if there is none
+      --print-key              print the node's public key; create it if there is none
       --config FILE            the configuration file
       --help, --version
 
-The same names with `_` for `-` are the keys of the file, `planner_keys` and the table `tls` apart.
-Exit codes: 0 a clean end; 1 an error while running; 2 wrong usage or configuration.
+The keys of the file have the same names with `_` for `-`, except `planner_keys` and the table `tls`.
+Exit codes: 0 shut down; 1 an error while running; 2 wrong usage or configuration.
 ";
 
-/// What the command line asks for.
+/// The mode in which the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Be the agent.
+    /// Run the agent.
     Run,
-    /// Print the public key.
+    /// Print the node's public key and exit.
     PrintKey,
-    /// Print the help.
+    /// Print [`HELP`] and exit.
     Help,
-    /// Print the version.
+    /// Print the program's version and exit.
     Version,
 }
 
-/// The command line.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Args {
-    /// What to do.
+    /// The mode in which to run.
     pub command: Command,
     /// The configuration file, if one was named.
     pub config: Option<PathBuf>,
-    /// Whether to end when standard input is closed.
+    /// Whether to shut down when standard input is closed.
     pub exit_with_parent: bool,
     pub(super) raw: Raw,
 }
@@ -89,7 +89,10 @@ pub struct Args {
 pub struct UsageError(String);
 
 impl Args {
-    /// Takes the arguments after the program's name.
+    /// Parses the arguments after the program's name.
+    ///
+    /// # Errors
+    /// If an option is unknown, or its value cannot be parsed.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut parser = lexopt::Parser::from_args(args);
         read(&mut parser).map_err(|e| UsageError(e.to_string()))

@@ -1,28 +1,28 @@
-//! Why there are no settings.
+//! Errors of the configuration.
 
 use std::{io, path::PathBuf};
 
-/// Why there are no settings.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read or written.
     #[error("{path}")]
     Io {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         #[source]
         source: io::Error,
     },
-    /// The file is not TOML or has unknown keys; the text shows the place.
+    /// The file is not TOML or has unknown keys.
     #[error("{path}:\n{text}")]
     Syntax {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
         /// What is wrong, with its line.
         text: String,
     },
-    /// Something is missing or makes no sense.
+    /// All faults of the values, each as one line.
     #[error("{}", .0.join("\n"))]
     Invalid(Vec<String>),
 }

@@ -1,4 +1,4 @@
-//! The configuration file as it is written, and how flags go over it.
+//! The configuration file as it is written, and how flags override it.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The state directory if none is given.
 const DEFAULT_STATE: &str = "/var/lib/groundplan";
 
-/// Settings as they are written. What each means stands at [`super::Config`].
+/// Settings as they are written; [`super::Config`] describes each.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
@@ -40,7 +40,7 @@ pub(super) struct RawTls {
 }
 
 impl Raw {
-    /// These, and where they say nothing, `below`.
+    /// These settings, and those of `below` where they have none.
     pub(super) fn over(self, below: Self) -> Self {
         let tls = match (self.tls, below.tls) {
             (Some(a), Some(b)) => Some(RawTls { ca: a.ca.or(b.ca), cert: a.cert.or(b.cert), key: a.key.or(b.key) }),

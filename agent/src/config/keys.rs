@@ -1,4 +1,4 @@
-//! Keys: the node's own, made at its first start; and those of planners, as text or in files.
+//! Keys: the node's own, created at its first start; and those of planners, as text or in files.
 
 use std::{
     fs, io,
@@ -27,10 +27,10 @@ fn make(path: &Path) -> io::Result<SigningKey> {
     SystemRandom::new().fill(&mut seed).map_err(|_| io::Error::other("the kernel gives no random numbers"))?;
     let key = SigningKey::from_seed(seed);
     if let Some(dir) = path.parent() {
-        // As a rule the state directory, which nobody else is to read.
+        // Usually the state directory, which only the agent's own user may read.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
-    // Complete or not there at all: half a key would keep the agent from starting.
+    // Complete or not at all: an incomplete key would keep the agent from starting.
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(key.secret_text().as_bytes())?;

@@ -1,7 +1,7 @@
-//! The agent's settings: a TOML file, then flags over it, then checked once.
+//! The agent's settings: a TOML file, overridden by flags, checked once.
 //!
-//! In: the command line and the files that it names. Out: settings that can be used as they are, or every reason why not.
-//! Nothing below reads the environment, and nothing after this looks at raw settings again.
+//! In: the command line and the files that it names. Out: settings that can be used as they are, or all their faults. Nothing
+//! here reads the environment, and nothing else uses the raw settings.
 
 mod args;
 mod error;
@@ -28,7 +28,7 @@ pub use self::{
     error::ConfigError,
 };
 
-/// Where the configuration lies when nothing is said.
+/// The configuration file if none is given.
 pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
 const DEFAULT_FACTS: &str = "/etc/groundplan/facts.d";
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -36,36 +36,36 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_BLOB: u64 = 256 * 1024 * 1024;
 const DEFAULT_MAX_BLOBS: u64 = 1024 * 1024 * 1024;
 
-/// Settings as they are used.
+/// The checked settings.
 #[derive(Debug)]
 pub struct Config {
-    /// The site.
+    /// The site that this agent belongs to.
     pub site: SiteName,
-    /// The node that this agent is.
+    /// The node that this agent runs on.
     pub node: NodeId,
-    /// The broker.
+    /// How to connect to the broker.
     pub broker: Broker,
-    /// Ledger, blobs, key and records of processes.
+    /// The directory of ledger, blobs, key and records of processes.
     pub state_dir: PathBuf,
-    /// All paths of tasks lie below it.
+    /// The directory below which all paths of tasks are; `/` on a real host.
     pub root: PathBuf,
-    /// Programs that tell facts of the host's own.
+    /// The folder of programs that print facts.
     pub facts_dir: PathBuf,
-    /// What it signs with.
+    /// The node's key, with which the agent signs its messages.
     pub key: SigningKey,
-    /// Whose plans it takes.
+    /// The keys of planners from which plans are accepted.
     pub planner_keys: Vec<PublicKey>,
-    /// How many tasks may run at a time.
+    /// Most tasks that run at a time.
     pub max_parallel: usize,
-    /// Largest blob, in bytes.
+    /// Largest blob of a plan, in bytes.
     pub max_blob: u64,
     /// Largest sum of a plan's blobs, in bytes.
     pub max_blobs: u64,
-    /// Whether a clean end of the agent stops what it supervises.
+    /// Whether a clean shutdown of the agent stops supervised processes.
     pub stop_processes_on_exit: bool,
-    /// MQTT keep-alive.
+    /// The MQTT keep-alive interval, 1 s to 65 535 s.
     pub keep_alive: Duration,
-    /// How long running tasks may go on when the agent is asked to stop.
+    /// How long running tasks may continue after a signal to stop.
     pub stop_timeout: Duration,
 }
 
@@ -78,17 +78,20 @@ pub struct Broker {
     pub tls: Option<Tls>,
 }
 
-/// TLS towards the broker: PEM texts.
+/// TLS to the broker, as PEM texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Certificates of the authorities that the broker's certificate may come from.
+    /// Certificates of the authorities that may have signed the broker's certificate.
     pub ca: Vec<u8>,
     /// The node's own certificate and its key, for mutual TLS.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Config {
-    /// Reads and checks all of it. Makes the signing key if there is none yet.
+    /// Reads and checks all settings. Creates the signing key if there is none yet.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or with all faults of the values.
     pub fn load(args: &Args) -> Result<Self, ConfigError> {
         let raw = read(args)?;
         let mut faults = Vec::new();
@@ -140,18 +143,21 @@ impl Config {
         })
     }
 
-    /// The public key alone, for the inventory; makes the key if there is none yet.
+    /// Only the public key, for the inventory; creates the key if there is none yet.
+    ///
+    /// # Errors
+    /// If the configuration or the key cannot be read.
     pub fn public_key(args: &Args) -> Result<PublicKey, ConfigError> {
         keys::signing(&read(args)?.key_path()).map(|key| key.public())
     }
 }
 
-/// The file, with the flags over it.
+/// The file, overridden by the flags.
 fn read(args: &Args) -> Result<Raw, ConfigError> {
     let path = args.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
-        // Flags alone may say all that is needed.
+        // Flags alone may be enough.
         Err(e) if e.kind() == io::ErrorKind::NotFound && args.config.is_none() => String::new(),
         Err(source) => return Err(ConfigError::Io { path, source }),
     };
@@ -163,7 +169,7 @@ fn read(args: &Args) -> Result<Raw, ConfigError> {
 fn check<T>(faults: &mut Vec<String>, given: &str, key: &str, parsed: Result<T, String>) -> Option<T> {
     parsed
         .map_err(|reason| {
-            // What is missing has been said already.
+            // A missing value has been reported already.
             if !given.is_empty() {
                 faults.push(format!("`{key}`: {reason}"));
             }

@@ -1,4 +1,4 @@
-//! Configurations, and what is said of wrong ones.
+//! Configurations, and the faults of wrong ones.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -39,7 +39,7 @@ fn flags_go_over_the_file() {
 }
 
 #[test]
-fn all_faults_are_told_at_once() {
+fn all_faults_are_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.toml");
     fs::write(&file, "node = 'a b'\nbroker = 'http://x'\nmax_parallel = 0\n").unwrap();

@@ -1,4 +1,4 @@
-//! What the host's own files tell: nothing is run for it, and it costs next to nothing.
+//! Facts from the host's own files and the kernel: no program is run for them.
 
 use std::{collections::BTreeSet, fs, net::IpAddr, path::Path};
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::Facts;
 
-/// Most addresses that are told.
+/// Most addresses in the facts.
 const ADDRESSES: usize = 64;
 
-/// `os`, `arch`, `kernel`, `memory`, `cpus`, `hostname`, `addresses`, `init`, `package_manager`, where the host tells them.
+/// `os`, `arch`, `kernel`, `memory`, `cpus`, `hostname`, `addresses`, `init`, `package_manager`, as far as the host has them.
 pub(super) fn facts() -> Facts {
     let release = fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
     let os = os(&release.unwrap_or_default());
@@ -29,8 +29,8 @@ pub(super) fn facts() -> Facts {
     known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// A name of this boot: the kernel's random one, and when the first process began (proc_pid_stat(5)), for containers that share a
-/// kernel boot on their own.
+/// A name of this boot: the kernel's random one, and the start time of the first process (proc_pid_stat(5)), because containers that
+/// share a kernel boot on their own.
 pub fn boot_id() -> String {
     let kernel = line("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let first = read("/proc/1/stat");
@@ -47,7 +47,7 @@ fn line(path: &str) -> Option<String> {
     Some(read(path).trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// What os-release(5) says.
+/// The fact `os`, from os-release(5).
 fn os(release: &str) -> Map<String, Value> {
     let keys = [("id", "ID"), ("version", "VERSION_ID"), ("name", "NAME"), ("codename", "VERSION_CODENAME")];
     let known = keys.into_iter().filter_map(|(name, key)| Some((name.to_owned(), release_value(release, key)?.into())));
@@ -68,13 +68,13 @@ fn total_mib(meminfo: &str) -> Option<u64> {
     Some(total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
 }
 
-/// Those of the host, whatever share of them the agent may use.
+/// The CPUs of the host, also if the agent may use only some.
 fn cpus(cpuinfo: &str) -> Option<usize> {
     let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     Some(count).filter(|count| *count > 0).or_else(|| std::thread::available_parallelism().ok().map(usize::from))
 }
 
-/// Those that reach further than the host and its links.
+/// The addresses that are valid beyond the host and its links.
 fn addresses() -> BTreeSet<IpAddr> {
     let all = getifaddrs().into_iter().flatten().filter_map(|interface| ip(&interface.address?));
     all.filter(is_global).take(ADDRESSES).collect()
@@ -92,14 +92,14 @@ fn is_global(address: &IpAddr) -> bool {
     }
 }
 
-/// `systemd`, `openrc`, or whatever the first process calls itself.
+/// `systemd`, `openrc`, or the name of the first process.
 fn init() -> Option<String> {
     let booted = [("/run/systemd/system", "systemd"), ("/run/openrc", "openrc")];
     let known = booted.into_iter().find(|(path, _)| Path::new(path).is_dir()).map(|(_, name)| name.to_owned());
     known.or_else(|| line("/proc/1/comm"))
 }
 
-/// The one that the distribution is made with, where several are installed.
+/// The package manager; the distribution's own one where several are installed.
 fn package_manager(os: &Map<String, Value>, exists: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let managers = [
         ("apt", "/usr/bin/apt-get", &["debian", "ubuntu"][..]),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_tells_what_every_host_tells() {
+    fn every_host_has_these_facts() {
         let facts = facts();
         for name in ["os", "arch", "kernel", "memory", "cpus", "hostname", "addresses"] {
             assert!(facts.contains_key(name), "{name} is not in {facts:?}");

@@ -1,7 +1,7 @@
-//! Facts that an operator's own programs tell: each executable of a folder, by its name without what follows the first dot.
+//! Facts from an operator's own programs: each executable of a folder, named by its file name up to the first dot.
 //!
-//! In: the folder. Out: what each printed, as JSON if it is that, else as text. All run side by side, each in a process group of
-//! its own and for ten seconds at most. What fails, hangs or prints too much is logged and left out.
+//! In: the folder. Out: the output of each, as JSON if it is valid, else as text. All run side by side, each in a process group of
+//! its own and for ten seconds at most. Programs that fail, hang or print too much are logged and left out.
 
 use std::{
     collections::BTreeMap,
@@ -26,12 +26,12 @@ use crate::log;
 const LIMIT: Duration = Duration::from_secs(10);
 /// Most that a program may print, in bytes.
 const OUTPUT: usize = 16 * 1024;
-/// Most programs.
+/// Most programs that are run.
 const PROGRAMS: usize = 64;
-/// What of the limit of all facts is left to the host's own.
+/// The part of the limit for all facts that is reserved for the host's own.
 const RESERVED: usize = 8 * 1024;
 
-/// Why a program tells no fact.
+/// Why a program gives no fact.
 #[derive(Debug, thiserror::Error)]
 enum LocalError {
     #[error("cannot be run")]
@@ -40,13 +40,13 @@ enum LocalError {
     Hangs,
     #[error("prints more than {OUTPUT} bytes")]
     Long,
-    #[error("prints what is not UTF-8")]
+    #[error("prints bytes that are not UTF-8")]
     NotText,
     #[error("ended with {0}; run it by hand to see why")]
     Failed(ExitStatus),
 }
 
-/// What the programs of `folder` tell.
+/// The facts of the programs in `folder`.
 pub(super) async fn facts(folder: &Path) -> Map<String, Value> {
     let mut running = JoinSet::new();
     for (name, path) in programs(folder) {
@@ -59,7 +59,7 @@ pub(super) async fn facts(folder: &Path) -> Map<String, Value> {
             Ok((_, Err(error), path)) => {
                 log::warn(format_args!("{}: {}; its fact is left out", path.display(), log::chain(&error)))
             }
-            Err(error) => log::warn(format_args!("a fact's program broke off: {error}")),
+            Err(error) => log::warn(format_args!("the task for a fact's program panicked: {error}")),
         }
     }
     let mut left = FACTS_LIMIT - RESERVED;
@@ -82,7 +82,7 @@ fn programs(folder: &Path) -> BTreeMap<String, PathBuf> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
         Err(error) => {
-            log::warn(format_args!("{}: {error}; no facts of the host's own", folder.display()));
+            log::warn(format_args!("{}: {error}; no facts from programs", folder.display()));
             return found;
         }
     };
@@ -116,7 +116,7 @@ fn programs(folder: &Path) -> BTreeMap<String, PathBuf> {
     found
 }
 
-/// A process group that ends with its leader, or when nobody wants its word any more.
+/// A process group that is killed when its output is not needed any more.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -135,7 +135,7 @@ async fn run(path: &Path, limit: Duration) -> Result<Value, LocalError> {
     let mut tries = 0;
     let mut child = loop {
         match command.spawn() {
-            // It is just being written.
+            // ETXTBSY: the program is just being written.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < 20 => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;

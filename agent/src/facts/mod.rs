@@ -1,7 +1,8 @@
-//! What the host is: facts for people, templates and `when`.
+//! Facts of the host, for people, templates and `when`.
 //!
 //! In: the host's own files and the programs of a folder. Out: facts by name, each time that they have changed, from a task of its
-//! own: however long a program takes, the agent goes on. Only what stays as it is while the host does: no load, no free memory.
+//! own: a slow program does not delay the agent. Only properties that stay as they are while the host does: no load, no free
+//! memory.
 
 mod host;
 mod local;
@@ -19,28 +20,31 @@ use tokio::{
 pub use self::host::boot_id;
 use crate::machine::Facts;
 
-/// How often facts are read anew.
+/// How often facts are read again.
 const EVERY: Duration = Duration::from_secs(300);
 
 /// Reads facts at the start, every five minutes, and on SIGHUP.
 #[derive(Debug)]
-pub struct Watch {
+pub struct FactsWatch {
     changed: Receiver<Facts>,
     reader: JoinHandle<()>,
 }
 
-impl Watch {
-    /// Begins to read. `programs` is the folder of those that tell facts of their own.
+impl FactsWatch {
+    /// Starts to read. `programs` is the folder of programs for facts of the operator's own.
+    ///
+    /// # Errors
+    /// If SIGHUP cannot be listened to.
     pub fn start(programs: PathBuf) -> std::io::Result<Self> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let (tell, changed) = channel(1);
+        let (sender, changed) = channel(1);
         let reader = tokio::spawn(async move {
             let mut last = None;
             loop {
                 let facts = read(&programs).await;
                 if last.as_ref() != Some(&facts) {
                     last = Some(facts.clone());
-                    if tell.send(facts).await.is_err() {
+                    if sender.send(facts).await.is_err() {
                         return;
                     }
                 }
@@ -53,7 +57,7 @@ impl Watch {
         Ok(Self { changed, reader })
     }
 
-    /// The facts, when they are known for the first time and when they have changed.
+    /// Returns the facts once they are read for the first time, and whenever they have changed.
     pub async fn changed(&mut self) -> Facts {
         match self.changed.recv().await {
             Some(facts) => facts,
@@ -63,7 +67,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for FactsWatch {
     fn drop(&mut self) {
         self.reader.abort();
     }

@@ -1,7 +1,7 @@
-//! The seam between the agent's machine and the host: a job goes in, what became of it comes out.
+//! The interface between the agent's machine and the host: a job goes in, its result comes out.
 //!
-//! A job is complete: it names the task, what the task is to be (or was), its content, and the effect that is owed.
-//! Nothing here knows plans, generations or the ledger.
+//! A job is complete: it has the task, the spec to apply (or that was applied), its content, and the effect that is due. It does
+//! not depend on plans or the ledger.
 
 use std::{
     path::PathBuf,
@@ -18,18 +18,18 @@ use serde_json::Value;
 
 use crate::machine::JobOutcome;
 
-/// One task to carry out.
+/// A task to carry out.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The task; at most one job of a task runs at a time.
     pub task: TaskId,
-    /// What to do.
+    /// What to do with it.
     pub work: Work,
-    /// The greatest effect that is owed or that a trigger fired.
+    /// The greatest effect that is due.
     pub effect: Option<Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
-    /// The plan that it is carried out for: told apart from others, and nothing more.
+    /// Generation of the plan that it is carried out for; only compared with others.
     pub plan: Generation,
 }
 
@@ -37,29 +37,29 @@ pub struct Job {
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are as many as jobs run at a time: a handful")]
 pub enum Work {
-    /// Make it so: the actions `create` and `update`.
+    /// Bring the host in sync: the actions `create` and `update`.
     Apply {
-        /// What it is to be.
+        /// The spec to apply.
         spec: TaskSpec,
-        /// What it ships, verified; may be left out where `spec` itself carries the bytes.
+        /// The content, verified; may be left out where `spec` itself has the bytes.
         content: Option<Content>,
-        /// What the ledger holds as applied, so that a file that moved leaves nothing at its old path.
+        /// The spec that the ledger has as applied: a file that moved must be removed from its old path.
         previous: Option<TaskSpec>,
     },
-    /// Take it away.
+    /// Take away what was applied.
     Remove {
-        /// What the ledger holds as applied.
+        /// The spec that the ledger has as applied.
         spec: TaskSpec,
     },
-    /// Nothing of its own; only the effect.
+    /// Apply nothing; only carry out the effect.
     Trigger {
-        /// What it is.
+        /// The spec that is applied.
         spec: TaskSpec,
     },
 }
 
 impl Work {
-    /// What the task is to be, or was.
+    /// The spec to apply, or that was applied.
     pub fn spec(&self) -> &TaskSpec {
         match self {
             Self::Apply { spec, .. } | Self::Remove { spec } | Self::Trigger { spec } => spec,
@@ -67,25 +67,25 @@ impl Work {
     }
 }
 
-/// What a task ships, with its digest already verified.
+/// The content that a task ships, with its digest already verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// In memory: what came in the plan.
+    /// Bytes in memory, from the plan.
     Bytes(Vec<u8>),
-    /// A file of the agent's blob store; it is copied in pieces and never read as a whole.
+    /// A file of the agent's blob store; copied in pieces, never read as a whole.
     File(PathBuf),
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// What was done, or why it did not come about, in words for the operator: what, where, and the cause.
+    /// What was done, or why it failed, as a message for the operator: what, where, and the cause.
     pub result: Result<JobOutcome, String>,
-    /// Whether it came to begin; one that did not has done nothing, and has failed.
+    /// Whether it began; one that was cancelled before has done nothing, and has failed.
     pub begun: bool,
     /// What it printed.
     pub output: Option<Output>,
-    /// What is to be kept of it, however it ended.
+    /// What is to be kept in the ledger, however it ended.
     pub notes: Notes,
     /// When it started.
     pub started: SystemTime,
@@ -93,10 +93,10 @@ pub struct Finished {
     pub duration: Duration,
 }
 
-/// What a job leaves to be kept; what is `None` stays as it was.
+/// What a job leaves to be kept; `None` leaves the earlier value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
-    /// What the task is to remember until it is removed.
+    /// What the task remembers until it is removed.
     pub memory: Option<Value>,
     /// What it publishes to the planner.
     pub export: Option<String>,

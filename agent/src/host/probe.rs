@@ -1,7 +1,7 @@
-//! Readiness probes: tried again and again until all succeed or the time is up.
+//! Readiness probes: repeated until all succeed or the time is up.
 //!
-//! In: a `Ready`, or `Probes` with a `Patience`. Out: nothing, or the last failure in words. TCP and HTTP are spoken directly
-//! and over plain connections only; whatever needs more is a `command`.
+//! In: a `Ready`, or `Probes` with a `Patience`. Out: success, or the last failure as text. TCP and HTTP are implemented here, over
+//! plain connections only; anything else is a `command`.
 
 use std::{fmt, io, time::Duration};
 
@@ -26,7 +26,7 @@ use super::{
 /// Longest time that one connection may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Longest time that one command may take where nothing else limits it.
+/// Longest time that one command may take if nothing else limits it.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// Most of an HTTP answer that is read for its status line, in bytes.
@@ -39,19 +39,19 @@ pub(crate) enum ProbeError {
     NotReady { whole: groundplan_protocol::duration::Span, last: String },
     #[error("{0}")]
     Unsupported(String),
-    #[error("not waited for until it is ready, because the agent stops or no longer wants it")]
+    #[error("readiness is not waited for, because the agent is stopping or the job was cancelled")]
     Cancelled,
 }
 
-/// What is probed; all of it must be as it should.
+/// What is probed; all probes must succeed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probes<'a> {
     pub(crate) tcp: Option<&'a TcpTarget>,
     pub(crate) http: Option<&'a str>,
-    /// Good status codes of `http`; all below 400 if there are none.
+    /// Status codes of `http` that count as success; all below 400 if there are none.
     pub(crate) status: &'a [u16],
     pub(crate) command: Option<&'a Run>,
-    /// Whether each is to fail instead.
+    /// Whether each must fail instead.
     pub(crate) down: bool,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Patience {
     pub(crate) attempts: Option<u32>,
 }
 
-/// What the attempts came to.
+/// The result of all attempts.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) attempts: u32,
@@ -74,27 +74,27 @@ pub(crate) struct Tried {
 
 /// One attempt that failed.
 enum Attempt {
-    /// It may come.
+    /// It may succeed later.
     NotYet(String),
-    /// It never will.
+    /// It can never succeed.
     Never(String),
 }
 
-/// How one probe came out.
+/// The result of one probe.
 enum Probe {
     Good,
     Bad(String),
-    /// It could not be tried, which says nothing of what is probed.
-    Untried(String),
+    /// It could not be run, so nothing is known about what it probes.
+    NotRun(String),
 }
 
 impl Probe {
-    /// As a part of an attempt, with what it is in words.
+    /// The result as a part of an attempt; `what` names the probe for people.
     fn wanted(self, down: bool, what: impl fmt::Display) -> Result<(), Attempt> {
         match (self, down) {
             (Self::Good, false) | (Self::Bad(_), true) => Ok(()),
             (Self::Good, true) => Err(Attempt::NotYet(format!("{what} is still there"))),
-            (Self::Bad(why) | Self::Untried(why), _) => Err(Attempt::NotYet(why)),
+            (Self::Bad(why) | Self::NotRun(why), _) => Err(Attempt::NotYet(why)),
         }
     }
 }
@@ -123,7 +123,7 @@ pub(crate) async fn wait(
     }
 }
 
-/// Tries `probes` until they are as they should be, or patience is at its end.
+/// Repeats `probes` until they succeed, or until time or attempts are used up.
 pub(crate) async fn persist(
     environment: &Environment,
     probes: Probes<'_>,
@@ -178,7 +178,7 @@ async fn attempt(
         let good = |status: u16| if probes.status.is_empty() { status < 400 } else { probes.status.contains(&status) };
         let probe = match within(left(), cancel, get(&target, &path)).await {
             Ok(status) if good(status) => Probe::Good,
-            Ok(status) => Probe::Bad(format!("{url}: it answers with {status}")),
+            Ok(status) => Probe::Bad(format!("{url}: the status is {status}")),
             Err(why) => Probe::Bad(format!("{url}: {why}")),
         };
         probe.wanted(probes.down, url)?;
@@ -189,14 +189,14 @@ async fn attempt(
         let probe = match ran.success(run).0 {
             Ok(()) => Probe::Good,
             Err(e @ ExecError::Status { .. }) => Probe::Bad(crate::log::chain(&e)),
-            Err(e) => Probe::Untried(crate::log::chain(&e)),
+            Err(e) => Probe::NotRun(crate::log::chain(&e)),
         };
         probe.wanted(probes.down, format_args!("success of `{}`", exec::shorten(run)))?;
     }
     Ok(())
 }
 
-/// The result of `work`, which may take so long at most.
+/// The result of `work`, which may take at most `left`.
 async fn within<T>(left: Duration, cancel: &Cancel, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
     let limit = left.min(ANSWER);
     tokio::select! {
@@ -208,7 +208,7 @@ async fn within<T>(left: Duration, cancel: &Cancel, work: impl Future<Output = i
     }
 }
 
-/// Where to connect to.
+/// A host and a port to connect to.
 struct Target {
     host: String,
     port: u16,
@@ -226,7 +226,7 @@ impl Target {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        // The name that every host knows: no resolver needed.
+        // Resolved here: the static agent needs no resolver for this name.
         if self.host == "localhost" {
             if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)).await {
                 return Ok(stream);
@@ -255,7 +255,7 @@ fn bare(host: &str) -> &str {
 fn parse_url(url: &str) -> Result<(Target, String), String> {
     let unusable = |why: &str| format!("cannot probe `{url}`: {why}");
     let Some(rest) = url.strip_prefix("http://") else {
-        return Err(unusable("this agent speaks only http://; use `command` instead, with curl, for example"));
+        return Err(unusable("this agent supports only http://; use `command` instead, with curl, for example"));
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -273,7 +273,7 @@ fn parse_url(url: &str) -> Result<(Target, String), String> {
     Ok((Target { host: bare(host).to_owned(), port }, path))
 }
 
-/// The status that a GET is answered with (RFC 9112).
+/// The status of the answer to a GET (RFC 9112).
 async fn get(target: &Target, path: &str) -> io::Result<u16> {
     let mut stream = target.connect().await?;
     let request = format!(

@@ -170,7 +170,7 @@ impl Host {
         if let [subject] = params.subject(cx.task).as_slice()
             && let Some(other) = self.claims.held_by_another(subject, cx.task)
         {
-            cx.say(&format!("left in place: it belongs to {other} now"));
+            cx.report(&format!("left in place: it belongs to {other} now"));
             self.release(params, cx);
             return Ok(false);
         }

@@ -1,7 +1,7 @@
-//! Programs of the host that kinds work with, such as `systemctl`: run to their end, their standard output read whole.
+//! Programs of the host that kinds use, such as `systemctl`: run to their end, with their whole standard output read.
 //!
-//! In: a program and its arguments, never a shell line. Out: what it wrote, apart from its complaints, which go into errors.
-//! They speak English (`LC_ALL=C.UTF-8`), get nothing on standard input but what is given, and end with the job.
+//! In: a program and its arguments, never a shell line. Out: its standard output, apart from standard error, which goes into errors.
+//! Messages are in English (`LC_ALL=C.UTF-8`), standard input is empty unless given, and programs end with the job.
 
 use std::{
     collections::BTreeMap,
@@ -24,9 +24,9 @@ use super::{
     },
 };
 
-/// How long a program may take when nothing is said: long enough for package managers and units that start slowly.
+/// How long a program may take if no limit is given: long enough for package managers and units that start slowly.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Most of its standard output that is of use, in bytes; what comes beyond is never in memory.
+/// Most of its standard output that is kept, in bytes; more is an error, and never in memory.
 const MOST: usize = 8 << 20;
 
 /// A program about to be run.
@@ -40,7 +40,7 @@ pub(crate) struct Tool<'a> {
     user: Option<&'a str>,
 }
 
-/// What a program answered.
+/// The result of a program.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: ExitStatus,
@@ -48,7 +48,7 @@ pub(crate) struct Answer {
     pub(crate) out: String,
     /// The last lines of standard error.
     pub(crate) err: String,
-    /// Standard error, as it is reported.
+    /// Standard error, for the report.
     pub(crate) output: Option<Output>,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Tool<'a> {
         Self { user, ..self }
     }
 
-    /// Runs it; whatever it exits with is an answer.
+    /// Runs it; any exit status is a result.
     pub(crate) async fn ask(self, cx: &Context<'_>) -> Result<Answer, ToolError> {
         let run = || shorten(&self.run);
         let stdin = self.stdin.map(memory).transpose().map_err(|source| ToolError::Io { run: run(), source })?;
@@ -114,7 +114,7 @@ impl<'a> Tool<'a> {
         if status.success() {
             return Ok(out);
         }
-        // Some programs complain on standard output.
+        // Some programs print errors to standard output.
         let last = if err.is_empty() { out.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("") } else { &err };
         Err(ToolError::Exec(ExecError::Status { run: shorten(&run), status, last: last.to_owned() }))
     }
@@ -127,7 +127,7 @@ impl Context<'_> {
     }
 }
 
-/// A file that lives in memory only, from its beginning.
+/// A file in memory with that content, to be read from its beginning.
 fn memory(bytes: &[u8]) -> io::Result<File> {
     let mut file: File = memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?.into();
     file.write_all(bytes)?;

@@ -1,7 +1,7 @@
 //! The journal of started tasks: one line for each, written before it starts and never synced.
 //!
-//! In: a generation and tasks, started or taken back. Out: the same at the next start, but for lines that are torn. A plain `write` survives the
-//! agent being killed, which is what it is for; after a power loss the machine does not trust it.
+//! In: a generation and tasks, started or withdrawn. Out: the same at the next start, except for torn lines. A plain `write` survives
+//! a kill of the agent, for which the journal exists; after a power loss the machine does not trust it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -42,12 +42,12 @@ impl Journal {
         self.append(tasks.map(|task| format!("{generation} {task}")))
     }
 
-    /// Takes back that tasks were started: they never began.
+    /// Withdraws tasks that were noted as started and never began.
     pub fn withdraw<'a>(&mut self, generation: Generation, tasks: impl Iterator<Item = &'a TaskId>) -> io::Result<()> {
         self.append(tasks.map(|task| format!("{generation} {WITHDRAWN}{task}")))
     }
 
-    /// Puts it on the disk.
+    /// Syncs it to the disk.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -63,10 +63,10 @@ impl Journal {
     }
 }
 
-/// Before the name of a task that never began. No task's name begins with it.
+/// The mark before the name of a withdrawn task. No task's name begins with it.
 const WITHDRAWN: char = '-';
 
-/// Whether it is a start, and of what.
+/// An intact line: whether it is a start or a withdrawal, and of which task.
 fn read_line(line: &str) -> Option<(bool, (Generation, TaskId))> {
     let (rest, sum) = line.rsplit_once(' ')?;
     if sum.len() != 8 || u32::from_str_radix(sum, 16).ok()? != check(rest) {
@@ -78,7 +78,7 @@ fn read_line(line: &str) -> Option<(bool, (Generation, TaskId))> {
     Some((withdrawn.is_none(), entry))
 }
 
-/// FNV-1a, 32 bits: enough to tell a torn line.
+/// FNV-1a, 32 bits: enough to detect a torn line.
 fn check(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,8 +1,8 @@
-//! The ledger: what the agent must not forget, in one file that survives being killed and losing power.
+//! The ledger: the agent's persistent state, in one file that survives kills and power loss.
 //!
 //! In: the machine's writes. Out: one transaction for each group of them, and all of it again at the next start. Beside it
-//! lies the journal of started tasks. A ledger of a newer format, of another process or with damage is an error that says
-//! what to do; it is never reset silently, for it knows what is owed.
+//! is the journal of started tasks. A ledger of a newer format, in use by another process or damaged is an error with advice; it is
+//! never reset silently, because it holds the obligations.
 
 mod journal;
 #[cfg(test)]
@@ -27,48 +27,48 @@ use crate::machine::{Snapshot, StoredPlan, Write};
 
 /// The format of the tables below.
 const SCHEMA: u64 = 1;
-/// Page cache, in bytes. A ledger is read once at the start; later only what waits in the outbox is.
+/// Page cache, in bytes. The ledger is read once at the start; later only waiting reports are read.
 const CACHE: usize = 128 * 1024;
 
-// All of one type: each other one would add tens of kilobytes of code.
+// All of one type: redb's code for another type would add tens of kilobytes to the binary.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
 const OWED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
 const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
 
-/// Why there is no ledger.
+/// Why the ledger cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The directory or a file beside the database.
+    /// The directory or a file beside the database cannot be read or written.
     #[error("{path}")]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
-    /// Another process has it.
+    /// Another process has it open.
     #[error("{path} is in use by another groundplan-agent; each needs a state directory of its own")]
     InUse {
-        /// The file.
+        /// The ledger's file.
         path: PathBuf,
     },
     /// Written by a newer program.
-    #[error("{path} has format {found}, and this agent knows {SCHEMA}; install the agent that wrote it")]
+    #[error("{path} has format {found}, and this agent supports {SCHEMA}; install the agent that wrote it")]
     Newer {
-        /// The file.
+        /// The ledger's file.
         path: PathBuf,
-        /// Its format.
+        /// The format in the file.
         found: u64,
     },
-    /// Not readable as a ledger.
+    /// It cannot be read as a ledger.
     #[error(
-        "{path} is damaged; move it away and start again: the node then gets a new ledger and converges from nothing known"
+        "{path} is damaged; move it away and start again: the node then gets a new ledger and converges from an empty base"
     )]
     Damaged {
-        /// The file.
+        /// The ledger's file.
         path: PathBuf,
         /// What is wrong with it.
         #[source]
@@ -77,9 +77,9 @@ pub enum LedgerError {
     /// A transaction failed, as on a full disk.
     #[error("{path} cannot be written")]
     Write {
-        /// The file.
+        /// The ledger's file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         #[source]
         source: Box<redb::Error>,
     },
@@ -88,22 +88,22 @@ pub enum LedgerError {
 /// What is wrong with a damaged ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
-    /// In the database's own structure.
+    /// The database's own structure is damaged.
     #[error(transparent)]
     Database(Box<redb::Error>),
-    /// In a value.
+    /// A value is not valid JSON of its type.
     #[error("the value of `{key}`")]
     Value {
-        /// Its key.
+        /// The key of the value.
         key: String,
-        /// What is wrong.
+        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// In an id.
+    /// An id does not follow its grammar.
     #[error(transparent)]
     Id(#[from] InvalidId),
-    /// Something that must be there is not.
+    /// A required value is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
 }
@@ -133,7 +133,7 @@ impl Ledger {
             let path = path.to_owned();
             move |source| LedgerError::Io { path, source }
         };
-        // What tasks are given may hold passwords: nobody else reads it.
+        // Parameters of tasks may hold passwords: only the agent's own user may read it.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
         let path = dir.join("ledger.redb");
         let mut ledger = Self { path: path.clone(), db: None };
@@ -145,13 +145,13 @@ impl Ledger {
         Ok((ledger, journal, snapshot))
     }
 
-    /// Opens the file again, as is needed after a failed transaction.
+    /// Opens the file again, which is needed after a failed transaction.
     pub fn reopen(&mut self) -> Result<(), LedgerError> {
         self.db = None;
         let path = self.path.clone();
-        // The library takes an empty file for a new database; but a ledger that was cut off is no new one.
+        // redb takes an empty file for a new database; but an empty file here is a ledger that was truncated.
         if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
-            return Err(LedgerError::Damaged { path, source: Damage::Missing("everything") });
+            return Err(LedgerError::Damaged { path, source: Damage::Missing("all of its content") });
         }
         let db = Builder::new().set_cache_size(CACHE).create(&path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse { path },
@@ -240,7 +240,7 @@ impl Ledger {
         })
     }
 
-    /// Writes all of it in one transaction; with `durable`, it is on the disk when this returns.
+    /// Writes all in one transaction; with `durable`, it is on the disk when this returns.
     pub fn write(&self, writes: &[Write], durable: bool) -> Result<(), LedgerError> {
         self.transaction(writes, durable).map_err(|source| self.failed(source))
     }
@@ -345,7 +345,7 @@ impl Ledger {
     }
 }
 
-/// A number as a key: in digits enough that keys sort as numbers do.
+/// A number as a key, with leading zeros, so that keys sort as numbers do.
 fn key(number: Sequence) -> String {
     format!("{:020}", number.0)
 }

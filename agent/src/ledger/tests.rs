@@ -1,4 +1,4 @@
-//! The ledger keeps what it was given, over reopening and damage.
+//! The ledger keeps what was written, over reopening and damage.
 
 use std::{fs, path::Path};
 
@@ -53,7 +53,7 @@ fn plan(json: &[u8]) -> Write {
 }
 
 #[test]
-fn what_was_written_is_there_again() {
+fn what_was_written_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let owed = StoredObligation {
         fired: Some(Effect::Reload),
@@ -88,7 +88,7 @@ fn what_was_written_is_there_again() {
     assert!(snapshot.plan.unwrap().json.is_none() && snapshot.obligations.is_empty() && snapshot.outputs.is_empty());
 }
 
-/// A snapshot that takes the same writes is what the file gives back: tests and simulations may stand on it.
+/// A snapshot that takes the same writes equals what is read back from the file: tests and simulations rely on it.
 #[test]
 fn the_snapshot_takes_writes_as_the_file_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -123,7 +123,7 @@ fn the_snapshot_takes_writes_as_the_file_does() {
 }
 
 #[test]
-fn nobody_else_reads_it() {
+fn only_its_own_user_reads_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("lib/groundplan");
@@ -132,7 +132,7 @@ fn nobody_else_reads_it() {
 }
 
 #[test]
-fn a_second_agent_is_told_so() {
+fn a_second_agent_gets_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let _first = open(dir.path()).unwrap();
     assert!(matches!(open(dir.path()), Err(LedgerError::InUse { .. })));

@@ -102,7 +102,7 @@ impl Shell {
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
             drift: DriftChecks::new(&config.node, clock.now()),
-            facts: facts::Watch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
+            facts: facts::FactsWatch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
             inbox: VecDeque::new(),
             catch_up: CatchUp::default(),
             stop_at: None,

@@ -59,7 +59,7 @@ pub struct Shell {
     pub(super) canceller: Canceller,
     pub(super) commands: Commands,
     pub(super) drift: DriftChecks,
-    pub(super) facts: facts::Watch,
+    pub(super) facts: facts::FactsWatch,
     /// Events that follow from the one being handled.
     pub(super) inbox: VecDeque<Event>,
     pub(super) catch_up: CatchUp,

@@ -1,4 +1,4 @@
-//! Reading what the broker sends: by its topic, and only in an envelope that a trusted planner signed for this site.
+//! Reading messages from the broker: by topic, and only from an envelope that a trusted planner signed for this site.
 
 use groundplan_protocol::{
     digest::Digest,
@@ -12,34 +12,34 @@ use groundplan_protocol::{
 
 use crate::{log, machine::Event};
 
-/// What a payload is to us.
+/// The content of a payload.
 #[derive(Debug)]
 pub enum Inbound {
-    /// Something for the machine.
+    /// An event for the machine.
     Event(Event),
-    /// A chunk of a blob; only the blob's digest will tell whether it is the right one.
+    /// A chunk of a blob, not verified: only the digest of the whole blob is.
     Chunk(Digest, u32),
-    /// When to look for drift.
+    /// A request for drift checks.
     CheckRequest(CheckRequest),
     /// A command to run or to stop.
     Exec(Exec),
-    /// A retained message was cleared: no news.
+    /// A retained message was cleared: nothing to do.
     Nothing,
 }
 
 /// Reads payloads.
 #[derive(Debug)]
 pub struct Reader {
-    /// The site.
+    /// The site whose topics and envelopes count.
     pub site: SiteName,
-    /// The node.
+    /// The node whose topics count.
     pub node: NodeId,
-    /// Whose signatures count.
+    /// The planners' keys whose signatures count.
     pub trusted: Vec<PublicKey>,
 }
 
 impl Reader {
-    /// Takes a payload apart.
+    /// Reads a payload that came on `topic`.
     pub fn read(&self, topic: &str, payload: &[u8]) -> Inbound {
         let Some(topic) = Topic::parse(&self.site, topic) else { return Inbound::Event(Event::Ignored) };
         let limit = topic.kind().spec().limit;
@@ -67,7 +67,7 @@ impl Reader {
             NodeTopic::Gates => self.open(payload).map(Event::Gates),
             NodeTopic::Ack => self.open(payload).map(Event::Ack),
             NodeTopic::Check => match self.open(payload) {
-                Ok(look) => return Inbound::CheckRequest(look),
+                Ok(request) => return Inbound::CheckRequest(request),
                 Err(error) => Err(error),
             },
             NodeTopic::Exec => match self.open(payload) {

@@ -1,7 +1,7 @@
-//! The connection: a task of its own that polls the client, and begins anew whenever it breaks.
+//! The connection: a task of its own that polls the client, and reconnects whenever the connection is lost.
 //!
-//! In: options. Out: signals, in order, through a bounded channel. A client and its event loop live for one connection
-//! only: what they still held is not carried over, for the outlet knows what was not confirmed.
+//! In: options. Out: signals, in order, through a bounded channel. A client and its event loop are used for one connection only:
+//! what they still hold is dropped, because the outlet keeps what was not confirmed.
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use crate::{config::Broker, log};
 
 /// Requests that the client takes before `try_` calls refuse more.
 const REQUESTS: usize = 32;
-/// Signals that wait for the shell; then the broker has to.
+/// Most signals that wait for the shell; beyond that the connection is not read.
 const SIGNALS: usize = 8;
-/// Publishes without a PUBACK.
+/// Most publishes without a PUBACK.
 const IN_FLIGHT: u16 = 16;
-/// The first wait before a new attempt; doubled each time, up to the other.
+/// The first wait before a new attempt; doubled each time, up to `BACK_OFF_MAX`.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 
-/// What happens on the connection.
+/// An event of the connection.
 #[derive(Debug)]
 pub enum Signal {
-    /// It is there.
+    /// It was made.
     Up {
-        /// To send with, until `Down`.
+        /// The client to send with, until `Down`.
         client: AsyncClient,
-        /// Whether the broker knows this client's session.
+        /// Whether the broker kept this client's session.
         session_present: bool,
     },
-    /// It is gone, or could not be made.
+    /// It was lost or could not be made, with the reason.
     Down(String),
-    /// The broker sent something.
+    /// A message came from the broker.
     Received(Publish),
-    /// The broker has taken the oldest subscription that it had not confirmed.
+    /// The broker has confirmed the oldest subscription that was not confirmed.
     Subscribed,
-    /// The oldest publish not yet named here went out with this packet id.
+    /// The oldest publish that was not reported here yet was sent with this packet id.
     Sent(u16),
-    /// The broker has it.
+    /// The broker has confirmed the publish with this packet id.
     Confirmed(u16),
 }
 
@@ -53,7 +53,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Begins to connect, again and again; `seed` is where the jitter comes from.
+    /// Starts to connect, and reconnects for ever; `seed` is for the jitter of its waits.
+    ///
+    /// # Errors
+    /// If TLS cannot be set up.
     pub fn start(
         broker: &Broker,
         client_id: String,
@@ -81,7 +84,7 @@ impl Link {
         self.signals.recv().await
     }
 
-    /// Drops the connection, which stands still, and makes a new one.
+    /// Drops a connection that has stalled, and makes a new one.
     pub fn restart(&mut self) {
         self.task.abort();
         self.seed = scramble(self.seed);
@@ -132,13 +135,13 @@ async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed
             return;
         }
         seed = scramble(seed);
-        // Between half of it and all of it, so that a fleet does not return as one.
+        // Between half of it and all of it, so that a fleet does not reconnect at one moment.
         tokio::time::sleep(wait / 2 + wait.mul_f64((seed >> 11) as f64 / (1_u64 << 53) as f64 / 2.0)).await;
         wait = (wait * 2).min(BACK_OFF_MAX);
     }
 }
 
-/// The next of a sequence that looks random (xorshift64).
+/// The next number of a pseudo-random sequence (xorshift64).
 fn scramble(mut seed: u64) -> u64 {
     seed = seed.max(1);
     seed ^= seed << 13;

@@ -1,8 +1,8 @@
-//! The way to the broker and back, over rumqttc with its traps fenced off.
+//! The connection to the broker, over rumqttc and around its pitfalls.
 //!
-//! In: messages to publish, and what the broker sends. Out: signed envelopes, and events for the machine out of envelopes
-//! that a trusted planner signed for this site. Remembers only what a lost connection may have swallowed; all else that
-//! must not be lost is in the ledger. A message above the limit is never handed to the client.
+//! In: messages to publish, and messages from the broker. Out: signed envelopes, and events for the machine from envelopes that a
+//! trusted planner signed for this site. It keeps only what a lost connection may not have delivered; all else that must not be
+//! lost is in the ledger. A message above the size limit is never passed to the client.
 
 mod inbound;
 mod link;

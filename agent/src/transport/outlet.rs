@@ -1,8 +1,8 @@
-//! What is to go out: the latest state, presence and drift, subscriptions, acknowledgements, reports, and what commands print.
+//! Outgoing messages: the latest state, presence and drift, subscriptions, acknowledgements, reports, and output of commands.
 //!
 //! In: sealed messages. Out: publishes, as fast as the client takes them. Retained messages replace each other while they
-//! wait, and are kept until the broker has confirmed them; so is each message of output, for nobody else could repeat it.
-//! Reports and requests are not kept: ledger and blob store repeat them. Never waits.
+//! wait, and are kept until the broker has confirmed them; so is each message of output, which exists nowhere else.
+//! Reports and requests are not kept: ledger and blob store repeat them. It never waits.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -12,14 +12,14 @@ use std::{
 use groundplan_protocol::MAX_PAYLOAD;
 use rumqttc::{AsyncClient, Publish, QoS};
 
-/// Batches of reports on their way at a time.
+/// Most batches of reports in flight.
 const BATCHES: usize = 4;
-/// Messages of output on their way at a time.
+/// Most messages of output in flight.
 const OUTPUTS: usize = 4;
-/// A publish that the broker does not confirm for this long means that the connection stands still.
+/// After this long without any confirmation of what is in flight, the connection counts as stalled.
 const STALL: Duration = Duration::from_secs(30);
 
-/// What a publish was.
+/// The kind of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     State,
@@ -30,7 +30,7 @@ enum Kind {
     Output,
 }
 
-/// The kinds of which only the last counts, in the order in which they go out.
+/// The retained kinds, of which only the last message counts, in the order in which they are sent.
 const RETAINED: [Kind; 3] = [Kind::Presence, Kind::State, Kind::Drift];
 
 /// A retained message: the last one, until it is confirmed.
@@ -38,8 +38,8 @@ const RETAINED: [Kind; 3] = [Kind::Presence, Kind::State, Kind::Drift];
 struct Slot {
     topic: String,
     payload: Option<Vec<u8>>,
-    /// It is on its way as it stands.
-    flying: bool,
+    /// This very payload is in flight.
+    in_flight: bool,
 }
 
 /// See the module.
@@ -49,24 +49,24 @@ pub struct Outlet {
     state: Slot,
     presence: Slot,
     drift: Slot,
-    /// What commands print, oldest first: first those on their way, as many as `output_sent` says, then those that wait for it.
+    /// Output of commands, oldest first: the first `output_sent` messages are in flight, the others wait.
     output: VecDeque<Vec<u8>>,
     output_sent: usize,
     output_topic: String,
     filters: BTreeSet<String>,
     subscribe: BTreeSet<String>,
-    /// Subscriptions on their way, oldest first: a connection may be lost before the broker has read them, though it has made a session.
+    /// Subscriptions in flight, oldest first: a connection may break after the broker has made the session and before it has read them.
     subscribing: VecDeque<String>,
     acks: VecDeque<Publish>,
-    /// Handed to the client, packet id not known yet.
+    /// Passed to the client, without a packet id yet.
     handed: VecDeque<Kind>,
-    flying: BTreeMap<u16, Kind>,
-    /// Since when something is on its way with nothing confirmed.
+    in_flight: BTreeMap<u16, Kind>,
+    /// Since when something is in flight without any confirmation.
     waiting_since: Option<Duration>,
 }
 
 impl Outlet {
-    /// Publishes state, presence, drift and output under these topics.
+    /// An outlet that publishes state, presence, drift and output under these topics.
     pub fn new(state: String, presence: String, drift: String, output: String) -> Self {
         let slot = |topic| Slot { topic, ..Slot::default() };
         Self {
@@ -78,7 +78,7 @@ impl Outlet {
         }
     }
 
-    /// The connection is there.
+    /// A connection was made; `resubscribe` if the broker has no session.
     pub fn up(&mut self, client: AsyncClient, resubscribe: bool) {
         self.down();
         self.client = Some(client);
@@ -87,15 +87,16 @@ impl Outlet {
         }
     }
 
-    /// The connection is gone, and with it all that it had not delivered.
+    /// The connection was lost, and with it all that it had not delivered.
     pub fn down(&mut self) {
         self.client = None;
         self.handed.clear();
-        self.flying.clear();
+        self.in_flight.clear();
         self.acks.clear();
+        // A confirmation that did not come may never come: subscribe again on the next connection.
         let filters = &self.filters;
         self.subscribe.extend(self.subscribing.drain(..).filter(|filter| filters.contains(filter)));
-        RETAINED.into_iter().for_each(|kind| self.slot(kind).flying = false);
+        RETAINED.into_iter().for_each(|kind| self.slot(kind).in_flight = false);
         self.output_sent = 0;
         self.waiting_since = None;
     }
@@ -105,19 +106,19 @@ impl Outlet {
         self.client.is_some()
     }
 
-    /// Subscribes, now and whenever the broker has forgotten.
+    /// Subscribes, now and whenever the broker has lost the session.
     pub fn subscribe(&mut self, filter: String) {
         if self.filters.insert(filter.clone()) {
             self.subscribe.insert(filter);
         }
     }
 
-    /// The broker has taken the oldest subscription on its way.
+    /// The broker has confirmed the oldest subscription in flight.
     pub fn subscribed(&mut self) {
         self.subscribing.pop_front();
     }
 
-    /// Ends a subscription. One that the broker does not hear of costs a few messages to be ignored.
+    /// Ends a subscription. If the request is lost, a few messages come that are ignored.
     pub fn unsubscribe(&mut self, filter: &str) {
         self.subscribe.remove(filter);
         if self.filters.remove(filter)
@@ -127,17 +128,17 @@ impl Outlet {
         }
     }
 
-    /// Publishes this state in place of any before it; false if it is too large.
+    /// Publishes this state in place of an earlier one that still waits; false if it is too large.
     pub fn state(&mut self, payload: Vec<u8>) -> bool {
         self.put(Kind::State, payload)
     }
 
-    /// Publishes this presence in place of any before it.
+    /// Publishes this presence in place of an earlier one that still waits.
     pub fn presence(&mut self, payload: Vec<u8>) {
         self.put(Kind::Presence, payload);
     }
 
-    /// Publishes what drift was found in place of any word before it; false if it is too large.
+    /// Publishes this drift report in place of an earlier one that still waits; false if it is too large.
     pub fn drift(&mut self, payload: Vec<u8>) -> bool {
         self.put(Kind::Drift, payload)
     }
@@ -146,46 +147,46 @@ impl Outlet {
         let fits = payload.len() <= MAX_PAYLOAD;
         if fits {
             let slot = self.slot(kind);
-            (slot.payload, slot.flying) = (Some(payload), false);
+            (slot.payload, slot.in_flight) = (Some(payload), false);
         }
         fits
     }
 
-    /// Acknowledges what has been dealt with.
+    /// Acknowledges a message that has been handled.
     pub fn acknowledge(&mut self, publish: Publish) {
         self.acks.push_back(publish);
     }
 
-    /// Whether a batch of reports may go out.
+    /// Whether a batch of reports may be sent.
     pub fn takes_reports(&self) -> bool {
-        self.client.is_some() && self.on_their_way(Kind::Reports) < BATCHES
+        self.client.is_some() && self.in_flight_of(Kind::Reports) < BATCHES
     }
 
-    /// Whether another message of output is welcome.
+    /// Whether another message of output may be added.
     pub fn takes_output(&self) -> bool {
         self.client.is_some() && self.output.len() < OUTPUTS
     }
 
-    /// Whether the broker has all output that was given.
+    /// Whether the broker has confirmed all output.
     pub fn has_delivered_output(&self) -> bool {
         self.output.is_empty()
     }
 
-    fn on_their_way(&self, kind: Kind) -> usize {
-        self.handed.iter().chain(self.flying.values()).filter(|k| **k == kind).count()
+    fn in_flight_of(&self, kind: Kind) -> usize {
+        self.handed.iter().chain(self.in_flight.values()).filter(|k| **k == kind).count()
     }
 
-    /// Sends a batch of reports; false if it was not taken.
+    /// Sends a batch of reports; false if the client did not take it.
     pub fn reports(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
         self.send(topic, payload, false, Kind::Reports, now)
     }
 
-    /// Sends a request for chunks; false if it was not taken.
+    /// Sends a request for chunks; false if the client did not take it.
     pub fn want(&mut self, topic: &str, payload: Vec<u8>, now: Duration) -> bool {
         self.send(topic, payload, false, Kind::Want, now)
     }
 
-    /// Sends what a command prints, and keeps it until the broker has it.
+    /// Sends output of a command, and keeps it until the broker has it.
     pub fn output(&mut self, payload: Vec<u8>) {
         self.output.push_back(payload);
     }
@@ -200,7 +201,7 @@ impl Outlet {
         true
     }
 
-    /// Hands over what waits, as far as the client takes it.
+    /// Passes waiting messages to the client, as many as it takes.
     pub fn pump(&mut self, now: Duration) {
         let Some(client) = self.client.clone() else { return };
         while let Some(publish) = self.acks.front() {
@@ -217,10 +218,10 @@ impl Outlet {
         }
         for kind in RETAINED {
             let slot = self.slot(kind);
-            if let (Some(payload), false) = (&slot.payload, slot.flying) {
+            if let (Some(payload), false) = (&slot.payload, slot.in_flight) {
                 let (topic, payload) = (slot.topic.clone(), payload.clone());
                 let sent = self.send(&topic, payload, true, kind, now);
-                self.slot(kind).flying = sent;
+                self.slot(kind).in_flight = sent;
             }
         }
         while let Some(payload) = self.output.get(self.output_sent).cloned() {
@@ -240,49 +241,49 @@ impl Outlet {
         }
     }
 
-    /// The oldest publish that was handed over went out with this packet id.
+    /// The oldest publish without a packet id was sent with this one.
     pub fn sent(&mut self, pkid: u16) {
         if let Some(kind) = self.handed.pop_front() {
-            self.flying.insert(pkid, kind);
+            self.in_flight.insert(pkid, kind);
         }
     }
 
-    /// The broker has it.
+    /// The broker has confirmed the publish with this packet id.
     pub fn confirmed(&mut self, pkid: u16, now: Duration) {
-        let Some(kind) = self.flying.remove(&pkid) else { return };
-        self.waiting_since = (!self.is_quiet()).then_some(now);
+        let Some(kind) = self.in_flight.remove(&pkid) else { return };
+        self.waiting_since = (!self.has_nothing_in_flight()).then_some(now);
         if kind == Kind::Output && self.output_sent > 0 {
-            // A broker confirms in the order in which it was sent to (MQTT 3.1.1, 4.6).
+            // A broker confirms in the order in which messages were sent (MQTT 3.1.1, 4.6).
             self.output.pop_front();
             self.output_sent -= 1;
         }
         if RETAINED.contains(&kind) {
-            // A newer one may be on its way; the slot is its own then.
-            let newer = self.on_their_way(kind) > 0;
+            // If a newer message of this kind is in flight, the slot is about that one.
+            let newer = self.in_flight_of(kind) > 0;
             let slot = self.slot(kind);
-            if slot.flying && !newer {
-                (slot.payload, slot.flying) = (None, false);
+            if slot.in_flight && !newer {
+                (slot.payload, slot.in_flight) = (None, false);
             }
         }
     }
 
-    /// Whether nothing is on its way.
-    pub fn is_quiet(&self) -> bool {
-        self.handed.is_empty() && self.flying.is_empty()
+    /// Whether nothing is in flight.
+    pub fn has_nothing_in_flight(&self) -> bool {
+        self.handed.is_empty() && self.in_flight.is_empty()
     }
 
     /// Whether everything has been delivered.
     pub fn is_empty(&self) -> bool {
-        let told = [&self.state, &self.presence, &self.drift].iter().all(|slot| slot.payload.is_none());
-        self.is_quiet() && self.acks.is_empty() && self.output.is_empty() && told
+        let confirmed = [&self.state, &self.presence, &self.drift].iter().all(|slot| slot.payload.is_none());
+        self.has_nothing_in_flight() && self.acks.is_empty() && self.output.is_empty() && confirmed
     }
 
-    /// When the connection counts as standing still, by the monotonic clock.
+    /// When the connection counts as stalled, by the monotonic clock.
     pub fn stalls_at(&self) -> Option<Duration> {
         self.waiting_since.map(|since| since + STALL)
     }
 
-    /// Says good-bye: no last will.
+    /// Disconnects cleanly, so that the broker does not publish the last will.
     pub fn disconnect(&mut self) {
         if let Some(client) = &self.client {
             // A client that takes nothing more is about to fail anyway.

@@ -1,4 +1,4 @@
-//! TLS towards the broker: rustls with ring, the authority and the identity that the configuration names, nothing else.
+//! TLS to the broker: rustls with ring, and only the authority and the identity from the configuration.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::config::Tls;
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is no PEM, or does not hold what it should.
+    /// A file is not PEM, or has no certificate or key.
     #[error("`tls.{key}` holds no usable PEM")]
     Pem {
-        /// The key in the configuration.
+        /// The key of the table `tls` in the configuration.
         key: &'static str,
         /// What is wrong with it.
         #[source]
         source: pem::Error,
     },
-    /// A certificate or key is of no use.
+    /// A certificate or key cannot be used.
     #[error("`tls.{key}` cannot be used")]
     Unusable {
-        /// The key in the configuration.
+        /// The key of the table `tls` in the configuration.
         key: &'static str,
-        /// Why.
+        /// The reason of rustls.
         #[source]
         source: rustls::Error,
     },

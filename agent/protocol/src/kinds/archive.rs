@@ -1,4 +1,4 @@
-//! `archive`: what is in a tar or zip archive, unpacked into a directory.
+//! `archive`: the members of a tar or zip archive, unpacked into a directory.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,18 +10,18 @@ use super::{
 };
 use crate::{digest::Digest, effect::Effect, ids::TaskId};
 
-/// How many bytes the members of an archive may have in all when nothing is said: 1 GiB.
+/// Most bytes of all members of an archive if `max_size` is not given: 1 GiB.
 const DEFAULT_MAX_SIZE: u64 = 1 << 30;
 
-/// A tar or zip archive, unpacked into a directory: all of it or nothing. What an update no longer has is taken away; removal
-/// takes away exactly what was put there. Nothing ever lands outside of `dest`.
+/// A tar or zip archive, unpacked into a directory: all of it or nothing. An update removes what the new archive no longer has;
+/// removal removes exactly what was unpacked. Nothing is ever written outside of `dest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
     /// The archive: a file below the service's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The archive: a file that is on the node, instead of `source`.
+    /// The archive: a file on the node, instead of `source`; an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The SHA-256 digest that the file at `path` must have, in hexadecimal. What is shipped is always checked.
@@ -29,7 +29,7 @@ pub struct Archive {
     pub sha256: Option<String>,
     /// The directory it is unpacked into: an absolute path on the node. Made if it is missing.
     pub dest: String,
-    /// What it is; found out from its first bytes if not given.
+    /// Its format; detected from its first bytes if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ArchiveFormat>,
     /// How many leading components of each name are dropped; members with no more than these are left out.
@@ -44,7 +44,7 @@ pub struct Archive {
     /// Not unpacked if this path exists on the node and the archive was not unpacked by this task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creates: Option<String>,
-    /// How large all members may be together, such as `"500 MiB"`; `"1 GiB"` if not given.
+    /// How many bytes all members may have together, such as `"500 MiB"`; `"1 GiB"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<String>,
     /// Whether files may be set-user-id or set-group-id; an archive with such files is refused if not given.
@@ -55,33 +55,33 @@ pub struct Archive {
 /// A format of archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ArchiveFormat {
-    /// tar, as it is.
+    /// Uncompressed tar.
     #[serde(rename = "tar")]
     Tar,
-    /// tar, by gzip.
+    /// tar, compressed with gzip.
     #[serde(rename = "tar.gz")]
     TarGz,
-    /// tar, by xz; the host needs `xz`.
+    /// tar, compressed with xz; the host needs `xz`.
     #[serde(rename = "tar.xz")]
     TarXz,
-    /// tar, by Zstandard; the host needs `zstd`.
+    /// tar, compressed with Zstandard; the host needs `zstd`.
     #[serde(rename = "tar.zst")]
     TarZst,
-    /// tar, by bzip2; the host needs `bzip2`.
+    /// tar, compressed with bzip2; the host needs `bzip2`.
     #[serde(rename = "tar.bz2")]
     TarBz2,
-    /// zip.
+    /// zip, with members stored or deflated.
     #[serde(rename = "zip")]
     Zip,
 }
 
 impl Archive {
-    /// How many bytes its members may have in all.
+    /// Most bytes that its members may have in all.
     pub fn max_size(&self) -> u64 {
         self.max_size.as_deref().and_then(parse_size).unwrap_or(DEFAULT_MAX_SIZE)
     }
 
-    /// The digest that the file on the node must have.
+    /// The digest that the file at `path` must have.
     pub fn digest(&self) -> Option<Digest> {
         self.sha256.as_deref()?.parse().ok()
     }
@@ -89,7 +89,7 @@ impl Archive {
 
 impl Kind for Archive {
     const NAME: &'static str = "archive";
-    const SUMMARY: &'static str = "what is in a tar or zip archive, in a directory";
+    const SUMMARY: &'static str = "the members of a tar or zip archive, in a directory";
     const EFFECTS: &'static [Effect] = &[];
 
     fn problems(&self) -> Vec<Problem> {
@@ -102,7 +102,7 @@ impl Kind for Archive {
         fault(
             self.source.is_some() && self.path.is_some(),
             "path",
-            "stands beside `source`",
+            "is given together with `source`",
             "give only one of the two",
         );
         fault(
@@ -114,13 +114,13 @@ impl Kind for Archive {
         fault(
             self.sha256.is_some() && self.path.is_none(),
             "sha256",
-            "stands without `path`",
+            "is given without `path`",
             "what is shipped is always checked",
         );
         let no_digest = self.sha256.is_some() && self.digest().is_none();
-        fault(no_digest, "sha256", "is no SHA-256 digest", "give its 64 hexadecimal digits");
+        fault(no_digest, "sha256", "is not a SHA-256 digest", "give its 64 hexadecimal digits");
         let no_size = self.max_size.as_deref().is_some_and(|text| parse_size(text).is_none());
-        fault(no_size, "max_size", "is no size", "write it as \"500 MiB\" or \"2 GiB\"");
+        fault(no_size, "max_size", "is not a size", "write it as \"500 MiB\" or \"2 GiB\"");
         let dest = path_problem("dest", &self.dest).filter(|_| self.dest != "/");
         let paths = [("path", self.path.as_ref()), ("creates", self.creates.as_ref())];
         problems.extend(dest);
@@ -149,7 +149,7 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Bytes: a number, and `KiB`, `MiB` or `GiB` after it.
+/// A number of bytes, with `KiB`, `MiB` or `GiB` after it.
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match text[digits.len()..].trim() {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn problems_are_reported() {
         let problems = |params: serde_json::Value| {
             let archive: Archive = serde_json::from_value(params).unwrap();
             archive.problems().into_iter().map(|p| format!("{} {}", p.param, p.message)).collect::<Vec<_>>().join("; ")
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(problems(json!({"path": "/a.zip", "sha256": "0".repeat(64), "dest": "/"})), "");
         assert_eq!(
             problems(json!({"dest": "opt", "sha256": "x", "max_size": "big"})),
-            " has neither `source` nor `path`; sha256 stands without `path`; sha256 is no SHA-256 digest; \
-             max_size is no size; dest `opt` is not an absolute path in its shortest form"
+            " has neither `source` nor `path`; sha256 is given without `path`; sha256 is not a SHA-256 digest; \
+             max_size is not a size; dest `opt` is not an absolute path in its shortest form"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `command`: something to run once for each change.
+//! `command`: a command that runs once for each change.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{duration::Span, effect::Effect};
 
-/// How long a command may take when nothing is said.
+/// How long a command may take if no `timeout` is given.
 const DEFAULT_TIMEOUT: Span = Span::secs(600);
 
 /// A command. It runs when it is new or changed and when a trigger fires, unless a guard (`creates`, `unless`, `only_if`)
-/// says that there is nothing to do. Removal does nothing.
+/// shows that there is nothing to do. Removal does nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
@@ -46,7 +46,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// How long it may take.
+    /// How long it may take, guards included.
     pub fn timeout(&self) -> Span {
         self.timeout.unwrap_or(DEFAULT_TIMEOUT)
     }
@@ -54,7 +54,7 @@ impl Command {
 
 impl Kind for Command {
     const NAME: &'static str = "command";
-    const SUMMARY: &'static str = "something to run once for each change";
+    const SUMMARY: &'static str = "a command that runs once for each change";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
 
     fn problems(&self) -> Vec<Problem> {
@@ -68,7 +68,7 @@ impl Kind for Command {
         self.timeout = None;
     }
 
-    /// By its guards only.
+    /// Only its guards can check it.
     fn can_check(&self) -> bool {
         self.creates.is_some() || self.unless.is_some() || self.only_if.is_some()
     }

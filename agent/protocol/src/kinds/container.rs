@@ -1,4 +1,4 @@
-//! `container`: a container that systemd runs, by podman.
+//! `container`: a container that systemd runs, with podman.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,23 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A container, run by systemd as root: by Quadlet where podman has it (4.4), by a generated unit where not. It is made anew
-/// when its definition or the image behind its name is another one, and else left running. Removal takes away container and
-/// unit; named volumes stay, anonymous ones of the image go with each container.
+/// A container, run by systemd as root: with Quadlet where podman has it (4.4), else with a generated unit. It is recreated
+/// when its definition or the image behind its name changes, and left running otherwise. Removal removes container and unit;
+/// named volumes stay, anonymous ones of the image are removed with each container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
     /// Its name, and that of its unit without `.service`.
     pub name: String,
-    /// The image, with its tag.
+    /// The image with its tag, such as `registry.example.org/redis:7`.
     pub image: String,
     /// When a registry is asked for the image; `missing` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Pull>,
-    /// What runs in it: a line for its `/bin/sh -c` or a list of arguments; the image's own command if not given.
+    /// What it runs: a line for its `/bin/sh -c` or a list of arguments; the image's own command if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Run>,
-    /// Environment variables.
+    /// Environment variables inside the container, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// A file on the node with environment variables: an absolute path.
@@ -46,22 +46,22 @@ pub struct Container {
     /// Its network, such as `host`, `none` or a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// The user inside, by name or number, with `:group` if need be.
+    /// The user inside, by name or number, optionally with `:group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Labels.
+    /// Labels of the container, by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// When systemd starts it again; `always` if not given.
+    /// When systemd restarts it; `always` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
-    /// Most memory, such as `512m`.
+    /// Limit of its memory, such as `512m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-    /// Most CPUs, such as `1.5`.
+    /// Limit of its CPUs, such as `1.5`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<String>,
-    /// A command inside that tells whether it is healthy.
+    /// A command that runs inside it and exits with 0 while it is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<String>,
     /// Further options of podman-run(1), one word each.
@@ -75,7 +75,7 @@ pub struct Container {
     pub state: Option<UnitState>,
 }
 
-/// When systemd starts a container again that has ended (systemd.service(5)).
+/// When systemd restarts a container that has ended (systemd.service(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
@@ -97,7 +97,7 @@ impl Container {
 
 impl Kind for Container {
     const NAME: &'static str = "container";
-    const SUMMARY: &'static str = "a container that systemd runs, by podman";
+    const SUMMARY: &'static str = "a container that systemd runs, with podman";
     const EFFECTS: &'static [Effect] = &[Effect::Restart];
 
     fn problems(&self) -> Vec<Problem> {
@@ -121,7 +121,7 @@ impl Kind for Container {
     }
 }
 
-/// Whether podman and systemd take `name` for a container or a pod.
+/// Whether podman and systemd accept `name` for a container or a pod.
 pub(super) fn container_name_problem(param: &'static str, name: &str) -> Option<Problem> {
     let plain = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
@@ -134,11 +134,11 @@ pub(super) fn container_name_problem(param: &'static str, name: &str) -> Option<
 /// Whether an option's value is one word.
 pub(super) fn word_problem(param: &'static str, word: &str) -> Option<Problem> {
     let odd = word.is_empty() || word.contains(char::is_whitespace);
-    odd.then(|| Problem::new(param, format!("`{}` is no single word", word.escape_default()), "see podman-run(1)"))
+    odd.then(|| Problem::new(param, format!("`{}` is not a single word", word.escape_default()), "see podman-run(1)"))
 }
 
-/// Whether a key of `key=value` is one.
+/// Whether `key` can be the key of `key=value`.
 pub(super) fn key_problem(param: &'static str, key: &str) -> Option<Problem> {
     let odd = key.is_empty() || key.contains(|c: char| c == '=' || c.is_whitespace());
-    odd.then(|| Problem::new(param, format!("`{}` is no name", key.escape_default()), "drop `=` and blanks"))
+    odd.then(|| Problem::new(param, format!("`{}` is not a name", key.escape_default()), "drop `=` and blanks"))
 }

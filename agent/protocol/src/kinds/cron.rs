@@ -1,4 +1,4 @@
-//! `cron`: something that cron runs at given times.
+//! `cron`: a command that cron runs at given times.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     kind::Kind,
-    presence::Presence,
     problem::Problem,
 };
 use crate::{digest::Digest, effect::Effect, ids::TaskId};
@@ -17,9 +17,9 @@ use crate::{digest::Digest, effect::Effect, ids::TaskId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cron {
-    /// When: five fields as in crontab(5), such as `"*/5 2 * * mon-fri"`, or `"@daily"` and the like.
+    /// When it runs: five fields as in crontab(5), such as `"*/5 2 * * mon-fri"`, or `"@daily"` and the like.
     pub schedule: String,
-    /// A shell line; `%` is just that.
+    /// A shell line; unlike in crontab(5), `%` has no special meaning.
     pub run: String,
     /// The user who runs it; `root` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,14 +28,14 @@ pub struct Cron {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// `present` (if not given) or `absent`.
-    #[serde(default, skip_serializing_if = "Presence::is_present")]
-    pub state: Presence,
+    #[serde(default, skip_serializing_if = "Existence::is_present")]
+    pub state: Existence,
 }
 
-/// Names that stand for whole schedules.
+/// Names for whole schedules.
 const SPECIAL: [&str; 8] = ["@reboot", "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
-/// The fields of a schedule: what each is, its least and greatest number, and names for numbers from the least on.
+/// The fields of a schedule: the name of each, its least and greatest number, and names for its numbers from the least on.
 const FIELDS: [(&str, u32, u32, &[&str]); 5] = [
     ("minute", 0, 59, &[]),
     ("hour", 0, 23, &[]),
@@ -55,7 +55,7 @@ impl Cron {
 
 impl Kind for Cron {
     const NAME: &'static str = "cron";
-    const SUMMARY: &'static str = "something that cron runs at given times";
+    const SUMMARY: &'static str = "a command that cron runs at given times";
     const EFFECTS: &'static [Effect] = &[];
 
     fn problems(&self) -> Vec<Problem> {
@@ -64,23 +64,22 @@ impl Kind for Cron {
             Problem::new("schedule", message, hint)
         });
         let run = (self.run.trim().is_empty() || self.run.contains(['\n', '\r', '\0'])).then(|| {
-            Problem::new("run", "is empty or more than one line", "put what takes more into a script of its own")
+            Problem::new("run", "is empty or more than one line", "put several lines into a script of their own")
         });
         let is_user = |user: &str| {
             !user.is_empty()
                 && user.chars().all(|c| c.is_ascii_alphanumeric() || "._-$".contains(c))
                 && !user.starts_with('-')
         };
-        let user =
-            self.user.as_deref().filter(|user| !is_user(user)).map(|user| {
-                Problem::new("user", format!("`{}` is no name of a user", user.escape_debug()), "name one")
-            });
+        let user = self.user.as_deref().filter(|user| !is_user(user)).map(|user| {
+            Problem::new("user", format!("`{}` is not the name of a user", user.escape_debug()), "name one")
+        });
         let env = self.env.iter().filter(|(name, value)| {
             let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             !plain || value.contains(['\n', '\r', '\0', '"'])
         });
         let env = env.map(|(name, _)| {
-            let message = format!("`{}` cannot be told to cron", name.escape_debug());
+            let message = format!("`{}` cannot be written to a crontab", name.escape_debug());
             Problem::new("env", message, "a name has letters, digits and `_`; a value neither line breaks nor `\"`")
         });
         schedule.into_iter().chain(run).chain(user).chain(env).collect()
@@ -91,10 +90,10 @@ impl Kind for Cron {
     }
 }
 
-/// What is wrong with a schedule.
+/// The fault of a schedule, if it has one.
 fn schedule_fault(schedule: &str) -> Option<String> {
     if schedule.starts_with('@') {
-        return (!SPECIAL.contains(&schedule)).then(|| format!("`{schedule}` is none of {}", SPECIAL.join(", ")));
+        return (!SPECIAL.contains(&schedule)).then(|| format!("`{schedule}` is not one of {}", SPECIAL.join(", ")));
     }
     let fields: Vec<&str> = schedule.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
     if fields.len() != 5 || schedule.contains('\n') {
@@ -102,11 +101,11 @@ fn schedule_fault(schedule: &str) -> Option<String> {
     }
     fields.iter().zip(FIELDS).find_map(|(field, (name, least, most, names))| {
         let bad = field.split(',').find(|part| !part_is_good(part, least, most, names))?;
-        Some(format!("`{bad}` is no {name}: from {least} to {most}, as `1`, `1-5`, `*/2` or `1-9/2`"))
+        Some(format!("`{bad}` is not a {name}: from {least} to {most}, as `1`, `1-5`, `*/2` or `1-9/2`"))
     })
 }
 
-/// `*`, `n`, `n-m`, and each but a single number with `/step`.
+/// Whether it is `*`, `n` or `n-m`, the first and the last optionally with `/step`.
 fn part_is_good(part: &str, least: u32, most: u32, names: &[&str]) -> bool {
     let number = |text: &str| {
         let named = names.iter().position(|name| text.eq_ignore_ascii_case(name)).map(|at| at as u32 + least);
@@ -136,24 +135,24 @@ mod tests {
         }
         for (bad, word) in [
             ("* * * *", "has 4 fields instead of five"),
-            ("60 * * * *", "`60` is no minute: from 0 to 59"),
-            ("* 24 * * *", "`24` is no hour"),
-            ("* * 0 * *", "`0` is no day of the month"),
-            ("* * * foo *", "`foo` is no month"),
-            ("* * * * 8", "`8` is no day of the week"),
-            ("5-1 * * * *", "`5-1` is no minute"),
-            ("*/0 * * * *", "`*/0` is no minute"),
-            ("1/2 * * * *", "`1/2` is no minute"),
-            ("1,,2 * * * *", "`` is no minute"),
-            ("+1 * * * *", "`+1` is no minute"),
-            ("@often", "`@often` is none of @reboot"),
+            ("60 * * * *", "`60` is not a minute: from 0 to 59"),
+            ("* 24 * * *", "`24` is not a hour"),
+            ("* * 0 * *", "`0` is not a day of the month"),
+            ("* * * foo *", "`foo` is not a month"),
+            ("* * * * 8", "`8` is not a day of the week"),
+            ("5-1 * * * *", "`5-1` is not a minute"),
+            ("*/0 * * * *", "`*/0` is not a minute"),
+            ("1/2 * * * *", "`1/2` is not a minute"),
+            ("1,,2 * * * *", "`` is not a minute"),
+            ("+1 * * * *", "`+1` is not a minute"),
+            ("@often", "`@often` is not one of @reboot"),
         ] {
-            assert!(schedule_fault(bad).is_some_and(|said| said.contains(word)), "{bad}: {:?}", schedule_fault(bad));
+            assert!(schedule_fault(bad).is_some_and(|fault| fault.contains(word)), "{bad}: {:?}", schedule_fault(bad));
         }
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn problems_are_reported() {
         let cron: Cron =
             serde_json::from_str(r#"{"schedule": "x", "run": "a\nb", "user": "-x", "env": {"A B": ""}}"#).unwrap();
         let params: Vec<&str> = cron.problems().iter().map(|problem| problem.param).collect();

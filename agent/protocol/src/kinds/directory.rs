@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A directory. Missing parents are made with mode 0755. Removal takes it away only if it is empty.
+/// A directory. Missing parents are created with mode 0755. Removal removes it only if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
-    /// Where it lies on the node: an absolute path.
+    /// The directory on the node: an absolute path.
     pub path: String,
     /// The user who owns it, by name or number; the agent's own user if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,28 +13,28 @@ use crate::{duration::Span, effect::Effect};
 /// The largest value that can be published, in bytes.
 pub const EXPORT_LIMIT: usize = 16 * 1024;
 
-/// How long its command may take when nothing is said.
+/// How long its command may take if no `timeout` is given.
 const DEFAULT_TIMEOUT: Span = Span::secs(60);
 
-/// A value that templates of this and other nodes may use. It is found out when the task is new or changed and when a trigger
+/// A value that templates of this and other nodes may use. It is determined when the task is new or changed and when a trigger
 /// fires, and counts as changed only if it differs from what was published before. Exactly one of `value`, `command` and
-/// `path` is given. Removal takes the value back.
+/// `path` is given. Removal withdraws the value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
-    /// The value itself.
+    /// A fixed value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// What prints it on its standard output: a shell line or a list of arguments.
+    /// A command that prints the value on its standard output: a shell line or a list of arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Run>,
-    /// A file on the node that holds it: an absolute path.
+    /// A file on the node that contains the value: an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The user who runs `command`; the agent's own if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Whether blanks and line ends around it are dropped; `true` if not given.
+    /// Whether blanks and line breaks around it are dropped; `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trim: Option<bool>,
     /// How long `command` may take; `60s` if not given.
@@ -43,12 +43,12 @@ pub struct Export {
 }
 
 impl Export {
-    /// How long its command may take.
+    /// How long its `command` may take.
     pub fn timeout(&self) -> Span {
         self.timeout.unwrap_or(DEFAULT_TIMEOUT)
     }
 
-    /// Whether blanks and line ends around the value are dropped.
+    /// Whether blanks and line breaks around the value are dropped.
     pub fn trim(&self) -> bool {
         self.trim.unwrap_or(true)
     }
@@ -69,10 +69,10 @@ impl Kind for Export {
         };
         let large = self.value.as_ref().filter(|value| value.len() > EXPORT_LIMIT).map(|value| {
             let message = format!("is {} bytes long; a published value has {EXPORT_LIMIT} at most", value.len());
-            Problem::new("value", message, "publish what others need of it only")
+            Problem::new("value", message, "publish only the part that others need")
         });
         let user = (self.user.is_some() && self.command.is_none())
-            .then(|| Problem::new("user", "stands without `command`", "drop it"));
+            .then(|| Problem::new("user", "is given without `command`", "drop it"));
         let path = self.path.as_ref().and_then(|path| path_problem("path", path));
         let command = self.command.as_ref().and_then(|run| run.problem("command"));
         sources.into_iter().chain(large).chain(user).chain(path).chain(command).collect()
@@ -105,7 +105,7 @@ mod tests {
         for (bad, word) in [
             (json!({}), ": has no value"),
             (json!({ "value": "x", "path": "/x" }), ": has more than one value"),
-            (json!({ "value": "x", "user": "bob" }), "user: stands without `command`"),
+            (json!({ "value": "x", "user": "bob" }), "user: is given without `command`"),
             (json!({ "path": "x" }), "path: `x` is not an absolute path in its shortest form"),
             (json!({ "command": [] }), "command: is empty"),
             (json!({ "value": "x".repeat(16_385) }), "value: is 16385 bytes long; a published value has 16384 at most"),

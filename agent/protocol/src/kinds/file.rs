@@ -18,10 +18,10 @@ pub struct File {
     /// A file below the service's folder, shipped as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The content itself.
+    /// The content itself, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// Where it lies on the node: an absolute path.
+    /// The file on the node: an absolute path.
     pub path: String,
     /// The user who owns it, by name or number; the agent's own user if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +44,9 @@ impl Kind for File {
 
     fn problems(&self) -> Vec<Problem> {
         let content = match (&self.source, &self.content) {
-            (Some(_), Some(_)) => Some(Problem::new("content", "stands beside `source`", "give only one of the two")),
+            (Some(_), Some(_)) => {
+                Some(Problem::new("content", "is given together with `source`", "give only one of the two"))
+            }
             (None, None) => Some(Problem::new("", "has neither `source` nor `content`", "give one of the two")),
             _ => None,
         };

@@ -5,40 +5,41 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     kind::Kind,
     problem::Problem,
-    user::{Existence, name_problem},
+    user::name_problem,
 };
 use crate::{effect::Effect, ids::TaskId};
 
 /// A group of users of the host. What is not given is left as it is. Removal deletes a group that this task created; one that was
-/// there before loses the members that the task added.
+/// there before loses only the members that the task added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// Its name.
+    /// Its name, as in group(5).
     pub name: String,
     /// Whether it is there; `present` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Existence>,
-    /// Its number.
+    /// Its numeric id; chosen by the host if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// Whether a new one gets a number for services; `false` if not given.
+    /// Whether a new one gets an id from the range for system services; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<bool>,
-    /// Users that are in it, beside those whose own group it is.
+    /// Users that are members, beside those whose primary group it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<String>>,
-    /// Whether no other users are in it; `false` if not given.
+    /// Whether no other users may be members; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
 }
 
 impl Group {
-    /// Whether it is to be there.
+    /// Whether it is to exist.
     pub fn is_present(&self) -> bool {
-        self.state.unwrap_or_default() == Existence::Present
+        self.state.unwrap_or_default().is_present()
     }
 }
 
@@ -50,7 +51,7 @@ impl Kind for Group {
     fn problems(&self) -> Vec<Problem> {
         let members = self.members.iter().flatten().filter_map(|member| name_problem("members", member));
         let exclusive = (self.exclusive.is_some() && self.members.is_none())
-            .then(|| Problem::new("exclusive", "stands without `members`", "give `members`, or leave it away"));
+            .then(|| Problem::new("exclusive", "is given without `members`", "give `members`, or leave it out"));
         name_problem("name", &self.name).into_iter().chain(members).chain(exclusive).collect()
     }
 

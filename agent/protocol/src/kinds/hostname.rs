@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// The host's own name, at once and after a reboot. `/etc/hosts` is left alone. Removal gives the host its former name back.
+/// The host's own name, at once and after a reboot. `/etc/hosts` is left alone. Removal restores the host's former name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hostname {
-    /// The name (hostname(5)).
+    /// The name (hostname(5)), at most 64 bytes.
     pub name: String,
-    /// A name for people, in `/etc/machine-info` (machine-info(5)); left as it is if not given.
+    /// A descriptive name, in `/etc/machine-info` (machine-info(5)); left as it is if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretty: Option<String>,
 }
@@ -34,7 +34,7 @@ impl Kind for Hostname {
         let good = self.name.len() <= 64 && self.name.split('.').all(is_label);
         let name = (!good).then(|| {
             let message = format!("`{}` is not the name of a host", self.name.escape_default());
-            Problem::new("name", message, "take at most 64 letters, digits and `-`, in parts joined by `.`")
+            Problem::new("name", message, "use at most 64 letters, digits and `-`, in parts joined by `.`")
         });
         let pretty = self.pretty.as_ref().filter(|pretty| pretty.chars().any(char::is_control));
         let pretty = pretty.map(|_| Problem::new("pretty", "has a control character", "give one line of text"));

@@ -1,4 +1,4 @@
-//! `image`: an image for containers, by podman.
+//! `image`: an image for containers, managed with podman.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// An image in the host's own store, from an archive or a registry. Removal takes away what the task brought, unless a
+/// An image in the host's own store, from an archive or a registry. Removal removes the image that the task brought, unless a
 /// container uses it, and gives the name back to the image that had it before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -21,13 +21,13 @@ pub struct Image {
     /// `rootfs` a tar of a root file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<String>,
-    /// Such a file that lies on the node: an absolute path.
+    /// Such a file on the node: an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Whether `archive` or `path` is a root file system, and no image yet; `false` if not given.
+    /// Whether `archive` or `path` is a root file system instead of an image; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<bool>,
-    /// Whether to ask the registry, where there is no archive; `missing` if not given.
+    /// When a registry is asked, where there is no archive; `missing` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Pull>,
 }
@@ -45,7 +45,7 @@ pub enum Pull {
     Never,
 }
 
-/// Whether `name` may name an image.
+/// Whether `name` can be the name of an image.
 pub(super) fn image_problem(param: &'static str, name: &str) -> Option<Problem> {
     let plain = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c));
@@ -66,11 +66,12 @@ impl Kind for Image {
     fn problems(&self) -> Vec<Problem> {
         let one = "give one of `archive`, `path` and `pull`";
         let both = (self.archive.is_some() && self.path.is_some())
-            .then(|| Problem::new("path", "stands beside `archive`", one));
+            .then(|| Problem::new("path", "is given together with `archive`", one));
         let shipped = self.archive.is_some() || self.path.is_some();
-        let pulled = (shipped && self.pull.is_some()).then(|| Problem::new("pull", "stands beside an archive", one));
+        let pulled =
+            (shipped && self.pull.is_some()).then(|| Problem::new("pull", "is given together with an archive", one));
         let rootfs = (self.rootfs == Some(true) && !shipped)
-            .then(|| Problem::new("rootfs", "stands without an archive", "give `archive` or `path`"));
+            .then(|| Problem::new("rootfs", "is given without an archive", "give `archive` or `path`"));
         let path = self.path.as_ref().and_then(|path| path_problem("path", path));
         let name = image_problem("name", &self.name);
         name.into_iter().chain(both).chain(pulled).chain(rootfs).chain(path).collect()

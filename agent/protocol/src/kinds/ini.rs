@@ -1,4 +1,4 @@
-//! `ini`: options in an INI file, all else in it left as it is.
+//! `ini`: options in an INI file, of which the rest is left as it is.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     kind::Kind,
-    presence::Presence,
     problem::{Problem, mode_problem, path_problem},
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// Options in an INI file. Comments, order and the way delimiters are written stay as they are; what the file held before
-/// comes back when the task is removed.
+/// Options in an INI file. Comments, order and the style of delimiters stay as they are; removal restores what the file had
+/// before.
 ///
 /// Either `section`, `option` and `value`, or `values` for several at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,31 +22,31 @@ use crate::{effect::Effect, ids::TaskId};
 pub struct Ini {
     /// The file on the node: an absolute path.
     pub path: String,
-    /// The section's name, without brackets; `""` is what comes before the first section.
+    /// The section's name, without brackets; `""` stands for the part before the first section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub section: Option<String>,
-    /// The option's name. Without it, `state = "absent"` takes away the whole section.
+    /// The option's name. Without it, `state = "absent"` removes the whole section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<String>,
-    /// The option's value; a list for an option that stands there several times.
+    /// The option's value; a list for an option that is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<IniValue>,
-    /// Values by section and option. An empty list stands for an option that is not there.
+    /// Values by section and option. An empty list means that the option is absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, BTreeMap<String, IniValue>>,
     /// `present` (if not given) or `absent`.
-    #[serde(default, skip_serializing_if = "Presence::is_present")]
-    pub state: Presence,
-    /// Whether a file that is missing is made; `true` if not given.
+    #[serde(default, skip_serializing_if = "Existence::is_present")]
+    pub state: Existence,
+    /// Whether a missing file is created; `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<bool>,
-    /// The owner of a file that is made; one that is there keeps its own.
+    /// The owner of a created file; an existing one keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The group of a file that is made.
+    /// The group of a created file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Permissions of a file that is made, in octal; `"0644"` if not given.
+    /// Permissions of a created file, in octal; `"0644"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
 }
@@ -55,9 +55,9 @@ pub struct Ini {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum IniValue {
-    /// One value.
+    /// A value of an option that is given once.
     One(Scalar),
-    /// One line for each.
+    /// Values of a repeated option, one line for each.
     Many(Vec<Scalar>),
 }
 
@@ -65,9 +65,9 @@ pub enum IniValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {
-    /// `true` or `false`.
+    /// Written as `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// Any other number.
     Float(f64),
@@ -76,7 +76,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// As it stands in a file.
+    /// The value as it is written to a file.
     pub fn text(&self) -> String {
         match self {
             Self::Bool(value) => value.to_string(),
@@ -88,7 +88,7 @@ impl Scalar {
 }
 
 impl IniValue {
-    /// All values, as they stand in a file.
+    /// All values as they are written to a file.
     pub fn texts(&self) -> Vec<String> {
         match self {
             Self::One(value) => vec![value.text()],
@@ -98,7 +98,7 @@ impl IniValue {
 }
 
 impl Ini {
-    /// What each option is to be, by section and name: no value for one that is not to be there.
+    /// The wanted values of each option, by section and name: none for an option that is to be absent.
     pub fn wanted(&self) -> BTreeMap<(String, String), Vec<String>> {
         let single = self.section.as_ref().zip(self.option.as_ref()).map(|(section, option)| {
             let values = self.value.as_ref().map(IniValue::texts).unwrap_or_default();
@@ -108,15 +108,15 @@ impl Ini {
             options.iter().map(move |(option, value)| ((section.clone(), option.clone()), value.texts()))
         });
         let mut wanted: BTreeMap<_, _> = single.into_iter().chain(several).collect();
-        if self.state == Presence::Absent {
+        if self.state == Existence::Absent {
             wanted.values_mut().for_each(Vec::clear);
         }
         wanted
     }
 
-    /// The section that is to be gone as a whole.
+    /// The section that is to be removed as a whole.
     pub fn unwanted_section(&self) -> Option<&str> {
-        let whole = self.state == Presence::Absent && self.option.is_none();
+        let whole = self.state == Existence::Absent && self.option.is_none();
         self.section.as_deref().filter(|_| whole)
     }
 }
@@ -133,7 +133,7 @@ impl Kind for Ini {
         if single && !self.values.is_empty() {
             problems.push(Problem::new(
                 "values",
-                "stands beside `section`",
+                "is given together with `section`",
                 "give `section`, `option` and `value`, or `values`",
             ));
         } else if !single && self.values.is_empty() {
@@ -168,10 +168,10 @@ impl Ini {
             (None, ..) => problems.push(Problem::new(
                 "",
                 "has no `section`",
-                "name it; \"\" is what comes before the first section",
+                "name it; \"\" is the part before the first section",
             )),
-            (_, None, _, Presence::Present) => problems.push(Problem::new("", "has no `option`", "name it")),
-            (_, Some(_), None, Presence::Present) => problems.push(Problem::new("", "has no `value`", "give it one")),
+            (_, None, _, Existence::Present) => problems.push(Problem::new("", "has no `option`", "name it")),
+            (_, Some(_), None, Existence::Present) => problems.push(Problem::new("", "has no `value`", "give it one")),
             _ => {}
         }
         problems.extend(self.section.as_ref().and_then(|section| section_problem("section", section)));
@@ -186,7 +186,7 @@ fn section_problem(param: &'static str, section: &str) -> Option<Problem> {
     bad.then(|| {
         Problem::new(
             param,
-            format!("`{}` is no name of a section", section.escape_debug()),
+            format!("`{}` is not the name of a section", section.escape_debug()),
             "give it without brackets and line breaks",
         )
     })
@@ -200,19 +200,19 @@ fn option_problem(param: &'static str, option: &str) -> Option<Problem> {
     bad.then(|| {
         Problem::new(
             param,
-            format!("`{}` is no name of an option", option.escape_debug()),
+            format!("`{}` is not the name of an option", option.escape_debug()),
             "leave out `=`, `:` and comment signs",
         )
     })
 }
 
-/// Only what comes back from the file as it went in.
+/// Faults of values that would not be read back from the file as they were written.
 fn value_problems(param: &'static str, value: &IniValue) -> Vec<Problem> {
     let fault = |text: &String| {
         let mut rest = text.lines().skip(1);
         let bad = rest.any(|line| line.is_empty() || line.starts_with(['#', ';'])) || text.contains(['\0', '\r']);
         bad.then(|| {
-            let what = format!("`{}` cannot stand in an INI file", text.escape_debug());
+            let what = format!("`{}` cannot be written to an INI file", text.escape_debug());
             Problem::new(param, what, "further lines of a value may be neither empty nor begin with `#` or `;`")
         })
     };
@@ -240,14 +240,14 @@ mod tests {
         assert_eq!(problems(json!({"path": "/x", "section": "a", "option": "b"})), [": has no `value`"]);
         assert_eq!(
             problems(json!({"path": "/x", "section": "a", "values": {"a": {}}})),
-            ["values: stands beside `section`"]
+            ["values: is given together with `section`"]
         );
         assert_eq!(
             problems(json!({"path": "/x", "values": {"a]": {"#b": "x\n\ny"}}})),
             [
-                "values: `a]` is no name of a section",
-                "values: `#b` is no name of an option",
-                "values: `x\\n\\ny` cannot stand in an INI file"
+                "values: `a]` is not the name of a section",
+                "values: `#b` is not the name of an option",
+                "values: `x\\n\\ny` cannot be written to an INI file"
             ]
         );
     }

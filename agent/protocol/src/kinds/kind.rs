@@ -6,26 +6,26 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// What every kind tells of itself.
+/// What every kind states about itself.
 pub trait Kind {
     /// Its key in a task, such as `file`.
     const NAME: &'static str;
-    /// One line on what it does, for people who choose among kinds.
+    /// One line on what it does, for the documentation and `groundplan kinds`.
     const SUMMARY: &'static str;
-    /// What triggers may do to it.
+    /// The effects that triggers may have on it.
     const EFFECTS: &'static [Effect];
 
-    /// What people call it: [`Kind::NAME`], unless it goes by another name.
+    /// Its name for people: [`Kind::NAME`], unless it has another one, as kinds of plugins do.
     fn name(&self) -> &str {
         Self::NAME
     }
 
-    /// See [`Kind::EFFECTS`], which this is unless the parameters say more.
+    /// The effects that triggers may have with these parameters: [`Kind::EFFECTS`], unless the parameters define others.
     fn effects(&self) -> &[Effect] {
         Self::EFFECTS
     }
 
-    /// Everything wrong with the parameters that their types do not show; called with templates rendered.
+    /// All faults of the parameters that their types allow; called after templates are rendered.
     fn problems(&self) -> Vec<Problem>;
 
     /// The content that it ships.
@@ -33,13 +33,14 @@ pub trait Kind {
         None
     }
 
-    /// Drops what only says where its content comes from: the plan carries the content itself.
+    /// Drops the parameters for where its content comes from: the plan carries the content itself.
     fn drop_source(&mut self) {}
 
-    /// Drops what does not decide the result, such as a time limit: a change there is no change of the instance.
+    /// Drops parameters that do not decide the result, such as a time limit: a change of these does not change the instance.
     fn drop_incidental(&mut self) {}
 
-    /// Whether the host shows if it is so. What cannot be checked is not carried out again merely because somebody asks for a check.
+    /// Whether a check can find out if the host is in sync. A task without a check is not carried out again merely because an
+    /// operator asks for a check.
     fn can_check(&self) -> bool {
         true
     }
@@ -69,7 +70,7 @@ pub enum ContentSource<'a> {
     Plugin(&'a str),
 }
 
-/// What a kind tells of itself, whatever its parameters.
+/// What a kind states about itself, whatever its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
     /// See [`Kind::NAME`].

@@ -1,4 +1,4 @@
-//! `line`: a line or a block of lines in a text file, all else in it left as it is.
+//! `line`: a line or a block of lines in a text file, of which the rest is left as it is.
 
 use regex_lite::Regex;
 use schemars::JsonSchema;
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     kind::Kind,
-    presence::Presence,
     problem::{Problem, mode_problem, path_problem},
     validate::Validate,
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// What stands for `BEGIN` and `END` in a marker.
+/// The placeholder for `BEGIN` and `END` in a marker.
 pub const MARK: &str = "{mark}";
 
-/// A line, or a block of lines between two markers, in a text file. What a line replaced comes back when the task is removed.
+/// A line, or a block of lines between two markers, in a text file. Removal restores a line that was replaced.
 ///
-/// Either `line` or `block`; with `state = "absent"`, `match` alone will do.
+/// Either `line` or `block`; with `state = "absent"`, `match` alone is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
@@ -27,38 +27,38 @@ pub struct Line {
     /// The line, without its line break.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
-    /// Several lines, kept between two markers.
+    /// Several lines, written between two markers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<String>,
     /// The marker lines of a block: `{mark}` stands for `BEGIN` and `END`. `"# {mark} groundplan <task>"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// A regular expression: the last line that it finds is replaced by `line`; with `state = "absent"`, all that it finds go.
-    /// It must find `line` itself, too.
+    /// A regular expression: the last line that it matches is replaced by `line`; with `state = "absent"`, all lines that it
+    /// matches are removed. It must match `line` itself, too.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matching: Option<String>,
-    /// A regular expression: what is new goes after the last line that it finds, or at the end.
+    /// A regular expression: a new line goes after the last line that it matches, or at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// A regular expression: what is new goes before the first line that it finds, or at the end.
+    /// A regular expression: a new line goes before the first line that it matches, or at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
     /// `present` (if not given) or `absent`.
-    #[serde(default, skip_serializing_if = "Presence::is_present")]
-    pub state: Presence,
-    /// Whether a file that is missing is made; `true` if not given.
+    #[serde(default, skip_serializing_if = "Existence::is_present")]
+    pub state: Existence,
+    /// Whether a missing file is created; `true` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create: Option<bool>,
-    /// The owner of a file that is made; one that is there keeps its own.
+    /// The owner of a created file; an existing one keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The group of a file that is made.
+    /// The group of a created file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Permissions of a file that is made, in octal; `"0644"` if not given.
+    /// Permissions of a created file, in octal; `"0644"` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// What the whole new file must pass before it is put in place.
+    /// What the whole new file must pass before it replaces the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate: Option<Validate>,
 }
@@ -79,9 +79,9 @@ impl Kind for Line {
                 problems.push(Problem::new(param, message, hint));
             }
         };
-        let present = self.state == Presence::Present;
+        let present = self.state == Existence::Present;
         let (line, block) = (self.line.is_some(), self.block.is_some());
-        fault(line && block, "block", "stands beside `line`", "give only one of the two");
+        fault(line && block, "block", "is given together with `line`", "give only one of the two");
         fault(present && !line && !block, "", "has neither `line` nor `block`", "give one of the two");
         fault(
             !present && !line && !block && self.matching.is_none(),
@@ -89,31 +89,36 @@ impl Kind for Line {
             "names no line",
             "give `line`, `match` or `block`",
         );
-        fault(block && self.matching.is_some(), "match", "stands beside `block`", "a block is found by its markers");
-        fault(!block && self.marker.is_some(), "marker", "stands without `block`", "markers are for blocks");
+        fault(
+            block && self.matching.is_some(),
+            "match",
+            "is given together with `block`",
+            "a block is found by its markers",
+        );
+        fault(!block && self.marker.is_some(), "marker", "is given without `block`", "markers are for blocks");
         fault(
             self.after.is_some() && self.before.is_some(),
             "before",
-            "stands beside `after`",
+            "is given together with `after`",
             "give only one of the two",
         );
         let broken = self.line.as_ref().is_some_and(|line| line.contains(['\n', '\r']));
         fault(broken, "line", "has a line break", "several lines are a `block`");
         let marker = self.marker.as_ref().is_some_and(|marker| !marker.contains(MARK) || marker.contains('\n'));
-        fault(marker, "marker", "is no single line with `{mark}` in it", "write it as \"# {mark} of mine\"");
+        fault(marker, "marker", "is not a single line with `{mark}` in it", "write it as \"# {mark} of mine\"");
         for (param, text) in [("match", &self.matching), ("after", &self.after), ("before", &self.before)] {
             let Some(text) = text else { continue };
             match (Regex::new(text), &self.line) {
                 (Err(error), _) => problems.push(Problem::new(
                     param,
                     format!("`{text}` is no regular expression: {error}"),
-                    "write it as for Rust's `regex-lite`; put `\\` before what stands for itself",
+                    "write it as for Rust's `regex-lite`; put `\\` before a character that is to be taken literally",
                 )),
                 (Ok(regex), Some(line)) if param == "match" && present && !regex.is_match(line) => {
                     problems.push(Problem::new(
                         param,
                         format!("`{text}` does not find `{line}`, the line it is to become"),
-                        "widen it, or the line would be put in again and again",
+                        "widen it, or the line would be inserted again and again",
                     ));
                 }
                 _ => {}
@@ -148,12 +153,12 @@ mod tests {
             (json!({"match": "^a", "state": "absent"}), ""),
             (json!({"line": "a=1", "match": "^#?a="}), ""),
             (json!({}), "has neither `line` nor `block`"),
-            (json!({"line": "a", "block": "b"}), "stands beside `line`"),
+            (json!({"line": "a", "block": "b"}), "is given together with `line`"),
             (json!({"line": "a\nb"}), "has a line break"),
-            (json!({"block": "a", "marker": "#"}), "is no single line with `{mark}` in it"),
+            (json!({"block": "a", "marker": "#"}), "is not a single line with `{mark}` in it"),
             (json!({"line": "a=1", "match": "^b="}), "`^b=` does not find `a=1`, the line it is to become"),
             (json!({"line": "a", "after": "("}), "`(` is no regular expression: found open group without closing ')'"),
-            (json!({"line": "a", "validate": {"command": "true"}}), "the command does not look at the new file"),
+            (json!({"line": "a", "validate": {"command": "true"}}), "the command does not name the new file"),
         ] {
             let mut all = json!({"path": "/x"});
             all.as_object_mut().unwrap().extend(params.as_object().unwrap().clone());

@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A symbolic link.
+/// A symbolic link. It replaces a file at its path, but no directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Where the link lies on the node: an absolute path.
+    /// The link on the node: an absolute path.
     pub path: String,
-    /// What it points to, written into the link as given; relative targets count from the link's directory.
+    /// Its target, written into the link as given; a relative target counts from the link's directory.
     pub target: String,
 }
 

@@ -1,9 +1,9 @@
 //! Task kinds: one parameter type each. The planner parses, validates and documents tasks by these types, and the agent
 //! carries them out by them.
 //!
-//! A new kind is a module here with its type, a line in `kinds!` in `params.rs`, and its counterpart in the agent. A kind says what
-//! may be wrong with its parameters, what it ships, what it claims on the node and which effects a trigger may have on it; never how
-//! it is carried out.
+//! A new kind is a module here with its type, a line in `kinds!` in `params.rs`, and its counterpart in the agent. A kind states
+//! the faults of its parameters, what it ships, what it claims on the node and which effects a trigger may have on it; never
+//! how it is carried out.
 
 mod archive;
 mod claim;
@@ -11,6 +11,7 @@ mod command;
 mod container;
 mod cron;
 mod directory;
+mod existence;
 mod export;
 mod file;
 mod group;
@@ -26,7 +27,6 @@ mod package;
 mod params;
 mod plugin;
 mod pod;
-mod presence;
 mod problem;
 mod process;
 mod reboot;
@@ -46,6 +46,7 @@ pub use self::{
     container::{Container, RestartPolicy},
     cron::Cron,
     directory::Directory,
+    existence::Existence,
     export::{EXPORT_LIMIT, Export},
     file::File,
     group::Group,
@@ -61,7 +62,6 @@ pub use self::{
     params::{KINDS, NAMES, TaskParams},
     plugin::{Plugin, PluginClaim},
     pod::Pod,
-    presence::Presence,
     problem::{Problem, parse_mode},
     process::{Process, Signal},
     reboot::Reboot,
@@ -70,7 +70,7 @@ pub use self::{
     sysctl::Sysctl,
     systemd::{OnChange, Systemd, UnitState},
     template::Template,
-    user::{Existence, User, key_of},
+    user::{User, key_of},
     validate::{Format, Validate, Validator},
     wait::{Wait, WaitState},
 };

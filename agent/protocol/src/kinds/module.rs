@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     ini::Scalar,
     kind::Kind,
-    presence::Presence,
     problem::Problem,
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A kernel module: loaded at once and at every boot, or kept away. A host that is a container can only be told what is to
-/// happen at boot; modules are loaded by the host below it.
+/// A kernel module: loaded at once and at every boot, or kept unloaded. On a host that is a container only what happens at boot
+/// can be configured; modules are loaded by the host that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Module {
-    /// Its name.
+    /// Its name, as lsmod(8) shows it.
     pub name: String,
-    /// Parameters that it is loaded with. They count from its next loading on.
+    /// Parameters that it is loaded with, by name. They take effect when it is next loaded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub params: BTreeMap<String, Scalar>,
     /// `present` (if not given): loaded. `absent`: not loaded.
-    #[serde(default, skip_serializing_if = "Presence::is_present")]
-    pub state: Presence,
+    #[serde(default, skip_serializing_if = "Existence::is_present")]
+    pub state: Existence,
     /// With `state = "absent"`: whether it is also kept from being loaded by its aliases, at boot and when a device is found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blacklist: bool,
@@ -45,20 +45,24 @@ impl Kind for Module {
         };
         let mut problems = Vec::new();
         if !is_name(&self.name) {
-            let message = format!("`{}` is no name of a module", self.name.escape_debug());
+            let message = format!("`{}` is not the name of a module", self.name.escape_debug());
             problems.push(Problem::new("name", message, "give it as lsmod(8) shows it"));
         }
         for (name, value) in &self.params {
             if !is_name(name) || value.text().contains(char::is_whitespace) {
-                let message = format!("`{}` is no parameter of a module", name.escape_debug());
+                let message = format!("`{}` is not a parameter of a module", name.escape_debug());
                 problems.push(Problem::new("params", message, "a value has no spaces; several are joined by commas"));
             }
         }
         if self.blacklist && self.state.is_present() {
-            problems.push(Problem::new("blacklist", "stands beside `state = \"present\"`", "say `state = \"absent\"`"));
+            problems.push(Problem::new(
+                "blacklist",
+                "is given together with `state = \"present\"`",
+                "use `state = \"absent\"`",
+            ));
         }
         if !self.params.is_empty() && !self.state.is_present() {
-            problems.push(Problem::new("params", "stand beside `state = \"absent\"`", "leave them out"));
+            problems.push(Problem::new("params", "is given together with `state = \"absent\"`", "leave them out"));
         }
         problems
     }
@@ -73,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn problems_are_reported() {
         let problems = |json: &str| {
             let module: Module = serde_json::from_str(json).unwrap();
             module.problems().into_iter().map(|problem| problem.param).collect::<Vec<_>>()

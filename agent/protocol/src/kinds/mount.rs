@@ -1,4 +1,4 @@
-//! `mount`: a file system at its place, now and at every boot.
+//! `mount`: a mounted file system, now and at every boot.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A file system at its place, and its line in `/etc/fstab`. Removal unmounts what the task mounted and gives the line back
-/// that was there before.
+/// A mounted file system, and its line in `/etc/fstab`. Removal unmounts what the task mounted and restores the line that was
+/// there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// Where: an absolute path on the node. A directory that is missing is made.
+    /// The mount point: an absolute path on the node. A missing directory is created.
     pub path: String,
-    /// What: a device, `UUID=…`, `LABEL=…`, `host:/path`, a directory for `bind`, or `tmpfs`. Needed unless it is to be gone.
+    /// What is mounted: a device, `UUID=…`, `LABEL=…`, `host:/path`, a directory for `bind`, or `tmpfs`. Required unless it is to be unmounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Its type, such as `ext4`, `nfs`, `tmpfs`, or `none` for a bind mount; `auto` if not given.
@@ -26,7 +26,7 @@ pub struct Mount {
     /// Options, joined by commas, such as `"ro,noatime"` or `"bind"`; `defaults` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<String>,
-    /// `mounted` if not given.
+    /// Whether it is mounted, and in `/etc/fstab`; `mounted` if not given.
     #[serde(default, skip_serializing_if = "MountState::is_default")]
     pub state: MountState,
     /// The fifth field of its line (fstab(5)).
@@ -37,14 +37,14 @@ pub struct Mount {
     pub pass: u32,
 }
 
-/// Whether something is mounted, and whether it is so at every boot.
+/// Whether a file system is mounted, now and at every boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MountState {
     /// Mounted, and in `/etc/fstab`.
     #[default]
     Mounted,
-    /// In `/etc/fstab`; whether it is mounted does not matter.
+    /// In `/etc/fstab`; it may be mounted or not.
     Present,
     /// Not mounted; `/etc/fstab` stays as it is.
     Unmounted,
@@ -59,17 +59,17 @@ impl MountState {
 }
 
 impl Mount {
-    /// Its options as they stand in `/etc/fstab`.
+    /// Its options as in `/etc/fstab`.
     pub fn options(&self) -> &str {
         self.options.as_deref().unwrap_or("defaults")
     }
 
-    /// Its type as it stands in `/etc/fstab`.
+    /// Its type as in `/etc/fstab`.
     pub fn fstype(&self) -> &str {
         self.fstype.as_deref().unwrap_or("auto")
     }
 
-    /// Its line in `/etc/fstab` (fstab(5)), where it is to have one.
+    /// Its line in `/etc/fstab` (fstab(5)); `None` if it is to have none.
     pub fn line(&self) -> Option<String> {
         let source =
             self.source.as_deref().filter(|_| matches!(self.state, MountState::Mounted | MountState::Present))?;
@@ -89,7 +89,7 @@ fn is_zero(number: &u32) -> bool {
 
 impl Kind for Mount {
     const NAME: &'static str = "mount";
-    const SUMMARY: &'static str = "a file system at its place, now and at every boot";
+    const SUMMARY: &'static str = "a mounted file system, now and at every boot";
     const EFFECTS: &'static [Effect] = &[];
 
     fn problems(&self) -> Vec<Problem> {
@@ -99,7 +99,7 @@ impl Kind for Mount {
             problems.push(Problem::new(
                 "",
                 "has no `source`",
-                "say what is mounted: a device, `UUID=…`, `host:/path`, `tmpfs`",
+                "give what is mounted: a device, `UUID=…`, `host:/path`, `tmpfs`",
             ));
         }
         let words =
@@ -111,7 +111,7 @@ impl Kind for Mount {
                 || text.contains(['\n', '\0'])
                 || (!blanks && text.contains([' ', '\t']))
             {
-                let message = format!("`{}` cannot stand in /etc/fstab", text.escape_debug());
+                let message = format!("`{}` cannot be written to /etc/fstab", text.escape_debug());
                 problems.push(Problem::new(param, message, "give it as fstab(5) describes, without blanks"));
             }
         }

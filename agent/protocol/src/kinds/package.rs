@@ -18,23 +18,23 @@ use super::{
 };
 use crate::{duration::Span, effect::Effect, ids::TaskId};
 
-/// How old the package index may be when nothing is said.
+/// How old the package index may be if `update_cache` is not given.
 const DEFAULT_UPDATE_CACHE: Span = Span::secs(24 * 60 * 60);
-/// How long a lock of the package manager is waited for when nothing is said.
+/// How long a lock of the package manager is waited for if `lock_timeout` is not given.
 const DEFAULT_LOCK_TIMEOUT: Span = Span::secs(600);
 
-/// Packages, by the host's own package manager: apt, dnf, zypper or apk. A name or a list of names stands for
+/// Packages, managed with the host's own package manager: apt, dnf, zypper or apk. A name or a list of names is short for
 /// `{ names = [...] }`. What is missing is installed in one transaction. Configuration files that are on the host stay as they
-/// are. Removal takes away what this task itself installed, unless other packages need it.
+/// are. Removal removes what this task itself installed, unless other packages need it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, transform = with_short_forms)]
 pub struct Package {
     /// Their names, as the host's package manager knows them.
     pub names: Vec<String>,
-    /// Whether they are there; `present` if not given.
+    /// Whether they are installed; `present` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<PackageState>,
-    /// The version of the one package that is named, as the package manager writes it; `*` stands for any characters, such as
+    /// The version, where one package is named, as the package manager writes it; `*` matches any characters, such as
     /// `"1.24*"`. It may be older than the one that is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -45,22 +45,22 @@ pub struct Package {
     /// something to install, or the latest version to be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_cache: Option<Span>,
-    /// Whether packages that are only recommended come along; the host's own setting if not given.
+    /// Whether recommended packages are installed as well; the host's own setting if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recommends: Option<bool>,
     /// `false` keeps the services in the packages from being started as they are installed, before they are configured; the
     /// host's own policy if not given. Only apt starts services at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_services: Option<bool>,
-    /// Whether configuration files go as well when packages do; `false` if not given. Only apt keeps any.
+    /// Whether configuration files are removed with the packages; `false` if not given. Only apt keeps any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purge: Option<bool>,
-    /// How long a package manager that someone else runs is waited for; `10m` if not given.
+    /// How long to wait for a package manager that another program runs; `10m` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_timeout: Option<Span>,
 }
 
-/// Whether packages are there.
+/// Whether packages are installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PackageState {
@@ -74,17 +74,17 @@ pub enum PackageState {
 }
 
 impl Package {
-    /// Whether they are there.
+    /// Whether they are to be installed.
     pub fn state(&self) -> PackageState {
         self.state.unwrap_or_default()
     }
 
-    /// How old the package index may be.
+    /// How old the package index may be before it is fetched again.
     pub fn update_cache(&self) -> Span {
         self.update_cache.unwrap_or(DEFAULT_UPDATE_CACHE)
     }
 
-    /// How long a lock is waited for.
+    /// How long to wait for a lock of the package manager.
     pub fn lock_timeout(&self) -> Span {
         self.lock_timeout.unwrap_or(DEFAULT_LOCK_TIMEOUT)
     }
@@ -113,11 +113,11 @@ impl Kind for Package {
         if let Some(version) = &self.version {
             if self.names.len() > 1 {
                 let hint = "give each package with a version a task of its own";
-                problems.push(Problem::new("version", "stands beside several names", hint));
+                problems.push(Problem::new("version", "is given together with several names", hint));
             }
             if self.state() != PackageState::Present {
-                let hint = "leave one of the two away";
-                problems.push(Problem::new("version", "stands beside a `state` other than `present`", hint));
+                let hint = "leave one of the two out";
+                problems.push(Problem::new("version", "is given together with a `state` other than `present`", hint));
             }
             let plain = |b: u8| b.is_ascii_alphanumeric() || b".+~:*-_^".contains(&b);
             if version.is_empty() || version.starts_with('-') || !version.bytes().all(plain) {
@@ -130,7 +130,7 @@ impl Kind for Package {
             }
         }
         if absent && self.hold == Some(true) {
-            problems.push(Problem::new("hold", "holds what is to be absent", "leave one of the two away"));
+            problems.push(Problem::new("hold", "holds packages that are to be absent", "leave one of the two out"));
         }
         problems
     }
@@ -148,7 +148,8 @@ impl Kind for Package {
     }
 }
 
-/// Whether every package manager takes it as one name. apt reads a trailing `-` as an order to remove, and `=` or `/` as a version.
+/// Whether every package manager takes it as one name. apt reads a trailing `-` as a request to remove, and `=` or `/` as a
+/// version.
 fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"+._-:()".contains(&b);
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && !name.ends_with('-') && name.bytes().all(plain)
@@ -244,7 +245,7 @@ mod tests {
         let full = read(json!({ "names": ["nginx"] })).unwrap();
         assert_eq!(read(json!("nginx")).unwrap(), full);
         assert_eq!(read(json!(["nginx"])).unwrap(), full);
-        // What travels is the same for all three.
+        // On the wire all three are the same.
         assert_eq!(serde_json::to_value(&full).unwrap(), json!({ "names": ["nginx"] }));
         assert!(read(json!({ "name": "nginx" })).unwrap_err().contains("unknown field `name`"));
         assert!(read(json!({ "state": "present" })).unwrap_err().contains("missing field `names`"));
@@ -260,10 +261,16 @@ mod tests {
         assert_eq!(told(json!(["a", "a"])), ["names `a` is named twice"]);
         assert_eq!(told(json!([])), ["names is empty"]);
         assert!(told(json!({ "names": ["a"], "version": "1:1.2~rc1+dfsg-3*" })).is_empty());
-        assert_eq!(told(json!({ "names": ["a", "b"], "version": "1" })), ["version stands beside several names"]);
+        assert_eq!(
+            told(json!({ "names": ["a", "b"], "version": "1" })),
+            ["version is given together with several names"]
+        );
         assert_eq!(told(json!({ "names": ["a"], "version": "1 2" })), ["version `1 2` is not a version"]);
         let absent = json!({ "names": ["a"], "version": "1", "state": "absent", "hold": true });
-        let faults = ["version stands beside a `state` other than `present`", "hold holds what is to be absent"];
+        let faults = [
+            "version is given together with a `state` other than `present`",
+            "hold holds packages that are to be absent",
+        ];
         assert_eq!(told(absent), faults);
     }
 }

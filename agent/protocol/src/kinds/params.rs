@@ -54,10 +54,10 @@ macro_rules! kinds {
             )*
         }
 
-        /// What each kind that is built in tells of itself, in the same order.
+        /// All built-in kinds, in the order of [`NAMES`].
         pub const KINDS: &[About] = &[$(About { name: $name, summary: $kind::SUMMARY, effects: $kind::EFFECTS }),*];
 
-        /// Names of all kinds that are built in, in the order in which people read about them.
+        /// Names of all built-in kinds, in the order of the documentation.
         pub const NAMES: &[&str] = &[$($name),*];
 
         const _: () = { $(assert!(same($kind::NAME, $name));)* $(assert!(same($unlisted::NAME, $unlisted_name));)* };
@@ -73,7 +73,7 @@ macro_rules! kinds {
                 match self { $(Self::$kind(params) => Kind::effects(params),)* $(Self::$unlisted(params) => Kind::effects(params),)* }
             }
 
-            /// The parameters as a site gives them, by name.
+            /// The parameters as a site gives them, by name; empty for a kind whose parameters are not a table.
             pub fn given(&self) -> Map<String, Value> {
                 if let Self::Plugin(plugin) = self {
                     return plugin.params.clone();

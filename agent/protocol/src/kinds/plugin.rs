@@ -1,7 +1,7 @@
-//! Kinds that a site adds by programs in `plugins/`.
+//! Kinds that a site adds with programs in `plugins/`.
 //!
-//! In a site such a kind goes by its own name, so none of this is written there: `name` is the key, `params` its value. The rest the
-//! planner takes from what the program says of itself, so that an agent need not ask it.
+//! In a site such a kind has its own name, so none of this is written there: `name` is the key, `params` its value. The planner
+//! adds the rest from the description that the program prints, so that an agent need not ask for it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,10 @@ use crate::{
     ids::{TaskId, TaskName},
 };
 
-/// How long one run of a plugin may take when it does not say.
+/// How long one run of a plugin may take if its description has no limit.
 const DEFAULT_TIMEOUT: Span = Span::secs(300);
 
-/// A kind that a program of the site carries out.
+/// A task of a kind that a program of the site carries out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Plugin {
@@ -31,36 +31,36 @@ pub struct Plugin {
     /// The parameters, which match the schema that the program prints.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub params: Map<String, Value>,
-    /// Digest of the program, which is the content of the task. What has no content, as a removal, finds it by this.
+    /// Digest of the program, which is the content of the task. Jobs without content, such as a removal, find it by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Digest>,
     /// What triggers may do to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
-    /// Whether the program can tell if it is so.
+    /// Whether the program can check if the host is in sync.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub can_check: bool,
     /// How long one run of the program may take; `5m` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
-    /// What it claims on the node.
+    /// What the task claims on its node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<PluginClaim>,
 }
 
-/// Something that a task of a plugin's kind claims; see [`Claim`].
+/// A claim of a task of a plugin's kind; see [`Claim`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PluginClaim {
-    /// A path.
+    /// A file, link or directory, by its absolute path.
     Path(String),
     /// Something with a name.
     Named {
-        /// What sort of thing it is, such as `limits of`.
+        /// What it is, such as `limits of`.
         what: String,
-        /// Such as `web.service`.
+        /// Its name, such as `web.service`.
         name: String,
-        /// The parameter that says so; empty for the task as a whole.
+        /// The parameter that states it; empty for the task as a whole.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         param: String,
     },
@@ -76,12 +76,12 @@ fn is_yes(value: &bool) -> bool {
 }
 
 impl Plugin {
-    /// As a site declares it: nothing is known of the program yet.
+    /// A task as a site declares it, before the program's description is added.
     pub fn declared(name: TaskName, params: Map<String, Value>) -> Self {
         Self { name, params, program: None, effects: vec![], can_check: true, timeout: None, claims: vec![] }
     }
 
-    /// What it claims as its program says; without any such claim, a part of its own.
+    /// The claims in its description; without any, a part of its own.
     fn own_claims<'a>(&'a self, task: &'a TaskId) -> impl Iterator<Item = TaskClaim<'a>> {
         let stated = self.claims.iter().map(|claimed| match claimed {
             PluginClaim::Path(path) => TaskClaim::exclusive(Claim::path(path), ""),
@@ -99,7 +99,7 @@ impl Plugin {
 
 impl Kind for Plugin {
     const NAME: &'static str = "plugin";
-    const SUMMARY: &'static str = "what a program in `plugins/` carries out";
+    const SUMMARY: &'static str = "a kind that a program in `plugins/` carries out";
     const EFFECTS: &'static [Effect] = &[];
 
     fn name(&self) -> &str {
@@ -110,7 +110,7 @@ impl Kind for Plugin {
         &self.effects
     }
 
-    /// None: the schema is the program's, and whoever knows it checks by it.
+    /// None: the planner checks the parameters with the program's own schema.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
     }
@@ -119,7 +119,7 @@ impl Kind for Plugin {
         Some(ContentSource::Plugin(self.name.as_str()))
     }
 
-    /// What the program says of itself goes with its digest.
+    /// The description follows from the program, and so from its digest.
     fn drop_incidental(&mut self) {
         *self = Self { program: self.program, ..Self::declared(self.name.clone(), std::mem::take(&mut self.params)) };
     }
@@ -137,7 +137,7 @@ impl Kind for Plugin {
         }
     }
 
-    /// All that it claims for itself: only the program knows what belongs together.
+    /// All its own claims: only the program can take one of them back.
     fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
         self.own_claims(task).map(|own| own.claim).collect()
     }

@@ -1,4 +1,4 @@
-//! `pod`: containers that share a network, each run by systemd, by podman.
+//! `pod`: containers that share a network, each run by systemd, with podman.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,15 @@ use super::{
 use crate::{effect::Effect, ids::TaskId};
 
 /// Containers that share a network and are started and stopped together, run by systemd as root: one unit for the pod,
-/// `<name>-pod.service`, and one for each container. A container is made anew, alone, when its definition or the image behind
-/// its name is another one; the whole pod only when what is said of the pod itself is another. A restart restarts the whole
-/// pod; a reload makes anew just the containers whose image is another one. Removal takes away pod, containers and units; volumes stay.
+/// `<name>-pod.service`, and one for each container. A container is recreated alone when its definition or the image
+/// behind its name changes; the whole pod only when parameters of the pod itself change. A restart restarts the whole pod; a
+/// reload recreates only the containers whose image has changed. Removal removes pod, containers and units; volumes stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pod {
     /// Its name, and that of its unit without `-pod.service`.
     pub name: String,
-    /// Its containers, described as in `container`. What concerns the pod as a whole is said of the pod: `ports`, `network`,
+    /// Its containers, described as in `container`. What concerns the pod as a whole is given for the pod: `ports`, `network`,
     /// `enabled`, `state`.
     pub containers: Vec<Container>,
     /// Published ports, such as `8080:80`, `127.0.0.1:53:53/udp`.
@@ -35,7 +35,7 @@ pub struct Pod {
     /// Volumes that each container has, such as `/srv/app:/data:ro`, `app-data:/data`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
-    /// Labels.
+    /// Labels of the pod, by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Further options of podman-pod-create(1), one word each.
@@ -62,14 +62,14 @@ impl Pod {
         }
         let mut names = BTreeSet::from([self.name.as_str()]);
         for container in &self.containers {
-            // Its own words, with the container that they are about.
+            // The problems of a container, with its name before them.
             problems.extend(container.problems().into_iter().map(|p| Problem {
                 param: "containers",
                 message: format!("{}: `{}` {}", container.name.escape_default(), p.param, p.message),
                 hint: p.hint,
             }));
             if !names.insert(&container.name) {
-                let message = format!("`{}` is the name of more than one thing here", container.name);
+                let message = format!("`{}` is used as a name more than once", container.name);
                 problems.push(Problem::new("containers", message, "give the pod and each container a name of its own"));
             }
             let shared = [
@@ -79,7 +79,7 @@ impl Pod {
                 ("state", container.state.is_some()),
             ];
             problems.extend(shared.into_iter().filter(|(_, given)| *given).map(|(param, _)| {
-                let message = format!("{}: `{param}` is a matter of the pod as a whole", container.name);
+                let message = format!("{}: `{param}` concerns the pod as a whole", container.name);
                 Problem::new("containers", message, format!("move `{param}` out of `containers`"))
             }));
         }
@@ -89,7 +89,7 @@ impl Pod {
 
 impl Kind for Pod {
     const NAME: &'static str = "pod";
-    const SUMMARY: &'static str = "containers that share a network, run by systemd, by podman";
+    const SUMMARY: &'static str = "containers that share a network, run by systemd, with podman";
     const EFFECTS: &'static [Effect] = &[Effect::Restart, Effect::Reload];
 
     fn problems(&self) -> Vec<Problem> {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_containers_and_what_of_the_pod() {
+    fn what_belongs_to_containers_and_what_to_the_pod() {
         let good = json!({ "name": "app", "ports": ["8080:80"], "containers": [
             { "name": "web", "image": "localhost/web:1", "volumes": ["/srv:/srv"] },
             { "name": "log", "image": "localhost/log:1", "command": ["tail"] },
@@ -140,23 +140,23 @@ mod tests {
             ),
             (
                 json!({ "name": "app", "containers": [{ "name": "app", "image": image }] }),
-                "containers: `app` is the name of more than one thing here",
+                "containers: `app` is used as a name more than once",
             ),
             (
                 json!({ "name": "app", "containers": [{ "name": "web", "image": image, "ports": ["80:80"] }] }),
-                "containers: web: `ports` is a matter of the pod as a whole",
+                "containers: web: `ports` concerns the pod as a whole",
             ),
             (
                 json!({ "name": "app", "containers": [{ "name": "web", "image": image, "state": "stopped" }] }),
-                "containers: web: `state` is a matter of the pod as a whole",
+                "containers: web: `state` concerns the pod as a whole",
             ),
             (
                 json!({ "name": "app", "containers": [{ "name": "web", "image": image, "memory": "1 g" }] }),
-                "containers: web: `memory` `1 g` is no single word",
+                "containers: web: `memory` `1 g` is not a single word",
             ),
             (
                 json!({ "name": "app", "ports": ["80 81"], "containers": [{ "name": "web", "image": image }] }),
-                "ports: `80 81` is no single word",
+                "ports: `80 81` is not a single word",
             ),
         ] {
             assert_eq!(told(bad.clone()), [word], "{bad}");

@@ -5,9 +5,9 @@
 pub struct Problem {
     /// The parameter's name; empty for the task as a whole.
     pub param: &'static str,
-    /// What is wrong.
+    /// What is wrong with it, as it follows the parameter's name.
     pub message: String,
-    /// What to do.
+    /// What to do about it.
     pub hint: Option<String>,
 }
 
@@ -17,7 +17,7 @@ impl Problem {
     }
 }
 
-/// Whether `path` is absolute and plain, so that the same file always has the same name.
+/// Checks that `path` is absolute and in its shortest form, so that one file has one name.
 pub(super) fn path_problem(param: &'static str, path: &str) -> Option<Problem> {
     let plain = path.strip_prefix('/').is_some_and(|rest| {
         !rest.is_empty() && !rest.contains('\0') && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
@@ -31,7 +31,7 @@ pub(super) fn path_problem(param: &'static str, path: &str) -> Option<Problem> {
     })
 }
 
-/// Whether `mode` is an octal file mode.
+/// Checks that `mode` is an octal file mode.
 pub(super) fn mode_problem(mode: Option<&String>) -> Option<Problem> {
     parse_mode(mode?).is_none().then(|| {
         Problem::new(

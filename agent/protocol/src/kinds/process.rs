@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{duration::Span, effect::Effect, ids::TaskId};
 
-/// How long a process may take to end after TERM when nothing is said.
+/// How long a process may take to end after TERM if no `stop_timeout` is given.
 const DEFAULT_STOP_TIMEOUT: Span = Span::secs(10);
 
 /// A program that the agent keeps running: started, restarted on a trigger or, with back-off, when it ends, reloaded by a
@@ -44,16 +44,16 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Signal {
-    /// SIGHUP
+    /// SIGHUP, the signal that most daemons reload on.
     #[default]
     Hup,
-    /// SIGINT
+    /// SIGINT, as from Ctrl-C.
     Int,
-    /// SIGUSR1
+    /// SIGUSR1, with a meaning of the program's own.
     Usr1,
-    /// SIGUSR2
+    /// SIGUSR2, with a meaning of the program's own.
     Usr2,
-    /// SIGWINCH
+    /// SIGWINCH, on which apache2 stops gracefully.
     Winch,
 }
 

@@ -1,4 +1,4 @@
-//! `reboot`: the host goes down and comes back, and the rollout goes on.
+//! `reboot`: the host goes down and comes back, and the rollout continues.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use super::{kind::Kind, problem::Problem, run::Run};
 use crate::{duration::Span, effect::Effect};
 
-/// How long a host may take to go down when nothing is said.
+/// How long a host may take to go down if no `timeout` is given.
 const DEFAULT_TIMEOUT: Span = Span::secs(600);
 
-/// A reboot of the host. It comes when the task is new or changed and when a trigger fires, unless a guard (`needed`,
-/// `unless`, `only_if`) says that there is nothing to do; never because the task is only checked again. All that runs on the
-/// node is brought to its end first, and what comes after the task goes on once the host is back. Removal does nothing.
+/// A reboot of the host. It happens when the task is new or changed and when a trigger fires, unless a guard (`needed`,
+/// `unless`, `only_if`) shows that there is nothing to do; never because the task is only checked again. All tasks that run on
+/// the node end first, and tasks that come after this one continue once the host is back. Removal does nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reboot {
-    /// Only if the host itself says that it needs one: `/run/reboot-required`, `needs-restarting -r` or
+    /// Only if the host needs one: `/run/reboot-required`, `needs-restarting -r` or
     /// `zypper needs-rebooting`. `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed: Option<bool>,
@@ -42,7 +42,7 @@ impl Reboot {
 
 impl Kind for Reboot {
     const NAME: &'static str = "reboot";
-    const SUMMARY: &'static str = "the host goes down and comes back, and the rollout goes on";
+    const SUMMARY: &'static str = "the host goes down and comes back, and the rollout continues";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
 
     fn problems(&self) -> Vec<Problem> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// The context of files, a boolean, or the mode of SELinux: one of the three. Skipped, with a word in the report, on hosts
+/// The context of files, a boolean, or the mode of SELinux: one of the three. Skipped, with a note in the report, on hosts
 /// without SELinux.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -21,27 +21,27 @@ pub struct Selinux {
     /// The type in its context, such as `"httpd_sys_content_t"`; recorded in the host's policy, so that relabelling keeps it.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub context_type: Option<String>,
-    /// Whether all that is below a directory gets it, too.
+    /// Whether everything below a directory gets it, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recursive: bool,
     /// The name of a boolean, such as `"httpd_can_network_connect"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boolean: Option<String>,
-    /// What the boolean is, now and at every boot.
+    /// The value of the boolean, now and at every boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<bool>,
-    /// What SELinux does about what its policy forbids.
+    /// What SELinux does with what its policy forbids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<SelinuxMode>,
 }
 
-/// What SELinux does about what its policy forbids.
+/// What SELinux does with what its policy forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SelinuxMode {
-    /// Refuses it.
+    /// It denies it.
     Enforcing,
-    /// Only logs it.
+    /// It only logs it.
     Permissive,
 }
 
@@ -83,8 +83,8 @@ impl Kind for Selinux {
         };
         for (param, name) in [("type", &self.context_type), ("boolean", &self.boolean)] {
             if let Some(name) = name.as_ref().filter(|name| !is_name(name)) {
-                let message = format!("`{}` is no name", name.escape_debug());
-                problems.push(Problem::new(param, message, "it has letters, digits and `_`"));
+                let message = format!("`{}` is not a name", name.escape_debug());
+                problems.push(Problem::new(param, message, "use letters, digits and `_`"));
             }
         }
         problems

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// Kernel parameters by name, such as `"net.ipv4.ip_forward" = 1`: set at once, and again at every boot. Removal gives back
+/// Kernel parameters by name, such as `"net.ipv4.ip_forward" = 1`: set at once, and again at every boot. Removal restores
 /// the values that were there before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -47,7 +47,7 @@ impl Kind for Sysctl {
             !key.chars().all(is_plain) || key.split(['.', '/']).any(str::is_empty)
         };
         let names = self.values.keys().filter(bad).map(|key| {
-            let message = format!("`{}` is no name of a kernel parameter", key.escape_debug());
+            let message = format!("`{}` is not the name of a kernel parameter", key.escape_debug());
             Problem::new("", message, "write it as sysctl(8) does, such as `net.ipv4.ip_forward`")
         });
         let empty = self

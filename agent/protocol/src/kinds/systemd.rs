@@ -13,7 +13,7 @@ use super::{
 use crate::{effect::Effect, ids::TaskId};
 
 /// A systemd unit. Its unit file and drop-ins may be shipped; once they change, systemd reads them again and the unit is restarted
-/// if it runs. Removal takes them away, stopping the unit first; a unit that was there before is put back to how it was found.
+/// if it runs. Removal removes them, stopping the unit first; a unit that was there before is restored to how it was found.
 /// A unit template (`name@.service`) is only a file; its instances (`name@one.service`) are tasks of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +38,7 @@ pub struct Systemd {
     /// Whether it runs; `started` if not given, `stopped` for one that is masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<UnitState>,
-    /// Whether it is kept from being started by anyone; left as it is if not given.
+    /// Whether it is masked, so that nothing can start it; left as it is if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked: Option<bool>,
     /// What a changed unit file or drop-in does to the unit if it runs; `restart` if not given.
@@ -55,7 +55,7 @@ pub enum UnitState {
     Started,
     /// It does not run.
     Stopped,
-    /// Whether it runs is left to others, as for a service that a timer starts.
+    /// It may run or not, as a service that a timer starts.
     Any,
 }
 
@@ -68,23 +68,23 @@ pub enum OnChange {
     Restart,
     /// It is reloaded, or restarted if it cannot reload.
     Reload,
-    /// Nothing, until it is restarted for another reason.
+    /// It continues as it is until it is restarted for another reason.
     Nothing,
 }
 
-/// Where unit files and drop-ins of the host's operator lie (systemd.unit(5)).
+/// The folder for unit files and drop-ins of the host's operator (systemd.unit(5)).
 const FOLDER: &str = "/etc/systemd/system";
 
 const TYPES: [&str; 10] =
     ["service", "socket", "timer", "path", "mount", "automount", "target", "slice", "swap", "device"];
 
 impl Systemd {
-    /// Whether it ships its unit file; to be asked before the content travels apart from it.
+    /// Whether it ships its unit file; correct only before the content is split off.
     fn has_content(&self) -> bool {
         self.source.is_some() || self.template.is_some() || self.content.is_some()
     }
 
-    /// Whether it is a template for units and no unit itself.
+    /// Whether it is a template for units, not a unit itself.
     pub fn is_template(&self) -> bool {
         self.unit.rsplit_once('.').is_some_and(|(name, _)| name.ends_with('@'))
     }
@@ -95,7 +95,7 @@ impl Systemd {
         self.state.unwrap_or(masked)
     }
 
-    /// Where its unit file lies, if it ships one.
+    /// The path of its unit file, if it ships one.
     pub fn path(&self) -> String {
         format!("{FOLDER}/{}", self.unit)
     }
@@ -125,7 +125,11 @@ impl Kind for Systemd {
         let given = [("source", &self.source), ("template", &self.template), ("content", &self.content)];
         let mut given = given.into_iter().filter(|(_, value)| value.is_some());
         if let (Some((first, _)), Some((second, _))) = (given.next(), given.next()) {
-            problems.push(Problem::new(second, format!("stands beside `{first}`"), "give only one of the two"));
+            problems.push(Problem::new(
+                second,
+                format!("is given together with `{first}`"),
+                "give only one of the two",
+            ));
         }
         for name in self.dropins.keys() {
             let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || ":-_.@".contains(c));
@@ -136,15 +140,15 @@ impl Kind for Systemd {
         }
         let mut clash = |param, message: &str, hint: &str| problems.push(Problem::new(param, message, hint));
         if self.masked == Some(true) {
-            let masked = "stands beside `masked = true`";
+            let masked = "is given together with `masked = true`";
             if self.has_content() || !self.dropins.is_empty() {
                 clash("masked", "keeps a unit from running that is shipped", "mask only units that others ship");
             }
             if self.enabled == Some(true) {
-                clash("enabled", masked, "leave one of the two away");
+                clash("enabled", masked, "leave one of the two out");
             }
             if self.state == Some(UnitState::Started) {
-                clash("state", masked, "leave one of the two away");
+                clash("state", masked, "leave one of the two out");
             }
         }
         if self.is_template() {
@@ -201,9 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_said() {
+    fn contradictions_are_reported() {
         let unit = "a.service";
-        assert_eq!(told(json!({ "unit": unit, "source": "a", "content": "b" })), ["content stands beside `source`"]);
+        assert_eq!(
+            told(json!({ "unit": unit, "source": "a", "content": "b" })),
+            ["content is given together with `source`"]
+        );
         for bad in ["x", ".conf", "../x.conf", ".x.conf", "a/b.conf"] {
             assert_eq!(told(json!({ "unit": unit, "dropins": { bad: "" } })).len(), 1, "{bad}");
         }

@@ -19,7 +19,7 @@ pub struct Template {
     /// content travels instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Where the result lies on the node: an absolute path.
+    /// The resulting file on the node: an absolute path.
     pub path: String,
     /// The user who owns it, by name or number; the agent's own user if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

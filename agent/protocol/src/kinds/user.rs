@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     claim::{Claim, TaskClaim},
+    existence::Existence,
     kind::Kind,
     problem::{Problem, path_problem},
 };
@@ -15,67 +16,56 @@ use crate::{effect::Effect, ids::TaskId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// Its name.
+    /// Its name, as in passwd(5).
     pub name: String,
-    /// Whether it is there; `present` if not given.
+    /// Whether it exists; `present` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Existence>,
-    /// Its number.
+    /// Its numeric id; chosen by the host if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its own group, by name or number; a new one of its name if not given.
+    /// Its primary group, by name or number; a new one of its name if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The further groups that it is in, by name: these and no others.
+    /// Its supplementary groups, by name: these and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<String>>,
-    /// Whether it stays in groups that are not in `groups`; `false` if not given.
+    /// Whether it remains a member of groups that are not in `groups`; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub append: Option<bool>,
-    /// Its home directory: an absolute path. What lies in an old one moves along.
+    /// Its home directory: an absolute path. The content of an old one is moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<String>,
     /// Its shell: an absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// What it is for, or the person's name.
+    /// Its purpose, or the person's full name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// Whether a new one gets a number for services; `false` if not given.
+    /// Whether a new one gets an id from the range for system services; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<bool>,
     /// The hash of its password, as crypt(5) writes it; `mkpasswd` or `openssl passwd -6` make one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// Whether nobody may log in by its password; keys still serve.
+    /// Whether logging in with its password is disabled; keys still work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<bool>,
-    /// Whether its home directory is there; if not given, a new user that is not `system` gets one.
+    /// Whether its home directory exists; if not given, a new user that is not `system` gets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_home: Option<bool>,
-    /// Public keys that may log in as it, one line each (sshd(8), authorized_keys).
+    /// Public keys with which one may log in as it, one line each (sshd(8), authorized_keys).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<String>,
-    /// Whether no other keys may; `false` if not given.
+    /// Whether no other keys are accepted; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive_keys: Option<bool>,
-    /// Whether its home directory goes when it does, with all that is in it; `false` if not given.
+    /// Whether its home directory is deleted together with the user, with everything in it; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove_home: Option<bool>,
 }
 
-/// Whether something is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Existence {
-    /// It is there.
-    #[default]
-    Present,
-    /// It is not there.
-    Absent,
-}
-
-/// What the keys of sshd(8) begin with.
+/// The types of keys that sshd(8) accepts.
 const KEY_TYPES: [&str; 8] = [
     "ssh-ed25519",
     "ssh-rsa",
@@ -95,9 +85,9 @@ pub fn key_of(line: &str) -> Option<&str> {
 }
 
 impl User {
-    /// Whether it is to be there.
+    /// Whether it is to exist.
     pub fn is_present(&self) -> bool {
-        self.state.unwrap_or_default() == Existence::Present
+        self.state.unwrap_or_default().is_present()
     }
 }
 
@@ -132,7 +122,7 @@ impl Kind for User {
             problems.push(Problem::new("ssh_keys", message, "give the line of a file such as `id_ed25519.pub`"));
         }
         if self.append.is_some() && self.groups.is_none() {
-            problems.push(Problem::new("append", "stands without `groups`", "give `groups`, or leave it away"));
+            problems.push(Problem::new("append", "is given without `groups`", "give `groups`, or leave it out"));
         }
         problems
     }
@@ -146,7 +136,7 @@ impl Kind for User {
     }
 }
 
-/// Whether every host takes it as the name of a user or group.
+/// Whether every host accepts it as the name of a user or group.
 pub(super) fn name_problem(param: &'static str, name: &str) -> Option<Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let body = name.strip_suffix('$').unwrap_or(name);
@@ -156,7 +146,7 @@ pub(super) fn name_problem(param: &'static str, name: &str) -> Option<Problem> {
         Problem::new(
             param,
             message,
-            "take at most 32 letters, digits, `_`, `.` and `-`, without one of the last two first",
+            "use at most 32 letters, digits, `_`, `.` and `-`, not beginning with one of the last two",
         )
     })
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{problem::Problem, run::Run};
 
-/// What new content must pass before it is put in place; else the old file stays and the task fails.
+/// What new content must pass before it replaces the old file; otherwise the old file stays and the task fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Validate {
@@ -21,9 +21,9 @@ pub enum Validate {
 pub enum Format {
     /// Sections with options, as Python's configparser, oslo.config and MySQL read them.
     Ini,
-    /// JSON.
+    /// JSON (RFC 8259).
     Json,
-    /// TOML.
+    /// TOML 1.0.
     Toml,
 }
 
@@ -31,13 +31,13 @@ pub enum Format {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Validator {
-    /// A shell line or a list of arguments, such as `"visudo -cf %s"`; `%s` is the path of the new file, which lies beside
-    /// the old one with the owner and mode that it will have.
+    /// A shell line or a list of arguments, such as `"visudo -cf %s"`; `%s` is the path of the new file, which is beside
+    /// the old one, with the owner and mode that it will have.
     pub command: Run,
 }
 
 impl Format {
-    /// Its name, for people.
+    /// Its name for messages, such as `INI`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ini => "INI",
@@ -55,7 +55,7 @@ impl Validate {
             Run::Args(args) => args.iter().skip(1).any(|arg| arg.contains("%s")),
         };
         let unnamed =
-            || Problem::new("validate", "the command does not look at the new file", "write `%s` where its path goes");
+            || Problem::new("validate", "the command does not name the new file", "write `%s` where its path belongs");
         command.problem("validate").or_else(|| (!named).then(unnamed))
     }
 }

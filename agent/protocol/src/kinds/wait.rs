@@ -1,4 +1,4 @@
-//! `wait`: for a time, or until something answers, or no longer does.
+//! `wait`: waits for a time, or until something answers, or no longer does.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,19 +11,19 @@ use crate::{duration::Span, effect::Effect, ready::TcpTarget};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
-    /// So many seconds, and nothing else.
+    /// A number of seconds to wait, without any probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// For a TCP connection: a port of this node, or `host:port`.
+    /// Waits for a TCP connection: a port of this node, or `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpTarget>,
-    /// For an answer to `GET`: an `http://` URL.
+    /// Waits for an answer to `GET`: an `http://` URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
     /// Which status codes of `http` are good; all below 400 if not given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub status: Vec<u16>,
-    /// For a command that exits with 0: a shell line or a list of arguments.
+    /// Waits for a command that exits with 0: a shell line or a list of arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Run>,
     /// Whether the probes are to succeed or to fail; `up` if not given.
@@ -35,24 +35,24 @@ pub struct Wait {
     /// How long to wait between two attempts; `200ms` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Span>,
-    /// How many attempts may follow the first; any number within `timeout` if not given.
+    /// How many more attempts may follow the first; any number within `timeout` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
 }
 
-/// What to wait for.
+/// Whether to wait for success or for failure of the probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitState {
     /// All probes succeed.
     #[default]
     Up,
-    /// All probes fail: nothing listens, nothing answers, the command exits with something else than 0.
+    /// All probes fail: nothing listens, nothing answers, the command exits with another code than 0.
     Down,
 }
 
 impl Wait {
-    /// Whether it probes anything.
+    /// Whether it has any probe; otherwise it waits for a time.
     pub fn probes(&self) -> bool {
         self.tcp.is_some() || self.http.is_some() || self.command.is_some()
     }
@@ -67,8 +67,8 @@ impl Wait {
             )),
             (Some(_), true) => Some(Problem::new(
                 "seconds",
-                "stands beside a probe",
-                "give only one of the two; `timeout` and `interval` say how often a probe is tried",
+                "is given together with a probe",
+                "give only one of the two; `timeout` and `interval` set how often a probe is tried",
             )),
             (Some(_), false) if limits || self.state.is_some() => {
                 Some(Problem::new("seconds", "needs no `timeout`, `interval`, `retries` or `state`", "drop them"))
@@ -98,11 +98,11 @@ impl Kind for Wait {
         });
         let http = self.http.as_ref().filter(|url| !url.starts_with("http://")).map(|url| {
             let hint =
-                "write it in full, such as \"http://127.0.0.1:5000/v3/\"; https is not spoken: use `command` with curl";
+                "write it in full, such as \"http://127.0.0.1:5000/v3/\"; https is not supported: use `command` with curl";
             Problem::new("http", format!("`{url}` is not an http:// URL"), hint)
         });
         let unused = (!self.status.is_empty() && self.http.is_none())
-            .then(|| Problem::new("status", "stands without `http`", "give `http` as well, or drop `status`"));
+            .then(|| Problem::new("status", "is given without `http`", "give `http` as well, or drop `status`"));
         let odd = self.status.iter().find(|code| !(100..600).contains(*code)).map(|code| {
             Problem::new("status", format!("{code} is not an HTTP status"), "give numbers from 100 to 599")
         });
@@ -139,15 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_said() {
+    fn contradictions_are_reported() {
         for (bad, word) in [
             (json!({}), ": has nothing to wait for"),
-            (json!({ "seconds": 3, "tcp": 1 }), "seconds: stands beside a probe"),
+            (json!({ "seconds": 3, "tcp": 1 }), "seconds: is given together with a probe"),
             (json!({ "seconds": 3, "retries": 1 }), "seconds: needs no `timeout`, `interval`, `retries` or `state`"),
             (json!({ "tcp": 0 }), "tcp: `0` is neither a port nor `host:port`"),
             (json!({ "tcp": "db" }), "tcp: `db` is neither a port nor `host:port`"),
             (json!({ "http": "https://x/" }), "http: `https://x/` is not an http:// URL"),
-            (json!({ "tcp": 1, "status": [200] }), "status: stands without `http`"),
+            (json!({ "tcp": 1, "status": [200] }), "status: is given without `http`"),
             (json!({ "http": "http://x/", "status": [20] }), "status: 20 is not an HTTP status"),
             (json!({ "command": " " }), "command: is empty"),
         ] {

@@ -1,9 +1,9 @@
-//! Files, directories and links on the node: how they are, and how they become what they should be.
+//! Files, directories and links on the node: read, checked, written and removed.
 //!
-//! A file is written beside its place, synced, and renamed into it; whatever fails on the way, a full disk included,
-//! leaves the old file as it was and nothing else. The temporary name follows from the target's, so that what a killed
-//! agent left is swept when that target is written or removed next. A directory is never removed with what is in it.
-//! Every error names the path as the operator wrote it. Blocking: whoever handles large content does so off the loop.
+//! A file is written beside its place, synced, and renamed into it; any failure on the way, such as a full disk, leaves the old file
+//! as it was and nothing else. The temporary name follows from the target's name, so that what a killed agent left is swept when
+//! that target is next written or removed. A directory is never removed with content. Every error names the path as the operator
+//! wrote it. Blocking: callers handle large content off the event loop.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::host::job::Content;
 
-/// Why a file, directory or link could not be brought about.
+/// Why a file, directory or link could not be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error(transparent)]
@@ -43,15 +43,15 @@ pub(crate) enum FileError {
     Link { path: String, target: String },
     #[error("{path}: its content is missing; it has not been fetched")]
     NoContent { path: String },
-    #[error("{path} is no plain file")]
+    #[error("{path} is not a regular file")]
     NoFile { path: String },
     #[error("{path}: {what}; such a file is not edited")]
     NoText { path: String, what: String },
-    #[error("{path}: {there} is in the way; it is not replaced, as it may hold what nobody else has")]
+    #[error("{path}: {there} is in the way; it is not replaced, because its content may exist nowhere else")]
     InTheWay { path: String, there: &'static str },
 }
 
-/// Who may do what with a file.
+/// Owner, group and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) uid: Uid,
@@ -59,14 +59,14 @@ pub(crate) struct Access {
     pub(crate) mode: Mode,
 }
 
-/// The digest and length of a file's content.
+/// Digest and length, in bytes, of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
 }
 
-/// A file's text, and who may do what with it.
+/// A file's text, with its owner, group and mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
     pub(crate) text: String,
@@ -76,14 +76,14 @@ pub(crate) struct Text {
 /// What was found at a path.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// `file`, `directory`, or what else in words.
+    /// What it is, for people: `file`, `directory` or something else.
     pub(crate) thing: &'static str,
     pub(crate) access: Access,
 }
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Occupant {
     Directory,
     Link,
     File,
@@ -99,7 +99,7 @@ pub(crate) enum Removal {
 }
 
 impl Access {
-    /// From parameters: the agent's own user and group where none is given.
+    /// From parameters: the agent's own user and group where none is given, and `default` where no mode is given.
     pub(crate) fn new(
         path: &str,
         owner: Option<&str>,
@@ -116,7 +116,7 @@ impl Access {
         })
     }
 
-    /// What a file has.
+    /// The access of a file, by its metadata.
     fn of(stat: &FileStat) -> Self {
         let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
         Self { uid: Uid::from_raw(stat.st_uid), gid: Gid::from_raw(stat.st_gid), mode }
@@ -130,9 +130,9 @@ impl Access {
         stat.st_uid == self.uid.as_raw() && stat.st_gid == self.gid.as_raw()
     }
 
-    /// Gives it to an open file. The mode comes last, because a change of owner takes bits away.
+    /// Sets it on an open file. The mode comes last, because a change of owner clears set-user-id bits.
     fn give(&self, path: &str, file: &File) -> Result<(), FileError> {
-        let stat = fstat(file).map_err(failed(path, "look at it"))?;
+        let stat = fstat(file).map_err(failed(path, "read its metadata"))?;
         if !self.owns(&stat) {
             fchown(file, Some(self.uid), Some(self.gid)).map_err(failed(path, "change its owner"))?;
         }
@@ -151,7 +151,7 @@ impl Sum {
         Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
     }
 
-    /// Of all that `reader` gives.
+    /// Of all bytes that `reader` gives.
     pub(crate) fn of(mut reader: impl Read) -> io::Result<Self> {
         let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; 64 * 1024]);
         loop {
@@ -167,7 +167,7 @@ impl Sum {
     }
 }
 
-/// What the file at `path` holds, up to `most` bytes; `None` if there is nothing. Links are followed below the root.
+/// Up to `most` bytes of the file at `path`; `None` if there is nothing. Links are followed below the root.
 pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec<u8>>, FileError> {
     let mut at = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -188,13 +188,13 @@ pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec
                 let next = Path::new(directory).join(target);
                 at = next.into_os_string().into_string().map_err(|_| failed(path, "follow it")(Errno::EILSEQ))?;
             }
-            _ => return Err(failed(path, "read it, as it is no file")(Errno::EINVAL)),
+            _ => return Err(failed(path, "read it, because it is not a regular file")(Errno::EINVAL)),
         }
     }
     Err(failed(path, "follow it")(Errno::ELOOP))
 }
 
-/// What stands at `path`: a link to a directory serves as one with `follow`, other links are what they are.
+/// What is at `path`: with `follow`, a link to a directory counts as a directory; any other link as a link.
 pub(crate) fn find(root: &Root, path: &str, follow: bool) -> Result<Option<Found>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
     let Some(stat) = stat(&place, path)? else { return Ok(None) };
@@ -203,7 +203,7 @@ pub(crate) fn find(root: &Root, path: &str, follow: bool) -> Result<Option<Found
         SFlag::S_IFDIR => "directory",
         SFlag::S_IFLNK => match root.directory(path, Missing::Leave) {
             Ok(Some((dir, _))) if follow => {
-                let access = Access::of(&fstat(&dir).map_err(failed(path, "look at it"))?);
+                let access = Access::of(&fstat(&dir).map_err(failed(path, "read its metadata"))?);
                 return Ok(Some(Found { thing: "directory", access }));
             }
             _ => "a symbolic link",
@@ -231,7 +231,7 @@ pub(crate) fn is_file(root: &Root, path: &str, sum: Sum, access: Access) -> Resu
     Ok(kind(&stat) == SFlag::S_IFREG && access.is_of(&stat) && holds(&place, path, &stat, sum)?)
 }
 
-/// Makes `path` a file with that content and access.
+/// Makes `path` a file with that content and access, atomically.
 pub(crate) fn put_file(root: &Root, path: &str, content: &Content, sum: Sum, access: Access) -> Result<(), FileError> {
     match stage_file(root, path, content, sum, access)? {
         Some(staged) => staged.put(),
@@ -239,7 +239,7 @@ pub(crate) fn put_file(root: &Root, path: &str, content: &Content, sum: Sum, acc
     }
 }
 
-/// A file beside its place, written and synced, with its owner and mode. Dropped, it is gone.
+/// A file beside its place, written and synced, with its owner and mode. Dropped, it is removed.
 #[derive(Debug)]
 pub(crate) struct Staged {
     place: Place,
@@ -248,12 +248,12 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Where it lies until it is put in place.
+    /// Its path until it is put in place.
     pub(crate) fn path(&self) -> PathBuf {
         self.place.real.with_file_name(temporary(&self.place.name))
     }
 
-    /// Puts it in place.
+    /// Renames it to its place.
     pub(crate) fn put(mut self) -> Result<(), FileError> {
         let place = &self.place;
         renameat(&place.dir, temporary(&place.name).as_os_str(), &place.dir, place.name.as_os_str())
@@ -271,7 +271,7 @@ impl Drop for Staged {
     }
 }
 
-/// Writes what `path` is to be beside it; `None` if it holds that already, and has the access now.
+/// Writes the new content of `path` beside it; `None` if the file has that content already, and then has the access as well.
 pub(crate) fn stage_file(
     root: &Root,
     path: &str,
@@ -302,7 +302,7 @@ pub(crate) fn stage_file(
     Ok(Some(staged))
 }
 
-/// Opens the plain file at `path`; `None` if it is missing.
+/// Opens the regular file at `path`; `None` if it is missing.
 pub(crate) fn open_file(root: &Root, path: &str) -> Result<Option<File>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
     let file = match openat(&place.dir, place.name.as_os_str(), READ, Mode::empty()) {
@@ -314,14 +314,14 @@ pub(crate) fn open_file(root: &Root, path: &str) -> Result<Option<File>, FileErr
         }
         Err(e) => return Err(failed(path, "open it")(e)),
     };
-    let stat = fstat(&file).map_err(failed(path, "look at it"))?;
+    let stat = fstat(&file).map_err(failed(path, "read its metadata"))?;
     if kind(&stat) == SFlag::S_IFREG { Ok(Some(file)) } else { Err(FileError::NoFile { path: path.to_owned() }) }
 }
 
 /// Reads the file at `path`, of at most `most` bytes; `None` if it is missing.
 pub(crate) fn read_text(root: &Root, path: &str, most: u64) -> Result<Option<Text>, FileError> {
     let Some(file) = open_file(root, path)? else { return Ok(None) };
-    let stat = fstat(&file).map_err(failed(path, "look at it"))?;
+    let stat = fstat(&file).map_err(failed(path, "read its metadata"))?;
     let no_text = |what| FileError::NoText { path: path.to_owned(), what };
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
@@ -341,20 +341,20 @@ pub(crate) fn write_text(root: &Root, path: &str, text: &str, access: Access) ->
     put_file(root, path, &content, Sum::of_bytes(text.as_bytes()), access)
 }
 
-/// Whether something stands at `path` that is no directory, or else that is one; nothing, if it is free.
-pub(crate) fn stands(root: &Root, path: &str) -> Result<Option<Standing>, FileError> {
+/// What is at `path`; `None` if nothing is.
+pub(crate) fn occupant(root: &Root, path: &str) -> Result<Option<Occupant>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
     Ok(stat(&place, path)?.map(|stat| match kind(&stat) {
-        SFlag::S_IFDIR => Standing::Directory,
-        SFlag::S_IFLNK => Standing::Link,
-        _ => Standing::File,
+        SFlag::S_IFDIR => Occupant::Directory,
+        SFlag::S_IFLNK => Occupant::Link,
+        _ => Occupant::File,
     }))
 }
 
 /// Whether `path` is a directory with that access.
 pub(crate) fn is_directory(root: &Root, path: &str, access: Access) -> Result<bool, FileError> {
     let Some((dir, _)) = root.directory(path, Missing::Leave)? else { return Ok(false) };
-    Ok(access.is_of(&fstat(&dir).map_err(failed(path, "look at it"))?))
+    Ok(access.is_of(&fstat(&dir).map_err(failed(path, "read its metadata"))?))
 }
 
 /// Makes `path` a directory with that access.
@@ -365,19 +365,19 @@ pub(crate) fn put_directory(root: &Root, path: &str, access: Access) -> Result<(
         Err(Errno::EEXIST) => {}
         Err(e) => return Err(failed(path, "create the directory")(e)),
     }
-    // A link to a directory serves as one.
+    // A link to a directory counts as a directory.
     let (dir, real) = match root.directory(path, Missing::Leave) {
         Ok(Some(found)) => found,
-        Err(PathError::NotADirectory { .. }) => return Err(in_the_way(path, "something that is no directory")),
+        Err(PathError::NotADirectory { .. }) => return Err(in_the_way(path, "something that is not a directory")),
         Ok(None) => return Err(in_the_way(path, "a link that leads nowhere")),
         Err(e) => return Err(e.into()),
     };
-    let found = fstat(&dir).map_err(failed(path, "look at it"))?;
+    let found = fstat(&dir).map_err(failed(path, "read its metadata"))?;
     if !access.owns(&found) {
         fchownat(&dir, "", Some(access.uid), Some(access.gid), AtFlags::AT_EMPTY_PATH)
             .map_err(failed(path, "change its owner"))?;
     }
-    // A handle that was opened as a mere path cannot be given a mode; its last name in its parent can.
+    // The mode cannot be changed through a handle that was opened with O_PATH, but through its name in the parent.
     let parent = real.parent().unwrap_or(&real);
     let parent = File::open(parent).map_err(io_failed(path, "open its parent"))?;
     let name = real.file_name().unwrap_or(OsStr::new("."));
@@ -389,7 +389,7 @@ pub(crate) fn is_link(root: &Root, path: &str, target: &str) -> Result<bool, Fil
     Ok(link_target(root, path)?.is_some_and(|found| found == target))
 }
 
-/// Where the symbolic link at `path` leads; `None` if there is none.
+/// The target of the symbolic link at `path`; `None` if there is none.
 pub(crate) fn link_target(root: &Root, path: &str) -> Result<Option<String>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
     match readlinkat(&place.dir, place.name.as_os_str()) {
@@ -415,7 +415,7 @@ pub(crate) fn put_link(root: &Root, path: &str, target: &str) -> Result<(), File
     sync(&place, path)
 }
 
-/// Removes the file at `path`, or the link there.
+/// Removes the file or link at `path`; with `link_only`, only a link.
 pub(crate) fn remove_file(root: &Root, path: &str, link_only: bool) -> Result<Removal, FileError> {
     let Some(place) = found_place(root, path)? else { return Ok(Removal::NotThere) };
     sweep(&place);
@@ -423,7 +423,7 @@ pub(crate) fn remove_file(root: &Root, path: &str, link_only: bool) -> Result<Re
     match kind(&stat) {
         SFlag::S_IFDIR => return Ok(Removal::Left(format!("{path} is a directory now: left in place"))),
         SFlag::S_IFLNK => {}
-        _ if link_only => return Ok(Removal::Left(format!("{path} is no link any more: left in place"))),
+        _ if link_only => return Ok(Removal::Left(format!("{path} is not a link any more: left in place"))),
         _ => {}
     }
     match unlinkat(&place.dir, place.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
@@ -441,7 +441,7 @@ pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removal, FileE
         Err(Errno::ENOENT) => Ok(Removal::NotThere),
         Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(Removal::Left(format!("{path} is not empty: left in place"))),
         Err(Errno::EBUSY) => Ok(Removal::Left(format!("{path} is in use, as a mount point is: left in place"))),
-        Err(Errno::ENOTDIR) => Ok(Removal::Left(format!("{path} is no directory any more: left in place"))),
+        Err(Errno::ENOTDIR) => Ok(Removal::Left(format!("{path} is not a directory any more: left in place"))),
         Err(e) => Err(failed(path, "remove the directory")(e)),
     }
 }
@@ -449,10 +449,10 @@ pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removal, FileE
 /// Most links that are followed from one file to the next.
 const MOST_LINKS: usize = 16;
 
-/// For reading what may turn out to be anything: neither waits on a FIFO nor follows a link.
+/// Flags to open what may be anything: neither blocks on a FIFO nor follows a link.
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
 
-/// Whether the file at `place` has that content. One that may not be read counts as other content.
+/// Whether the file at `place` has that content. One that may not be read counts as different.
 fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, FileError> {
     if u64::try_from(stat.st_size) != Ok(sum.size) {
         return Ok(false);
@@ -475,7 +475,7 @@ fn make_place(root: &Root, path: &str) -> Result<Place, FileError> {
     Ok(root.place(path, Missing::Create)?.ok_or_else(|| PathError::Unnamed { path: path.to_owned() })?)
 }
 
-/// Where something is to be removed from. Below what is no directory, nothing can be.
+/// The place of something to remove; `None` if a parent is not a directory, so that nothing can be there.
 fn found_place(root: &Root, path: &str) -> Result<Option<Place>, FileError> {
     match root.place(path, Missing::Leave) {
         Err(PathError::NotADirectory { .. }) => Ok(None),
@@ -487,7 +487,7 @@ fn stat(place: &Place, path: &str) -> Result<Option<FileStat>, FileError> {
     match fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(failed(path, "look at it")(e)),
+        Err(e) => Err(failed(path, "read its metadata")(e)),
     }
 }
 
@@ -495,30 +495,30 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-/// Makes the names in a directory durable.
+/// Syncs the directory of a place, so that its names are durable.
 fn sync(place: &Place, path: &str) -> Result<(), FileError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let dir = match openat(&place.dir, ".", flags, Mode::empty()) {
         Ok(dir) => File::from(dir),
-        // A directory that we may write to and not read: nothing more can be done.
+        // A directory that may be written and not read: it cannot be synced.
         Err(Errno::EACCES) => return Ok(()),
         Err(e) => return Err(failed(path, "open its directory")(e)),
     };
     dir.sync_all().map_err(io_failed(path, "sync its directory"))
 }
 
-/// The temporary name beside `target`: always the same, and never too long.
+/// The temporary name beside `target`: always the same for one target, and never too long.
 fn temporary(target: &OsStr) -> OsString {
     format!(".groundplan-{}.tmp", Digest::of(target.as_bytes()).short()).into()
 }
 
 /// Removes what an interrupted write left.
 fn sweep(place: &Place) {
-    // Whether there was anything does not matter, and what cannot be removed fails the write itself.
+    // It need not exist; and if it cannot be removed, the write itself fails.
     let _ = unlinkat(&place.dir, temporary(&place.name).as_os_str(), UnlinkatFlags::NoRemoveDir);
 }
 
-/// Sweeps the temporary file when the write does not come to its end.
+/// Removes the temporary file when the write does not complete.
 struct Sweep<'a> {
     place: &'a Place,
     armed: bool,

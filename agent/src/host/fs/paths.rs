@@ -1,9 +1,9 @@
 //! Paths of tasks, found below the root without ever leaving it.
 //!
 //! In: a path as the operator wrote it, absolute on the node. Out: a handle on its parent directory, and its last name.
-//! Resolved one component at a time through directory handles, so that nobody can swap a component in between. With the
-//! root `/`, symbolic links among the parents lead where they lead on any host (`/var/run`); with another root a link
-//! that is absolute or climbs above the root is an error. The last component is never followed here.
+//! Resolved one component at a time through directory handles, so that no component can be swapped in between. With the
+//! root `/`, symbolic links among the parents are followed as on any host (`/var/run`); with another root a link that is
+//! absolute or climbs above the root is an error. The last component is never followed here.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -26,7 +26,7 @@ const MAX_LINKS: usize = 40;
 
 const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Why a path has no place below the root.
+/// Why a path cannot be resolved below the root.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PathError {
     #[error("{path}: the symbolic link {link} leads out of the root")]
@@ -40,31 +40,31 @@ pub(crate) enum PathError {
 }
 
 impl PathError {
-    /// Whether a file stands where a directory should be.
+    /// Whether a file is where a directory should be.
     pub(crate) fn is_not_a_directory(&self) -> bool {
         matches!(self, Self::NotADirectory { .. })
     }
 }
 
-/// What to do about parents that are missing.
+/// What to do about missing parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing {
-    /// Make them, with mode 0755.
+    /// Create them, with mode 0755.
     Create,
-    /// Find nothing.
+    /// Leave them: nothing is found.
     Leave,
 }
 
-/// The directory that all paths of tasks lie below.
+/// The directory below which all paths of tasks are.
 #[derive(Debug, Clone)]
 pub(crate) struct Root(PathBuf);
 
-/// A place for a file: its directory, opened, and its name there.
+/// The place of a file: its directory, opened, and its name there.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) dir: OwnedFd,
     pub(crate) name: OsString,
-    /// Where that really is on this host, links resolved.
+    /// The real path on this host, with links resolved.
     pub(crate) real: PathBuf,
 }
 
@@ -77,7 +77,7 @@ impl Root {
         &self.0
     }
 
-    /// The place of `path`; `None` if a parent is missing and is to be left so.
+    /// The place of `path`; `None` if a parent is missing and is not to be created.
     pub(crate) fn place(&self, path: &str, missing: Missing) -> Result<Option<Place>, PathError> {
         let (parent, name) = match path.rsplit_once('/') {
             Some((parent, name)) if !matches!(name, "" | "." | "..") => (parent, name),
@@ -92,7 +92,7 @@ impl Root {
         Walk::new(self, path, missing)?.to(path)
     }
 
-    /// Whether there is anything at `path`; the last component may be any file, even a dangling link.
+    /// Whether anything is at `path`; the last component may be any file, even a dangling link.
     pub(crate) fn exists(&self, path: &str) -> Result<bool, PathError> {
         Ok(match self.place(path, Missing::Leave) {
             Ok(Some(place)) => std::fs::symlink_metadata(&place.real).is_ok(),
@@ -108,7 +108,7 @@ struct Walk<'a> {
     path: &'a str,
     missing: Missing,
     top: OwnedFd,
-    /// The directories below the root that we are in, outermost first.
+    /// The directories below the root that the walk has entered, outermost first.
     entered: Vec<(OwnedFd, OsString)>,
     /// The last link that was followed, as seen on the node.
     followed: String,
@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
     }
 
     fn to(mut self, directory: &str) -> Result<Option<(OwnedFd, PathBuf)>, PathError> {
-        // What is still to be walked, nearest last.
+        // The components that are still to be walked, the next one last.
         let mut rest: Vec<OsString> = names(Path::new(directory));
         let mut links = 0;
         while let Some(name) = rest.pop() {
@@ -175,14 +175,14 @@ impl<'a> Walk<'a> {
     fn create(&self, name: &OsStr) -> Result<(), PathError> {
         let mode = Mode::from_bits_truncate(0o755);
         match mkdirat(self.here(), name, mode) {
-            // Another job was faster.
+            // Another job has created it meanwhile.
             Err(Errno::EEXIST) => return Ok(()),
             result => result.map_err(|e| self.io("create the directory", name, e))?,
         }
         fchmodat(self.here(), name, mode, FchmodatFlags::FollowSymlink).map_err(|e| self.io("set the mode of", name, e))
     }
 
-    /// Where the link `name` leads.
+    /// The target of the link `name`.
     fn link(&self, name: &OsStr, links: usize) -> Result<PathBuf, PathError> {
         if links > MAX_LINKS {
             return Err(self.io("follow", name, Errno::ELOOP));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_host_links_lead_where_they_lead() {
+    fn on_a_host_links_are_followed() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("there")).unwrap();
         symlink(dir.path().join("there"), dir.path().join("here")).unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_parents_are_made() {
+    fn missing_parents_are_created() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path().to_owned());
         assert!(!root.exists("/a/b/c").unwrap());

@@ -1,14 +1,13 @@
 //! Users and groups by name or number.
 //!
-//! Read from /etc/passwd and /etc/group, then asked of `getent`: the agent is a static binary, and the C library's own
-//! look-up would load plugins into it. Always those of the host, also with a root of one's own: ids belong to the kernel
-//! that we run on.
+//! Read from /etc/passwd and /etc/group, then from `getent`: the agent is a static binary, and the C library's own lookup would
+//! load plugins into it. Always those of the host, also with another root: ids are those of the running kernel.
 
 use std::{fs, io, process::Command};
 
 use nix::unistd::{Gid, Uid};
 
-/// A user or group that is not there.
+/// Why a user or group cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserError {
     #[error("there is no user `{0}` on this host")]
@@ -19,7 +18,7 @@ pub(crate) enum UserError {
     Read(&'static str, #[source] io::Error),
 }
 
-/// Whom a program runs as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) name: String,
@@ -49,7 +48,7 @@ pub(crate) fn gid(name: &str) -> Result<Gid, UserError> {
     gid.map(Gid::from_raw).ok_or_else(|| UserError::NoGroup(name.to_owned()))
 }
 
-/// All that is known of the user `name`, which may be a number.
+/// The identity of the user `name`, which may be a number.
 pub(crate) fn identity(name: &str) -> Result<Identity, UserError> {
     let column = if name.parse::<u32>().is_ok() { 2 } else { 0 };
     let users = read("passwd")?;
@@ -61,19 +60,20 @@ pub(crate) fn identity(name: &str) -> Result<Identity, UserError> {
         Some(Identity { name, home, uid: Uid::from_raw(uid?), gid: Gid::from_raw(gid?), groups: Vec::new() })
     });
     let mut identity = identity.ok_or_else(|| UserError::NoUser(name.to_owned()))?;
-    identity.groups = if is_local { memberships(&read("group")?, &identity.name) } else { told_groups(&identity.name) };
+    identity.groups =
+        if is_local { memberships(&read("group")?, &identity.name) } else { supplementary_groups(&identity.name) };
     if !identity.groups.contains(&identity.gid) {
         identity.groups.insert(0, identity.gid);
     }
     Ok(identity)
 }
 
-/// The name of a user; the number, where nobody has it.
+/// The name of a user; the number, if no user has it.
 pub(crate) fn user_name(uid: Uid) -> String {
     name_of("passwd", uid.as_raw())
 }
 
-/// The name of a group; the number, where none has it.
+/// The name of a group; the number, if no group has it.
 pub(crate) fn group_name(gid: Gid) -> String {
     name_of("group", gid.as_raw())
 }
@@ -106,17 +106,17 @@ fn memberships(groups: &str, user: &str) -> Vec<Gid> {
     of.filter_map(|line| field(line, 2)?.parse().ok()).map(Gid::from_raw).collect()
 }
 
-/// An entry that another source than the files knows (LDAP, SSSD, systemd).
+/// An entry from another source than the files (LDAP, SSSD, systemd).
 fn getent(table: &str, key: &str) -> Option<String> {
-    tell(Command::new("getent").args([table, "--", key]))?.lines().next().map(str::to_owned)
+    output_of(Command::new("getent").args([table, "--", key]))?.lines().next().map(str::to_owned)
 }
 
-fn told_groups(user: &str) -> Vec<Gid> {
-    let ids = tell(Command::new("id").args(["-G", "--", user])).unwrap_or_default();
+fn supplementary_groups(user: &str) -> Vec<Gid> {
+    let ids = output_of(Command::new("id").args(["-G", "--", user])).unwrap_or_default();
     ids.split_whitespace().filter_map(|id| id.parse().ok()).map(Gid::from_raw).collect()
 }
 
-fn tell(command: &mut Command) -> Option<String> {
+fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn supplementary_groups() {
+    fn memberships_in_a_table() {
         let groups = "a:x:10:me,you\nb:x:11:\nc:x:12:you\nd:x:13:notme,me\n";
         assert_eq!(memberships(groups, "me"), [10, 13].map(Gid::from_raw));
     }

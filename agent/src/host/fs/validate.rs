@@ -1,8 +1,7 @@
-//! New content of a file, looked at before it replaces the old.
+//! Validation of a file's new content before it replaces the old.
 //!
-//! In: the content, and what it must pass. Out: nothing, or an error that says in which line what is wrong. The old file
-//! stays as it is either way. Formats are read by the agent itself; a command gets the path of the new file, which lies
-//! beside the old one.
+//! In: the content, and what it must pass. Out: the file in place, or an error that names the line and the fault, with the old
+//! file as it was. The agent itself parses formats; a command gets the path of the new file, which is beside the old one.
 
 use std::{io, path::Path, time::Duration};
 
@@ -22,16 +21,16 @@ use crate::host::{
 /// Most bytes of content that the agent itself reads into memory.
 const MOST: u64 = 16 << 20;
 
-/// How long a command may look at new content.
+/// How long a command may validate new content.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why new content was not put in place.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ValidateError {
-    #[error("{path}: the new content is no valid {format}, and the old file stays as it is: {fault}")]
+    #[error("{path}: the new content is not valid {format}, and the old file stays as it is: {fault}")]
     Format { path: String, format: &'static str, fault: String },
-    #[error("{path}: `{run}` refuses the new content, and the old file stays as it is: {said}")]
-    Refused { path: String, run: Run, said: String },
+    #[error("{path}: `{run}` refuses the new content, and the old file stays as it is: {message}")]
+    Refused { path: String, run: Run, message: String },
     #[error("{path}: cannot read the new content")]
     Read { path: String, source: io::Error },
 }
@@ -63,7 +62,7 @@ pub(crate) async fn put(
 fn check_format(path: &str, content: &Content, size: u64, format: Format) -> Result<(), ValidateError> {
     let fails = |fault| ValidateError::Format { path: path.to_owned(), format: format.as_str(), fault };
     if size > MOST {
-        return Err(fails(format!("it has more than {} MiB, too much to be looked at", MOST >> 20)));
+        return Err(fails(format!("it has more than {} MiB, too much to be validated", MOST >> 20)));
     }
     let read;
     let bytes = match content {
@@ -77,10 +76,10 @@ fn check_format(path: &str, content: &Content, size: u64, format: Format) -> Res
         .map_or(Ok(()), |fault| Err(ValidateError::Format { path: path.to_owned(), format: format.as_str(), fault }))
 }
 
-/// What is wrong with `bytes`, and where.
+/// The first fault in `bytes`, with its line; `None` if they are valid.
 fn fault(bytes: &[u8], format: Format) -> Option<String> {
     if format == Format::Json {
-        // Its words end with line and column.
+        // Its message ends with line and column.
         return serde_json::from_slice::<serde::de::IgnoredAny>(bytes).err().map(|e| e.to_string());
     }
     let line = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -110,9 +109,9 @@ async fn ask(cx: &Context<'_>, path: &str, validator: &Validator, file: &Path) -
     if status.success() {
         return Ok(());
     }
-    let said = if err.is_empty() { out.trim() } else { err.trim() };
-    let said = said.lines().last().map_or_else(|| status.to_string(), |_| said.to_owned());
-    Err(ValidateError::Refused { path: path.to_owned(), run: validator.command.clone(), said }.into())
+    let message = if err.is_empty() { out.trim() } else { err.trim() };
+    let message = message.lines().last().map_or_else(|| status.to_string(), |_| message.to_owned());
+    Err(ValidateError::Refused { path: path.to_owned(), run: validator.command.clone(), message }.into())
 }
 
 #[cfg(test)]

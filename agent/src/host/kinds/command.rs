@@ -1,4 +1,4 @@
-//! `command`: runs when it is new or changed and when a trigger fires, unless a guard says that there is nothing to do.
+//! `command`: runs when it is new or changed and when a trigger fires, unless a guard shows that there is nothing to do.
 
 use groundplan_protocol::{
     effect::Effect,
@@ -18,12 +18,12 @@ use crate::host::{
 };
 
 impl Kind for Command {
-    /// Only what says how things are once it has run; `only_if` says when it may.
+    /// Only with guards about its result; `only_if` is about whether it may run.
     fn drifts(&self, _: &Context<'_>) -> bool {
         self.creates.is_some() || self.unless.is_some()
     }
 
-    /// So if a guard holds it back. What a command without guards did cannot be told from the host.
+    /// In sync if a guard prevents the run. The result of a command without guards cannot be checked.
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         Ok((!wanted(self, cx, limit(self, cx)).await?).into())
     }
@@ -48,13 +48,13 @@ impl Kind for Command {
     }
 }
 
-/// Its time counts from the beginning of its job's own work, guards included.
+/// Its time limit starts with its job's own work, and includes guards.
 fn limit(command: &Command, cx: &Context<'_>) -> Limit {
     let whole = command.timeout().into();
     Limit { until: cx.begun + whole, whole }
 }
 
-/// Whether no guard holds it back.
+/// Whether no guard prevents the run.
 async fn wanted(command: &Command, cx: &Context<'_>, limit: Limit) -> Result<bool, HostError> {
     if let Some(path) = &command.creates
         && cx.host.environment.root.exists(path)?

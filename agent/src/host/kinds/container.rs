@@ -1,14 +1,14 @@
-//! `container`: a container that systemd runs, by podman.
+//! `container`: a container that systemd runs, with podman.
 //!
-//! Where podman brings Quadlet (4.4), its definition is `/etc/containers/systemd/<name>.container`; where not, a unit that runs
-//! podman, `/etc/systemd/system/<name>.service`. Both texts are made here (`unit_text`), and are all that is compared: another
-//! text or another image behind the name, and the container is made anew; else it is left running. A label of the container holds
-//! the digest of its text, so that one whose text was put in place and nothing more, by an agent that was killed, is seen. Images are never pulled by
-//! the unit, so that a restart does not hang on a registry. Named volumes are never removed; what an image keeps
-//! in anonymous ones goes with the container.
+//! Where podman has Quadlet (4.4), its definition is `/etc/containers/systemd/<name>.container`; else a unit that runs podman,
+//! `/etc/systemd/system/<name>.service`. Both texts are generated (`unit_text`), and only they are compared: the container is
+//! recreated if the text or the image behind its name changes, and left running otherwise. A label of the container holds the
+//! digest of its text, so that a container is recognised as outdated whose new text was written by an agent that was killed
+//! before the restart. The unit never pulls images, so that a restart does not depend on a registry. Named volumes are never
+//! removed; anonymous ones are removed with the container.
 //!
-//! The suite runs generated units (podman 4.3 of Debian 12). Quadlet's text is compared in tests, and was tried once by hand on
-//! Debian 13 with podman 5.4: it started, with the same words inside.
+//! The suite runs generated units (podman 4.3 of Debian 12). Quadlet's text is compared in tests, and was run once by hand on
+//! Debian 13 with podman 5.4.
 
 use groundplan_protocol::{
     effect::Effect,
@@ -28,16 +28,16 @@ use crate::host::{
     job::Content,
 };
 
-/// What systemd makes units of Quadlet's files with.
+/// The generator with which systemd makes units of Quadlet's files.
 const GENERATOR: [&str; 2] = [
     "/usr/lib/systemd/system-generators/podman-system-generator",
     "/lib/systemd/system-generators/podman-system-generator",
 ];
 
-/// How long after its start a container is looked at again.
+/// How long after its start a container is checked again.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Why a container could not be brought about.
+/// Why a container could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContainerError {
     #[error("this host has no systemctl and so no systemd, which is to run the container")]
@@ -46,7 +46,7 @@ pub(crate) enum ContainerError {
     Failed(String),
     #[error("the unit of the container {name} does not start; see `journalctl -u {name}`: {source}")]
     Start { name: String, source: ToolError },
-    #[error("{0} is in the way, and is not groundplan's: move it away, or give the container another name")]
+    #[error("{0} is in the way, and was not made by groundplan: move it away, or give the container another name")]
     InTheWay(String),
     #[error(transparent)]
     Systemctl(ToolError),
@@ -61,19 +61,19 @@ impl Kind for Container {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let definition = Definition::of(self, cx)?;
-        let mut so = definition.is_there(cx)?;
-        // A look goes on, to tell all that differs.
-        let on = cx.is_drift_check();
-        if (so || on) && definition.enable(self) {
-            so &= is_enabled(cx, &self.unit(), true).await?;
+        let mut in_sync = definition.is_there(cx)?;
+        // A drift check continues after the first difference, to note all of them.
+        let all = cx.is_drift_check();
+        if (in_sync || all) && definition.enable(self) {
+            in_sync &= is_enabled(cx, &self.unit(), true).await?;
         }
-        if so || on {
-            so &= runs_as_it_should(self, cx).await?;
+        if in_sync || all {
+            in_sync &= is_in_wanted_state(self, cx).await?;
         }
-        if (so || on) && should_run(self) {
-            so &= is_current(self, &definition, cx).await?;
+        if (in_sync || all) && should_run(self) {
+            in_sync &= is_current(self, &definition, cx).await?;
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -98,14 +98,14 @@ impl Kind for Container {
         }
         if definition.enable(self) {
             systemctl(cx, &["reenable", &self.unit()]).await?;
-        } else if !definition.quadlet && says(cx, &["is-enabled", &self.unit()]).await? == "enabled" {
+        } else if !definition.quadlet && systemctl_line(cx, &["is-enabled", &self.unit()]).await? == "enabled" {
             systemctl(cx, &["disable", &self.unit()]).await?;
         }
         if !should_run(self) {
             systemctl(cx, &["stop", &self.unit()]).await?;
             return Ok(Applied { afresh: true });
         }
-        if same && image && runs_as_it_should(self, cx).await? {
+        if same && image && is_in_wanted_state(self, cx).await? {
             return Ok(Applied { afresh: false });
         }
         restart(&self.name, cx).await?;
@@ -140,12 +140,12 @@ impl Kind for Container {
     }
 }
 
-/// Its definition as a file.
+/// The file that defines a container or a pod.
 pub(super) struct Definition {
     quadlet: bool,
     path: String,
     text: Vec<u8>,
-    /// What [`LABEL`] says of what was made by it.
+    /// The value of [`LABEL`] on what was made from it.
     digest: String,
 }
 
@@ -165,12 +165,12 @@ impl Definition {
         })
     }
 
-    /// One that is a unit.
+    /// A definition that is a unit.
     pub(super) fn unit(name: &str, Text { text, digest }: Text) -> Self {
         Self { quadlet: false, path: unit_path(name), text: text.into_bytes(), digest }
     }
 
-    /// Whether what podman says of the label is this definition's.
+    /// Whether a label, as podman prints it, is of this definition.
     pub(super) fn is_of(&self, label: &str) -> bool {
         label == self.digest
     }
@@ -184,13 +184,13 @@ impl Definition {
         }
     }
 
-    /// Whether the unit is to be enabled; Quadlet's are by their text alone.
+    /// Whether the unit is to be enabled; Quadlet's units are enabled by their text alone.
     fn enable(&self, container: &Container) -> bool {
         !self.quadlet && container.enabled.unwrap_or(true)
     }
 
     fn access(&self) -> Result<Access, HostError> {
-        // What stands in `env` need not lie open, though podman is told it among its arguments.
+        // The values of `env` may be secret, although podman gets them as arguments.
         Ok(Access::new(&self.path, None, None, Some("0600"), 0o600)?)
     }
 
@@ -217,7 +217,7 @@ impl Definition {
         Ok(())
     }
 
-    /// Whether there is one of the other sort that we wrote, from before podman was upgraded.
+    /// Whether a definition of the other sort is left, written by the agent before podman was upgraded.
     fn other_is_there(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let read = files::read_file(&cx.host.environment.root, &self.other(), 4096)?;
         Ok(read.is_some_and(|text| text.starts_with(unit_text::MARK.as_bytes())))
@@ -241,36 +241,36 @@ fn should_run(container: &Container) -> bool {
     container.state.unwrap_or_default() == UnitState::Started
 }
 
-async fn runs_as_it_should(container: &Container, cx: &Context<'_>) -> Result<bool, HostError> {
+async fn is_in_wanted_state(container: &Container, cx: &Context<'_>) -> Result<bool, HostError> {
     is_active(cx, &container.unit(), should_run(container)).await
 }
 
-/// What was said, if anything was.
-fn some(said: &str) -> Option<&str> {
-    Some(said).filter(|said| !said.is_empty())
+/// The text, if it is not empty.
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
-/// Whether a unit is active, or is not, as `wanted`; tells if it is otherwise.
+/// Whether a unit is active or not, as `wanted`; notes the difference.
 pub(super) async fn is_active(cx: &Context<'_>, unit: &str, wanted: bool) -> Result<bool, HostError> {
-    let state = says(cx, &["is-active", unit]).await?;
-    let so = match wanted {
+    let state = systemctl_line(cx, &["is-active", unit]).await?;
+    let in_sync = match wanted {
         true => state == "active",
         false => matches!(&*state, "inactive" | "failed" | "unknown"),
     };
-    if !so {
-        cx.differs(&format!("active {unit}"), Some(if wanted { "active" } else { "inactive" }), some(&state));
+    if !in_sync {
+        cx.differs(&format!("active {unit}"), Some(if wanted { "active" } else { "inactive" }), non_empty(&state));
     }
-    Ok(so)
+    Ok(in_sync)
 }
 
-/// Whether a unit is enabled, or is not, as `wanted`; tells if it is otherwise.
+/// Whether a unit is enabled or not, as `wanted`; notes the difference.
 pub(super) async fn is_enabled(cx: &Context<'_>, unit: &str, wanted: bool) -> Result<bool, HostError> {
-    let state = says(cx, &["is-enabled", unit]).await?;
-    let so = (state == "enabled") == wanted;
-    if !so {
-        cx.differs(&format!("enabled {unit}"), Some(if wanted { "enabled" } else { "disabled" }), some(&state));
+    let state = systemctl_line(cx, &["is-enabled", unit]).await?;
+    let in_sync = (state == "enabled") == wanted;
+    if !in_sync {
+        cx.differs(&format!("enabled {unit}"), Some(if wanted { "enabled" } else { "disabled" }), non_empty(&state));
     }
-    Ok(so)
+    Ok(in_sync)
 }
 
 /// Whether groundplan made the container of that name; `None` if there is none.
@@ -283,7 +283,7 @@ async fn is_ours(name: &str, cx: &Context<'_>) -> Result<Option<bool>, HostError
     }
 }
 
-/// Whether the container was made by the definition, and of the image that has the name now.
+/// Whether the container was made from the definition, and from the image that has the name now.
 pub(super) async fn is_current(
     container: &Container,
     definition: &Definition,
@@ -300,7 +300,7 @@ pub(super) async fn is_current(
     let named = image_id(cx, &container.image).await?;
     let (same, of_image) = (definition.is_of(label), named.as_deref() == Some(image));
     if !same {
-        cx.differs(&what, Some("made by its definition"), Some("made by another"));
+        cx.differs(&what, Some("made from its definition"), Some("made from another"));
     }
     if !of_image {
         cx.differs(&format!("image of {}", container.name), named.as_deref(), Some(image));
@@ -308,12 +308,12 @@ pub(super) async fn is_current(
     Ok(same && of_image)
 }
 
-/// Starts the unit `<name>.service` anew.
+/// Restarts the unit `<name>.service`.
 pub(super) async fn restart(name: &str, cx: &Context<'_>) -> Result<(), ContainerError> {
     begin("restart", name, cx).await
 }
 
-/// Has systemctl `restart` or `start` the unit `<name>.service`.
+/// Runs `systemctl restart` or `systemctl start` for the unit `<name>.service`.
 pub(super) async fn begin(verb: &str, name: &str, cx: &Context<'_>) -> Result<(), ContainerError> {
     let begun = systemctl(cx, &[verb, &format!("{name}.service")]).await;
     begun.map(drop).map_err(|error| match error {
@@ -322,7 +322,7 @@ pub(super) async fn begin(verb: &str, name: &str, cx: &Context<'_>) -> Result<()
     })
 }
 
-/// Looks whether these, which have just been started anew, keep running; a probe would tell as much.
+/// Checks that these containers, which have just been restarted, keep running; not needed where a readiness probe follows.
 pub(super) async fn settled(names: &[&str], cx: &Context<'_>) -> Result<(), ContainerError> {
     if cx.probed {
         return Ok(());
@@ -330,7 +330,7 @@ pub(super) async fn settled(names: &[&str], cx: &Context<'_>) -> Result<(), Cont
     sleep(SETTLE).await;
     for name in names {
         let now = systemctl(cx, &["show", "--property=ActiveState,NRestarts", &format!("{name}.service")]).await?;
-        // One that ends at once is started again and again, and may be up at this moment.
+        // A container that ends at once is restarted again and again, and may be active at this moment.
         if !now.contains("ActiveState=active\n") || !now.contains("NRestarts=0\n") {
             return Err(ContainerError::Failed((*name).to_owned()));
         }
@@ -343,8 +343,8 @@ pub(super) async fn systemctl(cx: &Context<'_>, words: &[&str]) -> Result<String
     asked.map_err(|e| if e.is_missing() { ContainerError::NoSystemd } else { ContainerError::Systemctl(e) })
 }
 
-/// The first line of what systemctl says, however it exits.
-pub(super) async fn says(cx: &Context<'_>, words: &[&str]) -> Result<String, HostError> {
+/// The first line that systemctl prints, whatever its exit status is.
+pub(super) async fn systemctl_line(cx: &Context<'_>, words: &[&str]) -> Result<String, HostError> {
     let answer = crate::host::tool::Tool::new(&[&["systemctl", "--no-pager"], words].concat()).ask(cx).await;
     let answer =
         answer.map_err(|e| if e.is_missing() { ContainerError::NoSystemd } else { ContainerError::Systemctl(e) })?;

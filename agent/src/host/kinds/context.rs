@@ -118,7 +118,7 @@ impl<'a> Context<'a> {
     }
 
     /// Adds a line to the report.
-    pub(crate) fn say(&self, line: &str) {
+    pub(crate) fn report(&self, line: &str) {
         let mut output = self.output.lock().unwrap_or_else(|e| e.into_inner());
         let output = output.get_or_insert_default();
         let text = if output.omitted > 0 { &mut output.tail } else { &mut output.head };
@@ -132,7 +132,7 @@ impl<'a> Context<'a> {
     /// Reports why something was left in place; returns whether anything was removed.
     pub(super) fn removed(&self, removed: Removal) -> bool {
         if let Removal::Left(why) = &removed {
-            self.say(why);
+            self.report(why);
         }
         removed == Removal::Removed
     }

@@ -1,7 +1,7 @@
 //! `cron`: a file of the task's own in /etc/cron.d.
 //!
-//! Its name has no dot, it ends with a line break and belongs to root with mode 0644, or cron would pass over it without a
-//! word (cron(8)). A host without cron gets an error that says what to do instead.
+//! Its name has no dot, it ends with a line break and belongs to root with mode 0644, or cron would ignore it silently (cron(8)).
+//! On a host without cron the task fails with an error that names alternatives.
 
 use groundplan_protocol::kinds::Cron;
 
@@ -17,7 +17,7 @@ use crate::host::{
     },
 };
 
-/// Why cron would not run it.
+/// Why cron would not run the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CronError {
     #[error(
@@ -46,16 +46,16 @@ impl Kind for Cron {
         if !has_cron {
             cx.differs("cron", Some("installed"), None);
         }
-        // What stands in `env` is not told.
+        // The values of `env` may be secret, and are not reported.
         let (sum, root) = (Sum::of_bytes(text(self).as_bytes()), cx.host.environment.root.clone());
-        let so = match self.env.is_empty() {
+        let in_sync = match self.env.is_empty() {
             true => cx.is_file(&Self::path(cx.task), sum, access()?, true)?,
             false => files::is_file(&root, &Self::path(cx.task), sum, access()?)?,
         };
-        if !so && !self.env.is_empty() {
-            cx.differs(&Self::path(cx.task), Some("as the task says"), Some("otherwise"));
+        if !in_sync && !self.env.is_empty() {
+            cx.differs(&Self::path(cx.task), Some("as applied"), Some("something else"));
         }
-        Ok((has_cron && so).into())
+        Ok((has_cron && in_sync).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -82,7 +82,7 @@ fn access() -> Result<Access, HostError> {
     Ok(Access::new("/etc/cron.d", Some("0"), Some("0"), None, 0o644)?)
 }
 
-/// What cron reads (crontab(5)). There `%` is a line break unless it is escaped.
+/// The text that cron reads (crontab(5)), where an unescaped `%` is a line break.
 fn text(cron: &Cron) -> String {
     let mut text = "# Written by groundplan; changes are overwritten.\n".to_owned();
     for (name, value) in &cron.env {

@@ -14,14 +14,14 @@ use crate::host::{
 impl Kind for Directory {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let access = access(self)?;
-        let so = match files::is_directory(&cx.host.environment.root, &self.path, access) {
+        let in_sync = match files::is_directory(&cx.host.environment.root, &self.path, access) {
             Err(FileError::Path(e)) if e.is_not_a_directory() => false,
             result => result?,
         };
-        if !so && cx.is_drift_check() {
+        if !in_sync && cx.is_drift_check() {
             cx.compare_file(&self.path, None, access, false)?;
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

@@ -1,7 +1,7 @@
-//! `export`: a value of this node, told to the planner.
+//! `export`: a value of this node, published to the planner.
 //!
-//! The value is found out by the check, and what differs from what was published last is all that counts as a change.
-//! It is text of 16 KiB at most; whatever a command prints beyond that is read and dropped, and the task fails.
+//! The check determines the value, and only a value that differs from the last published one counts as a change. It is text of
+//! 16 KiB at most; output of a command beyond that is read and dropped, and the task fails.
 
 use std::collections::BTreeMap;
 
@@ -29,9 +29,9 @@ use crate::host::{
 pub(crate) enum ExportError {
     #[error("{path}: there is no such file")]
     NoFile { path: String },
-    #[error("{from} gives more than {} KiB; publish what others need of it only", EXPORT_LIMIT / 1024)]
+    #[error("{from} gives more than {} KiB; publish only the part that others need", EXPORT_LIMIT / 1024)]
     TooLarge { from: String },
-    #[error("{from} gives bytes that are no UTF-8 text; encode them, with base64(1), for example")]
+    #[error("{from} gives bytes that are not UTF-8; encode them, with base64(1), for example")]
     NoText { from: String },
     #[error(transparent)]
     Exec(ExecError),
@@ -40,7 +40,7 @@ pub(crate) enum ExportError {
 impl KindError for ExportError {}
 
 impl Kind for Export {
-    /// Another value is news, for the next plan to tell.
+    /// A value that has changed is not drift: the next job that runs the task publishes it.
     fn drifts(&self, _: &Context<'_>) -> bool {
         false
     }
@@ -53,12 +53,12 @@ impl Kind for Export {
         Ok(same.into())
     }
 
-    /// The check has published it.
+    /// Nothing to do: the check has published the value.
     async fn apply(&self, _: &Context<'_>) -> Result<Applied, HostError> {
         Ok(Applied { afresh: true })
     }
 
-    /// What was published goes with the task's record.
+    /// Nothing to do: the published value is dropped with the task's record.
     async fn remove(&self, _: &Context<'_>) -> Result<bool, HostError> {
         Ok(true)
     }
@@ -84,7 +84,7 @@ async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
     Ok(if export.trim() { text.trim().to_owned() } else { text })
 }
 
-/// What `run` writes to its standard output: one byte more than may be, at most.
+/// What `run` writes to its standard output: at most one byte more than the limit.
 async fn printed(export: &Export, run: &Run, cx: &Context<'_>) -> Result<Vec<u8>, ExportError> {
     let program = Program { run, env: &BTreeMap::new(), cwd: None, user: export.user.as_deref() };
     let (host, limit) = (cx.host, Limit::of(export.timeout().into()));

@@ -1,4 +1,4 @@
-//! `file` and `template`: a file with given content, owner and mode. To a node the two are one: content comes rendered.
+//! `file` and `template`: a file with given content, owner and mode. For an agent the two are the same: content comes rendered.
 
 use groundplan_protocol::kinds::{File, Template, Validate};
 
@@ -17,7 +17,7 @@ use crate::host::{
 /// Content of more bytes than this is hashed and copied off the event loop.
 const LARGE: u64 = 256 * 1024;
 
-/// What both kinds have.
+/// The parameters that both kinds have.
 struct Params<'a> {
     path: &'a str,
     owner: Option<&'a str>,
@@ -71,11 +71,11 @@ impl Params<'_> {
             return Ok(cx.is_file(self.path, sum, access, false)?.into());
         }
         let (root, path) = (cx.host.environment.root.clone(), self.path.to_owned());
-        let so = blocking(move || files::is_file(&root, &path, sum, access)).await??;
-        if !so && cx.is_drift_check() {
+        let in_sync = blocking(move || files::is_file(&root, &path, sum, access)).await??;
+        if !in_sync && cx.is_drift_check() {
             cx.compare_file(self.path, Some(sum), access, false)?;
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {

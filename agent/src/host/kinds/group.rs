@@ -12,13 +12,13 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// Why a user or group is not as it should be.
+/// Why a user or group could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error("this host has no `{0}`; install the package that has it, such as `shadow` on Alpine")]
     NoTools(String),
-    #[error("{what}: {said}")]
-    Refused { what: String, said: String },
+    #[error("{what}: {message}")]
+    Refused { what: String, message: String },
     #[error(transparent)]
     Tool(ToolError),
 }
@@ -34,17 +34,17 @@ impl From<ToolError> for AccountError {
     }
 }
 
-/// Changes a user or group; `what` begins the error.
+/// Runs a program that changes a user or group; `what` starts the error message.
 pub(super) async fn change(cx: &Context<'_>, what: &str, words: &[&str]) -> Result<(), AccountError> {
     let Answer { status, out, err, .. } = Tool::new(words).ask(cx).await?;
     if status.success() {
         return Ok(());
     }
-    let said = if err.is_empty() { out } else { err };
-    // They name themselves first.
-    let lines = said.lines().map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest).trim());
-    let said = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    Err(AccountError::Refused { what: what.to_owned(), said })
+    let message = if err.is_empty() { out } else { err };
+    // Their messages start with the name of the program.
+    let lines = message.lines().map(|line| line.split_once(": ").map_or(line, |(_, rest)| rest).trim());
+    let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    Err(AccountError::Refused { what: what.to_owned(), message })
 }
 
 /// The line of `key` in a table of the host (getent(1)), by fields.
@@ -53,23 +53,23 @@ pub(super) async fn entry(cx: &Context<'_>, table: &str, key: &str) -> Result<Op
     match status.code() {
         Some(0) => {}
         Some(2) => return Ok(None),
-        _ => return Err(AccountError::Refused { what: format!("cannot look up `{key}` in {table}"), said: err }),
+        _ => return Err(AccountError::Refused { what: format!("cannot look up `{key}` in {table}"), message: err }),
     }
     let line = out.lines().next().unwrap_or_default();
     Ok(Some(line.split(':').map(str::to_owned).collect()))
 }
 
-/// What the task did.
+/// The task's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Memory {
     name: String,
     created: bool,
-    /// Members that it brought in.
+    /// Members that the task added.
     added: Vec<String>,
-    /// Members that it put out.
-    ousted: Vec<String>,
-    /// The number that the group had.
+    /// Members that the task removed.
+    remove_membersed: Vec<String>,
+    /// The id that the group had before.
     gid: Option<u32>,
 }
 
@@ -84,7 +84,7 @@ impl Memory {
     }
 }
 
-/// A group as the host knows it.
+/// A group as the host's tables have it.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     gid: u32,
@@ -115,18 +115,18 @@ impl Kind for Group {
             cx.differs(&what, None, Some("present"));
             return Ok(Check::OutOfSync);
         }
-        let (add, oust) = to_change(self, &found, &Memory::of(cx, &self.name));
+        let (add, remove_members) = to_change(self, &found, &Memory::of(cx, &self.name));
         if let Some(gid) = self.gid.filter(|gid| *gid != found.gid) {
             cx.differs("gid", Some(&gid.to_string()), Some(&found.gid.to_string()));
         }
         for member in &add {
             cx.differs(&format!("member {member}"), Some("present"), None);
         }
-        for member in &oust {
+        for member in &remove_members {
             cx.differs(&format!("member {member}"), None, Some("present"));
         }
-        let so = self.gid.is_none_or(|gid| gid == found.gid) && add.is_empty() && oust.is_empty();
-        Ok(so.into())
+        let in_sync = self.gid.is_none_or(|gid| gid == found.gid) && add.is_empty() && remove_members.is_empty();
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -157,14 +157,14 @@ impl Kind for Group {
             memory.gid.get_or_insert(found.gid);
             memory.keep(cx);
         }
-        let (add, oust) = to_change(self, &found, &memory);
-        for (members, option, doing) in [(add, "-a", "add"), (oust, "-d", "remove")] {
+        let (add, remove_members) = to_change(self, &found, &memory);
+        for (members, option, doing) in [(add, "-a", "add"), (remove_members, "-d", "remove")] {
             for member in members {
                 let what = format!("cannot {doing} {member} as a member of the group {name}");
                 change(cx, &what, &["gpasswd", option, &member, "--", name]).await?;
                 let (done, undone) = match option {
-                    "-a" => (&mut memory.added, &mut memory.ousted),
-                    _ => (&mut memory.ousted, &mut memory.added),
+                    "-a" => (&mut memory.added, &mut memory.remove_membersed),
+                    _ => (&mut memory.remove_membersed, &mut memory.added),
                 };
                 let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
                 done.extend(back.is_none().then_some(member));
@@ -183,9 +183,9 @@ impl Kind for Group {
             return Ok(true);
         }
         let mut changed = false;
-        for (members, option, is_there) in [(&memory.added, "-d", true), (&memory.ousted, "-a", false)] {
+        for (members, option, is_there) in [(&memory.added, "-d", true), (&memory.remove_membersed, "-a", false)] {
             for member in members.iter().filter(|member| found.members.contains(member) == is_there) {
-                // A user that is gone by now is no member anyway.
+                // A user that was deleted meanwhile is not a member anyway.
                 if entry(cx, "passwd", member).await?.is_some() {
                     let what = format!("cannot give the group {name} its members back");
                     change(cx, &what, &["gpasswd", option, member, "--", name]).await?;
@@ -199,19 +199,20 @@ impl Kind for Group {
             changed = true;
         }
         if !changed && self.is_present() {
-            cx.say("left in place: it was there before this task");
+            cx.report("left in place: it was there before this task");
         }
         Ok(changed)
     }
 }
 
-/// Who must come in and who must go: also whom the task brought in and does not name any more.
+/// Members to add and to remove; the latter include members that the task once added and no longer names.
 fn to_change(group: &Group, found: &Found, memory: &Memory) -> (Vec<String>, Vec<String>) {
     let wanted = group.members.as_deref().unwrap_or_default();
     let add = wanted.iter().filter(|member| !found.members.contains(member)).cloned().collect();
     let exclusive = group.exclusive == Some(true);
-    let oust = found.members.iter().filter(|m| !wanted.contains(m) && (exclusive || memory.added.contains(m)));
-    (add, oust.cloned().collect())
+    let remove_members =
+        found.members.iter().filter(|m| !wanted.contains(m) && (exclusive || memory.added.contains(m)));
+    (add, remove_members.cloned().collect())
 }
 
 #[cfg(test)]

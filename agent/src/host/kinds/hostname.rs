@@ -1,6 +1,6 @@
 //! `hostname`: the host's own name: `/etc/hostname`, the kernel's (sethostname(2)) and `/etc/machine-info` (hostnamectl(1)).
 //!
-//! Written directly, which serves hosts with and without systemd; systemd-hostnamed notices.
+//! Written directly, which works with and without systemd; systemd-hostnamed detects the change.
 
 use std::fs;
 
@@ -22,10 +22,10 @@ const STATIC: &str = "/etc/hostname";
 const INFO: &str = "/etc/machine-info";
 const PRETTY: &str = "PRETTY_HOSTNAME=";
 
-/// Why the host has not the name that it should have.
+/// Why the host's name could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostnameError {
-    #[error("the kernel does not take the name")]
+    #[error("the kernel does not accept the name")]
     Kernel(#[source] nix::errno::Errno),
     #[error("cannot read {path}")]
     Read { path: &'static str, source: std::io::Error },
@@ -35,10 +35,10 @@ pub(crate) enum HostnameError {
 
 impl KindError for HostnameError {}
 
-/// The names of a host.
+/// The names that a host has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Names {
-    /// The whole of `/etc/hostname`.
+    /// The content of `/etc/hostname`.
     file: Option<String>,
     running: String,
     pretty: Option<String>,
@@ -52,7 +52,7 @@ impl Names {
         Ok(Self { file: text(STATIC)?, running, pretty })
     }
 
-    /// The name that the file gives (hostname(5)).
+    /// The name in the file (hostname(5)).
     fn of_file(&self) -> Option<&str> {
         self.file.as_deref()?.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
     }
@@ -71,11 +71,11 @@ impl Kind for Hostname {
             cx.same("pretty name", pretty, names.pretty.as_deref().unwrap_or_default());
         }
         let pretty = self.pretty.is_none() || self.pretty == names.pretty;
-        let so = names.running == self.name && names.of_file() == Some(&self.name) && pretty;
-        if so && cx.memory().is_none() {
+        let in_sync = names.running == self.name && names.of_file() == Some(&self.name) && pretty;
+        if in_sync && cx.memory().is_none() {
             note(cx, &names);
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -98,7 +98,7 @@ impl Kind for Hostname {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let Some(before) = cx.memory().and_then(|memory| Names::deserialize(memory).ok()) else { return Ok(false) };
         let now = Names::read()?;
-        // What somebody else has renamed since is not ours to give back.
+        // A name that was changed out of band since then is left as it is.
         if now.of_file() == Some(&self.name) && before.file != now.file {
             put(cx, STATIC, before.file.as_deref())?;
         }
@@ -142,7 +142,7 @@ fn put(cx: &Context<'_>, path: &str, text: Option<&str>) -> Result<(), HostnameE
     Ok(())
 }
 
-/// Gives `/etc/machine-info` that pretty name and leaves its other lines.
+/// `/etc/machine-info` with that pretty name and its other lines as they are.
 fn put_pretty(cx: &Context<'_>, pretty: Option<&str>) -> Result<(), HostnameError> {
     let info = with_pretty(&text(INFO)?.unwrap_or_default(), pretty);
     put(cx, INFO, Some(info.as_str()).filter(|info| !info.is_empty()))
@@ -154,7 +154,7 @@ fn with_pretty(info: &str, pretty: Option<&str>) -> String {
     kept.chain(line).map(|line| line + "\n").collect()
 }
 
-/// In double quotes, as a shell reads it.
+/// The text in double quotes, as a shell reads it.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().flat_map(|c| "\"\\$`".contains(c).then_some('\\').into_iter().chain([c]));
     format!("\"{}\"", escaped.collect::<String>())

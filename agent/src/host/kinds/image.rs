@@ -1,7 +1,7 @@
 //! `image`: an image in podman's store, from an archive or a registry.
 //!
-//! The task's memory holds the id that came of it, the digest of the archive it came from, and which image had the name before,
-//! if any: removal gives the name back to that one, or takes the image away if nothing uses it.
+//! The task's memory holds the resulting image id, the digest of the archive, and the image that had the name before, if any:
+//! removal gives the name back to that one, or removes the image if nothing uses it.
 
 use std::{fs::File as Archive, path::PathBuf};
 
@@ -22,7 +22,7 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// Why there is no image, or podman is of no use.
+/// Why an image could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodmanError {
     #[error("this host has no podman; a `package` task before this one can install it")]
@@ -35,7 +35,7 @@ pub(crate) enum PodmanError {
     NoArchive(String),
     #[error("{path}: cannot read it")]
     Read { path: String, source: std::io::Error },
-    #[error("the archive holds no image that podman tells of: {0}")]
+    #[error("podman names no image that it loaded from the archive: {0}")]
     Nothing(String),
     #[error(transparent)]
     Tool(ToolError),
@@ -49,11 +49,11 @@ impl From<ToolError> for PodmanError {
     }
 }
 
-/// What the task remembers.
+/// The task's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     id: String,
-    /// The archive's digest.
+    /// Digest of the archive that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     archive: Option<Digest>,
     /// The image that had the name before; absent if none had.
@@ -70,14 +70,14 @@ impl Kind for Image {
         let id = image_id(cx, &self.name).await?;
         let known = memory(cx);
         if cx.is_drift_check() {
-            // Neither is a registry asked nor an archive read: what was applied is the image itself.
+            // A drift check neither asks a registry nor reads an archive: what was applied is the image itself.
             let wanted = known.map(|known| known.id);
-            let so = id.is_some() && (wanted.is_none() || wanted == id);
-            if !so {
+            let in_sync = id.is_some() && (wanted.is_none() || wanted == id);
+            if !in_sync {
                 let what = format!("image {}", self.name);
                 cx.differs(&what, Some(wanted.as_deref().unwrap_or("present")), id.as_deref());
             }
-            return Ok(so.into());
+            return Ok(in_sync.into());
         }
         let archive = archive(self, cx).await?;
         let same = known.as_ref().is_some_and(|known| id.as_ref() == Some(&known.id));
@@ -102,7 +102,7 @@ impl Kind for Image {
         let archive = archive(self, cx).await?;
         match &archive {
             Some((content, _)) => bring(self, cx, content).await?,
-            // `always` has been asked by the check.
+            // With `always` the check has pulled it already.
             None if self.pull == Some(Pull::Always) => {}
             None => pull(cx, &self.name).await?,
         }
@@ -114,10 +114,10 @@ impl Kind for Image {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        // What was there before the task is not its to take away.
+        // An image that was there before the task stays.
         let Some(known) = memory(cx) else { return Ok(false) };
         let id = match image_id(cx, &self.name).await {
-            // Where there is no podman any more, nothing of it is in use.
+            // Without podman, no image of it is in use.
             Err(PodmanError::NoPodman) => return Ok(false),
             id => id?,
         };
@@ -132,7 +132,7 @@ impl Kind for Image {
         }
         let answer = ask(cx, &["image", "rm", "--", &self.name]).await?;
         if !answer.status.success() {
-            cx.say(&format!("left in place: {}", answer.err));
+            cx.report(&format!("left in place: {}", answer.err));
         }
         Ok(answer.status.success())
     }
@@ -142,7 +142,7 @@ fn memory(cx: &Context<'_>) -> Option<Memory> {
     serde_json::from_value(cx.memory()?.clone()).ok()
 }
 
-/// The archive that the image comes from, if it comes from one.
+/// The archive that the image comes from; `None` if it comes from a registry.
 async fn archive(image: &Image, cx: &Context<'_>) -> Result<Option<(Content, Digest)>, HostError> {
     if let Some(shipped) = cx.content {
         return Ok(Some((shipped.bytes()?.clone(), shipped.sum.digest)));
@@ -160,7 +160,7 @@ async fn archive(image: &Image, cx: &Context<'_>) -> Result<Option<(Content, Dig
     }
 }
 
-/// Loads or imports an archive, and gives what came of it the task's name.
+/// Loads or imports an archive, and gives the resulting image the task's name.
 async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(), PodmanError> {
     let (path, stdin) = match content {
         Content::Bytes(bytes) => ("-".to_owned(), Some(&bytes[..])),
@@ -185,7 +185,7 @@ async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(),
     }
     let first = loaded.first().ok_or_else(|| PodmanError::Nothing(out.trim().to_owned()))?;
     podman(cx, &["tag", first, &image.name]).await?;
-    // Only the task's own name is kept: the other was the archive's idea.
+    // Only the task's own name is kept, not the one in the archive.
     if !first.starts_with("sha256:") {
         ask(cx, &["untag", first, first]).await?;
     }
@@ -202,7 +202,7 @@ async fn pull(cx: &Context<'_>, name: &str) -> Result<(), PodmanError> {
     podman(cx, &["pull", "--quiet", "--", name]).await.map(drop)
 }
 
-/// Has the image of that name on this host as `when` says; its id.
+/// Gets the image of that name, asking a registry as `when` allows; returns its id.
 pub(crate) async fn image_for(cx: &Context<'_>, name: &str, when: Pull) -> Result<String, PodmanError> {
     let id = image_id(cx, name).await?;
     match (id, when) {

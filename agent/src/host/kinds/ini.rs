@@ -1,8 +1,8 @@
 //! `ini`: options in an INI file.
 //!
-//! What the file held before an option was set is remembered, and comes back when the option or the task is removed; a
-//! file or section that the task made goes with what it put there. An option that somebody else has changed since then is
-//! left as it is. A file that is no INI file is never written.
+//! The memory holds what the file had before an option was set, and removing the option or the task restores it; a file or section
+//! that the task created is removed with what it put there. An option that was changed out of band since then is left as it is.
+//! A file that is not an INI file is never written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,21 +21,21 @@ use crate::host::{
     },
 };
 
-/// Larger files are not edited.
+/// Largest file that is edited, in bytes.
 const MOST: u64 = 4 << 20;
 
 /// Why options could not be set.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IniError {
-    #[error("{path} is no INI file and was not changed; mend it by hand")]
+    #[error("{path} is not an INI file and was not changed; fix it by hand")]
     Invalid { path: String, source: Fault },
-    #[error("{path} is missing, and the task says `create = false`")]
+    #[error("{path} is missing, and the task has `create = false`")]
     Missing { path: String },
 }
 
 impl KindError for IniError {}
 
-/// How the task found the file.
+/// The task's memory: how it found the file.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Memory {
     path: String,
@@ -43,7 +43,7 @@ struct Memory {
     made_sections: BTreeSet<String>,
     /// Options as they were written, by section and name.
     before: BTreeMap<String, BTreeMap<String, Vec<String>>>,
-    /// The text of sections that were cut.
+    /// The text of sections that were removed, by name.
     cut: BTreeMap<String, String>,
 }
 
@@ -51,18 +51,18 @@ impl Kind for Ini {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let memory = Memory::of(self, cx);
         let Some((document, _)) = read(self, cx)? else {
-            let so = self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self);
-            if !so {
+            let in_sync = self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self);
+            if !in_sync {
                 cx.differs("file", Some("present"), None);
             }
-            return Ok(so.into());
+            return Ok(in_sync.into());
         };
         if cx.is_drift_check() {
             self.tell(cx, &document);
         }
-        let so = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
+        let in_sync = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
         let gone = self.unwanted_section().is_none_or(|section| !document.has_section(section));
-        Ok((so && gone && memory.is_kept_by(self)).into())
+        Ok((in_sync && gone && memory.is_kept_by(self)).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -117,9 +117,9 @@ impl Kind for Ini {
         for (section, name, was) in memory.take(|_, _| true) {
             let ours = wanted.get(&(section.clone(), name.clone()));
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
-                cx.say(&format!("`{name}` in [{section}] is another task's now: left as it is"));
+                cx.report(&format!("`{name}` in [{section}] belongs to another task now: left as it is"));
             } else if ours.is_some_and(|ours| *ours != document.get(&section, &name)) {
-                cx.say(&format!("`{name}` in [{section}] was changed by somebody else: left as it is"));
+                cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is"));
             } else {
                 document.restore(&section, &name, &was);
             }
@@ -148,7 +148,7 @@ trait Tell {
 }
 
 impl Tell for Ini {
-    /// Tells which options differ, and how, unless the file is for its owner alone.
+    /// Notes which options differ, and how; only that they differ if the file is private to its owner.
     fn tell(&self, cx: &Context<'_>, document: &Document) {
         let is_private = cx.is_private(&self.path);
         let value = |values: &[String]| match (values.is_empty(), is_private) {
@@ -170,20 +170,20 @@ impl Tell for Ini {
 }
 
 impl Memory {
-    /// What is remembered of the file that the task names.
+    /// The memory of the file that the task names.
     fn of(ini: &Ini, cx: &Context<'_>) -> Self {
         let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
         memory.filter(|memory: &Self| memory.path == ini.path).unwrap_or_default()
     }
 
-    /// Whether the task still asks for all that it once changed.
+    /// Whether the task still wants all that it once changed.
     fn is_kept_by(&self, ini: &Ini) -> bool {
         let wanted = ini.wanted();
         let all = self.before.iter().flat_map(|(section, options)| options.keys().map(move |name| (section, name)));
         all.into_iter().all(|(section, name)| wanted.contains_key(&(section.clone(), name.clone())))
     }
 
-    /// Forgets the options that `which` picks; their sections, names and values.
+    /// Drops the options for which `which` is true; returns their sections, names and former text.
     fn take(&mut self, which: impl Fn(&str, &str) -> bool) -> Vec<(String, String, Vec<String>)> {
         let mut taken = Vec::new();
         for (section, options) in &mut self.before {
@@ -199,7 +199,7 @@ impl Memory {
         taken
     }
 
-    /// Takes away a section that the task made, once nothing is left in it.
+    /// Removes a section that the task created, once nothing is left in it.
     fn leave(&mut self, document: &mut Document, section: &str) {
         if self.made_sections.contains(section) {
             document.cut_if_empty(section);

@@ -1,8 +1,8 @@
-//! `module`: a kernel module, by modprobe, /etc/modules-load.d and /etc/modprobe.d.
+//! `module`: a kernel module, with modprobe(8), /etc/modules-load.d and /etc/modprobe.d.
 //!
-//! One that is built into the kernel counts as loaded. Removal unloads it if the task loaded it, and leaves one that is in
-//! use. Test hosts are containers, where nobody may load a module: they show what keeps one away, and the errors; loading
-//! and unloading themselves have not been run on a real host.
+//! A module that is built into the kernel counts as loaded. Removal unloads a module if the task loaded it, unless it is in use.
+//! Test hosts are containers, where no module can be loaded: the suite tests blacklisting and the errors; loading and unloading
+//! have not been run on a real host.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ use crate::host::{
     fs::files::{self, Access, Removal, Sum},
 };
 
-/// Why a module is not as it should be.
+/// Why a module could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModuleError {
     #[error("this host has no `modprobe`; install kmod")]
@@ -28,7 +28,7 @@ pub(crate) enum ModuleError {
     BuiltIn { name: String },
     #[error("the module {name} is in use by {by}: it is not unloaded")]
     InUse { name: String, by: String },
-    #[error("modprobe was content, and yet the kernel has no module {name}")]
+    #[error("modprobe reported success, but the kernel has no module {name}")]
     NotThere { name: String },
 }
 
@@ -38,7 +38,7 @@ fn in_container(container: bool) -> &'static str {
     if container { "; this host is a container, and the host below it loads modules" } else { "" }
 }
 
-/// How a module is.
+/// The state of a module.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     BuiltIn,
@@ -53,29 +53,29 @@ impl Kind for Module {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let loaded = find(&self.name) != Found::Not;
-        let mut so = loaded == self.state.is_present();
-        if !so {
+        let mut in_sync = loaded == self.state.is_present();
+        if !in_sync {
             let words = |loaded| if loaded { "loaded" } else { "not loaded" };
             let what = format!("module {}", self.name);
             cx.differs(&what, Some(words(self.state.is_present())), Some(words(loaded)));
         }
         for (path, text) in files_of(self) {
             match text {
-                Some(text) => so &= cx.is_file(&path, Sum::of_bytes(text.as_bytes()), access()?, true)?,
+                Some(text) => in_sync &= cx.is_file(&path, Sum::of_bytes(text.as_bytes()), access()?, true)?,
                 None if cx.host.environment.root.exists(&path)? => {
-                    so = false;
+                    in_sync = false;
                     cx.differs(&path, None, Some("present"));
                 }
                 None => {}
             }
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let root = &cx.host.environment.root;
         let found = find(&self.name);
-        // What it is loaded with must be there before.
+        // Its options must be in place before it is loaded.
         for (path, text) in files_of(self) {
             match text {
                 Some(text) => files::write_text(root, &path, &text, access()?)?,
@@ -92,7 +92,10 @@ impl Kind for Module {
                 loaded_by_us = true;
             }
             (true, _) if !self.params.is_empty() => {
-                cx.say(&format!("{} is loaded already: its parameters count from its next loading on", self.name));
+                cx.report(&format!(
+                    "{} is already loaded: its parameters take effect when it is next loaded",
+                    self.name
+                ));
             }
             (false, found) => unload(cx, &self.name, found).await?,
             _ => {}
@@ -112,8 +115,8 @@ impl Kind for Module {
                 Found::Not => {}
                 found => match unload(cx, &self.name, found).await {
                     Ok(()) => changed = true,
-                    // It does no harm where it is.
-                    Err(error) => cx.say(&crate::log::chain(&error)),
+                    // A module that cannot be unloaded does no harm.
+                    Err(error) => cx.report(&crate::log::chain(&error)),
                 },
             }
         }
@@ -141,7 +144,7 @@ async fn modprobe(cx: &Context<'_>, name: &str, done: &'static str, args: &[&str
     })
 }
 
-/// Its files, and what is to be in them; `None` for one that is not to be there.
+/// Its files with their wanted text; `None` for a file that is not to exist.
 fn files_of(module: &Module) -> [(String, Option<String>); 2] {
     let name = &module.name;
     let head = "# Written by groundplan; changes are overwritten.\n";
@@ -166,12 +169,12 @@ fn find(name: &str) -> Found {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let built_in = fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim())).unwrap_or_default();
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
-    // The kernel writes `_` where files may have `-`.
+    // The kernel shows `_` where names in files may have `-`.
     let in_sys = Path::new("/sys/module").join(name.replace('-', "_")).exists();
     found(name, &modules, &built_in, in_sys)
 }
 
-/// How a module is, by /proc/modules (proc(5)), modules.builtin (modules.builtin is described in kbuild.rst) and /sys/module.
+/// The state of a module, from /proc/modules (proc(5)), modules.builtin (modules.builtin is described in kbuild.rst) and /sys/module.
 fn found(name: &str, modules: &str, built_in: &str, in_sys: bool) -> Found {
     let plain = |name: &str| name.replace('-', "_");
     let name = plain(name);

@@ -1,7 +1,8 @@
 //! Kinds that the site's own programs carry out: JSON in, JSON out.
 //!
-//! In: a program, parameters, and what is asked of it. Out: its answer, or in what way it gave none. What it answers is taken at its word; that
-//! it ends, that it answers no more than it may, and that its answer is one, is seen to here. docs/plugins.md tells its side.
+//! In: a program, parameters, and a request. Out: its answer, or the way in which it failed. The content of an answer is trusted;
+//! that the program ends, stays within its limits and answers in the right form is enforced here. docs/plugins.md describes the
+//! interface for programs.
 
 use std::{io, time::Duration};
 
@@ -26,19 +27,19 @@ use crate::host::{
     tool::{self, Tool},
 };
 
-/// Most that it may answer, in bytes.
+/// Largest answer, in bytes.
 const MOST: usize = 1 << 20;
 
-/// Most that it may have remembered, in bytes.
+/// Largest memory that it may ask to be kept, in bytes.
 const MEMORY: usize = 64 << 10;
 
-/// How much of its own words is reported, in characters.
+/// Most of its own output that is reported, in characters.
 const OUTPUT: usize = 4096;
 
-/// Parameters of more bytes than this are in the JSON only, and not in the environment.
+/// Longest parameter that is also put into the environment, in bytes.
 const VARIABLE: usize = 16 << 10;
 
-/// Why a plugin did not do what was asked of it.
+/// Why a plugin did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PluginError {
     #[error("the plugin `{name}`: {source}")]
@@ -87,10 +88,10 @@ impl Kind for Plugin {
             return Ok(Check::OutOfSync);
         }
         let answer = Request { plugin: self, name: "check" }.ask(cx).await?;
-        let so = answer.flag("so", true)?;
+        let in_sync = answer.flag("so", true)?;
         answer.only(&["so", "differences", "output"])?;
         answer.differences(cx)?;
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -105,13 +106,13 @@ impl Kind for Plugin {
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         if let Some(other) = self.subject(cx.task).iter().find_map(|claim| cx.held_by_another(claim)) {
-            cx.say(&format!("left in place: part of it belongs to {other} now"));
+            cx.report(&format!("left in place: part of it belongs to {other} now"));
             return Ok(false);
         }
         let answer = Request { plugin: self, name: "remove" }.ask(cx).await?;
         let changed = answer.flag("changed", true)?;
         answer.only(&["changed", "output"])?;
-        // What comes in its place begins with nothing to remember.
+        // What replaces it starts without memory.
         cx.remember(Value::Null);
         Ok(changed)
     }
@@ -129,21 +130,21 @@ impl Kind for Plugin {
     }
 }
 
-/// Something that is asked of a plugin.
+/// A request to a plugin.
 #[derive(Clone, Copy)]
 struct Request<'a> {
     plugin: &'a Plugin,
     name: &'static str,
 }
 
-/// What it answered.
+/// An answer of a plugin.
 struct Answer<'a> {
     request: Request<'a>,
     fields: Map<String, Value>,
 }
 
 impl<'a> Request<'a> {
-    /// Runs the plugin once. What it complains of is what people read; what it says of itself and its memory are taken care of here.
+    /// Runs the plugin once. Its standard error goes into the report; fields that any answer may have are handled here.
     async fn ask(self, cx: &Context<'_>) -> Result<Answer<'a>, HostError> {
         let program = self.program(cx).await?;
         let memory = cx.recall();
@@ -156,7 +157,7 @@ impl<'a> Request<'a> {
                 tool = tool.env(&name, &value);
             }
             match tool.ask(cx).await {
-                // It has just been written, and another program that is about to start holds it open.
+                // ETXTBSY: it has just been written, and a process that another job is forking still holds it open.
                 Err(ToolError::Exec(ExecError::Spawn(SpawnError::Start { source, .. })))
                     if source.kind() == io::ErrorKind::ExecutableFileBusy && tries < 50 =>
                 {
@@ -170,7 +171,7 @@ impl<'a> Request<'a> {
         cx.print(output);
         if !status.success() {
             let ending = status_text(status);
-            // It may have said why where it should have answered.
+            // Its message may be on standard output instead of standard error.
             let said = serde_json::from_str::<Value>(&out)
                 .ok()
                 .and_then(|value| value.get("error")?.as_str().map(str::to_owned));
@@ -217,7 +218,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// The same for programs that do not read JSON, as far as it is plain.
+    /// The parameters as environment variables, for programs that do not read JSON: only scalars and short values.
     fn env(self, cx: &Context<'_>, memory: Option<&Value>) -> Vec<(String, String)> {
         let mut env = vec![
             ("GROUNDPLAN_REQUEST".to_owned(), self.name.to_owned()),
@@ -266,7 +267,7 @@ impl<'a> Request<'a> {
 }
 
 impl Answer<'_> {
-    /// What all answers may have: words for people, something to remember, and an error in place of all else.
+    /// Handles the fields that any answer may have: output for people, memory, and an error in place of all else.
     fn take(&self, cx: &Context<'_>) -> Result<(), PluginError> {
         let request = self.request;
         if let Some(memory) = self.fields.get("memory") {
@@ -278,7 +279,7 @@ impl Answer<'_> {
         match self.fields.get("output") {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
-            Some(Value::String(text)) => cx.say(text.trim_end().chars().take(OUTPUT).collect::<String>().as_str()),
+            Some(Value::String(text)) => cx.report(text.trim_end().chars().take(OUTPUT).collect::<String>().as_str()),
             Some(_) => return Err(request.wrong("`output` is no text")),
         }
         match self.fields.get("error") {
@@ -290,7 +291,7 @@ impl Answer<'_> {
         }
     }
 
-    /// What differs, for whoever looks.
+    /// Notes the differences, in a drift check.
     fn differences(&self, cx: &Context<'_>) -> Result<(), PluginError> {
         const FORM: &str = "`differences` must be a list of {\"what\": …, \"expected\": …, \"found\": …}, each a text; `what` may not be missing";
         let wrong = || self.request.wrong(FORM);
@@ -310,7 +311,7 @@ impl Answer<'_> {
         Ok(())
     }
 
-    /// A field that is `true` or `false`; `false` where it may be missing.
+    /// A boolean field; `false` if it is missing and not required.
     fn flag(&self, name: &str, required: bool) -> Result<bool, PluginError> {
         match self.fields.get(name) {
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -320,7 +321,7 @@ impl Answer<'_> {
         }
     }
 
-    /// That there are no other fields: one that is misspelt would be lost.
+    /// Checks that there are no other fields: a misspelt one would be lost.
     fn only(&self, names: &[&str]) -> Result<(), PluginError> {
         match self.fields.keys().find(|key| !names.contains(&key.as_str()) && *key != "error") {
             Some(key) => {
@@ -331,7 +332,7 @@ impl Answer<'_> {
     }
 }
 
-/// What a script's first line says that it is run by.
+/// The interpreter in the first line of a script.
 fn interpreter(program: &str) -> Option<String> {
     let text = std::fs::read(program).ok()?;
     let line = text.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;

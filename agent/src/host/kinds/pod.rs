@@ -1,12 +1,12 @@
-//! `pod`: containers that share a network, each run by systemd, by podman.
+//! `pod`: containers that share a network, each run by systemd, with podman.
 //!
-//! The pod is a unit, `<name>-pod.service`, and each container is one of its own, `<container>.service`, bound to it and wanted by
-//! it. The pod's unit knows nothing of its containers, so that a container may come, go and be made anew by itself; the pod is made
-//! anew, and all in it, only when its own text is another. Units are written here whatever podman there is, not left to Quadlet, which
-//! knows pods only from podman 5 on, and lists a pod's containers in its unit. The memory holds the names of all containers
-//! that the task has units for. Named volumes are never removed.
+//! The pod is a unit, `<name>-pod.service`, and each container is a unit of its own, `<container>.service`, bound to the pod's and
+//! wanted by it. The pod's unit does not name its containers, so that a container can be added, removed and recreated alone; the
+//! pod is recreated, with all its containers, only when its own text changes. Units are generated here for any version of podman
+//! instead of using Quadlet, which supports pods only from podman 5 on, and lists a pod's containers in its unit. The memory
+//! holds the names of all containers that the task has units for. Named volumes are never removed.
 //!
-//! The pod needs an image for what holds its network: podman makes that itself from 4.0 on, older ones ask a registry for it.
+//! A pod needs an image for the container that holds its network: podman builds it itself from 4.0 on, older ones pull it.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use groundplan_protocol::{
 use serde::Deserialize;
 
 use super::{
-    container::{Definition, begin, is_active, is_current, is_enabled, restart, says, settled, systemctl},
+    container::{Definition, begin, is_active, is_current, is_enabled, restart, settled, systemctl, systemctl_line},
     context::Context,
     image::{PodmanError, ask, image_for, podman},
     kind::{Applied, Check, Kind},
@@ -25,11 +25,11 @@ use super::{
 };
 use crate::host::{error::HostError, fs::files};
 
-/// What is to be made anew.
+/// What is to be recreated.
 enum Due<'a> {
-    /// The pod, and all in it.
+    /// The pod, with all its containers.
     Pod,
-    /// These containers alone.
+    /// Only these containers.
     Containers(Vec<&'a Container>),
 }
 
@@ -46,24 +46,24 @@ impl Kind for Pod {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let parts = Parts::of(self, cx);
-        let mut so = known(cx).iter().eq(names(self).iter()) && parts.pod.is_there(cx)?;
+        let mut in_sync = known(cx).iter().eq(names(self).iter()) && parts.pod.is_there(cx)?;
         for (_, definition) in &parts.containers {
-            so &= definition.is_there(cx)?;
+            in_sync &= definition.is_there(cx)?;
         }
-        so &= is_enabled(cx, &self.unit(), self.enabled.unwrap_or(true)).await?;
+        in_sync &= is_enabled(cx, &self.unit(), self.enabled.unwrap_or(true)).await?;
         for container in &self.containers {
-            so &= is_enabled(cx, &container.unit(), true).await?;
+            in_sync &= is_enabled(cx, &container.unit(), true).await?;
         }
-        if !so && !cx.is_drift_check() {
+        if !in_sync && !cx.is_drift_check() {
             return Ok(Check::OutOfSync);
         }
         if should_run(self) {
-            return Ok((due(self, &parts, cx).await?.is_nothing() && so).into());
+            return Ok((due(self, &parts, cx).await?.is_nothing() && in_sync).into());
         }
         for unit in units(self) {
-            so &= is_active(cx, &unit, false).await?;
+            in_sync &= is_active(cx, &unit, false).await?;
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -72,9 +72,9 @@ impl Kind for Pod {
         }
         let parts = Parts::of(self, cx);
         let (before, now) = (known(cx), names(self));
-        // Noted before anything is written, so that nothing is left behind if this fails in between.
+        // Noted before anything is written: if this fails in between, removal still finds all containers.
         remember(cx, before.union(&now));
-        take_away(cx, before.difference(&now)).await?;
+        remove_containers(cx, before.difference(&now)).await?;
         write(self, &parts, cx).await?;
         remember(cx, now.iter());
         if !should_run(self) {
@@ -85,7 +85,7 @@ impl Kind for Pod {
         }
         let due = due(self, &parts, cx).await?;
         make_anew(self, &due, cx).await?;
-        // A restart of the whole that is owed is not done by that of a part.
+        // A pending restart of the whole pod is not fulfilled by restarting some of its containers.
         Ok(Applied { afresh: matches!(due, Due::Pod) })
     }
 
@@ -100,7 +100,7 @@ impl Kind for Pod {
         if there {
             pod.remove(cx)?;
         }
-        there |= take_away(cx, all.iter()).await?;
+        there |= remove_containers(cx, all.iter()).await?;
         systemctl(cx, &["daemon-reload"]).await?;
         match ask(cx, &["pod", "rm", "--force", "--ignore", "--", &self.name]).await {
             Ok(_) | Err(PodmanError::NoPodman) => Ok(there),
@@ -124,7 +124,7 @@ impl Kind for Pod {
     }
 }
 
-/// The texts of the pod and of each container.
+/// The definitions of the pod and of each container.
 struct Parts<'a> {
     pod: Definition,
     containers: Vec<(&'a Container, Definition)>,
@@ -148,7 +148,7 @@ fn names(pod: &Pod) -> BTreeSet<String> {
     pod.containers.iter().map(|container| container.name.clone()).collect()
 }
 
-/// All units, the pod's last: containers stop before it.
+/// All units, the pod's last, so that containers stop before it.
 fn units(pod: &Pod) -> impl Iterator<Item = String> {
     pod.containers.iter().map(Container::unit).chain([pod.unit()])
 }
@@ -162,7 +162,7 @@ fn remember<'a>(cx: &Context<'_>, names: impl Iterator<Item = &'a String>) {
     cx.remember(names.cloned().collect());
 }
 
-/// Has all images before anything is touched.
+/// Gets all images before anything is changed.
 async fn images(pod: &Pod, cx: &Context<'_>) -> Result<(), HostError> {
     for container in &pod.containers {
         image_for(cx, &container.image, container.pull.unwrap_or_default()).await?;
@@ -170,14 +170,14 @@ async fn images(pod: &Pod, cx: &Context<'_>) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Puts all units in place as they should be, and has systemd know them.
+/// Writes all units and has systemd load them.
 async fn write(pod: &Pod, parts: &Parts<'_>, cx: &Context<'_>) -> Result<(), HostError> {
     let mut reload = false;
     let mut enable = Vec::new();
     for (container, definition) in &parts.containers {
         let same = definition.is_there(cx)?;
         definition.put(cx)?;
-        if !same || says(cx, &["is-enabled", &container.unit()]).await? != "enabled" {
+        if !same || systemctl_line(cx, &["is-enabled", &container.unit()]).await? != "enabled" {
             enable.push(container.unit());
         }
         reload |= !same;
@@ -188,7 +188,7 @@ async fn write(pod: &Pod, parts: &Parts<'_>, cx: &Context<'_>) -> Result<(), Hos
         systemctl(cx, &["daemon-reload"]).await?;
     }
     for unit in enable {
-        // Anew, for a unit of that name may have been wanted by something else before.
+        // Re-enabled, because an earlier unit of that name may have been wanted by something else.
         systemctl(cx, &["reenable", &unit]).await?;
     }
     let verb = if pod.enabled.unwrap_or(true) { "enable" } else { "disable" };
@@ -196,7 +196,7 @@ async fn write(pod: &Pod, parts: &Parts<'_>, cx: &Context<'_>) -> Result<(), Hos
     Ok(())
 }
 
-/// What does not run, or not as it is described.
+/// What does not run, or was not made from its definition.
 async fn due<'a>(pod: &Pod, parts: &Parts<'a>, cx: &Context<'_>) -> Result<Due<'a>, HostError> {
     if is_down(cx, &pod.unit()).await? || !pod_is_current(pod, &parts.pod, cx).await? {
         return Ok(Due::Pod);
@@ -220,7 +220,7 @@ async fn pod_is_current(pod: &Pod, definition: &Definition, cx: &Context<'_>) ->
     let label = podman(cx, &["pod", "inspect", "--format", &format, "--", &pod.name]).await?;
     let same = definition.is_of(label.trim());
     if !same {
-        cx.differs(&what, Some("made by its definition"), Some("made by another"));
+        cx.differs(&what, Some("made from its definition"), Some("made from another"));
     }
     Ok(same)
 }
@@ -230,13 +230,13 @@ async fn make_anew(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), Hos
         Due::Containers(containers) => ("restart", containers.clone()),
         Due::Pod => {
             restart(&format!("{}-pod", pod.name), cx).await?;
-            // They come up with it; what became of them is told to whoever asks.
+            // The containers start with the pod; whether they run is checked afterwards.
             ("start", pod.containers.iter().collect())
         }
     };
     let mut failed = None;
     for container in &containers {
-        // One that does not start is no reason to leave the others as they are.
+        // If one does not start, the others are still restarted.
         if let Err(e) = begin(verb, &container.name, cx).await {
             failed.get_or_insert(e);
         }
@@ -251,8 +251,8 @@ async fn make_anew(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), Hos
     }
 }
 
-/// Takes away containers and their units, but for those that belong to another task now; whether any unit was there.
-async fn take_away(cx: &Context<'_>, names: impl Iterator<Item = &String>) -> Result<bool, HostError> {
+/// Removes containers and their units, except those that another task claims now; whether any unit was there.
+async fn remove_containers(cx: &Context<'_>, names: impl Iterator<Item = &String>) -> Result<bool, HostError> {
     let mut there = false;
     for name in names {
         if cx.held_by_another(&Claim::named("container", name)).is_some() {
@@ -276,14 +276,14 @@ async fn take_away(cx: &Context<'_>, names: impl Iterator<Item = &String>) -> Re
     Ok(there)
 }
 
-/// Stops a unit that may be unknown to systemd, and forgets that it failed.
+/// Stops a unit that systemd may not have loaded, and resets its failed state.
 async fn stop(cx: &Context<'_>, unit: &str) -> Result<(), HostError> {
-    match &*says(cx, &["is-active", unit]).await? {
+    match &*systemctl_line(cx, &["is-active", unit]).await? {
         "inactive" | "unknown" => {}
         state => {
             systemctl(cx, &["stop", unit]).await?;
             if state == "failed" {
-                says(cx, &["reset-failed", unit]).await?;
+                systemctl_line(cx, &["reset-failed", unit]).await?;
             }
         }
     }

@@ -13,13 +13,13 @@ use crate::host::{
     process::{monitor::StartTerms, state::ProcessState, supervisor::differs},
 };
 
-/// How long a process that nothing probes is watched after its start: one that ends within it has failed to start.
+/// How long a process without a readiness probe is watched after its start: one that ends within it has failed to start.
 const SETTLE: Duration = Duration::from_millis(100);
 
 impl Kind for Process {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let as_it_is = cx.host.supervisor.process(cx.task);
-        match &as_it_is {
+        let found = cx.host.supervisor.process(cx.task);
+        match &found {
             None => cx.differs("process", Some("up"), None),
             Some((_, ProcessState::Down { why })) => {
                 cx.differs("process", Some("up"), Some(&format!("down: it {why}")))
@@ -27,7 +27,7 @@ impl Kind for Process {
             Some((process, _)) if process != self => cx.differs("process", Some("as it was applied"), Some("another")),
             Some(_) => {}
         }
-        Ok(as_it_is.is_some_and(|(process, life)| matches!(life, ProcessState::Up { .. }) && process == *self).into())
+        Ok(found.is_some_and(|(process, state)| matches!(state, ProcessState::Up { .. }) && process == *self).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -35,7 +35,7 @@ impl Kind for Process {
         if let Some((process, ProcessState::Up { .. })) = supervisor.process(cx.task)
             && !differs(&process, self)
         {
-            // Only how it is stopped or reloaded is other than it was.
+            // Only how it is stopped or reloaded has changed.
             supervisor.amend(cx.task, self.clone()).await?;
             return Ok(Applied { afresh: false });
         }
@@ -49,10 +49,10 @@ impl Kind for Process {
 
     async fn effect(&self, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
         let supervisor = &cx.host.supervisor;
-        let up = supervisor.process(cx.task).is_some_and(|(_, life)| matches!(life, ProcessState::Up { .. }));
+        let up = supervisor.process(cx.task).is_some_and(|(_, state)| matches!(state, ProcessState::Up { .. }));
         match effect {
             Effect::Reload if up => supervisor.reload(cx.task).await?,
-            // To reload what does not run is to start it.
+            // Reloading a process that does not run means starting it.
             _ => supervisor.start(cx.task, self.clone(), terms(cx)).await?,
         }
         Ok(true)
@@ -69,8 +69,8 @@ impl Kind for Process {
     }
 }
 
-/// What is unknown to the ledger is not tried again behind its back. It has to live for a moment even where a probe follows: another
-/// program may hold the port that it was to have, and answer in its place.
+/// A new process, which the ledger does not have yet, is not retried without a job. It must run for a moment even if a probe
+/// follows: another program may have its port, and answer in its place.
 fn terms(cx: &Context<'_>) -> StartTerms {
     StartTerms { settle: SETTLE, retry: !cx.is_new }
 }

@@ -98,7 +98,7 @@ fn done(reboot: &Reboot, cx: &Context<'_>, boot: Option<&str>) {
     let before = cx.memory().and_then(|memory| memory.get("down")?.as_str());
     cx.remember(json!({ "asked": essence(reboot), "down": boot.or(before) }));
     if boot.is_some() {
-        cx.say("the host has been down and is back");
+        cx.report("the host has been down and is back");
     }
 }
 
@@ -139,7 +139,7 @@ async fn go_down(reboot: &Reboot, cx: &Context<'_>) -> Result<(), HostError> {
 /// Whether no guard holds it back.
 async fn wanted(reboot: &Reboot, cx: &Context<'_>) -> Result<bool, HostError> {
     if reboot.needed == Some(true) && !needed(cx).await? {
-        cx.say("the host needs no reboot");
+        cx.report("the host needs no reboot");
         return Ok(false);
     }
     for (guard, wanted_if) in [(&reboot.unless, false), (&reboot.only_if, true)] {

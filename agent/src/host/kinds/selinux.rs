@@ -1,7 +1,7 @@
-//! `selinux`: the context of files, a boolean, or the mode, by semanage, restorecon, setsebool and setenforce.
+//! `selinux`: the context of files, a boolean, or the mode, with semanage, restorecon, setsebool and setenforce.
 //!
-//! Where there is no SELinux it is skipped with a word in the report. No test host has SELinux: what is shown there is the
-//! skipping; of the rest only what reads the tools' output is tested, and nothing of it has been run on a real host.
+//! On a host without SELinux it is skipped with a note in the report. No test host has SELinux: the suite tests only the skipping,
+//! and the parsing of the tools' output; the rest has not been run on a real host.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ use crate::host::{
 
 const CONFIG: &str = "/etc/selinux/config";
 
-/// Why SELinux is not as it should be.
+/// Why SELinux could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SelinuxError {
     #[error("this host has no `{program}`; install policycoreutils and its Python utilities")]
     Missing { program: String },
     #[error(transparent)]
     Tool(ToolError),
-    #[error("{path} is missing: make it first")]
+    #[error("{path} is missing: create it first")]
     NoFile { path: String },
 }
 
@@ -115,11 +115,11 @@ impl Kind for Selinux {
     }
 }
 
-/// Whether there is no SELinux to work with; said aloud.
+/// Whether there is no SELinux; then notes in the report that the task is skipped.
 fn is_absent(cx: &Context<'_>) -> bool {
     let absent = !Path::new("/sys/fs/selinux/enforce").exists();
     if absent {
-        cx.say("skipped: this host has no SELinux, or it is switched off");
+        cx.report("skipped: this host has no SELinux, or it is disabled");
     }
     absent
 }
@@ -145,7 +145,7 @@ async fn tool(cx: &Context<'_>, args: &[&str]) -> Result<String, SelinuxError> {
     })
 }
 
-/// What the policy lists a path by: a regular expression (file_contexts(5)).
+/// The pattern for a path in the policy: a regular expression (file_contexts(5)).
 fn pattern(path: &str, recursive: bool) -> String {
     let mut pattern = String::new();
     for c in path.chars() {
@@ -162,13 +162,13 @@ fn type_of(context: &str) -> Option<&str> {
     context.split(':').nth(2)
 }
 
-/// The type that the host's own rules (semanage-fcontext(8), `-l -C`) give a pattern.
+/// The type of a pattern in the host's own rules (semanage-fcontext(8), `-l -C`).
 fn listed_type<'a>(listed: &'a str, pattern: &str) -> Option<&'a str> {
     let line = listed.lines().find(|line| line.split_whitespace().next() == Some(pattern))?;
     type_of(line.split_whitespace().last()?)
 }
 
-/// A boolean now and at boot, by semanage-boolean(8).
+/// A boolean's value now and at boot, from semanage-boolean(8).
 fn boolean_of(listed: &str, name: &str) -> Option<(bool, bool)> {
     let line = listed.lines().find(|line| line.split_whitespace().next() == Some(name))?;
     let (_, rest) = line.split_once('(')?;

@@ -1,7 +1,7 @@
 //! `sysctl`: kernel parameters, set in /proc/sys and kept in a file of the task's own in /etc/sysctl.d.
 //!
-//! The value that each had before is remembered, and comes back when it is no longer asked for; one that somebody else has
-//! set since then is left. If the kernel refuses one of several, those that were set a moment before are set back.
+//! The memory holds the value that each had before, which is restored when the parameter is no longer wanted, unless it was changed
+//! out of band since then. If the kernel refuses one of several, those that were just set are set back.
 
 use std::{collections::BTreeMap, fs, io};
 
@@ -19,16 +19,18 @@ use crate::host::{
     fs::files::{self, Access, Removal, Sum},
 };
 
-/// Why a kernel parameter is not as it should be.
+/// Why a kernel parameter could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SysctlError {
-    #[error("this host has no kernel parameter `{key}`: the name is wrong, or what it belongs to is not loaded")]
+    #[error(
+        "this host has no kernel parameter `{key}`: the name is wrong, or the module that it belongs to is not loaded"
+    )]
     Unknown { key: String },
     #[error("`{key}` may not be set here; in a container only parameters of its own namespaces may, such as net.*")]
     Forbidden { key: String, source: io::Error },
     #[error("the kernel refuses `{value}` for `{key}`")]
     Refused { key: String, value: String, source: io::Error },
-    #[error("the kernel made `{found}` of `{value}` for `{key}`")]
+    #[error("the kernel set `{key}` to `{found}` instead of `{value}`")]
     Other { key: String, value: String, found: String },
     #[error("cannot read `{key}`")]
     Read { key: String, source: io::Error },
@@ -45,18 +47,18 @@ impl Kind for Sysctl {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let wanted = self.wanted();
-        let mut so = before(cx).keys().all(|key| wanted.contains_key(key));
+        let mut in_sync = before(cx).keys().all(|key| wanted.contains_key(key));
         for (key, value) in &wanted {
-            so &= cx.same(key, value, &get(key)?);
+            in_sync &= cx.same(key, value, &get(key)?);
         }
         let sum = Sum::of_bytes(text(&wanted).as_bytes());
-        so &= cx.is_file(&path(cx.task), sum, access()?, true)?;
-        Ok(so.into())
+        in_sync &= cx.is_file(&path(cx.task), sum, access()?, true)?;
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let (wanted, mut memory) = (self.wanted(), before(cx));
-        // What is not asked for any more.
+        // Parameters that are no longer wanted.
         for (key, old) in memory.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
             if cx.held_by_another(&Claim::named("kernel parameter", key)).is_none() {
                 set(key, old)?;
@@ -95,20 +97,20 @@ impl Kind for Sysctl {
             }
             match get(&key) {
                 Ok(now) if wanted.get(&key).is_some_and(|ours| *ours != now) => {
-                    cx.say(&format!("{key} is `{now}` now, set by somebody else: left as it is"));
+                    cx.report(&format!("{key} is `{now}` now, changed out of band: left as it is"));
                 }
                 Ok(now) => {
                     set(&key, &old)?;
                     changed |= now != old;
                 }
-                Err(error) => cx.say(&format!("{error}: nothing to set back")),
+                Err(error) => cx.report(&format!("{error}: nothing to set back")),
             }
         }
         Ok(changed)
     }
 }
 
-/// The values that the task found.
+/// The memory: the values that the task found, by parameter.
 fn before(cx: &Context<'_>) -> Values {
     cx.memory().and_then(|memory| serde_json::from_value(memory.clone()).ok()).unwrap_or_default()
 }
@@ -126,7 +128,7 @@ fn access() -> Result<Access, HostError> {
     Ok(Access::new("/etc/sysctl.d", None, None, None, 0o644)?)
 }
 
-/// Where a parameter lies (sysctl(8)): its first separator decides which of `.` and `/` is the other's stand-in.
+/// The file of a parameter (sysctl(8)): its first separator decides which of `.` and `/` separates directories.
 fn file(key: &str) -> String {
     let swapped = |c| match c {
         '.' => '/',
@@ -153,7 +155,7 @@ fn get(key: &str) -> Result<String, SysctlError> {
 fn set(key: &str, value: &str) -> Result<(), SysctlError> {
     let (key, value) = (key.to_owned(), value.to_owned());
     let written = fs::OpenOptions::new().write(true).open(file(&key)).and_then(|mut file| {
-        // In one piece: the kernel takes each write for a value of its own.
+        // In one write: the kernel takes each write for a complete value.
         io::Write::write_all(&mut file, value.as_bytes())
     });
     if let Err(source) = written {

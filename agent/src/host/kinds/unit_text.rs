@@ -1,7 +1,7 @@
-//! What systemd and Quadlet read of containers and pods: text, made of parameters alone.
+//! The files that systemd and Quadlet read for containers and pods: text, generated from parameters alone.
 //!
-//! Words are quoted as systemd.service(5) says, so that neither blanks nor `%`, `$`, quotes and line ends in a parameter mean anything.
-//! Each text has its own digest as a label, so that podman tells of what runs by which text it was made.
+//! Words are quoted as in systemd.service(5), so that blanks, `%`, `$`, quotes and line breaks in a parameter have no special
+//! meaning. Each text has its own digest as a label, so that podman shows from which text a running container was made.
 
 use std::fmt::Write as _;
 
@@ -11,26 +11,26 @@ use groundplan_protocol::{
     kinds::{Container, Pod, RestartPolicy, Run},
 };
 
-/// How each text begins.
+/// The beginning of each text.
 pub(super) const MARK: &str = "# Written by groundplan";
 
-/// The label that holds the digest of the text that a container or pod was made by.
+/// The label with the digest of the text that a container or pod was made from.
 pub(super) const LABEL: &str = "groundplan.definition";
 
-/// A text, and its digest as podman tells it.
+/// A text, and its digest as in the label.
 pub(super) struct Text {
     pub(super) text: String,
     pub(super) digest: String,
 }
 
-/// The text that `make` makes of a label with the digest of what it makes of none.
+/// The text that `make` generates with a label; the label's digest is of the text without it.
 fn labelled(make: impl Fn(Option<String>) -> String) -> Text {
     let digest = Digest::of(make(None).as_bytes()).to_string();
     Text { text: make(Some(format!("--label={LABEL}={digest}"))), digest }
 }
 
-/// A unit that runs podman, for hosts without Quadlet and for containers of a pod: what `podman generate systemd --new` would
-/// write.
+/// A unit that runs podman, for hosts without Quadlet and for containers of a pod: as `podman generate systemd --new`
+/// prints it.
 pub(super) fn service(container: &Container, pod: Option<&Pod>, task: &TaskId) -> Text {
     labelled(|label| service_text(container, pod, task, label))
 }
@@ -38,7 +38,7 @@ pub(super) fn service(container: &Container, pod: Option<&Pod>, task: &TaskId) -
 fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: Option<String>) -> String {
     let mut run = vec!["podman", "run", "--cidfile=%t/%n.ctr-id", "--cgroups=no-conmon", "--rm", "--replace"];
     run.extend(["--detach", "--sdnotify=conmon", "--pull=never"]);
-    // These words hold specifiers of systemd's own.
+    // Not quoted: these words contain specifiers that systemd expands.
     let mut line = run.join(" ");
     let within = pod.map(|pod| format!("--pod={}", pod.name));
     for word in options(container).into_iter().chain(within).chain(label) {
@@ -48,8 +48,8 @@ fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: 
     for word in command(container) {
         let _ = write!(line, " {}", quoted(&word));
     }
-    // A container of a pod goes down with it, and comes up with it: the pod's unit need not know of its containers, so
-    // that one more or less does not concern the others.
+    // A container of a pod stops and starts with it by its own unit's dependencies: the pod's unit does not name its
+    // containers, so that one more or less does not restart the others.
     let (bound, wanted) = match pod.map(Pod::unit) {
         Some(unit) => (format!("BindsTo={unit}\nAfter={unit}\n"), unit),
         None => (String::new(), "multi-user.target".to_owned()),
@@ -76,7 +76,7 @@ fn service_text(container: &Container, pod: Option<&Pod>, task: &TaskId, label: 
     )
 }
 
-/// A unit that makes a pod and keeps it, without its containers.
+/// A unit that creates a pod and keeps it running, without its containers.
 pub(super) fn pod(pod: &Pod, task: &TaskId) -> Text {
     labelled(|label| pod_text(pod, task, label))
 }
@@ -183,7 +183,7 @@ fn command(container: &Container) -> Vec<String> {
     }
 }
 
-/// A word as systemd takes it for itself.
+/// A word, quoted so that systemd takes it literally.
 fn quoted(word: &str) -> String {
     let mut text = String::from("\"");
     for c in word.chars() {
@@ -250,7 +250,7 @@ WantedBy=multi-user.target
     }
 
     #[test]
-    fn a_pod_and_a_container_of_it_know_nothing_of_other_containers() {
+    fn a_pod_and_a_container_of_it_do_not_name_other_containers() {
         let task = "s.app".parse().unwrap();
         let of = |containers| -> Pod {
             let params =

@@ -1,7 +1,7 @@
-//! `wait`: for a time, or until something answers, or no longer does.
+//! `wait`: waits for a time, or until something answers, or no longer does.
 //!
-//! It waits when it is new or changed and when a trigger fires, and then counts as changed whatever it found, so that what
-//! hangs on it does not depend on how fast the other side was. Checked again it probes once more, and that changes nothing.
+//! It waits when it is new or changed and when a trigger fires, and then always counts as changed, so that its triggers do not
+//! depend on how fast the other side was. Checked again it probes once more, and that changes nothing.
 
 use groundplan_protocol::{
     duration::Span,
@@ -20,11 +20,11 @@ use crate::host::{
     probe::{self, Patience, ProbeError, Probes, Tried},
 };
 
-/// Why the wait was in vain.
+/// Why the wait failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WaitError {
     #[error("gave up after {} in {took}: {last}", times(*attempts))]
-    InVain { attempts: u32, took: Span, last: String },
+    GaveUp { attempts: u32, took: Span, last: String },
     #[error(transparent)]
     Probe(ProbeError),
 }
@@ -32,7 +32,7 @@ pub(crate) enum WaitError {
 impl KindError for WaitError {}
 
 impl Kind for Wait {
-    /// What answered once need not answer for ever.
+    /// What answered once may stop answering: that is not drift.
     fn drifts(&self, _: &Context<'_>) -> bool {
         false
     }
@@ -71,12 +71,12 @@ async fn wait(wait: &Wait, cx: &Context<'_>) -> Result<(), WaitError> {
     let Tried { attempts, last } = tried(wait, cx, patience(wait)).await?;
     match last {
         None => {
-            cx.say(&format!("as wanted at attempt {attempts}"));
+            cx.report(&format!("succeeded at attempt {attempts}"));
             Ok(())
         }
         Some(last) => {
             let took = Span::millis(u64::try_from(cx.begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-            Err(WaitError::InVain { attempts, took, last })
+            Err(WaitError::GaveUp { attempts, took, last })
         }
     }
 }
@@ -100,7 +100,7 @@ fn patience(wait: &Wait) -> Patience {
     Patience { until, interval, attempts: wait.retries.map(|retries| retries.saturating_add(1)) }
 }
 
-/// Where a number of attempts is given it is limit enough.
+/// No time limit if only a number of attempts is given.
 fn limit(wait: &Wait) -> Option<Duration> {
     let default = wait.retries.is_none().then_some(DEFAULT_TIMEOUT);
     wait.timeout.or(default).map(Duration::from)

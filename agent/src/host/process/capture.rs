@@ -1,4 +1,4 @@
-//! What a program prints, kept in bounded memory: the beginning, the end, and how much lay between.
+//! The output of a program in bounded memory: the beginning, the end, and how many bytes were between.
 //!
 //! In: bytes as they come. Out: text of at most `OUTPUT_LIMIT` bytes, cut between characters, never within one.
 
@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use groundplan_protocol::report::{OUTPUT_LIMIT, Output};
 
-/// How much of the beginning and of the end is kept, in bytes each.
+/// Bytes of the beginning and of the end that are kept, each.
 const HALF: usize = OUTPUT_LIMIT / 2;
 
 /// Collects output.
@@ -14,12 +14,12 @@ const HALF: usize = OUTPUT_LIMIT / 2;
 pub(crate) struct Capture {
     head: Vec<u8>,
     tail: VecDeque<u8>,
-    /// Bytes that were in `tail` once and had to go.
+    /// Bytes that were dropped from `tail`.
     lost: u64,
 }
 
 impl Capture {
-    /// Takes what came.
+    /// Adds output.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let (first, rest) = bytes.split_at(bytes.len().min(HALF - self.head.len()));
         self.head.extend_from_slice(first);
@@ -30,7 +30,7 @@ impl Capture {
         self.lost += (surplus + skipped.len()) as u64;
     }
 
-    /// All that is to be told of it; `None` if nothing came.
+    /// The output for the report; `None` if nothing came.
     pub(crate) fn finish(self) -> Option<Output> {
         let (mut head, tail) = (self.head, Vec::from(self.tail));
         if head.is_empty() {
@@ -42,7 +42,7 @@ impl Capture {
             if text.len() <= OUTPUT_LIMIT {
                 return Some(Output { head: text.into_owned(), ..Output::default() });
             }
-            // Replacements made it longer than it was.
+            // Replacement characters made it longer than the bytes were.
             let (first, second) = head.split_at(head.len() / 2);
             return Some(join(first, second, 0));
         }
@@ -83,7 +83,7 @@ fn first_chars(bytes: &[u8]) -> (String, usize) {
 
 /// The text at the end of `bytes` that fits, and how many bytes come before it.
 fn last_chars(bytes: &[u8]) -> (String, usize) {
-    // At most three bytes that continue a character which began before.
+    // At most three bytes continue a character that began before.
     let whole = bytes.iter().take(3).take_while(|b| *b & 0xc0 == 0x80).count();
     let text = String::from_utf8_lossy(&bytes[whole..]);
     let mut start = text.len().saturating_sub(HALF);

@@ -1,9 +1,9 @@
 //! Runs a program to its end: in a process group of its own, its output captured, its time limited.
 //!
-//! Standard output and standard error go through one pipe, interleaved as they come, into bounded memory. When time is up
-//! or the job is cancelled, the whole group gets TERM and, after a grace period, KILL. When the program ends by itself,
-//! whatever it left behind in its group (a daemon, say) is let live, and its hold on the pipe does not hold us: what
-//! comes within `LINGER` after the end is still captured. No thread, no signal handler: a pidfd and a pipe.
+//! Standard output and standard error go through one pipe, interleaved as they come, into bounded memory. When time is up or
+//! the job is cancelled, the whole group gets TERM and, after a grace period, KILL. When the program ends by itself, processes that
+//! it left in its group, such as a daemon, continue to run, and their end of the pipe is not waited for: only output within
+//! `LINGER` after the end is captured. No thread, no signal handler: a pidfd and a pipe.
 
 use std::{
     fs::File,
@@ -32,21 +32,21 @@ use super::{
 };
 use crate::host::cancel::Cancel;
 
-/// How long output is awaited from what a program left running, once it has ended itself.
+/// How long output of processes that a program left running is awaited after its own end.
 pub(super) const LINGER: Duration = Duration::from_millis(200);
 
-/// How often a group that got TERM is looked at, and how long one that got KILL may take to vanish.
+/// How often a group that got TERM is checked, and how long one that got KILL may take to vanish.
 const POLL: Duration = Duration::from_millis(20);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why a program did not come to an end of its own.
+/// Why a program did not end successfully by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error("`{run}` took longer than {}, and was ended", seconds(*limit))]
     Timeout { run: String, limit: Duration },
-    #[error("`{run}` was ended, because the agent stops or no longer wants it")]
+    #[error("`{run}` was ended, because the agent is stopping or the job was cancelled")]
     Cancelled { run: String },
     #[error("`{run}` wrote more than {most} bytes, and was ended")]
     TooMuchOutput { run: String, most: usize },
@@ -58,7 +58,7 @@ pub(crate) enum ExecError {
     Io { run: String, source: io::Error },
 }
 
-/// A time limit, and how long it was at the beginning.
+/// A time limit, and its whole length for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     pub(crate) until: Instant,
@@ -66,7 +66,7 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// `whole` from now.
+    /// A limit of `whole` from now.
     pub(crate) fn of(whole: Duration) -> Self {
         Self { until: Instant::now() + whole, whole }
     }
@@ -84,7 +84,7 @@ impl Ran {
         Self { end: Err(error.into()), output: None }
     }
 
-    /// The end, with any but success as an error.
+    /// The end, with any exit status but 0 as an error.
     pub(crate) fn success(self, run: &Run) -> (Result<(), ExecError>, Option<Output>) {
         let end = self.end.and_then(|status| {
             let last = self.output.as_ref().map(last_lines).unwrap_or_default();
@@ -108,18 +108,18 @@ pub(crate) async fn run(
     }
 }
 
-/// Standard output apart from standard error.
+/// How standard output is read apart from standard error.
 #[derive(Debug)]
 pub(crate) struct Apart {
-    /// What it reads.
+    /// The program's standard input.
     pub(crate) stdin: Option<File>,
     /// How many bytes of standard output are kept; and one more, if there is more.
     pub(crate) most: usize,
-    /// Whether more than that ends it; else the rest is read and dropped.
+    /// Whether more than that ends the program; otherwise the rest is read and dropped.
     pub(crate) ends: bool,
 }
 
-/// As [`run`], with what it writes to standard output apart, byte by byte. A flood takes no memory and holds nobody up.
+/// As [`run`], with standard output read apart as bytes. A flood of output takes no memory and does not block the program.
 pub(crate) async fn run_apart(
     environment: &Environment,
     program: &Program<'_>,
@@ -145,7 +145,7 @@ pub(crate) async fn run_apart(
         tokio::select! {
             ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(false))),
             end = &mut reading => match end {
-                // Its group gets KILL when it is let go of.
+                // Its group gets KILL when `running` is dropped.
                 Ok(true) => (Ran { end: Err(ExecError::TooMuchOutput { run: shorten(program.run), most }), output: None }, Ok(true)),
                 end => (running.await, end),
             },
@@ -157,7 +157,7 @@ pub(crate) async fn run_apart(
     }
 }
 
-/// Reads to the end, and keeps `most` bytes and one more; or no further than that, if that `ends` it. Whether it did.
+/// Reads to the end and keeps `most` bytes and one more; with `ends`, reads no further than that. Whether it stopped there.
 async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize, ends: bool) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
@@ -173,7 +173,7 @@ async fn gather(reader: &mut Receiver, kept: &mut Vec<u8>, most: usize, ends: bo
     }
 }
 
-/// Starts `program`. Standard error goes to the pipe that comes back, and so does standard output unless it goes elsewhere.
+/// Starts `program`. Standard error goes to the returned pipe, and so does standard output unless `stdout` is given.
 pub(super) fn start(
     environment: &Environment,
     program: &Program<'_>,
@@ -193,12 +193,12 @@ pub(super) fn start(
         command.stdin(stdin);
     }
     let reader = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-    // The command holds our copies of the pipe's other end; dropped here, the program's are the only ones.
+    // The command holds the agent's copies of the pipe's other end; once it is dropped, only the program has it.
     let child = tokio::process::Command::from(command).spawn().map_err(failed)?;
     Ok((reader, child))
 }
 
-/// What we are waiting for.
+/// What is being waited for.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The end of the program, until the limit.
@@ -215,33 +215,33 @@ enum Phase {
 pub(super) struct Running {
     child: Child,
     group: Group,
-    /// Where its output is captured from; none if somebody else reads it.
+    /// Where its output is captured from; `None` if the caller reads it.
     reader: Option<Receiver>,
     capture: Capture,
-    /// Whether anyone still holds the other end of the pipe.
+    /// Whether any process still holds the other end of the pipe.
     open: bool,
     status: Option<ExitStatus>,
 }
 
 impl Running {
-    /// It has just been started.
+    /// A program that has just been started.
     pub(super) fn new(child: Child, reader: Option<Receiver>) -> Self {
         let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
         let open = reader.is_some();
         Self { child, group, reader, capture: Capture::default(), open, status: None }
     }
 
-    /// Sees it to its end. Dropped before, it gets KILL.
+    /// Waits for its end, and ends it at the limit. Dropped before that, its group gets KILL.
     pub(super) async fn follow(mut self, run: &Run, limit: Limit, grace: Duration, cancel: &Cancel) -> Ran {
-        let end = self.watch(run, limit, grace, cancel).await;
+        let end = self.wait_for_end(run, limit, grace, cancel).await;
         if self.status.is_some() {
-            // It ended by itself, or its group has been seen to the end.
+            // It ended by itself, or its whole group has ended: no KILL on drop.
             self.group.0 = None;
         }
         Ran { end, output: self.capture.finish() }
     }
 
-    async fn watch(
+    async fn wait_for_end(
         &mut self,
         run: &Run,
         limit: Limit,
@@ -300,12 +300,12 @@ impl Running {
         }
     }
 
-    /// Whether nothing of it is left.
+    /// Whether neither the program nor its group runs any more.
     fn has_ended(&self) -> bool {
         self.status.is_some() && self.group.is_empty()
     }
 
-    /// Takes one piece; the loop comes back for more, so that a flood of output starves neither the limit nor other jobs.
+    /// Reads one piece; the loop comes back for more, so that a flood of output delays neither the limit nor other jobs.
     fn read(&mut self, ready: io::Result<()>, buffer: &mut [u8]) {
         match ready.and_then(|()| self.reader.as_ref().map_or(Ok(0), |reader| reader.try_read(buffer))) {
             Ok(0) => self.open = false,
@@ -356,7 +356,7 @@ pub(crate) fn shorten(run: &Run) -> String {
     line.chars().take(MOST).chain(['…']).collect()
 }
 
-/// How a program ended, in words: `exited with 3` or `was killed by SIGSEGV`.
+/// How a program ended, for people: `exited with 3` or `was killed by SIGSEGV`.
 pub(crate) fn status_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with {code}"),

@@ -1,4 +1,4 @@
-//! A handle on a process that is no child of ours, which becomes readable when it ends (pidfd_open(2)).
+//! A handle on a process that is not a child of the agent; it becomes readable when the process ends (pidfd_open(2)).
 
 use std::{
     io,
@@ -15,12 +15,12 @@ impl PidFd {
     /// A handle on the process that has `pid` now.
     #[expect(unsafe_code, reason = "neither std nor nix has pidfd_open")]
     pub(crate) fn open(pid: Pid) -> io::Result<Self> {
-        // SAFETY: the call takes two plain numbers and touches no memory of ours.
+        // SAFETY: the call takes two plain numbers and accesses no memory of this process.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
         let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-        // SAFETY: the kernel has just given us this descriptor, which it opens with CLOEXEC, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, which it opens with CLOEXEC, and nothing else uses it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: the descriptor is owned by what watches it, which never gives it away.
+        // SAFETY: the `AsyncFd` owns the descriptor and never gives it away.
         Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?))
     }
 

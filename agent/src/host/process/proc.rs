@@ -1,4 +1,4 @@
-//! What the kernel tells of processes, by /proc (proc(5)).
+//! Processes as the kernel shows them in /proc (proc(5)).
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
 /// A process (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Whether it has ended, and only waits for its parent to take note.
+    /// Whether it has ended and waits only for its parent to collect its status.
     pub(crate) dead: bool,
     pub(crate) group: i32,
     pub(crate) session: i32,
@@ -37,8 +37,8 @@ impl Stat {
     }
 }
 
-/// Whether any process of `group` runs. Those that have ended do not count, though in a container whose first process
-/// is careless they stay for long.
+/// Whether any process of `group` runs. Zombies do not count: in a container whose first process does
+/// not collect them they stay for long.
 pub(crate) fn group_runs(group: Pid) -> bool {
     if killpg(group, None) == Err(Errno::ESRCH) {
         return false;
@@ -49,7 +49,7 @@ pub(crate) fn group_runs(group: Pid) -> bool {
     members.any(|pid| Stat::read(&pid).is_some_and(|stat| stat.group == group.as_raw() && !stat.dead))
 }
 
-/// The time since the boot, as `Stat::start` has it: the kernel gives hundredths of a second, whatever its own clock does.
+/// The time since the boot, as `Stat::start` has it: the kernel reports hundredths of a second, whatever its own tick is.
 pub(crate) fn ticks_since_boot() -> u64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     let ticks = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).map_or(0.0, |s| s * 100.0);

@@ -1,9 +1,9 @@
-//! What is on disk about supervised processes, so that an agent that was killed at any point finds them again.
+//! Records of supervised processes on disk, so that an agent that was killed at any point finds them again.
 //!
 //! Before a start, the intent is written; between fork and exec the new process writes its own id into a locked file; after
-//! the start the record is completed with the id and start time. So whatever was started is known, and nothing is started
-//! twice. Nothing is synced: what matters is that it survives the agent; when the host itself goes down, so does every
-//! process, and the boot id tells.
+//! the start the record is completed with the id and start time. So every started process has a record, and none is started
+//! twice. Nothing is synced: records must survive the agent only; when the host goes down, so does every process, and the boot
+//! id shows that.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,16 +21,16 @@ use super::proc::{Stat, ticks_since_boot};
 /// How long after its intent a process can have been forked, in clock ticks (hundredths of a second).
 const LONGEST_START: u64 = 1000;
 
-/// What is known of a supervised process.
+/// The record of a supervised process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// What was started.
+    /// The process as it was described when it was started.
     pub(crate) process: Process,
     /// The boot that it was started in.
     pub(crate) boot: String,
-    /// When the start was begun, in clock ticks since the boot.
+    /// When the start began, in clock ticks since the boot.
     pub(crate) begun: u64,
-    /// Which process it became; absent while it is being started.
+    /// The process that it became; absent while it is being started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) identity: Option<ProcessIdentity>,
     /// When it was started, in milliseconds since the Unix epoch.
@@ -39,7 +39,7 @@ pub(crate) struct Record {
     pub(crate) restarts: u32,
 }
 
-/// A process, told from all others that ever have its id.
+/// A process, distinguished from all others that ever have its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessIdentity {
     pid: i32,
@@ -106,7 +106,7 @@ impl Records {
         Ok(())
     }
 
-    /// All that can be read. What cannot was cut off when the host went down, and with it the process.
+    /// All records that can be read. One that cannot was torn by a power loss, which also ended the process.
     pub(crate) fn all(&self) -> io::Result<Vec<(TaskId, Record)>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -129,7 +129,7 @@ impl Records {
         }
     }
 
-    /// The process of a start that the agent did not live to see.
+    /// The process of a start during which the agent was killed.
     fn started_on_intent(&self, task: &TaskId, record: &Record) -> Option<ProcessIdentity> {
         let mut file = File::open(self.path(task, "pid")).ok()?;
         file.lock().ok()?;
@@ -137,7 +137,7 @@ impl Records {
         file.read_to_string(&mut text).ok()?;
         let pid = Pid::from_raw(text.parse().ok()?);
         let stat = Stat::of(pid)?;
-        // It leads a session of its own, and began when the start did: its id has not passed to another one since.
+        // It leads a session of its own, and started when the intent was written: its id has not been reused since.
         let in_time = (record.begun.saturating_sub(2)..record.begun + LONGEST_START).contains(&stat.start);
         let ours = stat.session == pid.as_raw() && in_time && !stat.dead;
         ours.then_some(ProcessIdentity { pid: pid.as_raw(), start: stat.start })
@@ -148,7 +148,7 @@ impl Records {
     }
 }
 
-/// For files that may hold secrets in their environment variables.
+/// Options for files that may hold secrets in environment variables.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_from_others_with_its_id() {
+    fn a_process_is_distinguished_from_others_with_its_id() {
         let me = ProcessIdentity::of(Pid::this()).unwrap();
         assert!(me.is_alive() && me.start <= ticks_since_boot());
         assert!(!ProcessIdentity { start: me.start + 1, ..me }.is_alive());

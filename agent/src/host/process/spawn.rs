@@ -1,8 +1,7 @@
-//! Programs of tasks, made ready to start: found, with their environment, directory and user.
+//! Preparing programs of tasks: found in `PATH`, with their environment, directory and user.
 //!
-//! Everything is resolved before the fork, so that a plain command takes the C library's fast path (posix_spawn) and an
-//! error names what is wrong. Only a change of user, a session of its own or a tie to the agent's life needs code between
-//! fork and exec.
+//! Everything is resolved before the fork, so that a plain command takes the C library's fast path (posix_spawn) and an error
+//! names its cause. Only a change of user, a session of its own, or ending with the agent needs code between fork and exec.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +34,7 @@ pub(crate) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    /// `run` as the agent itself would run it.
+    /// `run` with the agent's own user, directory and environment.
     pub(crate) fn plain(run: &'a Run) -> Self {
         const NONE: &BTreeMap<String, String> = &BTreeMap::new();
         Self { run, env: NONE, cwd: None, user: None }
@@ -57,18 +56,18 @@ pub(crate) enum SpawnError {
     Start { program: String, source: io::Error },
 }
 
-/// What is done between fork and exec.
+/// What to do between fork and exec.
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     /// Whether the program leads a session of its own; else it leads a process group.
     pub(crate) session: bool,
     /// Whether it gets KILL when the agent dies.
     pub(crate) with_agent: bool,
-    /// Where it writes its process id before it becomes the program.
+    /// The file that it writes its process id to before it becomes the program.
     pub(crate) pid_file: Option<File>,
 }
 
-/// What all programs of tasks have in common.
+/// The root and the environment variables that all programs of tasks have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Environment {
     pub(crate) root: Root,
@@ -77,7 +76,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// `program`, with nothing on its standard input, ready to be started.
+    /// A command for `program`, with empty standard input, ready to be started.
     pub(crate) fn command(&self, program: &Program<'_>, setup: Setup) -> Result<Command, SpawnError> {
         let identity = program.user.map(users::identity).transpose()?;
         let mut env = self.env.clone();
@@ -102,7 +101,7 @@ impl Environment {
             }
         };
         command.env_clear().envs(env).current_dir(cwd).stdin(Stdio::null());
-        // A task of the agent's own user needs no privilege.
+        // Without a change of user no privilege is needed.
         prepare(&mut command, setup, identity.filter(|identity| identity.uid != Uid::effective()));
         Ok(command)
     }
@@ -118,7 +117,7 @@ impl Environment {
     }
 }
 
-/// Names the program in an error to start it.
+/// The error for a program that could not be started.
 pub(crate) fn not_started(run: &Run, source: io::Error) -> SpawnError {
     let program = match run {
         Run::Shell(_) => "/bin/sh".to_owned(),
@@ -127,8 +126,7 @@ pub(crate) fn not_started(run: &Run, source: io::Error) -> SpawnError {
     SpawnError::Start { program, source }
 }
 
-/// Where `program` is: itself if it names a path, else the first in `path`.
-/// Where `program` lies in `path`.
+/// The path of `program`: itself if it contains a slash, else the first match in `path`.
 pub(crate) fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, SpawnError> {
     if program.contains('/') {
         return Ok(program.into());
@@ -142,7 +140,7 @@ pub(crate) fn find(program: &str, path: Option<&OsString>) -> Result<PathBuf, Sp
         .ok_or_else(|| SpawnError::NotInPath { program: program.to_owned(), path: path.to_string_lossy().into_owned() })
 }
 
-/// Arranges for what happens between fork and exec.
+/// Arranges what happens between fork and exec.
 fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
     if !setup.session {
         command.process_group(0);
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_up() {
+    fn programs_are_found_in_path() {
         let path = OsString::from("/nowhere:/bin:/usr/bin");
         assert!(find("sh", Some(&path)).unwrap().ends_with("bin/sh"));
         assert_eq!(find("./x", None).unwrap(), Path::new("./x"));

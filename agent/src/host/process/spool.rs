@@ -1,8 +1,8 @@
-//! What a command prints, until it is on its way: text in the order in which it came, in bounded memory.
+//! The output of a command until it is sent: text in the order in which it came, in bounded memory.
 //!
-//! In: bytes, each from one of two streams. Out: pieces of text, cut between characters. What goes beyond the command's limit is
-//! counted and dropped. Who writes waits for room while somebody takes it away; while nobody can (`lossy`), the middle of what
-//! is held makes room instead, and is counted as well. One writes, one takes; neither blocks the other for long.
+//! In: bytes, each from one of two streams. Out: pieces of text, cut between characters. Output beyond the command's limit is counted
+//! and dropped. The writer waits for room while a connection takes output; while there is none (`lossy`), the middle of what is
+//! held is dropped instead, and counted as well. One task writes, one takes; neither blocks the other for long.
 
 use std::{
     collections::VecDeque,
@@ -12,11 +12,11 @@ use std::{
 use groundplan_protocol::exec::{Piece, Stream};
 use tokio::sync::Notify;
 
-/// Most text that is held, in bytes, but for one more read.
+/// Most text that is held, in bytes; one more read may exceed it.
 const HELD: usize = 128 * 1024;
 /// Pieces of one stream that follow each other are joined up to this length, in bytes.
 const JOINED: usize = 8 * 1024;
-/// As much text as is worth a message of its own, in bytes.
+/// Text that is enough for a message of its own, in bytes.
 pub const BATCH: usize = 16 * 1024;
 
 /// See the module.
@@ -24,25 +24,25 @@ pub const BATCH: usize = 16 * 1024;
 pub struct Spool {
     inner: Mutex<Inner>,
     room: Notify,
-    /// Told when there is something to take, or enough for a message.
-    news: Arc<Notify>,
+    /// Notified when there is something to take, and when it is enough for a message.
+    notify: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Inner {
     pieces: VecDeque<Piece>,
     bytes: usize,
-    /// How much may still be passed on.
+    /// Bytes that may still be passed on.
     left: u64,
     omitted: u64,
     lossy: bool,
-    /// The beginning of a character whose rest has not come, for each stream.
+    /// The first bytes of a character whose rest has not come, for each stream.
     begun: [Vec<u8>; 2],
 }
 
 impl Spool {
-    /// For a command of which at most `limit` bytes are passed on.
-    pub fn new(limit: u64, news: Arc<Notify>) -> Self {
+    /// A spool that passes on at most `limit` bytes.
+    pub fn new(limit: u64, notify: Arc<Notify>) -> Self {
         let inner = Inner {
             pieces: VecDeque::new(),
             bytes: 0,
@@ -51,10 +51,10 @@ impl Spool {
             lossy: false,
             begun: [Vec::new(), Vec::new()],
         };
-        Self { inner: Mutex::new(inner), room: Notify::new(), news }
+        Self { inner: Mutex::new(inner), room: Notify::new(), notify }
     }
 
-    /// Takes what came on a stream.
+    /// Adds bytes that came on a stream.
     pub(super) fn push(&self, stream: Stream, bytes: &[u8]) {
         let mut inner = self.lock();
         let before = inner.bytes;
@@ -62,11 +62,11 @@ impl Spool {
         let now = inner.bytes;
         drop(inner);
         if (before == 0 && now > 0) || (before < BATCH && now >= BATCH) {
-            self.news.notify_one();
+            self.notify.notify_one();
         }
     }
 
-    /// Nothing more comes: what was begun is all there is of it.
+    /// Nothing more comes: incomplete characters are replaced.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         for stream in [Stream::Out, Stream::Err] {
@@ -86,13 +86,13 @@ impl Spool {
         }
     }
 
-    /// Whether nobody takes anything away: then the writer does not wait.
+    /// Whether no connection takes output: then the writer does not wait.
     pub fn set_lossy(&self, lossy: bool) {
         self.lock().lossy = lossy;
         self.room.notify_one();
     }
 
-    /// The oldest of what is held: at most `most` bytes, one piece at least if there is any.
+    /// Takes the oldest pieces: at most `most` bytes, but one piece at least if there is any.
     pub fn take(&self, most: usize) -> Vec<Piece> {
         let mut inner = self.lock();
         let (mut taken, mut bytes) = (Vec::new(), 0);
@@ -141,11 +141,11 @@ impl Inner {
         }
     }
 
-    /// Keeps as much of a text as may be passed on.
+    /// Keeps the part of a text that may be passed on.
     fn keep(&mut self, stream: Stream, text: &str) {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(text.len());
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        // Half a character does not leave room for a later, smaller one: what is passed on is the beginning.
+        // After a character that does not fit nothing more is passed on, even if it would fit: the result is the beginning.
         self.left = if end < text.len() { 0 } else { self.left - end as u64 };
         self.omitted += (text.len() - end) as u64;
         self.bytes += end;
@@ -156,7 +156,7 @@ impl Inner {
         }
     }
 
-    /// Drops what lies in the middle, until the rest may be held.
+    /// Drops pieces from the middle, until the rest may be held.
     fn thin(&mut self) {
         while self.bytes > HELD {
             let mut before = 0;
@@ -207,8 +207,8 @@ mod tests {
         spool.push(Stream::Out, b"b\xff\xe2\x82");
         spool.close();
         let pieces = spool.take(1000);
-        let told: Vec<_> = pieces.iter().map(|p| (p.stream, p.text.as_str())).collect();
-        assert_eq!(told, [(Stream::Out, "a"), (Stream::Err, "e"), (Stream::Out, "äb\u{fffd}\u{fffd}")]);
+        let texts: Vec<_> = pieces.iter().map(|p| (p.stream, p.text.as_str())).collect();
+        assert_eq!(texts, [(Stream::Out, "a"), (Stream::Err, "e"), (Stream::Out, "äb\u{fffd}\u{fffd}")]);
         assert_eq!((spool.held(), spool.omitted()), (0, 0));
     }
 
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_waits_for_room_unless_nobody_takes() {
+    async fn a_writer_waits_for_room_unless_it_is_lossy() {
         let spool = spool(u64::MAX);
         let room = async |wanted: bool| {
             let waited = tokio::time::timeout(std::time::Duration::from_millis(20), spool.room()).await;
@@ -248,16 +248,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_is_told_once_there_is_something_and_once_there_is_much() {
-        let news = Arc::new(Notify::new());
-        let spool = Spool::new(u64::MAX, news.clone());
-        let told = async || tokio::time::timeout(std::time::Duration::from_millis(20), news.notified()).await.is_ok();
-        assert!(!told().await);
+    async fn the_taker_is_notified_of_the_first_text_and_of_a_full_message() {
+        let notify = Arc::new(Notify::new());
+        let spool = Spool::new(u64::MAX, notify.clone());
+        let notified =
+            async || tokio::time::timeout(std::time::Duration::from_millis(20), notify.notified()).await.is_ok();
+        assert!(!notified().await);
         spool.push(Stream::Out, b"a");
-        assert!(told().await);
+        assert!(notified().await);
         spool.push(Stream::Out, b"b");
-        assert!(!told().await);
+        assert!(!notified().await);
         spool.push(Stream::Out, &[b'c'; BATCH]);
-        assert!(told().await);
+        assert!(notified().await);
     }
 }

@@ -1,8 +1,8 @@
-//! Runs a command that somebody wants run now, and passes on what it prints as it comes, standard output and error apart.
+//! Runs an operator's command, and passes on its output as it comes, standard output and standard error apart.
 //!
-//! As `exec` runs what tasks run: a process group of its own, TERM when time is up or it is stopped, KILL after a grace period.
-//! It waits for no turn among jobs, holds none, and dies with the agent. When nobody takes its output it is not read, and the
-//! command waits at its pipe, within its time limit.
+//! As `exec` runs programs of tasks: a process group of its own, TERM when time is up or it is stopped, KILL after a grace period.
+//! It needs no turn among jobs, blocks none, and is killed with the agent. While its output is not taken it is not read, and the
+//! command blocks on its pipe, within its time limit.
 
 use std::{io, process::ExitStatus, time::Duration};
 
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::host::{cancel::Cancel, shared::Host};
 
-/// Most that is read after a command has ended and nothing more is waited for: what its pipes may hold.
+/// Most that is read after a command has ended and `LINGER` is over: what its pipes may hold.
 const REST: usize = 256 * 1024;
 
 impl Host {
-    /// Runs it to its end, prints into `spool`, and says how it ended and how long it ran.
+    /// Runs the command to its end, with its output into `spool`; returns how it ended and how long it ran.
     pub async fn exec(&self, order: &RunOrder, stop: &Cancel, spool: &Spool) -> (ExecOutcome, Duration) {
         if self.is_going_down() {
             return (ExecOutcome::Refused { reason: "the host is going down".to_owned() }, Duration::ZERO);
@@ -56,7 +56,7 @@ fn outcome(end: Result<ExitStatus, ExecError>) -> ExecOutcome {
     }
 }
 
-/// As [`outcome`] wants it, and when the end came; what is printed may take longer to pass on.
+/// How the program ended, and when; passing on its output may take longer.
 async fn stream(
     environment: &Environment,
     program: &Program<'_>,
@@ -86,7 +86,7 @@ async fn stream(
         }
     };
     let ended = Instant::now();
-    // What it left running may keep the pipes open.
+    // Processes that it left running may keep the pipes open.
     let mut rest = REST;
     while pipes.are_open() {
         spool.room().await;
@@ -101,19 +101,19 @@ async fn stream(
     (end, ended)
 }
 
-/// The ends of a command's output.
+/// The read ends of a command's output.
 struct Pipes {
     out: Option<Receiver>,
     err: Option<Receiver>,
 }
 
 impl Pipes {
-    /// Whether anything may still come.
+    /// Whether any of them is still open.
     fn are_open(&self) -> bool {
         self.out.is_some() || self.err.is_some()
     }
 
-    /// Reads a piece, once there is room for it. May be dropped while it waits.
+    /// Reads a piece, once the spool has room; returns its length. May be dropped while it waits.
     async fn pass_on(&mut self, spool: &Spool) -> usize {
         spool.room().await;
         let (stream, ready) = tokio::select! {

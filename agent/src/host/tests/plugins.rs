@@ -249,13 +249,14 @@ async fn a_look_tells_what_it_says_that_differs() {
         site.create(&spec).await.unwrap_err();
         site.look(&recorded(&spec)).await
     };
-    let differs = r#"{"so":false,"differences":[{"what":"zone","expected":"UTC","found":"CET"},{"what":"hands"}]}"#;
+    let differs =
+        r#"{"in_sync":false,"differences":[{"what":"zone","expected":"UTC","found":"CET"},{"what":"hands"}]}"#;
     let CheckResult::Drifted(found) = look(differs, json!({})).await else { panic!("it drifted") };
     let said: Vec<_> = found.iter().map(|d| (d.what.as_str(), d.expected.as_deref(), d.found.as_deref())).collect();
     assert_eq!(said, [("zone", Some("UTC"), Some("CET")), ("hands", None, None)]);
-    assert_eq!(look(r#"{"so":false}"#, json!({})).await, CheckResult::Drifted(vec![]));
+    assert_eq!(look(r#"{"in_sync":false}"#, json!({})).await, CheckResult::Drifted(vec![]));
     assert_eq!(look(r#"{"changed":1}"#, json!({ "can_check": false })).await, CheckResult::LeftOut);
-    for bad in [r#"{"so":false,"differences":[{"expected":"UTC"}]}"#, r#"{"so":false,"differences":5}"#] {
+    for bad in [r#"{"in_sync":false,"differences":[{"expected":"UTC"}]}"#, r#"{"in_sync":false,"differences":5}"#] {
         let CheckResult::Failed(words) = look(bad, json!({})).await else { panic!("it failed") };
         assert!(
             words.starts_with("the plugin `keep` answered `check` wrongly: `differences` must be a list"),

@@ -1,14 +1,14 @@
-//! INI files as lists of lines, so that what is not asked for stays byte for byte.
+//! INI files as lists of lines, so that everything else stays byte for byte.
 //!
-//! In: a file's text. Out: the same with options set. Read as Python's configparser and oslo.config do: `[section]`,
-//! `name = value` or `name: value`, comments after `#` and `;` at the beginning of a line, deeper indented lines go on with
-//! the value before. Beyond that, as MySQL has them: names without a value, and lines with `!` for other files.
-//! Sections and options may be repeated. Pure; a text that is no INI file is refused as a whole, with the first bad line.
+//! In: a file's text. Out: the same with options set. Parsed as by Python's configparser and oslo.config: `[section]`,
+//! `name = value` or `name: value`, comments after `#` and `;` at the beginning of a line, deeper indented lines continue the value
+//! before. In addition, as in MySQL's files: names without a value, and lines with `!` that include other files. Sections and
+//! options may be repeated. Pure; a text that is not an INI file is refused as a whole, with the first bad line.
 
 #[cfg(test)]
 mod tests;
 
-/// Why a text is no INI file.
+/// Why a text is not an INI file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub(crate) struct Fault {
@@ -24,11 +24,11 @@ pub(crate) struct Document {
     newline: &'static str,
 }
 
-/// A line, or an option with the lines that go on with its value.
+/// A line, or an option with the lines that continue its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Item {
     what: What,
-    /// As it stands in the file, line breaks included.
+    /// Its text in the file, line breaks included.
     raw: String,
 }
 
@@ -37,7 +37,7 @@ enum What {
     Section(String),
     Option {
         name: String,
-        /// Where the value begins in `raw`; `None` for a name alone.
+        /// Offset of the value in `raw`; `None` for a name without a value.
         at: Option<usize>,
     },
     Blank,
@@ -46,11 +46,11 @@ enum What {
 }
 
 impl Document {
-    /// Reads a file's text.
+    /// Parses a file's text.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let newline = if text.lines().next().is_some_and(|_| text.contains("\r\n")) { "\r\n" } else { "\n" };
         let mut document = Self { items: Vec::new(), newline };
-        // The indentation of the option whose value may go on.
+        // The indentation of the option whose value may be continued.
         let mut open = None;
         for (i, raw) in text.split_inclusive('\n').enumerate() {
             let line = raw.trim_start_matches('\u{feff}');
@@ -66,7 +66,7 @@ impl Document {
             } else if bare.starts_with(['#', ';']) {
                 What::Other
             } else if open.is_some_and(|of| indent > of) {
-                document.go_on(raw);
+                document.continue_value(raw);
                 continue;
             } else if let Some(header) = bare.strip_prefix('[') {
                 open = None;
@@ -84,7 +84,7 @@ impl Document {
     }
 
     /// Adds a line to the value of the last option, with the comments between.
-    fn go_on(&mut self, raw: &str) {
+    fn continue_value(&mut self, raw: &str) {
         let is_option = |item: &Item| matches!(item.what, What::Option { .. });
         let Some(last) = self.items.iter().rposition(is_option) else { return };
         let between: String = self.items.drain(last + 1..).map(|item| item.raw).collect();
@@ -97,12 +97,12 @@ impl Document {
         self.places(section, option).iter().map(|at| self.items[*at].value()).collect()
     }
 
-    /// An option as it is written, once for each time that it stands there; for [`Document::restore`].
+    /// The raw text of an option, once for each repetition; for [`Document::restore`].
     pub(crate) fn raw(&self, section: &str, option: &str) -> Vec<String> {
         self.places(section, option).iter().map(|at| self.items[*at].raw.clone()).collect()
     }
 
-    /// Gives an option back as it was written.
+    /// Restores the raw text of an option.
     pub(crate) fn restore(&mut self, section: &str, option: &str, raw: &[String]) {
         let items: Vec<Item> =
             raw.iter().filter_map(|raw| Self::parse(raw).ok()).flat_map(|document| document.items).collect();
@@ -120,7 +120,7 @@ impl Document {
         !self.spans(section).is_empty()
     }
 
-    /// Gives an option these values; with none, it is taken away. Whether anything changed.
+    /// Sets the values of an option; with none, it is removed. Whether anything changed.
     pub(crate) fn set(&mut self, section: &str, option: &str, values: &[String]) -> bool {
         let places = self.places(section, option);
         if places.iter().map(|at| self.items[*at].value()).eq(values.iter().cloned()) {
@@ -143,7 +143,7 @@ impl Document {
         true
     }
 
-    /// Takes a section away, all its parts; its text.
+    /// Removes all parts of a section; returns their text.
     pub(crate) fn cut(&mut self, section: &str) -> String {
         let mut text = Vec::new();
         for (from, to) in self.spans(section).into_iter().rev() {
@@ -153,14 +153,14 @@ impl Document {
         text.concat()
     }
 
-    /// Takes a section away if nothing is left in it.
+    /// Removes a section if nothing is left in it.
     pub(crate) fn cut_if_empty(&mut self, section: &str) {
         let is_blank = |item: &Item| item.what == What::Blank;
         for (from, to) in self.spans(section).into_iter().rev() {
             let header = usize::from(!section.is_empty());
             if self.items[from + header..to].iter().all(is_blank) {
                 self.items.drain(from..to);
-                // The empty line that was put before it.
+                // The empty line that was inserted before it.
                 if from > 0 && from == self.items.len() && is_blank(&self.items[from - 1]) {
                     self.items.pop();
                 }
@@ -168,14 +168,14 @@ impl Document {
         }
     }
 
-    /// Adds text at the end: a section that was cut.
+    /// Appends text: a section that was cut.
     pub(crate) fn append(&mut self, text: &str) -> Result<(), Fault> {
         let items = Self::parse(text)?.items;
         self.insert(self.items.len(), items);
         Ok(())
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it has nothing but blank lines.
     pub(crate) fn is_blank(&self) -> bool {
         self.items.iter().all(|item| item.what == What::Blank)
     }
@@ -184,7 +184,7 @@ impl Document {
         self.items.iter().map(|item| item.raw.as_str()).collect()
     }
 
-    /// From where to where the parts of a section stand, headers included.
+    /// The ranges of the parts of a section, headers included.
     fn spans(&self, section: &str) -> Vec<(usize, usize)> {
         let mut spans = Vec::new();
         let mut begun = section.is_empty().then_some(0);
@@ -203,7 +203,7 @@ impl Document {
         self.spans(section).into_iter().flat_map(|(from, to)| from..to).filter(is).collect()
     }
 
-    /// Where a new option goes: after the comment that shows it, else after the last option of the section.
+    /// The index for a new option: after the comment that shows it, else after the last option of the section.
     fn room(&mut self, section: &str, option: &str) -> usize {
         let spans = self.spans(section);
         let Some((from, to)) = spans.last().copied() else {
@@ -232,7 +232,7 @@ impl Document {
         self.items.splice(at..at, items);
     }
 
-    /// What stands between names and values in this file.
+    /// The text between names and values in this file, by its first option.
     fn style(&self) -> String {
         let style = |item: &Item| match &item.what {
             What::Option { name, at: Some(at) } => {
@@ -252,7 +252,7 @@ impl Item {
         Self::written(name, &head, lines(&head, value, newline))
     }
 
-    /// The same option with another value; what stands before the value stays.
+    /// The same option with another value; the text before the value stays.
     fn with_value(&self, value: &str, newline: &str, style: &str) -> Self {
         let What::Option { name, at } = &self.what else { return self.clone() };
         let head = match at {
@@ -270,7 +270,7 @@ impl Item {
         Self { what: What::Option { name: name.to_owned(), at: Some(at) }, raw }
     }
 
-    /// The value, each of its lines trimmed; comments between are none of it.
+    /// The value, each of its lines trimmed, without comments between them.
     fn value(&self) -> String {
         let What::Option { at: Some(at), .. } = self.what else { return String::new() };
         let rest = self.raw.get(at..).unwrap_or_default();
@@ -325,7 +325,7 @@ fn shows(comment: &str, option: &str) -> bool {
     rest.is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with('='))
 }
 
-/// Enough of a line to know it by.
+/// The beginning of a line, enough to recognise it.
 fn shown(line: &str) -> String {
     let mut out: String = line.chars().take(60).flat_map(char::escape_debug).collect();
     if line.chars().nth(60).is_some() {

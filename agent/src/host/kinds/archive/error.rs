@@ -12,17 +12,17 @@ use crate::host::{error::KindError, fs::files::FileError};
 pub(crate) enum ArchiveError {
     #[error("the archive is refused, and nothing of it was put in place: {0}")]
     Refused(#[from] Refused),
-    #[error("the archive is broken or cut off, and nothing of it was put in place")]
+    #[error("the archive is damaged or truncated, and nothing of it was put in place")]
     Read(#[source] io::Error),
-    #[error("the archive is broken or cut off at its member `{name}`, and nothing of it was put in place")]
+    #[error("the archive is damaged or truncated at its member `{name}`, and nothing of it was put in place")]
     Member { name: String, source: io::Error },
-    #[error("what it is cannot be told from the archive's first bytes; name its `format`")]
+    #[error("the format of the archive cannot be detected from its first bytes; give its `format`")]
     Unknown,
     #[error("this host has no `{program}`, which the archive needs; install it, or pack with gzip")]
     NoProgram { program: &'static str },
     #[error("cannot run `{program}`")]
     Program { program: &'static str, source: io::Error },
-    #[error("`{program}` finds the archive broken ({status}), and nothing of it was put in place")]
+    #[error("`{program}` reports that the archive is damaged ({status}), and nothing of it was put in place")]
     Unpacked { program: &'static str, status: ExitStatus },
     #[error("there is no archive at {path} on this node")]
     NotThere { path: String },
@@ -32,9 +32,9 @@ pub(crate) enum ArchiveError {
     Stage { path: String, source: io::Error },
     #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
     InTheWay { member: String, source: FileError },
-    #[error("the member `{member}` cannot be put in place; the next attempt begins anew")]
+    #[error("the member `{member}` cannot be put in place; the next attempt starts over")]
     Place { member: String, source: FileError },
-    #[error("cannot keep the list of what is unpacked in the state directory")]
+    #[error("cannot write the manifest of the archive in the state directory")]
     Manifest(#[source] io::Error),
     #[error(transparent)]
     File(#[from] FileError),

@@ -1,7 +1,7 @@
-//! What a task unpacked, kept in the state directory: what an update no longer has, and what removal takes away.
+//! The manifest of what a task unpacked, in the state directory: an update and a removal need it to remove files.
 //!
-//! Written, synced and renamed before anything is put in place and again after it, so that whatever an agent that is killed
-//! in between has put there is known to the next.
+//! Written and synced before anything is put in place and again after it, so that the next agent has a record of everything that
+//! an agent which was killed in between has put there.
 
 use std::{
     collections::BTreeMap,
@@ -15,18 +15,18 @@ use serde::{Deserialize, Serialize};
 
 use super::members::{Member, What};
 
-/// What was unpacked.
+/// The members that a task unpacked, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     pub(super) dest: String,
-    /// Whether the task made the directory itself.
+    /// Whether the task created the directory itself.
     pub(super) made_dest: bool,
-    /// The archive, and how it was unpacked; absent while that goes on.
+    /// The archive, and how it was unpacked; absent while unpacking is in progress.
     pub(super) from: Option<Origin>,
     pub(super) members: BTreeMap<String, Entry>,
 }
 
-/// What decides what lies there.
+/// What decides the result of unpacking.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) sha256: Digest,
@@ -35,11 +35,11 @@ pub(super) struct Origin {
     pub(super) setuid: bool,
 }
 
-/// A member, as it lies there.
+/// A member as it was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Entry {
-    /// Whether the task made it.
+    /// `made`: the task created it.
     Directory {
         made: bool,
         mode: u32,
@@ -64,7 +64,7 @@ impl Entry {
     }
 }
 
-/// Where manifests are kept.
+/// The directory of manifests.
 #[derive(Debug, Clone)]
 pub(super) struct Store(PathBuf);
 
@@ -73,17 +73,17 @@ impl Store {
         Self(state_dir.join("archive"))
     }
 
-    /// One for each task and directory.
+    /// One file for each task and directory.
     fn path(&self, task: &TaskId, dest: &str) -> PathBuf {
         self.0.join(format!("{task}-{}.json", Digest::of(dest.as_bytes()).short()))
     }
 
-    /// What the task unpacked there; `None` if nothing, or if nobody can read it any more.
+    /// The manifest of the task for that directory; `None` if there is none, or none that can be read.
     pub(super) fn load(&self, task: &TaskId, dest: &str) -> Option<Manifest> {
         read(&self.path(task, dest))
     }
 
-    /// What all other tasks unpacked into the same directory.
+    /// The manifests of all other tasks for the same directory.
     pub(super) fn others(&self, task: &TaskId, dest: &str) -> Vec<Manifest> {
         let own = self.path(task, dest);
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());

@@ -1,8 +1,8 @@
 //! The members of an archive, each checked before anything is made of it. Pure.
 //!
-//! In: names, modes and link targets as an archive has them, which may mean harm. Out: members by plain relative paths, none
-//! of which can lead out of the directory they are unpacked into: no absolute names, no `..`, no way through a link, no link
-//! that leads out, no devices, and no more of anything than was allowed.
+//! In: names, modes and link targets from an archive, which may be hostile. Out: members by plain relative paths, none of which
+//! can lead out of the directory they are unpacked into: no absolute names, no `..`, no path through a link, no link that leads
+//! out, no devices, and no more bytes and members than allowed.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use groundplan_protocol::digest::Digest;
 /// Most members that an archive may have.
 const MOST: usize = 200_000;
 
-/// What an archive may have.
+/// Limits of what is unpacked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Bytes in all files together.
@@ -21,11 +21,11 @@ pub(super) struct Limits {
     pub(super) setuid: bool,
 }
 
-/// A member by its kind.
+/// What a member is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     Directory,
-    /// A file: its number in the staging directory.
+    /// A file, by its number in the staging directory.
     File {
         staged: u32,
         size: u64,
@@ -47,7 +47,7 @@ pub(super) struct Member {
 pub(crate) enum Refused {
     #[error("the member `{name}` {what}")]
     Member { name: String, what: String },
-    #[error("its members have more than {limit} bytes in all; raise `max_size` if that is meant to be")]
+    #[error("its members have more than {limit} bytes in all; raise `max_size` if that is intended")]
     TooLarge { limit: u64 },
     #[error("it has more than {MOST} members")]
     TooMany,
@@ -67,7 +67,7 @@ impl Members {
         Self { limits, seen: 0, size: 0, by_path: BTreeMap::new() }
     }
 
-    /// The path that a member gets; `None` if it is left out.
+    /// The path of a member after leading components are dropped; `None` if nothing is left of it.
     pub(super) fn path(&mut self, name: &[u8]) -> Result<Option<String>, Refused> {
         self.seen += 1;
         if self.seen > MOST {
@@ -78,7 +78,7 @@ impl Members {
         Ok((!kept.is_empty()).then(|| kept.join("/")))
     }
 
-    /// Sees whether so many more bytes are allowed, before they are read.
+    /// Checks that so many more bytes are allowed, before they are read.
     pub(super) fn allow(&self, size: u64) -> Result<(), Refused> {
         match self.size.checked_add(size) {
             Some(size) if size <= self.limits.size => Ok(()),
@@ -96,7 +96,7 @@ impl Members {
         let refused = |what: &str| Refused::Member { name: path.clone(), what: what.to_owned() };
         let special = mode & 0o6000 != 0 && what != What::Directory;
         if special && !self.limits.setuid && !matches!(what, What::Link { .. }) {
-            return Err(refused("is set-user-id or set-group-id; say `setuid = true` if that is meant to be"));
+            return Err(refused("is set-user-id or set-group-id; set `setuid = true` if that is intended"));
         }
         if let What::Link { target } = &what {
             link_stays(&path, target).map_err(|what| refused(&what))?;
@@ -130,7 +130,7 @@ impl Members {
         Ok(())
     }
 
-    /// The file that a hard link leads to.
+    /// The file that a hard link names.
     pub(super) fn linked(&self, name: &str, target: &[u8]) -> Result<Member, Refused> {
         let refused = |what: String| Refused::Member { name: name.to_owned(), what };
         let components = components(target).map_err(|_| {
@@ -143,7 +143,7 @@ impl Members {
         }
     }
 
-    /// All of them, directories before what is in them; directories that the archive only implies are among them.
+    /// All members, directories before their content; with directories that the archive only implies.
     pub(super) fn finish(mut self) -> BTreeMap<String, Member> {
         let parents = |path: &String| path.match_indices('/').map(|(at, _)| path[..at].to_owned()).collect::<Vec<_>>();
         let implied: Vec<String> = self.by_path.keys().flat_map(parents).collect();
@@ -154,7 +154,7 @@ impl Members {
     }
 }
 
-/// A name's components, if it is one that can only lead downwards.
+/// The components of a name, if it can lead only downwards.
 fn components(name: &[u8]) -> Result<Vec<&str>, Refused> {
     let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
     let refused = |what: &str| Refused::Member { name: shown(), what: what.to_owned() };
@@ -172,8 +172,8 @@ fn components(name: &[u8]) -> Result<Vec<&str>, Refused> {
     Ok(components)
 }
 
-/// Whether a link can only lead to what is below the directory: `..` stands at its beginning only, and not too often.
-/// After a name it might climb from wherever that, a link too, leads.
+/// Checks that a link can lead only to what is below the directory: `..` is allowed at its beginning only, and not too often.
+/// After a name, which may be a link itself, it would climb from wherever that leads.
 fn link_stays(path: &str, target: &str) -> Result<(), String> {
     let leads_out = || Err(format!("is a link that leads out, to `{}`", target.escape_debug()));
     if target.is_empty() || target.contains('\0') {
@@ -256,7 +256,7 @@ mod tests {
         let twice = "is in it twice, as a directory and as something else";
         assert_eq!(add(&mut all, "d", 0o777, link("x")), Err(format!("the member `d` {twice}")));
         assert_eq!(add(&mut all, "f", 0o755, What::Directory), Err(format!("the member `f` {twice}")));
-        // The later of two files counts.
+        // The later of two files with one name counts.
         add(&mut all, "f", 0o600, file(0)).unwrap();
         assert_eq!(all.finish()["f"].mode, 0o600);
     }
@@ -289,7 +289,7 @@ mod tests {
         for name in ["top", "top/", "top/a/b"] {
             add(&mut all, name, 0o644, if name.ends_with('b') { file(1) } else { What::Directory }).unwrap();
         }
-        // What climbs out does so before anything is dropped.
+        // Names that climb out are refused before components are dropped.
         assert!(add(&mut all, "../a", 0o644, file(1)).is_err());
         assert_eq!(all.finish().into_keys().collect::<Vec<_>>(), ["a", "a/b"]);
     }

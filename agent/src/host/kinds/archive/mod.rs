@@ -1,9 +1,9 @@
-//! `archive`: what is in a tar or zip archive, in a directory: all of it or nothing.
+//! `archive`: the members of a tar or zip archive in a directory: all of it or nothing.
 //!
-//! The archive is read whole into a staging directory, where each member is checked and files lie under numbers; only then
-//! is each renamed to its place below `dest`, which nothing leads out of. What was put there is kept in a manifest in the
-//! state directory: an update takes away what it no longer has, removal all of it, but for what another archive has put
-//! there, too. Devices, set-user-id files and more bytes than allowed are refused with the member's name.
+//! The archive is read completely into a staging directory, where each member is checked and files have numbers as names; only
+//! then each is renamed to its place below `dest`, and none can leave it. A manifest in the state directory lists what was put
+//! there: an update removes members that the archive no longer has, and removal all of them, except those that another archive has
+//! put there, too. Devices, set-user-id files and more bytes than allowed are refused with the member's name.
 
 mod error;
 mod manifest;
@@ -40,16 +40,16 @@ use super::{
 use crate::host::{
     error::HostError,
     fs::{
-        files::{self, Access, FileError, Removal, Standing, Sum},
+        files::{self, Access, FileError, Occupant, Removal, Sum},
         paths::{Missing, Root},
     },
     job::Content,
 };
 
-/// Where an archive was unpacked, and the members that are not as they were.
+/// The directory that an archive was unpacked into, and the members that differ.
 type Differing = (Root, BTreeMap<String, Entry>);
 
-/// All that unpacking takes, to go to a thread of its own.
+/// All that unpacking needs, to be moved to a thread of its own.
 struct Job {
     task: TaskId,
     params: Archive,
@@ -67,26 +67,26 @@ impl Kind for Archive {
             return Ok(blocking(move || job.check()).await??.into());
         }
         let dest = self.dest.clone();
-        let Some((tree, differing)) = blocking(move || job.look()).await?? else {
+        let Some((tree, differing)) = blocking(move || job.differences()).await?? else {
             cx.differs(&dest, Some("unpacked"), None);
             return Ok(Check::OutOfSync);
         };
         for (path, entry) in &differing {
-            tell(cx, &tree, &dest, path, entry);
+            note_difference(cx, &tree, &dest, path, entry);
         }
         Ok(differing.is_empty().into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let job = Job::new(self, cx)?;
-        blocking(move || job.apply()).await??.iter().for_each(|line| cx.say(line));
+        blocking(move || job.apply()).await??.iter().for_each(|line| cx.report(line));
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let job = Job::new(self, cx)?;
         let (removed, left) = blocking(move || job.remove()).await??;
-        left.iter().for_each(|line| cx.say(line));
+        left.iter().for_each(|line| cx.report(line));
         Ok(removed)
     }
 }
@@ -107,7 +107,7 @@ impl Job {
         })
     }
 
-    /// The archive, open, and its digest.
+    /// Opens the archive; with its digest.
     fn open(&self) -> Result<(File, Digest), HostError> {
         if let Some(path) = &self.params.path {
             let Some(mut file) = files::open_file(&self.root, path)? else {
@@ -146,25 +146,26 @@ impl Job {
         let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(false) };
         let (_, sha256) = self.open()?;
         let tree = Root::new(real);
-        let is_so = |(path, entry): (&String, &Entry)| self.is_so(&tree, &format!("/{path}"), entry).unwrap_or(false);
-        Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_so))
+        let is_in_sync =
+            |(path, entry): (&String, &Entry)| self.is_in_sync(&tree, &format!("/{path}"), entry).unwrap_or(false);
+        Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_in_sync))
     }
 
-    /// The members that are not as they were unpacked. The archive itself, which may be gone, is not looked at. `None` if it
-    /// cannot be told what was unpacked, or where it was is nothing.
-    fn look(&self) -> Result<Option<Differing>, HostError> {
+    /// The members that are not as they were unpacked. The archive itself is not needed, and may be gone. `None` if no manifest
+    /// shows what was unpacked, or its directory is missing.
+    fn differences(&self) -> Result<Option<Differing>, HostError> {
         let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(None) };
         let tree = Root::new(real);
         let Some(mut manifest) = self.store.load(&self.task, &self.params.dest) else {
-            let so = self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?;
-            return Ok(so.then(|| (tree, BTreeMap::new())));
+            let in_sync = self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?;
+            return Ok(in_sync.then(|| (tree, BTreeMap::new())));
         };
-        manifest.members.retain(|path, entry| !self.is_so(&tree, &format!("/{path}"), entry).unwrap_or(false));
+        manifest.members.retain(|path, entry| !self.is_in_sync(&tree, &format!("/{path}"), entry).unwrap_or(false));
         Ok(manifest.from.is_some().then_some((tree, manifest.members)))
     }
 
-    /// Whether a member lies there as it should. What cannot be told is not so: applying says why.
-    fn is_so(&self, tree: &Root, path: &str, entry: &Entry) -> Result<bool, FileError> {
+    /// Whether a member is as it was unpacked. An error counts as a difference: applying reports it.
+    fn is_in_sync(&self, tree: &Root, path: &str, entry: &Entry) -> Result<bool, FileError> {
         match entry {
             Entry::Directory { made: true, mode } => files::is_directory(tree, path, self.access(*mode)),
             Entry::Directory { .. } => Ok(tree.directory(path, Missing::Leave)?.is_some()),
@@ -196,7 +197,7 @@ impl Job {
             Ok(staging) => staging,
             Err(error) => {
                 if is_missing {
-                    // Nothing was unpacked: nor is there anything to unpack into.
+                    // Nothing was unpacked, so the directory is not left behind either.
                     files::remove_directory(&self.root, dest)?;
                 }
                 return Err(error.into());
@@ -225,7 +226,7 @@ impl Job {
                 .map_err(|source| ArchiveError::Place { member: path.clone(), source })?;
         }
         let gone = old.into_iter().filter(|(path, _)| !members.contains_key(path)).collect();
-        let (_, left) = self.take_away(&tree, &gone)?;
+        let (_, left) = self.remove_members(&tree, &gone)?;
         let synced = staged_fs(&staging.dir);
         synced.map_err(|source| ArchiveError::Stage { path: dest.clone(), source })?;
         now.from = Some(self.origin(sha256));
@@ -238,19 +239,19 @@ impl Job {
         Limits { size: self.params.max_size(), strip: strip_components as usize, setuid }
     }
 
-    /// Sees that nothing is in the way of a member; whether its place is free.
+    /// Checks that nothing is in the way of a member; returns whether its place is free.
     fn room(&self, tree: &Root, path: &str, member: &Member) -> Result<bool, FileError> {
         let path = format!("/{path}");
         let in_the_way = |there| FileError::InTheWay { path: path.clone(), there };
-        match (files::stands(tree, &path)?, &member.what) {
+        match (files::occupant(tree, &path)?, &member.what) {
             (None, _) => Ok(true),
-            (Some(Standing::File), What::Directory) => Err(in_the_way("something that is no directory")),
-            // Where it leads it may stay, if that is a directory below `dest`.
-            (Some(Standing::Link), What::Directory) => match tree.directory(&path, Missing::Leave)? {
+            (Some(Occupant::File), What::Directory) => Err(in_the_way("something that is not a directory")),
+            // A link to a directory below `dest` may stay.
+            (Some(Occupant::Link), What::Directory) => match tree.directory(&path, Missing::Leave)? {
                 Some(_) => Ok(false),
                 None => Err(in_the_way("a link that leads nowhere")),
             },
-            (Some(Standing::Directory), What::File { .. } | What::Link { .. }) => Err(in_the_way("a directory")),
+            (Some(Occupant::Directory), What::File { .. } | What::Link { .. }) => Err(in_the_way("a directory")),
             _ => Ok(false),
         }
     }
@@ -277,7 +278,7 @@ impl Job {
         let Some(manifest) = self.store.load(&self.task, dest) else { return Ok((false, Vec::new())) };
         let (mut removed, mut left) = (false, Vec::new());
         if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
-            (removed, left) = self.take_away(&Root::new(real), &manifest.members)?;
+            (removed, left) = self.remove_members(&Root::new(real), &manifest.members)?;
             if manifest.made_dest && self.store.others(&self.task, dest).is_empty() {
                 match files::remove_directory(&self.root, dest)? {
                     Removal::Left(why) => left.push(why),
@@ -290,8 +291,8 @@ impl Job {
         Ok((removed, left))
     }
 
-    /// Takes away what the task unpacked, the innermost first; whether anything went, and what was left.
-    fn take_away(&self, tree: &Root, entries: &BTreeMap<String, Entry>) -> Result<(bool, Vec<String>), HostError> {
+    /// Removes what the task unpacked, the innermost first; whether anything was removed, and what was left in place.
+    fn remove_members(&self, tree: &Root, entries: &BTreeMap<String, Entry>) -> Result<(bool, Vec<String>), HostError> {
         let others = if entries.is_empty() { Vec::new() } else { self.store.others(&self.task, &self.params.dest) };
         let (mut removed, mut left) = (false, Vec::new());
         for (path, entry) in
@@ -314,8 +315,8 @@ impl Job {
     }
 }
 
-/// Tells how a member differs from how it was unpacked.
-fn tell(cx: &Context<'_>, tree: &Root, dest: &str, path: &str, entry: &Entry) {
+/// Notes how a member differs from what was unpacked.
+fn note_difference(cx: &Context<'_>, tree: &Root, dest: &str, path: &str, entry: &Entry) {
     let at = format!("{dest}/{path}");
     let wanted = match entry {
         Entry::Directory { .. } => "directory",
@@ -340,7 +341,7 @@ fn tell(cx: &Context<'_>, tree: &Root, dest: &str, path: &str, entry: &Entry) {
     }
 }
 
-/// Makes all of a file system durable: cheaper than to do so file by file.
+/// Syncs the whole file system, which is cheaper than file by file.
 fn staged_fs(dir: &OwnedFd) -> io::Result<()> {
     Ok(syncfs(dir)?)
 }

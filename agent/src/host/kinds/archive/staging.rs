@@ -1,7 +1,7 @@
 //! An archive read into a staging directory: each file under a number, so that no name of the archive is a path there.
 //!
-//! In: an open archive. Out: its members, checked, and their content, in the directory, with owner and mode. What is refused
-//! or broken ends the reading; dropped, the directory is gone. Nothing outside of it is touched.
+//! In: an open archive. Out: its members, checked, and their content in the directory, with owner and mode. A refused or damaged
+//! member ends the reading; the directory is removed when the value is dropped. Nothing outside of it is touched.
 
 use std::{
     cell::Cell,
@@ -31,7 +31,7 @@ use super::{
 /// Most bytes between one member of a tar and the next: long names and extended headers, which are read into memory.
 const HEADERS: u64 = 1 << 20;
 
-/// A directory that what is unpacked lies in until it is put in place.
+/// The directory in which unpacked files are kept until they are put in place.
 #[derive(Debug)]
 pub(super) struct Staging {
     pub(super) dir: OwnedFd,
@@ -42,7 +42,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Made anew at `name` in `dest`, whatever a killed agent left there.
+    /// Creates the directory at `name` in `dest`, after removing what a killed agent left there.
     pub(super) fn new(
         dest: &OwnedFd,
         real: PathBuf,
@@ -61,7 +61,7 @@ impl Staging {
         Ok(Self { dir, real, next: 0, owner, members })
     }
 
-    /// Reads a whole archive.
+    /// Reads the whole archive; `path` is the `PATH` in which decompression programs are found.
     pub(super) fn read(
         &mut self,
         mut archive: File,
@@ -113,7 +113,7 @@ impl Staging {
             } else if kind.is_hard_link() {
                 self.hard_link(path, &target)?;
             } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
-                // An old way to say that it is a directory.
+                // Old versions of tar mark a directory only by the slash.
                 if name.ends_with(b"/") {
                     self.members.add(path, mode, What::Directory)?;
                 } else {
@@ -125,14 +125,14 @@ impl Staging {
                 return Err(Refused::Member { name: path, what }.into());
             }
         }
-        // To the end, where checksums are.
+        // Up to the end, where a compressed stream has its checksum.
         let mut rest = archive.into_inner();
         budget.set(HEADERS);
         io::copy(&mut rest, &mut io::sink()).map(drop).map_err(ArchiveError::Read)
     }
 
     fn zip(&mut self, archive: File) -> Result<(), ArchiveError> {
-        // As much as one entry of the directory can have: name, extra field and comment.
+        // As much as one entry of the directory can have: name, extra field and comment have at most 64 KiB each.
         let mut buffer = vec![0; 4 * 64 * 1024];
         let broken = |e: rawzip::Error| ArchiveError::Read(io::Error::new(io::ErrorKind::InvalidData, e.to_string()));
         let archive = rawzip::ZipArchive::from_file(archive, &mut buffer).map_err(broken)?;
@@ -187,7 +187,7 @@ impl Staging {
         Ok(self.members.add(path, 0o777, What::Link { target })?)
     }
 
-    /// The same file a second time.
+    /// Adds a hard link: the same file under a second number.
     fn hard_link(&mut self, path: String, target: &[u8]) -> Result<(), ArchiveError> {
         let member = self.members.linked(&path, target)?;
         let What::File { staged, size, sha256 } = member.what else { return Ok(()) };
@@ -213,7 +213,7 @@ impl Staging {
                 Err(e) => return Err(ArchiveError::Member { name: path, source: e }),
             };
             size += n as u64;
-            // Whatever it said of its size before.
+            // Whatever its header claims: the limit holds for what is read.
             if size > most {
                 self.members.allow(size)?;
             }
@@ -221,7 +221,7 @@ impl Staging {
             file.write_all(&buffer[..n]).map_err(|e| self.failed(e))?;
         }
         self.members.add(path.clone(), mode, What::File { staged, size, sha256: hasher.finish() })?;
-        // The mode comes last, because a change of owner takes bits away.
+        // The mode comes last, because a change of owner clears set-user-id bits.
         let (uid, gid) = self.owner;
         fchown(&file, Some(uid), Some(gid)).map_err(|e| self.failed(e.into()))?;
         fchmod(&file, Mode::from_bits_truncate(mode & 0o6777)).map_err(|e| self.failed(e.into()))
@@ -239,12 +239,12 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be removed now is swept the next time.
+        // If it cannot be removed now, the next job sweeps it.
         let _ = std::fs::remove_dir_all(&self.real);
     }
 }
 
-/// A reader that fails rather than give more than is allowed at the time.
+/// A reader that fails instead of giving more bytes than are allowed at the time.
 struct Budget<R> {
     reader: R,
     left: Rc<Cell<u64>>,
@@ -254,7 +254,7 @@ impl<R: Read> Read for Budget<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.left.get()).unwrap_or(usize::MAX);
         if left == 0 && !buffer.is_empty() {
-            // Whether there is more at all.
+            // Nothing more is allowed: an error only if there is more at all.
             return match self.reader.read(&mut [0])? {
                 0 => Ok(0),
                 _ => Err(io::Error::new(
@@ -270,7 +270,7 @@ impl<R: Read> Read for Budget<R> {
     }
 }
 
-/// A program of the host that undoes a compression.
+/// A program of the host that decompresses.
 struct Unpacker {
     program: &'static str,
     child: Child,
@@ -290,7 +290,7 @@ impl Unpacker {
         Ok(Self { program, child, out })
     }
 
-    /// Sees whether it came to a good end.
+    /// Checks that it ended successfully: its output alone does not show that the archive was complete.
     fn finish(mut self) -> Result<(), ArchiveError> {
         let program = self.program;
         let status = self.child.wait().map_err(|source| ArchiveError::Program { program, source })?;
@@ -306,13 +306,13 @@ impl Read for &mut Unpacker {
 
 impl Drop for Unpacker {
     fn drop(&mut self) {
-        // It may have ended; else nobody wants it any more.
+        // It may have ended; otherwise its output is not needed any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What an archive is, by its first bytes.
+/// The format of an archive, by its first bytes.
 fn sniff(archive: &mut File) -> io::Result<Option<ArchiveFormat>> {
     use std::io::Seek;
     let mut head = Vec::new();
@@ -331,7 +331,7 @@ fn sniff(archive: &mut File) -> io::Result<Option<ArchiveFormat>> {
     Ok(found.or(is_tar.then_some(ArchiveFormat::Tar)))
 }
 
-/// For what is renamed out of the staging directory.
+/// Creates a link in the staging directory, to be renamed to its place.
 pub(super) fn symlink(staging: &Staging, target: &str, name: &str, owner: (Uid, Gid)) -> Result<(), Errno> {
     nix::unistd::symlinkat(target, &staging.dir, name)?;
     nix::unistd::fchownat(&staging.dir, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)

@@ -1,38 +1,38 @@
-//! A line or block in a text, put in, taken out, and undone. Pure.
+//! Inserting, replacing and removing a line or block in a text, and undoing that. Pure.
 
 use groundplan_protocol::kinds::{Line, MARK};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
-/// A text as its lines.
+/// A text as a list of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lines {
-    /// Without their line breaks.
+    /// The lines, without their line breaks.
     lines: Vec<String>,
     newline: &'static str,
     /// Whether the last line has a line break.
     ended: bool,
 }
 
-/// What was done, and so what is to be undone.
+/// What was done, so that it can be undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Done {
-    /// This line was put in.
+    /// This line was inserted.
     Inserted(String),
-    /// This line was put in for that.
+    /// A line was replaced by this one.
     Replaced { now: String, before: String },
-    /// These lines were taken out: each with the one before it.
+    /// These lines were removed, each with the line before it.
     Removed(Vec<(Option<String>, String)>),
-    /// A block was put between these markers, in place of what stood between them.
+    /// A block was written between these markers, in place of what was between them.
     Block { begin: String, end: String, before: Option<Vec<String>> },
-    /// A block was taken out, markers and all, from after this line.
+    /// A block was removed with its markers, from after this line.
     BlockRemoved { after: Option<String>, lines: Vec<String> },
 }
 
 /// A block whose end is missing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} begins a block, `{begin}`, and no line ends it; mend it by hand")]
+#[error("line {line} begins a block, `{begin}`, and no line ends it; fix it by hand")]
 pub(crate) struct Open {
     line: usize,
     begin: String,
@@ -57,7 +57,7 @@ impl Lines {
         self.lines.is_empty()
     }
 
-    /// Makes it as `line` asks, which is to be there; what was done, if anything had to be.
+    /// Inserts or replaces what `line` wants present; returns what was done, if anything.
     pub(super) fn put(&mut self, line: &Line, task: &str) -> Result<Option<Done>, Open> {
         if let Some(block) = &line.block {
             return self.put_block(line, block, task);
@@ -78,7 +78,7 @@ impl Lines {
         }
     }
 
-    /// Makes it as `line` asks, which is not to be there.
+    /// Removes what `line` wants absent; returns what was done, if anything.
     pub(super) fn take(&mut self, line: &Line, task: &str) -> Result<Option<Done>, Open> {
         if line.block.is_some() {
             let [begin, end] = markers(line, task);
@@ -103,7 +103,7 @@ impl Lines {
         Ok((!removed.is_empty()).then_some(Done::Removed(removed)))
     }
 
-    /// Undoes what was done, as far as it is still there; whether anything was to be undone.
+    /// Undoes what was done, as far as it is still in the text; whether anything was undone.
     pub(super) fn undo(&mut self, done: &Done) -> bool {
         let at = |lines: &[String], text: &String| lines.iter().rposition(|line| line == text);
         match done {
@@ -122,7 +122,7 @@ impl Lines {
                     if self.lines.contains(text) {
                         continue;
                     }
-                    // Those that stood one after the other come back in their order.
+                    // Lines that followed each other are restored in their order.
                     let room = match last {
                         Some((at, previous)) if previous == anchor => at + 1,
                         _ => match anchor {
@@ -174,7 +174,7 @@ impl Lines {
         Ok(Some(Done::Block { begin, end, before: None }))
     }
 
-    /// From where to where a block stands, markers included.
+    /// The range of a block, markers included.
     fn block(&self, begin: &str, end: &str) -> Result<Option<(usize, usize)>, Open> {
         let Some(from) = self.lines.iter().position(|line| line == begin) else { return Ok(None) };
         match self.lines[from..].iter().position(|line| line == end) {
@@ -183,7 +183,7 @@ impl Lines {
         }
     }
 
-    /// Where what is new goes.
+    /// The index at which a new line or block is inserted.
     fn room(&self, line: &Line) -> usize {
         let after = line.after.as_deref().and_then(regex).and_then(|regex| self.last(&regex)).map(|at| at + 1);
         let before = || {
@@ -198,13 +198,13 @@ impl Lines {
     }
 
     fn insert(&mut self, at: usize, lines: impl IntoIterator<Item = String>) {
-        // The last line of a file may lack its line break: it gets one when another follows.
+        // The last line of a file may lack its line break: it gets one when another line follows.
         self.ended |= at == self.lines.len();
         self.lines.splice(at..at, lines);
     }
 }
 
-/// The planner has seen that it is one.
+/// A regular expression, which the planner has checked.
 fn regex(text: &str) -> Option<Regex> {
     Regex::new(text).ok()
 }
@@ -228,7 +228,7 @@ mod tests {
         serde_json::from_value(all).unwrap()
     }
 
-    /// What becomes of `text`; done twice is done once, and undone it is as before.
+    /// The text after `line` was applied; checks that applying twice changes nothing more, and that undoing restores it.
     fn check(text: &str, params: serde_json::Value, expect: &str) {
         let line = line(params);
         let mut lines = Lines::of(text);

@@ -1,8 +1,8 @@
 //! `line`: a line or a block of lines in a text file.
 //!
-//! What was done is remembered and undone when the task is removed or asks for something else: a line that was put in goes,
-//! one that was replaced or taken out comes back. A line that is no longer there, or that another task asks for too, is let
-//! be; so is a file that the task made once others have lines in it.
+//! The memory holds what was done, which is undone when the task is removed or wants something else: an inserted line is removed, a
+//! replaced or removed one restored. A line that is no longer there, or that another task claims as well, is left alone; so is a
+//! file that the task created, once others have lines in it.
 
 mod edit;
 
@@ -23,26 +23,26 @@ use crate::host::{
     job::Content,
 };
 
-/// Larger files are not edited.
+/// Largest file that is edited, in bytes.
 const MOST: u64 = 4 << 20;
 
-/// Why a line could not be put in.
+/// Why a file could not be edited.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
     #[error("{path} was not changed")]
     Open { path: String, source: Open },
-    #[error("{path} is missing, and the task says `create = false`")]
+    #[error("{path} is missing, and the task has `create = false`")]
     Missing { path: String },
 }
 
 impl KindError for LineError {}
 
-/// What the task did to the file.
+/// The task's memory: what it did to the file.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Memory {
     path: String,
     made_file: bool,
-    /// What the task asked for when it did that.
+    /// The parameters with which it did that.
     asked: Option<Line>,
     done: Option<Done>,
 }
@@ -58,11 +58,11 @@ impl Kind for Line {
         };
         let mut lines = Lines::of(&text);
         memory.change(self, &mut lines, cx)?;
-        let so = lines.text() == text;
-        if !so && cx.is_drift_check() {
+        let in_sync = lines.text() == text;
+        if !in_sync && cx.is_drift_check() {
             self.tell(cx);
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -113,7 +113,7 @@ trait Tell {
 }
 
 impl Tell for Line {
-    /// Tells what is not there, or there, unless the file is for its owner alone.
+    /// Notes what is missing or left over; without the text if the file is private to its owner.
     fn tell(&self, cx: &Context<'_>) {
         let (what, text) = match (&self.block, &self.line) {
             (Some(block), _) => ("block", Some(block)),
@@ -122,7 +122,7 @@ impl Tell for Line {
         let text = text.filter(|_| !cx.is_private(&self.path));
         if self.state.is_present() {
             let text = text.map_or("present", String::as_str);
-            cx.differs(what, Some(text), Some("missing, or otherwise"));
+            cx.differs(what, Some(text), Some("missing, or changed"));
         } else {
             cx.differs(what, None, Some(text.map_or("present", String::as_str)));
         }
@@ -130,13 +130,13 @@ impl Tell for Line {
 }
 
 impl Memory {
-    /// What is remembered of the file that the task names.
+    /// The memory of the file that the task names.
     fn of(line: &Line, cx: &Context<'_>) -> Self {
         let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
         memory.filter(|memory: &Self| memory.path == line.path).unwrap_or_default()
     }
 
-    /// Makes the lines as they should be, and keeps what that did.
+    /// Applies the change to the lines, and notes what that did.
     fn change(&mut self, line: &Line, lines: &mut Lines, cx: &Context<'_>) -> Result<(), LineError> {
         let mut asked = line.clone();
         (asked.validate, asked.create, asked.owner, asked.group, asked.mode) = (None, None, None, None, None);
@@ -146,7 +146,7 @@ impl Memory {
         let task = cx.task.to_string();
         let done = if line.state.is_present() { lines.put(line, &task) } else { lines.take(line, &task) };
         let done = done.map_err(|source| LineError::Open { path: line.path.clone(), source })?;
-        // What was there before the first time is what comes back.
+        // Undoing restores what was there before the first change.
         self.done = match (self.done.take(), done) {
             (None, done) | (done, None) => done,
             (Some(Done::Replaced { before, .. }), Some(Done::Replaced { now, .. })) => {
@@ -162,17 +162,17 @@ impl Memory {
         Ok(())
     }
 
-    /// Undoes what is remembered, and forgets it.
+    /// Undoes what the memory holds, and clears it.
     fn undo(&mut self, lines: &mut Lines, cx: &Context<'_>) {
         let Some(done) = self.done.take() else { return };
         if let (Done::Inserted(now) | Done::Replaced { now, .. }, Some(asked)) = (&done, &self.asked)
             && let Some(other) = cx.held_by_another(&Claim::line(&asked.path, now))
         {
-            cx.say(&format!("`{now}` in {} is left in place: {other} asks for it, too", self.path));
+            cx.report(&format!("`{now}` in {} is left in place: {other} claims it, too", self.path));
             return;
         }
         if !lines.undo(&done) {
-            cx.say(&format!("{}: what this task put there is not there any more; nothing to take back", self.path));
+            cx.report(&format!("{}: what this task put there is not there any more; nothing to undo", self.path));
         }
     }
 }

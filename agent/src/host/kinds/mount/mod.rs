@@ -1,8 +1,9 @@
-//! `mount`: a file system at its place, by mount, umount and /etc/fstab.
+//! `mount`: a mounted file system, with mount(8), umount(8) and /etc/fstab.
 //!
-//! Mounted first and written to /etc/fstab after, so that what cannot be mounted never stands in the way of a boot. Other
-//! options are a remount, another source or type is mounted anew. What is busy stays, and the error names who uses it.
-//! Remembered: the line that was there before, and whether the task mounted it and made its directory.
+//! It is mounted first and written to /etc/fstab afterwards, so that a line that cannot be mounted never blocks a boot. Changed
+//! options lead to a remount, another source or type is mounted again. A busy file system stays mounted, and the error names
+//! the processes that use it. The memory holds the line that was there before, and whether the task mounted the file system
+//! and created its directory.
 
 mod table;
 
@@ -27,7 +28,7 @@ use crate::host::{
 const FSTAB: &str = "/etc/fstab";
 const MOST: u64 = 1 << 20;
 
-/// Why something is not mounted as it should be.
+/// Why a mount could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MountError {
     #[error("this host has no `{program}`; install util-linux")]
@@ -36,7 +37,7 @@ pub(crate) enum MountError {
     Mount { path: String, source: ToolError },
     #[error("{path} cannot be unmounted{}", used(by))]
     Unmount { path: String, by: String, source: ToolError },
-    #[error("mount was content, and yet nothing is mounted at {path}")]
+    #[error("mount reported success, but nothing is mounted at {path}")]
     NotThere { path: String },
 }
 
@@ -46,15 +47,15 @@ fn used(by: &str) -> String {
     if by.is_empty() { String::new() } else { format!(": it is used by {by}") }
 }
 
-/// How the task found things, and what it made of them.
+/// The task's memory: how it found things, and what it changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     path: String,
-    /// Whether it has written /etc/fstab, the line that stood there before, and the one that it put there.
+    /// Whether it has written /etc/fstab, the line that was there before, and the one that it wrote.
     listed: bool,
     before: Option<String>,
     line: Option<String>,
-    /// What it mounted: a change of this is what a remount is for.
+    /// The options that it mounted with: a change of these leads to a remount.
     mounted: Option<String>,
     made_directory: bool,
 }
@@ -130,7 +131,7 @@ trait Tell {
 }
 
 impl Tell for Mount {
-    /// Tells what is mounted and what stands in /etc/fstab, where it is something else.
+    /// Notes what is mounted and what /etc/fstab has, where they differ.
     fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
         let words =
             |Mounted { fstype, source, options, .. }: &Mounted| format!("{source}, {fstype}, {}", options.join(","));
@@ -153,19 +154,19 @@ impl Tell for Mount {
     }
 }
 
-/// What may be told: options may hold a password or a key, such as `password=` of cifs and `secret=` of ceph.
+/// The text without options: these may hold a password or a key, such as `password=` of cifs and `secret=` of ceph.
 fn public(text: &str) -> &str {
     const TELLING: [&str; 5] = ["pass", "secret", "key", "token", "cred"];
     let lower = text.to_ascii_lowercase();
     if TELLING.iter().any(|word| lower.contains(word)) { "what is not told, as it may hold a secret" } else { text }
 }
 
-/// Whether what is mounted is what is asked for, as far as the kernel shows it.
+/// Whether the wanted file system is mounted, as far as the kernel shows it.
 fn is_this(mount: &Mount, there: &Mounted) -> bool {
     let Some(source) = mount.source.as_deref() else { return true };
     let is_bind = mount.options().split(',').any(|option| matches!(option, "bind" | "rbind"));
     if is_bind {
-        // The same directory by two names.
+        // One directory may have two names.
         let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
         return identity(source).is_some_and(|it| Some(it) == identity(&mount.path));
     }
@@ -212,7 +213,7 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, there: Option
     if mounted(&mount.path).is_none() {
         return Err(MountError::NotThere { path: mount.path.clone() }.into());
     }
-    // One that was mounted before stays when the task goes.
+    // One that was mounted before the task stays mounted after it.
     if !same || memory.mounted.is_some() {
         memory.mounted = mount.line();
     }
@@ -237,14 +238,14 @@ fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
     }
 }
 
-/// Gives a path another line in /etc/fstab, or none; the line that it had.
+/// Gives a path another line in /etc/fstab, or none; returns the line that it had.
 async fn list(cx: &Context<'_>, path: &str, line: Option<&str>) -> Result<Option<String>, HostError> {
     let _edit = cx.host.edits.lock().await;
     let Text { text, access } = fstab(cx)?;
     let before = line_of(&text, path).map(str::to_owned);
     if before.as_deref() != line {
         files::write_text(&cx.host.environment.root, FSTAB, &with_line(&text, path, line), access)?;
-        // systemd makes its units from the file, and mounts by what it knew otherwise.
+        // systemd generates its mount units from the file, and would mount by the old ones.
         if Path::new("/run/systemd/system").exists() {
             cx.tool(&["systemctl", "daemon-reload"]).await?;
         }
@@ -266,7 +267,7 @@ fn missing(error: &ToolError) -> Option<MountError> {
     }
 }
 
-/// Which processes have something below `path` open, run from there or stand there.
+/// The processes that have a file below `path` open, run a program from there, or have it as their working directory.
 fn users_of(path: &str) -> String {
     let is_below = |link: &Path| fs::read_link(link).is_ok_and(|target| target.starts_with(path));
     let uses = |process: &Path| {

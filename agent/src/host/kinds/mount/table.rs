@@ -1,11 +1,11 @@
-//! /etc/fstab by its lines, and what the kernel says is mounted (proc(5)). Pure.
+//! /etc/fstab by its lines, and the kernel's table of mounts (proc(5)). Pure.
 
-/// What is mounted at a path.
+/// A file system that is mounted at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
     pub(super) fstype: String,
     pub(super) source: String,
-    /// What of the file system is mounted: `/`, or a directory in it for a bind mount.
+    /// The part of the file system that is mounted: `/`, or a directory in it for a bind mount.
     pub(super) part: String,
     /// Its own options and those of the file system.
     pub(super) options: Vec<String>,
@@ -38,7 +38,7 @@ fn is_of(line: &str, path: &str) -> bool {
     !line.trim_start().starts_with('#') && line.split_whitespace().nth(1).is_some_and(|at| unescape(at) == path)
 }
 
-/// What is mounted at a path last, by /proc/self/mountinfo.
+/// The topmost mount at a path, from /proc/self/mountinfo.
 pub(super) fn mounted_at(mountinfo: &str, path: &str) -> Option<Mounted> {
     let line = mountinfo.lines().rev().find(|line| line.split(' ').nth(4).is_some_and(|at| unescape(at) == path))?;
     let (own, of_fs) = line.split_once(" - ")?;
@@ -54,19 +54,19 @@ pub(super) fn mounted_at(mountinfo: &str, path: &str) -> Option<Mounted> {
 }
 
 impl Mounted {
-    /// Whether it has those of the options that the kernel shows for every mount.
+    /// Whether it has the wanted ones among the options that the kernel shows for every mount.
     pub(super) fn has(&self, options: &str) -> bool {
         let shown = |option: &str| self.options.iter().any(|found| found == option);
         let wanted: Vec<&str> = options.split(',').collect();
         let flags = ["nosuid", "nodev", "noexec", "noatime"];
-        // Its own comes first: `ro` of the mount, whatever the file system says.
+        // Options of the mount take precedence over those of the file system, such as `ro`.
         let read_only = self.options.first().is_some_and(|first| first == "ro");
         flags.iter().filter(|flag| wanted.contains(*flag)).all(|flag| shown(flag))
             && read_only == wanted.contains(&"ro")
     }
 }
 
-/// Octal numbers for blanks, as the kernel and fstab(5) have them.
+/// Octal escapes for blanks, as in the kernel's table and in fstab(5).
 fn unescape(field: &str) -> String {
     let bytes = field.as_bytes();
     let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);

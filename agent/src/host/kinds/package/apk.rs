@@ -1,13 +1,13 @@
 //! apk: Alpine (apk(8)).
 //!
-//! Its arguments and its reading are tested over outputs of apk; it has not been run on a real host. apk holds nothing: a version
-//! that is given is kept by the world file itself.
+//! Arguments and parsing are tested with recorded outputs of apk; it has not been run on a real host. apk has no holds: the world
+//! file itself keeps a given version.
 
 use std::collections::BTreeSet;
 
-use super::backend::{Backend, FoundState, Install, Installed, Words, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, telling, words};
 
-/// The one instance.
+/// apk as a backend; it has no state.
 pub(super) struct Apk;
 
 impl Backend for Apk {
@@ -15,7 +15,7 @@ impl Backend for Apk {
         "apk"
     }
 
-    fn list(&self) -> Words {
+    fn list(&self) -> CommandLine {
         words(&["apk", "list", "--installed"], &[])
     }
 
@@ -29,7 +29,7 @@ impl Backend for Apk {
         installed
     }
 
-    fn refresh(&self) -> Words {
+    fn refresh(&self) -> CommandLine {
         words(&["apk", "-q", "update"], &[])
     }
 
@@ -37,8 +37,8 @@ impl Backend for Apk {
         &["/var/cache/apk", "/etc/apk/cache"]
     }
 
-    /// All of them: it takes no names here.
-    fn upgrades(&self, _: &[&str]) -> Words {
+    /// For all packages: this command takes no names.
+    fn upgrades(&self, _: &[&str]) -> CommandLine {
         words(&["apk", "version", "-l", "<"], &[])
     }
 
@@ -48,12 +48,12 @@ impl Backend for Apk {
         rows.filter_map(|line| split(line.split_whitespace().next()?)).map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn install(&self, install: &Install<'_>) -> Words {
+    fn install(&self, install: &Install<'_>) -> CommandLine {
         let mut command = vec!["apk", "-q", "add"];
         if install.upgrade {
             command.push("--upgrade");
         }
-        // `~` takes what begins so, which is all that it knows of patterns.
+        // `~` matches versions by their beginning, the only pattern that apk supports.
         install.words(&command, |name, version| match version.strip_suffix('*') {
             Some(begin) => format!("{name}~{}", begin.trim_end_matches('.')),
             None => format!("{name}={version}"),
@@ -64,12 +64,12 @@ impl Backend for Apk {
         true
     }
 
-    fn remove(&self, names: &[&str], purge: bool) -> Words {
+    fn remove(&self, names: &[&str], purge: bool) -> CommandLine {
         let command: &[&str] = if purge { &["apk", "-q", "del", "--purge"] } else { &["apk", "-q", "del"] };
         words(command, names)
     }
 
-    fn held(&self) -> Option<Words> {
+    fn held(&self) -> Option<CommandLine> {
         None
     }
 
@@ -77,7 +77,7 @@ impl Backend for Apk {
         BTreeSet::new()
     }
 
-    fn hold(&self, _: &[&str], _: bool) -> Words {
+    fn hold(&self, _: &[&str], _: bool) -> CommandLine {
         Vec::new()
     }
 
@@ -96,7 +96,7 @@ impl Backend for Apk {
     }
 }
 
-/// A name and a version out of `name-1.2.3-r4`.
+/// Name and version in `name-1.2.3-r4`.
 fn split(whole: &str) -> Option<(&str, &str)> {
     let (rest, release) = whole.rsplit_once('-').filter(|(_, release)| release.starts_with('r'))?;
     let (name, version) = rest.rsplit_once('-')?;

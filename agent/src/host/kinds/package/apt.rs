@@ -1,13 +1,13 @@
-//! apt and dpkg: Debian, Ubuntu and what comes from them (apt-get(8), apt-cache(8), apt-mark(8), dpkg-query(1)).
+//! apt and dpkg: Debian, Ubuntu and their derivatives (apt-get(8), apt-cache(8), apt-mark(8), dpkg-query(1)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::backend::{Backend, FoundState, Install, Installed, Versions, Words, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, Versions, telling, words};
 
-/// The one instance.
+/// apt as a backend; it has no state.
 pub(super) struct Apt;
 
-/// For everything that dpkg may be run by: what lies on the host stays, whoever wrote it; no terminal, no pattern for a name.
+/// For every command that may run dpkg: existing configuration files stay; no terminal is used, and names are not patterns.
 const OPTIONS: [&str; 10] = [
     "-y",
     "-q",
@@ -26,7 +26,7 @@ impl Backend for Apt {
         "apt-get"
     }
 
-    fn list(&self) -> Words {
+    fn list(&self) -> CommandLine {
         const FORMAT: &str = "-f=${db:Status-Abbrev}|${Package}|${binary:Package}|${Version}|${Provides}\\n";
         words(&["dpkg-query", "-W", FORMAT], &[])
     }
@@ -49,7 +49,7 @@ impl Backend for Apt {
             };
             installed.interrupted |= state == FoundState::Partial;
             installed.add(full, version, state);
-            // A package of another architecture does not hide the host's own.
+            // The package of the host's own architecture takes precedence over one of another.
             if full == name || !installed.has(name, None) {
                 installed.add(name, version, state);
             }
@@ -61,7 +61,7 @@ impl Backend for Apt {
         installed
     }
 
-    fn refresh(&self) -> Words {
+    fn refresh(&self) -> CommandLine {
         words(&["apt-get", "-q", "update"], &[])
     }
 
@@ -69,8 +69,8 @@ impl Backend for Apt {
         &["/var/lib/apt/lists", "/var/lib/apt/lists/partial"]
     }
 
-    /// Also for names alone: apt would take one that it does not know for a pattern.
-    fn versions(&self, names: &[&str], _: bool) -> Option<Words> {
+    /// Also for names without a version: apt would take an unknown name for a pattern.
+    fn versions(&self, names: &[&str], _: bool) -> Option<CommandLine> {
         Some(words(&["apt-cache", "policy"], names))
     }
 
@@ -78,7 +78,7 @@ impl Backend for Apt {
         policies(out).into_iter().map(|(name, policy)| (name, policy.versions)).collect()
     }
 
-    fn upgrades(&self, names: &[&str]) -> Words {
+    fn upgrades(&self, names: &[&str]) -> CommandLine {
         words(&["apt-cache", "policy"], names)
     }
 
@@ -88,10 +88,10 @@ impl Backend for Apt {
         policies(out).into_iter().filter(|(_, policy)| newer(policy)).map(|(name, _)| name).collect()
     }
 
-    fn install(&self, install: &Install<'_>) -> Words {
+    fn install(&self, install: &Install<'_>) -> CommandLine {
         let mut command = vec!["apt-get"];
         command.extend(OPTIONS);
-        // What others rely on is not to go because something else comes.
+        // Installing a package must not remove others.
         command.push("--no-remove");
         match install.recommends {
             Some(true) => command.push("--install-recommends"),
@@ -112,7 +112,7 @@ impl Backend for Apt {
         true
     }
 
-    fn preview(&self, names: &[&str], wide: bool) -> Option<Words> {
+    fn preview(&self, names: &[&str], wide: bool) -> Option<CommandLine> {
         let auto = if wide { "APT::Get::AutomaticRemove=true" } else { "APT::Get::AutomaticRemove=false" };
         Some(words(&["apt-get", "-s", "-q", "-o", auto, "remove", "--"], names))
     }
@@ -122,14 +122,14 @@ impl Backend for Apt {
         removed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
     }
 
-    fn remove(&self, names: &[&str], purge: bool) -> Words {
+    fn remove(&self, names: &[&str], purge: bool) -> CommandLine {
         let mut command = vec!["apt-get"];
         command.extend(OPTIONS);
         command.extend(["-o", "APT::Get::AutomaticRemove=false", if purge { "purge" } else { "remove" }, "--"]);
         words(&command, names)
     }
 
-    fn held(&self) -> Option<Words> {
+    fn held(&self) -> Option<CommandLine> {
         Some(words(&["apt-mark", "showhold"], &[]))
     }
 
@@ -137,7 +137,7 @@ impl Backend for Apt {
         out.lines().map(|line| line.trim().to_owned()).collect()
     }
 
-    fn hold(&self, names: &[&str], hold: bool) -> Words {
+    fn hold(&self, names: &[&str], hold: bool) -> CommandLine {
         words(&["apt-mark", if hold { "hold" } else { "unhold" }], names)
     }
 
@@ -147,7 +147,7 @@ impl Backend for Apt {
             ("DEBIAN_PRIORITY", "critical"),
             ("APT_LISTCHANGES_FRONTEND", "none"),
             ("UCF_FORCE_CONFFOLD", "1"),
-            // What is restarted, the site decides.
+            // The site decides what is restarted, not needrestart.
             ("NEEDRESTART_SUSPEND", "1"),
         ]
     }
@@ -161,7 +161,7 @@ impl Backend for Apt {
         ]
     }
 
-    fn put_right(&self) -> Option<Words> {
+    fn complete_interrupted(&self) -> Option<CommandLine> {
         Some(words(&["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"], &[]))
     }
 
@@ -201,7 +201,7 @@ impl Backend for Apt {
     }
 }
 
-/// What `apt-cache policy` says of a package.
+/// A package in the output of `apt-cache policy`.
 #[derive(Debug, Default)]
 struct Policy {
     installed: Option<String>,

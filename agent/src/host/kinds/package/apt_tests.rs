@@ -1,4 +1,4 @@
-//! What apt is asked, and its answers as it gave them on Debian 12.
+//! The commands for apt, and its outputs as recorded on Debian 12.
 
 use super::{
     apt::Apt,
@@ -51,7 +51,7 @@ fn what_the_index_has() {
     assert_eq!(versions["bash"].all, ["5.2.15-2+b13", "5.2.15-2+b12"]);
     assert_eq!(versions["mail-transport-agent"].candidate, None);
     assert_eq!(versions["hello"].candidate.as_deref(), Some("2.10-3"));
-    // What is not installed counts as old; who asks names only what is.
+    // A package that is not installed counts as outdated; callers pass only installed ones.
     assert_eq!(Vec::from_iter(Apt.read_upgrades(POLICY)), ["bash", "hello"]);
 }
 

@@ -1,102 +1,102 @@
-//! What a package manager is asked, and how its answers read.
+//! The commands for a package manager, and how their outputs are parsed.
 //!
-//! In: names, options, text. Out: programs with their arguments, and what their output says. Nothing here runs anything, so
-//! that a backend is tested without its package manager. A name never begins with `-`; the parameters are checked before.
+//! In: names, options, text. Out: command lines, and the content of their output. Nothing here runs anything, so that a backend
+//! is tested without its package manager. A name never begins with `-`: the planner has checked the parameters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A program and its arguments.
-pub(super) type Words = Vec<String>;
+pub(super) type CommandLine = Vec<String>;
 
 /// A package manager.
 pub(super) trait Backend: Sync {
-    /// The program that tells whether a host has it, and its name for people.
+    /// The program whose presence shows that the host has it; also its name for people.
     fn program(&self) -> &'static str;
 
-    /// Lists all that is installed.
-    fn list(&self) -> Words;
+    /// Lists all installed packages.
+    fn list(&self) -> CommandLine;
     fn read_list(&self, out: &str) -> Installed;
 
     /// Fetches the index.
-    fn refresh(&self) -> Words;
+    fn refresh(&self) -> CommandLine;
 
-    /// The folders that the index lies in: their age is its age.
+    /// The folders of the index: their age is its age.
     fn index(&self) -> &'static [&'static str];
 
-    /// Tells which versions the index has of `names`, to find one that is `wanted` among them; `None` where installing takes
-    /// what is wanted as it is and says itself what it does not know.
-    fn versions(&self, _names: &[&str], _wanted: bool) -> Option<Words> {
+    /// Lists the versions that the index has of `names`, to find one that is `wanted` among them; `None` if installing accepts
+    /// patterns itself and names unknown packages.
+    fn versions(&self, _names: &[&str], _wanted: bool) -> Option<CommandLine> {
         None
     }
     fn read_versions(&self, _out: &str) -> BTreeMap<String, Versions> {
         BTreeMap::new()
     }
 
-    /// Tells of which packages the index has something newer.
-    fn upgrades(&self, names: &[&str]) -> Words;
+    /// Lists the packages of which the index has a newer version.
+    fn upgrades(&self, names: &[&str]) -> CommandLine;
     fn read_upgrades(&self, out: &str) -> BTreeSet<String>;
 
     /// Installs in one transaction.
-    fn install(&self, install: &Install<'_>) -> Words;
+    fn install(&self, install: &Install<'_>) -> CommandLine;
 
-    /// Whether installing also brings what is there to a newer version.
+    /// Whether the install command also upgrades installed packages.
     fn installs_newer(&self) -> bool;
 
-    /// Tells what goes when `names` go, with all that came for their sake alone if that is `wide`; `None` where it cannot be
-    /// told, and removing refuses by itself to take more away.
-    fn preview(&self, _names: &[&str], _wide: bool) -> Option<Words> {
+    /// Lists what would be removed with `names`, including packages that were installed only for them if `wide`; `None` if that
+    /// cannot be listed, and removing refuses by itself to remove more.
+    fn preview(&self, _names: &[&str], _wide: bool) -> Option<CommandLine> {
         None
     }
     fn read_preview(&self, _out: &str) -> BTreeSet<String> {
         BTreeSet::new()
     }
-    fn remove(&self, names: &[&str], purge: bool) -> Words;
+    fn remove(&self, names: &[&str], purge: bool) -> CommandLine;
 
-    /// Tells which are held; `None` where there is no such thing.
-    fn held(&self) -> Option<Words>;
+    /// Lists held packages; `None` if the package manager has no holds.
+    fn held(&self) -> Option<CommandLine>;
     fn read_held(&self, out: &str) -> BTreeSet<String>;
-    fn hold(&self, names: &[&str], hold: bool) -> Words;
+    fn hold(&self, names: &[&str], hold: bool) -> CommandLine;
 
-    /// What its programs find in their environment.
+    /// Environment variables of its programs.
     fn env(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
 
-    /// The lock files that its programs take, to see who holds them (fcntl(2)).
+    /// The lock files of its programs, to find out which process holds them (fcntl(2)).
     fn locks(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Brings to an end what was interrupted; `None` where nothing need be done.
-    fn put_right(&self) -> Option<Words> {
+    /// Completes an interrupted installation; `None` if that is never needed.
+    fn complete_interrupted(&self) -> Option<CommandLine> {
         None
     }
 
-    /// Whether it failed because somebody else is at work.
+    /// Whether it failed because another process holds its lock.
     fn is_locked(&self, output: &str) -> bool;
 
-    /// The name that it does not know, if it failed because of that.
+    /// The unknown name, if it failed because of one.
     fn unknown(&self, output: &str) -> Option<String>;
 
-    /// The lines that say why it failed.
+    /// The lines of its output that explain why it failed.
     fn cause(&self, output: &str) -> String;
 }
 
-/// What to install.
+/// A request to install packages.
 #[derive(Debug, Default)]
 pub(super) struct Install<'a> {
-    /// Names, each with the version or pattern that is wanted.
+    /// Names, each with the wanted version or pattern.
     pub(super) names: Vec<(&'a str, Option<String>)>,
-    /// Whether they are there and are to become newer.
+    /// Whether they are installed and are to be upgraded.
     pub(super) upgrade: bool,
     pub(super) recommends: Option<bool>,
-    /// Whether packages that are held may change.
+    /// Whether held packages may change.
     pub(super) change_held: bool,
 }
 
 impl<'a> Install<'a> {
-    /// `words`, and the names after them, each joined to its version by `with`.
-    pub(super) fn words(&self, words: &[&str], with: impl Fn(&'a str, &str) -> String) -> Words {
+    /// A command line of `words` and the names, each joined to its version with `with`.
+    pub(super) fn words(&self, words: &[&str], with: impl Fn(&'a str, &str) -> String) -> CommandLine {
         let names = self.names.iter().map(|(name, version)| match version {
             Some(version) => with(name, version),
             None => (*name).to_owned(),
@@ -105,26 +105,26 @@ impl<'a> Install<'a> {
     }
 }
 
-/// Which versions the index has of a package.
+/// The versions of a package in the index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Versions {
     /// The one that would be installed; `None` for a name that only other packages provide.
     pub(super) candidate: Option<String>,
-    /// All, the newest first.
+    /// All versions, the newest first.
     pub(super) all: Vec<String>,
 }
 
-/// All that is installed.
+/// All installed packages.
 #[derive(Debug, Default)]
 pub(super) struct Installed {
     packages: BTreeMap<String, Found>,
     /// Names that installed packages provide.
     provided: BTreeSet<String>,
-    /// Whether something was begun and not ended.
+    /// Whether an installation was interrupted.
     pub(super) interrupted: bool,
 }
 
-/// A package that was found on the host.
+/// A package found on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) version: String,
@@ -135,9 +135,9 @@ pub(super) struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FoundState {
     Complete,
-    /// Some way between.
+    /// Partly installed or configured.
     Partial,
-    /// Only its configuration files are left.
+    /// Removed, except for its configuration files.
     Configuration,
 }
 
@@ -150,7 +150,7 @@ impl Installed {
         self.provided.insert(name.to_owned());
     }
 
-    /// Whether `name` is installed, in a version like `version`. A name that a package provides has no version.
+    /// Whether `name` is installed, in a version that matches `version`. A name that another package provides has no version.
     pub(super) fn has(&self, name: &str, version: Option<&str>) -> bool {
         match self.packages.get(name).filter(|found| found.state != FoundState::Configuration) {
             Some(found) => {
@@ -160,23 +160,23 @@ impl Installed {
         }
     }
 
-    /// The names of all that is there.
+    /// The names of all installed packages.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.packages.keys().map(String::as_str).filter(|name| self.is_there(name))
     }
 
-    /// The package `name` itself, if any part of it is there.
+    /// The package `name` itself, if any part of it is on the host.
     pub(super) fn find(&self, name: &str) -> Option<&Found> {
         self.packages.get(name)
     }
 
-    /// Whether more of `name` is there than its configuration files.
+    /// Whether more of `name` is on the host than its configuration files.
     pub(super) fn is_there(&self, name: &str) -> bool {
         self.find(name).is_some_and(|found| found.state != FoundState::Configuration)
     }
 }
 
-/// Whether `version` is `pattern`, in which `*` stands for any characters. The epoch may be left out (deb-version(7)).
+/// Whether `version` matches `pattern`, in which `*` matches any characters. The epoch may be left out (deb-version(7)).
 pub(super) fn is_like(version: &str, pattern: &str) -> bool {
     let without_epoch = version.split_once(':').map(|(_, rest)| rest);
     matches(version, pattern) || without_epoch.is_some_and(|version| matches(version, pattern))
@@ -188,16 +188,16 @@ fn matches(text: &str, pattern: &str) -> bool {
     (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(&text[at..], rest))
 }
 
-/// A program with its arguments, and names after them.
-pub(super) fn words(words: &[&str], names: &[&str]) -> Words {
+/// A command line of a program, its arguments, and names after them.
+pub(super) fn words(words: &[&str], names: &[&str]) -> CommandLine {
     words.iter().chain(names).map(|&word| word.to_owned()).collect()
 }
 
-/// The lines of `output` that `tells` finds telling, the last few of them; the last line where it finds none.
-pub(super) fn telling(output: &str, tells: impl Fn(&str) -> bool) -> String {
+/// The last few lines of `output` for which `explains` is true; the last line if there are none.
+pub(super) fn telling(output: &str, explains: impl Fn(&str) -> bool) -> String {
     const MOST: usize = 6;
     let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let mut told: Vec<&str> = lines.iter().copied().filter(|line| tells(line)).collect();
+    let mut told: Vec<&str> = lines.iter().copied().filter(|line| explains(line)).collect();
     told.dedup();
     match told.len() {
         0 => lines.last().copied().unwrap_or_default().to_owned(),

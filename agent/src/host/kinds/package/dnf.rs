@@ -1,12 +1,12 @@
-//! dnf and rpm: Fedora, RHEL and what comes from them (dnf(8), rpm(8)), dnf 4 and 5.
+//! dnf and rpm: Fedora, RHEL and their derivatives (dnf(8), rpm(8)), dnf 4 and 5.
 //!
-//! Its arguments and its reading are tested over outputs of these programs; it has not been run on a real host.
+//! Arguments and parsing are tested with recorded outputs of these programs; it has not been run on a real host.
 
 use std::collections::BTreeSet;
 
-use super::backend::{Backend, FoundState, Install, Installed, Words, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, telling, words};
 
-/// The one instance.
+/// dnf as a backend; it has no state.
 pub(super) struct Dnf;
 
 impl Backend for Dnf {
@@ -14,7 +14,7 @@ impl Backend for Dnf {
         "dnf"
     }
 
-    fn list(&self) -> Words {
+    fn list(&self) -> CommandLine {
         const FORMAT: &str = "%{NAME}|%{ARCH}|%{EPOCHNUM}:%{VERSION}-%{RELEASE}|[%{PROVIDENAME} ]\\n";
         words(&["rpm", "-qa", "--qf", FORMAT], &[])
     }
@@ -24,7 +24,7 @@ impl Backend for Dnf {
         for line in out.lines() {
             let mut fields = line.splitn(4, '|');
             let [Some(name), Some(arch), Some(version), provides] = [(); 4].map(|()| fields.next()) else { continue };
-            // People leave out an epoch of nothing.
+            // An epoch of 0 or none is left out, as people write versions.
             let version = version.strip_prefix("0:").unwrap_or(version);
             installed.add(name, version, FoundState::Complete);
             installed.add(&format!("{name}.{arch}"), version, FoundState::Complete);
@@ -33,7 +33,7 @@ impl Backend for Dnf {
         installed
     }
 
-    fn refresh(&self) -> Words {
+    fn refresh(&self) -> CommandLine {
         words(&["dnf", "-q", "-y", "makecache"], &[])
     }
 
@@ -41,8 +41,8 @@ impl Backend for Dnf {
         &["/var/cache/dnf", "/var/cache/libdnf5"]
     }
 
-    /// `check-update` exits with 100 where there are any.
-    fn upgrades(&self, names: &[&str]) -> Words {
+    /// `check-update` exits with 100 if there are any.
+    fn upgrades(&self, names: &[&str]) -> CommandLine {
         words(&["dnf", "-q", "check-update"], names)
     }
 
@@ -56,14 +56,14 @@ impl Backend for Dnf {
         .collect()
     }
 
-    fn install(&self, install: &Install<'_>) -> Words {
+    fn install(&self, install: &Install<'_>) -> CommandLine {
         let mut command = vec!["dnf", "-q", "-y"];
         match install.recommends {
             Some(true) => command.push("--setopt=install_weak_deps=True"),
             Some(false) => command.push("--setopt=install_weak_deps=False"),
             None => {}
         }
-        // `upgrade` takes what is installed and nothing else; an older version is a `downgrade` to neither.
+        // `upgrade` accepts only installed packages; neither command downgrades.
         command.push(if install.upgrade { "upgrade" } else { "install" });
         install.words(&command, |name, version| format!("{name}-{version}"))
     }
@@ -72,8 +72,8 @@ impl Backend for Dnf {
         false
     }
 
-    fn preview(&self, names: &[&str], _: bool) -> Option<Words> {
-        // What requires a package, directly or not, would go with it.
+    fn preview(&self, names: &[&str], _: bool) -> Option<CommandLine> {
+        // Packages that require it, directly or not, would be removed with it.
         let command = ["dnf", "-q", "repoquery", "--installed", "--whatrequires"];
         let recursive = ["--recursive", "--qf", "%{name}\\n"];
         let mut command = words(&command, &[&names.join(",")]);
@@ -85,11 +85,11 @@ impl Backend for Dnf {
         out.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 
-    fn remove(&self, names: &[&str], _: bool) -> Words {
+    fn remove(&self, names: &[&str], _: bool) -> CommandLine {
         words(&["dnf", "-q", "-y", "--setopt=clean_requirements_on_remove=False", "remove"], names)
     }
 
-    fn held(&self) -> Option<Words> {
+    fn held(&self) -> Option<CommandLine> {
         Some(words(&["dnf", "-q", "versionlock", "list"], &[]))
     }
 
@@ -104,11 +104,11 @@ impl Backend for Dnf {
         .collect()
     }
 
-    fn hold(&self, names: &[&str], hold: bool) -> Words {
+    fn hold(&self, names: &[&str], hold: bool) -> CommandLine {
         words(&["dnf", "-q", "-y", "versionlock", if hold { "add" } else { "delete" }], names)
     }
 
-    /// dnf waits for another one by itself.
+    /// None: dnf itself waits for another instance.
     fn is_locked(&self, output: &str) -> bool {
         output.contains("can't create transaction lock") || output.contains("Failed to obtain the transaction lock")
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_newer_and_what_is_held() {
+    fn newer_and_held_packages() {
         let out = "\nbash.x86_64              5.1.8-9.el9               baseos\n\
                    java-17-openjdk.x86_64   1:17.0.9.0.9-2.el9        appstream\n\
                    Obsoleting Packages\nold.noarch  1  repo\n";

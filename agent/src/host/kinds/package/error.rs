@@ -7,7 +7,7 @@ use crate::host::{
     process::exec::ExecError,
 };
 
-/// Why packages are not as they should be.
+/// Why packages could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackageError {
     #[error("this host has none of apt-get, dnf, zypper and apk; install what is needed with a `command` instead")]
@@ -23,19 +23,19 @@ pub(crate) enum PackageError {
     NoVersion { name: String, wanted: String, there: String },
     #[error("cannot {doing}: {cause}")]
     Failed { doing: String, cause: String, output: String },
-    #[error("{holder} has held {lock} for more than {seconds} s; it is tried again when the task is")]
+    #[error("{holder} has held {lock} for more than {seconds} s; the next run of the task tries again")]
     Locked { lock: &'static str, holder: String, seconds: u64 },
-    #[error("{names} cannot go: {others} would go too; name these as well, or keep what they need")]
+    #[error("{names} cannot be removed: {others} would be removed, too; name these as well, or keep what they need")]
     Needed { names: String, others: String },
     #[error("{0} cannot hold packages; give a `version` instead")]
     NoHold(&'static str),
-    #[error("the package manager reported success, and {0} is not there as it should be")]
+    #[error("the package manager reported success, but {0} is not installed as wanted")]
     NotThere(String),
-    #[error("the package manager reported success, and {0} is still there")]
+    #[error("the package manager reported success, but {0} is still installed")]
     StillThere(String),
-    #[error("cannot keep services from being started, by /usr/sbin/policy-rc.d")]
+    #[error("cannot prevent the start of services with /usr/sbin/policy-rc.d")]
     Guard(#[source] io::Error),
-    #[error("cancelled while others used the package manager")]
+    #[error("cancelled while another program used the package manager")]
     Cancelled,
     #[error(transparent)]
     Tool(#[from] ToolError),

@@ -1,8 +1,8 @@
-//! Keeps Debian's packages from starting their services as they are installed.
+//! Prevents Debian's packages from starting their services as they are installed.
 //!
-//! Maintainer scripts ask `/usr/sbin/policy-rc.d` before they start anything (invoke-rc.d(8)). The one that is put there
-//! forbids it only to those who find our word in their environment, and passes all others on to the policy that was there.
-//! So one that is left behind by a killed agent forbids nothing to anyone, and the next job takes it away.
+//! Maintainer scripts run `/usr/sbin/policy-rc.d` before they start anything (invoke-rc.d(8)). The guard installs one that forbids
+//! it only if a variable is set in the environment, and otherwise runs the policy that was there. So a guard that a killed agent
+//! left behind forbids nothing to other programs, and the next job removes it.
 
 use std::{
     fs,
@@ -15,16 +15,16 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const BEFORE: &str = "/usr/sbin/policy-rc.d.before-groundplan";
 const NEW: &str = "/usr/sbin/policy-rc.d.groundplan-new";
 
-/// The word in the environment.
-pub(super) const WORD: (&str, &str) = ("GROUNDPLAN_START_SERVICES", "no");
+/// The environment variable with which services are not started.
+pub(super) const VARIABLE: (&str, &str) = ("GROUNDPLAN_START_SERVICES", "no");
 
 const MARK: &str = "# Put here by groundplan while it installs packages; forbids nothing to anyone else.";
 
-/// A guard that stands until it is dropped.
+/// A guard that is in place until it is dropped.
 pub(super) struct Guard(());
 
 impl Guard {
-    /// Puts it there.
+    /// Installs the guard.
     pub(super) fn set() -> io::Result<Self> {
         restore()?;
         if fs::symlink_metadata(POLICY).is_ok() {
@@ -43,27 +43,27 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // What stays forbids nothing, and the next job tries again.
+        // A guard that stays forbids nothing to others, and the next job tries again.
         let _ = restore();
     }
 }
 
-/// Puts back what was there before a guard, if one stands.
+/// Restores the policy that was there before a guard, if one is in place.
 pub(super) fn restore() -> io::Result<()> {
     let ours = fs::read(POLICY).is_ok_and(|text| String::from_utf8_lossy(&text).contains(MARK));
     match (ours, Path::new(BEFORE).symlink_metadata().is_ok()) {
         (true, true) => fs::rename(BEFORE, POLICY),
         (true, false) => fs::remove_file(POLICY),
-        // Somebody took ours away.
+        // The guard was removed by something else.
         (false, true) if fs::symlink_metadata(POLICY).is_err() => fs::rename(BEFORE, POLICY),
-        // Cut off before it stood.
+        // Interrupted before the guard was in place.
         (false, true) => fs::remove_file(BEFORE),
         (false, false) => Ok(()),
     }
 }
 
 fn script() -> String {
-    let (name, value) = WORD;
+    let (name, value) = VARIABLE;
     format!(
         "#!/bin/sh\n{MARK}\n[ \"${name}\" = {value} ] && exit 101\n[ -x {BEFORE} ] && exec {BEFORE} \"$@\"\nexit 0\n"
     )

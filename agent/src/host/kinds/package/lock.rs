@@ -1,7 +1,7 @@
-//! Who holds the locks of a package manager (fcntl(2), F_GETLK).
+//! Processes that hold the locks of a package manager (fcntl(2), F_GETLK).
 //!
-//! In: lock files. Out: the first that somebody holds, and who. Takes no lock itself: the package manager does that, and may
-//! still lose to another; whoever runs it tries again.
+//! In: lock files. Out: the first that is held, and the process that holds it. It takes no lock itself: the package manager does,
+//! and may still find it held; the caller tries again.
 
 use std::{fs, fs::File};
 
@@ -10,11 +10,11 @@ use nix::{
     libc,
 };
 
-/// A lock that somebody holds.
+/// A lock that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) lock: &'static str,
-    /// Such as `apt-get (process 4711)`.
+    /// The process that holds it, such as `apt-get (process 4711)`.
     pub(super) holder: String,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn held(locks: &[&'static str]) -> Option<Held> {
 }
 
 fn holder(lock: &str) -> Option<String> {
-    // One that cannot be opened is seen by the package manager, which says so in its own words.
+    // For a file that cannot be opened the package manager itself reports an error.
     let file = File::open(lock).ok()?;
     let mut asked = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,

@@ -1,7 +1,7 @@
 //! The host's package manager, run: one job at a time, its locks waited for, its index fetched when it is too old.
 //!
-//! In: a backend's programs. Out: what they say, or why they failed, in their own words. A transaction that has begun is not
-//! cut off when the job is cancelled: what is half installed is worse than a wait.
+//! In: a backend's command lines. Out: their output, or why they failed, with their own messages. A transaction that has begun is
+//! not interrupted when the job is cancelled: half-installed packages are worse than a wait.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     apk::Apk,
     apt::Apt,
-    backend::{Backend, Installed, Versions, Words},
+    backend::{Backend, CommandLine, Installed, Versions},
     dnf::Dnf,
     error::PackageError,
     guard::{self, Guard},
@@ -40,15 +40,15 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// All that are known, in the order in which a host is asked for them.
+/// All backends, in the order in which they are looked for on a host.
 const BACKENDS: [&dyn Backend; 4] = [&Apt, &Dnf, &Zypper, &Apk];
 
-/// Package managers bear no second one beside them, so package tasks are done one after another.
+/// Package managers do not run side by side, so package tasks run one after another.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// How long one transaction may take.
 const LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
-/// How often a lock is looked at.
+/// How often a lock is checked.
 const POLL: Duration = Duration::from_millis(250);
 
 /// A host's package manager, at work for one task.
@@ -61,7 +61,7 @@ pub(super) struct Manager<'c> {
 }
 
 impl<'c> Manager<'c> {
-    /// The one that this host has.
+    /// The package manager of this host.
     pub(super) fn find(cx: &'c Context<'c>, params: &Package) -> Result<Self, PackageError> {
         let path = cx.host.environment.env.get("PATH");
         let backend = BACKENDS.into_iter().find(|backend| find(backend.program(), path).is_ok());
@@ -69,15 +69,15 @@ impl<'c> Manager<'c> {
         Ok(Self { cx, backend, lock_timeout: params.lock_timeout().into(), refreshed: AtomicBool::new(false) })
     }
 
-    /// Waits until no other package task is at work, and nobody else.
+    /// Waits until neither another package task nor another program uses the package manager.
     pub(super) async fn turn(&self) -> Result<MutexGuard<'static, ()>, PackageError> {
         let turn = tokio::select! {
             turn = TURN.lock() => turn,
             () = self.cx.cancel.cancelled() => return Err(PackageError::Cancelled),
         };
-        // What an agent that was killed left.
+        // A guard that a killed agent has left.
         guard::restore().map_err(PackageError::Guard)?;
-        // What somebody else is about to install looks as if it had been interrupted.
+        // An installation in progress by another program would look like an interrupted one.
         self.unlocked(Instant::now() + self.lock_timeout).await?;
         Ok(turn)
     }
@@ -91,7 +91,7 @@ impl<'c> Manager<'c> {
         Ok(self.backend.read_held(&self.ask(&words, 0).await?))
     }
 
-    /// Of which of `names` the index has something newer.
+    /// Those of `names` of which the index has a newer version.
     pub(super) async fn upgrades<'n>(&self, names: &[&'n str]) -> Result<Vec<&'n str>, PackageError> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -100,13 +100,13 @@ impl<'c> Manager<'c> {
         Ok(names.iter().copied().filter(|name| newer.contains(*name)).collect())
     }
 
-    /// What would go with `names`; nothing where that cannot be told.
+    /// What would be removed with `names`; empty if the backend cannot list it.
     pub(super) async fn preview(&self, names: &[&str], wide: bool) -> Result<BTreeSet<String>, PackageError> {
         let Some(words) = self.backend.preview(names, wide) else { return Ok(BTreeSet::new()) };
         Ok(self.backend.read_preview(&self.ask(&words, 0).await?))
     }
 
-    /// The versions that are wanted, as installing takes them. Fetches the index where it does not have them.
+    /// The wanted versions, in the form for installing. Fetches the index if it does not have them.
     pub(super) async fn resolve<'n>(
         &self,
         names: &[&'n str],
@@ -126,7 +126,7 @@ impl<'c> Manager<'c> {
         }
     }
 
-    /// Fetches the index if it is older than `most`. The old one will do where that fails.
+    /// Fetches the index if it is older than `most`. If that fails, the old one is used.
     pub(super) async fn ensure_fresh(&self, most: Duration) -> Result<(), PackageError> {
         let age = age(self.backend.index());
         if self.has_refreshed() || age.is_some_and(|age| age <= most) {
@@ -134,7 +134,7 @@ impl<'c> Manager<'c> {
         }
         match self.refresh().await {
             Err(error @ PackageError::Failed { .. }) if age.is_some() => {
-                self.cx.say(&format!("{error}; the one that is there is used"));
+                self.cx.report(&format!("{error}; using the existing one"));
                 Ok(())
             }
             result => result,
@@ -152,17 +152,22 @@ impl<'c> Manager<'c> {
         let output = self.run("fetch the package index", &self.backend.refresh(), &[]).await?;
         let warnings: Vec<&str> = output.lines().filter(|line| line.starts_with("W: ")).take(3).collect();
         if warnings.is_empty() {
-            // Where nothing was new, nothing else shows that it was asked for.
+            // If nothing was new, only this shows that the index was fetched.
             let touch = |folder: &&str| fs::File::open(folder).and_then(|file| file.set_modified(SystemTime::now()));
             self.backend.index().iter().filter(|folder| Path::new(folder).is_dir()).take(1).try_for_each(touch).ok();
         } else {
-            self.cx.say(&warnings.join("\n"));
+            self.cx.report(&warnings.join("\n"));
         }
         Ok(())
     }
 
-    /// Runs what changes the host, with `env` beside what the backend wants; all that it printed.
-    pub(super) async fn run(&self, doing: &str, words: &Words, env: &[(&str, &str)]) -> Result<String, PackageError> {
+    /// Runs a command that changes the host, with `env` beside the backend's own variables; returns all that it printed.
+    pub(super) async fn run(
+        &self,
+        doing: &str,
+        words: &CommandLine,
+        env: &[(&str, &str)],
+    ) -> Result<String, PackageError> {
         let until = Instant::now() + self.lock_timeout;
         let run = Run::Args(words.clone());
         let words = self.backend.env().iter().chain(env).chain(&[("LC_ALL", "C.UTF-8")]);
@@ -190,7 +195,7 @@ impl<'c> Manager<'c> {
         }
     }
 
-    /// Waits until nobody holds the package manager's locks.
+    /// Waits until no process holds the package manager's locks.
     async fn unlocked(&self, until: Instant) -> Result<(), PackageError> {
         let begun = Instant::now();
         let mut last: Option<Held> = None;
@@ -206,19 +211,20 @@ impl<'c> Manager<'c> {
             }
         }
         if let Some(Held { lock, holder }) = last {
-            self.cx.say(&format!("waited {} s for {holder}, which held {lock}", begun.elapsed().as_secs_f32().ceil()));
+            self.cx
+                .report(&format!("waited {} s for {holder}, which held {lock}", begun.elapsed().as_secs_f32().ceil()));
         }
         Ok(())
     }
 
-    /// Forbids services to be started until the guard goes, where packages would.
+    /// Prevents the start of services until the guard is dropped, where packages start them.
     pub(super) fn guard(&self, forbid: bool) -> Result<Option<Guard>, PackageError> {
         let needed = forbid && self.backend.program() == Apt.program();
         needed.then(Guard::set).transpose().map_err(PackageError::Guard)
     }
 
-    /// Asks what changes nothing; an exit status of `fine` is as good as 0.
-    async fn ask(&self, words: &Words, fine: i32) -> Result<String, PackageError> {
+    /// Runs a command that changes nothing; with dnf, an exit status of `fine` counts as success as well.
+    async fn ask(&self, words: &CommandLine, fine: i32) -> Result<String, PackageError> {
         let Answer { status, out, err, .. } = Tool::new(words).ask(self.cx).await?;
         if status.success() || status.code() == Some(fine) && self.backend.program() == Dnf.program() {
             return Ok(out);
@@ -229,7 +235,7 @@ impl<'c> Manager<'c> {
     }
 }
 
-/// The version of `name` that is wanted.
+/// The wanted version of `name`.
 fn pick<'n>(
     index: &BTreeMap<String, Versions>,
     name: &'n str,
@@ -250,11 +256,11 @@ fn pick<'n>(
 fn age(folders: &[&str]) -> Option<Duration> {
     let modified = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
     let entries = || folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    // Lock files and empty folders are no index.
+    // Lock files and empty folders are not an index.
     let is_index = |entry: &fs::DirEntry| !matches!(entry.file_name().to_str(), Some("lock" | "partial" | "auxfiles"));
     entries().find(is_index)?;
     let newest = folders.iter().filter_map(|folder| modified(Path::new(folder))).max()?;
-    // One from the future is as good as new.
+    // One with a time in the future counts as new.
     Some(newest.elapsed().unwrap_or_default())
 }
 

@@ -1,8 +1,8 @@
-//! `package`: packages, by the host's own package manager.
+//! `package`: packages, with the host's own package manager.
 //!
-//! What is missing is installed in one transaction; what is there is left alone. The task remembers what it installed and
-//! what came along, and removal takes away no more than that, and nothing that others need. After an agent that was killed in
-//! the midst, what it had installed counts as found there.
+//! Missing packages are installed in one transaction; installed ones are left alone. The task's memory holds what it installed and
+//! what was installed with that, and removal removes no more than that, and nothing that other packages need. If the agent was
+//! killed during an installation, what it had installed counts as found.
 
 mod apk;
 mod apt;
@@ -32,13 +32,13 @@ use super::{
 };
 use crate::host::error::HostError;
 
-/// What the task did to the host.
+/// The task's memory: what it did to the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Memory {
-    /// What it installed because it is named.
+    /// Packages that it installed because they are named.
     installed: BTreeSet<String>,
-    /// What came along with that.
+    /// Packages that were installed with those.
     along: BTreeSet<String>,
     held: BTreeSet<String>,
     unheld: BTreeSet<String>,
@@ -72,7 +72,7 @@ impl Kind for Package {
         let memory = Memory::of(cx);
         if memory == Memory::default() {
             if self.state() != PackageState::Absent {
-                cx.say("left in place: all of it was there before this task");
+                cx.report("left in place: all of it was there before this task");
             }
             return Ok(false);
         }
@@ -98,10 +98,10 @@ impl Task<'_> {
     async fn check(&self) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
         if self.cx().is_drift_check() {
-            self.tell(&installed);
+            self.report_differences(&installed);
         }
-        let so = match self.params.state() {
-            // That something newer has come out is no drift, and to ask for it is not for a look.
+        let in_sync = match self.params.state() {
+            // A newer version in the index is not drift, and a drift check does not fetch the index.
             PackageState::Latest if self.cx().is_drift_check() => self.missing(&installed).is_empty(),
             PackageState::Absent => !self.names().any(|name| self.is_to_go(&installed, name)),
             PackageState::Present => self.missing(&installed).is_empty(),
@@ -112,7 +112,7 @@ impl Task<'_> {
         };
         let memory = Memory::of(self.cx());
         let left = memory.installed.iter().any(|name| self.is_given_up(name) && installed.is_there(name));
-        if !so || left {
+        if !in_sync || left {
             return Ok(false);
         }
         let (hold, release) = self.holding(&memory).await?;
@@ -124,8 +124,8 @@ impl Task<'_> {
         Ok(hold.is_empty() && release.is_empty())
     }
 
-    /// Tells which packages are there and should not be, or the other way round, or in another version.
-    fn tell(&self, installed: &Installed) {
+    /// Notes which packages are installed and should not be, or the other way round, or have another version.
+    fn report_differences(&self, installed: &Installed) {
         let cx = self.cx();
         let absent = self.params.state() == PackageState::Absent;
         for name in self.names() {
@@ -149,11 +149,11 @@ impl Task<'_> {
         let mut memory = Memory::of(self.cx());
         let absent = self.params.state() == PackageState::Absent;
         if absent {
-            // A package that is held does not go.
+            // The package manager does not remove a held package.
             self.set_holds(&mut memory).await?;
-            self.take_away(&mut memory).await?;
+            self.remove_unwanted(&mut memory).await?;
         } else {
-            self.bring(&mut memory).await?;
+            self.install_wanted(&mut memory).await?;
             self.set_holds(&mut memory).await?;
         }
         let given_up: Vec<String> = memory.installed.iter().filter(|name| self.is_given_up(name)).cloned().collect();
@@ -178,31 +178,31 @@ impl Task<'_> {
         Ok(gone || !memory.held.is_empty() || !memory.unheld.is_empty())
     }
 
-    /// What is to be installed and is not.
+    /// Wanted packages that are not installed.
     fn missing(&self, installed: &Installed) -> Vec<&str> {
         self.names().filter(|name| !installed.has(name, self.params.version.as_deref())).collect()
     }
 
-    /// What is installed and has become old.
+    /// Installed packages of which the index has a newer version.
     async fn newer(&self, installed: &Installed) -> Result<Vec<&str>, PackageError> {
         self.manager.ensure_fresh(self.params.update_cache().into()).await?;
         let names: Vec<&str> = self.names().filter(|name| installed.is_there(name)).collect();
         self.manager.upgrades(&names).await
     }
 
-    /// Whether it is there and must go.
+    /// Whether it is on the host and must be removed.
     fn is_to_go(&self, installed: &Installed, name: &str) -> bool {
         installed.is_there(name) || self.params.purge == Some(true) && installed.find(name).is_some()
     }
 
-    /// Whether the task does not ask for it any more.
+    /// Whether neither this task nor any other wants it any more.
     fn is_given_up(&self, name: &str) -> bool {
         !self.params.names.iter().any(|wanted| wanted == name)
             && self.cx().held_by_another(&Claim::named("package", name)).is_none()
     }
 
-    /// Installs what is missing or old.
-    async fn bring(&self, memory: &mut Memory) -> Result<(), PackageError> {
+    /// Installs missing packages and newer versions.
+    async fn install_wanted(&self, memory: &mut Memory) -> Result<(), PackageError> {
         let manager = &self.manager;
         let mut before = manager.installed().await?;
         let latest = self.params.state() == PackageState::Latest;
@@ -215,11 +215,11 @@ impl Task<'_> {
             manager.ensure_fresh(self.params.update_cache().into()).await?;
         }
         let mut resolved = manager.resolve(&missing, self.params.version.as_deref()).await?;
-        if let Some(words) = manager.backend.put_right().filter(|_| before.interrupted) {
-            self.cx().say("an earlier installation was interrupted; it is brought to its end first");
-            // Where another package stays broken, those that are wanted may still come.
-            if let Err(error) = manager.run("bring it to its end", &words, &[]).await {
-                self.cx().say(&error.to_string());
+        if let Some(words) = manager.backend.complete_interrupted().filter(|_| before.interrupted) {
+            self.cx().report("an earlier installation was interrupted; completing it first");
+            // Even if another package stays broken, the wanted ones may still be installable.
+            if let Err(error) = manager.run("complete it", &words, &[]).await {
+                self.cx().report(&error.to_string());
             }
             before = manager.installed().await?;
             missing = self.missing(&before);
@@ -237,7 +237,7 @@ impl Task<'_> {
             (Err(error), missing) if !missing.is_empty() || latest => Err(error),
             (Ok(()), missing) if !missing.is_empty() => Err(PackageError::NotThere(list(&missing))),
             (Err(error), _) => {
-                self.cx().say(&format!("installed, and the package manager failed with something else: {error}"));
+                self.cx().report(&format!("installed, but the package manager reported another failure: {error}"));
                 Ok(())
             }
             (Ok(()), _) => Ok(()),
@@ -255,7 +255,7 @@ impl Task<'_> {
             transactions.extend([(missing, false), (newer, true)]);
         }
         let _guard = self.manager.guard(params.start_services == Some(false))?;
-        let env: &[_] = if params.start_services == Some(false) { &[guard::WORD] } else { &[] };
+        let env: &[_] = if params.start_services == Some(false) { &[guard::VARIABLE] } else { &[] };
         for (names, upgrade) in transactions.into_iter().filter(|(names, _)| !names.is_empty()) {
             let doing = format!("install {}", list(&names.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
             let install = Install { names, upgrade, recommends: params.recommends, change_held: params.hold.is_some() };
@@ -285,8 +285,8 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Removes what is to be absent.
-    async fn take_away(&self, memory: &mut Memory) -> Result<(), PackageError> {
+    /// Removes packages that are to be absent.
+    async fn remove_unwanted(&self, memory: &mut Memory) -> Result<(), PackageError> {
         let installed = self.manager.installed().await?;
         let names: Vec<&str> = self.names().filter(|name| self.is_to_go(&installed, name)).collect();
         if names.is_empty() {
@@ -302,18 +302,18 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Removes what the task installed and nobody needs, with what came along; whether anything went.
+    /// Removes what the task installed and no other package needs, with what was installed along; whether anything was removed.
     async fn give_up(&self, names: &[String], along: &BTreeSet<String>) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
         let held_by_another = |name: &str| self.cx().held_by_another(&Claim::named("package", name));
         let mut going: Vec<&str> = Vec::new();
         for name in names.iter().map(String::as_str).filter(|name| installed.is_there(name)) {
             match held_by_another(name) {
-                Some(other) => self.cx().say(&format!("{name} is left in place: it belongs to {other} now")),
+                Some(other) => self.cx().report(&format!("{name} is left in place: it belongs to {other} now")),
                 None => going.push(name),
             }
         }
-        // What one keeps may need another.
+        // A package that stays may need another one: repeated until no more stay.
         while !going.is_empty() && !self.others(&going).await?.is_empty() {
             let mut kept = Vec::new();
             for name in &going {
@@ -321,12 +321,12 @@ impl Task<'_> {
                 let others: Vec<&String> = others.iter().filter(|other| !going.contains(&other.as_str())).collect();
                 if !others.is_empty() {
                     let others = others.iter().map(|other| other.as_str()).collect::<Vec<_>>();
-                    self.cx().say(&format!("{name} is left in place: {} needs it", others.join(", ")));
+                    self.cx().report(&format!("{name} is left in place: {} needs it", others.join(", ")));
                     kept.push(*name);
                 }
             }
             if kept.is_empty() {
-                self.cx().say(&format!("{} is left in place: others need it", list(&going)));
+                self.cx().report(&format!("{} is left in place: other packages need it", list(&going)));
                 return Ok(false);
             }
             going.retain(|name| !kept.contains(name));
@@ -338,13 +338,13 @@ impl Task<'_> {
         let along: Vec<&str> = wide.iter().map(String::as_str).filter(|name| along.contains(*name)).collect();
         let along = along.into_iter().filter(|name| held_by_another(name).is_none() && !going.contains(name));
         let all: Vec<&str> = going.iter().copied().chain(along).collect();
-        // With what came along gone as well, nothing more may go than that.
+        // Packages that were installed along go as well, but only if nothing beyond them would.
         let all = if self.others(&all).await?.is_empty() { all } else { going };
         self.remove_packages(&all).await?;
         Ok(true)
     }
 
-    /// What else would go with `names`.
+    /// Packages that would be removed together with `names`.
     async fn others<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<String>, PackageError> {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         let going = self.manager.preview(&names, false).await?;
@@ -359,7 +359,7 @@ impl Task<'_> {
         let left: Vec<&str> = names.iter().copied().filter(|name| after.is_there(name)).collect();
         match result {
             Err(error) if left.is_empty() => {
-                self.cx().say(&format!("removed, and the package manager failed with something else: {error}"));
+                self.cx().report(&format!("removed, but the package manager reported another failure: {error}"));
                 Ok(())
             }
             Ok(_) if !left.is_empty() => Err(PackageError::StillThere(list(&left))),
@@ -367,7 +367,7 @@ impl Task<'_> {
         }
     }
 
-    /// What must be held and what must be released.
+    /// Packages to hold and packages to release.
     async fn holding<'m>(&'m self, memory: &'m Memory) -> Result<(Vec<&'m str>, Vec<&'m str>), PackageError> {
         let hold = self.params.hold;
         let given_up = |name: &&str| hold != Some(true) || self.is_given_up(name);
@@ -395,7 +395,7 @@ impl Task<'_> {
         self.hold(&hold, true).await?;
         self.hold(&release, false).await?;
         for name in hold {
-            // One that the task released itself is thereby as it was found.
+            // One that the task itself had released is back to how it was found.
             if !memory.unheld.remove(name) {
                 memory.held.insert(name.to_owned());
             }
@@ -418,7 +418,7 @@ impl Task<'_> {
     }
 }
 
-/// Names for an error.
+/// Names, for an error message.
 fn list<S: AsRef<str>>(names: &[S]) -> String {
     names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }

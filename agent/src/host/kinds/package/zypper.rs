@@ -1,15 +1,15 @@
 //! zypper and rpm: SUSE and openSUSE (zypper(8), rpm(8)).
 //!
-//! Its arguments and its reading are tested over outputs of these programs; it has not been run on a real host.
+//! Arguments and parsing are tested with recorded outputs of these programs; it has not been run on a real host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    backend::{Backend, Install, Installed, Versions, Words, telling, words},
+    backend::{Backend, CommandLine, Install, Installed, Versions, telling, words},
     dnf::Dnf,
 };
 
-/// The one instance.
+/// zypper as a backend; it has no state.
 pub(super) struct Zypper;
 
 impl Backend for Zypper {
@@ -17,7 +17,7 @@ impl Backend for Zypper {
         "zypper"
     }
 
-    fn list(&self) -> Words {
+    fn list(&self) -> CommandLine {
         Dnf.list()
     }
 
@@ -25,7 +25,7 @@ impl Backend for Zypper {
         Dnf.read_list(out)
     }
 
-    fn refresh(&self) -> Words {
+    fn refresh(&self) -> CommandLine {
         words(&["zypper", "-n", "-q", "refresh"], &[])
     }
 
@@ -33,7 +33,7 @@ impl Backend for Zypper {
         &["/var/cache/zypp/solv", "/var/cache/zypp/raw"]
     }
 
-    fn versions(&self, names: &[&str], wanted: bool) -> Option<Words> {
+    fn versions(&self, names: &[&str], wanted: bool) -> Option<CommandLine> {
         let search = ["zypper", "-n", "-q", "--no-refresh", "search", "-s", "-t", "package", "--match-exact"];
         wanted.then(|| words(&search, names))
     }
@@ -52,8 +52,8 @@ impl Backend for Zypper {
         found
     }
 
-    /// All of them: it takes no names here.
-    fn upgrades(&self, _: &[&str]) -> Words {
+    /// For all packages: this command takes no names.
+    fn upgrades(&self, _: &[&str]) -> CommandLine {
         words(&["zypper", "-n", "-q", "--no-refresh", "list-updates"], &[])
     }
 
@@ -62,7 +62,7 @@ impl Backend for Zypper {
         rows(out).filter(|row| row.len() >= 6 && row[0] == "v").map(|row| row[2].to_owned()).collect()
     }
 
-    fn install(&self, install: &Install<'_>) -> Words {
+    fn install(&self, install: &Install<'_>) -> CommandLine {
         let mut command = vec!["zypper", "-n", "-q", if install.upgrade { "update" } else { "install" }];
         command.push("--auto-agree-with-licenses");
         match install.recommends {
@@ -80,7 +80,7 @@ impl Backend for Zypper {
         false
     }
 
-    fn preview(&self, names: &[&str], _: bool) -> Option<Words> {
+    fn preview(&self, names: &[&str], _: bool) -> Option<CommandLine> {
         Some(words(&["zypper", "-n", "--no-refresh", "remove", "--dry-run", "--no-clean-deps"], names))
     }
 
@@ -91,11 +91,11 @@ impl Backend for Zypper {
         names.flat_map(str::split_whitespace).map(str::to_owned).collect()
     }
 
-    fn remove(&self, names: &[&str], _: bool) -> Words {
+    fn remove(&self, names: &[&str], _: bool) -> CommandLine {
         words(&["zypper", "-n", "-q", "remove", "--no-clean-deps"], names)
     }
 
-    fn held(&self) -> Option<Words> {
+    fn held(&self) -> Option<CommandLine> {
         Some(words(&["zypper", "-n", "-q", "locks"], &[]))
     }
 
@@ -104,7 +104,7 @@ impl Backend for Zypper {
         rows(out).filter(|row| row.len() >= 4 && row[0] != "#").map(|row| row[1].to_owned()).collect()
     }
 
-    fn hold(&self, names: &[&str], hold: bool) -> Words {
+    fn hold(&self, names: &[&str], hold: bool) -> CommandLine {
         words(&["zypper", "-n", "-q", if hold { "addlock" } else { "removelock" }], names)
     }
 
@@ -123,7 +123,7 @@ impl Backend for Zypper {
     }
 }
 
-/// The rows of a table, by columns; its line of dashes has no columns.
+/// The rows of a table, each by its columns; the line of dashes is left out.
 fn rows(out: &str) -> impl Iterator<Item = Vec<&str>> {
     out.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>()).filter(|row| row.len() > 1)
 }

@@ -5,18 +5,18 @@ use crate::host::{
     fs::files::FileError,
 };
 
-/// Why a unit could not be brought about.
+/// Why a unit could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SystemdError {
     #[error("this host has no systemctl and so no systemd; use `process` or `command` instead")]
     NoSystemd,
     #[error("there is no unit {0} on this host")]
     NoUnit(String),
-    #[error("the unit {0} is masked; `masked = false` lets it be started")]
+    #[error("the unit {0} is masked; `masked = false` unmasks it")]
     Masked(String),
     #[error("the unit {unit} could not be loaded: {state}")]
     NotLoaded { unit: String, state: String },
-    #[error("systemd cannot load the new files of {unit}, and they were taken back: {words}")]
+    #[error("systemd cannot load the new files of {unit}, and they were rolled back: {words}")]
     Refused { unit: String, words: String },
     #[error("the unit {unit} failed right after its start; see `journalctl -u {unit}`{}", after(last))]
     Failed { unit: String, last: String },

@@ -1,8 +1,8 @@
-//! `systemd`: a unit, by `systemctl`, with the unit file and drop-ins that it ships.
+//! `systemd`: a unit, managed with `systemctl`, with the unit file and drop-ins that it ships.
 //!
-//! systemd reads its files again (daemon-reload) when something was written or it asks for it, and only then. A unit that runs
-//! is restarted once when its own files changed, also if the agent died in between. A file that systemd cannot load is taken
-//! back, and what runs goes on. Removal gives a unit that was there before its state back.
+//! systemd reads its files again (daemon-reload) only when something was written or it reports that it needs to. A unit that runs
+//! is restarted once when its own files changed, also if the agent was killed in between. Files that systemd cannot load are
+//! rolled back, and what runs continues. Removal restores the state of a unit that was there before.
 
 mod error;
 mod shipped;
@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use self::{
     error::SystemdError,
-    unit::{Unit, last_words, show, systemctl, verify},
+    unit::{Unit, last_log_lines, show, systemctl, verify},
 };
 use super::{
     context::Context,
@@ -27,18 +27,18 @@ use super::{
 };
 use crate::host::error::HostError;
 
-/// How long after its start a unit that nothing probes is looked at again: a plain service counts as started before its
+/// How long after its start a unit without a readiness probe is checked again: a plain service counts as started before its
 /// program even runs.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// How the task found the unit, and what it brought.
+/// The task's memory: how it found the unit, and what it shipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     unit: String,
-    /// Whether it shipped the unit file.
+    /// Whether the task shipped the unit file.
     #[serde(default)]
     shipped: bool,
-    /// How it was before; `None` for one that was not there.
+    /// The state of the unit before; `None` if there was no such unit.
     #[serde(default)]
     found: Option<Found>,
 }
@@ -51,12 +51,12 @@ struct Found {
 }
 
 impl Memory {
-    /// What is remembered of `unit`.
+    /// The memory of `unit`, if there is one.
     fn of(cx: &Context<'_>, unit: &str) -> Option<Self> {
         cx.memory().and_then(|memory| Self::deserialize(memory).ok()).filter(|memory| memory.unit == unit)
     }
 
-    /// Remembers how the unit was when the task first saw it.
+    /// Notes the state of the unit when the task first found it.
     fn note(cx: &Context<'_>, name: &str, unit: &Unit) -> Self {
         let known = Self::of(cx, name);
         let memory = Self {
@@ -78,7 +78,7 @@ impl Memory {
 }
 
 impl Kind for Systemd {
-    /// What an agent shipped that did not record it cannot be told from what anybody else put there.
+    /// An agent that did not record what it shipped left files that cannot be distinguished from others.
     fn drifts(&self, cx: &Context<'_>) -> bool {
         cx.content.is_some() || !Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped)
     }
@@ -87,31 +87,31 @@ impl Kind for Systemd {
         let unit = show(cx, &self.unit).await?;
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
         let mut same = shipped::differences(cx, self, shipped)?.is_empty();
-        if shipped::is_owed(cx, &self.unit)? {
+        if shipped::is_restart_pending(cx, &self.unit)? {
             same = false;
-            cx.differs("restart", Some("done since its files changed"), Some("still due"));
+            cx.differs("restart", Some("done since its files changed"), Some("still pending"));
         }
         if cx.is_drift_check() {
-            self.tell(cx, &unit);
+            self.report_differences(cx, &unit);
         }
         if !same {
             return Ok(Check::OutOfSync);
         }
-        let so = match (self.masked, self.is_template()) {
+        let in_sync = match (self.masked, self.is_template()) {
             (Some(true), _) => unit.is_masked() && !unit.is_up(),
             (masked, true) => unit_is_read(&unit) && (masked.is_none() || !unit.is_masked()),
             (masked, false) => {
                 unit.exists()
                     && unit_is_read(&unit)
                     && (masked.is_none() || !unit.is_masked())
-                    && self.runs_as_it_should(&unit, cx)
-                    && self.is_enabled_as_it_should(&unit)
+                    && self.state_matches(&unit, cx)
+                    && self.enabled_matches(&unit)
             }
         };
-        if so {
+        if in_sync {
             Memory::note(cx, &self.unit, &unit);
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -132,20 +132,20 @@ impl Kind for Systemd {
         if self.is_template() {
             return Ok(Applied { afresh: false });
         }
-        if !self.is_enabled_as_it_should(&unit) {
+        if !self.enabled_matches(&unit) {
             systemctl(cx, &[if self.enabled == Some(true) { "enable" } else { "disable" }, &self.unit]).await?;
         } else if new_file && self.enabled == Some(true) && unit.is("UnitFileState", "enabled") {
-            // Its [Install] section may say something else now.
+            // Its [Install] section may have changed.
             systemctl(cx, &["reenable", &self.unit]).await?;
         }
         let afresh = self.run(cx, &unit).await?;
-        shipped::settle(cx, &self.unit)?;
+        shipped::clear_restart(cx, &self.unit)?;
         Ok(Applied { afresh })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let unit = match show(cx, &self.unit).await {
-            // Where there is no systemd any more, no unit of it runs.
+            // Without systemd, no unit runs.
             Err(SystemdError::NoSystemd) => return Ok(false),
             unit => unit?,
         };
@@ -165,12 +165,12 @@ impl Kind for Systemd {
             changed = true;
         }
         let gone = shipped::remove(cx, self, memory.shipped)?;
-        shipped::settle(cx, &self.unit)?;
+        shipped::clear_restart(cx, &self.unit)?;
         if gone {
             systemctl(cx, &["daemon-reload"]).await?;
         }
         changed |= gone;
-        changed |= self.give_back(cx, &unit, &found, gone).await?;
+        changed |= self.restore_found(cx, &unit, &found, gone).await?;
         Ok(changed)
     }
 
@@ -184,32 +184,38 @@ impl Kind for Systemd {
         }
         let verb = if effect == Effect::Reload { "reload-or-restart" } else { "restart" };
         self.start(cx, verb).await?;
-        shipped::settle(cx, &self.unit)?;
+        shipped::clear_restart(cx, &self.unit)?;
         Ok(true)
     }
 }
 
-/// Whether systemd has read what is on the disk.
+/// Whether systemd has loaded what is on the disk.
 fn unit_is_read(unit: &Unit) -> bool {
     !unit.is_stale()
 }
 
 trait Wanted {
-    fn tell(&self, cx: &Context<'_>, unit: &Unit);
-    fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool;
-    fn is_enabled_as_it_should(&self, unit: &Unit) -> bool;
+    fn report_differences(&self, cx: &Context<'_>, unit: &Unit);
+    fn state_matches(&self, unit: &Unit, cx: &Context<'_>) -> bool;
+    fn enabled_matches(&self, unit: &Unit) -> bool;
     async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError>;
     async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError>;
     async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError>;
     fn fault(&self, unit: &Unit) -> Option<SystemdError>;
-    async fn give_back(&self, cx: &Context<'_>, unit: &Unit, found: &Found, gone: bool) -> Result<bool, SystemdError>;
+    async fn restore_found(
+        &self,
+        cx: &Context<'_>,
+        unit: &Unit,
+        found: &Found,
+        gone: bool,
+    ) -> Result<bool, SystemdError>;
 }
 
 impl Wanted for Systemd {
-    /// Tells how the unit differs, its files apart.
-    fn tell(&self, cx: &Context<'_>, unit: &Unit) {
+    /// Notes how the unit differs, except for its files.
+    fn report_differences(&self, cx: &Context<'_>, unit: &Unit) {
         let (name, active) = (&*self.unit, unit.get("ActiveState"));
         if self.masked == Some(true) {
             if !unit.is_masked() {
@@ -233,7 +239,7 @@ impl Wanted for Systemd {
         if self.is_template() {
             return;
         }
-        if !self.runs_as_it_should(unit, cx) {
+        if !self.state_matches(unit, cx) {
             let wanted = match self.state() {
                 UnitState::Stopped => "inactive",
                 _ if unit.ends_by_itself() => "not failed",
@@ -241,13 +247,13 @@ impl Wanted for Systemd {
             };
             cx.differs("active", Some(wanted), Some(active));
         }
-        if !self.is_enabled_as_it_should(unit) {
+        if !self.enabled_matches(unit) {
             let wanted = if self.enabled == Some(true) { "enabled" } else { "disabled" };
             cx.differs("enabled", Some(wanted), Some(unit.get("UnitFileState")));
         }
     }
 
-    fn runs_as_it_should(&self, unit: &Unit, cx: &Context<'_>) -> bool {
+    fn state_matches(&self, unit: &Unit, cx: &Context<'_>) -> bool {
         match self.state() {
             UnitState::Started if unit.ends_by_itself() => !cx.is_new && !unit.has_failed() || unit.is_up(),
             UnitState::Started => unit.is_running(),
@@ -256,8 +262,8 @@ impl Wanted for Systemd {
         }
     }
 
-    /// Whether it starts at boot as asked. Units such as static ones can be neither enabled nor disabled, and are so.
-    fn is_enabled_as_it_should(&self, unit: &Unit) -> bool {
+    /// Whether it starts at boot as wanted. Units that can be neither enabled nor disabled, such as static ones, count as in sync.
+    fn enabled_matches(&self, unit: &Unit) -> bool {
         match (self.enabled, unit.get("UnitFileState")) {
             (None, _) => true,
             (Some(wanted), "enabled") => wanted,
@@ -266,7 +272,7 @@ impl Wanted for Systemd {
         }
     }
 
-    /// Masks it; whether it was stopped.
+    /// Masks the unit; whether it was stopped for that.
     async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError> {
         let stop = unit.is_up();
         if stop {
@@ -278,15 +284,15 @@ impl Wanted for Systemd {
         Ok(stop)
     }
 
-    /// Puts its files there and lets systemd read them; the unit as it is then, and whether its unit file is a new one.
+    /// Writes its files and has systemd load them; returns the unit as it is then, and whether its unit file is new.
     async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError> {
         let differences = shipped::differences(cx, self, shipped)?;
         let wrote = !differences.is_empty();
         let new_file = differences.iter().any(|difference| difference.puts(&self.path()));
-        let owe = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
-        let owed_before = shipped::is_owed(cx, &self.unit)?;
-        if owe && !unit.ends_by_itself() {
-            shipped::owe(cx, &self.unit)?;
+        let restart = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
+        let pending_before = shipped::is_restart_pending(cx, &self.unit)?;
+        if restart && !unit.ends_by_itself() {
+            shipped::note_restart(cx, &self.unit)?;
         }
         let before = shipped::write(cx, &differences)?;
         if !wrote && !unit.is_stale() && unit.exists() {
@@ -300,15 +306,15 @@ impl Wanted for Systemd {
         let path = if cx.content.is_some() { self.path() } else { unit.get("FragmentPath").to_owned() };
         let words = if wrote && !path.is_empty() { verify(cx, &self.unit, &path).await } else { Vec::new() };
         let Some(fault) = self.fault(&unit).filter(|_| !self.is_template()) else {
-            words.iter().for_each(|word| cx.say(word));
+            words.iter().for_each(|word| cx.report(word));
             return Ok((unit, new_file));
         };
         if !wrote {
             return Err(fault);
         }
         shipped::restore(cx, before)?;
-        if !owed_before {
-            shipped::settle(cx, &self.unit)?;
+        if !pending_before {
+            shipped::clear_restart(cx, &self.unit)?;
         }
         systemctl(cx, &["daemon-reload"]).await?;
         if !unit.exists() {
@@ -321,17 +327,17 @@ impl Wanted for Systemd {
         Err(SystemdError::Refused { unit: self.unit.clone(), words })
     }
 
-    /// Starts, stops or restarts it as need be; whether it was.
+    /// Starts, stops or restarts the unit if needed; whether it did.
     async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError> {
         if self.state() == UnitState::Stopped && unit.is_up() {
             systemctl(cx, &["stop", &self.unit]).await?;
             return Ok(true);
         }
-        if !self.runs_as_it_should(unit, cx) {
+        if !self.state_matches(unit, cx) {
             self.start(cx, "start").await?;
             return Ok(true);
         }
-        if !unit.is_up() || !shipped::is_owed(cx, &self.unit)? {
+        if !unit.is_up() || !shipped::is_restart_pending(cx, &self.unit)? {
             return Ok(false);
         }
         let reload = self.on_change == Some(OnChange::Reload);
@@ -339,11 +345,11 @@ impl Wanted for Systemd {
         Ok(!reload)
     }
 
-    /// Starts or restarts it, and looks whether it still runs a moment later.
+    /// Starts or restarts the unit, and checks that it still runs a moment later.
     async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError> {
         let unit = || self.unit.clone();
         if let Err(error) = systemctl(cx, &[verb, &self.unit]).await {
-            let last = last_words(cx, &self.unit).await;
+            let last = last_log_lines(cx, &self.unit).await;
             return Err(SystemdError::NotStarted { unit: unit(), last, source: Box::new(error) });
         }
         if cx.probed {
@@ -351,12 +357,12 @@ impl Wanted for Systemd {
         }
         sleep(SETTLE).await;
         if show(cx, &self.unit).await?.has_failed() {
-            return Err(SystemdError::Failed { unit: unit(), last: last_words(cx, &self.unit).await });
+            return Err(SystemdError::Failed { unit: unit(), last: last_log_lines(cx, &self.unit).await });
         }
         Ok(())
     }
 
-    /// The unit, once systemd has read what is on the disk now.
+    /// The unit, after systemd has loaded what is on the disk now.
     async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError> {
         let mut unit = show(cx, &self.unit).await?;
         if unit.is_stale() || !unit.exists() {
@@ -369,7 +375,7 @@ impl Wanted for Systemd {
         }
     }
 
-    /// Why it cannot be started.
+    /// Why the unit cannot be started, if it cannot.
     fn fault(&self, unit: &Unit) -> Option<SystemdError> {
         let name = || self.unit.clone();
         match unit.get("LoadState") {
@@ -380,15 +386,21 @@ impl Wanted for Systemd {
         }
     }
 
-    /// Puts a unit that was there before back to how it was found; whether anything was done.
-    async fn give_back(&self, cx: &Context<'_>, unit: &Unit, found: &Found, gone: bool) -> Result<bool, SystemdError> {
+    /// Restores a unit that was there before to how it was found; whether anything was done.
+    async fn restore_found(
+        &self,
+        cx: &Context<'_>,
+        unit: &Unit,
+        found: &Found,
+        gone: bool,
+    ) -> Result<bool, SystemdError> {
         let mut changed = false;
         if found.masked && self.masked == Some(false) && !unit.is_masked() {
             systemctl(cx, &["mask", &self.unit]).await?;
             return Ok(true);
         }
         if !found.active && gone && unit.has_failed() {
-            // One that is not there any more need not be listed as failed.
+            // A unit that does not exist any more is not to be listed as failed.
             let _ = systemctl(cx, &["reset-failed", &self.unit]).await;
         }
         let now = if found.active || found.enabled { show(cx, &self.unit).await? } else { return Ok(changed) };

@@ -1,8 +1,8 @@
 //! The unit file and drop-ins that a task ships, on the disk.
 //!
-//! In: what is to be there. Out: what differs, written or taken away, and how to go back. Drop-ins begin with a line of ours, so
-//! that those which are not wanted any more are known. Before a unit that runs is changed, a note in `/run` says that it must
-//! be restarted: it outlives the agent and not the host, as the need does.
+//! In: the wanted files. Out: what differs, written or removed, and how to roll back. Drop-ins begin with a line by which those
+//! that are not wanted any more are recognised. Before a unit that runs is changed, a note in `/run` marks its restart as
+//! pending: it survives the agent and not the host, as the need does.
 
 use std::{fs, path::PathBuf};
 
@@ -20,29 +20,29 @@ use crate::host::{
 /// The first line of every drop-in that is shipped.
 const HEADER: &str = "# Written by groundplan: changes made here are undone.\n";
 
-/// Where notes of restarts that are due are kept.
+/// The folder of notes about pending restarts.
 const DUE: &str = "/run/groundplan/restart";
 
-/// A file to be written, or to be taken away.
+/// A file to be written or removed.
 pub(super) struct Difference {
     path: String,
     wanted: Option<Wanted>,
 }
 
-/// What is to be written. In a look nobody has the bytes of a unit file.
+/// The content to write, and its digest. A drift check has no bytes of a unit file.
 struct Wanted {
     content: Option<Content>,
     sum: Sum,
 }
 
 impl Difference {
-    /// Whether it is a file at `path` that is to be written.
+    /// Whether it writes the file at `path`.
     pub(super) fn puts(&self, path: &str) -> bool {
         self.path == path && self.wanted.is_some()
     }
 }
 
-/// What was at a path before.
+/// The content at a path before.
 pub(super) struct Before {
     path: String,
     was: Was,
@@ -54,7 +54,8 @@ enum Was {
     Link(String),
 }
 
-/// All that is not as `unit` wants it, told as well. `shipped` says whether the unit file that is there may be the task's own.
+/// All files that differ from what `unit` wants; noted for a drift check as well. `shipped`: the unit file on the host may be the
+/// task's own.
 pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<Vec<Difference>, FileError> {
     let root = &cx.host.environment.root;
     let mut differences = Vec::new();
@@ -83,7 +84,7 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
     Ok(differences)
 }
 
-/// Makes it so; what was there before.
+/// Applies the differences; returns what was there before.
 pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<Before>, FileError> {
     let root = &cx.host.environment.root;
     let mut before = Vec::new();
@@ -95,7 +96,7 @@ pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<
             None => files::remove_file(root, path, false).map(drop),
         };
         if let Err(error) = written {
-            // The first error is the one to tell.
+            // The first error is reported, not one of the rollback.
             let _ = restore(cx, before);
             return Err(error);
         }
@@ -103,7 +104,7 @@ pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<
     Ok(before)
 }
 
-/// Puts back what was there before.
+/// Restores what was there before.
 pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileError> {
     let root = &cx.host.environment.root;
     for Before { path, was } in before {
@@ -119,7 +120,7 @@ pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileE
     Ok(())
 }
 
-/// Takes away all that the task shipped; whether there was anything.
+/// Removes all that the task shipped; whether there was anything.
 pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, FileError> {
     let root = &cx.host.environment.root;
     let mut gone = false;
@@ -130,24 +131,24 @@ pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<
         gone |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removal::Removed;
     }
     if gone {
-        // It stays where somebody else has put something there.
+        // The folder stays if it has files of others.
         files::remove_directory(root, &unit.folder())?;
     }
     Ok(gone)
 }
 
-/// Notes that the unit must be restarted.
-pub(super) fn owe(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
+/// Notes that a restart of the unit is pending.
+pub(super) fn note_restart(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
     let path = format!("{DUE}/{unit}");
     let content = Content::Bytes(Vec::new());
     files::put_file(&cx.host.environment.root, &path, &content, Sum::of_bytes(&[]), access(&path)?)
 }
 
-pub(super) fn is_owed(cx: &Context<'_>, unit: &str) -> Result<bool, FileError> {
+pub(super) fn is_restart_pending(cx: &Context<'_>, unit: &str) -> Result<bool, FileError> {
     Ok(cx.host.environment.root.exists(&format!("{DUE}/{unit}"))?)
 }
 
-pub(super) fn settle(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
+pub(super) fn clear_restart(cx: &Context<'_>, unit: &str) -> Result<(), FileError> {
     files::remove_file(&cx.host.environment.root, &format!("{DUE}/{unit}"), false).map(drop)
 }
 
@@ -160,7 +161,7 @@ fn dropin(text: &str) -> Vec<u8> {
     format!("{HEADER}{text}{end}").into_bytes()
 }
 
-/// The names of the drop-ins that this or an earlier form of the task shipped.
+/// The names of the drop-ins that this or an earlier version of the task shipped.
 fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
     let folder = match root.directory(&unit.folder(), Missing::Leave) {
         Ok(Some((_, folder))) => folder,

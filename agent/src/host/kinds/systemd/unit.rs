@@ -1,4 +1,4 @@
-//! A unit as systemd sees it, and the programs that tell and change that (systemctl(1), systemd-analyze(1), journalctl(1)).
+//! The state of a unit in systemd, and the programs that show and change it (systemctl(1), systemd-analyze(1), journalctl(1)).
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// What is asked of a unit (org.freedesktop.systemd1(5)).
+/// The properties that are read of a unit (org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
                           RemainAfterExit,FragmentPath";
 
-/// A unit as systemd sees it.
+/// The properties of a unit, by name.
 #[derive(Debug, Default)]
 pub(super) struct Unit(BTreeMap<String, String>);
 
@@ -38,7 +38,7 @@ impl Unit {
         self.is("LoadState", "masked") || self.get("UnitFileState").starts_with("masked")
     }
 
-    /// Whether it runs or is about to.
+    /// Whether it runs or is starting.
     pub(super) fn is_up(&self) -> bool {
         matches!(self.get("ActiveState"), "active" | "reloading" | "activating" | "refreshing")
     }
@@ -47,12 +47,12 @@ impl Unit {
         matches!(self.get("ActiveState"), "active" | "reloading" | "refreshing")
     }
 
-    /// Whether it does its work and ends, so that to have run is all that can be asked.
+    /// Whether it does its work and ends, so that having run is its final state.
     pub(super) fn ends_by_itself(&self) -> bool {
         self.is("Type", "oneshot") && !self.is("RemainAfterExit", "yes")
     }
 
-    /// Whether it failed, or is between a failure and the next try.
+    /// Whether it failed, or waits for a restart after a failure.
     pub(super) fn has_failed(&self) -> bool {
         self.is("ActiveState", "failed") || self.is("SubState", "auto-restart")
     }
@@ -64,7 +64,7 @@ impl Unit {
 
 pub(super) async fn show(cx: &Context<'_>, unit: &str) -> Result<Unit, SystemdError> {
     if unit.contains("@.") {
-        // A template is nothing that systemd could tell of.
+        // systemd has no state for a template.
         return Ok(Unit::parse("LoadState=loaded"));
     }
     Ok(Unit::parse(&systemctl(cx, &["show", PROPERTIES, unit]).await?))
@@ -78,18 +78,18 @@ pub(super) async fn systemctl(cx: &Context<'_>, args: &[&str]) -> Result<String,
     })
 }
 
-/// What systemd finds wrong with a unit, in its own words; nothing where it cannot be asked.
+/// The faults that systemd-analyze(1) finds in a unit, in its own words; empty if it cannot be run.
 pub(super) async fn verify(cx: &Context<'_>, unit: &str, path: &str) -> Vec<String> {
     let tool = Tool::new(&["systemd-analyze", "verify", "--man=no", path]);
     let Ok(Answer { out, err, .. }) = tool.ask(cx).await else { return Vec::new() };
     let lines = out.lines().chain(err.lines()).map(str::trim);
-    // Units that this one pulls in are looked at as well.
+    // It also reports faults of units that this one pulls in.
     let own = |line: &&str| line.starts_with(path) || line.starts_with(unit) || line.contains(&format!("/{unit}.d/"));
     lines.filter(own).map(str::to_owned).collect()
 }
 
-/// The last that a unit wrote to the journal.
-pub(super) async fn last_words(cx: &Context<'_>, unit: &str) -> String {
+/// The last lines that a unit wrote to the journal.
+pub(super) async fn last_log_lines(cx: &Context<'_>, unit: &str) -> String {
     let tool =
         Tool::new(&["journalctl", "--quiet", "--no-pager", "--boot", "--output=cat", "--lines=5", "--unit", unit]);
     let lines = tool.run(cx).await.unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The keys that may log in as a user: `.ssh/authorized_keys` in its home (sshd(8)).
+//! The ssh keys of a user: `.ssh/authorized_keys` in its home (sshd(8)).
 //!
-//! The user may put any link there, so everything below the home is reached as if the home were the whole tree: a link that
-//! leads out of it is an error, and the file itself is replaced, never written through.
+//! The user may put any link there, so everything below the home is accessed as if the home were the root: a link that leads
+//! out of it is an error, and the file itself is replaced, never written through a link.
 
 use std::{
     fs::File,
@@ -29,7 +29,7 @@ const FILE: &str = "/.ssh/authorized_keys";
 /// Most that is read of the file, in bytes.
 const MOST: u64 = 1 << 20;
 
-/// Whose keys, and where.
+/// The home and the owner of a key file.
 pub(super) struct Place<'a> {
     pub(super) home: &'a Path,
     pub(super) uid: u32,
@@ -38,7 +38,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     fn root(&self) -> Root {
-        // The home itself may be reached by links: those above it are not the user's.
+        // Links on the way to the home are followed: the user does not control them.
         Root::new(self.home.canonicalize().unwrap_or_else(|_| self.home.to_owned()))
     }
 
@@ -50,7 +50,7 @@ impl Place<'_> {
     pub(super) fn read(&self) -> Result<String, FileError> {
         let Some(place) = self.root().place(FILE, Missing::Leave)? else { return Ok(String::new()) };
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        // A link, or what may not be read: replaced as a whole.
+        // A link, or a file that may not be read: it is replaced as a whole.
         let Ok(file) = openat(&place.dir, place.name.as_os_str(), flags, Mode::empty()) else {
             return Ok(String::new());
         };
@@ -64,7 +64,7 @@ impl Place<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Whether the file has that text, and its owner and mode are right.
+    /// Whether the file has that text, owner and mode.
     pub(super) fn is(&self, text: &str) -> Result<bool, FileError> {
         let root = self.root();
         Ok(files::is_directory(&root, FOLDER, self.access(0o700))?
@@ -81,14 +81,14 @@ impl Place<'_> {
     }
 }
 
-/// The text with `wanted` in it and without `unwanted`, both told apart by the key itself; with nothing else if `only`.
+/// The text with `wanted` and without `unwanted`, lines being compared by the key itself; without any other line if `only`.
 pub(super) fn merged(text: &str, wanted: &[String], unwanted: &[String], only: bool) -> String {
     let is_among = |keys: &[String], key: &str| keys.iter().any(|one| key_of(one).unwrap_or(one) == key);
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines() {
         let line = match key_of(line).filter(|_| !line.trim_start().starts_with('#')) {
             Some(key) if is_among(wanted, key) => {
-                // As it is wanted, options and comment included, and once.
+                // Replaced by the wanted line, options and comment included, and only once.
                 let line = wanted.iter().find(|one| key_of(one) == Some(key)).map_or(line, |line| line.trim());
                 if lines.contains(&line) {
                     continue;

@@ -1,7 +1,7 @@
-//! `user`: a user of the host (useradd(8), usermod(8), userdel(8), chpasswd(8)), and the keys that may log in as it.
+//! `user`: a user of the host (useradd(8), usermod(8), userdel(8), chpasswd(8)), and its ssh keys.
 //!
-//! The task remembers whether it created the user, and how it found one that was there. Removal deletes only what it created,
-//! and takes its keys and groups from what it did not.
+//! The task's memory holds whether it created the user, and how it found one that was there. Removal deletes only a user that it
+//! created, and takes its keys and groups away from any other.
 
 mod keys;
 
@@ -22,14 +22,14 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// Why a user is not as it should be.
+/// Why a user could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserKindError {
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error("cannot write the ssh keys of {user} below its home {home}")]
     Keys { user: String, home: String, source: FileError },
-    #[error("the user {0} has no home directory for its ssh keys; `create_home = true` makes one")]
+    #[error("the user {0} has no home directory for its ssh keys; `create_home = true` creates one")]
     NoHome(String),
     #[error("cannot read /etc/shadow, where the password of {user} is")]
     Shadow { user: String, source: std::io::Error },
@@ -45,19 +45,19 @@ impl From<crate::host::error::ToolError> for UserKindError {
     }
 }
 
-/// What the task did.
+/// The task's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Memory {
     name: String,
     created: bool,
-    /// The keys that it brought, without type and comment.
+    /// The keys that the task added, without type and comment.
     keys: Vec<String>,
-    /// How it found one that was there.
+    /// The user as it was found; `None` if the task created it.
     found: Option<Before>,
 }
 
-/// What is given back to a user that was there before.
+/// What removal restores for a user that was there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     shell: String,
@@ -83,7 +83,7 @@ impl Memory {
     }
 }
 
-/// A user as the host knows it.
+/// A user as the host's tables have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Found {
     uid: u32,
@@ -91,9 +91,9 @@ struct Found {
     comment: String,
     home: String,
     shell: String,
-    /// Further groups, by name, in order.
+    /// Supplementary groups, by name, sorted.
     groups: Vec<String>,
-    /// What stands for its password (shadow(5)).
+    /// The password field (shadow(5)).
     password: String,
 }
 
@@ -141,18 +141,18 @@ impl Kind for User {
             return Ok(Check::OutOfSync);
         }
         if cx.is_drift_check() {
-            tell(cx, self, &found)?;
+            report_differences(cx, self, &found)?;
         }
         let mut memory = Memory::of(cx, &self.name);
-        let so = changes(self, &found)?.is_empty()
+        let in_sync = changes(self, &found)?.is_empty()
             && password_is(self, &found)
             && (self.create_home != Some(true) || Path::new(&found.home).is_dir())
             && keys_are(self, &found, &memory)?;
-        if so && cx.memory().is_none() {
+        if in_sync && cx.memory().is_none() {
             memory.note(&found);
             memory.keep(cx);
         }
-        Ok(so.into())
+        Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -184,7 +184,7 @@ impl Kind for User {
         let found = find(cx, &self.name).await?.unwrap_or(found);
         set_password(cx, self, &found).await?;
         if self.create_home == Some(true) && !Path::new(&found.home).is_dir() {
-            let what = format!("cannot make the home directory of {}", self.name);
+            let what = format!("cannot create the home directory of {}", self.name);
             change(cx, &what, &["mkhomedir_helper", &self.name]).await?;
         }
         if !keys_are(self, &found, &memory)? {
@@ -218,7 +218,7 @@ impl Kind for User {
             }
             changed = words.len() > 1;
             if changed {
-                let what = format!("cannot give the user {} back what it had", self.name);
+                let what = format!("cannot restore what the user {} had", self.name);
                 change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
             }
         }
@@ -232,7 +232,7 @@ impl Kind for User {
             }
         }
         if !changed && self.is_present() {
-            cx.say("left in place: it was there before this task");
+            cx.report("left in place: it was there before this task");
         }
         Ok(changed)
     }
@@ -266,24 +266,24 @@ async fn delete(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
     let remove_home = user.remove_home == Some(true);
     let words: &[&str] = if remove_home { &["userdel", "-r", "--", name] } else { &["userdel", "--", name] };
     let Err(error) = change(cx, &format!("cannot delete the user {name}"), words).await else { return Ok(()) };
-    let AccountError::Refused { what, said } = error else { return Err(error.into()) };
+    let AccountError::Refused { what, message } = error else { return Err(error.into()) };
     if entry(cx, "passwd", name).await?.is_none() {
-        // Such as a mail spool that was never there.
-        cx.say(&said);
+        // The user was deleted, and something minor failed, such as removing a mail spool that was never there.
+        cx.report(&message);
         return Ok(());
     }
-    let said = match said.rsplit_once("process ") {
+    let message = match message.rsplit_once("process ") {
         Some((_, process)) => {
             let process = process.trim();
             let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
             format!("it runs {} (process {process}); stop what it runs first", program.trim())
         }
-        None => said,
+        None => message,
     };
-    Err(AccountError::Refused { what, said }.into())
+    Err(AccountError::Refused { what, message }.into())
 }
 
-/// What usermod must change.
+/// The options of usermod(8) for what differs.
 fn changes(user: &User, found: &Found) -> Result<Vec<String>, UserKindError> {
     let mut words = Vec::new();
     let mut give = |option: &str, value: &str| words.extend([option.to_owned(), value.to_owned()]);
@@ -319,8 +319,8 @@ fn changes(user: &User, found: &Found) -> Result<Vec<String>, UserKindError> {
     Ok(words)
 }
 
-/// Tells how the user differs: of its password and its keys only that they do.
-fn tell(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
+/// Notes how the user differs; of its password and its keys only that they do.
+fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
     let changes = changes(user, found)?;
     let (uid, gid) = (found.uid.to_string(), nix::unistd::Gid::from_raw(found.gid));
     let (group, groups) = (users::group_name(gid), found.groups.join(","));
@@ -368,11 +368,11 @@ async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     if let Some(hash) =
         user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
     {
-        // By standard input, where nobody sees it pass.
+        // Through standard input: arguments are visible to all users in /proc.
         let line = format!("{}:{hash}\n", user.name);
         let Answer { status, err, .. } = Tool::new(&["chpasswd", "-e"]).stdin(line.as_bytes()).ask(cx).await?;
         if !status.success() {
-            return Err(AccountError::Refused { what, said: err }.into());
+            return Err(AccountError::Refused { what, message: err }.into());
         }
         locked = hash.starts_with('!');
     }
@@ -390,7 +390,7 @@ fn keys_error(user: &User, found: &Found, source: FileError) -> UserKindError {
     UserKindError::Keys { user: user.name.clone(), home: found.home.clone(), source }
 }
 
-/// Whether nothing need be asked of the keys.
+/// Whether the task neither wants nor has added any keys.
 fn ignores_keys(user: &User, memory: &Memory) -> bool {
     user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && memory.keys.is_empty()
 }
@@ -436,21 +436,24 @@ mod tests {
         }
     }
 
-    fn told(mut user: serde_json::Value) -> String {
+    fn options(mut user: serde_json::Value) -> String {
         user["name"] = json!("bob");
         changes(&serde_json::from_value(user).unwrap(), &found()).unwrap().join(" ")
     }
 
     #[test]
     fn only_what_differs_is_changed() {
-        assert_eq!(told(json!({})), "");
-        assert_eq!(told(json!({ "uid": 1001, "group": "root", "shell": "/bin/sh", "groups": ["audio", "adm"] })), "");
-        assert_eq!(told(json!({ "uid": 7, "shell": "/bin/false", "comment": "" })), "-u 7 -s /bin/false -c ");
-        assert_eq!(told(json!({ "groups": ["adm"] })), "-G adm");
-        assert_eq!(told(json!({ "groups": [] })), "-G ");
-        assert_eq!(told(json!({ "groups": ["adm"], "append": true })), "");
-        assert_eq!(told(json!({ "groups": ["cdrom"], "append": true })), "-G adm,audio,cdrom");
-        assert_eq!(told(json!({ "home": "/srv/bob" })), "-d /srv/bob");
+        assert_eq!(options(json!({})), "");
+        assert_eq!(
+            options(json!({ "uid": 1001, "group": "root", "shell": "/bin/sh", "groups": ["audio", "adm"] })),
+            ""
+        );
+        assert_eq!(options(json!({ "uid": 7, "shell": "/bin/false", "comment": "" })), "-u 7 -s /bin/false -c ");
+        assert_eq!(options(json!({ "groups": ["adm"] })), "-G adm");
+        assert_eq!(options(json!({ "groups": [] })), "-G ");
+        assert_eq!(options(json!({ "groups": ["adm"], "append": true })), "");
+        assert_eq!(options(json!({ "groups": ["cdrom"], "append": true })), "-G adm,audio,cdrom");
+        assert_eq!(options(json!({ "home": "/srv/bob" })), "-d /srv/bob");
     }
 
     #[test]
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_the_host() {
+    fn the_tables_of_the_host_are_parsed() {
         assert_eq!(memberships("b:x:1:bob,ann\na:x:2:bob\nc:x:3:bobby\n", "bob"), ["a", "b"]);
         assert_eq!(of_line("ann:!:1\nbob:$6$x:1\n", "bob", 1), "$6$x");
     }

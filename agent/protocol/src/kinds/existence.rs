@@ -1,21 +1,21 @@
-//! Whether something is to be there.
+//! Whether something is to exist on the node.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether something is to be there.
+/// Whether something is to exist on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Presence {
-    /// It is there.
+pub enum Existence {
+    /// It exists.
     #[default]
     Present,
-    /// It is not there.
+    /// It does not exist.
     Absent,
 }
 
-impl Presence {
-    /// Whether it is to be there.
+impl Existence {
+    /// Whether it is to exist.
     pub fn is_present(&self) -> bool {
         *self == Self::Present
     }
