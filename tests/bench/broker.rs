@@ -34,7 +34,7 @@ fn through(broker: SocketAddr) -> f64 {
         let mut left = MESSAGES;
         for event in incoming.iter() {
             match event.expect("a connection") {
-                Event::Incoming(Packet::SubAck(_)) => ready.send(()).expect("somebody waits"),
+                Event::Incoming(Packet::SubAck(_)) => ready.send(()).expect("the receiver exists"),
                 Event::Incoming(Packet::Publish(_)) => left -= 1,
                 _ => {}
             }

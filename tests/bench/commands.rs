@@ -47,7 +47,7 @@ pub(crate) fn run() -> Vec<Row> {
     ]
 }
 
-/// Waits for the last result at the planner, asking it from this process: a program started for each question would take the time
+/// Waits for the last result at the planner, with queries from this process: starting a program for each query would take the time
 /// that is measured.
 fn deployed(fleet: &Fleet, commit: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

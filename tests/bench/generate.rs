@@ -14,7 +14,7 @@ pub(crate) struct Size {
 
 /// Writes a site into `directory` and commits it. Each service has a directory, a template with a var of the site and one of its
 /// own, and a process that the template restarts; every tenth service requires what the one before it provides. Groups of
-/// services lie over the nodes so that each node runs `per_node`.
+/// services are spread over the nodes so that each node runs `per_node`.
 pub(crate) fn site(directory: &Path, size: &Size) {
     let write = |path: &str, text: &str| {
         let path = directory.join(path);

@@ -1,5 +1,5 @@
 //! Push to file in place: a real `git push` into the planner's repository until the agent's file holds the new text. The baseline
-//! is the push alone, into a repository that nobody watches.
+//! is the push alone, into a repository that no planner watches.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ fn measure(kind: Kind) -> Vec<Row> {
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     fleet.git(&["config", "receive.denyCurrentBranch", "ignore"]);
 
-    // A clone pushes; another repository that nobody watches takes the same pushes for the baseline.
+    // A clone pushes; another repository that no planner watches takes the same pushes for the baseline.
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let (clone, idle) = (scratch.path().join("clone"), scratch.path().join("idle.git"));
     let source = fleet.repository();

@@ -1,7 +1,7 @@
-//! The benchmarks: each figure beside a baseline that runs in the same sitting, and beside the target of the design.
+//! The benchmarks: each figure beside a baseline that is measured in the same run, and beside the target of the design.
 //!
 //! In: names of benchmarks (all, if none). Out: a table on standard output, and the same as JSON in `bench.json` of the target
-//! directory or where `--json FILE` says. Run by `tests/run bench`, in release, on a quiet machine; never part of a test.
+//! directory or in the file of `--json FILE`. Run by `tests/run bench`, in release, on a quiet machine; never part of a test.
 
 mod broker;
 mod commands;

@@ -1,4 +1,4 @@
-//! Commit to plan, without nodes or broker: read from git, parse, resolve, plan. The baseline is what git itself takes to read
+//! Commit to plan, without nodes or broker: read from git, parse, resolve, plan. The baseline is the time that git itself takes to read
 //! the same tree.
 
 use std::{
@@ -45,7 +45,7 @@ pub(crate) fn run() -> Vec<Row> {
         .collect();
     let baseline = quantile(&mut baseline, 0.5);
 
-    // Cold: nothing parsed before. The nodes have the commit before this one applied, so that the plan is what a push brings.
+    // Cold: nothing parsed before. The nodes have the commit before this one applied, so that the plan is that of a push.
     let mut cache = Cache::default();
     let first = read(&mut cache);
     let instances: usize = first.graph.tasks.iter().map(|t| t.instances.len()).sum();

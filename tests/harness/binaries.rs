@@ -1,4 +1,4 @@
-//! The real programs, as cargo builds them: looked up beside the test binary, built once a run so that they are those of this tree.
+//! The real programs, as cargo builds them, beside the test binary. They are built once a run, so that they are those of this tree.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ pub fn agent() -> PathBuf {
 /// The agent as it is released: static, small. Takes minutes to build the first time.
 ///
 /// # Panics
-/// If it cannot be built; with what the compiler said.
+/// If it cannot be built; with the compiler's messages.
 pub fn static_agent() -> PathBuf {
     let mut build = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/build-agent"));
     without_package(&mut build);
@@ -68,7 +68,7 @@ fn target() -> PathBuf {
 fn profile() -> PathBuf {
     let program = std::env::current_exe().expect("the running program's path");
     let directory = program.parent().expect("a program lies in a directory");
-    // Tests lie in `deps` below it.
+    // Tests are in `deps` below it.
     if directory.ends_with("deps") { directory.parent().expect("a profile").to_owned() } else { directory.to_owned() }
 }
 

@@ -66,7 +66,7 @@ enum Running {
     Stopped,
 }
 
-/// A broker that lives as long as this handle.
+/// A broker that runs as long as this handle exists.
 pub struct TestBroker {
     kind: Kind,
     options: Options,
@@ -113,7 +113,7 @@ impl TestBroker {
         self.addresses[1]
     }
 
-    /// What the embedded broker holds.
+    /// Figures of the embedded broker.
     pub fn stats(&self) -> Stats {
         match &self.running {
             Running::Embedded { broker, .. } => broker.stats(),
@@ -161,7 +161,7 @@ impl TestBroker {
         self.launch();
     }
 
-    /// As [`Self::restart`], but with all that it has kept wiped in between.
+    /// As [`Self::restart`], but wipes what it has kept in between.
     pub fn restart_wiped(&mut self) {
         self.stop();
         match fs::remove_file(self.directory.path().join("mosquitto.db")) {
@@ -234,7 +234,7 @@ fn spawn_mosquitto(directory: &Path, address: SocketAddr, limits: &Limits) -> Op
     let (ip, port) = (address.ip(), address.port());
     let (packet, in_flight) = (limits.max_packet, limits.max_in_flight);
     // `max_packet_size`, not `message_size_limit`: the latter acknowledges what it drops. `user` is for tests run as
-    // root, which it would give up, and with it its directory; otherwise it has no effect.
+    // root: without it mosquitto would drop root, and lose access to its directory; for other users it has no effect.
     let config = format!(
         "listener {port} {ip}\nallow_anonymous true\nuser root\npersistence true\npersistence_location {dir}/\n\
          log_dest file {dir}/mosquitto.log\nlog_type error\nlog_type warning\nlog_type notice\n\

@@ -1,7 +1,7 @@
 //! A whole site on this machine: a broker, a repository, a planner and agents, each a real process, in a scratch directory.
 //!
-//! In: site files and which broker. Out: handles to commit, to kill and start each part, and to look at what came of it: files and
-//! processes below each node's root, and the planner's own word. Everything is gone when the handle is, also after a panic. Waits for
+//! In: site files and which broker. Out: handles to commit, to kill and start each part, and to inspect the result: files and
+//! processes below each node's root, and the planner's answers. Everything ends with the handle, also after a panic. Waits for
 //! conditions, never for a time.
 
 use std::{
@@ -38,7 +38,7 @@ pub struct Fleet {
     pub broker: TestBroker,
     planners: BTreeMap<String, Child>,
     agents: BTreeMap<String, Child>,
-    /// What killed agents left running, besides the processes they supervise.
+    /// Processes that killed agents left running, besides those that they supervised.
     orphans: Vec<Identity>,
     planner_key: SigningKey,
     agent_program: Option<PathBuf>,
@@ -84,12 +84,12 @@ impl Fleet {
         fleet
     }
 
-    /// Takes another build of the agent for those that are started from now on.
+    /// Uses another build of the agent for those that are started from now on.
     pub fn use_agent(&mut self, program: PathBuf) {
         self.agent_program = Some(program);
     }
 
-    /// Leaves planners that are started from now on without the nodes' keys: somebody else tells them.
+    /// Leaves planners that are started from now on without the nodes' keys; bootstrap adds them.
     pub fn keep_keys(&mut self) {
         self.trusting = false;
     }
@@ -110,7 +110,7 @@ impl Fleet {
         self.node_dir(node).join("root")
     }
 
-    /// The folder of the programs that tell a node's own facts.
+    /// The folder of the programs that print a node's own facts.
     pub fn facts_dir(&self, node: &str) -> PathBuf {
         self.node_dir(node).join("facts.d")
     }
@@ -229,7 +229,7 @@ impl Fleet {
         self.agents.insert(node.to_owned(), child);
     }
 
-    /// The configuration of a node's agent, but for where things lie on its host.
+    /// The configuration of a node's agent, without the paths on its host.
     pub fn agent_config(&self, node: &str) -> String {
         let planner = self.planner_key.public().to_string();
         let broker = self.broker_url();
@@ -245,24 +245,24 @@ impl Fleet {
         fs::File::options().create(true).append(true).open(path).expect("a log file").into()
     }
 
-    /// What a process of that name has logged: a planner's is `planner-<name>`, an agent's the node.
+    /// The log of a process by its name: `planner-<name>` for a planner, the node for an agent.
     pub fn logged(&self, name: &str) -> String {
         fs::read_to_string(self.directory.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
-    /// Kills the agent of a node with SIGKILL. What it supervises lives on.
+    /// Kills the agent of a node with SIGKILL. The processes that it supervises continue.
     pub fn kill_agent(&mut self, node: &str) {
         let agent = self.agents.remove(node).expect("a running agent");
         self.orphans.extend(descendants(agent.id()));
         end(agent);
     }
 
-    /// Has the agent of a node end as it does when it is stopped, and waits for that.
+    /// Stops the agent of a node with SIGTERM, and waits for its end.
     pub fn terminate_agent(&mut self, node: &str) {
         let mut agent = self.agents.remove(node).expect("a running agent");
         self.orphans.extend(descendants(agent.id()));
         let pid = nix::unistd::Pid::from_raw(agent.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a child can be told to end");
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a running agent");
         agent.wait().expect("a child can be waited for");
     }
 
@@ -281,23 +281,23 @@ impl Fleet {
         self.planners[planner].id()
     }
 
-    /// Starts `groundplan <args>` with that planner, to be looked at while it runs.
+    /// Starts `groundplan <args>` with that planner, to be observed while it runs.
     pub fn run(&self, planner: &str, args: &[&str]) -> Live {
         let mut command = Command::new(binaries::groundplan());
-        // First, because what follows a `--` is not ours to add to.
+        // First, because nothing may be added after a `--`.
         let (name, rest) = args.split_first().expect("a subcommand");
         command.arg(name).arg("--state").arg(self.planner_state(planner)).args(rest);
         Live::start(command)
     }
 
-    /// What `groundplan <args> --format json` says, asked of that planner; `None` while it does not answer.
+    /// The output of `groundplan <args> --format json` with that planner; `None` if it fails, as while the planner does not answer.
     pub fn ask(&self, planner: &str, args: &[&str]) -> Option<Value> {
-        let (good, said) = self.said(planner, args);
-        if good { Some(said.expect("JSON")) } else { None }
+        let (success, output) = self.run_json(planner, args);
+        if success { Some(output.expect("JSON")) } else { None }
     }
 
-    /// The same for commands whose bad exit code is an answer too: whether it was good, and what was printed.
-    pub fn said(&self, planner: &str, args: &[&str]) -> (bool, Option<Value>) {
+    /// The same for commands whose exit code is part of the answer: whether it was 0, and the output.
+    pub fn run_json(&self, planner: &str, args: &[&str]) -> (bool, Option<Value>) {
         let output = Command::new(binaries::groundplan())
             .args(args)
             .args(["--format", "json", "--state"])
@@ -344,7 +344,7 @@ impl Fleet {
     /// # Panics
     /// When it does not within [`PATIENCE`]: with all logs.
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
-        self.attempt(what, PATIENCE, condition).unwrap_or_else(|said| panic!("{said}"))
+        self.attempt(what, PATIENCE, condition).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Waits as [`Self::wait`] does for a condition that costs nothing, and returns within a fraction of a millisecond after it holds.
@@ -379,7 +379,7 @@ impl Fleet {
                 return Err(format!("waited {patience:?} in vain for {what}\n{}", self.all_logs()));
             }
             std::thread::sleep(pause);
-            // Asking costs what is waited for: what takes long is asked for less often.
+            // A query slows down what it waits for: the longer that takes, the fewer queries.
             pause = (pause * 5 / 4).min(Duration::from_millis(200));
         }
     }
@@ -440,7 +440,7 @@ impl Drop for Fleet {
             end(agent);
         }
         self.orphans.iter().for_each(|process| process.end());
-        // What agents supervise outlives them: they recorded it.
+        // Supervised processes outlive their agents, which recorded them.
         for node in fs::read_dir(self.directory.path().join("nodes")).into_iter().flatten().flatten() {
             supervised(&node.path().join("state/process")).into_iter().for_each(Identity::end_group);
         }

@@ -7,8 +7,8 @@
 //! hosts.converged(&hosts.change("[[task]]\n…"));
 //! ```
 //!
-//! In: hosts' names, site files. Out: handles to commit, to look into hosts and to break them. Hosts reach the planner only over MQTT,
-//! and nothing else unless asked for. Needs root; everything is gone when the handle is. Waits for conditions, never for a time.
+//! In: hosts' names, site files. Out: handles to commit, to inspect hosts and to break them. Hosts reach the planner only over MQTT,
+//! and nothing else unless a test wants it. Needs root; everything ends with the handle. Waits for conditions, never for a time.
 
 mod image;
 mod machine;
@@ -45,7 +45,7 @@ const STORAGE: &str = "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/
 const GROUPS: &str = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n[Service]\nType=oneshot\n\
                       ExecStart=sh -c 'for m in /sys/fs/cgroup/*; do mount -o remount,bind,rw \"$m\" || true; done'\n";
 
-/// Why hosts cannot be booted here, if they cannot: say so aloud and leave the test out.
+/// Why hosts cannot be booted here, if they cannot. The test then prints this and returns.
 pub fn impossible() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some(
@@ -61,7 +61,7 @@ pub fn impossible() -> Option<String> {
     (!missing.is_empty()).then(|| format!("{} missing: `tests/run` installs what is needed", missing.join(", ")))
 }
 
-/// Leaves the test out where hosts cannot be booted, and says so past the test runner's capture.
+/// Returns from the test where hosts cannot be booted, and prints why past the test runner's capture.
 #[macro_export]
 macro_rules! needs_hosts {
     () => {
@@ -89,7 +89,7 @@ pub struct Builder {
 /// What became of a task.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// In words: `changed`, `unchanged`, `restarted`, `failed: …`, `blocked by …`, or `pending`, `waiting`, `running`.
+    /// As text: `changed`, `unchanged`, `restarted`, `failed: …`, `blocked by …`, or `pending`, `waiting`, `running`.
     pub outcome: String,
     /// Whether it changed anything.
     pub changed: bool,
@@ -99,14 +99,14 @@ pub struct Report {
     pub record: Value,
 }
 
-/// What came of checking again what is applied.
+/// The result of a recheck.
 #[derive(Debug, Clone)]
 pub struct Rechecked {
-    /// Instances that were not so, as `service.task@node`, and were put right.
+    /// Instances that were out of sync, as `service.task@node`, and were repaired.
     pub changed: Vec<String>,
-    /// Instances that were so.
+    /// Instances that were in sync.
     pub unchanged: Vec<String>,
-    /// The others, with what became of them.
+    /// The others, with their outcomes.
     pub failed: Vec<String>,
 }
 
@@ -156,26 +156,26 @@ impl Builder {
         self
     }
 
-    /// Makes them of another image.
+    /// Uses another image.
     pub fn image(mut self, image: Image) -> Self {
         self.image = image;
         self
     }
 
-    /// Makes them with nothing but sshd, which lets the holder of [`Hosts::ssh`]'s key in as root: no agent, and no key of one known.
+    /// Makes them with nothing but sshd, which admits the holder of [`Hosts::ssh`]'s key as root: without an agent, and without trusted node keys.
     pub fn bare(mut self) -> Self {
         self.image = Image::With(vec!["openssh-server".to_owned(), "sudo".to_owned()]);
         self.bare = true;
         self
     }
 
-    /// Takes another broker.
+    /// Uses another broker.
     pub fn broker(mut self, kind: Kind) -> Self {
         self.broker = kind;
         self
     }
 
-    /// Takes another build of the agent, such as [`binaries::static_agent`].
+    /// Uses another build of the agent, such as [`binaries::static_agent`].
     pub fn agent(mut self, program: PathBuf) -> Self {
         self.agent = Some(program);
         self
@@ -195,7 +195,7 @@ impl Builder {
         self.start(&[("site.toml", &site), ("inventory/nodes.toml", &inventory), ("services/s/service.toml", text)])
     }
 
-    /// Boots the hosts side by side, each with its agent, and starts the planner. The site's name is [`SITE`].
+    /// Boots the hosts in parallel, each with its agent, and starts the planner. The site's name is [`SITE`].
     ///
     /// # Panics
     /// If one does not boot; with its console.
@@ -259,7 +259,7 @@ impl Hosts {
         Self::site(nodes).start(files)
     }
 
-    /// How long waits may last from now on; 120 s if not said.
+    /// How long waits may last from now on; 120 s by default.
     pub fn patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
@@ -281,7 +281,7 @@ impl Hosts {
             return ssh::admit(&self.slot, machine).expect("a host that lets us in");
         }
         machine::install_program(&self.agent, &root.join("usr/bin/groundplan-agent")).expect("the agent on it");
-        // A host that was cut off is noticed, and notices, within seconds.
+        // Planner and agent notice within seconds that a host is cut off.
         let config = self.fleet.agent_config(host) + "key = \"/etc/groundplan/node.key\"\nkeep_alive = \"5s\"\n";
         let unit = "etc/systemd/system/multi-user.target.wants/groundplan-agent.service";
         let wrote = machine
@@ -336,7 +336,7 @@ impl Hosts {
         self.commit(&[("services/s/service.toml", text)], "change")
     }
 
-    /// What `groundplan <args> --format json` says; `None` while the planner does not answer.
+    /// The output of `groundplan <args> --format json`; `None` while the planner does not answer.
     pub fn ask(&self, args: &[&str]) -> Option<Value> {
         self.fleet.ask(PLANNER, args)
     }
@@ -346,18 +346,18 @@ impl Hosts {
     /// # Panics
     /// When it does not in time: with the logs of planner and agents.
     pub fn wait<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
-        self.fleet.attempt(what, self.patience, condition).unwrap_or_else(|said| panic!("{said}{}", self.journals()))
+        self.fleet.attempt(what, self.patience, condition).unwrap_or_else(|error| panic!("{error}{}", self.journals()))
     }
 
     fn journals(&self) -> String {
         let journal = |machine: &Machine| {
-            let said = machine.sh("journalctl --no-pager --lines 40 --output cat --unit groundplan-agent");
-            format!("--- agent of {}\n{}\n", machine.node, said.map_or_else(|e| e.to_string(), |said| said.out))
+            let log = machine.sh("journalctl --no-pager --lines 40 --output cat --unit groundplan-agent");
+            format!("--- agent of {}\n{}\n", machine.node, log.map_or_else(|e| e.to_string(), |log| log.out))
         };
         self.machines.values().map(journal).collect()
     }
 
-    /// Waits until `commit` is deployed and all of it came about; returns the planner's status.
+    /// Waits until `commit` is deployed without a failure; returns the planner's status.
     ///
     /// # Panics
     /// As soon as something failed, or the commit is refused.
@@ -369,7 +369,7 @@ impl Hosts {
         let rollout = self.ask(&["show"]).unwrap_or_default();
         let bad = |i: &&Value| !matches!(i["outcome"]["is"].as_str(), Some("done" | "skipped"));
         let bad: Vec<&Value> = rollout["instances"].as_array().into_iter().flatten().filter(bad).collect();
-        panic!("{commit} did not come about: {bad:#?}{}", self.journals());
+        panic!("{commit} was not deployed: {bad:#?}{}", self.journals());
     }
 
     /// Waits until the rollout to `commit` is over, failed or not; returns the planner's status.
@@ -389,12 +389,12 @@ impl Hosts {
         })
     }
 
-    /// What became of a task on a host in the latest rollout that had it.
+    /// The outcome of a task on a host in the latest rollout that contained it.
     ///
     /// # Panics
-    /// If no rollout had it.
+    /// If no rollout contained it.
     pub fn report(&self, task: &str, host: &str) -> Report {
-        let why = self.wait("the planner's word", || self.ask(&["why", host, task]));
+        let why = self.wait("the planner's answer", || self.ask(&["why", host, task]));
         let record = why["record"].clone();
         assert!(!record.is_null(), "no rollout had {task} on {host}: {why:#}");
         let state: groundplan::api::types::InstanceState =
@@ -410,17 +410,17 @@ impl Hosts {
         Report { outcome, changed, output: text("head") + &text("tail"), record }
     }
 
-    /// What `groundplan drift <args> --format json` says: all hosts look now, unless `--last` is among the arguments.
+    /// The output of `groundplan drift <args> --format json`: all hosts check now, unless `--last` is among the arguments.
     ///
     /// # Panics
     /// If the planner cannot be asked, or a host does not answer.
     pub fn drift(&self, args: &[&str]) -> Value {
-        let (_, said) = self.fleet.said(PLANNER, &[&["drift"], args].concat());
-        said.unwrap_or_else(|| panic!("`groundplan drift` failed{}", self.journals()))
+        let (_, output) = self.fleet.run_json(PLANNER, &[&["drift"], args].concat());
+        output.unwrap_or_else(|| panic!("`groundplan drift` failed{}", self.journals()))
     }
 
     /// Has services (`s`) or tasks (`s.config`) checked again, or everything if none is named, on these hosts, or on all if none is
-    /// named; and waits for what came of it.
+    /// named; and waits for the result.
     ///
     /// # Panics
     /// If the planner cannot be asked.
@@ -428,24 +428,24 @@ impl Hosts {
         let mut args = vec!["recheck"];
         args.extend(what);
         on.iter().for_each(|host| args.extend(["--on", host]));
-        let (good, said) = self.fleet.said(PLANNER, &args);
-        let said = said.unwrap_or_else(|| panic!("`groundplan recheck` failed{}", self.journals()));
+        let (success, output) = self.fleet.run_json(PLANNER, &args);
+        let output = output.unwrap_or_else(|| panic!("`groundplan recheck` failed{}", self.journals()));
         let mut rechecked = Rechecked { changed: Vec::new(), unchanged: Vec::new(), failed: Vec::new() };
-        for instance in said["rollout"]["instances"].as_array().into_iter().flatten() {
+        for instance in output["rollout"]["instances"].as_array().into_iter().flatten() {
             let name = instance["instance"].as_str().expect("an instance").to_owned();
             match (instance["outcome"]["is"].as_str(), instance["outcome"]["changed"].as_bool()) {
                 (Some("done"), Some(true)) => rechecked.changed.push(name),
                 (Some("done"), _) => rechecked.unchanged.push(name),
-                // An effect that nothing asked for.
+                // No trigger fired.
                 (Some("skipped"), _) => {}
                 _ => rechecked.failed.push(format!("{name}: {}", instance["outcome"])),
             }
         }
-        assert_eq!(good, rechecked.failed.is_empty(), "{said:#}");
+        assert_eq!(success, rechecked.failed.is_empty(), "{output:#}");
         rechecked
     }
 
-    /// Runs a shell line in a host, as root: to look, and to change things behind the agent's back.
+    /// Runs a shell line in a host, as root: to inspect it, and to change things out of band.
     ///
     /// # Panics
     /// If the host is off.
@@ -502,7 +502,7 @@ impl Hosts {
     /// Reboots a host in an orderly way and waits until it is up again.
     pub fn reboot(&self, host: &str) {
         let before = self.boot_id(host).expect("a host that is on");
-        // The shell goes down with the host, so what it came to says nothing.
+        // The shell goes down with the host, so its status means nothing.
         let _ = self.sh(host, "systemctl reboot");
         self.wait("another boot", || self.boot_id(host).filter(|now| *now != before));
         self.machine(host).wait_up().expect("a host that boots");
@@ -516,7 +516,7 @@ impl Hosts {
         self.machine(host).wait_up().expect("a host that boots");
     }
 
-    /// What the agent of a host takes of memory.
+    /// The memory of a host's agent.
     pub fn agent_memory(&self, host: &str) -> Memory {
         let status = self.out(host, "cat /proc/$(systemctl show --property MainPID --value groundplan-agent)/status");
         let number = |name: &str| {

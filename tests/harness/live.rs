@@ -1,6 +1,6 @@
-//! A run of `groundplan` that is looked at while it goes on: its output so far, signals to it, and its end.
+//! A run of `groundplan` that is observed while it lasts: its output so far, signals to it, and its end.
 //!
-//! Without a terminal, as in a script. One that is dropped before its end is killed.
+//! Without a terminal, as in a script. A run that is dropped before its end is killed.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub struct Live {
     dir: TempDir,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its exit code; `None` after a signal.
@@ -65,7 +65,7 @@ impl Live {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("a child to send it to");
     }
 
-    /// What it came to, once it has ended.
+    /// The result, once it has ended.
     pub fn ended(&mut self) -> Option<Ended> {
         let status = self.child.try_wait().expect("a child to wait for")?;
         Some(Ended { code: status.code(), out: self.out(), err: self.err() })

@@ -1,7 +1,7 @@
-//! Processes that a test started, told from all others that ever have their ids, so that nobody else's is ended.
+//! Processes that a test started, identified by id and start time, so that no other process with the same id is ended.
 //!
-//! In: process ids that the tests know. Out: their start times (proc_pid_stat(5)), their descendants, and their end. Never looks for a
-//! process by its name or its command line.
+//! In: ids of processes that the tests started. Out: their start times (proc_pid_stat(5)), their descendants, and their end. Never searches for
+//! a process by its name or its command line.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ impl Identity {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Does to it what Ctrl-C does, if it still runs.
+    /// Sends it SIGINT, as Ctrl-C does, if it still runs.
     pub fn interrupt(self) {
         if self.is_alive() {
             let _ = kill(self.raw(), Signal::SIGINT);
@@ -67,7 +67,7 @@ pub fn children(pid: u32) -> Vec<u32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// All that a process started and what these started in turn.
+/// All descendants of a process.
 pub fn descendants(pid: u32) -> Vec<Identity> {
     let mut found = Vec::new();
     let mut open = children(pid);

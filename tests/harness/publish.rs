@@ -1,4 +1,4 @@
-//! Publishes single messages, as a stranger would who can reach the broker.
+//! Publishes single messages, as any client can that reaches the broker.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 /// Publishes one message with QoS 1 and returns when the broker has acknowledged it.
 ///
 /// # Panics
-/// If the broker does not take it.
+/// If the broker does not accept it.
 pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) {
     let mut options = MqttOptions::new("stranger", broker.ip().to_string(), broker.port());
     options.set_keep_alive(Duration::from_secs(10));
@@ -15,7 +15,7 @@ pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) 
     let (client, mut connection) = Client::new(options, 10);
     client.publish(topic, QoS::AtLeastOnce, retain, payload).expect("room for one message");
     for event in connection.iter() {
-        if let Event::Incoming(Packet::PubAck(_)) = event.expect("the broker takes the message") {
+        if let Event::Incoming(Packet::PubAck(_)) = event.expect("the broker accepts the message") {
             return;
         }
     }

@@ -1,8 +1,8 @@
-//! What hosts are made of: a Debian as small as it goes with systemd, built once a machine and kept outside of the tree.
+//! The image of hosts: a minimal Debian with systemd, built once a machine and kept outside of the tree.
 //!
-//! In: the packages that are wanted besides, and this machine's own package sources. Out: a directory that is never written to again.
-//! Lies in `$GROUNDPLAN_TEST_CACHE`, or `~/.cache/groundplan-tests`, under a key that changes with its recipe; built under a lock and
-//! put in place by renaming, so that it is whole or not there. Holds no name of any registry: sources come into hosts that ask for them.
+//! In: additional packages, and this machine's own package sources. Out: a directory that is never written to again.
+//! It is in `$GROUNDPLAN_TEST_CACHE`, or `~/.cache/groundplan-tests`, under a key that changes with its recipe; built under a lock and
+//! put in place by renaming, so that it is complete or absent. Contains no name of any registry: only hosts with internet get package sources.
 
 use std::{
     fs::{self, File},
@@ -16,13 +16,13 @@ use groundplan_protocol::digest::Digest;
 
 use super::network::run;
 
-/// Raise it when the recipe changes in what is not part of the key: the steps below.
+/// To be raised when a step below changes, because the steps are not part of the key.
 const RECIPE: u32 = 1;
 
 /// What every host has besides Debian's own minimum.
 const PACKAGES: [&str; 7] = ["systemd", "systemd-sysv", "dbus", "iproute2", "procps", "kmod", "ca-certificates"];
 
-/// What makes noise or wakes up by itself, and what a container has no use for.
+/// Units that log or wake up by themselves, and that a container does not need.
 const MASKED: [&str; 9] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -43,7 +43,7 @@ pub enum Image {
     Base,
     /// With podman and what it needs to run containers as root and as a user.
     Podman,
-    /// With these packages of the machine's own release besides.
+    /// With these additional packages of the machine's own release.
     With(Vec<String>),
 }
 
@@ -59,7 +59,7 @@ impl Image {
         }
     }
 
-    /// Its directory, built if it is not there yet: that takes a minute or two, and says so on standard error.
+    /// Its directory, built if it is not there yet: that takes a minute or two, and is printed on standard error.
     pub fn directory(&self) -> io::Result<PathBuf> {
         let release = release()?;
         let mut recipe = vec![RECIPE.to_string(), release.clone()];
@@ -73,14 +73,14 @@ impl Image {
         if place.exists() {
             return Ok(place);
         }
-        // One builds, the others wait for it.
+        // One process builds, the others wait for it.
         let lock = File::options().create(true).append(true).open(cache.join(format!("{name}.lock")))?;
         lock.lock()?;
         if place.exists() {
             return Ok(place);
         }
         let begun = Instant::now();
-        say(&format!("building the image of the test hosts, {self:?}, once: {}", place.display()));
+        print(&format!("building the image of the test hosts, {self:?}, once: {}", place.display()));
         let building = cache.join(format!("{name}.building"));
         if building.exists() {
             fs::remove_dir_all(&building)?;
@@ -90,13 +90,13 @@ impl Image {
             _ => extend(&Self::Base.directory()?, &building, &self.packages())?,
         }
         fs::rename(&building, &place)?;
-        say(&format!("built in {:.0} s", begun.elapsed().as_secs_f64()));
+        print(&format!("built in {:.0} s", begun.elapsed().as_secs_f64()));
         Ok(place)
     }
 }
 
-/// Past the test runner's capture: who waits for it wants to know why.
-fn say(line: &str) {
+/// Prints past the test runner's capture, because the build takes minutes.
+fn print(line: &str) {
     use io::Write;
     let _ = writeln!(io::stderr(), "hosts: {line}");
 }
@@ -119,7 +119,7 @@ fn release() -> io::Result<String> {
     })
 }
 
-/// Where this machine gets that release from, and which parts of it.
+/// Where this machine gets that release from, and which components of it.
 fn mirror(release: &str) -> io::Result<(String, String)> {
     let format = "$(RELEASE) $(COMPONENT) $(REPO_URI)";
     let args = ["indextargets", "--no-release-info", "--format", format, "Created-By: Packages"];
@@ -145,7 +145,7 @@ fn bootstrap(release: &str, into: &Path) -> io::Result<()> {
     let mut command = Command::new("debootstrap");
     command.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(","))]);
     command.arg(format!("--components={components}")).arg(release).arg(into).arg(uri);
-    // Debootstrap asks the environment only.
+    // Debootstrap reads the environment only.
     for (name, key) in [("http_proxy", "Acquire::http::Proxy"), ("https_proxy", "Acquire::https::Proxy")] {
         let value = run("apt-config", &["shell", "value", key])?;
         if let Some(value) = value.trim().strip_prefix("value=") {
@@ -163,7 +163,7 @@ fn bootstrap(release: &str, into: &Path) -> io::Result<()> {
         "/lib/systemd/system/systemd-networkd.service",
         wanted.join("systemd-networkd.service"),
     )?;
-    // Hosts of tests do not outlive a power cut.
+    // No host of a test has to survive a power cut of this machine.
     fs::write(into.join("etc/dpkg/dpkg.cfg.d/unsafe-io"), "force-unsafe-io\n")?;
     strip(into)
 }
@@ -205,7 +205,7 @@ fn finish(mut command: Command, into: &Path) -> io::Result<()> {
     Err(io::Error::other(format!("`{program}` failed, {status}; {} ends with\n{}", log.display(), end.join("\n"))))
 }
 
-/// Takes out what belongs to this machine or to one host.
+/// Removes what belongs to this machine or to one host.
 fn strip(image: &Path) -> io::Result<()> {
     for list in ["etc/apt/sources.list", "etc/resolv.conf", "etc/machine-id", "etc/hostname"] {
         fs::write(image.join(list), "")?;
@@ -242,7 +242,7 @@ pub(super) fn install_sources(root: &Path) -> io::Result<()> {
             fs::copy(Path::new("/").join(file), root.join(file))?;
         }
     }
-    // Of apt's settings only how sources are reached: others name programs that a host does not have.
+    // Of apt's settings only those for reaching sources: others name programs that a host does not have.
     let settings = run("apt-config", &["dump"])?;
     let reach = |line: &&str| {
         let others = ["Acquire::IndexTargets", "Acquire::cdrom", "Acquire::Changelogs"];

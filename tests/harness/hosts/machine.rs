@@ -1,8 +1,8 @@
 //! One host: a clone of an image, booted with systemd in a container of its own.
 //!
-//! In: an image, a slot, and what the host is to find on its disk. Out: a host that boots, runs shell lines for the test, is killed,
+//! In: an image, a slot, and files for the host's disk. Out: a host that boots, runs shell lines for the test, is killed,
 //! booted again and wiped. A clone is an overlay on the image, or a copy where there are no overlays. Its processes are in a control
-//! group of their own, below which nspawn puts them; by that they end, all of them.
+//! group of their own, below which nspawn puts them; it ends all of them.
 
 use std::{
     fs::{self, File},
@@ -25,9 +25,9 @@ use crate::processes::children;
 /// How long a boot may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Keeps nspawn running over reboots of its host, which it tells by this status. `$1` and on are the control groups, then `--`, then
+/// Keeps nspawn running over reboots of its host, which nspawn reports by this status. `$1` and on are the control groups, then `--`, then
 /// nspawn and its arguments.
-const KEEPER: &str = r#"
+const MONITOR: &str = r#"
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done
 shift
 while :; do
@@ -37,7 +37,7 @@ while :; do
 done
 "#;
 
-/// What a shell line in a host came to.
+/// The result of a shell line in a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its exit status; `None` when a signal ended it.
@@ -52,7 +52,7 @@ pub struct Output {
 pub(super) struct Machine {
     /// The node that it is.
     pub(super) node: String,
-    /// What it is called on this machine.
+    /// Its name on this machine.
     pub(super) machine: String,
     pub(super) address: Ipv4Addr,
     directory: PathBuf,
@@ -60,7 +60,7 @@ pub(super) struct Machine {
     /// Control groups, one in each hierarchy.
     groups: Vec<PathBuf>,
     bridge: String,
-    keeper: Option<Child>,
+    monitor: Option<Child>,
 }
 
 impl Machine {
@@ -73,7 +73,7 @@ impl Machine {
             image,
             groups: Vec::new(),
             bridge: network::bridge(slot.number()),
-            keeper: None,
+            monitor: None,
         }
     }
 
@@ -82,7 +82,7 @@ impl Machine {
         self.directory.join("root")
     }
 
-    /// Gives it a fresh disk with its name and address, and if it is to have one a way out by `gateway`.
+    /// Gives it a fresh disk with its name and address, and a route by `gateway` if there is one.
     pub(super) fn format(&self, hosts: &str, gateway: Option<Ipv4Addr>) -> io::Result<()> {
         let root = self.root();
         if root.exists() {
@@ -114,7 +114,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives its disk back.
+    /// Removes its disk.
     fn release(&self) -> io::Result<()> {
         // Not mounted, if it is a copy.
         let _ = run("umount", &["--lazy", &self.root().to_string_lossy()]);
@@ -131,29 +131,29 @@ impl Machine {
 
     /// Begins to boot it.
     pub(super) fn power_on(&mut self, slot: &Slot) -> io::Result<()> {
-        assert!(self.keeper.is_none(), "{} is on already", self.node);
+        assert!(self.monitor.is_none(), "{} is on already", self.node);
         self.groups = slot.groups(&self.machine)?;
         let log = File::options().create(true).append(true).open(self.directory.join("console.log"))?;
-        let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "keeper"]).args(&self.groups).args(["--", "systemd-nspawn", "--quiet"]);
-        keeper.arg("-D").arg(self.root()).args(["-M", &self.machine, "--register=no", "--keep-unit"]);
-        keeper.arg(format!("--hostname={}", self.node)).arg(format!("--network-bridge={}", self.bridge));
-        // Containers inside ask the kernel for keyrings and for programs that watch devices.
-        keeper.arg("--system-call-filter=@keyring bpf");
-        keeper.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=passive", "--boot"]);
-        // Out of reach of the terminal's signals: the slot ends it.
-        keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        self.keeper = Some(keeper.spawn()?);
+        let mut monitor = Command::new("sh");
+        monitor.args(["-c", MONITOR, "monitor"]).args(&self.groups).args(["--", "systemd-nspawn", "--quiet"]);
+        monitor.arg("-D").arg(self.root()).args(["-M", &self.machine, "--register=no", "--keep-unit"]);
+        monitor.arg(format!("--hostname={}", self.node)).arg(format!("--network-bridge={}", self.bridge));
+        // Containers inside use the kernel's keyrings and load programs that filter devices.
+        monitor.arg("--system-call-filter=@keyring bpf");
+        monitor.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=passive", "--boot"]);
+        // Without the terminal's signals: the slot ends it.
+        monitor.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        self.monitor = Some(monitor.spawn()?);
         Ok(())
     }
 
-    /// Waits until systemd has started all that it is to start.
+    /// Waits until systemd has started all units.
     pub(super) fn wait_up(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = "no process".to_owned();
-        // A keeper that has ended leaves nothing that could come up.
-        let kept = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-        while Instant::now() < deadline && self.keeper.as_ref().is_some_and(|keeper| kept(keeper.id())) {
+        // Once the monitor has ended, nothing can come up.
+        let is_running = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        while Instant::now() < deadline && self.monitor.as_ref().is_some_and(|monitor| is_running(monitor.id())) {
             if let Some(leader) = self.leader() {
                 let output = enter(leader, &["systemctl", "is-system-running", "--wait"]).output()?;
                 last = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -170,11 +170,11 @@ impl Machine {
         )))
     }
 
-    /// Its first process, as this machine numbers it.
+    /// Its first process, by this machine's numbers.
     fn leader(&self) -> Option<u32> {
-        let nspawn = children(self.keeper.as_ref()?.id());
+        let nspawn = children(self.monitor.as_ref()?.id());
         let below = nspawn.into_iter().flat_map(children);
-        // Nspawn has helpers for a moment: the leader is number 1 in there.
+        // Nspawn starts helpers for a moment: the leader is process 1 inside.
         below.into_iter().find(|pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
@@ -195,7 +195,7 @@ impl Machine {
         let leader = loop {
             match self.leader() {
                 Some(leader) => break leader,
-                None if self.keeper.is_none() => return Err(io::Error::other(format!("{} is off", self.node))),
+                None if self.monitor.is_none() => return Err(io::Error::other(format!("{} is off", self.node))),
                 None if Instant::now() > deadline => return Err(io::Error::other(format!("{} is down", self.node))),
                 None => sleep(Duration::from_millis(20)),
             }
@@ -208,10 +208,10 @@ impl Machine {
     /// Ends it as a power cut does.
     pub(super) fn power_off(&mut self, slot: &Slot) {
         slot.end(&self.machine);
-        if let Some(mut keeper) = self.keeper.take() {
-            let _ = keeper.wait();
+        if let Some(mut monitor) = self.monitor.take() {
+            let _ = monitor.wait();
         }
-        // The kernel takes it away a moment later; by then the next boot may want the name.
+        // The kernel removes it a moment later; by then the next boot may need the name.
         let _ = network::remove_link(&self.machine);
     }
 }

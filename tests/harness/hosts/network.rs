@@ -1,8 +1,8 @@
-//! The network of a site of hosts: a bridge on this machine, each host's link on it, and the way out where it is asked for.
+//! The network of a site of hosts: a bridge on this machine, each host's link on it, and the way out for hosts with internet.
 //!
-//! In: a slot's number, of which names and addresses derive. Out: links and packet filter rules, made and removed by `ip` and
-//! `iptables`. Uses 198.18.0.0/15, which is set aside for tests between networks (RFC 2544). Forwarding is switched on for the first
-//! site that needs it and put back after the last.
+//! In: a slot's number, from which names and addresses derive. Out: links and packet filter rules, made and removed by `ip` and
+//! `iptables`. Uses 198.18.0.0/15, which is reserved for tests between networks (RFC 2544). Forwarding is switched on for the first
+//! site that needs it and restored after the last.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARD_LOCK: &str = "/run/groundplan-tests/forward.lock";
 /// A file for each slot that needs forwarding.
 const FORWARD_USERS: &str = "/run/groundplan-tests/forward.users";
-/// What it was before the first of them.
+/// The setting before the first of them.
 const FORWARD_BEFORE: &str = "/run/groundplan-tests/forward.before";
 
 /// The bridge of a slot.
@@ -30,7 +30,7 @@ pub(super) fn prefix(number: u8) -> String {
     format!("198.18.{number}.")
 }
 
-/// Whether this machine has an address or a route that begins so.
+/// Whether this machine has an address or a route with this prefix.
 pub(super) fn in_use(prefix: &str) -> io::Result<bool> {
     let listed = |args: &[&str]| run("ip", args).map(|text| text.contains(prefix));
     Ok(listed(&["-4", "address", "show"])? || listed(&["-4", "route", "show"])?)
@@ -76,10 +76,10 @@ fn link(machine: &str) -> String {
     format!("vb-{machine}")
 }
 
-/// Removes all that a slot has of the network, if it is there.
+/// Removes a slot's part of the network, if it is there.
 pub(super) fn remove(number: u8) {
-    // Deleting what is not there fails, and that is all. The kernel takes a dead host's link away by itself, but only a moment later:
-    // by then the next host may want the name.
+    // Deleting what is not there fails without harm. The kernel removes a dead host's link by itself, but only a moment later:
+    // by then the next host may need the name.
     let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let links = links.filter_map(|entry| entry.file_name().into_string().ok());
     for link in links.filter(|link| link.starts_with(&format!("vb-{}-", bridge(number)))) {
@@ -93,7 +93,7 @@ pub(super) fn remove(number: u8) {
     for (table, rule) in rules(number) {
         let mut args = vec!["-w", "-t", table, "-D"];
         args.extend(rule.iter().map(String::as_str));
-        // As often as it stands there.
+        // A rule may be there more than once.
         while run("iptables", &args).is_ok() {}
     }
     if let Err(e) = close(&user) {
@@ -129,7 +129,7 @@ fn rules(number: u8) -> [(&'static str, Vec<String>); 3] {
     ]
 }
 
-/// Runs a program of the administrator's and returns what it printed.
+/// Runs a program from the administrator's PATH and returns its output.
 pub(super) fn run(program: &str, args: &[&str]) -> io::Result<String> {
     let told = |e: io::Error| io::Error::other(format!("`{program}` cannot be run ({e}): tests/run installs it"));
     let Output { status, stdout, stderr } = Command::new(program).args(args).output().map_err(told)?;

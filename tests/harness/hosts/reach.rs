@@ -17,7 +17,7 @@ impl Hosts {
         at(&self.slot, "ssh_config")
     }
 
-    /// Takes a host's key, as it lies on its disk, into the list of known hosts, in place of one that was there.
+    /// Adds a host's key, as it is on its disk, to the list of known hosts, in place of an earlier one.
     ///
     /// # Panics
     /// If it has none.
@@ -31,7 +31,7 @@ impl Hosts {
         fs::write(list, format!("{known}{} {}\n", machine.address, key.join(" "))).expect("the known hosts");
     }
 
-    /// Takes a host's key out of the list of known hosts.
+    /// Removes a host's key from the list of known hosts.
     pub fn forget(&self, host: &str) {
         let address = format!("{} ", self.machine(host).address);
         let list = at(&self.slot, "known_hosts");
@@ -49,14 +49,14 @@ impl Hosts {
         command
     }
 
-    /// What `groundplan bootstrap` with these arguments says: whether all is well, and its result.
+    /// Runs `groundplan bootstrap` with these arguments: whether it succeeded, and its result.
     ///
     /// # Panics
-    /// If it has no result; with what it says instead.
+    /// If it has no result; with its messages.
     pub fn bootstrap(&self, args: &[&str]) -> (bool, Value) {
         let output = self.bootstrap_command(args).output().expect("groundplan runs");
-        let said = serde_json::from_slice(&output.stdout);
-        let said = said.unwrap_or_else(|_| panic!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        (output.status.success(), said)
+        let result = serde_json::from_slice(&output.stdout);
+        let result = result.unwrap_or_else(|_| panic!("{args:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.success(), result)
     }
 }

@@ -1,8 +1,8 @@
-//! A slot: what one site of hosts may use of this machine, so that sites side by side never meet, in one run or in several.
+//! A slot: what one site of hosts may use of this machine, so that parallel sites never collide, in one run or in several.
 //!
-//! In: nothing. Out: a number that nobody else has while the handle lives, and what derives from it: subnet, link and machine names,
+//! In: nothing. Out: a number that no other site has while the handle exists, and what derives from it: subnet, link and machine names,
 //! a control group for all processes, and a scratch directory. What is left of a run that was killed is swept when its slot is claimed
-//! again, by its control groups and its record: no process is ever looked for by name.
+//! again, by its control groups and its record; never by the name of a process.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -39,7 +39,7 @@ impl Slot {
         let mut claimed = None;
         for number in 1..=250 {
             let path = Path::new(SLOTS).join(format!("{number}.lock"));
-            // Once a slot is claimed, only used ones are of interest: to be swept.
+            // Once a slot is claimed, only used ones matter: they are swept.
             if claimed.is_some() && !record(number).exists() {
                 continue;
             }
@@ -73,7 +73,7 @@ impl Slot {
         &self.scratch
     }
 
-    /// What the machine with that index is called here; also the name of its control group.
+    /// The name of the machine with that index on this machine, and of its control group.
     pub(super) fn machine(&self, index: usize) -> String {
         machine(self.number, index)
     }
@@ -117,8 +117,8 @@ fn record(number: u8) -> PathBuf {
     Path::new(SLOTS).join(format!("{number}.scratch"))
 }
 
-/// Ends all that runs in a slot whose lock is held by the caller, and removes all that was made for it. Whatever is gone already is
-/// left out; what cannot be removed is told, and tried again at the next start.
+/// Ends all that runs in a slot whose lock is held by the caller, and removes all that was made for it. What has ended already is
+/// left out; what cannot be removed is printed, and tried again at the next start.
 fn sweep(number: u8) {
     let Ok(scratch) = fs::read(record(number)) else { return };
     let scratch = PathBuf::from(String::from_utf8_lossy(&scratch).into_owned());
@@ -157,7 +157,7 @@ fn slot_groups(number: u8) -> Vec<PathBuf> {
 
 /// Kills every process of a control group and removes it.
 fn end_group(group: &Path) {
-    // New ones may be forked while the old ones are killed, and the dead take a moment to leave.
+    // New processes may be forked while the old ones are killed, and a killed process takes a moment to leave.
     for _ in 0..500 {
         if !group.exists() {
             return;

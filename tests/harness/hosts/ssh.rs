@@ -1,4 +1,4 @@
-//! Reaching bare hosts by `ssh`: a key of the site's own, and host keys known from the hosts' disks, so that nothing is trusted blindly.
+//! Reaching bare hosts by `ssh`: a key of the site's own, and host keys read from the hosts' disks, so that no key is accepted unseen.
 //!
 //! In: a slot's directory and a host's disk. Out: a configuration for `ssh`, beside the key and the list of known hosts. Nothing of
 //! this machine's own `ssh` is read or written.
@@ -25,7 +25,7 @@ pub(super) fn make(slot: &Slot) -> io::Result<()> {
     fs::write(at(slot, "known_hosts"), "")
 }
 
-/// Lets the holder of the key into a host as root, and gives the host keys of its own.
+/// Lets the holder of the key log in to a host as root, and gives the host its own keys.
 pub(super) fn admit(slot: &Slot, machine: &Machine) -> io::Result<()> {
     let key = fs::read_to_string(at(slot, "ssh_key.pub"))?;
     let root = machine.root();

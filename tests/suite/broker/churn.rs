@@ -70,7 +70,7 @@ async fn subscriber(address: SocketAddr, id: String, mut random: u64) -> Seen {
         // A linear congruential generator: its upper bits are random enough to vary the moment.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let (mut wire, present) = Wire::connect(address, kept(&id)).await;
-        assert!(present, "{id}: its session is gone after {} kills", seen.kills);
+        assert!(present, "{id}: its session was lost after {} kills", seen.kills);
         let (mut before, mut unacknowledged) = (BTreeMap::new(), Vec::new());
         for _ in 0..1 + (random >> 33) % LIFETIME {
             if seen.complete() {

@@ -1,4 +1,4 @@
-//! What is the embedded broker's alone: its policy, its bounds, and what it leaves out of MQTT.
+//! The embedded broker alone: its policy, its limits, and what it leaves out of MQTT.
 
 use std::{sync::Arc, time::Duration};
 
@@ -137,7 +137,7 @@ async fn sessions_are_capped() {
     let (d, present) = Wire::connect(broker.address(), clean("d")).await;
     assert!(!present);
     let (c, present) = Wire::connect(broker.address(), kept("c")).await;
-    assert!(present, "the one that was away for longer went");
+    assert!(present, "the session that was disconnected for longer was dropped");
     let (mut refused, answer) = Wire::try_connect(broker.address(), clean("e")).await;
     assert_eq!(answer.code, ConnectReturnCode::ServiceUnavailable, "all three are connected");
     refused.closed().await;
@@ -180,7 +180,7 @@ async fn connections_are_capped_and_silent_ones_dropped() {
 }
 
 #[tokio::test]
-async fn other_versions_are_told_so() {
+async fn other_versions_are_refused() {
     let broker = TestBroker::start(Kind::Embedded);
     for connect in [
         // Version 5, with its properties; version 3.1, with its other name; one that is yet to come.
@@ -235,7 +235,7 @@ async fn a_second_connect_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_those_who_are_gone() {
+async fn nothing_is_left_of_clients_that_have_ended() {
     let broker = TestBroker::start(Kind::Embedded);
     let (mut publisher, _) = Wire::connect(broker.address(), clean("publisher")).await;
     for n in 0..50 {

@@ -1,4 +1,4 @@
-//! Large packets, broken packets, and peers that say nothing.
+//! Large packets, broken packets, and silent peers.
 
 use groundplan_tests::brokers::{Kind, Options, TestBroker};
 use rumqttc::mqttbytes::{
@@ -18,7 +18,7 @@ fn options() -> Options {
 }
 
 both! {
-    /// 1 MiB passes; over the limit the connection is closed, and the broker and everybody else live on.
+    /// 1 MiB passes; over the limit the connection is closed, and the broker and all other connections continue.
     async fn large_payloads(broker: TestBroker) {
         let content: Vec<u8> = (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let subscriber = receive(wire::options(broker.address(), "subscriber"), Some("large/#"), 3).await;
@@ -38,7 +38,7 @@ both! {
         assert!(messages[0].payload == content && messages[2].payload == content);
     }
 
-    /// Peers that say nothing, or stop in the middle of a word, disturb nobody.
+    /// Peers that send nothing, or stop in the middle of a packet, do not disturb other connections.
     async fn silent_peers(broker: TestBroker) {
         let mut silent = Vec::new();
         for n in 0..60 {
@@ -57,7 +57,7 @@ both! {
         assert!((0..).zip(&messages).all(|(n, message)| message.payload == n.to_string()));
     }
 
-    /// A subscriber that does not read holds up nobody else.
+    /// A subscriber that does not read does not delay others.
     async fn slow_consumer(broker: TestBroker) {
         let (mut slow, _) = Wire::connect(broker.address(), clean("slow")).await;
         slow.subscribe(&[("t", QoS::AtLeastOnce)]).await;

@@ -1,8 +1,8 @@
 //! The broker conformance suite: what groundplan needs of an MQTT 3.1.1 broker.
 //!
 //! Each test of [`both!`] runs against the embedded broker and against Mosquitto, so that neither the tests nor the
-//! broker are right in their own way only. What is the embedded broker's alone (policy, names of certificates, caps)
-//! is tested in `embedded` and `tls`.
+//! broker follow an interpretation of their own. Features of the embedded broker alone (policy, names of certificates, caps)
+//! are tested in `embedded` and `tls`.
 
 mod churn;
 mod embedded;

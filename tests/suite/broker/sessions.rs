@@ -13,7 +13,7 @@ fn options() -> Options {
 }
 
 both! {
-    /// 20 000 messages for a client that is away: none lost, none out of order.
+    /// 20 000 messages for a disconnected client: none lost, none out of order.
     async fn twenty_thousand_queued(broker: TestBroker) {
         let (mut subscriber, present) = Wire::connect(broker.address(), kept("subscriber")).await;
         assert!(!present);
@@ -89,7 +89,7 @@ both! {
         assert_eq!(subscriber.text().await.1, "end");
     }
 
-    /// A broker that lost its memory says that there is no session, and keeps nothing retained.
+    /// A broker that lost its memory reports no session, and has no retained messages.
     async fn lost_with_the_broker(broker: TestBroker) {
         let mut broker = broker;
         let (mut client, _) = Wire::connect(broker.address(), kept("client")).await;

@@ -1,4 +1,4 @@
-//! Mutual TLS on the embedded broker: who is let in, and as whom.
+//! Mutual TLS on the embedded broker: which clients are accepted, and under which name.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -139,7 +139,7 @@ async fn only_certificates_of_the_authority_are_let_in() {
 }
 
 #[tokio::test]
-async fn silent_peers_disturb_nobody_and_are_dropped() {
+async fn silent_peers_disturb_no_other_and_are_dropped() {
     let authority = Authority::new();
     let limits = Limits { connect_timeout: Duration::from_secs(3), ..Limits::default() };
     let (broker, _own) = start(&authority, limits);
@@ -187,7 +187,7 @@ async fn sessions_of_an_identity_are_capped() {
     assert_eq!(third.1.code, ConnectReturnCode::Success);
     let web = authority.client(Some((&authority, "web")));
     let web = connect(&broker, web, clean("groundplan/s/node/web")).await.unwrap();
-    assert_eq!(web.1.code, ConnectReturnCode::Success, "others have their own");
+    assert_eq!(web.1.code, ConnectReturnCode::Success, "each identity has its own limit");
     assert_eq!(broker.stats().sessions, 3);
 }
 

@@ -1,4 +1,4 @@
-//! Last wills: whenever a client goes without a word, and only then.
+//! Last wills: published when a client ends without DISCONNECT, and only then.
 
 use std::time::{Duration, Instant};
 
@@ -41,12 +41,12 @@ both! {
         let since = Instant::now();
         client.ping().await;
         assert_eq!(watcher.text().await.1, "silent");
-        // Mosquitto looks at its clock once a second.
+        // Mosquitto checks its clock once a second.
         assert!(since.elapsed() > Duration::from_millis(900), "after {:?}", since.elapsed());
         client.closed().await;
     }
 
-    /// DISCONNECT takes the will away.
+    /// DISCONNECT removes the will.
     async fn not_on_disconnect(broker: TestBroker) {
         let mut watcher = watcher(&broker).await;
         let (client, _) = Wire::connect(broker.address(), with_will(clean("client"), "will/a", "no")).await;
@@ -56,7 +56,7 @@ both! {
         assert_eq!(watcher.text().await.0, "will/end");
     }
 
-    /// Breaking the protocol is going without a word: here, publishing to a filter.
+    /// A protocol error is an end without DISCONNECT: here, publishing to a filter.
     async fn on_protocol_error(broker: TestBroker) {
         let mut watcher = watcher(&broker).await;
         let (mut client, _) = Wire::connect(broker.address(), with_will(clean("client"), "will/a", "broken")).await;
@@ -65,7 +65,7 @@ both! {
         assert_eq!(watcher.text().await.1, "broken");
     }
 
-    /// So is losing the client id to another connection; the newer one's will stands.
+    /// So is losing the client id to another connection; the newer one's will stays.
     async fn on_takeover(broker: TestBroker) {
         let mut watcher = watcher(&broker).await;
         let (mut old, _) = Wire::connect(broker.address(), with_will(clean("client"), "will/a", "old")).await;

@@ -1,6 +1,6 @@
 //! Clients for the conformance tests.
 //!
-//! [`Wire`] is as small as a client can be: it sends just what a test says, when it says so, and answers nothing by
+//! [`Wire`] is a minimal client: it sends exactly what a test sends, at that moment, and answers nothing by
 //! itself. The rest drives rumqttc as planner and agent do: polled in a task of its own, with both size limits set.
 //! All waits are for something that must come, and panic after [`DEADLINE`].
 
@@ -48,7 +48,7 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// A client that does what it is told.
+/// A client that sends only what a test sends.
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
@@ -72,12 +72,12 @@ pub(super) fn with_will(mut connect: Connect, topic: &str, payload: &str) -> Con
 }
 
 impl Wire {
-    /// Speaks over a stream that is there; says nothing yet.
+    /// Uses a stream that is open; sends nothing yet.
     pub(super) fn over(stream: impl Stream + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: BytesMut::new(), last_pkid: 0 }
     }
 
-    /// Opens a TCP connection; says nothing yet.
+    /// Opens a TCP connection; sends nothing yet.
     pub(super) async fn open(address: SocketAddr) -> Self {
         let stream = within("a TCP connection", TcpStream::connect(address)).await.expect("the broker accepts");
         stream.set_nodelay(true).expect("an option of TCP");
@@ -154,7 +154,7 @@ impl Wire {
         (publish.topic, payload)
     }
 
-    /// Acknowledges, if that is asked for.
+    /// Acknowledges a message with QoS 1.
     pub(super) async fn acknowledge(&mut self, publish: &Publish) {
         if publish.qos == QoS::AtLeastOnce {
             self.send(Packet::PubAck(PubAck::new(publish.pkid))).await;
@@ -201,7 +201,7 @@ impl Wire {
         assert_eq!(self.next().await, Some(Packet::PingResp));
     }
 
-    /// Says goodbye, and waits for the broker to close.
+    /// Sends DISCONNECT, and waits for the broker to close.
     pub(super) async fn disconnect(mut self) {
         self.send(Packet::Disconnect).await;
         self.closed().await;

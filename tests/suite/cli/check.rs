@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use super::{Repository, groundplan, quickstart};
 
 #[test]
-fn a_good_site_is_summed_up() {
+fn a_good_site_is_summarized() {
     let run = groundplan(&quickstart(), &["check"]);
     assert_eq!(run.text(), "exit 0\n--- stdout\n3 nodes, 3 services, 12 tasks: no errors\n");
     let json = groundplan(&quickstart(), &["check", "--format", "json"]).json();
@@ -17,7 +17,7 @@ fn a_good_site_is_summed_up() {
 }
 
 #[test]
-fn every_error_is_told_with_its_place() {
+fn every_error_is_reported_with_its_place() {
     let site = Repository::quickstart();
     site.edit("services/app/app.conf.j2", "{{ greeting }}", "{{ greting }}");
     site.edit("services/front/service.toml", "requires = [\"app/ready\"]", "requires = [\"application/ready\"]");
@@ -32,7 +32,7 @@ fn every_error_is_told_with_its_place() {
 }
 
 #[test]
-fn what_is_no_site_gets_a_clear_word() {
+fn a_folder_without_a_site_gets_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let words = |args: &[&str]| {
         let run = groundplan(dir.path(), args);

@@ -1,4 +1,4 @@
-//! Every example under `docs/examples`: valid, planned, and doing what its README promises. Run for real, `quickstart` is by the suite of that
+//! Every example under `docs/examples`: valid, planned, and with the effects that its README describes. `quickstart` is deployed by the suite of that
 //! name, `plugins` by that of the hosts, and `keystone` by `tests/run keystone`.
 
 use std::fs;
@@ -8,9 +8,9 @@ use super::{Repository, copy, examples};
 /// `action task@node` of what a plan would do, in its order.
 fn actions(site: &Repository, range: &str) -> Vec<String> {
     let json = site.groundplan(&["plan", range, "--format", "json"]).json();
-    let word = |value: &serde_json::Value| value.as_str().expect("a word").to_owned();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
     let action = |a: &serde_json::Value| {
-        format!("{} {}.{}@{}", word(&a["action"]), word(&a["service"]), word(&a["task"]), word(&a["node"]))
+        format!("{} {}.{}@{}", text(&a["action"]), text(&a["service"]), text(&a["task"]), text(&a["node"]))
     };
     json["actions"].as_array().expect("actions").iter().map(action).collect()
 }
@@ -29,11 +29,11 @@ fn each_is_valid_and_plans() {
         seen.push(folder.file_name().expect("a name").to_owned());
     }
     seen.sort();
-    assert_eq!(seen, ["keystone", "plugins", "quickstart"], "another one? tell here what runs it for real");
+    assert_eq!(seen, ["keystone", "plugins", "quickstart"], "another one? name here the test that deploys it");
 }
 
 #[test]
-fn keystones_tasks_come_in_the_order_that_they_need() {
+fn keystones_tasks_are_in_order() {
     let site = Repository::of(&examples().join("keystone"));
     let order = actions(&site, "HEAD");
     let place = |task: &str| {
@@ -54,7 +54,7 @@ fn keystones_tasks_come_in_the_order_that_they_need() {
 }
 
 #[test]
-fn keystones_changes_restart_what_its_readme_says() {
+fn keystones_changes_restart_what_its_readme_lists() {
     let site = Repository::of(&examples().join("keystone"));
     for (file, from, to, expected) in [
         (
@@ -83,14 +83,14 @@ fn keystones_changes_restart_what_its_readme_says() {
 }
 
 #[test]
-fn keystones_database_may_be_someone_elses() {
+fn keystones_database_may_be_external() {
     let site = Repository::of(&examples().join("keystone"));
-    // As the README says.
+    // As in the README.
     copy(&site.path().join("variants/external-database"), site.path());
     site.git(&["rm", "-r", "-q", "services/mariadb"]);
     let check = site.groundplan(&["check"]);
     assert_eq!(check.code, 0, "{}", check.text());
-    site.commit("someone else's database");
+    site.commit("an external database");
     let orphan = site.git(&["commit-tree", "HEAD^{tree}", "-m", "from nothing"]);
     let all = actions(&site, &orphan);
     assert!(all.iter().all(|action| !action.ends_with("@db-0")), "{all:#?}");
@@ -98,14 +98,14 @@ fn keystones_database_may_be_someone_elses() {
 }
 
 #[test]
-fn the_plugins_changes_touch_what_its_readme_says() {
+fn the_plugins_changes_touch_what_its_readme_lists() {
     let site = Repository::of(&examples().join("plugins"));
     site.edit("services/worker/service.toml", "files = 4096", "files = 8192");
     site.commit("more files");
     let limits = ["update worker.limits@worker-0", "update worker.limits@worker-1"];
     let worker = ["restart worker.worker@worker-0", "restart worker.worker@worker-1"];
     assert_eq!(actions(&site, "HEAD"), [limits, worker].concat());
-    // The same programs again: another one of them is an input of the tasks that use it, and of no others.
+    // A program is an input of the tasks that use it, and of no others.
     site.edit("plugins/limits", "def main():", "# A comment.\ndef main():");
     site.commit("a comment");
     assert_eq!(actions(&site, "HEAD"), [limits, worker].concat());
@@ -114,7 +114,10 @@ fn the_plugins_changes_touch_what_its_readme_says() {
 
     site.edit("site.toml", "Europe/Vienna", "Vienna/Europe?");
     let check = site.groundplan(&["check"]);
-    let told = check.text();
-    assert!(check.code == 1 && told.contains("`zone` of the timezone: \"Vienna/Europe?\" does not match"), "{told}");
-    assert!(told.contains("services/clock/service.toml:11") && told.contains("such as Europe/Vienna"), "{told}");
+    let errors = check.text();
+    assert!(
+        check.code == 1 && errors.contains("`zone` of the timezone: \"Vienna/Europe?\" does not match"),
+        "{errors}"
+    );
+    assert!(errors.contains("services/clock/service.toml:11") && errors.contains("such as Europe/Vienna"), "{errors}");
 }

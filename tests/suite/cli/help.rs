@@ -37,13 +37,13 @@ fn a_wrong_call_exits_with_1_because_2_means_changes() {
     for args in [&["plan", "--bogus"][..], &["bogus"], &["why", "a b", "c"], &["status", "--format", "xml"], &[]] {
         let run = groundplan(Path::new("/"), args);
         assert_eq!(run.code, 1, "{args:?}\n{}", run.text());
-        assert!(!run.stderr.is_empty(), "{args:?} says nothing");
+        assert!(!run.stderr.is_empty(), "{args:?} prints nothing");
     }
     assert_eq!(groundplan(Path::new("/"), &["--version"]).code, 0);
 }
 
 #[test]
-fn without_a_planner_the_commands_say_what_to_do() {
+fn without_a_planner_the_commands_print_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let run = groundplan(dir.path(), &["status", "--state", "."]);
     assert_eq!(run.code, 1);
@@ -52,7 +52,7 @@ fn without_a_planner_the_commands_say_what_to_do() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_no_error() {
     let program = groundplan_tests::binaries::groundplan();
     let line = format!("'{}' schema plan | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}", program.display());
     let output = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();

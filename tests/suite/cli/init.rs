@@ -7,7 +7,7 @@ use insta::assert_snapshot;
 use super::groundplan;
 
 #[test]
-fn what_init_lays_out_passes_check_and_is_never_overwritten() {
+fn the_skeleton_passes_check_and_is_never_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let run = groundplan(dir.path(), &["init", "my-site"]);
     assert_snapshot!(run.text());

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use super::groundplan;
 
-/// Compares `docs/kinds.md` with what the program prints; with `UPDATE_SCHEMAS` set, writes it anew.
+/// Compares `docs/kinds.md` with what the program prints; with `UPDATE_SCHEMAS` set, writes it again.
 #[test]
 fn the_committed_page_is_that_of_the_types() {
     let run = groundplan(Path::new("/"), &["kinds", "--format", "markdown"]);

@@ -16,7 +16,7 @@ use std::{
 use groundplan_tests::binaries;
 use tempfile::TempDir;
 
-/// What a run of `groundplan` came to.
+/// The result of a run of `groundplan`.
 struct Run {
     code: i32,
     stdout: String,
@@ -40,7 +40,7 @@ impl Run {
     }
 }
 
-/// Runs `groundplan` in a directory, as from a script: no terminal, nothing in the environment that it heeds.
+/// Runs `groundplan` in a directory, as from a script: no terminal, and none of its variables in the environment.
 fn groundplan(dir: &Path, args: &[&str]) -> Run {
     let output = Command::new(binaries::groundplan())
         .args(args)
@@ -114,7 +114,7 @@ impl Repository {
         fs::write(path, text.replace(before, after)).expect("a file");
     }
 
-    /// Runs `groundplan` here; commit ids and the directory get names in what it says.
+    /// Runs `groundplan` here; commit ids and the directory are replaced by names in its output.
     fn groundplan(&self, args: &[&str]) -> Run {
         let mut run = groundplan(self.path(), args);
         let commits = self.git(&["rev-list", "--reverse", "--all"]);

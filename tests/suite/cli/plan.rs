@@ -18,7 +18,7 @@ fn an_edit_of_the_applications_configuration_restarts_the_application() {
 }
 
 #[test]
-fn what_waits_for_facts_is_told_and_planned_once_they_are() {
+fn what_waits_for_facts_is_shown_and_planned_once_they_are_known() {
     let site = Repository::quickstart();
     let when = "id = \"config\"\nwhen = \"facts.os.id == 'debian'\"\n";
     site.edit("services/app/service.toml", "id = \"config\"\n", when);
@@ -85,7 +85,7 @@ fn a_fresh_site_creates_everything_in_order() {
 }
 
 #[test]
-fn errors_exit_with_1_and_say_which_end_has_them() {
+fn errors_exit_with_1_and_name_the_commit_that_has_them() {
     let site = Repository::quickstart();
     site.edit("site.toml", "db_port = 17432", "db_prt = 17432");
     site.commit("broken");
@@ -93,7 +93,7 @@ fn errors_exit_with_1_and_say_which_end_has_them() {
     assert_eq!((target.code, target.stdout.as_str()), (1, ""));
     assert!(target.stderr.contains("db_port") && target.stderr.contains("HEAD has"), "{}", target.text());
     site.edit("site.toml", "db_prt = 17432", "db_port = 17432");
-    site.commit("mended");
+    site.commit("fixed");
     let base = site.groundplan(&["plan", "HEAD~1..HEAD"]);
     assert_eq!(base.code, 1);
     assert!(base.stderr.contains("--from-nothing"), "{}", base.text());

@@ -1,4 +1,4 @@
-//! Trees with many faults: each is told, at its place, in words that are snapshots.
+//! Trees with many faults: each is reported, at its place, with texts that are snapshots.
 
 mod schemas;
 
@@ -49,7 +49,7 @@ impl Fixture {
 }
 
 #[test]
-fn every_fault_of_a_tree_is_told_at_once() {
+fn every_fault_of_a_tree_is_reported_at_once() {
     insta::assert_snapshot!(Fixture::open("broken").text());
 }
 

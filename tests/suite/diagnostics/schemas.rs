@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-/// Compares `docs/schemas/` with the types; with `UPDATE_SCHEMAS` set, writes it anew.
+/// Compares `docs/schemas/` with the types; with `UPDATE_SCHEMAS` set, writes it again.
 #[test]
 fn committed_schemas_are_those_of_the_types() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
@@ -20,9 +20,9 @@ fn committed_schemas_are_those_of_the_types() {
     }
 }
 
-/// Every table says which keys it has, every key what it is for, and nothing allows for null, which TOML does not have.
+/// Every table lists its keys, every key has a description, and nothing allows null, which TOML does not have.
 #[test]
-fn schemas_say_what_editors_need() {
+fn schemas_contain_what_editors_need() {
     fn walk(schema: &Value, path: &str) {
         let Some(object) = schema.as_object() else { return };
         assert!(object.get("type").is_none_or(|kind| kind != "null"), "{path} allows for null");

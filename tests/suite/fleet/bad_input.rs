@@ -1,4 +1,4 @@
-//! What bad input gets: messages that are forged, stale, foreign or broken; trees that are no site; hosts that cannot be written.
+//! Bad input: messages that are forged, stale, foreign or broken; trees that are no site; hosts that cannot be written.
 
 use groundplan_protocol::{
     VERSION,
@@ -64,7 +64,7 @@ fn n1(status: &Value) -> Value {
     nodes.iter().find(|n| n["node"] == "n1").cloned().expect("n1")
 }
 
-with_both_brokers!(messages_that_are_not_for_this_agent, payloads_that_are_not_ours);
+with_both_brokers!(messages_that_are_not_for_this_agent, foreign_payloads);
 
 fn messages_that_are_not_for_this_agent(kind: Kind) {
     let fleet = Fleet::started(kind, &web(), &BOTH);
@@ -97,11 +97,11 @@ fn messages_that_are_not_for_this_agent(kind: Kind) {
     assert_eq!(fleet.file("n1", "forged"), None);
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
     fleet.converged("one", &commit);
-    assert_eq!(fleet.agent_pid("n1"), agent, "the agent lives");
+    assert_eq!(fleet.agent_pid("n1"), agent, "the agent still runs");
     assert_eq!(fleet.lines("n1", "starts"), 2);
 }
 
-fn payloads_that_are_not_ours(kind: Kind) {
+fn foreign_payloads(kind: Kind) {
     let fleet = Fleet::started(kind, &web(), &BOTH);
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     let topics = [
@@ -144,7 +144,7 @@ fn a_broken_commit_is_refused_and_the_last_good_one_stays() {
     assert!(status["refused"].to_string().contains("greting"), "{status:#}");
     assert!(status["refused"].to_string().contains("greeting"), "the nearest name is offered: {status:#}");
     assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
-    let fixed = fleet.commit(&[("services/web/web.conf.j2", "hello = {{ greeting }}\n")], "mended");
+    let fixed = fleet.commit(&[("services/web/web.conf.j2", "hello = {{ greeting }}\n")], "fixed");
     fleet.converged("one", &fixed);
     assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("hello = one\n"));
 }
@@ -184,7 +184,7 @@ file = { source = "link", path = "/etc/web.conf" }
 }
 
 #[test]
-fn a_host_that_cannot_be_written_fails_that_task_and_holds_back_what_depends_on_it() {
+fn a_host_that_cannot_be_written_fails_that_task_and_blocks_what_depends_on_it() {
     let mut fleet = Fleet::new(Kind::Embedded, &web());
     // A file where the folder should be.
     std::fs::create_dir_all(fleet.root("n1")).unwrap();
@@ -195,7 +195,7 @@ fn a_host_that_cannot_be_written_fails_that_task_and_holds_back_what_depends_on_
     fleet.start_planner("one");
     let status = fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     assert_eq!(fleet.lines("n1", "starts"), 0, "what depends on it waits: {status:#}");
-    assert_eq!(fleet.lines("n2", "starts"), 1, "all else goes on");
+    assert_eq!(fleet.lines("n2", "starts"), 1, "everything else proceeds");
     let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation").to_string();
     assert!(why.contains("web.config"), "{why}");
     let why = fleet.ask("one", &["why", "n1", "web.config"]).expect("an explanation").to_string();

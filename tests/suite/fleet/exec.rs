@@ -1,4 +1,4 @@
-//! `groundplan exec`: what is printed comes as it is printed, every end is told apart, and nothing is left running.
+//! `groundplan exec`: output is shown as it is printed, every kind of end is distinguished, and nothing is left running.
 
 use std::{collections::BTreeMap, fs};
 
@@ -23,10 +23,10 @@ use serde_json::Value;
 use super::with_both_brokers;
 
 with_both_brokers!(
-    output_comes_as_it_is_printed_and_ends_are_told_apart,
+    output_is_live_and_ends_are_distinguished,
     nothing_is_left_running,
-    what_nobody_waits_for_is_stopped,
-    one_that_does_not_answer_is_told_and_runs_nothing_later,
+    commands_without_a_client_are_stopped,
+    an_agent_that_does_not_answer_is_reported_and_runs_nothing_later,
     some_at_a_time_within_limits,
     bad_input,
 );
@@ -40,7 +40,7 @@ const FILES: [(&str, &str); 2] = [
     ),
 ];
 
-/// The fleet once both agents are there.
+/// The fleet once both agents are connected.
 fn fleet(kind: Kind) -> Fleet {
     let fleet = Fleet::started(kind, &FILES, &["n1", "n2"]);
     there(&fleet);
@@ -93,7 +93,7 @@ fn forget(fleet: &Fleet, nodes: &[&str]) {
     }
 }
 
-fn gone(fleet: &Fleet, processes: &[Identity]) {
+fn wait_ended(fleet: &Fleet, processes: &[Identity]) {
     fleet.wait("the processes to end", || processes.iter().all(|process| !process.is_alive()).then_some(()));
 }
 
@@ -117,7 +117,7 @@ fn begun(fleet: &Fleet, live: &Live, nodes: usize) -> Vec<Identity> {
     running
 }
 
-fn output_comes_as_it_is_printed_and_ends_are_told_apart(kind: Kind) {
+fn output_is_live_and_ends_are_distinguished(kind: Kind) {
     let fleet = fleet(kind);
     let line =
         "echo first; until test -e go; do sleep 0.02; done; printf 'a\\nb' ; echo bad >&2; test $GROUNDPLAN_NODE = n1";
@@ -144,7 +144,7 @@ fn output_comes_as_it_is_printed_and_ends_are_told_apart(kind: Kind) {
     assert!(head.starts_with("first\n") && head.contains("a\nb") && head.contains("bad\n"), "{head}");
     assert!(record["by"].as_str().is_some_and(|by| !by.is_empty()));
 
-    // A program without a shell, the events as they come, and all that went well.
+    // A program without a shell, live events, and success on all nodes.
     let ended =
         run(&fleet, &["exec", "--on", "web", "--format", "json", "--env", "A=b c", "--", "sh", "-c", "echo \"$A\""]);
     let events: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -171,20 +171,20 @@ fn nothing_is_left_running(kind: Kind) {
     let ended = end(&fleet, &mut live);
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.err.contains("stopping the command") && ended.out.contains("stopped: 2 nodes (n1, n2)"), "{ended:?}");
-    assert!(running.iter().all(|process| !process.is_alive()), "they had ended when it said so");
+    assert!(running.iter().all(|process| !process.is_alive()), "they had ended when it was printed");
     assert_eq!(latest(&fleet).expect("a record")["result"], "stopped");
 }
 
-fn what_nobody_waits_for_is_stopped(kind: Kind) {
+fn commands_without_a_client_are_stopped(kind: Kind) {
     let mut fleet = fleet(kind);
-    // Whoever asked is killed.
+    // The client is killed.
     let live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
     let running = begun(&fleet, &live, 2);
     live.signal(Signal::SIGKILL);
-    gone(&fleet, &running);
+    wait_ended(&fleet, &running);
     fleet.wait("the record", || (latest(&fleet)?["result"] == "stopped").then_some(()));
 
-    // The planner is killed: its successor knows what it began, and stops it.
+    // The planner is killed: its successor reads from the store what was started, and stops it.
     forget(&fleet, &["n1", "n2"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "web"]);
     let running = begun(&fleet, &live, 2);
@@ -192,12 +192,12 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     let ended = end(&fleet, &mut live);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.out.contains("interrupted: the planner ended first: 2 nodes (n1, n2)"), "{ended:?}");
-    assert!(running.iter().all(|process| process.is_alive()), "nobody has told them yet");
+    assert!(running.iter().all(|process| process.is_alive()), "no planner has stopped them yet");
     fleet.start_planner("one");
-    gone(&fleet, &running);
+    wait_ended(&fleet, &running);
     assert_eq!(latest(&fleet).expect("a record")["result"], "interrupted");
 
-    // The agent ends: its commands end with it, and say so.
+    // The agent ends: its commands end with it, which is reported.
     there(&fleet);
     let before = session(&fleet, "n1").expect("a connection");
     forget(&fleet, &["n1", "n2"]);
@@ -208,19 +208,19 @@ fn what_nobody_waits_for_is_stopped(kind: Kind) {
     assert!(running.iter().all(|process| !process.is_alive()));
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.out.contains("the agent ends"), "{ended:?}");
-    // Killed, it cannot say so: its command ends with it even so.
+    // Killed, it cannot report that; its command ends with it nevertheless.
     start_again(&mut fleet, "n1", &before);
     forget(&fleet, &["n1"]);
     let mut live = fleet.run("one", &["exec", SLEEP, "--on", "n1"]);
     let running = begun(&fleet, &live, 1);
     fleet.kill_agent("n1");
-    gone(&fleet, &running);
+    wait_ended(&fleet, &running);
     let ended = end(&fleet, &mut live);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.out.contains("cut off while it ran: 1 node (n1)"), "{ended:?}");
 }
 
-fn one_that_does_not_answer_is_told_and_runs_nothing_later(kind: Kind) {
+fn an_agent_that_does_not_answer_is_reported_and_runs_nothing_later(kind: Kind) {
     let fleet = fleet(kind);
     let agent = nix::unistd::Pid::from_raw(fleet.agent_pid("n2").cast_signed());
     nix::sys::signal::kill(agent, Signal::SIGSTOP).expect("an agent");
@@ -231,10 +231,10 @@ fn one_that_does_not_answer_is_told_and_runs_nothing_later(kind: Kind) {
         ended.out.contains("timed out: 1 node (n1)") && ended.out.contains("cut off: no answer: 1 node (n2)"),
         "{ended:?}"
     );
-    // What had waited for it was followed by the word to stop.
+    // The order that had waited for it was followed by one to stop.
     let ended = run(&fleet, &["exec", "true", "--on", "n2"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    gone(&fleet, &processes(&fleet));
+    wait_ended(&fleet, &processes(&fleet));
 
     // An order for another connection, as one that the broker kept, is refused.
     let status = fleet.ask("one", &["status"]).expect("a status");
@@ -266,13 +266,13 @@ fn one_that_does_not_answer_is_told_and_runs_nothing_later(kind: Kind) {
     };
     order("00000001", "0123456789abcdef");
     order("00000002", sessions["n1"]);
-    // The planner knows of neither: it has the one that fits stopped when it hears of it.
+    // The planner sent neither: it stops the one that fits when it receives its output.
     fleet.wait("the order that fits to begin and to be stopped", || {
         let log = fleet.logged("n1");
         (log.contains("command 00000002 begins") && log.contains("command 00000002: ")).then_some(())
     });
     assert!(fleet.logged("n1").contains("command 00000001 is refused: the order was for an earlier connection"));
-    assert_eq!(fleet.file("n1", "ran-00000001"), None, "the other came before it and was not carried out");
+    assert_eq!(fleet.file("n1", "ran-00000001"), None, "the other came first and was not carried out");
 }
 
 fn some_at_a_time_within_limits(kind: Kind) {

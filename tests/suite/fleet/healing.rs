@@ -1,4 +1,4 @@
-//! What becomes of drift under the policy `heal`: it is put right, in turns, with just the restarts that follow.
+//! Drift under the policy `heal`: it is repaired, in turns, with only the restarts that follow from it.
 
 use std::fs;
 
@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::{BOTH, web, with_both_brokers};
 
 with_both_brokers!(
-    a_policy_that_changes_holds_for_what_is_known,
-    what_is_healed_restarts_what_follows,
+    a_changed_policy_applies_to_reported_drift,
+    a_repair_restarts_what_follows,
     healing_waits_for_its_turn,
-    what_drifts_again_at_once_rests,
-    what_a_commit_failed_at_is_not_tried_again
+    what_drifts_again_at_once_is_not_healed_at_once,
+    what_failed_in_a_rollout_is_not_healed
 );
 
 /// The server, with a policy of its own and rolling limits.
@@ -21,7 +21,7 @@ fn service(policy: &str) -> String {
     format!("{text}\n[drift]\npolicy = {policy:?}\n\n[rollout]\nmax_unavailable = 1\n")
 }
 
-/// A site whose nodes look every second.
+/// A site whose nodes check every second.
 fn site() -> Vec<(&'static str, &'static str)> {
     let mut files = web();
     for (path, text) in &mut files {
@@ -34,23 +34,23 @@ fn site() -> Vec<(&'static str, &'static str)> {
 
 fn drift(fleet: &Fleet, args: &[&str]) -> Value {
     let args: Vec<&str> = ["drift"].iter().chain(args).copied().collect();
-    fleet.said("one", &args).1.expect("an answer")
+    fleet.run_json("one", &args).1.expect("an answer")
 }
 
-/// Edits the configuration on a node behind the agent's back.
+/// Edits the configuration on a node out of band.
 fn tamper(fleet: &Fleet, node: &str) {
     fs::write(fleet.root(node).join("etc/web.conf"), "greeting = another\n").expect("a file");
 }
 
-fn a_policy_that_changes_holds_for_what_is_known(kind: Kind) {
+fn a_changed_policy_applies_to_reported_drift(kind: Kind) {
     let fleet = Fleet::started(kind, &web(), &BOTH);
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     tamper(&fleet, "n1");
     let before = fleet.ask("one", &["status"]).expect("a status")["generation"].clone();
-    let told = drift(&fleet, &["--on", "n1", "web.config"]);
-    assert_eq!(told["nodes"][0]["drifted"]["web.config"]["policy"], "report", "{told:#}");
-    assert_eq!(fleet.ask("one", &["status"]).expect("a status")["generation"], before, "looking is no plan");
-    assert!(fleet.said("one", &["drift", "--on", "nobody"]).1.is_none(), "the site has no such node");
+    let report = drift(&fleet, &["--on", "n1", "web.config"]);
+    assert_eq!(report["nodes"][0]["drifted"]["web.config"]["policy"], "report", "{report:#}");
+    assert_eq!(fleet.ask("one", &["status"]).expect("a status")["generation"], before, "a check is no plan");
+    assert!(fleet.run_json("one", &["drift", "--on", "unknown"]).1.is_none(), "the site has no such node");
 
     let commit = fleet.commit(&[("services/web/service.toml", &service("heal"))], "heal");
     fleet.converged("one", &commit);
@@ -59,7 +59,7 @@ fn a_policy_that_changes_holds_for_what_is_known(kind: Kind) {
     assert_eq!(fleet.lines("n2", "starts"), 1);
 }
 
-fn what_is_healed_restarts_what_follows(kind: Kind) {
+fn a_repair_restarts_what_follows(kind: Kind) {
     let mut files = site();
     let text = service("heal");
     files.retain(|(path, _)| *path != "services/web/service.toml");
@@ -74,12 +74,12 @@ fn what_is_healed_restarts_what_follows(kind: Kind) {
     assert_eq!(fleet.lines("n2", "starts"), 1);
     let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation");
     assert!(why.to_string().contains("drifted"), "the chain ends at the drift: {why:#}");
-    let told = drift(&fleet, &[]);
-    assert!(told["nodes"].as_array().expect("nodes").iter().all(|n| n["drifted"].is_null()), "{told:#}");
+    let report = drift(&fleet, &[]);
+    assert!(report["nodes"].as_array().expect("nodes").iter().all(|n| n["drifted"].is_null()), "{report:#}");
 }
 
 /// A server that spoils its own configuration whenever it starts.
-fn what_drifts_again_at_once_rests(kind: Kind) {
+fn what_drifts_again_at_once_is_not_healed_at_once(kind: Kind) {
     let mut files = web();
     let text = service("heal").replace("echo $$ >> starts;", "echo spoiled > etc/web.conf; echo $$ >> starts;");
     files.retain(|(path, _)| !matches!(*path, "services/web/service.toml" | "site.toml"));
@@ -89,12 +89,12 @@ fn what_drifts_again_at_once_rests(kind: Kind) {
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     drift(&fleet, &[]);
     fleet.wait("the restart", || (fleet.lines("n1", "starts") == 2).then_some(()));
-    let told = fleet.wait("the next look", || {
-        let told = drift(&fleet, &[]);
-        (!told["nodes"][0]["drifted"]["web.config"]["tried_ms"].is_null()).then_some(told)
+    let report = fleet.wait("the next check", || {
+        let report = drift(&fleet, &[]);
+        (!report["nodes"][0]["drifted"]["web.config"]["tried_ms"].is_null()).then_some(report)
     });
-    assert_eq!(told["nodes"][0]["drifted"]["web.config"]["healing"], false, "{told:#}");
-    assert_eq!(fleet.lines("n1", "starts"), 2, "a restart each look would have no end");
+    assert_eq!(report["nodes"][0]["drifted"]["web.config"]["healing"], false, "{report:#}");
+    assert_eq!(fleet.lines("n1", "starts"), 2, "a restart after each check would have no end");
 }
 
 fn healing_waits_for_its_turn(kind: Kind) {
@@ -112,7 +112,7 @@ fn healing_waits_for_its_turn(kind: Kind) {
         fs::write(wait(node), "").expect("a file");
         tamper(&fleet, node);
     }
-    // Whoever is first is away until it is ready; the other's configuration may be written, but it restarts after that.
+    // The first one is unavailable until it is ready; the other's configuration may be written, but it restarts after that.
     let first = fleet.wait("a restart", || BOTH.into_iter().find(|node| fleet.lines(node, "starts") == 2));
     let other = BOTH.into_iter().find(|node| *node != first).expect("the other");
     fleet
@@ -130,7 +130,7 @@ fn healing_waits_for_its_turn(kind: Kind) {
     }
 }
 
-fn what_a_commit_failed_at_is_not_tried_again(kind: Kind) {
+fn what_failed_in_a_rollout_is_not_healed(kind: Kind) {
     let files = [
         ("site.toml", "name = \"testsite\"\n[drift]\npolicy = \"heal\"\ninterval = \"1s\"\n"),
         ("inventory/nodes.toml", "[groups.all]\nservices = [\"job\"]\n\n[nodes.n1]\n"),
@@ -143,11 +143,11 @@ fn what_a_commit_failed_at_is_not_tried_again(kind: Kind) {
     let fleet = Fleet::started(kind, &files, &["n1"]);
     fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     for _ in 0..3 {
-        let told = drift(&fleet, &[]);
-        assert_eq!(told["nodes"][0]["check"]["checked"], 1, "what failed is for the next commit: {told:#}");
+        let report = drift(&fleet, &[]);
+        assert_eq!(report["nodes"][0]["check"]["checked"], 1, "what failed is left to the next commit: {report:#}");
     }
-    // What drifts beside it is healed all the same.
+    // What drifts beside it is healed nevertheless.
     fs::write(fleet.root("n1").join("there"), "two\n").expect("a file");
     fleet.wait("the file", || (fleet.file("n1", "there")? == "one\n").then_some(()));
-    assert!(fleet.lines("n1", "runs") <= 2, "only with the plan that healed the file, not with every look");
+    assert!(fleet.lines("n1", "runs") <= 2, "only with the plan that healed the file, not with every check");
 }

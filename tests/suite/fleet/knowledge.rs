@@ -1,4 +1,4 @@
-//! What nodes tell: facts that decide where a task is, and values that one node publishes for others.
+//! What nodes report: facts that decide where a task is, and values that one node publishes for others.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -10,10 +10,10 @@ use nix::{
 
 use super::with_both_brokers;
 
-with_both_brokers!(a_fact_decides_where_a_task_is, an_export_is_planned_with_before_what_comes_after_it);
+with_both_brokers!(a_fact_selects_the_nodes_of_a_task, an_export_is_planned_before_what_comes_after_it);
 
-/// Lets a node tell this of itself, at once if its agent runs.
-fn tell(fleet: &Fleet, node: &str, role: &str, running: bool) {
+/// Makes a node report this role as a fact, at once if its agent runs.
+fn set_role(fleet: &Fleet, node: &str, role: &str, running: bool) {
     let folder = fleet.facts_dir(node);
     fs::create_dir_all(&folder).expect("a folder");
     let (path, new) = (folder.join("role"), folder.join(".role"));
@@ -26,7 +26,7 @@ fn tell(fleet: &Fleet, node: &str, role: &str, running: bool) {
     }
 }
 
-fn a_fact_decides_where_a_task_is(kind: Kind) {
+fn a_fact_selects_the_nodes_of_a_task(kind: Kind) {
     let files = [
         ("site.toml", "name = \"testsite\"\n"),
         ("inventory/nodes.toml", "[groups.all]\nservices = [\"s\"]\n\n[nodes.n1]\n\n[nodes.n2]\n"),
@@ -36,12 +36,12 @@ fn a_fact_decides_where_a_task_is(kind: Kind) {
         ),
     ];
     let mut fleet = Fleet::new(kind, &files);
-    tell(&fleet, "n1", "db", false);
-    tell(&fleet, "n2", "web", false);
+    set_role(&fleet, "n1", "db", false);
+    set_role(&fleet, "n2", "web", false);
     fleet.start_planner("one");
     fleet.start_agent("n1");
     let head = fleet.git(&["rev-parse", "HEAD"]);
-    // n2 has not been heard of: there is nothing wrong, but nothing is finished either.
+    // n2 has not reported: nothing is wrong, but the rollout is not finished.
     let status = fleet.wait("the rollout to wait for n2", || {
         let status = fleet.rollout_of("one", &head)?;
         (status["rollout"]["result"] == "waiting" && fleet.file("n1", "db").is_some()).then_some(status)
@@ -56,12 +56,12 @@ fn a_fact_decides_where_a_task_is(kind: Kind) {
     assert!(fleet.file("n1", "db").expect("a file").starts_with("db on "));
     assert_eq!(fleet.file("n2", "db"), None);
 
-    // The planner has it from its store.
+    // The next planner reads the facts from its store.
     fleet.kill_planner("one");
     fleet.start_planner("one");
-    tell(&fleet, "n2", "db", true);
+    set_role(&fleet, "n2", "db", true);
     fleet.wait("the task on n2", || fleet.file("n2", "db"));
-    tell(&fleet, "n1", "web", true);
+    set_role(&fleet, "n1", "web", true);
     fleet.wait("the removal on n1", || fleet.file("n1", "db").is_none().then_some(()));
     let shown = fleet.wait("the end", || {
         let shown = fleet.ask("one", &["show"])?;
@@ -75,7 +75,7 @@ fn a_fact_decides_where_a_task_is(kind: Kind) {
     );
 }
 
-fn an_export_is_planned_with_before_what_comes_after_it(kind: Kind) {
+fn an_export_is_planned_before_what_comes_after_it(kind: Kind) {
     const DB: &str = r#"
 [[task]]
 id = "seed"
@@ -141,7 +141,7 @@ restart_on = ["config"]
 
     fleet.kill_planner("one");
     fleet.start_planner("one");
-    // It runs again, and finds the same: nothing follows from that but what its run itself restarts.
+    // It runs again with the same result: only what its run itself restarts follows.
     let commit = fleet.commit(&[("site.toml", &site("two"))], "the same port");
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n2", "config").as_deref(), Some("port 1"));
@@ -153,7 +153,7 @@ restart_on = ["config"]
     fleet.wait("the other port on n2", || (fleet.file("n2", "config")? == "port 2").then_some(()));
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n1", "note").as_deref(), Some("2"));
-    assert_eq!(starts(&fleet), [before[0] + 1, 1, 2], "who uses it restarts, and once");
+    assert_eq!(starts(&fleet), [before[0] + 1, 1, 2], "only what uses it restarts, once");
     let why = fleet.ask("one", &["why", "n2", "app.server"]).expect("an answer");
     let reason = &why["record"]["reasons"][1];
     assert_eq!(

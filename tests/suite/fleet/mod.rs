@@ -1,5 +1,5 @@
 //! End to end, with real processes: repository, broker, planner, agents. Each test once with the embedded broker and once with
-//! Mosquitto. What counts is what the nodes show: files, and how often a process was started.
+//! Mosquitto. Assertions are about what the nodes show: files, and how often a process was started.
 
 mod bad_input;
 mod drift;
@@ -96,7 +96,7 @@ fn a_comment_touches_nothing(kind: Kind) {
         let status = fleet.ask("one", &["status"])?;
         status.to_string().contains(&commit).then_some(())
     });
-    // A change after it, so that there is something to wait for that comes later.
+    // A change after it, to wait for.
     let commit = fleet.commit(&[("services/web/web.conf.j2", "greeting = {{ greeting }}\nmore\n")], "a change");
     fleet.converged("one", &commit);
     for node in BOTH {

@@ -1,4 +1,4 @@
-//! Plugins that are of no use: the commit is refused or the task fails, each with a word that says why, and all else goes on.
+//! Broken plugins: the commit is refused or the task fails, each with the reason, and everything else proceeds.
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
 
@@ -9,12 +9,12 @@ const INVENTORY: &str =
 
 const DESCRIPTION: &str = r#"{ "summary": "a line in a file", "schema": { "properties": { "text": { "type": "string" } }, "required": ["text"] }, "timeout": "2s" }"#;
 
-/// A program that does `body` when it is asked for anything but its schema.
+/// A program that runs `body` on any request but `schema`.
 fn program(body: &str) -> String {
     format!("#!/bin/sh\n[ $GROUNDPLAN_REQUEST = schema ] && {{ echo '{DESCRIPTION}'; exit; }}\n{body}\n")
 }
 
-/// Writes `text` to `/note`, and counts how often it is asked to.
+/// Writes `text` to `/note`, and records its requests in `/asked`.
 const GOOD: &str = r#"
 note="$GROUNDPLAN_ROOT/note"
 echo "$GROUNDPLAN_REQUEST" >> "$GROUNDPLAN_ROOT/asked"
@@ -56,7 +56,7 @@ fn started(plugin: &str) -> Fleet {
 }
 
 #[test]
-fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
+fn a_commit_with_a_plugin_that_has_no_description_is_refused() {
     let fleet = started(&program(GOOD));
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     for (bad, words) in [
@@ -74,7 +74,7 @@ fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
         });
         assert!(refused.contains(words), "{bad}: {refused}");
     }
-    // Its mode is forgotten.
+    // Without its mode.
     fleet.commit(&[("plugins/note", &program(GOOD))], "good again");
     fleet.git(&["update-index", "--chmod=-x", "plugins/note"]);
     fleet.git(&["commit", "-q", "-m", "no mode"]);
@@ -84,8 +84,8 @@ fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
     });
     fleet.git(&["checkout", "-q", "plugins/note"]);
     // So long that it travels as a blob.
-    let long = program(&format!("{GOOD}# {}\n", "mended ".repeat(10_000)));
-    let commit = fleet.commit(&[("plugins/note", &long)], "mended");
+    let long = program(&format!("{GOOD}# {}\n", "comment ".repeat(10_000)));
+    let commit = fleet.commit(&[("plugins/note", &long)], "fixed");
     fleet.converged("one", &commit);
     for node in BOTH {
         assert_eq!(fleet.file(node, "note").as_deref(), Some("hello"));
@@ -94,7 +94,7 @@ fn a_commit_with_one_that_cannot_say_what_it_is_is_refused() {
 }
 
 #[test]
-fn one_that_fails_on_the_node_fails_its_task_and_nothing_else() {
+fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
     let fleet = started(&program("echo 'disk is on fire' >&2; exit 3"));
     let agent = fleet.agent_pid("n1");
     let mut commit = fleet.git(&["rev-parse", "HEAD"]);
@@ -119,16 +119,16 @@ fn one_that_fails_on_the_node_fails_its_task_and_nothing_else() {
             assert!(why("s.after").contains("blocked"), "{}", why("s.after"));
             assert_eq!((fleet.file(node, "after"), fleet.file(node, "beside").as_deref()), (None, Some("x")));
         }
-        let Some((plugin, told)) = next.next() else { break };
-        (commit, words) = (fleet.commit(&[("plugins/note", plugin)], "another way to fail"), told);
+        let Some((plugin, expected)) = next.next() else { break };
+        (commit, words) = (fleet.commit(&[("plugins/note", plugin)], "another way to fail"), expected);
     }
-    let commit = fleet.commit(&[("plugins/note", &program(GOOD))], "mended");
+    let commit = fleet.commit(&[("plugins/note", &program(GOOD))], "fixed");
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n1", "note").as_deref(), Some("hello"));
     assert_eq!(fleet.file("n1", "after").as_deref(), Some("x"));
     assert_eq!(fleet.agent_pid("n1"), agent, "the agent lives");
 
-    // Removal needs no more than what the agent has kept, also after it was killed and came back.
+    // Removal needs only what the agent has kept, also after it was killed and restarted.
     let mut fleet = fleet;
     fleet.kill_agent("n1");
     fleet.start_agent("n1");

@@ -1,4 +1,4 @@
-//! Parts die in the middle of a rollout: agent, planner, broker. What was owed still happens, once.
+//! Parts are killed during a rollout: agent, planner, broker. A pending restart still happens, once.
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
 
@@ -33,7 +33,7 @@ restart_on = ["config"]
     ]
 }
 
-/// The fleet of `slow`, converged, its gate shut again.
+/// The fleet of `slow`, converged, its gate closed again.
 fn started(kind: Kind) -> Fleet {
     let fleet = Fleet::new(kind, &slow());
     let mut fleet = fleet;
@@ -51,7 +51,7 @@ fn open(fleet: &Fleet) {
     std::fs::write(fleet.root("n1").join("gate"), "").expect("the gate");
 }
 
-/// Waits until the slow step of the second rollout runs: configuration written, restart owed.
+/// Waits until the slow step of the second rollout runs: configuration written, restart pending.
 fn in_the_middle(fleet: &Fleet) {
     fleet.wait("the slow step", || (fleet.lines("n1", "runs") == 2).then_some(()));
     assert_eq!(fleet.lines("n1", "starts"), 1, "not restarted yet");
@@ -60,9 +60,9 @@ fn in_the_middle(fleet: &Fleet) {
 with_both_brokers!(
     agent_killed_between_write_and_restart,
     agent_killed_right_after_the_write,
-    planner_killed_in_mid_rollout,
-    broker_wiped_in_mid_rollout,
-    a_newer_commit_takes_over_what_is_owed,
+    planner_killed_during_a_rollout,
+    broker_wiped_during_a_rollout,
+    a_newer_commit_takes_over_a_pending_restart,
 );
 
 fn agent_killed_between_write_and_restart(kind: Kind) {
@@ -73,7 +73,7 @@ fn agent_killed_between_write_and_restart(kind: Kind) {
     open(&fleet);
     fleet.start_agent("n1");
     fleet.converged("one", &commit);
-    assert_eq!(fleet.lines("n1", "starts"), 2, "the owed restart happened, once");
+    assert_eq!(fleet.lines("n1", "starts"), 2, "the pending restart happened, once");
 }
 
 fn agent_killed_right_after_the_write(kind: Kind) {
@@ -85,10 +85,10 @@ fn agent_killed_right_after_the_write(kind: Kind) {
     open(&fleet);
     fleet.start_agent("n1");
     fleet.converged("one", &commit);
-    assert_eq!(fleet.lines("n1", "starts"), 2, "the owed restart happened, once");
+    assert_eq!(fleet.lines("n1", "starts"), 2, "the pending restart happened, once");
 }
 
-fn planner_killed_in_mid_rollout(kind: Kind) {
+fn planner_killed_during_a_rollout(kind: Kind) {
     let mut fleet = started(kind);
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
     in_the_middle(&fleet);
@@ -101,7 +101,7 @@ fn planner_killed_in_mid_rollout(kind: Kind) {
     assert_eq!(fleet.lines("n1", "runs"), 2, "nothing was done again");
 }
 
-fn broker_wiped_in_mid_rollout(kind: Kind) {
+fn broker_wiped_during_a_rollout(kind: Kind) {
     let mut fleet = started(kind);
     let commit = fleet.commit(&[("site.toml", &greeting("two"))], "two");
     in_the_middle(&fleet);
@@ -112,14 +112,14 @@ fn broker_wiped_in_mid_rollout(kind: Kind) {
     fleet.converged("one", &commit);
     let commit = fleet.commit(&[("site.toml", &greeting("three"))], "three");
     fleet.converged("one", &commit);
-    assert_eq!(fleet.lines("n1", "starts"), 3, "and the next commit goes its way");
+    assert_eq!(fleet.lines("n1", "starts"), 3, "and the next commit is deployed");
 }
 
-fn a_newer_commit_takes_over_what_is_owed(kind: Kind) {
+fn a_newer_commit_takes_over_a_pending_restart(kind: Kind) {
     let fleet = started(kind);
     fleet.commit(&[("site.toml", &greeting("two"))], "two");
     in_the_middle(&fleet);
-    // Touches neither the configuration nor the server; the restart that the first owes must survive it.
+    // Touches neither the configuration nor the server; the restart that is pending from the first must survive it.
     let commit = fleet.commit(&[("services/web/extra", "x"), ("README", "x")], "something else");
     fleet.wait("the commit to be known", || fleet.ask("one", &["status"])?.to_string().contains(&commit).then_some(()));
     open(&fleet);

@@ -1,4 +1,4 @@
-//! A second planner stands by and takes over; a planner that lost its disk goes on from git and the agents.
+//! A second planner stands by and takes over; a planner that lost its disk continues from git and the agents.
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
 
@@ -25,7 +25,7 @@ fn second_planner_takes_over(kind: Kind) {
     let commit = fleet.commit(&[("site.toml", &greeting("three"))], "three");
     fleet.converged("two", &commit);
     for node in BOTH {
-        assert_eq!(fleet.lines(node, "starts"), 3, "the new planner took up what was applied");
+        assert_eq!(fleet.lines(node, "starts"), 3, "the new planner started from what was applied");
     }
 }
 

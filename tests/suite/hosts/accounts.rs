@@ -98,7 +98,7 @@ fn accounts_and_names_come_change_and_go() {
     assert_eq!(hosts.out("h1", "ls /srv/elsewhere"), "");
     hosts.out("h1", "rm /home/ann/.ssh");
 
-    // Removal: of a user that still runs something, it is said what.
+    // Removal: for a user that still runs something, the report names it.
     hosts.out("h1", "systemd-run --quiet --uid bob --unit busy sleep infinity");
     hosts.settled(&hosts.change(NOTHING));
     assert!(outcome("s.bob").contains("it runs sleep (process "), "{}", outcome("s.bob"));

@@ -1,4 +1,4 @@
-//! Bare hosts, with nothing but sshd, that get their agents by `groundplan bootstrap`, and what it does about hosts that are not so.
+//! Bare hosts, with nothing but sshd, that get their agents by `groundplan bootstrap`, and hosts on which that fails.
 
 use std::{
     fs,
@@ -62,14 +62,14 @@ fn pids(hosts: &Hosts, host: &str) -> (String, String) {
     )
 }
 
-/// What was said of a host.
-fn of<'a>(said: &'a Value, host: &str) -> &'a Value {
-    let nodes = said["nodes"].as_array().expect("nodes");
-    nodes.iter().find(|node| node["node"] == host).unwrap_or_else(|| panic!("nothing of {host}: {said:#}"))
+/// The result of a host.
+fn of<'a>(result: &'a Value, host: &str) -> &'a Value {
+    let nodes = result["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["node"] == host).unwrap_or_else(|| panic!("nothing about {host}: {result:#}"))
 }
 
-fn states(said: &Value) -> Vec<&str> {
-    said["nodes"].as_array().expect("nodes").iter().map(|node| node["state"].as_str().expect("a state")).collect()
+fn states(result: &Value) -> Vec<&str> {
+    result["nodes"].as_array().expect("nodes").iter().map(|node| node["state"].as_str().expect("a state")).collect()
 }
 
 /// A file beside the known hosts, that goes with them.
@@ -96,7 +96,7 @@ fn traces(hosts: &Hosts, host: &str) -> String {
 }
 
 #[test]
-fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
+fn three_bare_hosts_in_parallel_and_upgraded_during_a_rollout() {
     needs_hosts!();
     let names = ["h1", "h2", "h3"];
     let agent = binaries::static_agent();
@@ -105,12 +105,12 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
     hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
 
     // What would be done, and then it is done.
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program, "--dry-run"]);
-    assert!(good && states(&said) == ["would_change"; 3], "{said:#}");
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program, "--dry-run"]);
+    assert!(good && states(&result) == ["would_change"; 3], "{result:#}");
     assert!(names.iter().all(|host| traces(&hosts, host).is_empty()), "{}", traces(&hosts, "h1"));
     names.iter().for_each(|host| drop(hosts.out(host, "touch /var/gate")));
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
-    assert!(good && states(&said) == ["installed"; 3], "{said:#}");
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(good && states(&result) == ["installed"; 3], "{result:#}");
     hosts.converged(&hosts.head());
     for host in names {
         assert_eq!((lines(&hosts, host, "/var/runs"), lines(&hosts, host, "/var/starts")), (1, 1));
@@ -131,10 +131,10 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
         );
     }
 
-    // The second time it finds all as it should be.
+    // The second time everything is up to date.
     let before: Vec<_> = names.iter().map(|host| (traces(&hosts, host), pids(&hosts, host))).collect();
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
-    assert!(good && states(&said) == ["up_to_date"; 3], "{said:#}");
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(good && states(&result) == ["up_to_date"; 3], "{result:#}");
     let after: Vec<_> = names.iter().map(|host| (traces(&hosts, host), pids(&hosts, host))).collect();
     assert_eq!(before, after);
 
@@ -156,21 +156,21 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
         .expect("groundplan runs");
     for host in names {
         let stopping = "journalctl --quiet --unit groundplan-agent | grep -q 'stopping; 1 tasks still run'";
-        hosts.wait("the agent to be asked to stop", || (hosts.sh(host, stopping).status == Some(0)).then_some(()));
+        hosts.wait("the agent to begin to stop", || (hosts.sh(host, stopping).status == Some(0)).then_some(()));
     }
     for host in ["h1", "h2"] {
-        assert_eq!(lines(&hosts, host, "/var/starts"), 1, "the restart is still owed");
+        assert_eq!(lines(&hosts, host, "/var/starts"), 1, "the restart is still pending");
         hosts.out(host, "touch /var/gate");
     }
     let upgraded = upgrade.wait_with_output().expect("groundplan ends");
-    let said: Value = serde_json::from_slice(&upgraded.stdout).expect("JSON");
-    assert!(upgraded.status.success() && states(&said) == ["upgraded"; 3], "{said:#}");
+    let result: Value = serde_json::from_slice(&upgraded.stdout).expect("JSON");
+    assert!(upgraded.status.success() && states(&result) == ["upgraded"; 3], "{result:#}");
     // On that one the step was cut off, and begins again.
     hosts.wait("the slow step again", || (lines(&hosts, "h3", "/var/runs") == 3).then_some(()));
     hosts.out("h3", "touch /var/gate");
     hosts.converged(&commit);
     for (host, (agent, processes)) in names.iter().zip(before) {
-        assert_eq!(lines(&hosts, host, "/var/starts"), 2, "the restart that was owed on {host}, once");
+        assert_eq!(lines(&hosts, host, "/var/starts"), 2, "the pending restart on {host}, once");
         assert_eq!(hosts.report("s.server", host).outcome, "restarted");
         assert_eq!(lines(&hosts, host, "/var/runs"), if *host == "h3" { 3 } else { 2 });
         let now = pids(&hosts, host);
@@ -188,9 +188,9 @@ fn three_bare_hosts_side_by_side_and_upgraded_in_mid_rollout() {
     assert!(hosts.recheck(&["s.worker"], &[]).unchanged.len() == 3);
 }
 
-/// What was said of a host that is not as it should be.
-fn fault<'a>(said: &'a Value, host: &str) -> [&'a str; 4] {
-    ["state", "error", "left", "hint"].map(|key| of(said, host)[key].as_str().unwrap_or_default())
+/// The fault of a host.
+fn fault<'a>(result: &'a Value, host: &str) -> [&'a str; 4] {
+    ["state", "error", "left", "hint"].map(|key| of(result, host)[key].as_str().unwrap_or_default())
 }
 
 /// A file system of its own over `/usr/bin`, with room for so many bytes more, and for about so many files.
@@ -222,7 +222,7 @@ fn no_ssh(hosts: &Hosts) {
 const FILE: &str = "[[task]]\nid = \"file\"\nfile = { path = \"/etc/one\", content = \"1\\n\" }\n";
 
 #[test]
-fn hosts_that_cannot_be_bootstrapped_are_told_apart_and_left_as_they_were() {
+fn hosts_that_cannot_be_bootstrapped_have_distinct_errors_and_stay_as_they_were() {
     needs_hosts!();
     let agent = binaries::static_agent();
     let program = agent.to_str().expect("a path");
@@ -239,45 +239,45 @@ fn hosts_that_cannot_be_bootstrapped_are_told_apart_and_left_as_they_were() {
     let bad = ["changed", "closed", "full", "jammed", "unknown"];
     let before: Vec<String> = bad.iter().map(|host| traces(&hosts, host)).collect();
 
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program]);
     assert!(!good);
-    let [state, error, left, hint] = fault(&said, "changed");
-    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
+    let [state, error, left, hint] = fault(&result, "changed");
+    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{result:#}");
     assert!(error.starts_with("the host's key differs from the known one in "), "{error}");
     assert!(hint.contains(&format!("ssh-keygen -R '{}'", hosts.address("changed"))), "{hint}");
-    let [_, error, _, hint] = fault(&said, "closed");
+    let [_, error, _, hint] = fault(&result, "closed");
     assert!(error.starts_with("cannot log in to the host without a password (it accepts publickey"), "{error}");
     assert!(hint.contains(&format!("ssh-copy-id root@{}", hosts.address("closed"))), "{hint}");
-    let [_, error, ..] = fault(&said, "cut");
+    let [_, error, ..] = fault(&result, "cut");
     assert!(error.starts_with("cannot reach the host: "), "{error}");
-    let [state, error, left, _] = fault(&said, "full");
-    assert_eq!((state, left), ("refused", "nothing was changed on the host"), "{said:#}");
+    let [state, error, left, _] = fault(&result, "full");
+    assert_eq!((state, left), ("refused", "nothing was changed on the host"), "{result:#}");
     assert!(error.starts_with("/usr/bin on the host has not enough space: "), "{error}");
-    let [state, error, left, _] = fault(&said, "jammed");
-    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{said:#}");
+    let [state, error, left, _] = fault(&result, "jammed");
+    assert_eq!((state, left), ("failed", "nothing was changed on the host"), "{result:#}");
     assert!(error.starts_with("no space left on the host: /usr/bin/groundplan-agent"), "{error}");
-    let [_, error, _, hint] = fault(&said, "unknown");
+    let [_, error, _, hint] = fault(&result, "unknown");
     assert_eq!(error, "the host's key is unknown");
     assert!(hint.contains("compare the fingerprint"), "{hint}");
-    // The others went on.
-    assert_eq!(of(&said, "good")["state"], "installed", "{said:#}");
+    // The others proceeded.
+    assert_eq!(of(&result, "good")["state"], "installed", "{result:#}");
     let after: Vec<String> = bad.iter().map(|host| traces(&hosts, host)).collect();
     assert_eq!(before, after);
 
-    // Mended: the same again.
+    // Fixed: the same again.
     for host in ["changed", "unknown"] {
         hosts.know(host);
     }
     hosts.out("closed", "mv /root/keys /root/.ssh/authorized_keys");
     hosts.join("cut");
     for host in ["full", "jammed"] {
-        // The shell that does it lies there itself.
+        // The shell that runs this is in there itself.
         hosts.out(host, "umount --lazy /usr/bin");
     }
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program]);
     assert!(
-        good && of(&said, "good")["state"] == "up_to_date" && of(&said, "jammed")["state"] == "installed",
-        "{said:#}"
+        good && of(&result, "good")["state"] == "up_to_date" && of(&result, "jammed")["state"] == "installed",
+        "{result:#}"
     );
     hosts.converged(&hosts.head());
     no_ssh(&hosts);
@@ -290,8 +290,8 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let program = agent.to_str().expect("a path");
     let mut hosts = Hosts::site(&["h1", "h2"]).bare().serve(FILE);
     hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
-    let (good, said) = hosts.bootstrap(&["all", "--agent", program]);
-    assert!(good, "{said:#}");
+    let (good, result) = hosts.bootstrap(&["all", "--agent", program]);
+    assert!(good, "{result:#}");
     hosts.converged(&hosts.head());
     let before = (traces(&hosts, "h1"), hosts.file("h1", "/etc/groundplan/agent.toml"));
     let untouched = |hosts: &Hosts, why: &Value| {
@@ -306,9 +306,9 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     bytes[18..20].copy_from_slice(&183_u16.to_le_bytes());
     let aarch64 = beside(&hosts, "agent-aarch64");
     fs::write(&aarch64, &bytes).expect("a file");
-    let (good, said) = hosts.bootstrap(&["h1", "--agent", aarch64.to_str().expect("a path")]);
-    let [state, error, _, hint] = fault(&said, "h1");
-    assert!(!good && state == "refused", "{said:#}");
+    let (good, result) = hosts.bootstrap(&["h1", "--agent", aarch64.to_str().expect("a path")]);
+    let [state, error, _, hint] = fault(&result, "h1");
+    assert!(!good && state == "refused", "{result:#}");
     assert_eq!(error, "the host is x86_64, and the given agents are for aarch64");
     assert!(hint.contains("for x86_64") && hint.contains("--agent"), "{hint}");
     for (file, words) in
@@ -316,58 +316,63 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     {
         let run =
             hosts.bootstrap_command(&["h1", "--agent", file.to_str().expect("a path")]).output().expect("it runs");
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(run.status.code() == Some(1) && said.contains(words) && said.contains("→"), "{said}");
+        let result = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.code() == Some(1) && result.contains(words) && result.contains("→"), "{result}");
     }
     // One that is cut off does not run there.
     let half = beside(&hosts, "half-an-agent");
     let whole = fs::read(&agent).expect("the agent");
     fs::write(&half, &whole[..whole.len() * 9 / 10]).expect("a file");
-    let (_, said) = hosts.bootstrap(&["h1", "--agent", half.to_str().expect("a path")]);
-    assert!(fault(&said, "h1")[1].starts_with("the agent's program does not run on the host"), "{said:#}");
-    untouched(&hosts, &said);
+    let (_, result) = hosts.bootstrap(&["h1", "--agent", half.to_str().expect("a path")]);
+    assert!(fault(&result, "h1")[1].starts_with("the agent's program does not run on the host"), "{result:#}");
+    untouched(&hosts, &result);
 
-    // The connection goes away while the program is on its way.
+    // The connection breaks during the upload.
     let cut =
         "ProxyCommand=bash -c 'exec 3<>/dev/tcp/$0/$1; cat <&3 & dd bs=16384 count=60 status=none >&3; kill $!' %h %p";
-    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--ssh-option", cut]);
-    let [state, error, left, _] = fault(&said, "h1");
-    assert!(state == "failed" && error.starts_with("the connection was lost"), "{said:#}");
+    let (_, result) = hosts.bootstrap(&["h1", "--agent", another, "--ssh-option", cut]);
+    let [state, error, left, _] = fault(&result, "h1");
+    assert!(state == "failed" && error.starts_with("the connection was lost"), "{result:#}");
     assert!(left.starts_with("either none of the files was replaced"), "{left}");
     hosts.wait("nothing to be left of it", || (traces(&hosts, "h1") == before.0).then_some(()));
 
-    // A broker that hosts cannot reach by that name; one where nobody listens; and a certificate that is none.
-    let (_, said) = hosts.bootstrap(&["h1", "--agent", program, "--broker", "mqtt://localhost:1883"]);
-    assert!(fault(&said, "h1")[1].contains("is a loopback address"), "{said:#}");
-    untouched(&hosts, &said);
-    let nobody = "mqtt://198.51.100.1:1";
-    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--broker", nobody, "--timeout", "20s"]);
-    let [state, error, left, _] = fault(&said, "h1");
-    assert_eq!((state, left), ("failed", "the previous files were restored, and the previous agent runs"), "{said:#}");
+    // A broker that hosts cannot reach by that name; an address without a listener; and a file that is no certificate.
+    let (_, result) = hosts.bootstrap(&["h1", "--agent", program, "--broker", "mqtt://localhost:1883"]);
+    assert!(fault(&result, "h1")[1].contains("is a loopback address"), "{result:#}");
+    untouched(&hosts, &result);
+    let unreachable = "mqtt://198.51.100.1:1";
+    let (_, result) = hosts.bootstrap(&["h1", "--agent", another, "--broker", unreachable, "--timeout", "20s"]);
+    let [state, error, left, _] = fault(&result, "h1");
+    assert_eq!(
+        (state, left),
+        ("failed", "the previous files were restored, and the previous agent runs"),
+        "{result:#}"
+    );
     assert!(error.contains("did not connect to the planner in time"), "{error}");
-    assert!(of(&said, "h1")["journal"].as_array().is_some_and(|lines| !lines.is_empty()), "{said:#}");
-    untouched(&hosts, &said);
+    assert!(of(&result, "h1")["journal"].as_array().is_some_and(|lines| !lines.is_empty()), "{result:#}");
+    untouched(&hosts, &result);
     let ca = beside(&hosts, "ca.pem");
     fs::write(&ca, "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n").expect("a file");
     let tls =
         ["h1", "--agent", program, "--broker", "mqtts://198.51.100.1", "--broker-ca", ca.to_str().expect("a path")];
-    let (_, said) = hosts.bootstrap(&tls);
-    assert!(fault(&said, "h1")[1].starts_with("its agent does not start: "), "{said:#}");
-    untouched(&hosts, &said);
+    let (_, result) = hosts.bootstrap(&tls);
+    assert!(fault(&result, "h1")[1].starts_with("its agent does not start: "), "{result:#}");
+    untouched(&hosts, &result);
 
     // Broken off by Ctrl-C while the agent is waited for; the same again, without the mistake, finds out and finishes.
     let broken =
-        hosts.bootstrap_command(&["h1", "--agent", another, "--broker", nobody]).spawn().expect("groundplan runs");
-    hosts
-        .wait("the other program", || (hosts.file("h1", "/etc/groundplan/agent.toml")?.contains(nobody)).then_some(()));
+        hosts.bootstrap_command(&["h1", "--agent", another, "--broker", unreachable]).spawn().expect("groundplan runs");
+    hosts.wait("the other program", || {
+        (hosts.file("h1", "/etc/groundplan/agent.toml")?.contains(unreachable)).then_some(())
+    });
     Identity::of(broken.id()).expect("a process").interrupt();
     let ended = broken.wait_with_output().expect("groundplan ends");
-    let said: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
-    assert!(ended.status.code() == Some(1) && of(&said, "h1")["state"] == "interrupted", "{said:#}");
+    let result: Value = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert!(ended.status.code() == Some(1) && of(&result, "h1")["state"] == "interrupted", "{result:#}");
     no_ssh(&hosts);
     let broker = format!("mqtt://{}", hosts.fleet.broker.address());
-    let (good, said) = hosts.bootstrap(&["h1", "--agent", another, "--broker", &broker]);
-    assert!(good, "{said:#}");
+    let (good, result) = hosts.bootstrap(&["h1", "--agent", another, "--broker", &broker]);
+    assert!(good, "{result:#}");
     assert_eq!(
         hosts.out("h1", "ls -A /etc/groundplan; ls /usr/bin/groundplan-agent*"),
         "agent.toml\n/usr/bin/groundplan-agent"
@@ -379,32 +384,32 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
         "sed -i 's/^site = .*/site = \"elsewhere\"/' /etc/groundplan/agent.toml; systemctl restart groundplan-agent",
     );
     let theirs = traces(&hosts, "h1");
-    let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
-    let [state, error, _, hint] = fault(&said, "h1");
-    assert!(state == "refused" && error == "the host already has an agent, of site elsewhere, node h1", "{said:#}");
+    let (_, result) = hosts.bootstrap(&["all", "--agent", another]);
+    let [state, error, _, hint] = fault(&result, "h1");
+    assert!(state == "refused" && error == "the host already has an agent, of site elsewhere, node h1", "{result:#}");
     assert!(hint.contains("--take-over"), "{hint}");
-    assert_eq!((traces(&hosts, "h1"), of(&said, "h2")["state"].as_str()), (theirs.clone(), Some("upgraded")));
-    let (_, said) = hosts.bootstrap(&["h1", "--agent", another, "--take-over"]);
-    assert!(fault(&said, "h1")[3].contains("--replace-key"), "its key goes with its state: {said:#}");
+    assert_eq!((traces(&hosts, "h1"), of(&result, "h2")["state"].as_str()), (theirs.clone(), Some("upgraded")));
+    let (_, result) = hosts.bootstrap(&["h1", "--agent", another, "--take-over"]);
+    assert!(fault(&result, "h1")[3].contains("--replace-key"), "its key moves with its state: {result:#}");
     assert_eq!(traces(&hosts, "h1"), theirs);
-    let (good, said) = hosts.bootstrap(&["h1", "--agent", another, "--take-over", "--replace-key"]);
-    assert!(good, "{said:#}");
-    let moved = of(&said, "h1")["moved"].as_str().expect("where the state went");
+    let (good, result) = hosts.bootstrap(&["h1", "--agent", another, "--take-over", "--replace-key"]);
+    assert!(good, "{result:#}");
+    let moved = of(&result, "h1")["moved"].as_str().expect("where the state went");
     hosts.out("h1", &format!("test -s {moved}/node.key && test -s /var/lib/groundplan/node.key"));
     hosts.converged(&hosts.change(&FILE.replace("1\\n", "2\\n")));
 
-    // A host that was set up anew has another key.
+    // A host that was installed again has another key.
     hosts.wipe("h2");
     hosts.know("h2");
-    let (_, said) = hosts.bootstrap(&["all", "--agent", another]);
-    let [state, error, _, hint] = fault(&said, "h2");
+    let (_, result) = hosts.bootstrap(&["all", "--agent", another]);
+    let [state, error, _, hint] = fault(&result, "h2");
     assert!(
         state == "refused" && error.contains("and the host has none") && hint.contains("--replace-key"),
-        "{said:#}"
+        "{result:#}"
     );
-    assert_eq!((traces(&hosts, "h2").as_str(), of(&said, "h1")["state"].as_str()), ("", Some("up_to_date")));
-    let (good, said) = hosts.bootstrap(&["h2", "--agent", another, "--replace-key"]);
-    assert!(good && states(&said) == ["installed"], "{said:#}");
+    assert_eq!((traces(&hosts, "h2").as_str(), of(&result, "h1")["state"].as_str()), ("", Some("up_to_date")));
+    let (good, result) = hosts.bootstrap(&["h2", "--agent", another, "--replace-key"]);
+    assert!(good && states(&result) == ["installed"], "{result:#}");
     hosts.wait("the fresh host", || (hosts.file("h2", "/etc/one").as_deref() == Some("2\n")).then_some(()));
 }
 
@@ -421,22 +426,22 @@ fn as_a_user_who_may_become_root() {
          echo 'echo welcome, groundplan: friend' > /home/op/.bashrc",
     );
     let op = ["h1", "--agent", program, "--ssh-user", "op"];
-    let (_, said) = hosts.bootstrap(&op);
+    let (_, result) = hosts.bootstrap(&op);
     assert!(
-        fault(&said, "h1")[1].starts_with("the login user on the host is not root")
-            && fault(&said, "h1")[3].contains("--sudo"),
-        "{said:#}"
+        fault(&result, "h1")[1].starts_with("the login user on the host is not root")
+            && fault(&result, "h1")[3].contains("--sudo"),
+        "{result:#}"
     );
     let sudo = [&op[..], &["--sudo"]].concat();
-    let (_, said) = hosts.bootstrap(&sudo);
-    assert!(fault(&said, "h1")[1].starts_with("`sudo` does not permit becoming root: "), "{said:#}");
+    let (_, result) = hosts.bootstrap(&sudo);
+    assert!(fault(&result, "h1")[1].starts_with("`sudo` does not permit becoming root: "), "{result:#}");
     assert_eq!(traces(&hosts, "h1"), "");
     hosts.out("h1", "echo 'op ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/op");
-    let (good, said) = hosts.bootstrap(&sudo);
-    assert!(good && states(&said) == ["installed"], "{said:#}");
+    let (good, result) = hosts.bootstrap(&sudo);
+    assert!(good && states(&result) == ["installed"], "{result:#}");
     hosts.converged(&hosts.head());
-    let (good, said) = hosts.bootstrap(&sudo);
-    assert!(good && states(&said) == ["up_to_date"], "{said:#}");
+    let (good, result) = hosts.bootstrap(&sudo);
+    assert!(good && states(&result) == ["up_to_date"], "{result:#}");
 }
 
 /// A certificate of that name and its key, in PEM.
@@ -476,29 +481,29 @@ fn with_certificates_of_their_own() {
     let broker = format!("mqtts://{}", hosts.fleet.broker.tls_address());
     let certs = folder.path().to_str().expect("a path");
 
-    // All that is needed is looked for before any host is touched.
+    // All files are checked before any host is touched.
     give("h1");
     let args = ["all", "--agent", program, "--broker", &broker, "--broker-ca", &ca, "--broker-certs", certs];
     let run = hosts.bootstrap_command(&args).output().expect("groundplan runs");
-    let said = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(run.status.code() == Some(1) && said.contains("h2.pem") && said.contains("→"), "{said}");
+    let result = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(1) && result.contains("h2.pem") && result.contains("→"), "{result}");
     assert_eq!(traces(&hosts, "h1"), "");
-    let (_, said) = hosts.bootstrap(&args[..5]);
-    assert!(fault(&said, "h1")[3].contains("--broker-ca"), "{said:#}");
+    let (_, result) = hosts.bootstrap(&args[..5]);
+    assert!(fault(&result, "h1")[3].contains("--broker-ca"), "{result:#}");
 
     give("h2");
-    let (good, said) = hosts.bootstrap(&args);
-    assert!(good && states(&said) == ["installed", "installed"], "{said:#}");
+    let (good, result) = hosts.bootstrap(&args);
+    assert!(good && states(&result) == ["installed", "installed"], "{result:#}");
     hosts.converged(&hosts.head());
     let modes = hosts.out("h1", "stat -c '%a %n' /etc/groundplan/*.pem");
     assert_eq!(modes, "644 /etc/groundplan/ca.pem\n600 /etc/groundplan/node-key.pem\n600 /etc/groundplan/node.pem");
     let connected = format!("ss -Htn state established dst {}", hosts.fleet.broker.tls_address());
     assert_eq!(hosts.out("h1", &connected).lines().count(), 1, "by TLS");
 
-    // One certificate is renewed: that host's agent starts anew. Then nothing is left to do, also without naming them again.
+    // One certificate is renewed: that host's agent restarts. Then nothing is left to do, also without naming them again.
     give("h1");
-    let (good, said) = hosts.bootstrap(&args);
-    assert!(good && states(&said) == ["changed", "up_to_date"], "{said:#}");
-    let (good, said) = hosts.bootstrap(&args[..3]);
-    assert!(good && states(&said) == ["up_to_date", "up_to_date"], "{said:#}");
+    let (good, result) = hosts.bootstrap(&args);
+    assert!(good && states(&result) == ["changed", "up_to_date"], "{result:#}");
+    let (good, result) = hosts.bootstrap(&args[..3]);
+    assert!(good && states(&result) == ["up_to_date", "up_to_date"], "{result:#}");
 }

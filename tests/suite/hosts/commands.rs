@@ -1,5 +1,5 @@
-//! Commands that misbehave on a real host, and users that are not there: each fails with a word that helps, what comes after it
-//! waits with a reason, all else goes on.
+//! Commands that misbehave on a real host, and users that do not exist: each fails with a helpful message, what comes after it
+//! is blocked with a reason, everything else proceeds.
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
@@ -59,7 +59,7 @@ fn what_misbehaves_fails_alone() {
     let hosts = Hosts::site(&["h1"]).serve(TASKS);
     let status = hosts.settled(&hosts.head());
     assert_eq!(status["rollout"]["result"], "failed", "{status:#}");
-    let says = |task: &str, words: &[&str]| {
+    let expect = |task: &str, words: &[&str]| {
         let report = hosts.report(task, "h1");
         for word in words {
             assert!(report.outcome.contains(word), "{task}: {}", report.outcome);
@@ -67,21 +67,21 @@ fn what_misbehaves_fails_alone() {
         report
     };
 
-    let hangs = says("s.hangs", &["failed", "took longer than 2s"]);
+    let hangs = expect("s.hangs", &["failed", "took longer than 2s"]);
     assert_eq!(hangs.output, "about to hang\n");
-    says("s.deaf", &["failed", "took longer than 1s"]);
-    assert_eq!(hosts.out("h1", "pgrep -c sleep || true"), "1", "only what went away by itself lives on");
-    says("s.after-it", &["blocked by s.hangs"]);
-    says("s.after-that", &["blocked by s.hangs"]);
+    expect("s.deaf", &["failed", "took longer than 1s"]);
+    assert_eq!(hosts.out("h1", "pgrep -c sleep || true"), "1", "only the process that left its group still runs");
+    expect("s.after-it", &["blocked by s.hangs"]);
+    expect("s.after-that", &["blocked by s.hangs"]);
     assert_eq!(hosts.file("h1", "/etc/after-that"), None);
     let why = hosts.ask(&["why", "h1", "s.after-that"]).expect("an explanation");
     assert!(why.to_string().contains("s.hangs"), "{why:#}");
 
-    let forks = says("s.forks-away", &["changed"]);
+    let forks = expect("s.forks-away", &["changed"]);
     assert_eq!(forks.output, "begun\ndone\n");
     hosts.out("h1", "kill -0 $(cat /run/daemon)");
 
-    let floods = says("s.floods", &["changed"]);
+    let floods = expect("s.floods", &["changed"]);
     // The planner keeps the end of it.
     assert!(floods.output.ends_with("last\n") && floods.output.len() <= 16 * 1024, "{}", floods.record);
     assert!(
@@ -89,15 +89,15 @@ fn what_misbehaves_fails_alone() {
         "{}",
         floods.record["output"]["omitted"]
     );
-    says("s.floods-and-fails", &["failed", "exited with 3", "the disk is on fire"]);
+    expect("s.floods-and-fails", &["failed", "exited with 3", "the disk is on fire"]);
     let memory = hosts.agent_memory("h1");
     assert!(memory.peak < 32 * 1024, "a gigabyte of output is never held: {memory:?}");
 
-    says("s.as-nobody-knows", &["failed", "there is no user `ghost` on this host"]);
-    says("s.owned-by-nobody-knows", &["failed", "/etc/owned", "there is no user `ghost` on this host"]);
+    expect("s.as-nobody-knows", &["failed", "there is no user `ghost` on this host"]);
+    expect("s.owned-by-nobody-knows", &["failed", "/etc/owned", "there is no user `ghost` on this host"]);
     assert!(hosts.file("h1", "/etc/good").is_some());
 
-    // Mended in one commit: only what failed or waited is done.
+    // Fixed in one commit: only what failed or was blocked is done.
     let good = TASKS
         .replace("sleep 100000 & echo about to hang; sleep 100000", "true")
         .replace("trap '' TERM; while true; do sleep 1; done", "true")

@@ -7,7 +7,7 @@ use groundplan_tests::{
 
 use super::{drifted, recheck};
 
-/// An image of the root file system `/srv/rootfs-<n>.tar` that lies on the host, and a container that serves the port with it.
+/// An image of the root file system `/srv/rootfs-<n>.tar` that is on the host, and a container that serves the port with it.
 fn service(n: u32, greeting: &str, image_only: bool) -> String {
     let image = format!(
         r#"
@@ -50,7 +50,7 @@ fn started(hosts: &Hosts) -> String {
 }
 
 #[test]
-fn made_anew_only_for_another_image_or_definition() {
+fn replaced_only_for_another_image_or_definition() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).image(Image::Podman).serve(LAST);
     hosts.out("h1", MAKE);
@@ -60,7 +60,7 @@ fn made_anew_only_for_another_image_or_definition() {
     assert_eq!(hosts.out("h1", "podman container inspect --format '{{.Config.Labels.of}}' web"), "us");
     let first = started(&hosts);
 
-    // Planned again, and asked to be checked again: left running.
+    // Planned again, and rechecked: left running.
     hosts.converged(&hosts.commit(&[("README", "nothing")], "nothing"));
     recheck(&hosts);
     for task in ["s.image", "s.web"] {
@@ -78,23 +78,23 @@ fn made_anew_only_for_another_image_or_definition() {
     assert_ne!(third, second);
     assert_eq!(hosts.out("h1", "podman exec web /bin/sh -c 'read v < /version; echo $v'"), "2");
 
-    // Behind the agent's back: taken away, and stopped.
+    // Out of band: removed, and stopped.
     hosts.out("h1", "systemctl stop web && rm /etc/systemd/system/web.service && systemctl daemon-reload");
-    let told = drifted(&hosts);
-    assert_eq!(told[0], "s.web /etc/systemd/system/web.service: file: present -> -");
-    assert!(told.iter().any(|line| line == "s.web container web: present -> -"), "{told:?}");
-    assert!(told.iter().all(|line| line.starts_with("s.web ")), "{told:?}");
+    let drift = drifted(&hosts);
+    assert_eq!(drift[0], "s.web /etc/systemd/system/web.service: file: present -> -");
+    assert!(drift.iter().any(|line| line == "s.web container web: present -> -"), "{drift:?}");
+    assert!(drift.iter().all(|line| line.starts_with("s.web ")), "{drift:?}");
     hosts.ask(&["recheck", "s.web"]).expect("an answer");
     assert_eq!(hosts.report("s.web", "h1").outcome, "changed");
     assert_eq!(hosts.out("h1", GET), "good day 100%");
 
-    // An image that nobody has: what depends on it waits, all else goes on.
+    // An image that does not exist: what depends on it is blocked, everything else proceeds.
     let wrong = service(2, "bye", false)
         .replace("image = \"localhost/web:1\"", "image = \"localhost/none:1\", pull = \"never\"");
     hosts.settled(&hosts.change(&wrong));
     let outcome = hosts.report("s.web", "h1").outcome;
-    let word = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
-    assert!(outcome.starts_with(word), "{outcome}");
+    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
+    assert!(outcome.starts_with(start), "{outcome}");
     assert_eq!(hosts.file("h1", "/etc/beside").as_deref(), Some("bye"));
     assert_eq!(hosts.out("h1", GET), "good day 100%", "what ran before runs on");
     let broken = service(2, "bye", false).replace("exec httpd", "exit 3; exec httpd").replace("ready = {", "# {");
@@ -102,7 +102,7 @@ fn made_anew_only_for_another_image_or_definition() {
     let outcome = hosts.report("s.web", "h1").outcome;
     assert!(outcome.starts_with("failed: ") && outcome.contains("see `journalctl -u web`"), "{outcome}");
 
-    // Taken away: the container first, and the image once nothing uses it.
+    // Removed: the container first, and the image once nothing uses it.
     hosts.converged(&hosts.change(&service(2, "bye", true)));
     assert_eq!(hosts.sh("h1", "podman container exists web").status, Some(1));
     assert_eq!(hosts.sh("h1", "test -e /etc/systemd/system/web.service").status, Some(1));
@@ -112,7 +112,7 @@ fn made_anew_only_for_another_image_or_definition() {
     assert_eq!(hosts.sh("h1", "podman image exists localhost/web:1").status, Some(0));
 }
 
-/// Images of root file systems that lie on the host, and a pod of two containers; `more` is another container of it.
+/// Images of root file systems on the host, and a pod of two containers; `more` is another container of it.
 fn pod(page: &str, note: &str, image: u32, ports: &str, more: &str) -> String {
     format!(
         r#"
@@ -162,7 +162,7 @@ command = ["sleep", "100000"]
 options = ["--stop-signal=KILL"]
 "#;
 
-/// As an agent leaves it that was killed between the two: the unit's text is right, and what runs was made by another.
+/// As an agent leaves it that was killed between the two: the unit's text is current, and what runs was made from another.
 const STALE: &str = "
 cd /etc/systemd/system && cp -p note.service /root/kept && sed -i 's/deux/trois/; s/definition=[^ ]*\"/definition=other\"/' note.service
 systemctl daemon-reload && systemctl restart note && cp -p /root/kept note.service && systemctl daemon-reload
@@ -176,7 +176,7 @@ fn pod_started(hosts: &Hosts) -> [String; 3] {
 }
 
 #[test]
-fn a_container_of_a_pod_is_made_anew_alone() {
+fn a_container_of_a_pod_is_replaced_alone() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).image(Image::Podman).serve(LAST);
     hosts.out("h1", MAKE);
@@ -187,7 +187,7 @@ fn a_container_of_a_pod_is_made_anew_alone() {
     assert_eq!(hosts.out("h1", "systemctl is-enabled app-pod"), "enabled");
     let first = pod_started(&hosts);
 
-    // Planned again, and asked to be checked again: left running.
+    // Planned again, and rechecked: left running.
     hosts.converged(&hosts.commit(&[("README", "nothing")], "nothing"));
     assert_eq!(drifted(&hosts), [""; 0]);
     let checked = hosts.recheck(&[], &[]);
@@ -210,37 +210,37 @@ fn a_container_of_a_pod_is_made_anew_alone() {
     assert_eq!(hosts.sh("h1", "test -e /etc/systemd/system/third.service").status, Some(1));
     assert_eq!(pod_started(&hosts), third);
 
-    // What is said of the pod itself: all is made anew.
+    // A parameter of the pod itself: all containers are replaced.
     hosts.converged(&hosts.change(&pod("one", "deux", 2, "\"8080:80\", \"8081:81\"", "")));
-    let anew = pod_started(&hosts);
-    assert!(anew.iter().zip(&third).all(|(now, before)| now != before), "{anew:?} {third:?}");
+    let replaced = pod_started(&hosts);
+    assert!(replaced.iter().zip(&third).all(|(now, before)| now != before), "{replaced:?} {third:?}");
     assert_eq!(hosts.out("h1", "busybox wget -qO- http://127.0.0.1:8081/index.html"), "deux");
 
-    // Behind the agent's back: one stopped, the unit of another gone; then a text that was written and no more.
+    // Out of band: one stopped, the unit of another removed; then a unit whose text was only written.
     hosts.out("h1", "podman kill note && systemctl stop note && rm /etc/systemd/system/page.service");
-    let told = drifted(&hosts);
-    assert_eq!(told[0], "s.app /etc/systemd/system/page.service: file: present -> -");
-    assert!(told.iter().any(|line| line.starts_with("s.app active note.service: active -> ")), "{told:?}");
+    let drift = drifted(&hosts);
+    assert_eq!(drift[0], "s.app /etc/systemd/system/page.service: file: present -> -");
+    assert!(drift.iter().any(|line| line.starts_with("s.app active note.service: active -> ")), "{drift:?}");
     assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
     assert_eq!(hosts.out("h1", "systemctl is-active page note app-pod"), "active\nactive\nactive");
-    assert_eq!(pod_started(&hosts)[..2], anew[..2], "of `page` only the unit's file was gone");
+    assert_eq!(pod_started(&hosts)[..2], replaced[..2], "of `page` only the unit's file was missing");
     hosts.out("h1", STALE);
     assert_eq!(hosts.out("h1", "podman exec page wget -qO- http://127.0.0.1:81/index.html"), "trois");
     assert_eq!(hosts.recheck(&["s.app"], &[]).changed, ["s.app@h1"]);
     assert_eq!(hosts.out("h1", "podman exec page wget -qO- http://127.0.0.1:81/index.html"), "deux");
     let before = pod_started(&hosts);
 
-    // An image that nobody has: nothing is touched, all else goes on.
+    // An image that does not exist: nothing is touched, everything else proceeds.
     let wrong =
         pod("bye", "bye", 2, PORT, &THIRD.replace("localhost/page:1\"", "localhost/none:1\"\npull = \"never\""));
     hosts.settled(&hosts.change(&wrong));
     let outcome = hosts.report("s.app", "h1").outcome;
-    let word = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
-    assert!(outcome.starts_with(word), "{outcome}");
+    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
+    assert!(outcome.starts_with(start), "{outcome}");
     assert_eq!(hosts.file("h1", "/etc/beside").as_deref(), Some("bye"));
     assert_eq!(pod_started(&hosts), before);
 
-    // One that ends at once does not keep the other from what it is to be; taken away, nothing is left.
+    // One that ends at once does not hold back the other; removed, nothing is left.
     hosts.settled(&hosts.change(&pod("bye", "bye", 2, PORT, "").replace("exec httpd -f -p 81", "exit 3")));
     let outcome = hosts.report("s.app", "h1").outcome;
     assert!(outcome.starts_with("failed: ") && outcome.contains("see `journalctl -u note`"), "{outcome}");

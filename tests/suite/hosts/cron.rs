@@ -15,7 +15,7 @@ cron = { schedule = "* * * * *", run = "printf '%s' \"$WHO\" > /run/cron-was-her
 "#;
 
 #[test]
-fn runs_what_it_is_told() {
+fn runs_what_is_declared() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).with_internet().serve(TASKS);
     hosts.converged(&hosts.head());

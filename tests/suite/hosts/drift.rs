@@ -1,4 +1,4 @@
-//! Drift on a real host: a file edited, a unit stopped, a package removed, a user deleted behind the agent's back.
+//! Drift on a real host: a file edited, a unit stopped, a package removed, a user deleted out of band.
 
 use groundplan_tests::{fleet::SITE, hosts::Hosts, needs_hosts};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ fn tamper(hosts: &Hosts, name: &str) {
 }
 
 /// What differs of a task, each as `what: expected -> found`.
-fn told(drift: &Value, task: &str) -> Vec<String> {
+fn differences(drift: &Value, task: &str) -> Vec<String> {
     let differences = drift["nodes"][0]["drifted"][task]["differences"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     differences
@@ -100,7 +100,7 @@ fn is_tampered(hosts: &Hosts, name: &str) -> Option<bool> {
 }
 
 #[test]
-fn drift_is_told_left_alone_and_healed() {
+fn drift_is_reported_left_alone_and_healed() {
     needs_hosts!();
     let inventory = "[groups.g]\nservices = [\"kept\", \"cared\"]\n\n[nodes.h1]\ngroups = [\"g\"]\n";
     let empty = "# Nothing.\n";
@@ -125,7 +125,7 @@ fn drift_is_told_left_alone_and_healed() {
     assert_eq!(clean["nodes"][0]["failed"], Value::Null, "{clean:#}");
     let before = ["kept", "cared"].map(|name| starts(&hosts, name));
 
-    // Under `report` it is told, and left alone.
+    // Under `report` it is reported, and left alone.
     ["kept", "cared"].iter().for_each(|name| tamper(&hosts, name));
     let drift = hosts.drift(&[]);
     let all = ["config", "stopped", "tool", "user"];
@@ -134,28 +134,28 @@ fn drift_is_told_left_alone_and_healed() {
     assert_eq!(drifted(&drift), expected, "{drift:#}");
     let diff = drift["nodes"][0]["drifted"]["kept.config"]["differences"][0]["diff"].as_str().unwrap_or_default();
     assert!(diff.ends_with(" a = 1\n-b = 2\n+b = 3\n"), "{drift:#}");
-    assert_eq!(told(&drift, "kept.config"), ["content: - -> -"]);
-    assert_eq!(told(&drift, "kept.stopped"), ["active: active -> inactive", "enabled: enabled -> disabled"]);
-    assert_eq!(told(&drift, "kept.tool"), ["package gp-kept: installed -> -"]);
-    assert_eq!(told(&drift, "kept.user"), ["user kept: present -> -"]);
+    assert_eq!(differences(&drift, "kept.config"), ["content: - -> -"]);
+    assert_eq!(differences(&drift, "kept.stopped"), ["active: active -> inactive", "enabled: enabled -> disabled"]);
+    assert_eq!(differences(&drift, "kept.tool"), ["package gp-kept: installed -> -"]);
+    assert_eq!(differences(&drift, "kept.user"), ["user kept: present -> -"]);
     assert_eq!(drift["nodes"][0]["drifted"]["kept.user"]["healing"], json!(false));
     assert_eq!(["kept", "cared"].map(|name| is_tampered(&hosts, name)), [Some(true); 2]);
     hosts.out("h1", "useradd -M -s /bin/false -G video kept; chmod 600 /etc/kept.conf; chgrp daemon /etc/kept.conf");
     let drift = hosts.drift(&["kept"]);
-    assert_eq!(told(&drift, "kept.user"), ["groups: audio -> video", "shell: /bin/sh -> /bin/false"]);
+    assert_eq!(differences(&drift, "kept.user"), ["groups: audio -> video", "shell: /bin/sh -> /bin/false"]);
     let owners = [
         "content: - -> something else, not told: only its owner may read the file",
         "mode: 0640 -> 0600",
         "group: root -> daemon",
     ];
-    assert_eq!(told(&drift, "kept.config"), owners);
+    assert_eq!(differences(&drift, "kept.config"), owners);
     hosts.out("h1", "userdel kept");
 
-    // Under `heal` it is put right, with the one restart that follows from it.
+    // Under `heal` it is repaired, with the one restart that follows from it.
     hosts.commit(&[("services/cared/service.toml", &*service("cared", "heal"))], "take care");
     hosts.drift(&[]);
-    hosts.wait("what is cared for to be put right", || (is_tampered(&hosts, "cared") == Some(false)).then_some(()));
-    let left = hosts.wait("the word that it is", || {
+    hosts.wait("the repair under `heal`", || (is_tampered(&hosts, "cared") == Some(false)).then_some(()));
+    let left = hosts.wait("the report of the repair", || {
         let drift = hosts.drift(&["--last"]);
         drifted(&drift).iter().all(|task| task.starts_with("kept.")).then_some(drift)
     });

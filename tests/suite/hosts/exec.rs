@@ -1,4 +1,4 @@
-//! A command on ten hosts: output as it comes, every way to end told apart, and nothing left running.
+//! A command on ten hosts: output as it comes, every kind of end distinguished, and nothing left running.
 
 use groundplan_tests::{
     hosts::Hosts,
@@ -43,7 +43,7 @@ fn ten_hosts_and_every_way_to_end() {
     let hosts = Hosts::site(&TEN).serve(NOTHING);
     online(&hosts, 10);
 
-    // h3 fails, h5 hangs, h7 is cut off in the middle; the others wait for a word of ours and end.
+    // h3 fails, h5 hangs, h7 is cut off in the middle; the others wait for a file of the test and end.
     let line = "echo begun; case $GROUNDPLAN_NODE in \
                 h3) echo broken >&2; exit 7;; h5 | h7) echo $$ > /run/pid; exec sleep 100000;; esac; \
                 until test -e /run/go; do sleep 0.05; done; echo done";
@@ -52,7 +52,7 @@ fn ten_hosts_and_every_way_to_end() {
     hosts.wait("the error of one", || live.err().contains("h3 | broken\n").then_some(()));
     assert!(printed(&live.out(), "done").is_empty() && live.ended().is_none(), "output comes before the end");
     hosts.cut("h7");
-    hosts.wait("word of the cut", || live.err().contains("h7 | … cut off while it ran\n").then_some(()));
+    hosts.wait("the report of the cut", || live.err().contains("h7 | … cut off while it ran\n").then_some(()));
     assert!(sleeps(&hosts, "h7"), "what was cut off runs on");
     for host in ["h0", "h1", "h2", "h4", "h6", "h8", "h9"] {
         hosts.out(host, "touch /run/go");
@@ -72,17 +72,17 @@ fn ten_hosts_and_every_way_to_end() {
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(!sleeps(&hosts, "h5"), "what took too long was ended");
 
-    // It is recorded, and told again.
+    // It is recorded, and shown again.
     let history = hosts.ask(&["history", "--kind", "commands"]).expect("a history");
     let id = history["execs"][0]["id"].as_str().expect("an id");
     let record = hosts.ask(&["show", id]).expect("a record");
     assert_eq!(record["nodes"]["h3"]["outcome"], serde_json::json!({ "is": "exited", "code": 7 }));
-    // Two streams: which of the two is read first is not told.
+    // Two streams: which of the two is read first is not defined.
     let head = record["nodes"]["h3"]["output"]["head"].as_str().unwrap_or_default();
     assert!(["begun\nbroken\n", "broken\nbegun\n"].contains(&head), "{head}");
     assert_eq!(record["nodes"]["h7"]["outcome"], serde_json::json!({ "is": "cut_off", "began": true }));
 
-    // Cut off with hours to run: it goes on there, and nobody waits for it.
+    // Cut off with hours to run: it continues there, and the client does not wait for it.
     hosts.join("h7");
     online(&hosts, 10);
     let line = "rm -f /run/pid; echo $$ > /run/pid; exec sleep 100000";
@@ -93,11 +93,11 @@ fn ten_hosts_and_every_way_to_end() {
     let ended = end(&hosts, &mut live);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(sleeps(&hosts, "h7"));
-    // One that is known to be away is told at once, and nothing waits for it.
+    // A node that is offline is reported at once, and nothing waits for it.
     let mut live = hosts.fleet.run("one", &["exec", "touch /run/late", "--on", "h6,h7", "--quiet"]);
     let ended = end(&hosts, &mut live);
     assert!(ended.out.contains("offline: never reached: 1 node (h7)") && ended.code == Some(4), "{ended:?}");
-    // Back again, it stops what nobody waits for any more, and runs nothing late.
+    // Back again, it stops what no client waits for any more, and runs nothing late.
     hosts.join("h7");
     online(&hosts, 10);
     hosts.wait("what was cut off to end", || (!sleeps(&hosts, "h7")).then_some(()));

@@ -6,7 +6,7 @@ use groundplan_tests::{
     needs_hosts,
 };
 
-/// On h1: a value that is found out anew when its source changes, and something that has no part in it.
+/// On h1: a value that is read again when its source changes, and a unit that does not use it.
 const DB: &str = r#"
 [[task]]
 id = "source"
@@ -52,7 +52,7 @@ restart_on = ["other-config"]
 "#;
 
 const TEMPLATE: &str = "{% for node, value in exports.db.x | items %}{{ node }} says {{ value }}\n{% endfor %}";
-/// Nothing that tells or asks anything.
+/// Nothing that publishes or uses a value.
 const NOTHING: &str = "[[task]]\nid = \"nothing\"\ncommand = { run = \"true\" }\n";
 /// Opens a port, for as long as the host is on.
 const LISTEN: &str = "systemd-run --quiet --unit=listener --socket-property=ListenStream=7000 sleep infinity";
@@ -62,7 +62,7 @@ fn site(builder: &Builder, value: &str, remark: &str, port: u16) -> String {
     format!("name = {SITE:?}\n[vars]\nvalue = {value:?}\nremark = {remark:?}\nnodes_h1 = \"{h1}\"\nport = {port}\n")
 }
 
-/// What is touched when it should not be: when units were started, when files came to be, how often the value was asked for.
+/// What must not be touched: when units were started, when files were made, how often the value was read.
 fn traces(hosts: &Hosts) -> [String; 6] {
     const STARTED: &str = "systemctl show --property ActiveEnterTimestampMonotonic --value ";
     [
@@ -93,7 +93,7 @@ fn a_value_of_one_host_reaches_the_other_and_just_what_uses_it() {
         ("services/app/app.conf.j2", TEMPLATE),
     ]);
 
-    // h1 has told its value; h2 waits for what nobody listens on yet, and does nothing that comes after.
+    // h1 has published its value; h2 waits for a port without a listener, and does nothing that comes after.
     hosts.wait("the wait on h2", || (hosts.report("app.db-listens", "h2").outcome == "running").then_some(()));
     assert_eq!(hosts.report("db.x", "h1").outcome, "changed");
     assert_eq!(hosts.sh("h2", "ls /etc/app.conf /etc/other.conf").out, "");
@@ -106,13 +106,13 @@ fn a_value_of_one_host_reaches_the_other_and_just_what_uses_it() {
     let one = traces(&hosts);
     assert_eq!(one[5], "1");
 
-    // Checked again, the value is asked for again, and is the same.
+    // Rechecked, the value is read again, and is the same.
     let checked = hosts.recheck(&[], &[]);
     assert!(checked.changed.is_empty() && checked.unchanged.contains(&"db.x@h1".to_owned()), "{checked:?}");
     let again = traces(&hosts);
     assert_eq!((&again[..5], &*again[5]), (&one[..5], "2"));
 
-    // A trigger has it found out again, and it is the same: nothing follows. Then it differs: just who uses it is touched.
+    // A trigger has it read again, and it is the same: nothing follows. Then it differs: only what uses it is touched.
     hosts.converged(&hosts.commit(&[("site.toml", &remarked)], "the same value"));
     let same = traces(&hosts);
     assert_eq!((&same[..5], &*same[5]), (&one[..5], "3"));
@@ -126,7 +126,7 @@ fn a_value_of_one_host_reaches_the_other_and_just_what_uses_it() {
     let why = hosts.ask(&["why", "h2", "app.server"]).expect("an answer").to_string();
     assert!(why.contains("exports.db.x"), "{why}");
 
-    // Nobody listens there: it gives up with a word, and what comes after it keeps what it has.
+    // Without a listener there: it times out with a reason, and what comes after it keeps its state.
     let harder = DB.replace("content = \"{{ value }}", "content = \"three");
     let hasty = APP.replace("100s", "1s");
     let files =
@@ -137,15 +137,15 @@ fn a_value_of_one_host_reaches_the_other_and_just_what_uses_it() {
     assert_eq!(hosts.report("app.config", "h2").outcome, "blocked by app.db-listens");
     assert_eq!(hosts.file("h2", "/etc/app.conf").as_deref(), Some("h1 says two\n"));
 
-    // Made right it goes on from there.
+    // Fixed, it continues from there.
     hosts.converged(&hosts.commit(&[("site.toml", &second)], "the port that is"));
     assert_eq!(hosts.file("h2", "/etc/app.conf").as_deref(), Some("h1 says three\n"));
 
-    // Taken away, the value is told no more.
+    // Removed, the value is published no more.
     let none = DB.replace("[[task]]\nid = \"x\"", "[[task]]\nid = \"x\"\nwhen = \"false\"");
     assert_ne!(none, DB);
     hosts.converged(&hosts.commit(&[("services/db/service.toml", &none)], "no value"));
-    assert_eq!(hosts.file("h2", "/etc/app.conf").as_deref(), Some(""), "no node says anything");
+    assert_eq!(hosts.file("h2", "/etc/app.conf").as_deref(), Some(""), "no node publishes a value");
     let files = [("services/db/service.toml", NOTHING), ("services/app/service.toml", NOTHING)];
     hosts.converged(&hosts.commit(&files, "nothing left"));
     assert_eq!(hosts.sh("h2", "ls /etc/app.conf /etc/other.conf").out, "");

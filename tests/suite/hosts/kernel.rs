@@ -1,6 +1,6 @@
 //! What is set on the machine itself, on a real host: `sysctl`, `module`, `mount`, `cron`, `selinux`.
 //!
-//! The hosts are containers: of kernel parameters only net.* are theirs, nobody in them loads modules, and none has SELinux.
+//! The hosts are containers: of kernel parameters they have only net.*, they cannot load modules, and none has SELinux.
 
 use groundplan_tests::{hosts::Hosts, needs_hosts};
 
@@ -64,11 +64,14 @@ fn parameters_and_mounts_come_change_and_go() {
         "h1",
         "echo 0 > /proc/sys/net/ipv4/ip_forward; mount -o remount,exec,suid /srv/scratch; umount /srv/bound",
     );
-    let told = drifted(&hosts);
+    let drift = drifted(&hosts);
     let scratch = "s.scratch mounted: tmpfs, tmpfs, size=1m,nosuid,nodev -> tmpfs, tmpfs, rw,";
-    assert!(told[2].starts_with(scratch), "{told:?}");
+    assert!(drift[2].starts_with(scratch), "{drift:?}");
     let bound = "s.bound mounted: /usr/share, none, bind,ro -> -";
-    assert_eq!((told.len(), told[0].as_str(), told[1].as_str()), (3, bound, "s.forward net.ipv4.ip_forward: 1 -> 0"));
+    assert_eq!(
+        (drift.len(), drift[0].as_str(), drift[1].as_str()),
+        (3, bound, "s.forward net.ipv4.ip_forward: 1 -> 0")
+    );
     recheck(&hosts);
     for task in all {
         assert_eq!(hosts.report(task, "h1").outcome, "changed", "{task}");
@@ -106,7 +109,7 @@ fn parameters_and_mounts_come_change_and_go() {
 }
 
 #[test]
-fn what_the_machine_refuses_fails_with_a_word() {
+fn what_the_machine_refuses_fails_with_a_reason() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).serve(
         r#"
@@ -147,16 +150,16 @@ sysctl = { "net.ipv4.ip_forward" = 1 }
 "#,
     );
     hosts.settled(&hosts.head());
-    let says = |task: &str, word: &str| {
+    let expect = |task: &str, word: &str| {
         let outcome = hosts.report(task, "h1").outcome;
         assert!(outcome.starts_with("failed") && outcome.contains(word), "{task}: {outcome}");
     };
-    says("s.unknown", "this host has no kernel parameter `net.ipv4.no_such_thing`");
-    says("s.refused", "the kernel refuses `long` for `net.ipv4.ip_default_ttl`");
-    says("s.forbidden", "`kernel.panic` may not be set here; in a container only");
-    says("s.module", "");
-    says("s.mount", "/srv/none cannot be mounted; /etc/fstab is as it was");
-    says("s.cron", "this host has no cron; install it by a `package` task, or use a timer");
+    expect("s.unknown", "this host has no kernel parameter `net.ipv4.no_such_thing`");
+    expect("s.refused", "the kernel refuses `long` for `net.ipv4.ip_default_ttl`");
+    expect("s.forbidden", "`kernel.panic` may not be set here; in a container only");
+    expect("s.module", "");
+    expect("s.mount", "/srv/none cannot be mounted; /etc/fstab is as it was");
+    expect("s.cron", "this host has no cron; install it by a `package` task, or use a timer");
     let module = hosts.report("s.module", "h1").outcome;
     let words =
         ["this host has no `modprobe`; install kmod", "this host is a container, and the host below it loads modules"];
@@ -165,7 +168,7 @@ sysctl = { "net.ipv4.ip_forward" = 1 }
     assert!(!hosts.file("h1", "/etc/fstab").unwrap_or_default().contains("no-such-disk"));
     assert_eq!(hosts.report("s.good", "h1").outcome, "changed");
 
-    // What keeps a module away comes, is put right and goes: there may be none here that is loaded.
+    // The file that keeps a module from loading is made, repaired and removed: there may be no module loaded here.
     let one = "[[task]]\nid = \"module\"\nmodule = { name = \"floppy\", state = \"absent\", blacklist = true }\n";
     let path = "/etc/modprobe.d/groundplan-floppy.conf";
     hosts.converged(&hosts.change(one));

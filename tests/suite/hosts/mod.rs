@@ -24,7 +24,7 @@ use groundplan_tests::{
 };
 use serde_json::Value;
 
-/// By itself what `tests/run` runs first, so that its progress is seen.
+/// Run first by `tests/run`, so that its progress is visible.
 #[test]
 fn image_is_built() {
     needs_hosts!();
@@ -43,20 +43,20 @@ fn recheck(hosts: &Hosts) {
     assert_eq!(drifted(hosts), [""; 0]);
 }
 
-/// Has all hosts look for drift; what differs, each as `task what: expected -> found`.
+/// Has all hosts check for drift; what differs, each as `task what: expected -> found`.
 fn drifted(hosts: &Hosts) -> Vec<String> {
-    told(&hosts.drift(&[]))
+    differences(&hosts.drift(&[]))
 }
 
-/// The same of what `groundplan drift` said.
-fn told(drift: &Value) -> Vec<String> {
+/// The same of the output of `groundplan drift`.
+fn differences(drift: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let nodes = || drift["nodes"].as_array().into_iter().flatten();
     nodes().for_each(|node| assert_eq!(node["failed"], Value::Null, "{drift:#}"));
     let tasks = nodes().flat_map(|node| node["drifted"].as_object().into_iter().flatten());
     let lines = tasks.flat_map(|(task, drifted)| {
         let differences = drifted["differences"].as_array().cloned().unwrap_or_default();
-        assert!(!differences.is_empty(), "{task} says what differs");
+        assert!(!differences.is_empty(), "{task} names what differs");
         let line =
             move |d: &Value| format!("{task} {}: {} -> {}", text(&d["what"]), text(&d["expected"]), text(&d["found"]));
         differences.iter().map(line).collect::<Vec<_>>()

@@ -126,7 +126,7 @@ fn packages_come_change_fail_and_go() {
     hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], version = "1.*", hold = false }"#, absent)));
     assert_eq!(hosts.out("h1", "apt-mark showhold"), "");
 
-    // Somebody else is at work.
+    // Another program holds the lock.
     let lock = "use Fcntl; open(F, \">/var/lib/dpkg/lock-frontend\"); my $l = pack(\"ssx4qqlx4\", F_WRLCK, 0, 0, 0, 0); \
                 fcntl(F, F_SETLK, $l) or die; open(G, \">/run/locked\"); select(undef, undef, undef, 0.05) while -e \"/run/locked\"";
     hosts.out("h1", &format!("systemd-run --quiet perl -e '{lock}'; until test -e /run/locked; do sleep 0.05; done"));
@@ -159,16 +159,16 @@ fn packages_come_change_fail_and_go() {
     assert!(outcome("s.old").contains("there is no version `7*` of the package `gp-two`"), "{}", outcome("s.old"));
     assert!(outcome("s.broken").contains("post-installation script"), "{}", outcome("s.broken"));
     assert!(outcome("s.after").starts_with("blocked"), "{}", outcome("s.after"));
-    // What was interrupted is put right before anything else is installed.
+    // What was interrupted is repaired before anything else is installed.
     hosts.out("h1", "printf '#!/bin/sh\\n' > /var/lib/dpkg/info/gp-broken.postinst");
     let two = "[[task]]\nid = \"two\"\nrequires = []\npackage = \"gp-two\"\n\
                [[task]]\nid = \"broken\"\nrequires = []\npackage = \"gp-broken\"\n";
     hosts.converged(&hosts.change(&tasks(r#""gp-one""#, two)));
     assert_eq!(installed(&hosts), "gp-broken 1.0;gp-lib 1.0;gp-one 1.0;gp-svc 1.0;gp-two 1.0;");
-    let said = hosts.report("s.two", "h1").output + &hosts.report("s.broken", "h1").output;
-    assert!(said.contains("an earlier installation was interrupted"), "{said}");
+    let output = hosts.report("s.two", "h1").output + &hosts.report("s.broken", "h1").output;
+    assert!(output.contains("an earlier installation was interrupted"), "{output}");
 
-    // Removal: what was there before stays, and so does what others need.
+    // Removal: what was there before stays, and so do packages that others need.
     publish(&hosts, &["gp-needs 1.0 gp-one"]);
     hosts.out("h1", "apt-get -q update && apt-get -y -q install gp-needs && dpkg -s bash > /dev/null");
     hosts.converged(&hosts.change(NOTHING));

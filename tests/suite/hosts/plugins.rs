@@ -119,15 +119,15 @@ fn the_examples_keep_zones_and_limits() {
         assert_eq!(starts(&hosts, node), "2");
     }
 
-    // What somebody changed behind the agent's back.
+    // Changes out of band.
     hosts.out("host-0", "ln -sf /usr/share/zoneinfo/UTC /etc/localtime");
     hosts.out("worker-0", "sed -i s/8192/16/ /etc/systemd/system/worker.service.d/50-limits.conf");
-    let (none, drift) = hosts.fleet.said("one", &["drift"]);
+    let (none, drift) = hosts.fleet.run_json("one", &["drift"]);
     let drift = drift.expect("what drifted").to_string();
     for difference in [["zone", "Europe/Vienna", "UTC"], ["LimitNOFILE", "8192", "16"]] {
         let [what, expected, found] = difference.map(|text| format!("{text:?}"));
-        let told = [format!("\"what\":{what}"), format!("\"expected\":{expected}"), format!("\"found\":{found}")];
-        assert!(told.iter().all(|part| drift.contains(part)), "{difference:?}: {drift}");
+        let parts = [format!("\"what\":{what}"), format!("\"expected\":{expected}"), format!("\"found\":{found}")];
+        assert!(parts.iter().all(|part| drift.contains(part)), "{difference:?}: {drift}");
     }
     assert!(!none);
     assert_eq!(hosts.recheck(&["worker.limits"], &[]).changed, ["worker.limits@worker-0", "worker.worker@worker-0"]);

@@ -59,14 +59,14 @@ fn goes_on_where_it_was() {
     assert_eq!(lines(&hosts, "/var/log/after"), [boot, second.clone()]);
     assert_eq!(hosts.report("s.down", "h1").outcome, "run");
 
-    // A guard; and a host that says that it needs none.
+    // A guard; and a host that reports that it needs no reboot.
     for params in ["only_if = \"test -e /var/lib/outdated\"", "needed = true"] {
         hosts.converged(&hosts.change(&service("2", params)));
         assert_eq!(hosts.report("s.down", "h1").outcome, "unchanged");
         assert_eq!(hosts.boot_id("h1").as_ref(), Some(&second));
     }
 
-    // A host that cannot go down: what comes after waits, all else goes on.
+    // A host that cannot go down: what comes after is blocked, everything else proceeds.
     hosts.out("h1", "systemctl mask --runtime reboot.target");
     hosts.settled(&hosts.change(&service("3", "timeout = \"5s\"")));
     let outcome = hosts.report("s.down", "h1").outcome;
@@ -75,7 +75,7 @@ fn goes_on_where_it_was() {
     assert_eq!(hosts.file("h1", "/etc/kernel-version").as_deref(), Some("3"));
     assert_eq!(hosts.sh("h1", "ls /var/lib/groundplan/reboot").out, "");
 
-    // Gone from the site: nothing to be done.
+    // Removed from the site: nothing to be done.
     hosts.converged(
         &hosts.change("[[task]]\nid = \"kernel\"\nfile = { path = \"/etc/kernel-version\", content = \"3\" }\n"),
     );
@@ -116,7 +116,7 @@ fn killed_while_it_waits_it_goes_down_once() {
             hosts.file(host, "/var/log/long")
         });
     }
-    // The agent is killed on the one: its successor asks again. Power fails on the other: that is what was asked for.
+    // The agent is killed on the one: its successor requests the reboot again. Power fails on the other: that counts as the reboot.
     hosts.out("h1", "systemctl kill --signal KILL --kill-who main groundplan-agent");
     hosts.kill("h2");
     hosts.boot("h2");

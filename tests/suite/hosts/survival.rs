@@ -58,13 +58,13 @@ fn two_hosts_converge() {
         assert!(hosts.report("s.server", host).changed);
         assert_eq!(hosts.report("s.config", host).outcome, "changed");
     }
-    // Behind the agent's back, on one of them.
+    // Out of band, on one of them.
     hosts.out("h1", "echo drifted > /etc/greeter.conf");
     let rechecked = hosts.recheck(&["s.config", "s.unit"], &[]);
     assert_eq!(rechecked.changed[0], "s.config@h1", "{rechecked:?}");
     assert!(["s.config@h2", "s.unit@h1"].iter().all(|i| rechecked.unchanged.iter().any(|u| u == i)), "{rechecked:?}");
     assert_eq!(hosts.file("h1", "/etc/greeter.conf").as_deref(), Some("hello from h1: two\n"));
-    assert_eq!((starts(&hosts, "h1"), starts(&hosts, "h2")), (3, 2), "what is put right restarts what follows it");
+    assert_eq!((starts(&hosts, "h1"), starts(&hosts, "h2")), (3, 2), "a repair restarts what follows from it");
 }
 
 /// A file, a step that lasts until `/var/gate` is there, and a server that both restart. The step adds a line to `/var/runs`.
@@ -109,7 +109,7 @@ fn in_the_middle() -> (Hosts, String) {
 }
 
 #[test]
-fn cut_off_in_the_middle_of_a_rollout_and_back() {
+fn cut_off_during_a_rollout_and_back() {
     needs_hosts!();
     let (hosts, commit) = in_the_middle();
     hosts.cut("h2");
@@ -117,15 +117,15 @@ fn cut_off_in_the_middle_of_a_rollout_and_back() {
     for host in ["h1", "h2"] {
         hosts.out(host, "touch /var/gate");
     }
-    // Both go on: one is followed, the other works off its plan by itself.
+    // Both continue: one is followed, the other carries out its plan by itself.
     for host in ["h1", "h2"] {
         hosts.wait("the restart", || (starts(&hosts, host) == 2).then_some(()));
     }
-    hosts.wait("the word of the one that is there", || {
+    hosts.wait("the report of the connected one", || {
         (hosts.report("s.server", "h1").outcome == "restarted").then_some(())
     });
     let running = hosts.ask(&["status"]).expect("a status");
-    assert_eq!(running["rollout"]["result"], "running", "what was done out there is not known yet");
+    assert_eq!(running["rollout"]["result"], "running", "the planner has no report of it yet");
     hosts.join("h2");
     hosts.converged(&commit);
     assert_eq!(hosts.report("s.server", "h2").outcome, "restarted");
@@ -135,11 +135,11 @@ fn cut_off_in_the_middle_of_a_rollout_and_back() {
 }
 
 #[test]
-fn killed_in_the_middle_of_a_rollout_and_booted() {
+fn killed_during_a_rollout_and_booted() {
     needs_hosts!();
     let (mut hosts, commit) = in_the_middle();
     hosts.out("h1", "touch /var/gate");
-    // The gate stays shut: what was cut off is found after the boot, and runs again.
+    // The gate stays closed: what was interrupted is found after the boot, and runs again.
     hosts.kill("h2");
     hosts.wait("the other one", || (starts(&hosts, "h1") == 2).then_some(()));
     hosts.boot("h2");
@@ -148,7 +148,7 @@ fn killed_in_the_middle_of_a_rollout_and_booted() {
     hosts.converged(&commit);
     assert_eq!(hosts.file("h2", "/etc/greeter.conf").as_deref(), Some("hello from h2: two\n"));
     assert_eq!(starts(&hosts, "h1"), 2);
-    // Started by systemd at the boot, with the new configuration or not: the restart that was owed came after.
+    // Started by systemd at the boot, with the new configuration or not: the pending restart came after.
     assert_eq!(starts(&hosts, "h2"), 3);
 }
 
@@ -162,7 +162,7 @@ fn rebooted_and_wiped() {
     hosts.converged(&hosts.change(&service("two")));
     assert_eq!(hosts.file("h1", "/etc/greeter.conf").as_deref(), Some("hello from h1: two\n"));
     assert_eq!(starts(&hosts, "h1"), 3, "the first start, the boot's, and the restart");
-    // A fresh disk under the same name: all that the commit asks for, from nothing, without another commit.
+    // A fresh disk under the same name: everything in the commit, from nothing, without another commit.
     hosts.wipe("h2");
     hosts.wait("all of it on the fresh host", || (starts(&hosts, "h2") == 1).then_some(()));
     assert_eq!(hosts.file("h2", "/etc/greeter.conf").as_deref(), Some("hello from h2: two\n"));

@@ -133,7 +133,7 @@ fn parts_of_files_and_archives_come_change_and_go() {
 }
 
 #[test]
-fn bad_input_fails_with_a_word_and_all_else_goes_on() {
+fn bad_input_fails_with_a_reason_and_everything_else_proceeds() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).serve("[[task]]\nid = \"checked\"\nfile = { path = \"/etc/checked.conf\", content = \"[good]\\n\", validate = \"ini\" }\n");
     hosts.converged(&hosts.head());
@@ -207,19 +207,22 @@ line = { path = "/etc/good", line = "x" }
     files.push(("services/s/service.toml".to_owned(), tasks));
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     hosts.settled(&hosts.commit(&files, "bad"));
-    let says = |task: &str, word: &str| {
+    let expect = |task: &str, word: &str| {
         let outcome = hosts.report(task, "h1").outcome;
         assert!(outcome.starts_with("failed") && outcome.contains(word), "{task}: {outcome}");
     };
-    says(
+    expect(
         "s.checked",
         "no valid INI, and the old file stays as it is: line 3: the section's header is not closed: `[oh`",
     );
-    says("s.refused", "refuses the new content, and the old file stays as it is: no y in it");
-    says("s.bad", "/etc/bad.conf is no INI file and was not changed; mend it by hand: line 1: has neither `=` nor `:`");
-    says("s.linked", "/etc/linked is a symbolic link to /etc/passwd");
+    expect("s.refused", "refuses the new content, and the old file stays as it is: no y in it");
+    expect(
+        "s.bad",
+        "/etc/bad.conf is no INI file and was not changed; mend it by hand: line 1: has neither `=` nor `:`",
+    );
+    expect("s.linked", "/etc/linked is a symbolic link to /etc/passwd");
     for (name, _, word) in &evil {
-        says(&format!("s.{name}"), word);
+        expect(&format!("s.{name}"), word);
     }
     assert_eq!(hosts.file("h1", "/etc/checked.conf").as_deref(), Some("[good]\n"));
     assert_eq!(hosts.file("h1", "/etc/bad.conf").as_deref(), Some("this is no INI\n"));

@@ -130,8 +130,8 @@ fn units_come_change_break_and_go() {
     hosts.settled(&hosts.change(&units("[Service]\nExecStart=/nowhere/program", 2222, "")));
     let outcome = hosts.report("s.demo", "h1").outcome;
     // The journal's line that names the program may come a moment after that of its end.
-    let says = outcome.contains("/nowhere/program") || outcome.contains("status=203/EXEC");
-    assert!(outcome.contains("demo.service") && says, "{outcome}");
+    let is_named = outcome.contains("/nowhere/program") || outcome.contains("status=203/EXEC");
+    assert!(outcome.contains("demo.service") && is_named, "{outcome}");
 
     // Removal.
     hosts.converged(&hosts.change(NOTHING));

@@ -1,4 +1,4 @@
-//! A simple agent: obeys its plan and its gates, keeps what it owes, reports in order.
+//! A simple agent: follows its plan and its gates, keeps its obligations, reports in order.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(super) struct Agent {
     pub(super) outcomes: BTreeMap<TaskId, Outcome>,
     pub(super) running: Vec<(Generation, PlannedTask)>,
     pub(super) reports: Vec<TaskReport>,
-    /// What was owed when the plan came.
+    /// The obligations when the plan came.
     carried: BTreeMap<TaskId, Effect>,
     revision: u64,
 }
@@ -166,7 +166,7 @@ impl Agent {
                 self.applied.insert(task.task.clone(), applied);
             }
         }
-        // What ran for an older plan does not meet what a newer one asks for.
+        // What ran for an older plan does not satisfy a newer one.
         if current {
             self.obligations.remove(&task.task);
         }

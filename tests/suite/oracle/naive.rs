@@ -1,4 +1,4 @@
-//! Brute force: every edge written out between instances, everything found by going round until nothing changes.
+//! Brute force: every edge expanded between instances, every set computed by repetition until nothing changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::world::{At, World, node_id, resolved, task_id};
 pub(super) struct Expected {
     /// Every action.
     pub(super) actions: BTreeMap<InstanceId, Action>,
-    /// What is owed to what is in the plan.
+    /// Obligations of instances in the plan.
     pub(super) owed: BTreeMap<InstanceId, Effect>,
     /// All trigger edges between instances, from and to.
     pub(super) triggers: BTreeSet<(InstanceId, InstanceId, Effect)>,

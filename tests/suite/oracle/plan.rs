@@ -35,7 +35,7 @@ fn situation(bytes: &[u8]) -> (World, AppliedState) {
     (world, applied)
 }
 
-/// Some of what is applied, found otherwise since; and some that nobody asks for or has.
+/// Some of what is applied and has drifted since, and some that is neither desired nor applied.
 fn drifted(dice: &mut Dice<'_>, applied: &AppliedState) -> BTreeSet<InstanceId> {
     let all = applied.nodes.iter().flat_map(|(node, of)| of.tasks.keys().map(|task| task.at(node)));
     all.filter(|_| dice.chance(15)).collect()
@@ -50,7 +50,7 @@ fn planned(plan: &Plan) -> impl Iterator<Item = (InstanceId, &PlanTask)> {
     plan.nodes.iter().flat_map(|(node, part)| part.tasks.iter().map(|task| (task.task.at(node), task)))
 }
 
-/// What waits for what, as the plan says it.
+/// What waits for what, according to the plan.
 fn waits(plan: &Plan) -> BTreeSet<(InstanceId, InstanceId)> {
     let mut waits = BTreeSet::new();
     for (i, task) in planned(plan) {
@@ -66,7 +66,7 @@ fn waits(plan: &Plan) -> BTreeSet<(InstanceId, InstanceId)> {
 
 fn check_contents(plan: &Plan, expected: &Expected) {
     let actions: BTreeMap<_, _> = plan.actions.iter().map(|a| (a.instance.clone(), a.action)).collect();
-    assert_eq!(actions.len(), plan.actions.len(), "an instance stands twice");
+    assert_eq!(actions.len(), plan.actions.len(), "an instance is in the plan twice");
     assert_eq!(actions, expected.actions);
     let tasks: BTreeMap<_, _> = planned(plan).map(|(i, task)| (i, task.action)).collect();
     assert_eq!(tasks, actions, "actions and node parts differ");
@@ -78,12 +78,12 @@ fn check_order(plan: &Plan, expected: &Expected) {
     let at: BTreeMap<_, _> = plan.actions.iter().enumerate().map(|(n, a)| (a.instance.clone(), n)).collect();
     let waits = waits(plan);
     for (before, after) in &waits {
-        assert!(at[before] < at[after], "{after} stands before {before}, which it waits for");
+        assert!(at[before] < at[after], "{after} comes before {before}, which it waits for");
     }
     for part in plan.nodes.values() {
         let mut seen = BTreeSet::new();
         for task in &part.tasks {
-            assert!(task.after.iter().all(|t| seen.contains(t)), "{} stands too early", task.task);
+            assert!(task.after.iter().all(|t| seen.contains(t)), "{} comes too early", task.task);
             seen.insert(task.task.clone());
         }
     }
@@ -140,7 +140,7 @@ fn check_reasons(plan: &Plan, expected: &Expected, drifted: &BTreeSet<InstanceId
     }
 }
 
-/// Where all ledgers tell of one order, what is removed goes in its reverse.
+/// Where all ledgers record one order, removals are in its reverse.
 fn check_removals(plan: &Plan, expected: &Expected) {
     let at: BTreeMap<_, _> = plan.actions.iter().enumerate().map(|(n, a)| (a.instance.clone(), n)).collect();
     for (gone, dependent) in &expected.depended {
@@ -180,8 +180,8 @@ fn run(desired: &DesiredState, applied: &AppliedState) -> Plan {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// A plan is exactly the changes and what trigger edges reach, in an order that says no more and no less than the site
-    /// does; it is explained, and done once it is applied. What has drifted counts as changed.
+    /// A plan is exactly the changes and what trigger edges reach, in exactly the order that the site
+    /// declares; it is explained, and empty once it is applied. What has drifted counts as changed.
     #[test]
     fn agrees_with_brute_force(bytes in bytes()) {
         let (world, mut applied) = situation(&bytes);
@@ -199,7 +199,7 @@ proptest! {
         prop_assert!(again.is_empty() && again.nodes.is_empty(), "{again:?}");
     }
 
-    /// So it is where too little is known of some instances; and what is held back is exactly what comes after these.
+    /// The same where values for some instances are unknown; and what is held back is exactly what comes after these.
     #[test]
     fn agrees_where_something_is_unknown(bytes in bytes()) {
         let (world, mut applied) = situation(&bytes);
@@ -230,7 +230,7 @@ proptest! {
         check_removals(&run(&world.desired(), &applied), &expect(&world, &applied, &BTreeSet::new()));
     }
 
-    /// What is applied needs no plan; and what comes in another order is the same plan, byte for byte.
+    /// What is applied needs no plan; and the order of the input does not change the plan, byte for byte.
     #[test]
     fn is_idempotent_and_deterministic(bytes in bytes()) {
         let (world, applied) = situation(&bytes);

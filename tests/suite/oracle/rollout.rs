@@ -23,14 +23,14 @@ use super::{
     world::{Dice, World, node_id},
 };
 
-/// What may go wrong, in percent of the occasions.
+/// Probabilities of what may go wrong, in percent.
 #[derive(Clone, Copy)]
 struct Luck {
     failures: usize,
     absences: usize,
     restores: usize,
     commits: usize,
-    /// Commits for which too little is known of some instances.
+    /// Commits with values that are unknown for some instances.
     unknowns: usize,
 }
 
@@ -100,7 +100,7 @@ impl Simulation {
         self.stale = false;
     }
 
-    /// One thing happens. Returns whether it was possible.
+    /// One event. Returns whether it was possible.
     fn step(&mut self, dice: &mut Dice<'_>, luck: Luck) -> bool {
         let i = dice.below(self.agents.len());
         let what = dice.below(6);
@@ -146,11 +146,11 @@ impl Simulation {
                 true
             }
             4 if agent.online && self.heard[i] < agent.reports.len() => {
-                self.hear(i, self.heard[i]);
+                self.receive(i, self.heard[i]);
                 self.heard[i] += 1;
                 if dice.chance(20) {
                     let again = dice.below(self.heard[i]);
-                    self.hear(i, again);
+                    self.receive(i, again);
                 }
                 self.rollout.advance();
                 true
@@ -169,7 +169,7 @@ impl Simulation {
         }
     }
 
-    fn hear(&mut self, i: usize, number: usize) {
+    fn receive(&mut self, i: usize, number: usize) {
         let agent = &self.agents[i];
         let report = &agent.reports[number];
         let ours = report.generation == self.rollout.generation();
@@ -182,7 +182,7 @@ impl Simulation {
         }
     }
 
-    /// Everybody is there and nothing else goes wrong: go on until nothing moves.
+    /// All nodes are connected and nothing else goes wrong: continues until nothing happens any more.
     fn settle(&mut self, luck: Luck) {
         for i in 0..self.agents.len() {
             self.agents[i].online = true;
@@ -252,8 +252,8 @@ fn start(dice: &mut Dice<'_>) -> (World, Simulation) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
-    /// Without failures a rollout finishes, whatever the limits; each task of it is carried out once, and what a trigger
-    /// fired on is acted upon, and nothing else is.
+    /// Without failures a rollout finishes, whatever the limits; each task of it is carried out once, and effects reach exactly the targets of
+    /// triggers that fired.
     #[test]
     fn finishes_and_acts_once(bytes in bytes()) {
         let mut dice = Dice(bytes.iter());
@@ -276,7 +276,7 @@ proptest! {
         }
     }
 
-    /// What failed holds back what depends on it, and nothing else but for turns that it keeps.
+    /// What failed blocks what depends on it, and nothing else but the turns that it keeps.
     #[test]
     fn stops_at_the_damage(bytes in bytes()) {
         let mut dice = Dice(bytes.iter());
@@ -312,7 +312,7 @@ proptest! {
         }
     }
 
-    /// Newer commits in mid-rollout lose no obligation: whatever changed, each target of a trigger on it acts after that.
+    /// Newer commits during a rollout lose no obligation: whatever changed, each target of a trigger on it acts after that.
     #[test]
     fn newer_plans_lose_nothing(bytes in bytes()) {
         let mut dice = Dice(bytes.iter());

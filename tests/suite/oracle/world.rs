@@ -1,4 +1,4 @@
-//! Made-up sites: from a string of bytes to tasks, nodes and edges, and from these to the core's types.
+//! Generated sites: from a string of bytes to tasks, nodes and edges, and from these to the core's types.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +46,7 @@ pub(super) struct Task {
     pub(super) name: usize,
     /// Its nodes, with what it is there.
     pub(super) on: BTreeMap<usize, u8>,
-    /// Those of them of which nobody knows what it is there.
+    /// Those of them on which its values are unknown.
     pub(super) pending: BTreeSet<usize>,
     pub(super) edges: Vec<(usize, At, Option<Effect>)>,
 }
@@ -116,7 +116,7 @@ impl World {
         Task { name, on, pending: BTreeSet::new(), edges }
     }
 
-    /// Another version of it: some tasks differ, and if `deep`, some are gone, new, elsewhere, or have other edges.
+    /// Another version of it: some tasks differ, and if `deep`, some are removed, new, elsewhere, or have other edges.
     pub(super) fn changed(&self, dice: &mut Dice<'_>, deep: bool) -> Self {
         let mut next = self.clone();
         for task in &mut next.tasks {
@@ -147,7 +147,7 @@ impl World {
         next
     }
 
-    /// The same, with too little known of some instances.
+    /// The same, with values unknown for some instances.
     pub(super) fn unsure(&self, dice: &mut Dice<'_>) -> Self {
         let mut next = self.clone();
         for task in &mut next.tasks {
@@ -156,7 +156,7 @@ impl World {
         next
     }
 
-    /// The same, with all known.
+    /// The same, with all values known.
     pub(super) fn sure(&self) -> Self {
         let mut next = self.clone();
         next.tasks.iter_mut().for_each(|task| task.pending.clear());
@@ -252,7 +252,7 @@ pub(super) fn resolved(name: usize, version: u8) -> Resolved {
     }
 }
 
-/// What nodes have applied: each by one of several worlds, some not heard of; and some obligations.
+/// What nodes have applied: each by one of several worlds, some without a report; and some obligations.
 pub(super) fn applied(dice: &mut Dice<'_>, worlds: &[&World], nodes: usize) -> AppliedState {
     let states: Vec<AppliedState> = worlds.iter().map(|world| AppliedState::of(&world.desired())).collect();
     let mut applied = AppliedState::default();

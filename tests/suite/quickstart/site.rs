@@ -1,4 +1,4 @@
-//! A `groundplan up` on a copy of the sample site, on loopback addresses of its own so that tests run side by side.
+//! A `groundplan up` on a copy of the sample site, on loopback addresses of its own so that tests run in parallel.
 
 use std::{
     collections::BTreeMap,
@@ -285,7 +285,7 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // After a failed assertion: agents end what they run when they see that it is gone.
+        // After a failed assertion: agents end what they run when their parent has ended.
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -298,7 +298,7 @@ impl Drop for Up {
 }
 
 fn scratch() -> TempDir {
-    // Canonical, because it is looked for in the environment of processes.
+    // Canonical, because it is searched for in the environment of processes.
     let tmp = std::env::temp_dir().canonicalize().expect("a temporary directory");
     tempfile::Builder::new().prefix("groundplan-up-").tempdir_in(tmp).expect("a scratch directory")
 }

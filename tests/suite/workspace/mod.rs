@@ -170,7 +170,7 @@ fn pure_crates_use_no_clock_no_randomness_no_environment_and_no_file() {
 }
 
 #[test]
-fn every_dependency_says_why_it_is_there() {
+fn every_dependency_has_a_reason() {
     let manifest = fs::read_to_string(workspace().join("Cargo.toml")).expect("the workspace's manifest");
     let section = manifest.split("[workspace.dependencies]").nth(1).expect("dependencies");
     let section = section.split("\n[").next().expect("an end");

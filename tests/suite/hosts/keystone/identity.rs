@@ -1,4 +1,4 @@
-//! Just enough of Keystone's API (<https://docs.openstack.org/api-ref/identity/v3/>) over plain HTTP: tokens, asked for and validated
+//! Just enough of Keystone's API (<https://docs.openstack.org/api-ref/identity/v3/>) over plain HTTP: tokens, requested and validated
 //! from outside the hosts, as any client would.
 
 use std::{
@@ -46,7 +46,7 @@ impl Identity {
         answer.header("x-subject-token").expect("a token in X-Subject-Token")
     }
 
-    /// What Keystone says of a token.
+    /// Keystone's description of a token.
     ///
     /// # Panics
     /// If there is any other answer than 200: the token is not valid.

@@ -95,7 +95,7 @@ fn from_bare_hosts_to_a_token() {
         let after = Units::of(&hosts, &NODES);
         println!("{}", units.table(&after, edit.what));
         assert_eq!(units.restarted(&after), edit.restarts, "{}", edit.what);
-        // Keystone goes on with what it has, whoever was restarted: the token is still good, and there are new ones.
+        // Keystone continues, whatever was restarted: the token is still valid, and there are new ones.
         identity.validate(&token);
         identity.issue();
         units = after;
@@ -135,20 +135,20 @@ fn timeline(hosts: &Hosts) -> String {
 /// Keystone talks to all three: its tables are in MariaDB, its answers in memcached, its notifications in RabbitMQ.
 fn stack_is_in_use(hosts: &Hosts) {
     let count = |host: &str, line: &str| -> u64 {
-        let said = hosts.out(host, line);
-        said.trim().parse().unwrap_or_else(|_| panic!("`{line}` on {host} says {said:?}"))
+        let output = hosts.out(host, line);
+        output.trim().parse().unwrap_or_else(|_| panic!("`{line}` on {host} prints {output:?}"))
     };
     let users = "mariadb --skip-column-names --batch --execute 'SELECT COUNT(*) FROM local_user' keystone";
     assert_eq!(count("db-0", users), 1);
     let queues =
         "rabbitmqctl --silent list_queues --vhost keystone name messages | grep ^notifications.info | cut -f 2";
-    assert!(count("mq-0", queues) > 0, "nobody was notified");
+    assert!(count("mq-0", queues) > 0, "nothing was published");
     let items = identity::memcached(hosts.address("mq-0"), "stats");
     let items = items.lines().find_map(|line| line.strip_prefix("STAT curr_items ")).expect("a figure");
     assert!(items.trim().parse::<u64>().expect("a number") > 0, "nothing is cached");
 }
 
-/// No password stands in a file that others may read, nor among the arguments of a process.
+/// No password is in a file that others may read, or in the arguments of a process.
 fn secrets_are_kept(hosts: &Hosts) {
     for node in NODES {
         let places = "/etc /home /opt /root /run /srv /tmp /usr/local /var";
@@ -164,16 +164,16 @@ fn secrets_are_kept(hosts: &Hosts) {
 fn nothing_is_left_to_do(hosts: &Hosts, status: &Value) {
     let commit = hosts.commit(&[], "nothing");
     let again = hosts.converged(&commit);
-    assert_eq!(again["rollout"]["generation"], status["rollout"]["generation"], "the same tree was planned anew");
+    assert_eq!(again["rollout"]["generation"], status["rollout"]["generation"], "the same tree was planned again");
 }
 
-/// Every task is checked again, and finds that it is so.
+/// Every task is checked again, and is in sync.
 fn everything_is_so(hosts: &Hosts, before: &Units) {
     let begun = Instant::now();
-    let told = hosts.ask(&["recheck"]).expect("every task to be so");
-    let counts = &told["rollout"]["counts"];
-    assert_eq!(told["left_out"], serde_json::json!([]), "every task of the example can be checked");
-    assert_eq!(counts["changed"], 0, "{:#}", told["rollout"]);
+    let answer = hosts.ask(&["recheck"]).expect("every task to be in sync");
+    let counts = &answer["rollout"]["counts"];
+    assert_eq!(answer["left_out"], serde_json::json!([]), "every task of the example can be checked");
+    assert_eq!(counts["changed"], 0, "{:#}", answer["rollout"]);
     let tasks = counts["unchanged"].as_u64().expect("a count");
     assert!(tasks >= 25, "{counts:#}");
     assert_eq!(before.restarted(&Units::of(hosts, &NODES)), []);
@@ -192,7 +192,7 @@ fn memory(hosts: &Hosts) -> String {
 }
 
 /// The variant: db-0 is no node of ours any more. Its owner made an empty database and an account; Keystone and its message bus are built
-/// anew on fresh hosts against it.
+/// again on fresh hosts against it.
 fn someone_elses_database(hosts: &mut Hosts, example: &[(String, String)]) {
     hosts.out("db-0", "systemctl disable --now groundplan-agent");
     hosts.out("db-0", "mariadb --execute 'DROP DATABASE keystone; DROP USER keystone'");

@@ -79,7 +79,7 @@ fn files_of(folder: &Path, addresses: &[(&str, Ipv4Addr)]) -> Vec<(String, Strin
 
 /// A text of the example with this site's name and addresses.
 fn ours(text: &str, addresses: &[(&str, Ipv4Addr)]) -> String {
-    // As they stand in the example's inventory.
+    // As in the example's inventory.
     let theirs = [("db-0", "10.77.0.11"), ("mq-0", "10.77.0.12"), ("id-0", "10.77.0.13")];
     let mut text = text.replace("name = \"keystone\"", &format!("name = {SITE:?}"));
     for (node, address) in theirs {
