@@ -1,4 +1,4 @@
-//! The sample site under `groundplan up`, with real processes on loopback: it converges, its edits restart what they promise and
+//! The sample site under `groundplan up`, with real processes on loopback: it converges, its edits restart what its README lists and
 //! nothing else, and nothing of it survives its end.
 
 mod site;
@@ -18,7 +18,7 @@ fn kept(before: &Pids, after: &Pids) -> Vec<String> {
 }
 
 #[test]
-fn edits_restart_what_they_promise_and_nothing_else() {
+fn edits_restart_what_the_readme_lists_and_nothing_else() {
     let up = Up::start();
     let first = up.converged();
     // The front end asks one after the other, and the next one if a loaded machine makes one too slow.
@@ -78,7 +78,7 @@ fn a_node_that_is_added_gets_an_agent_and_one_that_is_removed_loses_it() {
     let delta = format!("{nodes}\n[nodes.delta]\naddress = \"{}\"\ngroups = [\"app\"]\n", up.address("14"));
     up.write("inventory/nodes.toml", &delta);
     up.deployed(&up.commit("delta"), first);
-    // A node gets its part when its agent is heard of for the first time, which may be after the others have theirs.
+    // A node gets its part when its agent reports for the first time, which may be after the others have theirs.
     up.wait("an application on delta", || {
         up.pids().contains_key(&("delta".to_owned(), "app.pl".to_owned())).then_some(())
     });
@@ -93,7 +93,7 @@ fn a_node_that_is_added_gets_an_agent_and_one_that_is_removed_loses_it() {
 }
 
 #[test]
-fn up_again_goes_on_where_it_was() {
+fn up_continues_where_it_was() {
     let mut up = Up::start();
     let first = up.converged();
     up.stop(Signal::SIGINT);
@@ -106,13 +106,16 @@ fn up_again_goes_on_where_it_was() {
 }
 
 #[test]
-fn without_a_site_it_lays_out_the_sample_and_says_what_to_try() {
+fn without_a_site_it_lays_out_the_sample_and_prints_what_to_try() {
     let up = Up::sample();
     up.converged();
-    let told = up.wait("what to try", || Some(up.output()).filter(|text| text.contains("Ctrl-C stops everything")));
-    for words in ["converged in", "curl http://127.0.0.11:17400/", "sed -i", "git -C"] {
-        assert!(told.contains(words), "{words} is not in\n{told}");
+    let output = up.wait("what to try", || Some(up.output()).filter(|text| text.contains("Ctrl-C stops everything")));
+    for words in ["converged in", "sed -i", "git -C"] {
+        assert!(output.contains(words), "{words} is not in\n{output}");
     }
+    // The usual port, or another one where that is in use.
+    let port = output.split("curl http://127.0.0.11:").nth(1).and_then(|rest| rest.split('/').next()?.parse().ok());
+    assert!(up.get("11", port.expect("the front end's port")).contains("hello from"), "{output}");
     up.end(Signal::SIGINT);
 }
 
