@@ -8,5 +8,4 @@ pub mod live;
 pub mod loopback;
 pub mod processes;
 pub mod publish;
-#[path = "../simulator/mod.rs"]
 pub mod simulator;

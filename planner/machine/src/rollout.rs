@@ -190,7 +190,7 @@ impl ActiveRollout {
                 }
                 LogEntry::Presence { node, online } => restored.rollout.presence(&node, online),
                 LogEntry::Accepted { node, generation, running } => {
-                    drop(restored.accepted(&node, generation, &running))
+                    let _ = restored.accepted(&node, generation, &running);
                 }
                 LogEntry::Advance => drop(restored.rollout.advance()),
             }
