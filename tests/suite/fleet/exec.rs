@@ -207,7 +207,7 @@ fn commands_without_a_client_are_stopped(kind: Kind) {
     let ended = end(&fleet, &mut live);
     assert!(running.iter().all(|process| !process.is_alive()));
     assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.out.contains("the agent ends"), "{ended:?}");
+    assert!(ended.out.contains("the agent is shutting down"), "{ended:?}");
     // Killed, it cannot report that; its command ends with it nevertheless.
     start_again(&mut fleet, "n1", &before);
     forget(&fleet, &["n1"]);
@@ -269,7 +269,7 @@ fn an_agent_that_does_not_answer_is_reported_and_runs_nothing_later(kind: Kind) 
     // The planner sent neither: it stops the one that fits when it receives its output.
     fleet.wait("the order that fits to begin and to be stopped", || {
         let log = fleet.logged("n1");
-        (log.contains("command 00000002 begins") && log.contains("command 00000002: ")).then_some(())
+        (log.contains("command 00000002 starts") && log.contains("command 00000002: ")).then_some(())
     });
     assert!(fleet.logged("n1").contains("command 00000001 is refused: the order was for an earlier connection"));
     assert_eq!(fleet.file("n1", "ran-00000001"), None, "the other came first and was not carried out");
