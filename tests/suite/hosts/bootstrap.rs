@@ -155,7 +155,7 @@ fn three_bare_hosts_in_parallel_and_upgraded_during_a_rollout() {
         .spawn()
         .expect("groundplan runs");
     for host in names {
-        let stopping = "journalctl --quiet --unit groundplan-agent | grep -q 'stopping; 1 tasks still run'";
+        let stopping = "journalctl --quiet --unit groundplan-agent | grep -q 'stopping; 1 tasks are still running'";
         hosts.wait("the agent to begin to stop", || (hosts.sh(host, stopping).status == Some(0)).then_some(()));
     }
     for host in ["h1", "h2"] {
@@ -356,7 +356,7 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     let tls =
         ["h1", "--agent", program, "--broker", "mqtts://198.51.100.1", "--broker-ca", ca.to_str().expect("a path")];
     let (_, result) = hosts.bootstrap(&tls);
-    assert!(fault(&result, "h1")[1].starts_with("its agent does not start: "), "{result:#}");
+    assert!(fault(&result, "h1")[1].starts_with("the agent does not start: "), "{result:#}");
     untouched(&hosts, &result);
 
     // Broken off by Ctrl-C while the agent is waited for; the same again, without the mistake, finds out and finishes.

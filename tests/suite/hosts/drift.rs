@@ -144,7 +144,7 @@ fn drift_is_reported_left_alone_and_healed() {
     let drift = hosts.drift(&["kept"]);
     assert_eq!(differences(&drift, "kept.user"), ["groups: audio -> video", "shell: /bin/sh -> /bin/false"]);
     let owners = [
-        "content: - -> something else, not told: only its owner may read the file",
+        "content: - -> something else, not reported: only its owner may read the file",
         "mode: 0640 -> 0600",
         "group: root -> daemon",
     ];

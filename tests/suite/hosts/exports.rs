@@ -100,7 +100,7 @@ fn a_value_of_one_host_reaches_the_other_and_just_what_uses_it() {
     hosts.out("h1", LISTEN);
     hosts.converged(&hosts.head());
     let waited = hosts.report("app.db-listens", "h2").output;
-    let attempts = waited.trim().strip_prefix("as wanted at attempt ").and_then(|n| n.parse::<u32>().ok());
+    let attempts = waited.trim().strip_prefix("succeeded at attempt ").and_then(|n| n.parse::<u32>().ok());
     assert!(attempts.is_some_and(|n| n > 1), "{waited}");
     assert_eq!(hosts.file("h2", "/etc/app.conf").as_deref(), Some("h1 says one\n"));
     let one = traces(&hosts);

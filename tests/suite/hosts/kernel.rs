@@ -49,7 +49,7 @@ fn parameters_and_mounts_come_change_and_go() {
     let context = hosts.report("s.context", "h1");
     assert_eq!(
         (context.outcome.as_str(), context.output.as_str()),
-        ("unchanged", "skipped: this host has no SELinux, or it is switched off\n")
+        ("unchanged", "skipped: this host has no SELinux, or it is disabled\n")
     );
 
     // No change.
