@@ -34,8 +34,8 @@ const GENERATOR: [&str; 2] = [
     "/lib/systemd/system-generators/podman-system-generator",
 ];
 
-/// How long after its start a container is checked again.
-const SETTLE: Duration = Duration::from_millis(500);
+/// How long after its start a container is checked again: on a busy host podman takes most of a second to notice that one has ended.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Why a container could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
