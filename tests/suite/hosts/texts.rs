@@ -103,8 +103,8 @@ fn parts_of_files_and_archives_come_change_and_go() {
         "s.app /opt/app/bin/run: as it was unpacked -> changed",
         "s.app /opt/app/old: present -> -",
         "s.checked content: - -> -",
-        "s.hosts block: 10.0.0.1 one\n10.0.0.2 two -> missing, or otherwise",
-        "s.port line: Port 2200 -> missing, or otherwise",
+        "s.hosts block: 10.0.0.1 one\n10.0.0.2 two -> missing, or changed",
+        "s.port line: Port 2200 -> missing, or changed",
         &format!("s.settings [DEFAULT] debug: {hidden} -> {hidden}"),
     ];
     assert_eq!(drifted(&hosts), expected);
@@ -160,7 +160,7 @@ fn bad_input_fails_with_a_reason_and_everything_else_proceeds() {
         ),
         ("way", tar(&[("good", b'0', "x"), ("way/evil", b'0', "x")]), "the symbolic link /way leads out of the root"),
         ("device", tar(&[("good", b'0', "x"), ("dev", b'4', "")]), "the member `dev` is a device"),
-        ("cut", tar(&[("good", b'0', "x")])[..600].to_owned(), "broken or cut off"),
+        ("cut", tar(&[("good", b'0', "x")])[..600].to_owned(), "damaged or truncated"),
     ];
     let mut tasks = r#"
 [vars]
@@ -213,12 +213,12 @@ line = { path = "/etc/good", line = "x" }
     };
     expect(
         "s.checked",
-        "no valid INI, and the old file stays as it is: line 3: the section's header is not closed: `[oh`",
+        "not valid INI, and the old file stays as it is: line 3: the section's header is not closed: `[oh`",
     );
     expect("s.refused", "refuses the new content, and the old file stays as it is: no y in it");
     expect(
         "s.bad",
-        "/etc/bad.conf is no INI file and was not changed; mend it by hand: line 1: has neither `=` nor `:`",
+        "/etc/bad.conf is not an INI file and was not changed; fix it by hand: line 1: has neither `=` nor `:`",
     );
     expect("s.linked", "/etc/linked is a symbolic link to /etc/passwd");
     for (name, _, word) in &evil {
