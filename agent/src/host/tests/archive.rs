@@ -20,7 +20,7 @@ const FILE: EntryType = EntryType::Regular;
 const DIR: EntryType = EntryType::Directory;
 const LINK: EntryType = EntryType::Symlink;
 
-/// A tar with names as they are given, which its library would not write.
+/// A tar archive with the names exactly as given, some of which the library refuses to write.
 fn tar(members: &[Given<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, mode, text) in members {
@@ -87,7 +87,7 @@ fn first() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn it_is_unpacked_changes_and_goes() {
+async fn an_archive_is_unpacked_updated_and_removed() {
     let site = Site::new();
     let one = archive(&first(), json!({ "strip_components": 1 }));
     assert_eq!(site.create(&one).await, CHANGED);
@@ -97,7 +97,7 @@ async fn it_is_unpacked_changes_and_goes() {
     assert_eq!(fs::read_to_string(site.at("opt/app/bin/up")).unwrap(), "1");
     assert_eq!(site.update(&one, &one).await, UNCHANGED);
 
-    // Drift: content, mode, what is gone, a link that was turned.
+    // Drift: content, mode, a link with another target.
     fs::write(site.at("opt/app/lib/one"), "2").unwrap();
     assert_eq!(site.update(&one, &one).await, CHANGED);
     fs::set_permissions(site.at("opt/app/bin/run"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -108,7 +108,7 @@ async fn it_is_unpacked_changes_and_goes() {
     assert_eq!(tree(&site.at("opt/app")), all);
     assert_eq!(site.update(&one, &one).await, UNCHANGED);
 
-    // What is no longer in it goes; what is not of it stays.
+    // Members that the new archive lacks are removed; files of others are kept.
     fs::write(site.at("opt/app/lib/theirs"), "").unwrap();
     let two = archive(&tar(&[("lib/one", FILE, 0o640, "new"), ("etc/x", FILE, 0o600, "")]), json!({}));
     assert_eq!(site.update(&one, &two).await, CHANGED);
@@ -121,14 +121,14 @@ async fn it_is_unpacked_changes_and_goes() {
 }
 
 #[tokio::test]
-async fn all_that_was_made_goes_and_nothing_else() {
+async fn removal_deletes_exactly_what_was_unpacked() {
     let site = Site::new();
     let spec = archive(&first(), json!({}));
     assert_eq!(site.create(&spec).await, CHANGED);
     assert_eq!(site.remove(&spec).await, CHANGED);
     assert!(!site.at("opt/app").exists() && site.at("opt").exists());
 
-    // Into a directory that was there, moved to another, and what two tasks unpack.
+    // Into an existing directory, moved to another one, and members that two tasks unpack.
     fs::create_dir_all(site.at("opt/app/bin")).unwrap();
     let flat = |names: &[&str]| tar(&names.iter().map(|name| (*name, FILE, 0o644, *name)).collect::<Vec<_>>());
     let mine = archive(&flat(&["bin/a", "bin/b"]), json!({}));
@@ -144,7 +144,7 @@ async fn all_that_was_made_goes_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_would_lead_out_is_refused_and_nothing_is_put_in_place() {
+async fn members_that_lead_out_are_refused_and_nothing_is_unpacked() {
     let site = Site::new();
     let outside = site.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -176,7 +176,7 @@ async fn what_would_lead_out_is_refused_and_nothing_is_put_in_place() {
             assert!(!site.at("opt/app").exists());
         }
     }
-    // Links that were there before are no way out either.
+    // Links that existed before are not followed out either.
     fs::create_dir_all(site.at("opt/app")).unwrap();
     symlink(&outside, site.at("opt/app/way")).unwrap();
     let through = tar(&[good, ("way/evil", FILE, 0o644, "x")]);
@@ -191,13 +191,13 @@ async fn what_would_lead_out_is_refused_and_nothing_is_put_in_place() {
 }
 
 #[tokio::test]
-async fn bombs_and_broken_archives() {
+async fn bombs_and_damaged_archives() {
     let site = Site::new();
     let zeros = "0".repeat(3 << 20);
     let bomb = gzip(&tar(&[("a", FILE, 0o644, &zeros), ("b", FILE, 0o644, &zeros)]));
     let error = site.create(&archive(&bomb, json!({ "max_size": "5 MiB" }))).await.unwrap_err();
     assert!(error.contains("more than 5242880 bytes in all; raise `max_size`"), "{error}");
-    // A name that is longer than memory should be.
+    // A member name that is too long to be kept in memory.
     let name = gzip(&tar(&[("././@LongLink", EntryType::GNULongName, 0o644, &zeros), ("a", FILE, 0o644, "")]));
     let error = site.create(&archive(&name, json!({}))).await.unwrap_err();
     assert!(error.contains("a header, or what comes after the end, is too large"), "{error}");
@@ -206,17 +206,17 @@ async fn bombs_and_broken_archives() {
     let at = flipped.len() - 6;
     flipped[at] ^= 1;
     for (bytes, word) in [
-        (&whole[..whole.len() / 2], "the archive is broken or cut off"),
-        (&flipped, "the archive is broken or cut off"),
-        (&b"no archive"[..], "what it is cannot be told"),
-        (b"PK\x03\x04 and no more", "the archive is broken or cut off"),
+        (&whole[..whole.len() / 2], "the archive is damaged or truncated"),
+        (&flipped, "the archive is damaged or truncated"),
+        (&b"no archive"[..], "the format of the archive cannot be detected"),
+        (b"PK\x03\x04 and no more", "the archive is damaged or truncated"),
         (b"\xfd7zXZ\0 and no more", "roken"),
     ] {
         let error = site.create(&archive(bytes, json!({}))).await.unwrap_err();
         assert!(error.contains(word), "{error}");
         assert!(!site.at("opt/app").exists());
     }
-    // A directory where a file would be.
+    // A directory in the place of a file.
     fs::create_dir_all(site.at("opt/app/bin/run")).unwrap();
     let error = site.create(&archive(&first(), json!({ "strip_components": 1 }))).await.unwrap_err();
     assert!(
@@ -227,7 +227,7 @@ async fn bombs_and_broken_archives() {
 }
 
 #[tokio::test]
-async fn one_that_is_on_the_node() {
+async fn an_archive_on_the_node() {
     let site = Site::new();
     let here = |more: Value| {
         let mut params = json!({ "dest": "/opt/app", "path": "/srv/a.tgz" });
@@ -271,7 +271,7 @@ async fn zip() {
             entry.finish(descriptor).unwrap();
         }
         zip.finish().unwrap();
-        // The library would not write such a name.
+        // The library refuses to write such a name.
         for at in 0..out.len() - 3 {
             if &out[at..at + 3] == b"UP/" {
                 out[at..at + 2].copy_from_slice(b"..");
@@ -304,11 +304,11 @@ async fn zip() {
     let at = flipped.windows(4).position(|window| window == b"text").unwrap_or(40);
     flipped[at] ^= 1;
     let error = site.create(&archive(&flipped, json!({}))).await.unwrap_err();
-    assert!(error.contains("broken or cut off"), "{error}");
+    assert!(error.contains("damaged or truncated"), "{error}");
 }
 
 #[tokio::test]
-async fn by_the_programs_of_the_host() {
+async fn other_formats_by_the_programs_of_the_host() {
     let site = Site::new();
     let whole = site.dir.path().join("a.tar");
     fs::write(&whole, tar(&[("x", FILE, 0o644, "content")])).unwrap();
@@ -328,7 +328,7 @@ async fn by_the_programs_of_the_host() {
 }
 
 #[tokio::test]
-async fn a_full_disk_leaves_nothing_of_it() {
+async fn a_full_disk_leaves_nothing() {
     let site = Site::new();
     let mount = site.at("small");
     fs::create_dir_all(&mount).unwrap();

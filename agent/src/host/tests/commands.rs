@@ -1,4 +1,4 @@
-//! `command`, and the running of programs.
+//! `command`, and how programs are run.
 
 use std::time::Instant;
 
@@ -7,12 +7,12 @@ use serde_json::json;
 use super::*;
 use crate::host::cancel::Canceller;
 
-/// How long to sleep: a number that only this run of the tests uses.
+/// A duration for `sleep` that only this run of the tests uses.
 pub(super) fn nap(n: u32) -> String {
     format!("{}{n}", 1_000_000 + std::process::id())
 }
 
-/// How many `sleep` so long.
+/// The number of `sleep` processes with this duration.
 pub(super) fn sleepers(marker: &str) -> usize {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
@@ -24,7 +24,7 @@ async fn runs_when_new_changed_or_triggered() {
     let site = Site::new();
     let spec = command("echo ran >> log; echo to stdout; echo to stderr >&2");
     let finished = site.job("svc.task", apply(&spec, None), Some(Effect::Run)).await;
-    // Applying ran it; the effect is thereby done.
+    // Applying has run it, so the effect is done, too.
     assert_eq!(finished.result, CHANGED);
     assert_eq!(finished.output.unwrap().head, "to stdout\nto stderr\n");
     assert_eq!(site.trigger(&spec, Effect::Run).await, effected(Effect::Run));
@@ -33,7 +33,7 @@ async fn runs_when_new_changed_or_triggered() {
 }
 
 #[tokio::test]
-async fn guards_hold_it_back() {
+async fn guards_prevent_the_run() {
     let site = Site::new();
     fs::write(site.at("there"), "").unwrap();
     for (guard, runs) in [
@@ -55,7 +55,7 @@ async fn guards_hold_it_back() {
 }
 
 #[tokio::test]
-async fn surroundings_of_a_program() {
+async fn the_environment_of_a_program() {
     let site = Site::new();
     fs::create_dir(site.at("work")).unwrap();
     let show =
@@ -68,7 +68,7 @@ async fn surroundings_of_a_program() {
 }
 
 #[tokio::test]
-async fn failures_say_what_and_why() {
+async fn errors_name_the_command_and_the_reason() {
     let site = Site::new();
     fs::write(site.at("text"), "no program").unwrap();
     for (params, error) in [
@@ -94,7 +94,7 @@ async fn failures_say_what_and_why() {
 #[tokio::test]
 async fn another_user() {
     if !is_root() {
-        eprintln!("SKIPPED: only root runs programs as others");
+        eprintln!("SKIPPED: only root may run programs as other users");
         return;
     }
     let site = Site::new();
@@ -106,11 +106,11 @@ async fn another_user() {
 }
 
 #[tokio::test]
-async fn time_is_up_for_the_whole_group() {
+async fn a_timeout_ends_the_whole_group() {
     let site = Site::new();
     for (line, marker) in [
         ("sleep $NAP & sleep $NAP", nap(1)),
-        // Neither heeds TERM.
+        // Both ignore TERM.
         ("trap '' TERM; echo begun; (trap '' TERM; sleep $NAP) & sleep $NAP", nap(2)),
     ] {
         let begun = Instant::now();
@@ -123,7 +123,7 @@ async fn time_is_up_for_the_whole_group() {
 }
 
 #[tokio::test]
-async fn cancelled_and_dropped() {
+async fn cancelled_and_dropped_jobs_end_their_programs() {
     let site = Site::new();
     let canceller = Canceller::new();
     let (one, two) = (nap(3), nap(4));
@@ -144,7 +144,7 @@ async fn cancelled_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_keeps_the_pipe_holds_nobody() {
+async fn a_daemon_that_keeps_the_pipe_open_delays_nothing() {
     let site = Site::new();
     let begun = Instant::now();
     let finished = site.job("svc.task", apply(&command("sleep 600 & echo $!"), None), None).await;
@@ -156,7 +156,7 @@ async fn a_daemon_that_keeps_the_pipe_holds_nobody() {
 }
 
 #[tokio::test]
-async fn a_gigabyte_of_output_is_bounded() {
+async fn a_gigabyte_of_output_is_truncated() {
     let site = Site::new();
     let size = 1_u64 << 30;
     let spec = command(&format!("echo begin; head -c {size} /dev/zero; echo end"));
@@ -168,7 +168,7 @@ async fn a_gigabyte_of_output_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_flood_does_not_outlive_its_time() {
+async fn endless_output_ends_at_the_timeout() {
     let site = Site::new();
     let spec = spec(json!({ "command": { "run": ["yes"], "timeout": "200ms" } }));
     let finished = site.job("svc.task", apply(&spec, None), None).await;

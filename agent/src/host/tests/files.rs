@@ -24,7 +24,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A tmpfs that is unmounted in the end; `None`, said aloud, for those who may not mount.
+/// A tmpfs that is unmounted at the end; `None`, with a message, for users who may not mount.
 struct Mount(PathBuf);
 
 impl Mount {
@@ -46,7 +46,7 @@ impl Drop for Mount {
 }
 
 #[tokio::test]
-async fn a_file_comes_changes_moves_and_goes() {
+async fn a_file_is_created_changed_moved_and_removed() {
     let site = Site::new();
     let first = file("/etc/app/x.conf", "one\n");
     assert_eq!(site.create(&first).await, CHANGED);
@@ -56,7 +56,7 @@ async fn a_file_comes_changes_moves_and_goes() {
     let inode = fs::metadata(&path).unwrap().ino();
     assert_eq!(site.update(&first, &first).await, UNCHANGED);
 
-    // A mode is changed on the spot, content by a new file.
+    // A mode is changed in place, content by a new file.
     let private = TaskSpec {
         content: first.content.clone(),
         ..spec(json!({ "file": { "path": "/etc/app/x.conf", "mode": "0600" } }))
@@ -77,7 +77,7 @@ async fn a_file_comes_changes_moves_and_goes() {
 }
 
 #[tokio::test]
-async fn a_large_file_is_copied_from_the_store() {
+async fn large_content_is_copied_from_the_blob_store() {
     let site = Site::new();
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 7) as u8).collect();
     let stored = site.state("blob");
@@ -98,10 +98,10 @@ async fn owners_by_name() {
         content: Some(Shipped::of(b"")),
         ..spec(json!({ "template": { "path": "/x", "owner": owner, "mode": "4755" } }))
     };
-    let error = site.create(&spec("nobody-at-all")).await.unwrap_err();
-    assert_eq!(error, "/x: there is no user `nobody-at-all` on this host");
+    let error = site.create(&spec("no-such-user")).await.unwrap_err();
+    assert_eq!(error, "/x: there is no user `no-such-user` on this host");
     if !is_root() {
-        eprintln!("SKIPPED: only root gives files away");
+        eprintln!("SKIPPED: only root may change owners");
         return;
     }
     assert_eq!(site.create(&spec("1234")).await, CHANGED);
@@ -110,7 +110,7 @@ async fn owners_by_name() {
 }
 
 #[tokio::test]
-async fn nothing_leads_out_of_the_root() {
+async fn links_out_of_the_root_are_refused() {
     let site = Site::new();
     let outside = site.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -153,7 +153,7 @@ async fn a_full_disk_leaves_the_old_file_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_read_only_target_is_named() {
+async fn the_error_names_a_read_only_target() {
     let site = Site::new();
     let Some(_mount) = Mount::new(site.at("ro"), "ro") else { return };
     let system = "Read-only file system (os error 30)";
@@ -171,9 +171,9 @@ async fn a_read_only_target_is_named() {
 }
 
 #[tokio::test]
-async fn a_directory_without_permission_is_named() {
+async fn the_error_names_a_directory_without_permission() {
     if is_root() {
-        eprintln!("SKIPPED: nothing is forbidden to root");
+        eprintln!("SKIPPED: permissions do not restrict root");
         return;
     }
     let site = Site::new();
@@ -184,7 +184,7 @@ async fn a_directory_without_permission_is_named() {
 }
 
 #[tokio::test]
-async fn what_an_interrupted_write_left_is_swept() {
+async fn leftovers_of_interrupted_writes_are_deleted() {
     let site = Site::new();
     let stale = ".groundplan-".to_owned() + &groundplan_protocol::digest::Digest::of(b"x").short() + ".tmp";
     fs::write(site.at(&stale), "half").unwrap();
@@ -198,7 +198,7 @@ async fn what_an_interrupted_write_left_is_swept() {
 }
 
 #[tokio::test]
-async fn a_directory_is_made_and_goes_only_if_it_is_empty() {
+async fn a_directory_is_removed_only_if_it_is_empty() {
     let site = Site::new();
     let closed = spec(json!({ "directory": { "path": "/a/b", "mode": "0700" } }));
     let open = spec(json!({ "directory": { "path": "/a/b" } }));
@@ -216,7 +216,7 @@ async fn a_directory_is_made_and_goes_only_if_it_is_empty() {
 }
 
 #[tokio::test]
-async fn a_link_is_made_turned_and_removed() {
+async fn a_link_is_created_redirected_and_removed() {
     let site = Site::new();
     let [one, two] = ["one", "../two"].map(|to| spec(json!({ "link": { "path": "/a/l", "target": to } })));
     assert_eq!(site.create(&one).await, CHANGED);
@@ -230,15 +230,15 @@ async fn a_link_is_made_turned_and_removed() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_is_named() {
+async fn the_error_names_what_is_in_the_way() {
     let site = Site::new();
     fs::create_dir_all(site.at("d/full")).unwrap();
     fs::write(site.at("f"), "").unwrap();
-    let kept = "is in the way; it is not replaced, as it may hold what nobody else has";
+    let kept = "is in the way; it is not replaced, because its content may exist nowhere else";
     for (spec, error) in [
         (file("/d", ""), format!("/d: a directory {kept}")),
         (spec(json!({ "link": { "path": "/d", "target": "x" } })), format!("/d: a directory {kept}")),
-        (spec(json!({ "directory": { "path": "/f" } })), format!("/f: something that is no directory {kept}")),
+        (spec(json!({ "directory": { "path": "/f" } })), format!("/f: something that is not a directory {kept}")),
         (file("/f/x", ""), "/f/x: /f is not a directory".to_owned()),
     ] {
         let before = names(&site.at(""));
@@ -248,7 +248,7 @@ async fn what_is_in_the_way_is_named() {
 }
 
 #[tokio::test]
-async fn kinds_follow_each_other_at_one_path() {
+async fn a_task_changes_its_kind_at_one_path() {
     let site = Site::new();
     let specs = [
         file("/x", "content"),
@@ -266,16 +266,16 @@ async fn kinds_follow_each_other_at_one_path() {
 }
 
 #[tokio::test]
-async fn what_passes_to_another_task_stays() {
+async fn a_file_that_another_task_claims_is_kept() {
     let site = Site::new();
     let spec = file("/x", "content");
-    // Renamed: the new one comes first.
+    // The task was renamed: the new one runs first.
     assert_eq!(site.job("svc.old", apply(&spec, None), None).await.result, CHANGED);
     assert_eq!(site.job("svc.new", apply(&spec, None), None).await.result, UNCHANGED);
     let finished = site.job("svc.old", Work::Remove { spec: spec.clone() }, None).await;
     assert_eq!(finished.result, UNCHANGED);
     assert_eq!(finished.output.unwrap().head, "left in place: it belongs to svc.new now\n");
-    // The same, known only from the ledger; the one moves away, the other keeps it.
+    // The same with claims read from the ledger: one task moves to another path, the other keeps the file.
     let site = site.after_a_crash();
     site.host.adopt(&[(id("svc.new"), spec.params.clone()), (id("svc.old"), spec.params.clone())]).await;
     assert_eq!(site.job("svc.new", apply(&file("/y", "content"), Some(&spec)), None).await.result, CHANGED);

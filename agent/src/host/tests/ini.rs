@@ -29,7 +29,7 @@ fn with(content: &str) -> Site {
 }
 
 #[tokio::test]
-async fn options_come_change_and_go_and_what_was_there_comes_back() {
+async fn options_are_set_updated_removed_and_restored() {
     let site = with(FOUND);
     let first = ini(json!({ "values": { "DEFAULT": { "debug": true, "log": "/l" }, "new": { "a": ["1", "2"] } } }));
     assert_eq!(site.create(&first).await, CHANGED);
@@ -42,7 +42,7 @@ async fn options_come_change_and_go_and_what_was_there_comes_back() {
     assert_eq!(site.update(&first, &first).await, CHANGED);
     assert_eq!(text(&site), all);
 
-    // What is no longer asked for is as it was before.
+    // Options that the task no longer has get their earlier values back.
     let second = ini(json!({ "values": { "DEFAULT": { "log": "/m" } } }));
     assert_eq!(site.update(&first, &second).await, CHANGED);
     assert_eq!(text(&site), FOUND.replace("debug=false\n", "debug=false\nlog=/m\n"));
@@ -52,7 +52,7 @@ async fn options_come_change_and_go_and_what_was_there_comes_back() {
 }
 
 #[tokio::test]
-async fn a_file_that_the_task_made_goes_with_it() {
+async fn a_file_created_by_the_task_is_removed_with_it() {
     let site = Site::new();
     let spec = ini(json!({ "section": "a", "option": "b", "value": 1, "mode": "0640" }));
     assert_eq!(site.create(&spec).await, CHANGED);
@@ -62,21 +62,21 @@ async fn a_file_that_the_task_made_goes_with_it() {
     assert!(!site.at("etc/app.conf").exists());
 
     let error = site.create(&ini(json!({ "section": "a", "option": "b", "value": 1, "create": false }))).await;
-    assert_eq!(error, Err("/etc/app.conf is missing, and the task says `create = false`".to_owned()));
+    assert_eq!(error, Err("/etc/app.conf is missing, and the task has `create = false`".to_owned()));
 }
 
 #[tokio::test]
-async fn what_others_did_stays() {
+async fn changes_by_others_are_kept() {
     let site = with(FOUND);
     let spec = ini(json!({ "section": "DEFAULT", "option": "debug", "value": "true" }));
     assert_eq!(site.create(&spec).await, CHANGED);
     fs::write(site.at("etc/app.conf"), "[DEFAULT]\ndebug=both\n").unwrap();
     let finished = site.job("svc.task", Work::Remove { spec: spec.clone() }, None).await;
     assert_eq!(finished.result, UNCHANGED);
-    assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed by somebody else: left as it is\n");
+    assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed out of band: left as it is\n");
     assert_eq!(text(&site), "[DEFAULT]\ndebug=both\n");
 
-    // Two tasks have options in one file; another one takes an option over.
+    // Two tasks have options in one file; the second also claims an option of the first.
     let site = with(FOUND);
     let mine = ini(json!({ "values": { "DEFAULT": { "debug": true, "mine": 1 } } }));
     let theirs = ini(json!({ "values": { "DEFAULT": { "debug": true, "theirs": 1 } } }));
@@ -88,7 +88,7 @@ async fn what_others_did_stays() {
 }
 
 #[tokio::test]
-async fn options_and_whole_sections_are_taken_away() {
+async fn options_and_sections_can_be_absent() {
     let site = with(FOUND);
     let option = ini(json!({ "section": "DEFAULT", "option": "debug", "state": "absent" }));
     let section = ini(json!({ "section": "other", "state": "absent" }));
@@ -104,7 +104,7 @@ async fn options_and_whole_sections_are_taken_away() {
 }
 
 #[tokio::test]
-async fn owner_and_mode_stay() {
+async fn owner_and_mode_are_kept() {
     let site = with(FOUND);
     let path = site.at("etc/app.conf");
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -119,12 +119,12 @@ async fn owner_and_mode_stay() {
 }
 
 #[tokio::test]
-async fn what_is_no_ini_file_is_not_touched() {
+async fn a_file_that_is_not_ini_is_not_changed() {
     let one = json!({ "section": "DEFAULT", "option": "debug", "value": 1 });
     for (content, fault) in [
         (
             &b"[a]\nno option here\n"[..],
-            "/etc/app.conf is no INI file and was not changed; mend it by hand: line 2: has neither `=` nor `:`: `no option here`",
+            "/etc/app.conf is not an INI file and was not changed; fix it by hand: line 2: has neither `=` nor `:`: `no option here`",
         ),
         (b"a = 1\nb = \xff\n", "/etc/app.conf: line 2 is not UTF-8; such a file is not edited"),
     ] {
@@ -138,7 +138,7 @@ async fn what_is_no_ini_file_is_not_touched() {
     let error = site.create(&ini(one.clone())).await.unwrap_err();
     assert_eq!(error, "/etc/app.conf: has more than 4096 KiB; such a file is not edited");
 
-    // Not through links, neither at its own place nor above it.
+    // Links are not followed, neither at the file itself nor above it.
     let site = Site::new();
     let outside = site.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();

@@ -1,4 +1,4 @@
-//! The order of a job, probes, and what a job may be handed to.
+//! The steps of a job: external capabilities, the work, readiness.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 
 #[tokio::test]
-async fn jobs_run_side_by_side_in_tasks_of_their_own() {
+async fn jobs_run_in_parallel() {
     let site = Arc::new(Site::new());
     let jobs: Vec<_> = (0..8)
         .map(|i| {
@@ -41,7 +41,7 @@ fn serve(answer: &'static str) -> u16 {
 }
 
 #[tokio::test]
-async fn probes_say_how_they_last_failed() {
+async fn probes_report_their_last_failure() {
     let site = Site::new();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let good = serve("HTTP/1.1 204 No Content\r\n\r\n");
@@ -56,7 +56,7 @@ async fn probes_say_how_they_last_failed() {
         (json!({ "tcp": closed }), Some(format!("not ready after 150ms: tcp 127.0.0.1:{closed}: {refused}"))),
         (
             json!({ "http": format!("http://127.0.0.1:{bad}/") }),
-            Some(format!("not ready after 150ms: http://127.0.0.1:{bad}/: it answers with 503")),
+            Some(format!("not ready after 150ms: http://127.0.0.1:{bad}/: the status is 503")),
         ),
         (
             json!({ "http": format!("http://127.0.0.1:{odd}/") }),
@@ -65,7 +65,7 @@ async fn probes_say_how_they_last_failed() {
         (json!({ "command": "echo why; exit 4" }), Some("not ready after 150ms: `echo why; exit 4` exited with 4: why".into())),
         (
             json!({ "http": "https://example.org/" }),
-            Some("cannot probe `https://example.org/`: this agent speaks only http://; use `command` instead, with curl, for example".into()),
+            Some("cannot probe `https://example.org/`: this agent supports only http://; use `command` instead, with curl, for example".into()),
         ),
         (json!({ "tcp": "host:port" }), Some("`host:port` is not `host:port`".into())),
     ] {
@@ -83,7 +83,7 @@ async fn readiness_is_awaited() {
     let spec = with_ready(command("(sleep 0.3; touch up) >/dev/null 2>&1 &"), ready.clone());
     assert_eq!(site.create(&spec).await, CHANGED);
     assert!(site.at("up").exists());
-    // Also when nothing had to be done; not for a trigger that found nothing to do, nor for a removal.
+    // Also if the task was in sync; but not for a trigger without an effect, nor for a removal.
     fs::remove_file(site.at("up")).unwrap();
     let idle = with_ready(
         self::spec(json!({ "command": { "run": "true", "only_if": "false" } })),

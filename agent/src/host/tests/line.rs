@@ -1,4 +1,4 @@
-//! `line`, and what new content must pass.
+//! `line`, and the validation of new content.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -25,7 +25,7 @@ fn text(site: &Site) -> String {
 }
 
 #[tokio::test]
-async fn a_line_comes_changes_and_what_it_replaced_comes_back() {
+async fn a_line_is_set_updated_and_the_replaced_line_restored() {
     let site = with(FOUND);
     let port = |n: u32| line(json!({ "line": format!("Port {n}"), "match": "^#?Port " }));
     assert_eq!(site.create(&port(23)).await, CHANGED);
@@ -35,7 +35,7 @@ async fn a_line_comes_changes_and_what_it_replaced_comes_back() {
     assert_eq!(site.update(&port(23), &port(23)).await, CHANGED);
     assert_eq!(site.update(&port(23), &port(24)).await, CHANGED);
     assert_eq!(text(&site), FOUND.replace("#Port 22", "Port 24"));
-    // Another way of being asked for is no change.
+    // Other parameters with the same result are not a change.
     let after = line(json!({ "line": "Port 24", "match": "^#?Port ", "after": "mine" }));
     assert_eq!(site.update(&port(24), &after).await, UNCHANGED);
     assert_eq!(site.remove(&after).await, CHANGED);
@@ -44,24 +44,24 @@ async fn a_line_comes_changes_and_what_it_replaced_comes_back() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_put_in_follows_what_is_asked() {
+async fn an_inserted_line_follows_its_parameters() {
     let site = with(FOUND);
     let [a, b] = ["a", "b"].map(|text| line(json!({ "line": text, "after": "^# mine" })));
     assert_eq!(site.create(&a).await, CHANGED);
     assert_eq!(site.update(&a, &b).await, CHANGED);
     assert_eq!(text(&site), FOUND.replace("mine\n", "mine\nb\n"));
-    // What others wrote meanwhile stays.
+    // Lines that others wrote meanwhile are kept.
     fs::write(site.at("x.conf"), text(&site) + "theirs\n").unwrap();
     assert_eq!(site.update(&b, &b).await, UNCHANGED);
-    // A second task asks for the same line.
+    // A second task claims the same line.
     assert_eq!(site.job("svc.other", apply(&b, None), None).await.result, UNCHANGED);
     let finished = site.job("svc.task", Work::Remove { spec: b.clone() }, None).await;
     assert_eq!(finished.result, UNCHANGED);
-    assert_eq!(finished.output.unwrap().head, "`b` in /x.conf is left in place: svc.other asks for it, too\n");
+    assert_eq!(finished.output.unwrap().head, "`b` in /x.conf is left in place: svc.other claims it, too\n");
 }
 
 #[tokio::test]
-async fn blocks_and_files_come_and_go() {
+async fn blocks_and_files_are_created_and_removed() {
     let site = Site::new();
     let [one, two] = ["1\n2\n", "1\n3\n"].map(|block| line(json!({ "block": block, "mode": "0600" })));
     assert_eq!(site.create(&one).await, CHANGED);
@@ -81,7 +81,7 @@ async fn blocks_and_files_come_and_go() {
 }
 
 #[tokio::test]
-async fn new_content_that_does_not_pass_leaves_the_old_file() {
+async fn invalid_new_content_leaves_the_old_file() {
     let site = Site::new();
     let spec = |content: &str, validate: Value| TaskSpec {
         content: Some(Shipped::of(content.as_bytes())),
@@ -94,11 +94,11 @@ async fn new_content_that_does_not_pass_leaves_the_old_file() {
     for (bad, error) in [
         (
             spec("[a]\nb = c\n[oh\n", json!("ini")),
-            format!("the new content is no valid INI, {kept}: line 3: the section's header is not closed: `[oh`"),
+            format!("the new content is not valid INI, {kept}: line 3: the section's header is not closed: `[oh`"),
         ),
         (
             spec("{", json!("json")),
-            format!("the new content is no valid JSON, {kept}: EOF while parsing an object at line 1 column 1"),
+            format!("the new content is not valid JSON, {kept}: EOF while parsing an object at line 1 column 1"),
         ),
         (spec("a\nb\n", refuses.clone()), format!("`! grep -n b %s >&2` refuses the new content, {kept}: 2:b")),
     ] {

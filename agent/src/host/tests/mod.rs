@@ -1,12 +1,12 @@
-//! Jobs, end to end on this machine, below a directory of their own.
+//! Jobs from start to end on this machine, each test in a directory of its own.
 
 mod archive;
 mod commands;
+mod drift;
 mod files;
 mod ini;
 mod jobs;
 mod line;
-mod looks;
 mod plugins;
 mod processes;
 mod reboots;
@@ -48,7 +48,7 @@ fn effected(effect: Effect) -> Result<JobOutcome, String> {
 struct Site {
     dir: TempDir,
     host: Host,
-    /// What tasks noted, as a ledger keeps it.
+    /// What tasks noted, which the ledger keeps in an agent.
     memories: Mutex<BTreeMap<String, Value>>,
 }
 
@@ -69,7 +69,7 @@ impl Site {
         Host::new(settings).unwrap()
     }
 
-    /// What an agent that was killed and started again has.
+    /// The same host after its agent was killed and started again.
     fn after_a_crash(self) -> Self {
         let Self { dir, host, memories } = self;
         drop(host);
@@ -97,8 +97,8 @@ impl Site {
         finished
     }
 
-    /// Looks at the task, of which the ledger holds `spec` without the bytes that it ships.
-    async fn look(&self, spec: &TaskSpec) -> CheckResult {
+    /// Checks the task for drift. As in the ledger, `spec` lacks the bytes that it ships.
+    async fn check(&self, spec: &TaskSpec) -> CheckResult {
         let content = spec.content.as_ref().and_then(Shipped::name).map(Shipped::Blob);
         let spec = TaskSpec { content, ..spec.clone() };
         let memory = self.memories.lock().unwrap().get("svc.task").cloned();
@@ -165,10 +165,10 @@ async fn until(what: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it did not come about within 5 s");
+    panic!("the condition was not met within 5 s");
 }
 
-/// Whether the process exists and is no zombie.
+/// Whether the process exists and is not a zombie.
 fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))

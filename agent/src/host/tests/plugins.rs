@@ -1,4 +1,4 @@
-//! Kinds that the site's own programs carry out, on this machine.
+//! Plugins: kinds that are carried out by programs of the site.
 
 use groundplan_protocol::digest::Digest;
 
@@ -37,7 +37,7 @@ fn keep(text: &str) -> TaskSpec {
     )
 }
 
-/// As the ledger has it.
+/// The spec as recorded in the ledger.
 fn recorded(spec: &TaskSpec) -> TaskSpec {
     TaskSpec { content: None, ..spec.clone() }
 }
@@ -47,7 +47,7 @@ fn programs(site: &Site) -> usize {
 }
 
 #[tokio::test]
-async fn it_is_applied_checked_acted_on_and_removed_by_its_program() {
+async fn the_program_applies_checks_triggers_and_removes() {
     let site = Site::new();
     fs::write(site.at("/kept"), "theirs").unwrap();
     let (one, two) = (keep("one"), keep("two"));
@@ -56,13 +56,13 @@ async fn it_is_applied_checked_acted_on_and_removed_by_its_program() {
     assert_eq!(site.create(&one).await, UNCHANGED);
     assert_eq!(site.update(&recorded(&one), &two).await, CHANGED);
     assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "two");
-    // What has no content finds the program by its digest, also in another life of the agent.
+    // A spec without content finds the program by its digest, also after the agent was restarted.
     let site = site.after_a_crash();
     let applied = [(id("svc.task"), two.params.clone())];
     site.host.adopt(&applied).await;
     assert_eq!(site.trigger(&recorded(&two), Effect::Restart).await, effected(Effect::Restart));
     assert_eq!(site.remove(&recorded(&two)).await, CHANGED);
-    assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "theirs", "what it noted first came back");
+    assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "theirs", "the content from before the task is restored");
     let log = fs::read_to_string(site.at("/log")).unwrap();
     assert_eq!(
         log.lines().map(str::trim).collect::<Vec<_>>(),
@@ -71,7 +71,7 @@ async fn it_is_applied_checked_acted_on_and_removed_by_its_program() {
 }
 
 #[tokio::test]
-async fn what_it_claims_elsewhere_is_removed_first_and_by_the_program_that_made_it() {
+async fn when_claims_move_the_old_program_removes_the_old_place_first() {
     let site = Site::new();
     let one = keep("one");
     assert_eq!(site.create(&one).await, CHANGED);
@@ -81,11 +81,11 @@ async fn what_it_claims_elsewhere_is_removed_first_and_by_the_program_that_made_
     assert_eq!(site.update(&recorded(&one), &two).await, CHANGED);
     assert!(!site.at("/kept").exists() && site.at("/moved").exists());
     assert_eq!(site.remove(&recorded(&two)).await, CHANGED);
-    assert!(!site.at("/moved").exists(), "what was noted of the old place is not taken for the new one's");
+    assert!(!site.at("/moved").exists(), "the memory of the old place is not used for the new one");
 }
 
 #[tokio::test]
-async fn its_program_is_kept_for_as_long_as_it_may_be_needed() {
+async fn a_program_is_kept_while_it_may_be_needed() {
     let site = Site::new();
     let (spec, later) = (keep("one"), |task: &str, work| Job { plan: Generation(2), ..job(task, work, None, None) });
     assert_eq!(site.create(&spec).await, CHANGED);
@@ -94,21 +94,24 @@ async fn its_program_is_kept_for_as_long_as_it_may_be_needed() {
     site.host.run(later("svc.x", apply(&command("true"), None)), Cancel::never()).await;
     assert_eq!(programs(&site), 1, "the other task needs it");
     site.job("svc.other", Work::Remove { spec: recorded(&spec) }, None).await.result.unwrap();
-    assert_eq!(programs(&site), 1, "that it is removed may not be in the ledger yet");
-    assert_eq!(site.remove(&recorded(&spec)).await, CHANGED, "so it may have to be removed again");
+    assert_eq!(programs(&site), 1, "the removal may not be in the ledger yet");
+    assert_eq!(site.remove(&recorded(&spec)).await, CHANGED, "it may have to be removed again");
     site.host.run(later("svc.x", apply(&command("true"), None)), Cancel::never()).await;
     assert_eq!(programs(&site), 0);
 
-    // Where it is gone nevertheless, the word says what to do; content brings it back, also in place of one that is not whole.
-    let told = site.remove(&recorded(&spec)).await.unwrap_err();
-    assert!(told.starts_with("the plugin `keep`: its program is missing from") && told.contains("recheck"), "{told}");
+    // If it is missing nevertheless, the message says what to do; new content restores it, also over a damaged copy.
+    let error = site.remove(&recorded(&spec)).await.unwrap_err();
+    assert!(
+        error.starts_with("the plugin `keep`: its program is missing from") && error.contains("recheck"),
+        "{error}"
+    );
     assert_eq!(site.create(&spec).await, CHANGED);
     let file = fs::read_dir(site.state("plugins")).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, "#!/bin/sh\nexit 0\n").unwrap();
     assert!(site.trigger(&recorded(&spec), Effect::Restart).await.unwrap_err().contains("is missing"));
     assert_eq!(site.create(&spec).await, UNCHANGED);
 
-    // What nobody has is swept when the agent starts.
+    // Programs that no task uses are deleted when the agent starts.
     let site = site.after_a_crash();
     fs::write(site.state("plugins/leftover.part"), "x").unwrap();
     site.host.adopt(&[(id("svc.task"), spec.params.clone())]).await;
@@ -118,7 +121,7 @@ async fn its_program_is_kept_for_as_long_as_it_may_be_needed() {
 }
 
 #[tokio::test]
-async fn it_gets_json_and_plain_variables() {
+async fn gets_the_request_as_json_and_as_variables() {
     let site = Site::new();
     let program = "#!/bin/sh\ncat > \"$GROUNDPLAN_ROOT/stdin\"\nenv | grep ^GROUNDPLAN_ | sort > \"$GROUNDPLAN_ROOT/env\"\npwd > \"$GROUNDPLAN_ROOT/pwd\"\necho '{\"so\":true}'\n";
     let params = json!({ "a-b": "x y", "n": 5, "yes": true, "list": [1], "table": { "k": 1 }, "none": null, "long": "x".repeat(40_000) });
@@ -154,27 +157,27 @@ async fn it_gets_json_and_plain_variables() {
 }
 
 #[tokio::test]
-async fn each_way_to_fail_has_its_word() {
+async fn each_failure_has_its_own_message() {
     let site = Site::new();
-    let told = async |body: &str, more: Value| {
+    let failure = async |body: &str, more: Value| {
         let spec = plugin(&format!("#!/bin/sh\n{body}\n"), more);
         site.create(&spec).await.unwrap_err()
     };
     let none = json!({});
-    let crash = told("echo first >&2; echo last words >&2; exit 7", none.clone()).await;
+    let crash = failure("echo first >&2; echo last words >&2; exit 7", none.clone()).await;
     assert_eq!(crash, "the plugin `keep` exited with 7 at `check`: first\nlast words");
-    let killed = told("kill -SEGV $$", none.clone()).await;
+    let killed = failure("kill -SEGV $$", none.clone()).await;
     assert_eq!(killed, "the plugin `keep` was killed by SIGSEGV at `check`");
-    let said = told("echo '{\"error\":\"no such zone\"}'", none.clone()).await;
-    assert_eq!(said, "the plugin `keep`: no such zone");
-    let both = told("echo '{\"error\":\"no such zone\"}'; exit 1", none.clone()).await;
+    let answered = failure("echo '{\"error\":\"no such zone\"}'", none.clone()).await;
+    assert_eq!(answered, "the plugin `keep`: no such zone");
+    let both = failure("echo '{\"error\":\"no such zone\"}'; exit 1", none.clone()).await;
     assert_eq!(both, "the plugin `keep` exited with 1 at `check`: no such zone");
-    let garbage = told("echo; echo All is well.", none.clone()).await;
+    let garbage = failure("echo; echo All is well.", none.clone()).await;
     assert_eq!(
         garbage,
         "the plugin `keep` answered `check` with what is no JSON: `All is well.`; only its answer goes to standard output"
     );
-    assert!(told("printf '\\377'", none.clone()).await.ends_with("it is no UTF-8 text"));
+    assert!(failure("printf '\\377'", none.clone()).await.ends_with("it is no UTF-8 text"));
     for (answer, words) in [
         ("[]", "it is no object"),
         ("{}", "`so` is missing: true or false"),
@@ -182,18 +185,18 @@ async fn each_way_to_fail_has_its_word() {
         ("{\"so\":true,\"sow\":1}", "`sow` is not known here; it may have so, differences, output"),
         ("{\"so\":true,\"output\":1}", "`output` is no text"),
     ] {
-        let told = told(&format!("echo '{answer}'"), none.clone()).await;
-        assert_eq!(told, format!("the plugin `keep` answered `check` wrongly: {words}"));
+        let error = failure(&format!("echo '{answer}'"), none.clone()).await;
+        assert_eq!(error, format!("the plugin `keep` answered `check` wrongly: {words}"));
     }
-    let large = told(
+    let large = failure(
         "printf '{\"changed\":true,\"memory\":\"%s\"}' $(head -c 70000 /dev/zero | tr '\\0' x)",
         json!({ "can_check": false }),
     )
     .await;
     assert!(large.ends_with("`memory` has more than 64 KiB"), "{large}");
-    let endless = told("while :; do echo yes; done", none.clone()).await;
+    let endless = failure("while :; do echo yes; done", none.clone()).await;
     assert_eq!(endless, "the plugin `keep` printed more than 1 MiB at `check`, and was ended");
-    let silent = told("yes >&2 & echo $! > \"$GROUNDPLAN_ROOT/pid\"; sleep 600", json!({ "timeout": "1s" })).await;
+    let silent = failure("yes >&2 & echo $! > \"$GROUNDPLAN_ROOT/pid\"; sleep 600", json!({ "timeout": "1s" })).await;
     assert_eq!(
         silent,
         "the plugin `keep` did not end its `check` within 1s, and was ended; `timeout` in its description gives it longer"
@@ -211,19 +214,19 @@ async fn each_way_to_fail_has_its_word() {
 }
 
 #[tokio::test]
-async fn what_cannot_check_itself_says_whether_it_changed_anything() {
+async fn a_plugin_that_cannot_check_reports_whether_it_changed_anything() {
     let site = Site::new();
     let spec = |changed: bool| {
         let program = format!("#!/bin/sh\necho run >> $GROUNDPLAN_ROOT/runs\necho '{{\"changed\":{changed}}}'\n");
         plugin(&program, json!({ "can_check": false }))
     };
     assert_eq!(site.create(&spec(true)).await, CHANGED);
-    assert_eq!(site.create(&spec(false)).await, UNCHANGED, "so no trigger fires");
+    assert_eq!(site.create(&spec(false)).await, UNCHANGED, "no trigger fires");
     assert_eq!(fs::read_to_string(site.at("/runs")).unwrap().lines().count(), 2);
 }
 
 #[tokio::test]
-async fn a_cancelled_one_ends_and_a_large_one_comes_as_a_file() {
+async fn a_cancelled_plugin_ends_and_a_large_one_is_read_from_a_file() {
     let site = Site::new();
     let program = format!("#!/bin/sh\necho $$ > $GROUNDPLAN_ROOT/pid\nsleep 600\n# {}\n", "x".repeat(100_000));
     let blob = site.dir.path().join("blob");
@@ -236,28 +239,27 @@ async fn a_cancelled_one_ends_and_a_large_one_comes_as_a_file() {
         canceller.cancel();
     });
     let error = finished.result.unwrap_err();
-    assert!(error.contains("was ended, because the agent stops"), "{error}");
+    assert!(error.contains("was ended, because the agent is stopping"), "{error}");
     assert!(!lives(fs::read_to_string(site.at("/pid")).unwrap().trim().parse().unwrap()));
 }
 
 #[tokio::test]
-async fn a_look_tells_what_it_says_that_differs() {
+async fn drift_checks_report_the_differences_of_the_plugin() {
     let site = Site::new();
     let program = |answer: &str| format!("#!/bin/sh\necho '{answer}'\n");
-    let look = async |answer: &str, more: Value| {
+    let check = async |answer: &str, more: Value| {
         let spec = plugin(&program(answer), more);
         site.create(&spec).await.unwrap_err();
-        site.look(&recorded(&spec)).await
+        site.check(&recorded(&spec)).await
     };
-    let differs =
-        r#"{"in_sync":false,"differences":[{"what":"zone","expected":"UTC","found":"CET"},{"what":"hands"}]}"#;
-    let CheckResult::Drifted(found) = look(differs, json!({})).await else { panic!("it drifted") };
-    let said: Vec<_> = found.iter().map(|d| (d.what.as_str(), d.expected.as_deref(), d.found.as_deref())).collect();
-    assert_eq!(said, [("zone", Some("UTC"), Some("CET")), ("hands", None, None)]);
-    assert_eq!(look(r#"{"in_sync":false}"#, json!({})).await, CheckResult::Drifted(vec![]));
-    assert_eq!(look(r#"{"changed":1}"#, json!({ "can_check": false })).await, CheckResult::LeftOut);
-    for bad in [r#"{"in_sync":false,"differences":[{"expected":"UTC"}]}"#, r#"{"in_sync":false,"differences":5}"#] {
-        let CheckResult::Failed(words) = look(bad, json!({})).await else { panic!("it failed") };
+    let differs = r#"{"so":false,"differences":[{"what":"zone","expected":"UTC","found":"CET"},{"what":"hands"}]}"#;
+    let CheckResult::Drifted(found) = check(differs, json!({})).await else { panic!("it drifted") };
+    let reported: Vec<_> = found.iter().map(|d| (d.what.as_str(), d.expected.as_deref(), d.found.as_deref())).collect();
+    assert_eq!(reported, [("zone", Some("UTC"), Some("CET")), ("hands", None, None)]);
+    assert_eq!(check(r#"{"so":false}"#, json!({})).await, CheckResult::Drifted(vec![]));
+    assert_eq!(check(r#"{"changed":1}"#, json!({ "can_check": false })).await, CheckResult::LeftOut);
+    for bad in [r#"{"so":false,"differences":[{"expected":"UTC"}]}"#, r#"{"so":false,"differences":5}"#] {
+        let CheckResult::Failed(words) = check(bad, json!({})).await else { panic!("it failed") };
         assert!(
             words.starts_with("the plugin `keep` answered `check` wrongly: `differences` must be a list"),
             "{words}"
@@ -266,7 +268,7 @@ async fn a_look_tells_what_it_says_that_differs() {
 }
 
 #[tokio::test]
-async fn another_kind_in_its_place_has_it_removed_first() {
+async fn a_task_that_changes_its_kind_removes_the_plugin_first() {
     let site = Site::new();
     let logs = |name: &str| {
         let line = "echo $GROUNDPLAN_PARAM_NAME $GROUNDPLAN_REQUEST >> $GROUNDPLAN_ROOT/log; echo '{\"changed\":true}'";
@@ -276,7 +278,7 @@ async fn another_kind_in_its_place_has_it_removed_first() {
     site.create(&one).await.unwrap();
     site.update(&recorded(&one), &two).await.unwrap();
     assert_eq!(fs::read_to_string(site.at("/log")).unwrap(), "one apply\none remove\ntwo apply\n");
-    // What it claims is a path, and the task was a file there before.
+    // The plugin claims a path that the task had as a `file` before.
     let (file, kept) = (file("/kept", "file"), keep("plugin"));
     site.update(&recorded(&two), &file).await.unwrap();
     site.update(&recorded(&file), &kept).await.unwrap();

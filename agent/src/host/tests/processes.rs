@@ -1,4 +1,4 @@
-//! `process`: supervision, and what an agent finds after it was killed.
+//! `process`: supervision, and adoption by an agent that is started after a kill.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::host::process::Supervised;
 
-/// Notes each start, and runs until TERM.
+/// Writes a line at each start, and runs until TERM.
 const SERVICE: &str =
     "trap 'echo reload >> starts' HUP; echo start $X >> starts; echo ready; while :; do sleep 0.02; done";
 
@@ -23,7 +23,7 @@ fn starts(site: &Site) -> Vec<String> {
     fs::read_to_string(site.at("starts")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Waits until so many lines are noted: a process that has just been started may not have come to it yet.
+/// Waits for that many lines: a process that was just started may not have written its line yet.
 async fn noted(site: &Site, lines: usize) {
     until(|| starts(site).len() >= lines).await;
 }
@@ -60,7 +60,7 @@ async fn started_updated_restarted_reloaded_stopped() {
     noted(&site, 4).await;
     assert_eq!(starts(&site), ["start a", "start b", "reload", "start b"]);
 
-    // How it is stopped is no reason to restart it.
+    // Other parameters for stopping do not restart it.
     let third = only(&site).pid;
     let amended = spec(json!({ "process": { "run": SERVICE, "env": { "X": "b" }, "stop_timeout": "1s" } }));
     assert_eq!(site.update(&b, &amended).await, CHANGED);
@@ -75,7 +75,7 @@ async fn started_updated_restarted_reloaded_stopped() {
 }
 
 #[tokio::test]
-async fn one_that_ends_at_once_has_failed_to_start() {
+async fn a_process_that_exits_at_once_is_a_failed_start() {
     let site = Site::new();
     let crash = spec(json!({ "process": { "run": "echo no configuration; exit 7" } }));
     assert_eq!(site.create(&crash).await, Err("the process exited with 7: no configuration".to_owned()));
@@ -88,19 +88,19 @@ async fn one_that_ends_at_once_has_failed_to_start() {
     assert!(begun.elapsed() < Duration::from_secs(2));
     let missing = spec(json!({ "process": { "run": ["no-such"], "env": { "PATH": "/bin" } } }));
     assert_eq!(site.create(&missing).await, Err("there is no program `no-such` in PATH (/bin)".to_owned()));
-    // One that the ledger knows is tried again; meanwhile no record names an id that may pass to another process.
-    let mut gone = missing.clone();
-    gone.params = spec(json!({ "process": { "run": ["/no/such"] } })).params;
-    assert!(site.update(&missing, &gone).await.unwrap_err().starts_with("cannot start `/no/such`: No such file"));
+    // The task of the ledger is started again later; meanwhile no record has a process id that another process may get.
+    let mut absent = missing.clone();
+    absent.params = spec(json!({ "process": { "run": ["/no/such"] } })).params;
+    assert!(site.update(&missing, &absent).await.unwrap_err().starts_with("cannot start `/no/such`: No such file"));
     assert_eq!(fs::read_dir(site.state("process")).unwrap().count(), 0);
-    assert_eq!(site.remove(&gone).await, UNCHANGED);
-    // What is unknown to the ledger is not tried again behind its back.
+    assert_eq!(site.remove(&absent).await, UNCHANGED);
+    // A task that is not in the ledger is not started again.
     assert!(site.host.processes().is_empty());
     assert_eq!(fs::read_dir(site.state("process")).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn one_that_ends_is_started_again_with_back_off() {
+async fn a_process_that_exits_is_restarted_with_backoff() {
     let site = Site::new();
     let spec = service("a");
     site.create(&spec).await.unwrap();
@@ -118,7 +118,7 @@ async fn one_that_ends_is_started_again_with_back_off() {
     let log = fs::read_to_string(site.state("log/svc.task.log")).unwrap();
     assert!(log.contains("groundplan: was killed by SIGKILL\ngroundplan: started again in 0.2s\n"), "{log}");
 
-    // While it is down it is not so; to reload it is to start it.
+    // While it is down, a reload starts it.
     signal(only(&site).pid, Signal::SIGKILL);
     until(|| site.host.processes().is_empty()).await;
     assert_eq!(site.trigger(&spec, Effect::Reload).await, effected(Effect::Reload));
@@ -127,7 +127,7 @@ async fn one_that_ends_is_started_again_with_back_off() {
 }
 
 #[tokio::test]
-async fn its_whole_group_is_stopped() {
+async fn stops_the_whole_process_group() {
     let site = Site::new();
     let stubborn = spec(json!({ "process": {
         "run": "trap '' TERM; (trap '' TERM; while :; do sleep 0.1; done) & echo $! > child; while :; do sleep 0.1; done",
@@ -143,13 +143,13 @@ async fn its_whole_group_is_stopped() {
 }
 
 #[tokio::test]
-async fn adopted_after_the_agent_died() {
+async fn adopts_running_processes_after_a_kill() {
     let site = Site::new();
     let spec = service("a");
     site.create(&spec).await.unwrap();
     let before = only(&site);
     noted(&site, 1).await;
-    // A process between two records: as if the agent had died right after the fork.
+    // Once with a record without identity, as if the agent had been killed right after the fork.
     let record = site.state("process/svc.task.json");
     let mut text: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     for intent_only in [false, true] {
@@ -162,14 +162,14 @@ async fn adopted_after_the_agent_died() {
         next.host.adopt(&[(id("svc.task"), spec.params.clone())]).await;
         assert_eq!(only(&next).pid, before.pid);
         assert_eq!(next.create(&spec).await, UNCHANGED);
-        // Unknown to the ledger, it is known all the same.
+        // It is adopted also if the ledger does not have the task.
         let next = Site { host: Site::host(&site.dir), dir: next.dir, memories: next.memories };
         next.host.adopt(&[]).await;
         assert_eq!(only(&next).pid, before.pid);
     }
     assert_eq!(starts(&site), ["start a"]);
 
-    // The adopter supervises it like one of its own.
+    // The new agent supervises it like a process that it started.
     site.host.leave_processes();
     let site = site.after_a_crash();
     site.host.adopt(&[(id("svc.task"), spec.params.clone())]).await;
@@ -183,7 +183,7 @@ async fn adopted_after_the_agent_died() {
 }
 
 #[tokio::test]
-async fn what_does_not_run_is_started_at_the_agents_start() {
+async fn processes_that_are_down_start_with_the_agent() {
     let site = Site::new();
     let spec = service("a");
     site.create(&spec).await.unwrap();

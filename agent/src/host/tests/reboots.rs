@@ -1,4 +1,4 @@
-//! `reboot`, with stand-ins for the programs that bring a host down. None of the host's own is in the path.
+//! `reboot`, with fakes of the programs that reboot a host. The real ones are not in the path.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::host::{cancel::Canceller, job::Notes};
 
-/// A host of that boot. Its root is this machine's, for it is the machine that goes down.
+/// A host in that boot. Its root is `/`, because only a whole machine can be rebooted.
 fn booted(dir: &TempDir, boot: &str) -> Host {
     let [bin, state] = ["bin", "state"].map(|name| dir.path().join(name));
     fs::create_dir_all(&bin).unwrap();
@@ -22,17 +22,17 @@ fn booted(dir: &TempDir, boot: &str) -> Host {
     host
 }
 
-fn asked(dir: &TempDir) -> usize {
-    let asked = fs::read_to_string(dir.path().join("asked")).unwrap_or_default();
+fn requested(dir: &TempDir) -> usize {
+    let requests = fs::read_to_string(dir.path().join("asked")).unwrap_or_default();
     let _ = fs::remove_file(dir.path().join("asked"));
-    asked.lines().filter(|line| line.ends_with("reboot") || *line == "reboot ").count()
+    requests.lines().filter(|line| line.ends_with("reboot") || *line == "reboot ").count()
 }
 
 fn reboot(params: Value) -> TaskSpec {
     spec(json!({ "reboot": params }))
 }
 
-/// Runs a job of the task until the host goes down, and then stops the agent as a host that goes down does.
+/// Runs a job of the task until the host goes down, and then stops the agent, as the init system would.
 async fn until_down(host: &Host, mut job: Job, memory: Option<Value>) -> Finished {
     job.memory = memory;
     let canceller = Canceller::new();
@@ -41,7 +41,7 @@ async fn until_down(host: &Host, mut job: Job, memory: Option<Value>) -> Finishe
         tokio::time::sleep(Duration::from_millis(50)).await;
         canceller.cancel();
     });
-    assert_eq!(finished.result, Err(CUT_OFF.to_owned()), "it never ends well in the boot that it began in");
+    assert_eq!(finished.result, Err(INTERRUPTED.to_owned()), "a reboot does not succeed in the boot in which it began");
     finished
 }
 
@@ -49,7 +49,7 @@ async fn done(host: &Host, job: Job) -> Finished {
     host.run(job, Cancel::never()).await
 }
 
-const CUT_OFF: &str =
+const INTERRUPTED: &str =
     "interrupted before the host went down, because the agent stops; the task runs again when it is back";
 
 fn create(spec: &TaskSpec) -> Job {
@@ -65,34 +65,34 @@ fn trigger(spec: &TaskSpec, notes: &Notes) -> Job {
 }
 
 #[tokio::test]
-async fn goes_down_once_and_goes_on_in_the_next_boot() {
+async fn reboots_once_and_continues_in_the_next_boot() {
     let dir = tempfile::tempdir().unwrap();
     let spec = reboot(json!({}));
     until_down(&booted(&dir, "one"), create(&spec), None).await;
-    assert_eq!(asked(&dir), 1);
+    assert_eq!(requested(&dir), 1);
 
     let two = booted(&dir, "two");
     let finished = done(&two, create(&spec)).await;
     assert_eq!(finished.result, CHANGED);
     assert_eq!(finished.output.unwrap().head, "the host has been down and is back\n");
-    // An agent that was killed before its ledger had this does the same again.
+    // An agent that was killed before its ledger had the result comes to the same result again.
     let finished = done(&booted(&dir, "two"), create(&spec)).await;
     assert_eq!(finished.result, CHANGED);
-    // Checked again, in this boot or a later one, there is nothing to do.
+    // Applied again in this boot or in a later one, it is in sync.
     assert_eq!(done(&two, again(&spec, &finished.notes)).await.result, UNCHANGED);
     assert_eq!(done(&booted(&dir, "three"), again(&spec, &finished.notes)).await.result, UNCHANGED);
-    assert_eq!(asked(&dir), 0);
+    assert_eq!(requested(&dir), 0);
 
-    // A trigger brings it down anew, once.
+    // A trigger reboots the host once more.
     let three = booted(&dir, "three");
     until_down(&three, trigger(&spec, &finished.notes), finished.notes.memory.clone()).await;
-    assert_eq!(asked(&dir), 1);
+    assert_eq!(requested(&dir), 1);
     let finished = done(&booted(&dir, "four"), trigger(&spec, &finished.notes)).await;
     assert_eq!(finished.result, effected(Effect::Run));
-    assert_eq!(asked(&dir), 0);
+    assert_eq!(requested(&dir), 0);
     let changed = reboot(json!({ "unless": "test -e /nonexistent" }));
     until_down(&booted(&dir, "four"), again(&changed, &finished.notes), finished.notes.memory.clone()).await;
-    assert_eq!(asked(&dir), 1);
+    assert_eq!(requested(&dir), 1);
     assert_eq!(
         done(&booted(&dir, "five"), job("svc.task", Work::Remove { spec: changed }, None, None)).await.result,
         UNCHANGED
@@ -101,35 +101,35 @@ async fn goes_down_once_and_goes_on_in_the_next_boot() {
 }
 
 #[tokio::test]
-async fn what_was_cut_off_before_is_asked_again() {
+async fn an_interrupted_reboot_is_requested_again() {
     let dir = tempfile::tempdir().unwrap();
     let spec = reboot(json!({}));
     // The agent was killed between marker and reboot: the same boot.
     until_down(&booted(&dir, "one"), create(&spec), None).await;
     until_down(&booted(&dir, "one"), create(&spec), None).await;
-    assert_eq!(asked(&dir), 2);
-    // A marker that was torn.
+    assert_eq!(requested(&dir), 2);
+    // A marker of which only a part was written.
     fs::write(dir.path().join("state/reboot/svc.task.json"), "{\"boot\":\"on").unwrap();
     until_down(&booted(&dir, "two"), create(&spec), None).await;
-    assert_eq!(asked(&dir), 1);
-    // It was asked with other words before: that does not count for what is asked now.
+    assert_eq!(requested(&dir), 1);
+    // The reboot before had other parameters: it does not count for these.
     let other = reboot(json!({ "only_if": "true" }));
     until_down(&booted(&dir, "three"), create(&other), None).await;
-    assert_eq!(asked(&dir), 1);
-    // A newer plan asks, and something was changed since the host is back: that is not what it was down for.
+    assert_eq!(requested(&dir), 1);
+    // A newer plan, and a change since the host is back: the last reboot did not serve that change.
     let four = booted(&dir, "four");
     let newer = Job { plan: Generation(2), ..create(&other) };
     let change = job("svc.other", apply(&command("true"), None), None, None);
     assert_eq!(done(&four, change).await.result, CHANGED);
     until_down(&four, newer.clone(), None).await;
-    assert_eq!(asked(&dir), 1);
-    // Nothing was: it is.
+    assert_eq!(requested(&dir), 1);
+    // Without a change, the last reboot counts.
     assert_eq!(done(&booted(&dir, "five"), Job { plan: Generation(3), ..newer }).await.result, CHANGED);
-    assert_eq!(asked(&dir), 0);
+    assert_eq!(requested(&dir), 0);
 }
 
 #[tokio::test]
-async fn guards_hold_it_back() {
+async fn guards_prevent_the_reboot() {
     let dir = tempfile::tempdir().unwrap();
     let host = booted(&dir, "one");
     for params in [
@@ -144,11 +144,11 @@ async fn guards_hold_it_back() {
         assert_eq!(done(&host, again(&spec, &finished.notes)).await.result, UNCHANGED, "{params}");
         assert_eq!(done(&host, trigger(&spec, &finished.notes)).await.result, UNCHANGED, "{params}");
     }
-    assert_eq!(asked(&dir), 0);
+    assert_eq!(requested(&dir), 0);
 }
 
 #[tokio::test]
-async fn all_else_ends_before_and_nothing_begins() {
+async fn other_tasks_end_before_and_none_begins() {
     let dir = tempfile::tempdir().unwrap();
     let host = booted(&dir, "one");
     let canceller = Canceller::new();
@@ -170,7 +170,7 @@ async fn all_else_ends_before_and_nothing_begins() {
         },
     );
     assert_eq!(before.result, CHANGED);
-    assert_eq!(finished.result, Err(CUT_OFF.to_owned()));
+    assert_eq!(finished.result, Err(INTERRUPTED.to_owned()));
     assert!(finished.begun && !after.begun && !file("after").exists());
     assert_eq!(after.result, Err("cancelled before it began".to_owned()));
 }
@@ -190,7 +190,7 @@ async fn a_host_that_stays_up_is_a_failure() {
     let error = done(&host, create(&reboot(json!({})))).await.result.unwrap_err();
     assert!(error.ends_with("exited with 1: no bus"), "{error}");
     assert!(!dir.path().join("state/reboot/svc.task.json").exists());
-    // Others go on.
+    // Other tasks continue.
     assert_eq!(done(&host, create(&command("true"))).await.result, CHANGED);
 
     let error = Site::new().create(&reboot(json!({}))).await.unwrap_err();

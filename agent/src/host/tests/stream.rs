@@ -1,4 +1,4 @@
-//! Commands that somebody wants run now, as the agent runs and tells them.
+//! Commands that users run on the node: how the agent runs them and streams their output.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn session() -> SessionId {
     SessionId::new("0123456789abcdef").unwrap()
 }
 
-/// How it ended and what it printed, with nobody who takes anything meanwhile.
+/// The outcome and the output of the command, which is read only at its end.
 async fn ran(site: &Site, order: &RunOrder) -> (ExecOutcome, String, String, u64) {
     let spool = Spool::new(order.output_limit, Arc::default());
     spool.set_lossy(true);
@@ -57,7 +57,7 @@ fn failed(outcome: &ExecOutcome) -> &str {
 }
 
 #[tokio::test]
-async fn streams_code_and_surroundings() {
+async fn streams_exit_code_and_environment() {
     let site = Site::new();
     fs::create_dir(site.at("work")).unwrap();
     let env = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
@@ -69,12 +69,12 @@ async fn streams_code_and_surroundings() {
 }
 
 #[tokio::test]
-async fn other_ends() {
+async fn other_outcomes() {
     let site = Site::new();
     let (outcome, ..) = ran(&site, &order("kill -SEGV $$")).await;
     assert_eq!(outcome, ExecOutcome::Killed { signal: "SIGSEGV".to_owned() });
-    let no_user = RunOrder { user: Some("nobody-here".to_owned()), ..order("true") };
-    assert!(failed(&ran(&site, &no_user).await.0).contains("there is no user `nobody-here`"));
+    let no_user = RunOrder { user: Some("no-such-user".to_owned()), ..order("true") };
+    assert!(failed(&ran(&site, &no_user).await.0).contains("there is no user `no-such-user`"));
     let no_program = RunOrder { run: Run::Args(vec!["no-such-program".to_owned()]), ..order("") };
     assert!(failed(&ran(&site, &no_program).await.0).contains("no program `no-such-program` in PATH"));
     let no_dir = RunOrder { cwd: Some("/nowhere".to_owned()), ..order("true") };
@@ -82,7 +82,7 @@ async fn other_ends() {
 }
 
 #[tokio::test]
-async fn what_is_printed_comes_while_it_runs() {
+async fn output_arrives_while_the_command_runs() {
     let site = Site::new();
     let spool = Spool::new(LIMIT, Arc::default());
     let order = order("echo first; until test -e go; do sleep 0.02; done; echo last");
@@ -98,7 +98,7 @@ async fn what_is_printed_comes_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_flood_waits_at_its_pipe_and_goes_beyond_no_limit() {
+async fn much_output_waits_in_the_pipe_and_is_limited() {
     let site = Site::new();
     let spool = Spool::new(u64::MAX, Arc::default());
     let flood = RunOrder { timeout: "300ms".parse().unwrap(), ..order("yes") };
@@ -116,7 +116,7 @@ async fn a_flood_waits_at_its_pipe_and_goes_beyond_no_limit() {
 }
 
 #[tokio::test]
-async fn time_is_up_or_it_is_stopped() {
+async fn timeouts_and_stops_end_the_whole_group() {
     let site = Site::new();
     for (n, line) in [(11, "sleep $NAP & sleep $NAP"), (12, "trap '' TERM; (trap '' TERM; sleep $NAP) & sleep $NAP")] {
         let env = BTreeMap::from([("NAP".to_owned(), nap(n))]);
@@ -134,7 +134,7 @@ async fn time_is_up_or_it_is_stopped() {
 }
 
 #[tokio::test]
-async fn what_it_leaves_running_is_let_live_and_holds_nobody() {
+async fn background_processes_live_on_and_delay_nothing() {
     let site = Site::new();
     let (outcome, out, ..) = ran(&site, &order("yes & sleep 600 & echo $! >&2; echo $! > pid")).await;
     assert!(outcome.is_success());
@@ -144,14 +144,14 @@ async fn what_it_leaves_running_is_let_live_and_holds_nobody() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// The agent's commands, with a host and a clock that stands.
-struct Desk {
+/// The agent's commands with a host and a clock that does not advance.
+struct Bench {
     commands: Commands,
     host: Arc<Host>,
     _dir: TempDir,
 }
 
-impl Desk {
+impl Bench {
     fn new() -> Self {
         let Site { dir, host, .. } = Site::new();
         let commands = Commands::new("lab".parse().unwrap(), "n0".parse().unwrap());
@@ -168,15 +168,15 @@ impl Desk {
         self.order(id, Order::Run(Box::new(order(line))));
     }
 
-    /// All words until nothing is left.
-    async fn words(&mut self) -> Vec<ExecOutput> {
-        let mut words = Vec::new();
+    /// All messages until every command has ended.
+    async fn messages(&mut self) -> Vec<ExecOutput> {
+        let mut messages = Vec::new();
         loop {
-            while let Some(word) = self.commands.next(Duration::MAX / 2) {
-                words.push(word);
+            while let Some(message) = self.commands.next(Duration::MAX / 2) {
+                messages.push(message);
             }
             if self.commands.is_empty() {
-                return words;
+                return messages;
             }
             self.commands.changed().await.unwrap();
         }
@@ -187,71 +187,72 @@ fn exec_id(id: u32) -> ExecId {
     ExecId::new(format!("{id:08x}")).unwrap()
 }
 
-fn end(words: &[ExecOutput], id: u32) -> &ExecEnd {
-    let mut ends = words.iter().filter(|word| word.id == exec_id(id)).filter_map(|word| word.end.as_ref());
+fn end(messages: &[ExecOutput], id: u32) -> &ExecEnd {
+    let mut ends =
+        messages.iter().filter(|message| message.id == exec_id(id)).filter_map(|message| message.end.as_ref());
     let end = ends.next().expect("an end");
     assert!(ends.next().is_none(), "one end only");
     end
 }
 
 #[tokio::test]
-async fn words_are_numbered_from_the_first_that_says_it_began() {
-    let mut desk = Desk::new();
-    desk.run(1, "echo hello");
-    desk.run(1, "echo again");
-    let first = desk.commands.next(Duration::ZERO).expect("it has begun");
+async fn messages_are_numbered_from_the_start_message() {
+    let mut bench = Bench::new();
+    bench.run(1, "echo hello");
+    bench.run(1, "echo again");
+    let first = bench.commands.next(Duration::ZERO).expect("it has begun");
     assert_eq!((first.number, first.pieces.len(), &first.end), (0, 0, &None));
-    let words = desk.words().await;
-    assert_eq!(words.iter().map(|w| w.number).collect::<Vec<_>>(), (1..=words.len() as u64).collect::<Vec<_>>());
-    let said: String = words.iter().flat_map(|w| &w.pieces).map(|p| p.text.as_str()).collect();
-    assert_eq!((said.as_str(), end(&words, 1).outcome.is_success()), ("hello\n", true));
-    desk.run(1, "echo again");
-    assert!(desk.commands.is_empty(), "an order that is known is nothing new");
+    let messages = bench.messages().await;
+    assert_eq!(messages.iter().map(|w| w.number).collect::<Vec<_>>(), (1..=messages.len() as u64).collect::<Vec<_>>());
+    let output: String = messages.iter().flat_map(|w| &w.pieces).map(|p| p.text.as_str()).collect();
+    assert_eq!((output.as_str(), end(&messages, 1).outcome.is_success()), ("hello\n", true));
+    bench.run(1, "echo again");
+    assert!(bench.commands.is_empty(), "a repeated order is ignored");
 }
 
 #[tokio::test]
-async fn orders_that_are_refused() {
-    let mut desk = Desk::new();
+async fn refuses_late_stopped_and_too_many_orders() {
+    let mut bench = Bench::new();
     let (site, node) = ("lab".parse().unwrap(), "n0".parse().unwrap());
     let late = Exec { version: VERSION, site, node, id: exec_id(1), order: Order::Run(Box::new(order("touch late"))) };
-    desk.commands.take(late, Some(&SessionId::new("ffffffffffffffff").unwrap()), &desk.host.clone());
-    // One that was stopped before it came.
-    desk.order(2, Order::Stop);
-    desk.run(2, "touch stopped");
+    bench.commands.take(late, Some(&SessionId::new("ffffffffffffffff").unwrap()), &bench.host.clone());
+    // A command whose stop comes before its order.
+    bench.order(2, Order::Stop);
+    bench.run(2, "touch stopped");
     for id in 10..20 {
-        desk.run(id, "until test -e go; do sleep 0.02; done");
+        bench.run(id, "until test -e go; do sleep 0.02; done");
     }
-    fs::write(desk._dir.path().join("root/go"), "").unwrap();
-    let words = desk.words().await;
-    assert!(end(&words, 1).outcome.to_string().contains("earlier connection"));
-    assert!(words.iter().all(|word| word.id != exec_id(2)));
+    fs::write(bench._dir.path().join("root/go"), "").unwrap();
+    let messages = bench.messages().await;
+    assert!(end(&messages, 1).outcome.to_string().contains("earlier connection"));
+    assert!(messages.iter().all(|message| message.id != exec_id(2)));
     for id in 10..20 {
-        let outcome = end(&words, id).outcome.to_string();
+        let outcome = end(&messages, id).outcome.to_string();
         assert!(outcome.contains(if id < 18 { "exited with 0" } else { "8 commands run" }), "{id}: {outcome}");
     }
-    assert!(["late", "stopped"].iter().all(|file| !desk._dir.path().join("root").join(file).exists()));
+    assert!(["late", "stopped"].iter().all(|file| !bench._dir.path().join("root").join(file).exists()));
 }
 
 #[tokio::test]
-async fn an_agent_that_ends_takes_them_with_it() {
-    let mut desk = Desk::new();
-    desk.run(1, &format!("sleep {}", nap(21)));
-    desk.run(2, &format!("sleep {}", nap(22)));
+async fn a_stopping_agent_ends_its_commands() {
+    let mut bench = Bench::new();
+    bench.run(1, &format!("sleep {}", nap(21)));
+    bench.run(2, &format!("sleep {}", nap(22)));
     let mut sleeping = std::pin::pin!(until(|| sleepers(&nap(21)) + sleepers(&nap(22)) == 2));
     loop {
         tokio::select! {
             () = &mut sleeping => break,
-            stirred = desk.commands.changed() => stirred.unwrap(),
+            change = bench.commands.changed() => change.unwrap(),
         }
     }
-    desk.order(2, Order::Stop);
+    bench.order(2, Order::Stop);
     while sleepers(&nap(22)) > 0 {
-        desk.commands.changed().await.unwrap();
+        bench.commands.changed().await.unwrap();
     }
-    desk.commands.end();
-    desk.run(3, "true");
-    let words = desk.words().await;
-    assert!(end(&words, 1).outcome.to_string().contains("the agent is shutting down"));
-    assert!(end(&words, 3).outcome.to_string().contains("refused: the agent is shutting down"));
-    assert_eq!((sleepers(&nap(21)), desk.commands.running()), (0, 0));
+    bench.commands.end();
+    bench.run(3, "true");
+    let messages = bench.messages().await;
+    assert!(end(&messages, 1).outcome.to_string().contains("the agent is shutting down"));
+    assert!(end(&messages, 3).outcome.to_string().contains("refused: the agent is shutting down"));
+    assert_eq!((sleepers(&nap(21)), bench.commands.running()), (0, 0));
 }

@@ -1,10 +1,10 @@
-//! `systemd`, against a stand-in for `systemctl` that keeps one unit's state in files and notes what it is asked.
+//! `systemd`, with a fake `systemctl` that keeps one unit's state in files and logs the requests that it gets.
 
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use super::{looks::told, *};
+use super::{drift::differences, *};
 
 const SYSTEMCTL: &str = r#"#!/bin/sh
 cd "$GROUNDPLAN_ROOT" || exit 9
@@ -15,7 +15,7 @@ show)
     for p in LoadState ActiveState UnitFileState NeedDaemonReload Type; do echo "$p=$(cat $p 2> /dev/null)"; done
     exit;;
 esac
-echo "$*" >> asked
+echo "$*" >> requests
 case "$1" in
 daemon-reload)
     echo no > NeedDaemonReload
@@ -50,10 +50,10 @@ fn site(states: [&str; 4]) -> Site {
     site
 }
 
-fn asked(site: &Site) -> Vec<String> {
-    let asked = fs::read_to_string(site.at("asked")).unwrap_or_default();
-    let _ = fs::remove_file(site.at("asked"));
-    asked.lines().map(str::to_owned).collect()
+fn requests(site: &Site) -> Vec<String> {
+    let requests = fs::read_to_string(site.at("requests")).unwrap_or_default();
+    let _ = fs::remove_file(site.at("requests"));
+    requests.lines().map(str::to_owned).collect()
 }
 
 fn unit(enabled: Option<bool>, state: &str) -> TaskSpec {
@@ -65,33 +65,33 @@ async fn started_enabled_restarted_removed() {
     let site = site(["loaded", "inactive", "disabled", "yes"]);
     let up = unit(Some(true), "started");
     assert_eq!(site.job("svc.task", apply(&up, None), Some(Effect::Restart)).await.result, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "enable x.service", "start x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "enable x.service", "start x.service"]);
     assert_eq!(site.create(&up).await, UNCHANGED);
-    assert!(asked(&site).is_empty());
+    assert!(requests(&site).is_empty());
 
-    // It runs already, so that a restart is still owed.
+    // It was running before, so the restart is still due.
     let finished = site.job("svc.task", apply(&up, None), Some(Effect::Restart)).await;
     assert_eq!(finished.result, effected(Effect::Restart));
     assert_eq!(site.trigger(&up, Effect::Reload).await, effected(Effect::Reload));
-    assert_eq!(asked(&site), ["restart x.service", "reload-or-restart x.service"]);
+    assert_eq!(requests(&site), ["restart x.service", "reload-or-restart x.service"]);
 
     let down = unit(Some(false), "stopped");
     assert_eq!(site.update(&up, &down).await, CHANGED);
-    assert_eq!(asked(&site), ["disable x.service", "stop x.service"]);
+    assert_eq!(requests(&site), ["disable x.service", "stop x.service"]);
     assert_eq!(site.trigger(&down, Effect::Restart).await, UNCHANGED);
     assert_eq!(site.update(&down, &up).await, CHANGED);
-    asked(&site);
+    requests(&site);
     assert_eq!(site.remove(&up).await, CHANGED);
-    assert_eq!(asked(&site), ["stop x.service", "disable x.service"]);
+    assert_eq!(requests(&site), ["stop x.service", "disable x.service"]);
     assert_eq!(site.remove(&up).await, UNCHANGED);
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said() {
+async fn reports_why_a_unit_cannot_be_started() {
     let up = unit(None, "started");
     for (states, error) in [
         (["not-found", "inactive", "", "no"], "there is no unit x.service on this host"),
-        (["masked", "inactive", "masked", "no"], "the unit x.service is masked; `masked = false` lets it be started"),
+        (["masked", "inactive", "masked", "no"], "the unit x.service is masked; `masked = false` unmasks it"),
         (["bad-setting", "inactive", "", "no"], "the unit x.service could not be loaded: bad-setting"),
     ] {
         assert_eq!(site(states).create(&up).await, Err(error.to_owned()));
@@ -118,10 +118,10 @@ fn shipping(content: Option<&str>, more: Value) -> TaskSpec {
     TaskSpec { content: content.map(|c| Shipped::of(c.as_bytes())), ..spec(json!({ "systemd": params })) }
 }
 
-/// What a task does and remembers.
-struct Remembering(Option<Value>);
+/// Runs jobs of one task and keeps its memory between them.
+struct TaskMemory(Option<Value>);
 
-impl Remembering {
+impl TaskMemory {
     async fn job(&mut self, site: &Site, work: Work, effect: Option<Effect>) -> Result<JobOutcome, String> {
         let job = job("svc.task", work, effect, self.0.clone());
         let finished = site.host.run(job, Cancel::never()).await;
@@ -133,68 +133,71 @@ impl Remembering {
 #[tokio::test]
 async fn a_shipped_unit_is_read_once_and_restarted_once() {
     let site = site(["none", "inactive", "disabled", "no"]);
-    let mut memory = Remembering(None);
+    let mut memory = TaskMemory(None);
     let [one, two] = ["[Service]\nExecStart=/one\n", "[Service]\nExecStart=/two\n"]
         .map(|content| shipping(Some(content), json!({ "enabled": true })));
     assert_eq!(memory.job(&site, apply(&one, None), Some(Effect::Restart)).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "enable x.service", "start x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "enable x.service", "start x.service"]);
     assert_eq!(memory.job(&site, apply(&one, Some(&one)), None).await, UNCHANGED);
-    assert!(asked(&site).is_empty());
-    // A trigger that fires beside its own change makes it no second restart.
+    assert!(requests(&site).is_empty());
+    // A trigger that fires together with the task's own change does not restart the unit twice.
     assert_eq!(memory.job(&site, apply(&two, Some(&one)), Some(Effect::Restart)).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "reenable x.service", "restart x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "reenable x.service", "restart x.service"]);
     assert!(!site.at("run/groundplan/restart/x.service").exists());
 
-    // Cut off between the change and the restart, it is restarted later.
+    // If the agent is interrupted between the change and the restart, the unit is restarted later.
     fs::write(site.at("run/groundplan/restart/x.service"), "").unwrap();
     assert_eq!(memory.job(&site, apply(&two, Some(&two)), None).await, CHANGED);
-    assert_eq!(asked(&site), ["restart x.service"]);
+    assert_eq!(requests(&site), ["restart x.service"]);
 
     assert_eq!(memory.job(&site, Work::Remove { spec: two }, None).await, CHANGED);
-    assert_eq!(asked(&site), ["stop x.service", "disable x.service", "daemon-reload"]);
+    assert_eq!(requests(&site), ["stop x.service", "disable x.service", "daemon-reload"]);
     assert!(!site.at("etc/systemd/system/x.service").exists());
 }
 
 #[tokio::test]
 async fn drop_ins_come_and_go() {
     let site = site(["loaded", "active", "enabled", "no"]);
-    let mut memory = Remembering(None);
+    let mut memory = TaskMemory(None);
     let folder = site.at("etc/systemd/system/x.service.d");
     let limits = |name: &str, limit: u32| {
         shipping(None, json!({ "dropins": { name: format!("[Service]\nLimitNOFILE={limit}") }, "on_change": "reload" }))
     };
     let (one, two) = (limits("10-one.conf", 1), limits("10-two.conf", 1));
     assert_eq!(memory.job(&site, apply(&one, None), None).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "reload-or-restart x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "reload-or-restart x.service"]);
     let text = "# Written by groundplan: changes made here are undone.\n[Service]\nLimitNOFILE=1\n";
     assert_eq!(fs::read_to_string(folder.join("10-one.conf")).unwrap(), text);
     fs::write(folder.join("99-theirs.conf"), "[Service]\n").unwrap();
     assert_eq!(memory.job(&site, apply(&two, Some(&one)), None).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "reload-or-restart x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "reload-or-restart x.service"]);
     let names = |folder: &std::path::Path| {
         let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         names
     };
     assert_eq!(names(&folder), ["10-two.conf", "99-theirs.conf"]);
-    // It ran before the task came: it runs on without what the task brought.
+    // It was running before the task existed: it keeps running, without the drop-ins of the task.
     assert_eq!(memory.job(&site, Work::Remove { spec: two }, None).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload", "restart x.service"]);
+    assert_eq!(requests(&site), ["daemon-reload", "restart x.service"]);
     assert_eq!(names(&folder), ["99-theirs.conf"]);
 }
 
 #[tokio::test]
-async fn a_broken_unit_file_is_taken_back() {
+async fn a_broken_unit_file_is_rolled_back() {
     let site = site(["loaded", "active", "enabled", "no"]);
-    let mut memory = Remembering(None);
+    let mut memory = TaskMemory(None);
     let path = site.at("etc/systemd/system/x.service");
     let good = shipping(Some("[Service]\n# good\n"), json!({}));
     assert_eq!(memory.job(&site, apply(&good, None), None).await, CHANGED);
-    asked(&site);
+    requests(&site);
     let broken = shipping(Some("[Service]\n# broken\n"), json!({}));
     let error = memory.job(&site, apply(&broken, Some(&good)), None).await.unwrap_err();
-    assert!(error.starts_with("systemd cannot load the new files of x.service, and they were taken back: "), "{error}");
-    assert_eq!(asked(&site), ["daemon-reload", "daemon-reload"]);
+    assert!(
+        error.starts_with("systemd cannot load the new files of x.service, and they were rolled back: "),
+        "{error}"
+    );
+    assert_eq!(requests(&site), ["daemon-reload", "daemon-reload"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "[Service]\n# good\n");
     assert!(!site.at("run/groundplan/restart/x.service").exists());
     assert_eq!(memory.job(&site, apply(&good, Some(&broken)), None).await, UNCHANGED);
@@ -205,54 +208,54 @@ async fn masked_and_templates_and_oneshots() {
     let site = site(["loaded", "active", "enabled", "no"]);
     let masked = shipping(None, json!({ "masked": true }));
     assert_eq!(site.create(&masked).await, CHANGED);
-    assert_eq!(asked(&site), ["stop x.service", "mask x.service"]);
+    assert_eq!(requests(&site), ["stop x.service", "mask x.service"]);
     assert_eq!(site.create(&masked).await, UNCHANGED);
     let unmasked = shipping(None, json!({ "masked": false }));
     assert_eq!(site.create(&unmasked).await, CHANGED);
-    assert_eq!(asked(&site), ["unmask x.service", "start x.service"]);
+    assert_eq!(requests(&site), ["unmask x.service", "start x.service"]);
 
-    // A oneshot runs when it is new, and has run from then on.
+    // A oneshot unit runs when the task is created, and counts as done from then on.
     fs::write(site.at("Type"), "oneshot").unwrap();
     fs::write(site.at("ActiveState"), "inactive").unwrap();
     fs::write(site.at("after-start"), "inactive").unwrap();
     let unit = unit(None, "started");
     assert_eq!(site.create(&unit).await, CHANGED);
-    assert_eq!(asked(&site), ["start x.service"]);
+    assert_eq!(requests(&site), ["start x.service"]);
     assert_eq!(site.update(&unit, &unit).await, UNCHANGED);
     fs::write(site.at("ActiveState"), "failed").unwrap();
     assert_eq!(site.update(&unit, &unit).await, CHANGED);
-    asked(&site);
+    requests(&site);
 
-    // A template is a file and no unit.
+    // A template is a file, not a unit.
     let template =
         TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": { "unit": "y@.service" } })) };
     assert_eq!(site.create(&template).await, CHANGED);
-    assert_eq!(asked(&site), ["daemon-reload"]);
+    assert_eq!(requests(&site), ["daemon-reload"]);
     assert_eq!(site.trigger(&template, Effect::Restart).await, UNCHANGED);
     assert_eq!(site.create(&template).await, UNCHANGED);
-    assert!(asked(&site).is_empty());
+    assert!(requests(&site).is_empty());
 }
 
 #[tokio::test]
-async fn what_a_look_tells() {
+async fn drift_checks_report_units_and_shipped_files() {
     let site = site(["loaded", "inactive", "disabled", "no"]);
     let up = unit(Some(true), "started");
     site.create(&up).await.unwrap();
-    asked(&site);
-    assert_eq!(site.look(&up).await, CheckResult::InSync);
+    requests(&site);
+    assert_eq!(site.check(&up).await, CheckResult::InSync);
     fs::write(site.at("ActiveState"), "failed").unwrap();
     fs::write(site.at("UnitFileState"), "disabled").unwrap();
-    assert_eq!(told(site.look(&up).await), ["active: active -> failed", "enabled: enabled -> disabled"]);
+    assert_eq!(differences(site.check(&up).await), ["active: active -> failed", "enabled: enabled -> disabled"]);
     fs::write(site.at("LoadState"), "not-found").unwrap();
-    assert_eq!(told(site.look(&up).await), ["unit x.service: present -> -"]);
-    assert!(asked(&site).is_empty(), "nothing was done about it");
+    assert_eq!(differences(site.check(&up).await), ["unit x.service: present -> -"]);
+    assert!(requests(&site).is_empty(), "a check changes nothing");
 
-    // The files that it ships, of which the ledger has the name only.
+    // The shipped files, of which the ledger has only the digest.
     let site = systemd::site(["none", "inactive", "disabled", "no"]);
     let dropins = json!({ "unit": "x.service", "dropins": { "a.conf": "[Service]\n" } });
     let shipped = TaskSpec { content: Some(Shipped::of(b"[Service]\n")), ..spec(json!({ "systemd": dropins })) };
     site.create(&shipped).await.unwrap();
-    assert_eq!(site.look(&shipped).await, CheckResult::InSync);
+    assert_eq!(site.check(&shipped).await, CheckResult::InSync);
     let path = "/etc/systemd/system/x.service";
     fs::write(site.at(path), "[Unit]\n").unwrap();
     fs::write(site.at("/etc/systemd/system/x.service.d/a.conf"), "[Unit]\n").unwrap();
@@ -262,7 +265,7 @@ async fn what_a_look_tells() {
         format!("{path}.d/a.conf: content: - -> something else"),
         "loaded: as on the disk -> as before its files changed".to_owned(),
     ];
-    assert_eq!(told(site.look(&shipped).await), expected);
+    assert_eq!(differences(site.check(&shipped).await), expected);
     let unnamed = TaskSpec { content: None, ..shipped };
-    assert_eq!(site.look(&unnamed).await, CheckResult::LeftOut, "an older agent applied it");
+    assert_eq!(site.check(&unnamed).await, CheckResult::LeftOut, "applied by an agent that recorded no digest");
 }

@@ -15,7 +15,7 @@ fn wait(params: Value) -> TaskSpec {
     spec(json!({ "wait": params }))
 }
 
-/// A port on which nobody listens.
+/// A port without a listener.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -40,7 +40,7 @@ async fn again(site: &Site, spec: &TaskSpec, memory: &Option<Value>) -> Finished
 }
 
 #[tokio::test]
-async fn waits_until_it_is_there_and_says_how_long() {
+async fn waits_until_the_probes_succeed() {
     let site = Site::new();
     let port = http(&[503, 404, 401]);
     let there = wait(json!({
@@ -49,11 +49,11 @@ async fn waits_until_it_is_there_and_says_how_long() {
     }));
     let finished = site.job("svc.task", apply(&there, None), Some(Effect::Run)).await;
     assert_eq!(finished.result, CHANGED);
-    let said = finished.output.unwrap().head;
-    assert!(said.starts_with("as wanted at attempt "), "{said}");
+    let output = finished.output.unwrap().head;
+    assert!(output.starts_with("succeeded at attempt "), "{output}");
     assert_eq!(fs::read_to_string(site.at("tries")).unwrap(), "x\nx\n");
 
-    // Checked again it probes once more, and that is no change.
+    // Applied again it probes once more, which is not a change.
     let memory = finished.notes.memory;
     assert_eq!(again(&site, &there, &memory).await.result, UNCHANGED);
     fs::remove_file(site.at("tries")).unwrap();
@@ -63,17 +63,17 @@ async fn waits_until_it_is_there_and_says_how_long() {
 }
 
 #[tokio::test]
-async fn waits_until_it_is_gone() {
+async fn waits_until_the_probes_fail() {
     let site = Site::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let gone = wait(json!({ "tcp": port, "state": "down", "interval": "10ms", "timeout": "300ms" }));
-    let error = site.create(&gone).await.unwrap_err();
+    let down = wait(json!({ "tcp": port, "state": "down", "interval": "10ms", "timeout": "300ms" }));
+    let error = site.create(&down).await.unwrap_err();
     assert!(error.starts_with("gave up after "), "{error}");
     assert!(error.ends_with(&format!("ms: tcp 127.0.0.1:{port} is still there")), "{error}");
     drop(listener);
-    assert_eq!(site.create(&gone).await, CHANGED);
-    // A program that is not there says nothing of what it was to look at.
+    assert_eq!(site.create(&down).await, CHANGED);
+    // A missing program is an error: it shows nothing about what it was to probe.
     let none = wait(json!({ "command": ["no-such-program"], "state": "down", "retries": 2, "interval": "1ms" }));
     let error = site.create(&none).await.unwrap_err();
     assert!(error.starts_with("gave up after 3 attempts in "), "{error}");
@@ -81,7 +81,7 @@ async fn waits_until_it_is_gone() {
 }
 
 #[tokio::test]
-async fn what_it_tried_last_is_said() {
+async fn the_error_names_the_last_attempt() {
     let site = Site::new();
     let port = free_port();
     for (params, attempts, last) in [
@@ -90,7 +90,7 @@ async fn what_it_tried_last_is_said() {
         (
             json!({ "http": format!("http://127.0.0.1:{}/x", http(&[500])), "status": [200] }),
             2,
-            "/x: it answers with 500".to_owned(),
+            "/x: the status is 500".to_owned(),
         ),
     ] {
         let mut params = params;
@@ -120,7 +120,7 @@ async fn seconds_pass_once_and_end_with_the_agent() {
             tokio::time::sleep(Duration::from_millis(50)).await;
             canceller.cancel();
         });
-        let error = "not waited for until it is ready, because the agent stops or no longer wants it";
+        let error = "readiness is not waited for, because the agent is stopping or the job was cancelled";
         assert_eq!(finished.result, Err(error.to_owned()));
     }
 }
@@ -130,7 +130,7 @@ fn export(params: Value) -> TaskSpec {
 }
 
 #[tokio::test]
-async fn a_value_is_published_and_only_another_one_is_a_change() {
+async fn publishes_a_value_and_counts_only_a_new_one_as_a_change() {
     let site = Site::new();
     fs::write(site.at("value"), " one\n").unwrap();
     std::os::unix::fs::symlink("value", site.at("link")).unwrap();
@@ -142,7 +142,7 @@ async fn a_value_is_published_and_only_another_one_is_a_change() {
         json!({ "path": "/link" }),
     ] {
         let spec = export(params.clone());
-        // As a task of its own each time, with nothing to remember.
+        // Each time as a new task, without memory.
         let finished = site.host.run(job("svc.task", apply(&spec, None), None, None), Cancel::never()).await;
         assert_eq!(finished.result, CHANGED, "{params}");
         assert_eq!(finished.notes.export.as_deref(), Some("one"), "{params}");
@@ -167,7 +167,7 @@ async fn a_value_is_published_and_only_another_one_is_a_change() {
 }
 
 #[tokio::test]
-async fn what_is_no_value_is_said() {
+async fn the_error_says_why_there_is_no_value() {
     let site = Site::new();
     fs::write(site.at("bytes"), b"\xff\xfe").unwrap();
     fs::write(site.at("large"), "x".repeat(16_385)).unwrap();
@@ -176,7 +176,7 @@ async fn what_is_no_value_is_said() {
         (json!({ "path": "/none" }), "/none: there is no such file"),
         (
             json!({ "path": "/bytes" }),
-            "/bytes gives bytes that are no UTF-8 text; encode them, with base64(1), for example",
+            "/bytes gives bytes that are not UTF-8; encode them, with base64(1), for example",
         ),
         (json!({ "path": "/large" }), "/large gives more than 16 KiB; publish what others need of it only"),
         (json!({ "path": "/dir" }), "/dir: cannot read it, as it is no file: Invalid argument (os error 22)"),
@@ -191,7 +191,7 @@ async fn what_is_no_value_is_said() {
         assert_eq!(finished.result, Err(error.to_owned()));
         assert_eq!(finished.notes.export, None);
     }
-    // What its command leaves running does not hold it up.
+    // A process that the command leaves running does not delay the task.
     let daemon = export(json!({ "command": "sleep 3 & echo up" }));
     let finished = site.job("svc.task", apply(&daemon, None), None).await;
     assert_eq!(finished.notes.export.as_deref(), Some("up"));

@@ -282,7 +282,7 @@ mod tests {
             Lines::of("a\n# BEGIN groundplan svc.t\n1\n").put(&line(json!({"block": "1"})), "svc.t").unwrap_err();
         assert_eq!(
             open.to_string(),
-            "line 2 begins a block, `# BEGIN groundplan svc.t`, and no line ends it; mend it by hand"
+            "line 2 begins a block, `# BEGIN groundplan svc.t`, and no line ends it; fix it by hand"
         );
     }
 }
