@@ -210,7 +210,7 @@ async fn bombs_and_damaged_archives() {
         (&flipped, "the archive is damaged or truncated"),
         (&b"no archive"[..], "the format of the archive cannot be detected"),
         (b"PK\x03\x04 and no more", "the archive is damaged or truncated"),
-        (b"\xfd7zXZ\0 and no more", "roken"),
+        (b"\xfd7zXZ\0 and no more", "damaged"),
     ] {
         let error = site.create(&archive(bytes, json!({}))).await.unwrap_err();
         assert!(error.contains(word), "{error}");
