@@ -179,7 +179,10 @@ async fn the_error_says_why_there_is_no_value() {
             "/bytes gives bytes that are not UTF-8; encode them, with base64(1), for example",
         ),
         (json!({ "path": "/large" }), "/large gives more than 16 KiB; publish only the part that others need"),
-        (json!({ "path": "/dir" }), "/dir: cannot read it, because it is not a regular file: Invalid argument (os error 22)"),
+        (
+            json!({ "path": "/dir" }),
+            "/dir: cannot read it, because it is not a regular file: Invalid argument (os error 22)",
+        ),
         (json!({ "command": "echo lost >&2; exit 7" }), "`echo lost >&2; exit 7` exited with 7: lost"),
         (json!({ "command": "sleep 60", "timeout": "50ms" }), "`sleep 60` took longer than 50ms, and was ended"),
         (
