@@ -58,12 +58,12 @@ pub(crate) fn run() -> Vec<Row> {
         cold.push(millis(start.elapsed()));
         assert!(plan.actions.is_empty(), "planning what is applied is empty");
     }
-    let nobody = AppliedState { nodes: first.nodes.iter().map(|n| (n.clone(), Default::default())).collect() };
+    let nothing = AppliedState { nodes: first.nodes.iter().map(|n| (n.clone(), Default::default())).collect() };
     let mut initial = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();
         let desired = read(&mut Cache::default());
-        let plan = plan(&desired, &nobody, &Policy::default());
+        let plan = plan(&desired, &nothing, &Policy::default());
         initial.push(millis(start.elapsed()));
         assert_eq!(plan.actions.len(), instances);
     }

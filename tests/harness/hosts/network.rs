@@ -131,8 +131,8 @@ fn rules(number: u8) -> [(&'static str, Vec<String>); 3] {
 
 /// Runs a program from the administrator's PATH and returns its output.
 pub(super) fn run(program: &str, args: &[&str]) -> io::Result<String> {
-    let told = |e: io::Error| io::Error::other(format!("`{program}` cannot be run ({e}): tests/run installs it"));
-    let Output { status, stdout, stderr } = Command::new(program).args(args).output().map_err(told)?;
+    let failed = |e: io::Error| io::Error::other(format!("`{program}` cannot be run ({e}): tests/run installs it"));
+    let Output { status, stdout, stderr } = Command::new(program).args(args).output().map_err(failed)?;
     if !status.success() {
         let said = String::from_utf8_lossy(&stderr);
         return Err(io::Error::other(format!("`{program} {}`: {status}: {}", args.join(" "), said.trim())));

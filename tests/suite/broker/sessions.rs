@@ -83,7 +83,7 @@ both! {
         subscriber.disconnect().await;
         let (mut subscriber, present) = Wire::connect(broker.address(), kept("subscriber")).await;
         assert!(!present);
-        publisher.publish("t", "to nobody", false).await;
+        publisher.publish("t", "to no session", false).await;
         subscriber.subscribe(&[("t", QoS::AtLeastOnce)]).await;
         publisher.publish("t", "end", false).await;
         assert_eq!(subscriber.text().await.1, "end");

@@ -112,7 +112,7 @@ fn foreign_payloads(kind: Kind) {
         "node/n1/report",
         "node/n1/presence",
         "node/n1/want",
-        "node/nobody/state",
+        "node/unknown/state",
         "planner",
     ];
     for topic in topics {

@@ -333,7 +333,7 @@ fn bad_input(kind: Kind) {
     }
     let history = fleet.ask("one", &["history"]).expect("a history");
     assert_eq!(history["execs"], serde_json::json!([]), "nothing was begun");
-    let ended = run(&fleet, &["exec", "true", "--on", "n1", "--user", "nobody-here"]);
+    let ended = run(&fleet, &["exec", "true", "--on", "n1", "--user", "no-such-user"]);
     assert_eq!(ended.code, Some(2));
-    assert!(ended.out.contains("there is no user `nobody-here`"), "{ended:?}");
+    assert!(ended.out.contains("there is no user `no-such-user`"), "{ended:?}");
 }

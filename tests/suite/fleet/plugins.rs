@@ -7,7 +7,7 @@ use super::BOTH;
 const INVENTORY: &str =
     "[groups.g]\nservices = [\"s\"]\n\n[nodes.n1]\ngroups = [\"g\"]\n\n[nodes.n2]\ngroups = [\"g\"]\n";
 
-const DESCRIPTION: &str = r#"{ "summary": "a line in a file", "schema": { "properties": { "text": { "type": "string" } }, "required": ["text"] }, "timeout": "2s" }"#;
+const DESCRIPTION: &str = r#"{ "summary": "a line in a file", "schema": { "properties": { "text": { "type": "string" } }, "required": ["text"] }, "timeout": "30s" }"#;
 
 /// A program that runs `body` on any request but `schema`.
 fn program(body: &str) -> String {
@@ -106,7 +106,7 @@ fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
         (apply("echo done"), "answered `apply` with what is no JSON: `done`"),
         (apply("echo '{\"error\":\"no room for a note\"}'"), "the plugin `note`: no room for a note"),
         (apply("yes"), "printed more than 1 MiB at `apply`, and was ended"),
-        (apply("sleep 600"), "did not end its `apply` within 2s, and was ended"),
+        (apply("sleep 600").replace("30s", "2s"), "did not end its `apply` within 2s, and was ended"),
     ];
     let mut next = next.iter();
     let mut words = "the plugin `note` exited with 3 at `check`: disk is on fire";

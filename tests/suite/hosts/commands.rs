@@ -38,12 +38,12 @@ requires = []
 command = { run = "yes no | head -c 50000000; echo the disk is on fire >&2; exit 3" }
 
 [[task]]
-id = "as-nobody-knows"
+id = "as-an-unknown-user"
 requires = []
 command = { run = "true", user = "ghost" }
 
 [[task]]
-id = "owned-by-nobody-knows"
+id = "owned-by-an-unknown-user"
 requires = []
 file = { path = "/etc/owned", content = "", owner = "ghost" }
 
@@ -93,8 +93,8 @@ fn what_misbehaves_fails_alone() {
     let memory = hosts.agent_memory("h1");
     assert!(memory.peak < 32 * 1024, "a gigabyte of output is never held: {memory:?}");
 
-    expect("s.as-nobody-knows", &["failed", "there is no user `ghost` on this host"]);
-    expect("s.owned-by-nobody-knows", &["failed", "/etc/owned", "there is no user `ghost` on this host"]);
+    expect("s.as-an-unknown-user", &["failed", "there is no user `ghost` on this host"]);
+    expect("s.owned-by-an-unknown-user", &["failed", "/etc/owned", "there is no user `ghost` on this host"]);
     assert!(hosts.file("h1", "/etc/good").is_some());
 
     // Fixed in one commit: only what failed or was blocked is done.

@@ -98,7 +98,7 @@ fn parts_of_files_and_archives_come_change_and_go() {
         "sed -i s/true/perhaps/ /etc/app.conf; sed -i /2200/d /etc/sshd.conf; sed -i s/10.0.0.1/10.9.9.9/ /etc/hosts",
     );
     hosts.sh("h1", "echo theirs >> /opt/app/bin/run; rm /opt/app/old; echo > /etc/checked.conf");
-    let hidden = "a value that is not told";
+    let hidden = "a value that is not reported";
     let expected = [
         "s.app /opt/app/bin/run: as it was unpacked -> changed",
         "s.app /opt/app/old: present -> -",

@@ -16,7 +16,7 @@ pub(super) struct Expected {
     /// Every action.
     pub(super) actions: BTreeMap<InstanceId, Action>,
     /// Obligations of instances in the plan.
-    pub(super) owed: BTreeMap<InstanceId, Effect>,
+    pub(super) obligations: BTreeMap<InstanceId, Effect>,
     /// All trigger edges between instances, from and to.
     pub(super) triggers: BTreeSet<(InstanceId, InstanceId, Effect)>,
     /// Which desired instance comes after which, closed.
@@ -92,19 +92,19 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
         }
     }
 
-    let mut owed = BTreeMap::new();
+    let mut obligations = BTreeMap::new();
     let mut unfired = Vec::new();
     for i in desired.keys() {
         if let Some(obligation) = applied.nodes[&i.node].obligations.get(&i.task) {
             match obligation.fired {
-                true => drop(owed.insert(i.clone(), obligation.effect)),
+                true => drop(obligations.insert(i.clone(), obligation.effect)),
                 false => unfired.push((i.clone(), obligation)),
             }
         }
     }
     let position = |i: &InstanceId| world.tasks.iter().position(|task| task_id(task.name) == i.task);
     unfired.sort_by_key(|(i, _)| position(i));
-    let mut planned = close(&actions, &owed, &triggers);
+    let mut planned = close(&actions, &obligations, &triggers);
     for (to, obligation) in unfired {
         let is_covered = |task: &TaskId, at: Option<NodeId>| {
             let by_removal =
@@ -128,8 +128,8 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
             }
         };
         if !obligation.open.iter().all(covered) {
-            owed.insert(to.clone(), obligation.effect);
-            planned = close(&actions, &owed, &triggers);
+            obligations.insert(to.clone(), obligation.effect);
+            planned = close(&actions, &obligations, &triggers);
         }
     }
     for (i, effect) in planned {
@@ -143,7 +143,7 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
     let all = all.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
     let behind = closure(&all).into_iter().filter(|(from, _)| pending.contains(from)).map(|(_, to)| to);
     let held = behind.chain(pending.iter().cloned()).collect();
-    Expected { actions, owed, triggers, order: closure(&edges), depended, held, pending }
+    Expected { actions, obligations, triggers, order: closure(&edges), depended, held, pending }
 }
 
 fn reaches(at: At, from: &NodeId, to: &NodeId) -> bool {
@@ -181,11 +181,11 @@ fn bundles(world: &World, known: &[usize]) -> Vec<Bundle> {
 /// Everything that is affected, with the greatest effect that reaches it.
 fn close(
     actions: &BTreeMap<InstanceId, Action>,
-    owed: &BTreeMap<InstanceId, Effect>,
+    obligations: &BTreeMap<InstanceId, Effect>,
     triggers: &BTreeSet<(InstanceId, InstanceId, Effect)>,
 ) -> BTreeMap<InstanceId, Option<Effect>> {
     let mut planned: BTreeMap<InstanceId, Option<Effect>> = actions.keys().map(|i| (i.clone(), None)).collect();
-    for (i, effect) in owed {
+    for (i, effect) in obligations {
         let most = planned.entry(i.clone()).or_default();
         *most = (*most).max(Some(*effect));
     }

@@ -70,8 +70,8 @@ fn check_contents(plan: &Plan, expected: &Expected) {
     assert_eq!(actions, expected.actions);
     let tasks: BTreeMap<_, _> = planned(plan).map(|(i, task)| (i, task.action)).collect();
     assert_eq!(tasks, actions, "actions and node parts differ");
-    let owed: BTreeMap<_, _> = planned(plan).filter_map(|(i, task)| Some((i, task.owed?))).collect();
-    assert_eq!(owed, expected.owed);
+    let obligations: BTreeMap<_, _> = planned(plan).filter_map(|(i, task)| Some((i, task.owed?))).collect();
+    assert_eq!(obligations, expected.obligations);
 }
 
 fn check_order(plan: &Plan, expected: &Expected) {
@@ -134,7 +134,7 @@ fn check_reasons(plan: &Plan, expected: &Expected, drifted: &BTreeSet<InstanceId
             (Reason::Added { .. }, Action::Create) | (Reason::Removed { .. }, Action::Remove) => {}
             (Reason::Changed { input, .. }, Action::Update) => assert!(input == "var v" || input == UNKNOWN),
             (Reason::Asked { .. } | Reason::Drifted { .. }, Action::Update) => assert!(drifted.contains(&at)),
-            (Reason::Owed { effect, .. }, _) => assert_eq!(expected.owed[&at], *effect),
+            (Reason::Owed { effect, .. }, _) => assert_eq!(expected.obligations[&at], *effect),
             (reason, action) => panic!("{action} of {at} because {reason}"),
         }
     }
@@ -163,8 +163,8 @@ fn check_held(plan: &Plan, expected: &Expected) {
         let must = behind || if removed { required } else { expected.held.contains(i) };
         assert_eq!(held.contains(i), must, "{i}, {}", action.action);
     }
-    let told: BTreeSet<_> = plan.pending.iter().map(|pending| pending.instance.clone()).collect();
-    assert_eq!(told, expected.pending);
+    let found: BTreeSet<_> = plan.pending.iter().map(|pending| pending.instance.clone()).collect();
+    assert_eq!(found, expected.pending);
     for (i, task) in planned(plan) {
         let direct = expected.held.contains(&i) && task.action != Action::Remove;
         let gated = task.gates.iter().any(|gate| plan.gates[gate] == Gate::Unknown);

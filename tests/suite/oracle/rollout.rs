@@ -39,7 +39,7 @@ struct Simulation {
     agents: Vec<Agent>,
     beliefs: BTreeMap<NodeId, Belief>,
     /// How many reports of each agent have arrived.
-    heard: Vec<usize>,
+    received: Vec<usize>,
     plan: Plan,
     rollout: Rollout,
     messages: BTreeMap<NodeId, NodePlan>,
@@ -63,10 +63,10 @@ impl Simulation {
             let state = agent.state();
             beliefs.entry(agent.node.clone()).or_default().fold_state(&state);
         }
-        let heard = vec![0; agents.len()];
+        let received = vec![0; agents.len()];
         let rollout = Rollout::new(&Plan::default(), Generation(0));
         let (plan, messages) = (Plan::default(), BTreeMap::new());
-        let mut new = Self { world, agents, beliefs, heard, plan, rollout, messages, log: Vec::new(), stale: false };
+        let mut new = Self { world, agents, beliefs, received, plan, rollout, messages, log: Vec::new(), stale: false };
         new.supersede();
         new
     }
@@ -145,17 +145,17 @@ impl Simulation {
                 self.log.extend(agent.finish(task, dice, luck.failures));
                 true
             }
-            4 if agent.online && self.heard[i] < agent.reports.len() => {
-                self.receive(i, self.heard[i]);
-                self.heard[i] += 1;
+            4 if agent.online && self.received[i] < agent.reports.len() => {
+                self.receive(i, self.received[i]);
+                self.received[i] += 1;
                 if dice.chance(20) {
-                    let again = dice.below(self.heard[i]);
+                    let again = dice.below(self.received[i]);
                     self.receive(i, again);
                 }
                 self.rollout.advance();
                 true
             }
-            5 if agent.online && self.heard[i] == agent.reports.len() => {
+            5 if agent.online && self.received[i] == agent.reports.len() => {
                 let state = agent.state();
                 let running: Vec<_> = agent.running.iter().map(|(_, task)| task.task.clone()).collect();
                 self.rollout.running(&agent.node, &running);
@@ -177,7 +177,7 @@ impl Simulation {
         let planned = part.and_then(|part| part.tasks.iter().find(|task| task.task == report.task));
         let belief = self.beliefs.get_mut(&agent.node).unwrap();
         belief.fold_report(&agent.ledger(), Sequence(number as u64 + 1), report, planned);
-        if number >= self.heard[i] || ours {
+        if number >= self.received[i] || ours {
             self.rollout.fold(&agent.node, report);
         }
     }

@@ -143,7 +143,7 @@ impl Crate {
         at
     }
 
-    /// What a name means in a module. A module and an item may have the same one: `more` tells whether a path goes on behind it.
+    /// What a name means in a module. A module and an item may have the same one: `more` is whether the path continues after it.
     fn lookup(&self, id: Id, name: &str, more: bool, depth: usize) -> Option<Target> {
         if depth > LONGEST_CHAIN {
             return None;

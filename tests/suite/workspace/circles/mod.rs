@@ -1,4 +1,4 @@
-//! No file imports another in a circle: whoever reads one file would have to read them all.
+//! No file imports another in a circle: to understand one file of it, one has to read all\.
 
 mod graph;
 mod lexer;
