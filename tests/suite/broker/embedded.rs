@@ -133,6 +133,8 @@ async fn sessions_are_capped() {
     let (_a, _) = Wire::connect(broker.address(), clean("a")).await;
     for id in ["b", "c"] {
         Wire::connect(broker.address(), kept(id)).await.0.disconnect().await;
+        // The connection may be closed before its session is.
+        until("one client", || broker.stats().connected == 1).await;
     }
     let (d, present) = Wire::connect(broker.address(), clean("d")).await;
     assert!(!present);
@@ -142,6 +144,7 @@ async fn sessions_are_capped() {
     assert_eq!(answer.code, ConnectReturnCode::ServiceUnavailable, "all three are connected");
     refused.closed().await;
     d.disconnect().await;
+    until("two clients", || broker.stats().connected == 2).await;
     let (_e, _) = Wire::connect(broker.address(), clean("e")).await;
     drop(c);
 }
