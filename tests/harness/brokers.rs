@@ -92,7 +92,8 @@ impl TestBroker {
         let loopback = options.ip.is_none().then(Loopback::claim);
         let ip = options.ip.or(loopback.as_ref().map(|net| net.address(1).into())).expect("one of the two");
         let ports = if options.tls.is_some() { &PORTS[..] } else { &PORTS[..1] };
-        let addresses = ports.iter().map(|port| (ip, *port).into()).collect();
+        // IPv6 has one loopback address for all: there the kernel chooses the ports.
+        let addresses = ports.iter().map(|port| (ip, if ip.is_ipv6() { 0 } else { *port }).into()).collect();
         let mut broker = Self { kind, options, directory, addresses, running: Running::Stopped, _loopback: loopback };
         broker.launch();
         broker
@@ -195,6 +196,7 @@ impl TestBroker {
         let policy = Arc::clone(&self.options.policy);
         runtime.spawn(async move { started.send(Broker::start(config, policy).await) });
         let broker = wait.recv_timeout(PATIENCE).expect("the broker starts in time").expect("the broker starts");
+        self.addresses = broker.addresses().to_vec();
         self.running = Running::Embedded { runtime, broker };
     }
 
