@@ -8,7 +8,7 @@ use groundplan_protocol::{
     digest::Digest,
     ids::{Generation, InstanceId, NodeId, ServiceId, TaskId},
     plan::TriggerSource,
-    state::NodeState,
+    state::{NodeState, Phase},
 };
 
 use super::{
@@ -200,6 +200,15 @@ impl World {
         let triggers = |record: &Record| record.edges.triggers.get(&source).cloned().unwrap_or_default();
         let still = latest.map(triggers);
         let mut dirt = Vec::new();
+        if matches!(job.start.work, Work::Remove { .. }) {
+            // What is removed is in no commit any more: what it triggers is as it was the last time. It may be acted on.
+            let before = self.records.iter().rev().find_map(|record| record.edges.triggers.get(&source));
+            for (target, effect) in before.into_iter().flatten() {
+                if let Some(at) = self.slot_of(&target.node) {
+                    dirt.push((at, target.task.clone(), Dirt { number, effect: *effect, must: false }));
+                }
+            }
+        }
         for (target, effect) in triggers(record) {
             if still.as_ref().is_some_and(|still| !still.contains_key(&target)) {
                 continue;
@@ -220,11 +229,21 @@ impl World {
     pub(super) fn needless(&mut self, slot: usize, job: &Job) {
         let node = self.agents[slot].node.clone();
         self.note(|| format!("{node}: nothing called for {:?} of {}", job.start.effect, job.start.task));
+        // Where a plan replaced one under way, a node may have acted before or after what the newer plan has it act on.
+        if !self.setup.profile.rough && !self.overlapped {
+            self.violate("no effect happens for nothing", || {
+                format!("{:?} of {} on {node}", job.start.effect, job.start.task)
+            });
+        }
     }
 
     /// A planner has taken up a plan: what its commit does not ask for any more need not be done.
     pub(super) fn plan_taken_up(&mut self, number: usize) {
         self.current = Some(number);
+        self.overlapped |= self.agents.iter().any(|agent| {
+            let idle = agent.machine.as_ref().is_none_or(|machine| machine.phase() == Phase::Idle);
+            !agent.jobs.is_empty() || !idle
+        });
         self.counts.plans += 1;
         let record = &self.records[number];
         if record.without_memory.is_some() {
@@ -235,8 +254,9 @@ impl World {
             let obligations = &agent.disk.obligations;
             for (task, dirt) in &mut agent.host.dirt {
                 let target = task.at(&node);
-                dirt.retain(|source, _| {
-                    record.edges.triggers.get(source).is_some_and(|targets| targets.contains_key(&target))
+                dirt.retain(|source, dirt| {
+                    let targets = record.edges.triggers.get(source);
+                    !dirt.must || targets.is_some_and(|targets| targets.contains_key(&target))
                 });
                 // A planner without memory knows of other nodes' changes only what this one reported that it may owe.
                 let Some(reported) = &record.without_memory else { continue };

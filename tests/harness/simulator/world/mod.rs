@@ -156,6 +156,8 @@ pub(super) struct World {
     current: Option<usize>,
     /// Before this generation turns of rolling restarts were lost with a planner's disk.
     turns_known_from: u64,
+    /// Whether a plan was taken up while nodes were busy with the one before.
+    overlapped: bool,
     last_change: u64,
     last_job: u64,
     last_name: usize,
@@ -216,6 +218,7 @@ impl World {
             done: BTreeMap::new(),
             current: None,
             turns_known_from: 0,
+            overlapped: false,
             last_change: 0,
             last_job: 0,
             last_name: names.len(),
