@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use groundplan_protocol::digest::Digest;
+use groundplan_protocol::{
+    broker::{BrokerAddress, InvalidBrokerAddress},
+    digest::Digest,
+};
 
 use super::{
     config::{self, Ours},
@@ -15,7 +18,6 @@ use super::{
     refusal::Refusal,
     target::{Bytes, Target},
 };
-use groundplan_protocol::broker::{BrokerAddress, InvalidBrokerAddress};
 
 /// Space for the ledger of a new agent, in KiB.
 const LEDGER_SPACE: u64 = 4096;

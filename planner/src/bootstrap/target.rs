@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use groundplan_protocol::{
+    broker::BrokerAddress,
     envelope::PublicKey,
     ids::{NodeId, SiteName},
 };
 
 use super::program::Program;
-use groundplan_protocol::broker::BrokerAddress;
 
 /// The content of a file; shared, because all hosts get the same program.
 pub type Bytes = Arc<[u8]>;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use groundplan_protocol::{duration::Span, ids::NodeId};
+use groundplan_protocol::{broker::BrokerAddress, duration::Span, ids::NodeId};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -30,7 +30,6 @@ use crate::{
         bootstrap::{Progress, text},
     },
 };
-use groundplan_protocol::broker::BrokerAddress;
 
 /// The directory in which packages install agents for other hosts.
 const INSTALLED: &str = "/usr/lib/groundplan";

@@ -12,6 +12,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use groundplan_protocol::{
     MAX_PACKET, VERSION,
+    broker::BrokerAddress,
     envelope::{self, Message, PublicKey},
     ids::{NodeId, SiteName},
     presence::{PlannerPresence, Presence},
@@ -26,7 +27,6 @@ use crate::terminal::{
     Cell, Failure, Style, Table,
     format::{count, short},
 };
-use groundplan_protocol::broker::BrokerAddress;
 
 /// A broker sends retained messages right after the subscription: after such a pause there are no more.
 const PAUSE: Duration = Duration::from_millis(400);

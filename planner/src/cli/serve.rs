@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use groundplan_protocol::broker::BrokerAddress;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -9,7 +10,6 @@ use crate::{
     launch::{embedded_broker, planner, runtime},
     terminal::{Failure, Output},
 };
-use groundplan_protocol::broker::BrokerAddress;
 
 /// Run the planner: follow a repository and keep its nodes in the state that it declares.
 ///

@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
 
-use groundplan_protocol::ids::SiteName;
+use groundplan_protocol::{broker::BrokerAddress, ids::SiteName};
 
 use super::{
     format::{Format, FormatArg},
@@ -13,7 +13,6 @@ use crate::{
     api::requests::GetStatus,
     terminal::{self, Failure, Output},
 };
-use groundplan_protocol::broker::BrokerAddress;
 
 /// Show the state of the site: which nodes are online, what each has applied, and what is in progress.
 ///

@@ -9,13 +9,13 @@ use std::{
 };
 
 use groundplan_protocol::{
+    broker::BrokerAddress,
     envelope::{PublicKey, SigningKey},
     ids::{NodeId, SiteName},
 };
 use tracing_subscriber::EnvFilter;
 
 use crate::{terminal::Failure, trust};
-use groundplan_protocol::broker::BrokerAddress;
 
 /// The directory if none is given.
 pub(crate) const DEFAULT_DIR: &str = "groundplan-up";

@@ -9,6 +9,7 @@ use std::{
 };
 
 use groundplan_protocol::{
+    broker::BrokerAddress,
     envelope::PublicKey,
     ids::{NodeId, SiteName},
     report::Outcome,
@@ -36,7 +37,6 @@ use crate::{
     launch::{embedded_broker, planner},
     terminal::{Failure, progress::Progress},
 };
-use groundplan_protocol::broker::BrokerAddress;
 
 /// How long the planner may take to open its socket.
 const START: Duration = Duration::from_secs(20);
