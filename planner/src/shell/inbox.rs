@@ -138,6 +138,10 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
     match Topic::parse(site, topic) {
         // A cleared retained message, such as an operator's or a test's.
         Some(_) if payload.is_empty() => Incoming::Empty,
+        Some(topic) if payload.len() > topic.kind().spec().limit => {
+            tracing::debug!(bytes = payload.len(), "a message above the limit of its topic");
+            Incoming::Foreign
+        }
         Some(Topic::Planner) => match envelope::open::<PlannerPresence>(payload, &[*planner_key], site) {
             Ok(presence) => Incoming::Planner(presence),
             Err(error) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use groundplan_machine::io::{Delivery, Message};
 use groundplan_protocol::{
     envelope::{self, SigningKey},
-    ids::SiteName,
+    ids::{NodeId, SiteName},
     topic::{NodeTopic, Topic},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -49,35 +49,33 @@ pub(super) async fn run(
 }
 
 fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transport, message: Message) {
-    let name = |node, topic| Topic::Node(node, topic).name(site);
+    // Retention is a property of the topic. The exception is a planner's presence, which it also publishes as a question.
+    let to = |node: NodeId, topic: NodeTopic, payload: Vec<u8>| {
+        transport.publish(Topic::Node(node, topic).name(site), payload, topic.spec().is_retained());
+    };
     match message {
         Message::Presence { presence, retain } => {
             transport.publish_urgent(Topic::Planner.name(site), envelope::seal(key, &presence), retain);
         }
         Message::Plan(node) => match store.plan(&node) {
-            Ok(Some(plan)) => transport.publish(name(node, NodeTopic::Plan), plan.sealed, true),
+            Ok(Some(plan)) => to(node, NodeTopic::Plan, plan.sealed),
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, %node, "its plan cannot be published");
             }
         },
-        Message::Gates(gates) => {
-            transport.publish(name(gates.node.clone(), NodeTopic::Gates), envelope::seal(key, &gates), true);
-        }
-        Message::Ack(ack) => {
-            transport.publish(name(ack.node.clone(), NodeTopic::Ack), envelope::seal(key, &ack), false);
-        }
-        Message::Check(request) => {
-            transport.publish(name(request.node.clone(), NodeTopic::Check), envelope::seal(key, &request), true);
-        }
+        Message::Gates(gates) => to(gates.node.clone(), NodeTopic::Gates, envelope::seal(key, &gates)),
+        Message::Ack(ack) => to(ack.node.clone(), NodeTopic::Ack, envelope::seal(key, &ack)),
+        Message::Check(request) => to(request.node.clone(), NodeTopic::Check, envelope::seal(key, &request)),
         Message::Exec(exec, delivery) => {
-            let (topic, payload) = (name(exec.node.clone(), NodeTopic::Exec), envelope::seal(key, &exec));
+            let (topic, payload) =
+                (Topic::Node(exec.node.clone(), NodeTopic::Exec).name(site), envelope::seal(key, &exec));
             match delivery {
                 Delivery::Now => transport.publish_each(topic, payload, false),
                 Delivery::Late => transport.publish_each(topic, payload, true),
                 Delivery::Urgent => transport.publish_urgent(topic, payload, false),
             }
         }
-        Message::Clear(node, topic) => transport.publish(name(node, topic), Vec::new(), true),
+        Message::Clear(node, topic) => to(node, topic, Vec::new()),
     }
 }
