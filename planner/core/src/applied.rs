@@ -8,37 +8,36 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What the nodes last acknowledged. A node that is absent has not been heard of and gets no plan.
+/// What the nodes last acknowledged. A node that is absent has never reported and gets no plan.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AppliedState {
-    /// By node.
+    /// By node; also of nodes that no commit declares any more.
     pub nodes: BTreeMap<NodeId, NodeApplied>,
 }
 
-/// What one node last acknowledged. A clone shares the tasks, so that a snapshot of a fleet is cheap; whoever changes them does so by
-/// [`Arc::make_mut`].
+/// What one node last acknowledged. A clone shares the tasks, so that a snapshot of a fleet is cheap; change them by [`Arc::make_mut`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct NodeApplied {
     /// What is applied, by task.
     #[serde(default)]
     pub tasks: Arc<BTreeMap<TaskId, Applied>>,
-    /// What is owed, by the agent's word or the planner's own record of gates that opened.
+    /// Effects that are due and not carried out: those that the node reported, and those of gates that the planner itself opened.
     #[serde(default)]
     pub obligations: BTreeMap<TaskId, Obligation>,
 }
 
-/// How to plan.
+/// What is decided for one call of `plan` and is no part of any commit.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// What is planned although it is applied as desired, so that its node checks whether it still is and puts right what is not.
+    /// Instances to plan although they are applied as desired: their nodes check them and repair what differs.
     pub check: BTreeMap<InstanceId, Check>,
 }
 
 /// Why an instance is to be checked again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// Somebody asked for it.
+    /// An operator asked for it.
     Asked,
-    /// Its node has found it otherwise than it was applied: what differs, in short words.
+    /// Its node found that it differs from what was applied: a short description of the difference.
     Drifted(String),
 }

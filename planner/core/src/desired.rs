@@ -1,7 +1,7 @@
-//! The desired state: all instances that a commit asks for, and the edges between them.
+//! The desired state: all instances that a commit declares, and the edges between them.
 //!
-//! Built for a thousand nodes and a thousand services: tasks and nodes are numbered, an edge stands between tasks once and is never
-//! expanded node by node, and instances that resolve to the same inputs share one [`Resolved`].
+//! Built for ten thousand nodes: tasks and nodes are numbered, an edge stands between two tasks once and is never expanded node by
+//! node, and instances that resolve to the same inputs share one [`Resolved`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,29 +25,29 @@ pub struct NodeIx(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIx(pub u32);
 
-/// All that a commit asks for.
+/// Everything that a commit declares, resolved.
 #[derive(Debug, Clone)]
 pub struct DesiredState {
-    /// The site's name.
+    /// The site that the commit is of.
     pub site: SiteName,
     /// Every declared node, in name order; a `NodeIx` counts here.
     pub nodes: Vec<NodeId>,
     /// Where each node is declared; same order.
     pub node_places: Vec<Location>,
-    /// The tasks and their edges.
+    /// Its tasks on all nodes, with the edges between them.
     pub graph: InstanceGraph,
     /// Rolling limits by service, the site's defaults merged in; only services that have one.
     pub rollouts: BTreeMap<ServiceId, Rollout>,
-    /// What it asked nodes for.
-    pub asked: Asked,
+    /// Which reported values it depends on.
+    pub node_inputs: NodeInputs,
 }
 
-/// What nodes were asked for while a site was resolved: where none of it has changed, resolving it again gives the same.
+/// The values reported by nodes that a resolution read, known or not: as long as none of them changes, resolving again gives the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asked {
-    /// Nodes whose facts were asked for.
+pub struct NodeInputs {
+    /// Nodes whose facts were read.
     pub facts: BTreeSet<NodeId>,
-    /// `export` tasks of which values were asked for.
+    /// `export` tasks whose values were read.
     pub exports: BTreeSet<TaskId>,
 }
 
@@ -63,17 +63,17 @@ pub struct InstanceGraph {
 /// A task, on all nodes that run it.
 #[derive(Debug, Clone)]
 pub struct TaskVertex {
-    /// Its id.
+    /// Service and task.
     pub id: TaskId,
     /// Where it is declared.
     pub at: Location,
     /// Its instances, in node order; a task that runs once has one.
     pub instances: Vec<Instance>,
-    /// Nodes for which it is not known what it is, or whether it is at all, in node order.
+    /// Nodes on which its parameters, or its `when`, need a value that is missing; in node order.
     pub pending: Vec<Pending>,
     /// Nodes on which its `when` is false, in node order.
     pub off: Vec<(NodeIx, Arc<Off>)>,
-    /// What it comes after and what acts on it, sorted, without duplicates. A trigger that orders is one edge, not two.
+    /// Incoming edges, sorted, at most one for each source and scope. A trigger orders as well: it is one edge, not two.
     pub edges: Vec<Edge>,
 }
 
@@ -86,21 +86,21 @@ pub struct Instance {
     pub resolved: Arc<Resolved>,
 }
 
-/// A task on a node of which too little is known. What is applied of it stays as it is.
+/// A task on a node that needs a value which no node has reported. What is applied of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     /// The node.
     pub node: NodeIx,
-    /// What is missing.
+    /// The missing values, sorted; at least one.
     pub waits_for: Arc<[Unknown]>,
 }
 
 /// A `when` that is false.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Off {
-    /// The expression.
+    /// The expression, as it is written.
     pub when: String,
-    /// What it asked for, in that order.
+    /// The values that it read, in that order.
     pub inputs: Vec<Input>,
     /// Where it stands.
     pub at: Location,
@@ -109,33 +109,33 @@ pub struct Off {
 /// An edge that leads to a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Edge {
-    /// Where it comes from.
+    /// The task that it comes from; always of a lesser number.
     pub from: TaskIx,
-    /// Which instances there it comes from.
+    /// Which instances of that task it comes from.
     pub scope: Scope,
-    /// What it does when its source changes; `None` only orders.
+    /// What it does to its target when its source changes; `None` only orders.
     pub trigger: Option<Effect>,
 }
 
 /// Which instances of its source an edge comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// The one on the same node, if there is one.
+    /// The instance on the target's own node, if there is one.
     SameNode,
-    /// All: a barrier.
+    /// All instances: a barrier.
     AllNodes,
-    /// The one on that node.
+    /// The instance on that node, wherever the target is.
     OneNode(NodeIx),
 }
 
 /// What an instance resolved to: its own inputs, nothing of its dependencies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
-    /// Kind, parameters, content, probes, as the agent gets them.
+    /// Kind, parameters, content and probes, as the agent gets them.
     pub spec: TaskSpec,
-    /// Digest of `spec` without probes and whatever else does not decide the result.
+    /// Digest of the part of `spec` that decides the result: without probes and time limits.
     pub fingerprint: Fingerprint,
-    /// What the fingerprint came from, in name order.
+    /// What the fingerprint was computed from, in name order.
     pub inputs: Vec<Input>,
     /// The content's bytes, where it is too large to stand in `spec` itself.
     pub body: Option<Body>,
@@ -144,13 +144,13 @@ pub struct Resolved {
 /// Content that travels as a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// A file of the repository, as it is: read again when somebody asks for it.
+    /// A file of the repository, by path: read again when an agent fetches the blob.
     File(Arc<str>),
     /// Rendered or inline content.
     Bytes(Arc<[u8]>),
 }
 
-/// A named input of an instance: what a person would have to change to change the instance.
+/// A named input of an instance: what a person changes in order to change the instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Input {
     /// Its name: `kind`, `param mode` (as written, unrendered), `var db_port`, `template keystone.conf.j2`, `source app.pl`, `node.address`,
@@ -158,14 +158,14 @@ pub struct Input {
     pub name: String,
     /// Short digest of its value.
     pub digest: String,
-    /// Its value, where it is short and of one line: for reasons that people read.
+    /// Its value, where it is short and of one line, to be shown in reasons.
     pub value: Option<String>,
     /// Where it is set.
     pub at: Location,
 }
 
-impl Asked {
-    /// Whether nothing was asked for.
+impl NodeInputs {
+    /// Whether no reported value was read: then new reports cannot change the result.
     pub fn is_empty(&self) -> bool {
         self.facts.is_empty() && self.exports.is_empty()
     }

@@ -1,8 +1,7 @@
-//! Desired against applied, node by node: what is added, modified, removed, and whose recorded edges are out of date.
+//! Desired against applied, node by node: what is added, modified, removed, and which recorded edges are out of date.
 //!
-//! In: the two states. Out: numbers. An instance of the desired state is a *vertex*: tasks in topological order, their
-//! instances in node order. A node that is not declared, or has not been heard of, has no part in it: it is never discovered,
-//! and nothing is known of where it stands.
+//! In: the two states. Out: changes by number. An instance of the desired state is a *vertex*: tasks in topological order, the
+//! instances of each in node order. A node that is not declared, or has never reported, takes no part: what is applied there is unknown.
 
 use std::{
     cmp::Ordering,
@@ -21,66 +20,64 @@ use crate::{
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
 };
 
-/// A desired instance's own change.
+/// How a desired instance differs from what is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Own {
-    /// Its node has not been heard of.
-    Unknown,
-    /// As it is applied.
+pub(crate) enum Change {
+    /// Unknown: its node has never reported.
+    Unreported,
+    /// Not at all.
     Same,
-    /// Not applied.
+    /// It is not applied.
     Added,
-    /// Applied with another fingerprint.
+    /// It is applied with another fingerprint.
     Modified,
-    /// As it is applied, and to be checked again.
-    Asked,
-    /// Nobody can tell yet.
+    /// Not at all, and it is to be checked again.
+    Check,
+    /// Unknown: a value that it needs is missing.
     Pending,
 }
 
-impl Own {
-    /// Whether it stands in the plan for its own sake.
+impl Change {
+    /// Whether it is planned without any trigger.
     pub(crate) fn is_planned(self) -> bool {
-        matches!(self, Self::Added | Self::Modified | Self::Asked)
+        matches!(self, Self::Added | Self::Modified | Self::Check)
     }
 }
 
 /// A task with instances that are applied and no longer desired.
-pub(crate) struct Gone<'a> {
-    /// Its id.
+pub(crate) struct RemovedTask<'a> {
     pub(crate) id: &'a TaskId,
-    /// Its number, if it is still desired elsewhere.
+    /// Its number in the desired state, if that still has it: on other nodes, or nowhere because its `when` is false.
     pub(crate) task: Option<usize>,
-    /// Those instances, in node order.
+    /// The instances to be removed, in node order.
     pub(crate) instances: Vec<(NodeIx, &'a Applied)>,
 }
 
-/// All changes.
+/// All changes. Lists by vertex have one entry for each vertex.
 pub(crate) struct Diff<'a> {
-    /// What is desired.
     pub(crate) desired: &'a DesiredState,
-    /// What is applied, by node number; none for a node not heard of.
+    /// What is applied, by node number; none for a node that has never reported.
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
     /// The first vertex of each task, and the number of vertices at the end.
     pub(crate) first: Vec<u32>,
-    /// Each vertex's node.
+    /// By vertex: its node.
     pub(crate) node_of: Vec<NodeIx>,
-    /// Each vertex's own change.
-    pub(crate) own: Vec<Own>,
-    /// What is applied of each vertex.
+    /// By vertex: its change.
+    pub(crate) change: Vec<Change>,
+    /// By vertex: what is applied of it.
     pub(crate) before: Vec<Option<&'a Applied>>,
     /// The edges that are declared to each task, as the ledger keeps them.
     pub(crate) edges: Vec<Arc<Edges>>,
     /// The vertices whose recorded edges differ from the declared ones, ascending.
     pub(crate) stale: Vec<u32>,
-    /// What is removed, in order of id.
-    pub(crate) gone: Vec<Gone<'a>>,
-    /// Which of `gone` a desired task is.
-    pub(crate) gone_of: Vec<Option<u32>>,
-    /// Of tasks that are pending anywhere: which instance each of their vertices is; none for a pending one.
+    /// Tasks with instances to be removed, in order of id.
+    pub(crate) removed: Vec<RemovedTask<'a>>,
+    /// By desired task: its index in `removed`, if instances of it are removed.
+    pub(crate) removed_of: Vec<Option<u32>>,
+    /// By task, only tasks that are pending on some node: for each vertex its index among the instances; none for a pending one.
     mixed: HashMap<usize, Vec<Option<usize>>>,
-    /// Why, for vertices that are to be checked again.
-    pub(crate) asked: HashMap<usize, &'a Check>,
+    /// By vertex with [`Change::Check`]: why it is checked.
+    pub(crate) checks: HashMap<usize, &'a Check>,
 }
 
 impl<'a> Diff<'a> {
@@ -91,6 +88,7 @@ impl<'a> Diff<'a> {
         let mut mixed = HashMap::new();
         for (number, task) in tasks.iter().enumerate() {
             first.push(node_of.len() as u32);
+            // The usual case costs no map: vertices and instances have the same indices.
             if task.pending.is_empty() {
                 node_of.extend(task.instances.iter().map(|instance| instance.node));
                 continue;
@@ -105,19 +103,19 @@ impl<'a> Diff<'a> {
         let mut diff = Self {
             desired,
             known: known(desired, applied),
-            own: vec![Own::Unknown; node_of.len()],
+            change: vec![Change::Unreported; node_of.len()],
             before: vec![None; node_of.len()],
             edges: tasks.iter().map(|task| Arc::new(declared(desired, task))).collect(),
             stale: Vec::new(),
-            gone: Vec::new(),
-            gone_of: vec![None; tasks.len()],
+            removed: Vec::new(),
+            removed_of: vec![None; tasks.len()],
             first,
             node_of,
             mixed,
-            asked: HashMap::new(),
+            checks: HashMap::new(),
         };
         diff.compare();
-        diff.ask(&policy.check);
+        diff.mark_checks(&policy.check);
         diff
     }
 
@@ -126,12 +124,12 @@ impl<'a> Diff<'a> {
         self.first[task] as usize..self.first[task + 1] as usize
     }
 
-    /// The vertex of a task on a node that is known.
+    /// The vertex of a task on a node, if the node has reported.
     pub(crate) fn vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
-        self.any_vertex(task, node).filter(|v| self.own[*v] != Own::Unknown)
+        self.any_vertex(task, node).filter(|v| self.change[*v] != Change::Unreported)
     }
 
-    /// The vertex of a task on a node, known or not.
+    /// The vertex of a task on a node, whether or not the node has reported.
     pub(crate) fn any_vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
         let range = self.vertices(task);
         let i = self.node_of[range.clone()].binary_search(&node).ok()?;
@@ -150,32 +148,33 @@ impl<'a> Diff<'a> {
         Some(&graph.tasks[task].instances[i].resolved)
     }
 
-    /// Whether anything is pending.
+    /// Whether any instance is pending.
     pub(crate) fn has_pending(&self) -> bool {
         !self.mixed.is_empty()
     }
 
-    /// Which of `gone` is the task of that id.
-    pub(crate) fn gone_by_id(&self, id: &TaskId) -> Option<usize> {
-        self.gone.binary_search_by(|gone| gone.id.cmp(id)).ok()
+    /// The index in `removed` of the task of that id.
+    pub(crate) fn removed_by_id(&self, id: &TaskId) -> Option<usize> {
+        self.removed.binary_search_by(|removed| removed.id.cmp(id)).ok()
     }
 
-    /// Marks what is to be checked again.
-    fn ask(&mut self, check: &'a BTreeMap<InstanceId, Check>) {
+    /// Marks what is to be checked again. What changes anyway needs no check: applying it includes one.
+    fn mark_checks(&mut self, check: &'a BTreeMap<InstanceId, Check>) {
         for (instance, why) in check {
             let Some(task) = self.desired.graph.by_id.get(&instance.task).map(|ix| ix.0 as usize) else { continue };
             let Ok(node) = self.desired.nodes.binary_search(&instance.node) else { continue };
             let Some(v) = self.vertex(task, NodeIx(node as u32)) else { continue };
-            if self.own[v] == Own::Same {
-                self.own[v] = Own::Asked;
-                self.asked.insert(v, why);
+            if self.change[v] == Change::Same {
+                self.change[v] = Change::Check;
+                self.checks.insert(v, why);
             }
         }
     }
 
-    /// Both sides are walked in order of task ids, node by node.
+    /// Compares both sides by one merge per node, in order of task ids: no lookups, whatever the number of tasks.
     fn compare(&mut self) {
         let graph: &'a InstanceGraph = &self.desired.graph;
+        // `by_id` is in order of ids, so each node's list is as well.
         let mut wanted: Vec<Vec<(&'a TaskId, u32, u32)>> = vec![Vec::new(); self.known.len()];
         for (id, ix) in &graph.by_id {
             for v in self.vertices(ix.0 as usize) {
@@ -187,10 +186,11 @@ impl<'a> Diff<'a> {
             let Some(known) = self.known[node] else { continue };
             let mut wanted = wanted.into_iter().peekable();
             for (id, applied) in &*known.tasks {
+                // Skip what is desired and sorts before the applied task: it is not applied.
                 let found = loop {
                     let Some((next, task, v)) = wanted.peek().copied() else { break None };
                     match compare_ids(next, id) {
-                        Ordering::Less => self.own[v as usize] = Own::Added,
+                        Ordering::Less => self.change[v as usize] = Change::Added,
                         Ordering::Equal => break Some((task as usize, v as usize)),
                         Ordering::Greater => break None,
                     }
@@ -202,52 +202,56 @@ impl<'a> Diff<'a> {
                 };
                 wanted.next();
                 self.before[v] = Some(applied);
+                // A pending instance has nothing to compare with; it is marked below.
                 if let Some(resolved) = self.resolved(task, v) {
                     let same = resolved.fingerprint == applied.fingerprint;
-                    self.own[v] = if same { Own::Same } else { Own::Modified };
+                    self.change[v] = if same { Change::Same } else { Change::Modified };
                 }
                 if !same_edges(&self.edges[task], &applied.edges) {
                     self.stale.push(v as u32);
                 }
             }
-            wanted.for_each(|(_, _, v)| self.own[v as usize] = Own::Added);
+            wanted.for_each(|(_, _, v)| self.change[v as usize] = Change::Added);
         }
+        // A pending instance may have been marked as added above: until it is known what it is, it is no change.
         for task in self.mixed.keys().copied().collect::<Vec<_>>() {
             for v in self.vertices(task) {
                 if self.known[self.node_of[v].0 as usize].is_some() && self.resolved(task, v).is_none() {
-                    self.own[v] = Own::Pending;
+                    self.change[v] = Change::Pending;
                 }
             }
         }
         self.stale.sort_unstable();
+        // Nodes come one after the other; group by task, so that an edge to a removed task finds all its instances at once.
         removed.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
         for (id, node, applied) in removed {
-            if self.gone.last().is_none_or(|gone| gone.id != id) {
+            if self.removed.last().is_none_or(|removed| removed.id != id) {
                 let task = graph.by_id.get(id).map(|ix| ix.0 as usize);
                 if let Some(task) = task {
-                    self.gone_of[task] = Some(self.gone.len() as u32);
+                    self.removed_of[task] = Some(self.removed.len() as u32);
                 }
-                self.gone.push(Gone { id, task, instances: Vec::new() });
+                self.removed.push(RemovedTask { id, task, instances: Vec::new() });
             }
-            if let Some(gone) = self.gone.last_mut() {
-                gone.instances.push((node, applied));
+            if let Some(removed) = self.removed.last_mut() {
+                removed.instances.push((node, applied));
             }
         }
     }
 }
 
-impl<'a> Gone<'a> {
-    /// Its removed instance on a node.
+impl<'a> RemovedTask<'a> {
+    /// What is applied of it on a node, if it is removed there.
     pub(crate) fn on(&self, node: NodeIx) -> Option<&'a Applied> {
         self.instances.binary_search_by_key(&node, |i| i.0).ok().map(|i| self.instances[i].1)
     }
 }
 
+/// What is applied on each declared node. Both lists are in name order, so one pass over both suffices.
 fn known<'a>(desired: &DesiredState, applied: &'a AppliedState) -> Vec<Option<&'a NodeApplied>> {
-    let mut heard = applied.nodes.iter().peekable();
+    let mut reported = applied.nodes.iter().peekable();
     let of = |node| {
-        while heard.next_if(|(id, _)| *id < node).is_some() {}
-        heard.next_if(|(id, _)| *id == node).map(|(_, known)| known)
+        while reported.next_if(|(id, _)| *id < node).is_some() {}
+        reported.next_if(|(id, _)| *id == node).map(|(_, known)| known)
     };
     desired.nodes.iter().map(of).collect()
 }
@@ -276,7 +280,7 @@ pub(crate) fn declared(desired: &DesiredState, task: &TaskVertex) -> Edges {
     edges
 }
 
-/// Ids that come from one place share their text: most comparisons end at its address.
+/// Whether two texts are equal. Ids that were cloned from each other share their text, so most comparisons end at the address.
 fn same_text(a: &str, b: &str) -> bool {
     a.len() == b.len() && (a.as_ptr() == b.as_ptr() || a == b)
 }

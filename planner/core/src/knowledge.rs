@@ -1,7 +1,7 @@
-//! What only nodes can tell: their facts, and what their `export` tasks have published.
+//! Values that only nodes know: their facts, and what their `export` tasks have published.
 //!
-//! In: what the planner has been told last. Out: an input of `resolve` like the tree itself, and names for what is missing of it.
-//! Told by agents, signed and not encrypted: no place for secrets.
+//! In: the values that each node reported last. Out: an input of `resolve` like the tree itself, and names for values that are missing.
+//! They cross the broker signed and not encrypted, so they are no place for secrets.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -9,53 +9,53 @@ use groundplan_protocol::ids::{NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a host tells of itself, by name.
+/// The facts of a host, by name, such as `os` or `memory`.
 pub type Facts = BTreeMap<String, Value>;
 
-/// What is known of the nodes.
+/// The values that nodes have reported.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Knowledge {
-    /// The facts of each node that has told any.
+    /// By node; a node that has reported none is absent.
     pub facts: BTreeMap<NodeId, Arc<Facts>>,
-    /// What has been published, by task and node.
+    /// Published values, by `export` task and node.
     pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
-    /// What becomes of an instance that these values do not fit.
+    /// What happens to an instance that these values do not fit.
     pub misfit: Misfit,
 }
 
-/// What becomes of an instance whose template or `when` fails with the values that nodes have told.
+/// What happens to an instance whose template or `when` fails with the values that nodes have reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Misfit {
-    /// A fault, as any other: for a commit that is checked.
+    /// The commit is refused, as for any other fault: for a commit that is being checked.
     #[default]
     Refuse,
-    /// It waits for other values: for a commit in force, in which nobody has changed anything.
+    /// The instance waits for other values: for the active commit, which was accepted with other values and has not changed.
     Wait,
 }
 
-/// Something that an instance needs and that no node has told.
+/// A value that an instance needs and that no node has reported. Stored with rollouts: its JSON stays.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unknown {
-    /// A node's facts: it has not been heard of.
+    /// All facts of a node, which has never reported.
     Facts(NodeId),
-    /// A fact that a program on the node is to tell.
+    /// A fact that a program on the node provides, and that its report does not have yet.
     Fact {
         /// Such as `local.rack`.
         name: String,
         /// The node.
         node: NodeId,
     },
-    /// What an `export` publishes.
+    /// The value of an `export` task.
     Export {
         /// The `export`.
         task: TaskId,
         /// Its node.
         node: NodeId,
     },
-    /// Values of a node that fit.
+    /// Values that fit, in place of those that are known.
     Fit {
-        /// What is wrong with those that are known.
+        /// What is wrong with these.
         fault: String,
         /// The node on which it is needed.
         node: NodeId,

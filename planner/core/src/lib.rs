@@ -1,7 +1,7 @@
 //! The pure core: `resolve → fingerprint → diff → restart graph → plan`, and the rollout that folds reports in.
 //!
 //! In: a validated site, what each node has applied, and a policy. Out: plans with a reason for every action, and node plans ready
-//! to be signed. No IO, no clock, no randomness, no async: same values in, same bytes out, in whatever order they came.
+//! to be signed. No IO, no clock, no randomness, no async: equal values in give equal bytes out, in whatever order the values came.
 
 pub mod applied;
 pub mod desired;

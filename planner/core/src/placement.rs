@@ -11,7 +11,7 @@ use groundplan_services::{Catalog, Service, Task};
 
 use crate::{desired::NodeIx, nearest::did_you_mean};
 
-/// Who runs what.
+/// Which nodes run which services and tasks. Tasks, services and nodes are numbers: indices of these lists.
 pub(crate) struct Placement<'a> {
     /// The services, in name order.
     pub(crate) services: Vec<Placed<'a>>,
@@ -33,7 +33,7 @@ pub(crate) struct Placed<'a> {
     pub(crate) first: usize,
 }
 
-/// A task and its service.
+/// A declared task.
 #[derive(Clone, Copy)]
 pub(crate) struct Declared<'a> {
     /// The number of its service.
@@ -42,7 +42,7 @@ pub(crate) struct Declared<'a> {
 }
 
 impl<'a> Placement<'a> {
-    /// Places all tasks; a service that a group lists but nobody declares is a fault.
+    /// Places all tasks; a service that a group lists and no folder declares is a fault.
     pub(crate) fn of(inventory: &'a Inventory, catalog: &'a Catalog, faults: &mut Vec<Diagnostic>) -> Self {
         let mut services = Vec::with_capacity(catalog.services.len());
         let (mut tasks, mut by_task) = (Vec::new(), HashMap::new());
@@ -77,14 +77,14 @@ impl<'a> Placement<'a> {
         self.by_task.get(&(service, task.as_str())).copied()
     }
 
-    /// The nodes that run a task.
+    /// The nodes that run a task, in name order; whether its `when` holds there is not known here.
     pub(crate) fn nodes_of(&self, task: usize) -> &[NodeIx] {
         let declared = self.tasks[task];
         let nodes = &self.services[declared.service].nodes;
         if declared.task.once { &nodes[..nodes.len().min(1)] } else { nodes }
     }
 
-    /// `service.task`, for people.
+    /// `service.task`, for messages.
     pub(crate) fn name(&self, task: usize) -> String {
         self.id(task).to_string()
     }

@@ -1,4 +1,4 @@
-//! Why an action stands in a plan: evidence, from the action back to what somebody wrote in a file.
+//! Why an action stands in a plan: evidence, from the action back to a line of a file, or to an operator's request.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ use groundplan_protocol::{
 /// One link of a chain of reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// It was not applied there before.
+    /// It is not applied there.
     Added {
-        /// The declaration that brought it.
+        /// The declaration that is new.
         what: Declared,
         /// Where that is.
         at: Location,
     },
     /// It is applied with another value of an input.
     Changed {
-        /// The input, or `unknown` where the node did not tell which inputs it applied.
+        /// The input, or [`UNKNOWN`] where the node did not report which inputs it applied.
         input: String,
         /// The value before, where it is known and short.
         before: Option<String>,
@@ -29,60 +29,60 @@ pub enum Reason {
         /// Where it is set; for an input that is no longer there, the task.
         at: Location,
     },
-    /// It is applied but no longer asked for.
+    /// It is applied and no longer desired.
     Removed {
-        /// The declaration that no longer asks for it.
+        /// The declaration that is gone, or that no longer leads to it.
         what: Declared,
-        /// The file that this was, or would be, in.
+        /// The file that the declaration is in, or would be.
         file: String,
     },
     /// It is applied, and its `when` is false.
     Off {
         /// The expression.
         when: String,
-        /// What of its inputs has changed, or the first of them; none if it has none.
+        /// The input of the expression that changed, or its first one; none if it has none.
         input: Option<String>,
-        /// The value of that before, where it is known and short.
+        /// The value of that input before, where it is known and short.
         before: Option<String>,
         /// The value now, where it is short.
         after: Option<String>,
         /// Where the expression stands.
         at: Location,
     },
-    /// Another instance acts on it.
+    /// Another instance changes, and an edge leads from there to this one. The next reason in the chain is that of the other instance.
     Triggered {
         /// That instance.
         by: InstanceId,
-        /// How.
+        /// What the edge does.
         effect: Effect,
     },
-    /// Somebody asked for it to be checked again.
+    /// An operator asked for it to be checked again.
     Asked {
         /// Where its task is declared.
         at: Location,
     },
-    /// Its node has found it otherwise than it was applied.
+    /// Its node found that it differs from what was applied.
     Drifted {
-        /// What differs, in short words.
+        /// A short description of the difference.
         what: String,
         /// Where its task is declared.
         at: Location,
     },
-    /// An earlier plan owes it.
-    Owed {
-        /// What is owed.
+    /// An effect of an earlier plan is still due.
+    Obligation {
+        /// The effect.
         effect: Effect,
-        /// Where the task that it is owed to is declared.
+        /// Where the task that it is due to is declared.
         at: Location,
     },
 }
 
-/// A declaration.
+/// What a declaration in the site's files is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Declared {
-    /// Of a task.
+    /// A task.
     Task(TaskId),
-    /// Of a node.
+    /// A node.
     Node(NodeId),
 }
 
@@ -107,17 +107,18 @@ impl fmt::Display for Reason {
             Self::Off { when, input: Some(input), before, after, .. } => {
                 write!(f, "when `{when}` is false: {}", change(input, before.as_deref(), after.as_deref()))
             }
-            Self::Removed { what, .. } => write!(f, "{what} no longer asks for it"),
+            Self::Removed { what: Declared::Task(task), .. } => write!(f, "task {task} is no longer declared"),
+            Self::Removed { what: Declared::Node(node), .. } => write!(f, "node {node} no longer runs its service"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
             Self::Drifted { what, .. } => write!(f, "drifted on its node: {what}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
-            Self::Owed { effect, .. } => write!(f, "{effect} owed since an earlier plan"),
+            Self::Obligation { effect, .. } => write!(f, "{effect} pending since an earlier plan"),
         }
     }
 }
 
-/// A change of an input, as far as its values are known.
-pub fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
+/// A change of an input in one line, as far as its values are known.
+fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
     match (before, after) {
         (Some(before), Some(after)) => format!("{input} {before} → {after}"),
         (None, Some(after)) => format!("{input} → {after}"),
@@ -125,41 +126,21 @@ pub fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String 
     }
 }
 
-/// The name of an input that changed where nobody can say which one it was.
+/// Stands for the name of an input that changed where it is not known which one it was.
 pub const UNKNOWN: &str = "unknown";
 
 impl Reason {
-    /// Where it stands in the site's files, for all that end a chain.
+    /// The place in the site's files that it ends at; none for a trigger, which leads on to another reason.
     pub fn place(&self) -> Option<Location> {
         match self {
             Self::Added { at, .. }
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
-            | Self::Owed { at, .. }
+            | Self::Obligation { at, .. }
             | Self::Drifted { at, .. }
             | Self::Asked { at } => Some(at.clone()),
             Self::Removed { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,
         }
     }
-}
-
-/// A chain of reasons on one line, such as `restart on app.config@app-0: var db_port 15432 → 15433 (site.toml:7)`.
-///
-/// `line` tells the number of the line that a place is on, where the file's text is at hand.
-pub fn chain(reasons: &[Reason], line: &dyn Fn(&Location) -> Option<usize>) -> String {
-    let mut out = String::new();
-    for reason in reasons {
-        if !out.is_empty() {
-            out.push_str(": ");
-        }
-        out.push_str(&reason.to_string());
-        if let Some(at) = reason.place() {
-            match line(&at) {
-                Some(line) => out.push_str(&format!(" ({}:{line})", at.file)),
-                None => out.push_str(&format!(" ({})", at.file)),
-            }
-        }
-    }
-    out
 }

@@ -1,8 +1,8 @@
 //! The restart graph: the changes, plus all that trigger edges reach from them; nothing else.
 //!
 //! In: the diff. Out: per vertex whether it is planned, with what effect, and why. One sweep over the tasks in topological
-//! order: a task's sources are settled before it is looked at. A removed instance acts by the edges that are declared now and
-//! by those that its targets' ledgers recorded. Of several reasons the shortest chain is told, and of these the first.
+//! order: all sources of a task are decided before the task itself. A removed instance acts by the edges that are declared now and
+//! by those that the ledgers of its targets recorded. Of several chains of reasons the shortest is kept, and of these the first.
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
@@ -15,19 +15,19 @@ use groundplan_protocol::{
 use crate::{
     applied::Check,
     desired::{Input, NodeIx, Scope, TaskIx},
-    diff::{Diff, Gone, Own},
+    diff::{Change, Diff, RemovedTask},
     reason::{Declared, Reason, UNKNOWN},
 };
 
-/// What is planned.
+/// Which vertices are planned, with what effect, and why.
 pub(crate) struct RestartGraph<'a> {
     pub(crate) diff: &'a Diff<'a>,
-    /// One per vertex.
+    /// By vertex.
     marks: Vec<Mark>,
-    /// How many vertices of each task are planned.
+    /// By task: how many of its vertices are planned.
     planned: Vec<u32>,
     /// Triggers that removals fire, ascending by vertex.
-    hits: Vec<GoneHit>,
+    removal_triggers: Vec<RemovalTrigger>,
 }
 
 /// Whether and why a vertex is planned.
@@ -37,36 +37,38 @@ struct Mark {
     length: u32,
     /// The greatest effect that a trigger or an obligation may have on it.
     effect: Option<Effect>,
-    /// The effect that is owed to it.
-    owed: Option<Effect>,
+    /// The effect of an obligation that earlier plans left.
+    obligation: Option<Effect>,
     why: Why,
 }
 
+/// The first link of a vertex's chain of reasons.
 #[derive(Clone, Copy, Default)]
 enum Why {
     /// It changed itself.
     #[default]
-    Own,
-    Owed,
-    Triggered {
-        by: Cause,
-        effect: Effect,
-    },
+    Change,
+    /// An earlier plan left an obligation.
+    Obligation,
+    /// A trigger reaches it.
+    Triggered { by: Cause, effect: Effect },
 }
 
+/// What a trigger comes from.
 #[derive(Clone, Copy)]
 enum Cause {
     Vertex(u32),
-    Gone(u32, NodeIx),
+    /// A removed task, by its index in `Diff::removed`, on a node.
+    Removal(u32, NodeIx),
 }
 
 /// A removal that acts on a vertex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GoneHit {
+pub(crate) struct RemovalTrigger {
     pub(crate) vertex: u32,
-    /// Which of the removed tasks.
-    pub(crate) gone: u32,
-    /// Which of its instances.
+    /// The removed task, by its index in `Diff::removed`.
+    pub(crate) removed: u32,
+    /// Which of its instances act.
     pub(crate) scope: Scope,
     pub(crate) effect: Effect,
 }
@@ -75,32 +77,36 @@ impl<'a> RestartGraph<'a> {
     pub(crate) fn new(diff: &'a Diff<'a>) -> Self {
         let mut graph = Self {
             diff,
-            marks: vec![Mark::default(); diff.own.len()],
+            marks: vec![Mark::default(); diff.change.len()],
             planned: vec![0; diff.edges.len()],
-            hits: gone_hits(diff),
+            removal_triggers: removal_triggers(diff),
         };
-        let owed = obligations(diff);
-        let (mut next_hit, mut next_owed) = (0, 0);
+        let obligations = obligations(diff);
+        // Both lists ascend by vertex, as the sweep does: each is walked once.
+        let (mut next_removal, mut next_obligation) = (0, 0);
         for task in 0..diff.edges.len() {
             let end = diff.first[task + 1];
             for v in diff.vertices(task) {
-                if diff.own[v].is_planned() {
+                if diff.change[v].is_planned() {
                     graph.marks[v].length = 1;
                 }
             }
+            // Every edge leads from a lesser number to a greater one, so all sources of this task are decided.
             graph.follow_edges(task);
-            while let Some(hit) = graph.hits.get(next_hit).copied().filter(|hit| hit.vertex < end) {
+            while let Some(hit) = graph.removal_triggers.get(next_removal).copied().filter(|hit| hit.vertex < end) {
+                // For people, one instance of a barrier suffices: the first.
                 let node = match hit.scope {
                     Scope::SameNode => diff.node_of[hit.vertex as usize],
-                    Scope::AllNodes => diff.gone[hit.gone as usize].instances[0].0,
+                    Scope::AllNodes => diff.removed[hit.removed as usize].instances[0].0,
                     Scope::OneNode(node) => node,
                 };
-                graph.hit(hit.vertex as usize, hit.effect, 1, Cause::Gone(hit.gone, node));
-                next_hit += 1;
+                graph.trigger(hit.vertex as usize, hit.effect, 1, Cause::Removal(hit.removed, node));
+                next_removal += 1;
             }
-            while let Some((v, obligation)) = owed.get(next_owed).copied().filter(|(v, _)| *v < end) {
-                graph.owe(task, v as usize, obligation);
-                next_owed += 1;
+            // After the triggers: an obligation that a trigger of this plan covers adds nothing.
+            while let Some((v, obligation)) = obligations.get(next_obligation).copied().filter(|(v, _)| *v < end) {
+                graph.oblige(task, v as usize, obligation);
+                next_obligation += 1;
             }
             graph.planned[task] = diff.vertices(task).filter(|v| graph.is_planned(*v)).count() as u32;
         }
@@ -112,113 +118,130 @@ impl<'a> RestartGraph<'a> {
         self.marks[vertex].length > 0
     }
 
-    /// How many vertices of a task are planned.
+    /// How many vertices of a task are planned; final once the sweep has passed the task.
     pub(crate) fn count(&self, task: usize) -> u32 {
         self.planned[task]
     }
 
     /// What is done to a planned vertex.
     pub(crate) fn action(&self, vertex: usize) -> Action {
-        match self.diff.own[vertex] {
-            Own::Added => Action::Create,
-            Own::Modified | Own::Asked => Action::Update,
-            Own::Same | Own::Unknown | Own::Pending => self.marks[vertex].effect.map_or(Action::Update, Effect::action),
+        match self.diff.change[vertex] {
+            Change::Added => Action::Create,
+            Change::Modified | Change::Check => Action::Update,
+            Change::Same | Change::Unreported | Change::Pending => {
+                self.marks[vertex].effect.map_or(Action::Update, Effect::action)
+            }
         }
     }
 
-    /// What is owed to a vertex.
-    pub(crate) fn owed(&self, vertex: usize) -> Option<Effect> {
-        self.marks[vertex].owed
+    /// The effect that is due to a vertex because of earlier plans, whatever this plan's triggers do.
+    pub(crate) fn obligation(&self, vertex: usize) -> Option<Effect> {
+        self.marks[vertex].obligation
     }
 
     /// The removals that act on a vertex.
-    pub(crate) fn removals(&self, vertex: usize) -> &[GoneHit] {
-        let from = self.hits.partition_point(|hit| (hit.vertex as usize) < vertex);
-        let to = from + self.hits[from..].partition_point(|hit| hit.vertex as usize == vertex);
-        &self.hits[from..to]
+    pub(crate) fn removals(&self, vertex: usize) -> &[RemovalTrigger] {
+        let from = self.removal_triggers.partition_point(|hit| (hit.vertex as usize) < vertex);
+        let to = from + self.removal_triggers[from..].partition_point(|hit| hit.vertex as usize == vertex);
+        &self.removal_triggers[from..to]
     }
 
-    /// All removals that act.
-    pub(crate) fn all_removals(&self) -> &[GoneHit] {
-        &self.hits
+    /// All removals that act on any vertex, ascending by vertex.
+    pub(crate) fn all_removals(&self) -> &[RemovalTrigger] {
+        &self.removal_triggers
     }
 
+    /// Applies the declared trigger edges that lead to a task.
     fn follow_edges(&mut self, task: usize) {
         let diff = self.diff;
         for edge in &diff.desired.graph.tasks[task].edges {
             let (from, Some(effect)) = (edge.from.0 as usize, edge.trigger) else { continue };
+            // Most tasks are in no plan: this check keeps a small change on a large site cheap.
             if self.planned[from] == 0 {
                 continue;
             }
             let source = match edge.scope {
                 Scope::SameNode => {
+                    // Both tasks' vertices are in node order: pair them by one merge.
                     let mut sources = diff.vertices(from).peekable();
                     for v in diff.vertices(task) {
                         let node = diff.node_of[v];
                         while sources.next_if(|s| diff.node_of[*s] < node).is_some() {}
                         if let Some(s) = sources.next_if(|s| diff.node_of[*s] == node && self.is_planned(*s)) {
-                            self.hit(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
+                            self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
                         }
                     }
                     continue;
                 }
+                // One source suffices to explain a barrier: that with the shortest chain, the first of several.
                 Scope::AllNodes => {
                     diff.vertices(from).filter(|s| self.is_planned(*s)).min_by_key(|s| self.marks[*s].length)
                 }
                 Scope::OneNode(node) => diff.vertex(from, node).filter(|s| self.is_planned(*s)),
             };
             let Some(s) = source else { continue };
-            for v in diff.vertices(task).filter(|v| diff.own[*v] != Own::Unknown) {
-                self.hit(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
+            // A node that never reported gets no plan, so nothing may be planned for it; a merge by `vertex` above excludes it as well.
+            for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::Unreported) {
+                self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
             }
         }
     }
 
-    /// A trigger reaches a vertex. The greatest effect is told, by its shortest chain, by its first source.
-    fn hit(&mut self, vertex: usize, effect: Effect, length: u32, by: Cause) {
+    /// Lets a trigger reach a vertex. The reason kept is that of the greatest effect, then of the shortest chain, then the first.
+    fn trigger(&mut self, vertex: usize, effect: Effect, length: u32, by: Cause) {
         let mark = &mut self.marks[vertex];
         let better = match mark.effect {
             None => true,
             Some(before) => effect > before || effect == before && length + 1 < mark.length,
         };
         mark.effect = mark.effect.max(Some(effect));
-        if better && !self.diff.own[vertex].is_planned() {
+        // A change of its own explains a vertex better than any trigger.
+        if better && !self.diff.change[vertex].is_planned() {
             mark.length = length + 1;
             mark.why = Why::Triggered { by, effect };
         }
     }
 
-    /// An obligation stands. If nothing has fired yet, and what still may is planned to, the plan's triggers see to it.
-    fn owe(&mut self, task: usize, vertex: usize, obligation: &Obligation) {
+    /// Takes over an obligation of earlier plans. If nothing has fired yet, and every source that still may is in this plan with a
+    /// trigger to the vertex, that trigger decides, and the obligation ends here.
+    fn oblige(&mut self, task: usize, vertex: usize, obligation: &Obligation) {
         let covered = |open: &TriggerSource| self.is_covered(task, vertex, open);
         if !obligation.fired && obligation.open.iter().all(covered) {
             return;
         }
         let effect = obligation.effect;
         let mark = &mut self.marks[vertex];
-        mark.owed = Some(effect);
-        if !self.diff.own[vertex].is_planned() && mark.effect <= Some(effect) {
+        mark.obligation = Some(effect);
+        // A certain effect explains more than a trigger of the same effect, which may not fire.
+        if !self.diff.change[vertex].is_planned() && mark.effect <= Some(effect) {
             mark.length = 1;
-            mark.why = Why::Owed;
+            mark.why = Why::Obligation;
         }
         mark.effect = mark.effect.max(Some(effect));
     }
 
-    /// Whether all that an open source stands for is in this plan, with a trigger from there to the vertex.
+    /// Whether all instances that an open source stands for are in this plan, with a trigger from there to the vertex.
+    ///
+    /// An open source is one of an earlier plan of which it is not known whether it changed anything. It may have done so already, and
+    /// its report may be on its way: to answer true wrongly loses a restart, to answer false wrongly costs one too many.
     fn is_covered(&self, task: usize, vertex: usize, open: &TriggerSource) -> bool {
         let diff = self.diff;
         let node = diff.node_of[vertex];
         let (id, place) = match open {
             TriggerSource::Task(id) => (id.clone(), Place::Here),
             TriggerSource::Gate(gate) => {
+                // Gates that fire are named after their source, see `assemble.rs`. A name that was too long is a digest and does not
+                // parse: then nothing is known of the source, and the obligation stays.
                 let name = gate.as_str();
                 let Ok(source) = name.strip_prefix("removed/").unwrap_or(name).parse::<Source>() else { return false };
                 (source.task, source.place)
             }
         };
-        if self.removals(vertex).iter().any(|hit| *diff.gone[hit.gone as usize].id == id) {
+        // The source is removed by this plan and acts on the vertex by that.
+        if self.removals(vertex).iter().any(|hit| *diff.removed[hit.removed as usize].id == id) {
             return true;
         }
+        // The source is neither desired nor removed by this plan: nothing in it would fire in its place.
         let Some(from) = diff.desired.graph.by_id.get(&id).map(|ix| ix.0 as usize) else { return false };
         let at = match &place {
             Place::Everywhere => None,
@@ -228,41 +251,49 @@ impl<'a> RestartGraph<'a> {
                 None => return false,
             },
         };
+        // The edges may have changed since that plan: compare the instances that the open source stands for (`at`, or all) with those
+        // that the edge of today comes from.
         let planned = |node| diff.vertex(from, node).is_some_and(|s| self.is_planned(s));
         diff.desired.graph.tasks[task].edges.iter().any(|edge| {
             edge.from.0 as usize == from
                 && edge.trigger.is_some()
                 && match (edge.scope, at) {
+                    // One instance is open: it is covered if the edge includes it and it is planned.
                     (Scope::SameNode, Some(at)) => at == node && planned(node),
                     (Scope::SameNode, None) => planned(node),
                     (Scope::OneNode(only), Some(at)) => at == only && planned(only),
                     (Scope::OneNode(only), None) => planned(only),
                     (Scope::AllNodes, Some(at)) => planned(at),
+                    // A barrier is open, and any of its instances may be the one that changed: all must be planned.
                     (Scope::AllNodes, None) => {
                         self.planned[from] > 0
-                            && diff.vertices(from).filter(|s| diff.own[*s] != Own::Unknown).all(|s| self.is_planned(s))
+                            && diff
+                                .vertices(from)
+                                .filter(|s| diff.change[*s] != Change::Unreported)
+                                .all(|s| self.is_planned(s))
                     }
                 }
         })
     }
 
-    /// The chain of reasons of a planned vertex.
+    /// The chain of reasons of a planned vertex, from its effect to a place in a file.
     pub(crate) fn reasons(&self, task: usize, vertex: usize) -> Vec<Reason> {
         let diff = self.diff;
         let mut chain = Vec::with_capacity(self.marks[vertex].length as usize);
         let (mut task, mut vertex) = (task, vertex);
         loop {
             match self.marks[vertex].why {
-                Why::Own => chain.push(own_reason(diff, task, vertex)),
-                Why::Owed => chain.push(Reason::Owed {
-                    effect: self.marks[vertex].owed.unwrap_or(Effect::Run),
+                Why::Change => chain.push(change_reason(diff, task, vertex)),
+                Why::Obligation => chain.push(Reason::Obligation {
+                    effect: self.marks[vertex].obligation.unwrap_or(Effect::Run),
                     at: diff.desired.graph.tasks[task].at.clone(),
                 }),
-                Why::Triggered { by: Cause::Gone(gone, node), effect } => {
-                    let gone = &diff.gone[gone as usize];
-                    chain.push(Reason::Triggered { by: gone.id.at(&diff.desired.nodes[node.0 as usize]), effect });
-                    chain.push(removed_reason(diff, gone, node));
+                Why::Triggered { by: Cause::Removal(removed, node), effect } => {
+                    let removed = &diff.removed[removed as usize];
+                    chain.push(Reason::Triggered { by: removed.id.at(&diff.desired.nodes[node.0 as usize]), effect });
+                    chain.push(removed_reason(diff, removed, node));
                 }
+                // The source's own reason follows. Sources have lesser numbers, so this ends.
                 Why::Triggered { by: Cause::Vertex(source), effect } => {
                     vertex = source as usize;
                     task = diff.first.partition_point(|first| *first <= source) - 1;
@@ -280,10 +311,11 @@ pub(crate) fn instance(diff: &Diff<'_>, task: usize, vertex: usize) -> InstanceI
     diff.desired.graph.tasks[task].id.at(&diff.desired.nodes[diff.node_of[vertex].0 as usize])
 }
 
-/// Why a vertex is a change.
-fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
+/// Why a vertex is a change of its own.
+fn change_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
     let (desired, at) = (diff.desired, &diff.desired.graph.tasks[task]);
     let Some(before) = diff.before[vertex] else {
+        // On a node without anything applied, the node is what is new, not each of its tasks.
         let node = diff.node_of[vertex].0 as usize;
         let empty = diff.known[node].is_none_or(|known| known.tasks.is_empty());
         return match empty {
@@ -294,7 +326,7 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
             false => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
         };
     };
-    match diff.asked.get(&vertex) {
+    match diff.checks.get(&vertex) {
         Some(Check::Asked) => return Reason::Asked { at: at.at.clone() },
         Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
         None => {}
@@ -302,6 +334,7 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
     let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
     let changed =
         |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
+    // The fingerprint is known from a report, the inputs would have come with a state.
     if before.inputs.is_empty() {
         return changed(UNKNOWN.to_owned(), None, at.at.clone());
     }
@@ -312,10 +345,10 @@ fn own_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
     changed(lost.map_or_else(|| UNKNOWN.to_owned(), String::clone), None, at.at.clone())
 }
 
-/// Why an instance is removed: its node runs the service no longer, or the service has lost the task, or is gone.
-pub(crate) fn removed_reason(diff: &Diff<'_>, gone: &Gone<'_>, node: NodeIx) -> Reason {
-    if let Some(off) = gone.task.and_then(|task| diff.desired.graph.tasks[task].off_on(node)) {
-        let before = gone.on(node).map(|applied| &applied.inputs);
+/// Why an instance is removed: its `when` is false, its node no longer runs the service, or the service no longer has the task.
+pub(crate) fn removed_reason(diff: &Diff<'_>, removed: &RemovedTask<'_>, node: NodeIx) -> Reason {
+    if let Some(off) = removed.task.and_then(|task| diff.desired.graph.tasks[task].off_on(node)) {
+        let before = removed.on(node).map(|applied| &applied.inputs);
         let differs = |input: &&Input| before.is_some_and(|before| before.get(&input.name) != Some(&input.digest));
         let input = off.inputs.iter().find(differs).or(off.inputs.first());
         return Reason::Off {
@@ -326,69 +359,73 @@ pub(crate) fn removed_reason(diff: &Diff<'_>, gone: &Gone<'_>, node: NodeIx) -> 
             at: off.at.clone(),
         };
     }
-    let service = &gone.id.service;
+    // Another task of the service shows whether the service still exists, and whether it still runs on this node.
+    let service = &removed.id.service;
     let graph = &diff.desired.graph;
-    let earlier = graph.by_id.range::<TaskId, _>(..gone.id).rev();
+    let earlier = graph.by_id.range::<TaskId, _>(..removed.id).rev();
     let siblings = || {
         let same = |(id, _): &(&TaskId, &TaskIx)| id.service == *service;
-        let later = graph.by_id.range::<TaskId, _>(gone.id..);
+        let later = graph.by_id.range::<TaskId, _>(removed.id..);
         earlier.clone().take_while(same).chain(later.take_while(same)).map(|(_, ix)| &graph.tasks[ix.0 as usize])
     };
     let sibling = siblings().next();
     let runs_here = siblings().any(|task| task.on(node).is_some());
     let node = node.0 as usize;
-    match (sibling, gone.task) {
+    match (sibling, removed.task) {
         (Some(_), Some(_)) if !runs_here => Reason::Removed {
             what: Declared::Node(diff.desired.nodes[node].clone()),
             file: diff.desired.node_places[node].file.to_string(),
         },
         (Some(sibling), _) => {
-            Reason::Removed { what: Declared::Task(gone.id.clone()), file: sibling.at.file.to_string() }
+            Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
         }
-        (None, _) => {
-            Reason::Removed { what: Declared::Task(gone.id.clone()), file: format!("services/{service}/service.toml") }
-        }
+        (None, _) => Reason::Removed {
+            what: Declared::Task(removed.id.clone()),
+            file: format!("services/{service}/service.toml"),
+        },
     }
 }
 
 /// The triggers that removals fire, by the edges declared now and by those recorded.
-fn gone_hits(diff: &Diff<'_>) -> Vec<GoneHit> {
-    let mut hits = Vec::new();
-    if diff.gone.is_empty() {
-        return hits;
+fn removal_triggers(diff: &Diff<'_>) -> Vec<RemovalTrigger> {
+    let mut triggers = Vec::new();
+    if diff.removed.is_empty() {
+        return triggers;
     }
-    let reaches = |gone: usize, scope: Scope, vertex: usize| match scope {
-        Scope::SameNode => diff.gone[gone].on(diff.node_of[vertex]).is_some(),
+    let reaches = |removed: usize, scope: Scope, vertex: usize| match scope {
+        Scope::SameNode => diff.removed[removed].on(diff.node_of[vertex]).is_some(),
         Scope::AllNodes => true,
-        Scope::OneNode(node) => diff.gone[gone].on(node).is_some(),
+        Scope::OneNode(node) => diff.removed[removed].on(node).is_some(),
     };
-    let mut add = |gone: usize, scope: Scope, effect: Effect, vertex: usize| {
-        if diff.own[vertex] != Own::Unknown && reaches(gone, scope, vertex) {
-            hits.push(GoneHit { vertex: vertex as u32, gone: gone as u32, scope, effect });
+    let mut add = |removed: usize, scope: Scope, effect: Effect, vertex: usize| {
+        if diff.change[vertex] != Change::Unreported && reaches(removed, scope, vertex) {
+            triggers.push(RemovalTrigger { vertex: vertex as u32, removed: removed as u32, scope, effect });
         }
     };
+    // Declared edges: their source is removed on some nodes and stays on others.
     for (task, declared) in diff.desired.graph.tasks.iter().enumerate() {
         for edge in &declared.edges {
-            if let (Some(effect), Some(gone)) = (edge.trigger, diff.gone_of[edge.from.0 as usize]) {
-                diff.vertices(task).for_each(|v| add(gone as usize, edge.scope, effect, v));
+            if let (Some(effect), Some(removed)) = (edge.trigger, diff.removed_of[edge.from.0 as usize]) {
+                diff.vertices(task).for_each(|v| add(removed as usize, edge.scope, effect, v));
             }
         }
     }
+    // Recorded edges: the site may have dropped the edge together with its source, or in a commit that the node never got.
     for v in &diff.stale {
         let recorded = diff.before[*v as usize].map_or(&[][..], |before| &before.edges.triggers);
         for trigger in recorded {
-            let (Some(gone), Some(scope)) = (diff.gone_by_id(&trigger.on.task), scope(diff, &trigger.on)) else {
+            let (Some(removed), Some(scope)) = (diff.removed_by_id(&trigger.on.task), scope(diff, &trigger.on)) else {
                 continue;
             };
-            add(gone, scope, trigger.effect, *v as usize);
+            add(removed, scope, trigger.effect, *v as usize);
         }
     }
-    hits.sort_unstable();
-    hits.dedup();
-    hits
+    triggers.sort_unstable();
+    triggers.dedup();
+    triggers
 }
 
-/// A recorded source's scope; none if it is a node that is no longer declared.
+/// The scope of a recorded source; none if it names a node that is no longer declared.
 pub(crate) fn scope(diff: &Diff<'_>, source: &Source) -> Option<Scope> {
     Some(match &source.place {
         Place::Here => Scope::SameNode,
@@ -397,15 +434,15 @@ pub(crate) fn scope(diff: &Diff<'_>, source: &Source) -> Option<Scope> {
     })
 }
 
-/// What is owed to vertices, ascending.
+/// The obligations of vertices, ascending by vertex. Those of tasks that are no longer desired end with their removal.
 fn obligations<'a>(diff: &Diff<'a>) -> Vec<(u32, &'a Obligation)> {
     let vertex = |node: usize, id: &TaskId| {
         let task = diff.desired.graph.by_id.get(id)?.0 as usize;
         diff.vertex(task, NodeIx(node as u32)).map(|v| v as u32)
     };
     let known = diff.known.iter().enumerate().filter_map(|(node, known)| Some((node, (*known)?)));
-    let all = known.flat_map(|(node, known)| known.obligations.iter().map(move |(id, owed)| (node, id, owed)));
-    let mut owed: Vec<_> = all.filter_map(|(node, id, owed)| Some((vertex(node, id)?, owed))).collect();
-    owed.sort_unstable_by_key(|(v, _)| *v);
-    owed
+    let all = known.flat_map(|(node, known)| known.obligations.iter().map(move |(id, due)| (node, id, due)));
+    let mut obligations: Vec<_> = all.filter_map(|(node, id, due)| Some((vertex(node, id)?, due))).collect();
+    obligations.sort_unstable_by_key(|(v, _)| *v);
+    obligations
 }

@@ -1,4 +1,4 @@
-//! The tree of a commit, as the core sees it: paths and bytes. Where they come from is not its business.
+//! The tree of a commit as the core reads it: paths and bytes, wherever they come from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,10 @@ pub trait SourceTree {
     /// Every entry that is no directory, in path order.
     fn entries(&self) -> &[Entry];
 
-    /// A file's bytes; asked for only where `entries` says [`EntryKind::File`].
+    /// A file's bytes; called only for entries of [`EntryKind::File`].
+    ///
+    /// # Errors
+    /// If the file cannot be read.
     fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError>;
 
     /// The entry of that path.
@@ -22,17 +25,17 @@ pub trait SourceTree {
 /// An entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path.
+    /// Path below the top of the site.
     pub path: Arc<str>,
-    /// What it is.
+    /// File, link or submodule.
     pub kind: EntryKind,
-    /// Names its content, so that what was worked out from it can be kept: git's object id, or a digest.
+    /// Identifies its content: git's object id, or a digest. Results computed from equal versions are reused.
     pub version: Arc<str>,
-    /// Whether it is a file that may be run.
+    /// Whether it is a file with the executable bit.
     pub executable: bool,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     /// A file.
@@ -49,11 +52,11 @@ pub enum EntryKind {
 pub struct ReadError {
     /// The file.
     pub path: String,
-    /// Why, by the system's or git's word.
+    /// Why, as reported by the system or git.
     pub cause: String,
 }
 
-/// A tree in memory, for tests and for sites that are made up on the spot. Content names its own version.
+/// A tree in memory, for tests and for sites that are generated. The version of a file is the digest of its content.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryTree {
     entries: Vec<Entry>,
@@ -61,7 +64,7 @@ pub struct MemoryTree {
 }
 
 impl MemoryTree {
-    /// A tree of these files, in whatever order they come; the last of a path counts.
+    /// A tree of these files, in any order; of several with one path the last counts.
     pub fn new<P: Into<Arc<str>>, B: Into<Vec<u8>>>(files: impl IntoIterator<Item = (P, B)>) -> Self {
         let mut tree = Self::default();
         for (path, bytes) in files {
@@ -70,7 +73,7 @@ impl MemoryTree {
         tree
     }
 
-    /// Puts a file, in place of whatever was there.
+    /// Writes a file, in place of any entry of that path.
     pub fn write(&mut self, path: impl Into<Arc<str>>, bytes: impl Into<Vec<u8>>) {
         let bytes: Arc<[u8]> = bytes.into().into();
         let version = Digest::of(&bytes).to_string();
@@ -78,7 +81,7 @@ impl MemoryTree {
         self.texts.insert(path, bytes);
     }
 
-    /// Puts a file that may be run.
+    /// Writes a file with the executable bit.
     pub fn write_program(&mut self, path: impl Into<Arc<str>>, bytes: impl Into<Vec<u8>>) {
         let path = path.into();
         self.write(path.clone(), bytes);
@@ -87,13 +90,13 @@ impl MemoryTree {
         }
     }
 
-    /// Puts an entry that is no file.
+    /// Adds an entry that is no file, in place of any entry of that path.
     pub fn put_other(&mut self, path: impl Into<Arc<str>>, kind: EntryKind) {
         let path = self.put(path.into(), kind, String::new());
         self.texts.remove(&path);
     }
 
-    /// Takes an entry away.
+    /// Removes the entry of that path, if there is one.
     pub fn remove(&mut self, path: &str) {
         self.entries.retain(|e| &*e.path != path);
         self.texts.remove(path);

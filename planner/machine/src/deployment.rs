@@ -159,7 +159,7 @@ impl Deployment {
 
     /// A node's facts have changed, or are known for the first time.
     pub(crate) fn facts_changed(&mut self, node: &NodeId, first: bool, now: Now) {
-        if !self.active.as_ref().is_some_and(|active| active.desired.asked.facts.contains(node)) {
+        if !self.active.as_ref().is_some_and(|active| active.desired.node_inputs.facts.contains(node)) {
             return;
         }
         // A fact that flaps must not make a storm of plans; one that is new has something waiting for it.
@@ -170,7 +170,7 @@ impl Deployment {
 
     /// Another value of an export is known.
     pub(crate) fn export_changed(&mut self, task: &TaskId, now: Now) {
-        if self.active.as_ref().is_some_and(|active| active.desired.asked.exports.contains(task)) {
+        if self.active.as_ref().is_some_and(|active| active.desired.node_inputs.exports.contains(task)) {
             self.add_news(now.mono + DEBOUNCE[0], true);
         }
     }

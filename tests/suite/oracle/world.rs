@@ -7,7 +7,7 @@ use std::{
 
 use groundplan_core::{
     AppliedState, DesiredState, Unknown,
-    desired::{Asked, Edge, Input, Instance, InstanceGraph, NodeIx, Pending, Resolved, Scope, TaskIx, TaskVertex},
+    desired::{Edge, Input, Instance, InstanceGraph, NodeInputs, NodeIx, Pending, Resolved, Scope, TaskIx, TaskVertex},
 };
 use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
@@ -215,7 +215,7 @@ impl World {
             node_places: nodes.iter().map(|_| place("inventory/nodes.toml")).collect(),
             nodes,
             graph,
-            asked: Asked::default(),
+            node_inputs: NodeInputs::default(),
             rollouts: self.limits.iter().map(|(service, n)| (service_id(*service), limit(n))).collect(),
         }
     }

@@ -1,7 +1,7 @@
-//! Capabilities: who provides which.
+//! Which task provides each capability.
 //!
 //! In: the tasks' `provides` and the site's external capabilities. Out: one provider each. Two are a fault, whether or not
-//! both run somewhere: which of them counts must not depend on where services are placed.
+//! both run on any node: which of them counts must not depend on where services are placed.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use groundplan_protocol::ids::Capability;
 use super::link::Input;
 use crate::nearest::did_you_mean;
 
-/// Who provides a capability.
+/// What provides a capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Provider {
     /// A task, by number.
     Task(usize),
-    /// Someone outside.
+    /// Something outside of the site, declared in site.toml.
     External,
 }
 
@@ -36,14 +36,15 @@ impl<'a> Capabilities<'a> {
                 all.insert(name, (provider, at));
                 continue;
             };
+            // A task that lists a capability twice provides it once.
             if first != provider {
-                let who = |provider| match provider {
+                let provided = |provider| match provider {
                     Provider::Task(task) => format!("by `{}`", input.placement.name(task)),
-                    Provider::External => "outside, by site.toml".to_owned(),
+                    Provider::External => "outside of the site, by site.toml".to_owned(),
                 };
                 let diagnostic = Diagnostic::new(at.clone(), format!("capability `{name}` is provided twice"))
-                    .label(format!("here {}", who(provider)))
-                    .related(first_at.clone(), format!("and here {}", who(first)))
+                    .label(format!("here {}", provided(provider)))
+                    .related(first_at.clone(), format!("and here {}", provided(first)))
                     .hint("let one of them provide it, or give it another name");
                 faults.push(diagnostic);
             }
@@ -56,7 +57,7 @@ impl<'a> Capabilities<'a> {
         self.0.get(name).map(|(provider, _)| *provider)
     }
 
-    /// What to do about one that nobody provides.
+    /// What to do about one that has no provider.
     pub(super) fn hint(&self, name: &Capability) -> String {
         did_you_mean(name.as_str(), self.0.keys().map(|name| name.as_str()))
             .unwrap_or_else(|| format!("let a task provide it, or declare [external.\"{name}\"] in site.toml"))

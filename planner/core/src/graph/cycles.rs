@@ -1,8 +1,8 @@
 //! Cycles, each reported whole.
 //!
 //! In: edges between tasks. Out: one diagnostic for each strongly connected component, with the edges of a shortest cycle through
-//! its first task by name. Whether the instances of a cycle stand on one node or on many makes no difference: tasks are ordered as a
-//! whole, so that edges stay edges between tasks.
+//! its first task by name. It makes no difference whether the instances of a cycle are on one node or on several: tasks are ordered as a
+//! whole, because an edge between tasks is never expanded to instances.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
@@ -33,7 +33,8 @@ pub(super) fn find(placement: &Placement<'_>, links: &Links<'_>, faults: &mut Ve
 /// A shortest cycle through the first of `members`, as the steps from what waits to what it waits for.
 fn report(placement: &Placement<'_>, links: &Links<'_>, members: &[usize]) -> Diagnostic {
     let first = members.iter().copied().min_by_key(|task| placement.name(*task)).unwrap_or_default();
-    // Breadth first along "waits for"; `reached` tells who waited.
+    // Breadth first from a task to what it waits for, so that the first way back to the start is a shortest one. `reached` has for
+    // each task the one that waits for it, by which edge.
     let mut reached: HashMap<usize, (usize, &Link<'_>)> = HashMap::new();
     let mut queue = VecDeque::from([first]);
     while let Some(task) = queue.pop_front() {
@@ -44,6 +45,7 @@ fn report(placement: &Placement<'_>, links: &Links<'_>, members: &[usize]) -> Di
             }
         }
     }
+    // Back from the start along `reached`, which gives the cycle in reverse.
     let mut steps = Vec::new();
     let mut at = first;
     while let Some((waits, link)) = reached.get(&at) {
@@ -70,5 +72,5 @@ fn report(placement: &Placement<'_>, links: &Links<'_>, members: &[usize]) -> Di
     };
     let diagnostic = Diagnostic::new(head.1.at.clone(), message).label(words(head));
     let diagnostic = tail.iter().fold(diagnostic, |d, step| d.related(step.1.at.clone(), words(step)));
-    diagnostic.hint("take one of these edges away; `requires = []` takes away that of the file's order")
+    diagnostic.hint("remove one of these edges; `requires = []` removes that of the file's order")
 }

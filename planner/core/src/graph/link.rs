@@ -1,4 +1,4 @@
-//! Edges between numbered tasks, as the resolution makes and reads them.
+//! Edges between tasks by number, with the place and the key that declared each.
 
 use groundplan_inventory::{Location, Site};
 use groundplan_protocol::{effect::Effect, ids::Capability};
@@ -8,16 +8,16 @@ use crate::{desired::Scope, placement::Placement};
 
 /// All edges.
 pub(crate) struct Links<'a> {
-    /// By the number of the task that they lead to; sorted, without duplicates.
+    /// By the task that they lead to; sorted, at most one for each source and scope.
     pub(crate) to: Vec<Vec<Link<'a>>>,
-    /// The external capabilities that each task requires, sorted; by its number.
+    /// By task: the external capabilities that it requires, sorted.
     pub(crate) external: Vec<Vec<&'a Capability>>,
 }
 
 /// An edge that leads to a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Link<'a> {
-    /// The number of the task that it comes from.
+    /// The task that it comes from.
     pub(crate) from: usize,
     pub(crate) scope: Scope,
     pub(crate) trigger: Option<Effect>,
@@ -25,7 +25,7 @@ pub(crate) struct Link<'a> {
     pub(crate) at: &'a Location,
 }
 
-/// How an edge came to be.
+/// What declared an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum How {
     /// `requires` of the task or its service.
@@ -38,7 +38,7 @@ pub(crate) enum How {
     FileOrder,
 }
 
-/// What edges are made of.
+/// What edges are made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) placement: &'a Placement<'a>,

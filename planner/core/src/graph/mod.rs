@@ -1,7 +1,7 @@
 //! The graph of tasks: references made into edges, cycles found, an order.
 //!
-//! In: placed tasks with references by name. Out: edges between tasks, never expanded by node; each cycle as one diagnostic;
-//! a topological order in which ties go by name. An edge leads from what is first to what waits for it.
+//! In: placed tasks with references by name. Out: edges between tasks, never expanded node by node; each cycle as one diagnostic;
+//! a topological order in which ties go by name. An edge leads from a task to the task that waits for it.
 
 mod capabilities;
 mod cycles;
@@ -17,7 +17,7 @@ pub(crate) use self::{
     order::order,
 };
 
-/// Makes edges of all references and looks for cycles.
+/// Makes edges of all references and finds cycles.
 pub(crate) fn link<'a>(input: Input<'a>, faults: &mut Vec<Diagnostic>) -> Links<'a> {
     let capabilities = Capabilities::of(&input, faults);
     let mut linker = Linker::new(input, capabilities, faults);
@@ -30,9 +30,10 @@ pub(crate) fn link<'a>(input: Input<'a>, faults: &mut Vec<Diagnostic>) -> Links<
     links
 }
 
-/// Sorts the edges that lead to a task. Of those between the same instances the one with the greatest effect stays: it orders as well
-/// and includes what lesser ones do.
+/// Sorts the edges that lead to a task and keeps one for each source and scope: that with the greatest effect, which orders as well and
+/// includes what lesser effects do.
 fn tidy(links: &mut Vec<Link<'_>>) {
+    // Triggers in descending order, so that the greatest comes first and is the one that stays.
     links.sort_by(|a, b| (a.from, a.scope, b.trigger, a.how, a.at).cmp(&(b.from, b.scope, a.trigger, b.how, b.at)));
     links.dedup_by(|later, first| (later.from, later.scope) == (first.from, first.scope));
 }

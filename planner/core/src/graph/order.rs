@@ -5,7 +5,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use super::link::Links;
 use crate::placement::Placement;
 
-/// The numbers of all tasks, each after those that it waits for; ties go by service, then by task. Tasks on a cycle are left out.
+/// All tasks, each after those that it waits for; ties go by service, then by task. Tasks on a cycle, and those that come after one, are
+/// left out: the cycle has been reported, and there is no desired state.
 pub(crate) fn order(placement: &Placement<'_>, links: &Links<'_>) -> Vec<usize> {
     let ranks = ranks(placement);
     let mut waiting: Vec<usize> = links.to.iter().map(Vec::len).collect();
@@ -15,6 +16,7 @@ pub(crate) fn order(placement: &Placement<'_>, links: &Links<'_>) -> Vec<usize> 
     }
     let free = (0..links.to.len()).filter(|task| waiting[*task] == 0);
     let mut ready: BinaryHeap<_> = free.map(|task| Reverse((ranks[task], task))).collect();
+    // Of the tasks that wait for nothing more, always the first by name: the order must not depend on file order or hashing.
     let mut order = Vec::with_capacity(links.to.len());
     while let Some(Reverse((_, task))) = ready.pop() {
         order.push(task);
@@ -28,7 +30,7 @@ pub(crate) fn order(placement: &Placement<'_>, links: &Links<'_>) -> Vec<usize> 
     order
 }
 
-/// Each task's place in the order of names. Numbers go by service already.
+/// Each task's rank in the order of names. Tasks are numbered by service already, so only those of one service are sorted.
 fn ranks(placement: &Placement<'_>) -> Vec<usize> {
     let mut by_name: Vec<usize> = (0..placement.tasks.len()).collect();
     for placed in &placement.services {

@@ -1,8 +1,8 @@
-//! References by name, made into edges between numbered tasks.
+//! References by name, made into edges between tasks by number.
 //!
-//! In: what tasks and services say they require, are needed by, and are acted on by. Out: edges and external capabilities,
-//! or what is wrong with a name. `config`: this service, the same node, or all nodes if it runs once. `mariadb.start`: every node
-//! that runs it. `mariadb.start@node`: that node. `database/ready`: every node of its provider.
+//! In: `requires`, `needed_by`, `restart_on`, `reload_on`, `run_on` of tasks and services. Out: edges and external capabilities, or
+//! what is wrong with a name. `config`: this service, the same node, or all nodes if it runs once. `mariadb.start`: every node that
+//! runs it. `mariadb.start@node`: that node. `database/ready`: every node of its provider.
 
 use groundplan_inventory::{Diagnostic, Located, Location};
 use groundplan_protocol::ids::{Capability, NodeId, ServiceId, TaskId, TaskName};
@@ -25,7 +25,7 @@ pub(super) struct Linker<'a, 'f> {
     faults: &'f mut Vec<Diagnostic>,
 }
 
-/// What a reference means.
+/// What a reference refers to.
 enum Target<'a> {
     /// Instances of a task.
     Task(usize, Scope),
@@ -34,14 +34,14 @@ enum Target<'a> {
 }
 
 impl<'a, 'f> Linker<'a, 'f> {
-    /// No edges yet.
+    /// Starts without edges.
     pub(super) fn new(input: Input<'a>, capabilities: Capabilities<'a>, faults: &'f mut Vec<Diagnostic>) -> Self {
         let count = input.placement.tasks.len();
         let links = Links { to: vec![Vec::new(); count], external: vec![Vec::new(); count] };
         Self { input, capabilities, links, faults }
     }
 
-    /// The edges.
+    /// Returns the edges, not tidied yet.
     pub(super) fn finish(mut self) -> Links<'a> {
         for external in &mut self.links.external {
             external.sort();
@@ -50,7 +50,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         self.links
     }
 
-    /// Edges of all tasks.
+    /// Makes the edges of all tasks.
     pub(super) fn link_all(&mut self) {
         let placement = self.input.placement;
         for number in 0..placement.services.len() {
@@ -66,7 +66,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
-    /// What orders all tasks of a service.
+    /// The targets of a service's own `requires`, which all its tasks come after.
     fn service_wide(&mut self, number: usize) -> Vec<(Target<'a>, &'a Location)> {
         let placed = &self.input.placement.services[number];
         let mut targets = Vec::with_capacity(placed.service.requires.len());
@@ -76,8 +76,7 @@ impl<'a, 'f> Linker<'a, 'f> {
                 Target::Task(task, _) if self.input.placement.tasks[task].service == number => {
                     let message =
                         format!("service `{}` requires its own task `{}`", placed.id, self.input.placement.name(task));
-                    let hint =
-                        "what a service requires comes before all its tasks: let those tasks require it that need it";
+                    let hint = "what a service requires comes before all its tasks: list it in `requires` of the tasks that need it";
                     self.faults.push(Diagnostic::new(reference.at.clone(), message).hint(hint));
                 }
                 target => targets.push((target, &reference.at)),
@@ -86,7 +85,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         targets
     }
 
-    /// Edges of one task, the `i`th of its file.
+    /// Makes the edges of one task, the `i`th of its file.
     fn task(&mut self, number: usize, i: usize) {
         let declared = self.input.placement.tasks[number];
         let (service, task) = (declared.service, declared.task);
@@ -98,6 +97,7 @@ impl<'a, 'f> Linker<'a, 'f> {
                     }
                 }
             }
+            // File order: without `requires` of its own, a task comes after the one before it in the file.
             None if i > 0 => {
                 let before = Target::Task(number - 1, self.local_scope(number - 1));
                 self.add(number, &before, How::FileOrder, &task.at);
@@ -114,7 +114,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
-    /// An edge that the far end did not ask for. It is the one that the far end would get if it required this task.
+    /// Makes an edge that is declared at its source: the same that the target would get if it required this task.
     fn needed_by(&mut self, number: usize, service: usize, reference: &'a Located<Reference>) {
         let scope = match &reference.value {
             Reference::Local(_) => self.local_scope(number),
@@ -146,17 +146,19 @@ impl<'a, 'f> Linker<'a, 'f> {
                 let trigger = if let How::Trigger(effect) = how { Some(effect) } else { None };
                 self.links.to[to].push(Link { from, scope, trigger, how, at });
             }
-            // Nothing here changes it, so nothing fires: it is only waited for.
+            // No plan changes it, so a trigger on it never fires: it only orders.
             Target::External(capability) => self.links.external[to].push(capability),
         }
     }
 
-    /// Which instances of a task another one of its service means.
+    /// Which instances of a task a reference within its service stands for. One that runs once may be on another node: all others wait
+    /// for it there.
     fn local_scope(&self, task: usize) -> Scope {
         if self.input.placement.tasks[task].task.once { Scope::AllNodes } else { Scope::SameNode }
     }
 
-    /// What a reference in a file of `service` means; a fault if nothing, or nothing at all if its target has been reported as faulty.
+    /// What a reference in a file of `service` refers to. None if it refers to nothing, which is reported, or to something whose own
+    /// faults have been reported.
     fn resolve(&mut self, service: usize, reference: &'a Located<Reference>) -> Option<Target<'a>> {
         let found = match &reference.value {
             Reference::Local(task) => self.local(service, task),
@@ -166,9 +168,9 @@ impl<'a, 'f> Linker<'a, 'f> {
         };
         match found {
             Ok(target) => target,
-            Err(wrong) => {
-                let diagnostic = Diagnostic::new(reference.at.clone(), wrong.message);
-                self.faults.push(Diagnostic { hint: wrong.hint, ..diagnostic });
+            Err(fault) => {
+                let diagnostic = Diagnostic::new(reference.at.clone(), fault.message);
+                self.faults.push(Diagnostic { hint: fault.hint, ..diagnostic });
                 None
             }
         }
@@ -179,15 +181,15 @@ impl<'a, 'f> Linker<'a, 'f> {
         let found = self.find_in(service, task);
         match found {
             Ok(task) => Ok(task.map(|task| Target::Task(task, self.local_scope(task)))),
-            Err(wrong) if wrong.hint.is_none() => {
-                // A service's name where a task's is due.
+            Err(fault) if fault.hint.is_none() => {
+                // The name of a service in the place of a task's.
                 let named = ServiceId::new(task.as_str()).ok().and_then(|id| placement.service(&id));
                 let last = named.and_then(|named| placement.services[named].service.tasks.last());
                 let hint =
                     last.map(|last| format!("`{task}` is a service: name a task of it, such as `{task}.{}`", last.id));
-                Err(Wrong { hint, ..wrong })
+                Err(NameFault { hint, ..fault })
             }
-            Err(wrong) => Err(wrong),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -196,7 +198,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         match placement.service(&id.service) {
             Some(service) => self.find_in(service, &id.task),
             None if self.input.catalog.lost.services.contains(&id.service) => Ok(None),
-            None => Err(Wrong {
+            None => Err(NameFault {
                 message: format!("there is no service `{}`", id.service),
                 hint: did_you_mean(id.service.as_str(), placement.services.iter().map(|s| s.id.as_str())),
             }),
@@ -208,7 +210,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         match self.input.placement.task(service, task) {
             Some(task) => Ok(Some(task)),
             None if self.input.catalog.lost.services.contains(placed.id) => Ok(None),
-            None => Err(Wrong {
+            None => Err(NameFault {
                 message: format!("service `{}` has no task `{task}`", placed.id),
                 hint: did_you_mean(task.as_str(), placed.service.tasks.iter().map(|t| t.id.as_str())),
             }),
@@ -219,7 +221,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         let placement = self.input.placement;
         let Some(task) = self.find(id)? else { return Ok(None) };
         let Ok(number) = placement.nodes.binary_search(&node) else {
-            return Err(Wrong {
+            return Err(NameFault {
                 message: format!("there is no node `{node}`"),
                 hint: did_you_mean(node.as_str(), placement.nodes.iter().map(|n| n.as_str())),
             });
@@ -237,7 +239,7 @@ impl<'a, 'f> Linker<'a, 'f> {
                 format!("it runs on {}{more}", names.collect::<Vec<_>>().join(", "))
             }
         };
-        Err(Wrong { message: format!("`{id}` does not run on node `{node}`"), hint: Some(on(nodes)) })
+        Err(NameFault { message: format!("`{id}` does not run on node `{node}`"), hint: Some(on(nodes)) })
     }
 
     fn capability(&self, name: &'a Capability) -> Found<Target<'a>> {
@@ -246,7 +248,7 @@ impl<'a, 'f> Linker<'a, 'f> {
             Some(Provider::External) => Ok(Some(Target::External(name))),
             Some(Provider::Task(task)) if placement.nodes_of(task).is_empty() => {
                 let service = placement.services[placement.tasks[task].service].id;
-                Err(Wrong {
+                Err(NameFault {
                     message: format!(
                         "capability `{name}` is provided by `{}`, which runs on no node",
                         placement.name(task)
@@ -256,19 +258,19 @@ impl<'a, 'f> Linker<'a, 'f> {
             }
             Some(Provider::Task(task)) => Ok(Some(Target::Task(task, Scope::AllNodes))),
             None if self.input.catalog.lost.capabilities.contains(name) => Ok(None),
-            None => Err(Wrong {
-                message: format!("nobody provides the capability `{name}`"),
+            None => Err(NameFault {
+                message: format!("no task provides the capability `{name}`"),
                 hint: Some(self.capabilities.hint(name)),
             }),
         }
     }
 }
 
-/// What a name means; `Ok(None)` if what it means has faults of its own.
-type Found<T> = Result<Option<T>, Wrong>;
+/// What a name refers to; `Ok(None)` if that has faults of its own, which have been reported.
+type Found<T> = Result<Option<T>, NameFault>;
 
 /// What is wrong with a name.
-struct Wrong {
+struct NameFault {
     message: String,
     hint: Option<String>,
 }

@@ -1,4 +1,9 @@
-//! Writes the restart graph down as a plan: actions in order, node parts, gates.
+//! Turns the restart graph into a plan: actions in order, node parts, gates.
+//!
+//! In: which vertices are planned, and why. Out: each as a task of its node's part, with what it waits for and what may fire on it.
+//! Waits on the same node are by task name, all others by gate. A gate is named after what it stands for, so that the same gate is
+//! made once, however many tasks wait for it: `service.task` (a barrier), `service.task@node`, `removed/service.task`,
+//! `before/service.task` (what a removal waits for), `export/service.task@node`, `rolling/service.task@node`, `unknown`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,21 +16,21 @@ use groundplan_protocol::{
 
 use super::{
     contract::Contraction,
-    hold::{self, Holds},
     model::{Gate, NodePart, Plan, PlanTask, PlannedAction},
+    pending::{self, HeldBack},
     removal::{Item, Removals, same_service},
 };
 use crate::{
     desired::{NodeIx, Scope},
-    diff::{Diff, Own},
+    diff::{Change, Diff},
     knowledge::Unknown,
     restart::{RestartGraph, instance, removed_reason},
 };
 
-/// The gate of all that waits for something unknown.
+/// The gate of everything that waits for an unknown value.
 const UNKNOWN: &str = "unknown";
 
-/// What a task waits for and what may fire, while it is put together.
+/// What one task waits for and what may fire on it.
 #[derive(Default)]
 struct Links {
     after: Vec<TaskId>,
@@ -38,15 +43,18 @@ struct Assembler<'g, 'a> {
     diff: &'g Diff<'a>,
     contraction: Contraction<'g, 'a>,
     removals: Removals,
-    holds: Holds,
+    held_back: HeldBack,
     actions: Vec<PlannedAction>,
+    /// By node number.
     parts: Vec<NodePart>,
     gates: BTreeMap<GateId, Gate>,
-    /// Names of barriers by task, once they are used.
+    /// By task: its barrier's gate, once one is needed.
     barriers: Vec<Option<GateId>>,
-    none: Arc<Edges>,
+    /// The edges of removed tasks.
+    no_edges: Arc<Edges>,
 }
 
+/// Makes the plan.
 pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
     let diff = graph.diff;
     let mut assembler = Assembler {
@@ -54,23 +62,24 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         diff,
         contraction: Contraction::new(graph),
         removals: Removals::new(graph),
-        holds: Holds::new(diff),
+        held_back: HeldBack::new(diff),
         actions: Vec::new(),
         parts: vec![NodePart::default(); diff.known.len()],
         gates: BTreeMap::new(),
         barriers: vec![None; diff.edges.len()],
-        none: Arc::default(),
+        no_edges: Arc::default(),
     };
+    // Tasks in topological order, and each removal in its slot between them: so every task comes after all that it waits for.
     let mut removals = std::mem::take(&mut assembler.removals.order).into_iter().peekable();
     for task in 0..diff.edges.len() {
-        while let Some((_, gone)) = removals.next_if(|(slot, _)| *slot as usize <= task) {
-            assembler.remove(gone);
+        while let Some((_, removed)) = removals.next_if(|(slot, _)| *slot as usize <= task) {
+            assembler.remove(removed);
         }
         if graph.count(task) > 0 {
             assembler.carry_out(task);
         }
     }
-    removals.for_each(|(_, gone)| assembler.remove(gone));
+    removals.for_each(|(_, removed)| assembler.remove(removed));
     assembler.record_edges();
 
     let parts = diff.desired.nodes.iter().cloned().zip(assembler.parts);
@@ -78,20 +87,20 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         actions: assembler.actions,
         nodes: parts.filter(|(_, part)| !part.tasks.is_empty() || !part.edges.is_empty()).collect(),
         gates: assembler.gates,
-        pending: hold::pending(diff.desired),
+        pending: pending::instances(diff.desired),
     };
-    hold::spread(&mut plan);
+    pending::spread(&mut plan);
     plan
 }
 
-/// A gate's name. One that is longer than names may be is replaced by its digest.
+/// A gate's id. A name that is longer than ids may be is replaced by its digest, which keeps it the same for every task that waits there.
 fn gate_id(name: &str) -> GateId {
     let digest = || GateId::new(format!("long/{}", Digest::of(name.as_bytes())));
     GateId::new(name).or_else(|_| digest()).unwrap_or_else(|_| unreachable!("a digest is a valid name"))
 }
 
 impl Assembler<'_, '_> {
-    /// The planned instances of a task.
+    /// Adds the planned instances of a task.
     fn carry_out(&mut self, task: usize) {
         let (graph, diff) = (self.graph, self.diff);
         let vertex = &diff.desired.graph.tasks[task];
@@ -100,15 +109,18 @@ impl Assembler<'_, '_> {
             let node = diff.node_of[v];
             let action = graph.action(v);
             let mut links = self.links(task, v);
-            if diff.own[v] == Own::Added {
-                let gone = siblings.clone().filter(|g| diff.gone[*g].on(node).is_some());
-                links.after.extend(gone.map(|g| diff.gone[g].id.clone()));
+            // What is created waits for removals of its service on its node: they may be the same thing under another name, such as
+            // a renamed process that listens on the same port.
+            if diff.change[v] == Change::Added {
+                let removed = siblings.clone().filter(|g| diff.removed[*g].on(node).is_some());
+                links.after.extend(removed.map(|g| diff.removed[g].id.clone()));
             }
+            // A rolling limit is for what may disturb the service: not for files and the like, unless something acts on them.
             let resolved = diff.resolved(task, v);
             let takes_effects = resolved.is_none_or(|resolved| !resolved.spec.params.effects().is_empty());
             let disruptive = takes_effects || !links.triggers.is_empty();
-            let waits_for = self.holds.of(v);
-            self.hold(&mut links, &waits_for);
+            let waits_for = self.held_back.of(v);
+            self.hold_back(&mut links, &waits_for);
             self.add(
                 PlanTask {
                     task: vertex.id.clone(),
@@ -118,7 +130,7 @@ impl Assembler<'_, '_> {
                     after: links.after,
                     gates: links.gates,
                     triggers: links.triggers,
-                    owed: graph.owed(v),
+                    owed: graph.obligation(v),
                 },
                 node,
                 disruptive,
@@ -128,29 +140,31 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// The removed instances of a task.
-    fn remove(&mut self, gone: u32) {
+    /// Adds the removed instances of a task.
+    fn remove(&mut self, removed: u32) {
         let diff = self.diff;
-        let task = &diff.gone[gone as usize];
-        let shared: Vec<Item> = self.removals.everywhere(gone).to_vec();
+        let task = &diff.removed[removed as usize];
+        let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
         for (node, _) in &task.instances {
             let mut links = Links::default();
+            // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
+            // same node, else by a gate of its own.
             self.wait_for(&mut links, &format!("before/{}", task.id), &shared, *node);
-            let single: Vec<Item> = self.removals.on(gone, *node).collect();
+            let single: Vec<Item> = self.removals.on(removed, *node).collect();
             let (local, remote): (Vec<_>, Vec<_>) = single.into_iter().partition(|item| self.node(*item) == *node);
             links.after.extend(local.into_iter().map(|item| self.task(item)));
             let at = &diff.desired.nodes[node.0 as usize];
             self.wait_for(&mut links, &format!("before/{}@{at}", task.id), &remote, *node);
             links.after.sort_unstable();
             links.after.dedup();
-            let waits_for = self.holds.of_removal(gone, *node);
-            self.hold(&mut links, &waits_for);
+            let waits_for = self.held_back.of_removal(removed, *node);
+            self.hold_back(&mut links, &waits_for);
             self.add(
                 PlanTask {
                     task: task.id.clone(),
                     action: Action::Remove,
                     resolved: None,
-                    edges: self.none.clone(),
+                    edges: self.no_edges.clone(),
                     after: links.after,
                     gates: links.gates,
                     triggers: Vec::new(),
@@ -168,8 +182,8 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// Lets a task wait for what nobody knows yet.
-    fn hold(&mut self, links: &mut Links, waits_for: &[Unknown]) {
+    /// Puts a task behind the gate that stays closed, if it waits for unknown values.
+    fn hold_back(&mut self, links: &mut Links, waits_for: &[Unknown]) {
         if !waits_for.is_empty() {
             let gate = gate_id(UNKNOWN);
             self.gates.insert(gate.clone(), Gate::Unknown);
@@ -177,7 +191,7 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// Puts a task into its node's part, behind a gate for its turn if its service is limited.
+    /// Puts a task into its node's part; behind a gate for its turn if it is disruptive and its service has a rolling limit.
     fn add(&mut self, mut task: PlanTask, node: NodeIx, disruptive: bool) {
         let desired = self.diff.desired;
         let limit = desired.rollouts.get(&task.task.service).and_then(|rollout| rollout.max_unavailable);
@@ -190,6 +204,9 @@ impl Assembler<'_, '_> {
     }
 
     /// What a planned vertex waits for and what may fire on it.
+    ///
+    /// Every source of a trigger must be among what the vertex waits for: the agent decides whether it fires when the vertex's turn
+    /// comes. That holds because a trigger edge orders as well, so that [`Contraction::waits`] has its source if it is planned.
     fn links(&mut self, task: usize, vertex: usize) -> Links {
         let (graph, diff) = (self.graph, self.diff);
         let tasks = &diff.desired.graph.tasks;
@@ -200,8 +217,9 @@ impl Assembler<'_, '_> {
         for v in &waits.local {
             let from = &tasks[task_of(*v)].id;
             links.after.push(from.clone());
-            if diff.desired.asked.exports.contains(from) {
-                // The planner may plan anew before anything that comes after it.
+            // An export whose value is used: the agent must not go on by itself, because the new value may change what comes next. The
+            // planner resolves the commit again with that value, plans if something differs, and only then opens the gate.
+            if diff.desired.node_inputs.exports.contains(from) {
                 let name = format!("export/{}", instance(diff, task_of(*v), *v as usize));
                 links.gates.push(self.gate(&name, &[*v], None));
             }
@@ -210,6 +228,8 @@ impl Assembler<'_, '_> {
             links.gates.push(self.barrier(*from as usize));
         }
         for (from, v) in &waits.one {
+            // A gate for an instance that is not planned stands for the planned ones behind it. They are not its task, and must not
+            // fire its triggers.
             let fires_on = graph.is_planned(*v as usize).then_some(*from as usize);
             let members = self.contraction.one(*from as usize, *v as usize);
             let name = instance(diff, *from as usize, *v as usize).to_string();
@@ -218,34 +238,45 @@ impl Assembler<'_, '_> {
         for edge in &tasks[task].edges {
             let Some(effect) = edge.trigger else { continue };
             let from = edge.from.0 as usize;
+            // A source on the same node fires by name. Only a planned source can fire: what is not planned does not change.
             let local = || TriggerSource::Task(tasks[from].id.clone());
             let planned = |node| diff.vertex(from, node).is_some_and(|s| graph.is_planned(s));
             let on = match edge.scope {
                 _ if graph.count(from) == 0 => continue,
                 Scope::SameNode => planned(node).then(local),
                 Scope::OneNode(at) if at == node => planned(node).then(local),
+                // The gate that `waits.one` has made above: same name, same gate.
                 Scope::OneNode(at) => planned(at).then(|| {
                     let at = &diff.desired.nodes[at.0 as usize];
                     TriggerSource::Gate(gate_id(&tasks[from].id.at(at).to_string()))
                 }),
+                // All of the barrier is on this node, so `waits` made local waits of it and there is no gate. It may consist of what
+                // is behind the source alone; then the source is not planned here and fires nothing.
                 Scope::AllNodes if self.contraction.all(from).only == Some(node) => planned(node).then(local),
                 Scope::AllNodes => Some(TriggerSource::Gate(self.barrier(from))),
             };
             links.triggers.extend(on.map(|on| Trigger { effect, on }));
         }
+        // Removals that act on the vertex. They are no part of the contraction, so the wait for each is added here as well.
         for hit in graph.removals(vertex) {
-            let gone = &diff.gone[hit.gone as usize];
-            let all_here = gone.instances.iter().all(|(at, _)| *at == node);
+            let removed = &diff.removed[hit.removed as usize];
+            let all_here = removed.instances.iter().all(|(at, _)| *at == node);
             let on = match hit.scope {
+                // A prefix of its own: instances of the same task that stay may have a barrier under the plain name.
                 Scope::AllNodes if !all_here => {
-                    let items: Vec<_> = gone.instances.iter().map(|(at, _)| Item::Gone(hit.gone, *at)).collect();
-                    TriggerSource::Gate(self.gate_of_items(&format!("removed/{}", gone.id), &items, Some(gone.id)))
+                    let items: Vec<_> =
+                        removed.instances.iter().map(|(at, _)| Item::Removed(hit.removed, *at)).collect();
+                    TriggerSource::Gate(self.gate_of_items(
+                        &format!("removed/{}", removed.id),
+                        &items,
+                        Some(removed.id),
+                    ))
                 }
                 Scope::OneNode(at) if at != node => {
-                    let name = gone.id.at(&diff.desired.nodes[at.0 as usize]).to_string();
-                    TriggerSource::Gate(self.gate_of_items(&name, &[Item::Gone(hit.gone, at)], Some(gone.id)))
+                    let name = removed.id.at(&diff.desired.nodes[at.0 as usize]).to_string();
+                    TriggerSource::Gate(self.gate_of_items(&name, &[Item::Removed(hit.removed, at)], Some(removed.id)))
                 }
-                _ => TriggerSource::Task(gone.id.clone()),
+                _ => TriggerSource::Task(removed.id.clone()),
             };
             match &on {
                 TriggerSource::Task(task) => links.after.push(task.clone()),
@@ -253,6 +284,7 @@ impl Assembler<'_, '_> {
             }
             links.triggers.push(Trigger { effect: hit.effect, on });
         }
+        // Several edges may lead to one source, and the plan's digest must not depend on their order.
         links.after.sort_unstable();
         links.after.dedup();
         links.gates.sort_unstable();
@@ -262,7 +294,7 @@ impl Assembler<'_, '_> {
         links
     }
 
-    /// The gate of a barrier.
+    /// The gate of a barrier. It fires if an instance of the task itself changed, not if one behind it did.
     fn barrier(&mut self, task: usize) -> GateId {
         if let Some(gate) = &self.barriers[task] {
             return gate.clone();
@@ -275,12 +307,14 @@ impl Assembler<'_, '_> {
         gate
     }
 
+    /// The gate of that name, which opens after these vertices.
     fn gate(&mut self, name: &str, members: &[u32], fires_on: Option<usize>) -> GateId {
         let items: Vec<_> = members.iter().map(|v| Item::Vertex(*v)).collect();
         let fires_on = fires_on.map(|task| &self.diff.desired.graph.tasks[task].id);
         self.gate_of_items(name, &items, fires_on)
     }
 
+    /// The gate of that name, made at first use; later calls must come with the same items.
     fn gate_of_items(&mut self, name: &str, items: &[Item], fires_on: Option<&TaskId>) -> GateId {
         let gate = gate_id(name);
         if !self.gates.contains_key(&gate) {
@@ -291,7 +325,7 @@ impl Assembler<'_, '_> {
         gate
     }
 
-    /// Waits for items: on the node itself if all of them are there, else by a gate.
+    /// Adds a wait for items: by name if all of them are on the node itself, else by a gate.
     fn wait_for(&mut self, links: &mut Links, name: &str, items: &[Item], node: NodeIx) {
         if items.iter().all(|item| self.node(*item) == node) {
             links.after.extend(items.iter().map(|item| self.task(*item)));
@@ -304,7 +338,7 @@ impl Assembler<'_, '_> {
     fn node(&self, item: Item) -> NodeIx {
         match item {
             Item::Vertex(v) => self.diff.node_of[v as usize],
-            Item::Gone(_, node) => node,
+            Item::Removed(_, node) => node,
         }
     }
 
@@ -314,16 +348,19 @@ impl Assembler<'_, '_> {
                 let task = self.diff.first.partition_point(|first| *first <= v) - 1;
                 self.diff.desired.graph.tasks[task].id.clone()
             }
-            Item::Gone(gone, _) => self.diff.gone[gone as usize].id.clone(),
+            Item::Removed(removed, _) => self.diff.removed[removed as usize].id.clone(),
         }
     }
 
-    /// Applied instances whose declared edges are not the recorded ones. What is planned records them when it is done: until then
-    /// a removal that its old edges tell of may still have to act on it.
+    /// Adds the edges of applied instances whose recorded ones are out of date, where nothing else is done to them. A planned instance
+    /// records its edges when it is done, not before: until then a removal must find the old ones.
     fn record_edges(&mut self) {
         let diff = self.diff;
-        for v in
-            diff.stale.iter().map(|v| *v as usize).filter(|v| diff.own[*v] == Own::Same && !self.graph.is_planned(*v))
+        for v in diff
+            .stale
+            .iter()
+            .map(|v| *v as usize)
+            .filter(|v| diff.change[*v] == Change::Same && !self.graph.is_planned(*v))
         {
             let task = diff.first.partition_point(|first| *first as usize <= v) - 1;
             let part = &mut self.parts[diff.node_of[v].0 as usize];

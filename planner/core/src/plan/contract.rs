@@ -1,8 +1,8 @@
 //! Contraction: what a planned instance waits for, when most of the graph is not planned.
 //!
-//! In: the restart graph. Out: per planned vertex the nearest planned ones behind it, along edges and through instances that
-//! are not planned. A barrier stays one gate for all who wait there: its set is the planned instances of its task and, where
-//! an instance is not planned, whatever planned ones that one would have come after.
+//! In: the restart graph. Out: per planned vertex the nearest planned ones before it, along edges and through instances that are not
+//! planned. If A requires B requires C, and only A and C are planned, A waits for C. A barrier stays one gate, however many vertices
+//! wait there: its set is the planned instances of its task and, for each instance that is not planned, the planned ones before that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,22 +11,22 @@ use std::{
 
 use crate::{
     desired::{NodeIx, Scope},
-    diff::Own,
+    diff::Change,
     restart::RestartGraph,
 };
 
-/// What a planned vertex waits for.
+/// What a planned vertex waits for; each list sorted, without duplicates.
 #[derive(Default)]
 pub(super) struct Waits {
-    /// Vertices on its own node.
+    /// Planned vertices on its own node.
     pub(super) local: Vec<u32>,
-    /// Barriers, by the task that they are of.
+    /// Barriers, by task.
     pub(super) all: Vec<u32>,
-    /// Single instances on other nodes, by task and vertex; not always planned themselves.
+    /// Single instances on other nodes, by task and vertex. One that is not planned stands for the planned ones before it.
     pub(super) one: Vec<(u32, u32)>,
 }
 
-/// A set of planned vertices.
+/// The planned vertices that a gate stands for.
 pub(super) struct Set {
     /// Ascending.
     pub(super) members: Vec<u32>,
@@ -34,15 +34,17 @@ pub(super) struct Set {
     pub(super) only: Option<NodeIx>,
 }
 
-/// Works waits out, and remembers the sets behind gates.
+/// Computes waits, and keeps the sets of gates, which many vertices share.
 pub(super) struct Contraction<'g, 'a> {
     graph: &'g RestartGraph<'a>,
-    /// By task: whether it or anything that it comes after is planned at all.
+    /// By task: whether an instance of it, or of any task that it comes after, is planned. Walks do not enter other tasks.
     reached: Vec<bool>,
-    /// By vertex: the walk that came by last.
+    /// By vertex: the number of the walk that visited it last. Cheaper than a new set of visited vertices for every walk.
     seen: Vec<u32>,
     walk: u32,
+    /// By task: the set of its barrier.
     all: Vec<Option<Rc<Set>>>,
+    /// By vertex: the set of a gate for that instance.
     one: HashMap<u32, Rc<Set>>,
 }
 
@@ -54,7 +56,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
             reached[t] = graph.count(t) > 0 || task.edges.iter().any(|edge| reached[edge.from.0 as usize]);
         }
         let all = vec![None; tasks.len()];
-        Self { graph, reached, seen: vec![0; graph.diff.own.len()], walk: 0, all, one: HashMap::new() }
+        Self { graph, reached, seen: vec![0; graph.diff.change.len()], walk: 0, all, one: HashMap::new() }
     }
 
     /// What a planned vertex waits for.
@@ -62,6 +64,8 @@ impl<'g, 'a> Contraction<'g, 'a> {
         let diff = self.graph.diff;
         let node = diff.node_of[vertex];
         let mut waits = Waits::default();
+        // Depth first through what is not planned on this node. The walk ends at planned vertices, which have waits of their own, and
+        // at barriers and other nodes' instances, which become gates.
         self.walk += 1;
         let mut stack = vec![(task, vertex)];
         while let Some((task, vertex)) = stack.pop() {
@@ -93,6 +97,8 @@ impl<'g, 'a> Contraction<'g, 'a> {
         waits.all.dedup();
         waits.one.sort_unstable();
         waits.one.dedup();
+        // A gate whose set is on this node alone is no gate: the agent waits for the vertices by name, without a round trip to the
+        // planner. A gate with an empty set would never have to be opened.
         waits.all.retain(|from| {
             let set = self.all(*from as usize);
             if set.only == Some(node) {
@@ -112,13 +118,14 @@ impl<'g, 'a> Contraction<'g, 'a> {
         waits
     }
 
-    /// The set behind a barrier.
+    /// The set of a task's barrier.
     pub(super) fn all(&mut self, task: usize) -> Rc<Set> {
         if let Some(set) = &self.all[task] {
             return set.clone();
         }
         let diff = self.graph.diff;
-        let known = diff.vertices(task).filter(|v| diff.own[*v] != Own::Unknown);
+        // A node that never reported gets no plan; a barrier that waited for it would never open.
+        let known = diff.vertices(task).filter(|v| diff.change[*v] != Change::Unreported);
         let (planned, others): (Vec<_>, Vec<_>) = known.partition(|v| self.graph.is_planned(*v));
         let behind = self.behind(others.into_iter().map(|v| (task, v)).collect());
         let set = self.set(planned.into_iter().map(|v| v as u32).chain(behind).collect());
@@ -126,7 +133,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
         set
     }
 
-    /// The set behind a single instance.
+    /// The set of a gate for a single instance.
     pub(super) fn one(&mut self, task: usize, vertex: usize) -> Rc<Set> {
         if let Some(set) = self.one.get(&(vertex as u32)) {
             return set.clone();
@@ -148,11 +155,12 @@ impl<'g, 'a> Contraction<'g, 'a> {
         Rc::new(Set { members, only })
     }
 
-    /// The nearest planned vertices behind some that are not planned.
+    /// The nearest planned vertices before some that are not planned, on any node.
     fn behind(&mut self, mut stack: Vec<(usize, usize)>) -> Vec<u32> {
         let diff = self.graph.diff;
         let mut found = Vec::new();
         let mut barriers = HashSet::new();
+        // One walk for all of them: a vertex that several lead to is entered once.
         self.walk += 1;
         while let Some((task, vertex)) = stack.pop() {
             for edge in &diff.desired.graph.tasks[task].edges {
@@ -176,6 +184,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
                 }
             }
         }
+        // Only now: `all` begins walks of its own, which would end this one. Edges lead to lesser numbers, so the recursion ends.
         let mut barriers: Vec<_> = barriers.into_iter().collect();
         barriers.sort_unstable();
         for task in barriers {
@@ -184,15 +193,18 @@ impl<'g, 'a> Contraction<'g, 'a> {
         found
     }
 
-    /// The vertex of a task on a node; most often it is as far into its task as the vertex that asks is into its own.
-    fn vertex(&self, task: usize, node: NodeIx, asking: usize, vertex: usize) -> Option<usize> {
+    /// The vertex of a task on a node, if the node has reported. Tasks of one service have the same nodes, so it is most often as far
+    /// into its task as `vertex` is into the task `other`: that guess saves a binary search for most edges.
+    fn vertex(&self, task: usize, node: NodeIx, other: usize, vertex: usize) -> Option<usize> {
         let diff = self.graph.diff;
-        let guess = diff.first[task] as usize + (vertex - diff.first[asking] as usize);
-        let hit =
-            guess < diff.first[task + 1] as usize && diff.node_of[guess] == node && diff.own[guess] != Own::Unknown;
+        let guess = diff.first[task] as usize + (vertex - diff.first[other] as usize);
+        let hit = guess < diff.first[task + 1] as usize
+            && diff.node_of[guess] == node
+            && diff.change[guess] != Change::Unreported;
         if hit { Some(guess) } else { diff.vertex(task, node) }
     }
 
+    /// Marks a vertex as visited by this walk; whether it was not before.
     fn first_visit(&mut self, vertex: usize) -> bool {
         std::mem::replace(&mut self.seen[vertex], self.walk) != self.walk
     }

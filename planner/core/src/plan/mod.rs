@@ -1,14 +1,14 @@
 //! The centre: `plan(&DesiredState, &AppliedState, &Policy) -> Plan`. Preview and apply call the same one.
 //!
-//! In: what is desired, what each node acknowledged. Out: the restart graph made executable. Inside all is numbers: names are
-//! touched when desired is compared with applied, and when the result is written down. A task stands in a node's part after
-//! all that it waits for there, and gates never wait for each other in a circle (see `removal` for why).
+//! In: what is desired, what each node acknowledged, a policy. Out: the restart graph made executable. In between, tasks and instances
+//! are numbers: names are compared once, when desired meets applied, and written once, into the result. In a node's part each task
+//! stands after all that it waits for there, and gates never wait for each other in a circle (`removal` says why).
 
-mod applied;
 mod assemble;
 mod contract;
-mod hold;
 mod model;
+mod pending;
+mod preview;
 mod removal;
 mod report;
 
@@ -23,8 +23,8 @@ use crate::{
     restart::RestartGraph,
 };
 
-/// Works out what has to be done to bring every known node to the desired state: exactly the changes and what trigger edges
-/// reach from them, in an order that every edge of the site agrees with.
+/// Plans what brings every node that has reported to the desired state: exactly the changes and what trigger edges reach from them, in
+/// an order that agrees with every edge of the site. Nodes in `applied` that the desired state does not declare are left alone.
 pub fn plan(desired: &DesiredState, applied: &AppliedState, policy: &Policy) -> Plan {
     let diff = Diff::new(desired, applied, policy);
     let graph = RestartGraph::new(&diff);

@@ -1,4 +1,4 @@
-//! A plan, as the rollout, the node plans and the reports are made from it.
+//! The plan as a value: actions with reasons, each node's part, gates. Rollouts, node plans and reports are made from it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,32 +17,32 @@ use crate::{desired::Resolved, knowledge::Unknown, reason::Reason};
 /// A restart graph made executable.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// What is done and why, in a valid execution order.
+    /// What is done and why, in a valid execution order. Those of one node are in the order of the tasks of its part.
     pub actions: Vec<PlannedAction>,
     /// Each node's part; only nodes that have one.
     pub nodes: BTreeMap<NodeId, NodePart>,
     /// What opens each gate.
     pub gates: BTreeMap<GateId, Gate>,
-    /// Instances of which too little is known, with what is missing, in the order of the graph.
+    /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
 }
 
-/// An instance of which too little is known to plan it. What is applied of it stays as it is.
+/// An instance that cannot be planned, because no node has reported a value that it needs. What is applied of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingInstance {
     /// The instance.
     pub instance: InstanceId,
-    /// What is missing.
+    /// The missing values, sorted; at least one.
     pub waits_for: Vec<Unknown>,
 }
 
 impl Plan {
-    /// What is done now: the actions that wait for nothing unknown.
+    /// The actions that can be carried out: those that wait for no unknown value.
     pub fn due(&self) -> impl Iterator<Item = &PlannedAction> {
         self.actions.iter().filter(|action| action.waits_for.is_empty())
     }
 
-    /// Whether there is nothing to do. Edges may still be there to be recorded: see [`NodePart::edges`].
+    /// Whether nothing is done to any instance. Nodes may still have edges to record: see [`NodePart::edges`].
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
     }
@@ -53,26 +53,26 @@ impl Plan {
 pub struct PlannedAction {
     /// What it is done to.
     pub instance: InstanceId,
-    /// What is done.
+    /// What is done; for an instance that changes and is triggered as well, the change.
     pub action: Action,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
-    /// What nobody knows of what it comes after, or of itself: it waits behind a gate that this plan does not open. It stands in the
-    /// plan so that what it comes to owe meanwhile is not lost.
+    /// Unknown values that it, or what it comes after, needs: then it waits behind a gate that this plan never opens. It stands in the
+    /// plan all the same, so that the agent records the obligations that triggers leave for it meanwhile.
     pub waits_for: Arc<[Unknown]>,
 }
 
 /// One node's part of a plan.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodePart {
-    /// What to do, each after all that it waits for on this node.
+    /// Its tasks, each after all that it waits for on this node.
     pub tasks: Vec<PlanTask>,
-    /// Edges of applied tasks that changed while nothing else of them did: to be recorded, nothing to be done.
+    /// Applied tasks of which only the edges changed: the agent records these and does nothing else.
     pub edges: BTreeMap<TaskId, Arc<Edges>>,
 }
 
 impl NodePart {
-    /// The message to the node.
+    /// The message to the node, unsigned.
     pub fn node_plan(&self, site: SiteName, node: NodeId, generation: Generation, commit: CommitId) -> NodePlan {
         NodePlan {
             version: VERSION,
@@ -91,9 +91,9 @@ impl NodePart {
 pub struct PlanTask {
     /// The task.
     pub task: TaskId,
-    /// What is done to it, in one word.
+    /// As in [`PlannedAction`].
     pub action: Action,
-    /// What it is to be; absent if it is removed, or waits because nobody can tell yet.
+    /// What it is to be; absent if it is removed, or pending.
     pub resolved: Option<Arc<Resolved>>,
     /// All edges that the site declares to it; none for a removal.
     pub edges: Arc<Edges>,
@@ -103,17 +103,17 @@ pub struct PlanTask {
     pub gates: Vec<GateId>,
     /// What may fire; each source is also in `after` or `gates`.
     pub triggers: Vec<Trigger>,
-    /// An effect that an earlier plan already owes it.
+    /// An effect that is due to it because of earlier plans, whatever the triggers of this one do.
     pub owed: Option<Effect>,
 }
 
 impl PlanTask {
-    /// The fingerprint that it will have; none for a removal.
+    /// The fingerprint that it will have; none for a removal and for a pending task.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.resolved.as_ref().map(|resolved| resolved.fingerprint)
     }
 
-    /// What the ledger will hold of it once it is done; none for a removal.
+    /// What the ledger will hold of it once it is done; none for a removal and for a pending task.
     pub fn applied(&self) -> Option<Applied> {
         let resolved = self.resolved.as_ref()?;
         Some(Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (*self.edges).clone() })
@@ -136,6 +136,7 @@ impl PlanTask {
     }
 }
 
+/// The inputs as the ledger keeps them: short digests by name.
 pub(super) fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
     resolved.inputs.iter().map(|input| (input.name.clone(), input.digest.clone())).collect()
 }
@@ -150,13 +151,13 @@ pub enum Gate {
         /// The gate fires if an instance of this task among them changed something; with none it never fires.
         fires_on: Option<TaskId>,
     },
-    /// Nothing in this plan: a newer one takes its place when more is known.
+    /// Nothing in this plan: a newer plan takes its place when the missing values are reported.
     Unknown,
-    /// A place in a rolling restart: opened when fewer than `limit` other nodes are in the midst of theirs.
+    /// A turn in a rolling restart: opened when fewer than `limit` other nodes hold one.
     Turn {
-        /// The service that is limited.
+        /// The service with the limit.
         service: ServiceId,
-        /// On how many nodes at once.
+        /// How many nodes may hold a turn at once; at least 1.
         limit: u32,
     },
 }

@@ -1,76 +1,82 @@
 //! Where removals stand in the order: after what depended on them, before what they trigger.
 //!
-//! Every removed task gets a *slot*: it comes after all desired tasks of a lesser number and before the rest, and within its
-//! slot by rank, dependents first. A removal waits only for what stands before it by slot and rank, and only what stands
-//! behind it waits for it; desired tasks wait by their numbers. So every wait leads from a lesser place to a greater one, and
-//! there is no circle, whatever mixture of commits the nodes' ledgers recorded.
-//!
-//! Three things decide the slot. What a removal triggers comes behind it, and so does what is created in its service on its
-//! node, for that may be the same thing under another name. Before it comes what is planned and depended on it by the ledger's
-//! word, as far as the former leave room.
+//! Each removed task gets a *slot*: after all desired tasks of a lesser number, before the rest; within a slot they go by rank,
+//! dependents first. Every wait leads from a lesser place to a greater one, so that there is no circle, whatever mixture of commits
+//! the ledgers recorded. What a removal triggers, and what is created in its service on its node (it may be the same thing under
+//! another name), comes after it; what is planned and depended on it by the ledger's record comes before, as far as that leaves room.
 
 use groundplan_protocol::plan::Source;
 
 use crate::{
     desired::{NodeIx, Scope},
-    diff::Own,
+    diff::Change,
     restart::{RestartGraph, scope},
 };
 
-/// An instance that a removal waits for.
+/// An instance that something waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Item {
     Vertex(u32),
-    Gone(u32, NodeIx),
+    /// A removed task, by its index in `Diff::removed`, on a node.
+    Removed(u32, NodeIx),
 }
 
 /// A recorded dependency on something that is removed.
 struct Dependent {
     item: Item,
-    /// Its task: a number, or which of the removed tasks.
+    /// The dependent's task: a desired one by number, or a removed one by index.
     task: Result<u32, u32>,
     node: NodeIx,
     /// The removed task that it depended on.
     on: u32,
+    /// Which instances of that.
     scope: Scope,
 }
 
-/// The places of all removals, and what they wait for.
+/// The places of all removals, and what they wait for. Lists by removed task are in the order of `Diff::removed`.
 pub(super) struct Removals {
     /// Slot and removed task, in order.
     pub(super) order: Vec<(u32, u32)>,
-    /// By removed task: what each of its instances waits for.
+    /// By removed task: what every instance of it waits for.
     everywhere: Vec<Vec<Item>>,
-    /// By removed task: what its instance on one node waits for.
+    /// By removed task: what its instance on one node waits for besides, sorted by node.
     single: Vec<Vec<(NodeIx, Item)>>,
 }
 
 impl Removals {
     pub(super) fn new(graph: &RestartGraph<'_>) -> Self {
-        let gone = &graph.diff.gone;
-        let mut removals =
-            Self { order: Vec::new(), everywhere: vec![Vec::new(); gone.len()], single: vec![Vec::new(); gone.len()] };
-        if gone.is_empty() {
+        let removed = &graph.diff.removed;
+        let mut removals = Self {
+            order: Vec::new(),
+            everywhere: vec![Vec::new(); removed.len()],
+            single: vec![Vec::new(); removed.len()],
+        };
+        if removed.is_empty() {
             return removals;
         }
         let dependents = dependents(graph);
-        let mut first = vec![Vec::new(); gone.len()];
+        // By removed task: the removed tasks that depended on it and so are to go first.
+        let mut first = vec![Vec::new(); removed.len()];
         for dependent in &dependents {
             if let Err(other) = dependent.task {
                 first[dependent.on as usize].push(other);
             }
         }
         let order = dependents_first(&first);
-        let mut rank = vec![0; gone.len()];
+        let mut rank = vec![0; removed.len()];
         order.iter().enumerate().for_each(|(i, g)| rank[*g as usize] = i);
 
+        // An upper bound of each slot: the first desired task that must come after the removal. What is to go before a removal must
+        // also come before that removal's bound, so bounds are passed on, from those that go last to those that go first. Where the
+        // ledgers' dependencies form a circle, `rank` says which of its links were given up.
         let mut bound = bounds(graph);
         for g in order.iter().rev() {
             for other in first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]) {
                 bound[*other as usize] = bound[*other as usize].min(bound[*g as usize]);
             }
         }
-        let mut slot = vec![0; gone.len()];
+        // The slot itself: after the last planned dependent that the bound leaves room for, then after the slots of those that go first.
+        let mut slot = vec![0; removed.len()];
         for dependent in &dependents {
             let on = dependent.on as usize;
             if let Ok(task) = dependent.task
@@ -84,8 +90,10 @@ impl Removals {
             slot[*g as usize] = before.map(|other| slot[*other as usize]).fold(slot[*g as usize], u32::max);
         }
         removals.order = order.iter().map(|g| (slot[*g as usize], *g)).collect();
+        // A stable sort: within a slot the order by rank stays.
         removals.order.sort_by_key(|(slot, _)| *slot);
 
+        // Waits only for dependents that do stand before the removal now; the others could not be honoured without a circle.
         for Dependent { item, task, node, on, scope } in dependents {
             let holds = match task {
                 Ok(task) => task < bound[on as usize],
@@ -105,13 +113,13 @@ impl Removals {
     }
 
     /// What every instance of a removed task waits for.
-    pub(super) fn everywhere(&self, gone: u32) -> &[Item] {
-        &self.everywhere[gone as usize]
+    pub(super) fn everywhere(&self, removed: u32) -> &[Item] {
+        &self.everywhere[removed as usize]
     }
 
     /// What its instance on one node waits for besides.
-    pub(super) fn on(&self, gone: u32, node: NodeIx) -> impl Iterator<Item = Item> {
-        let items = &self.single[gone as usize];
+    pub(super) fn on(&self, removed: u32, node: NodeIx) -> impl Iterator<Item = Item> {
+        let items = &self.single[removed as usize];
         let from = items.partition_point(|(at, _)| *at < node);
         items[from..].iter().take_while(move |(at, _)| *at == node).map(|(_, item)| *item)
     }
@@ -122,30 +130,32 @@ fn sort<T: Ord>(items: &mut Vec<T>) {
     items.dedup();
 }
 
-/// Which removed tasks are of the same service as a desired one.
+/// The removed tasks of the same service as a desired one, as a range of `Diff::removed`, which is in order of ids.
 pub(super) fn same_service(graph: &RestartGraph<'_>, task: usize) -> std::ops::Range<usize> {
-    let gone = &graph.diff.gone;
+    let removed = &graph.diff.removed;
     let service = &graph.diff.desired.graph.tasks[task].id.service;
-    gone.partition_point(|g| g.id.service < *service)..gone.partition_point(|g| g.id.service <= *service)
+    removed.partition_point(|g| g.id.service < *service)..removed.partition_point(|g| g.id.service <= *service)
 }
 
-/// By removed task: the first task that must come behind it.
+/// By removed task: the number of the first desired task that must come after it; the number of tasks if there is none.
 fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
     let diff = graph.diff;
     let tasks = diff.edges.len();
-    let mut bound = vec![tasks as u32; diff.gone.len()];
+    let mut bound = vec![tasks as u32; diff.removed.len()];
     let task_of = |vertex: u32| diff.first.partition_point(|first| *first <= vertex) as u32 - 1;
+    // What it triggers.
     for hit in graph.all_removals() {
-        let bound = &mut bound[hit.gone as usize];
+        let bound = &mut bound[hit.removed as usize];
         *bound = task_of(hit.vertex).min(*bound);
     }
+    // What is created in its service on a node where it is removed.
     for task in 0..tasks {
         let siblings = same_service(graph, task);
         if siblings.is_empty() {
             continue;
         }
-        for v in diff.vertices(task).filter(|v| diff.own[*v] == Own::Added) {
-            for g in siblings.clone().filter(|g| diff.gone[*g].on(diff.node_of[v]).is_some()) {
+        for v in diff.vertices(task).filter(|v| diff.change[*v] == Change::Added) {
+            for g in siblings.clone().filter(|g| diff.removed[*g].on(diff.node_of[v]).is_some()) {
                 bound[g] = bound[g].min(task as u32);
             }
         }
@@ -153,18 +163,20 @@ fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
     bound
 }
 
-/// All planned and removed instances that depended on removed ones, by what their ledgers recorded.
+/// All planned and removed instances that depended on removed ones, by what their ledgers recorded. What is not planned stays as it is
+/// and has nothing to do before the removal.
 fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
     let diff = graph.diff;
     let mut out = Vec::new();
     let mut add = |item, task: Result<u32, u32>, node: NodeIx, requires: &[Source]| {
         for source in requires {
-            let (Some(on), Some(scope)) = (diff.gone_by_id(&source.task), scope(diff, source)) else { continue };
+            let (Some(on), Some(scope)) = (diff.removed_by_id(&source.task), scope(diff, source)) else { continue };
             let there = match scope {
-                Scope::SameNode => diff.gone[on].on(node).is_some(),
+                Scope::SameNode => diff.removed[on].on(node).is_some(),
                 Scope::AllNodes => true,
-                Scope::OneNode(at) => diff.gone[on].on(at).is_some(),
+                Scope::OneNode(at) => diff.removed[on].on(at).is_some(),
             };
+            // A removed task does not wait for itself, whatever its ledger says.
             if there && task != Err(on as u32) {
                 out.push(Dependent { item, task, node, on: on as u32, scope });
             }
@@ -177,16 +189,18 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
             }
         }
     }
-    for (g, gone) in diff.gone.iter().enumerate() {
-        for (node, applied) in &gone.instances {
-            add(Item::Gone(g as u32, *node), Err(g as u32), *node, &applied.edges.requires);
+    for (g, removed) in diff.removed.iter().enumerate() {
+        for (node, applied) in &removed.instances {
+            add(Item::Removed(g as u32, *node), Err(g as u32), *node, &applied.edges.requires);
         }
     }
     out
 }
 
-/// An order in which each comes after those in its list; where lists go in a circle, one of its links gives way.
+/// An order in which each comes after those in its list; where lists form a circle, one of its links is given up.
 fn dependents_first(first: &[Vec<u32>]) -> Vec<u32> {
+    // Depth first with a stack of its own: a chain of removed tasks may be longer than the thread's stack allows. Each goes into the
+    // order when all in its list are entered; what is entered but not in the order yet closes a circle and is passed over.
     let mut order = Vec::with_capacity(first.len());
     let mut entered = vec![false; first.len()];
     for start in 0..first.len() {

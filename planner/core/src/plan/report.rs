@@ -27,13 +27,13 @@ pub struct PlanReport {
     pub target: Option<CommitId>,
     /// What is done, in a valid execution order.
     pub actions: Vec<ActionReport>,
-    /// What cannot be planned yet, because nodes have not told what it needs, and the changes that come after it. What is applied of it
-    /// stays as it is.
+    /// What cannot be planned yet, because no node has reported a value that it needs, and the changes that come after it. What is applied of
+    /// it stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitReport>,
 }
 
-/// An instance that waits for something unknown.
+/// An instance that waits for a value that no node has reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitReport {
     /// The node.
@@ -42,7 +42,7 @@ pub struct WaitReport {
     pub service: ServiceId,
     /// The task's name in the service.
     pub task: TaskName,
-    /// What will be done to it; absent where nobody can tell yet.
+    /// What will be done to it; absent where that depends on the missing value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
     /// What it waits for, such as `facts of node n1` or `export db.address of db-0`.
@@ -68,9 +68,9 @@ pub struct ActionReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ReasonReport {
-    /// It was not applied there before.
+    /// It is not applied there.
     Added {
-        /// The declaration that brought it: `task app.config` or `node app-0`.
+        /// The declaration that is new: `task app.config` or `node app-0`.
         input: String,
         /// Where that is.
         #[serde(flatten)]
@@ -90,9 +90,9 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
-    /// It is applied but no longer asked for.
+    /// It is applied and no longer desired.
     Removed {
-        /// The declaration that no longer asks for it: `task app.config` or `node app-0`.
+        /// The declaration that is gone, or that no longer leads to it: `task app.config` or `node app-0`.
         input: String,
         /// Where that is, or was.
         #[serde(flatten)]
@@ -102,10 +102,10 @@ pub enum ReasonReport {
     Off {
         /// The expression.
         when: String,
-        /// What of its inputs has changed, or the first of them.
+        /// The input of the expression that changed, or its first one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         input: Option<String>,
-        /// The value of that before, where it is known and short.
+        /// The value of that input before, where it is known and short.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<String>,
         /// The value now, where it is short.
@@ -115,14 +115,14 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
-    /// Another instance acts on it.
+    /// Another instance changes, and an edge leads from there to this one.
     Triggered {
         /// That instance.
         by: InstanceId,
-        /// How.
+        /// What the edge does.
         effect: Effect,
     },
-    /// Somebody asked for it to be checked again.
+    /// An operator asked for it to be checked again.
     Asked {
         /// The task: `task app.server`.
         input: String,
@@ -130,21 +130,21 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
-    /// Its node has found it otherwise than it was applied.
+    /// Its node found that it differs from what was applied.
     Drifted {
         /// The task: `task app.server`.
         input: String,
-        /// What differs, in short words.
+        /// A short description of the difference.
         what: String,
         /// Where the task is declared.
         #[serde(flatten)]
         at: Position,
     },
-    /// An earlier plan owes it.
+    /// An effect of an earlier plan is still due.
     Owed {
-        /// The task that it is owed to: `task app.server`.
+        /// The task that it is due to: `task app.server`.
         input: String,
-        /// What is owed.
+        /// The effect.
         effect: Effect,
         /// Where the task is declared.
         #[serde(flatten)]
@@ -152,7 +152,7 @@ pub enum ReasonReport {
     },
 }
 
-/// Where something stands in a file of the site.
+/// A position in a file of the site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// The file's path in the repository.
@@ -181,13 +181,13 @@ impl PlanReport {
             action: action.action,
             reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
         });
-        let words = |waits: &[Unknown]| waits.iter().map(Unknown::to_string).collect();
+
         let wait = |instance: &InstanceId, action, waits: &[Unknown]| WaitReport {
             node: instance.node.clone(),
             service: instance.task.service.clone(),
             task: instance.task.task.clone(),
             action,
-            waits_for: words(waits),
+            waits_for: waits.iter().map(Unknown::to_string).collect(),
         };
         let pending: BTreeSet<_> = plan.pending.iter().map(|pending| &pending.instance).collect();
         let held = plan.actions.iter().filter(|action| !action.waits_for.is_empty());
@@ -239,7 +239,7 @@ impl ReasonReport {
                     Self::Drifted { input: format!("task {}", of.task), what: what.clone(), at: position(at) }
                 }
                 Reason::Asked { at } => Self::Asked { input: format!("task {}", of.task), at: position(at) },
-                Reason::Owed { effect, at } => {
+                Reason::Obligation { effect, at } => {
                     Self::Owed { input: format!("task {}", of.task), effect: *effect, at: position(at) }
                 }
             });

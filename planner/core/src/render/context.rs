@@ -1,7 +1,7 @@
-//! What a template sees while it is rendered, and the record of what it asked for.
+//! What a template sees while it is rendered, and the log of what it read.
 //!
-//! In: facts, and which service and node. Out: values, each noted in a [`Log`] when it is asked for, in order. A result depends on
-//! nothing but the answers to what stands in its log: that is what makes results reusable, and what reasons are made of.
+//! In: values, and which service and node. Out: values, each noted in a [`Log`] when it is read, in order. A result depends on nothing
+//! but the answers to what its log holds: that makes results reusable, and reasons are made of it.
 
 use std::{
     collections::BTreeSet,
@@ -20,16 +20,16 @@ use super::{
     known::{FACTS, Known, parts},
 };
 
-/// Names that only a node can give.
+/// Names that only the node has values for.
 pub(crate) const ON_NODE: [&str; 1] = ["secrets"];
 
 /// Names that every template sees.
 pub(crate) const GIVEN: [&str; 7] = ["node", "groups", "site", "service", "external", "facts", "exports"];
 
-/// Those of them that nodes tell.
-pub(crate) const TOLD: [&str; 2] = ["facts", "exports"];
+/// Those of them whose values nodes report.
+pub(crate) const REPORTED: [&str; 2] = ["facts", "exports"];
 
-/// Something that a template asked for.
+/// Something that a template, or the resolution of its task, read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Access {
     Var(Arc<str>),
@@ -55,7 +55,7 @@ pub(crate) enum Access {
     Probes,
 }
 
-/// What there is about a node.
+/// A field of `node`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Field {
     Name,
@@ -75,7 +75,7 @@ impl Field {
     }
 }
 
-/// What was asked for, in order.
+/// What was read, in order. Behind a lock because the engine requires shared objects to be `Sync`.
 #[derive(Debug, Default)]
 pub(crate) struct Log(Mutex<Vec<Access>>);
 
@@ -88,27 +88,27 @@ impl Log {
         }
     }
 
-    /// What is noted, each once, in the order in which it was first asked for.
+    /// What is noted, each once, in the order in which it was first read.
     pub(crate) fn seen(&self) -> Vec<Access> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what is noted, each once, in the order in which it was first asked for.
+    /// Takes what is noted, and leaves the log empty.
     pub(crate) fn take(&self) -> Vec<Access> {
         mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Where a template is rendered: for a service on a node, or for the site as a whole.
+/// What a template is rendered for: a service on a node, or the site as a whole.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct RenderContext {
     pub(crate) site: Arc<SiteFacts>,
     pub(crate) service: Option<Arc<ServiceFacts>>,
     pub(crate) node: Option<usize>,
     pub(crate) known: Arc<Known>,
 }
 
-impl Place {
+impl RenderContext {
     /// The answer to an access that is a value; `None` if there is none.
     pub(crate) fn fact(&self, access: &Access) -> Option<&Arc<Fact>> {
         let node = || Some(&self.site.nodes[self.node?]);
@@ -130,7 +130,7 @@ impl Place {
         }
     }
 
-    /// Whether the answer to an access is one that a node has yet to give.
+    /// Whether an access reads a value that a node has not reported yet.
     pub(crate) fn is_unknown(&self, access: &Access) -> bool {
         match access {
             Access::Fact(_) => self.node.is_some_and(|node| !self.known.has_facts(node)),
@@ -182,9 +182,9 @@ impl Place {
 /// The root of what a template sees.
 #[derive(Debug)]
 pub(crate) struct Root {
-    pub(crate) place: Place,
+    pub(crate) place: RenderContext,
     pub(crate) log: Arc<Log>,
-    /// Undefined names that have been reported: they stand for nothing, so that the next one is found.
+    /// Undefined names that have been reported: they are defined as [`Nothing`], so that the next one is found.
     pub(crate) reported: BTreeSet<String>,
 }
 
@@ -263,7 +263,7 @@ impl Object for Branch {
     }
 }
 
-/// An error wherever it is used, even where an undefined value is not one: a name that can never be given.
+/// A value that is an error wherever it is used, even where an undefined value is not: for a name that can never be defined.
 fn misspelt(expression: &str) -> Option<Value> {
     Some(Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined")).into())
 }
@@ -345,7 +345,7 @@ impl Object for ExportsOf {
         if !exported.once {
             return Some(Value::from_object(ByNode { task, root: self.root.clone() }));
         }
-        // Where it runs is a part of the answer.
+        // Which node it runs on is a part of the answer: another one is another input.
         self.root.place.ask(&self.root.log, Access::Exporters(task.clone()));
         let node = exported.nodes().next()?;
         self.root.place.ask(&self.root.log, Access::Export(task, node.into()))

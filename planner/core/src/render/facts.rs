@@ -1,7 +1,7 @@
 //! What templates may name, as values with their places: vars, the node, groups, external capabilities, the site.
 //!
-//! In: site and inventory. Out: [`Fact`]s, one for each value, shared by all nodes that have it. Built once for as long as
-//! inventory and `site.toml` stay the same; digests are worked out when somebody asks.
+//! In: site and inventory. Out: [`Fact`]s, one for each value, shared by all nodes that have it. Built once for as long as inventory
+//! and `site.toml` stay the same; digests are computed at first use.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -53,7 +53,7 @@ impl Fact {
         self.digests().value
     }
 
-    /// Digest of the value and its place: what must be the same for a result to be used again, since a result names places.
+    /// Digest of the value and its place. A result names places, so it is reused only where these are the same too.
     pub(crate) fn placed(&self) -> Digest {
         self.digests().placed
     }
@@ -77,7 +77,7 @@ pub(crate) fn short(text: String) -> Option<String> {
 /// Facts by name.
 pub(crate) type Facts = BTreeMap<Arc<str>, Arc<Fact>>;
 
-/// What is the same for all services.
+/// What all services see alike.
 #[derive(Debug)]
 pub(crate) struct SiteFacts {
     /// `site.name`.
@@ -109,7 +109,7 @@ pub(crate) struct NodeFacts {
     pub(crate) vars: Facts,
 }
 
-/// What is one service's own.
+/// What only one service sees.
 #[derive(Debug)]
 pub(crate) struct ServiceFacts {
     /// `service.name`.
@@ -119,7 +119,7 @@ pub(crate) struct ServiceFacts {
 }
 
 impl ServiceFacts {
-    /// Those of a service.
+    /// Reads them from a service.
     pub(crate) fn of(name: &str, service: &Service) -> Self {
         let vars = service.vars.iter();
         Self {
@@ -132,7 +132,7 @@ impl ServiceFacts {
 }
 
 impl SiteFacts {
-    /// Those of a site.
+    /// Reads them from site and inventory.
     pub(crate) fn of(site: &Site, inventory: &Inventory) -> Self {
         let file = || Location::file("site.toml");
         let mut interned = Interned::default();
@@ -204,7 +204,7 @@ impl NodeFacts {
     }
 }
 
-/// One copy of each name, and of each var of a group that stands on many nodes. In one commit a place tells the value.
+/// One copy of each name, and of each var of a group that many nodes have. Within one commit, vars with the same place are the same.
 #[derive(Default)]
 struct Interned {
     names: HashMap<String, Arc<str>>,

@@ -1,14 +1,14 @@
 //! What is wrong with a template, and where in it.
 //!
-//! In: minijinja's errors, which name a template, a range and a cause. Out: [`Fault`]s in the words of this project, each with a
-//! range as narrow as can be told and, for a name that nothing defines, the nearest one that is defined.
+//! In: minijinja's errors, which name a template, a range and a cause. Out: [`Fault`]s with our own messages, each with a range as narrow
+//! as possible and, for a name that is not defined, the nearest one that is.
 
 use std::{error::Error as _, fmt, ops::Range};
 
 use minijinja::{Error, ErrorKind};
 
 use super::{
-    context::{Field, GIVEN, ON_NODE, Place, TOLD},
+    context::{Field, GIVEN, ON_NODE, REPORTED, RenderContext},
     known::{FACTS, parts},
 };
 use crate::nearest::did_you_mean;
@@ -26,13 +26,14 @@ pub(crate) struct Fault {
     pub(crate) hint: Option<String>,
     /// The undefined name, if that is what is wrong.
     pub(crate) undefined: Option<String>,
-    /// Whether it is one whatever nodes have yet to tell.
+    /// Whether it is a fault whatever values nodes report: no missing value was read before it.
     pub(crate) sure: bool,
-    /// Whether it is one even if names before it stood for nothing: they have every attribute, so none of them is this one's cause.
+    /// Whether it is a fault of its own even after undefined names were defined as nothing: these have every attribute, so none of them
+    /// causes it.
     pub(crate) certain: bool,
 }
 
-/// A template's name, taken apart.
+/// The parts of a template's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named<'a> {
     /// A file below a service's folder.
@@ -42,7 +43,7 @@ pub(crate) enum Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// Takes a name apart.
+    /// Splits a name into its parts.
     pub(crate) fn of(name: &'a str) -> Self {
         let (folder, rest) = name.split_once('\0').unwrap_or(("", name));
         match rest.strip_prefix('\0') {
@@ -63,7 +64,7 @@ impl fmt::Display for Named<'_> {
 
 impl Fault {
     /// The fault behind an error of the template `name`, or of one that it includes.
-    pub(crate) fn of(error: &Error, name: &str, text: &str, place: Option<&Place>) -> Self {
+    pub(crate) fn of(error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Self {
         let mut error = error;
         while let Some(cause) = error.source().and_then(|e| e.downcast_ref::<Error>()) {
             error = cause;
@@ -83,10 +84,10 @@ impl Fault {
         fault
     }
 
-    fn undefined(&mut self, error: &Error, text: &str, place: Option<&Place>) {
+    fn undefined(&mut self, error: &Error, text: &str, place: Option<&RenderContext>) {
         let shown = text.get(self.range.clone()).unwrap_or_default();
         let expression = error.detail().and_then(expression).unwrap_or(shown).to_owned();
-        // The range may be that of the filter or operator that met the undefined value; the expression then stands before it.
+        // The range may be that of the filter or operator that got the undefined value; the expression then stands before it.
         let within = shown.find(&expression).map(|at| self.range.start + at);
         if let Some(at) = within.or_else(|| text.get(..self.range.end)?.rfind(&expression)) {
             self.range = at..at + expression.len();
@@ -106,15 +107,15 @@ impl Fault {
             self.hint = Some(did_you_mean(root, place.names()).unwrap_or_else(elsewhere));
             self.undefined = Some(root.to_owned());
         } else if GIVEN.contains(&root) {
-            if TOLD.contains(&root) {
+            if REPORTED.contains(&root) {
                 self.undefined = Some(root.to_owned());
             }
             self.given(root, expression[root.len()..].trim_start(), place);
         }
     }
 
-    /// A name that is given has no such attribute.
-    fn given(&mut self, root: &str, rest: &str, place: &Place) {
+    /// Message and hint for an attribute that one of the given names does not have.
+    fn given(&mut self, root: &str, rest: &str, place: &RenderContext) {
         let Some(key) = key(rest) else { return };
         let site = &place.site;
         match root {
@@ -134,7 +135,7 @@ impl Fault {
         }
     }
 
-    /// There is no such fact, or this host does not tell it.
+    /// Hint for a fact that does not exist, or that this host does not report.
     fn fact(&mut self, name: &str, rest: &str) {
         let part = parts(name).and_then(|parts| Some((parts, key(after_key(rest, name)?)?)));
         let near = match part {
@@ -143,7 +144,7 @@ impl Fault {
             }
             _ if !FACTS.contains(&name) => did_you_mean(name, FACTS),
             _ => {
-                let hint = "not every host tells it: test it by `is defined`, or put `default('…')` to it";
+                let hint = "not every host reports it: test it with `is defined`, or give it a `default('…')`";
                 return self.hint = Some(hint.to_owned());
             }
         };
@@ -151,8 +152,8 @@ impl Fault {
         self.hint = Some(near.unwrap_or_else(known));
     }
 
-    /// Nothing is published under that name.
-    fn export(&mut self, service: &str, rest: &str, place: &Place) {
+    /// Message and hint for an export that does not exist.
+    fn export(&mut self, service: &str, rest: &str, place: &RenderContext) {
         let exports = place.known.exports();
         let Some(tasks) = exports.get(service) else {
             self.message = format!("no task of a service `{service}` exports anything");
@@ -175,7 +176,7 @@ impl Fault {
         }
     }
 
-    /// An included template is not there.
+    /// Message and hint for an included template that does not exist.
     fn not_found(&mut self, text: &str) {
         let statement = text.get(self.range.clone()).unwrap_or_default();
         let name = statement.split(['"', '\'']).nth(1).map(|name| format!(" `{name}`")).unwrap_or_default();

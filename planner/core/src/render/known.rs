@@ -1,7 +1,7 @@
-//! What nodes have told, as templates name it: `facts` and `exports`.
+//! Values reported by nodes, as templates name them: `facts` and `exports`.
 //!
-//! In: [`Knowledge`], and which tasks export on which nodes. Out: values by path, made when somebody asks. A value has no place of its
-//! own: results that come from equal values are equal, on whatever nodes.
+//! In: [`Knowledge`], and which tasks export on which nodes. Out: values by path, made at first use. A value has no place of its own:
+//! results that come from equal values are equal, whichever node reported them.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +15,11 @@ use minijinja::{Value, value::Serde};
 use super::facts::Fact;
 use crate::knowledge::{Facts, Knowledge};
 
-/// What may stand below `facts`.
+/// The names below `facts`.
 pub(crate) const FACTS: [&str; 10] =
     ["addresses", "arch", "cpus", "hostname", "init", "kernel", "local", "memory", "os", "package_manager"];
 
-/// Those that have parts, and which; `local` has whatever the host's own programs tell.
+/// Those that have parts, and which; `local` has whatever the host's own programs report.
 const PARTS: [(&str, &[&str]); 4] = [
     ("kernel", &["release"]),
     ("local", &[]),
@@ -27,12 +27,12 @@ const PARTS: [(&str, &[&str]); 4] = [
     ("os", &["codename", "id", "like", "name", "version"]),
 ];
 
-/// What may stand below a fact that has parts.
+/// The names below a fact that has parts; empty if any name is allowed.
 pub(crate) fn parts(name: &str) -> Option<&'static [&'static str]> {
     PARTS.iter().find(|(fact, _)| *fact == name).map(|(_, parts)| *parts)
 }
 
-/// What is known for one resolution.
+/// The reported values that one resolution uses.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
     /// By node number.
@@ -61,17 +61,17 @@ pub(crate) struct Exported {
 }
 
 impl Exported {
-    /// On these nodes, with what is known of it.
+    /// An `export` on these nodes, with the values that are known.
     pub(crate) fn new(task: TaskId, once: bool, at: Location, nodes: &[&NodeId], knowledge: &Knowledge) -> Self {
-        let told = knowledge.exports.get(&task);
-        let value = |node: &NodeId| told?.get(node).map(|text| fact(Value::from(text.as_str())));
+        let published = knowledge.exports.get(&task);
+        let value = |node: &NodeId| published?.get(node).map(|text| fact(Value::from(text.as_str())));
         let values = nodes.iter().map(|node| (node.as_str().to_owned(), value(node))).collect();
         let mut exported = Self { task, once, at, values, names: fact(Value::UNDEFINED) };
         exported.name();
         exported
     }
 
-    /// Takes a node away, on which there is no such task after all.
+    /// Removes a node, on which its `when` is false.
     pub(crate) fn remove(&mut self, node: &NodeId) {
         self.values.remove(node.as_str());
         self.name();
@@ -92,7 +92,7 @@ fn fact(value: Value) -> Arc<Fact> {
 }
 
 impl Known {
-    /// What is known of the nodes in their order, and no exports.
+    /// The facts of the nodes, in their order; exports are added later.
     pub(crate) fn of<'n>(knowledge: &Knowledge, nodes: impl Iterator<Item = &'n NodeId>) -> Self {
         let host = |node: &NodeId| {
             let facts = knowledge.facts.get(node)?.clone();
@@ -118,12 +118,12 @@ impl Known {
         self.exports.get(service)?.get(task)
     }
 
-    /// The services that export, and what.
+    /// All `export` tasks, by service and task.
     pub(crate) fn exports(&self) -> &BTreeMap<String, BTreeMap<String, Exported>> {
         &self.exports
     }
 
-    /// Whether a node has told its facts.
+    /// Whether a node has reported its facts.
     pub(crate) fn has_facts(&self, node: usize) -> bool {
         self.hosts[node].is_some()
     }
@@ -133,7 +133,7 @@ impl Known {
         self.hosts[node].as_ref()?.values().get(path)
     }
 
-    /// What a task has published on a node: no such instance, or nothing yet, or a value.
+    /// What a task has published on a node: none if there is no such instance, `Some(None)` if it has not published yet.
     pub(crate) fn value(&self, task: &TaskId, node: &str) -> Option<Option<&Arc<Fact>>> {
         Some(self.exported(task.service.as_str(), task.task.as_str())?.values.get(node)?.as_ref())
     }
@@ -148,11 +148,11 @@ impl Host {
     fn values(&self) -> &BTreeMap<String, Arc<Fact>> {
         self.values.get_or_init(|| {
             let mut values = BTreeMap::from([(String::new(), fact(Value::from(Serde(&*self.facts))))]);
-            for (name, told) in &*self.facts {
-                values.insert(name.clone(), fact(Value::from(Serde(told))));
-                if let (Some(_), Some(inner)) = (parts(name), told.as_object()) {
+            for (name, reported) in &*self.facts {
+                values.insert(name.clone(), fact(Value::from(Serde(reported))));
+                if let (Some(_), Some(inner)) = (parts(name), reported.as_object()) {
                     let inner =
-                        inner.iter().map(|(part, told)| (format!("{name}.{part}"), fact(Value::from(Serde(told)))));
+                        inner.iter().map(|(part, value)| (format!("{name}.{part}"), fact(Value::from(Serde(value)))));
                     values.extend(inner);
                 }
             }

@@ -1,6 +1,6 @@
 //! Templates, by minijinja: strict about undefined names, with the trailing newline kept and nothing escaped.
 //!
-//! In: texts and a [`Place`]. Out: the rendered text and a [`Log`] of what it came from, or every fault with its range in the
+//! In: texts and a [`RenderContext`]. Out: the rendered text and a [`Log`] of what it came from, or every fault with its range in the
 //! template. Vars are values, never templates themselves. A template includes others of its service's folder by their path below it.
 //! Templates of a file are named `<folder>\0<path>`, strings of a task `<folder>\0\0<parameter>`.
 
@@ -18,13 +18,13 @@ mod fault;
 mod known;
 
 pub(crate) use self::{
-    context::{Access, Log, Place, Root, TOLD},
+    context::{Access, Log, REPORTED, RenderContext, Root},
     facts::{ServiceFacts, SiteFacts, short},
     fault::{Fault, Named},
     known::{Exported, Known},
 };
 
-/// Most undefined names that one rendering reports.
+/// How many undefined names one rendering reports at most.
 const MOST_FAULTS: usize = 50;
 
 /// Whether a string is a template at all.
@@ -32,14 +32,14 @@ pub(crate) fn is_template(text: &str) -> bool {
     text.contains('{') && ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
 }
 
-/// Compiled templates that may include each other, and the log that they write.
+/// Compiled templates that may include each other, and the log of what they read.
 pub(crate) struct Templates<'t> {
     env: Environment<'t>,
     log: Arc<Log>,
 }
 
 impl<'t> Templates<'t> {
-    /// Compiles texts by name. What has a syntax error is left out.
+    /// Compiles texts by name. Those with a syntax error are left out and reported.
     pub(crate) fn compile(texts: &'t BTreeMap<String, Arc<str>>) -> (Self, Vec<Fault>) {
         let log = Arc::new(Log::default());
         let mut env = Environment::new();
@@ -58,31 +58,31 @@ impl<'t> Templates<'t> {
         (Self { env, log }, faults)
     }
 
-    /// Renders the template of that name, which was compiled.
-    pub(crate) fn render(&self, name: &str, place: &Place) -> Result<String, Vec<Fault>> {
+    /// Renders the compiled template of that name.
+    pub(crate) fn render(&self, name: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let template = self.env.get_template(name).map_err(|error| vec![Fault::of(&error, name, "", Some(place))])?;
         self.run(name, &template, place)
     }
 
-    /// Compiles and renders a template that only one place has.
-    pub(crate) fn render_text(&self, name: &str, text: &str, place: &Place) -> Result<String, Vec<Fault>> {
+    /// Compiles and renders a template that is used for this one rendering.
+    pub(crate) fn render_text(&self, name: &str, text: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let template = self.env.template_from_named_str(name, text);
         self.run(name, &template.map_err(|error| vec![Fault::of(&error, name, text, Some(place))])?, place)
     }
 
-    /// What rendering has asked for.
+    /// The log of what rendering read.
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// What is wrong with how a condition is written.
+    /// The syntax error of a condition, if it has one.
     pub(crate) fn syntax(&self, name: &str, text: &str) -> Option<Fault> {
         let error = self.env.compile_expression_owned(text).err()?;
         Some(Fault { template: name.to_owned(), ..Fault::of(&error, name, text, None) })
     }
 
-    /// Evaluates a condition: whether it holds, if it is a bool at all.
-    pub(crate) fn condition(&self, name: &str, text: &str, place: &Place) -> Result<bool, Vec<Fault>> {
+    /// Evaluates a condition. It is a fault if the value is not true or false.
+    pub(crate) fn condition(&self, name: &str, text: &str, place: &RenderContext) -> Result<bool, Vec<Fault>> {
         let fault = |error: &Error| {
             let mut fault = Fault::of(error, name, text, Some(place));
             fault.template = name.to_owned();
@@ -93,7 +93,7 @@ impl<'t> Templates<'t> {
         };
         let expression = self.env.compile_expression_owned(text).map_err(|error| vec![fault(&error)])?;
         for unknown in expression.undeclared_variables(false) {
-            // Compared with something, an undefined value is just not equal; so it is looked for here.
+            // The engine compares an undefined value as unequal without an error, so that a misspelt name would go unnoticed.
             if !place.defines(&unknown) && !tested(text, &unknown) {
                 let start = text.find(&*unknown).unwrap_or_default();
                 let range = start..start + unknown.len();
@@ -117,15 +117,16 @@ impl<'t> Templates<'t> {
         }
     }
 
-    fn run(&self, name: &str, template: &Template<'_, '_>, place: &Place) -> Result<String, Vec<Fault>> {
+    fn run(&self, name: &str, template: &Template<'_, '_>, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let fault = |error: &Error| Fault::of(error, name, template.source(), Some(place));
         self.until_clear(place, &fault, &|root| template.render(root))
     }
 
-    /// Renders until nothing undefined is left that has not been reported.
+    /// Renders repeatedly, each time with the undefined names so far defined as nothing, so that all of them are reported and not only
+    /// the first.
     fn until_clear<T>(
         &self,
-        place: &Place,
+        place: &RenderContext,
         fault: &dyn Fn(&Error) -> Fault,
         render: &dyn Fn(Value) -> Result<T, Error>,
     ) -> Result<T, Vec<Fault>> {
@@ -139,7 +140,7 @@ impl<'t> Templates<'t> {
                 Err(error) => error,
             };
             let mut fault = fault(&error);
-            // Where something is unknown, another value may lead past it.
+            // Where a value is missing, rendering with it may take another branch and not meet this fault.
             fault.sure = !self.log.seen().iter().any(|access| place.is_unknown(access));
             match &fault.undefined {
                 Some(name) if faults.len() < MOST_FAULTS && reported.insert(name.clone()) => faults.push(fault),
@@ -147,7 +148,7 @@ impl<'t> Templates<'t> {
                     faults.push(fault);
                     return Err(faults);
                 }
-                // Whatever else is wrong after a name that stands for nothing may only follow from that.
+                // After a name was defined as nothing, any other fault may be a consequence of that.
                 _ => return Err(faults),
             }
         }
@@ -158,7 +159,7 @@ fn undefined(expression: &str) -> Error {
     Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined"))
 }
 
-/// Whether an expression puts a name to a test or through a filter, each of which sees to undefined values itself.
+/// Whether an expression applies a test or a filter to a name; these handle undefined values themselves.
 fn tested(text: &str, name: &str) -> bool {
     let mut rest = text;
     while let Some(at) = rest.find(name) {
@@ -170,7 +171,7 @@ fn tested(text: &str, name: &str) -> bool {
     false
 }
 
-/// The name of the template that `parent` calls `name`; noted, so that it can be loaded and counts as an input.
+/// The full name of the template that `parent` includes as `name`. The access is noted, so that the file is loaded and counts as an input.
 fn included<'s>(name: &'s str, parent: &'s str, log: &Log) -> Cow<'s, str> {
     let folder = parent.split('\0').next().unwrap_or_default();
     let plain = name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\0');

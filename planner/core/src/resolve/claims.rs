@@ -1,7 +1,7 @@
-//! What tasks claim on nodes, such as paths: each has one owner.
+//! Claims of tasks on nodes, such as paths: each has one owner.
 //!
-//! In: all tasks with their instances. Out: one diagnostic for each pair of tasks that claim the same on a node. Works on the
-//! distinct results of each task, and looks at nodes only where two tasks claim one thing at all.
+//! In: all tasks with their instances. Out: a diagnostic for each task that claims what another one claims on the same node. Works on
+//! the distinct results of each task, and goes through nodes only where two tasks make the same claim at all.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,14 +14,14 @@ use crate::{
     placement::Placement,
 };
 
-/// Instances of a task and their distinct results.
+/// A task with its instances and their distinct results.
 pub(crate) struct Owner<'a> {
     pub(crate) task: usize,
     pub(crate) instances: &'a [Instance],
     pub(crate) distinct: &'a [Arc<Resolved>],
 }
 
-/// Finds what has two owners.
+/// Reports claims with two owners.
 pub(crate) fn conflicts(placement: &Placement<'_>, owners: &[Owner<'_>], faults: &mut Vec<Diagnostic>) {
     let ids: Vec<TaskId> = owners.iter().map(|owner| placement.id(owner.task)).collect();
     let mut claims: HashMap<Claim<'_>, (&str, usize, Vec<usize>)> = HashMap::with_capacity(owners.len());

@@ -21,21 +21,26 @@ use super::{
 };
 use crate::{
     desired::{Body, Input, Resolved},
-    render::{Access, Named, Place, Templates},
+    render::{Access, Named, RenderContext, Templates},
 };
 
-/// A task as it is rendered.
+/// The parts of a task that are rendered, and its inputs that are known before that.
 pub(super) struct Drafts {
     pub(super) params: Draft,
     pub(super) ready: Draft,
     pub(super) inputs: Vec<Input>,
 }
 
-/// Templates that rendering turned out to need, by name.
+/// Templates that rendering turned out to need, with their texts.
 pub(super) type Missing = Vec<(String, Arc<str>)>;
 
 impl Resolver<'_, '_, '_> {
-    fn strings(&self, draft: &Draft, templates: &Templates<'_>, place: &Place) -> Result<Vec<String>, ResolveError> {
+    fn strings(
+        &self,
+        draft: &Draft,
+        templates: &Templates<'_>,
+        place: &RenderContext,
+    ) -> Result<Vec<String>, ResolveError> {
         let rendered: Vec<_> = draft.strings.iter().map(|s| templates.render(&s.name, place)).collect();
         let (rendered, faults): (Vec<_>, Vec<_>) = rendered.into_iter().partition(Result::is_ok);
         let faults: Vec<_> = faults.into_iter().filter_map(Result::err).flatten().collect();
@@ -46,7 +51,7 @@ impl Resolver<'_, '_, '_> {
         &self,
         draft: &Draft,
         templates: &Templates<'_>,
-        place: &Place,
+        place: &RenderContext,
     ) -> Result<TaskParams, ResolveError> {
         let mut params = if draft.strings.is_empty() {
             self.task.params.clone()
@@ -65,7 +70,7 @@ impl Resolver<'_, '_, '_> {
         &self,
         draft: &Draft,
         templates: &Templates<'_>,
-        place: &Place,
+        place: &RenderContext,
     ) -> Result<Option<Ready>, ResolveError> {
         if draft.strings.is_empty() {
             return Ok(self.task.ready.clone());
@@ -79,7 +84,7 @@ impl Resolver<'_, '_, '_> {
         if faults.is_empty() { Ok(ready) } else { Err(ResolveError::Other(faults)) }
     }
 
-    /// What is no template cannot become one, so this is a value of another type than its parameter's.
+    /// The fault for a rendered value that does not fit its parameter, such as a text where a port is expected.
     fn misfit(&self, error: &serde_json::Error) -> ResolveError {
         ResolveError::Other(vec![Diagnostic::new(
             self.task.at.clone(),
@@ -87,13 +92,13 @@ impl Resolver<'_, '_, '_> {
         )])
     }
 
-    /// What the task ships, once its parameters are rendered.
+    /// The content that the task ships, once its parameters are rendered; with the body of the blob if it is too large to be inline.
     pub(super) fn content(
         &mut self,
         params: &TaskParams,
         templates: &Templates<'_>,
         texts: &BTreeMap<String, Arc<str>>,
-        place: &Place,
+        place: &RenderContext,
     ) -> Result<Option<(Shipped, Option<Body>)>, ResolveError> {
         let files = self.home.files;
         match params.source() {
@@ -124,7 +129,8 @@ impl Resolver<'_, '_, '_> {
         }
     }
 
-    /// Included templates that are there but not compiled. The task's own is compiled where it is used if its name is rendered.
+    /// Included templates that exist but are not compiled. Without the task's main template: if its path is rendered, it is compiled
+    /// where it is used.
     pub(super) fn missing(
         &self,
         main: Option<ContentSource<'_>>,
@@ -147,7 +153,7 @@ impl Resolver<'_, '_, '_> {
         shipped: Option<(Shipped, Option<Body>)>,
         ready: Option<Ready>,
         drafts: &Drafts,
-        place: &Place,
+        place: &RenderContext,
         decisive: &[Access],
     ) -> Resolved {
         let mut params = params;
@@ -170,8 +176,8 @@ impl Resolver<'_, '_, '_> {
         Resolved { spec, fingerprint, inputs, body }
     }
 
-    /// What a person calls the thing that was asked for.
-    pub(super) fn input(&mut self, place: &Place, access: &Access) -> Option<Input> {
+    /// An access as a named input, for reasons; none for what decides nothing by itself.
+    pub(super) fn input(&mut self, place: &RenderContext, access: &Access) -> Option<Input> {
         let (files, programs) = (self.home.files, self.programs());
         let mut file = |word: &str, files: Files<'_>, path: &str| {
             let digest = files.shipped(path, self.run.contents, self.run.now).ok()?.digest.short();
@@ -196,7 +202,7 @@ impl Resolver<'_, '_, '_> {
                 let name = format!("exports.{task}{which}");
                 return Some(Input { name, digest: fact.digest().short(), value: fact.shown(), at });
             }
-            // Who runs it is the placement's word, and decides nothing by itself.
+            // Which nodes export follows from placement, which has inputs of its own.
             Access::Exporters(_) => return None,
             Access::Template(path) => return file("template", files, path),
             Access::Source(path) => return file("source", files, path),

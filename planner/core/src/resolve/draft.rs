@@ -1,7 +1,7 @@
 //! A task's parameters and probes before rendering: which of their strings are templates, and where each stands.
 //!
-//! In: a declared task. Out: the templates by name, and parameters again once each is rendered. Strings without a template in
-//! them are left alone, so that most tasks cost nothing here.
+//! In: a declared task. Out: the templates by name, and parameters again once each is rendered. Strings without a template are left
+//! alone, so that most tasks cost nothing here.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -36,8 +36,8 @@ pub(crate) struct Templated {
 }
 
 impl Draft {
-    /// Looks through a value. `root` is what the names of its strings begin with, such as `ready.`; `depth` is how many keys on top
-    /// are left out of them, such as the kind's.
+    /// Finds the templates of a value. `root` is the prefix of the names of its strings, such as `ready.`; `depth` is how many keys on
+    /// top, such as the kind's, are left out of them.
     pub(crate) fn of(value: &impl Serialize, folder: &str, root: &str, depth: usize) -> Self {
         let json = serde_json::to_value(value).unwrap_or_default();
         let mut strings = Vec::new();
@@ -50,7 +50,7 @@ impl Draft {
         Self { json, strings }
     }
 
-    /// Whether a template stands in the parameter of that name.
+    /// Whether the parameter of that name contains a template.
     pub(crate) fn renders(&self, param: &str) -> bool {
         self.strings.iter().any(|string| match Named::of(&string.name) {
             Named::Param { param: name, .. } => name.split(['.', '[']).next() == Some(param),
@@ -116,7 +116,7 @@ pub(crate) fn parameters(task: &Task) -> Vec<Input> {
     let is_plugin = matches!(params, TaskParams::Plugin(_));
     for (key, value) in &params.given() {
         match value {
-            // The file itself is the input, whatever its name.
+            // The content of the file is the input, not its name.
             _ if key == "source" && !is_plugin => {}
             Value::Object(fields) => {
                 for (field, value) in fields {
@@ -145,13 +145,13 @@ pub(crate) fn place(task: &Task, param: &str) -> Location {
     exact.or_else(|| places.iter().find(|(name, _)| whole(name)).map(|(_, at)| at)).unwrap_or(&task.at).clone()
 }
 
-/// Where a range of a string's value stands in the TOML text that it was written in; the whole string if that cannot be told.
+/// Where a range of a string's value stands in the TOML text that it was written in; the whole string if that cannot be determined.
 pub(crate) fn locate(toml: &str, at: &Location, value: &str, range: &Range<usize>) -> Location {
     let within = || {
         let (raw, sought) = (toml.get(at.span())?, value.get(range.clone())?);
         let quotes = ["\"\"\"\r\n", "\"\"\"\n", "\"\"\"", "'''\r\n", "'''\n", "'''", "\"", "'"];
         let begin = quotes.iter().find(|q| raw.starts_with(**q)).map_or(0, |q| q.len()) + range.start;
-        // Without escapes before it, it stands where it should; with them, it may be found, if it has none itself.
+        // Without escapes before it, it stands at its offset. With them it is found by a search, if it has none itself.
         let straight = raw.get(begin..).is_some_and(|rest| rest.starts_with(sought)).then_some(begin);
         let start = at.start + straight.or_else(|| raw.find(sought))?;
         (!sought.is_empty()).then(|| Location::new(at.file.clone(), start..start + sought.len()))

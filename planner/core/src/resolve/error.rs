@@ -5,22 +5,23 @@ use std::sync::Arc;
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::kinds::Problem;
 
-use super::files::Wrong;
+use super::files::FileFault;
 use crate::render::Fault;
 
-/// What is wrong with a task on a node.
+/// What is wrong with a task on a node, by the stage that found it.
 pub(super) enum ResolveError {
+    /// Rendering a template failed.
     Faults(Vec<Fault>),
     Problems(Vec<Problem>),
-    Source(Wrong),
-    /// What a plugin does not allow.
+    Source(FileFault),
+    /// A plugin's schema does not allow the parameters.
     Violations(Vec<Diagnostic>),
     Other(Vec<Diagnostic>),
 }
 
 impl ResolveError {
-    /// The first of it, for a line.
-    pub(super) fn words(&self) -> Arc<str> {
+    /// The first message, without its place.
+    pub(super) fn first(&self) -> Arc<str> {
         let words = match self {
             Self::Faults(faults) => faults.first().map(|fault| fault.message.as_str()),
             Self::Problems(problems) => problems.first().map(|problem| problem.message.as_str()),

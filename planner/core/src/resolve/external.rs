@@ -16,7 +16,7 @@ use super::{
     draft::{self, Draft},
     run::Run,
 };
-use crate::render::{Place, Templates};
+use crate::render::{RenderContext, Templates};
 
 /// The probes of a task.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +31,7 @@ pub(crate) fn probes<'a>(site: &'a Site, run: &mut Run<'_>) -> BTreeMap<&'a Capa
     probes.collect()
 }
 
-/// Those that a task waits for.
+/// The probes that a task waits for, by the capabilities that it requires.
 pub(crate) fn of_task(all: &BTreeMap<&Capability, Ready>, required: &[&Capability]) -> Probes {
     let ready: Vec<_> = required.iter().filter_map(|name| all.get(name).cloned()).collect();
     let digest = (!ready.is_empty()).then(|| Digest::of(&serde_json::to_vec(&ready).unwrap_or_default()));
@@ -45,7 +45,7 @@ fn probe_of(name: &Capability, external: &External, run: &mut Run<'_>) -> Option
     if !draft.strings.is_empty() {
         let texts = draft::texts([&draft]);
         let (templates, mut faults) = Templates::compile(&texts);
-        let place = Place { site: run.facts.clone(), service: None, node: None, known: run.known.clone() };
+        let place = RenderContext { site: run.facts.clone(), service: None, node: None, known: run.known.clone() };
         let mut rendered = Vec::new();
         for string in draft.strings.iter().filter(|_| faults.is_empty()) {
             rendered.push(templates.render(&string.name, &place));
@@ -70,7 +70,7 @@ fn probe_of(name: &Capability, external: &External, run: &mut Run<'_>) -> Option
     Some(ready)
 }
 
-/// A port alone is one of `address`.
+/// Joins a port alone with `address`; an IPv6 address gets brackets.
 fn join(target: &TcpTarget, address: &str) -> TcpTarget {
     let port = match target {
         TcpTarget::Port(port) => *port,

@@ -1,7 +1,7 @@
 //! Files that services ship.
 //!
 //! In: a path as a task gives it. Out: its entry and content, or what is wrong with it: outside of the service's folder, missing, no
-//! file, not readable. What a file's content is for the wire is worked out once for each version of it.
+//! file, not readable. Each version of a file is hashed once.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,10 +11,10 @@ use groundplan_protocol::{blob::Content, digest::Digest};
 use super::memo::Answer;
 use crate::source::{Entry, EntryKind, SourceTree};
 
-/// How many runs a file's digest is kept without being asked for.
+/// How many resolutions a file's digest is kept without being used.
 const KEPT: u64 = 16;
 
-/// What files are on the wire, by version.
+/// Files as they are shipped, by version.
 #[derive(Debug, Default)]
 pub(crate) struct Contents(HashMap<Arc<str>, Kept>);
 
@@ -33,7 +33,7 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
-    /// What these bytes are on the wire.
+    /// These bytes as they are shipped.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let content = Content::of(bytes);
         let digest = content.blob().map_or_else(|| Digest::of(bytes), |blob| blob.sha256);
@@ -42,7 +42,7 @@ impl Shipped {
 }
 
 impl Contents {
-    /// Forgets what has not been asked for in a while.
+    /// Drops what was not used for [`KEPT`] resolutions.
     pub(crate) fn prune(&mut self, now: u64) {
         self.0.retain(|_, kept| kept.run + KEPT >= now);
     }
@@ -50,12 +50,12 @@ impl Contents {
 
 /// What is wrong with a path, and what to do.
 #[derive(Debug)]
-pub(crate) struct Wrong {
+pub(crate) struct FileFault {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
 }
 
-impl Wrong {
+impl FileFault {
     fn new(message: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
         Self { message: message.into(), hint: hint.into() }
     }
@@ -70,16 +70,16 @@ pub(crate) struct Files<'a> {
 
 impl<'a> Files<'a> {
     /// The entry of a file, by its path below the folder.
-    pub(crate) fn find(&self, path: &str) -> Result<&'a Entry, Wrong> {
+    pub(crate) fn find(&self, path: &str) -> Result<&'a Entry, FileFault> {
         if path.starts_with('/') {
-            return Err(Wrong::new(
+            return Err(FileFault::new(
                 format!("`{path}` is absolute"),
                 format!("name a file by its path below {}", self.folder),
             ));
         }
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
             let hint = "give the plain path, without `.`, `..` or doubled slashes; files outside of the folder are not the service's";
-            return Err(Wrong::new(format!("`{path}` is not a plain path below {}", self.folder), hint.to_owned()));
+            return Err(FileFault::new(format!("`{path}` is not a plain path below {}", self.folder), hint.to_owned()));
         }
         let full = format!("{}/{path}", self.folder);
         match self.tree.entry(&full) {
@@ -89,26 +89,26 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Which version of a file there is.
+    /// The version of a file, as an answer for the memo.
     pub(crate) fn answer(&self, path: &str) -> Answer {
         self.find(path).map_or(Answer::Absent, |entry| Answer::File(entry.version.clone()))
     }
 
     /// A file's text.
-    pub(crate) fn text(&self, path: &str) -> Result<Arc<str>, Wrong> {
+    pub(crate) fn text(&self, path: &str) -> Result<Arc<str>, FileFault> {
         let entry = self.find(path)?;
         let bytes = self.read(entry)?;
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(text.into()),
             Err(error) => {
-                let message = format!("`{path}` is no template: it is not UTF-8 at byte {}", error.valid_up_to());
-                Err(Wrong::new(message, "ship it as it is, with `file`".to_owned()))
+                let message = format!("`{path}` is not a template: it is not UTF-8 at byte {}", error.valid_up_to());
+                Err(FileFault::new(message, "ship it as it is, with `file`".to_owned()))
             }
         }
     }
 
     /// A file as it is shipped.
-    pub(crate) fn shipped(&self, path: &str, contents: &mut Contents, now: u64) -> Result<Shipped, Wrong> {
+    pub(crate) fn shipped(&self, path: &str, contents: &mut Contents, now: u64) -> Result<Shipped, FileFault> {
         let entry = self.find(path)?;
         if let Some(kept) = contents.0.get_mut(&entry.version) {
             kept.run = now;
@@ -119,17 +119,17 @@ impl<'a> Files<'a> {
         Ok(shipped)
     }
 
-    fn read(&self, entry: &Entry) -> Result<Arc<[u8]>, Wrong> {
-        self.tree.read(&entry.path).map_err(|error| Wrong::new(error.to_string(), None))
+    fn read(&self, entry: &Entry) -> Result<Arc<[u8]>, FileFault> {
+        self.tree.read(&entry.path).map_err(|error| FileFault::new(error.to_string(), None))
     }
 
-    fn missing(&self, path: &str, full: &str) -> Wrong {
+    fn missing(&self, path: &str, full: &str) -> FileFault {
         let parents = full.match_indices('/').filter_map(|(at, _)| self.tree.entry(&full[..at]));
         if let Some(parent) = parents.into_iter().find(|entry| entry.kind != EntryKind::File) {
             let what = if parent.kind == EntryKind::Submodule { "a submodule" } else { "a symbolic link" };
             let message =
                 format!("`{path}` lies in `{}`, which is {what}: what is there is not in this repository", parent.path);
-            return Wrong::new(message, "commit the file itself".to_owned());
+            return FileFault::new(message, "commit the file itself".to_owned());
         }
         let entries = self.tree.entries();
         let below = |prefix: &str| {
@@ -138,7 +138,7 @@ impl<'a> Files<'a> {
             &entries[start..start + count]
         };
         if !below(&format!("{full}/")).is_empty() {
-            return Wrong::new(format!("`{path}` is a directory"), "name a file in it".to_owned());
+            return FileFault::new(format!("`{path}` is a directory"), "name a file in it".to_owned());
         }
         let prefix = format!("{}/", self.folder);
         let files = below(&prefix).iter().map(|e| &e.path[prefix.len()..]).filter(|name| *name != "service.toml");
@@ -147,17 +147,17 @@ impl<'a> Files<'a> {
         // A near name, or the same name elsewhere in the folder.
         let near = nearest(path, all.iter().copied()).or_else(|| all.iter().copied().find(|f| name(f) == name(path)));
         let hint = near.map(|near| format!("did you mean `{near}`?"));
-        Wrong::new(format!("there is no file `{path}` in {}", self.folder), hint)
+        FileFault::new(format!("there is no file `{path}` in {}", self.folder), hint)
     }
 }
 
-fn no_file(path: &str, kind: EntryKind) -> Wrong {
+fn no_file(path: &str, kind: EntryKind) -> FileFault {
     match kind {
-        EntryKind::Submodule => Wrong::new(
+        EntryKind::Submodule => FileFault::new(
             format!("`{path}` is a submodule: what is there is not in this repository"),
             "commit the files themselves".to_owned(),
         ),
-        _ => Wrong::new(
+        _ => FileFault::new(
             format!("`{path}` is a symbolic link, and links are not followed"),
             "commit the file itself".to_owned(),
         ),

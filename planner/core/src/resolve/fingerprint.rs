@@ -1,6 +1,6 @@
-//! Fingerprints: what an instance is, in one digest.
+//! Fingerprints: one digest of everything that decides what an instance is.
 //!
-//! In: rendered parameters and the content's digest. Out: a digest that differs if and only if what the agent would bring about differs.
+//! In: rendered parameters and the content's digest. Out: a digest that differs if and only if the result on the host differs.
 //! Not in it: where content comes from, time limits, probes, edges, the order and names of files.
 
 use std::collections::BTreeMap;

@@ -9,23 +9,23 @@ use groundplan_protocol::ids::TaskId;
 
 use crate::desired::{Instance, NodeIx, Off, Pending};
 
-/// A task on all its nodes, each in node order.
+/// A task on all its nodes: each node is in one of the first three lists, unless the task has faults there. Lists are in node order.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
-    /// Where it is known.
+    /// Nodes on which it is resolved.
     pub(crate) resolved: Vec<Instance>,
-    /// Where it is not.
+    /// Nodes on which a value is missing.
     pub(crate) pending: Vec<Pending>,
-    /// Where its `when` is false.
+    /// Nodes on which its `when` is false.
     pub(crate) off: Vec<(NodeIx, Arc<Off>)>,
-    /// Nodes whose facts it asked for.
+    /// Nodes whose facts it read.
     pub(crate) facts: BTreeSet<NodeIx>,
-    /// What it asked for of other tasks, and whether on another node than its own.
+    /// The exports that it read, and whether on another node than its own.
     pub(crate) exports: BTreeMap<TaskId, bool>,
 }
 
 impl Instances {
-    /// On how many nodes it is accounted for.
+    /// The number of nodes on which it has no faults.
     pub(crate) fn count(&self) -> usize {
         self.resolved.len() + self.pending.len() + self.off.len()
     }

@@ -1,7 +1,7 @@
-//! What nodes tell, as an input of resolution: which tasks export on which nodes, and that whoever asks comes after them.
+//! Values reported by nodes, as inputs of resolution: which tasks export on which nodes, and that what reads a value comes after them.
 //!
-//! In: placement, edges, knowledge. Out: the values that templates see, faults where a value is asked for too early, and what was
-//! asked for at all, so that the planner knows what news is worth a new resolution.
+//! In: placement, edges, knowledge. Out: the values that templates see, faults where a value is read too early, and which values were
+//! read at all, so that the planner resolves again only for those.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use super::{
     run::{KnownTask, Run},
 };
 use crate::{
-    desired::{Asked, Scope},
+    desired::{NodeInputs, Scope},
     graph::{self, Links},
     knowledge::Knowledge,
     placement::Placement,
@@ -46,7 +46,7 @@ pub(super) fn of(placement: &Placement<'_>, knowledge: &Knowledge) -> Known {
     known
 }
 
-/// Takes exports away where their `when` is false; those that others depend on first.
+/// Removes exports where their `when` is false. In topological order, because such a `when` may itself read an export.
 pub(super) fn leave_out(placement: &Placement<'_>, links: &Links<'_>, tree: &dyn SourceTree, run: &mut Run<'_>) {
     let conditional: Vec<_> = exporters(placement).filter(|task| placement.tasks[*task].task.when.is_some()).collect();
     if conditional.is_empty() {
@@ -67,7 +67,8 @@ pub(super) fn leave_out(placement: &Placement<'_>, links: &Links<'_>, tree: &dyn
     }
 }
 
-/// Everyone who asks for a value comes after the task that publishes it; after it on all nodes, if it is another node's.
+/// Reports tasks that read an exported value and do not come after the task that publishes it; on all nodes, if the value is another
+/// node's. Without that order a plan could apply the old value and the new one in any sequence.
 pub(super) fn check_order(
     placement: &Placement<'_>,
     links: &Links<'_>,
@@ -80,6 +81,7 @@ pub(super) fn check_order(
             let Some(service) = placement.service(&export.service) else { continue };
             let Some(from) = placement.task(service, &export.task) else { continue };
             let wide = reached.get(&from).copied();
+            // In order by a barrier, or by an edge on the node if only the node's own value is read.
             if wide == Some(true) || wide == Some(false) && !elsewhere {
                 continue;
             }
@@ -103,12 +105,14 @@ pub(super) fn check_order(
     }
 }
 
-/// The tasks that one comes after, each with whether it does so on all their nodes, and not on its own node alone.
+/// The tasks that one comes after, each with whether it does so on other nodes too, and not on its own node alone.
 fn reached(links: &Links<'_>, task: usize) -> HashMap<usize, bool> {
     let mut reached: HashMap<usize, bool> = HashMap::new();
     let mut stack = vec![(task, false)];
     while let Some((task, wide)) = stack.pop() {
         for link in &links.to[task] {
+            // One edge that leads to other nodes makes the whole path wide. A task reached narrowly before is visited again when it is
+            // reached widely, and at most that once.
             let wide = wide || link.scope != Scope::SameNode;
             if reached.get(&link.from).is_none_or(|before| wide && !before) {
                 reached.insert(link.from, wide);
@@ -119,10 +123,10 @@ fn reached(links: &Links<'_>, task: usize) -> HashMap<usize, bool> {
     reached
 }
 
-/// What was asked for.
-pub(super) fn asked(placement: &Placement<'_>, tasks: &[&KnownTask]) -> Asked {
+/// The reported values that any task read.
+pub(super) fn node_inputs(placement: &Placement<'_>, tasks: &[&KnownTask]) -> NodeInputs {
     let facts = tasks.iter().flat_map(|known| &known.instances.facts);
-    Asked {
+    NodeInputs {
         facts: facts.map(|node| placement.nodes[node.0 as usize].clone()).collect(),
         exports: tasks.iter().flat_map(|known| known.instances.exports.keys().cloned()).collect(),
     }

@@ -1,8 +1,8 @@
 //! From a validated site and its tree to the desired state: placement, references, templates, fingerprints.
 //!
 //! In: site, inventory, catalog and the tree that all three were read from. Out: the desired state, or every fault of the tree at
-//! once. No IO but through the tree. A [`Cache`] that is passed in again makes the next commit cheap and never changes a result:
-//! what it holds counts only while all that it was made from is the same, places included.
+//! once. No IO but through the tree. A [`Cache`] that is passed in again makes the next commit cheap and never changes a result: what it
+//! holds is used only while everything that it was computed from is the same, places included.
 
 mod claims;
 mod content;
@@ -54,7 +54,7 @@ use crate::{
     source::SourceTree,
 };
 
-/// What one resolution leaves for the next: keyed by content, so that a result never depends on it.
+/// What one resolution keeps for the next, keyed by content: results are the same with and without it.
 #[derive(Debug, Default)]
 pub struct Cache {
     now: u64,
@@ -63,22 +63,22 @@ pub struct Cache {
     services: HashMap<ServiceId, KnownService>,
 }
 
-/// What is known of a service.
+/// What is kept of a service.
 #[derive(Debug, Default)]
 struct KnownService {
-    /// Version of its `service.toml`: another one, and nothing below counts.
+    /// Version of its `service.toml`: with another one, nothing below is used.
     declaration: Option<Arc<str>>,
-    /// Digest of all that could matter to it, when all of it was resolved without a fault.
+    /// Digest of all files that could matter to it, if all of it was resolved without a fault.
     whole: Option<Digest>,
     /// Its tasks, in file order.
     tasks: Vec<KnownTask>,
 }
 
-/// Resolves a site with what is known of its nodes. `site`, `inventory` and `catalog` come from the files of `tree`, `plugins` from its programs, and
-/// `tree` gives each content its own version.
+/// Resolves a site with the values that its nodes reported. `site`, `inventory` and `catalog` come from the files of `tree`, `plugins` from
+/// its programs; `tree` gives each content its own version.
 ///
-/// The desired state is there if and only if there are no diagnostics, here or from reading the files: what was reported then is not
-/// reported again. Diagnostics are in the order of their places.
+/// Returns the desired state if and only if there are no diagnostics, here or from reading the files; those are not repeated here.
+/// Diagnostics are in the order of their places.
 pub fn resolve(
     site: &Site,
     inventory: &Inventory,
@@ -109,6 +109,7 @@ pub fn resolve(
         contents: &mut cache.contents,
         faults: Faults::default(),
     };
+    // Before any task is resolved: what reads an export must not see those of tasks that do not exist.
     known::leave_out(&placement, &links, tree, &mut run);
     let probes = external::probes(site, &mut run);
     cache.services.retain(|id, _| catalog.services.contains_key(id));
@@ -138,7 +139,7 @@ pub fn resolve(
         node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
         graph: assemble(&placement, &links, &tasks),
         rollouts: rollouts(site, catalog),
-        asked: known::asked(&placement, &tasks),
+        node_inputs: known::node_inputs(&placement, &tasks),
     });
     (state, faults)
 }
@@ -153,11 +154,11 @@ struct Part<'p, 'a> {
 }
 
 impl Part<'_, '_> {
-    /// Brings what is known of a service up to date.
+    /// Resolves a service, as far as its kept results are out of date.
     fn service(&self, number: usize, run: &mut Run<'_>, known: &mut KnownService) {
         let placed = &self.placement.services[number];
         let whole = self.versions.whole(placed.service);
-        // What nodes tell is not in there.
+        // The digest is of files alone: what reads reported values is looked up again.
         let asks = |task: &KnownTask| !task.instances.facts.is_empty() || !task.instances.exports.is_empty();
         if known.whole == Some(whole) && !known.tasks.iter().any(asks) {
             return;
@@ -220,7 +221,7 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
     InstanceGraph { tasks, by_id: by_id.into_iter().collect() }
 }
 
-/// Rolling limits, the site's where a service says nothing.
+/// Rolling limits: the service's own, else the site's; only of services that have one.
 fn rollouts(site: &Site, catalog: &Catalog) -> BTreeMap<ServiceId, Rollout> {
     let merged = catalog.services.iter().map(|(id, service)| {
         let max_unavailable = service.rollout.max_unavailable.or(site.rollout.max_unavailable);

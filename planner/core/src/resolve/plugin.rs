@@ -1,6 +1,6 @@
 //! Tasks of kinds that plugins add.
 //!
-//! In: rendered parameters, and what the plugin says of itself. Out: parameters as the agent gets them, or each violation of the plugin's
+//! In: rendered parameters, and the plugin's description. Out: parameters as the agent gets them, or each violation of the plugin's
 //! schema at the place of the parameter.
 
 use groundplan_inventory::Diagnostic;
@@ -10,7 +10,7 @@ use groundplan_services::plugin::Violation;
 use super::{draft, error::ResolveError, resolver::Resolver};
 
 impl Resolver<'_, '_, '_> {
-    /// Completes the parameters of a plugin's kind by what the plugin says of itself, if they are what it wants.
+    /// Completes the parameters of a plugin's kind by its description, if its schema allows them.
     pub(super) fn described(&self, plugin: &mut Plugin) -> Result<(), ResolveError> {
         let Some(description) = self.run.plugins.known.get(&plugin.name) else {
             return Err(ResolveError::Other(Vec::new()));

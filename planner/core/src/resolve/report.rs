@@ -1,6 +1,6 @@
-//! What is wrong with a task, as diagnostics at their places.
+//! Turns what is wrong with a task into diagnostics.
 //!
-//! In: faults as each stage of the resolution has them. Out: each of them once, in the words and at the place of what a person wrote.
+//! In: errors as each stage of the resolution has them. Out: each of them once, at the place in the site's files that it comes from.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use groundplan_protocol::kinds::Problem;
 use super::{
     draft::{self, Draft},
     error::ResolveError,
-    files::Wrong,
+    files::FileFault,
     resolver::Resolver,
 };
 use crate::{
@@ -19,11 +19,12 @@ use crate::{
 };
 
 impl Resolver<'_, '_, '_> {
-    pub(super) fn report(&mut self, told: ResolveError, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
-        match told {
+    /// Reports an error; `node` if it may differ from node to node.
+    pub(super) fn report(&mut self, error: ResolveError, texts: &BTreeMap<String, Arc<str>>, node: Option<NodeIx>) {
+        match error {
             ResolveError::Faults(faults) => self.template_faults(faults, texts, node),
             ResolveError::Problems(problems) => self.problems(problems),
-            ResolveError::Source(wrong) => self.wrong_source(wrong),
+            ResolveError::Source(fault) => self.source_fault(fault),
             ResolveError::Violations(faults) => {
                 self.run.faults.add_all(faults, node.map(|node| self.run.nodes[node.0 as usize]))
             }
@@ -31,12 +32,13 @@ impl Resolver<'_, '_, '_> {
         }
     }
 
-    pub(super) fn wrong_source(&mut self, wrong: Wrong) {
-        let diagnostic = Diagnostic::new(draft::place(self.task, "source"), wrong.message);
-        self.run.faults.add(Diagnostic { hint: wrong.hint, ..diagnostic });
+    /// Reports that the file named by `source` cannot be used.
+    pub(super) fn source_fault(&mut self, fault: FileFault) {
+        let diagnostic = Diagnostic::new(draft::place(self.task, "source"), fault.message);
+        self.run.faults.add(Diagnostic { hint: fault.hint, ..diagnostic });
     }
 
-    /// Reports what only rendering has shown: faults of other parameters were reported when the file was read.
+    /// Reports problems of rendered parameters. Those of parameters without templates were reported when the file was read.
     pub(super) fn problems(&mut self, problems: Vec<Problem>) {
         let kind = self.task.params.kind();
         let rendered = Draft::of(&self.task.params, self.home.files.folder, "", draft::depth(&self.task.params));
@@ -48,6 +50,7 @@ impl Resolver<'_, '_, '_> {
         }
     }
 
+    /// Reports faults of templates, each within its template: in a file, or in the string of a parameter in service.toml.
     pub(super) fn template_faults(
         &mut self,
         faults: Vec<Fault>,

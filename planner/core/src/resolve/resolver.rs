@@ -1,4 +1,4 @@
-//! A task being resolved: its service, the run that it is part of, and the answers to what templates ask for.
+//! A task being resolved: its service, the run that it is part of, and the answers to what its templates read.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use groundplan_services::{Task, plugin::FOLDER};
 use super::{external::Probes, files::Files, memo::Answer, run::Run};
 use crate::{
     desired::NodeIx,
-    render::{Access, Place, ServiceFacts},
+    render::{Access, RenderContext, ServiceFacts},
 };
 
-/// The service of a task that is resolved.
+/// The service of the task, as all of its tasks share it.
 pub(crate) struct Home<'a> {
     pub(crate) facts: Arc<ServiceFacts>,
     pub(crate) files: Files<'a>,
 }
 
-/// A task that is resolved.
+/// Resolves one task.
 pub(crate) struct Resolver<'r, 'a, 'h> {
     pub(crate) run: &'r mut Run<'a>,
     pub(crate) home: &'r Home<'h>,
@@ -25,14 +25,14 @@ pub(crate) struct Resolver<'r, 'a, 'h> {
 }
 
 impl<'h> Resolver<'_, '_, 'h> {
-    /// The site's own programs.
+    /// The programs of plugins.
     pub(super) fn programs(&self) -> Files<'h> {
         Files { tree: self.home.files.tree, folder: FOLDER }
     }
 
-    pub(super) fn place(&self, node: NodeIx) -> Place {
+    pub(super) fn place(&self, node: NodeIx) -> RenderContext {
         let (site, service) = (self.run.facts.clone(), Some(self.home.facts.clone()));
-        Place { site, service, node: Some(node.0 as usize), known: self.run.known.clone() }
+        RenderContext { site, service, node: Some(node.0 as usize), known: self.run.known.clone() }
     }
 
     pub(super) fn varies(&self, log: &[Access], node: NodeIx) -> bool {
@@ -40,13 +40,13 @@ impl<'h> Resolver<'_, '_, 'h> {
         log.iter().any(|access| place.varies(access))
     }
 
-    pub(super) fn answer(&self, place: &Place, access: &Access) -> Answer {
+    pub(super) fn answer(&self, place: &RenderContext, access: &Access) -> Answer {
         match access {
             Access::Template(path) | Access::Source(path) => self.home.files.answer(path),
             Access::Plugin(name) => self.programs().answer(name),
             Access::Probes => self.probes.digest.map_or(Answer::Absent, Answer::Value),
             access if place.is_unknown(access) => Answer::Unknown,
-            // Equal wherever it is told.
+            // By value alone: a reported value has no place, and equal values of different nodes are to share results.
             Access::Fact(_) | Access::Export(..) | Access::Exporters(_) => {
                 place.fact(access).map_or(Answer::Absent, |fact| Answer::Value(fact.digest()))
             }

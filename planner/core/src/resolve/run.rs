@@ -13,7 +13,7 @@ use crate::{
     render::{Known, SiteFacts},
 };
 
-/// What is known of a task.
+/// What is kept of a task from one resolution to the next.
 #[derive(Debug, Default)]
 pub(super) struct KnownTask {
     pub(super) memo: Memo,
@@ -21,7 +21,7 @@ pub(super) struct KnownTask {
     pub(super) distinct: Vec<Arc<Resolved>>,
 }
 
-/// One resolution, as its parts share it.
+/// What the parts of one resolution share.
 pub(super) struct Run<'a> {
     pub(super) now: u64,
     pub(super) facts: Arc<SiteFacts>,
@@ -42,14 +42,15 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Adds one, unless the same has been said of the same place.
+    /// Adds one, unless it has been added with the same place and message.
     pub(super) fn add(&mut self, fault: Diagnostic) {
         if self.seen.insert((fault.at.clone(), fault.message.clone())) {
             self.all.push(fault);
         }
     }
 
-    /// Adds those of one node where nothing is said of their place yet: the next node's value is another one, and no other fault.
+    /// Adds those of one node whose places have no fault yet. The message may contain the node's value, so that the same fault on a
+    /// thousand nodes would have a thousand messages.
     pub(super) fn add_all(&mut self, faults: Vec<Diagnostic>, node: Option<&NodeId>) {
         let is_new = |fault: &Diagnostic| self.all.iter().all(|known| known.at != fault.at);
         for mut fault in faults.into_iter().filter(is_new).collect::<Vec<_>>() {

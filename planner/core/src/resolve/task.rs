@@ -1,7 +1,7 @@
-//! One task on all its nodes: rendered where no node before it gave the same answers, shared where one did.
+//! Resolves one task on all its nodes: rendered where no earlier node gave the same answers, shared where one did.
 //!
-//! In: a task, its service, its nodes, and what is known from before. Out: instances, or faults; a fault that several nodes have
-//! is reported once. What templates include is loaded when it is asked for, and the rendering begun again.
+//! In: a task, its service, its nodes, and the results kept from before. Out: instances, or faults; a fault that several nodes have
+//! is reported once. What templates include is loaded when it turns out to be needed, and the rendering starts over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,13 +15,13 @@ use super::{
     draft::{self, Draft},
     error::ResolveError,
     instances::Instances,
-    memo::{Form, Memo},
+    memo::{Memo, Resolution},
     resolver::Resolver,
 };
 use crate::{
     desired::{Instance, NodeIx, Off, Pending},
     knowledge::{Misfit, Unknown},
-    render::{Access, Fault, Named, Place, TOLD, Templates, is_template},
+    render::{Access, Fault, Named, REPORTED, RenderContext, Templates, is_template},
 };
 
 /// Why there is no result.
@@ -37,10 +37,13 @@ impl Resolver<'_, '_, '_> {
     pub(crate) fn instances(&mut self, nodes: &[NodeIx], memo: &mut Memo) -> Instances {
         let mut instances = Instances::default();
         let mut next = 0;
+        // On a warm cache this is all that happens: no template is compiled.
         self.known(nodes, &mut next, &mut instances, memo);
         if next == nodes.len() {
             return instances;
         }
+        // Compile, render for nodes until one needs another template, load that, start over. After each rendering `known` takes as many
+        // nodes as the new result is for; so nodes that differ in nothing that the task reads cost one rendering together.
         let (drafts, mut texts) = self.drafts();
         while next < nodes.len() {
             let (templates, faults) = Templates::compile(&texts);
@@ -57,7 +60,7 @@ impl Resolver<'_, '_, '_> {
                         texts.extend(missing);
                         break;
                     }
-                    // What did not ask for anything of the node itself is the same fault on all.
+                    // A fault that did not come from anything of the node is the same on all nodes: report it once and stop.
                     Err(Stop::Faulty) if self.varies(&templates.log().take(), node) => next += 1,
                     Err(Stop::Faulty) => return instances,
                 }
@@ -66,7 +69,7 @@ impl Resolver<'_, '_, '_> {
         instances
     }
 
-    /// Those of the nodes on which its `when` is false, as far as that is known.
+    /// The nodes on which its `when` is certain to be false. Where a value is missing, it may still become true.
     pub(crate) fn off(&mut self, nodes: &[NodeIx]) -> Vec<NodeIx> {
         let texts = BTreeMap::new();
         let (templates, _) = Templates::compile(&texts);
@@ -79,14 +82,14 @@ impl Resolver<'_, '_, '_> {
         nodes.iter().copied().filter(|node| is_off(node)).collect()
     }
 
-    /// Whether its `when` holds.
-    fn holds(&self, templates: &Templates<'_>, place: &Place) -> Result<bool, Vec<Fault>> {
+    /// Whether its `when` holds; true if it has none.
+    fn holds(&self, templates: &Templates<'_>, place: &RenderContext) -> Result<bool, Vec<Fault>> {
         let Some(when) = &self.task.when else { return Ok(true) };
         let name = Named::Param { folder: self.home.files.folder, param: "when" }.to_string();
         templates.condition(&name, when, place)
     }
 
-    /// Checks what can be checked without a node: a service that runs nowhere has no vars to render with.
+    /// Checks what can be checked without rendering: a service that runs on no node has no vars to render with.
     pub(crate) fn check(&mut self) {
         let (_, mut texts) = self.drafts();
         let (templates, mut faults) = Templates::compile(&texts);
@@ -95,21 +98,22 @@ impl Resolver<'_, '_, '_> {
         drop(templates);
         texts.extend(self.task.when.as_deref().map(|when| (name, when.into())));
         self.template_faults(faults, &texts, None);
-        let wrong = match self.task.params.source() {
+        // A path that is a template itself is not known here.
+        let fault = match self.task.params.source() {
             Some(ContentSource::File(path)) if !is_template(path) => self.home.files.find(path).err(),
             Some(ContentSource::Template(path)) if !is_template(path) => self.home.files.text(path).err(),
             _ => None,
         };
-        wrong.into_iter().for_each(|wrong| self.wrong_source(wrong));
+        fault.into_iter().for_each(|fault| self.source_fault(fault));
         if let TaskParams::Plugin(plugin) = &self.task.params
             && texts.is_empty()
-            && let Err(told) = self.described(&mut plugin.clone())
+            && let Err(error) = self.described(&mut plugin.clone())
         {
-            self.report(told, &texts, None);
+            self.report(error, &texts, None);
         }
     }
 
-    /// Takes over results that are known, from `next` on, up to the first that is not.
+    /// Takes results from the memo, for nodes from `next` on, up to the first node that it has none for.
     fn known(&mut self, nodes: &[NodeIx], next: &mut usize, instances: &mut Instances, memo: &mut Memo) {
         let mut exports = BTreeSet::new();
         while let Some(node) = nodes.get(*next) {
@@ -117,6 +121,7 @@ impl Resolver<'_, '_, '_> {
             let (mut varies, mut facts) = (false, false);
             exports.clear();
             let found = memo.find(self.run.now, |access| {
+                // What the task reads is recorded for all nodes, also on this short path: it decides what a later report can change.
                 varies |= place.varies(access);
                 match access {
                     Access::Fact(_) => facts = true,
@@ -126,10 +131,12 @@ impl Resolver<'_, '_, '_> {
                 }
                 self.answer(&place, access)
             });
-            let Some(form) = found else { return };
-            if matches!(form, Form::Misfit(_)) && self.run.misfit == Misfit::Refuse {
+            let Some(resolution) = found else { return };
+            // The memo may hold it from a run that tolerated it. This one does not: render again, for the fault.
+            if matches!(resolution, Resolution::Misfit(_)) && self.run.misfit == Misfit::Refuse {
                 return;
             }
+            // Nothing of the node took part: the result holds for all nodes that are left.
             let same = if varies { &nodes[*next..=*next] } else { &nodes[*next..] };
             for node in same {
                 let name = self.run.facts.nodes[node.0 as usize].name.value.as_str().unwrap_or_default();
@@ -137,17 +144,17 @@ impl Resolver<'_, '_, '_> {
                     let elsewhere = at.as_deref().is_some_and(|at| at != name);
                     *instances.exports.entry(task.clone()).or_default() |= elsewhere;
                 }
-                match &form {
-                    Form::Resolved(resolved) => {
+                match &resolution {
+                    Resolution::Resolved(resolved) => {
                         instances.resolved.push(Instance { node: *node, resolved: resolved.clone() })
                     }
-                    Form::Pending(on) => instances.pending.push(self.pending(*node, on)),
-                    Form::Misfit(fault) => {
+                    Resolution::Pending(on) => instances.pending.push(self.pending(*node, on)),
+                    Resolution::Misfit(fault) => {
                         let unknown =
                             Unknown::Fit { fault: fault.to_string(), node: self.run.nodes[node.0 as usize].clone() };
                         instances.pending.push(Pending { node: *node, waits_for: [unknown].into() });
                     }
-                    Form::Off(off) => instances.off.push((*node, off.clone())),
+                    Resolution::Off(off) => instances.off.push((*node, off.clone())),
                 }
             }
             if facts {
@@ -157,7 +164,7 @@ impl Resolver<'_, '_, '_> {
         }
     }
 
-    /// What is missing on a node, by what it asked for in vain.
+    /// The missing values on a node, by what was read there in vain.
     fn pending(&self, node: NodeIx, on: &[Access]) -> Pending {
         let place = self.place(node);
         let here = || self.run.nodes[node.0 as usize].clone();
@@ -174,7 +181,7 @@ impl Resolver<'_, '_, '_> {
         Pending { node, waits_for: waits_for.into_iter().collect() }
     }
 
-    /// What there is to render, and the templates that are known to take part.
+    /// What there is to render, and the templates that take part as far as that is known before rendering.
     fn drafts(&self) -> (Drafts, BTreeMap<String, Arc<str>>) {
         let folder = self.home.files.folder;
         let params = Draft::of(&self.task.params, folder, "", draft::depth(&self.task.params));
@@ -188,7 +195,7 @@ impl Resolver<'_, '_, '_> {
         (Drafts { params, ready, inputs: draft::parameters(self.task) }, texts)
     }
 
-    /// Renders for one node and puts the result into `memo`.
+    /// Renders for one node and puts the result into `memo`, by everything that was read on the way.
     fn render(
         &mut self,
         drafts: &Drafts,
@@ -198,23 +205,24 @@ impl Resolver<'_, '_, '_> {
         memo: &mut Memo,
     ) -> Result<(), Stop> {
         let place = self.place(node);
+        // The log begins empty, with `when` first: what is read after it counts only where it holds.
         templates.log().take();
         match self.holds(templates, &place) {
             Ok(true) => {}
             held => {
                 let seen = templates.log().seen();
-                let form = match held {
+                let resolution = match held {
                     Err(faults) => {
-                        self.excuse(&[ResolveError::Faults(faults.clone())], &seen, &place).ok_or(Some(faults))
+                        self.without_result(&[ResolveError::Faults(faults.clone())], &seen, &place).ok_or(Some(faults))
                     }
                     Ok(_) if seen.iter().any(|access| place.is_unknown(access)) => {
-                        self.excuse(&[], &seen, &place).ok_or(None)
+                        self.without_result(&[], &seen, &place).ok_or(None)
                     }
                     Ok(_) => Ok(self.is_off(&seen, &place)),
                 };
-                return match form {
-                    Ok(form) => {
-                        self.keep(form, templates, &place, memo);
+                return match resolution {
+                    Ok(resolution) => {
+                        self.keep(resolution, templates, &place, memo);
                         Ok(())
                     }
                     Err(faults) => {
@@ -227,6 +235,7 @@ impl Resolver<'_, '_, '_> {
                 };
             }
         }
+        // Inputs that no template names are noted as well, so that the memo distinguishes results by them.
         templates.log().note(Access::Probes);
         if let TaskParams::Plugin(plugin) = &self.task.params {
             templates.log().note(Access::Plugin(plugin.name.as_str().into()));
@@ -236,32 +245,36 @@ impl Resolver<'_, '_, '_> {
             Ok(params) => self.content(params, templates, texts, &place),
             Err(_) => Ok(None),
         };
+        // The probe is rendered last: what it reads decides how the result is awaited, and is no input of the fingerprint.
         let decisive = templates.log().seen();
         let ready = self.ready(&drafts.ready, templates, &place);
+        // An include that is not compiled looks like a missing file to the engine, so this comes before any fault is reported.
         let main = params.as_ref().ok().and_then(|params| params.source());
         let missing = self.missing(main, &templates.log().seen(), texts);
         if !missing.is_empty() {
             return Err(Stop::Missing(missing));
         }
         let seen = templates.log().seen();
+        // With a missing value rendering may succeed all the same, by `is defined` or `default`: the result would be for a value that is
+        // absent and not for one that is not known yet.
         let unknown = seen.iter().any(|access| place.is_unknown(access));
-        let form = match (params, shipped, ready) {
+        let resolution = match (params, shipped, ready) {
             (Ok(params), Ok(shipped), Ok(ready)) if !unknown => {
-                Form::Resolved(Arc::new(self.resolved(params, shipped, ready, drafts, &place, &decisive)))
+                Resolution::Resolved(Arc::new(self.resolved(params, shipped, ready, drafts, &place, &decisive)))
             }
             (params, shipped, ready) => {
-                let told: Vec<_> = [params.err(), shipped.err(), ready.err()].into_iter().flatten().collect();
-                match self.excuse(&told, &seen, &place) {
-                    Some(form) => form,
+                let errors: Vec<_> = [params.err(), shipped.err(), ready.err()].into_iter().flatten().collect();
+                match self.without_result(&errors, &seen, &place) {
+                    Some(resolution) => resolution,
                     None => {
                         let varies = self.varies(&seen, node);
-                        told.into_iter().for_each(|told| self.report(told, texts, varies.then_some(node)));
+                        errors.into_iter().for_each(|error| self.report(error, texts, varies.then_some(node)));
                         return Err(Stop::Faulty);
                     }
                 }
             }
         };
-        self.keep(form, templates, &place, memo);
+        self.keep(resolution, templates, &place, memo);
         Ok(())
     }
 
@@ -269,42 +282,45 @@ impl Resolver<'_, '_, '_> {
         Named::Param { folder: self.home.files.folder, param: "when" }.to_string()
     }
 
-    fn is_off(&mut self, seen: &[Access], place: &Place) -> Form {
+    fn is_off(&mut self, seen: &[Access], place: &RenderContext) -> Resolution {
         let inputs = seen.iter().filter_map(|access| self.input(place, access)).collect();
         let at = draft::place(self.task, "when");
-        Form::Off(Arc::new(Off { when: self.task.when.clone().unwrap_or_default(), inputs, at }))
+        Resolution::Off(Arc::new(Off { when: self.task.when.clone().unwrap_or_default(), inputs, at }))
     }
 
-    /// Puts a result into `memo`, by what was asked for.
-    fn keep(&mut self, form: Form, templates: &Templates<'_>, place: &Place, memo: &mut Memo) {
+    /// Puts a result into `memo`, by what was read and what the answers were.
+    fn keep(&mut self, resolution: Resolution, templates: &Templates<'_>, place: &RenderContext, memo: &mut Memo) {
         let log = templates.log().take();
         let trace = log.into_iter().map(|access| (access.clone(), self.answer(place, &access))).collect();
-        memo.insert(self.run.now, trace, form);
+        memo.insert(self.run.now, trace, resolution);
     }
 
-    /// What stands in for a result where it is nobody's fault that there is none: something is unknown, or does not fit and may change.
-    fn excuse(&self, told: &[ResolveError], seen: &[Access], place: &Place) -> Option<Form> {
-        let faults =
-            || told.iter().filter_map(|told| if let ResolveError::Faults(faults) = told { Some(faults) } else { None });
+    /// What an instance is that could not be rendered: pending, if a value is missing; a misfit, if the values that are known do not fit
+    /// and may change. None if its errors are faults of the site.
+    fn without_result(&self, errors: &[ResolveError], seen: &[Access], place: &RenderContext) -> Option<Resolution> {
+        let faults = || {
+            errors.iter().filter_map(|error| if let ResolveError::Faults(faults) = error { Some(faults) } else { None })
+        };
         let unknown: Vec<_> = seen.iter().filter(|access| place.is_unknown(access)).cloned().collect();
         if !unknown.is_empty() {
-            // A fault that was met before anything unknown was asked for is one in any case.
-            let told_name = |fault: &Fault| fault.undefined.as_deref().is_some_and(|name| TOLD.contains(&name));
-            let certain = faults().flatten().any(|fault| fault.sure && !told_name(fault));
-            return (!certain).then(|| Form::Pending(unknown.into()));
+            // A fault that was met before any missing value was read does not depend on it. A name below `facts` or `exports` does:
+            // it may be defined once the values are there.
+            let is_reported = |fault: &Fault| fault.undefined.as_deref().is_some_and(|name| REPORTED.contains(&name));
+            let certain = faults().flatten().any(|fault| fault.sure && !is_reported(fault));
+            return (!certain).then(|| Resolution::Pending(unknown.into()));
         }
-        let asked =
+        let reads_reported =
             seen.iter().any(|access| matches!(access, Access::Fact(_) | Access::Export(..) | Access::Exporters(_)));
-        // The host's own programs may tell it yet.
-        let untold = |access: &&Access| {
+        // The host's own programs may still report it, so it is missing and not misspelt; but only if nothing else is wrong.
+        let unreported = |access: &&Access| {
             matches!(access, Access::Fact(path) if path.starts_with("local.")) && place.fact(access).is_none()
         };
-        let untold: Vec<_> = seen.iter().filter(untold).cloned().collect();
+        let unreported: Vec<_> = seen.iter().filter(unreported).cloned().collect();
         let only = faults().flatten().all(|fault| fault.undefined.as_deref() == Some("facts"));
-        if !untold.is_empty() && only && told.len() == faults().count() {
-            return Some(Form::Pending(untold.into()));
+        if !unreported.is_empty() && only && errors.len() == faults().count() {
+            return Some(Resolution::Pending(unreported.into()));
         }
-        (asked && self.run.misfit == Misfit::Wait)
-            .then(|| Form::Misfit(told.first().map_or_else(|| "".into(), ResolveError::words)))
+        (reads_reported && self.run.misfit == Misfit::Wait)
+            .then(|| Resolution::Misfit(errors.first().map_or_else(|| "".into(), ResolveError::first)))
     }
 }

@@ -1,7 +1,6 @@
-//! What the files of a tree are, by digests of paths and versions: one for what all services share, one for each service's folder and
-//! the plugins that it uses.
+//! Digests of the paths and versions of a tree's files: one for what all services share, one for each service with its plugins.
 //!
-//! Two equal digests mean equal files, so that whatever was worked out from them alone is still right.
+//! Equal digests mean equal files, so that results computed from these files alone can be reused.
 
 use std::collections::HashMap;
 
@@ -22,7 +21,7 @@ pub(crate) struct Versions<'t> {
 }
 
 impl<'t> Versions<'t> {
-    /// Those of a tree.
+    /// Hashes every entry of a tree once.
     pub(crate) fn of(tree: &'t dyn SourceTree) -> Self {
         let mut global = Hasher::new();
         let mut folders: HashMap<&str, Hasher> = HashMap::new();
@@ -40,7 +39,7 @@ impl<'t> Versions<'t> {
         Self { global: global.finish(), folders, tree }
     }
 
-    /// Digest of all that may matter to a service.
+    /// Digest of all files that may matter to a service.
     pub(crate) fn whole(&self, service: &Service) -> Digest {
         let mut hasher = Hasher::new();
         hasher.update(self.global.as_bytes());

@@ -1,7 +1,7 @@
 //! What the planner believes that a node has applied: its last state, and the reports that came after it.
 //!
-//! In: states and reports, in whatever order and however often they come. Out: [`NodeApplied`], the base of the next plan.
-//! A state is the node's own word and replaces all that was believed; a report moves one task on from there.
+//! In: states and reports, in any order and however often they come. Out: [`NodeApplied`], the base of the next plan. A state is
+//! complete and replaces everything that was believed; a report changes what is believed of one task.
 
 use std::sync::Arc;
 
@@ -18,32 +18,33 @@ use crate::{applied::NodeApplied, plan::PlanTask};
 /// What the planner believes of one node. Kept in its store. A clone shares what is applied.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Belief {
-    /// The ledger that it comes from; none before the first state.
+    /// The ledger of the node's last state; none before the first one.
     pub ledger: Option<LedgerId>,
-    /// Revision of the last state.
+    /// The revision of that state.
     pub revision: u64,
-    /// The last report that is contained, by that state or on its own.
+    /// The last report that is contained, in that state or folded in after it.
     pub sequence: Sequence,
-    /// The generation that the node was at.
+    /// The last generation that the node was reported to be at.
     pub generation: Generation,
-    /// What is applied and owed.
+    /// What is applied, and which effects are due.
     pub applied: NodeApplied,
 }
 
-/// What a state did to a belief.
+/// How a state compares with what was believed before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateFold {
-    /// It is older than what is known: nothing.
+    /// It is older, and was ignored.
     Old,
-    /// It says what was believed already.
+    /// It is the same.
     Same,
-    /// It says something else: what was planned from the belief may be wrong, so plan again.
+    /// It differs: what was planned from the belief may be wrong, so plan again.
     Differs,
 }
 
 impl Belief {
     /// Takes a node's state.
     pub fn fold_state(&mut self, state: &NodeState) -> StateFold {
+        // Another ledger means that the host was set up again: revisions and numbers start over, and nothing of the old one counts.
         let same_ledger = self.ledger.as_ref() == Some(&state.ledger);
         if same_ledger && (state.revision < self.revision || state.sequence < self.sequence) {
             return StateFold::Old;
@@ -62,10 +63,10 @@ impl Belief {
         if differs { StateFold::Differs } else { StateFold::Same }
     }
 
-    /// Takes the report of number `sequence`; `planned` is the task of the plan that it reports on, of that
-    /// generation and no other, where that is at hand.
+    /// Takes the report of number `sequence`; `planned` is the task in the plan of exactly the report's generation, where that plan is
+    /// at hand.
     ///
-    /// Returns whether it was news. A report of another ledger, or one that is contained already, is none.
+    /// Returns whether it was taken: not if it is of another ledger, or contained already.
     pub fn fold_report(
         &mut self,
         ledger: &LedgerId,
@@ -80,6 +81,7 @@ impl Belief {
         self.generation = self.generation.max(report.generation);
         let task = &report.task;
         match report.fingerprint {
+            // Nothing is applied any more. After a failed removal it is not known what is left, so what was believed stays.
             None if report.outcome.is_success() => {
                 Arc::make_mut(&mut self.applied.tasks).remove(task);
             }
@@ -88,10 +90,11 @@ impl Belief {
                 let known = self.applied.tasks.get(task).is_some_and(|a| a.fingerprint == fingerprint);
                 let planned = planned.and_then(PlanTask::applied).filter(|a| a.fingerprint == fingerprint);
                 match planned {
-                    // What was not carried out has recorded nothing: its edges are still the old ones.
+                    // What was not carried out has not recorded its new edges.
                     _ if known && !report.outcome.is_success() => {}
                     Some(applied) => drop(Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), applied)),
                     None if known => {}
+                    // Applied by a plan that is not at hand: inputs and edges stay unknown until the next state.
                     None => {
                         let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
                         Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
@@ -106,7 +109,7 @@ impl Belief {
         true
     }
 
-    /// A source on the same node is decided: what hangs on it is owed, or is no longer open.
+    /// Settles what waits for a source on the same node: its targets' effects are due, or the source is no longer open for them.
     fn decide(&mut self, source: &TaskId, fires: bool) {
         let on = TriggerSource::Task(source.clone());
         self.applied.obligations.retain(|_, obligation| {

@@ -13,18 +13,20 @@ use super::model::{Entry, On, Opens, Rollout};
 use crate::plan::PendingInstance;
 
 impl Rollout {
-    /// The generation.
+    /// The generation of the plan.
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Takes a report, of this generation or of an older one. Returns whether it was news.
+    /// Takes a report, of this generation or of an older one. Returns whether it changed anything here.
     ///
-    /// What is done stays done; anything else may be followed by another try. A change that is reported late, for an older
+    /// What is done stays done; any other outcome may be followed by another try. A change that is reported late, for an older
     /// generation, still fires: so a report of an older generation must not be folded twice.
     pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         self.release(node, report);
         let Some(i) = self.find(node, &report.task) else {
+            // Not in this plan. If it changed something for an older one, this plan was made without knowing it: what its triggers
+            // reach is missing here, see `is_outdated`.
             let late = report.generation < self.generation && report.outcome.fires();
             return late && self.late.insert(report.task.at(node));
         };
@@ -34,6 +36,7 @@ impl Rollout {
             news |= !std::mem::replace(&mut entry.fired, true);
             entry.late |= report.generation < self.generation;
         }
+        // An outcome for an older plan is none for this one. A success is final: a repeated report must not count down gates twice.
         if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)
         {
             return news;
@@ -52,14 +55,16 @@ impl Rollout {
         true
     }
 
-    /// The instances that it could not plan, with what is missing.
+    /// The instances that could not be planned, with what is missing.
     pub fn pending(&self) -> &[PendingInstance] {
         &self.pending
     }
 
-    /// Whether a change was reported, for an older generation, that this plan does not pass on to all that it triggers: plan
-    /// again, and let the newer plan know by [`Rollout::carry_late_changes`].
+    /// Whether a change was reported, for an older generation, that this plan does not pass on to everything that it triggers. Then plan
+    /// again, from what [`Rollout::carry_late_changes`] adds.
     pub fn is_outdated(&self) -> bool {
+        // A target whose source was a gate in the older plan, and is an entry on its own node in this one: the agent decides by what
+        // the source did for this plan, and does not know that it changed something for the older one.
         let passed_over = |entry: &Entry| {
             let done = matches!(entry.outcome, Some(Outcome::Done { effect: Some(_), .. }));
             let late = |(_, on): &(Effect, On)| matches!(on, On::Barrier(i) if self.entries[*i as usize].late);
@@ -68,14 +73,14 @@ impl Rollout {
         !self.late.is_empty() || self.entries.iter().any(passed_over)
     }
 
-    /// Takes a node's presence.
+    /// Takes whether a node is online.
     pub fn presence(&mut self, node: &NodeId, online: bool) {
         if let Some(entry) = self.nodes.get_mut(node) {
             entry.online = online;
         }
     }
 
-    /// Takes what a node says that it runs at this moment: for people to watch.
+    /// Takes which tasks a node reported as running at the moment.
     pub fn running(&mut self, node: &NodeId, tasks: &[TaskId]) {
         let Some(at) = self.nodes.get(node) else { return };
         for i in &at.order {
@@ -86,10 +91,10 @@ impl Rollout {
         }
     }
 
-    /// Takes which generation a node is at, and what it still runs: from its reports, or nothing where its state says that it is
-    /// idle. A turn that it had in an earlier rollout ends when it is at this one and runs nothing of that any more.
+    /// Takes which generation a node is at, and what it still runs: from its reports; nothing if its state is idle. A turn that it held
+    /// from an earlier rollout ends when it is at this one and no longer runs the task.
     ///
-    /// Returns whether one has ended: to be replayed where the rollout is restored.
+    /// Returns whether a turn has ended: then the call is to be replayed where the rollout is restored.
     pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) -> bool {
         let before = self.held.len();
         if generation >= self.generation {
@@ -98,31 +103,33 @@ impl Rollout {
         self.held.len() < before
     }
 
-    /// Opens every gate whose time has come. Returns the nodes whose set of open gates has grown: publish it to them.
+    /// Opens every gate that can be opened. Returns the nodes whose set of open gates has grown, to be published to them.
     pub fn advance(&mut self) -> BTreeSet<NodeId> {
-        let mut told = BTreeSet::new();
+        let mut grown = BTreeSet::new();
+        // First these: a node gets a turn only when its tasks wait for nothing else.
         for gate in std::mem::take(&mut self.ripe) {
             let fired = self.gate_fired(gate);
-            self.open(gate, fired, &mut told);
+            self.open(gate, fired, &mut grown);
         }
-        self.give_turns(&mut told);
-        told
+        self.give_turns(&mut grown);
+        grown
     }
 
-    /// The whole set of open gates of one node.
+    /// All gates that are open on a node. The whole set is published each time, so that a lost or repeated message does no harm.
     pub fn open_gates(&self, node: &NodeId) -> BTreeMap<GateId, OpenGate> {
         let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
         let gates = entries.flat_map(|i| &self.entries[*i as usize].gates).map(|g| &self.gates[*g as usize]);
         gates.filter_map(|gate| Some((gate.id.clone(), gate.open?))).collect()
     }
 
-    pub(super) fn open(&mut self, gate: u32, fired: bool, told: &mut BTreeSet<NodeId>) {
+    pub(super) fn open(&mut self, gate: u32, fired: bool, grown: &mut BTreeSet<NodeId>) {
         let gate = &mut self.gates[gate as usize];
         gate.open = Some(OpenGate { fired });
-        told.extend(gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()));
+        grown.extend(gate.targets.iter().map(|i| self.entries[*i as usize].instance.node.clone()));
     }
 
-    /// Whether one of a gate's sources changed something, as far as is known.
+    /// Whether one of a gate's sources was reported to have changed something. Only instances of the task that it fires on count: others
+    /// are in the set because they come before those.
     pub(super) fn gate_fired(&self, gate: u32) -> bool {
         let Opens::Done { waits_for, fires_on: Some(task), .. } = &self.gates[gate as usize].opens else {
             return false;

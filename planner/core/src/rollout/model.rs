@@ -1,4 +1,4 @@
-//! A rollout's state, and what can be told of an instance in it.
+//! The state of a rollout, and the status of an instance in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,53 +16,59 @@ use crate::{knowledge::Unknown, plan::PendingInstance};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     pub(super) generation: Generation,
-    /// In the plan's order, so that each comes after all that it waits for.
+    /// In the plan's order, so that each comes after all that it waits for. Named by index elsewhere.
     pub(super) entries: Vec<Entry>,
     pub(super) gates: Vec<GateEntry>,
     pub(super) nodes: BTreeMap<NodeId, NodeEntry>,
     pub(super) limits: BTreeMap<ServiceId, Limit>,
-    /// Gates whose time has come.
+    /// Gates of which everything that they wait for is done, to be opened by the next `advance`.
     pub(super) ripe: Vec<u32>,
-    /// Turns that nodes have from rollouts before this one.
-    pub(super) held: Vec<Held>,
-    /// Instances of which too little is known to plan them.
+    /// Turns that nodes still hold from rollouts before this one.
+    pub(super) held: Vec<HeldTurn>,
+    /// Instances that could not be planned.
     #[serde(default)]
     pub(super) pending: Vec<PendingInstance>,
-    /// Instances that are not in this plan and of which an older one reports late that something changed.
+    /// Instances that are not in this plan, and of which a late report for an older plan has a change.
     pub(super) late: BTreeSet<InstanceId>,
 }
 
-/// An instance of the plan. Others are named by their numbers.
+/// An instance of the plan. Other entries and gates are named by index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) instance: InstanceId,
     pub(super) action: Action,
+    /// Entries on the same node that must be done first.
     pub(super) after: Vec<u32>,
+    /// Gates that must be open first.
     pub(super) gates: Vec<u32>,
     /// Effects with the entry or gate that fires them.
     pub(super) triggers: Vec<(Effect, On)>,
+    /// An effect that is due because of earlier plans.
     pub(super) owed: Option<Effect>,
-    /// What nobody knows and it waits for.
+    /// Unknown values that it waits for.
     #[serde(default)]
     pub(super) unknown: Vec<Unknown>,
     /// Gates that wait for it.
     pub(super) feeds: Vec<u32>,
+    /// The last outcome that was reported for this plan.
     pub(super) outcome: Option<Outcome>,
-    /// Whether it is known to have changed something, for this plan or for an older one that wanted the same.
+    /// Whether it was reported to have changed something, for this plan or for an older one.
     pub(super) fired: bool,
-    /// Whether it was an older one.
+    /// Whether such a report was for an older plan.
     pub(super) late: bool,
-    /// Whether the agent says that it runs.
+    /// Whether the agent reported that it runs at the moment.
     pub(super) running: bool,
-    /// Whether it runs again by itself where it was interrupted.
+    /// Whether the agent runs it again by itself after an interruption.
     #[serde(default)]
     pub(super) reruns: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum On {
+    /// An entry on the same node, by an edge on the node. The agent itself knows when it fired, also for an older plan.
     Entry(u32),
-    /// An entry on the same node, the only one of a barrier that is in this plan: in an older one it may have been a gate.
+    /// An entry on the same node that stands for a whole barrier, because no other instance of that is in this plan. In an older plan
+    /// it may have been behind a gate, of which the agent does not know whether it fired.
     Barrier(u32),
     Gate(u32),
 }
@@ -71,16 +77,17 @@ pub(super) enum On {
 pub(super) struct GateEntry {
     pub(super) id: GateId,
     pub(super) opens: Opens,
-    /// Who waits for it.
+    /// Entries that wait for it.
     pub(super) targets: Vec<u32>,
+    /// As it was opened; none while it is closed.
     pub(super) open: Option<OpenGate>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Opens {
-    /// When these are done; `left` of them are not.
+    /// When these entries are done; `left` of them are not yet.
     Done { waits_for: Vec<u32>, fires_on: Option<TaskId>, left: u32 },
-    /// When its node has a turn.
+    /// When its node has a turn of that service.
     Turn { service: ServiceId },
     /// Not in this rollout.
     Unknown,
@@ -99,20 +106,20 @@ pub(super) struct NodeEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Limit {
     pub(super) at_once: u32,
-    /// Nodes with turns still to be given.
+    /// Nodes with gates of this service that are still closed.
     pub(super) pending: BTreeSet<NodeId>,
-    /// Nodes that are in the midst of theirs.
+    /// Nodes that hold a turn.
     pub(super) holders: BTreeSet<NodeId>,
 }
 
-/// A task that was let go in an earlier rollout and of which no final word has come.
+/// A turn from an earlier rollout: a task whose gate was opened there and whose final report is missing, or that failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Held {
+pub(super) struct HeldTurn {
     pub(super) service: ServiceId,
     pub(super) node: NodeId,
     pub(super) task: TaskId,
     pub(super) generation: Generation,
-    /// Whether it failed: then the node is out of service until the task is done or no longer asked for.
+    /// Whether it failed: then the node counts as unavailable until the task succeeds or is no longer desired.
     pub(super) failed: bool,
 }
 
@@ -121,7 +128,7 @@ impl Entry {
         self.outcome.as_ref().is_some_and(Outcome::is_success)
     }
 
-    /// Whether it failed, and its agent does not try again.
+    /// Whether it failed, and its agent is not trying again.
     pub(super) fn failed(&self) -> bool {
         match &self.outcome {
             Some(Outcome::Failed { .. }) => !self.running,
@@ -131,33 +138,33 @@ impl Entry {
     }
 }
 
-/// What became of an instance.
+/// The status of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
-    /// It waits.
+    /// It cannot start yet, for these reasons; at least one.
     Waiting(Vec<Wait>),
-    /// It runs, or nothing holds it back.
+    /// It runs, or nothing prevents it from running.
     Running,
-    /// As the plan wants it.
+    /// It is as the plan wants it.
     Done {
         /// Whether anything changed.
         changed: bool,
-        /// The effect that was carried out.
+        /// The effect that was carried out, if any.
         effect: Option<Effect>,
     },
-    /// Nothing to be done after all: no trigger fired.
+    /// Nothing had to be done: no trigger fired.
     Skipped,
-    /// It did not come about.
+    /// It failed, and the agent is not trying again.
     Failed {
-        /// The agent's words.
+        /// The agent's message.
         error: String,
     },
-    /// Never tried, because this one failed, which it comes after.
+    /// It was not tried, because an instance that it comes after failed.
     Blocked {
-        /// The failed one.
+        /// The failed instance.
         by: InstanceId,
     },
-    /// Not tried, because a newer plan came.
+    /// It was not tried, because a newer plan came.
     Superseded,
 }
 
@@ -168,54 +175,54 @@ pub enum Wait {
     Offline,
     /// Another instance of this plan that is not done.
     Instance {
-        /// That instance.
+        /// The other instance.
         instance: InstanceId,
         /// Whether its node is offline.
         offline: bool,
     },
-    /// Something that no node has told.
+    /// A value that no node has reported.
     Unknown(Unknown),
-    /// A turn in a rolling restart, which these nodes have now.
+    /// A turn in a rolling restart.
     Turn {
-        /// The nodes.
+        /// The nodes that hold the turns now.
         holders: Vec<NodeId>,
     },
 }
 
-/// Numbers of instances.
+/// Numbers of instances by status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
-    /// In the plan.
+    /// All instances of the plan; the sum of the others.
     pub total: usize,
-    /// Waiting.
+    /// [`Status::Waiting`].
     pub waiting: usize,
-    /// Running or about to.
+    /// [`Status::Running`].
     pub running: usize,
-    /// Done and something changed.
+    /// [`Status::Done`], and something changed.
     pub changed: usize,
-    /// Done, nothing had to be changed.
+    /// [`Status::Done`], and nothing had to be changed.
     pub unchanged: usize,
-    /// Not needed: no trigger fired.
+    /// [`Status::Skipped`].
     pub skipped: usize,
-    /// Failed.
+    /// [`Status::Failed`].
     pub failed: usize,
-    /// Never tried because of a failure.
+    /// [`Status::Blocked`].
     pub blocked: usize,
-    /// Never tried because of a newer plan.
+    /// [`Status::Superseded`].
     pub superseded: usize,
 }
 
-/// How a rollout stands.
+/// The state of a rollout as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// Under way.
+    /// Some instance can still go on.
     Running,
-    /// All that is left waits for these nodes, which are offline.
+    /// Everything that is left waits for these nodes, which are offline.
     Offline(Vec<NodeId>),
-    /// All that is left waits for what no node has told: a newer plan takes its place when one does.
+    /// Everything that is left waits for values that no node has reported: a newer plan takes its place when one is.
     Waiting,
     /// Everything is done.
     Succeeded,
-    /// Something failed, and all that can go on without it is done.
+    /// Some instance failed, and everything that can go on without it is done.
     Failed,
 }

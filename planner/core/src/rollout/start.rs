@@ -1,4 +1,4 @@
-//! A plan, numbered for being carried out.
+//! Makes a rollout of a plan: actions become entries, names become indices.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use super::model::{Entry, GateEntry, Limit, NodeEntry, On, Opens, Rollout};
 use crate::plan::{Gate, Plan};
 
 impl Rollout {
-    /// A plan that goes out as `generation`. Nobody is online before [`Rollout::presence`] says so.
+    /// The rollout of a plan that is published as `generation`. All nodes count as offline until [`Rollout::presence`] is called.
     pub fn new(plan: &Plan, generation: Generation) -> Self {
         let numbers: HashMap<&InstanceId, u32> =
             plan.actions.iter().enumerate().map(|(i, action)| (&action.instance, i as u32)).collect();
@@ -56,6 +56,7 @@ impl Rollout {
         let mut nodes = BTreeMap::new();
         for (node, part) in &plan.nodes {
             let mut at = NodeEntry::default();
+            // Tasks stand after all that they wait for, so that names of earlier tasks resolve to entries on the way.
             for task in &part.tasks {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
                 let entry = &mut entries[number as usize];
@@ -65,6 +66,8 @@ impl Rollout {
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();
                 entry.gates = task.gates.iter().filter_map(|gate| gate_numbers.get(gate).copied()).collect();
                 let on = |on: &TriggerSource| match on {
+                    // The declared edge says what the source is for the agent: see `On`. Without one the source is a removal, which
+                    // acts by a recorded edge that may have been a barrier.
                     TriggerSource::Task(source) => {
                         let mut declared = task.edges.triggers.iter().filter(|edge| edge.on.task == *source).peekable();
                         let barrier =

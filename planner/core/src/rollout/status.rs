@@ -1,4 +1,4 @@
-//! How a rollout stands: per instance, in numbers, as a whole, and what it is that something waits for.
+//! The status of a rollout: per instance, in numbers, as a whole, and along the chain of what an instance waits for.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +10,20 @@ use groundplan_protocol::{
 
 use super::model::{Opens, Rollout, Status, Summary, Verdict, Wait};
 
-/// What may still come of an entry.
+/// What can still happen to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outlook {
+    /// Nothing: it succeeded.
     Done,
     /// It can go on, or what it waits for can.
     Live,
-    /// It waits for a node that is offline.
+    /// Nothing until a node is online.
     Away,
-    /// It waits for what no node has told.
+    /// Nothing until a value is reported.
     Unknown,
-    /// It failed, or that entry did, which it comes after.
+    /// Nothing: this entry failed, which is itself or one that it comes after.
     Stuck(u32),
+    /// Nothing: a newer plan took its place.
     Superseded,
 }
 
@@ -35,13 +37,13 @@ impl Rollout {
             .map(move |(i, entry)| (entry.instance.clone(), entry.action, self.status_of(i as u32, outlooks[i])))
     }
 
-    /// What became of one instance; none if it is not in the plan.
+    /// The status of one instance; none if it is not in the plan.
     pub fn status(&self, instance: &InstanceId) -> Option<Status> {
         let i = self.find(&instance.node, &instance.task)?;
         Some(self.status_of(i, self.outlooks()[i as usize]))
     }
 
-    /// An instance, then what it waits for or is blocked by, then what that waits for, down to where it begins.
+    /// An instance with its status, then the one that it waits for or is blocked by, then the one that that waits for, to the last.
     pub fn why(&self, instance: &InstanceId) -> Vec<(InstanceId, Status)> {
         let outlooks = self.outlooks();
         let mut chain = Vec::new();
@@ -62,7 +64,7 @@ impl Rollout {
         chain
     }
 
-    /// How many instances are in which state.
+    /// How many instances have which status.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary { total: self.entries.len(), ..Summary::default() };
         for (_, _, status) in self.statuses() {
@@ -81,7 +83,7 @@ impl Rollout {
         summary
     }
 
-    /// How it stands as a whole.
+    /// The state of the rollout as a whole.
     pub fn verdict(&self) -> Verdict {
         let outlooks = self.outlooks();
         let has = |outlook| outlooks.contains(&outlook);
@@ -105,7 +107,9 @@ impl Rollout {
         self.nodes.get(node).is_some_and(|at| at.online)
     }
 
-    /// Entries come after all that they wait for, so one pass tells; but what waits for a turn hangs on those who hold one.
+    /// The outlook of every entry. Entries come after all that they wait for, so one pass suffices; but what waits for a turn depends on
+    /// the nodes that hold one, which may come later. So the first pass takes every turn as free, and a second one takes the holders'
+    /// outlooks from the first.
     fn outlooks(&self) -> Vec<Outlook> {
         let free = |_: &ServiceId| Outlook::Live;
         let first = self.pass(&free);
@@ -117,6 +121,8 @@ impl Rollout {
             if limit.holders.len() < limit.at_once as usize {
                 return Outlook::Live;
             }
+            // A node gives its turn back when all of its entries in the turn are done, so the worst of them decides for the node; of
+            // several holders, that which can give its turn back first.
             let of_node = |node: &NodeId| {
                 let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
                 let theirs = order.filter(|i| self.in_turn(**i, service)).map(|i| first[*i as usize]);
@@ -136,7 +142,7 @@ impl Rollout {
         self.pass(&turn)
     }
 
-    /// Whether an entry keeps its node's turn until it is done.
+    /// Whether its node keeps its turn of the service until this entry is done.
     fn in_turn(&self, i: u32, service: &ServiceId) -> bool {
         let entry = &self.entries[i as usize];
         let gates = || entry.gates.iter().map(|gate| &self.gates[*gate as usize]).filter(|gate| gate.open.is_some());
@@ -145,6 +151,7 @@ impl Rollout {
             || self.held.iter().any(|h| h.service == *service && h.node == at.node && h.task == at.task)
     }
 
+    /// One pass over the entries. `turn` is the outlook of a wait for a turn of a service.
     fn pass(&self, turn: &dyn Fn(&ServiceId) -> Outlook) -> Vec<Outlook> {
         let mut outlooks: Vec<Outlook> = Vec::with_capacity(self.entries.len());
         let mut gates: Vec<Option<Outlook>> = vec![None; self.gates.len()];
@@ -171,6 +178,7 @@ impl Rollout {
                         worst = latest(worst, of);
                     }
                     match outcome {
+                        // The agent has given up on it because of a failure that may not have been reported yet.
                         Some(Outcome::Blocked { by }) if !matches!(worst, Outlook::Stuck(_)) => {
                             Outlook::Stuck(self.find(&entry.instance.node, by).unwrap_or(i as u32))
                         }
@@ -205,6 +213,7 @@ impl Rollout {
         }
     }
 
+    /// What an entry waits for; empty if it can run.
     fn waits(&self, i: u32) -> Vec<Wait> {
         let entry = &self.entries[i as usize];
         let mut waits = BTreeSet::new();
@@ -226,6 +235,7 @@ impl Rollout {
             }
         }
         waits.extend(entry.unknown.iter().cloned().map(Wait::Unknown));
+        // A turn is the last thing that it waits for: it is given when nothing else is left.
         if waits.is_empty() {
             for gate in closed() {
                 if let Opens::Turn { service } = &gate.opens {
@@ -238,7 +248,7 @@ impl Rollout {
     }
 }
 
-/// Of all that an entry waits for, what decides: a failure, a newer plan, an absence.
+/// The worse of two outlooks: of everything that an entry waits for, the worst decides.
 fn latest(a: Outlook, b: Outlook) -> Outlook {
     let weight = |outlook: &Outlook| match outlook {
         Outlook::Done => 0,
@@ -251,7 +261,7 @@ fn latest(a: Outlook, b: Outlook) -> Outlook {
     if weight(&b) > weight(&a) { b } else { a }
 }
 
-/// Of all that hold a turn, who may give it back first.
+/// The better of two outlooks.
 fn soonest(a: Outlook, b: Outlook) -> Outlook {
     if latest(a, b) == a { b } else { a }
 }

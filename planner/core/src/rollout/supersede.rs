@@ -1,7 +1,7 @@
-//! What a newer plan has to know of the one that it supersedes.
+//! What a newer plan takes over from the rollout that it supersedes: obligations, late changes, turns.
 //!
-//! A node's own obligations are on its disk and told in its state. What fired *across* nodes only the planner knows: it is owed
-//! from the moment that the source reported a change, whether or not the gate was opened, or the target has ever seen the plan.
+//! Obligations on one node are on that node's disk and in its state. What fired *across* nodes only the planner knows: it is due from
+//! the moment at which the source reported a change, whether or not the gate was opened, or the target ever got the plan.
 
 use groundplan_protocol::{
     effect::{Action, Effect},
@@ -11,19 +11,20 @@ use groundplan_protocol::{
     state::Obligation,
 };
 
-use super::model::{Entry, Held, On, Opens, Rollout};
+use super::model::{Entry, HeldTurn, On, Opens, Rollout};
 use crate::{
     applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Scope},
 };
 
 impl Rollout {
-    /// Puts the planner's own knowledge of gates into the base of the plan that supersedes this rollout.
+    /// Puts what this rollout knows of gates into the base of the plan that supersedes it: what fired across nodes and is not carried
+    /// out yet becomes an obligation.
     ///
-    /// What fired across nodes and is not carried out yet becomes an obligation. That a gate is open in a node's own
-    /// obligations says no more than this rollout knows, so it is dropped: if its source is still to act, the new plan's triggers see
-    /// to it. Not to be called by a planner that lost its store: then open gates count as fired.
+    /// Not to be called by a planner that lost its store: it has no such rollout, and gates that nodes list as open count as fired.
     pub fn carry_obligations(&self, applied: &mut AppliedState) {
+        // A node lists a gate as open that may still fire. This rollout knows whether it did, so the node's entry adds nothing: if it
+        // fired, the obligation is added below; if its source is still to act, the new plan has the source and its trigger.
         for known in applied.nodes.values_mut() {
             known.obligations.retain(|_, obligation| {
                 obligation.open.retain(|open| matches!(open, TriggerSource::Task(_)));
@@ -32,16 +33,17 @@ impl Rollout {
         }
         for entry in self.entries.iter().filter(|entry| entry.action != Action::Remove) {
             let Some(known) = applied.nodes.get_mut(&entry.instance.node) else { continue };
-            let Some(effect) = self.still_owed(entry) else { continue };
-            owe(known, &entry.instance.task, effect);
+            let Some(effect) = self.still_due(entry) else { continue };
+            oblige(known, &entry.instance.task, effect);
         }
     }
 
-    /// Puts in what was reported too late for this plan, of instances that it leaves alone (see [`Rollout::is_outdated`]): what the
-    /// trigger edges of the newer plan's desired state reach from there is owed.
+    /// Adds obligations for changes that were reported too late for this plan, of instances that are not in it (see
+    /// [`Rollout::is_outdated`]): for everything that the trigger edges of `desired`, the newer plan's state, reach from there.
     pub fn carry_late_changes(&self, desired: &DesiredState, applied: &mut AppliedState) {
         let tasks = &desired.graph.tasks;
         for late in &self.late {
+            // None if the node is no longer declared: then no edge of the newer state comes from there.
             let at = desired.node(&late.node);
             let edges = tasks.iter().flat_map(|task| task.edges.iter().map(move |edge| (task, edge)));
             for (task, edge) in edges.filter(|(_, edge)| tasks[edge.from.0 as usize].id == late.task) {
@@ -51,21 +53,22 @@ impl Rollout {
                     nodes.chain(task.pending.iter().map(|pending| pending.node)).filter(|node| match edge.scope {
                         Scope::AllNodes => at.is_some(),
                         Scope::OneNode(only) => at == Some(only) && *node != only,
-                        // That is on the node's own disk.
+                        // On one node the agent itself has the obligation on its disk.
                         Scope::SameNode => false,
                     })
                 {
                     let known = applied.nodes.get_mut(&desired.nodes[node.0 as usize]);
+                    // What is not applied yet is created, and needs no restart.
                     if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
-                        owe(known, &task.id, effect);
+                        oblige(known, &task.id, effect);
                     }
                 }
             }
         }
     }
 
-    /// Takes over the turns that nodes have in the rollout that this one supersedes: an agent finishes what it has begun, and a
-    /// node where a task failed is out of service until this plan mends it.
+    /// Takes over the turns that nodes hold in the rollout that this one supersedes: an agent finishes what it has begun, and a node on
+    /// which a task failed is unavailable until this plan repairs it. Otherwise more nodes than the limit could be disturbed at once.
     pub fn take_over_turns(&mut self, earlier: &Rollout) {
         let turns = earlier.gates.iter().filter(|gate| gate.open.is_some()).filter_map(|gate| match &gate.opens {
             Opens::Turn { service } => Some((service, gate.targets.iter().map(|i| &earlier.entries[*i as usize]))),
@@ -73,7 +76,7 @@ impl Rollout {
         });
         let unfinished = turns.flat_map(|(service, entries)| entries.map(move |entry| (service, entry)));
         let unfinished = unfinished.filter(|(_, entry)| !ends(entry.outcome.as_ref()));
-        let own = unfinished.map(|(service, entry)| Held {
+        let own = unfinished.map(|(service, entry)| HeldTurn {
             service: service.clone(),
             node: entry.instance.node.clone(),
             task: entry.instance.task.clone(),
@@ -81,43 +84,46 @@ impl Rollout {
             failed: entry.outcome.is_some(),
         });
         let held: Vec<_> = earlier.held.iter().cloned().chain(own).collect();
-        let keep = |held: &Held| !held.failed || self.find(&held.node, &held.task).is_some();
+        // A failed task that this plan does not have is no longer desired: nothing would ever give its turn back.
+        let keep = |held: &HeldTurn| !held.failed || self.find(&held.node, &held.task).is_some();
         self.held = held.into_iter().filter(keep).collect();
     }
 
-    /// Gives back the turns of a node that is no longer declared: nobody waits for its return.
+    /// Gives back the turns of a node that is no longer declared, and so cannot give them back itself.
     pub fn forget(&mut self, node: &NodeId) {
         self.held.retain(|held| held.node != *node);
     }
 
-    /// A report ends what its task holds of an earlier rollout: if it is done, or given up, or failed and no longer asked for.
+    /// Ends a turn of an earlier rollout, if the report is of its task: when that is done, was given up, or failed and is not in this plan.
     pub(super) fn release(&mut self, node: &NodeId, report: &TaskReport) {
-        let asked_for = self.find(node, &report.task).is_some();
+        let planned = self.find(node, &report.task).is_some();
         self.held.retain_mut(|held| {
             let same = held.node == *node && held.task == report.task && report.generation >= held.generation;
             held.failed |= same && !ends(Some(&report.outcome));
-            !same || held.failed && asked_for && !ends(Some(&report.outcome))
+            !same || held.failed && planned && !ends(Some(&report.outcome))
         });
     }
 
-    /// The greatest effect that is owed to an entry by this plan or by what fired across nodes.
-    fn still_owed(&self, entry: &Entry) -> Option<Effect> {
+    /// The greatest effect that is still due to an entry: because of earlier plans, or because of what fired across nodes in this one.
+    fn still_due(&self, entry: &Entry) -> Option<Effect> {
         let fired = entry.triggers.iter().filter_map(|(effect, on)| match on {
             On::Gate(gate) => self.gate_fired(*gate).then_some(*effect),
             On::Barrier(i) => self.entries[*i as usize].late.then_some(*effect),
             On::Entry(_) => None,
         });
         match &entry.outcome {
-            // It was passed over before its source's word came.
+            // Done without an effect: its triggers had not fired for the agent. One that fired late is still due.
             Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| self.is_outdated()).max(),
             Some(Outcome::Skipped) => fired.max(),
             Some(Outcome::Done { .. }) => None,
+            // Not done: what earlier plans left is still due as well.
             _ => fired.chain(entry.owed).max(),
         }
     }
 }
 
-fn owe(known: &mut NodeApplied, task: &TaskId, effect: Effect) {
+/// Adds an obligation that has fired, or raises one that is there.
+fn oblige(known: &mut NodeApplied, task: &TaskId, effect: Effect) {
     let obligation = Obligation { effect, fired: true, open: Vec::new() };
     let obligation = known.obligations.entry(task.clone()).or_insert(obligation);
     obligation.effect = obligation.effect.max(effect);

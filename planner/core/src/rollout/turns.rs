@@ -1,31 +1,35 @@
-//! Turns: a service with a limit is disturbed on so many nodes at once, and no more.
+//! Turns: a service with a rolling limit is disturbed on at most that many nodes at once.
 //!
-//! A node asks for a turn when one of its limited tasks waits for nothing else. It is given the gates of all its limited tasks
-//! of the service that can then run through without waiting for another node, and holds its turn until they are done. So
-//! whoever holds a turn can finish it, and gates between nodes cannot lock with turns: what needs another node's turn
-//! waits without one. A task that failed keeps the turn: the damage goes no further. Turns go round in order of names, past
-//! the nodes that are offline.
+//! A node is due for a turn when one of its limited tasks waits for nothing else. It then gets the gates of all its limited tasks of
+//! the service that can run through without waiting for another node, and holds the turn until they are done. So a node that holds a
+//! turn can always finish it, and turns cannot deadlock with gates between nodes: what needs another node's turn waits without one
+//! of its own. A failed task keeps its turn, so that the damage spreads no further. Turns go in order of node names, past nodes that
+//! are offline.
 
 use std::collections::BTreeSet;
 
 use groundplan_protocol::ids::{NodeId, ServiceId};
 
-use super::model::{Held, Limit, NodeEntry, Opens, Rollout};
+use super::model::{HeldTurn, Limit, NodeEntry, Opens, Rollout};
 
 impl Rollout {
-    /// Takes turns back that are finished, and gives those that are free.
-    pub(super) fn give_turns(&mut self, told: &mut BTreeSet<NodeId>) {
+    /// Takes back turns that are finished, and gives those that are free. Adds to `grown` the nodes for which gates were opened.
+    pub(super) fn give_turns(&mut self, grown: &mut BTreeSet<NodeId>) {
+        // Taken out, because opening gates needs the whole rollout; each is put back below.
         for (service, mut limit) in std::mem::take(&mut self.limits) {
+            // Holders of earlier rollouts count as well. One that has finished everything it was given gives its turn back, unless it
+            // can go on at once.
             let held = self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone());
             let mut holders: BTreeSet<_> = std::mem::take(&mut limit.holders).into_iter().chain(held).collect();
             holders.retain(|node| self.holds(node, &service) || self.goes_on(node, &service, &limit));
-            let mut given_out = BTreeSet::new();
+            let mut finished = BTreeSet::new();
             for node in limit.pending.iter() {
+                // A holder may go on to further gates without a new turn, whatever the limit.
                 let holder = holders.contains(node);
                 if !holder && holders.len() >= limit.at_once as usize {
                     continue;
                 }
-                // A node that is out of service, and gave way to others meanwhile, goes on when one of these has finished.
+                // An unavailable node that gave way to others meanwhile goes on when one of these has finished.
                 let damaged = holder && self.is_damaged(node, &service) && !self.is_under_way(node, &service);
                 let busy = |other: &&NodeId| *other != node && self.is_under_way(other, &service);
                 if damaged && holders.iter().filter(busy).count() >= limit.at_once as usize {
@@ -33,31 +37,33 @@ impl Rollout {
                 }
                 let Some(at) = self.nodes.get(node).filter(|at| at.online || holder) else { continue };
                 let Some((gates, last)) = self.turn(at, &service, holder) else { continue };
-                gates.into_iter().for_each(|gate| self.open(gate, false, told));
+                // A turn orders and triggers nothing: its gates never fire.
+                gates.into_iter().for_each(|gate| self.open(gate, false, grown));
                 holders.insert(node.clone());
                 if last {
-                    given_out.insert(node.clone());
+                    finished.insert(node.clone());
                 }
             }
-            limit.pending.retain(|node| !given_out.contains(node));
+            limit.pending.retain(|node| !finished.contains(node));
             limit.holders = holders;
             self.limits.insert(service, limit);
         }
     }
 
-    /// Whether a node that has done all it was given can go on at once.
+    /// Whether a node that has done everything in its turn can go on to further gates at once: then it keeps the turn, so that one node
+    /// is finished before the next one is disturbed.
     fn goes_on(&self, node: &NodeId, service: &ServiceId, limit: &Limit) -> bool {
         let at = self.nodes.get(node).filter(|at| at.online && limit.pending.contains(node));
         at.is_some_and(|at| self.turn(at, service, false).is_some())
     }
 
-    /// Whether a node is in the midst of a turn, or is out of service since an earlier rollout.
+    /// Whether a node holds a turn: it has begun one and not finished it, or is unavailable since an earlier rollout.
     fn holds(&self, node: &NodeId, service: &ServiceId) -> bool {
         self.is_under_way(node, service) || self.is_damaged(node, service)
     }
 
-    /// Whether a node is in the midst of a turn: a gate of the service is open and its task is not done, here or in the
-    /// rollout before.
+    /// Whether a node has begun a turn and not finished it: a gate of the service is open and its task is not done, in this rollout or
+    /// in one before it.
     fn is_under_way(&self, node: &NodeId, service: &ServiceId) -> bool {
         if self.held.iter().any(|held| held.node == *node && held.service == *service && !held.failed) {
             return true;
@@ -69,15 +75,16 @@ impl Rollout {
         })
     }
 
-    /// Whether a node keeps a turn of an earlier rollout because its task failed. One that waits by this rollout's order for a turn of
-    /// another node does not: it would wait for itself.
+    /// Whether a node keeps a turn of an earlier rollout because its task failed. Not if that task waits, by the order of this rollout,
+    /// for something that needs a turn on another node: the two would wait for each other for ever.
     fn is_damaged(&self, node: &NodeId, service: &ServiceId) -> bool {
         let mut failed = self.held.iter().filter(|h| h.node == *node && h.service == *service && h.failed);
         failed.any(|held| !self.waits_for_turn_elsewhere(held, service))
     }
 
-    /// Whether the task of an earlier rollout's turn has to wait, in this one, for something that needs a turn on another node.
-    fn waits_for_turn_elsewhere(&self, held: &Held, service: &ServiceId) -> bool {
+    /// Whether the task of a turn from an earlier rollout waits, in this one, for something that needs a turn on another node.
+    fn waits_for_turn_elsewhere(&self, held: &HeldTurn, service: &ServiceId) -> bool {
+        // Backwards through everything that is not done: what is before the task on its node, and what its closed gates wait for.
         let (mut open, mut seen) = (Vec::from_iter(self.find(&held.node, &held.task)), BTreeSet::new());
         while let Some(i) = open.pop() {
             let entry = &self.entries[i as usize];
@@ -96,13 +103,17 @@ impl Rollout {
         false
     }
 
-    /// The gates to open for a node's turn, and whether these are its last ones; none if it has no use for a turn now.
+    /// The gates to open for a node's turn, and whether these are its last ones; none if a turn would not let it go on now.
     fn turn(&self, at: &NodeEntry, service: &ServiceId, holder: bool) -> Option<(Vec<u32>, bool)> {
+        // Entries that would run through if this turn were given: everything before them is done or runs through, and no gate but
+        // those of the turn is closed.
         let mut flows = BTreeSet::new();
         let mut gates = Vec::new();
+        // Ready: some task waits for the turn alone. Without that, the turn would be held while its node waits for others.
         let (mut ready, mut last) = (holder, true);
         for i in &at.order {
             let entry = &self.entries[*i as usize];
+            // Of the closed gates: is one for this turn, and are there others?
             let mut turn = None;
             let mut closed = false;
             for g in &entry.gates {
@@ -121,6 +132,7 @@ impl Rollout {
                     ready |= entry.after.iter().all(done);
                     gates.push(gate);
                 } else {
+                    // It waits for something else still, and will need a turn then.
                     last = false;
                 }
             }

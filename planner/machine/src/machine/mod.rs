@@ -322,7 +322,8 @@ impl Machine {
         // One that stands by takes their numbers over from the nodes' states, so they are compared with what it planned itself.
         let own = self.rollout.as_ref().map_or(self.meta.generation, |rollout| rollout.head.generation);
         let foreign = self.leadership.seen_generation().max(self.meta.generation) > own;
-        let active = self.deployment.active().map(|active| (active.commit.id.clone(), active.desired.asked.is_empty()));
+        let active =
+            self.deployment.active().map(|active| (active.commit.id.clone(), active.desired.node_inputs.is_empty()));
         match active {
             Some((id, asks_nothing)) if !foreign && self.deployment.planned_commit.as_ref() == Some(&id) => {
                 self.resume(now);

@@ -4,7 +4,7 @@ use groundplan_protocol::ids::NodeId;
 
 use super::{
     instance,
-    known::{check_forms, check_told_faults},
+    known::{check_reported_faults, check_resolutions},
 };
 use crate::{desired::DesiredState, knowledge::Knowledge};
 
@@ -37,22 +37,22 @@ fn exports_are_a_map_by_node_or_the_value_itself() {
     let text =
         exporting(ADDRESS, &app("{% for n, v in exports.db.address|items %}{{ n }}={{ v }} {% endfor %}", requires));
     let half = published(Knowledge::default(), &[("db.address", "n1", "one")]);
-    check_forms(&text, &half, "db.address: n0 n1\napp.config:; n2 waits for export db.address of n0");
+    check_resolutions(&text, &half, "db.address: n0 n1\napp.config:; n2 waits for export db.address of n0");
     let whole = published(half.clone(), &[("db.address", "n0", "zero")]);
-    let state = check_forms(&text, &whole, "db.address: n0 n1\napp.config: n2");
+    let state = check_resolutions(&text, &whole, "db.address: n0 n1\napp.config: n2");
     let content =
         |state: &DesiredState| serde_json::to_string(&instance(state, "app.config@n2").resolved.spec.content).unwrap();
     assert!(content(&state).contains("n0=zero n1=one "), "{}", content(&state));
-    assert!(state.asked.exports.iter().map(ToString::to_string).eq(["db.address"]));
+    assert!(state.node_inputs.exports.iter().map(ToString::to_string).eq(["db.address"]));
 
     let one = exporting(ADDRESS, &app("{{ exports.db.address['n1'] }}", requires));
-    let state = check_forms(&one, &half, "db.address: n0 n1\napp.config: n2");
+    let state = check_resolutions(&one, &half, "db.address: n0 n1\napp.config: n2");
     let input = instance(&state, "app.config@n2").resolved.inputs.iter().find(|i| i.name.starts_with("exports"));
     assert_eq!(input.map(|i| (i.name.as_str(), i.value.as_deref())), Some(("exports.db.address[n1]", Some("one"))));
 
     let once = exporting(&format!("{ADDRESS}once = true\n"), &app("{{ exports.db.address }}", requires));
-    check_forms(&once, &half, "db.address: n0\napp.config:; n2 waits for export db.address of n0");
-    let state = check_forms(&once, &whole, "db.address: n0\napp.config: n2");
+    check_resolutions(&once, &half, "db.address: n0\napp.config:; n2 waits for export db.address of n0");
+    let state = check_resolutions(&once, &whole, "db.address: n0\napp.config: n2");
     assert!(content(&state).contains("zero"));
     let input = instance(&state, "app.config@n2").resolved.inputs.iter().find(|i| i.name.starts_with("exports"));
     assert_eq!(input.map(|i| i.name.as_str()), Some("exports.db.address"));
@@ -66,7 +66,7 @@ fn an_export_whose_when_is_false_is_not_there() {
         &app("{{ exports.db.address | length }}{{ exports.db.address.n1 }}", "requires = ['db.address']"),
     );
     let knowledge = published(Knowledge::default(), &[("db.address", "n1", "one")]);
-    let state = check_forms(&text, &knowledge, "db.address: n1; not on n0 (node.name=n0)\napp.config: n2");
+    let state = check_resolutions(&text, &knowledge, "db.address: n1; not on n0 (node.name=n0)\napp.config: n2");
     let content = serde_json::to_string(&instance(&state, "app.config@n2").resolved.spec.content).unwrap();
     assert!(content.contains("1one"), "{content}");
 }
@@ -75,7 +75,7 @@ fn an_export_whose_when_is_false_is_not_there() {
 fn whoever_uses_an_export_comes_after_it() {
     let knowledge = published(Knowledge::default(), &[("db.address", "n0", "a"), ("db.address", "n1", "b")]);
     let text = exporting(ADDRESS, &app("{{ exports.db.address.n0 }}", ""));
-    check_told_faults(
+    check_reported_faults(
         &text,
         &knowledge,
         "
@@ -85,19 +85,19 @@ services/app/service.toml:2 ‹'config'›: `app.config` uses `exports.db.addres
 ",
     );
     let wide = "[service]\nrequires = ['db.address']\n";
-    check_forms(
+    check_resolutions(
         &exporting(ADDRESS, &format!("{wide}{}", app("{{ exports.db.address.n0 }}", ""))),
         &knowledge,
         "db.address: n0 n1\napp.config: n2",
     );
-    // In one service, file order is enough for what is told on the same node.
+    // In one service, file order is enough for a value of the same node.
     let user = |content: &str| format!("{ADDRESS}{}", app(content, ""));
-    check_forms(
+    check_resolutions(
         &exporting(&user("{{ exports.db.address[node.name] }}"), &app("", "")),
         &knowledge,
         "app.config: n2\ndb.address: n0 n1\ndb.config: n0 n1",
     );
-    check_told_faults(
+    check_reported_faults(
         &exporting(&user("{{ exports.db.address.n0 }}"), &app("", "")),
         &knowledge,
         "
@@ -109,7 +109,7 @@ services/db/service.toml:5 ‹'config'›: `db.config` uses `exports.db.address`
 }
 
 #[test]
-fn exports_that_nobody_publishes() {
+fn exports_that_no_task_publishes() {
     for (content, expect) in [
         (
             "{{ exports.dbb.address }}",
@@ -129,6 +129,6 @@ fn exports_that_nobody_publishes() {
         ),
     ] {
         let text = exporting(ADDRESS, &app(content, "requires = ['db.address']"));
-        check_told_faults(&text, &Knowledge::default(), &format!("services/app/service.toml:4 {expect}"));
+        check_reported_faults(&text, &Knowledge::default(), &format!("services/app/service.toml:4 {expect}"));
     }
 }

@@ -30,9 +30,9 @@ services/s/service.toml:13 ‹"db.start@n1"›: `db.start` does not run on node 
   hint: no node runs it
 services/s/service.toml:13 ‹"s.once@n2"›: `s.once` does not run on node `n2`
   hint: it runs on `n0`
-services/s/service.toml:13 ‹"database/redy"›: nobody provides the capability `database/redy`
+services/s/service.toml:13 ‹"database/redy"›: no task provides the capability `database/redy`
   hint: did you mean `database/ready`?
-services/s/service.toml:13 ‹"what/ever"›: nobody provides the capability `what/ever`
+services/s/service.toml:13 ‹"what/ever"›: no task provides the capability `what/ever`
   hint: let a task provide it, or declare [external."what/ever"] in site.toml
 services/s/service.toml:13 ‹"database/ready"›: capability `database/ready` is provided by `db.start`, which runs on no node
   hint: let a group with nodes in it list the service `db`
@@ -41,7 +41,7 @@ services/s/service.toml:13 ‹"database/ready"›: capability `database/ready` i
 }
 
 #[test]
-fn a_service_that_nobody_declares() {
+fn a_service_that_no_folder_declares() {
     let text = on_all(&["s", "sx", "zzz"]) + "=== services/s/service.toml\n[service]\n" + &task("x", "");
     check_faults(
         &text,
@@ -75,9 +75,9 @@ fn a_service_does_not_require_itself() {
         &("requires = [\"cap/x\", \"s.y\"]\n".to_owned() + &task("x", "provides = [\"cap/x\"]") + &task("y", "")),
         r#"
 services/s/service.toml:2 ‹"cap/x"›: service `s` requires its own task `s.x`
-  hint: what a service requires comes before all its tasks: let those tasks require it that need it
+  hint: what a service requires comes before all its tasks: list it in `requires` of the tasks that need it
 services/s/service.toml:2 ‹"s.y"›: service `s` requires its own task `s.y`
-  hint: what a service requires comes before all its tasks: let those tasks require it that need it
+  hint: what a service requires comes before all its tasks: list it in `requires` of the tasks that need it
 "#,
     );
 }
@@ -90,7 +90,7 @@ fn a_capability_is_provided_once() {
         &(site + "=== services/s/service.toml\n[service]\n" + &tasks),
         r#"
 services/s/service.toml:5 ‹"cap/x"›: capability `cap/x` is provided twice (here by `s.x`)
-  site.toml:2 ‹"cap/x"›: and here outside, by site.toml
+  site.toml:2 ‹"cap/x"›: and here outside of the site, by site.toml
   hint: let one of them provide it, or give it another name
 services/s/service.toml:9 ‹"cap/y"›: capability `cap/y` is provided twice (here by `s.y`)
   services/s/service.toml:5 ‹"cap/y"›: and here by `s.x`
@@ -113,13 +113,13 @@ fn cycles_are_reported_whole_and_each_once() {
 services/s/service.toml:5 ‹"c"›: tasks wait for each other: s.a → s.c → s.b → s.a (`s.a` requires `s.c`)
   services/s/service.toml:13 ‹"b"›: `s.c` is to run on `s.b`
   services/s/service.toml:7 ‹"b"›: `s.b` follows `s.a` in the file
-  hint: take one of these edges away; `requires = []` takes away that of the file's order
+  hint: remove one of these edges; `requires = []` removes that of the file's order
 services/s/service.toml:17 ‹"s.d"›: tasks wait for each other: s.d → s.d (`s.d` requires `s.d`)
-  hint: take one of these edges away; `requires = []` takes away that of the file's order
+  hint: remove one of these edges; `requires = []` removes that of the file's order
 services/s/service.toml:32 ‹"e"›: tasks wait for each other: s.e → s.g → s.f → s.e (`s.e` is named in `needed_by` of `s.g`)
   services/s/service.toml:31 ‹"cap/f"›: `s.g` requires `s.f`
   services/s/service.toml:22 ‹"f"›: `s.f` is named in `needed_by` of `s.e`
-  hint: take one of these edges away; `requires = []` takes away that of the file's order
+  hint: remove one of these edges; `requires = []` removes that of the file's order
 "#,
     );
 }
@@ -302,7 +302,7 @@ services/s/service.toml:22 ‹"module"›: `module` is a submodule: what is ther
   hint: commit the files themselves
 services/s/service.toml:25 ‹"down.txt"›: there is no file `down.txt` in services/s
   hint: did you mean `dir/down.txt`?
-services/s/service.toml:28 ‹"bin.j2"›: `bin.j2` is no template: it is not UTF-8 at byte 1
+services/s/service.toml:28 ‹"bin.j2"›: `bin.j2` is not a template: it is not UTF-8 at byte 1
   hint: ship it as it is, with `file`
 "#
         .trim()

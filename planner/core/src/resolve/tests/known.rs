@@ -1,4 +1,4 @@
-//! What nodes tell: facts in templates and `when`, and what is pending without them.
+//! Values reported by nodes: facts in templates and `when`, and what is pending without them.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -10,15 +10,15 @@ use crate::{
     knowledge::{Facts, Knowledge, Misfit},
 };
 
-/// What is told by these nodes: JSON by name.
-pub(super) fn told(nodes: &[(&str, &str)]) -> Knowledge {
+/// Facts that these nodes reported: JSON by name.
+pub(super) fn reported(nodes: &[(&str, &str)]) -> Knowledge {
     let facts = |json: &str| Arc::new(serde_json::from_str::<Facts>(json).expect("facts"));
     let by_node = nodes.iter().map(|(node, json)| (NodeId::new(*node).unwrap(), facts(json)));
     Knowledge { facts: by_node.collect(), ..Knowledge::default() }
 }
 
 /// Where each task is, is not, and what it waits for.
-pub(super) fn forms(state: &DesiredState) -> String {
+pub(super) fn resolutions(state: &DesiredState) -> String {
     let mut out = String::new();
     let name = |node: crate::NodeIx| &state.nodes[node.0 as usize];
     for task in &state.graph.tasks {
@@ -40,15 +40,15 @@ pub(super) fn forms(state: &DesiredState) -> String {
     out
 }
 
-pub(super) fn check_forms(text: &str, knowledge: &Knowledge, expect: &str) -> DesiredState {
+pub(super) fn check_resolutions(text: &str, knowledge: &Knowledge, expect: &str) -> DesiredState {
     let tree = tree(text);
     let (state, faults) = resolved_with(&tree, knowledge, &mut Cache::default());
     let state = state.unwrap_or_else(|| panic!("{}", diagnostics(&tree, &faults)));
-    assert_eq!(forms(&state).trim_end(), expect.trim());
+    assert_eq!(resolutions(&state).trim_end(), expect.trim());
     state
 }
 
-pub(super) fn check_told_faults(text: &str, knowledge: &Knowledge, expect: &str) {
+pub(super) fn check_reported_faults(text: &str, knowledge: &Knowledge, expect: &str) {
     let tree = tree(text);
     let (state, faults) = resolved_with(&tree, knowledge, &mut Cache::default());
     assert_eq!(diagnostics(&tree, &faults).trim_end(), expect.trim());
@@ -71,9 +71,9 @@ fn when_decides_node_by_node() {
 [[task]]\nid = 'd'\nwhen = \"node.name != 'n1'\"\ncommand = { run = 'x' }
 [[task]]\nid = 'e'\nwhen = 'facts.cpus > 1'\nonce = true\ncommand = { run = 'x' }\n",
     );
-    let state = check_forms(
+    let state = check_resolutions(
         &text,
-        &told(&[("n0", DEBIAN), ("n1", ROCKY)]),
+        &reported(&[("n0", DEBIAN), ("n1", ROCKY)]),
         "
 s.a: n0; not on n1 (facts.os.id=rocky); n2 waits for facts of node n2
 s.b: n1; not on n0 (var wanted=true facts.os.like=[]); n2 waits for facts of node n2
@@ -82,7 +82,7 @@ s.d: n0 n2; not on n1 (node.name=n1)
 s.e: n0
 ",
     );
-    let nodes: Vec<_> = state.asked.facts.iter().map(NodeId::as_str).collect();
+    let nodes: Vec<_> = state.node_inputs.facts.iter().map(NodeId::as_str).collect();
     assert_eq!(nodes, ["n0", "n1", "n2"]);
 }
 
@@ -92,9 +92,9 @@ fn templates_see_facts() {
         "[[task]]\nid = 'a'\nfile = { path = '/a', content = \"{{ facts.os.id }} {{ facts.cpus * 2 }} {{ facts.package_manager | default('none') }}\" }
 [[task]]\nid = 'b'\nfile = { path = \"/{{ facts.local.rack }}\", content = \"{% for f in facts.os %}{{ f }} {% endfor %}\" }\n",
     );
-    let state = check_forms(
+    let state = check_resolutions(
         &text,
-        &told(&[("n0", DEBIAN), ("n1", ROCKY)]),
+        &reported(&[("n0", DEBIAN), ("n1", ROCKY)]),
         "
 s.a: n0 n1; n2 waits for facts of node n2
 s.b: n0; n1 waits for facts.local.rack of node n1; n2 waits for facts of node n2
@@ -110,7 +110,7 @@ s.b: n0; n1 waits for facts.local.rack of node n1; n2 waits for facts of node n2
 #[test]
 fn equal_facts_share_a_result() {
     let text = site("[[task]]\nid = 'a'\nfile = { path = '/a', content = '{{ facts.os.id }}' }\n");
-    let state = check_forms(&text, &told(&[("n0", DEBIAN), ("n1", DEBIAN), ("n2", ROCKY)]), "s.a: n0 n1 n2");
+    let state = check_resolutions(&text, &reported(&[("n0", DEBIAN), ("n1", DEBIAN), ("n2", ROCKY)]), "s.a: n0 n1 n2");
     let of = |id| instance(&state, id).resolved.clone();
     assert!(Arc::ptr_eq(&of("s.a@n0"), &of("s.a@n1")) && !Arc::ptr_eq(&of("s.a@n0"), &of("s.a@n2")));
 }
@@ -120,16 +120,17 @@ fn what_changes_changes_just_that_node() {
     let text =
         site("[[task]]\nid = 'a'\nwhen = 'facts.cpus > 2'\nfile = { path = '/a', content = '{{ facts.os.id }}' }\n");
     let (tree, mut cache) = (tree(&text), Cache::default());
-    let mut forms_with = |knowledge: &Knowledge| forms(&resolved_with(&tree, knowledge, &mut cache).0.unwrap());
+    let mut resolutions_with =
+        |knowledge: &Knowledge| resolutions(&resolved_with(&tree, knowledge, &mut cache).0.unwrap());
     assert_eq!(
-        forms_with(&told(&[("n0", ROCKY), ("n1", DEBIAN)])).trim(),
+        resolutions_with(&reported(&[("n0", ROCKY), ("n1", DEBIAN)])).trim(),
         "s.a: n0; not on n1 (facts.cpus=2); n2 waits for facts of node n2"
     );
-    assert_eq!(forms_with(&told(&[("n0", ROCKY), ("n1", ROCKY), ("n2", ROCKY)])).trim(), "s.a: n0 n1 n2");
+    assert_eq!(resolutions_with(&reported(&[("n0", ROCKY), ("n1", ROCKY), ("n2", ROCKY)])).trim(), "s.a: n0 n1 n2");
 }
 
 #[test]
-fn names_that_no_host_tells_are_faults_even_before_any_does() {
+fn names_that_no_host_reports_are_faults_even_before_any_host_has_reported() {
     let text = site(
         "[[task]]\nid = 'a'\nwhen = \"facts.oss.id == 'debian'\"\ncommand = { run = 'x' }
 [[task]]\nid = 'b'\nwhen = \"facts.os.idd == 'debian'\"\ncommand = { run = 'x' }
@@ -138,9 +139,9 @@ fn names_that_no_host_tells_are_faults_even_before_any_does() {
 [[task]]\nid = 'e'\nwhen = \"facts.os.id ==\"\ncommand = { run = 'x' }
 [[task]]\nid = 'f'\nwhen = \"wantd is defined\"\ncommand = { run = 'x' }\n",
     );
-    check_told_faults(
+    check_reported_faults(
         &text,
-        &told(&[("n0", DEBIAN)]),
+        &reported(&[("n0", DEBIAN)]),
         "
 services/s/service.toml:3 ‹facts.oss›: `facts.oss` is undefined
   hint: did you mean `os`?
@@ -158,14 +159,14 @@ services/s/service.toml:19 ‹==›: syntax error in a template: unexpected end 
 #[test]
 fn values_that_do_not_fit_are_faults_of_a_commit_and_waited_for_in_force() {
     let text = site("[[task]]\nid = 'a'\nfile = { path = '/a', content = '{{ facts.os.version }}' }\n");
-    let mut knowledge = told(&[("n0", DEBIAN), ("n1", r#"{"os": {"version": "13"}}"#), ("n2", DEBIAN)]);
+    let mut knowledge = reported(&[("n0", DEBIAN), ("n1", r#"{"os": {"version": "13"}}"#), ("n2", DEBIAN)]);
     let tree = tree(&text);
     let mut cache = Cache::default();
     knowledge.misfit = Misfit::Wait;
     let (state, _) = resolved_with(&tree, &knowledge, &mut cache);
     let fit = "facts and exports that fit on node";
     assert_eq!(
-        forms(&state.unwrap()).trim(),
+        resolutions(&state.unwrap()).trim(),
         format!(
             "s.a: n1; n0 waits for {fit} n0: `facts.os.version` is undefined; n2 waits for {fit} n2: `facts.os.version` is undefined"
         )

@@ -1,4 +1,4 @@
-//! Kinds that plugins add: parameters by their own schema, the program as an input, and no word too many.
+//! Kinds that plugins add: parameters by their own schema, the program as an input, and each fault once.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn a_task_of_a_plugins_kind_is_one_like_any_other() {
 }
 
 #[test]
-fn each_violation_is_told_once_at_its_place() {
+fn each_violation_is_reported_once_at_its_place() {
     let task = |params: &str| format!("[[task]]\nid = \"clock\"\ntimezone = {{ {params} }}\n");
     for (params, place, words) in [
         ("", "3 ‹timezone›", "the timezone has no `zone`\n  hint: add it"),
@@ -60,16 +60,16 @@ fn each_violation_is_told_once_at_its_place() {
             }
             let tree = tree(&site(services, &task(params), &plugin("timezone", "")));
             let (_, faults) = resolved(&tree, &mut Cache::default());
-            let told = diagnostics(&tree, &faults);
+            let found = diagnostics(&tree, &faults);
             let first = format!("services/s/service.toml:{place}: {words}");
-            assert!(told.starts_with(&first), "{params}: {told}");
-            assert_eq!(faults.len(), 1, "{told}");
+            assert!(found.starts_with(&first), "{params}: {found}");
+            assert_eq!(faults.len(), 1, "{found}");
         }
     }
 }
 
 #[test]
-fn keys_that_are_nobodys_and_triggers_that_it_does_not_take() {
+fn unknown_keys_and_triggers_that_the_kind_does_not_accept() {
     let service = "[[task]]\nid = \"a\"\ntimezon = { zone = \"UTC\" }\n\
                    [[task]]\nid = \"b\"\ntimezone = { zone = \"UTC\" }\nrestart_on = [\"a\"]\n\
                    [[task]]\nid = \"c\"\nfile = { path = \"/x\", content = \"\" }\ntimezone = { zone = \"UTC\" }\n\
@@ -77,10 +77,10 @@ fn keys_that_are_nobodys_and_triggers_that_it_does_not_take() {
     let tree = tree(&site(&["s"], service, &plugin("timezone", ", \"effects\": [\"run\"]")));
     let (state, faults) = resolved(&tree, &mut Cache::default());
     assert!(state.is_none());
-    let told: Vec<_> = faults.iter().map(|f| format!("{}: {}", place(&tree, &f.at), f.message)).collect();
+    let found: Vec<_> = faults.iter().map(|f| format!("{}: {}", place(&tree, &f.at), f.message)).collect();
     let at = |line: usize, words: &str| format!("services/s/service.toml:{line} {words}");
     assert_eq!(
-        told,
+        found,
         [
             at(3, "‹timezon›: unknown key `timezon`"),
             at(7, "‹\"a\"›: a `timezone` cannot be acted on by `restart_on`"),
@@ -101,8 +101,8 @@ fn two_plugins_and_kinds_that_are_built_in_share_claims() {
                    [[task]]\nid = \"b\"\ntimezone = { zone = \"/etc/x\" }\n[[task]]\nid = \"c\"\nclock = { zone = \"/etc/y\" }\n";
     let tree = tree(&site(&["s"], service, &(plugin("timezone", claims) + &plugin("clock", claims))));
     let (_, faults) = resolved(&tree, &mut Cache::default());
-    let told: Vec<_> = faults.iter().map(|f| f.message.as_str()).collect();
-    assert_eq!(told, ["two tasks own `/etc/x` on node `n0`", "two tasks own the clock of `the host` on node `n0`"]);
+    let found: Vec<_> = faults.iter().map(|f| f.message.as_str()).collect();
+    assert_eq!(found, ["two tasks own `/etc/x` on node `n0`", "two tasks own the clock of `the host` on node `n0`"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Applied states that are worked out rather than told: for previews, and for reasons that know the value before.
+//! Applied states that are computed rather than reported, for previews; and values before a change, which ledgers do not keep.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl AppliedState {
-    /// As if everything that is desired were applied.
+    /// As if everything that is desired were applied, on every declared node.
     pub fn of(desired: &DesiredState) -> Self {
         type OnNode<'a> = Vec<(&'a TaskId, &'a Arc<Edges>, &'a Resolved)>;
         let edges: Vec<_> = desired.graph.tasks.iter().map(|task| Arc::new(declared(desired, task))).collect();
@@ -35,7 +35,7 @@ impl AppliedState {
         Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect() }
     }
 
-    /// For a preview: everything of `base` is applied, and on the nodes that only `head` has, nothing.
+    /// For a preview of `head`: everything of `base` is applied, and on nodes that only `head` declares, nothing is.
     pub fn preview(base: &DesiredState, head: &DesiredState) -> Self {
         let mut applied = Self::of(base);
         for node in &head.nodes {
@@ -44,7 +44,7 @@ impl AppliedState {
         applied
     }
 
-    /// As it is once all of `plan` is done that waits for nothing unknown.
+    /// What it becomes once `plan` is carried out, except for what waits for unknown values.
     pub fn apply(&mut self, plan: &Plan) {
         let waiting = plan.actions.iter().filter(|action| !action.waits_for.is_empty());
         let waiting: BTreeSet<_> = waiting.map(|action| &action.instance).collect();
@@ -71,9 +71,11 @@ impl AppliedState {
 }
 
 impl Plan {
-    /// Fills in the values before, where `earlier` holds just what a node has applied. Ledgers keep digests only.
+    /// Fills in the values before a change, for people: ledgers keep digests only. A value is taken from `earlier` where its digest
+    /// there is the one that the node has applied; elsewhere the value before stays unknown.
     pub fn recall(&mut self, applied: &AppliedState, earlier: &DesiredState) {
         for action in &mut self.actions {
+            // Each reason is of the instance that the last trigger before it named.
             let mut of = action.instance.clone();
             for reason in &mut action.reasons {
                 match reason {
