@@ -1,7 +1,6 @@
-//! Faults in site files, each with its place; and places, which values keep so that later stages can point at them.
+//! Diagnostics: faults in site files, each with its place. And places, which values keep so that later stages can refer to them.
 //!
-//! Line numbers and the source line are worked out when a diagnostic is shown, from the file's text: here a place is a file
-//! and a range of bytes.
+//! Here a place is a file and a range of bytes. Lines and columns are computed when a diagnostic is shown, from the file's text.
 
 use std::{ops::Range, sync::Arc};
 
@@ -56,9 +55,9 @@ pub struct Diagnostic {
     pub at: Location,
     /// What is wrong, in one line, without its place.
     pub message: String,
-    /// A few words beside the place itself; empty if the message says it all.
+    /// A short text beside the place; empty if the message suffices.
     pub label: String,
-    /// Further places that belong to it, each with a few words: the other owner of a path, the edges of a cycle.
+    /// Further places that belong to it, each with a short text: the other owner of a path, the edges of a cycle.
     pub related: Vec<(Location, String)>,
     /// What to do.
     pub hint: Option<String>,
@@ -70,24 +69,24 @@ impl Diagnostic {
         Self { at, message: message.into(), label: String::new(), related: Vec::new(), hint: None }
     }
 
-    /// With a few words beside the place.
+    /// Sets the text beside the place.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// With what to do.
+    /// Sets what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// With another place that belongs to it.
+    /// Adds a place that belongs to it, with a short text.
     #[must_use]
-    pub fn related(mut self, at: Location, words: impl Into<String>) -> Self {
-        self.related.push((at, words.into()));
+    pub fn related(mut self, at: Location, text: impl Into<String>) -> Self {
+        self.related.push((at, text.into()));
         self
     }
 }

@@ -1,15 +1,15 @@
-//! Words for hints: the nearest name, and what there is to choose from.
+//! Texts for hints: the nearest name, the names to choose from, and user text cut to one line.
 
 /// How many names a hint lists.
 const LISTED: usize = 30;
 
-/// How much of a message is told, in characters.
+/// Longest message of a library that is shown, in characters.
 const MESSAGE: usize = 300;
 
-/// How much of a user's text a message repeats, in characters.
+/// Longest part of a user's text that a message repeats, in characters.
 const EXCERPT: usize = 60;
 
-/// The candidate most like `name`, if one is like it at all; of equals the first.
+/// The candidate that is most similar to `name`, if one is similar enough for a misspelling; of equals the first.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > 200 {
         return None;
@@ -34,7 +34,7 @@ pub fn list<S: AsRef<str>>(names: &[S]) -> String {
     text
 }
 
-/// What to say about a `name` that is none of `candidates`.
+/// The hint for a `name` that is none of `candidates`.
 pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
     let all = match candidates {
         [] => "none is known here".to_owned(),
@@ -46,7 +46,7 @@ pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
     }
 }
 
-/// A message of some library, of one line and not too long.
+/// A message of a library, joined to one line and cut.
 pub fn brief(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MESSAGE) {
@@ -55,7 +55,7 @@ pub fn brief(message: &str) -> String {
     }
 }
 
-/// A user's text, short enough and harmless enough for one line of a message.
+/// A user's text, cut and without control characters, to be put into one line of a message.
 pub fn excerpt(text: &str) -> String {
     let plain: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(EXCERPT).is_some() { format!("{plain}…") } else { plain }

@@ -1,8 +1,8 @@
 //! Nodes, groups and the site itself: schema, model, validation.
 //!
 //! In: the texts of `site.toml` and `inventory/**/*.toml`. Out: a validated [`Site`] and [`Inventory`], or every fault at once as
-//! [`Diagnostic`]s. No IO: whoever calls has read the files. Also the home of what every reader of site files shares: places,
-//! diagnostics, and decoding TOML into types without stopping at the first error.
+//! [`Diagnostic`]s. No IO: the caller has read the files. Also contains what all readers of site files share: places, diagnostics, and
+//! decoding TOML into types without stopping at the first error.
 //!
 //! The pipeline: [`parse`] one file → [`merge`] all of them. `groundplan_services::tree` runs it for a whole site.
 

@@ -1,4 +1,4 @@
-//! All files of site and inventory together: one site, one inventory, and the faults that only show between files.
+//! Joins all files of site and inventory: one site, one inventory, and the faults that only show between files.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -98,7 +98,7 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     (inventory, faults.list)
 }
 
-/// Takes what a file declares; what another has declared before is a fault.
+/// Adds what a file declares; a name that another file has declared before is a fault.
 fn declare<'a, I: Ord + std::fmt::Display, T>(
     what: &str,
     file: &'a InventoryFile,
@@ -138,7 +138,7 @@ fn services(
     services
 }
 
-/// The groups of a node that there are, `all` included.
+/// The declared groups of a node, `all` included.
 fn membership(
     id: &NodeId,
     node: &Declared<'_, NodeManifest>,
@@ -177,10 +177,10 @@ fn twice(what: &str, name: &dyn std::fmt::Display, at: Location, first: Location
     Diagnostic::new(at, format!("the {what} `{name}` is listed twice"))
         .label("listed again")
         .related(first, "first listed here")
-        .hint("leave one of the two out")
+        .hint("remove one of the two")
 }
 
-/// Faults about vars; each is told once, on however many nodes it shows.
+/// Faults of vars; each is reported once, on however many nodes it occurs.
 #[derive(Default)]
 struct Faults {
     list: Vec<Diagnostic>,

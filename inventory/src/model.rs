@@ -1,4 +1,4 @@
-//! The validated model: what later stages work with. Nothing here can be made but by this crate's validation.
+//! The validated model, as later stages use it. Only this crate's validation makes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,20 +33,20 @@ pub struct Site {
     pub name: SiteName,
     /// Vars for all nodes; they override the services' defaults.
     pub vars: Vars,
-    /// Capabilities that someone else provides.
+    /// Capabilities that are provided outside of the site.
     pub external: BTreeMap<Capability, External>,
-    /// Rolling limits where a service says nothing.
+    /// Rolling limits of services that set none.
     pub rollout: Rollout,
-    /// When nodes look for drift, and what becomes of it.
+    /// When nodes check for drift, and what happens to it.
     pub drift: Drift,
 }
 
-/// When nodes look for drift, and what becomes of it where a service says nothing.
+/// When nodes check for drift, and what happens to it in services that have no policy of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drift {
-    /// What becomes of it.
+    /// What happens to drift.
     pub policy: DriftPolicy,
-    /// How long after one look the next begins; none: only when asked.
+    /// Time from the end of one drift check to the next; none: nodes check only on request.
     pub interval: Option<Span>,
 }
 
@@ -56,25 +56,25 @@ impl Default for Drift {
     }
 }
 
-/// What becomes of what is applied and no longer so.
+/// What happens to something that is applied and was changed out of band.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftPolicy {
-    /// It is told, and left alone.
+    /// It is reported, and left alone.
     #[default]
     Report,
-    /// It is put right, with what must restart after it.
+    /// It is repaired, and what depends on it restarts.
     Heal,
 }
 
-/// A capability that is provided outside the site.
+/// A capability that is provided outside of the site.
 #[derive(Debug, Clone)]
 pub struct External {
-    /// Host name or address.
+    /// Host name or address of its provider.
     pub address: Option<String>,
     /// Values that templates may use as `external["<capability>"].vars.<name>`.
     pub vars: Vars,
-    /// When it is there. A `tcp` port is one of `address`.
+    /// The probe that decides when it is available. A `tcp` port alone is one of `address`.
     pub ready: Option<Ready>,
     /// Where it is declared.
     pub at: Location,
@@ -107,7 +107,7 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Vars of groups and node, merged: `all` < other groups < node. No two other groups of it differ about one.
     pub vars: Vars,
-    /// The key that its agent signs with, where the inventory says it.
+    /// The public key of its agent, where the inventory has it.
     pub key: Option<PublicKey>,
     /// Where it is declared.
     pub at: Location,

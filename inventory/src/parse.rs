@@ -1,4 +1,4 @@
-//! One file of site or inventory: what it says, and the faults that need no other file to be seen.
+//! Reads one file of site or inventory, and reports the faults that show without any other file.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     vars,
 };
 
-/// What `site.toml` says.
+/// The contents of `site.toml`.
 #[derive(Debug, Clone)]
 pub struct SiteFile {
     /// The site; with the name `unnamed` if it gives no valid one, and `None` if it cannot be read at all.
@@ -23,7 +23,7 @@ pub struct SiteFile {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// What a file of the inventory says.
+/// The contents of a file of the inventory.
 #[derive(Debug, Clone)]
 pub struct InventoryFile {
     /// Its path.
@@ -97,23 +97,23 @@ pub fn inventory(path: &Arc<str>, bytes: &[u8]) -> InventoryFile {
     InventoryFile { path: path.clone(), manifest, diagnostics, broken }
 }
 
-/// Rolling limits as the model has them.
+/// Rolling limits, as the model represents them.
 pub fn rollout(manifest: &RolloutManifest) -> Rollout {
     Rollout { max_unavailable: manifest.max_unavailable.map(u32::from) }
 }
 
-/// Settings of drift as the model has them.
+/// Settings of drift, as the model represents them.
 fn drift(manifest: &DriftManifest) -> Drift {
     let given = Drift::default();
     let interval = manifest.interval.as_ref().map(|interval| Some(interval.value).filter(|span| *span > Span::secs(0)));
     Drift { policy: manifest.policy.unwrap_or(given.policy), interval: interval.unwrap_or(given.interval) }
 }
 
-/// Nobody wants a node that does nothing but look.
+/// Reports an interval so short that a node would do nothing but check.
 fn interval_fault(interval: Option<&At<Span>>, file: &Arc<str>) -> Option<Diagnostic> {
     let interval = interval.filter(|interval| interval.value > Span::secs(0) && interval.value < Span::secs(1))?;
     let message = format!("an interval of {} is too short", interval.value);
-    let hint = "give at least `1s`; `0s` has nodes look only when somebody asks";
+    let hint = "give at least `1s`; with `0s` nodes check only on request";
     Some(Diagnostic::new(interval.location(file), message).hint(hint))
 }
 

@@ -4,13 +4,13 @@ use groundplan_protocol::ready::{Ready, TcpTarget};
 
 use crate::diagnostic::{Diagnostic, Location};
 
-/// Whether `text` is a template, so that what it says is known only once it is rendered.
+/// Whether `text` is a template, so that its value is known only once it is rendered.
 pub fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
 
-/// The faults of a probe. `place` tells where a key of it stands, and with the empty name the probe itself; `host` says whether a
-/// port alone has a host to belong to.
+/// The faults of a probe. `place` returns where a key of it stands, and for the empty name the probe itself; `host` is whether a port
+/// alone has a host to belong to.
 pub fn faults(ready: &Ready, host: bool, place: &dyn Fn(&str) -> Location) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     if ready.is_empty() {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{decode::At, model::DriftPolicy, vars::VarTable};
 
-/// The site: its name, vars for all nodes, what others provide, and rolling limits.
+/// The site: its name, vars for all nodes, external capabilities, rolling limits, and drift.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "groundplan: site.toml", example = serde_json::json!({ "name": "cloud-1", "vars": { "db_port": 3306 } }))]
@@ -26,39 +26,39 @@ pub struct SiteManifest {
     #[serde(default)]
     #[schemars(example = serde_json::json!({ "db_port": 3306 }))]
     pub vars: VarTable,
-    /// Capabilities that someone else provides, by name, such as `[external."database/ready"]`.
+    /// Capabilities that are provided outside of the site, by name, such as `[external."database/ready"]`.
     #[serde(default)]
     pub external: BTreeMap<At<Capability>, ExternalManifest>,
-    /// Rolling limits where a service gives none.
+    /// Rolling limits of services that set none.
     #[serde(default)]
     pub rollout: RolloutManifest,
-    /// What becomes of things that were changed behind the agents' backs.
+    /// What happens to things that were changed out of band.
     #[serde(default)]
     pub drift: DriftManifest,
 }
 
-/// When nodes look for drift, and what becomes of it.
+/// When nodes check for drift, and what happens to it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DriftManifest {
-    /// `report` (the default): it is told. `heal`: it is put right, with what must restart after it. Services may say otherwise.
+    /// `report` (the default): it is reported. `heal`: it is repaired, and what depends on it restarts. Services may override this.
     pub policy: Option<DriftPolicy>,
-    /// How long after one look the next begins; `30m` if not given. `0s`: only when somebody asks.
+    /// Time from the end of one check to the next; `30m` if not given. `0s`: only on request.
     #[schemars(example = "30m")]
     pub interval: Option<At<Span>>,
 }
 
-/// A capability that is provided outside the site.
+/// A capability that is provided outside of the site.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalManifest {
-    /// Host name or address of whoever provides it; a `tcp` port of `ready` is one of this host.
+    /// Host name or address of its provider; a `tcp` port of `ready` is one of this host.
     #[schemars(example = "db.example.org")]
     pub address: Option<At<String>>,
     /// Values for templates: `external["database/ready"].vars.<name>`.
     #[serde(default)]
     pub vars: VarTable,
-    /// When it is there. Tasks that require it wait for that; without it, it always is.
+    /// When it is available. Tasks that require it wait for that; without a probe it always is.
     #[schemars(example = serde_json::json!({ "tcp": 3306 }))]
     pub ready: Option<At<Ready>>,
 }
@@ -121,8 +121,8 @@ pub struct NodeManifest {
     /// Vars of this node. They override all others.
     #[serde(default)]
     pub vars: VarTable,
-    /// The public key that its agent signs with: `ed25519:` and 32 bytes in base64. It may be given to the planner by other ways
-    /// instead; without any, what the node says is not listened to.
+    /// The public key of its agent: `ed25519:` and 32 bytes in base64. The planner may get it in other ways instead; without a key, it
+    /// refuses all messages of the node.
     pub key: Option<At<PublicKey>>,
 }
 
@@ -132,7 +132,7 @@ pub fn json_schema<T: JsonSchema>() -> Schema {
     settings.with_transform(RecursiveTransform(without_null)).into_generator().into_root_schema_for::<T>()
 }
 
-/// Drops what allows for null, and choices that are left with a single way.
+/// Removes alternatives that allow null, and choices that are left with a single alternative.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::Array(types)) = object.get_mut("type") {

@@ -12,10 +12,10 @@ use crate::{
     model::{Var, Vars},
 };
 
-/// Names that templates give a meaning of their own.
+/// Names that have a meaning of their own in templates.
 pub const RESERVED: &[&str] = &["exports", "external", "facts", "groups", "node", "secrets", "service", "site"];
 
-/// Words of the template language.
+/// Keywords of the template language.
 const KEYWORDS: &[&str] =
     &["and", "else", "false", "if", "in", "is", "loop", "none", "not", "or", "self", "super", "true"];
 
@@ -38,7 +38,9 @@ impl VarName {
             return Err(format!("`{name}` has a meaning of its own in templates: another name, such as `my_{name}`"));
         }
         if KEYWORDS.contains(&lower.as_str()) {
-            return Err(format!("`{name}` is a word of the template language: another name, such as `{name}_value`"));
+            return Err(format!(
+                "`{name}` is a keyword of the template language: another name, such as `{name}_value`"
+            ));
         }
         Ok(Self(name.to_owned()))
     }
@@ -97,7 +99,7 @@ pub fn place(vars: &VarTable, file: &Arc<str>) -> Vars {
     vars.iter().map(placed).collect()
 }
 
-/// The type of a var's value, in words. All levels that set a var agree about it.
+/// The type of a var's value, for messages. All levels that set a var must agree on it.
 pub fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",

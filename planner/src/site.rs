@@ -92,7 +92,7 @@ pub fn load(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> 
 
 fn no_site(tree: &dyn SourceTree) -> Diagnostic {
     let what = if tree.entries().is_empty() { "there is nothing here" } else { "there is no `site.toml`" };
-    Diagnostic::new(Location::file(SITE), format!("this is no groundplan site: {what}"))
+    Diagnostic::new(Location::file(SITE), format!("this is not a groundplan site: {what}"))
         .hint("`groundplan init` lays out a site; name its top folder if it is elsewhere")
 }
 
@@ -146,9 +146,9 @@ mod tests {
 
     #[test]
     fn what_is_no_site_gets_one_clear_word() {
-        assert_eq!(faults(&[]), ["site.toml: this is no groundplan site: there is nothing here"]);
+        assert_eq!(faults(&[]), ["site.toml: this is not a groundplan site: there is nothing here"]);
         let other = [("README.md", EntryKind::File)];
-        assert_eq!(faults(&other), ["site.toml: this is no groundplan site: there is no `site.toml`"]);
+        assert_eq!(faults(&other), ["site.toml: this is not a groundplan site: there is no `site.toml`"]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn plugin_kinds(catalog: &Catalog, strays: &[Located<TaskName>], plugins: &P
     faults
 }
 
-/// A key that is nobody's; unless it is a plugin's whose faults are told.
+/// The fault of an unknown key; none if it is the kind of a plugin whose own faults have been reported.
 fn unknown(key: &str, at: &Location, plugins: &Plugins) -> Option<Diagnostic> {
     if plugins.faulty.contains(key) {
         return None;
@@ -55,9 +55,9 @@ fn unknown(key: &str, at: &Location, plugins: &Plugins) -> Option<Diagnostic> {
 }
 
 fn triggers<'a>(task: &'a Task, description: &'a Description) -> impl Iterator<Item = Diagnostic> + 'a {
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     task.triggers.iter().filter_map(move |TaskTrigger { effect, on }| {
-        let refused = !description.effects.contains(effect) && told.insert(*effect);
+        let refused = !description.effects.contains(effect) && reported.insert(*effect);
         refused.then(|| not_accepted(task.params.kind(), &task.id, *effect, &description.effects, on.at.clone()))
     })
 }
@@ -82,7 +82,7 @@ pub fn var_types(site: Option<&Site>, inventory: &Inventory, catalog: &Catalog) 
     for (name, var) in site.into_iter().flat_map(|site| &site.vars) {
         faults.extend(others(name, var).filter_map(|(_, default)| type_fault(name, var, default)));
     }
-    let mut told: BTreeSet<(&Location, &Location)> = BTreeSet::new();
+    let mut reported: BTreeSet<(&Location, &Location)> = BTreeSet::new();
     for node in inventory.nodes.values() {
         let groups = || node.groups.iter().filter_map(|group| inventory.groups.get(group));
         for (name, var) in &node.vars {
@@ -91,7 +91,7 @@ pub fn var_types(site: Option<&Site>, inventory: &Inventory, catalog: &Catalog) 
             }
             for (service, default) in others(name, var) {
                 let runs = groups().any(|group| group.services.iter().any(|listed| listed.value == *service));
-                if runs && told.insert((&var.at, &default.at)) {
+                if runs && reported.insert((&var.at, &default.at)) {
                     faults.extend(type_fault(name, var, default));
                 }
             }

@@ -1,8 +1,8 @@
 //! Service definitions: schema, model, validation.
 //!
-//! In: the texts of `services/<name>/service.toml`. Out: a validated [`Catalog`], or every fault at once. Parameters keep their
-//! templates unrendered; references keep their names: both are resolved in the planner's core, which knows the whole site.
-//! No IO. Also the door to all site files: [`tree`] reads those of the inventory beside the services.
+//! In: the texts of `services/<name>/service.toml`. Out: a validated [`Catalog`], or every fault at once. Parameters keep their templates
+//! unrendered, and references their names: the planner's core resolves both, with the whole site at hand. No IO. Also the entry point for
+//! all site files: [`tree`] reads those of the inventory beside the services.
 
 pub mod check;
 pub mod model;

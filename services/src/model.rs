@@ -1,4 +1,4 @@
-//! The validated model of service definitions. Nothing here can be made but by this crate's validation.
+//! The validated model of service definitions. Only this crate's validation makes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +24,10 @@ pub struct Catalog {
     pub lost: Lost,
 }
 
-/// Names that are declared in a file with faults: a reference to one of them is no fault of its own.
+/// Names that may be declared in files with faults: a reference to one of them is not reported as well.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lost {
-    /// Services of which something could not be read: what is not found in them may well be there.
+    /// Services of which something could not be read: a task that is not found there may exist.
     pub services: BTreeSet<ServiceId>,
     /// Capabilities that a task provides which could not be read.
     pub capabilities: BTreeSet<Capability>,
@@ -36,17 +36,17 @@ pub struct Lost {
 /// A service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// What it is, for people.
+    /// One line for people.
     pub description: Option<String>,
-    /// What orders all its tasks.
+    /// What comes before all of its tasks.
     pub requires: Vec<Located<Reference>>,
-    /// Defaults, of lowest precedence.
+    /// Defaults of vars; site, groups and nodes override them.
     pub vars: Vars,
     /// Its tasks, in file order.
     pub tasks: Vec<Task>,
-    /// Its rolling limits; what it leaves open comes from the site.
+    /// Its rolling limits; those that it does not set come from the site.
     pub rollout: Rollout,
-    /// What becomes of drift in it; none: what the site says.
+    /// What happens to drift in it; none: the site's policy.
     pub drift: Option<DriftPolicy>,
     /// Its folder in the repository, such as `services/keystone`.
     pub folder: String,
@@ -63,7 +63,7 @@ pub struct Task {
     pub params: TaskParams,
     /// Where the key of its kind stands.
     pub kind_at: Location,
-    /// Further keys that may be kinds of plugins, or nobody's: none, once [`crate::tree::merge`] has found no fault.
+    /// Further keys that may be kinds of plugins, or unknown: empty, once [`crate::tree::merge`] has found no fault.
     pub strays: Vec<Located<TaskName>>,
     /// Where each parameter's value stands, by its path below the kind (`path`, `env.PORT`, `run[2]`); so too below `ready.`.
     pub places: BTreeMap<String, Location>,
@@ -77,11 +77,11 @@ pub struct Task {
     pub once: bool,
     /// The expression that decides whether a node has it; its place is `when` in `places`.
     pub when: Option<String>,
-    /// When it counts as done; strings may be templates.
+    /// The probe that decides when it counts as done; strings may be templates.
     pub ready: Option<Ready>,
     /// What it provides.
     pub provides: Vec<Located<Capability>>,
-    /// What becomes of it when it was cut off.
+    /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,
     /// Where it is declared.
     pub at: Location,
@@ -90,9 +90,9 @@ pub struct Task {
 /// A trigger edge as declared: `restart_on`, `reload_on` or `run_on`.
 #[derive(Debug, Clone)]
 pub struct TaskTrigger {
-    /// What it does.
+    /// What it does to the task that declares it.
     pub effect: Effect,
-    /// Where it comes from.
+    /// The task that it comes from.
     pub on: Located<Reference>,
 }
 
@@ -105,7 +105,7 @@ pub enum Reference {
     Task(TaskId),
     /// `mariadb.start@node`: that task on that node only.
     Instance(TaskId, NodeId),
-    /// `database/ready`: whoever provides it.
+    /// `database/ready`: all instances of the task that provides it.
     Capability(Capability),
 }
 

@@ -1,4 +1,4 @@
-//! One `service.toml`: what it says, and all faults that need no other file to be seen.
+//! Reads one `service.toml`, and reports the faults that show without any other file.
 //!
 //! Parameters that contain templates are checked once they are rendered, in the planner's core.
 
@@ -26,12 +26,12 @@ use crate::{
     task_fields::TaskFields,
 };
 
-/// What a service's file says.
+/// The contents of a service's file.
 #[derive(Debug, Clone)]
 pub struct ServiceFile {
     /// The service, as far as it could be read.
     pub service: Arc<Service>,
-    /// Keys of tasks that are not in it, and that are a plugin's kind or nobody's.
+    /// Keys of tasks that were left out of the service; each is a plugin's kind or unknown.
     pub strays: Vec<Located<TaskName>>,
     /// What could not be read of it.
     pub lost: Lost,
@@ -67,7 +67,7 @@ pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
         }
     }
     if syntax {
-        // What could be parsed may not be what was meant, so nobody shall ask what these keys are.
+        // After a syntax error, what could be parsed may not be what was meant: unknown keys are not reported.
         reader.strays.clear();
         tasks.retain(|task| !matches!(task.params, TaskParams::Plugin(_)));
         tasks.iter_mut().for_each(|task| task.strays.clear());
@@ -179,7 +179,7 @@ impl Reader<'_> {
         self.faults.push(two_kinds(id, named(kind), named(other)));
     }
 
-    /// What is wrong with the parameters, but for those that are templates.
+    /// Reports what is wrong with parameters that are no templates.
     fn params(&mut self, kind: &At<TaskParams>, places: &BTreeMap<String, Range<usize>>) {
         let problems = kind.value.problems();
         if problems.is_empty() {
@@ -209,7 +209,7 @@ impl Reader<'_> {
         for (effect, list) in lists {
             let Some(first) = list.first() else { continue };
             let accepted = kind.value.effects();
-            // What a plugin accepts is its own word, and not known here.
+            // What a plugin accepts is in its description, which is not at hand here.
             if accepted.contains(&effect) || matches!(kind.value, TaskParams::Plugin(_)) {
                 let trigger = |on: &At<_>| TaskTrigger { effect, on: on.clone().located(self.path) };
                 triggers.extend(list.iter().map(trigger));
@@ -231,7 +231,7 @@ impl Reader<'_> {
                     )
                     .label("listed again")
                     .related(self.at(first.span.clone()), "first listed here")
-                    .hint("leave one of the two out"),
+                    .hint("remove one of the two"),
                 );
             }
         }
@@ -244,7 +244,7 @@ pub(crate) fn two_kinds(id: &TaskName, one: Located<String>, other: Located<Stri
     Diagnostic::new(second.at, format!("the task `{id}` has two kinds"))
         .label(format!("`{}` as well", second.value))
         .related(first.at, format!("`{}` here", first.value))
-        .hint("make two tasks of it, each with its own id")
+        .hint("split it into two tasks, each with its own id")
 }
 
 /// The fault of a trigger that its target's kind does not accept.

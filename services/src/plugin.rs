@@ -24,7 +24,7 @@ use crate::task::KEYS;
 /// The folder of the programs.
 pub const FOLDER: &str = "plugins";
 
-/// What claims stand for that name no parameter.
+/// The name in a claim without a parameter.
 const WHOLE: &str = "the host";
 
 /// The plugins of a site.
@@ -32,7 +32,7 @@ const WHOLE: &str = "the host";
 pub struct Plugins {
     /// Those that can be used, by name.
     pub known: BTreeMap<TaskName, Arc<Description>>,
-    /// Those with faults that have been reported: a task of their kind is no fault of its own.
+    /// Those with faults that have been reported: a task of their kind is not reported as well.
     pub faulty: BTreeSet<String>,
 }
 
@@ -50,9 +50,9 @@ pub type CompileSchema<'a> = dyn Fn(&Value) -> Result<Box<dyn ParamCheck>, Strin
 pub struct Description {
     /// One line for people.
     pub summary: String,
-    /// What triggers may do to tasks of its kind.
+    /// The effects that triggers may have on tasks of its kind.
     pub effects: Vec<Effect>,
-    /// Whether it can tell if a task is so.
+    /// Whether it can check if a task is in sync.
     pub can_check: bool,
     /// How long one run of it may take.
     pub timeout: Option<Span>,
@@ -60,17 +60,17 @@ pub struct Description {
     check: Box<dyn ParamCheck>,
 }
 
-/// Why a plugin's description is of no use.
+/// Why what a plugin printed is not a description.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidDescription {
-    /// It is no JSON.
+    /// It is not JSON.
     #[error("it printed no JSON when it was asked for its schema, but `{0}`")]
     NoJson(String),
-    /// It is JSON, but no description.
+    /// It is JSON, but not a description.
     #[error("its description is wrong: {0}")]
     Form(String),
-    /// What stands under `schema` is no JSON schema.
-    #[error("its schema is no JSON schema: {0}")]
+    /// What stands under `schema` is not a JSON schema.
+    #[error("its schema is not a JSON schema: {0}")]
     Schema(String),
 }
 
@@ -89,7 +89,7 @@ struct Printed {
     timeout: Option<Span>,
 }
 
-/// What its tasks claim on their node.
+/// A claim of its tasks on their node.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Claims {
@@ -102,7 +102,7 @@ enum Claims {
 /// A parameter that the schema does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its path, such as `limits.files` or `users[2]`; empty for the task as a whole.
+    /// The path to the parameter, such as `limits.files` or `users[2]`; empty for the task as a whole.
     pub param: String,
     /// What is wrong with it.
     pub message: String,
@@ -117,7 +117,10 @@ fn yes() -> bool {
 /// The name of the kind that the program `plugins/<file>` adds; else what is wrong with the name, and what to do.
 pub fn name(file: &str) -> Result<TaskName, (String, String)> {
     let Ok(name) = TaskName::new(file) else {
-        return Err((format!("`{file}` is no name of a kind"), format!("rename it: a kind's name is {NAME_RULE}")));
+        return Err((
+            format!("`{file}` is not a valid name of a kind"),
+            format!("rename it: a kind's name is {NAME_RULE}"),
+        ));
     };
     let what = match () {
         () if NAMES.contains(&file) => "a kind that is built in",
@@ -137,7 +140,7 @@ impl Description {
             serde_json::from_slice(printed).map_err(|_| InvalidDescription::NoJson(first_line(printed)))?;
         let printed = Printed::deserialize(value).map_err(|e| InvalidDescription::Form(e.to_string()))?;
         if !printed.schema.is_object() {
-            return Err(InvalidDescription::Schema("it is no object".to_owned()));
+            return Err(InvalidDescription::Schema("it is not an object".to_owned()));
         }
         let Printed { summary, schema, effects, claims, can_check, timeout } = printed;
         let check = compile(&schema).map_err(InvalidDescription::Schema)?;
@@ -149,7 +152,7 @@ impl Description {
         self.check.violations(params)
     }
 
-    /// `plugin` with all that its program says of it.
+    /// Completes `plugin` with effects, claims and limits from the description.
     pub fn describe(&self, plugin: &mut Plugin) {
         let text = |param: &str| match plugin.params.get(param)? {
             Value::String(text) => Some(text.clone()),
@@ -207,18 +210,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_description_is_named() {
+    fn what_is_not_a_description_is_refused() {
         assert!(description(json!({})).is_ok());
         for (more, words) in [
             (json!({ "efects": [] }), "its description is wrong: unknown field `efects`"),
             (json!({ "effects": ["explode"] }), "its description is wrong: unknown variant `explode`"),
             (json!({ "timeout": "soon" }), "its description is wrong: "),
             (json!({ "claims": [{ "param": "zone" }] }), "its description is wrong: "),
-            (json!({ "schema": 5 }), "its schema is no JSON schema: it is no object"),
-            (json!({ "schema": { "refuse": "why" } }), "its schema is no JSON schema: why"),
+            (json!({ "schema": 5 }), "its schema is not a JSON schema: it is not an object"),
+            (json!({ "schema": { "refuse": "why" } }), "its schema is not a JSON schema: why"),
         ] {
-            let told = description(more.clone()).map(|_| ()).unwrap_err();
-            assert!(told.starts_with(words), "{more}: {told}");
+            let error = description(more.clone()).map(|_| ()).unwrap_err();
+            assert!(error.starts_with(words), "{more}: {error}");
         }
         let garbage = Description::read(b"\n  Hello, world\nmore", &compile).unwrap_err().to_string();
         assert_eq!(garbage, "it printed no JSON when it was asked for its schema, but `Hello, world`");
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_gets_what_its_program_says_of_it() {
+    fn a_task_gets_what_its_plugin_describes() {
         let claims = json!([{ "what": "timezone of" }, { "path": "file" }, { "what": "zone", "param": "zone" }, { "path": "none" }]);
         let description =
             description(json!({ "effects": ["reload"], "can_check": false, "timeout": "10s", "claims": claims }))
@@ -250,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_taken_or_none() {
+    fn names_that_are_taken_or_invalid() {
         assert!(name("timezone").is_ok() && name("my-limits_2").is_ok());
         for (bad, words) in [
             ("file", "`file` is the name of a kind that is built in"),
             ("requires", "`requires` is the name of a key that every task has"),
-            ("time.sh", "`time.sh` is no name of a kind"),
+            ("time.sh", "`time.sh` is not a valid name of a kind"),
         ] {
             assert_eq!(name(bad).unwrap_err().0, words);
         }

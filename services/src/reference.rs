@@ -27,7 +27,9 @@ impl FromStr for Reference {
         if s.contains('/') {
             return match Capability::new(s) {
                 Ok(capability) => Ok(Self::Capability(capability)),
-                Err(_) if s.contains('@') => Err(invalid("a capability without a node: whoever provides it counts")),
+                Err(_) if s.contains('@') => {
+                    Err(invalid("a capability without a node: all instances of its provider count"))
+                }
                 Err(_) => Err(invalid("two or more names joined by `/`, such as `database/ready`")),
             };
         }

@@ -29,22 +29,22 @@ pub struct ServiceManifest {
     #[serde(default)]
     #[schemars(example = serde_json::json!({ "db_name": "keystone" }))]
     pub vars: VarTable,
-    /// Its tasks. On a node, each comes after the one before it in the file, unless it says otherwise by `requires`.
+    /// Its tasks. On a node, each comes after the one before it in the file, unless it has `requires` of its own.
     #[serde(default)]
     pub task: Vec<At<TaskManifest>>,
-    /// Rolling limits of this service; what it leaves open comes from `site.toml`.
+    /// Rolling limits of this service; those that it does not set come from `site.toml`.
     #[serde(default)]
     pub rollout: RolloutManifest,
-    /// What becomes of drift in this service; without it, what `site.toml` says.
+    /// What happens to drift in this service; without it, the policy of `site.toml`.
     #[serde(default)]
     pub drift: ServiceDrift,
 }
 
-/// What becomes of things that were changed behind the agents' backs.
+/// What happens to things that were changed out of band.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceDrift {
-    /// `report`: it is told. `heal`: it is put right, with what must restart after it.
+    /// `report`: it is reported. `heal`: it is repaired, and what depends on it restarts.
     #[schemars(example = &"heal")]
     pub policy: Option<DriftPolicy>,
 }

@@ -29,7 +29,7 @@ pub struct TaskManifest {
     pub fields: TaskFields,
     /// Its kinds, by place of the key; a valid task has one.
     pub kinds: Vec<At<TaskParams>>,
-    /// Keys that are nobody's and hold a table, as the kind of a plugin does: whether there is such a plugin is not known here.
+    /// Unknown keys with a table, as the kind of a plugin has: whether there is such a plugin is not known here.
     pub strays: Vec<At<Plugin>>,
 }
 
@@ -73,7 +73,7 @@ impl<'de> Visitor<'de> for TaskVisitor {
     }
 }
 
-/// Takes the kinds out of a table, and shows the rest.
+/// Takes the kinds out of a table and passes on the rest.
 struct Split<'k, A> {
     map: A,
     kinds: &'k mut Vec<At<TaskParams>>,
@@ -105,7 +105,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Split<'_, A> {
     }
 }
 
-/// Reads what a key holds that is nobody's; `None` if that is no table.
+/// Reads the value of an unknown key; `None` if it is not a table.
 struct Stray;
 
 impl<'de> DeserializeSeed<'de> for Stray {

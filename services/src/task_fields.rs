@@ -44,11 +44,11 @@ pub struct TaskFields {
     /// When it counts as done; without it, as soon as it is carried out.
     #[schemars(example = serde_json::json!({ "http": "http://127.0.0.1:5000/v3/", "timeout": "60s" }))]
     pub ready: Option<At<Ready>>,
-    /// Capabilities that are there once it is done. Others may require them without knowing who provides them.
+    /// Capabilities that are available once it is done. Other tasks may require them without naming their provider.
     #[serde(default)]
     #[schemars(example = serde_json::json!(["identity/ready"]))]
     pub provides: Vec<At<Capability>>,
-    /// What becomes of it when the agent was killed while it ran: `rerun` (the default) or `fail`, so that a person decides.
+    /// What happens after the agent was killed while it ran: `rerun` (the default), or `fail`, so that an operator decides.
     #[serde(default)]
     #[schemars(extend("default" = "rerun"))]
     pub on_interrupt: OnInterrupt,

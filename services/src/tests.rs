@@ -1,4 +1,4 @@
-//! Trees of a few files, and what is said about them.
+//! Trees of a few files, and the faults that are reported.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn read(files: &[(&str, &str)]) -> (Model, Vec<Diagnostic>) {
 }
 
 /// Each fault as `file:line: message`, with the marked text, and its further places.
-fn told(files: &[(&str, &str)]) -> Vec<String> {
+fn faults(files: &[(&str, &str)]) -> Vec<String> {
     let place = |at: &groundplan_inventory::Location| {
         let text = files.iter().find(|(path, _)| *path == &*at.file).map_or("", |(_, text)| text);
         let line = text[..at.start].matches('\n').count() + 1;
@@ -28,7 +28,7 @@ fn told(files: &[(&str, &str)]) -> Vec<String> {
     };
     let one = |fault: &Diagnostic| {
         let (at, marked) = place(&fault.at);
-        let related: String = fault.related.iter().map(|(at, words)| format!(" ({words}: {})", place(at).0)).collect();
+        let related: String = fault.related.iter().map(|(at, text)| format!(" ({text}: {})", place(at).0)).collect();
         format!("{at}: {} <{marked}>{related}", fault.message)
     };
     read(files).1.iter().map(one).collect()
@@ -36,12 +36,12 @@ fn told(files: &[(&str, &str)]) -> Vec<String> {
 
 const SITE: (&str, &str) = ("site.toml", "name = \"s\"\n");
 
-/// A service's file alone, and what is said about it, without the file's name.
+/// Checks the faults of a service's file alone, without the file's name.
 fn check(text: &str, expect: &[&str]) {
     let path = "services/web/service.toml";
-    let told = told(&[SITE, (path, text)]);
-    let told: Vec<_> = told.iter().map(|line| line.replace(&format!("{path}:"), "")).collect();
-    assert_eq!(told, expect, "{text}");
+    let found = faults(&[SITE, (path, text)]);
+    let found: Vec<_> = found.iter().map(|line| line.replace(&format!("{path}:"), "")).collect();
+    assert_eq!(found, expect, "{text}");
 }
 
 fn hint_of(text: &str) -> String {
@@ -89,7 +89,7 @@ max_unavailable = 2
 }
 
 #[test]
-fn every_fault_of_a_task_is_told_at_its_place() {
+fn every_fault_of_a_task_is_reported_at_its_place() {
     check("[[task]]\nid = \"a\"\nfil = { }\n", &["3: unknown key `fil` <fil>"]);
     check("[[task]]\nid = \"a\"\n", &["1: the task `a` has no kind <[[task]]>"]);
     check("[[task]]\nlink = { path = \"/a\", target = \"b\" }\n", &["1: an element of `task` has no `id` <[[task]]>"]);
@@ -153,7 +153,7 @@ fn every_fault_of_a_task_is_told_at_its_place() {
         &[
             "2: `node` has a meaning of its own in templates <node>",
             "3: `a-b` is not a name for a var <\"a-b\">",
-            "4: `if` is a word of the template language <if>",
+            "4: `if` is a keyword of the template language <if>",
             "5: the number is not finite <nan>",
             "6: the number is not finite <inf>",
         ],
@@ -174,8 +174,8 @@ fn hints_name_what_was_probably_meant() {
             "a `process` takes `restart_on`, `reload_on`",
         ),
     ] {
-        let said = hint_of(text);
-        assert!(said.starts_with(hint), "{text}: {said}");
+        let hinted = hint_of(text);
+        assert!(hinted.starts_with(hint), "{text}: {hinted}");
     }
 }
 
@@ -198,7 +198,7 @@ fn faults_between_files_name_both_places() {
         [groups.db]\nvars = { a = 2 }\n[nodes.n]\ngroups = [\"web\", \"db\", \"bd\", \"web\"]\nvars = { user = 5 }\n";
     let more = "[nodes.n]\n[groups.db]\n";
     let web = "[vars]\nport = true\nuser = \"u\"\n";
-    let told = told(&[
+    let found = faults(&[
         ("site.toml", site),
         ("inventory/a.toml", nodes),
         ("inventory/z/b.toml", more),
@@ -216,21 +216,21 @@ fn faults_between_files_name_both_places() {
         "inventory/a.toml:8: the var `user` is a number here, but text where it overrides it <5> (this is text: services/web/service.toml:3)",
         "inventory/z/b.toml:1: the node `n` is declared twice <n> (first declared here: inventory/a.toml:6)",
         "inventory/z/b.toml:2: the group `db` is declared twice <db> (first declared here: inventory/a.toml:4)",
-        "services/b.d/service.toml:1: the name of this folder is no name of a service <>",
+        "services/b.d/service.toml:1: the name of this folder is not a valid service name <>",
         "services/empty/service.toml:1: the folder `services/empty` has no `service.toml` <>",
         "site.toml:3: the var `port` is a number here, but true or false where it overrides it <1> (this is true or false: services/web/service.toml:2)",
         "site.toml:5: a port alone, and no address that it belongs to <5>",
     ];
-    assert_eq!(told, expect);
+    assert_eq!(found, expect);
 }
 
 #[test]
 fn a_tree_without_site_file_says_so() {
-    assert_eq!(told(&[]), ["site.toml:1: there is no `site.toml`: this is no groundplan site <>"]);
+    assert_eq!(faults(&[]), ["site.toml:1: there is no `site.toml`: this is not a groundplan site <>"]);
     let (_, faults) = read(&[("cloud/site.toml", "")]);
     assert!(faults[0].hint.as_ref().is_some_and(|hint| hint.contains("`cloud/site.toml`")));
-    assert_eq!(told(&[("site.toml", "")]), ["site.toml:1: the site has no name <>"]);
-    assert_eq!(told(&[("site.toml", "name = \"a b\"")]), ["site.toml:1: `a b` is not a valid site name <\"a b\">"]);
+    assert_eq!(faults(&[("site.toml", "")]), ["site.toml:1: the site has no name <>"]);
+    assert_eq!(faults(&[("site.toml", "name = \"a b\"")]), ["site.toml:1: `a b` is not a valid site name <\"a b\">"]);
 }
 
 #[test]
@@ -239,14 +239,14 @@ fn the_order_of_files_does_not_matter() {
         [("inventory/a.toml", "[nodes.a]\n[nodes.b]\n"), ("inventory/b.toml", "[nodes.a]\ngroups=[\"x\"]\n"), SITE];
     let mut back = nodes;
     back.reverse();
-    assert_eq!(told(&nodes), told(&back));
+    assert_eq!(faults(&nodes), faults(&back));
 }
 
 #[test]
 fn a_table_opened_twice_is_one_fault() {
-    let told =
-        told(&[SITE, ("inventory/a.toml", "[groups.n]\n[nodes.n]\naddress = \"a\"\n[nodes.n]\naddress = \"b\"\n")]);
-    assert_eq!(told, ["inventory/a.toml:4: `n` is given twice <n> (first given here: inventory/a.toml:2)"]);
+    let found =
+        faults(&[SITE, ("inventory/a.toml", "[groups.n]\n[nodes.n]\naddress = \"a\"\n[nodes.n]\naddress = \"b\"\n")]);
+    assert_eq!(found, ["inventory/a.toml:4: `n` is given twice <n> (first given here: inventory/a.toml:2)"]);
     check("[vars]\na = 1\nb = 2\na = 3\n", &["4: `a` is given twice <a> (first given here: 2)"]);
 }
 
@@ -305,15 +305,15 @@ fn any_bytes_are_read_and_every_place_is_inside() {
 }
 
 #[test]
-fn keys_that_may_be_a_plugins_are_nobodys_without_one() {
+fn keys_that_may_be_a_plugins_are_unknown_without_one() {
     let task = "[[task]]\nid = \"a\"\n";
     check(&format!("{task}fiel = {{ path = \"/x\" }}\n"), &["3: unknown key `fiel` <fiel>"]);
     let beside = format!("{task}file = {{ path = \"/x\", content = \"\" }}\nextra = {{}}\n");
     check(&beside, &["4: unknown key `extra` <extra>"]);
-    // What is no table is nobody's kind.
+    // What is not a table is not the kind of a plugin.
     check(&format!("{task}fiel = \"/x\"\n"), &["3: unknown key `fiel` <fiel>"]);
     check(&format!("{task}\"fi el\" = {{}}\n"), &["3: unknown key `fi el` <\"fi el\">"]);
-    // A task that is not taken up is asked as well; what was not read as it was meant is not.
+    // Keys of a task that is left out are reported as well; after a syntax error they are not.
     let again = "5: the task `a` is declared twice <\"a\"> (first declared here: services/web/service.toml:2)";
     let again = again.replace("services/web/service.toml:", "");
     let two = format!("{task}one = {{}}\n{task}two = {{}}\n");

@@ -1,7 +1,7 @@
-//! All site files of a tree: which they are, what each says, and what they say together.
+//! All site files of a tree: which they are, the contents of each, and all of them joined.
 //!
-//! In: paths and bytes. Out: a [`Model`] and every fault. [`parse`] reads one file and knows no other, so that its result can be
-//! kept for as long as path and content stay the same; [`merge`] is cheap and is done for each commit.
+//! In: paths and bytes. Out: a [`Model`] and every fault. [`parse`] reads one file by itself, so that its result can be reused for as long
+//! as path and content stay the same; [`merge`] is cheap and is done for each commit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::{
 
 const SITE: &str = "site.toml";
 
-/// What one file says, with its faults; cheap to clone.
+/// The contents of one file, with its faults; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ParsedFile {
     path: Arc<str>,
@@ -39,7 +39,7 @@ enum Content {
     Misnamed,
 }
 
-/// What the files say together. Beside faults it is what could be read, so that later checks can add theirs.
+/// The contents of all files, joined. In spite of faults it holds what could be read, so that later checks can report theirs.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     /// The site; `None` if there is no `site.toml`, or nothing of it can be read. Beside faults its name may be a stand-in.
@@ -120,8 +120,11 @@ pub fn merge<'a>(
                 catalog.lost.capabilities.extend(file.lost.capabilities.iter().cloned());
             }
             Content::Misnamed => faults.push(
-                Diagnostic::new(Location::file(file.path.clone()), "the name of this folder is no name of a service")
-                    .hint(format!("a service's name is {NAME_RULE}")),
+                Diagnostic::new(
+                    Location::file(file.path.clone()),
+                    "the name of this folder is not a valid service name",
+                )
+                .hint(format!("a service's name is {NAME_RULE}")),
             ),
         }
     }
@@ -144,7 +147,7 @@ pub fn merge<'a>(
 }
 
 fn no_site(paths: &BTreeSet<&str>) -> Diagnostic {
-    let fault = Diagnostic::new(Location::file(SITE), "there is no `site.toml`: this is no groundplan site");
+    let fault = Diagnostic::new(Location::file(SITE), "there is no `site.toml`: this is not a groundplan site");
     let elsewhere = paths.iter().find(|path| path.ends_with("/site.toml"));
     fault.hint(match elsewhere {
         Some(path) => format!("there is one at `{path}`: it must lie at the top of the repository"),
@@ -176,7 +179,7 @@ fn no_service(folder: &str, example: &str, paths: &BTreeSet<&str>) -> Diagnostic
         paths.range(prefix.as_str()..).map_while(|path| path.strip_prefix(&prefix)).take(100).collect();
     let near = hint::nearest("service.toml", files.iter().copied().filter(|file| file.ends_with("toml")));
     Diagnostic::new(at, format!("the folder `services/{folder}` has no `service.toml`")).hint(match near {
-        Some(near) => format!("did you mean `{near}` to be it? rename it"),
+        Some(near) => format!("did you mean `{near}`? rename it"),
         None => format!("add one, or move `{example}` and what lies beside it out of `services/`"),
     })
 }

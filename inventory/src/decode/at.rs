@@ -10,7 +10,7 @@ use serde::{
 
 use crate::diagnostic::{Located, Location};
 
-/// The name by which [`super::value`] knows that a place is asked for. No other deserializer does.
+/// The newtype name by which [`super::value`] recognizes that a range is wanted. Other deserializers do not support it.
 pub(super) const MARKER: &str = "$groundplan::At";
 
 /// A value and its range of bytes in the file. As a key of a table, the range is that of the key. Compares by value only.

@@ -1,4 +1,4 @@
-//! What may be wrong with a value of a site file, as the types say it, and in words for people.
+//! Errors of values in site files: as the types report them, and as diagnostics.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -21,32 +21,32 @@ pub enum Cause {
     },
     /// A key that must be there.
     MissingField(&'static str),
-    /// A word that is none of those to choose from.
+    /// A name that is none of the allowed ones.
     UnknownVariant {
-        /// The word.
+        /// The name.
         name: String,
-        /// Those to choose from.
+        /// The allowed names.
         expected: &'static [&'static str],
     },
     /// A value of another type.
     Type {
-        /// What was found, in words.
+        /// What was found, such as `a list`.
         found: String,
-        /// What should be there, in words.
+        /// What is expected, such as `text`.
         expected: String,
         /// How to write what was meant.
         hint: Option<String>,
     },
-    /// Said by the type itself: the fault and, after `: `, what is expected.
+    /// The message of the type itself: the fault and, after `: `, what is expected.
     Custom(String),
 }
 
 /// Names an element of the parsed tree by its address: the tree does not move while it is read.
 pub(super) type Element = usize;
 
-/// Where it is wrong, and what to leave out so that the rest can be read.
+/// Where an error is, and which element to leave out so that the rest can be read.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Origin {
     pub(super) span: Range<usize>,
     pub(super) element: Element,
     /// The table that the element is an entry of, and its key.
@@ -55,7 +55,7 @@ pub(super) struct Place {
     pub(super) list: Option<String>,
 }
 
-impl Place {
+impl Origin {
     pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Box<Self> {
         Box::new(Self { span, element, entry: Some(entry), list: None })
     }
@@ -70,7 +70,7 @@ impl Place {
 pub struct DecodeError {
     /// What is wrong.
     pub cause: Cause,
-    pub(super) place: Option<Box<Place>>,
+    pub(super) place: Option<Box<Origin>>,
     /// Follows from a fault that is reported already.
     pub(super) quiet: bool,
 }
@@ -80,14 +80,15 @@ impl DecodeError {
         Self { cause, place: None, quiet: false }
     }
 
-    pub(super) fn or_place(mut self, place: impl FnOnce() -> Box<Place>) -> Self {
+    /// With a place, unless a nested value has given it a more exact one.
+    pub(super) fn or_place(mut self, place: impl FnOnce() -> Box<Origin>) -> Self {
         self.place.get_or_insert_with(place);
         self
     }
 
     /// Found in the value of that key.
     pub(super) fn below(mut self, key: &str) -> Self {
-        if let Some(Place { entry: None, list: list @ None, .. }) = self.place.as_deref_mut() {
+        if let Some(Origin { entry: None, list: list @ None, .. }) = self.place.as_deref_mut() {
             *list = Some(key.to_owned());
         }
         self
@@ -98,7 +99,7 @@ impl DecodeError {
         Self::new(Cause::Type { found: found_words(&found), expected, hint: None })
     }
 
-    /// In words. Without a place it is about the file as a whole.
+    /// As a diagnostic. Without a place it is about the file as a whole.
     pub(super) fn diagnostic(&self, file: &Arc<str>) -> Diagnostic {
         let at = match &self.place {
             Some(place) => Location::new(file.clone(), place.span.clone()),
@@ -178,7 +179,7 @@ impl Error for DecodeError {
     }
 }
 
-/// What an untagged enum of the protocol takes; serde says no more than its name.
+/// What an untagged enum of the protocol accepts; serde reports no more than its name.
 fn untagged_words(name: &str) -> &'static str {
     match name {
         "Run" => "a shell line or a list of arguments, all of them text",

@@ -29,7 +29,7 @@ use crate::{
     hint,
 };
 
-/// More faults than this in one file are not told one by one: each is a reading of the file.
+/// Most faults that are reported of one file: each costs a reading of the file.
 const MAX_FAULTS: usize = 200;
 
 /// A parsed file: what of it is TOML, and its faults.
@@ -61,7 +61,7 @@ impl<'a> Document<'a> {
         Self { file: file.clone(), root, diagnostics }
     }
 
-    /// The tree, for what the types do not tell, such as the places of parameters.
+    /// The parsed tree, for what the types do not keep, such as the places of parameters.
     pub fn table(&self) -> Option<&DeTable<'a>> {
         self.root.get_ref().as_table()
     }

@@ -1,4 +1,4 @@
-//! Faults of the TOML itself, in words.
+//! Faults of the TOML syntax, as diagnostics.
 
 use std::{ops::Range, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     hint,
 };
 
-/// The faults of a text. A table that is opened again is told once, not again for each of its keys.
+/// The faults of a text. A table that is opened again is reported once, not again for each of its keys.
 pub(super) fn faults<'e>(
     file: &Arc<str>,
     text: &str,

@@ -1,6 +1,6 @@
-//! Reads a parsed TOML tree into types, leaving out what the caller has found faulty before.
+//! Deserializes a parsed TOML tree into types, without the elements that earlier attempts found faulty.
 //!
-//! Every error comes out with the range it belongs to and with the element whose removal lets the rest be read.
+//! Every error has the range that it belongs to, and the element to leave out so that the rest can be read.
 
 use std::{cell::Cell, collections::BTreeMap, ops::Range};
 
@@ -19,7 +19,7 @@ use toml::{
 
 use super::{
     at::MARKER,
-    error::{Cause, DecodeError, Element, Place},
+    error::{Cause, DecodeError, Element, Origin},
 };
 
 /// What to leave out.
@@ -27,7 +27,7 @@ use super::{
 pub(super) struct Faulty {
     /// The elements left out.
     pub(super) elements: std::collections::BTreeSet<Element>,
-    /// Keys that a table would have but for a fault reported before, by table.
+    /// By table: keys that it would have without faults that have been reported. Their absence is no fault of its own.
     pub(super) keys: BTreeMap<Element, Vec<String>>,
 }
 
@@ -72,7 +72,7 @@ impl<'a> Value<'a> {
         visitor.visit_map(access).map_err(|error| self.place_in_table(table, error))
     }
 
-    /// Faults of the table itself: an unknown key is at that key, and a missing one nowhere but here.
+    /// Gives an error of the table itself its place: that of an unknown key. A missing key has no place but the table.
     fn place_in_table(&self, table: &'a DeTable<'a>, mut error: DecodeError) -> DecodeError {
         if error.place.is_some() {
             return error;
@@ -81,7 +81,7 @@ impl<'a> Value<'a> {
         if let Cause::UnknownField { name, .. } = &error.cause
             && let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name)
         {
-            error.place = Some(Place::entry(key.span(), element(value), table_key(table, key)));
+            error.place = Some(Origin::entry(key.span(), element(value), table_key(table, key)));
             return error;
         }
         error.quiet |= match (&error.cause, known_faults) {
@@ -97,7 +97,7 @@ fn table_key(table: &DeTable<'_>, key: &Spanned<DeString<'_>>) -> (Element, Stri
     (element(table), key.get_ref().to_string())
 }
 
-/// What a whole number may be in a site file: 64 bits.
+/// A whole number of at most 64 bits.
 fn integer(number: &toml::de::DeInteger<'_>) -> Result<i64, DecodeError> {
     i64::from_str_radix(number.as_str(), number.radix())
         .map_err(|_| DecodeError::custom("the number is too large: a whole number of at most 64 bits"))
@@ -198,14 +198,14 @@ impl<'a> MapAccess<'a> for Table<'a> {
         self.value = Some((key, value));
         seed.deserialize(Key(key))
             .map(Some)
-            .map_err(|error| error.or_place(|| Place::entry(key.span(), element(value), table_key(self.table, key))))
+            .map_err(|error| error.or_place(|| Origin::entry(key.span(), element(value), table_key(self.table, key))))
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let (key, value) = self.value.take().ok_or_else(|| DecodeError::custom("a value is asked for twice"))?;
         seed.deserialize(Value::new(value, self.faulty))
             .map_err(|error| error.below(key.get_ref()))
-            .map_err(|error| error.or_place(|| Place::entry(value.span(), element(value), table_key(self.table, key))))
+            .map_err(|error| error.or_place(|| Origin::entry(value.span(), element(value), table_key(self.table, key))))
     }
 }
 
@@ -223,7 +223,7 @@ impl<'a> SeqAccess<'a> for List<'a> {
         let Some(value) = self.elements.find(|value| !faulty.elements.contains(&element(*value))) else {
             return Ok(None);
         };
-        let place = || Place::element(value.span(), element(value));
+        let place = || Origin::element(value.span(), element(value));
         seed.deserialize(Value::new(value, faulty)).map(Some).map_err(|error| error.or_place(place))
     }
 }

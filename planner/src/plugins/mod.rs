@@ -227,7 +227,10 @@ mod tests {
             ),
             "{faults:#?}"
         );
-        assert!(faults[2].contains("named.sh: the plugin `named.sh` is no name of a kind (rename it"), "{faults:#?}");
+        assert!(
+            faults[2].contains("named.sh: the plugin `named.sh` is not a valid name of a kind (rename it"),
+            "{faults:#?}"
+        );
     }
 
     #[test]
@@ -248,7 +251,7 @@ mod tests {
             ("echo hello\n", "(begin it with a line such as `#!/bin/sh`, or build it for this machine)"),
             (
                 "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": { \"type\": 7 } }'",
-                "the plugin cannot be used: its schema is no JSON schema: `type`",
+                "the plugin cannot be used: its schema is not a JSON schema: `type`",
             ),
         ] {
             let mut tree = MemoryTree::default();

@@ -39,7 +39,7 @@ fn a_folder_without_a_site_gets_a_clear_error() {
         assert_eq!(run.code, 1, "{}", run.text());
         run.stdout + &run.stderr
     };
-    assert!(words(&["check"]).contains("this is no groundplan site"));
+    assert!(words(&["check"]).contains("this is not a groundplan site"));
     assert!(words(&["check", "nowhere"]).contains("name the top directory of a site, or a revision"));
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(words(&["check", "file"]).contains("is a file"));

@@ -64,7 +64,7 @@ fn a_commit_with_a_plugin_that_has_no_description_is_refused() {
         ("echo Traceback", "it printed no JSON when it was asked for its schema, but `Traceback`"),
         ("yes", "the plugin exceeds the limit of output"),
         ("sleep 600", "the plugin does not answer"),
-        ("echo '{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }'", "its schema is no JSON schema"),
+        ("echo '{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }'", "its schema is not a JSON schema"),
         ("echo '{ \"summary\": \"x\", \"schema\": { \"required\": [\"txt\"] } }'", "the note has no `txt`"),
     ] {
         let commit = fleet.commit(&[("plugins/note", &format!("#!/bin/sh\n{bad}\n"))], bad);
