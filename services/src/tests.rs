@@ -227,8 +227,8 @@ fn faults_between_files_name_both_places() {
 #[test]
 fn a_tree_without_site_file_says_so() {
     assert_eq!(faults(&[]), ["site.toml:1: there is no `site.toml`: this is not a groundplan site <>"]);
-    let (_, faults) = read(&[("cloud/site.toml", "")]);
-    assert!(faults[0].hint.as_ref().is_some_and(|hint| hint.contains("`cloud/site.toml`")));
+    let (_, elsewhere) = read(&[("cloud/site.toml", "")]);
+    assert!(elsewhere[0].hint.as_ref().is_some_and(|hint| hint.contains("`cloud/site.toml`")));
     assert_eq!(faults(&[("site.toml", "")]), ["site.toml:1: the site has no name <>"]);
     assert_eq!(faults(&[("site.toml", "name = \"a b\"")]), ["site.toml:1: `a b` is not a valid site name <\"a b\">"]);
 }

@@ -134,7 +134,7 @@ fn check_reasons(plan: &Plan, expected: &Expected, drifted: &BTreeSet<InstanceId
             (Reason::Added { .. }, Action::Create) | (Reason::Removed { .. }, Action::Remove) => {}
             (Reason::Changed { input, .. }, Action::Update) => assert!(input == "var v" || input == UNKNOWN),
             (Reason::Asked { .. } | Reason::Drifted { .. }, Action::Update) => assert!(drifted.contains(&at)),
-            (Reason::Owed { effect, .. }, _) => assert_eq!(expected.obligations[&at], *effect),
+            (Reason::Obligation { effect, .. }, _) => assert_eq!(expected.obligations[&at], *effect),
             (reason, action) => panic!("{action} of {at} because {reason}"),
         }
     }
