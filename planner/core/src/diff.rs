@@ -266,6 +266,7 @@ pub(crate) fn declared(desired: &DesiredState, task: &TaskVertex) -> Edges {
             Scope::OneNode(node) => Place::Node(desired.nodes[node.0 as usize].clone()),
         },
     };
+    // A trigger is recorded twice: as what acts, and as what orders.
     let mut edges = Edges::default();
     for edge in &task.edges {
         let on = source(edge.from.0 as usize, edge.scope);

@@ -30,6 +30,7 @@ impl<'a> Capabilities<'a> {
         let tasks = input.placement.tasks.iter().enumerate().flat_map(|(number, declared)| {
             declared.task.provides.iter().map(move |p| (&p.value, Provider::Task(number), &p.at))
         });
+        // External ones first, so that a task which provides the same is where the fault is shown.
         let mut all = BTreeMap::new();
         for (name, provider, at) in external.chain(tasks) {
             let Some((first, first_at)) = all.get(name).copied() else {

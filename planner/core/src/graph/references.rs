@@ -73,6 +73,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         for reference in &placed.service.requires {
             let Some(target) = self.resolve(number, reference) else { continue };
             match target {
+                // It would be a cycle through every task of the service; one fault here says more than a cycle for each.
                 Target::Task(task, _) if self.input.placement.tasks[task].service == number => {
                     let message =
                         format!("service `{}` requires its own task `{}`", placed.id, self.input.placement.name(task));
@@ -104,6 +105,7 @@ impl<'a, 'f> Linker<'a, 'f> {
             }
             None => {}
         }
+        // Triggers order as well, in addition to `requires` or the file order.
         for trigger in &task.triggers {
             if let Some(target) = self.resolve(service, &trigger.on) {
                 self.add(number, &target, How::Trigger(trigger.effect), &trigger.on.at);
@@ -119,6 +121,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         let scope = match &reference.value {
             Reference::Local(_) => self.local_scope(number),
             Reference::Task(_) => Scope::AllNodes,
+            // An edge leads to all instances of its target: one to a single instance cannot be represented, and no site needs it.
             Reference::Instance(task, _) => {
                 let message = format!("`needed_by` cannot name one node: `{}`", reference.value);
                 let hint = format!("name the task, `{task}`: all its instances then wait");
@@ -176,6 +179,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
+    /// A task of the same service, on the same node.
     fn local(&self, service: usize, task: &TaskName) -> Found<Target<'a>> {
         let placement = self.input.placement;
         let found = self.find_in(service, task);
@@ -193,10 +197,12 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
+    /// A task of any service.
     fn find(&self, id: &TaskId) -> Found<usize> {
         let placement = self.input.placement;
         match placement.service(&id.service) {
             Some(service) => self.find_in(service, &id.task),
+            // Its file has faults: it may well declare what is missing here, and one fault is enough.
             None if self.input.catalog.lost.services.contains(&id.service) => Ok(None),
             None => Err(NameFault {
                 message: format!("there is no service `{}`", id.service),
@@ -205,6 +211,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
+    /// A task of a service.
     fn find_in(&self, service: usize, task: &TaskName) -> Found<usize> {
         let placed = &self.input.placement.services[service];
         match self.input.placement.task(service, task) {
@@ -217,6 +224,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         }
     }
 
+    /// A task on a node. It is a fault if the node does not run it: the edge would never have a source.
     fn instance(&self, id: &TaskId, node: &NodeId) -> Found<Target<'a>> {
         let placement = self.input.placement;
         let Some(task) = self.find(id)? else { return Ok(None) };
@@ -242,6 +250,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         Err(NameFault { message: format!("`{id}` does not run on node `{node}`"), hint: Some(on(nodes)) })
     }
 
+    /// The provider of a capability. It is a fault if it runs on no node: what requires the capability would not wait for anything.
     fn capability(&self, name: &'a Capability) -> Found<Target<'a>> {
         let placement = self.input.placement;
         match self.capabilities.provider(name) {

@@ -48,6 +48,7 @@ pub(super) fn of(placement: &Placement<'_>, knowledge: &Knowledge) -> Known {
 
 /// Removes exports where their `when` is false. In topological order, because such a `when` may itself read an export.
 pub(super) fn leave_out(placement: &Placement<'_>, links: &Links<'_>, tree: &dyn SourceTree, run: &mut Run<'_>) {
+    // The usual case: no export has a condition.
     let conditional: Vec<_> = exporters(placement).filter(|task| placement.tasks[*task].task.when.is_some()).collect();
     if conditional.is_empty() {
         return;

@@ -118,6 +118,7 @@ impl Rollout {
         }
         let holding = |service: &ServiceId| {
             let Some(limit) = self.limits.get(service) else { return Outlook::Live };
+            // A turn is free, and is given as soon as some task waits for nothing else.
             if limit.holders.len() < limit.at_once as usize {
                 return Outlook::Live;
             }
@@ -126,10 +127,11 @@ impl Rollout {
             let of_node = |node: &NodeId| {
                 let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
                 let theirs = order.filter(|i| self.in_turn(**i, service)).map(|i| first[*i as usize]);
-                theirs.fold(Outlook::Done, latest)
+                theirs.fold(Outlook::Done, worse)
             };
             let each = limit.holders.iter().map(of_node);
-            match each.reduce(soonest) {
+            match each.reduce(better) {
+                // A holder that is done gives its turn back at the next `advance`.
                 None | Some(Outlook::Done) => Outlook::Live,
                 Some(outlook) => outlook,
             }
@@ -160,10 +162,11 @@ impl Rollout {
                 Some(outcome) if outcome.is_success() => Outlook::Done,
                 _ if entry.failed() => Outlook::Stuck(i as u32),
                 Some(Outcome::Superseded) => Outlook::Superseded,
+                // Not done, or to be tried again: the worst of its node and everything that it waits for decides.
                 outcome => {
                     let mut worst = if self.online(&entry.instance.node) { Outlook::Live } else { Outlook::Away };
                     for after in &entry.after {
-                        worst = latest(worst, outlooks[*after as usize]);
+                        worst = worse(worst, outlooks[*after as usize]);
                     }
                     for g in &entry.gates {
                         let gate = &self.gates[*g as usize];
@@ -171,11 +174,13 @@ impl Rollout {
                             _ if gate.open.is_some() => Outlook::Done,
                             Opens::Turn { service } => turn(service),
                             Opens::Unknown => Outlook::Unknown,
+                            // The same for every entry that waits there: computed at the first one, which all that the gate waits
+                            // for come before.
                             Opens::Done { waits_for, .. } => *gates[*g as usize].get_or_insert_with(|| {
-                                waits_for.iter().map(|i| outlooks[*i as usize]).fold(Outlook::Done, latest)
+                                waits_for.iter().map(|i| outlooks[*i as usize]).fold(Outlook::Done, worse)
                             }),
                         };
-                        worst = latest(worst, of);
+                        worst = worse(worst, of);
                     }
                     match outcome {
                         // The agent has given up on it because of a failure that may not have been reported yet.
@@ -191,6 +196,7 @@ impl Rollout {
         outlooks
     }
 
+    /// The status of an entry: what was reported for this plan, else what its outlook says, else what it waits for.
     fn status_of(&self, i: u32, outlook: Outlook) -> Status {
         let entry = &self.entries[i as usize];
         match (&entry.outcome, outlook) {
@@ -249,7 +255,7 @@ impl Rollout {
 }
 
 /// The worse of two outlooks: of everything that an entry waits for, the worst decides.
-fn latest(a: Outlook, b: Outlook) -> Outlook {
+fn worse(a: Outlook, b: Outlook) -> Outlook {
     let weight = |outlook: &Outlook| match outlook {
         Outlook::Done => 0,
         Outlook::Live => 1,
@@ -262,6 +268,6 @@ fn latest(a: Outlook, b: Outlook) -> Outlook {
 }
 
 /// The better of two outlooks.
-fn soonest(a: Outlook, b: Outlook) -> Outlook {
-    if latest(a, b) == a { b } else { a }
+fn better(a: Outlook, b: Outlook) -> Outlook {
+    if worse(a, b) == a { b } else { a }
 }
