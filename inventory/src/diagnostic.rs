@@ -26,7 +26,7 @@ impl Location {
         Self { file: file.into(), start: 0, end: 0 }
     }
 
-    /// The range.
+    /// The byte range.
     pub fn span(&self) -> Range<usize> {
         self.start..self.end
     }

@@ -29,7 +29,7 @@ pub type Vars = BTreeMap<String, Var>;
 /// `site.toml`.
 #[derive(Debug, Clone)]
 pub struct Site {
-    /// Its name.
+    /// Its name, as brokers and agents use it.
     pub name: SiteName,
     /// Vars for all nodes; they override the services' defaults.
     pub vars: Vars,
@@ -90,13 +90,13 @@ pub struct Rollout {
 /// All nodes and groups.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    /// The nodes.
+    /// The nodes, in name order.
     pub nodes: BTreeMap<NodeId, Node>,
     /// The groups; `all` is always there and holds every node.
     pub groups: BTreeMap<GroupId, Group>,
 }
 
-/// A node.
+/// A host with an agent.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// The groups it is in, `all` included.
@@ -113,12 +113,12 @@ pub struct Node {
     pub at: Location,
 }
 
-/// A group.
+/// A named set of nodes that run the same services.
 #[derive(Debug, Clone)]
 pub struct Group {
     /// What its nodes run, in the order given, each once.
     pub services: Vec<Located<ServiceId>>,
-    /// Its nodes.
+    /// Its nodes, in name order.
     pub nodes: BTreeSet<NodeId>,
     /// Where it is declared; for an undeclared `all`, the file `site.toml`.
     pub at: Location,

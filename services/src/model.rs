@@ -33,7 +33,7 @@ pub struct Lost {
     pub capabilities: BTreeSet<Capability>,
 }
 
-/// A service.
+/// A service: vars, tasks in their order, and policies.
 #[derive(Debug, Clone)]
 pub struct Service {
     /// One line for people.
@@ -69,9 +69,9 @@ pub struct Task {
     pub places: BTreeMap<String, Location>,
     /// What it comes after, instead of the task before it in the file; `None`: that task.
     pub requires: Option<Vec<Located<Reference>>>,
-    /// What comes after it.
+    /// Tasks that come after it: edges declared at their source.
     pub needed_by: Vec<Located<Reference>>,
-    /// What acts on it.
+    /// Trigger edges that lead to it.
     pub triggers: Vec<TaskTrigger>,
     /// Whether it runs on one elected node of the service only: the first by name.
     pub once: bool,
@@ -79,7 +79,7 @@ pub struct Task {
     pub when: Option<String>,
     /// The probe that decides when it counts as done; strings may be templates.
     pub ready: Option<Ready>,
-    /// What it provides.
+    /// Capabilities that are available once it is done.
     pub provides: Vec<Located<Capability>>,
     /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use crate::task_fields::TaskFields;
 
-/// A task.
+/// A task, before its keys are checked against each other.
 #[derive(Debug, Clone)]
 pub struct TaskManifest {
     /// What tasks of all kinds have.

@@ -37,7 +37,7 @@ const MAX_FAULTS: usize = 200;
 pub struct Document<'a> {
     file: Arc<str>,
     root: Spanned<DeValue<'a>>,
-    /// The faults so far.
+    /// The faults so far: of the syntax, then of decoding.
     pub diagnostics: Vec<Diagnostic>,
 }
 

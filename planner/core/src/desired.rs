@@ -80,16 +80,16 @@ pub struct TaskVertex {
 /// A task on a node.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The node.
+    /// The node that it runs on.
     pub node: NodeIx,
-    /// What it resolved to.
+    /// What it resolved to; shared with instances of equal inputs.
     pub resolved: Arc<Resolved>,
 }
 
 /// A task on a node that needs a value which no node has reported. What is applied of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
-    /// The node.
+    /// The node that it would run on.
     pub node: NodeIx,
     /// The missing values, sorted; at least one.
     pub waits_for: Arc<[Unknown]>,

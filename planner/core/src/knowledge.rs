@@ -43,14 +43,14 @@ pub enum Unknown {
     Fact {
         /// Such as `local.rack`.
         name: String,
-        /// The node.
+        /// The node that is to report it.
         node: NodeId,
     },
     /// The value of an `export` task.
     Export {
         /// The `export`.
         task: TaskId,
-        /// Its node.
+        /// The node that is to publish it.
         node: NodeId,
     },
     /// Values that fit, in place of those that are known.

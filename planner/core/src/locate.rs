@@ -10,12 +10,12 @@ use groundplan_inventory::Location;
 
 use crate::source::{EntryKind, SourceTree};
 
-/// A line and a column in characters, both from 1.
+/// Where a location begins in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineColumn {
-    /// The line.
+    /// The line, from 1.
     pub line: usize,
-    /// The column.
+    /// The column in characters, from 1.
     pub column: usize,
 }
 

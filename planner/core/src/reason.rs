@@ -15,7 +15,7 @@ pub enum Reason {
     Added {
         /// The declaration that is new.
         what: Declared,
-        /// Where that is.
+        /// Where it is declared.
         at: Location,
     },
     /// It is applied with another value of an input.
@@ -38,7 +38,7 @@ pub enum Reason {
     },
     /// It is applied, and its `when` is false.
     Off {
-        /// The expression.
+        /// The expression, as it is written.
         when: String,
         /// The input of the expression that changed, or its first one; none if it has none.
         input: Option<String>,
@@ -51,9 +51,9 @@ pub enum Reason {
     },
     /// Another instance changes, and an edge leads from there to this one. The next reason in the chain is that of the other instance.
     Triggered {
-        /// That instance.
+        /// The other instance.
         by: InstanceId,
-        /// What the edge does.
+        /// What the edge does to this instance.
         effect: Effect,
     },
     /// An operator asked for it to be checked again.
@@ -70,7 +70,7 @@ pub enum Reason {
     },
     /// An effect of an earlier plan is still due.
     Obligation {
-        /// The effect.
+        /// The effect that is due.
         effect: Effect,
         /// Where the task that it is due to is declared.
         at: Location,
@@ -80,9 +80,9 @@ pub enum Reason {
 /// What a declaration in the site's files is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Declared {
-    /// A task.
+    /// A `[[task]]` of a service.
     Task(TaskId),
-    /// A node.
+    /// A node of the inventory.
     Node(NodeId),
 }
 

@@ -38,7 +38,7 @@ pub struct Entry {
 /// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A file.
+    /// A regular file, with or without the executable bit.
     File,
     /// A symbolic link: never followed, its target may lie outside of the repository.
     Symlink,
@@ -50,7 +50,7 @@ pub enum EntryKind {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot read {path}: {cause}")]
 pub struct ReadError {
-    /// The file.
+    /// Path below the top of the site.
     pub path: String,
     /// Why, as reported by the system or git.
     pub cause: String,

@@ -21,7 +21,7 @@ pub struct Plan {
     pub actions: Vec<PlannedAction>,
     /// Each node's part; only nodes that have one.
     pub nodes: BTreeMap<NodeId, NodePart>,
-    /// What opens each gate.
+    /// What opens each gate that a task waits for.
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
@@ -30,7 +30,7 @@ pub struct Plan {
 /// An instance that cannot be planned, because no node has reported a value that it needs. What is applied of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingInstance {
-    /// The instance.
+    /// The instance that is left as it is.
     pub instance: InstanceId,
     /// The missing values, sorted; at least one.
     pub waits_for: Vec<Unknown>,
@@ -89,7 +89,7 @@ impl NodePart {
 /// A task of a node's part. What it resolved to is shared with the desired state; [`PlanTask::to_wire`] writes it out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanTask {
-    /// The task.
+    /// The task, on the node of the part.
     pub task: TaskId,
     /// As in [`PlannedAction`].
     pub action: Action,

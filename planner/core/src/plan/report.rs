@@ -36,9 +36,9 @@ pub struct PlanReport {
 /// An instance that waits for a value that no node has reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WaitReport {
-    /// The node.
+    /// The node of the instance.
     pub node: NodeId,
-    /// The service.
+    /// The service of its task.
     pub service: ServiceId,
     /// The task's name in the service.
     pub task: TaskName,
@@ -52,9 +52,9 @@ pub struct WaitReport {
 /// An action on one task of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ActionReport {
-    /// The node.
+    /// The node of the instance.
     pub node: NodeId,
-    /// The service.
+    /// The service of its task.
     pub service: ServiceId,
     /// The task's name in the service.
     pub task: TaskName,
@@ -72,7 +72,7 @@ pub enum ReasonReport {
     Added {
         /// The declaration that is new: `task app.config` or `node app-0`.
         input: String,
-        /// Where that is.
+        /// Where it is declared.
         #[serde(flatten)]
         at: Position,
     },
@@ -100,7 +100,7 @@ pub enum ReasonReport {
     },
     /// It is applied, and its `when` is false.
     Off {
-        /// The expression.
+        /// The expression, as it is written.
         when: String,
         /// The input of the expression that changed, or its first one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,9 +117,9 @@ pub enum ReasonReport {
     },
     /// Another instance changes, and an edge leads from there to this one.
     Triggered {
-        /// That instance.
+        /// The other instance, as `service.task@node`.
         by: InstanceId,
-        /// What the edge does.
+        /// What the edge does to this instance.
         effect: Effect,
     },
     /// An operator asked for it to be checked again.
@@ -144,7 +144,7 @@ pub enum ReasonReport {
     Owed {
         /// The task that it is due to: `task app.server`.
         input: String,
-        /// The effect.
+        /// The effect that is due.
         effect: Effect,
         /// Where the task is declared.
         #[serde(flatten)]

@@ -20,9 +20,7 @@ pub(crate) struct Fault {
     pub(crate) template: String,
     /// Where in it, in bytes.
     pub(crate) range: Range<usize>,
-    /// What is wrong.
     pub(crate) message: String,
-    /// What to do.
     pub(crate) hint: Option<String>,
     /// The undefined name, if that is what is wrong.
     pub(crate) undefined: Option<String>,

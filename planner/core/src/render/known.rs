@@ -53,7 +53,6 @@ pub(crate) struct Exported {
     pub(crate) task: TaskId,
     /// Whether it runs once: then its value needs no node's name.
     pub(crate) once: bool,
-    /// Where it is declared.
     pub(crate) at: Location,
     /// By node, in name order; `None` where nothing is published yet.
     values: BTreeMap<String, Option<Arc<Fact>>>,
@@ -81,7 +80,6 @@ impl Exported {
         self.names = fact(self.values.keys().map(|node| Value::from(node.as_str())).collect());
     }
 
-    /// Its nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }

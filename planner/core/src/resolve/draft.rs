@@ -31,7 +31,6 @@ pub(crate) struct Templated {
     pointer: String,
     /// Its name among the templates.
     pub(crate) name: String,
-    /// The template.
     pub(crate) text: Arc<str>,
 }
 

@@ -161,7 +161,7 @@ pub enum Status {
     },
     /// It was not tried, because an instance that it comes after failed.
     Blocked {
-        /// The failed instance.
+        /// The failed instance, which may be several steps away.
         by: InstanceId,
     },
     /// It was not tried, because a newer plan came.
