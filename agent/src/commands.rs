@@ -1,4 +1,4 @@
-//! Commands of operators (`groundplan exec`): no part of any plan, and stored nowhere once the agent ends.
+//! Commands of operators (`groundplan exec`): no part of any plan, and stored nowhere after the agent has stopped.
 //!
 //! In: orders for this agent, each for one connection; the time. Out: numbered messages with what the commands print and how they
 //! end, at most one every `PAUSE` for each command unless there is much to send. An order for another connection is refused; one

@@ -16,7 +16,7 @@ pub fn info(message: impl Display) {
     line("", &message);
 }
 
-/// Logs a problem that an operator should look into.
+/// Logs a problem that an operator should examine.
 pub fn warn(message: impl Display) {
     line("warning: ", &message);
 }

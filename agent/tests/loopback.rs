@@ -1,5 +1,5 @@
-//! The program against a real broker on this machine: a plan goes in, a file lies there, reports come back, and the end is
-//! clean. Everything larger is in the workspace's `tests/`.
+//! The agent's program with a real broker on this machine: a plan is applied, reports arrive, drift is found, and the agent
+//! stops cleanly. Everything larger is in the workspace's `tests/`.
 
 use std::{
     collections::{BTreeMap, hash_map::RandomState},
@@ -84,7 +84,7 @@ impl Planner {
         (publish.topic == self.topic(topic)).then(|| open(&publish.payload, &[self.agent], &self.site).unwrap())
     }
 
-    /// Waits for the next message of a kind that fits; answers requests for `blob` meanwhile.
+    /// Waits for the next message on `topic` that fits, and sends the requested chunks of `blob` meanwhile.
     async fn wait<M: Message>(&mut self, topic: NodeTopic, blob: &[u8], fits: impl Fn(&M) -> bool) -> M {
         loop {
             let publish = self.next().await;
@@ -157,7 +157,7 @@ fn resident_kib(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_plan_goes_in_and_reports_come_back() {
+async fn a_plan_is_applied_and_reported() {
     if !Path::new(BROKER).exists() {
         eprintln!("SKIPPED: there is no {BROKER}");
         return;
@@ -194,7 +194,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let at_rest = resident_kib(child.0.id());
 
-    // A small file: as soon as possible.
+    // A small file.
     let file = root.join("etc/small");
     let pushed = Instant::now();
     fs::create_dir_all(root.join("etc")).unwrap();
@@ -205,7 +205,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     assert_eq!(batch.reports[0].outcome, Outcome::Done { changed: true, effect: None });
     assert_eq!(fs::read_to_string(&file).unwrap(), "hello\n");
 
-    // A large one, and an older plan and a forged one, which are refused.
+    // A large file; then an older and a forged plan, which are refused.
     let large: Vec<u8> = (0..3_000_000_u32).map(|i| (i / 3) as u8).collect();
     let blob = Some(Content::Blob(BlobRef::of(&large)));
     planner.plan(2, vec![small(), task("large", r#"{"file":{"path":"/etc/large"}}"#, blob, None)]);
@@ -229,7 +229,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     };
     planner.publish(NodeTopic::Ack, false, &ack);
 
-    // Many commands, one after the other.
+    // Many commands in a row.
     let name = |n: usize| format!("c{n}");
     let command = r#"{"command":{"run":"echo hello"}}"#;
     let tasks: Vec<_> =
@@ -239,7 +239,7 @@ async fn a_plan_goes_in_and_reports_come_back() {
     let mut next = sequence.0 + 1;
     while next <= sequence.0 + 500 {
         let batch = planner.wait::<ReportBatch>(NodeTopic::Report, b"", |b| !b.reports.is_empty()).await;
-        // On a busy machine they may be repeated, for nobody acknowledges them here.
+        // On a busy machine reports may be repeated, because this test does not acknowledge them.
         assert!(batch.first.0 <= next, "reports come in order and without gaps");
         assert!(batch.reports.iter().all(|r| r.outcome.is_success()), "{batch:?}");
         next = next.max(batch.first.0 + batch.reports.len() as u64);
@@ -255,10 +255,10 @@ async fn a_plan_goes_in_and_reports_come_back() {
         spawned.elapsed()
     );
 
-    // Both files are edited behind its back: a look tells how, and leaves them alone.
+    // Both files are changed by others: a drift check reports it, and repairs nothing.
     fs::write(&file, "goodbye\n").unwrap();
     fs::remove_file(root.join("etc/large")).unwrap();
-    let mut look = CheckRequest {
+    let mut check = CheckRequest {
         version: VERSION,
         site: planner.site.clone(),
         node: planner.node.clone(),
@@ -266,22 +266,22 @@ async fn a_plan_goes_in_and_reports_come_back() {
         interval: None,
         asked: 1,
     };
-    planner.publish(NodeTopic::Check, true, &look);
+    planner.publish(NodeTopic::Check, true, &check);
     let report = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |_| true).await;
     assert_eq!((report.asked, report.generation, report.checked), (1, Generation(3), 2), "{report:?}");
-    assert_eq!((report.left_out, report.failed.len()), (500, 0), "a command leaves nothing to look at");
-    let told = |report: &DriftReport, name: &str| report.drifted[&name.parse().unwrap()].differences.clone();
+    assert_eq!((report.left_out, report.failed.len()), (500, 0), "commands without a guard are not checked");
+    let differences = |report: &DriftReport, name: &str| report.drifted[&name.parse().unwrap()].differences.clone();
     let content = Some(Content::Text("goodbye\n".to_owned()));
     let edited = Difference { what: "content".to_owned(), expected: None, found: None, content };
-    assert_eq!(told(&report, "s.small"), [edited]);
+    assert_eq!(differences(&report, "s.small"), [edited]);
     assert_eq!(
-        (told(&report, "s.large")[0].what.as_str(), told(&report, "s.large")[0].found.as_deref()),
+        (differences(&report, "s.large")[0].what.as_str(), differences(&report, "s.large")[0].found.as_deref()),
         ("file", None)
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), "goodbye\n");
     let since = report.drifted[&"s.small".parse().unwrap()].since_ms;
 
-    // One is put right by a plan: that is told without being asked for. An older wish is not heard.
+    // A plan repairs one: that is reported without a request. An older request is ignored.
     planner.plan(4, vec![PlannedTask { action: Action::Update, ..small() }]);
     let healed = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |r| r.generation == Generation(4)).await;
     assert!(healed.revision > report.revision && healed.asked == 1);
@@ -292,14 +292,14 @@ async fn a_plan_goes_in_and_reports_come_back() {
     );
     assert_eq!(healed.drifted[&"s.large".parse().unwrap()].since_ms, since);
     fs::write(&file, "again\n").unwrap();
-    (look.revision, look.asked) = (0, 9);
-    planner.publish(NodeTopic::Check, false, &look);
-    (look.revision, look.asked) = (2, 2);
-    planner.publish(NodeTopic::Check, false, &look);
+    (check.revision, check.asked) = (0, 9);
+    planner.publish(NodeTopic::Check, false, &check);
+    (check.revision, check.asked) = (2, 2);
+    planner.publish(NodeTopic::Check, false, &check);
     let third = planner.wait::<DriftReport>(NodeTopic::Drift, b"", |r| r.revision > healed.revision).await;
     assert_eq!((third.asked, third.drifted.len()), (2, 2));
 
-    // Whoever started it goes: it says so and ends.
+    // The parent closes its end: the agent reports that it is offline, and ends.
     drop(child.0.stdin.take());
     planner.wait::<Presence>(NodeTopic::Presence, b"", |p| !p.online).await;
     assert!(child.0.wait().unwrap().success());

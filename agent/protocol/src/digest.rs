@@ -27,7 +27,7 @@ impl Digest {
         &self.0
     }
 
-    /// The first 8 bytes as 16 hexadecimal digits: enough to tell two values of one input apart.
+    /// The first 8 bytes as 16 hexadecimal digits: enough to distinguish two values of one input.
     pub fn short(&self) -> String {
         hex(&self.0[..8])
     }

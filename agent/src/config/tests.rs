@@ -1,4 +1,4 @@
-//! Configurations, and the faults of wrong ones.
+//! Valid configurations, and the messages for invalid ones.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -11,7 +11,7 @@ fn args(args: &[&str]) -> Args {
 }
 
 #[test]
-fn flags_go_over_the_file() {
+fn flags_override_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let (file, state) = (dir.path().join("agent.toml"), dir.path().join("state"));
     let text =
@@ -39,7 +39,7 @@ fn flags_go_over_the_file() {
 }
 
 #[test]
-fn all_faults_are_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.toml");
     fs::write(&file, "node = 'a b'\nbroker = 'http://x'\nmax_parallel = 0\n").unwrap();

@@ -47,7 +47,7 @@ pub enum CheckResult {
     LeftOut,
     /// It is as it was applied.
     InSync,
-    /// It is not; what differs, as far as its kind can tell.
+    /// It is not; with the differences that its kind can name.
     Drifted(Vec<Difference>),
     /// The check failed, with the reason as a message for the operator.
     Failed(String),
@@ -209,7 +209,7 @@ impl DriftMonitor {
     }
 
     /// Takes the result of a check. `applied` is the fingerprint that was checked, `None` if the task's record has changed
-    /// since: then the result says nothing about what is applied now.
+    /// since: then the result is not about what is applied now.
     pub fn checked(&mut self, check: TaskCheck, result: CheckResult, applied: Option<Fingerprint>) {
         let Some(round) = self.round.as_mut().filter(|round| round.findings.round == check.round) else { return };
         round.in_progress -= 1;

@@ -52,10 +52,10 @@ pub(super) async fn facts(folder: &Path) -> Map<String, Value> {
     for (name, path) in programs(folder) {
         running.spawn(async move { (name, run(&path, LIMIT).await, path) });
     }
-    let mut told = BTreeMap::new();
+    let mut facts = BTreeMap::new();
     while let Some(ended) = running.join_next().await {
         match ended {
-            Ok((name, Ok(value), _)) => _ = told.insert(name, value),
+            Ok((name, Ok(value), _)) => _ = facts.insert(name, value),
             Ok((_, Err(error), path)) => {
                 log::warn(format_args!("{}: {}; its fact is left out", path.display(), log::chain(&error)))
             }
@@ -72,7 +72,7 @@ pub(super) async fn facts(folder: &Path) -> Map<String, Value> {
         }
         fits
     };
-    told.into_iter().filter(fits).collect()
+    facts.into_iter().filter(fits).collect()
 }
 
 /// The programs and the names of their facts.
@@ -98,13 +98,13 @@ fn programs(folder: &Path) -> BTreeMap<String, PathBuf> {
             continue;
         }
         let wrong = if !plain {
-            Some("its name is no fact's: letters, digits, `_` and `-` before the first dot")
+            Some("its name is not valid for a fact: use letters, digits, `_` and `-` before the first dot")
         } else if mode & 0o002 != 0 {
-            Some("everyone may write it")
+            Some("it is writable by everyone")
         } else if found.contains_key(&name) {
-            Some("another program tells the fact of that name")
+            Some("another program has the same fact name")
         } else if found.len() == PROGRAMS {
-            Some("there are too many")
+            Some("there are too many programs")
         } else {
             None
         };
@@ -191,8 +191,8 @@ mod tests {
             ("old~", 0o755, "echo never"),
             ("rack.py", 0o644, "echo never"),
         ]);
-        let told = facts(dir.path()).await;
-        assert_eq!(Value::Object(told), json!({ "rack": "r7", "disks": [{ "name": "sda", "gib": 20 }] }));
+        let found = facts(dir.path()).await;
+        assert_eq!(Value::Object(found), json!({ "rack": "r7", "disks": [{ "name": "sda", "gib": 20 }] }));
         assert!(facts(&dir.path().join("nowhere")).await.is_empty());
     }
 
@@ -217,7 +217,7 @@ mod tests {
     async fn all_facts_together_are_bounded() {
         let body = "head -c 16000 /dev/zero | tr '\\0' x";
         let dir = folder(&[("a", 0o755, body), ("b", 0o755, body), ("c", 0o755, body), ("d", 0o755, body)]);
-        let told = facts(dir.path()).await;
-        assert_eq!(told.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+        let found = facts(dir.path()).await;
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }

@@ -34,7 +34,7 @@ const CACHE: usize = 128 * 1024;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
-const OWED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
+const OBLIGATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
 const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
 
 /// Why the ledger cannot be opened or written.
@@ -199,7 +199,7 @@ impl Ledger {
             let mut meta = tx.open_table(META)?;
             meta.insert("schema", json(&SCHEMA).as_slice())?;
             meta.insert("ledger", json(id).as_slice())?;
-            for table in [DONE, APPLIED, OWED, OUTBOX] {
+            for table in [DONE, APPLIED, OBLIGATIONS, OUTBOX] {
                 tx.open_table(table)?;
             }
         }
@@ -232,7 +232,7 @@ impl Ledger {
             plan,
             done: table(&tx, DONE)?,
             applied: table(&tx, APPLIED)?,
-            obligations: table(&tx, OWED)?,
+            obligations: table(&tx, OBLIGATIONS)?,
             sequence: sequence.max(forgotten),
             acked: acked.unwrap_or(forgotten).max(forgotten),
             outputs,
@@ -252,7 +252,7 @@ impl Ledger {
             let mut meta = tx.open_table(META)?;
             let mut done = tx.open_table(DONE)?;
             let mut applied = tx.open_table(APPLIED)?;
-            let mut owed = tx.open_table(OWED)?;
+            let mut obligations = tx.open_table(OBLIGATIONS)?;
             let mut outbox = tx.open_table(OUTBOX)?;
             for write in writes {
                 match write {
@@ -276,11 +276,11 @@ impl Ledger {
                     Write::Applied(task, None) => {
                         applied.remove(task.to_string().as_str())?;
                     }
-                    Write::Obligation(task, Some(owes)) => {
-                        owed.insert(task.to_string().as_str(), json(owes).as_slice())?;
+                    Write::Obligation(task, Some(obligation)) => {
+                        obligations.insert(task.to_string().as_str(), json(obligation).as_slice())?;
                     }
                     Write::Obligation(task, None) => {
-                        owed.remove(task.to_string().as_str())?;
+                        obligations.remove(task.to_string().as_str())?;
                     }
                     Write::Report(number, report) => {
                         outbox.insert(key(*number).as_str(), json(report).as_slice())?;

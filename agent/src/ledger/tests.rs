@@ -1,4 +1,4 @@
-//! The ledger keeps what was written, over reopening and damage.
+//! The ledger keeps what was written, also over restarts, and detects damage.
 
 use std::{fs, path::Path};
 
@@ -55,7 +55,7 @@ fn plan(json: &[u8]) -> Write {
 #[test]
 fn what_was_written_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
-    let owed = StoredObligation {
+    let obligation = StoredObligation {
         fired: Some(Effect::Reload),
         open: vec![(TriggerSource::Task(task("a.b")), Effect::Restart)],
     };
@@ -65,7 +65,7 @@ fn what_was_written_is_read_back() {
         let done = |name| Write::Done(task(name), Outcome::Skipped);
         ledger.write(&[done("old.one"), plan(b"{}"), done("a.b"), Write::Epoch(7)], true).unwrap();
         ledger
-            .write(&[Write::Obligation(task("a.c"), Some(owed.clone())), report(1), report(2), report(3)], true)
+            .write(&[Write::Obligation(task("a.c"), Some(obligation.clone())), report(1), report(2), report(3)], true)
             .unwrap();
         ledger.write(&[Write::Acknowledged(Sequence(1)), Write::DropOutput(Sequence(2))], false).unwrap();
         let stored = ledger.reports(Sequence(2), Sequence(9), 1, 1).unwrap();
@@ -76,7 +76,7 @@ fn what_was_written_is_read_back() {
     assert_eq!(snapshot.ledger, id());
     assert_eq!(snapshot.plan.unwrap().json.unwrap(), b"{}");
     assert_eq!(snapshot.done.keys().collect::<Vec<_>>(), [&task("a.b")]);
-    assert_eq!(snapshot.obligations[&task("a.c")], owed);
+    assert_eq!(snapshot.obligations[&task("a.c")], obligation);
     assert_eq!((snapshot.acked, snapshot.sequence, snapshot.epoch), (Sequence(1), Sequence(3), 7));
     assert_eq!(snapshot.outputs, [(Sequence(3), "output 3".len())]);
     ledger
@@ -84,13 +84,13 @@ fn what_was_written_is_read_back() {
         .unwrap();
     drop(ledger);
     let (_, _, snapshot) = open(dir.path()).unwrap();
-    assert_eq!((snapshot.acked, snapshot.sequence), (Sequence(3), Sequence(3)), "numbers never begin again");
+    assert_eq!((snapshot.acked, snapshot.sequence), (Sequence(3), Sequence(3)), "numbers are never reused");
     assert!(snapshot.plan.unwrap().json.is_none() && snapshot.obligations.is_empty() && snapshot.outputs.is_empty());
 }
 
-/// A snapshot that takes the same writes equals what is read back from the file: tests and simulations rely on it.
+/// A snapshot to which the same writes are applied equals what is read back from the file: tests and the simulator rely on it.
 #[test]
-fn the_snapshot_takes_writes_as_the_file_does() {
+fn snapshot_and_file_agree_after_the_same_writes() {
     let dir = tempfile::tempdir().unwrap();
     let (ledger, _, mut snapshot) = open(dir.path()).unwrap();
     assert_eq!(snapshot, Snapshot::empty(id()));
@@ -123,7 +123,7 @@ fn the_snapshot_takes_writes_as_the_file_does() {
 }
 
 #[test]
-fn only_its_own_user_reads_it() {
+fn only_the_owner_can_read_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("lib/groundplan");
@@ -139,7 +139,7 @@ fn a_second_agent_gets_an_error() {
 }
 
 #[test]
-fn damage_and_newer_formats_are_errors_and_nothing_is_reset() {
+fn damage_and_newer_formats_are_errors_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ledger.redb");
     {
@@ -183,7 +183,7 @@ fn the_journal_drops_torn_lines() {
     journal.withdraw(Generation(7), tasks[1..].iter()).unwrap();
     journal.sync().unwrap();
     let (mut journal, started) = Journal::open(&path).unwrap();
-    assert_eq!(started.last(), Some(&(Generation(7), task("a.b"))), "what never began is not among them");
+    assert_eq!(started.last(), Some(&(Generation(7), task("a.b"))), "withdrawn tasks are not listed");
     journal.reset().unwrap();
     assert_eq!(Journal::open(&path).unwrap().1, []);
 }

@@ -109,7 +109,7 @@ impl Machine {
             (Action::Remove, ..) => {
                 self.applied.remove(task);
                 self.unsaved.applied.insert(task.clone());
-                // What is gone has nothing to restart.
+                // A removed task has nothing to restart.
                 self.forget_obligation(task);
             }
             // A pure effect applies nothing; but its edges may be newer than those of the record.

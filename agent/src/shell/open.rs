@@ -31,7 +31,7 @@ use crate::{
     transport::{Link, Outlet, Reader},
 };
 
-/// How long another agent may still have the ledger open: one that was killed is gone, but a child that it was just starting may
+/// How long another agent may still have the ledger open: a killed agent has no lock any more, but a child that it was just starting may
 /// hold the lock a moment longer.
 const PREDECESSOR: Duration = Duration::from_secs(2);
 

@@ -55,7 +55,8 @@ pub struct Outlet {
     output_topic: String,
     filters: BTreeSet<String>,
     subscribe: BTreeSet<String>,
-    /// Subscriptions in flight, oldest first: a connection may break after the broker has made the session and before it has read them.
+    /// Subscriptions in flight, oldest first: a connection may break after the broker has made the session and before it has
+    /// read them.
     subscribing: VecDeque<String>,
     acks: VecDeque<Publish>,
     /// Passed to the client, without a packet id yet.
@@ -90,6 +91,7 @@ impl Outlet {
     /// The connection was lost, and with it all that it had not delivered.
     pub fn down(&mut self) {
         self.client = None;
+        // What was in flight is sent again: retained messages and output from here, reports and requests by their owners.
         self.handed.clear();
         self.in_flight.clear();
         self.acks.clear();
@@ -204,6 +206,7 @@ impl Outlet {
     /// Passes waiting messages to the client, as many as it takes.
     pub fn pump(&mut self, now: Duration) {
         let Some(client) = self.client.clone() else { return };
+        // Acknowledgements first: without them the broker holds back further messages.
         while let Some(publish) = self.acks.front() {
             if client.try_ack(publish).is_err() {
                 return;
@@ -216,6 +219,7 @@ impl Outlet {
             }
             self.subscribing.extend(self.subscribe.pop_first());
         }
+        // A payload that is in flight is not sent twice; a newer one replaces it in the slot and is sent at once.
         for kind in RETAINED {
             let slot = self.slot(kind);
             if let (Some(payload), false) = (&slot.payload, slot.in_flight) {
@@ -251,6 +255,7 @@ impl Outlet {
     /// The broker has confirmed the publish with this packet id.
     pub fn confirmed(&mut self, pkid: u16, now: Duration) {
         let Some(kind) = self.in_flight.remove(&pkid) else { return };
+        // Any confirmation shows that the connection works; the next must come within the same time.
         self.waiting_since = (!self.has_nothing_in_flight()).then_some(now);
         if kind == Kind::Output && self.output_sent > 0 {
             // A broker confirms in the order in which messages were sent (MQTT 3.1.1, 4.6).
@@ -308,7 +313,7 @@ mod tests {
         let (first, _events) = client();
         outlet.up(first, true);
         outlet.pump(Duration::ZERO);
-        // They go in the order of their names.
+        // They are sent in alphabetical order.
         outlet.subscribed();
         outlet.down();
         assert_eq!(outlet.subscribe, ["plan".to_owned()].into());

@@ -93,7 +93,7 @@ fn replaced_only_for_another_image_or_definition() {
         .replace("image = \"localhost/web:1\"", "image = \"localhost/none:1\", pull = \"never\"");
     hosts.settled(&hosts.change(&wrong));
     let outcome = hosts.report("s.web", "h1").outcome;
-    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
+    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` forbids to ask a registry";
     assert!(outcome.starts_with(start), "{outcome}");
     assert_eq!(hosts.file("h1", "/etc/beside").as_deref(), Some("bye"));
     assert_eq!(hosts.out("h1", GET), "good day 100%", "what ran before runs on");
@@ -235,7 +235,7 @@ fn a_container_of_a_pod_is_replaced_alone() {
         pod("bye", "bye", 2, PORT, &THIRD.replace("localhost/page:1\"", "localhost/none:1\"\npull = \"never\""));
     hosts.settled(&hosts.change(&wrong));
     let outcome = hosts.report("s.app", "h1").outcome;
-    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` says not to ask a registry";
+    let start = "failed: this host has no image `localhost/none:1`, and `pull = \"never\"` forbids to ask a registry";
     assert!(outcome.starts_with(start), "{outcome}");
     assert_eq!(hosts.file("h1", "/etc/beside").as_deref(), Some("bye"));
     assert_eq!(pod_started(&hosts), before);

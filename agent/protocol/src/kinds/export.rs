@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn one_value_and_no_more() {
-        let told = |params: Value| -> Vec<String> {
+        let problems = |params: Value| -> Vec<String> {
             let export: Export = serde_json::from_value(params).unwrap();
             export.problems().into_iter().map(|p| format!("{}: {}", p.param, p.message)).collect()
         };
@@ -100,7 +100,7 @@ mod tests {
             json!({ "command": "hostname -f", "user": "nobody", "trim": false }),
             json!({ "path": "/etc/machine-id" }),
         ] {
-            assert_eq!(told(good.clone()), Vec::<String>::new(), "{good}");
+            assert_eq!(problems(good.clone()), Vec::<String>::new(), "{good}");
         }
         for (bad, word) in [
             (json!({}), ": has no value"),
@@ -110,7 +110,7 @@ mod tests {
             (json!({ "command": [] }), "command: is empty"),
             (json!({ "value": "x".repeat(16_385) }), "value: is 16385 bytes long; a published value has 16384 at most"),
         ] {
-            assert_eq!(told(bad), [word]);
+            assert_eq!(problems(bad), [word]);
         }
     }
 }

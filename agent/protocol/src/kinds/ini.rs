@@ -255,12 +255,12 @@ mod tests {
     #[test]
     fn values_by_section_and_option() {
         let ini: Ini = serde_json::from_value(json!({
-            "path": "/x", "values": {"s": {"n": 3, "f": 0.5, "b": false, "t": " a\n  b ", "m": ["x", "y"], "gone": []}}
+            "path": "/x", "values": {"s": {"n": 3, "f": 0.5, "b": false, "t": " a\n  b ", "m": ["x", "y"], "none": []}}
         }))
         .unwrap();
         let wanted = ini.wanted();
         let of = |option: &str| wanted[&("s".to_owned(), option.to_owned())].clone();
         assert_eq!([of("n"), of("f"), of("b"), of("t")].concat(), ["3", "0.5", "false", "a\nb"]);
-        assert_eq!((of("m"), of("gone")), (vec!["x".to_owned(), "y".to_owned()], vec![]));
+        assert_eq!((of("m"), of("none")), (vec!["x".to_owned(), "y".to_owned()], vec![]));
     }
 }

@@ -49,7 +49,7 @@ pub trait Kind {
     fn claims<'a>(&'a self, _task: &'a TaskId, _claim: &mut dyn FnMut(TaskClaim<'a>)) {}
 
     /// What the task is about as a whole, none where it leaves nothing behind: an update to another subject removes what was
-    /// applied before. The first claim, unless the kind says otherwise.
+    /// applied before. The first claim by default.
     fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
         let mut first = None;
         self.claims(task, &mut |stated| _ = first.get_or_insert(stated.claim));

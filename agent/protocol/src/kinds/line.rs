@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_invalid_parameters() {
         for (params, problem) in [
             (json!({"line": "a"}), ""),
             (json!({"block": "a\nb", "marker": "; {mark}"}), ""),

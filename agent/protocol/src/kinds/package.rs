@@ -236,7 +236,7 @@ mod tests {
         serde_json::from_value(value).map_err(|e| e.to_string())
     }
 
-    fn told(value: serde_json::Value) -> Vec<String> {
+    fn problems(value: serde_json::Value) -> Vec<String> {
         read(value).unwrap().problems().into_iter().map(|p| format!("{} {}", p.param, p.message)).collect()
     }
 
@@ -254,23 +254,26 @@ mod tests {
 
     #[test]
     fn names_and_versions_are_what_package_managers_take() {
-        assert!(told(json!(["g++", "libc6:i386", "python3.11", "0ad", "perl(Foo::Bar)"])).is_empty());
+        assert!(problems(json!(["g++", "libc6:i386", "python3.11", "0ad", "perl(Foo::Bar)"])).is_empty());
         for name in ["", "-y", "nginx-", "a=1", "a/stable", "a b", "a*", "a\n"] {
-            assert_eq!(told(json!(name)), [format!("names `{}` is not the name of a package", name.escape_default())]);
+            assert_eq!(
+                problems(json!(name)),
+                [format!("names `{}` is not the name of a package", name.escape_default())]
+            );
         }
-        assert_eq!(told(json!(["a", "a"])), ["names `a` is named twice"]);
-        assert_eq!(told(json!([])), ["names is empty"]);
-        assert!(told(json!({ "names": ["a"], "version": "1:1.2~rc1+dfsg-3*" })).is_empty());
+        assert_eq!(problems(json!(["a", "a"])), ["names `a` is named twice"]);
+        assert_eq!(problems(json!([])), ["names is empty"]);
+        assert!(problems(json!({ "names": ["a"], "version": "1:1.2~rc1+dfsg-3*" })).is_empty());
         assert_eq!(
-            told(json!({ "names": ["a", "b"], "version": "1" })),
+            problems(json!({ "names": ["a", "b"], "version": "1" })),
             ["version is given together with several names"]
         );
-        assert_eq!(told(json!({ "names": ["a"], "version": "1 2" })), ["version `1 2` is not a version"]);
+        assert_eq!(problems(json!({ "names": ["a"], "version": "1 2" })), ["version `1 2` is not a version"]);
         let absent = json!({ "names": ["a"], "version": "1", "state": "absent", "hold": true });
         let faults = [
             "version is given together with a `state` other than `present`",
             "hold holds packages that are to be absent",
         ];
-        assert_eq!(told(absent), faults);
+        assert_eq!(problems(absent), faults);
     }
 }

@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    fn told(params: Value) -> Vec<String> {
+    fn problems(params: Value) -> Vec<String> {
         let pod: Pod = serde_json::from_value(params).unwrap();
         pod.problems().into_iter().map(|p| format!("{}: {}", p.param, p.message)).collect()
     }
@@ -130,7 +130,7 @@ mod tests {
             { "name": "web", "image": "localhost/web:1", "volumes": ["/srv:/srv"] },
             { "name": "log", "image": "localhost/log:1", "command": ["tail"] },
         ] });
-        assert_eq!(told(good), Vec::<String>::new());
+        assert_eq!(problems(good), Vec::<String>::new());
         let image = "localhost/web:1";
         for (bad, word) in [
             (json!({ "name": "app", "containers": [] }), "containers: is empty"),
@@ -159,7 +159,7 @@ mod tests {
                 "ports: `80 81` is not a single word",
             ),
         ] {
-            assert_eq!(told(bad.clone()), [word], "{bad}");
+            assert_eq!(problems(bad.clone()), [word], "{bad}");
         }
     }
 }

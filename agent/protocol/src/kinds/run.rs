@@ -13,7 +13,7 @@ use super::problem::Problem;
 pub enum Run {
     /// A line for `/bin/sh -c`.
     Shell(String),
-    /// A program, looked up in `PATH`, and its arguments; no shell.
+    /// A program, found in `PATH`, and its arguments; no shell.
     Args(Vec<String>),
 }
 

@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn told(value: serde_json::Value) -> Vec<String> {
+    fn problems(value: serde_json::Value) -> Vec<String> {
         let unit: Systemd = serde_json::from_value(value).unwrap();
         unit.problems().into_iter().map(|p| format!("{} {}", p.param, p.message)).collect()
     }
@@ -197,10 +197,10 @@ mod tests {
     #[test]
     fn units_are_named_in_full() {
         for good in ["a.service", "a@.service", "a@b-c\\x2d.timer", "dev-sda1.swap"] {
-            assert!(told(json!({ "unit": good })).is_empty(), "{good}");
+            assert!(problems(json!({ "unit": good })).is_empty(), "{good}");
         }
         for bad in ["a", ".service", "a.conf", "a b.service", "-a.service", "../a.service", "a/b.service"] {
-            assert_eq!(told(json!({ "unit": bad })).len(), 1, "{bad}");
+            assert_eq!(problems(json!({ "unit": bad })).len(), 1, "{bad}");
         }
     }
 
@@ -208,15 +208,15 @@ mod tests {
     fn contradictions_are_reported() {
         let unit = "a.service";
         assert_eq!(
-            told(json!({ "unit": unit, "source": "a", "content": "b" })),
+            problems(json!({ "unit": unit, "source": "a", "content": "b" })),
             ["content is given together with `source`"]
         );
         for bad in ["x", ".conf", "../x.conf", ".x.conf", "a/b.conf"] {
-            assert_eq!(told(json!({ "unit": unit, "dropins": { bad: "" } })).len(), 1, "{bad}");
+            assert_eq!(problems(json!({ "unit": unit, "dropins": { bad: "" } })).len(), 1, "{bad}");
         }
         let masked = json!({ "unit": unit, "masked": true, "enabled": true, "state": "started", "content": "" });
-        assert_eq!(told(masked).len(), 3);
-        assert!(told(json!({ "unit": unit, "masked": true, "state": "stopped" })).is_empty());
-        assert_eq!(told(json!({ "unit": "a@.service", "state": "started", "enabled": true })).len(), 2);
+        assert_eq!(problems(masked).len(), 3);
+        assert!(problems(json!({ "unit": unit, "masked": true, "state": "stopped" })).is_empty());
+        assert_eq!(problems(json!({ "unit": "a@.service", "state": "started", "enabled": true })).len(), 2);
     }
 }

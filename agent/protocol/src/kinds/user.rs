@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn told(value: serde_json::Value) -> Vec<String> {
+    fn problems(value: serde_json::Value) -> Vec<String> {
         let user: User = serde_json::from_value(value).unwrap();
         user.problems().into_iter().map(|p| format!("{} {}", p.param, p.message)).collect()
     }
@@ -168,7 +168,7 @@ mod tests {
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ me@example.org";
         let good = json!({ "name": "bob", "groups": ["adm"], "append": true, "home": "/home/bob", "shell": "/bin/sh",
             "comment": "Bob, of operations", "password": hash, "ssh_keys": [key, format!("restrict,pty {key}")] });
-        assert!(told(good).is_empty());
+        assert!(problems(good).is_empty());
         for (param, value) in [
             ("name", json!("bob:0")),
             ("name", json!("-r")),
@@ -185,8 +185,8 @@ mod tests {
         ] {
             let mut user = json!({ "name": "bob" });
             user[param] = value;
-            let told = told(user.clone());
-            assert!(told.len() == 1 && told[0].starts_with(param), "{user}: {told:?}");
+            let problems = problems(user.clone());
+            assert!(problems.len() == 1 && problems[0].starts_with(param), "{user}: {problems:?}");
         }
     }
 

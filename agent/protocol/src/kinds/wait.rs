@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn told(params: Value) -> Vec<String> {
+    fn problems(params: Value) -> Vec<String> {
         let wait: Wait = serde_json::from_value(params).unwrap();
         wait.problems().into_iter().map(|p| format!("{}: {}", p.param, p.message)).collect()
     }
@@ -134,7 +134,7 @@ mod tests {
             json!({ "tcp": "db-0:3306", "http": "http://db-0/", "status": [200, 401], "retries": 3 }),
             json!({ "command": ["test", "-e", "/x"], "state": "down" }),
         ] {
-            assert_eq!(told(good.clone()), Vec::<String>::new(), "{good}");
+            assert_eq!(problems(good.clone()), Vec::<String>::new(), "{good}");
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
             (json!({ "http": "http://x/", "status": [20] }), "status: 20 is not an HTTP status"),
             (json!({ "command": " " }), "command: is empty"),
         ] {
-            assert_eq!(told(bad.clone()), [word], "{bad}");
+            assert_eq!(problems(bad.clone()), [word], "{bad}");
         }
     }
 }

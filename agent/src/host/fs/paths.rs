@@ -132,18 +132,22 @@ impl<'a> Walk<'a> {
         let mut links = 0;
         while let Some(name) = rest.pop() {
             if name == ".." {
+                // On a host, `..` of `/` is `/`; below another root it would be a directory outside.
                 if self.entered.pop().is_none() && !self.on_host() {
                     return Err(self.escapes());
                 }
                 continue;
             }
+            // Without following links: the kernel would follow them out of the root.
             match openat(self.here(), name.as_os_str(), DIRECTORY, Mode::empty()) {
                 Ok(dir) => self.entered.push((dir, name)),
                 Err(Errno::ENOENT) if self.missing == Missing::Leave => return Ok(None),
                 Err(Errno::ENOENT) => {
+                    // Opened in the next round like any other, since someone may have replaced it by a link.
                     self.create(&name)?;
                     rest.push(name);
                 }
+                // A link, or a file, for which `link` returns the error. The target's components are walked like the others.
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     links += 1;
                     let target = self.link(&name, links)?;
@@ -179,6 +183,7 @@ impl<'a> Walk<'a> {
             Err(Errno::EEXIST) => return Ok(()),
             result => result.map_err(|e| self.io("create the directory", name, e))?,
         }
+        // The umask of the agent does not count.
         fchmodat(self.here(), name, mode, FchmodatFlags::FollowSymlink).map_err(|e| self.io("set the mode of", name, e))
     }
 

@@ -78,9 +78,11 @@ impl Kind for Container {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let definition = Definition::of(self, cx)?;
+        // A container of that name without a definition of ours was made by someone else, unless it has our label.
         if !definition.is_any(cx)? && is_ours(&self.name, cx).await? == Some(false) {
             return Err(ContainerError::InTheWay(format!("a container `{}`", self.name)).into());
         }
+        // The image before the definition: if it cannot be pulled, the old container continues to run.
         let image = if should_run(self) {
             image_for(cx, &self.image, self.pull.unwrap_or_default()).await?;
             is_current(self, &definition, cx).await?
@@ -92,11 +94,13 @@ impl Kind for Container {
         if !same {
             systemctl(cx, &["daemon-reload"]).await?;
         }
+        // Both units have the same name, and only one may define it.
         if definition.other_is_there(cx)? {
             definition.remove_other(cx)?;
             systemctl(cx, &["daemon-reload"]).await?;
         }
         if definition.enable(self) {
+            // Not `enable`: links of an earlier [Install] section must not stay.
             systemctl(cx, &["reenable", &self.unit()]).await?;
         } else if !definition.quadlet && systemctl_line(cx, &["is-enabled", &self.unit()]).await? == "enabled" {
             systemctl(cx, &["disable", &self.unit()]).await?;
@@ -108,6 +112,7 @@ impl Kind for Container {
         if same && image && is_in_wanted_state(self, cx).await? {
             return Ok(Applied { afresh: false });
         }
+        // The unit removes the old container and makes a new one from the definition.
         restart(&self.name, cx).await?;
         settled(&[&self.name], cx).await?;
         Ok(Applied { afresh: true })
@@ -124,6 +129,7 @@ impl Kind for Container {
             definition.remove(cx)?;
             systemctl(cx, &["daemon-reload"]).await?;
         }
+        // What a unit that was killed left behind.
         if is_ours(&self.name, cx).await? == Some(true) {
             ask(cx, &["rm", "--force", "--ignore", "--", &self.name]).await?;
         }

@@ -162,7 +162,7 @@ impl<'a> Shipped<'a> {
         Self { sum, bytes: None }
     }
 
-    /// The bytes, to be written somewhere.
+    /// The bytes, to be written to a file.
     pub(crate) fn bytes(&self) -> Result<&'a Content, HostError> {
         self.bytes.ok_or(HostError::NoContent)
     }

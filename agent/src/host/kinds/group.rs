@@ -68,7 +68,8 @@ struct Memory {
     /// Members that the task added.
     added: Vec<String>,
     /// Members that the task removed.
-    remove_membersed: Vec<String>,
+    #[serde(rename = "ousted")]
+    removed: Vec<String>,
     /// The id that the group had before.
     gid: Option<u32>,
 }
@@ -115,17 +116,17 @@ impl Kind for Group {
             cx.differs(&what, None, Some("present"));
             return Ok(Check::OutOfSync);
         }
-        let (add, remove_members) = to_change(self, &found, &Memory::of(cx, &self.name));
+        let (to_add, to_remove) = to_change(self, &found, &Memory::of(cx, &self.name));
         if let Some(gid) = self.gid.filter(|gid| *gid != found.gid) {
             cx.differs("gid", Some(&gid.to_string()), Some(&found.gid.to_string()));
         }
-        for member in &add {
+        for member in &to_add {
             cx.differs(&format!("member {member}"), Some("present"), None);
         }
-        for member in &remove_members {
+        for member in &to_remove {
             cx.differs(&format!("member {member}"), None, Some("present"));
         }
-        let in_sync = self.gid.is_none_or(|gid| gid == found.gid) && add.is_empty() && remove_members.is_empty();
+        let in_sync = self.gid.is_none_or(|gid| gid == found.gid) && to_add.is_empty() && to_remove.is_empty();
         Ok(in_sync.into())
     }
 
@@ -157,14 +158,14 @@ impl Kind for Group {
             memory.gid.get_or_insert(found.gid);
             memory.keep(cx);
         }
-        let (add, remove_members) = to_change(self, &found, &memory);
-        for (members, option, doing) in [(add, "-a", "add"), (remove_members, "-d", "remove")] {
+        let (to_add, to_remove) = to_change(self, &found, &memory);
+        for (members, option, doing) in [(to_add, "-a", "add"), (to_remove, "-d", "remove")] {
             for member in members {
                 let what = format!("cannot {doing} {member} as a member of the group {name}");
                 change(cx, &what, &["gpasswd", option, &member, "--", name]).await?;
                 let (done, undone) = match option {
-                    "-a" => (&mut memory.added, &mut memory.remove_membersed),
-                    _ => (&mut memory.remove_membersed, &mut memory.added),
+                    "-a" => (&mut memory.added, &mut memory.removed),
+                    _ => (&mut memory.removed, &mut memory.added),
                 };
                 let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
                 done.extend(back.is_none().then_some(member));
@@ -183,7 +184,7 @@ impl Kind for Group {
             return Ok(true);
         }
         let mut changed = false;
-        for (members, option, is_there) in [(&memory.added, "-d", true), (&memory.remove_membersed, "-a", false)] {
+        for (members, option, is_there) in [(&memory.added, "-d", true), (&memory.removed, "-a", false)] {
             for member in members.iter().filter(|member| found.members.contains(member) == is_there) {
                 // A user that was deleted meanwhile is not a member anyway.
                 if entry(cx, "passwd", member).await?.is_some() {
@@ -208,11 +209,10 @@ impl Kind for Group {
 /// Members to add and to remove; the latter include members that the task once added and no longer names.
 fn to_change(group: &Group, found: &Found, memory: &Memory) -> (Vec<String>, Vec<String>) {
     let wanted = group.members.as_deref().unwrap_or_default();
-    let add = wanted.iter().filter(|member| !found.members.contains(member)).cloned().collect();
+    let to_add = wanted.iter().filter(|member| !found.members.contains(member)).cloned().collect();
     let exclusive = group.exclusive == Some(true);
-    let remove_members =
-        found.members.iter().filter(|m| !wanted.contains(m) && (exclusive || memory.added.contains(m)));
-    (add, remove_members.cloned().collect())
+    let to_remove = found.members.iter().filter(|m| !wanted.contains(m) && (exclusive || memory.added.contains(m)));
+    (to_add, to_remove.cloned().collect())
 }
 
 #[cfg(test)]

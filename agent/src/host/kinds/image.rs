@@ -28,7 +28,7 @@ pub(crate) enum PodmanError {
     #[error("this host has no podman; a `package` task before this one can install it")]
     NoPodman,
     #[error(
-        "this host has no image `{0}`, and `pull = \"never\"` says not to ask a registry; an `image` task can bring it"
+        "this host has no image `{0}`, and `pull = \"never\"` forbids to ask a registry; an `image` task can load it"
     )]
     NoImage(String),
     #[error("{0}: there is no such file on this host")]
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_podman_load_says() {
+    fn reads_the_output_of_podman_load() {
         assert_eq!(loaded("Loaded image: localhost/a:1\n"), ["localhost/a:1"]);
         assert_eq!(
             loaded("Getting image source\nLoaded image(s): localhost/a:1,localhost/b:2\n"),

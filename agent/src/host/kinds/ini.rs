@@ -58,11 +58,11 @@ impl Kind for Ini {
             return Ok(in_sync.into());
         };
         if cx.is_drift_check() {
-            self.tell(cx, &document);
+            self.report_differences(cx, &document);
         }
         let in_sync = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
-        let gone = self.unwanted_section().is_none_or(|section| !document.has_section(section));
-        Ok((in_sync && gone && memory.is_kept_by(self)).into())
+        let is_absent = self.unwanted_section().is_none_or(|section| !document.has_section(section));
+        Ok((in_sync && is_absent && memory.is_kept_by(self)).into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
@@ -143,17 +143,17 @@ impl Kind for Ini {
     }
 }
 
-trait Tell {
-    fn tell(&self, cx: &Context<'_>, document: &Document);
+trait Differences {
+    fn report_differences(&self, cx: &Context<'_>, document: &Document);
 }
 
-impl Tell for Ini {
+impl Differences for Ini {
     /// Notes which options differ, and how; only that they differ if the file is private to its owner.
-    fn tell(&self, cx: &Context<'_>, document: &Document) {
+    fn report_differences(&self, cx: &Context<'_>, document: &Document) {
         let is_private = cx.is_private(&self.path);
         let value = |values: &[String]| match (values.is_empty(), is_private) {
             (true, _) => None,
-            (false, true) => Some("a value that is not told".to_owned()),
+            (false, true) => Some("a value that is not reported".to_owned()),
             (false, false) => Some(values.join(", ")),
         };
         for ((section, name), wanted) in self.wanted() {

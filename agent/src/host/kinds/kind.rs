@@ -11,7 +11,7 @@ use crate::host::error::HostError;
 pub(crate) enum Check {
     /// It is: there is nothing to apply.
     InSync,
-    /// It is not, or the kind cannot tell.
+    /// It is not, or the kind cannot check it.
     OutOfSync,
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum PluginError {
     #[error("the plugin `{name}` cannot be started: {source}{}", advice(interpreter))]
     Start { name: String, source: io::Error, interpreter: Option<String> },
     #[error(
-        "the plugin `{name}` did not end its `{request}` within {limit}, and was ended; `timeout` in its description gives it longer"
+        "the plugin `{name}` did not finish `{request}` within {limit} and was ended; raise `timeout` in its description if it needs longer"
     )]
     Silent { name: String, request: &'static str, limit: Span },
     #[error("the plugin `{name}` printed more than {} MiB at `{request}`, and was ended", MOST >> 20)]
@@ -55,13 +55,13 @@ pub(crate) enum PluginError {
     #[error("the plugin `{name}` {ending} at `{request}`{}", colon(last))]
     Ended { name: String, request: &'static str, ending: String, last: String },
     #[error(
-        "the plugin `{name}` answered `{request}` with what is no JSON: `{line}`; only its answer goes to standard output"
+        "the plugin `{name}` answered `{request}` with something that is not JSON: `{line}`; only its answer may go to standard output"
     )]
     Garbage { name: String, request: &'static str, line: String },
     #[error("the plugin `{name}` answered `{request}` wrongly: {fault}")]
     Answer { name: String, request: &'static str, fault: String },
-    #[error("the plugin `{name}`: {words}")]
-    Said { name: String, words: String },
+    #[error("the plugin `{name}`: {message}")]
+    Reported { name: String, message: String },
     #[error(transparent)]
     Tool(ToolError),
 }
@@ -74,7 +74,7 @@ fn colon(last: &str) -> String {
 
 fn advice(interpreter: &Option<String>) -> String {
     interpreter.as_ref().map_or_else(String::new, |name| {
-        format!("; its first line names `{name}`, which is to be installed by a task that comes before")
+        format!("; its first line names `{name}`, which a task before this one must install")
     })
 }
 
@@ -151,7 +151,7 @@ impl<'a> Request<'a> {
         let stdin = self.json(cx, memory.as_ref()).to_string();
         let limit: Duration = self.plugin.timeout().into();
         let mut tries = 0;
-        let asked = loop {
+        let answer = loop {
             let mut tool = Tool::new(&[&program]).stdin(stdin.as_bytes()).limit(limit).most(MOST);
             for (name, value) in self.env(cx, memory.as_ref()) {
                 tool = tool.env(&name, &value);
@@ -164,23 +164,23 @@ impl<'a> Request<'a> {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                asked => break asked,
+                answer => break answer,
             }
         };
-        let tool::Answer { status, out, err, output } = asked.map_err(|error| self.failed(error, &program))?;
+        let tool::Answer { status, out, err, output } = answer.map_err(|error| self.failed(error, &program))?;
         cx.print(output);
         if !status.success() {
             let ending = status_text(status);
             // Its message may be on standard output instead of standard error.
-            let said = serde_json::from_str::<Value>(&out)
+            let error = serde_json::from_str::<Value>(&out)
                 .ok()
                 .and_then(|value| value.get("error")?.as_str().map(str::to_owned));
-            let last = said.map_or(err, |said| said.chars().take(OUTPUT).collect());
+            let last = error.map_or(err, |error| error.chars().take(OUTPUT).collect());
             return Err(PluginError::Ended { name: self.kind(), request: self.name, ending, last }.into());
         }
         let fields = match serde_json::from_str(&out) {
             Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Err(self.wrong("it is no object").into()),
+            Ok(_) => return Err(self.wrong("it is not an object").into()),
             Err(_) => {
                 return Err(
                     PluginError::Garbage { name: self.kind(), request: self.name, line: first_line(&out) }.into()
@@ -253,7 +253,7 @@ impl<'a> Request<'a> {
         let (name, request) = (self.kind(), self.name);
         match error {
             ToolError::TooMuchOutput { .. } => PluginError::Endless { name, request },
-            ToolError::NoText { .. } => self.wrong("it is no UTF-8 text"),
+            ToolError::NoText { .. } => self.wrong("it is not UTF-8 text"),
             ToolError::Exec(ExecError::Timeout { .. }) => {
                 PluginError::Silent { name, request, limit: self.plugin.timeout() }
             }
@@ -280,14 +280,14 @@ impl Answer<'_> {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
             Some(Value::String(text)) => cx.report(text.trim_end().chars().take(OUTPUT).collect::<String>().as_str()),
-            Some(_) => return Err(request.wrong("`output` is no text")),
+            Some(_) => return Err(request.wrong("`output` is not a text")),
         }
         match self.fields.get("error") {
             None | Some(Value::Null) => Ok(()),
-            Some(Value::String(words)) => {
-                Err(PluginError::Said { name: request.kind(), words: words.chars().take(OUTPUT).collect() })
+            Some(Value::String(text)) => {
+                Err(PluginError::Reported { name: request.kind(), message: text.chars().take(OUTPUT).collect() })
             }
-            Some(_) => Err(request.wrong("`error` is no text")),
+            Some(_) => Err(request.wrong("`error` is not a text")),
         }
     }
 

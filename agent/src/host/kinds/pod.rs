@@ -67,6 +67,7 @@ impl Kind for Pod {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        // First of all: without an image, the old containers continue to run.
         if should_run(self) {
             images(self, cx).await?;
         }
@@ -76,6 +77,7 @@ impl Kind for Pod {
         remember(cx, before.union(&now));
         remove_containers(cx, before.difference(&now)).await?;
         write(self, &parts, cx).await?;
+        // The dropped containers are removed, so later removals need not try them again.
         remember(cx, now.iter());
         if !should_run(self) {
             for unit in units(self) {
@@ -96,6 +98,7 @@ impl Kind for Pod {
         if there {
             systemctl(cx, &["disable", &self.unit()]).await?;
         }
+        // Also without a definition: someone may have deleted it while the pod runs.
         stop(cx, &self.unit()).await?;
         if there {
             pod.remove(cx)?;

@@ -143,6 +143,7 @@ pub(crate) async fn run_apart(
         let mut running = std::pin::pin!(Running::new(child, Some(reader)).follow(program.run, limit, grace, cancel));
         let mut reading = std::pin::pin!(gather(&mut stdout, &mut kept, most, ends));
         tokio::select! {
+            // What is still in the pipe belongs to the output; a process that was left running does not prolong the reading.
             ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(false))),
             end = &mut reading => match end {
                 // Its group gets KILL when `running` is dropped.
@@ -253,6 +254,7 @@ impl Running {
         let mut cancelled = std::pin::pin!(cancel.cancelled());
         let mut alarm = std::pin::pin!(sleep_until(limit.until));
         loop {
+            // Both are needed: the status alone may come before the last output is read.
             if let (Phase::Running | Phase::Draining, Some(status), false) = (phase, self.status, self.open) {
                 return Ok(status);
             }
@@ -261,6 +263,7 @@ impl Running {
             }
             let now = Instant::now();
             tokio::select! {
+                // In this order, so that endless output cannot keep the cancellation or the alarm from being handled.
                 biased;
                 () = &mut cancelled, if matches!(phase, Phase::Running) => {
                     self.group.signal(Signal::SIGTERM);
@@ -271,7 +274,9 @@ impl Running {
                         self.group.signal(Signal::SIGTERM);
                         (phase, wake) = (Phase::Ending { kill: wake + grace, cancelled: false }, wake + POLL);
                     }
+                    // A process that the program left running holds the pipe: do not wait for that one.
                     Phase::Draining => self.open = false,
+                    // The whole group, not only the program: a child that goes on would interfere with the next attempt.
                     Phase::Ending { cancelled, .. } | Phase::Killed { cancelled, .. } if self.has_ended() => {
                         let run = shorten(run);
                         return Err(match cancelled {
@@ -283,6 +288,7 @@ impl Running {
                         self.group.signal(Signal::SIGKILL);
                         (phase, wake) = (Phase::Killed { until: wake + KILL_LIMIT, cancelled }, wake + POLL);
                     }
+                    // For example in an uninterruptible system call on a network file system.
                     Phase::Killed { until, .. } if wake >= until => {
                         return Err(ExecError::Unkillable { run: shorten(run) });
                     }
@@ -292,6 +298,7 @@ impl Running {
                 status = self.child.wait(), if self.status.is_none() => {
                     let status = status.map_err(|source| ExecError::Io { run: shorten(run), source })?;
                     self.status = Some(status);
+                    // Not while the group is being ended: the limit applies to all of it.
                     if matches!(phase, Phase::Running) {
                         (phase, wake) = (Phase::Draining, Instant::now() + LINGER);
                     }

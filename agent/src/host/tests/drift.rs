@@ -155,7 +155,7 @@ async fn reports_options_and_lines() {
     fs::write(&path, "[db]\nhost = b\n").unwrap();
     assert_eq!(differences(site.check(&ini).await), ["[db] host: a -> b", "[db] port: 1 -> -"]);
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-    let hidden = "a value that is not told";
+    let hidden = "a value that is not reported";
     let expected = [format!("[db] host: {hidden} -> {hidden}"), format!("[db] port: {hidden} -> -")];
     assert_eq!(differences(site.check(&ini).await), expected);
     fs::remove_file(&path).unwrap();

@@ -175,15 +175,15 @@ async fn each_failure_has_its_own_message() {
     let garbage = failure("echo; echo All is well.", none.clone()).await;
     assert_eq!(
         garbage,
-        "the plugin `keep` answered `check` with what is no JSON: `All is well.`; only its answer goes to standard output"
+        "the plugin `keep` answered `check` with something that is not JSON: `All is well.`; only its answer may go to standard output"
     );
-    assert!(failure("printf '\\377'", none.clone()).await.ends_with("it is no UTF-8 text"));
+    assert!(failure("printf '\\377'", none.clone()).await.ends_with("it is not UTF-8 text"));
     for (answer, words) in [
-        ("[]", "it is no object"),
+        ("[]", "it is not an object"),
         ("{}", "`so` is missing: true or false"),
         ("{\"so\":1}", "`so` must be true or false"),
         ("{\"so\":true,\"sow\":1}", "`sow` is not known here; it may have so, differences, output"),
-        ("{\"so\":true,\"output\":1}", "`output` is no text"),
+        ("{\"so\":true,\"output\":1}", "`output` is not a text"),
     ] {
         let error = failure(&format!("echo '{answer}'"), none.clone()).await;
         assert_eq!(error, format!("the plugin `keep` answered `check` wrongly: {words}"));
@@ -199,14 +199,14 @@ async fn each_failure_has_its_own_message() {
     let silent = failure("yes >&2 & echo $! > \"$GROUNDPLAN_ROOT/pid\"; sleep 600", json!({ "timeout": "1s" })).await;
     assert_eq!(
         silent,
-        "the plugin `keep` did not end its `check` within 1s, and was ended; `timeout` in its description gives it longer"
+        "the plugin `keep` did not finish `check` within 1s and was ended; raise `timeout` in its description if it needs longer"
     );
     let pid = fs::read_to_string(site.at("/pid")).unwrap().trim().parse().unwrap();
     until(|| !lives(pid)).await;
     let missing = site.create(&plugin("#!/nowhere/python3\n", none.clone())).await.unwrap_err();
     assert!(
         missing.contains("cannot be started: No such file")
-            && missing.contains("names `/nowhere/python3`, which is to be"),
+            && missing.contains("names `/nowhere/python3`, which a task before this one must install"),
         "{missing}"
     );
     let unknown = site.create(&plugin("\0\0\0", none)).await.unwrap_err();

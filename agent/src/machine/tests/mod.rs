@@ -1,4 +1,4 @@
-//! The machine under test: a disk, a journal and a host of a few lines each, and one place where its effects are carried out.
+//! The machine under test, with a simple disk, journal and host, and one place that carries out its effects.
 
 mod scenarios;
 mod simulation;
@@ -45,7 +45,7 @@ pub(super) fn version_of(spec: &TaskSpec) -> u32 {
     }
 }
 
-/// A planned task in a line: what is done, to which version, after which tasks.
+/// A planned task: the action, the version, and the tasks that it comes after.
 pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) -> PlannedTask {
     let (spec, fingerprint) = versioned(version);
     let there = action != Action::Remove;
@@ -63,7 +63,7 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
     }
 }
 
-/// The same, restarted when one of `sources`, which it comes after, fires.
+/// A planned task that comes after `sources` and is restarted if one of them changes.
 pub(super) fn restarted(name: &str, action: Action, version: u32, sources: &[&str]) -> PlannedTask {
     let triggers =
         sources.iter().map(|s| Trigger { effect: effect::Effect::Restart, on: TriggerSource::Task(task(s)) });
@@ -104,13 +104,13 @@ fn settings(boot: &str) -> Settings {
     }
 }
 
-/// What survives a crash, and what is seen of the machine.
+/// The machine, what survives a crash, and what it has sent.
 pub(super) struct Bench {
     pub(super) machine: Machine,
     pub(super) disk: Snapshot,
     pub(super) boot: String,
     pub(super) now: Now,
-    /// Jobs that run.
+    /// Running jobs.
     pub(super) jobs: BTreeMap<TaskId, Start>,
     /// All reports that ever reached the disk.
     pub(super) reports: Vec<TaskReport>,
@@ -118,7 +118,7 @@ pub(super) struct Bench {
     pub(super) fetched: Vec<Digest>,
     /// The last report that was sent.
     pub(super) sent: Sequence,
-    /// Effects left before the power of imagination fails.
+    /// The number of effects until the agent is killed.
     pub(super) fuel: Option<usize>,
     last_revision: u64,
 }
@@ -144,13 +144,13 @@ impl Bench {
         bench
     }
 
-    /// Hands over an event; false if the agent was killed while it carried out what follows.
+    /// Handles an event and carries out the effects; false if the agent was killed meanwhile.
     pub(super) fn handle(&mut self, event: Event) -> bool {
         let effects = self.machine.handle(event, self.now);
         self.carry_out(effects)
     }
 
-    /// Lets time pass, with ticks when they are due.
+    /// Advances the time, with ticks when they are due.
     pub(super) fn wait(&mut self, time: Duration) -> bool {
         let until = self.now.mono + time;
         while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {
@@ -195,7 +195,7 @@ impl Bench {
                 }
                 Effect::State(state) => {
                     assert!(state.revision > self.last_revision, "revisions grow, over restarts too");
-                    assert!(state.sequence <= self.disk.sequence, "a state says nothing that is not on disk");
+                    assert!(state.sequence <= self.disk.sequence, "a state contains only what is on disk");
                     self.last_revision = state.revision;
                     self.states.push(*state);
                 }
@@ -213,7 +213,7 @@ impl Bench {
         true
     }
 
-    /// Nothing starts before what it comes after has ended well and its gates are open.
+    /// No task starts before the tasks that it comes after have succeeded.
     fn check_start(&self, start: &Start) {
         let queue = &self.machine.active.as_ref().unwrap().queue;
         let node = queue.get(queue.find(&start.task).unwrap());
@@ -227,7 +227,7 @@ impl Bench {
         match &write {
             Write::Plan(plan) => {
                 let before = self.disk.plan.as_ref().map_or(Generation(0), |p| p.generation);
-                assert!(plan.generation > before, "an agent never steps back");
+                assert!(plan.generation > before, "an agent never goes back to an older plan");
             }
             Write::Report(number, report) => {
                 assert_eq!(number.0, self.disk.sequence.0 + 1, "numbers without gaps");
@@ -254,7 +254,7 @@ impl Bench {
         })))
     }
 
-    /// What runs, with the effect of each, in one line.
+    /// The running jobs with their effects, in one line.
     pub(super) fn running(&self) -> String {
         let words = self.jobs.values().map(|start| {
             let work = match start.work {

@@ -1,4 +1,4 @@
-//! Scenarios: what happens, and what the machine makes of it.
+//! Scenarios: sequences of events, and what the machine does.
 
 use groundplan_protocol::{
     blob::{BlobRef, Content},
@@ -42,7 +42,7 @@ fn kill(bench: &mut Bench) {
 }
 
 #[test]
-fn the_fence() {
+fn invalid_and_older_plans_are_refused() {
     let mut bench = bench();
     offer(&mut bench, 5, vec![planned("a", Action::Create, 1, &[])]);
     let before = bench.disk.clone();
@@ -51,7 +51,11 @@ fn the_fence() {
         bench.wait(Duration::from_secs(2));
         bench.states.last().unwrap().refused.clone()
     };
-    assert_eq!(refused(&mut bench, node_plan(5, vec![planned("a", Action::Create, 1, &[])])), None, "the same again");
+    assert_eq!(
+        refused(&mut bench, node_plan(5, vec![planned("a", Action::Create, 1, &[])])),
+        None,
+        "the same plan again"
+    );
     let mut elsewhere = node_plan(6, Vec::new());
     elsewhere.node = NodeId::new("other").unwrap();
     let mut large = planned("a", Action::Create, 1, &[]);
@@ -74,11 +78,11 @@ fn the_fence() {
         assert!(refused.reason.contains(word), "{refused:?}");
     }
     assert_eq!(bench.disk.plan, before.plan);
-    assert_eq!(bench.running(), "a:apply", "the agent lives");
+    assert_eq!(bench.running(), "a:apply", "the current plan goes on");
 }
 
 #[test]
-fn a_change_restarts_what_hangs_on_it_and_nothing_else() {
+fn a_change_restarts_only_the_tasks_it_triggers() {
     let mut bench = applied(&["a", "b", "c"]);
     let plan = || {
         vec![
@@ -102,7 +106,7 @@ fn a_change_restarts_what_hangs_on_it_and_nothing_else() {
 }
 
 #[test]
-fn a_failure_holds_back_what_comes_after_it_and_its_restart_is_not_lost() {
+fn a_failure_blocks_later_tasks_and_keeps_the_restart() {
     let mut bench = applied(&["b"]);
     let plan = || {
         vec![
@@ -124,7 +128,7 @@ fn a_failure_holds_back_what_comes_after_it_and_its_restart_is_not_lost() {
     bench.finish("d", UNCHANGED);
     bench.reported();
     assert!(bench.states.last().unwrap().obligations[&task("b")].fired);
-    // A newer plan that knows nothing of it.
+    // A newer plan without the task.
     offer(&mut bench, 4, Vec::new());
     assert_eq!(bench.running(), "b:only+restart");
     bench.finish("b", RESTARTED);
@@ -134,7 +138,7 @@ fn a_failure_holds_back_what_comes_after_it_and_its_restart_is_not_lost() {
 }
 
 #[test]
-fn killed_between_the_write_and_its_record() {
+fn a_kill_between_change_and_record_loses_no_restart() {
     for power_loss in [false, true] {
         let mut bench = applied(&["a", "b"]);
         offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
@@ -145,11 +149,11 @@ fn killed_between_the_write_and_its_record() {
         }
         kill(&mut bench);
         assert_eq!(bench.running(), "a:apply");
-        let told = bench.states.last().unwrap().applied[&task("a")].clone();
-        assert!(![1, 2].map(|v| versioned(v).1).contains(&told.fingerprint), "nobody knows what is there");
+        let applied = bench.states.last().unwrap().applied[&task("a")].clone();
+        assert!(![1, 2].map(|v| versioned(v).1).contains(&applied.fingerprint), "what is in place is unknown");
         bench.finish("a", UNCHANGED);
         assert_eq!(bench.running(), "b:only+restart");
-        // Once more, before the group that holds the end of `a` is persisted; and once after.
+        // Once more before the end of `a` is persisted, and once after it.
         kill(&mut bench);
         assert_eq!(bench.running(), "a:apply");
         bench.finish("a", UNCHANGED);
@@ -164,7 +168,7 @@ fn killed_between_the_write_and_its_record() {
 }
 
 #[test]
-fn a_command_that_was_cut_off_follows_its_policy() {
+fn an_interrupted_command_follows_its_policy() {
     for (policy, running, word) in [
         (OnInterrupt::Rerun, "a:apply", "a@1=interrupted"),
         (OnInterrupt::Fail, "", "a@1=interrupted; b@1=blocked by s.a"),
@@ -177,19 +181,19 @@ fn a_command_that_was_cut_off_follows_its_policy() {
         kill(&mut bench);
         assert_eq!((bench.running().as_str(), bench.reported().as_str()), (running, word));
         kill(&mut bench);
-        assert!(!bench.reported().contains("b@"), "told once");
+        assert!(!bench.reported().contains("b@"), "reported once");
     }
 }
 
 #[test]
-fn what_an_agent_put_on_the_disk_is_trusted_in_another_boot() {
+fn a_synced_journal_is_trusted_in_another_boot() {
     for (synced, word) in [(true, ""), (false, "a@1=interrupted")] {
         let mut bench = bench();
         let mut command = planned("a", Action::Create, 1, &[]);
         let spec = spec(r#"{"command":{"run":"true"}}"#);
         command.spec = Some(TaskSpec { on_interrupt: OnInterrupt::Fail, ..spec });
         offer(&mut bench, 1, vec![command]);
-        // It was held back, and taken back from the journal when the host went down.
+        // The task waited, and was withdrawn from the journal when the host went down.
         bench.disk.started.clear();
         bench.boot = "another".to_owned();
         if synced {
@@ -201,7 +205,7 @@ fn what_an_agent_put_on_the_disk_is_trusted_in_another_boot() {
 }
 
 #[test]
-fn gates_pace_and_fire_even_before_their_plan() {
+fn gates_delay_and_fire_even_if_they_come_before_their_plan() {
     let gated = |fired| {
         let mut bench = applied(&["a"]);
         let mut waits = restarted("a", Action::Restart, 1, &[]);
@@ -221,8 +225,8 @@ fn gates_pace_and_fire_even_before_their_plan() {
         ("", ""),
         "not fired; and another generation's gates mean nothing"
     );
-    let owed = bench.machine.node_state().obligations[&task("a")].clone();
-    assert_eq!((owed.fired, owed.open), (false, vec![TriggerSource::Gate(gate("db.start"))]));
+    let obligation = bench.machine.node_state().obligations[&task("a")].clone();
+    assert_eq!((obligation.fired, obligation.open), (false, vec![TriggerSource::Gate(gate("db.start"))]));
     bench.handle(Event::Gates(gates(3, &[("db.start", true)])));
     assert_eq!(bench.running(), "a:only+restart");
     let (bench, early) = gated(true);
@@ -230,7 +234,7 @@ fn gates_pace_and_fire_even_before_their_plan() {
 }
 
 #[test]
-fn a_newer_plan_lets_what_runs_go_on_and_takes_it_over() {
+fn running_tasks_continue_under_a_newer_plan() {
     let mut bench = applied(&["c"]);
     let first = vec![
         planned("a", Action::Create, 1, &[]),
@@ -239,19 +243,19 @@ fn a_newer_plan_lets_what_runs_go_on_and_takes_it_over() {
     ];
     offer(&mut bench, 2, first);
     offer(&mut bench, 3, vec![planned("a", Action::Create, 1, &[]), planned("d", Action::Create, 1, &["a"])]);
-    assert_eq!(bench.running(), "a:apply", "what runs is neither killed nor started twice");
+    assert_eq!(bench.running(), "a:apply", "a running task is neither killed nor started twice");
     bench.finish("a", CHANGED);
-    // `c` is not in the newer plan, but what it hung on has changed.
+    // `c` is not in the newer plan, but the task that triggers it has changed.
     assert_eq!(bench.running(), "c:only+restart d:apply");
     bench.finish("c", RESTARTED);
     bench.finish("d", CHANGED);
     bench.wait(Duration::from_millis(50));
-    let told = bench.reported();
-    assert_eq!(told, "b@2=superseded; c@2=superseded; a@2=changed; a@3=changed; c@3=restarted; d@3=changed");
+    let reported = bench.reported();
+    assert_eq!(reported, "b@2=superseded; c@2=superseded; a@2=changed; a@3=changed; c@3=restarted; d@3=changed");
 }
 
 #[test]
-fn a_restart_that_began_before_a_change_does_not_meet_it() {
+fn a_restart_that_began_before_a_change_is_repeated() {
     let mut bench = applied(&["a", "b"]);
     let change = |version| vec![planned("a", Action::Update, version, &[]), restarted("b", Action::Restart, 1, &["a"])];
     offer(&mut bench, 2, change(2));
@@ -260,14 +264,14 @@ fn a_restart_that_began_before_a_change_does_not_meet_it() {
     offer(&mut bench, 3, change(3));
     bench.finish("a", CHANGED);
     bench.finish("b", RESTARTED);
-    assert_eq!(bench.running(), "b:only+restart", "the first one read what was there before");
+    assert_eq!(bench.running(), "b:only+restart", "the first restart read the old state");
     bench.finish("b", RESTARTED);
     assert!(bench.disk.obligations.is_empty());
     assert_eq!(bench.machine.phase(), Phase::Idle);
 }
 
 #[test]
-fn what_is_removed_owes_nothing() {
+fn a_removed_task_has_no_obligation() {
     let mut bench = applied(&["a", "b"]);
     offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
     bench.finish("a", CHANGED);
@@ -280,20 +284,20 @@ fn what_is_removed_owes_nothing() {
 }
 
 #[test]
-fn an_owed_effect_that_was_met_meanwhile_is_not_met_twice() {
+fn an_obligation_that_is_already_fulfilled_runs_once() {
     let mut bench = applied(&["a", "b"]);
     offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
     bench.finish("a", CHANGED);
     bench.finish("b", RESTARTED);
-    let owed = || PlannedTask { owed: Some(Fire::Restart), ..planned("b", Action::Restart, 1, &[]) };
-    offer(&mut bench, 3, vec![owed()]);
-    assert_eq!(bench.running(), "", "the planner had not heard of it yet");
-    offer(&mut bench, 7, vec![owed()]);
-    assert_eq!(bench.running(), "b:only+restart", "the plans between were never seen here: it may be another");
+    let due = || PlannedTask { owed: Some(Fire::Restart), ..planned("b", Action::Restart, 1, &[]) };
+    offer(&mut bench, 3, vec![due()]);
+    assert_eq!(bench.running(), "", "the planner did not know the report yet");
+    offer(&mut bench, 7, vec![due()]);
+    assert_eq!(bench.running(), "b:only+restart", "plans between were missed: this may be a new obligation");
 }
 
 #[test]
-fn blobs_are_there_before_the_first_task_starts() {
+fn tasks_start_after_all_blobs_are_fetched() {
     let mut bench = bench();
     let mut large = planned("b", Action::Create, 1, &[]);
     let blob = BlobRef { sha256: Digest::of(b"x"), size: 900 };
@@ -312,7 +316,7 @@ fn blobs_are_there_before_the_first_task_starts() {
 }
 
 #[test]
-fn the_ledger_names_what_was_shipped_and_fetches_nothing_for_an_effect() {
+fn the_ledger_keeps_digests_and_effects_fetch_nothing() {
     let mut bench = bench();
     let shipped = |bytes: &[u8]| Some(Content::of(bytes));
     let mut a = planned("a", Action::Create, 1, &[]);
@@ -326,7 +330,7 @@ fn the_ledger_names_what_was_shipped_and_fetches_nothing_for_an_effect() {
     assert_eq!(named(&bench, "a"), Some(Content::Blob(BlobRef::of(b"one"))));
     assert_eq!(named(&bench, "b"), Some(Content::Blob(BlobRef::of(b"two"))));
 
-    // It owes a restart that the next plan does not name.
+    // `b` has an obligation that the next plan does not contain.
     let mut a = planned("a", Action::Update, 2, &[]);
     a.spec.as_mut().unwrap().content = shipped(b"three");
     offer(&mut bench, 2, vec![a, restarted("b", Action::Restart, 1, &["a"])]);
@@ -342,7 +346,7 @@ fn the_ledger_names_what_was_shipped_and_fetches_nothing_for_an_effect() {
 }
 
 #[test]
-fn reports_are_grouped_and_repeated_until_they_are_acknowledged() {
+fn reports_are_grouped_and_repeated_until_acknowledged() {
     let mut bench = bench();
     let tasks: Vec<_> = (0..6).map(|n| planned(&format!("t{n}"), Action::Create, 1, &[])).collect();
     offer(&mut bench, 1, tasks);
@@ -379,7 +383,7 @@ fn reports_are_grouped_and_repeated_until_they_are_acknowledged() {
 }
 
 #[test]
-fn a_clean_stop_lets_what_runs_end() {
+fn a_clean_stop_waits_for_running_tasks() {
     let mut bench = bench();
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[]), planned("b", Action::Create, 1, &["a"])]);
     bench.handle(Event::Stop);
@@ -387,30 +391,30 @@ fn a_clean_stop_lets_what_runs_end() {
     assert_eq!((bench.running().as_str(), bench.reported().as_str()), ("", "a@1=changed"));
     assert!(bench.disk.started.is_empty(), "nothing is in doubt");
     offer(&mut bench, 2, Vec::new());
-    assert_eq!(bench.disk.plan.as_ref().unwrap().generation, Generation(1), "its successor will take it");
+    assert_eq!(bench.disk.plan.as_ref().unwrap().generation, Generation(1), "the next agent will accept it");
     kill(&mut bench);
     assert_eq!(bench.running(), "b:apply");
 }
 
 #[test]
-fn facts_are_told_when_they_change() {
+fn facts_are_reported_when_they_change() {
     let facts = |cpus: u32| Event::Facts([("cpus".to_owned(), cpus.into())].into());
     let mut bench = bench();
     assert!(bench.states.last().unwrap().facts.is_empty(), "not read yet");
     bench.handle(facts(2));
     assert_eq!(bench.states.last().unwrap().facts["cpus"], 2, "the first ones at once");
     bench.wait(Duration::from_secs(5));
-    let told = bench.states.len();
+    let count = bench.states.len();
     bench.handle(facts(2));
     bench.wait(Duration::from_secs(5));
-    assert_eq!(bench.states.len(), told, "the same again is no news");
+    assert_eq!(bench.states.len(), count, "unchanged facts are not reported again");
     bench.handle(facts(4));
     bench.wait(Duration::from_secs(5));
     assert_eq!(bench.states.last().unwrap().facts["cpus"], 4);
 }
 
 #[test]
-fn what_nobody_can_plan_yet_keeps_what_it_owes() {
+fn a_pending_task_keeps_its_obligation() {
     let mut bench = applied(&["a", "b"]);
     let mut pending = restarted("b", Action::Restart, 1, &["a"]);
     (pending.spec, pending.fingerprint) = (None, None);

@@ -1,8 +1,8 @@
-//! A small world in which everything goes wrong: failures, kills between any two effects, plans on top of plans.
+//! A random test with failures, kills between any two effects, and plans that supersede plans.
 //!
-//! Its truth is independent of the machine's books: the host knows which version of each task is in place, and which tasks
-//! have not been restarted since something that they restart on changed. Whatever happens, once plans come through again,
-//! the host is as desired and no restart is missing.
+//! It checks against a model that does not use the machine's own data: for each task the version in place, and whether it was
+//! restarted since the last change that triggers it. Whatever happened, once plans arrive again, every task has the desired
+//! version and no restart is missing.
 
 use groundplan_protocol::state::Phase;
 use proptest::prelude::*;
@@ -10,26 +10,26 @@ use proptest::prelude::*;
 use super::*;
 
 const TASKS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-/// Sources of each task's triggers; all come before it.
+/// For each task the tasks that trigger it; all come before it.
 const EDGES: [&[usize]; 6] = [&[], &[0], &[], &[0, 2], &[3], &[1, 2]];
 
 struct World {
     bench: Bench,
-    /// What is in place.
+    /// The version of each task in place; 0 for none.
     host: [u32; 6],
-    /// How often a source changed, and up to which of these it has been restarted for.
+    /// For each task the changes that trigger it, and how many of them its last restart came after.
     dirt: [u32; 6],
     clean: [u32; 6],
-    /// Jobs that run, with the dirt there was when they began: what comes later they cannot have seen.
+    /// The running jobs, with the value of `dirt` when they began: a job cannot have seen later changes.
     began: BTreeMap<TaskId, u32>,
     desired: [u32; 6],
     generation: u64,
-    /// What the planner owes because a gate opened, until a report says that it is met.
+    /// The obligations that gates caused, until a report fulfils them.
     gate_owes: [bool; 6],
-    /// The gates that are open, of which generation.
+    /// The generation, and its open gates.
     open: (u64, BTreeMap<String, bool>),
     seen: usize,
-    /// A plan came while something ran, which may have been before or after what the plan restarts it for.
+    /// A plan came while a job ran, so that its restart may be needed or not.
     overlapped: bool,
     kills: usize,
     failures: usize,
@@ -58,7 +58,7 @@ impl World {
         world
     }
 
-    /// Something of task `i` changed on the host.
+    /// Notes a change of task `i`.
     fn changed(&mut self, i: usize) {
         for (target, sources) in EDGES.iter().enumerate() {
             if sources.contains(&i) && self.host[target] != 0 {
@@ -86,12 +86,12 @@ impl World {
         self.changed(i);
     }
 
-    /// The dirt that was there when the job of task `i` began.
+    /// The value of `dirt` when the job of task `i` began.
     fn seen_by(&self, i: usize) -> u32 {
         self.began[&task(TASKS[i])]
     }
 
-    /// Remembers what jobs that have begun since can see; called before anything else changes.
+    /// Notes `dirt` for new jobs; called before the next change.
     fn note_starts(&mut self) {
         let jobs: Vec<TaskId> = self.bench.jobs.keys().cloned().collect();
         self.began.retain(|id, _| jobs.contains(id));
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Carries out a job as far as `steps` goes: 0 nothing, 1 what it applies, 2 all.
+    /// Does the first `steps` of a job: 0 for none, 1 for the change, 2 for the effect, too.
     fn work(&mut self, start: &Start, steps: u32) -> JobOutcome {
         let i = TASKS.iter().position(|t| task(t) == start.task).unwrap();
         let mut did = JobOutcome::default();
@@ -114,7 +114,7 @@ impl World {
         if let Work::Apply { spec, .. } = &start.work {
             did.changed = self.apply(i, version_of(spec));
         }
-        // A change has just started it anyway.
+        // A change restarts the task anyway.
         if start.effect.is_some() && steps > 1 && !did.changed {
             self.restart_task(i);
             did = JobOutcome { changed: true, effect: start.effect };
@@ -122,7 +122,7 @@ impl World {
         did
     }
 
-    /// The planner: the changes against what the node says, what their triggers reach, and what is owed.
+    /// The plan that the planner would make from `state`: changes, tasks that they trigger, and obligations.
     fn plan(&mut self, state: &NodeState, mention_owed: bool, gated: u32) -> NodePlan {
         self.generation += 1;
         let mut tasks: Vec<PlannedTask> = Vec::new();
@@ -136,8 +136,8 @@ impl World {
                 Some(a) if a.fingerprint != fingerprint => Action::Update,
                 Some(_) => Action::Restart,
             };
-            let told = state.obligations.get(&task(name)).filter(|o| o.fired && mention_owed).map(|o| o.effect);
-            let owed = told.max(self.gate_owes[i].then_some(effect::Effect::Restart));
+            let reported = state.obligations.get(&task(name)).filter(|o| o.fired && mention_owed).map(|o| o.effect);
+            let owed = reported.max(self.gate_owes[i].then_some(effect::Effect::Restart));
             if action == Action::Restart && sources.is_empty() && owed.is_none() {
                 continue;
             }
@@ -153,7 +153,7 @@ impl World {
         node_plan(self.generation, tasks)
     }
 
-    /// The planner reads the reports that have reached the disk.
+    /// The planner receives the reports that have been persisted.
     fn read_reports(&mut self) {
         for report in &self.bench.reports[self.seen..] {
             let i = TASKS.iter().position(|t| task(t) == report.task).unwrap();
@@ -190,7 +190,7 @@ impl World {
         self.after(alive, 0);
     }
 
-    /// Ends the `n`th running job, well or not.
+    /// Ends the `n`th running job, with a failure after so many steps or with success.
     fn finish(&mut self, n: u32, fail: Option<u32>) {
         let Some(start) = self.bench.jobs.values().nth(n as usize % self.bench.jobs.len().max(1)).cloned() else {
             return;
@@ -199,7 +199,7 @@ impl World {
             Some(steps) => {
                 self.failures += 1;
                 self.work(&start, steps);
-                Err("told to fail")
+                Err("failed by the test")
             }
             None => Ok(self.work(&start, 2)),
         };
@@ -208,7 +208,7 @@ impl World {
         self.after(alive, n);
     }
 
-    /// If the agent was killed, starts it again; what ran got as far as `progress` says.
+    /// If the agent was killed, starts it again; `progress` determines how far each running job came.
     fn after(&mut self, alive: bool, progress: u32) {
         if alive {
             return;
@@ -233,7 +233,7 @@ impl World {
             0..=6 => self.finish(rest, None),
             7 if !quiet => self.finish(rest / 3, Some(rest % 3)),
             8 if !quiet => {
-                // Killed between two effects of what comes next.
+                // Killed between two of the next effects.
                 self.bench.fuel = Some(rest as usize % 4);
                 self.finish(rest / 4, None);
                 self.bench.fuel = None;
@@ -243,7 +243,7 @@ impl World {
                 let i = rest as usize % 6;
                 self.overlapped |= !self.bench.jobs.is_empty();
                 self.desired[i] = 1 + rest / 8 % 4;
-                // The planner may know an older state than the node is in.
+                // The planner may know only an older state of the node.
                 let state = match self.bench.states.iter().rev().nth(rest as usize / 64 % 3) {
                     Some(state) if !quiet => state.clone(),
                     _ => self.bench.machine.node_state(),
@@ -256,7 +256,7 @@ impl World {
                 let alive = self.bench.handle(Event::Plan(Box::new(plan.clone())));
                 self.bench.fuel = None;
                 self.after(alive, rest);
-                // The broker sends it again to an agent that did not acknowledge it.
+                // The broker repeats a message that was not acknowledged.
                 let alive = self.bench.handle(Event::Plan(Box::new(plan)));
                 assert!(alive);
             }
@@ -278,7 +278,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to its end, with gates open and without failures.
+    /// Runs until nothing is left to do, with all gates open and without failures.
     fn settle(&mut self) {
         for _ in 0..200 {
             self.read_reports();
@@ -291,10 +291,10 @@ impl World {
                 return;
             }
         }
-        panic!("never comes to an end: {:?}", self.bench.machine);
+        panic!("does not become idle: {:?}", self.bench.machine);
     }
 
-    /// One plan from the true state, carried out undisturbed; then everything must be right.
+    /// Carries out one plan from the current state without faults, and checks the result.
     fn converge(&mut self) {
         self.settle();
         self.read_reports();
@@ -304,24 +304,24 @@ impl World {
         self.settle();
         assert_eq!(self.host, self.desired, "the host is as desired");
         assert_eq!(self.clean, self.dirt, "no restart is missing: {:?}", self.bench.disk.obligations);
-        assert!(self.bench.disk.obligations.is_empty(), "nothing is owed any more: {:?}", self.bench.disk.obligations);
+        assert!(self.bench.disk.obligations.is_empty(), "obligations are left: {:?}", self.bench.disk.obligations);
         self.read_reports();
         let state = self.bench.machine.node_state();
-        assert!(self.plan(&state, true, 0).tasks.is_empty(), "planning what is applied is empty");
+        assert!(self.plan(&state, true, 0).tasks.is_empty(), "a plan for what is applied is empty");
         assert_eq!(self.bench.sent, self.bench.disk.sequence, "every report was sent");
     }
 }
 
 proptest! {
     #[test]
-    fn nothing_is_lost_whatever_happens(ops in prop::collection::vec(any::<u32>(), 1..80)) {
+    fn no_restart_is_lost(ops in prop::collection::vec(any::<u32>(), 1..80)) {
         let mut world = World::new();
         ops.iter().for_each(|op| world.step(*op, false));
         world.converge();
     }
 
     #[test]
-    fn without_failures_and_kills_nothing_is_restarted_for_nothing(ops in prop::collection::vec(any::<u32>(), 1..80)) {
+    fn without_faults_no_restart_is_unneeded(ops in prop::collection::vec(any::<u32>(), 1..80)) {
         let mut world = World::new();
         ops.iter().for_each(|op| world.step(*op, true));
         world.converge();

@@ -151,7 +151,7 @@ impl Job {
         Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_in_sync))
     }
 
-    /// The members that are not as they were unpacked. The archive itself is not needed, and may be gone. `None` if no manifest
+    /// The members that are not as they were unpacked. The archive itself is not needed and may be missing. `None` if no manifest
     /// shows what was unpacked, or its directory is missing.
     fn differences(&self) -> Result<Option<Differing>, HostError> {
         let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(None) };
@@ -177,6 +177,8 @@ impl Job {
     }
 
     fn apply(&self) -> Result<Vec<String>, HostError> {
+        // 1. Read the whole archive into a staging directory below `dest`: on the same file system, so that each member is put in
+        //    place by a rename, and before the first rename everything is unpacked and checked.
         let (archive, sha256) = self.open()?;
         let dest = &self.params.dest;
         let before = self.store.load(&self.task, dest);
@@ -203,30 +205,36 @@ impl Job {
                 return Err(error.into());
             }
         };
+        // 2. Check that every member has a place, before any is put there: an obstacle must not leave half an archive.
         let (members, tree) = (staging.members(), Root::new(real));
         let mut now = Manifest { dest: dest.clone(), made_dest, from: None, members: BTreeMap::new() };
         for (path, member) in &members {
             let free = self
                 .room(&tree, path, member)
                 .map_err(|source| ArchiveError::InTheWay { member: path.clone(), source })?;
+            // A directory that an earlier version of the task made is still the task's to remove.
             let was_made = before
                 .as_ref()
                 .is_some_and(|before| matches!(before.members.get(path), Some(Entry::Directory { made: true, .. })));
             now.members.insert(path.clone(), Entry::of(member, free || was_made));
         }
+        // 3. Record the old and the new members together: if the agent is killed from here on, removal finds them all. Without
+        //    `from`, the manifest counts as out of sync, so that the task is applied again.
         let mut all = now.clone();
         let old = before.map(|before| before.members).unwrap_or_default();
         for (path, entry) in &old {
             all.members.entry(path.clone()).or_insert_with(|| entry.clone());
         }
         self.store.save(&self.task, &all).map_err(ArchiveError::Manifest)?;
+        // 4. Put the members in place, in the order of their paths: directories come before their content.
         for (path, member) in &members {
             let made = matches!(now.members[path], Entry::Directory { made: true, .. });
             self.put(&staging, &tree, path, member, made)
                 .map_err(|source| ArchiveError::Place { member: path.clone(), source })?;
         }
-        let gone = old.into_iter().filter(|(path, _)| !members.contains_key(path)).collect();
-        let (_, left) = self.remove_members(&tree, &gone)?;
+        // 5. Remove what only the old archive had, make all durable, and only then record the archive as unpacked.
+        let dropped = old.into_iter().filter(|(path, _)| !members.contains_key(path)).collect();
+        let (_, left) = self.remove_members(&tree, &dropped)?;
         let synced = staged_fs(&staging.dir);
         synced.map_err(|source| ArchiveError::Stage { path: dest.clone(), source })?;
         now.from = Some(self.origin(sha256));
@@ -299,13 +307,13 @@ impl Job {
             entries.iter().rev().filter(|(path, _)| !others.iter().any(|o| o.members.contains_key(*path)))
         {
             let at = format!("/{path}");
-            let gone = match entry {
+            let removal = match entry {
                 Entry::Directory { made: false, .. } => continue,
                 Entry::Directory { .. } => files::remove_directory(tree, &at),
                 Entry::File { .. } => files::remove_file(tree, &at, false),
                 Entry::Link { .. } => files::remove_file(tree, &at, true),
             };
-            match gone.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
+            match removal.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
                 Removal::Removed => removed = true,
                 Removal::NotThere => {}
                 Removal::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),

@@ -96,6 +96,7 @@ impl Staging {
         let mut archive = tar::Archive::new(Budget { reader, left: budget.clone() });
         let mut entries = archive.entries().map_err(ArchiveError::Read)?;
         loop {
+            // The library reads headers into memory, whatever size they claim.
             budget.set(HEADERS);
             let Some(entry) = entries.next() else { break };
             let mut entry = entry.map_err(ArchiveError::Read)?;
@@ -105,6 +106,7 @@ impl Staging {
             let mode = entry.header().mode().map_err(ArchiveError::Read)? & 0o7777;
             let target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
             let size = entry.size();
+            // The content, then the padding and the headers up to the next member.
             budget.set(size.saturating_add(HEADERS));
             if kind.is_dir() {
                 self.members.add(path, mode, What::Directory)?;
@@ -125,7 +127,7 @@ impl Staging {
                 return Err(Refused::Member { name: path, what }.into());
             }
         }
-        // Up to the end, where a compressed stream has its checksum.
+        // Read up to the end, where a compressed stream has its checksum; a truncated archive fails only there.
         let mut rest = archive.into_inner();
         budget.set(HEADERS);
         io::copy(&mut rest, &mut io::sink()).map(drop).map_err(ArchiveError::Read)
@@ -147,6 +149,7 @@ impl Staging {
                 self.members.add(path, if bits == 0 { 0o755 } else { bits }, What::Directory)?;
                 continue;
             }
+            // The size is only a claim: it refuses honest archives early, `file` counts what is really read.
             self.members.allow(entry.uncompressed_size_hint())?;
             let method = entry.compression_method();
             let found = archive.get_entry(entry.wayfinder()).map_err(broken)?;
@@ -161,6 +164,7 @@ impl Staging {
             let mut reader = found.verifying_reader(reader);
             match kind {
                 0o120_000 => {
+                    // In a zip archive, the content of a link is its target; one byte more than `link` accepts.
                     let mut target = Vec::new();
                     reader.take(4097).read_to_end(&mut target).map_err(ArchiveError::Read)?;
                     self.link(path, target)?;
@@ -213,7 +217,7 @@ impl Staging {
                 Err(e) => return Err(ArchiveError::Member { name: path, source: e }),
             };
             size += n as u64;
-            // Whatever its header claims: the limit holds for what is read.
+            // The limit applies to the bytes that are read, not to the size in the header.
             if size > most {
                 self.members.allow(size)?;
             }
@@ -239,7 +243,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // If it cannot be removed now, the next job sweeps it.
+        // If it cannot be removed now, the next job of the task removes it.
         let _ = std::fs::remove_dir_all(&self.real);
     }
 }

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_stand_between_markers() {
+    fn blocks_are_between_markers() {
         let with = "a\n# BEGIN groundplan svc.t\n1\n2\n# END groundplan svc.t\nb\n";
         check("a\nb\n", json!({"block": "1\n2\n", "after": "a"}), with);
         check(with, json!({"block": "1\n3", "after": "a"}), &with.replace("2\n", "3\n"));

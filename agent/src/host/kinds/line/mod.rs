@@ -60,7 +60,7 @@ impl Kind for Line {
         memory.change(self, &mut lines, cx)?;
         let in_sync = lines.text() == text;
         if !in_sync && cx.is_drift_check() {
-            self.tell(cx);
+            self.report_differences(cx);
         }
         Ok(in_sync.into())
     }
@@ -108,13 +108,13 @@ impl Kind for Line {
     }
 }
 
-trait Tell {
-    fn tell(&self, cx: &Context<'_>);
+trait Differences {
+    fn report_differences(&self, cx: &Context<'_>);
 }
 
-impl Tell for Line {
+impl Differences for Line {
     /// Notes what is missing or left over; without the text if the file is private to its owner.
-    fn tell(&self, cx: &Context<'_>) {
+    fn report_differences(&self, cx: &Context<'_>) {
         let (what, text) = match (&self.block, &self.line) {
             (Some(block), _) => ("block", Some(block)),
             (None, line) => ("line", line.as_ref().or(self.matching.as_ref())),

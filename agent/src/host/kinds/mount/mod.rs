@@ -71,7 +71,7 @@ impl Kind for Mount {
         let there = mounted(&self.path);
         let memory = Memory::of(self, cx);
         if cx.is_drift_check() {
-            self.tell(cx, there.as_ref(), listed);
+            self.report_differences(cx, there.as_ref(), listed);
         }
         let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
         Ok(match self.state {
@@ -126,13 +126,13 @@ impl Kind for Mount {
     }
 }
 
-trait Tell {
-    fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>);
+trait Differences {
+    fn report_differences(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>);
 }
 
-impl Tell for Mount {
+impl Differences for Mount {
     /// Notes what is mounted and what /etc/fstab has, where they differ.
-    fn tell(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
+    fn report_differences(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
         let words =
             |Mounted { fstype, source, options, .. }: &Mounted| format!("{source}, {fstype}, {}", options.join(","));
         let found = there.map(words);
@@ -154,11 +154,11 @@ impl Tell for Mount {
     }
 }
 
-/// The text without options: these may hold a password or a key, such as `password=` of cifs and `secret=` of ceph.
+/// The text, unless its options may contain a password or a key, such as `password=` of cifs and `secret=` of ceph.
 fn public(text: &str) -> &str {
-    const TELLING: [&str; 5] = ["pass", "secret", "key", "token", "cred"];
+    const SECRETS: [&str; 5] = ["pass", "secret", "key", "token", "cred"];
     let lower = text.to_ascii_lowercase();
-    if TELLING.iter().any(|word| lower.contains(word)) { "what is not told, as it may hold a secret" } else { text }
+    if SECRETS.iter().any(|word| lower.contains(word)) { "not reported, because it may contain a secret" } else { text }
 }
 
 /// Whether the wanted file system is mounted, as far as the kernel shows it.

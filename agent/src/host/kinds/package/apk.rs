@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::backend::{Backend, CommandLine, FoundState, Install, Installed, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, explanation, words};
 
 /// apk as a backend; it has no state.
 pub(super) struct Apk;
@@ -91,8 +91,8 @@ impl Backend for Apk {
     }
 
     fn cause(&self, output: &str) -> String {
-        let told = |line: &str| line.contains("ERROR:") || line.contains("required by") || line.contains("breaks:");
-        telling(output, told)
+        let explains = |line: &str| line.contains("ERROR:") || line.contains("required by") || line.contains("breaks:");
+        explanation(output, explains)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::backend::{Backend, CommandLine, FoundState, Install, Installed, Versions, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, Versions, explanation, words};
 
 /// apt as a backend; it has no state.
 pub(super) struct Apt;
@@ -189,14 +189,14 @@ impl Backend for Apt {
         if let Some(names) = removed.next().filter(|_| refused) {
             let names = names.split_whitespace().collect::<Vec<_>>().join(", ");
             return format!(
-                "it would take away {names}; give that to a task with `state = \"absent\"` before this one"
+                "it would remove {names}; if that is wanted, remove them with a task with `state = \"absent\"` before this one"
             );
         }
-        telling(output, |line| {
-            let told =
+        explanation(output, |line| {
+            let is_error =
                 line.starts_with("E: ") || line.starts_with("dpkg: error") || line.starts_with("dpkg-deb: error");
-            let says_why = line.contains("subprocess returned error") || line.contains("unmet dependencies");
-            told && !line.starts_with("E: Sub-process") || says_why || line.contains("Depends:")
+            let is_reason = line.contains("subprocess returned error") || line.contains("unmet dependencies");
+            is_error && !line.starts_with("E: Sub-process") || is_reason || line.contains("Depends:")
         })
     }
 }

@@ -80,7 +80,7 @@ fn what_would_go() {
 }
 
 #[test]
-fn what_went_wrong() {
+fn finds_the_cause_of_a_failure() {
     let unknown = "Reading package lists...\nE: Unable to locate package nosuch\n";
     assert_eq!(Apt.unknown(unknown).unwrap(), "nosuch");
     let virtual_only = "Package nosuch is not available, but is referred to by another package.\n\n\
@@ -94,7 +94,7 @@ fn what_went_wrong() {
     assert_eq!((Apt.unknown(failing), Apt.cause(failing).as_str()), (None, cause));
     let removing = "The following packages will be REMOVED:\n  exim4-base exim4-config\nThe following NEW packages:\n  postfix\n\
                     E: Packages need to be removed but remove is disabled.\n";
-    assert!(Apt.cause(removing).starts_with("it would take away exim4-base, exim4-config; "));
+    assert!(Apt.cause(removing).starts_with("it would remove exim4-base, exim4-config; "));
     let locked = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (apt-get)\n\
                   E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n";
     assert!(Apt.is_locked(locked) && !Apt.is_locked(unknown));

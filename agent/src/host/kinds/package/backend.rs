@@ -194,14 +194,14 @@ pub(super) fn words(words: &[&str], names: &[&str]) -> CommandLine {
 }
 
 /// The last few lines of `output` for which `explains` is true; the last line if there are none.
-pub(super) fn telling(output: &str, explains: impl Fn(&str) -> bool) -> String {
+pub(super) fn explanation(output: &str, explains: impl Fn(&str) -> bool) -> String {
     const MOST: usize = 6;
     let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let mut told: Vec<&str> = lines.iter().copied().filter(|line| explains(line)).collect();
-    told.dedup();
-    match told.len() {
+    let mut found: Vec<&str> = lines.iter().copied().filter(|line| explains(line)).collect();
+    found.dedup();
+    match found.len() {
         0 => lines.last().copied().unwrap_or_default().to_owned(),
-        n => told[n.saturating_sub(MOST)..].join("; "),
+        n => found[n.saturating_sub(MOST)..].join("; "),
     }
 }
 
@@ -235,11 +235,13 @@ mod tests {
         let mut installed = Installed::default();
         installed.add("postfix", "3.7", FoundState::Complete);
         installed.add("half", "1", FoundState::Partial);
-        installed.add("gone", "1", FoundState::Configuration);
+        installed.add("removed", "1", FoundState::Configuration);
         installed.provide("mail-transport-agent");
         assert!(installed.has("postfix", Some("3.*")) && installed.has("mail-transport-agent", None));
         assert!(!installed.has("mail-transport-agent", Some("3.*")) && !installed.has("postfix", Some("4")));
         assert!(!installed.has("half", None) && installed.is_there("half"));
-        assert!(!installed.has("gone", None) && !installed.is_there("gone") && installed.find("gone").is_some());
+        assert!(
+            !installed.has("removed", None) && !installed.is_there("removed") && installed.find("removed").is_some()
+        );
     }
 }

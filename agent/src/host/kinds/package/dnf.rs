@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::backend::{Backend, CommandLine, FoundState, Install, Installed, telling, words};
+use super::backend::{Backend, CommandLine, FoundState, Install, Installed, explanation, words};
 
 /// dnf as a backend; it has no state.
 pub(super) struct Dnf;
@@ -114,13 +114,13 @@ impl Backend for Dnf {
     }
 
     fn unknown(&self, output: &str) -> Option<String> {
-        let told = ["No match for argument: ", "Unable to find a match: "];
-        let line = output.lines().find_map(|line| told.iter().find_map(|told| line.split_once(told)));
+        let prefixes = ["No match for argument: ", "Unable to find a match: "];
+        let line = output.lines().find_map(|line| prefixes.iter().find_map(|prefix| line.split_once(prefix)));
         line.and_then(|(_, names)| names.split_whitespace().next()).map(str::to_owned)
     }
 
     fn cause(&self, output: &str) -> String {
-        telling(output, |line| ["Error", "error:", " - ", "Problem"].iter().any(|word| line.starts_with(word)))
+        explanation(output, |line| ["Error", "error:", " - ", "Problem"].iter().any(|word| line.starts_with(word)))
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) enum PackageError {
     #[error("this host has none of apt-get, dnf, zypper and apk; install what is needed with a `command` instead")]
     NoManager,
     #[error(
-        "there is no package `{name}` in the package sources of this host, whose index was fetched just now; look for its name \
+        "there is no package `{name}` in the package sources of this host, whose index was fetched just now; search for its name \
          with `apt-cache search` or the like, or add the source that has it"
     )]
     Unknown { name: String },

@@ -149,13 +149,15 @@ impl Task<'_> {
         let mut memory = Memory::of(self.cx());
         let absent = self.params.state() == PackageState::Absent;
         if absent {
-            // The package manager does not remove a held package.
+            // Holds first: the package manager does not remove a held package.
             self.set_holds(&mut memory).await?;
             self.remove_unwanted(&mut memory).await?;
         } else {
+            // Holds last: only installed packages can be held.
             self.install_wanted(&mut memory).await?;
             self.set_holds(&mut memory).await?;
         }
+        // An earlier version of the task may have named more packages.
         let given_up: Vec<String> = memory.installed.iter().filter(|name| self.is_given_up(name)).cloned().collect();
         if !given_up.is_empty() {
             self.give_up(&given_up, &memory.along).await?;
@@ -174,8 +176,8 @@ impl Task<'_> {
             self.hold(&names, hold).await?;
         }
         let installed: Vec<String> = memory.installed.iter().cloned().collect();
-        let gone = self.give_up(&installed, &memory.along).await?;
-        Ok(gone || !memory.held.is_empty() || !memory.unheld.is_empty())
+        let removed = self.give_up(&installed, &memory.along).await?;
+        Ok(removed || !memory.held.is_empty() || !memory.unheld.is_empty())
     }
 
     /// Wanted packages that are not installed.
@@ -207,6 +209,7 @@ impl Task<'_> {
         let mut before = manager.installed().await?;
         let latest = self.params.state() == PackageState::Latest;
         let newer = if latest { self.newer(&before).await? } else { Vec::new() };
+        // In sync; for `present` this is known without fetching the index.
         if self.missing(&before).is_empty() && newer.is_empty() {
             return Ok(());
         }
@@ -214,6 +217,7 @@ impl Task<'_> {
         if !missing.is_empty() {
             manager.ensure_fresh(self.params.update_cache().into()).await?;
         }
+        // Before anything is changed, so that an unknown version is an error without side effects.
         let mut resolved = manager.resolve(&missing, self.params.version.as_deref()).await?;
         if let Some(words) = manager.backend.complete_interrupted().filter(|_| before.interrupted) {
             self.cx().report("an earlier installation was interrupted; completing it first");
@@ -226,6 +230,7 @@ impl Task<'_> {
             resolved.retain(|(name, _)| missing.contains(name));
         }
         let result = self.install(resolved, &newer).await;
+        // What was installed is noted even after a failure: a later removal must find it.
         let after = manager.installed().await?;
         memory
             .installed
@@ -233,6 +238,8 @@ impl Task<'_> {
         let came = after.names().filter(|name| !before.is_there(name) && !name.contains(':'));
         memory.along.extend(came.filter(|name| !missing.contains(name)).map(str::to_owned));
         memory.keep(self.cx());
+        // The state counts, not the exit code: a failed script of another package is no failure of this task. But without the
+        // wanted packages, or a way to see whether they are the newest, an error is one.
         match (result, self.missing(&after)) {
             (Err(error), missing) if !missing.is_empty() || latest => Err(error),
             (Ok(()), missing) if !missing.is_empty() => Err(PackageError::NotThere(list(&missing))),
@@ -270,6 +277,7 @@ impl Task<'_> {
                     continue;
                 }
             };
+            // The name may be newer than the index: try once more with a fresh one.
             if !self.manager.has_refreshed() {
                 self.manager.refresh().await?;
                 match self.manager.run(&doing, &words, env).await {
@@ -306,6 +314,7 @@ impl Task<'_> {
     async fn give_up(&self, names: &[String], along: &BTreeSet<String>) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
         let held_by_another = |name: &str| self.cx().held_by_another(&Claim::named("package", name));
+        // Packages that another task names stay, without removal and later installation in between.
         let mut going: Vec<&str> = Vec::new();
         for name in names.iter().map(String::as_str).filter(|name| installed.is_there(name)) {
             match held_by_another(name) {
@@ -325,6 +334,7 @@ impl Task<'_> {
                     kept.push(*name);
                 }
             }
+            // The manager names others for all together but for none alone: which one to keep is unknown, so all stay.
             if kept.is_empty() {
                 self.cx().report(&format!("{} is left in place: other packages need it", list(&going)));
                 return Ok(false);
@@ -334,6 +344,7 @@ impl Task<'_> {
         if going.is_empty() {
             return Ok(false);
         }
+        // What the manager would remove as no longer needed may include packages that were there before the task.
         let wide = self.manager.preview(&going, true).await?;
         let along: Vec<&str> = wide.iter().map(String::as_str).filter(|name| along.contains(*name)).collect();
         let along = along.into_iter().filter(|name| held_by_another(name).is_none() && !going.contains(name));
@@ -355,6 +366,7 @@ impl Task<'_> {
     async fn remove_packages(&self, names: &[&str]) -> Result<(), PackageError> {
         let words = self.manager.backend.remove(names, self.params.purge == Some(true));
         let result = self.manager.run(&format!("remove {}", list(names)), &words, &[]).await;
+        // Again the state counts: a failing script may come after the removal itself.
         let after = self.manager.installed().await?;
         let left: Vec<&str> = names.iter().copied().filter(|name| after.is_there(name)).collect();
         match result {
@@ -392,6 +404,7 @@ impl Task<'_> {
         if hold.is_empty() && release.is_empty() {
             return Ok(());
         }
+        // The package manager first, the memory after it: the memory must not claim a hold that the task did not set.
         self.hold(&hold, true).await?;
         self.hold(&release, false).await?;
         for name in hold {

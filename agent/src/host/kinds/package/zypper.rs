@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    backend::{Backend, CommandLine, Install, Installed, Versions, telling, words},
+    backend::{Backend, CommandLine, Install, Installed, Versions, explanation, words},
     dnf::Dnf,
 };
 
@@ -118,8 +118,8 @@ impl Backend for Zypper {
     }
 
     fn cause(&self, output: &str) -> String {
-        let told = ["Problem", "error", "Error", "nothing provides", "not found", "Abort"];
-        telling(output, |line| told.iter().any(|word| line.contains(word)))
+        let marks = ["Problem", "error", "Error", "nothing provides", "not found", "Abort"];
+        explanation(output, |line| marks.iter().any(|word| line.contains(word)))
     }
 }
 

@@ -85,6 +85,7 @@ impl Kind for Systemd {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let unit = show(cx, &self.unit).await?;
+        // Note how the unit was found before anything changes: removal restores that.
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
         let mut same = shipped::differences(cx, self, shipped)?.is_empty();
         if shipped::is_restart_pending(cx, &self.unit)? {
@@ -116,6 +117,7 @@ impl Kind for Systemd {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let mut unit = show(cx, &self.unit).await?;
+        // Note how the unit was found before anything changes: removal restores that.
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
         Memory::note(cx, &self.unit, &unit);
         if self.masked == Some(true) {
@@ -164,13 +166,13 @@ impl Kind for Systemd {
             systemctl(cx, &["unmask", &self.unit]).await?;
             changed = true;
         }
-        let gone = shipped::remove(cx, self, memory.shipped)?;
+        let removed_files = shipped::remove(cx, self, memory.shipped)?;
         shipped::clear_restart(cx, &self.unit)?;
-        if gone {
+        if removed_files {
             systemctl(cx, &["daemon-reload"]).await?;
         }
-        changed |= gone;
-        changed |= self.restore_found(cx, &unit, &found, gone).await?;
+        changed |= removed_files;
+        changed |= self.restore_found(cx, &unit, &found, removed_files).await?;
         Ok(changed)
     }
 
@@ -209,7 +211,7 @@ trait Wanted {
         cx: &Context<'_>,
         unit: &Unit,
         found: &Found,
-        gone: bool,
+        removed_files: bool,
     ) -> Result<bool, SystemdError>;
 }
 
@@ -290,11 +292,14 @@ impl Wanted for Systemd {
         let wrote = !differences.is_empty();
         let new_file = differences.iter().any(|difference| difference.puts(&self.path()));
         let restart = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
+        // Noted before the files change: if the agent is killed between the change and the restart, the files are in sync when it
+        // comes back, and only the note shows that the running unit is older than they are.
         let pending_before = shipped::is_restart_pending(cx, &self.unit)?;
         if restart && !unit.ends_by_itself() {
             shipped::note_restart(cx, &self.unit)?;
         }
         let before = shipped::write(cx, &differences)?;
+        // Nothing changed and systemd has loaded the files: no reload, which would delay all units of the host.
         if !wrote && !unit.is_stale() && unit.exists() {
             return match self.fault(&unit) {
                 None => Ok((unit, new_file)),
@@ -304,6 +309,7 @@ impl Wanted for Systemd {
         systemctl(cx, &["daemon-reload"]).await?;
         let unit = show(cx, &self.unit).await?;
         let path = if cx.content.is_some() { self.path() } else { unit.get("FragmentPath").to_owned() };
+        // `verify` also finds settings that systemd ignores with a warning; these go into the report.
         let words = if wrote && !path.is_empty() { verify(cx, &self.unit, &path).await } else { Vec::new() };
         let Some(fault) = self.fault(&unit).filter(|_| !self.is_template()) else {
             words.iter().for_each(|word| cx.report(word));
@@ -312,6 +318,8 @@ impl Wanted for Systemd {
         if !wrote {
             return Err(fault);
         }
+        // The new files are unusable: roll back, so that the unit still starts at the next boot. A restart that was pending before
+        // stays pending.
         shipped::restore(cx, before)?;
         if !pending_before {
             shipped::clear_restart(cx, &self.unit)?;
@@ -337,6 +345,7 @@ impl Wanted for Systemd {
             self.start(cx, "start").await?;
             return Ok(true);
         }
+        // A unit that is down reads its files when it is started.
         if !unit.is_up() || !shipped::is_restart_pending(cx, &self.unit)? {
             return Ok(false);
         }
@@ -352,6 +361,7 @@ impl Wanted for Systemd {
             let last = last_log_lines(cx, &self.unit).await;
             return Err(SystemdError::NotStarted { unit: unit(), last, source: Box::new(error) });
         }
+        // The readiness probe of the task waits longer and checks more.
         if cx.probed {
             return Ok(());
         }
@@ -392,14 +402,14 @@ impl Wanted for Systemd {
         cx: &Context<'_>,
         unit: &Unit,
         found: &Found,
-        gone: bool,
+        removed_files: bool,
     ) -> Result<bool, SystemdError> {
         let mut changed = false;
         if found.masked && self.masked == Some(false) && !unit.is_masked() {
             systemctl(cx, &["mask", &self.unit]).await?;
             return Ok(true);
         }
-        if !found.active && gone && unit.has_failed() {
+        if !found.active && removed_files && unit.has_failed() {
             // A unit that does not exist any more is not to be listed as failed.
             let _ = systemctl(cx, &["reset-failed", &self.unit]).await;
         }
@@ -411,7 +421,7 @@ impl Wanted for Systemd {
             systemctl(cx, &["enable", &self.unit]).await?;
             changed = true;
         }
-        if found.active && (!now.is_up() || gone) {
+        if found.active && (!now.is_up() || removed_files) {
             systemctl(cx, &["restart", &self.unit]).await?;
             changed = true;
         }

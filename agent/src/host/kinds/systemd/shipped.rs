@@ -89,7 +89,7 @@ pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<
     let root = &cx.host.environment.root;
     let mut before = Vec::new();
     for Difference { path, wanted } in differences {
-        before.push(Before { path: path.clone(), was: look(root, path)? });
+        before.push(Before { path: path.clone(), was: read(root, path)? });
         let written = match wanted {
             Some(Wanted { content: Some(content), sum }) => files::put_file(root, path, content, *sum, access(path)?),
             Some(Wanted { content: None, .. }) => Err(FileError::NoContent { path: path.clone() }),
@@ -123,18 +123,18 @@ pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileE
 /// Removes all that the task shipped; whether there was anything.
 pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, FileError> {
     let root = &cx.host.environment.root;
-    let mut gone = false;
+    let mut removed = false;
     if shipped {
-        gone |= files::remove_file(root, &unit.path(), false)? == Removal::Removed;
+        removed |= files::remove_file(root, &unit.path(), false)? == Removal::Removed;
     }
     for name in ours(root, unit)? {
-        gone |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removal::Removed;
+        removed |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removal::Removed;
     }
-    if gone {
+    if removed {
         // The folder stays if it has files of others.
         files::remove_directory(root, &unit.folder())?;
     }
-    Ok(gone)
+    Ok(removed)
 }
 
 /// Notes that a restart of the unit is pending.
@@ -183,10 +183,10 @@ fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
     Ok(names)
 }
 
-fn look(root: &Root, path: &str) -> Result<Was, FileError> {
+fn read(root: &Root, path: &str) -> Result<Was, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(Was::Nothing) };
     let real: PathBuf = place.real;
-    let io = |source| FileError::Io { path: path.to_owned(), doing: "look at it", source };
+    let io = |source| FileError::Io { path: path.to_owned(), doing: "read it", source };
     match fs::symlink_metadata(&real) {
         Ok(found) if found.is_symlink() => {
             Ok(Was::Link(fs::read_link(&real).map_err(io)?.to_string_lossy().into_owned()))

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_apart_by_the_key() {
+    fn keys_are_compared_without_their_comments() {
         let text = format!("# mine\n{}\n{}\n", key(1, "old"), key(2, "b"));
         let merge = |wanted: &[String], unwanted: &[String], only| merged(&text, wanted, unwanted, only);
         assert_eq!(merge(&[key(1, "new")], &[], false), format!("# mine\n{}\n{}\n", key(1, "new"), key(2, "b")));
