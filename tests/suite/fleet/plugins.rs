@@ -103,10 +103,10 @@ fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
     };
     let next = [
         (apply("kill -SEGV $$"), "was killed by SIGSEGV at `apply`"),
-        (apply("echo done"), "answered `apply` with what is no JSON: `done`"),
+        (apply("echo done"), "answered `apply` with something that is not JSON: `done`"),
         (apply("echo '{\"error\":\"no room for a note\"}'"), "the plugin `note`: no room for a note"),
         (apply("yes"), "printed more than 1 MiB at `apply`, and was ended"),
-        (apply("sleep 600").replace("30s", "2s"), "did not end its `apply` within 2s, and was ended"),
+        (apply("sleep 600").replace("30s", "2s"), "did not finish `apply` within 2s and was ended"),
     ];
     let mut next = next.iter();
     let mut words = "the plugin `note` exited with 3 at `check`: disk is on fire";
