@@ -15,7 +15,7 @@ pub enum Action {
     Create,
     /// Apply it with other inputs than before.
     Update,
-    /// Take away what is no longer desired.
+    /// Remove what is no longer desired.
     Remove,
     /// Unchanged itself; restart it if a trigger fires.
     Restart,

@@ -160,6 +160,7 @@ impl DriftMonitor {
     pub fn step(&mut self, idle: bool, generation: Generation, now: Now) -> Step {
         self.idle = idle;
         // The generation counts as well: a plan that was carried out within one step was never seen as work.
+        // A running task changes what the round checks; the round starts again once the agent is idle.
         if self.round.as_ref().is_some_and(|round| !idle || round.findings.generation != generation) {
             self.round = None;
             self.repeat = true;
@@ -176,6 +177,7 @@ impl DriftMonitor {
 
     fn due(&self) -> Option<Duration> {
         let request = self.request?;
+        // A round that was asked for starts at once, also without an interval.
         if self.repeat || request.asked > self.answered {
             return Some(Duration::ZERO);
         }
@@ -220,13 +222,14 @@ impl DriftMonitor {
             (CheckResult::Failed(reason), _) => drop(failed.insert(check.task, reason)),
             (CheckResult::Drifted(mut differences), Some(fingerprint)) => {
                 *checked += 1;
+                // The report must fit into one message: beyond the limit, contents are only named.
                 for content in differences.iter_mut().filter_map(|difference| difference.content.as_mut()) {
                     match length(content) {
                         length if length <= round.room => round.room -= length,
                         _ => by_name(content),
                     }
                 }
-                // What stood as drifted before has been so since then, whatever the times of checks are.
+                // A task that was drifted in the last findings is drifted since then.
                 let since_ms = self.standing.get(&check.task).copied().flatten().unwrap_or(began.wall_ms);
                 drifted.insert(check.task, Drifted { fingerprint, since_ms, differences });
             }
@@ -241,6 +244,7 @@ impl DriftMonitor {
         self.answered = findings.asked;
         self.since = now.mono;
         let drifted = findings.drifted.iter().map(|(task, drifted)| (task.clone(), Some(drifted.since_ms)));
+        // Failed checks, too: when such a task runs again, its check is repeated.
         self.standing = drifted.chain(findings.failed.keys().map(|task| (task.clone(), None))).collect();
         Some(findings)
     }

@@ -12,7 +12,7 @@ pub struct Cancel(watch::Receiver<bool>);
 
 impl Canceller {
     /// A canceller that has cancelled nothing yet.
-    #[expect(clippy::new_without_default, reason = "a canceller that no job listens to is no sensible default")]
+    #[expect(clippy::new_without_default, reason = "a canceller that no job listens to is not a useful default")]
     pub fn new() -> Self {
         Self(watch::Sender::new(false))
     }

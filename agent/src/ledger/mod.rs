@@ -199,6 +199,7 @@ impl Ledger {
             let mut meta = tx.open_table(META)?;
             meta.insert("schema", json(&SCHEMA).as_slice())?;
             meta.insert("ledger", json(id).as_slice())?;
+            // Reading fails for a table that was never opened for writing.
             for table in [DONE, APPLIED, OBLIGATIONS, OUTBOX] {
                 tx.open_table(table)?;
             }
@@ -218,12 +219,14 @@ impl Ledger {
         for entry in tx.open_table(OUTBOX)?.iter()? {
             let (number, report) = entry?;
             sequence = number_of(number.value())?;
+            // Acknowledged reports are deleted, so the first one that is left follows the last acknowledged.
             acked = acked.or(Some(Sequence(sequence.0 - 1)));
             let report: TaskReport = parse(&sequence.to_string(), report.value())?;
             if let Some(output) = report.output {
                 outputs.push((sequence, output.head.len() + output.tail.len()));
             }
         }
+        // With an empty outbox only this remembers the last number, which must never be used again.
         let forgotten: Sequence = value(&meta, "acked")?.unwrap_or_default();
         Ok(Snapshot {
             ledger: value(&meta, "ledger")?.ok_or(Damage::Missing("ledger"))?,
@@ -262,8 +265,10 @@ impl Ledger {
                             Some(tasks) => meta.insert("tasks", tasks.as_slice())?,
                             None => meta.remove("tasks")?,
                         };
+                        // Outcomes belong to the plan before.
                         empty(&mut done, None)?;
                     }
+                    // Generation and digest stay: they refuse older plans.
                     Write::PlanFinished => {
                         meta.remove("tasks")?;
                     }
@@ -336,6 +341,7 @@ impl Ledger {
         for entry in tx.open_table(OUTBOX)?.range(key(from).as_str()..=key(to).as_str())? {
             let (number, report) = entry?;
             size += report.value().len();
+            // At least one, however large: a report must never block the ones after it.
             if !reports.is_empty() && (size > bytes || reports.len() >= most) {
                 break;
             }

@@ -50,6 +50,7 @@ impl Queue {
         let at = self.nodes.len();
         self.index.insert(planned.task.clone(), at);
         let mut waits = planned.gates.len();
+        // Gates open in any order, and each counts once.
         for gate in &planned.gates {
             self.gates.entry(gate.clone()).or_default().push(at);
         }
@@ -159,11 +160,12 @@ impl Queue {
         let node = &mut self.nodes[at];
         debug_assert!(node.outcome.is_none(), "{} has ended twice", node.planned.task);
         node.outcome = Some(outcome);
-        // A plan may be large: nothing needs this any more.
+        // Specs are most of a plan's size, and a task that has ended needs its spec no longer.
         node.planned.spec = None;
         self.ready.remove(&at);
         self.unfinished -= 1;
         let dependants = std::mem::take(&mut self.nodes[at].dependants);
+        // Without success they stay as they are: the caller blocks them.
         if success {
             for &d in &dependants {
                 self.release(d);

@@ -36,6 +36,7 @@ impl Shell {
         while !self.stopped {
             self.step().await?;
         }
+        // The order matters: first everything durable, then commands and checks, which may still report, then the connection.
         self.sync();
         self.end_commands().await;
         self.drift.end().await;
@@ -48,6 +49,7 @@ impl Shell {
         let now = self.clock.now().mono;
         if self.outlet.stalls_at().is_some_and(|at| at <= now) {
             log::warn("the broker has stopped answering; reconnecting");
+            // TCP may take many minutes to notice a peer that vanished.
             self.link.restart();
             self.disconnected().await?;
         }
@@ -58,6 +60,7 @@ impl Shell {
             self.handle(event).await?;
             self.acknowledge(publish);
         }
+        // Before it waits, all that the last event made possible: each of these does nothing if there is nothing to do.
         self.request_chunks().await?;
         self.check_drift();
         self.outlet.pump(now);
@@ -81,6 +84,7 @@ impl Shell {
             },
             Some(done) = self.jobs.join_next() => {
                 let (_, done) = done.map_err(ShellError::Job)?;
+                // Findings about a task that has just run may no longer hold.
                 self.drift.task_ran(&done.task);
                 self.handle(Event::Finished(Box::new(done))).await
             }
@@ -108,6 +112,7 @@ impl Shell {
                 self.subscribed = true;
                 self.outlet.up(client, fresh);
                 self.blobs.reconnected();
+                // A new id for each connection: orders to run a command that were meant for an earlier one are refused.
                 let session = new_session()?;
                 self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
                 self.session = Some(session);
@@ -115,6 +120,7 @@ impl Shell {
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
             Signal::Down(reason) => {
+                // Once for each outage, not for each attempt.
                 if !self.down_logged {
                     log::warn(format_args!("no connection to the broker: {reason}"));
                     self.down_logged = true;
@@ -154,6 +160,7 @@ impl Shell {
                             self.handle(event).await?;
                             Some(publish)
                         }
+                        // A message that is held is acknowledged when it is handled: until then the broker repeats it.
                         Offered::Held(outdated) => outdated,
                     },
                     Inbound::Chunk(digest, n) => {
@@ -186,6 +193,7 @@ impl Shell {
 
     /// Has the machine handle an event, and all events that follow from it.
     pub(super) async fn handle(&mut self, event: Event) -> Result<(), ShellError> {
+        // Carrying out an effect may cause further events; one at a time, so that the machine is never entered twice.
         self.inbox.push_back(event);
         while let Some(event) = self.inbox.pop_front() {
             let effects = self.machine.handle(event, self.clock.now());
@@ -213,7 +221,7 @@ impl Shell {
 
     fn read_plan(&self, reference: &NodePlanRef) -> Result<Box<NodePlan>, String> {
         let bytes = fs::read(self.blobs.path(&reference.plan.sha256)).map_err(|e| e.to_string())?;
-        let plan: NodePlan = serde_json::from_slice(&bytes).map_err(|e| format!("the blob is no node plan: {e}"))?;
+        let plan: NodePlan = serde_json::from_slice(&bytes).map_err(|e| format!("the blob is not a node plan: {e}"))?;
         // The reference that was signed has these as well: the blob must agree with it.
         if (plan.version, &plan.site, plan.generation) != (VERSION, &reference.site, reference.generation) {
             return Err("the blob is a plan of another version, site or generation".to_owned());

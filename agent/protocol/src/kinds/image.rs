@@ -27,7 +27,7 @@ pub struct Image {
     /// Whether `archive` or `path` is a root file system instead of an image; `false` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<bool>,
-    /// When a registry is asked, where there is no archive; `missing` if not given.
+    /// When the image is pulled from a registry, if no archive is given; `missing` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Pull>,
 }

@@ -111,7 +111,7 @@ impl Kind for Line {
             match (Regex::new(text), &self.line) {
                 (Err(error), _) => problems.push(Problem::new(
                     param,
-                    format!("`{text}` is no regular expression: {error}"),
+                    format!("`{text}` is not a regular expression: {error}"),
                     "write it as for Rust's `regex-lite`; put `\\` before a character that is to be taken literally",
                 )),
                 (Ok(regex), Some(line)) if param == "match" && present && !regex.is_match(line) => {
@@ -157,7 +157,10 @@ mod tests {
             (json!({"line": "a\nb"}), "has a line break"),
             (json!({"block": "a", "marker": "#"}), "is not a single line with `{mark}` in it"),
             (json!({"line": "a=1", "match": "^b="}), "`^b=` does not find `a=1`, the line it is to become"),
-            (json!({"line": "a", "after": "("}), "`(` is no regular expression: found open group without closing ')'"),
+            (
+                json!({"line": "a", "after": "("}),
+                "`(` is not a regular expression: found open group without closing ')'",
+            ),
             (json!({"line": "a", "validate": {"command": "true"}}), "the command does not name the new file"),
         ] {
             let mut all = json!({"path": "/x"});

@@ -185,6 +185,7 @@ pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec
                 let target = readlinkat(&place.dir, place.name.as_os_str()).map_err(failed(path, "follow it"))?;
                 let directory = at.rsplit_once('/').map_or("", |(directory, _)| directory);
                 let directory = if directory.is_empty() { "/" } else { directory };
+                // Through the root again, which refuses a target outside of it.
                 let next = Path::new(directory).join(target);
                 at = next.into_os_string().into_string().map_err(|_| failed(path, "follow it")(Errno::EILSEQ))?;
             }
@@ -216,6 +217,7 @@ pub(crate) fn find(root: &Root, path: &str, follow: bool) -> Result<Option<Found
 /// Digest and length of an open file, and its bytes, if they are at most `most`.
 pub(crate) fn read_sum(path: &str, mut file: File, most: usize) -> Result<(Sum, Option<Vec<u8>>), FileError> {
     let failed = io_failed(path, "read it");
+    // One byte more shows whether there is more; a large file is hashed without being held in memory.
     let mut bytes = Vec::new();
     (&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(&failed)?;
     if bytes.len() <= most {
@@ -280,9 +282,12 @@ pub(crate) fn stage_file(
     access: Access,
 ) -> Result<Option<Staged>, FileError> {
     let place = make_place(root, path)?;
+    // The temporary name is derived from the file's, so a killed agent's leftover is found and does not block this write.
     sweep(&place);
     match stat(&place, path)? {
+        // Replacing a directory would delete all files in it.
         Some(stat) if kind(&stat) == SFlag::S_IFDIR => return Err(in_the_way(path, "a directory")),
+        // Not rewritten: a new inode would be a change for programs that watch the file.
         Some(stat) if kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)? => {
             let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
             access.give(path, &file.map_err(failed(path, "open it"))?.into())?;
@@ -291,6 +296,7 @@ pub(crate) fn stage_file(
         _ => {}
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // Private until owner and mode are set: nobody may open it in between.
     let mode = Mode::from_bits_truncate(0o600);
     let file =
         openat(&place.dir, temporary(&place.name).as_os_str(), flags, mode).map_err(failed(path, "create it"))?;
@@ -298,6 +304,7 @@ pub(crate) fn stage_file(
     let mut file = File::from(file);
     write(&mut file, content).map_err(io_failed(path, "write it"))?;
     access.give(path, &file)?;
+    // Before the rename: after a power loss the name must not lead to an empty file.
     file.sync_all().map_err(io_failed(path, "write it"))?;
     Ok(Some(staged))
 }
@@ -360,6 +367,7 @@ pub(crate) fn is_directory(root: &Root, path: &str, access: Access) -> Result<bo
 /// Makes `path` a directory with that access.
 pub(crate) fn put_directory(root: &Root, path: &str, access: Access) -> Result<(), FileError> {
     let place = make_place(root, path)?;
+    // Private until owner and mode are set.
     match mkdirat(&place.dir, place.name.as_os_str(), Mode::from_bits_truncate(0o700)) {
         Ok(()) => sync(&place, path)?,
         Err(Errno::EEXIST) => {}
@@ -454,6 +462,7 @@ const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONB
 
 /// Whether the file at `place` has that content. One that may not be read counts as different.
 fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, FileError> {
+    // Most differences show in the size, without reading the file.
     if u64::try_from(stat.st_size) != Ok(sum.size) {
         return Ok(false);
     }

@@ -66,6 +66,7 @@ impl Kind for Ini {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        // Several tasks may edit one file: reading and writing must not overlap with theirs.
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         let found = read(self, cx)?;
@@ -81,6 +82,7 @@ impl Kind for Ini {
             None => parse(self, "")?,
         };
         let wanted = self.wanted();
+        // Options that an earlier version of the task set, unless another task has them now.
         let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
         for (section, name, before) in left {
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_none() {
@@ -92,6 +94,7 @@ impl Kind for Ini {
             let there = document.has_section(section) || section.is_empty();
             let before = document.raw(section, name);
             if document.set(section, name, values) {
+                // Only the first value found is kept: later ones are the task's own.
                 memory.before.entry(section.clone()).or_default().entry(name.clone()).or_insert(before);
                 if !there {
                     memory.made_sections.insert(section.clone());
@@ -104,6 +107,7 @@ impl Kind for Ini {
                 memory.cut.entry(section.to_owned()).or_insert(text);
             }
         }
+        // The memory before the file: a value that was overwritten exists nowhere else.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         files::write_text(&cx.host.environment.root, &self.path, &document.text(), access)?;
         Ok(Applied { afresh: false })
@@ -132,6 +136,7 @@ impl Kind for Ini {
             }
         }
         let root = &cx.host.environment.root;
+        // A file that the task made goes, unless others have put something into it.
         if memory.made_file && document.is_blank() {
             return Ok(files::remove_file(root, &self.path, false)? == Removal::Removed);
         }

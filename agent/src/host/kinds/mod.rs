@@ -3,7 +3,7 @@
 //! A kind is one module here that implements [`Kind`](kind::Kind) for its parameters, and one line in `kinds!` in
 //! `dispatch.rs`. It checks whether the host is in sync with them and brings it in sync. The order of a job, probes, time limits
 //! of effects and the removal of what an update replaces are not its business: see `host/run.rs`. Applying twice has the
-//! effect of applying once; removing what is not there is no error.
+//! effect of applying once; removing what is not there is not an error.
 
 mod archive;
 mod command;

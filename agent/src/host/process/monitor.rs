@@ -2,7 +2,7 @@
 //!
 //! In: requests, and the end of the process. Out: its state, for all that watch it. A process leads a session of its own;
 //! signals to end it go to its whole group, and whatever of the group outlives it is ended before the next start. A process
-//! that an earlier agent started is no child of this one: its end is detected by a pidfd.
+//! that an earlier agent started is not a child of this one: its end is detected by a pidfd.
 
 use std::{
     io,
@@ -110,7 +110,7 @@ enum Event {
     Ended(Option<ExitStatus>),
     Retry,
     Trim,
-    /// The supervisor is gone.
+    /// The supervisor was dropped.
     Retire,
 }
 
@@ -165,7 +165,7 @@ impl ProcessMonitor {
         (monitor, watcher)
     }
 
-    /// Monitors the process until it is stopped by a request, or until the supervisor is gone.
+    /// Monitors the process until it is stopped by a request, or until the supervisor is dropped.
     pub(crate) async fn run(mut self) {
         loop {
             let event = tokio::select! {
@@ -331,7 +331,7 @@ impl ProcessMonitor {
             }
         };
         record.identity = Some(running.identity);
-        // It runs and can be found by its intent; a record that cannot be completed is no reason to end it.
+        // It runs and can be found by its intent; a record that cannot be completed is not a reason to end it.
         self.write(&record);
         self.set_up(running.identity.pid());
         self.running = Some(running);

@@ -75,6 +75,7 @@ impl Supervisor {
             let running = self.shared.records.running(&task, &record);
             let applied = missing.remove(&task);
             match (running, applied) {
+                // Also without an applied task: the record may be newer than the ledger, and the task is then applied again.
                 (Some(identity), _) => self.adopt_one(&task, record, identity),
                 // As it was last started: the record may be newer than the ledger.
                 (None, Some(_)) => drop(missing.insert(task, record.process)),
@@ -152,12 +153,14 @@ impl Supervisor {
         let (reply, answer) = oneshot::channel();
         let _ = monitor.requests.send(Request::Stop { reply });
         let ran = answer.await.unwrap_or(Err(SupervisorError::NotSupervised))?;
+        // Only now that it has ended: until then the record must find it.
         self.lock().remove(task);
         self.forget(task);
         Ok(ran)
     }
 
     pub(crate) async fn stop_all(&self) {
+        // All requests first, so that the processes stop in parallel; and without the lock, which the waiting would hold.
         let stops: Vec<_> = {
             let monitors = self.lock();
             monitors

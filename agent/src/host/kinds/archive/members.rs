@@ -139,7 +139,7 @@ impl Members {
         let target = components.get(self.limits.strip..).unwrap_or_default().join("/");
         match self.by_path.get(&target) {
             Some(member @ Member { what: What::File { .. }, .. }) => Ok(member.clone()),
-            _ => Err(refused(format!("is a hard link to `{target}`, which is no file before it"))),
+            _ => Err(refused(format!("is a hard link to `{target}`, which is not a file that comes before it"))),
         }
     }
 

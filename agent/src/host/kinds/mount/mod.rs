@@ -95,8 +95,10 @@ impl Kind for Mount {
             MountState::Unmounted | MountState::Absent if there.is_some() => unmount(cx, &self.path).await?,
             _ => {}
         }
+        // After mounting: a line that cannot be mounted would stop the host at its next boot.
         if self.state != MountState::Unmounted {
             let before = list(cx, &self.path, self.line().as_deref()).await?;
+            // Only the first line found: later ones are the task's own.
             if !memory.listed {
                 (memory.listed, memory.before) = (true, before);
             }
@@ -109,11 +111,13 @@ impl Kind for Mount {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let memory = Memory::of(self, cx);
         let mut changed = false;
+        // A file system that was mounted before the task stays mounted.
         if memory.mounted.is_some() && mounted(&self.path).is_some() {
             unmount(cx, &self.path).await?;
             changed = true;
         }
         let now = fstab(cx)?.text;
+        // A line that was edited since belongs to the administrator.
         let is_ours = line_of(&now, &self.path) == memory.line.as_deref();
         if memory.listed && memory.before != memory.line && is_ours {
             list(cx, &self.path, memory.before.as_deref()).await?;

@@ -40,7 +40,7 @@ use crate::host::{
     tool::{Answer, Tool},
 };
 
-/// All backends, in the order in which they are looked for on a host.
+/// All backends, in the order in which they are searched for on a host.
 const BACKENDS: [&dyn Backend; 4] = [&Apt, &Dnf, &Zypper, &Apk];
 
 /// Package managers do not run side by side, so package tasks run one after another.

@@ -148,6 +148,7 @@ impl Kind for User {
             && password_is(self, &found)
             && (self.create_home != Some(true) || Path::new(&found.home).is_dir())
             && keys_are(self, &found, &memory)?;
+        // A user that already was as wanted: note how it was found, since `apply` does not run.
         if in_sync && cx.memory().is_none() {
             memory.note(&found);
             memory.keep(cx);
@@ -164,6 +165,7 @@ impl Kind for User {
         }
         let found = match find(cx, &self.name).await? {
             Some(found) => {
+                // Before the change: if the agent is killed in between, removal can still restore the user.
                 memory.note(&found);
                 memory.keep(cx);
                 let changes = changes(self, &found)?;
@@ -181,6 +183,7 @@ impl Kind for User {
                 Found::default()
             }
         };
+        // Read again: home and ids may have changed just now.
         let found = find(cx, &self.name).await?.unwrap_or(found);
         set_password(cx, self, &found).await?;
         if self.create_home == Some(true) && !Path::new(&found.home).is_dir() {
@@ -204,6 +207,7 @@ impl Kind for User {
             return Ok(true);
         }
         let mut changed = false;
+        // Only what the task set: anything else may have been changed by the administrator.
         if let Some(before) = &memory.found {
             let mut words = vec!["usermod"];
             let groups = before.groups.join(",");
@@ -225,6 +229,7 @@ impl Kind for User {
         if !memory.keys.is_empty() && Path::new(&found.home).is_dir() {
             let failed = |source| keys_error(self, &found, source);
             let text = place(&found).read().map_err(failed)?;
+            // Keys of others stay, also those that were added since.
             let kept = merged(&text, &[], &memory.keys, false);
             if kept != text {
                 place(&found).write(&kept).map_err(failed)?;
@@ -273,6 +278,7 @@ async fn delete(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
         return Ok(());
     }
     let message = match message.rsplit_once("process ") {
+        // userdel names the process that the user still runs; its program tells an administrator more than its number.
         Some((_, process)) => {
             let process = process.trim();
             let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
@@ -297,6 +303,7 @@ fn changes(user: &User, found: &Found) -> Result<Vec<String>, UserKindError> {
     }
     if let Some(groups) = &user.groups {
         let mut wanted = groups.clone();
+        // `usermod -G` replaces the whole list, so the groups to keep are part of it.
         if user.append == Some(true) {
             wanted.extend(found.groups.iter().cloned());
         }
@@ -364,6 +371,7 @@ async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
         return Ok(());
     }
     let what = format!("cannot set the password of {}", user.name);
+    // A lock is a `!` before the hash; setting the hash sets or removes it as well.
     let mut locked = found.password.starts_with('!');
     if let Some(hash) =
         user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
