@@ -15,7 +15,10 @@ use std::{
 
 use groundplan_protocol::kinds::Run;
 use nix::{
-    sys::{prctl::set_pdeathsig, signal::Signal},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{SigHandler, Signal, signal},
+    },
     unistd::{Uid, getpid, setgid, setgroups, setsid, setuid},
 };
 
@@ -152,6 +155,7 @@ fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
     let steps = move || {
         if session {
             setsid()?;
+            default_signals();
         }
         if let Some(file) = &mut pid_file {
             let mut text = [0; 12];
@@ -174,6 +178,16 @@ fn prepare(command: &mut Command, setup: Setup, identity: Option<Identity>) {
     // system calls on what was resolved before, allocate nothing and take no lock.
     unsafe {
         command.pre_exec(steps);
+    }
+}
+
+/// Has every signal do what it does by default. An ignored signal stays ignored across exec, and a shell cannot trap one that it
+/// inherits so: below an agent that was started with nohup(1), no process could be reloaded with HUP.
+fn default_signals() {
+    for which in Signal::iterator() {
+        #[expect(unsafe_code, reason = "std has no way to reset a signal")]
+        // SAFETY: signal(2) is async-signal-safe, and the default action runs no code of ours. KILL and STOP cannot be set, and need not.
+        let _ = unsafe { signal(which, SigHandler::SigDfl) };
     }
 }
 

@@ -159,13 +159,13 @@ fn is_root() -> bool {
 
 /// Waits until `what` holds.
 async fn until(what: impl Fn() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..6000 {
         if what() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("the condition was not met within 5 s");
+    panic!("the condition was not met within 60 s");
 }
 
 /// Whether the process exists and is not a zombie.

@@ -74,6 +74,25 @@ async fn started_updated_restarted_reloaded_stopped() {
     assert!(fs::read_to_string(site.state("log/svc.task.log")).unwrap().starts_with("ready\n"));
 }
 
+/// As below an agent that was started with nohup(1), with a signal that nothing else here uses.
+#[tokio::test]
+async fn a_signal_that_the_agent_ignores_reaches_its_processes() {
+    #[expect(unsafe_code, reason = "std has no way to ignore a signal")]
+    // SAFETY: no handler is installed.
+    unsafe {
+        nix::sys::signal::signal(Signal::SIGUSR2, nix::sys::signal::SigHandler::SigIgn).unwrap();
+    }
+    let site = Site::new();
+    let run = SERVICE.replace("HUP", "USR2");
+    let spec = spec(json!({ "process": { "run": run, "env": { "X": "a" }, "reload_signal": "USR2" } }));
+    site.create(&spec).await.unwrap();
+    noted(&site, 1).await;
+    assert_eq!(site.trigger(&spec, Effect::Reload).await, effected(Effect::Reload));
+    noted(&site, 2).await;
+    assert_eq!(starts(&site), ["start a", "reload"]);
+    assert_eq!(site.remove(&spec).await, CHANGED);
+}
+
 #[tokio::test]
 async fn a_process_that_exits_at_once_is_a_failed_start() {
     let site = Site::new();
