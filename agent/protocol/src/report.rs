@@ -32,9 +32,13 @@ pub struct ReportBatch {
     pub generation: Generation,
     /// At least one, except in a message that only announces `running`.
     pub reports: Vec<TaskReport>,
-    /// The tasks that run at this moment: for display only, stored nowhere.
+    /// The tasks that run at this moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub running: Vec<TaskId>,
+    /// Number of the node's last report, sent or not: a task that is not `running` has ended, or was never begun, only for a planner
+    /// that has every report up to this one. 0 from agents that do not send it.
+    #[serde(default)]
+    pub last: Sequence,
 }
 
 impl Message for ReportBatch {

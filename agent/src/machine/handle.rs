@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use groundplan_protocol::{
-    ids::{Generation, LedgerId, TaskId},
+    ids::{Generation, LedgerId, Sequence, TaskId},
     plan::TaskSpec,
     state::{Phase, Refused},
     time::Now,
@@ -106,6 +106,11 @@ impl Machine {
     /// The tasks that run, in the order of their ids.
     pub fn running(&self) -> Vec<TaskId> {
         self.running.keys().cloned().collect()
+    }
+
+    /// Number of the last report; it need not be on disk yet.
+    pub fn last_report(&self) -> Sequence {
+        self.outbox.last()
     }
 
     /// The specs that are applied, without the bytes that they ship.

@@ -63,6 +63,11 @@ impl Outbox {
         self.stored
     }
 
+    /// The last number given: on disk, or of the group that follows.
+    pub(super) fn last(&self) -> Sequence {
+        self.last
+    }
+
     pub(super) fn push(&mut self, report: TaskReport) {
         self.last = Sequence(self.last.0 + 1);
         if let Some(output) = &report.output {

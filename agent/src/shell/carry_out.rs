@@ -172,6 +172,7 @@ impl Shell {
                 generation: self.machine.generation(),
                 reports: stored.into_iter().map(|(_, report)| report).collect(),
                 running: self.machine.running(),
+                last: self.machine.last_report(),
             };
             let payload = seal(&self.config.key, &batch);
             if !self.outlet.reports(&self.topics.report, payload, self.clock.now().mono) {

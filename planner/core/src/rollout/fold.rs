@@ -103,16 +103,20 @@ impl Rollout {
         self.held.len() < before
     }
 
-    /// Opens every gate that can be opened. Returns the nodes whose set of open gates has grown, to be published to them.
-    pub fn advance(&mut self) -> BTreeSet<NodeId> {
+    /// Opens every gate that can be opened. Returns the nodes whose set of open gates has grown, to be published to them; none if nothing
+    /// has changed at all, otherwise the call is to be replayed where the rollout is restored.
+    ///
+    /// A turn that was given back opens no gate, and yet decides who has the next one: so a call that returns an empty set counts.
+    pub fn advance(&mut self) -> Option<BTreeSet<NodeId>> {
         let mut grown = BTreeSet::new();
+        let mut changed = !self.ripe.is_empty();
         // First these: a node gets a turn only when its tasks wait for nothing else.
         for gate in std::mem::take(&mut self.ripe) {
             let fired = self.gate_fired(gate);
             self.open(gate, fired, &mut grown);
         }
-        self.give_turns(&mut grown);
-        grown
+        changed |= self.give_turns(&mut grown);
+        changed.then_some(grown)
     }
 
     /// All gates that are open on a node. The whole set is published each time, so that a lost or repeated message does no harm.

@@ -13,14 +13,17 @@ use groundplan_protocol::ids::{NodeId, ServiceId};
 use super::model::{HeldTurn, Limit, NodeEntry, Opens, Rollout};
 
 impl Rollout {
-    /// Takes back turns that are finished, and gives those that are free. Adds to `grown` the nodes for which gates were opened.
-    pub(super) fn give_turns(&mut self, grown: &mut BTreeSet<NodeId>) {
+    /// Takes back turns that are finished, and gives those that are free. Adds to `grown` the nodes for which gates were opened. Returns
+    /// whether any turn has changed hands.
+    pub(super) fn give_turns(&mut self, grown: &mut BTreeSet<NodeId>) -> bool {
+        let mut changed = false;
         // Taken out, because opening gates needs the whole rollout; each is put back below.
         for (service, mut limit) in std::mem::take(&mut self.limits) {
             // Holders of earlier rollouts count as well. One that has finished everything it was given gives its turn back, unless it
             // can go on at once.
             let held = self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone());
-            let mut holders: BTreeSet<_> = std::mem::take(&mut limit.holders).into_iter().chain(held).collect();
+            let before = std::mem::take(&mut limit.holders);
+            let mut holders: BTreeSet<_> = before.iter().cloned().chain(held).collect();
             holders.retain(|node| self.holds(node, &service) || self.goes_on(node, &service, &limit));
             let mut finished = BTreeSet::new();
             for node in limit.pending.iter() {
@@ -39,15 +42,18 @@ impl Rollout {
                 let Some((gates, last)) = self.turn(at, &service, holder) else { continue };
                 // A turn orders and triggers nothing: its gates never fire.
                 gates.into_iter().for_each(|gate| self.open(gate, false, grown));
+                changed = true;
                 holders.insert(node.clone());
                 if last {
                     finished.insert(node.clone());
                 }
             }
             limit.pending.retain(|node| !finished.contains(node));
+            changed |= holders != before;
             limit.holders = holders;
             self.limits.insert(service, limit);
         }
+        changed
     }
 
     /// Whether a node that has done everything in its turn can go on to further gates at once: then it keeps the turn, so that one node

@@ -140,7 +140,7 @@ impl Run {
     /// Opens the gates whose time has come.
     fn advance(&mut self) -> String {
         let mut out = String::new();
-        for node in self.rollout.advance() {
+        for node in self.rollout.advance().unwrap_or_default() {
             for (gate, open) in self.rollout.open_gates(&node) {
                 if self.open.insert((node.clone(), gate.to_string())) {
                     let fired = if open.fired { " and fires" } else { "" };

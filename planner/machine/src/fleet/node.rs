@@ -205,6 +205,13 @@ impl Node {
         self.skipped = Some((batch.ledger.clone(), before.map_or(batch.first, |before| before.min(batch.first))));
     }
 
+    /// Whether this planner has all reports up to `last`. Of a ledger of which none is on its disk, it takes those before `first`, the
+    /// next that the agent sends, as acknowledged by another planner.
+    pub(crate) fn has_all(&self, ledger: &LedgerId, first: Sequence, last: Sequence) -> bool {
+        let known = self.acked.as_ref().filter(|(of, _)| of == ledger).map(|(_, sequence)| *sequence);
+        known.unwrap_or(Sequence(first.0.saturating_sub(1))) >= last
+    }
+
     /// The reports of a batch that are not on the disk yet, with the number of the first; none if they leave a gap to wait for.
     ///
     /// A gap is waited for once: the agent repeats from the first report that no planner has acknowledged, so what is missing in the

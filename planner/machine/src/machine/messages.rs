@@ -87,7 +87,10 @@ impl Machine {
 
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
-        if state.phase == Phase::Idle {
+        // A state may overtake reports; then the batch that brings the last of them counts.
+        let next = Sequence(state.sequence.0.saturating_add(1));
+        let reported = self.fleet.get(node).is_some_and(|known| known.has_all(&state.ledger, next, state.sequence));
+        if state.phase == Phase::Idle && reported {
             self.take_accepted(node, state.generation, &[]);
         }
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
@@ -147,7 +150,6 @@ impl Machine {
         if let Some(rollout) = self.rollout_mut() {
             rollout.rollout.running(node, &batch.running);
         }
-        self.take_accepted(node, batch.generation, &batch.running);
         let news = self.fleet.get_mut(node).and_then(|known| known.unseen(batch));
         if let Some((first, reports)) = news {
             for (i, report) in reports.iter().enumerate() {
@@ -172,6 +174,10 @@ impl Machine {
                 self.persist(Write::Ack(node.clone(), ledger, sequence));
             }
             self.persist(Write::Log(LogEntry::Reports { node, ledger, first, reports }));
+        }
+        // After the reports, and only once there are no others: a task that runs no longer may have failed, and keeps its turn then.
+        if self.fleet.get(node).is_some_and(|known| known.has_all(&batch.ledger, batch.first, batch.last)) {
+            self.take_accepted(node, batch.generation, &batch.running);
         }
         // Again for what came twice: the agent may have missed the first acknowledgement.
         if !batch.reports.is_empty() {

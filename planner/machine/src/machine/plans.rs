@@ -138,7 +138,7 @@ impl Machine {
         }
         let held = self.deployment.holds_gates();
         let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
-        let grown = if held { BTreeSet::new() } else { rollout.rollout.advance() };
+        let advanced = if held { None } else { rollout.rollout.advance() };
         // What is held back is looked at again as soon as it may go on.
         self.rollout_dirty = held;
         let finished = std::mem::take(&mut self.finished);
@@ -149,10 +149,10 @@ impl Machine {
                 self.event(|| Event::TaskFinished { instance, action, outcome, duration_ms, counts });
             }
         }
-        if !grown.is_empty() {
+        if let Some(grown) = advanced {
             self.persist(Write::Log(LogEntry::Advance));
+            grown.iter().for_each(|node| self.publish_gates(node));
         }
-        grown.iter().for_each(|node| self.publish_gates(node));
         let rollout = self.rollout.as_ref().expect("checked above");
         if rollout.rollout.is_outdated() && !self.deployment.plan_is_due() {
             self.deployment.plan_soon(now, false);

@@ -469,6 +469,7 @@ impl World {
                 generation: machine.generation(),
                 reports: stored.into_iter().map(|(_, report)| report).collect(),
                 running: machine.running(),
+                last: machine.last_report(),
             };
             let id = agent.link.next_id();
             agent.batches.insert(id);
