@@ -39,6 +39,9 @@ pub struct ReportBatch {
     /// that has every report up to this one. 0 from agents that do not send it.
     #[serde(default)]
     pub last: Sequence,
+    /// Number of the last report that a planner has acknowledged: those up to it are not sent again. 0 before the first.
+    #[serde(default)]
+    pub acked: Sequence,
 }
 
 impl Message for ReportBatch {

@@ -113,6 +113,11 @@ impl Machine {
         self.outbox.last()
     }
 
+    /// Number of the last report that a planner has acknowledged.
+    pub fn acked_report(&self) -> Sequence {
+        self.outbox.acked()
+    }
+
     /// The specs that are applied, without the bytes that they ship.
     pub fn applied(&self) -> impl Iterator<Item = (&TaskId, &TaskSpec)> {
         self.applied.iter().map(|(task, record)| (task, &record.spec))

@@ -68,6 +68,11 @@ impl Outbox {
         self.last
     }
 
+    /// The last number that a planner has acknowledged.
+    pub(super) fn acked(&self) -> Sequence {
+        self.acked
+    }
+
     pub(super) fn push(&mut self, report: TaskReport) {
         self.last = Sequence(self.last.0 + 1);
         if let Some(output) = &report.output {

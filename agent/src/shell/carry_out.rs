@@ -173,6 +173,7 @@ impl Shell {
                 reports: stored.into_iter().map(|(_, report)| report).collect(),
                 running: self.machine.running(),
                 last: self.machine.last_report(),
+                acked: self.machine.acked_report(),
             };
             let payload = seal(&self.config.key, &batch);
             if !self.outlet.reports(&self.topics.report, payload, self.clock.now().mono) {

@@ -32,6 +32,12 @@ impl Rollout {
                 if !holder && holders.len() >= limit.at_once as usize {
                     continue;
                 }
+                // Where the limit is lower than in an earlier rollout, nodes that hold turns from there may be too many. They give them back
+                // without this one's gates: an agent finishes what it has begun, and reports what it has not.
+                let carried = holder && self.carries(node, &service) && !self.has_open(node, &service);
+                if carried && holders.len() > limit.at_once as usize {
+                    continue;
+                }
                 // An unavailable node that gave way to others meanwhile goes on when one of these has finished.
                 let damaged = holder && self.is_damaged(node, &service) && !self.is_under_way(node, &service);
                 let busy = |other: &&NodeId| *other != node && self.is_under_way(other, &service);
@@ -68,12 +74,18 @@ impl Rollout {
         self.is_under_way(node, service) || self.is_damaged(node, service)
     }
 
-    /// Whether a node has begun a turn and not finished it: a gate of the service is open and its task is not done, in this rollout or
-    /// in one before it.
+    /// Whether a node has begun a turn and not finished it, in this rollout or in one before it.
     fn is_under_way(&self, node: &NodeId, service: &ServiceId) -> bool {
-        if self.held.iter().any(|held| held.node == *node && held.service == *service && !held.failed) {
-            return true;
-        }
+        self.carries(node, service) || self.has_open(node, service)
+    }
+
+    /// Whether a node may still be in a turn of an earlier rollout.
+    fn carries(&self, node: &NodeId, service: &ServiceId) -> bool {
+        self.held.iter().any(|held| held.node == *node && held.service == *service && !held.failed)
+    }
+
+    /// Whether a gate of the service is open on a node, and its task is not done.
+    fn has_open(&self, node: &NodeId, service: &ServiceId) -> bool {
         let entries = self.nodes.get(node).into_iter().flat_map(|at| &at.order).map(|i| &self.entries[*i as usize]);
         entries.filter(|entry| !entry.succeeded()).any(|entry| {
             let mut gates = entry.gates.iter().map(|gate| &self.gates[*gate as usize]);

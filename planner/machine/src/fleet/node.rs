@@ -64,12 +64,10 @@ pub struct Node {
     pub planned: Option<(Generation, Vec<u8>)>,
     /// The last report on this planner's disk, and of which ledger.
     pub acked: Option<(LedgerId, Sequence)>,
+    /// The last report that some planner has acknowledged to the agent, and of which ledger.
+    acked_elsewhere: Option<(LedgerId, Sequence)>,
     /// Ledgers that it had before.
     past: Vec<LedgerId>,
-    /// The first report that came while this planner did not plan, and of which ledger: it is repeated.
-    skipped: Option<(LedgerId, Sequence)>,
-    /// The first number of a batch that left a gap.
-    gap: Option<Sequence>,
     /// For which commit, and from which base, it was planned last.
     tried: Option<(CommitId, NodeApplied)>,
     /// Not in the store as it is here.
@@ -195,47 +193,31 @@ impl Node {
         }
     }
 
-    /// Notes a batch that is left to be repeated, because this planner does not plan. Without this, the next batch of a ledger of which
-    /// nothing is on the disk would be taken for its first.
-    pub(crate) fn skip(&mut self, batch: &ReportBatch) {
-        if batch.reports.is_empty() || self.past.contains(&batch.ledger) {
-            return;
-        }
-        let before = self.skipped.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, first)| *first);
-        self.skipped = Some((batch.ledger.clone(), before.map_or(batch.first, |before| before.min(batch.first))));
+    /// Whether this planner has all reports up to `last`; also if it has none of that ledger at all, so that another planner has them.
+    pub(crate) fn has_all(&self, ledger: &LedgerId, last: Sequence) -> bool {
+        self.acked_of(ledger).is_none_or(|acked| acked >= last)
     }
 
-    /// Whether this planner has all reports up to `last`. Of a ledger of which none is on its disk, it takes those before `first`, the
-    /// next that the agent sends, as acknowledged by another planner.
-    pub(crate) fn has_all(&self, ledger: &LedgerId, first: Sequence, last: Sequence) -> bool {
-        let known = self.acked.as_ref().filter(|(of, _)| of == ledger).map(|(_, sequence)| *sequence);
-        known.unwrap_or(Sequence(first.0.saturating_sub(1))) >= last
+    /// The last report of a ledger that this planner or another has on its disk; none if nothing is known of that.
+    fn acked_of(&self, ledger: &LedgerId) -> Option<Sequence> {
+        let known = [&self.acked, &self.acked_elsewhere].into_iter().flatten();
+        known.filter(|(of, _)| of == ledger).map(|(_, sequence)| *sequence).max()
     }
 
-    /// The reports of a batch that are not on the disk yet, with the number of the first; none if they leave a gap to wait for.
-    ///
-    /// A gap is waited for once: the agent repeats from the first report that no planner has acknowledged, so what is missing in the
-    /// repetition was acknowledged by another planner.
+    /// The reports of a batch that are not on the disk yet, with the number of the first; none if some before them are still to come: the
+    /// agent repeats from the first that no planner has acknowledged.
     pub(crate) fn unseen(&mut self, batch: &ReportBatch) -> Option<(Sequence, Vec<TaskReport>)> {
-        if self.past.contains(&batch.ledger) || batch.reports.is_empty() {
+        if self.past.contains(&batch.ledger) {
             return None;
         }
-        let known = self.acked.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, sequence)| *sequence);
-        let skipped = self.skipped.as_ref().filter(|(ledger, _)| *ledger == batch.ledger).map(|(_, first)| *first);
-        let expected = match known {
-            Some(sequence) => Sequence(sequence.0.saturating_add(1)),
-            None => skipped.unwrap_or(batch.first),
-        };
-        if batch.first > expected && self.gap != Some(batch.first) {
-            self.gap = Some(batch.first);
-            return None;
-        }
-        (self.gap, self.skipped) = (None, None);
-        let skip = (expected.0.saturating_sub(batch.first.0)) as usize;
+        // What another planner has acknowledged does not come again.
+        self.acked_elsewhere = Some((batch.ledger.clone(), batch.acked));
+        let acked = self.acked_of(&batch.ledger).unwrap_or_default();
+        let expected = acked.0.saturating_add(1);
+        let skip = usize::try_from(expected.checked_sub(batch.first.0)?).ok()?;
         let rest = batch.reports.get(skip..).filter(|rest| !rest.is_empty())?.to_vec();
-        let last = batch.first.0.saturating_add(batch.reports.len() as u64 - 1);
-        self.acked = Some((batch.ledger.clone(), Sequence(last)));
-        Some((Sequence(batch.first.0 + skip as u64), rest))
+        self.acked = Some((batch.ledger.clone(), Sequence(acked.0.saturating_add(rest.len() as u64))));
+        Some((Sequence(expected), rest))
     }
 
     /// Takes one report that is new. Returns whether the value that its task publishes has changed.

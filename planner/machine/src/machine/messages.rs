@@ -88,8 +88,7 @@ impl Machine {
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
         // A state may overtake reports; then the batch that brings the last of them counts.
-        let next = Sequence(state.sequence.0.saturating_add(1));
-        let reported = self.fleet.get(node).is_some_and(|known| known.has_all(&state.ledger, next, state.sequence));
+        let reported = self.fleet.get(node).is_some_and(|known| known.has_all(&state.ledger, state.sequence));
         if state.phase == Phase::Idle && reported {
             self.take_accepted(node, state.generation, &[]);
         }
@@ -139,9 +138,6 @@ impl Machine {
     fn take_reports(&mut self, node: &NodeId, batch: &ReportBatch, now: Now) {
         // One that stands by leaves them to be repeated to the one that plans.
         if !self.leadership.plans() {
-            if let Some(known) = self.fleet.get_mut(node) {
-                known.skip(batch);
-            }
             return;
         }
         for task in self.fleet.fold_running(node, batch) {
@@ -176,7 +172,7 @@ impl Machine {
             self.persist(Write::Log(LogEntry::Reports { node, ledger, first, reports }));
         }
         // After the reports, and only once there are no others: a task that runs no longer may have failed, and keeps its turn then.
-        if self.fleet.get(node).is_some_and(|known| known.has_all(&batch.ledger, batch.first, batch.last)) {
+        if self.fleet.get(node).is_some_and(|known| known.has_all(&batch.ledger, batch.last)) {
             self.take_accepted(node, batch.generation, &batch.running);
         }
         // Again for what came twice: the agent may have missed the first acknowledgement.

@@ -470,6 +470,7 @@ impl World {
                 reports: stored.into_iter().map(|(_, report)| report).collect(),
                 running: machine.running(),
                 last: machine.last_report(),
+                acked: machine.acked_report(),
             };
             let id = agent.link.next_id();
             agent.batches.insert(id);
