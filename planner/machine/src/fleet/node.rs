@@ -83,8 +83,8 @@ pub(crate) enum StateNews {
     None,
     /// Something for people; no reason to plan.
     Seen,
-    /// The node was not known, or has a new ledger.
-    Rebuilt,
+    /// The node was not known, has a new ledger, or is ahead of the last plan made for it: no plan of this planner counts for it.
+    Unplanned,
     /// What is believed has changed in a way that no plan of this planner explains.
     Unexplained,
 }
@@ -174,8 +174,8 @@ impl Node {
         let idle = state.phase == Phase::Idle;
         // What a plan under way has done shows in the number of reports; what is otherwise different has other causes.
         let unexplained = fold == StateFold::Differs && state.sequence == sequence && idle;
-        // It has taken a plan of another planner, or of one that has lost its disk.
-        let ahead = state.generation > self.planned_generation() && idle && self.planned.is_some();
+        // It has taken a plan of another planner, or of one that has lost its disk. It may be waiting for gates that nothing opens.
+        let overtaken = state.generation > self.planned_generation() && self.planned.is_some();
         state.applied.clear();
         state.obligations.clear();
         // An agent that has just started has none yet: what it reported before still counts.
@@ -186,8 +186,8 @@ impl Node {
         self.exports = std::mem::take(&mut state.exports);
         self.state = Some(state);
         self.dirty = true;
-        match (rebuilt, unexplained || ahead) {
-            (true, _) => StateNews::Rebuilt,
+        match (rebuilt || overtaken, unexplained) {
+            (true, _) => StateNews::Unplanned,
             (false, true) => StateNews::Unexplained,
             (false, false) => StateNews::Seen,
         }

@@ -103,7 +103,7 @@ impl Machine {
                 false
             }
             StateNews::None | StateNews::Seen => false,
-            StateNews::Rebuilt => true,
+            StateNews::Unplanned => true,
             StateNews::Unexplained => {
                 let known = self.fleet.get(node);
                 commit.is_some_and(|commit| known.is_some_and(|known| !known.was_tried(&commit)))
