@@ -99,7 +99,15 @@ impl Machine {
         let still_due = |machine: &Self, planned: &PlannedTask| {
             let next = before.as_ref().filter(|b| b.generation.next() == generation);
             let fulfilled = next.and_then(|b| b.fulfilled.get(&planned.task).copied());
-            let in_progress = next.and_then(|_| machine.running.get(&planned.task)?.effect);
+            // A run for a plan before that one began before whatever a gate of that one may have passed on.
+            let gate_open = machine
+                .obligations
+                .get(&planned.task)
+                .is_some_and(|known| known.open.iter().any(|(source, _)| matches!(source, TriggerSource::Gate(_))));
+            let in_progress = next.and_then(|before| {
+                let run = machine.running.get(&planned.task)?;
+                run.effect.filter(|_| run.generation == before.generation || !gate_open)
+            });
             planned.owed.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
         };
         let blobs = distinct_blobs(tasks.iter());
