@@ -120,6 +120,11 @@ impl Shell {
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
             Signal::Down(reason) => {
+                if self.session.is_none() {
+                    // The broker may have made a new session and its answer was lost: then the next one is reported as kept, and has no
+                    // subscriptions.
+                    self.subscribed = false;
+                }
                 // Once for each outage, not for each attempt.
                 if !self.down_logged {
                     log::warn(format_args!("no connection to the broker: {reason}"));

@@ -83,6 +83,9 @@ pub(super) async fn run(
             End::Stopped => return,
             End::Lost { error, was_ready } => {
                 outbox.disconnected();
+                // The broker may have made a new session before the connection broke: then the next one is reported as kept, and has no
+                // subscriptions.
+                subscribed &= was_ready;
                 wait = if was_ready { RETRY[0] } else { (wait * 2).min(RETRY[1]) };
                 if incoming.send(Incoming::Lost { error }).await.is_err() {
                     return;

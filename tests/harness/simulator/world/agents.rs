@@ -421,6 +421,7 @@ impl World {
             return;
         }
         agent.link.conn = None;
+        agent.subscribed &= agent.link.up;
         agent.link.up = false;
         agent.session = None;
         agent.batches.clear();

@@ -495,6 +495,7 @@ impl World {
             return;
         }
         planner.link.conn = None;
+        planner.subscribed &= planner.link.up;
         (planner.link.up, planner.open) = (false, false);
         planner.outbox.disconnected();
         let (incarnation, name) = (planner.incarnation, planner.name.clone());
