@@ -4,7 +4,11 @@
 //! answer means. One load and one plan are under way at most; an answer counts only if it is of the latest job of its kind. Starts
 //! nothing itself, and holds no more of a commit than [`ActiveCommit`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use groundplan_core::knowledge::Misfit;
 use groundplan_protocol::{
@@ -61,6 +65,10 @@ struct Loading {
     reason: LoadReason,
     /// The news that it takes into account.
     news: Option<News>,
+    /// Nodes whose facts have come since it was started, and whether they were the first.
+    facts: BTreeMap<NodeId, bool>,
+    /// Exports that have another value since it was started.
+    exports: BTreeSet<TaskId>,
 }
 
 /// A plan under way.
@@ -159,6 +167,10 @@ impl Deployment {
 
     /// A node's facts have changed, or are known for the first time.
     pub(crate) fn facts_changed(&mut self, node: &NodeId, first: bool, now: Now) {
+        // The commit that is loaded may ask for what the active one does not, and is resolved without this.
+        if let Some(loading) = &mut self.loading {
+            *loading.facts.entry(node.clone()).or_default() |= first;
+        }
         if !self.active.as_ref().is_some_and(|active| active.desired.node_inputs.facts.contains(node)) {
             return;
         }
@@ -170,6 +182,9 @@ impl Deployment {
 
     /// Another value of an export is known.
     pub(crate) fn export_changed(&mut self, task: &TaskId, now: Now) {
+        if let Some(loading) = &mut self.loading {
+            loading.exports.insert(task.clone());
+        }
         if self.active.as_ref().is_some_and(|active| active.desired.node_inputs.exports.contains(task)) {
             self.add_news(now.mono + DEBOUNCE[0], true);
         }
@@ -289,7 +304,8 @@ impl Deployment {
 
     fn load(&mut self, commit: CommitId, reason: LoadReason, news: Option<News>) -> Job {
         let job = self.next_job();
-        self.loading = Some(Loading { job, commit: commit.clone(), reason, news });
+        let (facts, exports) = Default::default();
+        self.loading = Some(Loading { job, commit: commit.clone(), reason, news, facts, exports });
         // In a commit that is active no person has changed anything: a node's odd fact must not stop a fleet.
         let misfit = if reason == LoadReason::Tip { Misfit::Refuse } else { Misfit::Wait };
         Job::Load { job, commit, misfit }
@@ -336,6 +352,12 @@ impl Deployment {
                 self.gates_wait_for_plan |= loading.news.is_some_and(|news| news.holds_gates);
                 self.plan_soon(now, true);
             }
+        }
+        for (node, first) in loading.facts {
+            self.facts_changed(&node, first, now);
+        }
+        for task in loading.exports {
+            self.export_changed(&task, now);
         }
     }
 
