@@ -40,6 +40,7 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     let group_vars: BTreeMap<GroupId, Vars> =
         groups.iter().map(|(id, group)| ((*id).clone(), vars::place(&group.manifest.vars, &group.file.path))).collect();
     let site_vars = site.and_then(|site| site.site.as_ref()).map(|site| &site.vars);
+    // A group that seems undeclared may be in a file that could not be read.
     let complete = !files.iter().any(|file| file.broken);
 
     let mut inventory = Inventory::default();
@@ -65,37 +66,52 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
             let fault = Diagnostic::new(node.at.clone(), format!("a node cannot be called `{id}`"));
             faults.list.push(fault.hint("certificates for the broker use this name for somebody else: choose another"));
         }
-        let own = vars::place(&node.manifest.vars, &node.file.path);
-        let member_of = membership(id, node, &inventory, complete, &mut faults.list);
-        let mut merged = group_vars.get(ALL).cloned().unwrap_or_default();
-        let mut from_groups = Vars::new();
-        for group in member_of.iter().filter(|group| group.as_str() != ALL) {
-            for (name, var) in group_vars.get(group).into_iter().flatten() {
-                if !own.contains_key(name) {
-                    faults.conflict(id, name, from_groups.get(name), var);
-                }
-                from_groups.entry(name.clone()).or_insert_with(|| var.clone());
-            }
-        }
-        merged.extend(from_groups);
-        faults.types(&own, &[Some(&merged), site_vars]);
-        merged.extend(own);
-        for group in &member_of {
+        let groups = membership(id, node, &inventory, complete, &mut faults.list);
+        let vars = node_vars(id, node, &groups, &group_vars, site_vars, &mut faults);
+        for group in &groups {
             if let Some(group) = inventory.groups.get_mut(group) {
                 group.nodes.insert((*id).clone());
             }
         }
         let model = Node {
-            groups: member_of,
+            groups,
             address: node.manifest.address.as_ref().map(|address| address.value.clone()),
             labels: node.manifest.labels.clone(),
-            vars: merged,
+            vars,
             key: node.manifest.key.as_ref().map(|key| key.value),
             at: node.at.clone(),
         };
         inventory.nodes.insert((*id).clone(), model);
     }
     (inventory, faults.list)
+}
+
+/// The vars of a node without those of the site: its own override those of its groups, which override those of `all`.
+fn node_vars(
+    id: &NodeId,
+    node: &Declared<'_, NodeManifest>,
+    member_of: &BTreeSet<GroupId>,
+    group_vars: &BTreeMap<GroupId, Vars>,
+    site_vars: Option<&Vars>,
+    faults: &mut Faults,
+) -> Vars {
+    let own = vars::place(&node.manifest.vars, &node.file.path);
+    let mut merged = group_vars.get(ALL).cloned().unwrap_or_default();
+    let mut from_groups = Vars::new();
+    // No group overrides another: two that disagree are a fault, unless the node decides itself.
+    for group in member_of.iter().filter(|group| group.as_str() != ALL) {
+        for (name, var) in group_vars.get(group).into_iter().flatten() {
+            if !own.contains_key(name) {
+                faults.conflict(id, name, from_groups.get(name), var);
+            }
+            from_groups.entry(name.clone()).or_insert_with(|| var.clone());
+        }
+    }
+    merged.extend(from_groups);
+    // Against what the node's own vars override, so before they are merged in.
+    faults.types(&own, &[Some(&merged), site_vars]);
+    merged.extend(own);
+    merged
 }
 
 /// Adds what a file declares; a name that another file has declared before is a fault.
@@ -184,7 +200,8 @@ fn twice(what: &str, name: &dyn std::fmt::Display, at: Location, first: Location
 #[derive(Default)]
 struct Faults {
     list: Vec<Diagnostic>,
-    told: BTreeSet<(Location, Location)>,
+    /// The pairs of places that are in a fault already.
+    reported: BTreeSet<(Location, Location)>,
 }
 
 impl Faults {
@@ -195,7 +212,7 @@ impl Faults {
             self.list.extend(
                 below
                     .and_then(|below| type_fault(name, var, below))
-                    .filter(|_| below.is_some_and(|below| self.told.insert((var.at.clone(), below.at.clone())))),
+                    .filter(|_| below.is_some_and(|below| self.reported.insert((var.at.clone(), below.at.clone())))),
             );
         }
     }
@@ -203,7 +220,7 @@ impl Faults {
     /// Whether two groups of a node give a var different values.
     fn conflict(&mut self, node: &NodeId, name: &str, first: Option<&Var>, second: &Var) {
         let Some(first) = first.filter(|first| first.value != second.value) else { return };
-        if !self.told.insert((second.at.clone(), first.at.clone())) {
+        if !self.reported.insert((second.at.clone(), first.at.clone())) {
             return;
         }
         self.list.push(

@@ -19,7 +19,10 @@ use groundplan_protocol::{
     ids::{InvalidId, LedgerId, Sequence, TaskId},
     report::TaskReport,
 };
-use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
+    WriteTransaction,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::journal::Journal;
@@ -124,6 +127,84 @@ from_database!(redb::Error, DatabaseError, redb::TransactionError, redb::TableEr
 pub struct Ledger {
     path: PathBuf,
     db: Option<Database>,
+}
+
+/// The tables of a write transaction.
+struct Tables<'tx> {
+    meta: Table<'tx, &'static str, &'static [u8]>,
+    done: Table<'tx, &'static str, &'static [u8]>,
+    applied: Table<'tx, &'static str, &'static [u8]>,
+    obligations: Table<'tx, &'static str, &'static [u8]>,
+    outbox: Table<'tx, &'static str, &'static [u8]>,
+}
+
+impl<'tx> Tables<'tx> {
+    fn open(tx: &'tx WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self {
+            meta: tx.open_table(META)?,
+            done: tx.open_table(DONE)?,
+            applied: tx.open_table(APPLIED)?,
+            obligations: tx.open_table(OBLIGATIONS)?,
+            outbox: tx.open_table(OUTBOX)?,
+        })
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), redb::Error> {
+        match write {
+            Write::Plan(plan) => {
+                self.meta.insert("plan", json(plan).as_slice())?;
+                match &plan.json {
+                    Some(tasks) => self.meta.insert("tasks", tasks.as_slice())?,
+                    None => self.meta.remove("tasks")?,
+                };
+                // Outcomes belong to the plan before.
+                empty(&mut self.done, None)?;
+            }
+            // Generation and digest stay: they refuse older plans.
+            Write::PlanFinished => {
+                self.meta.remove("tasks")?;
+            }
+            Write::Done(task, outcome) => {
+                self.done.insert(task.to_string().as_str(), json(outcome).as_slice())?;
+            }
+            Write::Applied(task, Some(record)) => {
+                self.applied.insert(task.to_string().as_str(), json(record).as_slice())?;
+            }
+            Write::Applied(task, None) => {
+                self.applied.remove(task.to_string().as_str())?;
+            }
+            Write::Obligation(task, Some(obligation)) => {
+                self.obligations.insert(task.to_string().as_str(), json(obligation).as_slice())?;
+            }
+            Write::Obligation(task, None) => {
+                self.obligations.remove(task.to_string().as_str())?;
+            }
+            Write::Report(number, report) => {
+                self.outbox.insert(key(*number).as_str(), json(report).as_slice())?;
+            }
+            Write::Acknowledged(to) => {
+                empty(&mut self.outbox, Some(key(*to)))?;
+                // With an empty outbox only this shows the last number, which must never be used again.
+                self.meta.insert("acked", json(to).as_slice())?;
+            }
+            Write::DropOutput(number) => {
+                // It may have been acknowledged since, and deleted; the outcome itself always stays.
+                let stored = self.outbox.get(key(*number).as_str())?;
+                let report: Option<TaskReport> = stored.and_then(|v| serde_json::from_slice(v.value()).ok());
+                if let Some(report) = report {
+                    let report = TaskReport { output: None, ..report };
+                    self.outbox.insert(key(*number).as_str(), json(&report).as_slice())?;
+                }
+            }
+            Write::Epoch(epoch) => {
+                self.meta.insert("epoch", json(epoch).as_slice())?;
+            }
+            Write::Boot(boot) => {
+                self.meta.insert("boot", json(boot).as_slice())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Ledger {
@@ -252,64 +333,9 @@ impl Ledger {
         let mut tx = self.db()?.begin_write()?;
         tx.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
         {
-            let mut meta = tx.open_table(META)?;
-            let mut done = tx.open_table(DONE)?;
-            let mut applied = tx.open_table(APPLIED)?;
-            let mut obligations = tx.open_table(OBLIGATIONS)?;
-            let mut outbox = tx.open_table(OUTBOX)?;
-            for write in writes {
-                match write {
-                    Write::Plan(plan) => {
-                        meta.insert("plan", json(plan).as_slice())?;
-                        match &plan.json {
-                            Some(tasks) => meta.insert("tasks", tasks.as_slice())?,
-                            None => meta.remove("tasks")?,
-                        };
-                        // Outcomes belong to the plan before.
-                        empty(&mut done, None)?;
-                    }
-                    // Generation and digest stay: they refuse older plans.
-                    Write::PlanFinished => {
-                        meta.remove("tasks")?;
-                    }
-                    Write::Done(task, outcome) => {
-                        done.insert(task.to_string().as_str(), json(outcome).as_slice())?;
-                    }
-                    Write::Applied(task, Some(record)) => {
-                        applied.insert(task.to_string().as_str(), json(record).as_slice())?;
-                    }
-                    Write::Applied(task, None) => {
-                        applied.remove(task.to_string().as_str())?;
-                    }
-                    Write::Obligation(task, Some(obligation)) => {
-                        obligations.insert(task.to_string().as_str(), json(obligation).as_slice())?;
-                    }
-                    Write::Obligation(task, None) => {
-                        obligations.remove(task.to_string().as_str())?;
-                    }
-                    Write::Report(number, report) => {
-                        outbox.insert(key(*number).as_str(), json(report).as_slice())?;
-                    }
-                    Write::Acknowledged(to) => {
-                        empty(&mut outbox, Some(key(*to)))?;
-                        meta.insert("acked", json(to).as_slice())?;
-                    }
-                    Write::DropOutput(number) => {
-                        let report =
-                            outbox.get(key(*number).as_str())?.and_then(|v| serde_json::from_slice(v.value()).ok());
-                        if let Some(report) = report {
-                            let report = TaskReport { output: None, ..report };
-                            outbox.insert(key(*number).as_str(), json(&report).as_slice())?;
-                        }
-                    }
-                    Write::Epoch(epoch) => {
-                        meta.insert("epoch", json(epoch).as_slice())?;
-                    }
-                    Write::Boot(boot) => {
-                        meta.insert("boot", json(boot).as_slice())?;
-                    }
-                }
-            }
+            // Each table is opened once for all writes; all must be closed before the commit.
+            let mut tables = Tables::open(&tx)?;
+            writes.iter().try_for_each(|write| tables.write(write))?;
         }
         tx.commit()?;
         Ok(())
@@ -361,7 +387,8 @@ fn number_of(key: &str) -> Result<Sequence, Damage> {
 }
 
 /// Removes all entries, or those up to a key.
-fn empty(table: &mut redb::Table<'_, &str, &[u8]>, to: Option<String>) -> Result<(), redb::Error> {
+/// Deletes the entries up to `to`, or all. The keys are collected first: a table cannot change while it is iterated.
+fn empty(table: &mut Table<'_, &str, &[u8]>, to: Option<String>) -> Result<(), redb::Error> {
     let mut keys = Vec::new();
     for entry in table.iter()? {
         let key = entry?.0.value().to_owned();

@@ -4,14 +4,14 @@
 //! the machine: jobs that run continue and are waited for, tasks that have not begun are superseded, obligations that have fired
 //! stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     effect::{self, Action},
     ids::{Generation, TaskId},
-    plan::{NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
+    plan::{Edges, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
     time::Now,
 };
@@ -84,63 +84,16 @@ impl Machine {
         let count = tasks.len();
         let stored = StoredPlan { generation, commit: commit.clone(), digest, json: Some(json) };
         self.supersede(&tasks, now);
-        for (task, edges) in edges {
-            if let Some(record) = self.applied.get_mut(&task) {
-                record.edges = edges;
-                self.unsaved.applied.insert(task);
-            }
-        }
+        self.record_edges(edges);
         let before = self.active.take();
         // The planner may still take something of it to be under way, and have other nodes wait for that.
         let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
-        // What of the plan's obligation for a task is still due. The planner made the plan from an older state: if this is the
-        // very next plan, the plan before may have carried the effect out since, or be doing so now. After a gap of plans nothing
-        // shows which change the obligation is for, and it is carried out once too often rather than never.
-        let still_due = |machine: &Self, planned: &PlannedTask| {
-            let next = before.as_ref().filter(|b| b.generation.next() == generation);
-            let fulfilled = next.and_then(|b| b.fulfilled.get(&planned.task).copied());
-            // A run for a plan before that one began before whatever a gate of that one may have passed on.
-            let gate_open = machine
-                .obligations
-                .get(&planned.task)
-                .is_some_and(|known| known.open.iter().any(|(source, _)| matches!(source, TriggerSource::Gate(_))));
-            let in_progress = next.and_then(|before| {
-                let run = machine.running.get(&planned.task)?;
-                run.effect.filter(|_| run.generation == before.generation || !gate_open)
-            });
-            planned.owed.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
-        };
+        let next = before.as_ref().filter(|before| before.generation.next() == generation);
         let blobs = distinct_blobs(tasks.iter());
-        let inherited = self.inherit(&tasks);
-        let mut queue = Queue::default();
-        for planned in tasks {
-            let due = still_due(self, &planned);
-            if planned.action != Action::Remove {
-                // Sources of the earlier plan stay open only where one of them can still fire.
-                let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
-                self.oblige(&planned, due, keep);
-            }
-            if let Some(run) = self.running.get_mut(&planned.task) {
-                // The run began before this obligation was known, and does not fulfil it.
-                run.fired_since = run.fired_since.max(due);
-            }
-            queue.push(planned, false);
-        }
-        self.add_inherited(&mut queue);
-        self.wait_for_running(&mut queue);
-        // One transaction: the plan, every obligation that it may lead to, and the end of the plan before.
-        let mut writes = Vec::new();
-        self.take_unsaved(&mut writes);
-        writes.push(Write::Plan(Box::new(stored)));
-        out.push(Effect::Persist { writes, durable: true });
-        self.due.flush = None;
-        self.outbox.persisted(self.connected, now, out);
-        if self.journal_used {
-            // `supersede` has put what still runs in doubt in the ledger itself.
-            self.journal_used = false;
-            out.push(Effect::ResetJournal);
-        }
+        let queue = self.enqueue(tasks, next);
+        self.persist_plan(stored, now, out);
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
+        // Every blob counts as missing until the store, which may have it, reports it: no task starts before that.
         let missing: BTreeSet<Digest> = blobs.iter().map(|b| b.sha256).collect();
         out.push(Effect::KeepBlobs(missing.iter().copied().collect()));
         if !blobs.is_empty() {
@@ -164,6 +117,75 @@ impl Machine {
             self.announce(out);
         }
         self.due.state = Some(now.mono);
+    }
+
+    /// Records edges of tasks that the plan leaves as they are.
+    fn record_edges(&mut self, edges: BTreeMap<TaskId, Edges>) {
+        for (task, edges) in edges {
+            if let Some(record) = self.applied.get_mut(&task) {
+                record.edges = edges;
+                self.unsaved.applied.insert(task);
+            }
+        }
+    }
+
+    /// Makes the queue of a plan, and the obligations of its tasks. `next` is the plan before, if this one is the very next.
+    fn enqueue(&mut self, tasks: Vec<PlannedTask>, next: Option<&ActivePlan>) -> Queue {
+        // Before the plan's own triggers are added: it must see the obligations as the earlier plans left them.
+        let inherited = self.inherit(&tasks);
+        let mut queue = Queue::default();
+        for planned in tasks {
+            let due = self.still_due(&planned, next);
+            if planned.action != Action::Remove {
+                // Sources of the earlier plan stay open only where one of them can still fire.
+                let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
+                self.oblige(&planned, due, keep);
+            }
+            if let Some(run) = self.running.get_mut(&planned.task) {
+                // The run began before this obligation was known, and does not fulfil it.
+                run.fired_since = run.fired_since.max(due);
+            }
+            queue.push(planned, false);
+        }
+        // Last, when every task has its index: both look up tasks of the plan itself.
+        self.add_inherited(&mut queue);
+        self.wait_for_running(&mut queue);
+        queue
+    }
+
+    /// What of the plan's obligation for a task is still due. The planner made the plan from an older state: if this is the
+    /// very next plan, the plan before may have carried the effect out since, or be doing so now. After a gap of plans nothing
+    /// shows which change the obligation is for, and it is carried out once too often rather than never.
+    ///
+    /// Called before the plan's own triggers become obligations of the task.
+    fn still_due(&self, planned: &PlannedTask, next: Option<&ActivePlan>) -> Option<effect::Effect> {
+        let fulfilled = next.and_then(|before| before.fulfilled.get(&planned.task).copied());
+        // A run for a plan before that one began before whatever a gate of that one may have passed on.
+        let gate_open = self
+            .obligations
+            .get(&planned.task)
+            .is_some_and(|known| known.open.iter().any(|(source, _)| matches!(source, TriggerSource::Gate(_))));
+        let in_progress = next.and_then(|before| {
+            let run = self.running.get(&planned.task)?;
+            run.effect.filter(|_| run.generation == before.generation || !gate_open)
+        });
+        planned.owed.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
+    }
+
+    /// Writes the plan, every obligation that it may lead to, and the end of the plan before: one transaction, so that after a crash
+    /// the ledger has either plan with all that belongs to it.
+    fn persist_plan(&mut self, stored: StoredPlan, now: Now, out: &mut Vec<Effect>) {
+        let mut writes = Vec::new();
+        self.take_unsaved(&mut writes);
+        writes.push(Write::Plan(Box::new(stored)));
+        out.push(Effect::Persist { writes, durable: true });
+        self.due.flush = None;
+        self.outbox.persisted(self.connected, now, out);
+        if self.journal_used {
+            // `supersede` has put what still runs in doubt in the ledger itself.
+            self.journal_used = false;
+            out.push(Effect::ResetJournal);
+        }
     }
 
     /// Ends the tasks that the plan before has not begun, and puts what it runs in doubt.

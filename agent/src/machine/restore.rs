@@ -5,7 +5,7 @@
 //! journal is not synced to the disk, so after a power loss it proves nothing, and every task that could have started is in
 //! doubt; unless the agent ended by itself before and recorded that all is on the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     effect::Action,
@@ -67,45 +67,10 @@ impl Machine {
             facts: Facts::new(),
         };
         let mut out = Vec::new();
-        if let Some(StoredPlan { generation, commit, digest, json }) = plan {
-            let tasks = match &json {
-                Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
-                None => Vec::new(),
-            };
-            let fulfilled = done.iter().filter_map(|(task, outcome)| match outcome {
-                Outcome::Done { effect: Some(effect), .. } => Some((task.clone(), *effect)),
-                _ => None,
-            });
-            let mut active = ActivePlan {
-                generation,
-                commit,
-                digest,
-                queue: Queue::default(),
-                missing: BTreeSet::new(),
-                fulfilled: fulfilled.collect(),
-                in_ledger: json.is_some(),
-            };
-            if active.in_ledger {
-                machine.fire_undecided(&tasks);
-                tasks.into_iter().for_each(|planned| {
-                    active.queue.push(planned, false);
-                });
-                machine.add_inherited(&mut active.queue);
-            }
-            // All tasks are in the queue before the first is finished: each finds the tasks that come after it.
-            let ended: Vec<_> = done.into_iter().filter_map(|(t, o)| Some((active.queue.find(&t)?, o))).collect();
-            for (at, outcome) in ended {
-                active.queue.finish(at, outcome);
-            }
-            let left: Vec<&PlannedTask> =
-                active.queue.iter().filter(|n| n.outcome().is_none()).map(|n| &n.planned).collect();
-            let blobs = distinct_blobs(left.into_iter());
-            active.missing = blobs.iter().map(|b| b.sha256).collect();
-            out.push(Effect::KeepBlobs(active.missing.iter().copied().collect()));
-            if !blobs.is_empty() {
-                out.push(Effect::Fetch(blobs));
-            }
-            machine.active = Some(active);
+        if let Some(plan) = plan {
+            let generation = plan.generation;
+            machine.restore_plan(plan, done, &mut out)?;
+            // Marks of an older plan do not count: what it ran was put in doubt in the ledger in the transaction that accepted this one.
             let marks = started.into_iter().filter(|(g, _)| *g == generation).map(|(_, task)| task).collect();
             machine.doubt_started(&marks, same_boot, now);
         }
@@ -120,6 +85,58 @@ impl Machine {
         }
         first.append(&mut out);
         Ok((machine, first))
+    }
+
+    /// Makes the stored plan the active one, with its outcomes so far, and asks for the blobs that it still needs.
+    fn restore_plan(
+        &mut self,
+        plan: StoredPlan,
+        done: BTreeMap<TaskId, Outcome>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), UnreadablePlan> {
+        let StoredPlan { generation, commit, digest, json } = plan;
+        // A finished plan has no tasks any more, but its generation and digest still refuse older plans.
+        let tasks = match &json {
+            Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
+            None => Vec::new(),
+        };
+        let fulfilled = done.iter().filter_map(|(task, outcome)| match outcome {
+            Outcome::Done { effect: Some(effect), .. } => Some((task.clone(), *effect)),
+            _ => None,
+        });
+        let mut active = ActivePlan {
+            generation,
+            commit,
+            digest,
+            queue: Queue::default(),
+            missing: BTreeSet::new(),
+            fulfilled: fulfilled.collect(),
+            in_ledger: json.is_some(),
+        };
+        if active.in_ledger {
+            // Before inherited tasks are added: they take over what has fired, and wait only for what is still open.
+            self.fire_undecided(&tasks);
+            tasks.into_iter().for_each(|planned| {
+                active.queue.push(planned, false);
+            });
+            self.add_inherited(&mut active.queue);
+        }
+        // All tasks are in the queue before the first is finished: each finds the tasks that come after it.
+        let ended: Vec<_> = done.into_iter().filter_map(|(t, o)| Some((active.queue.find(&t)?, o))).collect();
+        for (at, outcome) in ended {
+            active.queue.finish(at, outcome);
+        }
+        let left: Vec<&PlannedTask> =
+            active.queue.iter().filter(|n| n.outcome().is_none()).map(|n| &n.planned).collect();
+        let blobs = distinct_blobs(left.into_iter());
+        // All of them count as missing until the blob store, which may have them, reports each.
+        active.missing = blobs.iter().map(|b| b.sha256).collect();
+        out.push(Effect::KeepBlobs(active.missing.iter().copied().collect()));
+        if !blobs.is_empty() {
+            out.push(Effect::Fetch(blobs));
+        }
+        self.active = Some(active);
+        Ok(())
     }
 
     /// Fires open sources of obligations that the plan itself will not decide: they waited for a run, for an earlier plan, which
@@ -158,6 +175,8 @@ impl Machine {
                 continue;
             }
             let planned = node.planned.clone();
+            // A restart that may have happened is repeated without a record; a change that may have been made must be recorded, because
+            // its check will find it in sync and it would fire nothing.
             let applies = matches!(planned.action, Action::Create | Action::Update | Action::Remove);
             // A pure effect runs only after its trigger has fired.
             if !applies && self.fired(&task).is_none() {
@@ -166,6 +185,7 @@ impl Machine {
             if applies {
                 self.doubt(&planned);
             }
+            // What can check itself finds out how far it came when it runs again.
             let Some(policy) = unchecked(&planned) else { continue };
             if marked || policy == OnInterrupt::Fail {
                 self.report(generation, &planned, Outcome::Interrupted, Account::at(now));

@@ -1,6 +1,6 @@
 //! Opening the agent: ledger, blob store, host and connection.
 
-use std::{collections::VecDeque, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fs, io, path::Path, sync::Arc, time::Duration};
 
 use groundplan_protocol::{
     VERSION,
@@ -26,8 +26,8 @@ use crate::{
     config::Config,
     facts,
     host::{self, Host, cancel::Canceller},
-    ledger::{Ledger, LedgerError},
-    machine::{Event, Machine, Settings},
+    ledger::{Journal, Ledger, LedgerError},
+    machine::{Event, Machine, Settings, Snapshot},
     transport::{Link, Outlet, Reader},
 };
 
@@ -39,41 +39,19 @@ impl Shell {
     /// Opens everything, and continues where the ledger left off.
     pub async fn open(config: Config, stop_signals: StopSignals) -> Result<Self, ShellError> {
         let clock = Clock::start();
-        let at = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| ShellError::Io { path, source }
-        };
         let mut random = [0; 24];
         SystemRandom::new().fill(&mut random).map_err(|_| ShellError::Random)?;
         let (id, seed) = random.split_at(16);
         let seed = seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
-        let give_up = clock.now().mono + PREDECESSOR;
-        let (ledger, journal, snapshot) = loop {
-            match Ledger::open(&config.state_dir, || new_ledger_id(id)) {
-                Err(LedgerError::InUse { .. }) if clock.now().mono < give_up => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                opened => break opened?,
-            }
-        };
+        // The ledger's lock comes first: whatever follows would disturb an agent that still runs here.
+        let (ledger, journal, snapshot) = open_ledger(&config, &clock, id).await?;
         let blob_dir = config.state_dir.join("blobs");
         let blobs = Blobs::open(blob_dir.clone()).map_err(at(&blob_dir))?;
-        fs::create_dir_all(&config.root).map_err(at(&config.root))?;
+        let host = open_host(&config)?;
+        let (machine, effects) = Machine::restore(machine_settings(&config), snapshot, clock.now())?;
         let (site, node) = (config.site.clone(), config.node.clone());
-        let host_settings =
-            host::Settings::new(config.root.clone(), config.state_dir.clone(), site.clone(), node.clone());
-        let host = Arc::new(Host::new(host_settings).map_err(at(&config.root))?);
-        let settings = Settings {
-            site: site.clone(),
-            node: node.clone(),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            max_parallel: config.max_parallel,
-            max_blob: config.max_blob,
-            max_blobs: config.max_blobs,
-            boot: facts::boot_id(),
-        };
-        let (machine, effects) = Machine::restore(settings, snapshot, clock.now())?;
         let topic = |topic| Topic::Node(node.clone(), topic).name(&site);
+        // The will, which the broker publishes when the connection breaks.
         let offline = presence(&config, machine.ledger(), None);
         let link = Link::start(
             &config.broker,
@@ -124,9 +102,52 @@ impl Shell {
         let applied: Vec<_> = shell.machine.applied().map(|(task, spec)| (task.clone(), spec.params.clone())).collect();
         shell.host.adopt(&applied).await;
         drop(applied);
+        // What `restore` wants written is on the disk before the first tick starts a task.
         shell.carry_out(effects).await?;
         shell.handle(Event::Tick).await?;
         Ok(shell)
+    }
+}
+
+/// The error of an operation on a path.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ShellError {
+    let path = path.to_owned();
+    move |source| ShellError::Io { path, source }
+}
+
+/// Opens the ledger, or makes one with the id `random`; waits a moment for a predecessor that has not let go of it.
+async fn open_ledger(
+    config: &Config,
+    clock: &Clock,
+    random: &[u8],
+) -> Result<(Ledger, Journal, Snapshot), LedgerError> {
+    let give_up = clock.now().mono + PREDECESSOR;
+    loop {
+        match Ledger::open(&config.state_dir, || new_ledger_id(random)) {
+            Err(LedgerError::InUse { .. }) if clock.now().mono < give_up => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn open_host(config: &Config) -> Result<Arc<Host>, ShellError> {
+    fs::create_dir_all(&config.root).map_err(at(&config.root))?;
+    let settings =
+        host::Settings::new(config.root.clone(), config.state_dir.clone(), config.site.clone(), config.node.clone());
+    Ok(Arc::new(Host::new(settings).map_err(at(&config.root))?))
+}
+
+fn machine_settings(config: &Config) -> Settings {
+    Settings {
+        site: config.site.clone(),
+        node: config.node.clone(),
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        max_parallel: config.max_parallel,
+        max_blob: config.max_blob,
+        max_blobs: config.max_blobs,
+        boot: facts::boot_id(),
     }
 }
 

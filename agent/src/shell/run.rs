@@ -1,6 +1,6 @@
 //! The loop: waits for one thing to happen, and handles it.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use groundplan_protocol::{
     VERSION,
@@ -144,43 +144,46 @@ impl Shell {
                 self.outlet.confirmed(pkid, now);
                 Ok(())
             }
-            Signal::Received(publish) => {
-                let done = match self.reader.read(&publish.topic, &publish.payload) {
-                    Inbound::Nothing => Some(publish),
-                    Inbound::Exec(exec) => {
-                        if exec.node == self.config.node {
-                            self.commands.take(exec, self.session.as_ref(), &self.host);
-                        } else {
-                            let reason = format!("it is for node {}", exec.node);
-                            self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;
-                        }
-                        Some(publish)
-                    }
-                    Inbound::CheckRequest(request) => {
-                        self.request_drift_check(&request);
-                        Some(publish)
-                    }
-                    Inbound::Event(event) => match self.catch_up.offer(event, publish, now) {
-                        Offered::Handle(event, publish) => {
-                            self.handle(event).await?;
-                            Some(publish)
-                        }
-                        // A message that is held is acknowledged when it is handled: until then the broker repeats it.
-                        Offered::Held(outdated) => outdated,
-                    },
-                    Inbound::Chunk(digest, n) => {
-                        if let Some(event) = self.blobs.chunk(&digest, n, &publish.payload, now) {
-                            self.blob_event(event).await?;
-                        }
-                        Some(publish)
-                    }
-                };
-                if let Some(publish) = done {
-                    self.acknowledge(publish);
-                }
-                Ok(())
-            }
+            Signal::Received(publish) => self.take_message(publish, now).await,
         }
+    }
+
+    /// Takes a message of the broker, and acknowledges it once its effect is in the ledger.
+    async fn take_message(&mut self, publish: rumqttc::Publish, now: Duration) -> Result<(), ShellError> {
+        let done = match self.reader.read(&publish.topic, &publish.payload) {
+            Inbound::Nothing => Some(publish),
+            Inbound::Exec(exec) => {
+                if exec.node == self.config.node {
+                    self.commands.take(exec, self.session.as_ref(), &self.host);
+                } else {
+                    let reason = format!("it is for node {}", exec.node);
+                    self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;
+                }
+                Some(publish)
+            }
+            Inbound::CheckRequest(request) => {
+                self.request_drift_check(&request);
+                Some(publish)
+            }
+            Inbound::Event(event) => match self.catch_up.offer(event, publish, now) {
+                Offered::Handle(event, publish) => {
+                    self.handle(event).await?;
+                    Some(publish)
+                }
+                // A message that is held is acknowledged when it is handled: until then the broker repeats it.
+                Offered::Held(outdated) => outdated,
+            },
+            Inbound::Chunk(digest, n) => {
+                if let Some(event) = self.blobs.chunk(&digest, n, &publish.payload, now) {
+                    self.blob_event(event).await?;
+                }
+                Some(publish)
+            }
+        };
+        if let Some(publish) = done {
+            self.acknowledge(publish);
+        }
+        Ok(())
     }
 
     async fn disconnected(&mut self) -> Result<(), ShellError> {

@@ -202,7 +202,7 @@ impl<'a> Diff<'a> {
                 };
                 wanted.next();
                 self.before[v] = Some(applied);
-                // A pending instance has nothing to compare with; it is marked below.
+                // A pending instance has nothing to compare with; `mark_pending` marks it.
                 if let Some(resolved) = self.resolved(task, v) {
                     let same = resolved.fingerprint == applied.fingerprint;
                     self.change[v] = if same { Change::Same } else { Change::Modified };
@@ -213,7 +213,13 @@ impl<'a> Diff<'a> {
             }
             wanted.for_each(|(_, _, v)| self.change[v as usize] = Change::Added);
         }
-        // A pending instance may have been marked as added above: until it is known what it is, it is no change.
+        self.stale.sort_unstable();
+        self.mark_pending();
+        self.group_removed(removed);
+    }
+
+    /// Marks pending instances. `compare` may have marked them as added: until it is known what they are, they are no change.
+    fn mark_pending(&mut self) {
         for task in self.mixed.keys().copied().collect::<Vec<_>>() {
             for v in self.vertices(task) {
                 if self.known[self.node_of[v].0 as usize].is_some() && self.resolved(task, v).is_none() {
@@ -221,12 +227,15 @@ impl<'a> Diff<'a> {
                 }
             }
         }
-        self.stale.sort_unstable();
-        // Nodes come one after the other; group by task, so that an edge to a removed task finds all its instances at once.
+    }
+
+    /// Groups removed instances, which come by node, by task: so an edge to a removed task finds all its instances at once.
+    fn group_removed(&mut self, mut removed: Vec<(&'a TaskId, NodeIx, &'a Applied)>) {
         removed.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
         for (id, node, applied) in removed {
             if self.removed.last().is_none_or(|removed| removed.id != id) {
-                let task = graph.by_id.get(id).map(|ix| ix.0 as usize);
+                // The task may still be desired on other nodes.
+                let task = self.desired.graph.by_id.get(id).map(|ix| ix.0 as usize);
                 if let Some(task) = task {
                     self.removed_of[task] = Some(self.removed.len() as u32);
                 }

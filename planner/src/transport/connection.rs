@@ -24,27 +24,29 @@ use super::{
     outbox::{Counts, Outbox, Outgoing},
 };
 
-/// After this long without a word the broker is asked whether it is there.
+/// After this long without a packet the client pings the broker.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How many messages may be on their way, unconfirmed.
+/// How many messages may be in flight, unconfirmed.
 pub(super) const IN_FLIGHT: u16 = 400;
 
 /// A connection on which nothing at all happens for this long, though there is something to be confirmed, is given up.
 const STALL: Duration = Duration::from_secs(40);
 
-/// How long the last words may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for the broker to confirm what is in flight.
+const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// The first wait between two attempts; it doubles up to the last.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-/// What the polling task tells.
-enum Told {
+/// What the polling task reports.
+enum ConnectionEvent {
     Connected(ConnAck),
     Subscribed,
     Message(Publish),
+    /// The client has written the next message in order, as this packet.
     Written(u16),
+    /// The broker has confirmed this packet.
     Confirmed(u16),
     Broken(String),
 }
@@ -69,16 +71,22 @@ pub(super) async fn run(
     let mut subscribed = false;
     loop {
         number += 1;
-        let end = Connection {
+        let (client, events) = client(&options);
+        let connection = Connection {
             number,
+            client,
+            filters: &filters,
             outbox: &mut outbox,
             subscribed: &mut subscribed,
             open: false,
             ready: false,
+            fresh: true,
+            receipts: Vec::new(),
+            stall: Instant::now() + STALL,
+            shutdown: None,
             backlog: &backlog,
-        }
-        .run(&options, &filters, &mut commands, &incoming)
-        .await;
+        };
+        let end = connection.run(events, &mut commands, &incoming).await;
         match end {
             End::Stopped => return,
             End::Lost { error, was_ready } => {
@@ -92,6 +100,8 @@ pub(super) async fn run(
                 }
             }
         }
+        // Commands are taken while waiting as well: they would pile up, and `Stop` must not wait for the next attempt. What is for one
+        // connection only (urgent messages, orders, receipts) ended with the last one.
         let until = Instant::now() + wait;
         while let Ok(command) = timeout_at(until, commands.recv()).await {
             match command {
@@ -107,7 +117,16 @@ pub(super) async fn run(
     }
 }
 
-/// Whether a message fits into a packet; one that does not is told of, and never handed to the client.
+/// A client of its own for each connection, and its event loop.
+fn client(options: &MqttOptions) -> (AsyncClient, EventLoop) {
+    let (client, mut events) = AsyncClient::new(options.clone(), 64);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    events.set_network_options(network);
+    (client, events)
+}
+
+/// Whether a message fits into a packet; one that does not is logged, and never handed to the client, which would end the connection.
 fn fits(Outgoing { topic, payload, .. }: &Outgoing) -> bool {
     let fits = topic.len() + payload.len() + 16 <= MAX_PACKET;
     if !fits {
@@ -118,150 +137,171 @@ fn fits(Outgoing { topic, payload, .. }: &Outgoing) -> bool {
 
 struct Connection<'a> {
     number: u64,
+    client: AsyncClient,
+    filters: &'a [String],
     outbox: &'a mut Outbox,
     subscribed: &'a mut bool,
+    /// Whether messages that are not urgent may leave: the planner opens the outbox once all that it publishes again is in it.
     open: bool,
     ready: bool,
+    /// Whether the broker's session is new, or may have other subscriptions.
+    fresh: bool,
+    /// Packets to be acknowledged, for which the client has had no room so far.
+    receipts: Vec<u16>,
+    /// When the connection is given up if nothing happens before.
+    stall: Instant,
+    /// Set once the connection is to end: by when at the latest.
+    shutdown: Option<Instant>,
     backlog: &'a AtomicUsize,
 }
 
 impl Connection<'_> {
     async fn run(
         mut self,
-        options: &MqttOptions,
-        filters: &[String],
+        events: EventLoop,
         commands: &mut mpsc::UnboundedReceiver<Command>,
         incoming: &mpsc::Sender<Incoming>,
     ) -> End {
-        let (client, mut events) = AsyncClient::new(options.clone(), 64);
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        let (tell, mut told) = mpsc::channel(64);
-        let poll = tokio::spawn(poll(events, tell));
-        let end = self.drive(&client, filters, &mut told, commands, incoming).await;
+        let (sender, mut events_of_client) = mpsc::channel(64);
+        let poll = tokio::spawn(poll(events, sender));
+        let end = self.drive(&mut events_of_client, commands, incoming).await;
         poll.abort();
         end
     }
 
     async fn drive(
         &mut self,
-        client: &AsyncClient,
-        filters: &[String],
-        told: &mut mpsc::Receiver<Told>,
+        events: &mut mpsc::Receiver<ConnectionEvent>,
         commands: &mut mpsc::UnboundedReceiver<Command>,
         incoming: &mpsc::Sender<Incoming>,
     ) -> End {
-        let mut fresh = true;
-        let mut receipts: Vec<u16> = Vec::new();
-        let mut stall = Instant::now() + STALL;
         let mut was_busy = false;
-        let mut farewell: Option<Instant> = None;
         loop {
-            let full = !self.pump(client, &mut receipts);
+            let full = !self.pump();
             self.backlog.store(self.outbox.bytes(), Ordering::Relaxed);
-            if farewell.is_some() && (!self.ready || self.outbox.is_settled()) {
-                let _ = client.try_disconnect();
+            if self.shutdown.is_some() && (!self.ready || self.outbox.is_settled()) {
+                let _ = self.client.try_disconnect();
+                // The polling task is aborted next; it needs a moment to write the packet. Without it the broker would publish the will.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 return End::Stopped;
             }
             let busy = !self.outbox.is_settled();
             if busy && !was_busy {
                 // The broker had nothing to confirm until now, however long it has been silent.
-                stall = Instant::now() + STALL;
+                self.stall = Instant::now() + STALL;
             }
             was_busy = busy;
             let retry = Instant::now() + Duration::from_millis(1);
+            let shutdown = self.shutdown.unwrap_or(self.stall);
             tokio::select! {
+                // Limits first: a stream of commands must not hide a connection that is dead. Events before commands: what is
+                // confirmed makes room for what is to be sent.
                 biased;
                 // The client's channel is full: there is something to be sent once it has moved on.
                 () = tokio::time::sleep_until(retry), if full => {}
-                () = tokio::time::sleep_until(stall), if busy => {
+                () = tokio::time::sleep_until(self.stall), if busy => {
                     return self.lost("the broker does not confirm anything any more");
                 }
-                () = tokio::time::sleep_until(farewell.unwrap_or(stall)), if farewell.is_some() => return End::Stopped,
-                event = told.recv() => {
-                    stall = Instant::now() + STALL;
-                    let word = match event {
-                        None => return self.lost("the client ended"),
-                        Some(Told::Broken(error)) => return self.lost(&error),
-                        Some(Told::Connected(ack)) => {
-                            fresh = !ack.session_present || !*self.subscribed;
-                            if !ack.session_present {
-                                self.outbox.clear();
-                            }
-                            if !fresh {
-                                self.ready = true;
-                                Incoming::Ready { fresh, replay: false }
-                            } else {
-                                let filters = filters.iter().map(|f| SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
-                                if client.try_subscribe_many(filters).is_err() {
-                                    return self.lost("cannot subscribe");
-                                }
-                                continue;
-                            }
-                        }
-                        Some(Told::Subscribed) => {
-                            (self.ready, *self.subscribed) = (true, true);
-                            Incoming::Ready { fresh, replay: true }
-                        }
-                        Some(Told::Written(packet)) => {
-                            self.outbox.written(packet);
-                            continue;
-                        }
-                        Some(Told::Confirmed(packet)) => {
-                            self.outbox.confirmed(packet);
-                            continue;
-                        }
-                        Some(Told::Message(publish)) => {
-                            let receipt = Receipt { connection: self.number, packet: publish.pkid };
-                            // A copy: the client's buffer holds many packets and would be kept alive by one of them.
-                            let payload = Bytes::copy_from_slice(&publish.payload);
-                            Incoming::Message { topic: publish.topic, payload, receipt }
-                        }
-                    };
-                    if incoming.send(word).await.is_err() {
-                        return End::Stopped;
+                () = tokio::time::sleep_until(shutdown), if self.shutdown.is_some() => return End::Stopped,
+                event = events.recv() => {
+                    self.stall = Instant::now() + STALL;
+                    let Some(event) = event else { return self.lost("the client ended") };
+                    match self.take_event(event) {
+                        // Waits while the planner is busy: so the broker is slowed down instead of filling our memory.
+                        Ok(Some(message)) => if incoming.send(message).await.is_err() {
+                            return End::Stopped;
+                        },
+                        Ok(None) => {}
+                        Err(end) => return end,
                     }
                 }
-                command = commands.recv() => match command {
-                    None | Some(Command::Stop) => farewell = Some(Instant::now() + FAREWELL),
-                    Some(Command::Open) => self.open = self.ready,
-                    Some(Command::Acknowledge(receipt)) if receipt.connection == self.number => receipts.push(receipt.packet),
-                    Some(Command::Acknowledge(_)) => {}
-                    Some(Command::Publish { message, urgent }) => match (fits(&message), urgent) {
-                        (true, true) => self.outbox.push_urgent(message),
-                        (true, false) => self.outbox.push(message),
-                        (false, _) => {}
-                    },
-                },
+                command = commands.recv() => self.take_command(command.unwrap_or(Command::Stop)),
             }
         }
     }
 
-    /// Gives the client what it takes. Returns whether that was all.
-    fn pump(&mut self, client: &AsyncClient, receipts: &mut Vec<u16>) -> bool {
+    /// Takes an event of the client. Returns what the planner receives of it, or how the connection ends.
+    fn take_event(&mut self, event: ConnectionEvent) -> Result<Option<Incoming>, End> {
+        Ok(Some(match event {
+            ConnectionEvent::Broken(error) => return Err(self.lost(&error)),
+            ConnectionEvent::Connected(ack) => {
+                self.fresh = !ack.session_present || !*self.subscribed;
+                if !ack.session_present {
+                    self.outbox.clear();
+                }
+                if self.fresh {
+                    // Ready only once the broker has confirmed this: a message before that could lead to answers that we do not get.
+                    let filters = self.filters.iter().map(|f| SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
+                    return match self.client.try_subscribe_many(filters) {
+                        Ok(()) => Ok(None),
+                        Err(_) => Err(self.lost("cannot subscribe")),
+                    };
+                }
+                self.ready = true;
+                Incoming::Ready { fresh: false, replay: false }
+            }
+            ConnectionEvent::Subscribed => {
+                (self.ready, *self.subscribed) = (true, true);
+                Incoming::Ready { fresh: self.fresh, replay: true }
+            }
+            ConnectionEvent::Written(packet) => {
+                self.outbox.written(packet);
+                return Ok(None);
+            }
+            ConnectionEvent::Confirmed(packet) => {
+                self.outbox.confirmed(packet);
+                return Ok(None);
+            }
+            ConnectionEvent::Message(publish) => {
+                let receipt = Receipt { connection: self.number, packet: publish.pkid };
+                // A copy: the client's buffer holds many packets and would be kept alive by one of them.
+                let payload = Bytes::copy_from_slice(&publish.payload);
+                Incoming::Message { topic: publish.topic, payload, receipt }
+            }
+        }))
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Stop => self.shutdown = Some(Instant::now() + SHUTDOWN),
+            Command::Open => self.open = self.ready,
+            // Packet ids are numbered for each connection: a receipt of an earlier one would acknowledge another message here.
+            Command::Acknowledge(receipt) if receipt.connection == self.number => self.receipts.push(receipt.packet),
+            Command::Acknowledge(_) => {}
+            Command::Publish { message, urgent } => match (fits(&message), urgent) {
+                (true, true) => self.outbox.push_urgent(message),
+                (true, false) => self.outbox.push(message),
+                (false, _) => {}
+            },
+        }
+    }
+
+    /// Gives the client what it has room for, and never waits: `drive` must go on to take the events that make room. Returns whether
+    /// that was all.
+    fn pump(&mut self) -> bool {
         if !self.ready {
             return true;
         }
         let mut done = 0;
-        for packet in receipts.iter() {
+        for packet in &self.receipts {
             let mut publish = Publish::new("", QoS::AtLeastOnce, Vec::new());
             publish.pkid = *packet;
-            if *packet != 0 && client.try_ack(&publish).is_err() {
+            // Packet 0 is a message of QoS 0, for which there is nothing to acknowledge.
+            if *packet != 0 && self.client.try_ack(&publish).is_err() {
                 break;
             }
             done += 1;
         }
-        receipts.drain(..done);
-        while let Some(next) = self.outbox.peek(self.open).filter(|_| receipts.is_empty()) {
+        self.receipts.drain(..done);
+        // Acknowledgements before messages: with many of them outstanding the broker stops sending to us.
+        while let Some(next) = self.outbox.peek(self.open).filter(|_| self.receipts.is_empty()) {
             let payload = next.payload.to_vec();
-            if client.try_publish(next.topic.clone(), QoS::AtLeastOnce, next.retain, payload).is_err() {
+            if self.client.try_publish(next.topic.clone(), QoS::AtLeastOnce, next.retain, payload).is_err() {
                 return false;
             }
             self.outbox.left();
         }
-        receipts.is_empty()
+        self.receipts.is_empty()
     }
 
     fn lost(&self, error: &str) -> End {
@@ -269,22 +309,23 @@ impl Connection<'_> {
     }
 }
 
-async fn poll(mut events: EventLoop, tell: mpsc::Sender<Told>) {
+/// Polls the client's event loop until the connection breaks. In a task of its own: a poll that is cancelled may lose what it has read.
+async fn poll(mut events: EventLoop, sender: mpsc::Sender<ConnectionEvent>) {
     loop {
-        let told = match events.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) => Told::Connected(ack),
-            Ok(Event::Incoming(Packet::SubAck(_))) => Told::Subscribed,
-            Ok(Event::Incoming(Packet::Publish(publish))) => Told::Message(publish),
-            Ok(Event::Incoming(Packet::PubAck(ack))) => Told::Confirmed(ack.pkid),
-            Ok(Event::Outgoing(Written::Publish(packet))) => Told::Written(packet),
+        let event = match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => ConnectionEvent::Connected(ack),
+            Ok(Event::Incoming(Packet::SubAck(_))) => ConnectionEvent::Subscribed,
+            Ok(Event::Incoming(Packet::Publish(publish))) => ConnectionEvent::Message(publish),
+            Ok(Event::Incoming(Packet::PubAck(ack))) => ConnectionEvent::Confirmed(ack.pkid),
+            Ok(Event::Outgoing(Written::Publish(packet))) => ConnectionEvent::Written(packet),
             Ok(_) => continue,
             Err(error) => {
-                // One connection, one client: rumqttc would go on with what it had in flight, which is not its to decide here.
-                let _ = tell.send(Told::Broken(error.to_string())).await;
+                // One connection, one client: rumqttc would go on with what it had in flight, and the outbox decides that.
+                let _ = sender.send(ConnectionEvent::Broken(error.to_string())).await;
                 return;
             }
         };
-        if tell.send(told).await.is_err() {
+        if sender.send(event).await.is_err() {
             return;
         }
     }

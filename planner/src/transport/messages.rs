@@ -9,21 +9,21 @@ use super::outbox::Outgoing;
 pub enum Incoming {
     /// Connected and subscribed. Nothing but what is urgent leaves before the outbox is opened.
     Ready {
-        /// Whether the broker has lost what it knew of us: everything has to be published again.
+        /// Whether the broker has lost this planner's session: everything has to be published again.
         fresh: bool,
         /// Whether retained messages are on their way.
         replay: bool,
     },
-    /// The connection is gone, or could not be made; the next attempt follows.
+    /// The connection has ended, or could not be made; the next attempt follows.
     Lost {
-        /// Why.
+        /// The client's error, as text for people.
         error: String,
     },
-    /// A message.
+    /// A message on one of the subscribed topics.
     Message {
-        /// Its topic.
+        /// The full topic name, not checked yet.
         topic: String,
-        /// Its payload.
+        /// The sealed envelope, not verified yet.
         payload: Bytes,
         /// To be given back when its effect is on the disk.
         receipt: Receipt,

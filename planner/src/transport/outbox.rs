@@ -59,13 +59,14 @@ impl Outbox {
         self.urgent.push_back(message);
     }
 
-    /// What goes next.
+    /// The message that leaves next, if there is one; before the outbox is `open`, only urgent ones leave.
     pub(super) fn peek(&self, open: bool) -> Option<&Outgoing> {
         self.urgent.front().or_else(|| self.waiting.values().next().filter(|_| open))
     }
 
-    /// What [`Outbox::peek`] said has left.
+    /// Records that the message of [`Outbox::peek`] has been given to the client.
     pub(super) fn left(&mut self) {
+        // The same order as in `peek`. The bytes are subtracted when the broker confirms.
         if let Some(message) = self.urgent.pop_front() {
             self.sent.push_back((None, message));
         } else if let Some((_, message)) = self.waiting.pop_first() {
@@ -78,12 +79,13 @@ impl Outbox {
 
     /// The client has written the oldest of those that left and have no packet yet.
     pub(super) fn written(&mut self, packet: u16) {
+        // The client writes in the order in which it was given the messages, so the oldest without an id is the one.
         if let Some((id, _)) = self.sent.iter_mut().find(|(id, _)| id.is_none()) {
             *id = Some(packet);
         }
     }
 
-    /// The broker has it.
+    /// The broker has confirmed the packet. A packet that is not known here is ignored.
     pub(super) fn confirmed(&mut self, packet: u16) {
         if let Some(i) = self.sent.iter().position(|(id, _)| *id == Some(packet)) {
             let (_, message) = self.sent.remove(i).expect("just found");
@@ -91,20 +93,22 @@ impl Outbox {
         }
     }
 
-    /// Bytes that wait or are on their way.
+    /// The payloads that wait or are in flight, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Nothing is on its way.
+    /// Whether nothing is in flight and nothing urgent waits.
     pub(super) fn is_settled(&self) -> bool {
         self.sent.is_empty() && self.urgent.is_empty()
     }
 
-    /// The connection is gone: what was on its way waits again, but for what is urgent or for now, which is for one connection only.
+    /// The connection has ended: what was in flight waits again, except for urgent messages and [`Counts::Now`], which are for one
+    /// connection only.
     pub(super) fn disconnected(&mut self) {
         self.urgent.clear();
         self.bytes = 0;
+        // What was in flight goes first, as it did before. A later message of the same topic still takes its place: `push` sees to that.
         let rest: Vec<Outgoing> = std::mem::take(&mut self.waiting).into_values().collect();
         self.latest.clear();
         let again: Vec<Outgoing> = self.sent.drain(..).map(|(_, message)| message).collect();
@@ -112,7 +116,7 @@ impl Outbox {
         lasting.for_each(|message| self.push(message));
     }
 
-    /// The broker knows nothing: all will be said again.
+    /// The broker has lost the session: the planner publishes everything again, and what is here may be older than that.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -38,6 +38,18 @@ struct Links {
     triggers: Vec<Trigger>,
 }
 
+impl Links {
+    /// Sorts every list, without duplicates: several edges may lead to one source, and the plan's digest must not depend on their order.
+    fn sort(&mut self) {
+        self.after.sort_unstable();
+        self.after.dedup();
+        self.gates.sort_unstable();
+        self.gates.dedup();
+        self.triggers.sort_unstable();
+        self.triggers.dedup();
+    }
+}
+
 struct Assembler<'g, 'a> {
     graph: &'g RestartGraph<'a>,
     diff: &'g Diff<'a>,
@@ -235,6 +247,16 @@ impl Assembler<'_, '_> {
             let name = instance(diff, *from as usize, *v as usize).to_string();
             links.gates.push(self.gate(&name, &members.members, fires_on));
         }
+        self.add_edge_triggers(&mut links, task, node);
+        self.add_removal_triggers(&mut links, vertex);
+        links.sort();
+        links
+    }
+
+    /// Adds what may fire on a task's instance on a node, along declared edges. What it waits for is in `links` already.
+    fn add_edge_triggers(&mut self, links: &mut Links, task: usize, node: NodeIx) {
+        let (graph, diff) = (self.graph, self.diff);
+        let tasks = &diff.desired.graph.tasks;
         for edge in &tasks[task].edges {
             let Some(effect) = edge.trigger else { continue };
             let from = edge.from.0 as usize;
@@ -245,7 +267,7 @@ impl Assembler<'_, '_> {
                 _ if graph.count(from) == 0 => continue,
                 Scope::SameNode => planned(node).then(local),
                 Scope::OneNode(at) if at == node => planned(node).then(local),
-                // The gate that `waits.one` has made above: same name, same gate.
+                // The gate that `links` has made for `waits.one`: same name, same gate.
                 Scope::OneNode(at) => planned(at).then(|| {
                     let at = &diff.desired.nodes[at.0 as usize];
                     TriggerSource::Gate(gate_id(&tasks[from].id.at(at).to_string()))
@@ -257,7 +279,12 @@ impl Assembler<'_, '_> {
             };
             links.triggers.extend(on.map(|on| Trigger { effect, on }));
         }
-        // Removals that act on the vertex. They are no part of the contraction, so the wait for each is added here as well.
+    }
+
+    /// Adds the removals that act on a vertex. They are no part of the contraction, so the wait for each is added here as well.
+    fn add_removal_triggers(&mut self, links: &mut Links, vertex: usize) {
+        let (graph, diff) = (self.graph, self.diff);
+        let node = diff.node_of[vertex];
         for hit in graph.removals(vertex) {
             let removed = &diff.removed[hit.removed as usize];
             let all_here = removed.instances.iter().all(|(at, _)| *at == node);
@@ -284,14 +311,6 @@ impl Assembler<'_, '_> {
             }
             links.triggers.push(Trigger { effect: hit.effect, on });
         }
-        // Several edges may lead to one source, and the plan's digest must not depend on their order.
-        links.after.sort_unstable();
-        links.after.dedup();
-        links.gates.sort_unstable();
-        links.gates.dedup();
-        links.triggers.sort_unstable();
-        links.triggers.dedup();
-        links
     }
 
     /// The gate of a barrier. It fires if an instance of the task itself changed, not if one behind it did.

@@ -75,20 +75,7 @@ impl Removals {
                 bound[*other as usize] = bound[*other as usize].min(bound[*g as usize]);
             }
         }
-        // The slot itself: after the last planned dependent that the bound leaves room for, then after the slots of those that go first.
-        let mut slot = vec![0; removed.len()];
-        for dependent in &dependents {
-            let on = dependent.on as usize;
-            if let Ok(task) = dependent.task
-                && task < bound[on]
-            {
-                slot[on] = slot[on].max(task + 1);
-            }
-        }
-        for g in &order {
-            let before = first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]);
-            slot[*g as usize] = before.map(|other| slot[*other as usize]).fold(slot[*g as usize], u32::max);
-        }
+        let slot = slots(&order, &rank, &first, &bound, &dependents);
         removals.order = order.iter().map(|g| (slot[*g as usize], *g)).collect();
         // A stable sort: within a slot the order by rank stays.
         removals.order.sort_by_key(|(slot, _)| *slot);
@@ -161,6 +148,26 @@ fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
         }
     }
     bound
+}
+
+/// By removed task: its slot. After the last planned dependent that the bound leaves room for, and not before the slots of the removed
+/// tasks that go first.
+fn slots(order: &[u32], rank: &[usize], first: &[Vec<u32>], bound: &[u32], dependents: &[Dependent]) -> Vec<u32> {
+    let mut slot = vec![0; first.len()];
+    for dependent in dependents {
+        let on = dependent.on as usize;
+        if let Ok(task) = dependent.task
+            && task < bound[on]
+        {
+            slot[on] = slot[on].max(task + 1);
+        }
+    }
+    // In order: the slots of those that go first are final when they are passed on.
+    for g in order {
+        let before = first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]);
+        slot[*g as usize] = before.map(|other| slot[*other as usize]).fold(slot[*g as usize], u32::max);
+    }
+    slot
 }
 
 /// All planned and removed instances that depended on removed ones, by what their ledgers recorded. What is not planned stays as it is

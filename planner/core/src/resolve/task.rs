@@ -209,31 +209,7 @@ impl Resolver<'_, '_, '_> {
         templates.log().take();
         match self.holds(templates, &place) {
             Ok(true) => {}
-            held => {
-                let seen = templates.log().seen();
-                let resolution = match held {
-                    Err(faults) => {
-                        self.without_result(&[ResolveError::Faults(faults.clone())], &seen, &place).ok_or(Some(faults))
-                    }
-                    Ok(_) if seen.iter().any(|access| place.is_unknown(access)) => {
-                        self.without_result(&[], &seen, &place).ok_or(None)
-                    }
-                    Ok(_) => Ok(self.is_off(&seen, &place)),
-                };
-                return match resolution {
-                    Ok(resolution) => {
-                        self.keep(resolution, templates, &place, memo);
-                        Ok(())
-                    }
-                    Err(faults) => {
-                        let varies = self.varies(&seen, node);
-                        let texts =
-                            BTreeMap::from([(self.when_name(), self.task.when.as_deref().unwrap_or_default().into())]);
-                        self.template_faults(faults.unwrap_or_default(), &texts, varies.then_some(node));
-                        Err(Stop::Faulty)
-                    }
-                };
-            }
+            held => return self.not_held(held.err(), templates, &place, node, memo),
         }
         // Inputs that no template names are noted as well, so that the memo distinguishes results by them.
         templates.log().note(Access::Probes);
@@ -276,6 +252,37 @@ impl Resolver<'_, '_, '_> {
         };
         self.keep(resolution, templates, &place, memo);
         Ok(())
+    }
+
+    /// Ends the rendering for a node on which `when` does not hold, or could not be rendered because of `faults`.
+    fn not_held(
+        &mut self,
+        faults: Option<Vec<Fault>>,
+        templates: &Templates<'_>,
+        place: &RenderContext,
+        node: NodeIx,
+        memo: &mut Memo,
+    ) -> Result<(), Stop> {
+        let seen = templates.log().seen();
+        let resolution = match &faults {
+            Some(faults) => self.without_result(&[ResolveError::Faults(faults.clone())], &seen, place),
+            // A missing value may have made it false, by `is defined` or `default`.
+            None if seen.iter().any(|access| place.is_unknown(access)) => self.without_result(&[], &seen, place),
+            None => Some(self.is_off(&seen, place)),
+        };
+        match resolution {
+            Some(resolution) => {
+                self.keep(resolution, templates, place, memo);
+                Ok(())
+            }
+            None => {
+                let varies = self.varies(&seen, node);
+                let text = self.task.when.as_deref().unwrap_or_default().into();
+                let texts = BTreeMap::from([(self.when_name(), text)]);
+                self.template_faults(faults.unwrap_or_default(), &texts, varies.then_some(node));
+                Err(Stop::Faulty)
+            }
+        }
     }
 
     fn when_name(&self) -> String {

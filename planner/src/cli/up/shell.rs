@@ -11,7 +11,7 @@ use std::{
 use groundplan_protocol::{
     broker::BrokerAddress,
     envelope::PublicKey,
-    ids::{NodeId, SiteName},
+    ids::{InstanceId, NodeId, SiteName},
     report::Outcome,
 };
 use tokio::{
@@ -207,20 +207,14 @@ impl Shell {
                 },
                 _ => progress.event(&event),
             }
+            // After it is shown: what follows from the event may print lines of its own.
             match &event {
                 Event::Commit { .. } => {
                     let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
                     self.agents(&status, broker, agents, progress).await?;
                 }
                 Event::TaskFinished { instance, outcome: Outcome::Failed { .. }, .. } => {
-                    let record = client
-                        .ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() })
-                        .await
-                        .ok()
-                        .and_then(|why| why.record);
-                    if let Some(output) = record.and_then(|record| record.output) {
-                        progress.output(&output);
-                    }
+                    show_output(&mut client, instance, progress).await;
                 }
                 Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => check.soon(),
                 _ => {}
@@ -305,6 +299,15 @@ fn settled(status: &Status, long: bool) -> bool {
         .as_ref()
         .map_or(long, |rollout| !matches!(rollout.result, RolloutResult::Running | RolloutResult::Waiting));
     status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
+}
+
+/// Shows what a failed task printed, if the planner has it.
+async fn show_output(client: &mut Client, instance: &InstanceId, progress: &mut Progress) {
+    let why = client.ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() }).await;
+    // Only an addition to the failure that is on the screen already: without it the run goes on.
+    if let Some(output) = why.ok().and_then(|why| why.record).and_then(|record| record.output) {
+        progress.output(&output);
+    }
 }
 
 fn query_failed(e: crate::api::ClientError) -> Failure {
