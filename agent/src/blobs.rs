@@ -43,7 +43,7 @@ struct Part {
     got: u64,
 }
 
-/// See the module.
+/// The directory of blobs, and what is being fetched into it.
 pub struct Blobs {
     dir: PathBuf,
     wanted: VecDeque<BlobRef>,

@@ -16,7 +16,7 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    /// The current time.
+    /// The time since the agent started, which never goes back, and the wall clock's, which may.
     pub fn now(&self) -> Now {
         Now { mono: self.start.elapsed(), wall_ms: wall_ms(SystemTime::now()) }
     }

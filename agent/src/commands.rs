@@ -39,7 +39,7 @@ const KNOWN: usize = 1024;
 /// How long to gather small output before it is sent.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// See the module.
+/// The commands that run, and the output of each that waits to be sent.
 #[derive(Debug)]
 pub struct Commands {
     site: SiteName,
@@ -67,7 +67,7 @@ struct Command {
 }
 
 impl Commands {
-    /// No commands yet.
+    /// Starts with no command, and refuses orders for any other site or node.
     pub fn new(site: SiteName, node: NodeId) -> Self {
         Self {
             site,

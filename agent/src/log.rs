@@ -11,7 +11,7 @@ fn line(level: &str, message: &dyn Display) {
     let _ = std::io::stderr().write_all(format!("{level}{text}\n").as_bytes());
 }
 
-/// Logs an event.
+/// Logs an event that needs no action.
 pub fn info(message: impl Display) {
     line("", &message);
 }

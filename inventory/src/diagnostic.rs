@@ -26,7 +26,7 @@ impl Location {
         Self { file: file.into(), start: 0, end: 0 }
     }
 
-    /// The byte range.
+    /// The byte range in the file; empty at 0 for the file as a whole.
     pub fn span(&self) -> Range<usize> {
         self.start..self.end
     }
@@ -35,14 +35,14 @@ impl Location {
 /// A value with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located<T> {
-    /// The value.
+    /// The value as it was decoded.
     pub value: T,
-    /// Where it stands.
+    /// The place of its text in the site's files.
     pub at: Location,
 }
 
 impl<T> Located<T> {
-    /// Joins the two.
+    /// Joins a value and the place that it was read from.
     pub fn new(value: T, at: Location) -> Self {
         Self { value, at }
     }
@@ -51,7 +51,7 @@ impl<T> Located<T> {
 /// A fault in the site's files. Ordered by place, so that a report reads from top to bottom.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
-    /// Where it is.
+    /// The place that the report shows.
     pub at: Location,
     /// What is wrong, in one line, without its place.
     pub message: String,
@@ -59,7 +59,7 @@ pub struct Diagnostic {
     pub label: String,
     /// Further places that belong to it, each with a short text: the other owner of a path, the edges of a cycle.
     pub related: Vec<(Location, String)>,
-    /// What to do.
+    /// What the user can do about it, in one line; none where the message suffices.
     pub hint: Option<String>,
 }
 

@@ -23,10 +23,10 @@ pub struct Var {
     pub at: Location,
 }
 
-/// Variables by name.
+/// Variables by name, each with the place where it is set.
 pub type Vars = BTreeMap<String, Var>;
 
-/// `site.toml`.
+/// The contents of `site.toml`, validated.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// Its name, as brokers and agents use it.
@@ -80,7 +80,7 @@ pub struct External {
     pub at: Location,
 }
 
-/// Rolling limits.
+/// Limits for rollouts, of the site or of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rollout {
     /// On how many nodes at once a service's tasks may be created, updated, restarted or reloaded, at least 1; no limit if absent.

@@ -19,24 +19,24 @@ use crate::{
 pub struct SiteFile {
     /// The site; with the name `unnamed` if it gives no valid one, and `None` if it cannot be read at all.
     pub site: Option<Site>,
-    /// Its faults.
+    /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// The contents of a file of the inventory.
 #[derive(Debug, Clone)]
 pub struct InventoryFile {
-    /// Its path.
+    /// The file's path in the repository.
     pub path: Arc<str>,
     /// Its nodes and groups, as far as they could be read.
     pub manifest: InventoryManifest,
-    /// Its faults.
+    /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
     /// Whether nodes or groups may be in it that could not be read.
     pub broken: bool,
 }
 
-/// Reads `site.toml`.
+/// Reads `site.toml`, and goes on after faults as far as possible.
 pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let mut document = Document::parse(path, bytes);
     let syntax = document.diagnostics.len();

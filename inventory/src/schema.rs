@@ -63,7 +63,7 @@ pub struct ExternalManifest {
     pub ready: Option<At<Ready>>,
 }
 
-/// Rolling limits.
+/// Limits for rollouts of services: how much may change at once.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutManifest {

@@ -92,9 +92,9 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
 
     let socket = config.socket();
     let listener = server::listen(&socket).await?;
-    let (tell, tips) = mpsc::channel(4);
+    let (sender, tips) = mpsc::channel(4);
     let options = WatchOptions { branch: branch.clone(), poll: config.poll, fetch: config.fetch };
-    let watching = tokio::spawn(watch(repository.clone(), options, tell));
+    let watching = tokio::spawn(watch(repository.clone(), options, sender));
     let (stopping, stopped) = oneshot::channel();
     let waiting = tokio::spawn(async move {
         stop.await;

@@ -22,11 +22,11 @@ const SITE: &str = "site.toml";
 /// A site, whole and without fault.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// `site.toml`.
+    /// The settings of `site.toml`.
     pub site: Site,
     /// Its nodes and groups.
     pub inventory: Inventory,
-    /// Its services.
+    /// The services, by id.
     pub catalog: Catalog,
     /// All instances that it asks for.
     pub desired: Arc<DesiredState>,
@@ -96,7 +96,7 @@ fn no_site(tree: &dyn SourceTree) -> Diagnostic {
         .hint("`groundplan init` lays out a site; name its top folder if it is elsewhere")
 }
 
-/// A link or submodule where a site's files are looked for: told, because what lies behind it will be missed.
+/// A link or submodule where a site's files are looked for: reported, because what lies behind it is not read.
 fn not_a_file(entry: &Entry) -> Option<Diagnostic> {
     let path = &*entry.path;
     let below = |folder: &str| path.strip_prefix(folder).is_some_and(|rest| !rest.contains('/'));

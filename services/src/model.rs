@@ -57,7 +57,7 @@ pub struct Service {
 /// A task as declared.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// Its name.
+    /// The task's name, unique within its service.
     pub id: TaskName,
     /// Its kind and parameters; strings may be templates.
     pub params: TaskParams,

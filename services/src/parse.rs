@@ -35,7 +35,7 @@ pub struct ServiceFile {
     pub strays: Vec<Located<TaskName>>,
     /// What could not be read of it.
     pub lost: Lost,
-    /// Its faults.
+    /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
 }
 

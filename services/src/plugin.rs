@@ -106,7 +106,7 @@ pub struct Violation {
     pub param: String,
     /// What is wrong with it.
     pub message: String,
-    /// What to do.
+    /// What the user can do about it, in one line.
     pub hint: Option<String>,
 }
 

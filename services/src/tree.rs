@@ -44,9 +44,9 @@ enum Content {
 pub struct Model {
     /// The site; `None` if there is no `site.toml`, or nothing of it can be read. Beside faults its name may be a stand-in.
     pub site: Option<Site>,
-    /// Nodes and groups.
+    /// Nodes and groups, as far as they could be read.
     pub inventory: Inventory,
-    /// Services.
+    /// The services, as far as they could be read.
     pub catalog: Catalog,
 }
 

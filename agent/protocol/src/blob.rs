@@ -28,7 +28,7 @@ pub const WANT_LIMIT: usize = 16;
 pub struct BlobRef {
     /// SHA-256 digest of all its bytes.
     pub sha256: Digest,
-    /// Length in bytes.
+    /// Length of the whole content in bytes, before it is cut into chunks.
     pub size: u64,
 }
 

@@ -11,7 +11,7 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 pub struct BrokerAddress {
     /// Host name or IP address; an IPv6 address without brackets, possibly with a zone (`fe80::1%eth0`).
     pub host: String,
-    /// TCP port.
+    /// The TCP port; see [`BrokerAddress::default_port`] where the text has none.
     pub port: u16,
     /// Whether the connection is encrypted (`mqtts://`).
     pub tls: bool,

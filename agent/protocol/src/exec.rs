@@ -133,7 +133,7 @@ pub enum Stream {
 /// The end of a command on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecEnd {
-    /// How it ended.
+    /// How it ended; an order that was refused ends at once.
     pub outcome: ExecOutcome,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,

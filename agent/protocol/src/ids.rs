@@ -280,7 +280,7 @@ impl fmt::Display for Generation {
 }
 
 impl Generation {
-    /// The next generation.
+    /// The generation of the plan that follows this one.
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }

@@ -67,7 +67,7 @@ pub struct NodePlanRef {
     pub node: NodeId,
     /// The generation of the plan in the blob.
     pub generation: Generation,
-    /// The plan's JSON.
+    /// The blob that contains the plan as JSON, without an envelope: this reference is what is signed.
     pub plan: BlobRef,
 }
 

@@ -13,7 +13,7 @@ use crate::{
 pub struct Presence {
     /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site that the agent belongs to.
     pub site: SiteName,
     /// The node that the agent runs on.
     pub node: NodeId,
@@ -46,7 +46,7 @@ impl Message for Presence {
 pub struct PlannerPresence {
     /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
-    /// The site.
+    /// The site that the planner serves.
     pub site: SiteName,
     /// The planner: a random name of its process.
     pub planner: String,

@@ -63,7 +63,7 @@ pub struct TaskReport {
     pub task: TaskId,
     /// What the plan asked for.
     pub action: Action,
-    /// How it ended.
+    /// How it ended, once and for good: a report is never corrected.
     pub outcome: Outcome,
     /// The fingerprint now applied; absent when nothing is, as after a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -89,7 +89,7 @@ impl Direction {
         matches!(self, Self::AgentToPlanners)
     }
 
-    /// Whether planners subscribe.
+    /// Whether planners subscribe to it, a planner's own presence included.
     pub const fn is_to_planners(self) -> bool {
         matches!(self, Self::AgentToPlanners | Self::PlannerToAll)
     }
@@ -127,7 +127,7 @@ pub enum Retention {
 pub struct MessageType {
     /// Its Rust type, which is also its name in `docs/protocol.md`.
     pub name: &'static str,
-    /// [`Message::TYPE`].
+    /// The payload type in the envelope: the [`Message::TYPE`] of that type.
     pub payload_type: &'static str,
 }
 
@@ -318,7 +318,7 @@ const OBSERVER: &str = "observer";
 /// Names that no node may have: with mutual TLS they are the certificate names of planners and observers.
 pub const RESERVED_NAMES: [&str; 2] = [PLANNER, OBSERVER];
 
-/// The part that an MQTT client has in a site, as its client id says.
+/// The part that an MQTT client has in a site, by its client id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientRole {
     /// The agent of this node.

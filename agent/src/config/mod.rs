@@ -36,7 +36,7 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_BLOB: u64 = 256 * 1024 * 1024;
 const DEFAULT_MAX_BLOBS: u64 = 1024 * 1024 * 1024;
 
-/// The checked settings.
+/// The settings, checked, with defaults for what was not given.
 #[derive(Debug)]
 pub struct Config {
     /// The site that this agent belongs to.
@@ -72,7 +72,7 @@ pub struct Config {
 /// How to connect to the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
-    /// Where it listens.
+    /// The broker's host and port, and whether it speaks TLS.
     pub address: BrokerAddress,
     /// What TLS needs; present if, and only if, the address is `mqtts://`.
     pub tls: Option<Tls>,

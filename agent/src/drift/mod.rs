@@ -81,7 +81,7 @@ pub struct Findings {
 pub struct TaskCheck {
     /// Number of the round that it belongs to: a late result of a cancelled round is dropped.
     pub round: u32,
-    /// The task.
+    /// The applied task that is to be checked.
     pub task: TaskId,
 }
 
@@ -103,7 +103,7 @@ struct Request {
     asked: u64,
 }
 
-/// See the module.
+/// Decides when to check for drift, and collects what the checks find.
 #[derive(Debug)]
 pub struct DriftMonitor {
     /// In ten-thousandths of the interval, from 9000 to 11000 by the node's name, so that a fleet that starts at the same moment

@@ -16,7 +16,7 @@ use groundplan_protocol::{
 /// The tasks of each claim.
 type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
 
-/// See the module.
+/// The claims of all applied tasks of this host, by what is claimed.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(Mutex<Claimants>);
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// See the module.
+/// Hands out turns: many jobs at a time, or one that has the host for itself.
 #[derive(Debug, Default)]
 pub(crate) struct Exclusive {
     jobs: RwLock<()>,

@@ -83,11 +83,11 @@ pub struct Finished {
     pub result: Result<JobOutcome, String>,
     /// Whether it began; one that was cancelled before has done nothing, and has failed.
     pub begun: bool,
-    /// What it printed.
+    /// What its programs printed, bounded by `OUTPUT_LIMIT`; none if they printed nothing.
     pub output: Option<Output>,
     /// What is to be kept in the ledger, however it ended.
     pub notes: Notes,
-    /// When it started.
+    /// When it started, by the wall clock.
     pub started: SystemTime,
     /// How long it took.
     pub duration: Duration,

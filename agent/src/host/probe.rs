@@ -60,7 +60,7 @@ pub(crate) struct Probes<'a> {
 pub(crate) struct Patience {
     pub(crate) until: Option<Instant>,
     pub(crate) interval: Duration,
-    /// Most attempts.
+    /// How often to try at most; no limit if absent.
     pub(crate) attempts: Option<u32>,
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Tool<'a> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: ExitStatus,
-    /// Standard output.
+    /// Standard output as text, lossily.
     pub(crate) out: String,
     /// The last lines of standard error.
     pub(crate) err: String,

@@ -11,7 +11,7 @@ use std::{
 
 use groundplan_protocol::ids::{Generation, TaskId};
 
-/// See the module.
+/// The open file of the journal, to which lines are appended.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -57,7 +57,7 @@ impl Journal {
         self.file.write_all(text.as_bytes())
     }
 
-    /// Empties it.
+    /// Empties it, once the ledger itself has what its lines are for.
     pub fn reset(&mut self) -> io::Result<()> {
         self.file.set_len(0)
     }

@@ -123,7 +123,7 @@ macro_rules! from_database {
 
 from_database!(redb::Error, DatabaseError, redb::TransactionError, redb::TableError, redb::StorageError);
 
-/// See the module.
+/// The open database; only one process can have it open.
 pub struct Ledger {
     path: PathBuf,
     db: Option<Database>,

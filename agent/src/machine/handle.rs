@@ -98,7 +98,7 @@ impl Machine {
         self.active.as_ref().map_or(Generation(0), |active| active.generation)
     }
 
-    /// The ledger's id.
+    /// The ledger's random id: another one means that all records of the old one are lost.
     pub fn ledger(&self) -> &LedgerId {
         &self.ledger
     }

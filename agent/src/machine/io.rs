@@ -90,7 +90,7 @@ pub enum Event {
 /// A job that has ended.
 #[derive(Debug, Clone)]
 pub struct JobDone {
-    /// Its task.
+    /// The task that the job was started for.
     pub task: TaskId,
     /// What it did, or why it failed, as a message for the operator.
     pub result: Result<JobOutcome, String>,
@@ -155,7 +155,7 @@ pub enum Effect {
 pub struct Start {
     /// Its task; no other job of it runs.
     pub task: TaskId,
-    /// What to do.
+    /// Whether to apply, remove, or only carry out an effect.
     pub work: Work,
     /// The obligation to fulfil, if one has fired.
     pub effect: Option<effect::Effect>,

@@ -19,7 +19,7 @@ const RESEND_MAX: Duration = Duration::from_secs(60);
 const OUTPUTS: usize = 10_000;
 const OUTPUT_BYTES: usize = 16 * 1024 * 1024;
 
-/// See the module.
+/// The numbers of the reports, and those reports that are not on disk yet.
 #[derive(Debug)]
 pub(super) struct Outbox {
     /// The last number given.

@@ -107,7 +107,7 @@ pub struct Snapshot {
     pub epoch: u32,
     /// The boot in which it was last written.
     pub boot: Option<String>,
-    /// The active plan.
+    /// The plan that was accepted last; none before the first.
     pub plan: Option<StoredPlan>,
     /// Outcomes of its tasks.
     pub done: BTreeMap<TaskId, Outcome>,

@@ -13,7 +13,7 @@ use crate::machine::Event;
 /// After this long without another plan, the newest is handled.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// See the module.
+/// Holds back plans for a moment after a connection was made.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     until: Option<Duration>,
@@ -36,7 +36,7 @@ impl CatchUp {
         *self = Self { until: kept.then_some(now + QUIET), held: None };
     }
 
-    /// Takes a message.
+    /// Takes a message: a plan may be held back, everything else is to be handled at once.
     pub(super) fn offer(&mut self, event: Event, publish: Publish, now: Duration) -> Offered {
         let generation = match &event {
             Event::Plan(plan) => plan.generation,

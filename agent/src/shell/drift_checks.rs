@@ -16,7 +16,7 @@ use crate::{
 /// A finished check: of which task and round, at which fingerprint, and what it found.
 pub(super) type Ended = (TaskCheck, Fingerprint, CheckResult);
 
-/// See the module.
+/// The monitor, and the checks of single tasks that run.
 pub(super) struct DriftChecks {
     pub(super) monitor: DriftMonitor,
     pub(super) checks: JoinSet<Ended>,

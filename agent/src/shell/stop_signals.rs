@@ -8,7 +8,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// See the module.
+/// Waits for whatever asks the agent to stop.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,

@@ -27,7 +27,7 @@ pub enum Inbound {
     Nothing,
 }
 
-/// Reads payloads.
+/// Checks topic and envelope of a payload, and parses what is in it.
 #[derive(Debug)]
 pub struct Reader {
     /// The site whose topics and envelopes count.

@@ -43,7 +43,7 @@ pub enum Signal {
     Confirmed(u16),
 }
 
-/// See the module.
+/// The handle of the connection's task; the connection ends with it.
 #[derive(Debug)]
 pub struct Link {
     options: MqttOptions,
@@ -79,7 +79,7 @@ impl Link {
         Ok(Self { options, signals, task, seed })
     }
 
-    /// The next signal.
+    /// Waits for the next signal, in the order in which things happened; none after the task has ended.
     pub async fn signal(&mut self) -> Option<Signal> {
         self.signals.recv().await
     }

@@ -42,7 +42,7 @@ struct Slot {
     in_flight: bool,
 }
 
-/// See the module.
+/// What is to be sent, what is in flight, and the client of the present connection.
 #[derive(Debug, Default)]
 pub struct Outlet {
     client: Option<AsyncClient>,

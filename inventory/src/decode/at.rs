@@ -16,9 +16,9 @@ pub(super) const MARKER: &str = "$groundplan::At";
 /// A value and its range of bytes in the file. As a key of a table, the range is that of the key. Compares by value only.
 #[derive(Debug, Clone)]
 pub struct At<T> {
-    /// The value.
+    /// The value as it was decoded.
     pub value: T,
-    /// Where it stands.
+    /// The byte range of its text in the document.
     pub span: Range<usize>,
 }
 

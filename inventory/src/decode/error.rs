@@ -9,7 +9,7 @@ use crate::{
     hint,
 };
 
-/// What is wrong.
+/// What is wrong, with what was found and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// A key that the type does not have.
@@ -68,7 +68,7 @@ impl Origin {
 /// An error with its place.
 #[derive(Debug, Clone)]
 pub struct DecodeError {
-    /// What is wrong.
+    /// What is wrong with the text at its place.
     pub cause: Cause,
     pub(super) place: Option<Box<Origin>>,
     /// Follows from a fault that is reported already.

@@ -50,7 +50,7 @@ impl<'a> Value<'a> {
         Self { value: value.get_ref(), start, end, faulty }
     }
 
-    /// The whole document.
+    /// The value of the whole document, from which decoding begins.
     pub(super) fn root(root: &'a Spanned<DeValue<'a>>, faulty: &'a Faulty) -> Self {
         Self::new(root, faulty)
     }

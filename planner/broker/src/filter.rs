@@ -41,7 +41,7 @@ impl Topic {
         Ok(Self(name))
     }
 
-    /// The name itself.
+    /// The topic name as clients send it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -76,7 +76,7 @@ impl Filter {
         Ok(Self(filter))
     }
 
-    /// The filter itself.
+    /// The filter as clients send it, wildcards included.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -64,7 +64,7 @@ pub struct Stats {
     pub queued_messages: usize,
     /// Bytes of those messages, as far as they count for the limits.
     pub queued_bytes: usize,
-    /// Retained messages.
+    /// How many topics have a retained message.
     pub retained_messages: usize,
     /// Bytes of the retained messages, topic and payload.
     pub retained_bytes: usize,

@@ -16,7 +16,7 @@ use super::filter::Filter;
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// The remote address.
+    /// The client's address and port, as the listener sees them.
     pub address: SocketAddr,
     /// The DNS names (subject alternative names, RFC 5280 section 4.2.1.6) of its verified certificate. `None` on a
     /// listener without TLS. The common name is not read: RFC 9525 section 2 has ended its use.

@@ -63,7 +63,7 @@ pub struct InstanceGraph {
 /// A task, on all nodes that run it.
 #[derive(Debug, Clone)]
 pub struct TaskVertex {
-    /// Service and task.
+    /// The task's id: its service and its name.
     pub id: TaskId,
     /// Where it is declared.
     pub at: Location,
@@ -102,7 +102,7 @@ pub struct Off {
     pub when: String,
     /// The values that it read, in that order.
     pub inputs: Vec<Input>,
-    /// Where it stands.
+    /// The place of the `when` in the site's files.
     pub at: Location,
 }
 

@@ -27,13 +27,13 @@ pub(crate) struct Placement<'a> {
 pub(crate) struct Placed<'a> {
     pub(crate) id: &'a ServiceId,
     pub(crate) service: &'a Service,
-    /// In name order.
+    /// The nodes that run it, in name order.
     pub(crate) nodes: Vec<NodeIx>,
     /// The number of its first task.
     pub(crate) first: usize,
 }
 
-/// A declared task.
+/// A declared task, by its number among all tasks of the site.
 #[derive(Clone, Copy)]
 pub(crate) struct Declared<'a> {
     /// The number of its service.
@@ -84,7 +84,7 @@ impl<'a> Placement<'a> {
         if declared.task.once { &nodes[..nodes.len().min(1)] } else { nodes }
     }
 
-    /// `service.task`, for messages.
+    /// The task's id as text, `service.task`, for messages.
     pub(crate) fn name(&self, task: usize) -> String {
         self.id(task).to_string()
     }

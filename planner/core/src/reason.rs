@@ -31,7 +31,7 @@ pub enum Reason {
     },
     /// It is applied and no longer desired.
     Removed {
-        /// The declaration that is gone, or that no longer leads to it.
+        /// The declaration that was removed, or that no longer leads to it.
         what: Declared,
         /// The file that the declaration is in, or would be.
         file: String,

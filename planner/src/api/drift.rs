@@ -1,4 +1,4 @@
-//! What the local API says of drift. `VERSION` of the API guards it.
+//! Drift in the local API: requests for checks, and what the checks found. `VERSION` of the API covers these types.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,20 +24,20 @@ const CONTEXT: usize = 3;
 /// How long texts are compared before the diff need not be the smallest.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// `POST /v1/drift`: have nodes look now.
+/// `POST /v1/drift`: have nodes check for drift now.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DriftCheckRequest {
     /// On the nodes that any of these selectors means; none: on all.
     #[serde(default)]
     pub on: Vec<Selector>,
-    /// Services that somebody wants to hear of; only to learn whether there are such.
+    /// Services of interest. Every node checks all that it has applied; these only have to exist.
     #[serde(default)]
     pub services: BTreeSet<ServiceId>,
-    /// Tasks, likewise.
+    /// Tasks of interest, as above.
     #[serde(default)]
     pub tasks: BTreeSet<TaskId>,
-    /// Tell only which nodes are meant, and have none look.
+    /// Only answer which nodes are meant, and have none of them check.
     #[serde(default)]
     pub name_only: bool,
 }
@@ -45,7 +45,7 @@ pub struct DriftCheckRequest {
 /// What was asked upon a [`DriftCheckRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftChecksRequested {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
     /// The nodes that are meant, each with the number that its report will answer at least; 0 where it was not asked.
     pub asked: BTreeMap<NodeId, u64>,
@@ -54,7 +54,7 @@ pub struct DriftChecksRequested {
 /// `GET /v1/drift/answered`: which request each node has answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftAnswers {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
     /// Every node that is declared.
     pub nodes: BTreeMap<NodeId, DriftAnswer>,
@@ -63,27 +63,27 @@ pub struct DriftAnswers {
 /// What a node has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftAnswer {
-    /// Whether its agent is there.
+    /// Whether its agent is connected.
     pub presence: NodePresence,
     /// The request that its last report answers; 0 if there was none.
     pub asked: u64,
 }
 
-/// `GET /v1/drift`, or `GET /v1/drift?nodes=NODE,NODE`: what nodes have found otherwise than it was applied.
+/// `GET /v1/drift`, or `GET /v1/drift?nodes=NODE,NODE`: what the last drift check of each node found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
     /// Every node that is declared, in name order.
     pub nodes: Vec<NodeDrift>,
 }
 
-/// A node.
+/// What the last drift check of one node found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeDrift {
-    /// The node.
+    /// The node's id in the inventory.
     pub node: NodeId,
-    /// Whether its agent is there.
+    /// Whether its agent is connected.
     pub presence: NodePresence,
     /// Its last drift check; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ pub struct NodeDrift {
     pub failed: BTreeMap<TaskId, String>,
 }
 
-/// A look.
+/// A finished drift check of all applied tasks of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftCheck {
     /// The request that it answers, or the last that was answered.
@@ -114,17 +114,17 @@ pub struct DriftCheck {
 /// A task that is no longer as it was applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskDrift {
-    /// What becomes of it.
+    /// Whether it is repaired.
     pub policy: DriftPolicy,
-    /// Whether a plan puts it right, or is about to.
+    /// Whether a plan repairs it, or is about to.
     pub healing: bool,
-    /// When it was last put right, or tried to be, in milliseconds since the Unix epoch, as far as this planner has seen: it rests until
-    /// the next look at an interval, or for a minute where nodes look only when asked.
+    /// When its repair was last tried, in milliseconds since the Unix epoch, as far as this planner has seen: it rests until the next
+    /// check at an interval, or for a minute where nodes check only on request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_ms: Option<u64>,
-    /// When it was first found so, by the node's clock, in milliseconds since the Unix epoch.
+    /// When it was first found out of sync, by the node's clock, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// What differs; none where its kind can only tell that something does.
+    /// What differs; none where its kind can only detect that something does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
 }
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn texts_are_compared_line_by_line() {
-        let told = diff(Some(&text("a\nb\nc\n")), &text("a\nB\nc\n")).unwrap();
-        assert_eq!(told, "--- applied\n+++ found\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n");
+        let text_diff = diff(Some(&text("a\nb\nc\n")), &text("a\nB\nc\n")).unwrap();
+        assert_eq!(text_diff, "--- applied\n+++ found\n@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n");
         assert!(diff(Some(&text("a\n")), &text("a")).unwrap().contains("No newline at end of file"));
     }
 

@@ -1,4 +1,4 @@
-//! What happens, as the planner tells it to those who listen. `VERSION` of the API guards it.
+//! Events of the planner, as its API streams them. `VERSION` of the API covers them.
 
 use groundplan_protocol::{
     effect::Action,
@@ -24,7 +24,7 @@ pub enum Event {
         /// The commit and its faults.
         refused: RefusedCommit,
     },
-    /// A commit came into force; what has to be done for it follows, if anything.
+    /// A commit became active; what has to be done for it follows, if anything.
     Commit {
         /// The commit.
         commit: Commit,
@@ -39,13 +39,13 @@ pub enum Event {
         /// The instance.
         instance: InstanceId,
     },
-    /// The last word on a task.
+    /// A task ended, for good.
     TaskFinished {
         /// The instance.
         instance: InstanceId,
         /// What was asked for.
         action: Action,
-        /// What became of it.
+        /// How it ended.
         outcome: Outcome,
         /// How long it took, in milliseconds.
         duration_ms: u64,
@@ -57,11 +57,11 @@ pub enum Event {
         /// The rollout.
         rollout: RolloutSummary,
     },
-    /// An agent came or went.
+    /// An agent connected or disconnected.
     Node {
         /// The node.
         node: NodeId,
-        /// Whether it is there.
+        /// Whether it is connected now.
         presence: NodePresence,
     },
     /// The planner began to plan, or stands by.
@@ -69,11 +69,11 @@ pub enum Event {
         /// Its role.
         role: Role,
     },
-    /// Nothing is open: every node that is there has what the commit in force asks for, or has failed at it.
+    /// Nothing is open: every connected node has what the active commit asks for, or has failed to apply it.
     Idle,
-    /// This client read too slowly and missed some.
+    /// This client read too slowly and missed some events.
     Missed {
-        /// How many.
+        /// How many events.
         count: u64,
     },
 }

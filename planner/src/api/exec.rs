@@ -1,7 +1,7 @@
-//! What the local API says of commands: the request, the stream of what comes of it, and the record that is kept.
+//! Commands in the local API: the request, the stream of events that answers it, and the record that is kept.
 //!
-//! `POST /v1/exec` answers with one JSON object a line, from `started` to `finished`; whoever closes the connection before stops the
-//! command. `POST /v1/exec/{id}/stop` stops it and lets the stream come to its end. `GET /v1/exec/{id}` is the record.
+//! `POST /v1/exec` answers with one JSON object a line, from `started` to `finished`; a client that closes the connection before that
+//! stops the command. `POST /v1/exec/{id}/stop` stops it and lets the stream come to its end. `GET /v1/exec/{id}` is the record.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,21 +21,21 @@ use serde::{Deserialize, Serialize};
 use super::types::NodePresence;
 use crate::select::Selector;
 
-/// How long a command may take if nothing is said.
+/// How long a command may take on a node if the request does not limit it.
 pub const TIMEOUT: Span = Span::secs(5 * 60);
 
 /// `POST /v1/exec`: run a command on nodes, now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExecRequest {
-    /// On which nodes.
+    /// The nodes to run it on, as a selector.
     pub on: Selector,
     /// A shell line, or a program with its arguments.
     pub run: Run,
-    /// Who runs it; the agent's own user if absent.
+    /// The user that runs it; the agent's own user if absent.
     #[serde(default)]
     pub user: Option<String>,
-    /// Where; `/` if absent.
+    /// The working directory; `/` if absent.
     #[serde(default)]
     pub cwd: Option<String>,
     /// Further environment variables. Their values are not recorded.
@@ -63,7 +63,7 @@ fn output_limit() -> u64 {
     OUTPUT_LIMIT
 }
 
-/// What comes of a command, as it comes. What was said last of a node counts: one that was cut off may come back.
+/// An event of a command. The last event of a node counts: a node that was cut off may report again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ExecEvent {
@@ -73,7 +73,7 @@ pub enum ExecEvent {
         version: u32,
         /// The command.
         id: ExecId,
-        /// The nodes that it is for, and whether each is there.
+        /// The nodes that it is for, and whether each is connected.
         nodes: BTreeMap<NodeId, NodePresence>,
     },
     /// It has begun on a node.
@@ -85,23 +85,23 @@ pub enum ExecEvent {
     Output {
         /// The node.
         node: NodeId,
-        /// Where.
+        /// Standard output or standard error.
         stream: Stream,
-        /// What.
+        /// A piece of it, in which other encodings than UTF-8 are replaced.
         text: String,
     },
     /// This client read too slowly: output of a node was left out here.
     Missed {
         /// The node.
         node: NodeId,
-        /// How much, in bytes.
+        /// The length of what was left out, in bytes.
         bytes: u64,
     },
     /// How it ended on a node.
     NodeEnded {
         /// The node.
         node: NodeId,
-        /// How.
+        /// How it ended there.
         outcome: NodeOutcome,
         /// How long it ran, in milliseconds, where that is known.
         duration_ms: Option<u64>,
@@ -110,12 +110,12 @@ pub enum ExecEvent {
     },
     /// Last of every stream.
     Finished {
-        /// All of it, but for what was printed.
+        /// The whole record, without the output.
         record: Box<ExecRecord>,
     },
 }
 
-/// How a command ended on a node, or how it stands there.
+/// The state of a command on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum NodeOutcome {
@@ -123,19 +123,19 @@ pub enum NodeOutcome {
     Waiting,
     /// It runs.
     Running,
-    /// By itself.
+    /// It ended by itself.
     Exited {
         /// With this code.
         code: i32,
     },
-    /// By a signal that nobody here sent.
+    /// It was ended by a signal that neither the agent nor an operator of groundplan sent.
     Killed {
         /// Its name or number.
         signal: String,
     },
-    /// It took too long, and was ended.
+    /// It took longer than its limit, and was ended.
     TimedOut,
-    /// Somebody stopped it, or its turn never came.
+    /// An operator stopped it, or its turn never came.
     Stopped,
     /// The agent did not run it.
     Refused {
@@ -147,20 +147,20 @@ pub enum NodeOutcome {
         /// Why.
         error: String,
     },
-    /// The node was not there: nothing was sent.
+    /// The node was not connected: nothing was sent.
     Offline,
     /// The connection to the node was lost, or it gave no answer.
     CutOff {
         /// Whether it had begun.
         began: bool,
     },
-    /// It is long past its time, and no word of its end has come.
+    /// It is long past its limit, and no report of its end has come.
     Lost,
     /// The planner ended before it did.
     Interrupted,
 }
 
-/// What an outcome comes to.
+/// An outcome, as far as the result of the command as a whole depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Not ended.
@@ -169,14 +169,14 @@ pub enum Standing {
     Good,
     /// Ended otherwise by itself, or could not be run.
     Bad,
-    /// Ended by its time limit or by somebody.
+    /// Ended by its time limit or by an operator.
     Ended,
-    /// Not known: the node was not there, or is not any more.
+    /// Not known: the node was not connected, or is not any more.
     Unknown,
 }
 
 impl NodeOutcome {
-    /// What it comes to.
+    /// How it counts for the result of the command as a whole.
     pub fn standing(&self) -> Standing {
         match self {
             Self::Waiting | Self::Running => Standing::Open,
@@ -224,20 +224,20 @@ impl fmt::Display for NodeOutcome {
 /// `GET /v1/exec/{id}`: a command, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecRecord {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// Which.
+    /// The random id of this command.
     pub id: ExecId,
     /// The user who asked for it, on the planner's host.
     pub by: String,
-    /// The selector.
+    /// The selector of its nodes, as it was written.
     pub on: String,
-    /// What is run.
+    /// A shell line, or a program with its arguments.
     pub run: Run,
-    /// Who runs it, if not the agent's own user.
+    /// The user that runs it, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Where, if not in `/`.
+    /// The working directory, if not `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
     /// The names of further environment variables.

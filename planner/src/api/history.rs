@@ -8,9 +8,9 @@ use super::{exec::ExecRecord, types::RolloutSummary};
 /// `GET /v1/history`: the latest rollouts and the latest commands, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct History {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// The rollouts.
+    /// The latest rollouts, newest first, without their instances.
     pub rollouts: Vec<RolloutSummary>,
     /// The latest commands, newest first, without what they printed.
     #[serde(default)]

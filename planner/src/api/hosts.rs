@@ -1,4 +1,4 @@
-//! What the API says of nodes' hosts and of the keys that their agents sign with: all that `groundplan bootstrap` asks for.
+//! Nodes' hosts in the local API, and the keys that their agents sign with: all that `groundplan bootstrap` asks for.
 
 use groundplan_protocol::{
     envelope::PublicKey,
@@ -20,9 +20,9 @@ pub struct HostsRequest {
 /// What is to be known before a host is given its agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hosts {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// The site.
+    /// The name of the site that the planner serves.
     pub site: SiteName,
     /// The public key that agents are to trust.
     pub planner_key: PublicKey,
@@ -32,12 +32,12 @@ pub struct Hosts {
     pub hosts: Vec<Host>,
 }
 
-/// A declared node.
+/// A declared node, as far as bootstrap needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
-    /// Its name.
+    /// The node's id in the inventory.
     pub node: NodeId,
-    /// Its address, if the inventory says one.
+    /// Its address, if the inventory gives one.
     pub address: Option<String>,
     /// The key that its agent must sign with, if one is known.
     pub key: Option<PublicKey>,
@@ -47,11 +47,11 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustRequest {
-    /// The node.
+    /// The node whose agent has the key.
     pub node: NodeId,
-    /// Its key.
+    /// The public key that its agent signs with.
     pub key: PublicKey,
-    /// Whether it may take the place of another one.
+    /// Whether it may replace another key that is trusted for the node.
     #[serde(default)]
     pub replace: bool,
 }
@@ -59,8 +59,8 @@ pub struct TrustRequest {
 /// The key is trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trusted {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// Whether it was not before.
+    /// Whether it was not trusted before.
     pub changed: bool,
 }

@@ -57,9 +57,9 @@ pub struct GetKnowledge {}
 /// What is to become of an instance, and why.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetWhy {
-    /// Its node.
+    /// The node that the instance is on.
     pub node: NodeId,
-    /// Its task.
+    /// The task of the instance, `service.task`.
     pub task: TaskId,
 }
 
@@ -94,17 +94,17 @@ pub struct GetDrift {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct GetDriftAnswers {}
 
-/// A command's record.
+/// The record of one command, running or ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetExec {
-    /// The command.
+    /// The id from the command's first event.
     pub id: ExecId,
 }
 
-/// Stop a command.
+/// Stop a command on every node where it has not ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StopExec {
-    /// The command.
+    /// The id from the command's first event.
     pub id: ExecId,
 }
 

@@ -42,7 +42,7 @@ use crate::{
     trust, view,
 };
 
-/// How often the stream of a command carries an empty line, by which a client that has gone is noticed.
+/// How often the stream of a command carries an empty line, by which a client that has disconnected is noticed.
 const ALIVE: Duration = Duration::from_millis(500);
 /// Most text of a command line with its environment, in bytes: the kernel takes no argument above 128 KiB.
 const LONGEST: usize = 100 * 1024;
@@ -371,7 +371,7 @@ async fn stream_exec(mut events: EventReceiver, mut lines: channel::Sender<Bytes
                 Ok(line) => line,
                 Err(_) => return,
             },
-            // An empty line: readers skip it, and a client that has gone is noticed.
+            // An empty line: readers skip it, and a client that has disconnected is noticed.
             Err(_) => Vec::new(),
         };
         line.push(b'\n');
@@ -381,7 +381,7 @@ async fn stream_exec(mut events: EventReceiver, mut lines: channel::Sender<Bytes
     }
 }
 
-/// Events as lines of JSON, until the client has gone.
+/// Events as lines of JSON, until the client has disconnected.
 async fn stream_events(mut events: broadcast::Receiver<Event>, mut lines: channel::Sender<Bytes, Infallible>) {
     let mut event = Event::Hello { version: VERSION };
     loop {

@@ -46,7 +46,7 @@ pub(crate) fn event_channel() -> (EventSender, EventReceiver) {
 }
 
 impl EventSender {
-    /// Sends an event.
+    /// Sends an event; output is left out, and counted, while the client has too much of it unread.
     pub(crate) fn send(&mut self, event: ExecEvent) {
         if let ExecEvent::Output { node, text, .. } = &event {
             if self.unread.load(Ordering::Relaxed) > UNREAD {

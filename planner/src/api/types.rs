@@ -17,72 +17,72 @@ use crate::select::Selector;
 /// Version of the API; a client refuses any other.
 pub const VERSION: u32 = 2;
 
-/// `GET /v1/status`: how things are.
+/// `GET /v1/status`: the state of the site, its nodes and this planner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
     /// The site; absent until a good commit was read.
     pub site: Option<SiteName>,
     /// Where its commits come from.
     pub repository: RepositoryStatus,
-    /// The commit in force; absent until there was a good one.
+    /// The active commit; absent until there was a good one.
     pub commit: Option<Commit>,
     /// The generation of the latest plan.
     pub generation: Generation,
-    /// This planner.
+    /// The planner that answers, which may be standing by.
     pub planner: PlannerStatus,
     /// The latest rollout, running or finished.
     pub rollout: Option<RolloutSummary>,
     /// The branch's tip, if it was refused.
     pub refused: Option<RefusedCommit>,
-    /// Every node that is declared or was heard of, in name order.
+    /// Every node that is declared, or from which a message has come, in name order.
     pub nodes: Vec<NodeStatus>,
-    /// How many payloads were ignored, since the start, because they were not ours.
+    /// How many payloads were ignored since the start, because they came from something else than an agent or a planner of this site.
     pub ignored: u64,
 }
 
 /// Where commits come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct RepositoryStatus {
-    /// Path or URL.
+    /// The repository's path or URL.
     pub location: String,
-    /// The branch.
+    /// The branch whose tip is followed.
     pub branch: String,
     /// Why it cannot be read at the moment.
     pub error: Option<String>,
 }
 
-/// A commit.
+/// A commit of the site's repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Commit {
-    /// Its id.
+    /// Its full object id in hexadecimal.
     pub id: CommitId,
     /// The first line of its message.
     pub subject: String,
-    /// Its author's name.
+    /// The name of its author, as git records it.
     pub author: String,
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
 }
 
-/// A planner.
+/// The planner that answers the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannerStatus {
-    /// Its id.
+    /// Its random id, which its store keeps.
     pub id: String,
     /// The public key that agents are to trust.
     pub key: String,
-    /// Its program version.
+    /// The version of the program, as `groundplan --version` prints it.
     pub program: String,
-    /// Whether it plans.
+    /// Whether it plans, stands by, or is still starting.
     pub role: Role,
     /// Its term, or that of the planner it stands by for.
     pub term: u64,
     /// Whether something has come in that it has yet to plan with.
     #[serde(default)]
     pub due: bool,
-    /// The broker.
+    /// Its connection to the broker.
     pub broker: BrokerStatus,
 }
 
@@ -90,13 +90,13 @@ pub struct PlannerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Role {
-    /// It has no site or no broker yet, or looks whether another one plans.
+    /// It has no site or no broker yet, or waits to find out whether another one plans.
     Starting,
     /// It plans.
     Planning,
     /// Another one plans.
     Standby {
-        /// That one's id.
+        /// The id of the one that plans.
         planner: String,
     },
 }
@@ -104,7 +104,7 @@ pub enum Role {
 /// The connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct BrokerStatus {
-    /// Its address.
+    /// The host and port of the broker, as configured.
     pub address: String,
     /// Whether there is a connection.
     pub connected: bool,
@@ -112,10 +112,10 @@ pub struct BrokerStatus {
     pub error: Option<String>,
 }
 
-/// A commit that was refused; the one before it stays in force.
+/// A commit that was refused; the one before it stays active.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RefusedCommit {
-    /// The commit.
+    /// The commit that was refused as a whole.
     pub commit: Commit,
     /// Every fault in it.
     pub diagnostics: Vec<Fault>,
@@ -126,7 +126,7 @@ pub struct RefusedCommit {
 pub struct Fault {
     /// Where it is; absent for one of the tree as a whole.
     pub at: Option<FaultPlace>,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub message: String,
     /// A few words beside the place.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -134,16 +134,16 @@ pub struct Fault {
     /// Further places that belong to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
-    /// What to do.
+    /// What the user can do about it.
     pub hint: Option<String>,
 }
 
 /// A place that belongs to a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Related {
-    /// Where.
+    /// The place in the site's files.
     pub at: FaultPlace,
-    /// A few words.
+    /// A few words on why it belongs to the fault.
     pub words: String,
 }
 
@@ -161,14 +161,14 @@ pub struct FaultPlace {
     pub text: Option<String>,
 }
 
-/// A node.
+/// A node that is declared, or from which a message has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
-    /// The node.
+    /// The node's id in the inventory.
     pub node: NodeId,
-    /// Whether the commit in force declares it.
+    /// Whether the active commit declares it.
     pub declared: bool,
-    /// Whether its agent is there.
+    /// Whether its agent is connected.
     pub presence: NodePresence,
     /// The generation of the last plan that its agent accepted.
     pub generation: Generation,
@@ -185,10 +185,10 @@ pub struct NodeStatus {
     /// Tasks of it that cannot be planned yet, with what each waits for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<TaskId, Vec<String>>,
-    /// How many tasks its last look found otherwise than they were applied.
+    /// How many tasks its last drift check found out of sync.
     #[serde(default)]
     pub drifted: usize,
-    /// What it still owes, by task.
+    /// Pending restarts, reloads and runs, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Effect>,
     /// The last message that its agent refused.
@@ -197,14 +197,14 @@ pub struct NodeStatus {
     pub ignored: u64,
     /// Messages of it that this planner refused.
     pub rejected: Option<Rejected>,
-    /// When it was last heard of, in milliseconds since the Unix epoch.
+    /// When its last message came, in milliseconds since the Unix epoch.
     pub last_seen_ms: Option<u64>,
-    /// Its agent's connection, while it is there: another one means that it has connected anew.
+    /// The agent's present connection; absent while it is offline. It changes with every new connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// Its agent's program version.
     pub agent: Option<String>,
-    /// What the host is.
+    /// Facts of its host, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, serde_json::Value>,
     /// What its `export` tasks have published, by task.
@@ -212,26 +212,26 @@ pub struct NodeStatus {
     pub exports: BTreeMap<TaskId, String>,
 }
 
-/// `GET /v1/knowledge`: what nodes have told last, for whoever plans without them.
+/// `GET /v1/knowledge`: what nodes have reported last, for plans made without them, such as previews.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Knowledge {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// The facts of each node that has told any.
+    /// The facts of each node that has reported any.
     pub facts: BTreeMap<NodeId, BTreeMap<String, serde_json::Value>>,
     /// What has been published, by task and node.
     pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
 }
 
-/// Whether an agent is there.
+/// Whether an agent is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodePresence {
     /// Connected.
     Online,
-    /// Gone, for now.
+    /// Not connected at the moment.
     Offline,
-    /// Never heard of.
+    /// It has never been connected.
     #[default]
     Unknown,
 }
@@ -241,20 +241,20 @@ pub enum NodePresence {
 pub struct Rejected {
     /// How many since the start.
     pub count: u64,
-    /// Why the last one was.
+    /// Why the last one was refused.
     pub reason: String,
-    /// What to do.
+    /// What an operator can do about it; may be empty.
     pub hint: String,
 }
 
-/// Instances of a rollout by what has become of them.
+/// Instances of a rollout, counted by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Not started yet: behind others on their node, or their node is away.
     pub pending: usize,
     /// Behind a gate that is not open.
     pub waiting: usize,
-    /// At work at this moment.
+    /// Running at this moment.
     pub running: usize,
     /// Done, and something was changed, restarted, reloaded or run.
     pub changed: usize,
@@ -269,12 +269,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All instances.
+    /// The number of all instances, whatever their state.
     pub fn total(&self) -> usize {
         self.open() + self.changed + self.unchanged + self.failed + self.blocked + self.superseded
     }
 
-    /// Those of which nothing final is known.
+    /// The number of instances that have not ended.
     pub fn open(&self) -> usize {
         self.pending + self.waiting + self.running
     }
@@ -297,26 +297,26 @@ impl Counts {
     }
 }
 
-/// What has become of an instance.
+/// The state of an instance in a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum InstanceState {
     /// Not started yet.
     Pending,
-    /// Behind instances on other nodes that are not done, or behind what no node has told yet.
+    /// Behind instances on other nodes that are not done, or behind a value that no node has reported yet.
     Waiting {
         /// The first of them, by name.
         #[serde(rename = "for")]
         on: Vec<InstanceId>,
-        /// What no node has told yet, such as `facts of node n1`.
+        /// Values that no node has reported yet, such as `facts of node n1`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         unknown: Vec<String>,
     },
-    /// At work at this moment.
+    /// Running at this moment.
     Running,
-    /// The last word on it.
+    /// It has ended, for good.
     Finished {
-        /// That word.
+        /// How it ended.
         outcome: Outcome,
     },
 }
@@ -328,27 +328,27 @@ pub struct RolloutSummary {
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: Commit,
-    /// How it stands.
+    /// Whether it runs, or how it ended.
     pub result: RolloutResult,
-    /// Its instances.
+    /// Its instances, counted by state.
     pub counts: Counts,
     /// Nodes that have a part in it.
     pub nodes: usize,
     /// When it began, in milliseconds since the Unix epoch.
     pub started_ms: u64,
-    /// When it ended.
+    /// When it ended, in milliseconds since the Unix epoch; none while it runs.
     pub finished_ms: Option<u64>,
 }
 
-/// How a rollout stands.
+/// The state of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutResult {
     /// Something of it is still open.
     Running,
-    /// All that is left waits for what no node has told yet.
+    /// All that is left waits for values that no node has reported yet.
     Waiting,
-    /// All of it came about.
+    /// All of it succeeded.
     Succeeded,
     /// Something failed.
     Failed,
@@ -359,14 +359,14 @@ pub enum RolloutResult {
 /// `GET /v1/rollouts/{generation|latest}`: one rollout in full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutDetail {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// The rollout.
+    /// The rollout as `history` lists it.
     #[serde(flatten)]
     pub summary: RolloutSummary,
     /// Its instances in an execution order.
     pub instances: Vec<InstanceRecord>,
-    /// What it could not plan, because no node has told what that needs.
+    /// What it could not plan, because no node has reported a value that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<PendingRecord>,
 }
@@ -374,7 +374,7 @@ pub struct RolloutDetail {
 /// An instance that could not be planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PendingRecord {
-    /// The instance.
+    /// The task and the node that need a missing value.
     pub instance: InstanceId,
     /// What is missing, such as `export db.address of db-0`.
     pub waits_for: Vec<String>,
@@ -383,13 +383,13 @@ pub struct PendingRecord {
 /// An instance of a rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceRecord {
-    /// The instance.
+    /// The task and the node that it is on.
     pub instance: InstanceId,
     /// What is done to it.
     pub action: Action,
     /// Why: each is the cause of the one before it.
     pub reasons: Vec<ReasonReport>,
-    /// What has become of it.
+    /// Its state in the rollout.
     #[serde(flatten)]
     pub state: InstanceState,
     /// When it started by its node's clock, in milliseconds since the Unix epoch.
@@ -403,7 +403,7 @@ pub struct InstanceRecord {
     pub output: Option<Output>,
 }
 
-/// `POST /v1/recheck`: have nodes check again what they have applied, and put right what is not so.
+/// `POST /v1/recheck`: have nodes check again what they have applied, and repair what is out of sync.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecheckRequest {
@@ -421,7 +421,7 @@ pub struct RecheckRequest {
 /// What was planned upon a [`RecheckRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecheckPlanned {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
     /// The rollout that checks; none if there is nothing to check.
     pub generation: Option<Generation>,
@@ -432,13 +432,13 @@ pub struct RecheckPlanned {
 /// `GET /v1/why?node=NODE&task=SERVICE.TASK`: what is to become of an instance, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {
-    /// Format version.
+    /// The version of the API; a client refuses any other.
     pub version: u32,
-    /// The instance.
+    /// The task and the node of the question.
     pub instance: InstanceId,
-    /// Whether the commit in force asks for it.
+    /// Whether the active commit asks for it.
     pub desired: bool,
-    /// What is missing to tell whether and how it asks for it.
+    /// Values without which it is not known whether and how the commit asks for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
     /// Its `when`, if that is false there, with what that asked for.
@@ -448,11 +448,11 @@ pub struct Why {
     pub applied: WhyApplied,
     /// The restart, reload or run of it that is due on its node.
     pub obligation: Option<Effect>,
-    /// The latest rollout that had it, which tells what was done, why, and what it waits for.
+    /// The latest rollout that had it.
     pub rollout: Option<RolloutSummary>,
-    /// Its record there.
+    /// What that rollout recorded of the instance.
     pub record: Option<InstanceRecord>,
-    /// Whether its node's agent is there.
+    /// Whether its node's agent is connected.
     pub presence: NodePresence,
 }
 
@@ -473,7 +473,7 @@ pub enum WhyApplied {
 pub struct Problem {
     /// Which kind of problem; decides the status code.
     pub kind: ProblemKind,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub error: String,
     /// What to do about it.
     pub hint: Option<String>,
@@ -487,7 +487,7 @@ pub enum ProblemKind {
     BadRequest,
     /// 404: there is no such thing.
     NotFound,
-    /// 409: it contradicts what the planner knows.
+    /// 409: it contradicts the planner's present state.
     Conflict,
     /// 429: too much is under way already.
     TooMany,

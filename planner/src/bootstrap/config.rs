@@ -33,7 +33,7 @@ pub(super) struct Ours<'a> {
     pub(super) certificate: bool,
 }
 
-/// The new file.
+/// The configuration file that the host is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Merged {
     pub(super) text: String,

@@ -33,7 +33,7 @@ pub(super) struct HostFile {
     /// Permission bits in octal.
     pub(super) mode: &'static str,
     pub(super) bytes: Bytes,
-    /// SHA-256 in hexadecimal.
+    /// The SHA-256 digest of `bytes`, in hexadecimal.
     pub(super) digest: String,
 }
 

@@ -90,7 +90,7 @@ impl Host<'_> {
         }
     }
 
-    /// Runs all steps.
+    /// Runs all steps on the host, and stops at the first that fails.
     pub(super) async fn work(&self) -> Result<HostResult, Fault> {
         self.step(Step::Probing);
         let paths = [PROGRAM, CONFIG, CA, CERT, KEY].join(" ");

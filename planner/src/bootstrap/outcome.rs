@@ -96,7 +96,7 @@ pub struct HostResult {
     pub node: NodeId,
     /// The address that `ssh` connected to.
     pub address: String,
-    /// How it ended.
+    /// Whether the host was changed, left as it was, or failed.
     pub state: HostState,
     /// The differences that were found.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -110,7 +110,7 @@ pub struct HostResult {
     /// The directory that the state of another site's agent was moved to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<String>,
-    /// What went wrong.
+    /// What went wrong, in one line; none on success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// In which state the host was left after an error.

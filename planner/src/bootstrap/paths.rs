@@ -1,8 +1,8 @@
 //! Where the agent's files lie on a host, as the packages place them too.
 
-/// The agent's program.
+/// The agent's program on the host.
 pub(super) const PROGRAM: &str = "/usr/bin/groundplan-agent";
-/// The agent's configuration.
+/// The agent's configuration file on the host.
 pub(super) const CONFIG: &str = "/etc/groundplan/agent.toml";
 /// The agent's unit, in the host's directory of packaged units.
 pub(super) const UNIT: &str = "groundplan-agent.service";

@@ -69,7 +69,7 @@ impl Presence {
     pub(super) async fn comes(&mut self, node: &NodeId, before: Option<&str>) {
         let is_new = |answer: &Answer| answer.online.get(node).is_some_and(|session| Some(session.as_str()) != before);
         if self.last.wait_for(is_new).await.is_err() {
-            // The polling task is gone, so bootstrap is ending: this future is dropped soon.
+            // The polling task has ended, so bootstrap is ending: this future is dropped soon.
             std::future::pending::<()>().await;
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use groundplan_protocol::digest::Digest;
 
-/// A static agent.
+/// A statically linked agent, read and checked for its machine.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The file that it was read from.
@@ -67,7 +67,7 @@ pub enum ProgramError {
 }
 
 impl ProgramError {
-    /// The next step.
+    /// What the user can do about it; none where the message suffices.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Dynamic { .. } => {

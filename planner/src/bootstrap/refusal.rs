@@ -57,7 +57,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The next step.
+    /// What the user can do before trying again.
     pub fn hint(&self) -> String {
         match self {
             Self::NotRoot(_) => "log in as root (--ssh-user root), or let that user become root with --sudo".to_owned(),

@@ -9,7 +9,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// The option `--format`.
+/// The option `--format` of subcommands that print data.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FormatArg {
     /// The output format: text for people, or one JSON value.

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Source {
     /// The directory or revision as the user wrote it, for messages.
     pub(super) name: String,
-    /// Its files.
+    /// The site's files there.
     pub(super) tree: Box<dyn SourceTree>,
     /// The commit; `None` for a directory.
     pub(super) commit: Option<CommitId>,

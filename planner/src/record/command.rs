@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 /// A command. Written when it begins, every few seconds while it runs, and when it ends; each replaces the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandRow {
-    /// Its id.
+    /// The command's random id, part of the row's key.
     pub id: ExecId,
     /// The user who asked for it, on the planner's host.
     pub by: String,
     /// The selector of its nodes, as it was written.
     pub on: String,
-    /// What is run.
+    /// A shell line, or a program with its arguments.
     pub run: Run,
     /// The user that runs it, if not the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

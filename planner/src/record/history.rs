@@ -33,15 +33,15 @@ pub struct SummaryRow {
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: CommitRow,
-    /// Its state.
+    /// Whether it runs, or how it ended.
     pub result: ResultRow,
-    /// Its instances.
+    /// Its instances, counted by state.
     pub counts: CountsRow,
     /// How many nodes have a part in it.
     pub nodes: usize,
     /// When it began, in milliseconds since the Unix epoch.
     pub started_ms: u64,
-    /// When it ended.
+    /// When it ended, in milliseconds since the Unix epoch; none while it runs.
     pub finished_ms: Option<u64>,
 }
 
@@ -85,7 +85,7 @@ pub struct CountsRow {
 /// An instance of a rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceRow {
-    /// The instance.
+    /// The task and the node that it is on.
     pub instance: InstanceId,
     /// What is done to it.
     pub action: Action,
@@ -132,7 +132,7 @@ pub enum StateRow {
 /// An instance that could not be planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRow {
-    /// The instance.
+    /// The task and the node that need a missing value.
     pub instance: InstanceId,
     /// What is missing, such as `export db.address of db-0`.
     pub waits_for: Vec<String>,

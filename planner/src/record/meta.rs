@@ -19,7 +19,7 @@ pub struct MetaRow {
     pub generation: Generation,
     /// The last term that this planner has claimed.
     pub term: u64,
-    /// The active commit.
+    /// The active commit; none before the first good one.
     pub active: Option<CommitRow>,
     /// The branch's tip, if it was refused.
     pub refused: Option<RefusedRow>,
@@ -28,11 +28,11 @@ pub struct MetaRow {
 /// A commit of the site's branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitRow {
-    /// Its object id.
+    /// Its full object id in hexadecimal.
     pub id: CommitId,
     /// The first line of its message.
     pub subject: String,
-    /// Its author's name.
+    /// The name of its author, as git records it.
     pub author: String,
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
@@ -41,7 +41,7 @@ pub struct CommitRow {
 /// A commit that was refused, with all that is wrong in it: after a restart it is shown without reading the repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRow {
-    /// The commit.
+    /// The commit that was refused as a whole.
     pub commit: CommitRow,
     /// Every fault in it, in the order of their places.
     pub faults: Vec<FaultRow>,
@@ -52,7 +52,7 @@ pub struct RefusedRow {
 pub struct FaultRow {
     /// Where it is; absent for one of the tree as a whole.
     pub at: Option<PlaceRow>,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub message: String,
     /// A few words beside the place.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -67,7 +67,7 @@ pub struct FaultRow {
 /// A place that belongs to a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelatedRow {
-    /// The place.
+    /// The place in the site's files.
     pub at: PlaceRow,
     /// A few words on it.
     pub words: String,

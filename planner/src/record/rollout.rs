@@ -21,7 +21,7 @@ use super::meta::CommitRow;
 /// Borrows its actions when it is written: a plan for a large fleet has a great many.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeadRow<'a> {
-    /// Its generation.
+    /// The generation of its plan, which is also its id.
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: CommitRow,
@@ -42,7 +42,7 @@ pub struct HeadRow<'a> {
 pub struct PlannedRow<'a> {
     /// What it is done to.
     pub instance: Cow<'a, InstanceId>,
-    /// What is done.
+    /// What the plan asks of the agent.
     pub action: Action,
     /// Why: each is the cause of the one before it.
     pub reasons: Cow<'a, [ReasonReport]>,

@@ -61,7 +61,7 @@ pub enum SyntaxError {
     },
 }
 
-/// Parses a selector.
+/// Parses a selector into an expression.
 pub(super) fn parse(text: &str) -> Result<Expr, SyntaxError> {
     if text.len() > LONGEST {
         return Err(SyntaxError::Long);

@@ -32,7 +32,7 @@ pub(super) enum Arrival {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopping;
 
-/// See the module.
+/// The API's way to the loop; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(super) arrivals: mpsc::Sender<Arrival>,
@@ -40,7 +40,7 @@ pub(crate) struct Handle {
     pub(crate) events: broadcast::Sender<Event>,
     /// The store, to be read on other threads.
     pub(crate) store: Reader,
-    /// Keys of nodes.
+    /// Nodes' keys, shared with the inbox.
     pub(crate) keys: Arc<Keys>,
     /// What does not change while the planner runs.
     pub(crate) info: Arc<PlannerInfo>,

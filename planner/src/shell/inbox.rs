@@ -100,7 +100,7 @@ pub(super) enum Received {
 }
 
 impl Received {
-    /// The machine's input.
+    /// The machine's input. A message's receipt is kept in `receipts` until the machine acknowledges it.
     pub(super) fn into_input(self, receipts: &mut Receipts) -> Input {
         match self {
             Self::Input(input) => input,

@@ -97,7 +97,7 @@ struct Follower {
     watch: JoinHandle<()>,
 }
 
-/// See the module.
+/// The loop's own state; only the loop's thread touches it.
 pub(crate) struct Shell {
     config: ServeConfig,
     key: Arc<SigningKey>,
@@ -199,7 +199,7 @@ impl Shell {
         }
     }
 
-    /// For the API.
+    /// A handle for the API. Once the loop has ended, requests through it are answered with [`handle::Stopping`].
     pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }

@@ -12,7 +12,7 @@ use crate::{
     site::Loaded,
 };
 
-/// See the module.
+/// A loaded commit, shared by the loop, the workers and readers.
 pub(crate) struct Site {
     /// The files of the commit.
     pub(crate) tree: GitTree,

@@ -13,15 +13,15 @@ type PlanRow = (u64, &'static [u8], &'static [u8], &'static [u8]);
 
 /// What there is one of, under the keys below.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-/// By node.
+/// By node: what it has applied, its obligations, and its last state.
 pub(super) const NODES: TableDefinition<&str, &[u8]> = TableDefinition::new("nodes");
 /// By node: its ledger, and the last of its reports that is on the disk.
 pub(super) const ACKS: TableDefinition<&str, (&str, u64)> = TableDefinition::new("acks");
-/// By node.
+/// By node: the last plan for it, with generation, digest and envelope.
 pub(super) const PLANS: TableDefinition<&str, PlanRow> = TableDefinition::new("plans");
 /// By number, from 0 for every rollout.
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-/// By generation.
+/// By generation: the summary of a rollout.
 pub(super) const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
 /// By the time at which they began, and their id.
 pub(super) const COMMANDS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("commands");

@@ -35,7 +35,7 @@ impl Progress {
         Self { live, lines, color, hosts, finished: 0, steps: BTreeMap::new() }
     }
 
-    /// Shows an event.
+    /// Shows an event, either in the live display or as a line.
     pub(crate) fn show(&mut self, event: ProgressEvent) {
         match event {
             ProgressEvent::Step(node, step) => _ = self.steps.insert(node, step),

@@ -32,7 +32,7 @@ fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str
     format!("when `{when}` is false{what} ({place})")
 }
 
-/// One reason.
+/// One reason as a line for people, with its place.
 pub(crate) fn report(reason: &ReasonReport) -> String {
     match reason {
         ReasonReport::Added { input, at } => format!("{input} is new ({})", place(&at.file, at.line)),

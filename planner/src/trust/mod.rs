@@ -125,7 +125,7 @@ pub struct NodeKeys {
 }
 
 impl NodeKeys {
-    /// Keys below `state_dir`.
+    /// The keys below `state_dir`, none of which is read yet.
     pub fn new(state_dir: &Path) -> Self {
         Self { state_dir: state_dir.to_owned(), files: BTreeMap::new() }
     }

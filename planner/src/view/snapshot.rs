@@ -12,7 +12,7 @@ use crate::{
 
 /// What does not change while the planner runs.
 pub(crate) struct PlannerInfo {
-    /// Its id.
+    /// The planner's random id, which its store keeps.
     pub(crate) planner: String,
     /// The key that agents are to trust.
     pub(crate) key: PublicKey,
@@ -20,7 +20,7 @@ pub(crate) struct PlannerInfo {
     pub(crate) location: String,
     /// The branch that it follows.
     pub(crate) branch: String,
-    /// The broker's address.
+    /// The host and port of the broker, as configured.
     pub(crate) broker: String,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The active commit.
+    /// The site of the active commit; a problem with a hint if there is none yet.
     pub(super) fn active(&self) -> Result<&Site, Problem> {
         self.site.as_deref().ok_or_else(|| {
             let error = "there is no active commit yet";

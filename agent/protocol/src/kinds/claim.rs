@@ -104,7 +104,7 @@ impl fmt::Display for Claim<'_> {
 /// A claim as a task states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskClaim<'a> {
-    /// What is claimed.
+    /// The thing on the host, such as a path, a user or a package.
     pub claim: Claim<'a>,
     /// The parameter that states it; empty for the task as a whole.
     pub param: &'a str,

@@ -22,7 +22,7 @@ const DEFAULT_TIMEOUT: Span = Span::secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
-    /// A fixed value.
+    /// A fixed value, published as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// A command that prints the value on its standard output: a shell line or a list of arguments.

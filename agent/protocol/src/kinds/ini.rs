@@ -61,7 +61,7 @@ pub enum IniValue {
     Many(Vec<Scalar>),
 }
 
-/// A single value.
+/// A single value; each is written as one text after the `=`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {

@@ -73,10 +73,10 @@ pub enum ContentSource<'a> {
 /// What a kind states about itself, whatever its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
-    /// See [`Kind::NAME`].
+    /// Its key in a task, [`Kind::NAME`].
     pub name: &'static str,
-    /// See [`Kind::SUMMARY`].
+    /// One line for people, [`Kind::SUMMARY`].
     pub summary: &'static str,
-    /// See [`Kind::EFFECTS`].
+    /// What trigger edges may do to it, [`Kind::EFFECTS`].
     pub effects: &'static [Effect],
 }

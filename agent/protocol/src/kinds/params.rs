@@ -63,12 +63,12 @@ macro_rules! kinds {
         const _: () = { $(assert!(same($kind::NAME, $name));)* $(assert!(same($unlisted::NAME, $unlisted_name));)* };
 
         impl TaskParams {
-            /// See [`Kind::name`].
+            /// The name of its kind; for a task of a plugin the name that the plugin declares.
             pub fn kind(&self) -> &str {
                 match self { $(Self::$kind(params) => Kind::name(params),)* $(Self::$unlisted(params) => Kind::name(params),)* }
             }
 
-            /// See [`Kind::effects`].
+            /// What trigger edges may do to the task; see [`Kind::effects`].
             pub fn effects(&self) -> &[Effect] {
                 match self { $(Self::$kind(params) => Kind::effects(params),)* $(Self::$unlisted(params) => Kind::effects(params),)* }
             }
@@ -87,32 +87,32 @@ macro_rules! kinds {
                 }
             }
 
-            /// See [`Kind::problems`].
+            /// What is wrong with the parameters, every problem at once; see [`Kind::problems`].
             pub fn problems(&self) -> Vec<Problem> {
                 match self { $(Self::$kind(params) => params.problems(),)* $(Self::$unlisted(params) => params.problems(),)* }
             }
 
-            /// See [`Kind::source`].
+            /// The file of the site whose content the task ships, if any; see [`Kind::source`].
             pub fn source(&self) -> Option<ContentSource<'_>> {
                 match self { $(Self::$kind(params) => params.source(),)* $(Self::$unlisted(params) => params.source(),)* }
             }
 
-            /// See [`Kind::drop_source`].
+            /// Removes the name of the source, which nodes do not need; see [`Kind::drop_source`].
             pub fn drop_source(&mut self) {
                 match self { $(Self::$kind(params) => params.drop_source(),)* $(Self::$unlisted(params) => params.drop_source(),)* }
             }
 
-            /// See [`Kind::drop_incidental`].
+            /// Removes what does not decide the result, before the fingerprint is taken; see [`Kind::drop_incidental`].
             pub fn drop_incidental(&mut self) {
                 match self { $(Self::$kind(params) => params.drop_incidental(),)* $(Self::$unlisted(params) => params.drop_incidental(),)* }
             }
 
-            /// See [`Kind::can_check`].
+            /// Whether an agent can check the task without applying it; see [`Kind::can_check`].
             pub fn can_check(&self) -> bool {
                 match self { $(Self::$kind(params) => params.can_check(),)* $(Self::$unlisted(params) => params.can_check(),)* }
             }
 
-            /// See [`Kind::claims`].
+            /// What the task claims on its host; see [`Kind::claims`].
             pub fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
                 match self {
                     $(Self::$kind(params) => params.claims(task, claim),)*
@@ -120,7 +120,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// See [`Kind::subject`].
+            /// What the task is about, for people, such as a path or a unit; see [`Kind::subject`].
             pub fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
                 match self {
                     $(Self::$kind(params) => params.subject(task),)*

@@ -296,7 +296,7 @@ pub(crate) fn stage_file(
         _ => {}
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    // Private until owner and mode are set: nobody may open it in between.
+    // Private until owner and mode are set: no other user may open it in between.
     let mode = Mode::from_bits_truncate(0o600);
     let file =
         openat(&place.dir, temporary(&place.name).as_os_str(), flags, mode).map_err(failed(path, "create it"))?;

@@ -21,7 +21,7 @@ impl From<bool> for Check {
     }
 }
 
-/// What applying did.
+/// What applying did, beyond the change itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Applied {
     /// Whether it started or ran it, so that no restart, reload or run is pending any more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Backoff {
     /// The first wait; doubled each time.
     pub first: Duration,
-    /// The longest wait.
+    /// The longest wait, at which doubling ends.
     pub most: Duration,
     /// How long the process must run for the next wait to be the first one again.
     pub healthy: Duration,

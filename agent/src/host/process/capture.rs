@@ -9,7 +9,7 @@ use groundplan_protocol::report::{OUTPUT_LIMIT, Output};
 /// Bytes of the beginning and of the end that are kept, each.
 const HALF: usize = OUTPUT_LIMIT / 2;
 
-/// Collects output.
+/// Collects output in bounded memory: its beginning, its end, and how much was left out between.
 #[derive(Debug, Default)]
 pub(crate) struct Capture {
     head: Vec<u8>,
@@ -19,7 +19,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Adds output.
+    /// Adds a piece of output. Beyond the limit the oldest bytes of the end make room.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let (first, rest) = bytes.split_at(bytes.len().min(HALF - self.head.len()));
         self.head.extend_from_slice(first);

@@ -69,7 +69,7 @@ pub(crate) enum Request {
     Stop { reply: Reply<bool> },
 }
 
-/// See the module.
+/// The state of one monitor, which runs as a task of its own.
 pub(crate) struct ProcessMonitor {
     shared: Shared,
     task: TaskId,

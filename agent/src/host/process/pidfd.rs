@@ -8,7 +8,7 @@ use std::{
 use nix::{libc, unistd::Pid};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// The handle.
+/// A handle on one process, which stays that process even if its pid is used again.
 pub(crate) struct PidFd(AsyncFd<OwnedFd>);
 
 impl PidFd {

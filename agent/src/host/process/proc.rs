@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
 
-/// A process (proc_pid_stat(5)).
+/// What the kernel reports of a process: the fields of proc_pid_stat(5) that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// Whether it has ended and waits only for its parent to collect its status.

@@ -19,7 +19,7 @@ const JOINED: usize = 8 * 1024;
 /// Text that is enough for a message of its own, in bytes.
 pub const BATCH: usize = 16 * 1024;
 
-/// See the module.
+/// The output of one command between its writer and its reader.
 #[derive(Debug)]
 pub struct Spool {
     inner: Mutex<Inner>,

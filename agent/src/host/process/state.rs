@@ -14,7 +14,7 @@ use super::{
 /// A supervised process that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervised {
-    /// Its task.
+    /// The task that has it supervised; at most one process for each.
     pub task: TaskId,
     /// The id of its process, which also leads its session and process group.
     pub pid: u32,

@@ -42,7 +42,7 @@ pub(crate) fn differs(a: &Process, b: &Process) -> bool {
     essence(a) != essence(b)
 }
 
-/// All supervised processes.
+/// The processes that this host's tasks have supervised, each with its monitor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     shared: Shared,

@@ -24,7 +24,7 @@ pub(super) enum Provider {
 pub(super) struct Capabilities<'a>(BTreeMap<&'a Capability, (Provider, &'a Location)>);
 
 impl<'a> Capabilities<'a> {
-    /// Collects them.
+    /// Collects the providers; a capability that has two is a fault.
     pub(super) fn of(input: &Input<'a>, faults: &mut Vec<Diagnostic>) -> Self {
         let external = input.site.external.iter().map(|(name, external)| (name, Provider::External, &external.at));
         let tasks = input.placement.tasks.iter().enumerate().flat_map(|(number, declared)| {

@@ -12,7 +12,7 @@ use petgraph::{algo::tarjan_scc, graph::DiGraph};
 use super::link::{How, Link, Links};
 use crate::placement::Placement;
 
-/// Reports all cycles.
+/// Reports every cycle of tasks as a fault, each once.
 pub(super) fn find(placement: &Placement<'_>, links: &Links<'_>, faults: &mut Vec<Diagnostic>) {
     let mut graph = DiGraph::<(), (), usize>::with_capacity(links.to.len(), links.to.len() * 2);
     for _ in &links.to {

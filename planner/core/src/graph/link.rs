@@ -6,7 +6,7 @@ use groundplan_services::Catalog;
 
 use crate::{desired::Scope, placement::Placement};
 
-/// All edges.
+/// All edges of the site, before cycles are looked for.
 pub(crate) struct Links<'a> {
     /// By the task that they lead to; sorted, at most one for each source and scope.
     pub(crate) to: Vec<Vec<Link<'a>>>,

@@ -34,7 +34,7 @@ enum Target<'a> {
 }
 
 impl<'a, 'f> Linker<'a, 'f> {
-    /// Starts without edges.
+    /// Starts without edges; faults of references are added to `faults`.
     pub(super) fn new(input: Input<'a>, capabilities: Capabilities<'a>, faults: &'f mut Vec<Diagnostic>) -> Self {
         let count = input.placement.tasks.len();
         let links = Links { to: vec![Vec::new(); count], external: vec![Vec::new(); count] };
@@ -73,7 +73,7 @@ impl<'a, 'f> Linker<'a, 'f> {
         for reference in &placed.service.requires {
             let Some(target) = self.resolve(number, reference) else { continue };
             match target {
-                // It would be a cycle through every task of the service; one fault here says more than a cycle for each.
+                // It would be a cycle through every task of the service; one fault here is clearer than a cycle for each.
                 Target::Task(task, _) if self.input.placement.tasks[task].service == number => {
                     let message =
                         format!("service `{}` requires its own task `{}`", placed.id, self.input.placement.name(task));

@@ -66,7 +66,7 @@ struct Assembler<'g, 'a> {
     no_edges: Arc<Edges>,
 }
 
-/// Makes the plan.
+/// Makes the plan of all planned vertices and removals.
 pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
     let diff = graph.diff;
     let mut assembler = Assembler {

@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Waits {
     /// Planned vertices on its own node.
     pub(super) local: Vec<u32>,
-    /// Barriers, by task.
+    /// Barriers, each by the task whose instances are all waited for.
     pub(super) all: Vec<u32>,
     /// Single instances on other nodes, by task and vertex. One that is not planned stands for the planned ones before it.
     pub(super) one: Vec<(u32, u32)>,
@@ -28,7 +28,7 @@ pub(super) struct Waits {
 
 /// The planned vertices that a gate stands for.
 pub(super) struct Set {
-    /// Ascending.
+    /// Planned vertices, ascending, each once.
     pub(super) members: Vec<u32>,
     /// Their node, if it is the same for all.
     pub(super) only: Option<NodeIx>,

@@ -2,7 +2,7 @@
 //!
 //! In: what is desired, what each node acknowledged, a policy. Out: the restart graph made executable. In between, tasks and instances
 //! are numbers: names are compared once, when desired meets applied, and written once, into the result. In a node's part each task
-//! stands after all that it waits for there, and gates never wait for each other in a circle (`removal` says why).
+//! stands after all that it waits for there, and gates never wait for each other in a circle (`removal` explains why).
 
 mod assemble;
 mod contract;

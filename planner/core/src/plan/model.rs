@@ -91,7 +91,7 @@ impl NodePart {
 pub struct PlanTask {
     /// The task, on the node of the part.
     pub task: TaskId,
-    /// As in [`PlannedAction`].
+    /// What the agent is to do; the same as in [`PlannedAction`].
     pub action: Action,
     /// What it is to be; absent if it is removed, or pending.
     pub resolved: Option<Arc<Resolved>>,

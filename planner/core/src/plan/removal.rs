@@ -68,7 +68,7 @@ impl Removals {
 
         // An upper bound of each slot: the first desired task that must come after the removal. What is to go before a removal must
         // also come before that removal's bound, so bounds are passed on, from those that go last to those that go first. Where the
-        // ledgers' dependencies form a circle, `rank` says which of its links were given up.
+        // ledgers' dependencies form a circle, `rank` shows which of its links were given up.
         let mut bound = bounds(graph);
         for g in order.iter().rev() {
             for other in first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]) {
@@ -183,7 +183,7 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
                 Scope::AllNodes => true,
                 Scope::OneNode(at) => diff.removed[on].on(at).is_some(),
             };
-            // A removed task does not wait for itself, whatever its ledger says.
+            // A removed task does not wait for itself, whatever its ledger recorded.
             if there && task != Err(on as u32) {
                 out.push(Dependent { item, task, node, on: on as u32, scope });
             }

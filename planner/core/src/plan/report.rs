@@ -17,7 +17,7 @@ use crate::{knowledge::Unknown, locate::LineColumn, reason::Reason};
 /// What a plan does and why. Printed by `groundplan plan --format json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanReport {
-    /// Format version.
+    /// The version of this format.
     pub version: u32,
     /// The commit that is taken as applied; absent where the base is what each node acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub enum ReasonReport {
     },
     /// It is applied and no longer desired.
     Removed {
-        /// The declaration that is gone, or that no longer leads to it: `task app.config` or `node app-0`.
+        /// The declaration that was removed, or that no longer leads to it: `task app.config` or `node app-0`.
         input: String,
         /// Where that is, or was.
         #[serde(flatten)]

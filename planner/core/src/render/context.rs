@@ -65,7 +65,7 @@ pub(crate) enum Field {
 }
 
 impl Field {
-    /// All of them.
+    /// All fields, each with its name in templates.
     pub(crate) const ALL: [(&str, Self); 4] =
         [("name", Self::Name), ("address", Self::Address), ("labels", Self::Labels), ("groups", Self::Groups)];
 
@@ -80,7 +80,7 @@ impl Field {
 pub(crate) struct Log(Mutex<Vec<Access>>);
 
 impl Log {
-    /// Notes an access.
+    /// Notes what a template has read; each access once, in the order of the first.
     pub(crate) fn note(&self, access: Access) {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !log.contains(&access) {

@@ -74,13 +74,13 @@ pub(crate) fn short(text: String) -> Option<String> {
     (text.len() <= SHOWN && !text.contains(['\n', '\r'])).then_some(text)
 }
 
-/// Facts by name.
+/// Values that templates may name, by the name below their object.
 pub(crate) type Facts = BTreeMap<Arc<str>, Arc<Fact>>;
 
 /// What all services see alike.
 #[derive(Debug)]
 pub(crate) struct SiteFacts {
-    /// `site.name`.
+    /// The value of `site.name`.
     pub(crate) name: Arc<Fact>,
     /// The vars of `site.toml`.
     pub(crate) vars: Facts,
@@ -88,11 +88,11 @@ pub(crate) struct SiteFacts {
     pub(crate) nodes: Vec<NodeFacts>,
     /// The names of all vars that any node or group sets, each with how many nodes have it.
     pub(crate) node_vars: HashMap<Arc<str>, usize>,
-    /// `groups.<name>`.
+    /// The values of `groups.<name>`: the nodes of each, in name order.
     pub(crate) groups: Facts,
     /// The names of all groups.
     pub(crate) group_names: Arc<Fact>,
-    /// `external["<capability>"]`.
+    /// The values of `external["<capability>"]`, by capability.
     pub(crate) externals: Facts,
     /// The names of all external capabilities.
     pub(crate) external_names: Arc<Fact>,
@@ -112,9 +112,9 @@ pub(crate) struct NodeFacts {
 /// What only one service sees.
 #[derive(Debug)]
 pub(crate) struct ServiceFacts {
-    /// `service.name`.
+    /// The value of `service.name`.
     pub(crate) name: Arc<Fact>,
-    /// Its defaults.
+    /// The vars that its `service.toml` sets, which site, groups and nodes override.
     pub(crate) vars: Facts,
 }
 

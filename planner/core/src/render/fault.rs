@@ -16,7 +16,7 @@ use crate::nearest::did_you_mean;
 /// A fault in a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The template's name.
+    /// The name of the template: a parameter or a file.
     pub(crate) template: String,
     /// Where in it, in bytes.
     pub(crate) range: Range<usize>,

@@ -47,7 +47,7 @@ struct Host {
     values: OnceLock<BTreeMap<String, Arc<Fact>>>,
 }
 
-/// An `export` task.
+/// An `export` task, with the value that each node has reported of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Exported {
     pub(crate) task: TaskId,
@@ -111,7 +111,7 @@ impl Known {
         self.exports.get_mut(task.service.as_str())?.get_mut(task.task.as_str())
     }
 
-    /// An `export` task.
+    /// The `export` task of that service and name, if it is declared.
     pub(crate) fn exported(&self, service: &str, task: &str) -> Option<&Exported> {
         self.exports.get(service)?.get(task)
     }

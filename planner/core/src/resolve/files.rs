@@ -94,7 +94,7 @@ impl<'a> Files<'a> {
         self.find(path).map_or(Answer::Absent, |entry| Answer::File(entry.version.clone()))
     }
 
-    /// A file's text.
+    /// The text of a file below the service's folder; a fault if it is missing or not UTF-8.
     pub(crate) fn text(&self, path: &str) -> Result<Arc<str>, FileFault> {
         let entry = self.find(path)?;
         let bytes = self.read(entry)?;

@@ -16,7 +16,7 @@ pub(crate) struct Home<'a> {
     pub(crate) files: Files<'a>,
 }
 
-/// Resolves one task.
+/// Resolves one task on all nodes that run it.
 pub(crate) struct Resolver<'r, 'a, 'h> {
     pub(crate) run: &'r mut Run<'a>,
     pub(crate) home: &'r Home<'h>,

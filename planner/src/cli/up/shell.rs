@@ -49,9 +49,9 @@ const CHECK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Everything that the loop needs.
 pub(super) struct Shell {
     pub(super) layout: Layout,
-    /// The agent's program.
+    /// The path of the agent's program, which is run once for each node.
     pub(super) agent: PathBuf,
-    /// The site's repository.
+    /// The path of the site's repository.
     pub(super) site: PathBuf,
     pub(super) branch: String,
     /// The broker's port; 0 means any free port.
@@ -277,7 +277,7 @@ impl Check {
         }
     }
 
-    /// Whether the checks have gone on for long.
+    /// Whether the checks have taken long already.
     fn is_long(&self) -> bool {
         self.pause >= CHECK.1
     }

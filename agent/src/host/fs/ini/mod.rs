@@ -12,12 +12,12 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub(crate) struct Fault {
-    /// Counted from 1.
+    /// The line of the text, from 1.
     pub(crate) line: usize,
     what: String,
 }
 
-/// An INI file.
+/// An INI file by its lines, so that what is not edited keeps its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Document {
     items: Vec<Item>,

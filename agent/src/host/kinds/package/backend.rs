@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A program and its arguments.
 pub(super) type CommandLine = Vec<String>;
 
-/// A package manager.
+/// The command lines of one package manager, and how to read what it prints.
 pub(super) trait Backend: Sync {
     /// The program whose presence shows that the host has it; also its name for people.
     fn program(&self) -> &'static str;
@@ -114,7 +114,7 @@ pub(super) struct Versions {
     pub(super) all: Vec<String>,
 }
 
-/// All installed packages.
+/// What the package manager lists as installed.
 #[derive(Debug, Default)]
 pub(super) struct Installed {
     packages: BTreeMap<String, Found>,

@@ -24,7 +24,7 @@ const MARK: &str = "# Put here by groundplan while it installs packages; forbids
 pub(super) struct Guard(());
 
 impl Guard {
-    /// Installs the guard.
+    /// Puts the guard in place, after it has undone one that a killed agent left behind.
     pub(super) fn set() -> io::Result<Self> {
         restore()?;
         if fs::symlink_metadata(POLICY).is_ok() {

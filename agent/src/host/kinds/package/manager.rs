@@ -146,7 +146,7 @@ impl<'c> Manager<'c> {
         self.refreshed.load(Ordering::Relaxed)
     }
 
-    /// Fetches the index.
+    /// Fetches the package index; counts as fetched also if it fails, so that no other job tries again.
     pub(super) async fn refresh(&self) -> Result<(), PackageError> {
         self.refreshed.store(true, Ordering::Relaxed);
         let output = self.run("fetch the package index", &self.backend.refresh(), &[]).await?;

@@ -278,7 +278,7 @@ async fn delete(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
         return Ok(());
     }
     let message = match message.rsplit_once("process ") {
-        // userdel names the process that the user still runs; its program tells an administrator more than its number.
+        // userdel names the process that the user still runs; the name of its program helps an administrator more than its number.
         Some((_, process)) => {
             let process = process.trim();
             let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
