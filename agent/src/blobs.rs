@@ -87,6 +87,7 @@ impl Blobs {
 
     /// Drops all blobs but these. A file that cannot be removed is tried again the next time.
     pub fn keep(&mut self, digests: &[Digest]) {
+        // Only the blob at the front has an open file: if another comes to the front, its own must be opened.
         let active = self.wanted.front().cloned();
         self.wanted.retain(|blob| digests.contains(&blob.sha256));
         if self.wanted.front() != active.as_ref() {
@@ -143,8 +144,11 @@ impl Blobs {
                 failed => Err(failed),
             };
         }
+        // Always from the first chunk that is missing: requests may be lost, and chunks that came out of order were
+        // dropped.
         self.requested = blob.chunks().min(got + WANT_LIMIT as u64);
         self.request_at = now + self.patience;
+        // Any chunk that comes sets it back; a planner that is away is asked more and more rarely.
         self.patience = (self.patience * 2).min(PATIENCE_MAX);
         let chunks = (got..self.requested).map(|n| n as u32).collect();
         Ok(Some((blob, chunks)))
@@ -155,6 +159,7 @@ impl Blobs {
         let blob = self.wanted.front().filter(|b| b.sha256 == *digest).cloned()?;
         let part = self.part.as_mut().filter(|p| p.got == u64::from(n))?;
         let expected = (blob.size - part.got * CHUNK as u64).min(CHUNK as u64);
+        // A wrong length would shift all that follows, and be noticed only by the digest of the whole.
         if bytes.len() as u64 != expected {
             let reason = format!("chunk {n} has {} bytes, not {expected}", bytes.len());
             self.request_at = now + self.patience;
@@ -169,6 +174,7 @@ impl Blobs {
         if part.got == blob.chunks() {
             return Some(self.complete(&blob, now));
         }
+        // The next ones at once; within a request, chunks are requested again only if the rest of them does not come.
         self.request_at = if part.got >= self.requested { now } else { now + PATIENCE };
         None
     }
@@ -182,6 +188,7 @@ impl Blobs {
             let _ = fs::remove_file(&path);
             return self.failed(blob, "the content that came has another digest".to_owned(), now);
         }
+        // The name is the proof that the content is complete and on the disk: content, then name, then directory.
         let named = part
             .file
             .sync_all()
@@ -208,6 +215,7 @@ impl Blobs {
 fn open_part(path: &Path, blob: &BlobRef) -> io::Result<Part> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     let len = file.metadata()?.len();
+    // Only whole chunks count: the agent may have been killed while it wrote one.
     let got = if len >= blob.size { blob.chunks() } else { len / CHUNK as u64 };
     let mut left = (got * CHUNK as u64).min(blob.size);
     file.set_len(left)?;

@@ -67,7 +67,7 @@ struct Command {
 }
 
 impl Commands {
-    /// Starts with no command, and refuses orders for any other site or node.
+    /// Starts with no command; `site` and `node` are those that its messages name.
     pub fn new(site: SiteName, node: NodeId) -> Self {
         Self {
             site,
@@ -83,6 +83,7 @@ impl Commands {
 
     /// Takes an order; `session` is the id of the current connection.
     pub fn take(&mut self, exec: Exec, session: Option<&SessionId>, host: &Arc<Host>) {
+        // The broker may deliver an order again, also after the command has ended.
         let known = self.known.contains(&exec.id);
         if !known {
             self.known.push_back(exec.id.clone());
@@ -170,10 +171,12 @@ impl Commands {
     /// The next message, if one is due.
     pub fn next(&mut self, now: Duration) -> Option<ExecOutput> {
         let due = |(id, command): (&ExecId, &Command)| command.due().filter(|at| *at <= now).map(|_| id.clone());
+        // In turn, so that a command that prints without pause does not hold up the others.
         let later = self.last.as_ref().and_then(|last| self.commands.iter().filter(|(id, _)| *id > last).find_map(due));
         let id = later.or_else(|| self.commands.iter().find_map(due))?;
         let command = self.commands.get_mut(&id)?;
         let pieces = command.spool.take(PIECE_LIMIT);
+        // The end goes with the last output: it is the last message of the command.
         let end = command.end.take_if(|_| command.spool.held() == 0);
         let end = end.map(|(outcome, took)| ExecEnd {
             outcome,

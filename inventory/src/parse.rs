@@ -72,9 +72,12 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
         external.insert(capability.value.clone(), model);
     }
     faults.extend(interval_fault(manifest.drift.interval.as_ref(), path));
+    // After a syntax error, what could be parsed may not be what was meant: only that error is reported.
     if syntax == 0 {
         document.diagnostics.extend(faults);
     }
+    // A stand-in, so that the rest of the tree can be checked; the missing name is a fault already, or the file could
+    // not be read.
     let name = manifest.name.map(|name| name.value).or_else(|| "unnamed".parse().ok());
     let vars = vars::place(&manifest.vars, path);
     let rollout = rollout(&manifest.rollout);

@@ -105,6 +105,7 @@ fn lost(id: &ServiceId, document: &Document<'_>, service: &Service) -> Lost {
     let tasks = document.table().and_then(|root| root.get("task")?.get_ref().as_array());
     let provided = tasks.into_iter().flat_map(tables).filter_map(|task| task.get("provides")?.get_ref().as_array());
     let names = provided.flat_map(|list| list.iter()).filter_map(|name| Capability::new(name.get_ref().as_str()?).ok());
+    // A capability that only a faulty task provides must not be reported as missing where it is required.
     let known = |name: &Capability| service.tasks.iter().any(|task| task.provides.iter().any(|p| p.value == *name));
     lost.capabilities.extend(names.filter(|name| !known(name)));
     lost
@@ -125,6 +126,8 @@ impl Reader<'_> {
     fn task(&mut self, manifest: TaskManifest, table: Option<&DeTable<'_>>) -> Option<Task> {
         let TaskManifest { fields, mut kinds, mut strays } = manifest;
         strays.sort_by_key(|stray| stray.span.start);
+        // Without a built-in kind the first unknown key may be a plugin's; which of them are is known only to the tree
+        // as a whole.
         let kind = kinds.pop().or_else(|| {
             let At { value, span } = (!strays.is_empty()).then(|| strays.remove(0))?;
             Some(At { value: TaskParams::Plugin(value), span })
@@ -187,6 +190,7 @@ impl Reader<'_> {
         }
         let templated = templated(&kind.value);
         for Problem { param, message, hint } in problems {
+            // A template has its value only on a node: it is checked again once it is rendered.
             if templated.iter().any(|name| name == param) {
                 continue;
             }

@@ -96,6 +96,7 @@ pub fn merge<'a>(
     plugins: &Plugins,
 ) -> (Model, Vec<Diagnostic>) {
     let mut files: Vec<&ParsedFile> = files.into_iter().collect();
+    // Which of two declarations is the first one must not depend on the order in which files were read.
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut faults = Vec::new();
     let mut site = None;
@@ -133,6 +134,7 @@ pub fn merge<'a>(
         faults.push(no_site(&paths));
     }
     for (folder, example) in folders_without_file(&paths) {
+        // A reference to it is not reported as well: the service may exist, in a file that is named otherwise.
         catalog.lost.services.extend(ServiceId::new(folder));
         faults.push(no_service(folder, example, &paths));
     }
@@ -159,6 +161,7 @@ fn no_site(paths: &BTreeSet<&str>) -> Diagnostic {
 fn folders_without_file<'a>(paths: &BTreeSet<&'a str>) -> BTreeMap<&'a str, &'a str> {
     let mut with = BTreeSet::new();
     let mut without: BTreeMap<&str, &str> = BTreeMap::new();
+    // `0` follows `/` in ASCII: all paths below the folder, and no others.
     for path in paths.range("services/".."services0") {
         let Some((folder, file)) = path.strip_prefix("services/").and_then(|path| path.split_once('/')) else {
             continue;

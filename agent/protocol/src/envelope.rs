@@ -108,7 +108,9 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
         return Err(OpenError::Type { found: envelope.payload_type, expected: M::TYPE });
     }
     let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
+    // With the expected type, not the claimed one: a signed message of one type is never valid as another.
     let signed = pae(M::TYPE, &payload);
+    // One good signature suffices; others may be by keys that are not known here.
     let mut good = false;
     for signature in &envelope.signatures {
         let sig = BASE64.decode(&signature.sig).map_err(OpenError::Base64)?;
@@ -127,6 +129,7 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
         return Err(OpenError::Version { found: version });
     }
     let message: M = serde_json::from_slice(&payload).map_err(OpenError::Payload)?;
+    // A node key may be used on two sites: a message from one must not count on the other.
     if message.site() != site {
         return Err(OpenError::Site(message.site().clone()));
     }

@@ -252,6 +252,7 @@ impl Topic {
             ("blob", Some(digest), Some(chunk)) => Topic::Blob(digest.parse().ok()?, chunk.parse().ok()?),
             _ => return None,
         };
+        // A further level makes another topic, which no sender of this site uses.
         parts.next().is_none().then_some(topic)
     }
 
@@ -334,6 +335,7 @@ impl ClientRole {
     pub fn parse(site: &SiteName, client_id: &str) -> Option<Self> {
         let rest = client_id.strip_prefix("groundplan/")?.strip_prefix(site.as_str())?.strip_prefix('/')?;
         match rest.split_once('/')? {
+            // Such a node's certificate would have the rights of a planner or an observer.
             ("node", name) if !RESERVED_NAMES.contains(&name) => NodeId::new(name).ok().map(Self::Agent),
             (PLANNER, _) => Some(Self::Planner),
             (OBSERVER, _) => Some(Self::Observer),

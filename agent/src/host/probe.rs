@@ -94,6 +94,7 @@ impl Probe {
         match (self, down) {
             (Self::Good, false) | (Self::Bad(_), true) => Ok(()),
             (Self::Good, true) => Err(Attempt::NotYet(format!("{what} is still there"))),
+            // A probe that could not be run proves nothing, not even that what it probes is down.
             (Self::Bad(why) | Self::NotRun(why), _) => Err(Attempt::NotYet(why)),
         }
     }
@@ -143,6 +144,7 @@ pub(crate) async fn persist(
             Err(Attempt::Never(why)) => return Err(ProbeError::Unsupported(why)),
             Err(Attempt::NotYet(why)) => why,
         };
+        // An attempt that would begin after the end is not waited for.
         let late = patience.until.is_some_and(|until| Instant::now() + patience.interval >= until);
         if late || patience.attempts.is_some_and(|most| attempts >= most) {
             return Ok(Tried { attempts, last: Some(last) });
@@ -163,6 +165,7 @@ async fn attempt(
 ) -> Result<(), Attempt> {
     let left = || {
         let left = until.map_or(LONGEST, |until| until.saturating_duration_since(Instant::now()));
+        // The last attempt gets a moment even if the one before used up the time: it could never succeed otherwise.
         left.max(Duration::from_millis(100))
     };
     if let Some(target) = probes.tcp {
@@ -282,6 +285,7 @@ async fn get(target: &Target, path: &str) -> io::Result<u16> {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     let mut piece = [0; 256];
+    // Only the status line matters; the rest of the answer may be long, or never end.
     while !answer.contains(&b'\n') && answer.len() < STATUS_LINE {
         match stream.read(&mut piece).await? {
             0 => break,

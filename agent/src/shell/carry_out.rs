@@ -54,6 +54,7 @@ impl Shell {
                     }
                 }
                 Effect::KeepBlobs(mut digests) => {
+                    // A plan that is still being fetched is none of the machine's blobs yet.
                     digests.extend(self.plan_ref.iter().map(|r| r.plan.sha256));
                     self.blobs.keep(&digests);
                 }
@@ -134,6 +135,7 @@ impl Shell {
             return;
         }
         log::warn("the node's state is too large for one message; leaving out the inputs of applied tasks");
+        // The planner needs them only to explain changes: fingerprints and edges decide what it plans.
         state.applied.values_mut().for_each(|applied| applied.inputs.clear());
         if !self.outlet.state(seal(&self.config.key, &state)) {
             log::warn("the node's state is still too large, and is not published");
@@ -143,11 +145,14 @@ impl Shell {
     fn queue_reports(&mut self, from: Sequence, to: Sequence) {
         let cursor = &mut self.cursor;
         if from > to {
+            // An empty range asks for a batch without reports, which names the running tasks.
             cursor.announce = true;
         } else if from.0 == cursor.to.0 + 1 && cursor.next <= cursor.to {
             // They continue what is still to be sent.
             cursor.to = to;
         } else {
+            // After a new connection or a lost acknowledgement: what is still to be sent is in the new range, which
+            // begins after the last acknowledged one.
             (cursor.next, cursor.to) = (from, to);
         }
     }

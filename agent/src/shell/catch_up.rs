@@ -46,8 +46,10 @@ impl CatchUp {
         if self.until.is_none() {
             return Offered::Handle(event, publish);
         }
+        // As long as plans keep coming, newer ones may follow.
         self.until = Some(now + QUIET);
         match &self.held {
+            // Of two plans the newer one is held, in whatever order they come; the other is only acknowledged.
             Some((held, ..)) if *held > generation => Offered::Held(Some(publish)),
             _ => Offered::Held(self.held.replace((generation, event, publish)).map(|(.., outdated)| outdated)),
         }

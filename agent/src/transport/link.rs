@@ -106,11 +106,15 @@ fn spawn(options: MqttOptions, seed: u64) -> (JoinHandle<()>, mpsc::Receiver<Sig
 async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed: u64) {
     let mut wait = BACK_OFF;
     loop {
+        // A client of its own for each connection: the old one would send what it had in flight, which the outlet
+        // repeats itself.
         let (client, mut events) = AsyncClient::new(options.clone(), REQUESTS);
         events.network_options.set_tcp_nodelay(true);
         let reason = loop {
             let signal = match events.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                    // Only a connection that the broker has accepted counts: one that it refuses is tried more and more
+                    // rarely.
                     wait = BACK_OFF;
                     Signal::Up { client: client.clone(), session_present: ack.session_present }
                 }
@@ -130,6 +134,7 @@ async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed
                 return;
             }
         };
+        // Closed before its loss is reported, so that nothing more is sent on it.
         drop((client, events));
         if to.send(Signal::Down(reason)).await.is_err() {
             return;

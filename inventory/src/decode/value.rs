@@ -85,7 +85,9 @@ impl<'a> Value<'a> {
             return error;
         }
         error.quiet |= match (&error.cause, known_faults) {
+            // A key that was left out because of its fault would otherwise be reported twice, as faulty and as missing.
             (Cause::MissingField(field), Some(keys)) => keys.iter().any(|key| key == field),
+            // A check across several keys may fail only because one of them was left out.
             (Cause::Custom(_), Some(_)) => true,
             _ => false,
         };
@@ -141,6 +143,7 @@ impl<'a> Deserializer<'a> for Value<'a> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
+        // `At` asks for its place by the name of the struct: serde has no other way to pass it on.
         if name == MARKER {
             let (start, end) = (self.start, self.end);
             visitor.visit_seq(Placed { next: Cell::new(0), start, end, value: self })
@@ -192,6 +195,8 @@ impl<'a> MapAccess<'a> for Table<'a> {
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         let faulty = self.faulty;
+        // Elements that an earlier attempt found faulty are passed over, so that the rest is decoded and all faults are
+        // found.
         let Some((key, value)) = self.entries.find(|(_, value)| !faulty.elements.contains(&element(*value))) else {
             return Ok(None);
         };

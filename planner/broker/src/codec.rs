@@ -46,6 +46,7 @@ pub(crate) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, 
     };
     // Other protocols differ in the first byte already: refuse them without waiting for a whole packet.
     let Some(&first) = buffer.first() else { return Ok(None) };
+    // Not 0 if a flag is wrong: PUBLISH (3) has flags of its own; PUBREL, SUBSCRIBE and UNSUBSCRIBE need 0010, all others 0000.
     let reserved = match first >> 4 {
         3 => 0,
         6 | 8 | 10 => first & 0x0f ^ 0b0010,
@@ -54,6 +55,7 @@ pub(crate) fn next(buffer: &mut BytesMut, max: usize) -> Result<Option<Packet>, 
     if reserved != 0 {
         return Err(ProtocolError::ReservedBits(first));
     }
+    // Complete or not, before rumqttc's reader takes anything off the buffer.
     match mqttbytes::check(buffer.iter(), max) {
         Ok(_) => {}
         Err(Error::InsufficientBytes(_)) => return Ok(None),

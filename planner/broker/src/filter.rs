@@ -109,7 +109,9 @@ impl Filter {
         let (mut mine, mut theirs) = (self.0.split('/'), other.split('/'));
         loop {
             match (mine.next(), theirs.next()) {
+                // `#` matches its parent level as well, so also where the other ends here.
                 (Some("#"), _) | (None, None) => return true,
+                // `#` stands for any number of levels, and `+` for one: it does not cover that.
                 (Some("+"), Some(level)) if level != "#" => {}
                 (Some(a), Some(b)) if a == b => {}
                 _ => return false,

@@ -145,6 +145,7 @@ impl SitePolicy {
                     && levels.next().is_none()
             }
             Some("blob") => {
+                // Any content of the site, also with `+`: which blobs a node needs is not known here.
                 TopicKind::Blob.spec().direction.is_to_agents()
                     && is_one_level(levels.next())
                     && is_one_level(levels.next())
@@ -164,6 +165,7 @@ impl Policy for SitePolicy {
         let role = self.role(client_id)?;
         let needed = role.certificate_name();
         match &peer.certificate {
+            // Without TLS there is no certificate, and the client id alone decides.
             Some(names) if !names.iter().any(|name| name == needed) => {
                 Err(Refusal::Name { certificate: names.to_vec(), needed: needed.to_owned() })
             }

@@ -43,6 +43,7 @@ impl Lines {
         if span.end == 0 || !self.text.is_char_boundary(span.start) {
             return None;
         }
+        // Never 0: the first line begins at 0.
         let line = self.starts.partition_point(|start| *start <= span.start);
         let before = &self.text[self.starts[line - 1]..span.start];
         let characters = if self.ascii { before.len() } else { before.chars().count() };

@@ -59,6 +59,7 @@ impl<'a> Placement<'a> {
             let node_ix = NodeIx(number as u32);
             for service in node.groups.iter().filter_map(|group| runs.get(group.as_str())).flatten() {
                 let nodes = &mut services[*service].nodes;
+                // Nodes come in order, so a service that a node has by two groups is the last one here.
                 if nodes.last() != Some(&node_ix) {
                     nodes.push(node_ix);
                 }
@@ -109,6 +110,7 @@ fn groups<'a>(
         for service in &group.services {
             match by_name.get(service.value.as_str()) {
                 Some(number) => numbers.push(*number),
+                // Its file has a fault, which is reported; it may well declare the service.
                 None if catalog.lost.services.contains(&service.value) => {}
                 None => {
                     let message = format!("there is no service `{}`", service.value);

@@ -163,6 +163,7 @@ impl Answer<Handle> for GetDrift {
         let snapshot = handle.snapshot().await?;
         off_thread(move || {
             let mut drift = view::drift(&snapshot, &nodes);
+            // Text diffs take long: made here, on a thread of their own, and not in the view.
             drift.compare();
             Ok(drift)
         })
@@ -223,10 +224,12 @@ impl Answer<Handle> for TrustRequest {
         let Some(site) = snapshot.site.clone() else { return Err(io::Problem::NoActiveCommit.into()) };
         off_thread(move || {
             let Self { node, key, replace } = &self;
+            // Only for declared nodes: a misspelt name would be trusted, and its node would stay refused.
             let Some(declared) = site.loaded.inventory.nodes.get(node) else {
                 let error = format!("the site has no node `{node}`");
                 return Err(Problem::new(ProblemKind::NotFound, error).hint("declare it in the inventory"));
             };
+            // The inventory has precedence: another key that is written here would never be used.
             if declared.key.is_some_and(|known| known != *key) {
                 let error = format!("the inventory names another key for node {node} than {key}");
                 return Err(Problem::new(ProblemKind::Conflict, error).hint(format!(
@@ -280,6 +283,7 @@ impl Answer<Handle> for ExecRequest {
         let snapshot = handle.snapshot().await?;
         let nodes = view::selected(&snapshot, std::slice::from_ref(&self.on))?;
         let store = handle.store.clone();
+        // Off the loop of the API, because it reads the store.
         let id = tokio::task::spawn_blocking(move || new_exec_id(&store)).await.ok().flatten();
         let random = || Problem::new(ProblemKind::Internal, "the kernel gives no random numbers").hint("try again");
         let request = CommandRequest {

@@ -59,6 +59,7 @@ struct Unknown<'t> {
 /// Afterwards the cache has those of this tree and some of earlier ones: after a refused commit, the active one is loaded again.
 pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Vec<Diagnostic>) -> Plugins {
     let mut plugins = Plugins::default();
+    // By version, which identifies the content: an unchanged program is not run again, whatever its name.
     let mut kept = Cache::new();
     let mut unknown = Vec::new();
     for (entry, file) in programs(tree) {

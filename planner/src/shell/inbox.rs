@@ -138,6 +138,7 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
     match Topic::parse(site, topic) {
         // A cleared retained message, such as an operator's or a test's.
         Some(_) if payload.is_empty() => Incoming::Empty,
+        // Before the signature is verified, which takes longer for a longer payload.
         Some(topic) if payload.len() > topic.kind().spec().limit => {
             tracing::debug!(bytes = payload.len(), "a message above the limit of its topic");
             Incoming::Foreign
@@ -197,6 +198,7 @@ fn of_node<M: FromNode>(
     let (key, declared) = keys.find(&node);
     let (reason, hint) = match key {
         Ok(Some(key)) => match envelope::open::<M>(payload, &[key], site) {
+            // The topic has chosen the key; what is signed must name the same node.
             Ok(message) if *message.node() == node => return Incoming::Node(node, wrap(message)),
             Ok(message) => (format!("is signed by it, but for node `{}`", message.node()), String::new()),
             Err(OpenError::Signature) => {
@@ -206,6 +208,7 @@ fn of_node<M: FromNode>(
             Err(error @ (OpenError::Version { .. } | OpenError::Site(_))) => {
                 (error.to_string(), "use the same release and site for planner and agent".to_owned())
             }
+            // No envelope of this type: any client may have sent it, and the node is not blamed for it.
             Err(_) => return Incoming::Foreign,
         },
         Ok(None) if declared => ("no key of the node is known".to_owned(), keys.hint(&node)),

@@ -223,6 +223,8 @@ impl Shell {
 
     /// Gives inputs to the machine, and carries out what it wants.
     fn round(&mut self, mut inputs: Vec<Input>) -> Result<(), TransportError> {
+        // Events of single tasks are made only while a client follows them. The machine is informed before the inputs,
+        // so that a new client misses none of what they cause.
         let listeners = self.handle.events.receiver_count() > 0;
         if std::mem::replace(&mut self.listeners, listeners) != listeners {
             inputs.insert(0, Input::Listeners(listeners));
@@ -240,6 +242,8 @@ impl Shell {
                 effect => self.waiting.push_back(effect),
             }
         }
+        // Effects of earlier rounds come first: while the store failed they waited, and their order is the order in
+        // which they must leave.
         if self.commit() {
             while let Some(effect) = self.waiting.pop_front() {
                 self.carry_out(effect)?;
@@ -289,6 +293,7 @@ impl Shell {
             }
             Effect::Load(job) => drop(self.loads.send(job)),
             Effect::Activate(job) => {
+                // What else was loaded is stale: the machine activates only the answer to its latest job.
                 let site = self.loaded.remove(&job);
                 self.loaded.clear();
                 if let Some(site) = site {
@@ -317,6 +322,8 @@ impl Shell {
         if let Some(follower) = self.followers.get_mut(&id) {
             follower.events.send(view::command_event(&id, event));
         }
+        // Nothing follows the last event. Without its sender the client's stream ends, and the watch would report a
+        // client that disconnects.
         if last && let Some(follower) = self.followers.remove(&id) {
             follower.watch.abort();
         }
@@ -354,6 +361,7 @@ impl Shell {
     /// What comes in next, and all that is at hand with it.
     async fn next(&mut self, sources: &mut Sources) -> Vec<Input> {
         let mut inputs = Vec::new();
+        // A store that failed is not tried again at once, and until then nothing that is due could leave.
         let mut deadline = self.started + self.machine.deadline();
         if !self.readers.is_empty() {
             deadline = deadline.min(self.snapshot_at);
@@ -361,6 +369,8 @@ impl Shell {
         if let Some(failed) = self.store_failed {
             deadline = deadline.max(failed + STORE_AGAIN);
         }
+        // Messages that come while a plan is worked out are held by the machine. Beyond that many they stay in the
+        // channel, which holds back the broker.
         let takes_messages = self.machine.held() < HELD;
         tokio::select! {
             biased;
@@ -373,6 +383,8 @@ impl Shell {
             }
             () = tokio::time::sleep_until(deadline.into()) => inputs.push(Input::Tick),
         }
+        // All that is at hand shares one transaction, up to a bound that keeps a round short. In the same order of
+        // importance as above: a flood of messages delays neither answers nor operators.
         for _ in 0..TOGETHER {
             if let Ok(answer) = self.answers.try_recv() {
                 inputs.push(self.answered(answer));
@@ -411,6 +423,8 @@ impl Shell {
             Arrival::Command(request, events, reply) => {
                 let (id, closed, arrivals) = (request.id.clone(), events.closed(), self.handle.arrivals.clone());
                 let gone = id.clone();
+                // A client that disconnects stops its command, also while the command prints nothing and so nothing is
+                // sent to the client.
                 let watch = tokio::spawn(async move {
                     closed.await;
                     let _ = arrivals.send(Arrival::ClientGone(gone)).await;
@@ -444,6 +458,7 @@ impl Shell {
         for reader in self.readers.drain(..) {
             let _ = reader.send(snapshot.clone());
         }
+        // Readers may come faster than snapshots can be taken: a share of the time keeps the loop for its own work.
         self.snapshot_at = begun + (begun.elapsed() * SNAPSHOT_SHARE).max(SNAPSHOT_EVERY);
     }
 

@@ -57,6 +57,7 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
         Message::Presence { presence, retain } => {
             transport.publish_urgent(Topic::Planner.name(site), envelope::seal(key, &presence), retain);
         }
+        // It may be newer than when this was queued: then it is published twice, which does no harm.
         Message::Plan(node) => match store.plan(&node) {
             Ok(Some(plan)) => to(node, NodeTopic::Plan, plan.sealed),
             Ok(None) => {}
@@ -76,6 +77,7 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
                 Delivery::Urgent => transport.publish_urgent(topic, payload, false),
             }
         }
+        // An empty retained message removes the one before it (MQTT 3.1.1, section 3.3.1.3).
         Message::Clear(node, topic) => to(node, topic, Vec::new()),
     }
 }

@@ -74,6 +74,8 @@ fn load_one(
     job: &LoadJob,
     cache: &mut Cache,
 ) -> Result<(LoadOutcome, Option<Arc<Site>>), RepositoryError> {
+    // The order decides what is reported: a commit that cannot be read is no fault of the site, and only a site without
+    // faults can be compared with the active one.
     let commit = Commit::from(repository.describe(&job.commit)?);
     let tree = repository.tree(&job.commit)?;
     let loaded = match site::load(&tree, &job.knowledge, cache) {
@@ -88,6 +90,8 @@ fn load_one(
         return Ok((LoadOutcome::Refused(RefusedCommit { commit, faults: vec![fault] }), None));
     }
     let site = Arc::new(Site::new(commit, tree, loaded));
+    // Compared here, because it may take long on a large site: the machine then plans nothing for a commit that was
+    // loaded again.
     let same = job.active.as_ref().is_some_and(|active| {
         active.commit.id == site.active.commit.id && asks_for_the_same(&active.desired, &site.active.desired)
     });
@@ -113,6 +117,8 @@ pub(super) fn plan(key: &SigningKey, jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>,
 /// The signed message of a plan, and the plan's JSON where it is too large for one packet and the message only refers to it.
 fn seal(key: &SigningKey, plan: &NodePlan) -> (Vec<u8>, Vec<u8>) {
     let sealed = envelope::seal(key, plan);
+    // A larger one would be refused by the broker. The node fetches it in chunks, like content, and checks it against
+    // the digest in the signed reference.
     if sealed.len() <= MAX_PACKET - ROOM {
         return (sealed, vec![]);
     }
@@ -139,6 +145,8 @@ pub(super) struct Ship {
 pub(super) fn ship(store: &Reader, jobs: &Receiver<Ship>) {
     let mut index = Index::default();
     while let Ok(Ship { node, want, site, transport }) = jobs.recv() {
+        // Nodes repeat their requests. Without this, many nodes that fetch large content would fill the planner's
+        // memory.
         if transport.backlog() > BACKLOG {
             continue;
         }
@@ -173,6 +181,8 @@ struct Index {
 
 impl Index {
     fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<Arc<[u8]>> {
+        // Another commit became active. Compared by address: a commit that is loaded again may have other contents, as
+        // reported values have changed.
         if !self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, site)) {
             let instances = site.active.desired.graph.tasks.iter().flat_map(|task| &task.instances);
             let bodies = instances.filter_map(|instance| {
@@ -181,6 +191,8 @@ impl Index {
             });
             *self = Self { bodies: bodies.collect(), of: Some(site.clone()), last: None };
         }
+        // A node fetches one content at a time, and many nodes fetch the same: most requests are for the content that
+        // was read last.
         if let Some((_, bytes)) = self.last.as_ref().filter(|(known, _)| known == digest) {
             return Some(bytes.clone());
         }

@@ -120,6 +120,7 @@ impl Store {
             return Ok(());
         }
         let tx = self.db.begin_write().map_err(access)?;
+        // A copy, which counts only once the transaction is committed: the same group may be tried again.
         let mut next_log = self.next_log;
         {
             let mut meta = tx.open_table(META).map_err(access)?;
@@ -129,6 +130,8 @@ impl Store {
             if let Some((head, rollout)) = &group.rollout {
                 let row = (HeadRow::from(&**head), rollout);
                 meta.insert(ROLLOUT_KEY, to_json(&row)?.as_slice()).map_err(access)?;
+                // A rollout begins, and with it an empty log: the log is replayed onto this row when the store is
+                // opened.
                 tx.delete_table(LOG).map_err(access)?;
                 next_log = 0;
             }

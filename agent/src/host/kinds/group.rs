@@ -155,9 +155,12 @@ impl Kind for Group {
         if let (Some(gid), true) = (&gid, self.gid != Some(found.gid)) {
             change(cx, &format!("cannot change the number of the group {name}"), &["groupmod", "-g", gid, "--", name])
                 .await?;
+            // The first one counts: the id from before the task, not one that an earlier version of it set.
             memory.gid.get_or_insert(found.gid);
             memory.keep(cx);
         }
+        // After each change the memory is kept at once: a run that fails halfway must not forget what it
+        // did.
         let (to_add, to_remove) = to_change(self, &found, &memory);
         for (members, option, doing) in [(to_add, "-a", "add"), (to_remove, "-d", "remove")] {
             for member in members {
@@ -167,6 +170,7 @@ impl Kind for Group {
                     "-a" => (&mut memory.added, &mut memory.removed),
                     _ => (&mut memory.removed, &mut memory.added),
                 };
+                // Undoing an earlier change of its own restores what was there, and leaves nothing to restore.
                 let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
                 done.extend(back.is_none().then_some(member));
                 memory.keep(cx);

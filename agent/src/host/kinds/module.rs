@@ -82,6 +82,7 @@ impl Kind for Module {
                 None => drop(files::remove_file(root, &path, false)?),
             }
         }
+        // Kept from earlier runs: a module that the task loaded once stays the task's to unload.
         let mut loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
         match (self.state.is_present(), found) {
             (true, Found::Not) => {

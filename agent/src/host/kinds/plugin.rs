@@ -195,6 +195,7 @@ impl<'a> Request<'a> {
     async fn program(self, cx: &Context<'_>) -> Result<String, HostError> {
         let failed = |source| PluginError::Program { name: self.kind(), source };
         let digest = self.plugin.program.ok_or_else(|| self.wrong("the plan names no program"))?;
+        // Removals, effects and drift checks come without content: then the program must be in the store of programs.
         let shipped = cx.content.filter(|shipped| shipped.sum.digest == digest);
         let content = shipped.and_then(|shipped| shipped.bytes().ok().cloned());
         let programs = cx.host.programs.clone();
@@ -270,6 +271,7 @@ impl Answer<'_> {
     /// Handles the fields that any answer may have: output for people, memory, and an error in place of all else.
     fn take(&self, cx: &Context<'_>) -> Result<(), PluginError> {
         let request = self.request;
+        // Before `error`: a plugin that failed halfway may note what it has changed so far.
         if let Some(memory) = self.fields.get("memory") {
             if memory.to_string().len() > MEMORY {
                 return Err(request.wrong(format!("`memory` has more than {} KiB", MEMORY >> 10)));

@@ -120,6 +120,7 @@ pub(super) fn quadlet(container: &Container, task: &TaskId) -> Text {
 fn quadlet_text(container: &Container, task: &TaskId, label: Option<String>) -> String {
     let mut text = head(&format!("Container {}", container.name), task);
     let _ = write!(text, "\n[Container]\nContainerName={}\nImage={}\nPull=never\n", container.name, container.image);
+    // Without the name, which has a key of its own here.
     let words: Vec<String> = options(container).into_iter().skip(2).chain(label).map(|word| quoted(&word)).collect();
     if !words.is_empty() {
         let _ = writeln!(text, "PodmanArgs={}", words.join(" "));
@@ -192,6 +193,7 @@ fn quoted(word: &str) -> String {
             '\\' => text.push_str("\\\\"),
             '\n' => text.push_str("\\n"),
             '\t' => text.push_str("\\t"),
+            // Specifiers (systemd.unit(5)) and variables (systemd.service(5)) are expanded even within quotes.
             '%' => text.push_str("%%"),
             '$' => text.push_str("$$"),
             c => text.push(c),

@@ -21,8 +21,10 @@ pub(crate) struct Capture {
 impl Capture {
     /// Adds a piece of output. Beyond the limit the oldest bytes of the end make room.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        // The beginning is kept as it came; whatever follows goes through the end, of which only the last bytes stay.
         let (first, rest) = bytes.split_at(bytes.len().min(HALF - self.head.len()));
         self.head.extend_from_slice(first);
+        // A piece longer than the whole end need not pass through it.
         let (skipped, kept) = rest.split_at(rest.len().saturating_sub(HALF));
         let surplus = (self.tail.len() + kept.len()).saturating_sub(HALF);
         self.tail.drain(..surplus);
@@ -69,6 +71,8 @@ fn first_chars(bytes: &[u8]) -> (String, usize) {
             used += c.len_utf8();
         }
         let bad = chunk.invalid().len();
+        // Where the beginning ends within a character, its bytes count as omitted; anywhere else invalid bytes are
+        // replaced.
         let cut_off = used + bad == bytes.len() && is_cut_off(chunk.invalid());
         if bad > 0 && (cut_off || text.len() + 3 > HALF) {
             break;

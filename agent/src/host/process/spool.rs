@@ -61,6 +61,7 @@ impl Spool {
         inner.push(stream, bytes);
         let now = inner.bytes;
         drop(inner);
+        // Twice for each batch at most, and not for every piece: the reader is the agent's main loop.
         if (before == 0 && now > 0) || (before < BATCH && now >= BATCH) {
             self.notify.notify_one();
         }
@@ -130,6 +131,8 @@ impl Inner {
     }
 
     fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        // A pipe is read in pieces that may end within a character; its first bytes wait for the rest, apart for each
+        // stream.
         let mut all = std::mem::take(&mut self.begun[index(stream)]);
         all.extend_from_slice(bytes);
         let cut = cut_off(&all);
@@ -143,6 +146,7 @@ impl Inner {
 
     /// Keeps the part of a text that may be passed on.
     fn keep(&mut self, stream: Stream, text: &str) {
+        // Cut between characters, so that every piece is text by itself.
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(text.len());
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         // After a character that does not fit nothing more is passed on, even if it would fit: the result is the beginning.
@@ -159,6 +163,8 @@ impl Inner {
     /// Drops pieces from the middle, until the rest may be held.
     fn thin(&mut self) {
         while self.bytes > HELD {
+            // The piece at the middle of what is held: both the beginning and the latest output are of use to an
+            // operator.
             let mut before = 0;
             let middle = self.pieces.iter().position(|piece| {
                 before += piece.text.len();
@@ -181,6 +187,7 @@ fn index(stream: Stream) -> usize {
 /// How many bytes at the end begin a character whose rest is missing.
 fn cut_off(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    // No error length means that the text ends within a character; other invalid bytes will not become valid.
     let missing = std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
     if missing { last.len() } else { 0 }
 }

@@ -77,6 +77,7 @@ async fn stream(
     };
     let mut pipes = Pipes { out: Some(out), err: Some(err) };
     let end = {
+        // Both at once: a command whose output is not read would block on its pipe, and never end.
         let mut running = std::pin::pin!(Running::new(child, None).follow(program.run, limit, grace, stop));
         loop {
             tokio::select! {
@@ -87,6 +88,7 @@ async fn stream(
     };
     let ended = Instant::now();
     // Processes that it left running may keep the pipes open.
+    // A pipe that is still open after `LINGER` is read no further than what it may have held when the command ended.
     let mut rest = REST;
     while pipes.are_open() {
         spool.room().await;

@@ -61,6 +61,31 @@ impl<'g, 'a> Contraction<'g, 'a> {
 
     /// What a planned vertex waits for.
     pub(super) fn waits(&mut self, task: usize, vertex: usize) -> Waits {
+        let node = self.graph.diff.node_of[vertex];
+        let mut waits = self.nearest(task, vertex);
+        // A gate whose set is on this node alone is no gate: the agent waits for the vertices by name, without a round trip to the
+        // planner. A gate with an empty set would never have to be opened.
+        waits.all.retain(|from| {
+            let set = self.all(*from as usize);
+            if set.only == Some(node) {
+                waits.local.extend(&set.members);
+            }
+            !set.members.is_empty() && set.only != Some(node)
+        });
+        waits.one.retain(|(from, source)| {
+            let set = self.one(*from as usize, *source as usize);
+            if set.only == Some(node) {
+                waits.local.extend(&set.members);
+            }
+            !set.members.is_empty() && set.only != Some(node)
+        });
+        waits.local.sort_unstable();
+        waits.local.dedup();
+        waits
+    }
+
+    /// The nearest planned vertices before a vertex on its own node, and the gates before it there, whatever their sets are.
+    fn nearest(&mut self, task: usize, vertex: usize) -> Waits {
         let diff = self.graph.diff;
         let node = diff.node_of[vertex];
         let mut waits = Waits::default();
@@ -93,28 +118,11 @@ impl<'g, 'a> Contraction<'g, 'a> {
                 }
             }
         }
+        // Several edges may lead to one gate. Sorted, because the order of the walk must not show in the plan.
         waits.all.sort_unstable();
         waits.all.dedup();
         waits.one.sort_unstable();
         waits.one.dedup();
-        // A gate whose set is on this node alone is no gate: the agent waits for the vertices by name, without a round trip to the
-        // planner. A gate with an empty set would never have to be opened.
-        waits.all.retain(|from| {
-            let set = self.all(*from as usize);
-            if set.only == Some(node) {
-                waits.local.extend(&set.members);
-            }
-            !set.members.is_empty() && set.only != Some(node)
-        });
-        waits.one.retain(|(from, source)| {
-            let set = self.one(*from as usize, *source as usize);
-            if set.only == Some(node) {
-                waits.local.extend(&set.members);
-            }
-            !set.members.is_empty() && set.only != Some(node)
-        });
-        waits.local.sort_unstable();
-        waits.local.dedup();
         waits
     }
 

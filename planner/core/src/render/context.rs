@@ -198,12 +198,14 @@ impl Object for Root {
             "groups" => branch(Kind::Groups),
             "site" => branch(Kind::Site),
             "external" => branch(Kind::External),
+            // Reported once, they are defined as nothing, so that the next undefined name is found.
             "facts" | "exports" if self.reported.contains(name) => Some(Value::from_object(Nothing)),
             "facts" if self.place.node.is_some() => {
                 Some(Value::from_object(HostFacts { part: None, root: self.clone() }))
             }
             "exports" if self.place.node.is_some() => Some(Value::from_object(Exports { root: self.clone() })),
             _ if self.reported.contains(name) => Some(Value::from_object(Nothing)),
+            // Never a var: only the node has these values, and nothing is rendered there yet.
             _ if ON_NODE.contains(&name) => None,
             _ => self.place.ask(&self.log, Access::Var(name.into())),
         }

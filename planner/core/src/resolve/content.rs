@@ -78,6 +78,7 @@ impl Resolver<'_, '_, '_> {
         let strings = self.strings(draft, templates, place)?;
         let ready: Option<Ready> = draft.filled(strings).map_err(|error| self.misfit(&error))?;
         let at = |key: &str| draft::place(self.task, format!("ready.{key}").trim_end_matches('.'));
+        // What is wrong with the probe as written was reported when the file was read.
         let known = self.task.ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect::<Vec<_>>();
         let mut faults: Vec<_> = ready.iter().flat_map(|ready| probe::faults(ready, true, &at)).collect();
         faults.retain(|fault| !known.contains(fault));
@@ -157,6 +158,7 @@ impl Resolver<'_, '_, '_> {
         decisive: &[Access],
     ) -> Resolved {
         let mut params = params;
+        // Before the fingerprint: a file that is only renamed changes nothing on the node.
         params.drop_source();
         if let (TaskParams::Plugin(plugin), Some((shipped, _))) = (&mut params, &shipped) {
             plugin.program = Some(shipped.digest);

@@ -77,6 +77,7 @@ impl<'a> Files<'a> {
                 format!("name a file by its path below {}", self.folder),
             ));
         }
+        // Plain paths only: each file has one name, and none leads out of the service's folder.
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
             let hint = "give the plain path, without `.`, `..` or doubled slashes; files outside of the folder are not the service's";
             return Err(FileFault::new(format!("`{path}` is not a plain path below {}", self.folder), hint.to_owned()));
@@ -124,6 +125,7 @@ impl<'a> Files<'a> {
     }
 
     fn missing(&self, path: &str, full: &str) -> FileFault {
+        // Most specific reason first: what is missing below a link or submodule may exist where that leads.
         let parents = full.match_indices('/').filter_map(|(at, _)| self.tree.entry(&full[..at]));
         if let Some(parent) = parents.into_iter().find(|entry| entry.kind != EntryKind::File) {
             let what = if parent.kind == EntryKind::Submodule { "a submodule" } else { "a symbolic link" };

@@ -131,6 +131,7 @@ pub fn resolve(
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
+    // Faults of reading the files are not repeated in `faults`; what they concern has fewer instances than nodes.
     let complete =
         tasks.iter().enumerate().all(|(task, known)| known.instances.count() == placement.nodes_of(task).len());
     let state = (complete && faults.is_empty()).then(|| DesiredState {

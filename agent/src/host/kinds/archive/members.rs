@@ -105,6 +105,7 @@ impl Members {
             self.allow(*size)?;
             self.size += size;
         }
+        // No member is put below a link of the same archive, wherever that leads: the link would be followed.
         for (at, _) in path.match_indices('/') {
             match self.by_path.get(&path[..at]).map(|parent| &parent.what) {
                 Some(What::Link { .. }) => return Err(refused(&format!("goes through the link `{}`", &path[..at]))),
@@ -115,6 +116,7 @@ impl Members {
             }
         }
         let is_directory = what == What::Directory;
+        // The other way round: a link or file must not take the place of a directory that has members already.
         let below = format!("{path}/");
         let has_below = self.by_path.range(below.clone()..).next().is_some_and(|(next, _)| next.starts_with(&below));
         let before = self.by_path.get(&path);
@@ -122,6 +124,7 @@ impl Members {
         if (has_below && !is_directory) || before.is_some_and(|_| was_directory != is_directory) {
             return Err(refused("is in it twice, as a directory and as something else"));
         }
+        // The owner can always enter and change a directory: members are put into it, and removed from it later.
         let mode = match is_directory {
             true => mode & 0o1777 | 0o700,
             false => mode & if self.limits.setuid { 0o6777 } else { 0o777 },
@@ -133,6 +136,7 @@ impl Members {
     /// The file that a hard link names.
     pub(super) fn linked(&self, name: &str, target: &[u8]) -> Result<Member, Refused> {
         let refused = |what: String| Refused::Member { name: name.to_owned(), what };
+        // Checked like the name of a member: its components are dropped alike, and it must come before the link.
         let components = components(target).map_err(|_| {
             refused(format!("is a hard link that leads out, to `{}`", String::from_utf8_lossy(target).escape_debug()))
         })?;

@@ -40,6 +40,7 @@ pub(crate) struct Open {
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
+        // The file keeps its own line breaks; one that mixes them is written with CRLF throughout.
         let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let ended = text.is_empty() || text.ends_with('\n');
         Self { lines: text.lines().map(str::to_owned).collect(), newline, ended }
@@ -63,6 +64,7 @@ impl Lines {
             return self.put_block(line, block, task);
         }
         let Some(text) = &line.line else { return Ok(None) };
+        // `match` decides first: the line that it finds is replaced even if the wanted text is elsewhere in the file.
         let found = line.matching.as_deref().and_then(regex).and_then(|regex| self.last(&regex));
         match found {
             Some(at) if self.lines[at] == *text => Ok(None),
@@ -119,6 +121,7 @@ impl Lines {
                 let before = self.lines.len();
                 let mut last: Option<(usize, &Option<String>)> = None;
                 for (anchor, text) in removed {
+                    // An operator, or another task, has put the line back: once is enough.
                     if self.lines.contains(text) {
                         continue;
                     }
@@ -135,6 +138,7 @@ impl Lines {
                 }
                 self.lines.len() > before
             }
+            // A block that was inserted is removed with its markers; one that was there gets its former content.
             Done::Block { begin, end, before } => match self.block(begin, end) {
                 Ok(Some((from, to))) => {
                     let lines = before
@@ -190,6 +194,7 @@ impl Lines {
             let regex = line.before.as_deref().and_then(regex)?;
             self.lines.iter().position(|line| regex.is_match(line))
         };
+        // Where neither matches the line still has to be in the file: at its end.
         after.or_else(before).unwrap_or(self.lines.len())
     }
 

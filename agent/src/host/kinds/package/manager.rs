@@ -146,7 +146,7 @@ impl<'c> Manager<'c> {
         self.refreshed.load(Ordering::Relaxed)
     }
 
-    /// Fetches the package index; counts as fetched also if it fails, so that no other job tries again.
+    /// Fetches the package index. Counts as fetched also if that fails, so that this job does not try twice.
     pub(super) async fn refresh(&self) -> Result<(), PackageError> {
         self.refreshed.store(true, Ordering::Relaxed);
         let output = self.run("fetch the package index", &self.backend.refresh(), &[]).await?;
@@ -176,12 +176,14 @@ impl<'c> Manager<'c> {
         let host = self.cx.host;
         loop {
             self.unlocked(until).await?;
+            // Never cancelled: a package manager that is killed halfway leaves packages half installed.
             let never = Cancel::never();
             let ran = exec::run(&host.environment, &program, Limit::of(LIMIT), host.stop_grace, &never).await;
             let (end, output) = ran.success(&run);
             let text = output.as_ref().map(text).unwrap_or_default();
             match end {
                 Ok(()) => return Ok(text),
+                // Another program may take the lock between the check and the start.
                 Err(ExecError::Status { .. }) if self.backend.is_locked(&text) && Instant::now() < until => {
                     sleep(POLL).await;
                 }
