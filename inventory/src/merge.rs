@@ -49,10 +49,12 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
         let model = Group { services, nodes: BTreeSet::new(), at: group.at.clone() };
         inventory.groups.insert((*id).clone(), model);
     }
+    // Every node is in it, whether or not it is declared.
     if let (Ok(all), false) = (GroupId::new(ALL), inventory.groups.contains_key(ALL)) {
         let at = Location::file("site.toml");
         inventory.groups.insert(all, Group { services: Vec::new(), nodes: BTreeSet::new(), at });
     }
+    // Here and not at the nodes: the vars of a group without nodes are checked as well.
     for (group, vars) in &group_vars {
         if group.as_str() == ALL {
             faults.types(vars, &[site_vars]);
@@ -64,7 +66,9 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
         // A certificate of that name would give the node the rights of a planner or an observer at the broker.
         if RESERVED_NAMES.contains(&id.as_str()) {
             let fault = Diagnostic::new(node.at.clone(), format!("a node cannot be called `{id}`"));
-            faults.list.push(fault.hint("certificates for the broker use this name for somebody else: choose another"));
+            faults.list.push(
+                fault.hint("certificates for the broker use this name for planners or observers: choose another"),
+            );
         }
         let groups = membership(id, node, &inventory, complete, &mut faults.list);
         let vars = node_vars(id, node, &groups, &group_vars, site_vars, &mut faults);

@@ -35,6 +35,7 @@ pub struct TaskManifest {
 
 /// All keys that a task may have.
 pub(crate) static KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    // serde reports the known keys with an unknown one: so the list is never another than that of the type.
     let nothing = MapDeserializer::<_, DecodeError>::new([("", 0_u8)].into_iter());
     let fields = match TaskFields::deserialize(nothing) {
         Err(DecodeError { cause: Cause::UnknownField { expected, .. }, .. }) => expected,

@@ -62,6 +62,8 @@ pub(super) async fn facts(folder: &Path) -> Map<String, Value> {
             Err(error) => log::warn(format_args!("the task for a fact's program panicked: {error}")),
         }
     }
+    // In order of names, and not in the order in which the programs ended: which facts are left out must not change
+    // from one reading to the next.
     let mut left = FACTS_LIMIT - RESERVED;
     let fits = |(name, value): &(String, Value)| {
         let length = name.len() + value.to_string().len() + 4;
@@ -154,6 +156,8 @@ async fn run(path: &Path, limit: Duration) -> Result<Value, LocalError> {
         }
         Ok(child.wait().await?)
     };
+    // Until its output has ended as well: a process that it left running and that holds it open is reported, and killed
+    // with the group.
     let status = timeout(limit, ended).await.map_err(|_| LocalError::Hangs)??;
     if !status.success() {
         return Err(LocalError::Failed(status));

@@ -139,6 +139,7 @@ impl<'a> Diff<'a> {
     /// What a vertex resolved to; none if it is pending.
     pub(crate) fn resolved(&self, task: usize, vertex: usize) -> Option<&'a Arc<Resolved>> {
         let graph: &'a InstanceGraph = &self.desired.graph;
+        // Where some instances of the task are pending, vertices and resolved instances do not have the same indices.
         let mut i = vertex - self.first[task] as usize;
         if !self.mixed.is_empty()
             && let Some(mixed) = self.mixed.get(&task)

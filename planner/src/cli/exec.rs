@@ -165,6 +165,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     if interrupted {
         return Ok(ExitCode::from(130));
     }
+    // `Standing` is ordered: the greatest decides.
     let worst = record.nodes.values().map(|node| node.outcome.standing()).max();
     Ok(ExitCode::from(match worst {
         None | Some(Standing::Good) => 0,

@@ -19,7 +19,7 @@ use groundplan_protocol::{
     state::{NodeState, Phase},
     topic::{self, NodeTopic, Topic},
 };
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, QoS};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -73,20 +73,8 @@ pub(super) async fn observe(
             .hint("query the planner instead, without --broker"));
     }
     let keys = trusted.map(read_keys).transpose()?.unwrap_or_default();
-    let id = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    let mut options = MqttOptions::new(topic::observer_client(site, &format!("{id:x}")), &broker.host, broker.port);
-    options.set_clean_session(true);
-    options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    let (client, mut events) = AsyncClient::new(options, 16);
-    for filter in [
-        Topic::every_node(site, NodeTopic::Presence),
-        Topic::every_node(site, NodeTopic::State),
-        Topic::Planner.name(site),
-    ] {
-        client
-            .try_subscribe(filter, QoS::AtLeastOnce)
-            .map_err(|e| Failure::because("cannot subscribe at the broker", e))?;
-    }
+    // The client is kept: without it the event loop would end.
+    let (_client, mut events) = connect(broker, site)?;
     let mut seen = Observed {
         version: VERSION,
         site: site.clone(),
@@ -121,6 +109,26 @@ pub(super) async fn observe(
             return Ok(seen);
         }
     }
+}
+
+/// Begins a session of its own at the broker, with the three subscriptions. The returned event loop makes the connection.
+fn connect(broker: &BrokerAddress, site: &SiteName) -> Result<(AsyncClient, EventLoop), Failure> {
+    // Unique, because a broker ends the older one of two connections with the same id.
+    let id = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let mut options = MqttOptions::new(topic::observer_client(site, &format!("{id:x}")), &broker.host, broker.port);
+    options.set_clean_session(true);
+    options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
+    let (client, events) = AsyncClient::new(options, 16);
+    for filter in [
+        Topic::every_node(site, NodeTopic::Presence),
+        Topic::every_node(site, NodeTopic::State),
+        Topic::Planner.name(site),
+    ] {
+        client
+            .try_subscribe(filter, QoS::AtLeastOnce)
+            .map_err(|e| Failure::because("cannot subscribe at the broker", e))?;
+    }
+    Ok((client, events))
 }
 
 /// The public keys of a directory by file name without `.pub`: nodes, and `planner`.

@@ -71,11 +71,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let request = RecheckRequest { on: args.on.clone(), services, tasks };
     let RecheckPlanned { generation, left_out, .. } =
         args.planner.query(async |mut client| client.ask(&request).await)?;
-    if !left_out.is_empty() && args.format.format == Format::Text {
-        let names: Vec<String> = left_out.iter().take(5).map(ToString::to_string).collect();
-        let more = if left_out.len() > names.len() { ", …" } else { "" };
-        let tasks = count(left_out.len(), "task");
-        out.note(&format!("{tasks} cannot be checked and are skipped: {}{more}\n", names.join(", ")));
+    if args.format.format == Format::Text {
+        note_left_out(&left_out, out);
     }
     let Some(generation) = generation else {
         match args.format.format {
@@ -125,6 +122,17 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         Format::Text => out.print(&terminal::rollout::detail(&detail, now_ms(), out.color()))?,
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Names the tasks that are skipped, the first five of them.
+fn note_left_out(left_out: &[InstanceId], out: &mut Output) {
+    if left_out.is_empty() {
+        return;
+    }
+    let names: Vec<String> = left_out.iter().take(5).map(ToString::to_string).collect();
+    let more = if left_out.len() > names.len() { ", …" } else { "" };
+    let tasks = count(left_out.len(), "task");
+    out.note(&format!("{tasks} cannot be checked and are skipped: {}{more}\n", names.join(", ")));
 }
 
 /// Polls a rollout until it is no longer running.

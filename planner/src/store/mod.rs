@@ -107,6 +107,7 @@ impl Store {
         for row in tx.open_table(LOG).map_err(access)?.iter().map_err(access)? {
             stored.log.push(from_json::<LogRow>(row.map_err(access)?.1.value())?.into());
         }
+        // Commands that had not ended when the last process did: the machine records them as interrupted.
         stored.commands = self.reader().open_execs()?;
         Ok(stored)
     }
@@ -162,6 +163,8 @@ impl Store {
             for row in &group.history {
                 rollouts.insert(row.summary.generation.0, to_json(row)?.as_slice()).map_err(access)?;
             }
+            // Bounds on what is kept. The keys begin with the generation and the time, so the first rows are the
+            // oldest.
             while !group.history.is_empty() && rollouts.len().map_err(access)? > HISTORY {
                 rollouts.pop_first().map_err(access)?;
             }

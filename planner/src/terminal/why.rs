@@ -7,7 +7,7 @@ use super::{
     format::{indent, printed, took},
     reason, rollout,
 };
-use crate::api::types::{InstanceState, NodePresence, Why, WhyApplied};
+use crate::api::types::{InstanceRecord, InstanceState, NodePresence, RolloutSummary, Why, WhyApplied};
 
 /// Whether the task is desired and applied, what it waits for, and what the last rollout did with it and why.
 pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
@@ -41,6 +41,19 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         out.push_str("  no rollout has included it: neither its inputs nor a trigger of it has changed\n");
         return out;
     };
+    write_record(&mut out, why, rollout, record, now_ms, color);
+    out
+}
+
+/// What a rollout did with the instance, and why.
+fn write_record(
+    out: &mut String,
+    why: &Why,
+    rollout: &RolloutSummary,
+    record: &InstanceRecord,
+    now_ms: u64,
+    color: bool,
+) {
     let (outcome, style) = rollout::state(&record.state);
     let time = record.duration_ms.map(|ms| format!(" in {}", took(ms))).unwrap_or_default();
     let _ = writeln!(
@@ -53,6 +66,7 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         style.paint(&outcome, color),
     );
     if let InstanceState::Waiting { on, unknown } = &record.state {
+        // What the instance waits for in the active commit is above already.
         let unknown = unknown.iter().filter(|unknown| !why.waits_for.contains(unknown));
         for what in unknown.cloned().chain(on.iter().map(ToString::to_string)) {
             let _ = writeln!(out, "    waits for {what}");
@@ -72,5 +86,4 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     if let Some(output) = &record.output {
         let _ = write!(out, "  output\n{}", indent(&indent(&printed(output))));
     }
-    out
 }

@@ -52,6 +52,8 @@ pub(crate) fn gid(name: &str) -> Result<Gid, UserError> {
 pub(crate) fn identity(name: &str) -> Result<Identity, UserError> {
     let column = if name.parse::<u32>().is_ok() { 2 } else { 0 };
     let users = read("passwd")?;
+    // The files first, without a program: most users are in them, and the static agent cannot load the modules of
+    // nsswitch.conf(5).
     let local = entry(&users, column, name).map(str::to_owned);
     let is_local = local.is_some();
     let identity = local.or_else(|| getent("passwd", name)).and_then(|line| {

@@ -47,6 +47,7 @@ struct Names {
 impl Names {
     fn read() -> Result<Self, HostnameError> {
         let running = gethostname().map_err(HostnameError::Kernel)?.to_string_lossy().into_owned();
+        // The last assignment counts, as in a shell that reads the file.
         let info = text(INFO)?.unwrap_or_default();
         let pretty = info.lines().rev().find_map(|line| line.trim().strip_prefix(PRETTY)).map(unquoted);
         Ok(Self { file: text(STATIC)?, running, pretty })
@@ -72,6 +73,7 @@ impl Kind for Hostname {
         }
         let pretty = self.pretty.is_none() || self.pretty == names.pretty;
         let in_sync = names.running == self.name && names.of_file() == Some(&self.name) && pretty;
+        // Noted also if nothing has to change: removal must find that the name was there before.
         if in_sync && cx.memory().is_none() {
             note(cx, &names);
         }

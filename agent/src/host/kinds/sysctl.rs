@@ -71,6 +71,8 @@ impl Kind for Sysctl {
             if old == *value {
                 continue;
             }
+            // All or nothing: the parameters of a task belong together, and a failed task must not leave half of them
+            // changed.
             if let Err(error) = set(key, value) {
                 for (key, old) in done.iter().rev() {
                     set(key, old)?;
@@ -80,6 +82,7 @@ impl Kind for Sysctl {
             done.push((key, old));
         }
         for (key, old) in done {
+            // The value from before the task counts, not one that an earlier version of it set.
             memory.entry(key.clone()).or_insert(old);
         }
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
@@ -96,6 +99,7 @@ impl Kind for Sysctl {
                 continue;
             }
             match get(&key) {
+                // Only what the task set is set back.
                 Ok(now) if wanted.get(&key).is_some_and(|ours| *ours != now) => {
                     cx.report(&format!("{key} is `{now}` now, changed out of band: left as it is"));
                 }

@@ -120,6 +120,7 @@ impl Records {
 
     /// The process of `record`, if it still runs.
     pub(crate) fn running(&self, task: &TaskId, record: &Record) -> Option<ProcessIdentity> {
+        // Process ids begin again with each boot.
         if record.boot != self.boot {
             return None;
         }

@@ -63,6 +63,16 @@ pub struct Cache {
     services: HashMap<ServiceId, KnownService>,
 }
 
+impl Cache {
+    /// The values that all services see alike: the kept ones, if they are of this version.
+    fn facts(&mut self, version: Digest, site: &Site, inventory: &Inventory) -> Arc<SiteFacts> {
+        let kept = self.facts.take().filter(|(kept, _)| *kept == version);
+        let facts = kept.map_or_else(|| Arc::new(SiteFacts::of(site, inventory)), |(_, facts)| facts);
+        self.facts = Some((version, facts.clone()));
+        facts
+    }
+}
+
 /// What is kept of a service.
 #[derive(Debug, Default)]
 struct KnownService {
@@ -94,14 +104,9 @@ pub fn resolve(
 
     let versions = Versions::of(tree);
     cache.now += 1;
-    let facts = match cache.facts.take().filter(|(version, _)| *version == versions.global) {
-        Some((_, facts)) => facts,
-        None => Arc::new(SiteFacts::of(site, inventory)),
-    };
-    cache.facts = Some((versions.global, facts.clone()));
     let mut run = Run {
         now: cache.now,
-        facts,
+        facts: cache.facts(versions.global, site, inventory),
         known: Arc::new(known::of(&placement, knowledge)),
         misfit: knowledge.misfit,
         plugins,
@@ -122,12 +127,7 @@ pub fn resolve(
     cache.contents.prune(cache.now);
     let tasks: Vec<&KnownTask> =
         placement.services.iter().filter_map(|placed| cache.services.get(placed.id)).flat_map(|k| &k.tasks).collect();
-    let owners: Vec<_> = tasks
-        .iter()
-        .enumerate()
-        .map(|(task, known)| Owner { task, instances: &known.instances.resolved, distinct: &known.distinct })
-        .collect();
-    claims::conflicts(&placement, &owners, &mut faults);
+    claims::conflicts(&placement, &owners(&tasks), &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
@@ -143,6 +143,16 @@ pub fn resolve(
         node_inputs: known::node_inputs(&placement, &tasks),
     });
     (state, faults)
+}
+
+/// The tasks as owners of what they claim, by number.
+fn owners<'a>(tasks: &[&'a KnownTask]) -> Vec<Owner<'a>> {
+    let owner = |(task, known): (usize, &&'a KnownTask)| Owner {
+        task,
+        instances: &known.instances.resolved,
+        distinct: &known.distinct,
+    };
+    tasks.iter().enumerate().map(owner).collect()
 }
 
 /// What the resolution of one service needs.

@@ -173,6 +173,7 @@ impl Shell {
         let mut client = Client::connect(socket).await.map_err(query_failed)?;
         let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
         self.agents(&status, broker, agents, progress).await?;
+        // Its first event came before this program followed the events.
         if status.rollout.as_ref().is_some_and(|r| matches!(r.result, RolloutResult::Running | RolloutResult::Waiting))
         {
             progress.rollout(&client.rollout(None).await.map_err(query_failed)?);

@@ -66,6 +66,7 @@ impl Kind for Line {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
+        // Several tasks may edit one file: each reads what the one before has written.
         let _edit = cx.host.edits.lock().await;
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
         if found.is_none() && self.create == Some(false) {
@@ -79,6 +80,7 @@ impl Kind for Line {
         };
         let mut lines = Lines::of(&text);
         memory.change(self, &mut lines, cx)?;
+        // Kept also if writing fails: undoing then finds nothing, which does no harm.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         let bytes = lines.text().into_bytes();
         let sum = Sum::of_bytes(&bytes);
@@ -140,6 +142,8 @@ impl Memory {
     fn change(&mut self, line: &Line, lines: &mut Lines, cx: &Context<'_>) -> Result<(), LineError> {
         let mut asked = line.clone();
         (asked.validate, asked.create, asked.owner, asked.group, asked.mode) = (None, None, None, None, None);
+        // Other parameters: what the earlier ones put into the file must not stay beside the new line. How the file is
+        // checked and owned does not count.
         if self.asked.as_ref() != Some(&asked) {
             self.undo(lines, cx);
         }

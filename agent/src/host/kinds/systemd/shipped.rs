@@ -73,6 +73,7 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
         let sum = Sum::of_bytes(&bytes);
         want(format!("{}/{name}", unit.folder()), Some(Content::Bytes(bytes)), sum)?;
     }
+    // An earlier version of the task shipped a unit file, and this one does not.
     if cx.content.is_none() && shipped && root.exists(&unit.path())? {
         differences.push(Difference { path: unit.path(), wanted: None });
     }
@@ -89,6 +90,7 @@ pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<
     let root = &cx.host.environment.root;
     let mut before = Vec::new();
     for Difference { path, wanted } in differences {
+        // Read before it is written: the rollback also has what was half done.
         before.push(Before { path: path.clone(), was: read(root, path)? });
         let written = match wanted {
             Some(Wanted { content: Some(content), sum }) => files::put_file(root, path, content, *sum, access(path)?),
