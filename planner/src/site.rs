@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn links_submodules_and_unreadable_files_are_told_where_they_matter() {
-        let told = faults(&[
+        let found = faults(&[
             ("docs", EntryKind::Symlink),
             ("inventory", EntryKind::Submodule),
             ("services/a", EntryKind::Symlink),
@@ -165,8 +165,8 @@ mod tests {
             "services/a: `services/a` is a symbolic link, which is never followed",
             "site.toml: cannot be read: the disk is gone",
         ] {
-            assert!(told.iter().any(|t| t == words), "{words} is not in {told:#?}");
+            assert!(found.iter().any(|t| t == words), "{words} is not in {found:#?}");
         }
-        assert!(!told.iter().any(|t| t.starts_with("docs") || t.contains("extra")), "{told:#?}");
+        assert!(!found.iter().any(|t| t.starts_with("docs") || t.contains("extra")), "{found:#?}");
     }
 }

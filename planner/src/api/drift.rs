@@ -134,10 +134,10 @@ pub struct TaskDrift {
 pub struct Difference {
     /// What, such as `mode`.
     pub what: String,
-    /// How it was applied.
+    /// The state that was applied, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
-    /// How it is now; absent where there is nothing.
+    /// The state that was found, as text; absent where there is nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
     /// For texts: a unified diff from what was applied to what is there.
@@ -149,7 +149,7 @@ pub struct Difference {
 }
 
 impl Drift {
-    /// Writes out the diffs. Takes its time: not for a loop that others wait for.
+    /// Computes the diffs. Takes up to `PATIENCE` for each text: not for the loop, which all clients share.
     pub(crate) fn compare(&mut self) {
         let tasks = self.nodes.iter_mut().flat_map(|node| node.drifted.values_mut());
         for difference in tasks.flat_map(|task| &mut task.differences) {
@@ -165,7 +165,7 @@ impl Drift {
 /// A unified diff, or why there is none.
 fn diff(applied: Option<&Content>, found: &Content) -> Result<String, &'static str> {
     let applied = match applied {
-        None => return Err("something else; what was applied is not in the commit in force"),
+        None => return Err("something else; what was applied is not in the active commit"),
         Some(Content::Blob(_)) => return Err("something else; what was applied is too long to be compared"),
         Some(Content::Base64(_)) => return Err("something else; what was applied is no text"),
         Some(Content::Text(applied)) => applied,
@@ -173,7 +173,7 @@ fn diff(applied: Option<&Content>, found: &Content) -> Result<String, &'static s
     let found = match found {
         Content::Text(found) => found,
         Content::Base64(_) => return Err("something else, which is no text"),
-        Content::Blob(_) => return Err("something else, too long to be told"),
+        Content::Blob(_) => return Err("something else, too long to be shown"),
     };
     let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(applied, found);
     Ok(diff.unified_diff().context_radius(CONTEXT).header("applied", "found").to_string())
@@ -200,6 +200,6 @@ mod tests {
         assert!(diff(Some(&text("a")), &Content::of(&[0xff, 0xfe])).unwrap_err().contains("no text"));
         assert!(diff(Some(&text("a")), &long).unwrap_err().contains("too long"));
         assert!(diff(Some(&long), &text("a")).unwrap_err().contains("too long"));
-        assert!(diff(None, &text("")).unwrap_err().contains("not in the commit in force"));
+        assert!(diff(None, &text("")).unwrap_err().contains("not in the active commit"));
     }
 }

@@ -215,7 +215,7 @@ impl fmt::Display for NodeOutcome {
             Self::Offline => f.write_str("offline: never reached"),
             Self::CutOff { began: true } => f.write_str("cut off while it ran"),
             Self::CutOff { began: false } => f.write_str("cut off: no answer"),
-            Self::Lost => f.write_str("lost: no word of its end"),
+            Self::Lost => f.write_str("lost: its end was never reported"),
             Self::Interrupted => f.write_str("interrupted: the planner ended first"),
         }
     }
@@ -249,30 +249,30 @@ pub struct ExecRecord {
     pub started_ms: u64,
     /// When it ended, if it has.
     pub finished_ms: Option<u64>,
-    /// How it stands as a whole.
+    /// Its state as a whole.
     pub result: ExecResult,
-    /// How it stands on each node.
+    /// Its state on each node.
     pub nodes: BTreeMap<NodeId, ExecNode>,
 }
 
-/// How a command stands as a whole.
+/// The state of a command as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecResult {
-    /// It is not at its end on every node.
+    /// It has not ended on every node.
     Running,
-    /// It came to its end, good or bad.
+    /// It has ended on every node, whether or not it succeeded.
     Finished,
-    /// Somebody stopped it.
+    /// An operator stopped it.
     Stopped,
-    /// The planner ended first.
+    /// The planner ended before the command did.
     Interrupted,
 }
 
-/// How a command stands on a node.
+/// A command on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecNode {
-    /// How it ended, or how it stands.
+    /// Its state there; final once it has ended.
     pub outcome: NodeOutcome,
     /// How long it ran, in milliseconds, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -422,12 +422,12 @@ impl Shell {
             Arrival::Request(request, reply) => Some(Input::Request(self.expect_reply(reply), request)),
             Arrival::Command(request, events, reply) => {
                 let (id, closed, arrivals) = (request.id.clone(), events.closed(), self.handle.arrivals.clone());
-                let gone = id.clone();
+                let client_of = id.clone();
                 // A client that disconnects stops its command, also while the command prints nothing and so nothing is
                 // sent to the client.
                 let watch = tokio::spawn(async move {
                     closed.await;
-                    let _ = arrivals.send(Arrival::ClientGone(gone)).await;
+                    let _ = arrivals.send(Arrival::ClientGone(client_of)).await;
                 });
                 self.followers.insert(id, Follower { events, watch });
                 let request = groundplan_machine::io::Request::RunCommand(request);

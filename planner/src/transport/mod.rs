@@ -1,9 +1,9 @@
 //! The planner's connection to the broker: MQTT 3.1.1, QoS 1, a persistent session.
 //!
-//! In: messages to publish, receipts of what is on the disk. Out: messages of the site, and word of the connection's comings and
-//! goings. Publishing never blocks and never fails: the outbox holds one message a topic, the latest, so it is bounded by the
-//! number of topics and of the orders of which each counts. Nothing but `urgent` messages leaves before the connection is opened up by the loop, which first makes
-//! sure that no other planner has taken over. A client of rumqttc lives as long as one connection; what it had in flight is kept here.
+//! In: messages to publish, receipts of what is on the disk. Out: messages of the site, and whether there is a connection. Publishing
+//! never blocks and never fails: the outbox holds one message a topic, the latest, so it is bounded by the number of topics and of the
+//! orders of which each counts. Only `urgent` messages leave before the loop opens the outbox: it first makes sure that no other planner
+//! has taken over. A client of rumqttc is used for one connection; what it had in flight is kept here.
 
 mod connection;
 mod messages;

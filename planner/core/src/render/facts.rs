@@ -39,6 +39,8 @@ impl Fact {
     fn digests(&self) -> &Digests {
         self.digests.get_or_init(|| {
             let value = Digest::of(&serde_json::to_vec(&self.value).unwrap_or_default());
+            // Of the value's digest instead of the value, and with fields of fixed length first: no two different facts
+            // give the same bytes.
             let mut placed = Hasher::new();
             placed.update(value.as_bytes());
             placed.update(&(self.at.start as u64).to_be_bytes());
@@ -137,6 +139,7 @@ impl SiteFacts {
         let file = || Location::file("site.toml");
         let mut interned = Interned::default();
         let nodes: Vec<_> = inventory.nodes.iter().map(|(id, node)| interned.node(id.as_str(), node)).collect();
+        // Each node once, shared by all groups that have it.
         let values: HashMap<&str, Value> =
             inventory.nodes.keys().zip(&nodes).map(|(id, node)| (id.as_str(), node.as_value())).collect();
         let groups: Facts = inventory

@@ -63,6 +63,7 @@ impl fmt::Display for Named<'_> {
 impl Fault {
     /// The fault behind an error of the template `name`, or of one that it includes.
     pub(crate) fn of(error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Self {
+        // The innermost error is the fault itself; the outer ones only name the templates that include it.
         let mut error = error;
         while let Some(cause) = error.source().and_then(|e| e.downcast_ref::<Error>()) {
             error = cause;
@@ -70,6 +71,7 @@ impl Fault {
         let template = error.name().unwrap_or(name).to_owned();
         let text = error.template_source().unwrap_or(text);
         let range = error.range().or_else(|| line(text, error.line()?)).unwrap_or(0..0);
+        // The engine's range may end behind the text.
         let range = range.start.min(text.len())..range.end.min(text.len());
         let (message, hint, undefined) = (String::new(), None, None);
         let mut fault = Self { template, range, message, hint, undefined, sure: true, certain: false };

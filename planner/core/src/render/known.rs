@@ -145,6 +145,7 @@ impl Known {
 impl Host {
     fn values(&self) -> &BTreeMap<String, Arc<Fact>> {
         self.values.get_or_init(|| {
+            // Made at the first use: not every node's facts are read.
             let mut values = BTreeMap::from([(String::new(), fact(Value::from(Serde(&*self.facts))))]);
             for (name, reported) in &*self.facts {
                 values.insert(name.clone(), fact(Value::from(Serde(reported))));
