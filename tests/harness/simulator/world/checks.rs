@@ -239,10 +239,13 @@ impl World {
 
     /// A planner has taken up a plan: what its commit does not ask for any more need not be done.
     pub(super) fn plan_taken_up(&mut self, number: usize) {
-        self.current = Some(number);
+        let before = self.current.replace(number).map(|before| &self.records[before]);
         self.overlapped |= self.agents.iter().any(|agent| {
             let idle = agent.machine.as_ref().is_none_or(|machine| machine.phase() == Phase::Idle);
-            !agent.jobs.is_empty() || !idle
+            // The plan before may still be on its way: then the agent takes both, one right after the other.
+            let sealed = before.and_then(|before| before.sealed.get(&agent.node));
+            let on_its_way = sealed.is_some_and(|sealed| !agent.accepted.values().any(|accepted| accepted == sealed));
+            !agent.jobs.is_empty() || !idle || on_its_way
         });
         self.counts.plans += 1;
         let record = &self.records[number];
