@@ -15,6 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
+    unistd::Pid,
+};
+
 use super::{
     image::install_sources,
     network::{self, run},
@@ -155,7 +164,7 @@ impl Machine {
         let is_running = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
         while Instant::now() < deadline && self.monitor.as_ref().is_some_and(|monitor| is_running(monitor.id())) {
             if let Some(leader) = self.leader() {
-                let output = enter(leader, &["systemctl", "is-system-running", "--wait"]).output()?;
+                let output = enter(leader, &["systemctl", "is-system-running", "--wait"])?;
                 last = String::from_utf8_lossy(&output.stdout).trim().to_owned();
                 if matches!(&*last, "running" | "degraded") {
                     return Ok(());
@@ -185,7 +194,7 @@ impl Machine {
 
     /// Which boot it is in; `None` while it is off, or between two.
     pub(super) fn boot_id(&self) -> Option<String> {
-        let output = enter(self.leader()?, &["cat", "/proc/sys/kernel/random/boot_id"]).output().ok()?;
+        let output = enter(self.leader()?, &["cat", "/proc/sys/kernel/random/boot_id"]).ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
@@ -200,7 +209,7 @@ impl Machine {
                 None => sleep(Duration::from_millis(20)),
             }
         };
-        let output = enter(leader, &["sh", "-c", line]).output()?;
+        let output = enter(leader, &["sh", "-c", line])?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\n').to_owned();
         Ok(Output { status: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
     }
@@ -216,13 +225,29 @@ impl Machine {
     }
 }
 
-/// A command in all namespaces of a host.
-fn enter(leader: u32, command: &[&str]) -> Command {
+/// Runs a command in all namespaces of a host.
+fn enter(leader: u32, command: &[&str]) -> io::Result<std::process::Output> {
     let mut enter = Command::new("nsenter");
     enter.args(["--all", "--target", &leader.to_string(), "--"]).args(command).stdin(Stdio::null());
     enter.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     enter.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
-    enter
+    let enter = enter.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let pid = Pid::from_raw(enter.id().cast_signed());
+    // A host that goes down stops its processes before it ends them, and nsenter then stops itself as well, as a shell's job would. It
+    // must go on: until it has reaped its child, the host's process namespace is not gone, and the host does not come back.
+    let continued = std::thread::spawn(move || {
+        let ends_or_stops = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+        loop {
+            match waitid(Id::Pid(pid), ends_or_stops) {
+                Ok(WaitStatus::Stopped(..)) => drop(kill(pid, Signal::SIGCONT)),
+                Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+    });
+    let output = enter.wait_with_output();
+    continued.join().expect("the loop above does not panic");
+    output
 }
 
 /// Puts a program on a disk.
