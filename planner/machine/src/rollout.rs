@@ -228,10 +228,13 @@ impl ActiveRollout {
         self.parts.get(node).filter(|_| ours)?.tasks.iter().find(|planned| planned.task == report.task)
     }
 
-    /// Whether the instance that a report is of is in it.
-    pub(crate) fn acts_on(&self, node: &NodeId, report: &TaskReport) -> bool {
+    /// Whether it leaves the instance that a report is of as it is desired, whatever an older plan has made of it. A restart, reload or run
+    /// applies nothing.
+    pub(crate) fn settles(&self, node: &NodeId, report: &TaskReport) -> bool {
+        let applies = |action: Action| matches!(action, Action::Create | Action::Update | Action::Remove);
+        let of_report = |a: &&PlannedReasons| a.instance.node == *node && a.instance.task == report.task;
         self.is_kept(node, report.generation)
-            || self.head.actions.iter().any(|a| a.instance.node == *node && a.instance.task == report.task)
+            || self.head.actions.iter().filter(of_report).any(|planned| applies(planned.action))
     }
 
     /// Whether a plan that was kept on its way to `node` has this older number.

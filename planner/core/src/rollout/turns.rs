@@ -24,7 +24,13 @@ impl Rollout {
             let held = self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone());
             let before = std::mem::take(&mut limit.holders);
             let mut holders: BTreeSet<_> = before.iter().cloned().chain(held).collect();
-            holders.retain(|node| self.holds(node, &service) || self.goes_on(node, &service, &limit));
+            let finished = holders.extract_if(.., |node| !self.holds(node, &service)).collect::<Vec<_>>();
+            for node in finished {
+                // Where the limit was exceeded meanwhile, because what an earlier rollout left came to light, it has to wait like others.
+                if holders.len() < limit.at_once as usize && self.goes_on(&node, &service, &limit) {
+                    holders.insert(node);
+                }
+            }
             let mut finished = BTreeSet::new();
             for node in limit.pending.iter() {
                 // A holder may go on to further gates without a new turn, whatever the limit.

@@ -186,7 +186,7 @@ impl Machine {
     fn is_passed_over(&self, node: &NodeId, report: &TaskReport) -> bool {
         let (Some(rollout), Some(active)) = (&self.rollout, self.deployment.active()) else { return false };
         let (Some(known), Some(at)) = (self.fleet.get(node), active.desired.node(node)) else { return false };
-        if report.generation >= rollout.head.generation || rollout.acts_on(node, report) {
+        if report.generation >= rollout.head.generation || rollout.settles(node, report) {
             return false;
         }
         let task = active.desired.graph.task(&report.task);
