@@ -193,14 +193,14 @@ impl Machine {
             let (success, fires) = (outcome.is_success(), outcome.fires());
             self.unsaved.done.push((task.clone(), outcome.clone()));
             let dependants = active.queue.finish(at, outcome);
-            let source = TriggerSource::Task(task.clone());
+            if success {
+                self.decide_all(&TriggerSource::Task(task), fires);
+                continue;
+            }
             for d in dependants {
                 let Some(active) = &self.active else { return };
                 let node = active.queue.get(d);
-                let dependant = node.planned.task.clone();
-                if success {
-                    self.decide(&dependant, &source, fires);
-                } else if node.outcome().is_none() && !ended.iter().any(|(other, _)| *other == d) {
+                if node.outcome().is_none() && !ended.iter().any(|(other, _)| *other == d) {
                     // Its triggers stay open: the obligation survives until a plan in which it can run. A task after two
                     // failed ones is blocked once.
                     let planned = node.planned.clone();

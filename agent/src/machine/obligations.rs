@@ -53,6 +53,15 @@ impl Machine {
         self.touch_obligation(task);
     }
 
+    /// As [`Machine::decide`], for everything that the source is open for: also for what does not come after it in this plan, because the
+    /// edge is one of an earlier plan.
+    pub(super) fn decide_all(&mut self, source: &TriggerSource, fires: bool) {
+        let is_open = |obligation: &StoredObligation| obligation.open.iter().any(|(open, _)| open == source);
+        let targets = self.obligations.iter().filter(|(_, obligation)| is_open(obligation));
+        let targets: Vec<TaskId> = targets.map(|(task, _)| task.clone()).collect();
+        targets.iter().for_each(|task| self.decide(task, source, fires));
+    }
+
     /// A source changed something in a run for an earlier plan, and may run once more in this one: it fires, and stays open.
     pub(super) fn fire_early(&mut self, source: &TriggerSource) {
         let effect = |obligation: &StoredObligation| {
