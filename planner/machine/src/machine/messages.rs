@@ -157,7 +157,7 @@ impl Machine {
                 if known.fold_report(&batch.ledger, number, report, planned) {
                     self.deployment.export_changed(&report.task, now);
                 }
-                if self.is_passed_over(node, report) {
+                if self.is_left_otherwise(node, report) {
                     self.deployment.plan_soon(now, false);
                 }
                 let Some(rollout) = self.rollout_mut() else { continue };
@@ -181,12 +181,17 @@ impl Machine {
         }
     }
 
-    /// Whether an older plan has left something otherwise than desired that the current one does not see to: it was made before the
-    /// report came, and took the task to be as it was to be.
-    fn is_passed_over(&self, node: &NodeId, report: &TaskReport) -> bool {
+    /// Whether a task is otherwise than desired after this report, and the current plan does not see to it: an older plan has changed it
+    /// since, or what the current one took to be applied is in doubt on the node, because of a run for an older one.
+    fn is_left_otherwise(&self, node: &NodeId, report: &TaskReport) -> bool {
         let (Some(rollout), Some(active)) = (&self.rollout, self.deployment.active()) else { return false };
         let (Some(known), Some(at)) = (self.fleet.get(node), active.desired.node(node)) else { return false };
-        if report.generation >= rollout.head.generation || rollout.settles(node, report) {
+        let seen_to = match report.generation >= rollout.head.generation {
+            // What failed is tried again with the next change.
+            true => !report.outcome.is_success(),
+            false => rollout.settles(node, report),
+        };
+        if seen_to {
             return false;
         }
         let task = active.desired.graph.task(&report.task);
