@@ -163,13 +163,15 @@ impl Sketch {
         if let Some((export, _)) = &export {
             requires.get_or_insert_with(|| local.last().cloned().into_iter().collect()).push(export.clone());
         }
+        let once = kind != Kind::Link && rng.chance(15);
         let task = SketchTask {
             name,
             version: 0,
             requires,
             triggers,
-            once: kind != Kind::Link && rng.chance(15),
-            when: rng.chance(8),
+            once,
+            // Not elected and not there: what uses its value would wait for ever.
+            when: rng.chance(8) && !once,
             fact: rng.chance(12),
             color: rng.chance(12),
             size: rng.chance(12),
@@ -232,7 +234,7 @@ impl Sketch {
             }
             19 => {
                 if let Some(task) = self.services[s].tasks.get_mut(t) {
-                    task.when = !task.when;
+                    task.when = !task.when && !task.once;
                 }
             }
             20 => {

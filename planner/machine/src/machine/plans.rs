@@ -30,7 +30,9 @@ impl Machine {
         let mut sent = BTreeMap::new();
         for (id, node) in self.fleet.nodes().iter().filter(|(id, node)| node.is_known() && active.declares(id)) {
             applied.nodes.insert(id.clone(), node.belief.applied.clone());
-            let busy = node.state.as_ref().is_some_and(|state| state.phase != Phase::Idle);
+            // A state that is older than the last report says nothing of what the node does now.
+            let latest = node.state.as_ref().filter(|state| state.sequence >= node.belief.sequence);
+            let busy = latest.is_some_and(|state| state.phase != Phase::Idle);
             sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy });
         }
         let policy = Policy { check: self.drift.to_check() };
