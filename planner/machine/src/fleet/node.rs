@@ -175,7 +175,14 @@ impl Node {
         // What a plan under way has done shows in the number of reports; what is otherwise different has other causes.
         let unexplained = fold == StateFold::Differs && state.sequence == sequence && idle;
         // It has taken a plan of another planner, or of one that has lost its disk. It may be waiting for gates that nothing opens.
-        let overtaken = state.generation > self.planned_generation() && self.planned.is_some();
+        let planned = self.planned_generation();
+        // Two planners may have used the same number: then the node has the other's plan, and refuses this one's.
+        let refused = state
+            .refused
+            .as_ref()
+            .is_some_and(|refused| refused.topic == "plan" && refused.generation == Some(planned));
+        let overtaken =
+            self.planned.is_some() && (state.generation > planned || state.generation == planned && refused);
         state.applied.clear();
         state.obligations.clear();
         // An agent that has just started has none yet: what it reported before still counts.

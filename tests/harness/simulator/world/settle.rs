@@ -166,7 +166,7 @@ impl World {
                 return Some(format!("messages wait for {node}"));
             }
             let declared = view.active.as_ref().is_some_and(|active| active.declares(node));
-            if declared && acked(agent) != agent.disk.sequence {
+            if acked(agent) != agent.disk.sequence {
                 return Some(format!("{node} has reports that are not acknowledged"));
             }
             if declared && view.nodes.get(node).is_none_or(|known| known.planned_generation() > machine.generation()) {
