@@ -7,6 +7,8 @@ pub enum Sabotage {
     ForgetObligations,
     /// An agent starts jobs without noting them in its journal.
     SkipJournal,
+    /// An agent's ledger is not synced: a power loss takes what the agent has reported already.
+    SkipSync,
     /// Now and then an agent is given an older plan under a new number, as if it had no fence.
     RollBack,
     /// An agent takes every gate of its plan as open.
@@ -25,9 +27,10 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ForgetObligations,
         Self::SkipJournal,
+        Self::SkipSync,
         Self::RollBack,
         Self::OpenGatesEarly,
         Self::IgnoreLimits,

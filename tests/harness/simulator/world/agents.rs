@@ -251,8 +251,10 @@ impl World {
         for write in &writes {
             self.check_agent_write(slot, write);
         }
+        let skips = self.sabotaged(Sabotage::SkipSync);
         let agent = &mut self.agents[slot];
         agent.unsynced.extend(writes);
+        let durable = durable && !skips;
         if durable {
             for write in std::mem::take(&mut agent.unsynced) {
                 agent.disk.apply(&write);
