@@ -122,6 +122,7 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
         gates: Vec::new(),
         triggers: Vec::new(),
         owed: None,
+        late: false,
     }
 }
 

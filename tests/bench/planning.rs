@@ -58,7 +58,10 @@ pub(crate) fn run() -> Vec<Row> {
         cold.push(millis(start.elapsed()));
         assert!(plan.actions.is_empty(), "planning what is applied is empty");
     }
-    let nothing = AppliedState { nodes: first.nodes.iter().map(|n| (n.clone(), Default::default())).collect() };
+    let nothing = AppliedState {
+        nodes: first.nodes.iter().map(|n| (n.clone(), Default::default())).collect(),
+        ..AppliedState::default()
+    };
     let mut initial = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();

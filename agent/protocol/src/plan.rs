@@ -118,6 +118,10 @@ pub struct PlannedTask {
     /// An obligation that an earlier plan has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed: Option<Effect>,
+    /// Whether that obligation came to light only after the plan before this one: nothing that was done for that one, or is being done,
+    /// meets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 /// A trigger edge within a plan.

@@ -159,6 +159,7 @@ impl Machine {
     ///
     /// Called before the plan's own triggers become obligations of the task.
     fn still_due(&self, planned: &PlannedTask, next: Option<&ActivePlan>) -> Option<effect::Effect> {
+        let next = next.filter(|_| !planned.late);
         let fulfilled = next.and_then(|before| before.fulfilled.get(&planned.task).copied());
         // A run for a plan before that one began before whatever a gate of that one may have passed on.
         let gate_open = self
@@ -274,6 +275,7 @@ impl Machine {
                 gates: Vec::new(),
                 triggers: Vec::new(),
                 owed: obligation.fired,
+                late: false,
             };
             queue.push(planned, true);
         }

@@ -1,6 +1,9 @@
 //! What planning starts from: what each node last acknowledged, and what is to be checked again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     ids::{InstanceId, NodeId, TaskId},
@@ -13,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct AppliedState {
     /// By node; also of nodes that no commit declares any more.
     pub nodes: BTreeMap<NodeId, NodeApplied>,
+    /// Instances with an obligation of which the plan before this one did not know: nothing that was done for that one meets it.
+    pub late: BTreeSet<InstanceId>,
 }
 
 /// What one node last acknowledged. A clone shares the tasks, so that a snapshot of a fleet is cheap; change them by [`Arc::make_mut`].

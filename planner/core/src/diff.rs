@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct RemovedTask<'a> {
 /// All changes. Lists by vertex have one entry for each vertex.
 pub(crate) struct Diff<'a> {
     pub(crate) desired: &'a DesiredState,
+    /// Instances with an obligation of which the plan before did not know.
+    pub(crate) late: &'a BTreeSet<InstanceId>,
     /// What is applied, by node number; none for a node that has never reported.
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
     /// The first vertex of each task, and the number of vertices at the end.
@@ -102,6 +104,7 @@ impl<'a> Diff<'a> {
         first.push(node_of.len() as u32);
         let mut diff = Self {
             desired,
+            late: &applied.late,
             known: known(desired, applied),
             change: vec![Change::Unreported; node_of.len()],
             before: vec![None; node_of.len()],

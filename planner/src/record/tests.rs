@@ -186,6 +186,7 @@ fn snapshot_of_a_rollout() {
         gates: vec![],
         triggers: vec![],
         owed: None,
+        late: false,
     };
     let part = |tasks| NodePart { tasks, edges: BTreeMap::new() };
     let server = PlanTask {
@@ -196,6 +197,7 @@ fn snapshot_of_a_rollout() {
             Trigger { effect: Effect::Reload, on: TriggerSource::Gate(id("db.server")) },
         ],
         owed: Some(Effect::Run),
+        late: false,
         ..task("app.server", Action::Restart)
     };
     let unknown = Unknown::Export { task: id("db.address"), node: id("a") };

@@ -53,6 +53,7 @@ fn forged(generation: u64) -> NodePlan {
             gates: vec![],
             triggers: vec![],
             owed: None,
+            late: false,
         }],
         edges: Default::default(),
     }

@@ -244,7 +244,8 @@ proptest! {
             let n = task.edges.len();
             task.edges.rotate_left(n / 2);
         }
-        let other = AppliedState { nodes: applied.nodes.iter().rev().map(|(n, a)| (n.clone(), a.clone())).collect() };
+        let nodes = applied.nodes.iter().rev().map(|(n, a)| (n.clone(), a.clone())).collect();
+        let other = AppliedState { nodes, ..AppliedState::default() };
         let (a, b) = (run(&desired, &applied), run(&shuffled.desired(), &other));
         prop_assert_eq!(format!("{a:?}"), format!("{b:?}"));
     }

@@ -60,6 +60,7 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
         gates: Vec::new(),
         triggers: Vec::new(),
         owed: None,
+        late: false,
     }
 }
 

@@ -105,6 +105,8 @@ pub struct PlanTask {
     pub triggers: Vec<Trigger>,
     /// An effect that is due to it because of earlier plans, whatever the triggers of this one do.
     pub owed: Option<Effect>,
+    /// Whether the plan before this one did not know of that.
+    pub late: bool,
 }
 
 impl PlanTask {
@@ -132,6 +134,7 @@ impl PlanTask {
             gates: self.gates.clone(),
             triggers: self.triggers.clone(),
             owed: self.owed,
+            late: self.late,
         }
     }
 }

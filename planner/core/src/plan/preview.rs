@@ -32,7 +32,10 @@ impl AppliedState {
             tasks: Arc::new(tasks.into_iter().map(applied).collect()),
             obligations: Default::default(),
         };
-        Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect() }
+        Self {
+            nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect(),
+            late: Default::default(),
+        }
     }
 
     /// For a preview of `head`: everything of `base` is applied, and on nodes that only `head` declares, nothing is.

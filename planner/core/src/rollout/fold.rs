@@ -21,7 +21,8 @@ impl Rollout {
     /// Takes a report, of this generation or of an older one. Returns whether it changed anything here.
     ///
     /// What is done stays done; any other outcome may be followed by another try. A change that is reported late, for an older
-    /// generation, still fires: so a report of an older generation must not be folded twice.
+    /// generation, still fires, and so does a second success: the node was set up anew and has taken the same plan again. So no report
+    /// must be folded twice.
     pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         self.release(node, report);
         let Some(i) = self.find(node, &report.task) else {
@@ -31,6 +32,10 @@ impl Rollout {
             return late && self.late.insert(report.task.at(node));
         };
         let entry = &mut self.entries[i as usize];
+        if report.generation == self.generation && entry.succeeded() && report.outcome.fires() {
+            // What it triggers on other nodes has acted on the first one, perhaps before this one.
+            return self.late.insert(entry.instance.clone());
+        }
         let mut news = false;
         if report.outcome.fires() && report.generation <= self.generation {
             news |= !std::mem::replace(&mut entry.fired, true);

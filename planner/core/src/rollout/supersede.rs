@@ -35,6 +35,9 @@ impl Rollout {
             let Some(known) = applied.nodes.get_mut(&entry.instance.node) else { continue };
             let Some(effect) = self.still_due(entry) else { continue };
             oblige(known, &entry.instance.task, effect);
+            if entry.triggers.iter().any(|(_, on)| self.fired_late(*on)) {
+                applied.late.insert(entry.instance.clone());
+            }
         }
     }
 
@@ -61,6 +64,7 @@ impl Rollout {
                     // What is not applied yet is created, and needs no restart.
                     if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
                         oblige(known, &task.id, effect);
+                        applied.late.insert(task.id.at(&desired.nodes[node.0 as usize]));
                     }
                 }
             }
@@ -104,11 +108,16 @@ impl Rollout {
         });
     }
 
+    /// Whether a source was reported late to have changed something, by an edge on which the agent itself does not decide.
+    fn fired_late(&self, on: On) -> bool {
+        matches!(on, On::Barrier(i) if self.entries[i as usize].late)
+    }
+
     /// The greatest effect that is still due to an entry: because of earlier plans, or because of what fired across nodes in this one.
     fn still_due(&self, entry: &Entry) -> Option<Effect> {
         let fired = entry.triggers.iter().filter_map(|(effect, on)| match on {
             On::Gate(gate) => self.gate_fired(*gate).then_some(*effect),
-            On::Barrier(i) => self.entries[*i as usize].late.then_some(*effect),
+            On::Barrier(_) => self.fired_late(*on).then_some(*effect),
             On::Entry(_) => None,
         });
         match &entry.outcome {

@@ -59,8 +59,10 @@ impl Run {
     /// The plan for a newer commit, from what is known by now, and its rollout.
     pub(crate) fn superseded_by(self, next: &World) -> (Plan, Self) {
         let applied = |belief: &Belief| belief.applied.clone();
-        let mut known: AppliedState =
-            AppliedState { nodes: self.beliefs.iter().map(|(node, belief)| (node.clone(), applied(belief))).collect() };
+        let mut known: AppliedState = AppliedState {
+            nodes: self.beliefs.iter().map(|(node, belief)| (node.clone(), applied(belief))).collect(),
+            ..AppliedState::default()
+        };
         for node in &next.head.desired.nodes {
             known.nodes.entry(node.clone()).or_default();
         }
