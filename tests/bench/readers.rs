@@ -32,10 +32,9 @@ pub(crate) fn run() -> Vec<Row> {
     }
     files.push(("inventory/nodes.toml".to_owned(), inventory));
     for i in 0..GATES {
-        let requires = i.checked_sub(1).map_or(String::new(), |before| format!("requires = [\"s{before}/done\"]\n"));
-        let task = format!(
-            "[[task]]\nid = \"f\"\nprovides = [\"done\"]\n{requires}file = {{ path = \"/f{i}\", content = \"{{{{ round }}}}\" }}\n"
-        );
+        let requires = i.checked_sub(1).map_or(String::new(), |before| format!("requires = [\"s{before}.f\"]\n"));
+        let task =
+            format!("[[task]]\nid = \"f\"\n{requires}file = {{ path = \"/f{i}\", content = \"{{{{ round }}}}\" }}\n");
         files.push((format!("services/s{i}/service.toml"), task));
     }
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
