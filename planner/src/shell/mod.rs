@@ -72,6 +72,9 @@ const SHUTDOWN: Duration = Duration::from_millis(2500);
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(1);
 const SNAPSHOT_SHARE: u32 = 10;
 
+/// How long a group for which nothing waits may grow before it is written.
+const GROUP_WAIT: Duration = Duration::from_millis(20);
+
 /// How long the loop waits after the store failed before it tries again.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -106,6 +109,8 @@ pub(crate) struct Shell {
     started: Instant,
     store: Store,
     group: Group,
+    /// Since when it holds anything.
+    group_since: Option<Instant>,
     /// Effects that wait until the group is on the disk.
     waiting: VecDeque<Effect>,
     /// Since when the store fails.
@@ -177,6 +182,7 @@ impl Shell {
             started,
             store,
             group: Group::default(),
+            group_since: None,
             waiting: VecDeque::new(),
             store_failed: None,
             handle,
@@ -214,6 +220,7 @@ impl Shell {
         loop {
             self.round(inputs)?;
             if self.machine.is_stopped() {
+                self.commit();
                 self.shut_down().await;
                 return Ok(());
             }
@@ -239,12 +246,21 @@ impl Shell {
                         let _ = sender.send(reply);
                     }
                 }
+                // These leave nothing: whatever follows from them comes back as an input first.
+                effect @ (Effect::Load(_) | Effect::Activate(_) | Effect::Plan(_) | Effect::Log(..)) => {
+                    self.carry_out(effect)?;
+                }
                 effect => self.waiting.push_back(effect),
             }
         }
+        if !self.group.is_empty() {
+            self.group_since.get_or_insert_with(Instant::now);
+        }
+        // With nothing that waits for it, a group may grow for a moment: a commit and the plan of it are one transaction then.
+        let due = !self.waiting.is_empty() || self.group_since.is_some_and(|since| since.elapsed() >= GROUP_WAIT);
         // Effects of earlier rounds come first: while the store failed they waited, and their order is the order in
         // which they must leave.
-        if self.commit() {
+        if due && self.commit() {
             while let Some(effect) = self.waiting.pop_front() {
                 self.carry_out(effect)?;
             }
@@ -258,6 +274,7 @@ impl Shell {
         match self.store.commit(&self.group) {
             Ok(()) => {
                 self.group = Group::default();
+                self.group_since = None;
                 if self.store_failed.take().is_some() {
                     tracing::info!("the store works again");
                 }
@@ -365,6 +382,9 @@ impl Shell {
         let mut deadline = self.started + self.machine.deadline();
         if !self.readers.is_empty() {
             deadline = deadline.min(self.snapshot_at);
+        }
+        if let Some(since) = self.group_since {
+            deadline = deadline.min(since + GROUP_WAIT);
         }
         if let Some(failed) = self.store_failed {
             deadline = deadline.max(failed + STORE_AGAIN);

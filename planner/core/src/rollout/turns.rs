@@ -23,8 +23,8 @@ impl Rollout {
             // can go on at once.
             let held = self.held.iter().filter(|held| held.service == service).map(|held| held.node.clone());
             let before = std::mem::take(&mut limit.holders);
-            let mut holders: BTreeSet<_> = before.iter().cloned().chain(held).collect();
-            let finished = holders.extract_if(.., |node| !self.holds(node, &service)).collect::<Vec<_>>();
+            let (mut holders, finished): (BTreeSet<_>, BTreeSet<_>) =
+                before.iter().cloned().chain(held).partition(|node| self.holds(node, &service));
             for node in finished {
                 // Where the limit was exceeded meanwhile, because what an earlier rollout left came to light, it has to wait like others.
                 if holders.len() < limit.at_once as usize && self.goes_on(&node, &service, &limit) {
