@@ -8,7 +8,7 @@ use std::future::Future;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, RawPathParams, RawQuery, State},
+    extract::{ConnectInfo, DefaultBodyLimit, RawPathParams, RawQuery, State, rejection::BytesRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,6 +19,9 @@ use super::{
     peer::Peer,
     types::{Problem, ProblemKind},
 };
+
+/// Most bytes of a body: a command line with its environment, or the hosts of a large site.
+const BODY_MOST: usize = 2 * 1024 * 1024;
 
 /// How a request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +54,28 @@ pub(super) fn add<R: Answer<S>, S: Clone + Send + Sync + 'static>(router: Router
                    ConnectInfo(peer): ConnectInfo<Peer>,
                    path: RawPathParams,
                    RawQuery(query): RawQuery,
-                   body: Bytes| async move {
-        let answered = match decode::<R>(&path, query.as_deref(), &body) {
+                   body: Result<Bytes, BytesRejection>| async move {
+        let request = body.map_err(unread).and_then(|body| decode::<R>(&path, query.as_deref(), &body));
+        let answered = match request {
             Ok(request) => request.answer(state, peer).await,
             Err(problem) => Err(problem),
         };
         answered.unwrap_or_else(IntoResponse::into_response)
     };
-    match R::METHOD {
-        Method::Get => router.route(R::PATH, get(handler)),
-        Method::Post => router.route(R::PATH, post(handler)),
+    let method = match R::METHOD {
+        Method::Get => get(handler),
+        Method::Post => post(handler),
+    };
+    router.route(R::PATH, method.layer(DefaultBodyLimit::max(BODY_MOST)))
+}
+
+/// The problem of a body that was not read.
+fn unread(rejection: BytesRejection) -> Problem {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(ProblemKind::TooLarge, format!("the body is longer than {BODY_MOST} bytes"))
+        }
+        _ => Problem::new(ProblemKind::BadRequest, format!("the body cannot be read: {}", rejection.body_text())),
     }
 }
 
@@ -68,8 +83,15 @@ fn decode<R: Request>(path: &RawPathParams, query: Option<&str>, body: &[u8]) ->
     let bad = |what: &str, error: &dyn std::fmt::Display| {
         Problem::new(ProblemKind::BadRequest, format!("the {what} is not what `{}` takes: {error}", R::PATH))
     };
-    if !body.is_empty() {
+    // As `encode` makes it: one JSON body, or fields in the path and the query.
+    if R::METHOD == Method::Post && path.iter().next().is_none() {
+        if query.is_some_and(|query| !query.is_empty()) {
+            return Err(bad("query", &"everything is in the body"));
+        }
         return serde_json::from_slice(body).map_err(|e| bad("body", &e));
+    }
+    if !body.is_empty() {
+        return Err(bad("body", &"it takes none"));
     }
     let mut pairs: Vec<(String, String)> = path.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let query: Vec<(String, String)> =
@@ -115,7 +137,9 @@ impl IntoResponse for Problem {
         let status = match self.kind {
             ProblemKind::BadRequest => StatusCode::BAD_REQUEST,
             ProblemKind::NotFound => StatusCode::NOT_FOUND,
+            ProblemKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ProblemKind::Conflict => StatusCode::CONFLICT,
+            ProblemKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ProblemKind::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ProblemKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             ProblemKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -48,14 +48,17 @@ request! {
 
 /// The state of the site and its nodes.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetStatus {}
 
 /// What nodes have reported, for those who plan without them.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetKnowledge {}
 
 /// What is to become of an instance, and why.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetWhy {
     /// The node that the instance is on.
     pub node: NodeId,
@@ -65,6 +68,7 @@ pub struct GetWhy {
 
 /// The latest rollouts and commands, newest first.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetHistory {
     /// How many of each at most.
     #[serde(default = "default_limit")]
@@ -73,6 +77,7 @@ pub struct GetHistory {
 
 /// One rollout in full.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetRollout {
     /// Its generation, or `latest`.
     pub which: String,
@@ -80,10 +85,12 @@ pub struct GetRollout {
 
 /// Events from now on: a stream.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetEvents {}
 
 /// What nodes found otherwise than it was applied.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetDrift {
     /// Names of nodes, joined by commas; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,10 +99,12 @@ pub struct GetDrift {
 
 /// Which drift checks nodes have answered.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetDriftAnswers {}
 
 /// The record of one command, running or ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GetExec {
     /// The id from the command's first event.
     pub id: ExecId,
@@ -103,6 +112,7 @@ pub struct GetExec {
 
 /// Stop a command on every node where it has not ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StopExec {
     /// The id from the command's first event.
     pub id: ExecId,

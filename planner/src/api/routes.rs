@@ -68,7 +68,8 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<HostsRequest, _>(router);
     router = add::<TrustRequest, _>(router);
     let nothing = || async { Problem::new(ProblemKind::NotFound, "there is no such path here") };
-    let method = || async { Problem::new(ProblemKind::BadRequest, "this path takes another method") };
+    let method =
+        || async { Problem::new(ProblemKind::MethodNotAllowed, "this path takes another method, see `allow`") };
     router.fallback(nothing).method_not_allowed_fallback(method).with_state(handle)
 }
 

@@ -487,8 +487,12 @@ pub enum ProblemKind {
     BadRequest,
     /// 404: there is no such thing.
     NotFound,
+    /// 405: the path takes another method.
+    MethodNotAllowed,
     /// 409: it contradicts the planner's present state.
     Conflict,
+    /// 413: its body is too large.
+    TooLarge,
     /// 429: too much is under way already.
     TooMany,
     /// 500: the planner cannot read its store, or a fault of the program.

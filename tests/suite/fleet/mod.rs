@@ -1,6 +1,7 @@
 //! End to end, with real processes: repository, broker, planner, agents. Each test once with the embedded broker and once with
 //! Mosquitto. Assertions are about what the nodes show: files, and how often a process was started.
 
+mod api;
 mod bad_input;
 mod drift;
 mod exec;
