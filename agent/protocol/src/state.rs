@@ -16,6 +16,10 @@ use crate::{
     plan::{Edges, TriggerSource},
 };
 
+/// The input that an agent adds to those of a task whose last run was started and did not succeed: no site has one of that name, so the
+/// task differs from whatever is desired, and is applied again.
+pub const UNFINISHED: &str = "unfinished";
+
 /// Most bytes that the facts of a node may have, as JSON.
 pub const FACTS_LIMIT: usize = 64 * 1024;
 

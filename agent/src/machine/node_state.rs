@@ -8,7 +8,7 @@ use std::time::Duration;
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
-    state::{Applied, NodeState, Obligation, Phase},
+    state::{Applied, NodeState, Obligation, Phase, UNFINISHED},
     time::Now,
 };
 
@@ -75,7 +75,7 @@ fn applied(record: &Record) -> Applied {
     let mut inputs = record.inputs.clone();
     if record.in_doubt {
         // An input of its own, so that the planner can name the reason for which the task is applied again.
-        inputs.insert("unfinished".to_owned(), fingerprint_in_doubt(record).0.short());
+        inputs.insert(UNFINISHED.to_owned(), fingerprint_in_doubt(record).0.short());
     }
     let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
     Applied { fingerprint, inputs, edges: record.edges.clone() }

@@ -6,6 +6,7 @@ use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::Effect,
     ids::{InstanceId, NodeId, TaskId},
+    state::UNFINISHED,
 };
 
 /// One link of a chain of reasons.
@@ -119,6 +120,9 @@ impl fmt::Display for Reason {
 
 /// A change of an input in one line, as far as its values are known.
 fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
+    if input == UNFINISHED {
+        return "its last run did not succeed".to_owned();
+    }
     match (before, after) {
         (Some(before), Some(after)) => format!("{input} {before} → {after}"),
         (None, Some(after)) => format!("{input} → {after}"),

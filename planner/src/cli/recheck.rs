@@ -132,7 +132,8 @@ fn note_left_out(left_out: &[InstanceId], out: &mut Output) {
     let names: Vec<String> = left_out.iter().take(5).map(ToString::to_string).collect();
     let more = if left_out.len() > names.len() { ", …" } else { "" };
     let tasks = count(left_out.len(), "task");
-    out.note(&format!("{tasks} cannot be checked and are skipped: {}{more}\n", names.join(", ")));
+    let are = if left_out.len() == 1 { "is" } else { "are" };
+    out.note(&format!("{tasks} cannot be checked and {are} skipped: {}{more}\n", names.join(", ")));
 }
 
 /// Polls a rollout until it is no longer running.
