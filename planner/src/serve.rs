@@ -73,7 +73,7 @@ impl ServeError {
 /// Runs a planner until `stop` is ready; then publishes that it is offline and returns.
 ///
 /// # Errors
-/// It cannot start with this configuration. Everything else (no broker, a broken commit, a full disk) it waits out and shows in its status.
+/// It cannot start with this configuration. Everything else (no broker, a broken commit, a full disk) it waits out; a full disk is in its log, the rest in its status.
 pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
     // Another library may have installed one before; any does.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();

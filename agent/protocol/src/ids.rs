@@ -282,7 +282,7 @@ impl fmt::Display for Generation {
 impl Generation {
     /// The generation of the plan that follows this one.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

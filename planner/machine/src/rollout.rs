@@ -397,5 +397,9 @@ fn shortened(output: &Output, limit: usize) -> Output {
         start += 1;
     }
     let kept = last.len() - start;
-    Output { head: String::new(), omitted: output.omitted + (total - kept) as u64, tail: last[start..].to_owned() }
+    Output {
+        head: String::new(),
+        omitted: output.omitted.saturating_add((total - kept) as u64),
+        tail: last[start..].to_owned(),
+    }
 }

@@ -8,7 +8,10 @@ use std::future::Future;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, RawPathParams, RawQuery, State, rejection::BytesRejection},
+    extract::{
+        ConnectInfo, DefaultBodyLimit, RawPathParams, RawQuery, State,
+        rejection::{BytesRejection, RawPathParamsRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -52,10 +55,13 @@ pub(super) trait Answer<S>: Request {
 pub(super) fn add<R: Answer<S>, S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let handler = |State(state): State<S>,
                    ConnectInfo(peer): ConnectInfo<Peer>,
-                   path: RawPathParams,
+                   path: Result<RawPathParams, RawPathParamsRejection>,
                    RawQuery(query): RawQuery,
                    body: Result<Bytes, BytesRejection>| async move {
-        let request = body.map_err(unread).and_then(|body| decode::<R>(&path, query.as_deref(), &body));
+        let path =
+            path.map_err(|error| Problem::new(ProblemKind::BadRequest, format!("the path cannot be read: {error}")));
+        let read = path.and_then(|path| Ok((path, body.map_err(unread)?)));
+        let request = read.and_then(|(path, body)| decode::<R>(&path, query.as_deref(), &body));
         let answered = match request {
             Ok(request) => request.answer(state, peer).await,
             Err(problem) => Err(problem),

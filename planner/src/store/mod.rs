@@ -6,6 +6,7 @@
 //! opened, or left as it was. Losing the file loses history, not the fleet: git and the agents restore the rest.
 
 mod error;
+mod file;
 mod group;
 mod migrate;
 mod reader;
@@ -18,14 +19,13 @@ use std::{fs, path::Path, str::FromStr, sync::Arc};
 use groundplan_core::Rollout;
 use groundplan_machine::write::Stored;
 use groundplan_protocol::ids::{Generation, Sequence};
-use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction,
-};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use serde::de::Error as _;
 
 pub use self::{error::StoreError, group::Group, reader::Reader};
 use self::{
     error::access,
+    file::File,
     tables::{
         ACKS, COMMANDS, LOG, META, META_KEY, NODES, PLANS, ROLLOUT_KEY, ROLLOUTS, SCHEMA, SCHEMA_KEY, from_json,
         to_json,
@@ -39,12 +39,11 @@ const HISTORY: u64 = 1000;
 /// How many commands the store holds; the oldest are dropped.
 const EXECS: u64 = 200;
 
-/// What redb may keep in memory, in bytes.
-const CACHE: usize = 4 << 20;
-
 /// The open file. One process has it at a time, one value of this type writes it.
 pub struct Store {
-    db: Arc<Database>,
+    file: Arc<File>,
+    /// Whether the last transaction failed: then the file has to be opened again.
+    failed: bool,
     /// Number of the next entry of the log.
     next_log: u64,
 }
@@ -58,12 +57,9 @@ impl Store {
         let io = |source| StoreError::Io { path: dir.to_owned(), source };
         fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("planner.redb");
-        let db = Database::builder().set_cache_size(CACHE).create(&path).map_err(|source| match source {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path.clone() },
-            source => StoreError::Open { path: path.clone(), source },
-        })?;
-        upgrade(&db, &path)?;
-        let mut store = Self { db: Arc::new(db), next_log: 0 };
+        let file = File::open(&path)?;
+        upgrade(&file, &path)?;
+        let mut store = Self { file: Arc::new(file), failed: false, next_log: 0 };
         let stored = store.read()?;
         store.next_log = stored.log.len() as u64;
         Ok((store, stored))
@@ -71,11 +67,11 @@ impl Store {
 
     /// For reads on any thread.
     pub fn reader(&self) -> Reader {
-        Reader::new(self.db.clone())
+        Reader::new(self.file.clone())
     }
 
     fn read(&self) -> Result<Stored, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let mut stored = Stored::default();
         let meta = tx.open_table(META).map_err(access)?;
         if let Some(row) = meta.get(META_KEY).map_err(access)? {
@@ -120,7 +116,16 @@ impl Store {
         if group.is_empty() {
             return Ok(());
         }
-        let tx = self.db.begin_write().map_err(access)?;
+        if self.failed {
+            self.file.reopen()?;
+        }
+        let written = self.write(group);
+        self.failed = written.is_err();
+        written
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), StoreError> {
+        let tx = self.file.begin_write()?;
         // A copy, which counts only once the transaction is committed: the same group may be tried again.
         let mut next_log = self.next_log;
         {
@@ -184,8 +189,8 @@ impl Store {
 }
 
 /// Brings the file to the present layout, and makes its tables, in one transaction: a crash leaves it as it was.
-fn upgrade(db: &Database, path: &Path) -> Result<(), StoreError> {
-    let tx = db.begin_write().map_err(access)?;
+fn upgrade(file: &File, path: &Path) -> Result<(), StoreError> {
+    let tx = file.begin_write()?;
     match schema(&tx)? {
         Some(SCHEMA) => return Ok(()),
         Some(found) if found > SCHEMA => {

@@ -10,10 +10,11 @@ use groundplan_machine::{
     rollout::{RolloutDetail, RolloutSummary},
 };
 use groundplan_protocol::ids::{ExecId, Generation, NodeId};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::ReadableTable as _;
 
 use super::{
     error::{StoreError, access},
+    file::File,
     tables::{COMMANDS, PLANS, ROLLOUTS, from_json},
 };
 use crate::record::{CommandResultRow, CommandRow, HistoryRow, SummaryRow};
@@ -21,12 +22,12 @@ use crate::record::{CommandResultRow, CommandRow, HistoryRow, SummaryRow};
 /// The open store, to be read. A clone is cheap. The file stays in use until all of them are dropped.
 #[derive(Clone)]
 pub struct Reader {
-    db: Arc<Database>,
+    file: Arc<File>,
 }
 
 impl Reader {
-    pub(super) fn new(db: Arc<Database>) -> Self {
-        Self { db }
+    pub(super) fn new(file: Arc<File>) -> Self {
+        Self { file }
     }
 
     /// The latest plan of a node.
@@ -34,7 +35,7 @@ impl Reader {
     /// # Errors
     /// The store cannot be read.
     pub fn plan(&self, node: &NodeId) -> Result<Option<SealedPlan>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let plans = tx.open_table(PLANS).map_err(access)?;
         let row = plans.get(node.as_str()).map_err(access)?;
         Ok(row.map(|row| {
@@ -65,7 +66,7 @@ impl Reader {
     }
 
     fn rollouts<T>(&self, limit: usize, read: impl Fn(&[u8]) -> Result<T, StoreError>) -> Result<Vec<T>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
         let rows = rollouts.iter().map_err(access)?.rev().take(limit);
         rows.map(|row| read(row.map_err(access)?.1.value())).collect()
@@ -76,7 +77,7 @@ impl Reader {
     /// # Errors
     /// The store cannot be read.
     pub fn rollout(&self, generation: Generation) -> Result<Option<RolloutDetail>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
         let row = rollouts.get(generation.0).map_err(access)?;
         row.map(|row| from_json::<HistoryRow>(row.value()).map(Into::into)).transpose()
@@ -104,7 +105,7 @@ impl Reader {
         limit: usize,
         keep: impl Fn(CommandRow) -> Option<CommandRow>,
     ) -> Result<Vec<CommandRecord>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let commands = tx.open_table(COMMANDS).map_err(access)?;
         let rows = commands.iter().map_err(access)?.rev().take(limit);
         let rows = rows.map(|row| from_json(row.map_err(access)?.1.value()).map(&keep));
@@ -116,7 +117,7 @@ impl Reader {
     /// # Errors
     /// The store cannot be read.
     pub fn exec(&self, id: &ExecId) -> Result<Option<CommandRecord>, StoreError> {
-        let tx = self.db.begin_read().map_err(access)?;
+        let tx = self.file.begin_read()?;
         let commands = tx.open_table(COMMANDS).map_err(access)?;
         for row in commands.iter().map_err(access)? {
             let (key, value) = row.map_err(access)?;

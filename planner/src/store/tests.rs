@@ -18,6 +18,8 @@ use groundplan_protocol::{
 };
 use serde_json::{Value, json};
 
+use redb::ReadableDatabase as _;
+
 use super::*;
 use crate::record::{CommandRow, HistoryRow};
 
@@ -147,7 +149,7 @@ fn a_second_planner_and_a_newer_layout_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path()).unwrap();
     assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse { .. })));
-    let tx = store.db.begin_write().unwrap();
+    let tx = store.file.begin_write().unwrap();
     tx.open_table(META).unwrap().insert(SCHEMA_KEY, b"9".as_slice()).unwrap();
     tx.commit().unwrap();
     drop(store);
@@ -216,7 +218,7 @@ fn old_store() -> tempfile::TempDir {
 /// Every row of a file, by table and key, as it is there.
 fn rows(dir: &Path) -> BTreeMap<String, Value> {
     let json = |row: &[u8]| serde_json::from_slice::<Value>(row).unwrap();
-    let db = Database::open(dir.join("planner.redb")).unwrap();
+    let db = redb::Database::open(dir.join("planner.redb")).unwrap();
     let tx = db.begin_read().unwrap();
     let mut rows = BTreeMap::new();
     for row in tx.open_table(META).unwrap().iter().unwrap() {
@@ -431,7 +433,7 @@ fn again<T: serde::Serialize + serde::de::DeserializeOwned>(row: &Value) -> Valu
 #[test]
 fn a_migration_that_does_not_come_to_its_end_leaves_the_file_as_it_was() {
     let dir = old_store();
-    let db = Database::open(dir.path().join("planner.redb")).unwrap();
+    let db = redb::Database::open(dir.path().join("planner.redb")).unwrap();
     let tx = db.begin_write().unwrap();
     // The last one of the history, when all else is rewritten.
     tx.open_table(ROLLOUTS).unwrap().insert(u64::MAX, br#"{"instances": [{}]}"#.as_slice()).unwrap();
@@ -446,7 +448,7 @@ fn a_migration_that_does_not_come_to_its_end_leaves_the_file_as_it_was() {
 #[test]
 fn a_store_of_layout_1_without_commands_gets_a_table_of_them() {
     let dir = old_store();
-    let db = Database::open(dir.path().join("planner.redb")).unwrap();
+    let db = redb::Database::open(dir.path().join("planner.redb")).unwrap();
     let tx = db.begin_write().unwrap();
     tx.delete_table(COMMANDS).unwrap();
     tx.commit().unwrap();

@@ -37,6 +37,9 @@ fn every_problem_is_json_with_its_status_code() {
     let cases = [
         ("GET /v1/nothing", "", 404, "not_found"),
         ("GET /v1/rollouts/99", "", 404, "not_found"),
+        ("GET /v1/rollouts/%ff", "", 400, "bad_request"),
+        ("POST /v1/exec/00000000/stop", "{\"id\":\"deadbeef\"}", 400, "bad_request"),
+        ("POST /v1/recheck", "", 400, "bad_request"),
         ("POST /v1/status", "", 405, "method_not_allowed"),
         ("PUT /v1/exec", "", 405, "method_not_allowed"),
         ("GET /v1/history?limit=abc", "", 400, "bad_request"),

@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod drift;
 mod exec;
+mod full_disk;
 mod healing;
 mod knowledge;
 mod plugins;

@@ -58,7 +58,7 @@ impl Fleet {
             let LogEntry::Reports { node, ledger, first, reports } = entry else { continue };
             let known = fleet.entry(node);
             for (i, report) in reports.iter().enumerate() {
-                known.fold_report(ledger, Sequence(first.0 + i as u64), report, None);
+                known.fold_report(ledger, Sequence(first.0.saturating_add(i as u64)), report, None);
             }
         }
         fleet

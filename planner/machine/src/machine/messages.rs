@@ -17,6 +17,35 @@ use crate::{
     write::Write,
 };
 
+/// Numbers of plans and reports up to this are believed of any node: more than could be counted up to in a thousand years.
+const PLAUSIBLE: u64 = 1 << 48;
+
+/// How far beyond the last plan of this planner a generation may be above that.
+const SLACK: u64 = 1 << 10;
+
+/// Why a message cannot be what an agent counts up to. Its numbers are kept, and plans are numbered above them: without this, one node could
+/// use up the generations of the whole fleet, or have its own reports taken for old ones for ever.
+fn implausible(message: &NodeMessage, most: Generation) -> Option<&'static str> {
+    const NO_PLAN: &str = "names a generation that no planner has given";
+    const NO_REPORT: &str = "names a report that no agent has counted up to";
+    match message {
+        NodeMessage::State(state) if state.generation > most => Some(NO_PLAN),
+        NodeMessage::State(state) if state.sequence.0 > PLAUSIBLE => Some(NO_REPORT),
+        NodeMessage::Reports(batch) => {
+            let ReportBatch { first, last, acked, generation, .. } = batch;
+            let generations = batch.reports.iter().map(|report| report.generation);
+            if generations.fold(*generation, Generation::max) > most {
+                Some(NO_PLAN)
+            } else if first.0.max(last.0) > PLAUSIBLE || acked > last {
+                Some(NO_REPORT)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    }
+}
+
 impl Machine {
     pub(super) fn take_message(&mut self, receipt: Receipt, message: Incoming, now: Now) {
         match message {
@@ -60,8 +89,14 @@ impl Machine {
 
     fn take_node(&mut self, node: NodeId, message: NodeMessage, now: Now) {
         let active = self.deployment.active().map(|active| &**active);
+        let most = Generation(self.meta.generation.0.max(PLAUSIBLE).saturating_add(SLACK));
         let Some(known) = self.fleet.admit(&node, active) else { return };
         known.seen_ms = Some(now.wall_ms);
+        if let Some(reason) = implausible(&message, most) {
+            let hint = "its agent is faulty, or its key is in other hands".to_owned();
+            known.reject(reason.to_owned(), hint);
+            return;
+        }
         match message {
             NodeMessage::State(state) => self.take_state(&node, *state, now),
             NodeMessage::Reports(batch) => self.take_reports(&node, &batch, now),

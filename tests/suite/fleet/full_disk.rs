@@ -1,0 +1,69 @@
+//! A planner whose disk is full: it publishes nothing that it could not write, and goes on by itself once there is room.
+
+use std::{fs, io::Write, path::PathBuf, process::Command};
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet, needs_hosts};
+
+use super::web;
+
+/// A small file system of its own at a path, until it is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).expect("a folder");
+        run("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs", &path.to_string_lossy()]);
+        Self(path)
+    }
+
+    /// Writes until nothing more fits.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).expect("a file");
+        while filler.write_all(&[0; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["--lazy", &self.0.to_string_lossy()]).status();
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    assert!(Command::new(program).args(args).status().expect("it starts").success(), "{program} {args:?}");
+}
+
+#[test]
+fn a_planner_goes_on_when_its_disk_has_room_again() {
+    // It needs root, as real hosts do.
+    needs_hosts!();
+    let mut fleet = Fleet::new(Kind::Embedded, &web());
+    let disk = Small::mount(fleet.planner_state("one"));
+    for node in ["n1", "n2"] {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+
+    disk.fill();
+    // More than the room that the store has in its own file.
+    let mut last = String::new();
+    for round in 0..40 {
+        let site = format!("name = \"testsite\"\n[vars]\ngreeting = \"{round} {}\"\n", "x".repeat(20_000));
+        last = fleet.commit(&[("site.toml", &site)], "more");
+        let failed = fleet.wait("the commit to be taken up, or the store to fail", || {
+            let taken = fleet.ask("one", &["status"]).is_some_and(|status| status["commit"]["id"] == last.as_str());
+            let failed = fleet.logged("planner-one").contains("the store cannot be written");
+            (taken || failed).then_some(failed)
+        });
+        if failed {
+            break;
+        }
+    }
+    fleet.wait("the store to fail", || {
+        fleet.logged("planner-one").contains("the store cannot be written").then_some(())
+    });
+    fs::remove_file(disk.0.join("filler")).expect("the filler is there");
+    fleet.wait("the store to work", || fleet.logged("planner-one").contains("the store works again").then_some(()));
+    fleet.converged("one", &last);
+}
