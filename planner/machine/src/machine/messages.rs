@@ -235,3 +235,40 @@ impl Machine {
         !pending && known.fingerprint(&report.task) != desired && !known.was_tried(&active.commit.id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::{
+        VERSION,
+        ids::{LedgerId, SiteName},
+    };
+
+    use super::*;
+
+    fn batch(generation: u64, first: u64, last: u64, acked: u64) -> NodeMessage {
+        NodeMessage::Reports(ReportBatch {
+            version: VERSION,
+            site: SiteName::new("site").unwrap(),
+            node: NodeId::new("n1").unwrap(),
+            ledger: LedgerId::new("0123456789abcdef0123456789abcdef").unwrap(),
+            first: Sequence(first),
+            generation: Generation(generation),
+            reports: Vec::new(),
+            running: Vec::new(),
+            last: Sequence(last),
+            acked: Sequence(acked),
+        })
+    }
+
+    #[test]
+    fn numbers_that_nothing_counts_up_to_are_refused() {
+        let most = Generation(PLAUSIBLE + SLACK);
+        for (generation, first, last, acked) in [(7, 3, 9, 2), (0, 1, 0, 0), (PLAUSIBLE, 1, 1, 1)] {
+            assert_eq!(implausible(&batch(generation, first, last, acked), most), None);
+        }
+        let absurd = [(u64::MAX, 1, 1, 0), (1, u64::MAX, 1, 0), (1, 1, u64::MAX, 0), (1, 1, 3, 4), (1, 1, 1, u64::MAX)];
+        for (generation, first, last, acked) in absurd {
+            assert!(implausible(&batch(generation, first, last, acked), most).is_some());
+        }
+    }
+}
