@@ -200,6 +200,17 @@ impl Machine {
             .filter(|n| n.is_waiting() && !n.inherited && !named.contains(&n.planned.task))
             .map(|n| n.planned.clone())
             .collect();
+        // A run for a still older plan has done what these were to do, and its change was reported: the plan that leaves them out knows of it,
+        // so nothing hangs on their end any more.
+        let carried = self.active.iter().flat_map(|active| active.queue.iter());
+        let carried = carried.filter(|n| n.is_waiting() && n.carried_change && !named.contains(&n.planned.task));
+        let carried: Vec<TaskId> = carried.map(|n| n.planned.task.clone()).collect();
+        for task in carried.into_iter().filter(|task| !self.running.contains_key(task)) {
+            if let Some(record) = self.applied.get_mut(&task) {
+                record.in_doubt = false;
+                self.unsaved.applied.insert(task);
+            }
+        }
         let generation = self.generation();
         for planned in waiting {
             self.report(generation, &planned, Outcome::Superseded, Account::at(now));
