@@ -130,8 +130,8 @@ impl PlanJob {
             let part = plan.nodes.get(node).filter(|part| !part.tasks.is_empty() || !part.edges.is_empty());
             let last = sent.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation);
             // A node that has not taken the last plan, or not reported all of it, may still act on it.
-            // And one that is busy with the plan of another planner, came with it under another name, or took it again after it had been set
-            // up anew, waits for gates that no planner opens any more.
+            // And one that is busy with the plan of another planner, came with it under another name, or took it again after it had
+            // been rebuilt, waits for gates that no planner opens any more.
             let foreign = sent.busy && (sent.at > last || !open.contains_key(node));
             let under_way = open.contains_key(node) || last > sent.at || foreign;
             if part.is_none() && !under_way {

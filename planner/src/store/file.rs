@@ -33,7 +33,7 @@ impl File {
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         // Closed first: the file can be open only once.
         *db = None;
-        // A file that is gone is not made anew here: it would lack what was committed.
+        // A file that was removed is not created here: it would lack what was committed.
         *db = Some(
             Database::builder().set_cache_size(CACHE).open(&self.path).map_err(|error| failure(&self.path, error))?,
         );

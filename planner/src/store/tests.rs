@@ -16,9 +16,8 @@ use groundplan_protocol::{
     report::Output,
     time::Now,
 };
-use serde_json::{Value, json};
-
 use redb::ReadableDatabase as _;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::record::{CommandRow, HistoryRow};

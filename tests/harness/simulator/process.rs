@@ -284,3 +284,15 @@ impl Outbox {
         self.waiting.iter().map(|message| &message.address)
     }
 }
+
+/// Uses one effect's worth of fuel; whether the process goes on. Without a bound it always does.
+pub(super) fn burn(fuel: &mut Option<usize>) -> bool {
+    match fuel {
+        None => true,
+        Some(0) => false,
+        Some(fuel) => {
+            *fuel -= 1;
+            true
+        }
+    }
+}

@@ -86,7 +86,7 @@ impl Kind for Pod {
             return Ok(Applied { afresh: true });
         }
         let due = due(self, &parts, cx).await?;
-        make_anew(self, &due, cx).await?;
+        recreate(self, &due, cx).await?;
         // A pending restart of the whole pod is not fulfilled by restarting some of its containers.
         Ok(Applied { afresh: matches!(due, Due::Pod) })
     }
@@ -122,7 +122,7 @@ impl Kind for Pod {
             }
             Effect::Restart | Effect::Run => Due::Pod,
         };
-        make_anew(self, &due, cx).await?;
+        recreate(self, &due, cx).await?;
         Ok(!due.is_nothing())
     }
 }
@@ -228,7 +228,7 @@ async fn pod_is_current(pod: &Pod, definition: &Definition, cx: &Context<'_>) ->
     Ok(same)
 }
 
-async fn make_anew(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), HostError> {
+async fn recreate(pod: &Pod, due: &Due<'_>, cx: &Context<'_>) -> Result<(), HostError> {
     let (verb, containers) = match due {
         Due::Containers(containers) => ("restart", containers.clone()),
         Due::Pod => {

@@ -21,7 +21,7 @@ impl Rollout {
     /// Takes a report, of this generation or of an older one. Returns whether it changed anything here.
     ///
     /// What is done stays done; any other outcome may be followed by another try. A change that is reported late, for an older
-    /// generation, still fires, and so does a second success: the node was set up anew and has taken the same plan again. So no report
+    /// generation, still fires, and so does a second success: the node was rebuilt and has taken the same plan again. So no report
     /// must be folded twice.
     pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         self.release(node, report);

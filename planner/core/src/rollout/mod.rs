@@ -1,8 +1,8 @@
 //! A plan being carried out: reports are folded in, gates open, rolling limits hold, and each instance has a status.
 //!
 //! In: a plan, reports, presence. Out: which gates are open on which node. Values in, values out: the planner stores and publishes.
-//! Folding is idempotent and nothing depends on the order in which reports of different nodes come, so that a rollout is restored from
-//! its snapshot, or from the plan and the reports played again.
+//! Each report is folded once, and nothing depends on the order in which reports of different nodes come, so that a rollout is restored
+//! from its snapshot, or from the plan and the log of what was folded in.
 
 mod belief;
 mod fold;

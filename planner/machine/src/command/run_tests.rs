@@ -241,7 +241,7 @@ fn one_that_was_cut_off_may_come_back_before_all_have_ended() {
     assert_eq!(case.orders(), "run a", "it is asked whether it knows the command");
     case.output("a", 1, "x", Some(ExecOutcome::Exited { code: 0 }));
     assert_eq!(case.events(), "a began, a: x, a exited with 0");
-    // One that was started anew does not know it.
+    // One that was restarted does not know it.
     case.presence("b", Some(session("y")));
     assert_eq!(case.orders(), "run b");
     case.output("b", 0, "", Some(refused()));

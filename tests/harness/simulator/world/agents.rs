@@ -15,7 +15,7 @@ use super::{
     super::{
         broker::{Conn, Down, Message, Payload, Up},
         host::Progress,
-        process::{Job, Pump, Slot},
+        process::{Job, Pump, Slot, burn},
         sabotage::Sabotage,
     },
     Event, Owner, World,
@@ -185,14 +185,7 @@ impl World {
 
     /// Whether the agent goes on after one more effect.
     fn burn(&mut self, slot: usize) -> bool {
-        let alive = match &mut self.agents[slot].fuel {
-            None => true,
-            Some(0) => false,
-            Some(fuel) => {
-                *fuel -= 1;
-                true
-            }
-        };
+        let alive = burn(&mut self.agents[slot].fuel);
         if !alive {
             self.kill_agent(slot, false);
         }

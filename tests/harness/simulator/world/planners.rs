@@ -16,7 +16,7 @@ use groundplan_protocol::{VERSION, digest::Digest, plan::NodePlan, presence::Pla
 use super::{
     super::{
         broker::{Conn, Down, Message, Payload, Up},
-        process::Planner,
+        process::{Planner, burn},
         record::{Record, tasks_of},
         sabotage::Sabotage,
     },
@@ -216,14 +216,7 @@ impl World {
 
     /// Whether the planner goes on after one more effect.
     fn burn_planner(&mut self, slot: usize) -> bool {
-        let alive = match &mut self.planners[slot].fuel {
-            None => true,
-            Some(0) => false,
-            Some(fuel) => {
-                *fuel -= 1;
-                true
-            }
-        };
+        let alive = burn(&mut self.planners[slot].fuel);
         if !alive {
             self.kill_planner(slot);
         }
