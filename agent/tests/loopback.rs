@@ -121,7 +121,7 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
         after: after.iter().map(|a| format!("s.{a}").parse().unwrap()).collect(),
         gates: Vec::new(),
         triggers: Vec::new(),
-        owed: None,
+        obligation: None,
         late: false,
     }
 }

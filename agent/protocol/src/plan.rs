@@ -84,7 +84,7 @@ impl Message for NodePlanRef {
 /// A task of a node plan.
 ///
 /// Carried out in this order: wait for `after` and `gates`; then, with `spec`, if the action is `create` or `update`,
-/// wait for the `external` probes, check and, where it is out of sync, apply; then the greatest effect among `owed` and the
+/// wait for the `external` probes, check and, where it is out of sync, apply; then the greatest effect among `obligation` and the
 /// `triggers` that fired, unless applying has just started or run it anyway; then wait until it is `ready`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedTask {
@@ -116,8 +116,8 @@ pub struct PlannedTask {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<Trigger>,
     /// An obligation that an earlier plan has left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owed: Option<Effect>,
+    #[serde(default, alias = "owed", skip_serializing_if = "Option::is_none")]
+    pub obligation: Option<Effect>,
     /// Whether that obligation came to light only after the plan before this one: nothing that was done for that one, or is being done,
     /// meets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -170,7 +170,7 @@ impl Machine {
             let run = self.running.get(&planned.task)?;
             run.effect.filter(|_| run.generation == before.generation || !gate_open)
         });
-        planned.owed.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
+        planned.obligation.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
     }
 
     /// Writes the plan, every obligation that it may lead to, and the end of the plan before: one transaction, so that after a crash
@@ -285,7 +285,7 @@ impl Machine {
                 after: Vec::new(),
                 gates: Vec::new(),
                 triggers: Vec::new(),
-                owed: obligation.fired,
+                obligation: obligation.fired,
                 late: false,
             };
             queue.push(planned, true);

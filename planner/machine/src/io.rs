@@ -115,7 +115,7 @@ pub enum Incoming {
 /// What a node's agent publishes.
 #[derive(Debug)]
 pub enum NodeMessage {
-    /// What is applied and owed.
+    /// What is applied, and its obligations.
     State(Box<NodeState>),
     /// Reports of tasks.
     Reports(ReportBatch),

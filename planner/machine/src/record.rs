@@ -29,13 +29,13 @@ pub struct Meta {
 /// What the store keeps of a node.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StoredNode {
-    /// What it has applied and owes.
+    /// What it has applied, and its obligations.
     pub belief: Belief,
     /// Ledgers that it had before, the latest last: what comes from them is a replay.
     pub past: Vec<LedgerId>,
     /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
     pub seen_ms: u64,
-    /// Its last state without what is applied and owed.
+    /// Its last state without what is applied and its obligations.
     pub state: Option<NodeState>,
 }
 

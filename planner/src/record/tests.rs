@@ -77,7 +77,7 @@ fn reasons() -> Vec<ReasonReport> {
         ReasonReport::Off { when: "false".into(), input: None, before: None, after: None, at: at() },
         ReasonReport::Asked { input: input(), at: at() },
         ReasonReport::Drifted { input: input(), what: "not active".into(), at: at() },
-        ReasonReport::Owed { input: input(), effect: Effect::Reload, at: at() },
+        ReasonReport::Obligation { input: input(), effect: Effect::Reload, at: at() },
     ]
 }
 
@@ -185,7 +185,7 @@ fn snapshot_of_a_rollout() {
         after: vec![],
         gates: vec![],
         triggers: vec![],
-        owed: None,
+        obligation: None,
         late: false,
     };
     let part = |tasks| NodePart { tasks, edges: BTreeMap::new() };
@@ -196,7 +196,7 @@ fn snapshot_of_a_rollout() {
             Trigger { effect: Effect::Restart, on: TriggerSource::Task(id("app.config")) },
             Trigger { effect: Effect::Reload, on: TriggerSource::Gate(id("db.server")) },
         ],
-        owed: Some(Effect::Run),
+        obligation: Some(Effect::Run),
         late: false,
         ..task("app.server", Action::Restart)
     };

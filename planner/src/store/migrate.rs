@@ -28,8 +28,11 @@ pub(super) fn from_1(tx: &WriteTransaction) -> Result<(), StoreError> {
         meta.insert(META_KEY, to_json(&row)?.as_slice()).map_err(access)?;
     }
     let row = meta.get(ROLLOUT_KEY).map_err(access)?.map(|row| from_json::<(Value, Value)>(row.value())).transpose()?;
-    if let Some((mut head, rollout)) = row {
+    if let Some((mut head, mut rollout)) = row {
         rewrite_reasons(&mut head["actions"])?;
+        for entry in rollout["entries"].as_array_mut().into_iter().flatten() {
+            rename(entry, "owed", "obligation");
+        }
         meta.insert(ROLLOUT_KEY, to_json(&(head, rollout))?.as_slice()).map_err(access)?;
     }
     let mut rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
@@ -123,7 +126,7 @@ fn reports(instance: InstanceId, chain: Vec<Reason1>) -> Vec<ReasonReport> {
                 ReasonReport::Drifted { input: task(&of), what, at: declaration(&of.task.service) }
             }
             Reason1::Owed { effect } => {
-                ReasonReport::Owed { input: task(&of), effect, at: declaration(&of.task.service) }
+                ReasonReport::Obligation { input: task(&of), effect, at: declaration(&of.task.service) }
             }
         });
     }
@@ -182,7 +185,7 @@ mod tests {
             { "kind": "removed", "input": "node b", "file": "inventory/nodes.toml" },
             { "kind": "asked", "input": "task app.server", "file": app },
             { "kind": "drifted", "input": "task app.server", "what": "not active", "file": app },
-            { "kind": "owed", "input": "task app.server", "effect": "reload", "file": app },
+            { "kind": "obligation", "input": "task app.server", "effect": "reload", "file": app },
             { "kind": "triggered", "by": "db.config@a", "effect": "restart" },
             { "kind": "drifted", "input": "task db.config", "what": "content differs", "file": "services/db/service.toml" },
         ]);

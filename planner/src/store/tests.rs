@@ -388,6 +388,13 @@ fn a_store_of_layout_1_is_rewritten_once_and_loses_nothing() {
                 old["active"] = old.as_object_mut().unwrap().remove("good").unwrap();
                 assert_eq!(new, &old);
             }
+            "meta rollout" => {
+                let mut old = old.clone();
+                for entry in old[1]["entries"].as_array_mut().unwrap() {
+                    entry["obligation"] = entry.as_object_mut().unwrap().remove("owed").unwrap();
+                }
+                assert_eq!(common(new.clone()), common(old));
+            }
             _ => assert_eq!(common(new.clone()), common(old.clone()), "{key}"),
         }
         // The types of the rows take all that is in them, but for what they dropped on purpose.
@@ -414,6 +421,7 @@ fn a_store_of_layout_1_is_rewritten_once_and_loses_nothing() {
             kinds.extend(reasons(list).map(|reason| reason["kind"].clone()));
         }
     }
+    old.iter_mut().filter(|kind| **kind == "owed").for_each(|kind| *kind = json!("obligation"));
     assert_eq!(old, new, "every reason is there, in its place");
     let history = after.iter().filter(|(key, _)| key.starts_with("rollout ")).map(|(_, row)| &row["instances"]);
     for reason in history.flat_map(reasons) {

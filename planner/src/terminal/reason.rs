@@ -46,7 +46,7 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),
         ReasonReport::Asked { .. } => RECHECK.to_owned(),
-        ReasonReport::Owed { effect, .. } => format!("{effect} pending since an earlier plan"),
+        ReasonReport::Obligation { effect, .. } => format!("{effect} pending since an earlier plan"),
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) struct Record {
     pub(super) kept: BTreeMap<NodeId, Generation>,
     /// Tasks of each node's message, with the service whose rolling limit each is under.
     pub(super) tasks: BTreeMap<NodeId, BTreeMap<TaskId, Option<ServiceId>>>,
-    /// If the planner knew nothing of rollouts before: the instances that nodes reported to owe something.
+    /// If the planner knew nothing of rollouts before: the instances of which nodes reported obligations.
     pub(super) without_memory: Option<BTreeSet<InstanceId>>,
 }
 

@@ -3,7 +3,7 @@
 /// Something that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
-    /// An agent forgets what it owes when it is started again.
+    /// An agent forgets its obligations when it is started again.
     ForgetObligations,
     /// An agent starts jobs without noting them in its journal.
     SkipJournal,

@@ -52,7 +52,7 @@ fn forged(generation: u64) -> NodePlan {
             after: vec![],
             gates: vec![],
             triggers: vec![],
-            owed: None,
+            obligation: None,
             late: false,
         }],
         edges: Default::default(),

@@ -107,12 +107,12 @@ impl Agent {
         self.carried =
             self.obligations.iter().filter(|(_, o)| o.fired).map(|(task, o)| (task.clone(), o.effect)).collect();
         for task in &self.tasks {
-            let effects = task.triggers.iter().map(|t| t.effect).chain(task.owed);
+            let effects = task.triggers.iter().map(|t| t.effect).chain(task.obligation);
             let Some(effect) = effects.max() else { continue };
             let obligation = Obligation { effect, fired: false, open: Vec::new() };
             let obligation = self.obligations.entry(task.task.clone()).or_insert(obligation);
             obligation.effect = obligation.effect.max(effect);
-            obligation.fired |= task.owed.is_some();
+            obligation.fired |= task.obligation.is_some();
             obligation.open.extend(task.triggers.iter().map(|t| t.on.clone()));
         }
     }
@@ -156,9 +156,9 @@ impl Agent {
             TriggerSource::Gate(gate) => current && self.gates.get(gate).is_some_and(|gate| gate.fired),
         };
         let late = || self.obligations.get(&task.task).filter(|o| !current && o.fired).map(|o| o.effect);
-        let owed = self.carried.remove(&task.task).or_else(late);
+        let carried = self.carried.remove(&task.task).or_else(late);
         let fired = task.triggers.iter().filter(|t| fired(&t.on)).map(|t| t.effect);
-        let effect = fired.chain(owed).chain(task.owed).max();
+        let effect = fired.chain(carried).chain(task.obligation).max();
         match task.fingerprint {
             None => drop(self.applied.remove(&task.task)),
             Some(fingerprint) => {

@@ -59,7 +59,7 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
         after: after.iter().map(|a| task(a)).collect(),
         gates: Vec::new(),
         triggers: Vec::new(),
-        owed: None,
+        obligation: None,
         late: false,
     }
 }

@@ -289,7 +289,7 @@ fn an_obligation_that_is_already_fulfilled_runs_once() {
     offer(&mut bench, 2, vec![planned("a", Action::Update, 2, &[]), restarted("b", Action::Restart, 1, &["a"])]);
     bench.finish("a", CHANGED);
     bench.finish("b", RESTARTED);
-    let due = || PlannedTask { owed: Some(Fire::Restart), ..planned("b", Action::Restart, 1, &[]) };
+    let due = || PlannedTask { obligation: Some(Fire::Restart), ..planned("b", Action::Restart, 1, &[]) };
     offer(&mut bench, 3, vec![due()]);
     assert_eq!(bench.running(), "", "the planner did not know the report yet");
     offer(&mut bench, 7, vec![due()]);

@@ -25,7 +25,7 @@ struct World {
     desired: [u32; 6],
     generation: u64,
     /// The obligations that gates caused, until a report fulfils them.
-    gate_owes: [bool; 6],
+    gate_fired: [bool; 6],
     /// The generation, and its open gates.
     open: (u64, BTreeMap<String, bool>),
     seen: usize,
@@ -46,7 +46,7 @@ impl World {
             began: BTreeMap::new(),
             desired: [1; 6],
             generation: 0,
-            gate_owes: [false; 6],
+            gate_fired: [false; 6],
             open: Default::default(),
             seen: 0,
             overlapped: false,
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// The plan that the planner would make from `state`: changes, tasks that they trigger, and obligations.
-    fn plan(&mut self, state: &NodeState, mention_owed: bool, gated: u32) -> NodePlan {
+    fn plan(&mut self, state: &NodeState, mention_obligations: bool, gated: u32) -> NodePlan {
         self.generation += 1;
         let mut tasks: Vec<PlannedTask> = Vec::new();
         for (i, name) in TASKS.iter().enumerate() {
@@ -136,13 +136,14 @@ impl World {
                 Some(a) if a.fingerprint != fingerprint => Action::Update,
                 Some(_) => Action::Restart,
             };
-            let reported = state.obligations.get(&task(name)).filter(|o| o.fired && mention_owed).map(|o| o.effect);
-            let owed = reported.max(self.gate_owes[i].then_some(effect::Effect::Restart));
-            if action == Action::Restart && sources.is_empty() && owed.is_none() {
+            let reported =
+                state.obligations.get(&task(name)).filter(|o| o.fired && mention_obligations).map(|o| o.effect);
+            let reported = reported.max(self.gate_fired[i].then_some(effect::Effect::Restart));
+            if action == Action::Restart && sources.is_empty() && reported.is_none() {
                 continue;
             }
             let mut planned = restarted(name, action, self.desired[i], &sources);
-            planned.owed = owed;
+            planned.obligation = reported;
             if gated & (1 << i) != 0 {
                 let id = gate(&format!("g.{name}"));
                 planned.gates.push(id.clone());
@@ -158,7 +159,7 @@ impl World {
         for report in &self.bench.reports[self.seen..] {
             let i = TASKS.iter().position(|t| task(t) == report.task).unwrap();
             if matches!(report.outcome, Outcome::Done { .. }) {
-                self.gate_owes[i] = false;
+                self.gate_fired[i] = false;
             }
         }
         self.seen = self.bench.reports.len();
@@ -179,7 +180,7 @@ impl World {
             }
             let fired = mask & (64 << i) != 0;
             if fired && self.host[i] != 0 {
-                self.gate_owes[i] = true;
+                self.gate_fired[i] = true;
                 self.dirt[i] += 1;
             }
             self.open.1.insert(name, fired);

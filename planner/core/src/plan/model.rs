@@ -104,7 +104,7 @@ pub struct PlanTask {
     /// What may fire; each source is also in `after` or `gates`.
     pub triggers: Vec<Trigger>,
     /// An effect that is due to it because of earlier plans, whatever the triggers of this one do.
-    pub owed: Option<Effect>,
+    pub obligation: Option<Effect>,
     /// Whether the plan before this one did not know of that.
     pub late: bool,
 }
@@ -133,7 +133,7 @@ impl PlanTask {
             after: self.after.clone(),
             gates: self.gates.clone(),
             triggers: self.triggers.clone(),
-            owed: self.owed,
+            obligation: self.obligation,
             late: self.late,
         }
     }

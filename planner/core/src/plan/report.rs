@@ -141,7 +141,7 @@ pub enum ReasonReport {
         at: Position,
     },
     /// An effect of an earlier plan is still due.
-    Owed {
+    Obligation {
         /// The task that it is due to: `task app.server`.
         input: String,
         /// The effect that is due.
@@ -240,7 +240,7 @@ impl ReasonReport {
                 }
                 Reason::Asked { at } => Self::Asked { input: format!("task {}", of.task), at: position(at) },
                 Reason::Obligation { effect, at } => {
-                    Self::Owed { input: format!("task {}", of.task), effect: *effect, at: position(at) }
+                    Self::Obligation { input: format!("task {}", of.task), effect: *effect, at: position(at) }
                 }
             });
         }

@@ -44,7 +44,7 @@ pub(super) struct Entry {
     /// Effects with the entry or gate that fires them.
     pub(super) triggers: Vec<(Effect, On)>,
     /// An effect that is due because of earlier plans.
-    pub(super) owed: Option<Effect>,
+    pub(super) obligation: Option<Effect>,
     /// Unknown values that it waits for.
     #[serde(default)]
     pub(super) unknown: Vec<Unknown>,

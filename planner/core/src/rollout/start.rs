@@ -26,7 +26,7 @@ impl Rollout {
                 after: Vec::new(),
                 gates: Vec::new(),
                 triggers: Vec::new(),
-                owed: None,
+                obligation: None,
                 unknown: action.waits_for.to_vec(),
                 feeds: Vec::new(),
                 outcome: None,
@@ -61,7 +61,7 @@ impl Rollout {
             for task in &part.tasks {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
                 let entry = &mut entries[number as usize];
-                entry.owed = task.owed;
+                entry.obligation = task.obligation;
                 entry.reruns =
                     task.resolved.as_ref().is_none_or(|resolved| resolved.spec.on_interrupt == OnInterrupt::Rerun);
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();

@@ -126,7 +126,7 @@ impl Rollout {
             Some(Outcome::Skipped) => fired.max(),
             Some(Outcome::Done { .. }) => None,
             // Not done: what earlier plans left is still due as well.
-            _ => fired.chain(entry.owed).max(),
+            _ => fired.chain(entry.obligation).max(),
         }
     }
 }

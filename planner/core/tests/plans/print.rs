@@ -69,7 +69,7 @@ fn links(instance: &InstanceId, task: &PlanTask) -> Option<String> {
             TriggerSource::Gate(gate) => format!("{} if gate {gate} fired", trigger.effect),
         });
     }
-    links.extend(task.owed.map(|effect| format!("{effect} in any case")));
+    links.extend(task.obligation.map(|effect| format!("{effect} in any case")));
     (!links.is_empty()).then(|| format!("{instance}: {}\n", links.join("; ")))
 }
 

@@ -222,7 +222,7 @@ fn alter(applied: &mut AppliedState, older: Option<&AppliedState>, line: &str) {
         return;
     };
     let at = applied.nodes.get_mut(&node).unwrap_or_else(|| panic!("no such node: {line}"));
-    let mut owe = |effect: &str, fired: bool, open: Vec<TriggerSource>| {
+    let mut oblige = |effect: &str, fired: bool, open: Vec<TriggerSource>| {
         let effect = match effect {
             "restart" => Effect::Restart,
             "reload" => Effect::Reload,
@@ -235,13 +235,13 @@ fn alter(applied: &mut AppliedState, older: Option<&AppliedState>, line: &str) {
         "is not applied" => drop(Arc::make_mut(&mut at.tasks).remove(&task)),
         "reported no inputs" => Arc::make_mut(&mut at.tasks).get_mut(&task).expect("applied").inputs.clear(),
         _ => match (what.strip_suffix(" is pending"), what.split_once(" is open on ")) {
-            (Some(effect), _) => owe(effect, true, Vec::new()),
+            (Some(effect), _) => oblige(effect, true, Vec::new()),
             (_, Some((effect, on))) => {
                 let on = match on.strip_prefix("gate ") {
                     Some(gate) => TriggerSource::Gate(GateId::new(gate).unwrap()),
                     None => TriggerSource::Task(on.parse().unwrap()),
                 };
-                owe(effect, false, vec![on]);
+                oblige(effect, false, vec![on]);
             }
             _ => panic!("not understood: {line}"),
         },

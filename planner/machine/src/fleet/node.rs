@@ -42,7 +42,7 @@ pub struct Rejected {
 /// One node.
 #[derive(Debug, Clone, Default)]
 pub struct Node {
-    /// What it has applied and owes, by its last state and the reports since.
+    /// What it has applied, and its obligations, by its last state and the reports since.
     pub belief: Belief,
     /// Whether its agent is connected.
     pub presence: NodePresence,
@@ -52,7 +52,7 @@ pub struct Node {
     pub facts: Arc<Facts>,
     /// What it has published, by its last state and the reports since.
     pub exports: BTreeMap<TaskId, String>,
-    /// Its last state without what is applied and owed.
+    /// Its last state without what is applied and its obligations.
     pub state: Option<NodeState>,
     /// When its last message came, in milliseconds since the Unix epoch.
     pub seen_ms: Option<u64>,

@@ -261,10 +261,10 @@ impl World {
                     let targets = record.edges.triggers.get(source);
                     !dirt.must || targets.is_some_and(|targets| targets.contains_key(&target))
                 });
-                // A planner without memory knows of other nodes' changes only what this one reported that it may owe.
+                // A planner without memory knows of other nodes' changes only what this one reported as an obligation.
                 let Some(reported) = &record.without_memory else { continue };
-                let on_disk = obligations.get(task).is_some_and(|owed| {
-                    owed.fired.is_some() || owed.open.iter().any(|(on, _)| matches!(on, TriggerSource::Gate(_)))
+                let on_disk = obligations.get(task).is_some_and(|stored| {
+                    stored.fired.is_some() || stored.open.iter().any(|(on, _)| matches!(on, TriggerSource::Gate(_)))
                 });
                 if !(on_disk && reported.contains(&target)) {
                     dirt.iter_mut().filter(|(source, _)| source.node != node).for_each(|(_, dirt)| dirt.must = false);

@@ -181,7 +181,7 @@ pub(super) fn short(message: &Message) -> String {
                 |e| e.to_string(),
                 |plan| {
                     let tasks = plan.tasks.iter().map(|t| {
-                        format!("{}:{}{}", t.task, t.action, t.owed.map(|e| format!("+{e}")).unwrap_or_default())
+                        format!("{}:{}{}", t.task, t.action, t.obligation.map(|e| format!("+{e}")).unwrap_or_default())
                     });
                     format!(
                         "g{} [{}] edges of {:?}",
@@ -198,14 +198,14 @@ pub(super) fn short(message: &Message) -> String {
         }
         Payload::Ack(ack) => format!("to {}", ack.sequence),
         Payload::State(state) => {
-            let owed: Vec<String> = state.obligations.keys().map(ToString::to_string).collect();
+            let obligations: Vec<String> = state.obligations.keys().map(ToString::to_string).collect();
             format!(
-                "g{} r{} s{} {:?} owes [{}]",
+                "g{} r{} s{} {:?} obligations [{}]",
                 state.generation,
                 state.revision & 0xffff,
                 state.sequence,
                 state.phase,
-                owed.join(" ")
+                obligations.join(" ")
             )
         }
         Payload::Reports(batch) => {

@@ -348,8 +348,9 @@ impl World {
         let (generation, desired) = (job.generation, job.active.desired.clone());
         let commit = job.active.commit.id.clone();
         let without_memory = job.before.is_none().then(|| {
-            let owed = job.applied.nodes.iter();
-            owed.flat_map(|(node, known)| known.obligations.keys().map(move |task| task.at(node)))
+            let nodes = job.applied.nodes.iter();
+            nodes
+                .flat_map(|(node, known)| known.obligations.keys().map(move |task| task.at(node)))
                 .collect::<BTreeSet<_>>()
         });
         let known = job.applied.nodes.keys().cloned().collect();

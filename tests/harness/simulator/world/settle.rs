@@ -193,7 +193,7 @@ impl World {
         matches!(result, Failed | Waiting)
     }
 
-    /// What the agents of declared nodes have applied and owe, by their ledgers.
+    /// What the agents of declared nodes have applied, and their obligations, by their ledgers.
     fn applied(&self, desired: &DesiredState) -> AppliedState {
         let mut applied = AppliedState::default();
         for agent in &self.agents {
@@ -284,8 +284,8 @@ impl World {
             }
             let agent = &self.agents[slot];
             if !agent.disk.obligations.is_empty() {
-                let owed = format!("{:?}", agent.disk.obligations);
-                self.violate("nothing is owed at rest", || format!("{node}: {owed}"));
+                let left = format!("{:?}", agent.disk.obligations);
+                self.violate("no obligation is left at rest", || format!("{node}: {left}"));
             }
         }
     }
