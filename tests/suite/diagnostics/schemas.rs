@@ -1,24 +1,6 @@
 //! The JSON schemas of the site files, as editors read them.
 
-use std::{fs, path::Path};
-
 use serde_json::Value;
-
-/// Compares `docs/schemas/` with the types; with `UPDATE_SCHEMAS` set, writes it again.
-#[test]
-fn committed_schemas_are_those_of_the_types() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schemas");
-    let update = std::env::var_os("UPDATE_SCHEMAS").is_some();
-    for (name, schema) in groundplan_inventory::schemas().into_iter().chain(groundplan_services::schemas()) {
-        let text = format!("{:#}\n", schema.to_value());
-        let path = folder.join(name);
-        if update {
-            fs::write(&path, &text).expect("docs/schemas can be written");
-        }
-        let committed = fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == text, "docs/schemas/{name} is not that of the types: run this test with UPDATE_SCHEMAS=1");
-    }
-}
 
 /// Every table lists its keys, every key has a description, and nothing allows null, which TOML does not have.
 #[test]
