@@ -9,7 +9,6 @@ mod drift;
 mod exec;
 mod exports;
 mod kernel;
-mod keystone;
 mod memory;
 mod packages;
 mod plugins;
