@@ -360,9 +360,10 @@ fn an_agent_that_must_not_or_does_not_come_up_leaves_the_one_before() {
     untouched(&hosts, &result);
 
     // Broken off by Ctrl-C while the agent is waited for; the same again, without the mistake, finds out and finishes.
-    let broken =
+    let mut broken =
         hosts.bootstrap_command(&["h1", "--agent", another, "--broker", unreachable]).spawn().expect("groundplan runs");
     hosts.wait("the other program", || {
+        assert_eq!(broken.try_wait().expect("a child"), None, "it ended before it was broken off");
         (hosts.file("h1", "/etc/groundplan/agent.toml")?.contains(unreachable)).then_some(())
     });
     Identity::of(broken.id()).expect("a process").interrupt();

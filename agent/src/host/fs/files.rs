@@ -20,7 +20,12 @@ use groundplan_protocol::{
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
-    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat},
+    sys::{
+        stat::{
+            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, mkdirat, utimensat,
+        },
+        time::TimeSpec,
+    },
     unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat},
 };
 
@@ -356,6 +361,20 @@ pub(crate) fn occupant(root: &Root, path: &str) -> Result<Option<Occupant>, File
         SFlag::S_IFLNK => Occupant::Link,
         _ => Occupant::File,
     }))
+}
+
+/// When the file or directory at `path` was last changed, in seconds since the Unix epoch; `None` if there is none.
+pub(crate) fn changed_at(root: &Root, path: &str) -> Result<Option<i64>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
+    Ok(stat(&place, path)?.map(|stat| stat.st_mtime))
+}
+
+/// Sets when the file or directory at `path` was last changed, in seconds since the Unix epoch.
+pub(crate) fn set_changed_at(root: &Root, path: &str, seconds: i64) -> Result<(), FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(()) };
+    let (kept, changed) = (TimeSpec::UTIME_OMIT, TimeSpec::new(seconds, 0));
+    utimensat(&place.dir, place.name.as_os_str(), &kept, &changed, UtimensatFlags::NoFollowSymlink)
+        .map_err(failed(path, "set its time"))
 }
 
 /// Whether `path` is a directory with that access.

@@ -13,6 +13,7 @@ use crate::host::{
     error::{HostError, KindError},
     fs::{
         files::{self, Access, FileError, Sum},
+        paths::Root,
         users,
     },
 };
@@ -60,7 +61,7 @@ impl Kind for Cron {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         if !self.state.is_present() {
-            cx.removed(files::remove_file(&cx.host.environment.root, &Self::path(cx.task), false)?);
+            self.remove(cx).await?;
             return Ok(Applied { afresh: false });
         }
         if !has_cron(cx) {
@@ -69,14 +70,38 @@ impl Kind for Cron {
         if let Some(user) = &self.user {
             users::uid(user).map_err(|source| FileError::Owner { path: Self::path(cx.task), source })?;
         }
-        files::write_text(&cx.host.environment.root, &Self::path(cx.task), &text(self), access()?)?;
+        let (root, path) = (&cx.host.environment.root, Self::path(cx.task));
+        noticed(root, &path, || files::write_text(root, &path, &text(self), access()?).map_err(Into::into))?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        Ok(cx.removed(files::remove_file(&cx.host.environment.root, &Self::path(cx.task), false)?))
+        let (root, path) = (&cx.host.environment.root, Self::path(cx.task));
+        Ok(cx.removed(noticed(root, &path, || Ok(files::remove_file(root, &path, false)?))?))
     }
 }
+
+/// Has `change` change the file at `path` in a way that cron notices. Once a minute cron compares when its directory and its files were
+/// last changed, in whole seconds: it would never see what changes in the second in which it has just read them. So each change gets
+/// a later second than the one before.
+fn noticed<T>(root: &Root, path: &str, change: impl FnOnce() -> Result<T, HostError>) -> Result<T, HostError> {
+    let paths = [path, DIRECTORY];
+    let mut before = [None; 2];
+    for (before, path) in before.iter_mut().zip(paths) {
+        *before = files::changed_at(root, path)?;
+    }
+    let changed = change()?;
+    for (before, path) in before.iter().zip(paths) {
+        if let (Some(before), Some(now)) = (*before, files::changed_at(root, path)?)
+            && now <= before
+        {
+            files::set_changed_at(root, path, before + 1)?;
+        }
+    }
+    Ok(changed)
+}
+
+const DIRECTORY: &str = "/etc/cron.d";
 
 fn access() -> Result<Access, HostError> {
     Ok(Access::new("/etc/cron.d", Some("0"), Some("0"), None, 0o644)?)
@@ -102,6 +127,25 @@ fn has_cron(cx: &Context<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cron_notices_each_of_several_changes_in_a_second() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("etc/cron.d")).unwrap();
+        let (root, path) = (Root::new(dir.path().to_owned()), "/etc/cron.d/x");
+        let times = || [path, DIRECTORY].map(|path| files::changed_at(&root, path).unwrap());
+        let mut seen = vec![times()];
+        for n in 0..4 {
+            noticed(&root, path, || Ok(std::fs::write(dir.path().join("etc/cron.d/x"), n.to_string()).unwrap()))
+                .unwrap();
+            seen.push(times());
+        }
+        for pair in seen.windows(2) {
+            assert!(pair[0][0] < pair[1][0] && pair[0][1] <= pair[1][1], "{seen:?}");
+        }
+        noticed(&root, path, || Ok(files::remove_file(&root, path, false)?)).unwrap();
+        assert!(times()[1] > seen[4][1], "{seen:?}");
+    }
 
     #[test]
     fn what_cron_reads() {
