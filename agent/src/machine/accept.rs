@@ -17,7 +17,7 @@ use groundplan_protocol::{
 };
 
 use super::{
-    finish::Account,
+    account::Account,
     io::{Effect, Settings},
     queue::Queue,
     snapshot::{StoredPlan, Write},

@@ -7,32 +7,19 @@ use groundplan_protocol::{
     effect::Action,
     ids::{Generation, TaskId},
     plan::{PlannedTask, TriggerSource},
-    report::{Outcome, Output, TaskReport},
+    report::{Outcome, TaskReport},
     time::Now,
 };
 use serde_json::Value;
 
 use super::{
+    account::Account,
     io::{JobDone, JobOutcome},
     node_state::fingerprint_in_doubt,
     snapshot::Record,
     start::without_bytes,
     state::{Machine, Running},
 };
-
-/// When something ran, and what it printed.
-#[derive(Debug, Default)]
-pub(super) struct Account {
-    pub(super) started_ms: u64,
-    pub(super) duration_ms: u64,
-    pub(super) output: Option<Output>,
-}
-
-impl Account {
-    pub(super) fn at(now: Now) -> Self {
-        Self { started_ms: now.wall_ms, ..Self::default() }
-    }
-}
 
 impl Machine {
     /// Takes the result of a job.
@@ -57,7 +44,7 @@ impl Machine {
         }
         // Also after a failure: what the task found before it changed anything is not found again.
         self.note(&done.task, done.memory, done.export);
-        self.report(run.generation, &run.planned, outcome.clone(), account);
+        self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
             Some(at) => {
                 if let (Some(effect), Some(active), true) = (run.effect, &mut self.active, outcome.is_success()) {
@@ -65,7 +52,7 @@ impl Machine {
                 }
                 self.conclude(at, outcome, now);
             }
-            None => self.conclude_superseded(&run, &outcome),
+            None => self.conclude_superseded(&run, &outcome, &account),
         }
     }
 
@@ -77,13 +64,14 @@ impl Machine {
 
     /// A task ends without having been run.
     pub(super) fn end_without_job(&mut self, at: usize, outcome: Outcome, now: Now) {
-        let Some(active) = &self.active else { return };
-        let planned = active.queue.get(at).planned.clone();
+        let Some(active) = &mut self.active else { return };
+        let node = active.queue.get_mut(at);
+        let (planned, account) = (node.planned.clone(), node.account.take());
         let generation = active.generation;
         if outcome.is_success() {
             self.record(&planned);
         }
-        self.report(generation, &planned, outcome.clone(), Account::at(now));
+        self.report(generation, &planned, outcome.clone(), account.unwrap_or_else(|| Account::at(now)));
         self.conclude(at, outcome, now);
     }
 
@@ -216,7 +204,7 @@ impl Machine {
     ///
     /// Two sorts of tasks wait: the same task in the newer plan, and tasks that the run may still trigger by edges of the earlier
     /// plan.
-    fn conclude_superseded(&mut self, run: &Running, outcome: &Outcome) {
+    fn conclude_superseded(&mut self, run: &Running, outcome: &Outcome, account: &Account) {
         let task = &run.planned.task;
         let source = TriggerSource::Task(task.clone());
         if outcome.fires() {
@@ -239,6 +227,7 @@ impl Machine {
                 let covered = !run.only_effect || node.planned.action == run.planned.action;
                 if let (Outcome::Done { changed, effect }, true, true) = (outcome, same, covered) {
                     node.adopted = Some(JobOutcome { changed: *changed, effect: *effect });
+                    node.account = Some(account.clone());
                 }
                 let applies = !matches!(node.planned.action, Action::Restart | Action::Reload | Action::Run);
                 let planned = node.planned.clone();

@@ -9,6 +9,7 @@
 //! `Machine::restore` makes it from a [`Snapshot`]; `Machine::handle` takes events.
 
 mod accept;
+mod account;
 mod finish;
 mod handle;
 mod io;

@@ -11,7 +11,7 @@ use groundplan_protocol::{
     report::Outcome,
 };
 
-use super::io::JobOutcome;
+use super::{account::Account, io::JobOutcome};
 
 /// A task of the active plan.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Node {
     pub(super) inherited: bool,
     /// The outcome of a run for an earlier plan that did the same: only a greater effect is left to do.
     pub(super) adopted: Option<JobOutcome>,
+    /// When that run was, and what it printed: this task's own report is the one that people see.
+    pub(super) account: Option<Account>,
     /// A run for an earlier plan changed something: this task's own end counts as a change, too.
     pub(super) carried_change: bool,
     /// How many tasks, runs and gates it still waits for.
@@ -71,6 +73,7 @@ impl Queue {
             planned,
             inherited,
             adopted: None,
+            account: None,
             carried_change: false,
             waits,
             dependants: Vec::new(),

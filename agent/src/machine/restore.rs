@@ -17,7 +17,7 @@ use groundplan_protocol::{
 
 use super::{
     accept::distinct_blobs,
-    finish::Account,
+    account::Account,
     io::{Effect, Facts, Settings},
     outbox::Outbox,
     queue::Queue,

@@ -4,7 +4,7 @@ use groundplan_protocol::{
     blob::{BlobRef, Content},
     effect::Effect as Fire,
     plan::OnInterrupt,
-    report::Ack,
+    report::{Ack, Output},
     state::Phase,
 };
 
@@ -428,4 +428,21 @@ fn a_pending_task_keeps_its_obligation() {
     assert!(bench.states.last().unwrap().obligations[&task("b")].fired);
     offer(&mut bench, 3, vec![planned("b", Action::Restart, 1, &[])]);
     assert_eq!(bench.jobs[&task("b")].effect, Some(Fire::Restart));
+}
+
+#[test]
+fn what_a_run_for_the_plan_before_printed_is_in_the_report_for_the_newer_plan() {
+    let mut bench = bench();
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
+    offer(&mut bench, 2, vec![planned("a", Action::Create, 1, &[])]);
+    let start = bench.jobs.remove(&task("a")).unwrap();
+    let output = Some(Output { head: "done".to_owned(), ..Output::default() });
+    let (started_ms, duration_ms) = (5, 7);
+    let result = Ok(JobOutcome { changed: true, effect: None });
+    let done = JobDone { task: start.task, result, output, memory: None, export: None, started_ms, duration_ms };
+    bench.handle(Event::Finished(Box::new(done)));
+    bench.wait(Duration::from_secs(1));
+    let reports: Vec<_> = bench.reports.iter().map(|r| (r.generation.0, r.started_ms, r.duration_ms)).collect();
+    assert_eq!(reports, [(1, 5, 7), (2, 5, 7)]);
+    assert!(bench.reports.iter().all(|r| r.output.as_ref().is_some_and(|output| output.head == "done")));
 }
