@@ -23,8 +23,11 @@ pub struct Rollout {
     pub(super) limits: BTreeMap<ServiceId, Limit>,
     /// Gates of which everything that they wait for is done, to be opened by the next `advance`.
     pub(super) ripe: Vec<u32>,
-    /// Turns that nodes still hold from rollouts before this one.
+    /// Turns that declared nodes still hold from rollouts before this one.
     pub(super) held: Vec<HeldTurn>,
+    /// Turns of nodes that are not declared. They limit no other node, and count again when their node is declared again.
+    #[serde(default)]
+    pub(super) dormant: Vec<HeldTurn>,
     /// Instances that could not be planned.
     #[serde(default)]
     pub(super) pending: Vec<PendingInstance>,

@@ -92,7 +92,7 @@ impl Rollout {
             }
             nodes.insert(node.clone(), at);
         }
-        let (ripe, held, late) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { generation, entries, gates, nodes, limits, ripe, held, pending: plan.pending.clone(), late }
+        let (ripe, held, dormant, late) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        Self { generation, entries, gates, nodes, limits, ripe, held, dormant, pending: plan.pending.clone(), late }
     }
 }

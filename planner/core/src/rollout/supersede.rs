@@ -73,7 +73,10 @@ impl Rollout {
 
     /// Takes over the turns that nodes hold in the rollout that this one supersedes: an agent finishes what it has begun, and a node on
     /// which a task failed is unavailable until this plan repairs it. Otherwise more nodes than the limit could be disturbed at once.
-    pub fn take_over_turns(&mut self, earlier: &Rollout) {
+    ///
+    /// A node that is not `declared` finishes nothing that this rollout waits for: its turns are kept, but limit no other node, until a
+    /// rollout takes them over in which it is declared again. Its agent has not stopped meanwhile, and may have failed.
+    pub fn take_over_turns(&mut self, earlier: &Rollout, declared: impl Fn(&NodeId) -> bool) {
         let turns = earlier.gates.iter().filter(|gate| gate.open.is_some()).filter_map(|gate| match &gate.opens {
             Opens::Turn { service } => Some((service, gate.targets.iter().map(|i| &earlier.entries[*i as usize]))),
             Opens::Done { .. } | Opens::Unknown => None,
@@ -87,25 +90,27 @@ impl Rollout {
             generation: earlier.generation,
             failed: entry.outcome.is_some(),
         });
-        let held: Vec<_> = earlier.held.iter().cloned().chain(own).collect();
+        let all = earlier.held.iter().chain(&earlier.dormant).cloned().chain(own);
+        let (mut held, dormant): (Vec<_>, Vec<_>) = all.partition(|held| declared(&held.node));
         // A failed task that this plan does not have is no longer desired: nothing would ever give its turn back.
-        let keep = |held: &HeldTurn| !held.failed || self.find(&held.node, &held.task).is_some();
-        self.held = held.into_iter().filter(keep).collect();
-    }
-
-    /// Gives back the turns of a node that is no longer declared, and so cannot give them back itself.
-    pub fn forget(&mut self, node: &NodeId) {
-        self.held.retain(|held| held.node != *node);
+        held.retain(|held| !held.failed || self.find(&held.node, &held.task).is_some());
+        (self.held, self.dormant) = (held, dormant);
     }
 
     /// Ends a turn of an earlier rollout, if the report is of its task: when that is done, was given up, or failed and is not in this plan.
+    /// What an undeclared node failed at is in no plan; it is decided when the node is declared again.
     pub(super) fn release(&mut self, node: &NodeId, report: &TaskReport) {
         let planned = self.find(node, &report.task).is_some();
-        self.held.retain_mut(|held| {
-            let same = held.node == *node && held.task == report.task && report.generation >= held.generation;
-            held.failed |= same && !ends(Some(&report.outcome));
-            !same || held.failed && planned && !ends(Some(&report.outcome))
-        });
+        let stays = |held: &mut HeldTurn, failed_counts: bool| {
+            if held.node != *node || held.task != report.task || report.generation < held.generation {
+                return true;
+            }
+            let ended = ends(Some(&report.outcome));
+            held.failed |= !ended;
+            !ended && failed_counts
+        };
+        self.held.retain_mut(|held| stays(held, planned));
+        self.dormant.retain_mut(|held| stays(held, true));
     }
 
     /// Whether a source was reported late to have changed something, by an edge on which the agent itself does not decide.

@@ -54,12 +54,17 @@ fn run(mut scenario: Scenario) -> String {
     if let Some(script) = scenario.section("rollout") {
         scenario.expect("rollout", &run.play(&script));
     }
-    if let Some(next) = world.next(&scenario) {
-        let (plan, mut run) = run.superseded_by(&next);
-        scenario.expect("next plan", &print::plan(&plan, &mut next.locator()));
-        if let Some(script) = scenario.section("next rollout") {
-            scenario.expect("next rollout", &run.play(&script));
+    let mut world = world;
+    for stage in ["next", "then"] {
+        let Some(next) = world.next(&scenario, stage) else { break };
+        let plan;
+        (plan, run) = run.superseded_by(&next);
+        scenario.expect(&format!("{stage} plan"), &print::plan(&plan, &mut next.locator()));
+        let rollout = format!("{stage} rollout");
+        if let Some(script) = scenario.section(&rollout) {
+            scenario.expect(&rollout, &run.play(&script));
         }
+        world = next;
     }
     scenario.finish()
 }

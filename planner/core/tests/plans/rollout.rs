@@ -10,7 +10,7 @@ use std::{
 };
 
 use groundplan_core::{
-    AppliedState, Belief, Plan, Rollout,
+    AppliedState, Belief, DesiredState, Plan, Rollout,
     plan::PlanTask,
     rollout::{Status, Verdict, Wait},
 };
@@ -47,11 +47,16 @@ impl Run {
         Self::start(plan.clone(), Generation(1), beliefs, None)
     }
 
-    fn start(plan: Plan, generation: Generation, beliefs: BTreeMap<NodeId, Belief>, before: Option<&Rollout>) -> Self {
+    fn start(
+        plan: Plan,
+        generation: Generation,
+        beliefs: BTreeMap<NodeId, Belief>,
+        before: Option<(&Rollout, &DesiredState)>,
+    ) -> Self {
         let mut rollout = Rollout::new(&plan, generation);
         plan.nodes.keys().for_each(|node| rollout.presence(node, true));
-        if let Some(before) = before {
-            rollout.take_over_turns(before);
+        if let Some((before, desired)) = before {
+            rollout.take_over_turns(before, |node| desired.node(node).is_some());
         }
         Self { plan, rollout, beliefs, sequence: 0, open: BTreeSet::new() }
     }
@@ -70,7 +75,7 @@ impl Run {
         self.rollout.carry_late_changes(&next.head.desired, &mut known);
         let plan = next.plan_from(&known);
         let generation = Generation(self.rollout.generation().0 + 1);
-        let run = Self::start(plan.clone(), generation, self.beliefs, Some(&self.rollout));
+        let run = Self::start(plan.clone(), generation, self.beliefs, Some((&self.rollout, &next.head.desired)));
         (plan, run)
     }
 

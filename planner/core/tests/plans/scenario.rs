@@ -13,10 +13,22 @@
 //! | `rollout` | commands that begin with `> `, and after each what came of it, see `rollout.rs` |
 //! | `next`, `next knowledge` | a newer commit that supersedes the rollout |
 //! | `next plan`, `next rollout` | expected: as above |
+//! | `then`, `then knowledge`, `then plan`, `then rollout` | a commit after that one, in the same way |
 
 /// Sections that hold input.
-const INPUT: [&str; 9] =
-    ["before", "after", "older", "knowledge before", "knowledge", "applied", "check", "next", "next knowledge"];
+const INPUT: [&str; 11] = [
+    "before",
+    "after",
+    "older",
+    "knowledge before",
+    "knowledge",
+    "applied",
+    "check",
+    "next",
+    "next knowledge",
+    "then",
+    "then knowledge",
+];
 
 /// A scenario, section by section.
 pub(crate) struct Scenario {

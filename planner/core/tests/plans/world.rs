@@ -72,10 +72,13 @@ impl World {
         Self { name: name.clone(), base, head, applied, policy }
     }
 
-    /// The world of the commit that supersedes this one, if the scenario has one. What is applied then comes from the rollout.
-    pub(crate) fn next(&self, scenario: &Scenario) -> Option<Self> {
-        let files = scenario.section("next").or_else(|| scenario.section("next plan").map(|_| String::new()))?;
-        let known = ["next knowledge", "knowledge", "knowledge before"].into_iter().find_map(|t| scenario.section(t));
+    /// The world of the commit that supersedes this one at a `stage`, `next` or `then`, if the scenario has one. What is applied then
+    /// comes from the rollout.
+    pub(crate) fn next(&self, scenario: &Scenario, stage: &str) -> Option<Self> {
+        let section = |of: &str| scenario.section(&format!("{stage}{of}"));
+        let files = section("").or_else(|| section(" plan").map(|_| String::new()))?;
+        let known = section(" knowledge").or_else(|| scenario.section("knowledge"));
+        let known = known.or_else(|| scenario.section("knowledge before"));
         let known = known.map(|text| knowledge(&text)).unwrap_or_default();
         let head = Commit::read(&self.name, overlay(self.head.tree.clone(), &files), &known);
         let base = Commit { tree: self.head.tree.clone(), desired: self.head.desired.clone() };

@@ -94,10 +94,7 @@ impl Machine {
             rollout.presence(id, node.is_online());
         }
         if let Some(before) = self.rollout.take() {
-            rollout.take_over_turns(&before.rollout);
-            // A node that is no longer declared finishes nothing that this planner waits for: its turns are free.
-            let undeclared = self.fleet.nodes().keys().filter(|node| !active.declares(node));
-            undeclared.for_each(|node| rollout.forget(node));
+            rollout.take_over_turns(&before.rollout, |node| active.declares(node));
             self.persist(Write::History(Box::new(before.superseded(now.wall_ms))));
         }
         rollout.advance();
@@ -263,9 +260,6 @@ impl Machine {
             self.persist(Write::Plan(node.clone(), None));
             if let Some(known) = self.fleet.get_mut(&node) {
                 known.planned = None;
-            }
-            if let Some(rollout) = self.rollout_mut() {
-                rollout.rollout.forget(&node);
             }
         }
     }
