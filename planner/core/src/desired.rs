@@ -14,7 +14,7 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
     ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::TaskSpec,
+    plan::{EdgeTrigger, Edges, Place, Source, TaskSpec},
 };
 
 /// A node's number: its place in the order of names.
@@ -204,5 +204,30 @@ impl DesiredState {
     /// An instance, found by its id.
     pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
         self.graph.task(&id.task)?.on(self.node(&id.node)?)
+    }
+
+    /// The edges that are declared to a task, sorted, as the ledger keeps them.
+    pub fn declared_edges(&self, task: &TaskVertex) -> Edges {
+        let source = |from: TaskIx, scope| Source {
+            task: self.graph.tasks[from.0 as usize].id.clone(),
+            place: match scope {
+                Scope::SameNode => Place::Here,
+                Scope::AllNodes => Place::Everywhere,
+                Scope::OneNode(node) => Place::Node(self.nodes[node.0 as usize].clone()),
+            },
+        };
+        // A trigger is recorded twice: as what acts, and as what orders.
+        let mut edges = Edges::default();
+        for edge in &task.edges {
+            let on = source(edge.from, edge.scope);
+            if let Some(effect) = edge.trigger {
+                edges.triggers.push(EdgeTrigger { effect, on: on.clone() });
+            }
+            edges.requires.push(on);
+        }
+        edges.requires.sort_unstable();
+        edges.requires.dedup();
+        edges.triggers.sort_unstable();
+        edges
     }
 }

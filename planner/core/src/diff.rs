@@ -11,13 +11,13 @@ use std::{
 
 use groundplan_protocol::{
     ids::{InstanceId, TaskId},
-    plan::{EdgeTrigger, Edges, Place, Source},
+    plan::{Edges, Source},
     state::Applied,
 };
 
 use crate::{
     applied::{AppliedState, Check, NodeApplied, Policy},
-    desired::{DesiredState, InstanceGraph, NodeIx, Resolved, Scope, TaskVertex},
+    desired::{DesiredState, InstanceGraph, NodeIx, Resolved},
 };
 
 /// How a desired instance differs from what is applied.
@@ -108,7 +108,7 @@ impl<'a> Diff<'a> {
             known: known(desired, applied),
             change: vec![Change::Unreported; node_of.len()],
             before: vec![None; node_of.len()],
-            edges: tasks.iter().map(|task| Arc::new(declared(desired, task))).collect(),
+            edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
             stale: Vec::new(),
             removed: Vec::new(),
             removed_of: vec![None; tasks.len()],
@@ -267,31 +267,6 @@ fn known<'a>(desired: &DesiredState, applied: &'a AppliedState) -> Vec<Option<&'
         reported.next_if(|(id, _)| *id == node).map(|(_, known)| known)
     };
     desired.nodes.iter().map(of).collect()
-}
-
-/// The edges that are declared to a task, sorted, as the ledger keeps them.
-pub(crate) fn declared(desired: &DesiredState, task: &TaskVertex) -> Edges {
-    let source = |from: usize, scope| Source {
-        task: desired.graph.tasks[from].id.clone(),
-        place: match scope {
-            Scope::SameNode => Place::Here,
-            Scope::AllNodes => Place::Everywhere,
-            Scope::OneNode(node) => Place::Node(desired.nodes[node.0 as usize].clone()),
-        },
-    };
-    // A trigger is recorded twice: as what acts, and as what orders.
-    let mut edges = Edges::default();
-    for edge in &task.edges {
-        let on = source(edge.from.0 as usize, edge.scope);
-        if let Some(effect) = edge.trigger {
-            edges.triggers.push(EdgeTrigger { effect, on: on.clone() });
-        }
-        edges.requires.push(on);
-    }
-    edges.requires.sort_unstable();
-    edges.requires.dedup();
-    edges.triggers.sort_unstable();
-    edges
 }
 
 /// Whether two texts are equal. Ids that were cloned from each other share their text, so most comparisons end at the address.

@@ -237,6 +237,11 @@ impl ActiveRollout {
             || self.head.actions.iter().filter(of_report).any(|planned| applies(planned.action))
     }
 
+    /// Whether its plan has a node record the edges of a task: by carrying it out, or by themselves.
+    pub(crate) fn records_edges(&self, node: &NodeId, task: &TaskId) -> bool {
+        self.rollout.plans(node, task) || self.parts.get(node).is_some_and(|part| part.edges.contains_key(task))
+    }
+
     /// Whether a plan that was kept on its way to `node` has this older number.
     fn is_kept(&self, node: &NodeId, generation: Generation) -> bool {
         self.head.kept.get(node).is_some_and(|kept| *kept == generation)

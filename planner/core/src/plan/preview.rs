@@ -8,7 +8,6 @@ use super::model::{Plan, digests};
 use crate::{
     applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Resolved},
-    diff::declared,
     reason::Reason,
 };
 
@@ -16,7 +15,7 @@ impl AppliedState {
     /// As if everything that is desired were applied, on every declared node.
     pub fn of(desired: &DesiredState) -> Self {
         type OnNode<'a> = Vec<(&'a TaskId, &'a Arc<Edges>, &'a Resolved)>;
-        let edges: Vec<_> = desired.graph.tasks.iter().map(|task| Arc::new(declared(desired, task))).collect();
+        let edges: Vec<_> = desired.graph.tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect();
         let mut nodes: Vec<OnNode<'_>> = vec![Vec::new(); desired.nodes.len()];
         for (id, ix) in &desired.graph.by_id {
             for instance in &desired.graph.tasks[ix.0 as usize].instances {

@@ -60,6 +60,11 @@ impl Rollout {
         true
     }
 
+    /// Whether anything is done to a task on a node.
+    pub fn plans(&self, node: &NodeId, task: &TaskId) -> bool {
+        self.find(node, task).is_some()
+    }
+
     /// The instances that could not be planned, with what is missing.
     pub fn pending(&self) -> &[PendingInstance] {
         &self.pending

@@ -15,6 +15,7 @@ use groundplan_protocol::{
     state::NodeState,
 };
 
+use self::node::edges_differ;
 pub use self::node::{Node, NodePresence, Rejected};
 pub(crate) use self::node::{StateNews, exports_differ};
 use crate::{
@@ -41,6 +42,8 @@ pub(crate) struct StateFolded {
     pub(crate) facts: Option<bool>,
     /// Tasks that publish another value than before.
     pub(crate) exports: Vec<TaskId>,
+    /// Tasks of which the node has recorded other edges than was believed.
+    pub(crate) edges: Vec<TaskId>,
 }
 
 impl Fleet {
@@ -93,10 +96,12 @@ impl Fleet {
     /// Takes a node's state.
     pub(crate) fn fold_state(&mut self, node: &NodeId, state: NodeState) -> Option<StateFolded> {
         let known = self.get_mut(node)?;
-        let (facts, exports) = (known.facts.clone(), known.exports.clone());
+        let (facts, exports, tasks) = (known.facts.clone(), known.exports.clone(), known.belief.applied.tasks.clone());
         let news = known.fold_state(state);
         let facts = (known.facts != facts).then_some(facts.is_empty());
-        Some(StateFolded { news, facts, exports: exports_differ(&exports, &known.exports) })
+        let exports = exports_differ(&exports, &known.exports);
+        let edges = edges_differ(&tasks, &known.belief.applied.tasks);
+        Some(StateFolded { news, facts, exports, edges })
     }
 
     /// Takes a node's presence. Returns it if it is another one than before.

@@ -8,7 +8,7 @@ use groundplan_protocol::{
     effect::Action,
     ids::{CommitId, Generation, LedgerId, Sequence, SessionId, TaskId},
     report::{ReportBatch, TaskReport},
-    state::{NodeState, Phase},
+    state::{Applied, NodeState, Phase},
 };
 
 use crate::record::StoredNode;
@@ -262,4 +262,45 @@ pub(crate) fn exports_differ(before: &BTreeMap<TaskId, String>, after: &BTreeMap
     let removed = before.keys().filter(|task| !after.contains_key(task));
     let new = after.iter().filter(|(task, value)| before.get(task) != Some(value)).map(|(task, _)| task);
     removed.chain(new).cloned().collect()
+}
+
+/// The tasks of which other edges are recorded than before.
+pub(super) fn edges_differ(
+    before: &Arc<BTreeMap<TaskId, Applied>>,
+    after: &Arc<BTreeMap<TaskId, Applied>>,
+) -> Vec<TaskId> {
+    // Most states confirm what is believed, which is then still the very same.
+    if Arc::ptr_eq(before, after) {
+        return Vec::new();
+    }
+    let same = |(task, applied): &(&TaskId, &Applied)| before.get(*task).is_some_and(|b| b.edges == applied.edges);
+    after.iter().filter(|entry| !same(entry)).map(|(task, _)| task.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::{
+        digest::Digest,
+        plan::{Edges, Place, Source},
+    };
+
+    use super::*;
+
+    fn applied(sources: &[&str]) -> Applied {
+        let source = |task: &&str| Source { task: task.parse().unwrap(), place: Place::Here };
+        let edges = Edges { requires: sources.iter().map(source).collect(), triggers: Vec::new() };
+        Applied { fingerprint: Fingerprint(Digest::of(b"spec")), inputs: BTreeMap::new(), edges }
+    }
+
+    #[test]
+    fn edges_that_no_report_shows_are_noticed() {
+        let task = |id: &str| id.parse::<TaskId>().unwrap();
+        let tasks = |server: &[&str]| {
+            Arc::new(BTreeMap::from([(task("web.config"), applied(&[])), (task("web.server"), applied(server))]))
+        };
+        let before = tasks(&["web.config"]);
+        assert_eq!(edges_differ(&before, &before.clone()), []);
+        assert_eq!(edges_differ(&before, &tasks(&["web.config"])), []);
+        assert_eq!(edges_differ(&before, &tasks(&[])), [task("web.server")]);
+    }
 }

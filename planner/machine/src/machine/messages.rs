@@ -137,7 +137,7 @@ impl Machine {
                 }
                 false
             }
-            StateNews::None | StateNews::Seen => false,
+            StateNews::None | StateNews::Seen => self.has_other_edges(node, &folded.edges),
             StateNews::Unplanned => true,
             StateNews::Unexplained => {
                 let known = self.fleet.get(node);
@@ -214,6 +214,22 @@ impl Machine {
         if !batch.reports.is_empty() {
             self.publish_ack(node);
         }
+    }
+
+    /// Whether a node has recorded edges of one of these tasks that are not the desired ones, and the current plan does not see
+    /// to it: an older plan, on its way when the current one was made, has had them recorded, which no report shows.
+    fn has_other_edges(&self, node: &NodeId, recorded: &[TaskId]) -> bool {
+        let (Some(rollout), Some(active)) = (&self.rollout, self.deployment.active()) else { return false };
+        let (Some(known), desired) = (self.fleet.get(node), &active.desired) else { return false };
+        let Some(at) = desired.node(node) else { return false };
+        recorded.iter().filter(|task| !rollout.records_edges(node, task)).any(|task| {
+            let (Some(vertex), Some(applied)) = (desired.graph.task(task), known.belief.applied.tasks.get(task)) else {
+                return false;
+            };
+            // What is applied with another fingerprint is a change, and records its edges when it is done.
+            let same = vertex.on(at).is_some_and(|instance| instance.resolved.fingerprint == applied.fingerprint);
+            same && desired.declared_edges(vertex) != applied.edges
+        })
     }
 
     /// Whether a task is otherwise than desired after this report, and the current plan does not see to it: an older plan has changed it
