@@ -3,7 +3,8 @@
 //!
 //! In: the site's settings, the nodes' drift reports and task reports, requests. Out: a [`CheckRequest`] for each node, when it changes;
 //! and the instances that the next plan has checked again. An instance stays among these until its node reports on it, so a newer plan
-//! does not lose it. What could not be repaired rests until the next drift check.
+//! does not lose it; one that an operator asked for, until another planner takes over. What could not be repaired rests until the next
+//! drift check.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -237,6 +238,13 @@ impl Drift {
         self.entry(&instance.node).asked.entry(instance.task.clone()).or_insert(first);
     }
 
+    /// Ends what operators asked for in an earlier term: the planner that planned meanwhile may have received the answers.
+    pub(crate) fn end_requests(&mut self) {
+        for known in self.nodes.values_mut().filter(|known| !known.asked.is_empty()) {
+            Arc::make_mut(known).asked.clear();
+        }
+    }
+
     /// What the next plan is to have checked again, and why.
     pub(crate) fn to_check(&self) -> BTreeMap<InstanceId, Check> {
         let mut check = BTreeMap::new();
@@ -296,6 +304,16 @@ pub fn plain(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_ends_with_its_term() {
+        let instance: InstanceId = "web.server@n1".parse().unwrap();
+        let mut drift = Drift::default();
+        drift.ask(&instance, Generation(3));
+        assert_eq!(drift.to_check(), BTreeMap::from([(instance, Check::Asked)]));
+        drift.end_requests();
+        assert_eq!(drift.to_check(), BTreeMap::new());
+    }
 
     #[test]
     fn a_text_of_a_node_is_fit_for_a_line() {

@@ -302,6 +302,7 @@ impl Machine {
             match action {
                 LeaderAction::Claim { term } => {
                     self.meta.term = term;
+                    self.drift.end_requests();
                     self.write_meta();
                     self.publish_presence(true, true);
                 }
