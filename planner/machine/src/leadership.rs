@@ -44,6 +44,8 @@ pub(crate) enum LeaderAction {
     Claim {
         /// The term.
         term: u64,
+        /// Whether another planner has planned since this one did.
+        after_another: bool,
     },
     /// Publish presence again.
     Republish,
@@ -204,11 +206,12 @@ impl Leadership {
     }
 
     fn claim(&mut self, now: Duration) -> Vec<LeaderAction> {
+        let after_another = self.seen_term > self.term;
         self.term = self.seen_term.max(self.term) + 1;
         (self.seen_term, self.claimed) = (self.term, true);
         let settle = SETTLE[usize::from(!self.others)];
         self.stage = Stage::Claiming { until: now + settle, echoed: false };
-        vec![LeaderAction::Claim { term: self.term }]
+        vec![LeaderAction::Claim { term: self.term, after_another }]
     }
 
     fn stand_by(&mut self, of: String, now: Duration) -> Vec<LeaderAction> {
@@ -232,9 +235,17 @@ mod tests {
     fn alone(id: &str, now: Duration) -> Leadership {
         let mut leader = Leadership::new(id.into(), 0);
         leader.ready(now);
-        assert_eq!(leader.tick(now + QUIET), [LeaderAction::Claim { term: 1 }]);
+        assert_eq!(leader.tick(now + QUIET), [LeaderAction::Claim { term: 1, after_another: false }]);
         assert_eq!(leader.presence(&presence(id, true, 1), now + QUIET), [LeaderAction::Begin]);
         leader
+    }
+
+    #[test]
+    fn started_again_it_comes_after_itself() {
+        let mut leader = Leadership::new("a".into(), 3);
+        leader.ready(Duration::ZERO);
+        assert_eq!(leader.presence(&presence("a", false, 3), Duration::ZERO), []);
+        assert_eq!(leader.tick(DISCOVERY), [LeaderAction::Claim { term: 4, after_another: false }]);
     }
 
     #[test]
@@ -246,7 +257,10 @@ mod tests {
         second.presence(&presence("a", true, 1), now);
         assert_eq!(second.tick(now + QUIET), [LeaderAction::StandBy { of: "a".into() }]);
         assert_eq!(first.presence(&presence("b", false, 0), now), [LeaderAction::Republish]);
-        assert_eq!(second.presence(&presence("a", false, 1), now), [LeaderAction::Claim { term: 2 }]);
+        assert_eq!(
+            second.presence(&presence("a", false, 1), now),
+            [LeaderAction::Claim { term: 2, after_another: true }]
+        );
         assert_eq!(second.presence(&presence("b", true, 2), now), []);
         assert_eq!(second.tick(now + SETTLE[0]), [LeaderAction::Begin]);
         assert_eq!(first.presence(&presence("b", true, 2), now), [LeaderAction::StandBy { of: "b".into() }]);
@@ -261,7 +275,10 @@ mod tests {
             leader.ready(now);
             leader.presence(&presence("z", true, 4), now);
             leader.tick(now + QUIET);
-            assert_eq!(leader.presence(&presence("z", false, 4), now), [LeaderAction::Claim { term: 5 }]);
+            assert_eq!(
+                leader.presence(&presence("z", false, 4), now),
+                [LeaderAction::Claim { term: 5, after_another: true }]
+            );
         }
         for claim in ["a", "b", "a"] {
             a.presence(&presence(claim, true, 5), now);
@@ -295,6 +312,6 @@ mod tests {
         b.tick(now + QUIET);
         let at = |n: u32| now + QUIET + PROBE * n;
         assert_eq!((1..=3).map(|n| b.tick(at(n))).collect::<Vec<_>>(), vec![vec![LeaderAction::Probe]; 3]);
-        assert_eq!(b.tick(at(4)), [LeaderAction::Claim { term: 2 }]);
+        assert_eq!(b.tick(at(4)), [LeaderAction::Claim { term: 2, after_another: true }]);
     }
 }

@@ -300,9 +300,11 @@ impl Machine {
     fn obey(&mut self, actions: Vec<LeaderAction>, now: Now) {
         for action in actions {
             match action {
-                LeaderAction::Claim { term } => {
+                LeaderAction::Claim { term, after_another } => {
                     self.meta.term = term;
-                    self.drift.end_requests();
+                    if after_another {
+                        self.drift.end_requests();
+                    }
                     self.write_meta();
                     self.publish_presence(true, true);
                 }
