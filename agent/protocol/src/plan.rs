@@ -14,7 +14,7 @@ use crate::{
     effect::{Action, Effect},
     envelope::Message,
     ids::{CommitId, GateId, Generation, InvalidId, NodeId, SiteName, TaskId},
-    kinds::TaskParams,
+    kinds::{Claim, ClaimKey, TaskParams},
     ready::Ready,
 };
 
@@ -118,6 +118,12 @@ pub struct PlannedTask {
     /// An obligation that an earlier plan has left.
     #[serde(default, alias = "owed", skip_serializing_if = "Option::is_none")]
     pub obligation: Option<Effect>,
+    /// Tasks that the same plan removes, and that hand over to this one what both claim: it takes what they remember of it for its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<TaskId>,
+    /// For a removal: the tasks that it hands over to, all of them before it. What they claim stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub into: Vec<TaskId>,
     /// Whether that obligation came to light only after the plan before this one: nothing that was done for that one, or is being done,
     /// meets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -162,6 +168,35 @@ pub struct TaskSpec {
     /// What to do if the agent is killed while it runs.
     #[serde(default, skip_serializing_if = "OnInterrupt::is_default")]
     pub on_interrupt: OnInterrupt,
+}
+
+impl TaskSpec {
+    /// What another task takes over if it states the same, sorted.
+    pub fn identity(&self, task: &TaskId) -> Vec<ClaimKey> {
+        let mut keys = Vec::new();
+        self.params.identity(task, &mut |claim| keys.push(ClaimKey::of(&claim)));
+        sorted(keys)
+    }
+
+    /// What else it cannot take while another task has it, sorted: what its kind states beyond its identity, and the ports of this
+    /// node on which it is ready if it is something that runs.
+    pub fn contends(&self, task: &TaskId) -> Vec<ClaimKey> {
+        let mut keys = Vec::new();
+        self.params.contends(task, &mut |claim| keys.push(ClaimKey::of(&claim)));
+        if self.params.effects().contains(&Effect::Restart) {
+            let ports = self.ready.iter().flat_map(Ready::ports);
+            keys.extend(ports.map(|port| ClaimKey::of(&Claim::named("port", port.to_string()))));
+        }
+        let identity = self.identity(task);
+        keys.retain(|key| identity.binary_search(key).is_err());
+        sorted(keys)
+    }
+}
+
+fn sorted(mut keys: Vec<ClaimKey>) -> Vec<ClaimKey> {
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// What to do with a task that cannot check itself and was interrupted, so that nothing shows how far it came.

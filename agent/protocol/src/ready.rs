@@ -39,6 +39,38 @@ impl Ready {
     }
 }
 
+impl Ready {
+    /// The ports of this node on which it expects an answer.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let tcp = self.tcp.as_ref().and_then(|target| match target {
+            TcpTarget::Port(port) => Some(*port),
+            TcpTarget::Address(address) => local_port(address, None),
+        });
+        let http = self.http.as_deref().and_then(|url| {
+            let authority = url.strip_prefix("http://")?.split(['/', '?', '#']).next()?;
+            local_port(authority, Some(80))
+        });
+        tcp.into_iter().chain(http)
+    }
+}
+
+/// The port of `host:port`, `port` or, with a default, `host`, if the host is this node itself.
+fn local_port(address: &str, default: Option<u16>) -> Option<u16> {
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => match (address.parse(), default) {
+            (Ok(port), None) => ("", port),
+            (_, Some(default)) => (address, default),
+            _ => return None,
+        },
+    };
+    let host = host.trim_matches(['[', ']']);
+    let local = host.is_empty()
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
+    local.then_some(port)
+}
+
 /// Where a TCP probe connects to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -47,4 +79,24 @@ pub enum TcpTarget {
     Port(u16),
     /// `host:port`, or a port as text.
     Address(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_this_node() {
+        let ports = |json: &str| serde_json::from_str::<Ready>(json).unwrap().ports().collect::<Vec<_>>();
+        for (ready, expected) in [
+            (r#"{"tcp": 80}"#, vec![80]),
+            (r#"{"tcp": "81"}"#, vec![81]),
+            (r#"{"tcp": "[::1]:82", "http": "http://localhost/x"}"#, vec![82, 80]),
+            (r#"{"http": "http://127.0.0.1:83?q"}"#, vec![83]),
+            (r#"{"http": "http://[::1]/"}"#, vec![80]),
+            (r#"{"tcp": "db.example:84", "http": "http://web.example/"}"#, vec![]),
+        ] {
+            assert_eq!(ports(ready), expected, "{ready}");
+        }
+    }
 }

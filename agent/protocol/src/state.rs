@@ -13,6 +13,7 @@ use crate::{
     effect::Effect,
     envelope::Message,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
+    kinds::ClaimKey,
     plan::{Edges, TriggerSource},
 };
 
@@ -101,6 +102,12 @@ pub struct Applied {
     /// Its declared edges, as the plan named them.
     #[serde(default, skip_serializing_if = "Edges::is_empty")]
     pub edges: Edges,
+    /// What another task takes over if it states the same, sorted: [`TaskSpec::identity`](crate::plan::TaskSpec::identity).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimKey>,
+    /// What else no other task can take before it is removed, sorted: [`TaskSpec::contends`](crate::plan::TaskSpec::contends).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contends: Vec<ClaimKey>,
 }
 
 /// A restart, reload or run that is due, or will be if a source that is still open fires.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
+    ids::TaskId,
     state::{Applied, NodeState, Obligation, Phase, UNFINISHED},
     time::Now,
 };
@@ -50,7 +51,7 @@ impl Machine {
             commit: self.active.as_ref().map(|active| active.commit.clone()),
             phase: self.phase(),
             sequence: self.outbox.stored(),
-            applied: self.applied.iter().map(|(task, record)| (task.clone(), applied(record))).collect(),
+            applied: self.applied.iter().map(|(task, record)| (task.clone(), applied(task, record))).collect(),
             obligations: obligations.filter_map(|(task, stored)| Some((task.clone(), obligation(stored)?))).collect(),
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
@@ -71,14 +72,20 @@ impl Machine {
     }
 }
 
-fn applied(record: &Record) -> Applied {
+fn applied(task: &TaskId, record: &Record) -> Applied {
     let mut inputs = record.inputs.clone();
     if record.in_doubt {
         // An input of its own, so that the planner can name the reason for which the task is applied again.
         inputs.insert(UNFINISHED.to_owned(), fingerprint_in_doubt(record).0.short());
     }
     let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
-    Applied { fingerprint, inputs, edges: record.edges.clone() }
+    Applied {
+        fingerprint,
+        inputs,
+        edges: record.edges.clone(),
+        claims: record.spec.identity(task),
+        contends: record.spec.contends(task),
+    }
 }
 
 /// A fingerprint that no plan has: it differs from whatever is desired.

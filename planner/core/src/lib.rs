@@ -7,6 +7,7 @@ pub mod applied;
 pub mod desired;
 mod diff;
 mod graph;
+mod hand_over;
 pub mod knowledge;
 pub mod locate;
 mod nearest;

@@ -37,6 +37,26 @@ pub enum Reason {
         /// The file that the declaration is in, or would be.
         file: String,
     },
+    /// It is not applied there under its name, and takes over what tasks that are no longer desired claim: nothing is removed.
+    TakesOver {
+        /// Those tasks; at least one.
+        from: Vec<TaskId>,
+        /// The task itself.
+        to: TaskId,
+        /// The first input in which it differs from them, or [`UNKNOWN`]; none if nothing but the name changes.
+        change: Option<String>,
+        /// Where it is declared.
+        at: Location,
+    },
+    /// It is applied and no longer desired, and other tasks take over what it claims.
+    HandsOver {
+        /// Those tasks; at least one.
+        to: Vec<TaskId>,
+        /// Whether they take all of it, so that nothing is removed.
+        whole: bool,
+        /// Where the first of them is declared.
+        at: Location,
+    },
     /// It is applied, and its `when` is false.
     Off {
         /// The expression, as it is written.
@@ -110,12 +130,28 @@ impl fmt::Display for Reason {
             }
             Self::Removed { what: Declared::Task(task), .. } => write!(f, "task {task} is no longer declared"),
             Self::Removed { what: Declared::Node(node), .. } => write!(f, "node {node} no longer runs its service"),
+            Self::TakesOver { from, to, change: None, .. } => {
+                write!(f, "task {to} takes over from {}, unchanged", list(from))
+            }
+            Self::TakesOver { from, to, change: Some(input), .. } if input == UNKNOWN => {
+                write!(f, "task {to} takes over from {}, and changes", list(from))
+            }
+            Self::TakesOver { from, to, change: Some(input), .. } => {
+                write!(f, "task {to} takes over from {}: {input} changed", list(from))
+            }
+            Self::HandsOver { to, whole: true, .. } => write!(f, "handed over to {}", list(to)),
+            Self::HandsOver { to, whole: false, .. } => write!(f, "handed over in part to {}", list(to)),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
             Self::Drifted { what, .. } => write!(f, "drifted on its node: {what}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
             Self::Obligation { effect, .. } => write!(f, "{effect} pending since an earlier plan"),
         }
     }
+}
+
+/// Task ids with commas between them.
+fn list(tasks: &[TaskId]) -> String {
+    tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// A change of an input in one line, as far as its values are known.
@@ -140,6 +176,8 @@ impl Reason {
             Self::Added { at, .. }
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
+            | Self::TakesOver { at, .. }
+            | Self::HandsOver { at, .. }
             | Self::Obligation { at, .. }
             | Self::Drifted { at, .. }
             | Self::Asked { at } => Some(at.clone()),

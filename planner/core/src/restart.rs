@@ -16,6 +16,7 @@ use crate::{
     applied::Check,
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Change, Diff, RemovedTask},
+    hand_over::HandOvers,
     reason::{Declared, Reason, UNKNOWN},
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct RestartGraph<'a> {
     planned: Vec<u32>,
     /// Triggers that removals fire, ascending by vertex.
     removal_triggers: Vec<RemovalTrigger>,
+    /// What removed tasks hand over, as far as the order allows.
+    pub(crate) hand_overs: HandOvers,
 }
 
 /// Whether and why a vertex is planned.
@@ -75,11 +78,16 @@ pub(crate) struct RemovalTrigger {
 
 impl<'a> RestartGraph<'a> {
     pub(crate) fn new(diff: &'a Diff<'a>) -> Self {
+        let removal_triggers = removal_triggers(diff);
+        let mut hand_overs = diff.hand_overs.clone();
+        let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
+        hand_overs.give_up_before(diff, removal_triggers.iter().map(|hit| (hit.removed, task_of(hit.vertex))));
         let mut graph = Self {
             diff,
             marks: vec![Mark::default(); diff.change.len()],
             planned: vec![0; diff.edges.len()],
-            removal_triggers: removal_triggers(diff),
+            removal_triggers,
+            hand_overs,
         };
         let obligations = obligations(diff);
         // Both lists ascend by vertex, as the sweep does: each is walked once.
@@ -283,7 +291,7 @@ impl<'a> RestartGraph<'a> {
         let (mut task, mut vertex) = (task, vertex);
         loop {
             match self.marks[vertex].why {
-                Why::Change => chain.push(change_reason(diff, task, vertex)),
+                Why::Change => chain.push(self.change_reason(task, vertex)),
                 Why::Obligation => chain.push(Reason::Obligation {
                     effect: self.marks[vertex].obligation.unwrap_or(Effect::Run),
                     at: diff.desired.graph.tasks[task].at.clone(),
@@ -291,7 +299,7 @@ impl<'a> RestartGraph<'a> {
                 Why::Triggered { by: Cause::Removal(removed, node), effect } => {
                     let removed = &diff.removed[removed as usize];
                     chain.push(Reason::Triggered { by: removed.id.at(&diff.desired.nodes[node.0 as usize]), effect });
-                    chain.push(removed_reason(diff, removed, node));
+                    chain.push(self.removed_reason(removed, node));
                 }
                 // The source's own reason follows. Sources have lesser numbers, so this ends.
                 Why::Triggered { by: Cause::Vertex(source), effect } => {
@@ -306,84 +314,121 @@ impl<'a> RestartGraph<'a> {
     }
 }
 
+impl RestartGraph<'_> {
+    /// Why a vertex is a change of its own.
+    fn change_reason(&self, task: usize, vertex: usize) -> Reason {
+        let diff = self.diff;
+        let (desired, at) = (diff.desired, &diff.desired.graph.tasks[task]);
+        let Some(before) = diff.before[vertex] else {
+            // On a node without anything applied, the node is what is new, not each of its tasks.
+            let node = diff.node_of[vertex].0 as usize;
+            let empty = diff.known[node].is_none_or(|known| known.tasks.is_empty());
+            return match empty {
+                true => Reason::Added {
+                    what: Declared::Node(desired.nodes[node].clone()),
+                    at: desired.node_places[node].clone(),
+                },
+                false => match self.hand_overs.from(vertex) {
+                    [] => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
+                    from => self.takes_over(task, vertex, from),
+                },
+            };
+        };
+        match diff.checks.get(&vertex) {
+            Some(Check::Asked) => return Reason::Asked { at: at.at.clone() },
+            Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
+            None => {}
+        }
+        let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
+        let changed =
+            |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
+        // The fingerprint is known from a report, the inputs would have come with a state.
+        if before.inputs.is_empty() {
+            return changed(UNKNOWN.to_owned(), None, at.at.clone());
+        }
+        if let Some(input) = now.iter().find(|input| before.inputs.get(&input.name) != Some(&input.digest)) {
+            return changed(input.name.clone(), input.value.clone(), input.at.clone());
+        }
+        let lost = before.inputs.keys().find(|name| !now.iter().any(|input| input.name == **name));
+        changed(lost.map_or_else(|| UNKNOWN.to_owned(), String::clone), None, at.at.clone())
+    }
+
+    /// The reason of a new instance that takes over from removed ones, with the first input in which it differs from them.
+    fn takes_over(&self, task: usize, vertex: usize, from: &[u32]) -> Reason {
+        let diff = self.diff;
+        let at = &diff.desired.graph.tasks[task];
+        let before = from.iter().filter_map(|g| diff.removed[*g as usize].on(diff.node_of[vertex]));
+        let change = diff.resolved(task, vertex).and_then(|now| {
+            let same = before.clone().any(|before| before.fingerprint == now.fingerprint);
+            let differs =
+                |input: &&Input| !before.clone().any(|before| before.inputs.get(&input.name) == Some(&input.digest));
+            (!same).then(|| now.inputs.iter().find(differs).map_or_else(|| UNKNOWN.to_owned(), |i| i.name.clone()))
+        });
+        Reason::TakesOver {
+            from: from.iter().map(|g| diff.removed[*g as usize].id.clone()).collect(),
+            to: at.id.clone(),
+            change,
+            at: at.at.clone(),
+        }
+    }
+
+    /// Why an instance is removed: its `when` is false, its node no longer runs the service, or the service no longer has the task.
+    pub(crate) fn removed_reason(&self, removed: &RemovedTask<'_>, node: NodeIx) -> Reason {
+        let diff = self.diff;
+        if let Some(hand_over) = diff.removed_by_id(removed.id).and_then(|g| self.hand_overs.of(g as u32, node)) {
+            let task = |v: &u32| diff.first.partition_point(|first| first <= v) - 1;
+            let heirs: Vec<_> = hand_over.heirs.iter().map(|v| &diff.desired.graph.tasks[task(v)]).collect();
+            if let [first, ..] = heirs.as_slice() {
+                return Reason::HandsOver {
+                    to: heirs.iter().map(|heir| heir.id.clone()).collect(),
+                    whole: hand_over.whole,
+                    at: first.at.clone(),
+                };
+            }
+        }
+        if let Some(off) = removed.task.and_then(|task| diff.desired.graph.tasks[task].off_on(node)) {
+            let before = removed.on(node).map(|applied| &applied.inputs);
+            let differs = |input: &&Input| before.is_some_and(|before| before.get(&input.name) != Some(&input.digest));
+            let input = off.inputs.iter().find(differs).or(off.inputs.first());
+            return Reason::Off {
+                when: off.when.clone(),
+                input: input.map(|input| input.name.clone()),
+                before: None,
+                after: input.and_then(|input| input.value.clone()),
+                at: off.at.clone(),
+            };
+        }
+        // Another task of the service shows whether the service still exists, and whether it still runs on this node.
+        let service = &removed.id.service;
+        let graph = &diff.desired.graph;
+        let earlier = graph.by_id.range::<TaskId, _>(..removed.id).rev();
+        let siblings = || {
+            let same = |(id, _): &(&TaskId, &TaskIx)| id.service == *service;
+            let later = graph.by_id.range::<TaskId, _>(removed.id..);
+            earlier.clone().take_while(same).chain(later.take_while(same)).map(|(_, ix)| &graph.tasks[ix.0 as usize])
+        };
+        let sibling = siblings().next();
+        let runs_here = siblings().any(|task| task.on(node).is_some());
+        let node = node.0 as usize;
+        match (sibling, removed.task) {
+            (Some(_), Some(_)) if !runs_here => Reason::Removed {
+                what: Declared::Node(diff.desired.nodes[node].clone()),
+                file: diff.desired.node_places[node].file.to_string(),
+            },
+            (Some(sibling), _) => {
+                Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
+            }
+            (None, _) => Reason::Removed {
+                what: Declared::Task(removed.id.clone()),
+                file: format!("services/{service}/service.toml"),
+            },
+        }
+    }
+}
+
 /// The id of a vertex.
 pub(crate) fn instance(diff: &Diff<'_>, task: usize, vertex: usize) -> InstanceId {
     diff.desired.graph.tasks[task].id.at(&diff.desired.nodes[diff.node_of[vertex].0 as usize])
-}
-
-/// Why a vertex is a change of its own.
-fn change_reason(diff: &Diff<'_>, task: usize, vertex: usize) -> Reason {
-    let (desired, at) = (diff.desired, &diff.desired.graph.tasks[task]);
-    let Some(before) = diff.before[vertex] else {
-        // On a node without anything applied, the node is what is new, not each of its tasks.
-        let node = diff.node_of[vertex].0 as usize;
-        let empty = diff.known[node].is_none_or(|known| known.tasks.is_empty());
-        return match empty {
-            true => Reason::Added {
-                what: Declared::Node(desired.nodes[node].clone()),
-                at: desired.node_places[node].clone(),
-            },
-            false => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
-        };
-    };
-    match diff.checks.get(&vertex) {
-        Some(Check::Asked) => return Reason::Asked { at: at.at.clone() },
-        Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
-        None => {}
-    }
-    let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
-    let changed =
-        |input: String, after: Option<String>, at: Location| Reason::Changed { input, before: None, after, at };
-    // The fingerprint is known from a report, the inputs would have come with a state.
-    if before.inputs.is_empty() {
-        return changed(UNKNOWN.to_owned(), None, at.at.clone());
-    }
-    if let Some(input) = now.iter().find(|input| before.inputs.get(&input.name) != Some(&input.digest)) {
-        return changed(input.name.clone(), input.value.clone(), input.at.clone());
-    }
-    let lost = before.inputs.keys().find(|name| !now.iter().any(|input| input.name == **name));
-    changed(lost.map_or_else(|| UNKNOWN.to_owned(), String::clone), None, at.at.clone())
-}
-
-/// Why an instance is removed: its `when` is false, its node no longer runs the service, or the service no longer has the task.
-pub(crate) fn removed_reason(diff: &Diff<'_>, removed: &RemovedTask<'_>, node: NodeIx) -> Reason {
-    if let Some(off) = removed.task.and_then(|task| diff.desired.graph.tasks[task].off_on(node)) {
-        let before = removed.on(node).map(|applied| &applied.inputs);
-        let differs = |input: &&Input| before.is_some_and(|before| before.get(&input.name) != Some(&input.digest));
-        let input = off.inputs.iter().find(differs).or(off.inputs.first());
-        return Reason::Off {
-            when: off.when.clone(),
-            input: input.map(|input| input.name.clone()),
-            before: None,
-            after: input.and_then(|input| input.value.clone()),
-            at: off.at.clone(),
-        };
-    }
-    // Another task of the service shows whether the service still exists, and whether it still runs on this node.
-    let service = &removed.id.service;
-    let graph = &diff.desired.graph;
-    let earlier = graph.by_id.range::<TaskId, _>(..removed.id).rev();
-    let siblings = || {
-        let same = |(id, _): &(&TaskId, &TaskIx)| id.service == *service;
-        let later = graph.by_id.range::<TaskId, _>(removed.id..);
-        earlier.clone().take_while(same).chain(later.take_while(same)).map(|(_, ix)| &graph.tasks[ix.0 as usize])
-    };
-    let sibling = siblings().next();
-    let runs_here = siblings().any(|task| task.on(node).is_some());
-    let node = node.0 as usize;
-    match (sibling, removed.task) {
-        (Some(_), Some(_)) if !runs_here => Reason::Removed {
-            what: Declared::Node(diff.desired.nodes[node].clone()),
-            file: diff.desired.node_places[node].file.to_string(),
-        },
-        (Some(sibling), _) => {
-            Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
-        }
-        (None, _) => Reason::Removed {
-            what: Declared::Task(removed.id.clone()),
-            file: format!("services/{service}/service.toml"),
-        },
-    }
 }
 
 /// The triggers that removals fire, by the edges declared now and by those recorded.
@@ -392,10 +437,14 @@ fn removal_triggers(diff: &Diff<'_>) -> Vec<RemovalTrigger> {
     if diff.removed.is_empty() {
         return triggers;
     }
+    // What changes hands as a whole is not removed, and fires nothing: its heir fires what is declared on the heir.
+    let goes = |removed: usize, node: NodeIx| {
+        diff.removed[removed].on(node).is_some() && !diff.hand_overs.is_whole(removed as u32, node)
+    };
     let reaches = |removed: usize, scope: Scope, vertex: usize| match scope {
-        Scope::SameNode => diff.removed[removed].on(diff.node_of[vertex]).is_some(),
-        Scope::AllNodes => true,
-        Scope::OneNode(node) => diff.removed[removed].on(node).is_some(),
+        Scope::SameNode => goes(removed, diff.node_of[vertex]),
+        Scope::AllNodes => diff.removed[removed].instances.iter().any(|(node, _)| goes(removed, *node)),
+        Scope::OneNode(node) => goes(removed, node),
     };
     let mut add = |removed: usize, scope: Scope, effect: Effect, vertex: usize| {
         if diff.change[vertex] != Change::Unreported && reaches(removed, scope, vertex) {
@@ -434,11 +483,17 @@ pub(crate) fn scope(diff: &Diff<'_>, source: &Source) -> Option<Scope> {
     })
 }
 
-/// The obligations of vertices, ascending by vertex. Those of tasks that are no longer desired end with their removal.
+/// The obligations of vertices, ascending by vertex. Those of tasks that are no longer desired pass to their heirs, and end with
+/// their removal where there is none.
 fn obligations<'a>(diff: &Diff<'a>) -> Vec<(u32, &'a Obligation)> {
     let vertex = |node: usize, id: &TaskId| {
-        let task = diff.desired.graph.by_id.get(id)?.0 as usize;
-        diff.vertex(task, NodeIx(node as u32)).map(|v| v as u32)
+        let node = NodeIx(node as u32);
+        let heir = || {
+            let hand_over = diff.hand_overs.of(diff.removed_by_id(id)? as u32, node)?;
+            hand_over.heirs.first().copied()
+        };
+        let task = diff.desired.graph.by_id.get(id).map(|ix| ix.0 as usize);
+        task.and_then(|task| diff.vertex(task, node)).map(|v| v as u32).or_else(heir)
     };
     let known = diff.known.iter().enumerate().filter_map(|(node, known)| Some((node, (*known)?)));
     let all = known.flat_map(|(node, known)| known.obligations.iter().map(move |(id, due)| (node, id, due)));

@@ -143,6 +143,10 @@ impl Kind for Archive {
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part(&self.dest, task), "dest"));
     }
+
+    fn identity<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::named("archive in", &self.dest));
+    }
 }
 
 fn is_zero(number: &u32) -> bool {

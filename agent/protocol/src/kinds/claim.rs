@@ -4,9 +4,12 @@
 //! In: a task's parameters and id ([`Kind::claims`](super::Kind::claims)). Out: claims; two are equal if they name the same
 //! thing, whatever kind or parameter states them.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, str::FromStr};
 
-use crate::ids::TaskId;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{digest::Hasher, ids::TaskId};
 
 /// One thing on a node that a task owns.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +89,75 @@ impl<'a> Claim<'a> {
             Self::Named { what, name } => Claim::Named { what: owned(what), name: owned(name) },
             Self::Part { of, task } => Claim::Part { of: owned(of), task: Cow::Owned(task.into_owned()) },
         }
+    }
+}
+
+/// A claim in short form: its digest, which is all that comparing the claims of two tasks of one node takes.
+///
+/// Written as 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimKey(u64);
+
+impl ClaimKey {
+    /// The key of a claim.
+    pub fn of(claim: &Claim<'_>) -> Self {
+        let mut hasher = Hasher::new();
+        let mut fields = |what: &str, fields: &[&str]| {
+            hasher.field(what.as_bytes());
+            fields.iter().for_each(|field| hasher.field(field.as_bytes()));
+        };
+        match claim {
+            Claim::Path(path) => fields("path", &[path]),
+            Claim::Option { path, section, option } => fields("option", &[path, section, option]),
+            Claim::Line { path, line } => fields("line", &[path, line]),
+            Claim::Named { what, name } => fields("named", &[what, name]),
+            Claim::Part { of, task } => fields("part", &[of, &task.to_string()]),
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finish().as_bytes()[..8]);
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+impl fmt::Display for ClaimKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClaimKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ClaimKey {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(s, 16).map(Self)
+    }
+}
+
+impl Serialize for ClaimKey {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimKey {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for ClaimKey {
+    fn schema_name() -> Cow<'static, str> {
+        "ClaimKey".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "16 hexadecimal digits", "pattern": "^[0-9a-f]{16}$" })
     }
 }
 

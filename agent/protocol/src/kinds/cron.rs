@@ -88,6 +88,14 @@ impl Kind for Cron {
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::Path(Self::path(task).into()), ""));
     }
+
+    /// Its file is named after the task, so another task's comes in its place.
+    fn identity<'a>(&'a self, _: &'a TaskId, _: &mut dyn FnMut(Claim<'a>)) {}
+
+    /// Two of them would run it twice.
+    fn contends<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::named("cron entry of", format!("{}: {}", self.user.as_deref().unwrap_or("root"), self.run)));
+    }
 }
 
 /// The fault of a schedule, if it has one.

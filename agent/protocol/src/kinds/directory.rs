@@ -39,4 +39,9 @@ impl Kind for Directory {
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::path(&self.path), "path"));
     }
+
+    /// A file cannot take over a directory, nor the other way round.
+    fn identity<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::named("directory", &self.path));
+    }
 }

@@ -159,6 +159,18 @@ impl Kind for Ini {
             options.keys().for_each(|option| own(Claim::option(&self.path, section, option)));
         }
     }
+
+    fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        self.claims(task, &mut |stated| {
+            if matches!(stated.claim, Claim::Option { .. }) {
+                claim(stated.claim);
+            }
+        });
+        // A section as a whole.
+        if let (Some(section), None) = (&self.section, &self.option) {
+            claim(Claim::named("section in", format!("{}: {section}", self.path)));
+        }
+    }
 }
 
 impl Ini {

@@ -48,6 +48,27 @@ pub trait Kind {
     /// Calls `claim` with each thing on the node that `task` owns with these parameters, its subject first.
     fn claims<'a>(&'a self, _task: &'a TaskId, _claim: &mut dyn FnMut(TaskClaim<'a>)) {}
 
+    /// Calls `claim` with each thing that another task takes over if it states the same: what stays as it is when a task gets
+    /// another name, with all that this task remembers of it. By default what it alone may claim, its own parts apart.
+    fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        self.claims(task, &mut |stated| {
+            if !stated.shared && !matches!(stated.claim, Claim::Part { .. }) {
+                claim(stated.claim);
+            }
+        });
+    }
+
+    /// Calls `claim` with each thing that, like its identity, a task cannot take while another one has it, unless it takes that over:
+    /// the removal of the other task comes first. By default what it claims, its own parts and what any number of tasks may share apart.
+    fn contends<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        self.claims(task, &mut |stated| {
+            let shares = matches!(&stated.claim, Claim::Named { what, .. } if what == "program" || what == "package");
+            if !shares && !matches!(stated.claim, Claim::Part { .. } | Claim::Line { .. }) {
+                claim(stated.claim);
+            }
+        });
+    }
+
     /// What the task is about as a whole, none where it leaves nothing behind: an update to another subject removes what was
     /// applied before. The first claim by default.
     fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {

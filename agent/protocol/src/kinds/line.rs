@@ -137,6 +137,25 @@ impl Kind for Line {
             claim(TaskClaim::shared(Claim::line(&self.path, line), "line"));
         }
     }
+
+    fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        let part = |what, text: &str| Claim::named(what, format!("{}: {text}", self.path));
+        match (&self.line, &self.matching, &self.block) {
+            (.., Some(_)) => claim(part("block in", &self.marker_lines(task)[0])),
+            // By what it finds its line, whatever that is to become.
+            (_, Some(matching), _) => claim(part("lines by pattern in", matching)),
+            (Some(line), ..) => claim(Claim::line(&self.path, line)),
+            _ => {}
+        }
+    }
+}
+
+impl Line {
+    /// The lines before and after a block of that task.
+    pub fn marker_lines(&self, task: &TaskId) -> [String; 2] {
+        let marker = self.marker.clone().unwrap_or_else(|| format!("# {MARK} groundplan {task}"));
+        ["BEGIN", "END"].map(|mark| marker.replace(MARK, mark))
+    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ mod wait;
 
 pub use self::{
     archive::{Archive, ArchiveFormat},
-    claim::{Claim, TaskClaim},
+    claim::{Claim, ClaimKey, TaskClaim},
     command::Command,
     container::{Container, RestartPolicy},
     cron::Cron,

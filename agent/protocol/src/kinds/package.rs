@@ -146,6 +146,10 @@ impl Kind for Package {
         let wanted = self.names.iter().filter(|_| self.state() != PackageState::Absent);
         wanted.for_each(|name| claim(TaskClaim::shared(Claim::named("package", name), "names")));
     }
+
+    fn identity<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        self.names.iter().for_each(|name| claim(Claim::named("package", name)));
+    }
 }
 
 /// Whether every package manager takes it as one name. apt reads a trailing `-` as a request to remove, and `=` or `/` as a

@@ -120,6 +120,22 @@ macro_rules! kinds {
                 }
             }
 
+            /// Calls `claim` with each thing that another task takes over if it states the same; see [`Kind::identity`].
+            pub fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+                match self {
+                    $(Self::$kind(params) => params.identity(task, claim),)*
+                    $(Self::$unlisted(params) => params.identity(task, claim),)*
+                }
+            }
+
+            /// Calls `claim` with each thing that it cannot take while another task has it; see [`Kind::contends`].
+            pub fn contends<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+                match self {
+                    $(Self::$kind(params) => params.contends(task, claim),)*
+                    $(Self::$unlisted(params) => params.contends(task, claim),)*
+                }
+            }
+
             /// What the task is about, for people, such as a path or a unit; see [`Kind::subject`].
             pub fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
                 match self {

@@ -137,6 +137,13 @@ impl Kind for Plugin {
         }
     }
 
+    /// Only the program that made something knows what another one may take over of it.
+    fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        for own in self.own_claims(task).filter(|own| !matches!(own.claim, Claim::Part { .. })) {
+            claim(Claim::named("plugin", format!("{}: {}", self.name, own.claim)));
+        }
+    }
+
     /// All its own claims: only the program can take one of them back.
     fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
         self.own_claims(task).map(|own| own.claim).collect()

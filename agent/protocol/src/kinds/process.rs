@@ -77,4 +77,9 @@ impl Kind for Process {
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part("supervised processes", task), ""));
     }
+
+    /// Its successor must start after it has ended.
+    fn contends<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {
+        claim(Claim::named("process of", self.run.to_string()));
+    }
 }

@@ -18,13 +18,13 @@ use super::{
     contract::Contraction,
     model::{Gate, NodePart, Plan, PlanTask, PlannedAction},
     pending::{self, HeldBack},
-    removal::{Item, Removals, same_service},
+    removal::{Item, Removals, goes_before_siblings, same_service},
 };
 use crate::{
     desired::{NodeIx, Scope},
     diff::{Change, Diff},
     knowledge::Unknown,
-    restart::{RestartGraph, instance, removed_reason},
+    restart::{RestartGraph, instance},
 };
 
 /// The gate of everything that waits for an unknown value.
@@ -121,12 +121,15 @@ impl Assembler<'_, '_> {
             let node = diff.node_of[v];
             let action = graph.action(v);
             let mut links = self.links(task, v);
-            // What is created waits for removals of its service on its node: they may be the same thing under another name, such as
-            // a renamed process that listens on the same port.
+            // What is created waits for removals of its service on its node, and whatever the service for those that contend with it:
+            // they may be the same thing under another name, such as a renamed process that listens on the same port.
             if diff.change[v] == Change::Added {
-                let removed = siblings.clone().filter(|g| diff.removed[*g].on(node).is_some());
+                let removed = siblings.clone().filter(|g| goes_before_siblings(graph, *g, node));
                 links.after.extend(removed.map(|g| diff.removed[g].id.clone()));
             }
+            links.after.extend(graph.hand_overs.first(v).iter().map(|g| diff.removed[*g as usize].id.clone()));
+            links.sort();
+            let from = graph.hand_overs.from(v).iter().map(|g| diff.removed[*g as usize].id.clone()).collect();
             // A rolling limit is for what may disturb the service: not for files and the like, unless something acts on them.
             let resolved = diff.resolved(task, v);
             let takes_effects = resolved.is_none_or(|resolved| !resolved.spec.params.effects().is_empty());
@@ -144,6 +147,8 @@ impl Assembler<'_, '_> {
                     triggers: links.triggers,
                     obligation: graph.obligation(v),
                     late: diff.late.contains(&vertex.id.at(&diff.desired.nodes[node.0 as usize])),
+                    from,
+                    into: Vec::new(),
                 },
                 node,
                 disruptive,
@@ -158,7 +163,12 @@ impl Assembler<'_, '_> {
         let diff = self.diff;
         let task = &diff.removed[removed as usize];
         let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
+        let id_of = |v: &u32| diff.desired.graph.tasks[diff.first.partition_point(|first| first <= v) - 1].id.clone();
         for (node, _) in &task.instances {
+            let hand_over = self.graph.hand_overs.of(removed, *node);
+            // What changes hands as a whole disturbs nothing.
+            let disruptive = !self.graph.hand_overs.is_whole(removed, *node);
+            let into = hand_over.map(|hand_over| hand_over.heirs.iter().map(id_of).collect()).unwrap_or_default();
             let mut links = Links::default();
             // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
             // same node, else by a gate of its own.
@@ -183,14 +193,16 @@ impl Assembler<'_, '_> {
                     triggers: Vec::new(),
                     obligation: None,
                     late: false,
+                    from: Vec::new(),
+                    into,
                 },
                 *node,
-                true,
+                disruptive,
             );
             self.actions.push(PlannedAction {
                 instance: task.id.at(at),
                 action: Action::Remove,
-                reasons: vec![removed_reason(diff, task, *node)],
+                reasons: vec![self.graph.removed_reason(task, *node)],
                 waits_for,
             });
         }

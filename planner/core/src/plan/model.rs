@@ -107,6 +107,10 @@ pub struct PlanTask {
     pub obligation: Option<Effect>,
     /// Whether the plan before this one did not know of that.
     pub late: bool,
+    /// Removed tasks on the same node that it takes over from.
+    pub from: Vec<TaskId>,
+    /// For a removal: the tasks that it hands over to.
+    pub into: Vec<TaskId>,
 }
 
 impl PlanTask {
@@ -118,7 +122,7 @@ impl PlanTask {
     /// What the ledger will hold of it once it is done; none for a removal and for a pending task.
     pub fn applied(&self) -> Option<Applied> {
         let resolved = self.resolved.as_ref()?;
-        Some(Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (*self.edges).clone() })
+        Some(applied(&self.task, resolved, &self.edges))
     }
 
     /// As it stands in a node plan.
@@ -135,7 +139,20 @@ impl PlanTask {
             triggers: self.triggers.clone(),
             obligation: self.obligation,
             late: self.late,
+            from: self.from.clone(),
+            into: self.into.clone(),
         }
+    }
+}
+
+/// What the ledger holds of a task with these edges once `resolved` is applied.
+pub(super) fn applied(task: &TaskId, resolved: &Resolved, edges: &Edges) -> Applied {
+    Applied {
+        fingerprint: resolved.fingerprint,
+        inputs: digests(resolved),
+        edges: edges.clone(),
+        claims: resolved.spec.identity(task),
+        contends: resolved.spec.contends(task),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Where removals stand in the order: after what depended on them, before what they trigger.
 //!
+//! What changes hands comes after its heirs, and as a whole it is in the way of nothing else (`hand_over`).
+//!
 //! Each removed task gets a *slot*: after all desired tasks of a lesser number, before the rest; within a slot they go by rank,
 //! dependents first. Every wait leads from a lesser place to a greater one, so that there is no circle, whatever mixture of commits
-//! the ledgers recorded. What a removal triggers, and what is created in its service on its node (it may be the same thing under
-//! another name), comes after it; what is planned and depended on it by the ledger's record comes before, as far as that leaves room.
+//! the ledgers recorded. What a removal triggers, what contends with it, and what is created in its service on its node comes after it;
+//! what is planned and depended on it by the ledger's record comes before, as far as that leaves room.
 
 use groundplan_protocol::plan::Source;
 
@@ -70,12 +72,20 @@ impl Removals {
         // also come before that removal's bound, so bounds are passed on, from those that go last to those that go first. Where the
         // ledgers' dependencies form a circle, `rank` shows which of its links were given up.
         let mut bound = bounds(graph);
+        let heirs = last_heirs(graph);
         for g in order.iter().rev() {
             for other in first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]) {
-                bound[*other as usize] = bound[*other as usize].min(bound[*g as usize]);
+                // What must wait for an heir that comes later does not go first after all.
+                if heirs[*other as usize].is_none_or(|heir| heir < bound[*g as usize]) {
+                    bound[*other as usize] = bound[*other as usize].min(bound[*g as usize]);
+                }
             }
         }
-        let slot = slots(&order, &rank, &first, &bound, &dependents);
+        // Which of the removed tasks goes first, where the one that goes later leaves room for it.
+        let goes_first = |other: u32, g: u32| {
+            rank[other as usize] < rank[g as usize] && bound[other as usize] <= bound[g as usize]
+        };
+        let slot = slots(&order, goes_first, &first, &bound, &dependents);
         removals.order = order.iter().map(|g| (slot[*g as usize], *g)).collect();
         // A stable sort: within a slot the order by rank stays.
         removals.order.sort_by_key(|(slot, _)| *slot);
@@ -84,7 +94,7 @@ impl Removals {
         for Dependent { item, task, node, on, scope } in dependents {
             let holds = match task {
                 Ok(task) => task < bound[on as usize],
-                Err(other) => rank[other as usize] < rank[on as usize],
+                Err(other) => goes_first(other, on),
             };
             if holds {
                 match scope {
@@ -142,17 +152,46 @@ fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
             continue;
         }
         for v in diff.vertices(task).filter(|v| diff.change[*v] == Change::Added) {
-            for g in siblings.clone().filter(|g| diff.removed[*g].on(diff.node_of[v]).is_some()) {
+            for g in siblings.clone().filter(|g| goes_before_siblings(graph, *g, diff.node_of[v])) {
                 bound[g] = bound[g].min(task as u32);
             }
+        }
+    }
+    // What contends with it.
+    for (vertex, removed) in graph.hand_overs.contended() {
+        for g in removed {
+            bound[*g as usize] = bound[*g as usize].min(task_of(vertex));
         }
     }
     bound
 }
 
+/// Whether a removed task is removed on a node before what is created there in its service: not if it hands something over, which comes
+/// first.
+pub(super) fn goes_before_siblings(graph: &RestartGraph<'_>, removed: usize, node: NodeIx) -> bool {
+    graph.diff.removed[removed].on(node).is_some() && graph.hand_overs.of(removed as u32, node).is_none()
+}
+
+/// By removed task: its heir of the greatest number.
+fn last_heirs(graph: &RestartGraph<'_>) -> Vec<Option<u32>> {
+    let diff = graph.diff;
+    let mut last = vec![None; diff.removed.len()];
+    for (removed, _, hand_over) in graph.hand_overs.iter() {
+        let heir = hand_over.heirs.iter().map(|v| diff.first.partition_point(|first| first <= v) as u32 - 1).max();
+        last[removed as usize] = last[removed as usize].max(heir);
+    }
+    last
+}
+
 /// By removed task: its slot. After the last planned dependent that the bound leaves room for, and not before the slots of the removed
 /// tasks that go first.
-fn slots(order: &[u32], rank: &[usize], first: &[Vec<u32>], bound: &[u32], dependents: &[Dependent]) -> Vec<u32> {
+fn slots(
+    order: &[u32],
+    goes_first: impl Fn(u32, u32) -> bool,
+    first: &[Vec<u32>],
+    bound: &[u32],
+    dependents: &[Dependent],
+) -> Vec<u32> {
     let mut slot = vec![0; first.len()];
     for dependent in dependents {
         let on = dependent.on as usize;
@@ -164,7 +203,7 @@ fn slots(order: &[u32], rank: &[usize], first: &[Vec<u32>], bound: &[u32], depen
     }
     // In order: the slots of those that go first are final when they are passed on.
     for g in order {
-        let before = first[*g as usize].iter().filter(|other| rank[**other as usize] < rank[*g as usize]);
+        let before = first[*g as usize].iter().filter(|other| goes_first(**other, *g));
         slot[*g as usize] = before.map(|other| slot[*other as usize]).fold(slot[*g as usize], u32::max);
     }
     slot
@@ -178,10 +217,11 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
     let mut add = |item, task: Result<u32, u32>, node: NodeIx, requires: &[Source]| {
         for source in requires {
             let (Some(on), Some(scope)) = (diff.removed_by_id(&source.task), scope(diff, source)) else { continue };
+            let goes = |node| diff.removed[on].on(node).is_some() && !graph.hand_overs.is_whole(on as u32, node);
             let there = match scope {
-                Scope::SameNode => diff.removed[on].on(node).is_some(),
-                Scope::AllNodes => true,
-                Scope::OneNode(at) => diff.removed[on].on(at).is_some(),
+                Scope::SameNode => goes(node),
+                Scope::AllNodes => diff.removed[on].instances.iter().any(|(node, _)| goes(*node)),
+                Scope::OneNode(at) => goes(at),
             };
             // A removed task does not wait for itself, whatever its ledger recorded.
             if there && task != Err(on as u32) {
@@ -197,8 +237,16 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
         }
     }
     for (g, removed) in diff.removed.iter().enumerate() {
-        for (node, applied) in &removed.instances {
+        let goes = |node: &NodeIx| !graph.hand_overs.is_whole(g as u32, *node);
+        for (node, applied) in removed.instances.iter().filter(|(node, _)| goes(node)) {
             add(Item::Removed(g as u32, *node), Err(g as u32), *node, &applied.edges.requires);
+        }
+    }
+    // An heir that is not planned has it already.
+    for (removed, node, hand_over) in graph.hand_overs.iter() {
+        for v in hand_over.heirs.iter().filter(|v| graph.is_planned(**v as usize)) {
+            let task = diff.first.partition_point(|first| first <= v) as u32 - 1;
+            out.push(Dependent { item: Item::Vertex(*v), task: Ok(task), node, on: removed, scope: Scope::SameNode });
         }
     }
     out

@@ -6,7 +6,7 @@ use groundplan_inventory::Location;
 use groundplan_protocol::{
     VERSION,
     effect::{Action, Effect},
-    ids::{CommitId, InstanceId, NodeId, ServiceId, TaskName},
+    ids::{CommitId, InstanceId, NodeId, ServiceId, TaskId, TaskName},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,29 @@ pub enum ReasonReport {
         /// The declaration that was removed, or that no longer leads to it: `task app.config` or `node app-0`.
         input: String,
         /// Where that is, or was.
+        #[serde(flatten)]
+        at: Position,
+    },
+    /// It is not applied there under its name, and takes over what tasks that are no longer desired own there: nothing is removed.
+    TakesOver {
+        /// Those tasks.
+        from: Vec<TaskId>,
+        /// The task itself: `task web.config`.
+        input: String,
+        /// The first input in which it differs from them; absent if nothing but the name changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<String>,
+        /// Where it is declared.
+        #[serde(flatten)]
+        at: Position,
+    },
+    /// It is applied and no longer desired, and other tasks take over what it owns.
+    HandsOver {
+        /// Those tasks.
+        to: Vec<TaskId>,
+        /// Whether they take all of it, so that nothing is removed.
+        whole: bool,
+        /// Where the first of them is declared.
         #[serde(flatten)]
         at: Position,
     },
@@ -228,6 +251,15 @@ impl ReasonReport {
                     after: after.clone(),
                     at: position(at),
                 },
+                Reason::TakesOver { from, to, change, at } => Self::TakesOver {
+                    from: from.clone(),
+                    input: format!("task {to}"),
+                    change: change.clone(),
+                    at: position(at),
+                },
+                Reason::HandsOver { to, whole, at } => {
+                    Self::HandsOver { to: to.clone(), whole: *whole, at: position(at) }
+                }
                 Reason::Removed { what, file } => {
                     Self::Removed { input: what.to_string(), at: position(&Location::file(file.as_str())) }
                 }

@@ -96,8 +96,12 @@ impl Belief {
                     None if known => {}
                     // Applied by a plan that is not at hand: inputs and edges stay unknown until the next state.
                     None => {
-                        let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
-                        Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
+                        let tasks = Arc::make_mut(&mut self.applied.tasks);
+                        // Most plans leave the claims of a task as they are, and what claims nothing hands nothing over.
+                        let (claims, contends) =
+                            tasks.remove(task).map(|known| (known.claims, known.contends)).unwrap_or_default();
+                        let (inputs, edges) = Default::default();
+                        tasks.insert(task.clone(), Applied { fingerprint, inputs, edges, claims, contends });
                     }
                 }
             }
