@@ -123,6 +123,8 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
         triggers: Vec::new(),
         obligation: None,
         late: false,
+        from: Vec::new(),
+        into: Vec::new(),
     }
 }
 

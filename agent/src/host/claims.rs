@@ -1,10 +1,11 @@
-//! Which tasks claim which things on the host, by the claims that their parameters state.
+//! Which tasks claim which things on the host, by the claims that their parameters state; and which a job works on.
 //!
 //! Within one commit no two tasks have the same exclusive claim. Across commits they may: a task is renamed, or moves to a
 //! path that another one gives up. Whichever job comes first, what the one made must not be lost to the removal of the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::{Mutex, MutexGuard},
 };
 
@@ -12,15 +13,60 @@ use groundplan_protocol::{
     ids::TaskId,
     kinds::{Claim, TaskParams},
 };
+use tokio::sync::Notify;
+
+use super::cancel::Cancel;
 
 /// The tasks of each claim.
 type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
 
-/// The claims of all applied tasks of this host, by what is claimed.
+/// The claims of all applied tasks of this host, by what is claimed, and those that jobs work on.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<Claimants>);
+pub(crate) struct Claims {
+    held: Mutex<Claimants>,
+    busy: Mutex<BTreeSet<Claim<'static>>>,
+    released: Notify,
+}
+
+/// A job's exclusive use of what it may change, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InUse<'a> {
+    claims: &'a Claims,
+    used: BTreeSet<Claim<'static>>,
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        let mut busy = self.claims.busy.lock().unwrap_or_else(|e| e.into_inner());
+        busy.retain(|claim| !self.used.contains(claim));
+        drop(busy);
+        self.claims.released.notify_waiters();
+    }
+}
 
 impl Claims {
+    /// Waits until no other job works on any of these claims, and then takes all of them; `None` if the job is cancelled meanwhile.
+    /// All or none: a job that waits has none of them, so that two jobs never wait for each other.
+    pub(crate) async fn work_on(&self, used: BTreeSet<Claim<'static>>, cancel: &Cancel) -> Option<InUse<'_>> {
+        loop {
+            // Registered before the attempt: what is released in between would go unnoticed.
+            let mut released = pin!(self.released.notified());
+            released.as_mut().enable();
+            {
+                let mut busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
+                if busy.is_disjoint(&used) {
+                    busy.extend(used.iter().cloned());
+                    return Some(InUse { claims: self, used });
+                }
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return None,
+                () = released => {}
+            }
+        }
+    }
+
     /// Adds all that `task` claims with these parameters.
     pub(crate) fn add(&self, params: &TaskParams, task: &TaskId) {
         let mut claims = self.lock();
@@ -64,7 +110,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, Claimants> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
+        self.held.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -120,6 +166,32 @@ mod tests {
         assert!(claims.is_held(&Claim::path("/a")), "what it still claims is kept");
         claims.release(&file, None, &two);
         assert!(!claims.is_held(&Claim::path("/a")));
+    }
+
+    #[tokio::test]
+    async fn one_job_at_a_time_works_on_a_claim() {
+        let claims = Claims::default();
+        let set = |paths: &[&'static str]| paths.iter().map(|path| Claim::path(path)).collect::<BTreeSet<_>>();
+        let never = Cancel::never();
+        let first = claims.work_on(set(&["/a", "/b"]), &never).await.unwrap();
+        let _other = claims.work_on(set(&["/c"]), &never).await.unwrap();
+        let mut waiting = pin!(claims.work_on(set(&["/b", "/d"]), &never));
+        assert!(futures_now(&mut waiting).await.is_none(), "it waits");
+        let canceller = crate::host::cancel::Canceller::new();
+        canceller.cancel();
+        assert!(claims.work_on(set(&["/a"]), &canceller.listen()).await.is_none());
+        drop(first);
+        let _second = waiting.await.unwrap();
+        assert!(claims.work_on(set(&["/a"]), &never).await.is_some());
+    }
+
+    /// The future's result, if it has one at once.
+    async fn futures_now<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            out = future => Some(out),
+            () = std::future::ready(()) => None,
+        }
     }
 
     #[test]

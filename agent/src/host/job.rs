@@ -29,6 +29,8 @@ pub struct Job {
     pub effect: Option<Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
+    /// Tasks that hand over to it, or, for a removal, that took over from it.
+    pub others: Vec<TaskId>,
     /// Generation of the plan that it is carried out for; only compared with others.
     pub plan: Generation,
 }

@@ -1,11 +1,12 @@
 //! Carrying out a job.
 //!
 //! In: a [`Job`]. Out: a [`Finished`]. A job waits for external capabilities, checks, applies what is out of sync, carries out
-//! the obligation unless applying just did, and waits until all is ready. What is removed is only what no other task claims,
-//! so that a path may pass from one task to another.
+//! the obligation unless applying just did, and waits until all is ready. No two jobs work on one claim at a time, and what is removed
+//! is only what no other task claims: so a claim passes from one task to another, whichever of the two jobs comes first.
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     path::Path,
     sync::atomic::Ordering,
     time::{Instant, SystemTime},
@@ -43,7 +44,11 @@ impl Host {
         self.programs
             .drop_unused(job.plan, |program| self.claims.is_held(&Claim::named("program", program.to_string())));
         let turn = self.turn(&job, &cancel).await;
-        let begun = turn.is_some();
+        let work = match &turn {
+            Some(_) => self.claims.work_on(claimed(&job), &cancel).await,
+            None => None,
+        };
+        let begun = work.is_some();
         // Read before the job itself changes anything.
         let untouched = !self.touched.load(Ordering::Relaxed);
         let result = match self.before(&job, &cancel).await {
@@ -51,7 +56,8 @@ impl Host {
                 let mut cx = Context::new(self, &job.task, &cancel).with_memory(job.memory.as_ref());
                 (cx.plan, cx.untouched) = (job.plan, untouched);
                 cx.probed = is_probed(&job.work);
-                cx.is_new = matches!(job.work, Work::Apply { previous: None, .. });
+                cx.others = &job.others;
+                cx.is_new = matches!(job.work, Work::Apply { previous: None, .. }) && job.others.is_empty();
                 cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
                 (output, notes) = cx.into_results();
@@ -59,7 +65,7 @@ impl Host {
             }
             Err(e) => Err(e),
         };
-        drop(turn);
+        drop((work, turn));
         let result = result.map_err(|e| crate::log::chain(&e));
         if result.as_ref().is_ok_and(|outcome| outcome.changed) {
             self.touched.store(true, Ordering::Relaxed);
@@ -210,6 +216,19 @@ impl Host {
             error = kinds::broken(&spec.params, cx) => Err(error),
         }
     }
+}
+
+/// All that a job may change: what its task claims, and what it claimed before.
+fn claimed(job: &Job) -> BTreeSet<Claim<'static>> {
+    let mut claims = BTreeSet::new();
+    let previous = match &job.work {
+        Work::Apply { previous, .. } => previous.as_ref(),
+        Work::Remove { .. } | Work::Trigger { .. } => None,
+    };
+    for spec in [Some(job.work.spec()), previous].into_iter().flatten() {
+        spec.params.claims(&job.task, &mut |stated| _ = claims.insert(stated.claim.into_owned()));
+    }
+    claims
 }
 
 fn is_probed(work: &Work) -> bool {

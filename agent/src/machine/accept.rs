@@ -135,7 +135,7 @@ impl Machine {
         let inherited = self.inherit(&tasks);
         let mut queue = Queue::default();
         for planned in tasks {
-            let due = self.still_due(&planned, next);
+            let due = self.still_due(&planned, next).max(self.handed_over_due(&planned));
             if planned.action != Action::Remove {
                 // Sources of the earlier plan stay open only where one of them can still fire.
                 let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
@@ -160,17 +160,33 @@ impl Machine {
     /// Called before the plan's own triggers become obligations of the task.
     fn still_due(&self, planned: &PlannedTask, next: Option<&ActivePlan>) -> Option<effect::Effect> {
         let next = next.filter(|_| !planned.late);
-        let fulfilled = next.and_then(|before| before.fulfilled.get(&planned.task).copied());
+        // Under its own name, or that of a task that hands over to it.
+        let names = || std::iter::once(&planned.task).chain(&planned.from);
+        let fulfilled = next.and_then(|before| names().filter_map(|task| before.fulfilled.get(task)).max().copied());
         // A run for a plan before that one began before whatever a gate of that one may have passed on.
         let gate_open = self
             .obligations
             .get(&planned.task)
             .is_some_and(|known| known.open.iter().any(|(source, _)| matches!(source, TriggerSource::Gate(_))));
         let in_progress = next.and_then(|before| {
-            let run = self.running.get(&planned.task)?;
+            let run = names().find_map(|task| self.running.get(task))?;
             run.effect.filter(|_| run.generation == before.generation || !gate_open)
         });
         planned.obligation.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
+    }
+
+    /// The effect that is due to tasks that hand over to this one, or may become due to them by a job that still runs: their removal
+    /// ends their own obligations. The planner knows of those that were reported to it.
+    fn handed_over_due(&self, planned: &PlannedTask) -> Option<effect::Effect> {
+        let effects = planned.spec.as_ref()?.params.effects();
+        let obligations = planned.from.iter().filter_map(|from| self.obligations.get(from));
+        let runs =
+            |source: &TriggerSource| matches!(source, TriggerSource::Task(task) if self.running.contains_key(task));
+        let due = obligations.flat_map(|known| {
+            let open = known.open.iter().filter(|(source, _)| runs(source)).map(|(_, effect)| *effect);
+            known.fired.into_iter().chain(open)
+        });
+        due.max().filter(|effect| effects.contains(effect))
     }
 
     /// Writes the plan, every obligation that it may lead to, and the end of the plan before: one transaction, so that after a crash
@@ -287,6 +303,8 @@ impl Machine {
                 triggers: Vec::new(),
                 obligation: obligation.fired,
                 late: false,
+                from: Vec::new(),
+                into: Vec::new(),
             };
             queue.push(planned, true);
         }
@@ -306,6 +324,11 @@ impl Machine {
     fn wait_for_running(&mut self, queue: &mut Queue) {
         for (task, run) in &mut self.running {
             if let Some(at) = queue.find(task) {
+                queue.hold(at);
+                run.waiting.push(at);
+            }
+            // What the run's task hands over is complete only at its end.
+            for at in queue.heirs_of(task) {
                 queue.hold(at);
                 run.waiting.push(at);
             }

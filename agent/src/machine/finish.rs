@@ -17,7 +17,7 @@ use super::{
     io::{JobDone, JobOutcome},
     node_state::fingerprint_in_doubt,
     snapshot::Record,
-    start::without_bytes,
+    start::{handed_over, without_bytes},
     state::{Machine, Running},
 };
 
@@ -42,8 +42,11 @@ impl Machine {
         } else if applies {
             self.doubt(&run.planned);
         }
-        // Also after a failure: what the task found before it changed anything is not found again.
-        self.note(&done.task, done.memory, done.export);
+        // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
+        // found there until their removal, and then nowhere else.
+        let remembers = self.applied.get(&done.task).is_some_and(|record| record.memory.is_some());
+        let memory = done.memory.or_else(|| handed_over(&self.applied, &run.planned).filter(|_| !remembers));
+        self.note(&done.task, memory, done.export);
         self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
             Some(at) => {

@@ -172,11 +172,15 @@ pub enum Work {
         spec: TaskSpec,
         /// The spec that was applied before, without the bytes that it ships.
         previous: Option<Box<TaskSpec>>,
+        /// Applied tasks that hand over to it.
+        from: Vec<TaskId>,
     },
-    /// Take away what was applied.
+    /// Take away what was applied, and leave what other tasks took over.
     Remove {
         /// The spec that was applied, without the bytes that it ships.
         spec: TaskSpec,
+        /// Applied tasks that took over from it.
+        into: Vec<TaskId>,
     },
     /// Only carry out the effect.
     Trigger {

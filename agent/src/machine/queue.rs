@@ -99,6 +99,12 @@ impl Queue {
         self.nodes.iter()
     }
 
+    /// Indices of the tasks that `task` hands over to.
+    pub(super) fn heirs_of(&self, task: &TaskId) -> Vec<usize> {
+        let heirs = self.nodes.iter().enumerate().filter(|(_, node)| node.planned.from.contains(task));
+        heirs.map(|(at, _)| at).collect()
+    }
+
     /// Whether every task has its outcome.
     pub(super) fn is_finished(&self) -> bool {
         self.unfinished == 0

@@ -3,10 +3,21 @@
 //! In: the queue and the obligations. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
-use groundplan_protocol::{blob::Content, effect::Action, plan::TaskSpec, report::Outcome, time::Now};
+use std::collections::BTreeMap;
+
+use groundplan_protocol::{
+    blob::Content,
+    effect::Action,
+    ids::TaskId,
+    plan::{PlannedTask, TaskSpec},
+    report::Outcome,
+    time::Now,
+};
+use serde_json::Value;
 
 use super::{
     io::{Effect, Start, Work},
+    snapshot::Record,
     state::{Machine, Running},
 };
 
@@ -39,7 +50,9 @@ impl Machine {
         let node = active.queue.get_mut(at);
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
+        let from = &node.planned.from;
         let memory = record.and_then(|record| record.memory.clone());
+        let memory = memory.or_else(|| handed_over(&self.applied, &node.planned));
         // A task that is about to be removed is not restarted first.
         let obligation = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
         let effect = obligation.and_then(|obligation| obligation.fired);
@@ -58,14 +71,18 @@ impl Machine {
                         unchanged()
                     });
                 };
-                Work::Remove { spec: record.spec.clone() }
+                // All of them come before it: one that is not applied by now has nothing to take over.
+                let heirs = node.planned.into.iter().filter(|heir| self.applied.contains_key(heir));
+                Work::Remove { spec: record.spec.clone(), into: heirs.cloned().collect() }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
                 let full = spec.clone();
                 // From here on it is needed only for the record: the content goes with the job and is freed with it.
                 *spec = without_bytes(spec);
-                Work::Apply { spec: full, previous: record.map(|r| Box::new(r.spec.clone())) }
+                let previous = record.map(|r| Box::new(r.spec.clone()));
+                let from = from.iter().filter(|from| self.applied.contains_key(from)).cloned().collect();
+                Work::Apply { spec: full, previous, from }
             }
             (Action::Create | Action::Update, Some(_)) | (Action::Restart | Action::Reload | Action::Run, _) => {
                 if effect.is_none() {
@@ -82,13 +99,25 @@ impl Machine {
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
             fired_since: None,
-            in_doubt: record.is_some_and(|r| r.in_doubt),
+            // What is taken over from a task in doubt is in doubt as well.
+            in_doubt: record
+                .into_iter()
+                .chain(from.iter().filter_map(|from| self.applied.get(from)))
+                .any(|r| r.in_doubt),
             at: Some(at),
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
         Ok(Start { task, work, effect, memory })
     }
+}
+
+/// What a task remembers that others hand over to it: what one of them remembers, if it is of the same kind.
+pub(super) fn handed_over(applied: &BTreeMap<TaskId, Record>, planned: &PlannedTask) -> Option<Value> {
+    let params = &planned.spec.as_ref()?.params;
+    let records = planned.from.iter().filter_map(|from| applied.get(from));
+    let mut alike = records.filter(|record| record.spec.params.kind() == params.kind());
+    alike.find_map(|record| record.memory.clone())
 }
 
 /// `spec` as the ledger keeps it: content by digest and size alone.

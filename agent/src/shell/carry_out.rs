@@ -118,16 +118,21 @@ impl Shell {
     }
 
     fn job(&self, Start { task, work, effect, memory }: Start, plan: Generation) -> Job {
+        let mut others = Vec::new();
         let work = match work {
-            Work::Apply { spec, previous } => {
+            Work::Apply { spec, previous, from } => {
+                others = from;
                 let blob = spec.content.as_ref().and_then(blob::Content::blob);
                 let content = blob.map(|blob| Content::File(self.blobs.path(&blob.sha256)));
                 HostWork::Apply { spec, content, previous: previous.map(|p| *p) }
             }
-            Work::Remove { spec } => HostWork::Remove { spec },
+            Work::Remove { spec, into } => {
+                others = into;
+                HostWork::Remove { spec }
+            }
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, plan }
+        Job { task, work, effect, memory, others, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

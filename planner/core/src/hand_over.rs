@@ -176,7 +176,8 @@ impl HandOvers {
         let by_heir = &mut self.by_heir;
         self.by_removal.retain(|(removed, _), hand_over| {
             let Some(bound) = bound.get(removed).filter(|_| !hand_over.whole) else { return true };
-            let (keep, give_up): (Vec<u32>, Vec<u32>) = hand_over.heirs.iter().partition(|heir| task_of(**heir) < *bound);
+            let (keep, give_up): (Vec<u32>, Vec<u32>) =
+                hand_over.heirs.iter().partition(|heir| task_of(**heir) < *bound);
             for heir in give_up {
                 by_heir.entry(heir).or_default().retain(|other| other != removed);
             }

@@ -125,6 +125,8 @@ fn node() {
         fingerprint: Fingerprint(Digest::of(b"inputs")),
         inputs: [("var port".to_owned(), "0011223344556677".to_owned())].into(),
         edges: Default::default(),
+        claims: vec!["00000000000000a1".parse().unwrap()],
+        contends: Vec::new(),
     };
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
@@ -187,6 +189,8 @@ fn snapshot_of_a_rollout() {
         triggers: vec![],
         obligation: None,
         late: false,
+        from: vec![],
+        into: vec![],
     };
     let part = |tasks| NodePart { tasks, edges: BTreeMap::new() };
     let server = PlanTask {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_core::plan::{ActionReport, PlanReport, WaitReport};
-use groundplan_protocol::{effect::Action, ids::NodeId};
+use groundplan_core::plan::{ActionReport, PlanReport, ReasonReport, WaitReport};
+use groundplan_protocol::{
+    effect::Action,
+    ids::{NodeId, TaskId},
+};
 
 use super::{Cell, Style, Table, format::count, reason};
 
@@ -15,15 +18,58 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
         return format!("{waiting}{changes}: {} untouched\n", count(nodes.len(), "node"));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
-    for action in &report.actions {
+    let rows = rows(&report.actions);
+    for row in &rows {
         table.row([
-            Cell::styled(action.action.to_string(), style(action.action)),
-            action.node.to_string().into(),
-            format!("{}.{}", action.service, action.task).into(),
-            Cell::styled(reason::chain(&action.reasons), Style::Dim),
+            Cell::styled(row.words.to_owned(), row.style),
+            row.action.node.to_string().into(),
+            row.task.clone().into(),
+            Cell::styled(reason::chain(&row.action.reasons), Style::Dim),
         ]);
     }
-    format!("{}\n{waiting}{}\n", table.render(color), summary(&report.actions, nodes))
+    format!("{}\n{waiting}{}\n", table.render(color), summary(&rows, nodes))
+}
+
+/// What a person sees of an action.
+struct Row<'a> {
+    action: &'a ActionReport,
+    words: &'static str,
+    style: Style,
+    task: String,
+}
+
+/// What moves from one task to another.
+const MOVE: &str = "move";
+
+/// The actions as rows. What changes hands is one row: the two actions, under the old name and the new one, are one step for people.
+fn rows(actions: &[ActionReport]) -> Vec<Row<'_>> {
+    let taken: BTreeSet<(&NodeId, &TaskId)> =
+        actions.iter().flat_map(|a| taken_over(a).iter().map(|t| (&a.node, t))).collect();
+    let row = |action| {
+        let id = task(action);
+        let (words, style, task) = match action.reasons.first() {
+            Some(ReasonReport::TakesOver { from, .. }) => (MOVE, Style::Good, format!("{} → {id}", reason::list(from))),
+            Some(ReasonReport::HandsOver { whole: true, .. }) if taken.contains(&(&action.node, &id)) => return None,
+            Some(ReasonReport::HandsOver { to, whole: true, .. }) => {
+                (MOVE, Style::Good, format!("{id} → {}", reason::list(to)))
+            }
+            _ => (action.action.as_str(), style(action.action), id.to_string()),
+        };
+        Some(Row { action, words, style, task })
+    };
+    actions.iter().filter_map(row).collect()
+}
+
+fn task(action: &ActionReport) -> TaskId {
+    TaskId { service: action.service.clone(), task: action.task.clone() }
+}
+
+/// The tasks that the task of an action takes over from.
+fn taken_over(action: &ActionReport) -> &[TaskId] {
+    match action.reasons.first() {
+        Some(ReasonReport::TakesOver { from, .. }) => from,
+        _ => &[],
+    }
 }
 
 /// The instances that cannot be planned yet, with the facts and exports that are missing; empty if there are none.
@@ -52,14 +98,13 @@ fn style(action: Action) -> Style {
 }
 
 /// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
-fn summary(actions: &[ActionReport], nodes: &[NodeId]) -> String {
-    const ORDER: [Action; 6] =
-        [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
-    let counted = ORDER.iter().filter_map(|action| {
-        let n = actions.iter().filter(|a| a.action == *action).count();
-        (n > 0).then(|| count(n, action.as_str()))
+fn summary(rows: &[Row<'_>], nodes: &[NodeId]) -> String {
+    let order = [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
+    let counted = order.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|words| {
+        let n = rows.iter().filter(|row| row.words == words).count();
+        (n > 0).then(|| count(n, words))
     });
-    let touched: BTreeSet<&NodeId> = actions.iter().map(|a| &a.node).collect();
+    let touched: BTreeSet<&NodeId> = rows.iter().map(|row| &row.action.node).collect();
     let all: BTreeSet<&NodeId> = nodes.iter().chain(touched.iter().copied()).collect();
     let untouched = match all.len() - touched.len() {
         0 => String::new(),

@@ -1,6 +1,7 @@
 //! Reasons as text: each is the cause of the one before it, down to a named input of a named file.
 
-use groundplan_core::plan::ReasonReport;
+use groundplan_core::{plan::ReasonReport, reason::UNKNOWN};
+use groundplan_protocol::ids::TaskId;
 
 /// A place in the form that editors open: `site.toml:7`, or the file alone.
 fn place(file: &str, line: Option<impl std::fmt::Display>) -> String {
@@ -32,6 +33,11 @@ fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str
     format!("when `{when}` is false{what} ({place})")
 }
 
+/// Task ids with commas between them.
+pub(crate) fn list(tasks: &[TaskId]) -> String {
+    tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// One reason as a line for people, with its place.
 pub(crate) fn report(reason: &ReasonReport) -> String {
     match reason {
@@ -41,6 +47,18 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         }
         ReasonReport::Off { when, input, before, after, at } => {
             off(when, input.as_deref(), before.as_deref(), after.as_deref(), &place(&at.file, at.line))
+        }
+        ReasonReport::TakesOver { from, change, at, .. } => {
+            let change = match change.as_deref() {
+                None => "nothing else changes".to_owned(),
+                Some(UNKNOWN) => "it changes as well".to_owned(),
+                Some(input) => format!("{input} changed"),
+            };
+            format!("takes over from {}; {change} ({})", list(from), place(&at.file, at.line))
+        }
+        ReasonReport::HandsOver { to, whole, at } => {
+            let part = if *whole { "" } else { " in part" };
+            format!("handed over{part} to {} ({})", list(to), place(&at.file, at.line))
         }
         ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
         ReasonReport::Triggered { by, .. } => by.to_string(),

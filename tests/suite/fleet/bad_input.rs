@@ -54,6 +54,8 @@ fn forged(generation: u64) -> NodePlan {
             triggers: vec![],
             obligation: None,
             late: false,
+            from: vec![],
+            into: vec![],
         }],
         edges: Default::default(),
     }

@@ -162,7 +162,13 @@ impl Agent {
         match task.fingerprint {
             None => drop(self.applied.remove(&task.task)),
             Some(fingerprint) => {
-                let applied = Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone() };
+                let applied = Applied {
+                    fingerprint,
+                    inputs: task.inputs.clone(),
+                    edges: task.edges.clone(),
+                    claims: task.spec.iter().flat_map(|spec| spec.identity(&task.task)).collect(),
+                    contends: task.spec.iter().flat_map(|spec| spec.contends(&task.task)).collect(),
+                };
                 self.applied.insert(task.task.clone(), applied);
             }
         }

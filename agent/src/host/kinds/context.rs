@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) probed: bool,
     /// Whether the ledger holds nothing of the task yet.
     pub(crate) is_new: bool,
+    /// Tasks that hand over to this one, or, in a removal, that took over from it.
+    pub(crate) others: &'a [TaskId],
     /// The plan that the job is carried out for.
     pub(crate) plan: Generation,
     /// Whether no other job had changed anything since the start of the agent, when this one began.
@@ -57,6 +59,7 @@ impl<'a> Context<'a> {
             content: None,
             probed: false,
             is_new: false,
+            others: &[],
             plan: Generation(0),
             untouched: true,
             begun: Instant::now(),

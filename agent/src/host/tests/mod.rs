@@ -123,7 +123,7 @@ impl Site {
 }
 
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
-    Job { task: id(task), work, effect, memory, plan: Generation(1) }
+    Job { task: id(task), work, effect, memory, others: Vec::new(), plan: Generation(1) }
 }
 
 fn id(task: &str) -> TaskId {

@@ -61,6 +61,8 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
         triggers: Vec::new(),
         obligation: None,
         late: false,
+        from: Vec::new(),
+        into: Vec::new(),
     }
 }
 

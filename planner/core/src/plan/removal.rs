@@ -82,9 +82,8 @@ impl Removals {
             }
         }
         // Which of the removed tasks goes first, where the one that goes later leaves room for it.
-        let goes_first = |other: u32, g: u32| {
-            rank[other as usize] < rank[g as usize] && bound[other as usize] <= bound[g as usize]
-        };
+        let goes_first =
+            |other: u32, g: u32| rank[other as usize] < rank[g as usize] && bound[other as usize] <= bound[g as usize];
         let slot = slots(&order, goes_first, &first, &bound, &dependents);
         removals.order = order.iter().map(|g| (slot[*g as usize], *g)).collect();
         // A stable sort: within a slot the order by rank stays.

@@ -91,6 +91,14 @@ impl Store {
         entries.filter(json).filter_map(|path| read(&path)).filter(|manifest| manifest.dest == dest).collect()
     }
 
+    /// Makes the manifest of a task that hands over to `task` its own, if it has none.
+    pub(super) fn take_over(&self, task: &TaskId, from: &[TaskId], dest: &str) -> io::Result<()> {
+        if from.is_empty() || self.load(task, dest).is_some() {
+            return Ok(());
+        }
+        from.iter().find_map(|from| self.load(from, dest)).map_or(Ok(()), |manifest| self.save(task, &manifest))
+    }
+
     pub(super) fn save(&self, task: &TaskId, manifest: &Manifest) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         let path = self.path(task, &manifest.dest);

@@ -63,6 +63,7 @@ struct Job {
 impl Kind for Archive {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let job = Job::new(self, cx)?;
+        job.store.take_over(cx.task, cx.others, &self.dest).map_err(ArchiveError::Manifest)?;
         if !cx.is_drift_check() {
             return Ok(blocking(move || job.check()).await??.into());
         }

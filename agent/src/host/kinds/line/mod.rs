@@ -93,6 +93,10 @@ impl Kind for Line {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        // What it replaced is what its successor remembers now.
+        if !cx.others.is_empty() {
+            return Ok(false);
+        }
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
