@@ -65,9 +65,8 @@ fn local_port(address: &str, default: Option<u16>) -> Option<u16> {
         },
     };
     let host = host.trim_matches(['[', ']']);
-    let local = host.is_empty()
-        || host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
+    // By name or by address, the unspecified one included: a connection to that is one to the node itself.
+    let local = ["", "localhost", "0.0.0.0", "::", "::1"].contains(&host) || host.starts_with("127.");
     local.then_some(port)
 }
 

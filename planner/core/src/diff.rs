@@ -18,7 +18,6 @@ use groundplan_protocol::{
 use crate::{
     applied::{AppliedState, Check, NodeApplied, Policy},
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved},
-    hand_over::HandOvers,
 };
 
 /// How a desired instance differs from what is applied.
@@ -77,8 +76,6 @@ pub(crate) struct Diff<'a> {
     pub(crate) removed: Vec<RemovedTask<'a>>,
     /// By desired task: its index in `removed`, if instances of it are removed.
     pub(crate) removed_of: Vec<Option<u32>>,
-    /// What removed tasks hand over, and what must go first.
-    pub(crate) hand_overs: HandOvers,
     /// By task, only tasks that are pending on some node: for each vertex its index among the instances; none for a pending one.
     mixed: HashMap<usize, Vec<Option<usize>>>,
     /// By vertex with [`Change::Check`]: why it is checked.
@@ -115,7 +112,6 @@ impl<'a> Diff<'a> {
             stale: Vec::new(),
             removed: Vec::new(),
             removed_of: vec![None; tasks.len()],
-            hand_overs: HandOvers::default(),
             first,
             node_of,
             mixed,
@@ -123,7 +119,6 @@ impl<'a> Diff<'a> {
         };
         diff.compare();
         diff.mark_checks(&policy.check);
-        diff.hand_overs = HandOvers::new(&diff);
         diff
     }
 

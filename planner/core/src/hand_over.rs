@@ -26,7 +26,7 @@ pub(crate) struct HandOver {
 }
 
 /// All hand-overs of a diff. Empty, at no cost, where nothing is removed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct HandOvers {
     /// By removed task, as its index in `Diff::removed`, and node.
     by_removal: BTreeMap<(u32, NodeIx), HandOver>,

@@ -78,8 +78,8 @@ pub(crate) struct RemovalTrigger {
 
 impl<'a> RestartGraph<'a> {
     pub(crate) fn new(diff: &'a Diff<'a>) -> Self {
-        let removal_triggers = removal_triggers(diff);
-        let mut hand_overs = diff.hand_overs.clone();
+        let mut hand_overs = HandOvers::new(diff);
+        let removal_triggers = removal_triggers(diff, &hand_overs);
         let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
         hand_overs.give_up_before(diff, removal_triggers.iter().map(|hit| (hit.removed, task_of(hit.vertex))));
         let mut graph = Self {
@@ -89,7 +89,7 @@ impl<'a> RestartGraph<'a> {
             removal_triggers,
             hand_overs,
         };
-        let obligations = obligations(diff);
+        let obligations = obligations(diff, &graph.hand_overs);
         // Both lists ascend by vertex, as the sweep does: each is walked once.
         let (mut next_removal, mut next_obligation) = (0, 0);
         for task in 0..diff.edges.len() {
@@ -432,14 +432,14 @@ pub(crate) fn instance(diff: &Diff<'_>, task: usize, vertex: usize) -> InstanceI
 }
 
 /// The triggers that removals fire, by the edges declared now and by those recorded.
-fn removal_triggers(diff: &Diff<'_>) -> Vec<RemovalTrigger> {
+fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> Vec<RemovalTrigger> {
     let mut triggers = Vec::new();
     if diff.removed.is_empty() {
         return triggers;
     }
     // What changes hands as a whole is not removed, and fires nothing: its heir fires what is declared on the heir.
     let goes = |removed: usize, node: NodeIx| {
-        diff.removed[removed].on(node).is_some() && !diff.hand_overs.is_whole(removed as u32, node)
+        diff.removed[removed].on(node).is_some() && !hand_overs.is_whole(removed as u32, node)
     };
     let reaches = |removed: usize, scope: Scope, vertex: usize| match scope {
         Scope::SameNode => goes(removed, diff.node_of[vertex]),
@@ -485,11 +485,11 @@ pub(crate) fn scope(diff: &Diff<'_>, source: &Source) -> Option<Scope> {
 
 /// The obligations of vertices, ascending by vertex. Those of tasks that are no longer desired pass to their heirs, and end with
 /// their removal where there is none.
-fn obligations<'a>(diff: &Diff<'a>) -> Vec<(u32, &'a Obligation)> {
+fn obligations<'a>(diff: &Diff<'a>, hand_overs: &HandOvers) -> Vec<(u32, &'a Obligation)> {
     let vertex = |node: usize, id: &TaskId| {
         let node = NodeIx(node as u32);
         let heir = || {
-            let hand_over = diff.hand_overs.of(diff.removed_by_id(id)? as u32, node)?;
+            let hand_over = hand_overs.of(diff.removed_by_id(id)? as u32, node)?;
             hand_over.heirs.first().copied()
         };
         let task = diff.desired.graph.by_id.get(id).map(|ix| ix.0 as usize);
