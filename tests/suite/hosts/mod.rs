@@ -8,6 +8,7 @@ mod cron;
 mod drift;
 mod exec;
 mod exports;
+mod hand_over;
 mod kernel;
 mod memory;
 mod packages;

@@ -1,5 +1,6 @@
 //! The machine under test, with a simple disk, journal and host, and one place that carries out its effects.
 
+mod hand_over;
 mod scenarios;
 mod simulation;
 
