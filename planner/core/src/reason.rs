@@ -48,6 +48,15 @@ pub enum Reason {
         /// Where it is declared.
         at: Location,
     },
+    /// It is not applied there under its name, and does what tasks that are no longer desired do: they end before it begins.
+    Replaces {
+        /// Those tasks; at least one.
+        from: Vec<TaskId>,
+        /// The task itself.
+        to: TaskId,
+        /// Where it is declared.
+        at: Location,
+    },
     /// It is applied and no longer desired, and other tasks take over what it claims.
     HandsOver {
         /// Those tasks; at least one.
@@ -139,6 +148,7 @@ impl fmt::Display for Reason {
             Self::TakesOver { from, to, change: Some(input), .. } => {
                 write!(f, "task {to} takes over from {}: {input} changed", list(from))
             }
+            Self::Replaces { from, to, .. } => write!(f, "task {to} replaces {}, which ends first", list(from)),
             Self::HandsOver { to, whole: true, .. } => write!(f, "handed over to {}", list(to)),
             Self::HandsOver { to, whole: false, .. } => write!(f, "handed over in part to {}", list(to)),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
@@ -177,6 +187,7 @@ impl Reason {
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
             | Self::TakesOver { at, .. }
+            | Self::Replaces { at, .. }
             | Self::HandsOver { at, .. }
             | Self::Obligation { at, .. }
             | Self::Drifted { at, .. }

@@ -4,10 +4,13 @@
 //! order: all sources of a task are decided before the task itself. A removed instance acts by the edges that are declared now and
 //! by those that the ledgers of its targets recorded. Of several chains of reasons the shortest is kept, and of these the first.
 
+use std::collections::BTreeSet;
+
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::{Action, Effect},
     ids::{InstanceId, TaskId},
+    kinds::ClaimKey,
     plan::{Place, Source, TriggerSource},
     state::Obligation,
 };
@@ -329,7 +332,9 @@ impl RestartGraph<'_> {
                     at: desired.node_places[node].clone(),
                 },
                 false => match self.hand_overs.from(vertex) {
-                    [] => Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() },
+                    [] => self
+                        .replaces(task, vertex)
+                        .unwrap_or_else(|| Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() }),
                     from => self.takes_over(task, vertex, from),
                 },
             };
@@ -370,6 +375,25 @@ impl RestartGraph<'_> {
             change,
             at: at.at.clone(),
         }
+    }
+
+    /// The reason of a new instance of a kind that nothing takes over, such as a process, that does what removed ones did: they end before
+    /// it begins.
+    fn replaces(&self, task: usize, vertex: usize) -> Option<Reason> {
+        let (diff, at) = (self.diff, &self.diff.desired.graph.tasks[task]);
+        let (node, first) = (diff.node_of[vertex], self.hand_overs.first(vertex));
+        let spec = &diff.resolved(task, vertex).filter(|_| !first.is_empty())?.spec;
+        // Not by its ports: what another program does there is another thing.
+        let mut same = BTreeSet::new();
+        spec.params.contends(&at.id, &mut |claim| _ = same.insert(ClaimKey::of(&claim)));
+        let does = |g: &&u32| {
+            diff.removed[**g as usize]
+                .on(node)
+                .is_some_and(|before| before.contends.iter().any(|key| same.contains(key)))
+        };
+        let from: Vec<TaskId> = first.iter().filter(does).map(|g| diff.removed[*g as usize].id.clone()).collect();
+        let replaces = !from.is_empty() && spec.identity(&at.id).is_empty();
+        replaces.then(|| Reason::Replaces { from, to: at.id.clone(), at: at.at.clone() })
     }
 
     /// Why an instance is removed: its `when` is false, its node no longer runs the service, or the service no longer has the task.

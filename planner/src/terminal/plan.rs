@@ -49,7 +49,14 @@ fn rows(actions: &[ActionReport]) -> Vec<Row<'_>> {
         let id = task(action);
         let (words, style, task) = match action.reasons.first() {
             Some(ReasonReport::TakesOver { from, .. }) => (MOVE, Style::Good, format!("{} → {id}", reason::list(from))),
-            Some(ReasonReport::HandsOver { whole: true, .. }) if taken.contains(&(&action.node, &id)) => return None,
+            Some(ReasonReport::Replaces { from, .. }) => {
+                (Action::Restart.as_str(), Style::Warn, format!("{} → {id}", reason::list(from)))
+            }
+            Some(ReasonReport::HandsOver { whole: true, .. } | ReasonReport::Removed { .. })
+                if taken.contains(&(&action.node, &id)) =>
+            {
+                return None;
+            }
             Some(ReasonReport::HandsOver { to, whole: true, .. }) => {
                 (MOVE, Style::Good, format!("{id} → {}", reason::list(to)))
             }
@@ -64,10 +71,10 @@ fn task(action: &ActionReport) -> TaskId {
     TaskId { service: action.service.clone(), task: action.task.clone() }
 }
 
-/// The tasks that the task of an action takes over from.
+/// The tasks that the task of an action takes over from, or replaces.
 fn taken_over(action: &ActionReport) -> &[TaskId] {
     match action.reasons.first() {
-        Some(ReasonReport::TakesOver { from, .. }) => from,
+        Some(ReasonReport::TakesOver { from, .. } | ReasonReport::Replaces { from, .. }) => from,
         _ => &[],
     }
 }

@@ -56,6 +56,9 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
             };
             format!("takes over from {}; {change} ({})", list(from), place(&at.file, at.line))
         }
+        ReasonReport::Replaces { from, at, .. } => {
+            format!("replaces {}, which ends first ({})", list(from), place(&at.file, at.line))
+        }
         ReasonReport::HandsOver { to, whole, at } => {
             let part = if *whole { "" } else { " in part" };
             format!("handed over{part} to {} ({})", list(to), place(&at.file, at.line))

@@ -37,6 +37,21 @@ fn what_waits_for_facts_is_shown_and_planned_once_they_are_known() {
 }
 
 #[test]
+fn what_is_renamed_moves_and_what_contends_goes_first() {
+    let site = Repository::quickstart();
+    let file = site.path().join("services/app/service.toml");
+    let text = std::fs::read_to_string(&file).expect("the service");
+    for id in ["config", "server"] {
+        assert!(text.contains(&format!("id = \"{id}\"")), "{text}");
+    }
+    let text = text.replace("id = \"config\"", "id = \"settings\"").replace("id = \"server\"", "id = \"daemon\"");
+    std::fs::write(&file, text.replace("\"config\"", "\"settings\"")).expect("a file");
+    site.commit("renamed");
+    assert_snapshot!("renamed_text", site.groundplan(&["plan", "HEAD"]).text());
+    assert_snapshot!("renamed_json", site.groundplan(&["plan", "HEAD", "--format", "json"]).text());
+}
+
+#[test]
 fn a_comment_changes_nothing() {
     let site = Repository::quickstart();
     site.edit("services/app/service.toml", "# This is a comment", "# This is another comment");

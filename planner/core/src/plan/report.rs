@@ -111,6 +111,16 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
+    /// It is not applied there under its name, and does what tasks that are no longer desired do: they end before it begins.
+    Replaces {
+        /// Those tasks.
+        from: Vec<TaskId>,
+        /// The task itself: `task web.server`.
+        input: String,
+        /// Where it is declared.
+        #[serde(flatten)]
+        at: Position,
+    },
     /// It is applied and no longer desired, and other tasks take over what it owns.
     HandsOver {
         /// Those tasks.
@@ -257,6 +267,9 @@ impl ReasonReport {
                     change: change.clone(),
                     at: position(at),
                 },
+                Reason::Replaces { from, to, at } => {
+                    Self::Replaces { from: from.clone(), input: format!("task {to}"), at: position(at) }
+                }
                 Reason::HandsOver { to, whole, at } => {
                     Self::HandsOver { to: to.clone(), whole: *whole, at: position(at) }
                 }
