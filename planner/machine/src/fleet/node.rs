@@ -289,7 +289,8 @@ mod tests {
     fn applied(sources: &[&str]) -> Applied {
         let source = |task: &&str| Source { task: task.parse().unwrap(), place: Place::Here };
         let edges = Edges { requires: sources.iter().map(source).collect(), triggers: Vec::new() };
-        Applied { fingerprint: Fingerprint(Digest::of(b"spec")), inputs: BTreeMap::new(), edges }
+        let fingerprint = Fingerprint(Digest::of(b"spec"));
+        Applied { fingerprint, inputs: BTreeMap::new(), edges, claims: Vec::new(), contends: Vec::new() }
     }
 
     #[test]
