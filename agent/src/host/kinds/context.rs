@@ -7,7 +7,7 @@ use std::sync::{
 
 use groundplan_protocol::{
     ids::{Generation, TaskId},
-    kinds::Claim,
+    kinds::{Claim, TaskParams},
     report::Output,
 };
 use serde_json::Value;
@@ -33,6 +33,8 @@ pub(crate) struct Context<'a> {
     pub(crate) probed: bool,
     /// Whether the ledger holds nothing of the task yet.
     pub(crate) is_new: bool,
+    /// What the ledger has as applied, which this job updates.
+    pub(crate) previous: Option<&'a TaskParams>,
     /// The plan that the job is carried out for.
     pub(crate) plan: Generation,
     /// Whether no other job had changed anything since the start of the agent, when this one began.
@@ -57,6 +59,7 @@ impl<'a> Context<'a> {
             content: None,
             probed: false,
             is_new: false,
+            previous: None,
             plan: Generation(0),
             untouched: true,
             begun: Instant::now(),
@@ -108,6 +111,17 @@ impl<'a> Context<'a> {
     /// Another task that has the same claim, if there is one: then what is claimed must be left in place.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>) -> Option<TaskId> {
         self.host.claims.held_by_another(claim, self.task)
+    }
+
+    /// Whether what is at `path`, if it is no link, is there because of this task, or of another one that is about to be removed.
+    pub(crate) fn has_put(&self, path: &str) -> bool {
+        let claim = Claim::path(path);
+        let is_link = |params: &TaskParams| matches!(params, TaskParams::Link(_));
+        let mut is_own = false;
+        if let Some(previous) = self.previous.filter(|previous| !is_link(previous)) {
+            previous.claims(self.task, &mut |stated| is_own |= stated.claim == claim);
+        }
+        is_own || self.held_by_another(&claim).is_some()
     }
 
     /// Puts what a program printed into the report, in place of what is in it.
