@@ -17,6 +17,8 @@ use crate::{effect::Effect, ids::TaskId};
 pub const MARK: &str = "{mark}";
 
 /// A line, or a block of lines between two markers, in a text file. Removal restores a line that was replaced.
+/// All other lines stay byte for byte, with their line breaks and in whatever encoding; the file keeps its owner, mode, access
+/// control list, label and extended attributes.
 ///
 /// Either `line` or `block`; with `state = "absent"`, `match` alone is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
