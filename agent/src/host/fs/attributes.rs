@@ -9,7 +9,8 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    path::Path,
 };
 
 use nix::{libc, unistd::Uid};
@@ -69,10 +70,16 @@ pub(crate) fn set_acl(file: &File, acl: &Acl) -> io::Result<()> {
     set(file, ACL, &acl.bytes())
 }
 
-/// The SELinux label of an open file, such as `system_u:object_r:etc_t:s0`.
-pub(crate) fn label(file: &File) -> io::Result<Option<String>> {
-    let label = get(file, LABEL)?;
-    Ok(label.map(|label| String::from_utf8_lossy(&label).trim_end_matches('\0').to_owned()))
+/// The SELinux label of what is at a path, such as `system_u:object_r:etc_t:s0`; a link is not followed.
+pub(crate) fn label(path: &Path) -> io::Result<Option<String>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let read = |buffer: &mut [u8]| {
+        #[expect(unsafe_code, reason = "neither std nor nix has lgetxattr")]
+        // SAFETY: both texts end with NUL, and the kernel writes at most as many bytes as the buffer has.
+        let size = unsafe { libc::lgetxattr(path.as_ptr(), LABEL.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        size
+    };
+    Ok(if_any(grow(read))?.map(|label| String::from_utf8_lossy(&label).trim_end_matches('\0').to_owned()))
 }
 
 /// An access control list (acl(5)), as the kernel keeps it.
@@ -185,7 +192,12 @@ fn get(file: &File, name: &CStr) -> io::Result<Option<Vec<u8>>> {
             unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
         size
     };
-    match grow(read) {
+    if_any(grow(read))
+}
+
+/// `None` where there is no such attribute.
+fn if_any(value: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match value {
         Ok(value) => Ok(Some(value)),
         Err(e) if e.raw_os_error() == Some(libc::ENODATA) || is_unsupported(&e) => Ok(None),
         Err(e) => Err(e),

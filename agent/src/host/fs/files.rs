@@ -7,10 +7,8 @@
 //! allowed. Every error names the path as the operator wrote it. Blocking: callers handle large content off the event loop.
 
 use std::{
-    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
@@ -20,9 +18,9 @@ use groundplan_protocol::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
+    fcntl::{OFlag, openat, readlinkat, renameat},
     sys::{
-        stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, utimensat},
+        stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, mkdirat, utimensat},
         time::TimeSpec,
     },
     unistd::{UnlinkatFlags, symlinkat, unlinkat},
@@ -31,6 +29,10 @@ use nix::{
 pub(crate) use super::{access::Access, error::FileError};
 use super::{
     attributes::{self, Attributes},
+    entry::{
+        DIRECTORY, READ, Sweep, directory_access, found_place, kind, make_place, open, special, stat, sweep, sync,
+        temporary,
+    },
     error::{failed, io_failed},
     paths::{Missing, PathError, Place, Root},
     text,
@@ -206,14 +208,12 @@ pub(crate) fn has_content(root: &Root, path: &str, sum: Sum) -> Result<bool, Fil
     Ok(kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)?)
 }
 
-/// The SELinux label of what is at `path`, a link being followed; `None` if there is nothing, or it has none.
+/// The SELinux label of what is at `path`, be it a link; `None` if there is nothing, or it has none.
 pub(crate) fn label(root: &Root, path: &str) -> Result<Option<String>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
-    let flags = READ.difference(OFlag::O_NOFOLLOW);
-    match openat(&place.dir, place.name.as_os_str(), flags, Mode::empty()) {
-        Ok(file) => attributes::label(&File::from(file)).map_err(io_failed(path, "read its label")),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(failed(path, "open it")(e)),
+    match attributes::label(&place.real) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map_err(io_failed(path, "read its label")),
     }
 }
 
@@ -451,7 +451,7 @@ pub(crate) fn put_link(root: &Root, path: &str, target: &str) -> Result<(), File
         return Err(in_the_way(path, "a directory"));
     }
     let temporary = temporary(&place.name);
-    let swept = Sweep { place: &place, armed: true };
+    let swept = Sweep::new(&place);
     symlinkat(target, &place.dir, temporary.as_os_str()).map_err(failed(path, "create the link"))?;
     renameat(&place.dir, temporary.as_os_str(), &place.dir, place.name.as_os_str())
         .map_err(failed(path, "put the link in place"))?;
@@ -493,21 +493,6 @@ pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removal, FileE
 /// Most links that are followed from one file to the next.
 const MOST_LINKS: usize = 16;
 
-/// Flags to open what may be anything: neither blocks on a FIFO nor follows a link.
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
-
-/// Flags to open a directory, so that its metadata can be read and changed.
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
-
-/// Opens what is at `place`; `None` if it may not be read, is gone or has become a link.
-fn open(place: &Place, path: &str) -> Result<Option<File>, FileError> {
-    match openat(&place.dir, place.name.as_os_str(), READ, Mode::empty()) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::EACCES | Errno::ENOENT | Errno::ELOOP) => Ok(None),
-        Err(e) => Err(failed(path, "open it")(e)),
-    }
-}
-
 /// Whether the file at `place` has that content. One that may not be read counts as different.
 fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, FileError> {
     // Most differences show in the size, without reading the file.
@@ -518,94 +503,10 @@ fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, F
     Ok(Sum::of(file).map_err(io_failed(path, "read it"))? == sum)
 }
 
-/// The access of a directory that was opened with O_PATH.
-fn directory_access(path: &str, dir: &OwnedFd) -> Result<Access, FileError> {
-    match openat(dir, ".", DIRECTORY, Mode::empty()) {
-        Ok(dir) => Access::of(path, &dir.into()),
-        Err(Errno::EACCES) => Ok(Access::of_stat(&fstat(dir).map_err(failed(path, "read its metadata"))?)),
-        Err(e) => Err(failed(path, "open the directory")(e)),
-    }
-}
-
-/// What a file is that is neither a regular file, a directory nor a link, for people.
-fn special(kind: SFlag) -> &'static str {
-    match kind {
-        SFlag::S_IFIFO => "a named pipe",
-        SFlag::S_IFSOCK => "a socket",
-        _ => "a device",
-    }
-}
-
 fn write(file: &mut File, content: &Content) -> io::Result<()> {
     match content {
         Content::Bytes(bytes) => file.write_all(bytes),
         Content::File(path) => io::copy(&mut File::open(path)?, file).map(drop),
-    }
-}
-
-fn make_place(root: &Root, path: &str) -> Result<Place, FileError> {
-    Ok(root.place(path, Missing::Create)?.ok_or_else(|| PathError::Unnamed { path: path.to_owned() })?)
-}
-
-/// The place of something to remove; `None` if a parent is not a directory, so that nothing can be there.
-fn found_place(root: &Root, path: &str) -> Result<Option<Place>, FileError> {
-    match root.place(path, Missing::Leave) {
-        Err(PathError::NotADirectory { .. }) => Ok(None),
-        result => Ok(result?),
-    }
-}
-
-fn stat(place: &Place, path: &str) -> Result<Option<FileStat>, FileError> {
-    match fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(failed(path, "read its metadata")(e)),
-    }
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-/// Syncs the directory of a place, so that its names are durable.
-fn sync(place: &Place, path: &str) -> Result<(), FileError> {
-    let dir = match openat(&place.dir, ".", DIRECTORY, Mode::empty()) {
-        Ok(dir) => File::from(dir),
-        // A directory that may be written and not read: it cannot be synced.
-        Err(Errno::EACCES) => return Ok(()),
-        Err(e) => return Err(failed(path, "open its directory")(e)),
-    };
-    dir.sync_all().map_err(io_failed(path, "sync its directory"))
-}
-
-/// The temporary name beside `target`: always the same for one target, and never too long.
-fn temporary(target: &OsStr) -> OsString {
-    format!(".groundplan-{}.tmp", Digest::of(target.as_bytes()).short()).into()
-}
-
-/// Removes what an interrupted write left.
-fn sweep(place: &Place) {
-    // It need not exist; and if it cannot be removed, the write itself fails.
-    let _ = unlinkat(&place.dir, temporary(&place.name).as_os_str(), UnlinkatFlags::NoRemoveDir);
-}
-
-/// Removes the temporary file when the write does not complete.
-struct Sweep<'a> {
-    place: &'a Place,
-    armed: bool,
-}
-
-impl Sweep<'_> {
-    fn done(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            sweep(self.place);
-        }
     }
 }
 

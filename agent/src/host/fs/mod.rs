@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod attributes;
+mod entry;
 pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod ini;

@@ -43,9 +43,11 @@ impl Kind for Selinux {
             return Ok(Check::InSync);
         }
         if let Some((path, wanted)) = self.path.as_ref().zip(Label::wanted(self)) {
-            let Some(found) = files::label(&cx.host.environment.root, path)? else {
+            let root = &cx.host.environment.root;
+            if !root.exists(path)? {
                 return Err(SelinuxError::NoFile { path: path.clone() }.into());
-            };
+            }
+            let found = files::label(root, path)?.unwrap_or_default();
             let listed = tool(cx, &["semanage", "fcontext", "-l", "-C", "-n"]).await?;
             let rule = listed_label(&listed, &pattern(path, self.recursive)).unwrap_or_default();
             let right = wanted.is(cx, "", &Label::of(&found).unwrap_or_default()) & wanted.is(cx, "rule: ", &rule);

@@ -114,7 +114,9 @@ async fn a_replaced_file_keeps_what_it_had() {
     assert_eq!(site.create(&template("new")).await, CHANGED);
     assert_kept(&site, inode);
     assert_eq!(site.update(&template("new"), &template("new")).await, UNCHANGED);
-    let CheckResult::InSync = site.check(&template("new")).await else { panic!("the mask was read as the mode") };
+    assert!(matches!(site.check(&template("new")).await, CheckResult::InSync));
+    let label = crate::host::fs::files::label(&site.host.environment.root, "/x.conf").unwrap();
+    assert_eq!(label.as_deref(), Some("system_u:object_r:etc_t:s0"));
 }
 
 #[tokio::test]

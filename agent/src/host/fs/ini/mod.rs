@@ -88,7 +88,8 @@ impl Document {
         let Some(last) = self.last_option() else { return true };
         let (value, delimiter) = (self.items[last].value(), self.items[last].delimiter());
         // A value that begins below its name, or goes on already, may have lines of any form.
-        let is_open = value.is_empty() || value.contains('\n') || value.ends_with([',', '\\']);
+        let goes_on = self.items[last].raw.trim_end().contains('\n');
+        let is_open = value.is_empty() || goes_on || value.ends_with([',', '\\']);
         (is_open && delimiter.is_some()) || !is_option(bare, delimiter)
     }
 
