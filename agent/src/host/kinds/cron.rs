@@ -149,8 +149,11 @@ mod tests {
         let times = || [path, DIRECTORY].map(|path| files::changed_at(&root, path).unwrap());
         let mut seen = vec![times()];
         for n in 0..4 {
-            noticed(&root, path, || Ok(std::fs::write(dir.path().join("etc/cron.d/x"), n.to_string()).unwrap()))
-                .unwrap();
+            noticed(&root, path, || {
+                std::fs::write(dir.path().join("etc/cron.d/x"), n.to_string()).unwrap();
+                Ok(())
+            })
+            .unwrap();
             seen.push(times());
         }
         for pair in seen.windows(2) {
