@@ -102,6 +102,26 @@ impl Claims {
         tasks.iter().find(|other| *other != task).cloned()
     }
 
+    /// The paths below `directory` of which other tasks than `task` claim all or a part, each with one of these tasks.
+    pub(crate) fn below(&self, directory: &str, task: &TaskId) -> BTreeMap<String, TaskId> {
+        let directory = directory.trim_end_matches('/');
+        let mut below = BTreeMap::new();
+        for (claim, tasks) in &*self.lock() {
+            let (Claim::Path(path)
+            | Claim::Option { path, .. }
+            | Claim::Line { path, .. }
+            | Claim::Part { of: path, .. }) = claim
+            else {
+                continue;
+            };
+            let is_below = path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+            if let Some(other) = tasks.iter().find(|other| *other != task).filter(|_| is_below) {
+                below.insert(path.to_string(), other.clone());
+            }
+        }
+        below
+    }
+
     /// Whether any task has the claim.
     pub(crate) fn is_held(&self, claim: &Claim<'_>) -> bool {
         let guard = self.lock();
@@ -192,6 +212,20 @@ mod tests {
             out = future => Some(out),
             () = std::future::ready(()) => None,
         }
+    }
+
+    #[test]
+    fn what_others_claim_below_a_directory() {
+        let (claims, one, two) = (Claims::default(), task("s.one"), task("s.two"));
+        claims.add(&params(r#"{"archive":{"source":"a","dest":"/opt/a"}}"#), &one);
+        claims.add(&params(r#"{"link":{"path":"/opt/a/own","target":"b"}}"#), &one);
+        claims.add(&params(r#"{"file":{"path":"/opt/a/x"}}"#), &two);
+        claims.add(&params(r#"{"line":{"path":"/opt/a/etc/y","match":"^a","state":"absent"}}"#), &two);
+        claims.add(&params(r#"{"file":{"path":"/opt/ab"}}"#), &two);
+        let below = [("/opt/a/etc/y", &two), ("/opt/a/x", &two)].map(|(path, task)| (path.to_owned(), task.clone()));
+        assert_eq!(claims.below("/opt/a", &one), below.clone().into());
+        assert_eq!(claims.below("/opt/a/", &one), below.into());
+        assert_eq!(claims.below("/", &one).len(), 3);
     }
 
     #[test]

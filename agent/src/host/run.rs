@@ -58,6 +58,10 @@ impl Host {
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
                 cx.is_new = matches!(job.work, Work::Apply { previous: None, .. }) && job.others.is_empty();
+                cx.previous = match &job.work {
+                    Work::Apply { previous, .. } => previous.as_ref().map(|previous| &previous.params),
+                    Work::Remove { .. } | Work::Trigger { .. } => None,
+                };
                 cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
                 (output, notes) = cx.into_results();

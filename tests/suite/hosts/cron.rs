@@ -12,6 +12,10 @@ package = "cron"
 [[task]]
 id = "often"
 cron = { schedule = "* * * * *", run = "printf '%s' \"$WHO\" > /run/cron-was-here", env = { WHO = "me" } }
+
+[[task]]
+id = "escapes"
+cron = { schedule = "* * * * *", run = '''printf '%s' 'a\\b\%c%d' > /run/cron-escapes''' }
 "#;
 
 #[test]
@@ -19,7 +23,7 @@ fn runs_what_is_declared() {
     needs_hosts!();
     let hosts = Hosts::site(&["h1"]).with_internet().serve(TASKS);
     hosts.converged(&hosts.head());
-    let file = hosts.out("h1", "ls /etc/cron.d/groundplan-*").trim().to_owned();
+    let file = hosts.out("h1", "ls /etc/cron.d/groundplan-s-often-*").trim().to_owned();
     assert_eq!(hosts.out("h1", &format!("stat -c '%a %U' {file}")), "644 root");
 
     recheck(&hosts);
@@ -34,6 +38,7 @@ fn runs_what_is_declared() {
     assert!(hosts.file("h1", &file).is_some_and(|text| text.contains("you")));
     // Cron begins a job at each full minute.
     hosts.wait("cron", || (hosts.file("h1", "/run/cron-was-here")? == "you").then_some(()));
+    hosts.wait("cron", || (hosts.file("h1", "/run/cron-escapes")? == r"a\\b\%c%d").then_some(()));
 
     hosts.converged(&hosts.change(NOTHING));
     assert_eq!(hosts.file("h1", &file), None);

@@ -19,7 +19,7 @@ use crate::{digest::Digest, effect::Effect, ids::TaskId};
 pub struct Cron {
     /// When it runs: five fields as in crontab(5), such as `"*/5 2 * * mon-fri"`, or `"@daily"` and the like.
     pub schedule: String,
-    /// A shell line; unlike in crontab(5), `%` has no special meaning.
+    /// A shell line; unlike in crontab(5), `%` and `\` have no special meaning but the shell's.
     pub run: String,
     /// The user who runs it; `root` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

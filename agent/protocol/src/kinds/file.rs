@@ -12,6 +12,9 @@ use super::{
 use crate::{effect::Effect, ids::TaskId};
 
 /// A file with given content. Exactly one of `source` and `content` is given.
+///
+/// A file that was there is replaced as a whole, and keeps its access control list, label and extended attributes; a symbolic
+/// link is replaced, not followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -23,18 +26,23 @@ pub struct File {
     pub content: Option<String>,
     /// The file on the node: an absolute path.
     pub path: String,
-    /// The user who owns it, by name or number; the agent's own user if not given.
+    /// The user who owns it, by name or number; the agent's own user if not given, also where the file was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// The group that owns it, by name or number; the agent's own group if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// Permissions in octal, such as `"0640"`; `"0644"` if not given.
+    /// Permissions in octal, such as `"0640"`; `"0644"` if not given, also where the file was there before. Entries of an access
+    /// control list for other users and groups stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// What the content must pass before it is put in place: `"ini"`, `"json"`, `"toml"`, or `{ command = "visudo -cf %s" }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate: Option<Validate>,
+    /// Whether a pipe, a socket or a device at the path is replaced; an error if not given. Files and links are always replaced,
+    /// directories never.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 impl Kind for File {
@@ -70,6 +78,7 @@ impl Kind for File {
 
     fn drop_incidental(&mut self) {
         self.validate = None;
+        self.force = false;
     }
 
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {

@@ -14,7 +14,11 @@ use super::{
 use crate::{effect::Effect, ids::TaskId};
 
 /// Options in an INI file. Comments, order and the style of delimiters stay as they are; removal restores what the file had
-/// before.
+/// before. All else stays byte for byte, in whatever encoding; the file keeps its owner, mode, access control list, label and
+/// extended attributes.
+///
+/// An indented line continues the value before it, unless it is an option itself: `name = value` after a value of one line that
+/// neither is empty nor ends with `,` or `\`.
 ///
 /// Either `section`, `option` and `value`, or `values` for several at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,8 @@
 //! `line`: a line or a block of lines in a text file, of which the rest is left as it is.
 
 use regex_lite::Regex;
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,8 @@ use crate::{effect::Effect, ids::TaskId};
 pub const MARK: &str = "{mark}";
 
 /// A line, or a block of lines between two markers, in a text file. Removal restores a line that was replaced.
+/// All other lines stay byte for byte, with their line breaks and in whatever encoding; the file keeps its owner, mode, access
+/// control list, label and extended attributes.
 ///
 /// Either `line` or `block`; with `state = "absent"`, `match` alone is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -152,7 +156,7 @@ impl Kind for Line {
 
 impl Line {
     /// The lines before and after a block of that task.
-    pub fn marker_lines(&self, task: &TaskId) -> [String; 2] {
+    pub fn marker_lines(&self, task: impl fmt::Display) -> [String; 2] {
         let marker = self.marker.clone().unwrap_or_else(|| format!("# {MARK} groundplan {task}"));
         ["BEGIN", "END"].map(|mark| marker.replace(MARK, mark))
     }

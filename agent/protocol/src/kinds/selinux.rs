@@ -21,6 +21,12 @@ pub struct Selinux {
     /// The type in its context, such as `"httpd_sys_content_t"`; recorded in the host's policy, so that relabelling keeps it.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub context_type: Option<String>,
+    /// The SELinux user in its context, such as `"system_u"`; not checked if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The level in its context, such as `"s0"` or `"s0:c1,c2"`, in the form in which the kernel shows it; not checked if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
     /// Whether everything below a directory gets it, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recursive: bool,
@@ -76,12 +82,24 @@ impl Kind for Selinux {
         if self.boolean.is_some() != self.value.is_some() {
             problems.push(Problem::new("", "has only one of `boolean` and `value`", "give both"));
         }
+        for (param, given) in [("user", &self.user), ("level", &self.level)] {
+            if given.is_some() && self.path.is_none() {
+                problems.push(Problem::new(param, "is given without `path`", "it is a part of the context of files"));
+            }
+        }
         problems.extend(self.path.as_ref().and_then(|path| path_problem("path", path)));
+        let is_level = |level: &str| {
+            level.starts_with('s') && level.chars().all(|c| c.is_ascii_alphanumeric() || ":.,-".contains(c))
+        };
+        if let Some(level) = self.level.as_ref().filter(|level| !is_level(level)) {
+            let message = format!("`{}` is not a level", level.escape_debug());
+            problems.push(Problem::new("level", message, "give a sensitivity and categories, such as `s0:c1,c2`"));
+        }
         let is_name = |name: &str| {
             name.starts_with(|c: char| c.is_ascii_alphabetic())
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         };
-        for (param, name) in [("type", &self.context_type), ("boolean", &self.boolean)] {
+        for (param, name) in [("type", &self.context_type), ("user", &self.user), ("boolean", &self.boolean)] {
             if let Some(name) = name.as_ref().filter(|name| !is_name(name)) {
                 let message = format!("`{}` is not a name", name.escape_debug());
                 problems.push(Problem::new(param, message, "use letters, digits and `_`"));
@@ -112,6 +130,7 @@ mod tests {
         let problems = |json: &str| serde_json::from_str::<Selinux>(json).unwrap().problems().len();
         for good in [
             r#"{"path": "/srv/www", "type": "httpd_sys_content_t", "recursive": true}"#,
+            r#"{"path": "/srv/www", "type": "container_file_t", "user": "system_u", "level": "s0:c1,c2"}"#,
             r#"{"boolean": "httpd_can_network_connect", "value": true}"#,
             r#"{"mode": "permissive"}"#,
         ] {
@@ -121,6 +140,9 @@ mod tests {
             r#"{}"#,
             r#"{"path": "/x"}"#,
             r#"{"boolean": "a b", "value": true}"#,
+            r#"{"mode": "permissive", "level": "s0"}"#,
+            r#"{"path": "/x", "type": "a_t", "level": "high secrecy"}"#,
+            r#"{"path": "/x", "type": "a_t", "user": "a:b"}"#,
             r#"{"mode": "enforcing", "boolean": "a", "value": true}"#,
         ] {
             assert_ne!(problems(bad), 0, "{bad}");

@@ -2,14 +2,13 @@
 //!
 //! A file is written beside its place, synced, and renamed into it; any failure on the way, such as a full disk, leaves the old file
 //! as it was and nothing else. The temporary name follows from the target's name, so that what a killed agent left is swept when
-//! that target is next written or removed. A directory is never removed with content. Every error names the path as the operator
-//! wrote it. Blocking: callers handle large content off the event loop.
+//! that target is next written or removed. The new file has the access control list, the label and the other extended attributes of
+//! the one that it replaces. A directory is never removed with content; a pipe, a socket or a device is replaced only where that is
+//! allowed. Every error names the path as the operator wrote it. Blocking: callers handle large content off the event loop.
 
 use std::{
-    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read, Write},
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -19,50 +18,26 @@ use groundplan_protocol::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat, readlinkat, renameat},
+    fcntl::{OFlag, openat, readlinkat, renameat},
     sys::{
-        stat::{
-            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, mkdirat, utimensat,
-        },
+        stat::{FileStat, Mode, SFlag, UtimensatFlags, fstat, mkdirat, utimensat},
         time::TimeSpec,
     },
-    unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, symlinkat, unlinkat},
+    unistd::{UnlinkatFlags, symlinkat, unlinkat},
 };
 
+pub(crate) use super::{access::Access, error::FileError};
 use super::{
+    attributes::{self, Attributes},
+    entry::{
+        DIRECTORY, READ, Sweep, directory_access, found_place, kind, make_place, open, special, stat, sweep, sync,
+        temporary,
+    },
+    error::{failed, io_failed},
     paths::{Missing, PathError, Place, Root},
-    users::{self, UserError},
+    text,
 };
 use crate::host::job::Content;
-
-/// Why a file, directory or link could not be read, written or removed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
-    #[error(transparent)]
-    Path(#[from] PathError),
-    #[error("{path}")]
-    Owner { path: String, source: UserError },
-    #[error("{path}: cannot {doing}")]
-    Io { path: String, doing: &'static str, source: io::Error },
-    #[error("{path} is a symbolic link to {target}, and links are not followed here; name the file itself")]
-    Link { path: String, target: String },
-    #[error("{path}: its content is missing; it has not been fetched")]
-    NoContent { path: String },
-    #[error("{path} is not a regular file")]
-    NoFile { path: String },
-    #[error("{path}: {what}; such a file is not edited")]
-    NoText { path: String, what: String },
-    #[error("{path}: {there} is in the way; it is not replaced, because its content may exist nowhere else")]
-    InTheWay { path: String, there: &'static str },
-}
-
-/// Owner, group and mode of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Access {
-    pub(crate) uid: Uid,
-    pub(crate) gid: Gid,
-    pub(crate) mode: Mode,
-}
 
 /// Digest and length, in bytes, of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +49,7 @@ pub(crate) struct Sum {
 /// A file's text, with its owner, group and mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
+    /// In whatever encoding: [`write_text`] writes back the bytes that were read.
     pub(crate) text: String,
     pub(crate) access: Access,
 }
@@ -92,6 +68,24 @@ pub(crate) enum Occupant {
     Directory,
     Link,
     File,
+    /// A pipe, a socket or a device.
+    Special,
+}
+
+/// What a new file may take the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// A file or a link.
+    Files,
+    /// Also a pipe, a socket or a device.
+    Special,
+}
+
+impl Replace {
+    /// By the parameter `force`.
+    pub(crate) fn by_force(force: bool) -> Self {
+        if force { Self::Special } else { Self::Files }
+    }
 }
 
 /// What was found at a path that was to be removed.
@@ -101,48 +95,6 @@ pub(crate) enum Removal {
     NotThere,
     /// It was left in place, with the reason.
     Left(String),
-}
-
-impl Access {
-    /// From parameters: the agent's own user and group where none is given, and `default` where no mode is given.
-    pub(crate) fn new(
-        path: &str,
-        owner: Option<&str>,
-        group: Option<&str>,
-        mode: Option<&str>,
-        default: u32,
-    ) -> Result<Self, FileError> {
-        let failed = |source| FileError::Owner { path: path.to_owned(), source };
-        let mode = mode.and_then(groundplan_protocol::kinds::parse_mode).unwrap_or(default);
-        Ok(Self {
-            uid: owner.map_or_else(|| Ok(Uid::effective()), users::uid).map_err(failed)?,
-            gid: group.map_or_else(|| Ok(Gid::effective()), users::gid).map_err(failed)?,
-            mode: Mode::from_bits_truncate(mode),
-        })
-    }
-
-    /// The access of a file, by its metadata.
-    fn of(stat: &FileStat) -> Self {
-        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
-        Self { uid: Uid::from_raw(stat.st_uid), gid: Gid::from_raw(stat.st_gid), mode }
-    }
-
-    fn is_of(&self, stat: &FileStat) -> bool {
-        self.owns(stat) && stat.st_mode & 0o7777 == self.mode.bits()
-    }
-
-    fn owns(&self, stat: &FileStat) -> bool {
-        stat.st_uid == self.uid.as_raw() && stat.st_gid == self.gid.as_raw()
-    }
-
-    /// Sets it on an open file. The mode comes last, because a change of owner clears set-user-id bits.
-    fn give(&self, path: &str, file: &File) -> Result<(), FileError> {
-        let stat = fstat(file).map_err(failed(path, "read its metadata"))?;
-        if !self.owns(&stat) {
-            fchown(file, Some(self.uid), Some(self.gid)).map_err(failed(path, "change its owner"))?;
-        }
-        fchmod(file, self.mode).map_err(failed(path, "change its mode"))
-    }
 }
 
 impl From<Sum> for BlobRef {
@@ -209,14 +161,20 @@ pub(crate) fn find(root: &Root, path: &str, follow: bool) -> Result<Option<Found
         SFlag::S_IFDIR => "directory",
         SFlag::S_IFLNK => match root.directory(path, Missing::Leave) {
             Ok(Some((dir, _))) if follow => {
-                let access = Access::of(&fstat(&dir).map_err(failed(path, "read its metadata"))?);
-                return Ok(Some(Found { thing: "directory", access }));
+                return Ok(Some(Found { thing: "directory", access: directory_access(path, &dir)? }));
             }
             _ => "a symbolic link",
         },
         _ => "neither file nor directory",
     };
-    Ok(Some(Found { thing, access: Access::of(&stat) }))
+    let access = match kind(&stat) {
+        SFlag::S_IFREG | SFlag::S_IFDIR => match open(&place, path)? {
+            Some(file) => Access::of(path, &file)?,
+            None => Access::of_stat(&stat),
+        },
+        _ => Access::of_stat(&stat),
+    };
+    Ok(Some(Found { thing, access }))
 }
 
 /// Digest and length of an open file, and its bytes, if they are at most `most`.
@@ -235,12 +193,45 @@ pub(crate) fn read_sum(path: &str, mut file: File, most: usize) -> Result<(Sum, 
 pub(crate) fn is_file(root: &Root, path: &str, sum: Sum, access: Access) -> Result<bool, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(false) };
     let Some(stat) = stat(&place, path)? else { return Ok(false) };
-    Ok(kind(&stat) == SFlag::S_IFREG && access.is_of(&stat) && holds(&place, path, &stat, sum)?)
+    // Most differences show in the size, without reading the file.
+    if kind(&stat) != SFlag::S_IFREG || u64::try_from(stat.st_size) != Ok(sum.size) {
+        return Ok(false);
+    }
+    let Some(file) = open(&place, path)? else { return Ok(false) };
+    Ok(Access::of(path, &file)? == access && Sum::of(file).map_err(io_failed(path, "read it"))? == sum)
 }
 
-/// Makes `path` a file with that content and access, atomically.
+/// Whether `path` is a file with that content, whatever its access.
+pub(crate) fn has_content(root: &Root, path: &str, sum: Sum) -> Result<bool, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(false) };
+    let Some(stat) = stat(&place, path)? else { return Ok(false) };
+    Ok(kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)?)
+}
+
+/// The SELinux label of what is at `path`, be it a link; `None` if there is nothing, or it has none.
+pub(crate) fn label(root: &Root, path: &str) -> Result<Option<String>, FileError> {
+    let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
+    match attributes::label(&place.real) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map_err(io_failed(path, "read its label")),
+    }
+}
+
+/// Makes `path` a file with that content and access, atomically. A pipe, a socket or a device is not replaced.
 pub(crate) fn put_file(root: &Root, path: &str, content: &Content, sum: Sum, access: Access) -> Result<(), FileError> {
-    match stage_file(root, path, content, sum, access)? {
+    replace(root, path, content, sum, access, Replace::Files)
+}
+
+/// Makes `path` a file with that content and access, atomically, in place of what `over` allows.
+pub(crate) fn replace(
+    root: &Root,
+    path: &str,
+    content: &Content,
+    sum: Sum,
+    access: Access,
+    over: Replace,
+) -> Result<(), FileError> {
+    match stage_file(root, path, content, sum, access, over)? {
         Some(staged) => staged.put(),
         None => Ok(()),
     }
@@ -285,20 +276,30 @@ pub(crate) fn stage_file(
     content: &Content,
     sum: Sum,
     access: Access,
+    over: Replace,
 ) -> Result<Option<Staged>, FileError> {
     let place = make_place(root, path)?;
     // The temporary name is derived from the file's, so a killed agent's leftover is found and does not block this write.
     sweep(&place);
-    match stat(&place, path)? {
+    let mut before = None;
+    match stat(&place, path)?.map(|stat| (kind(&stat), stat)) {
+        None | Some((SFlag::S_IFLNK, _)) => {}
         // Replacing a directory would delete all files in it.
-        Some(stat) if kind(&stat) == SFlag::S_IFDIR => return Err(in_the_way(path, "a directory")),
-        // Not rewritten: a new inode would be a change for programs that watch the file.
-        Some(stat) if kind(&stat) == SFlag::S_IFREG && holds(&place, path, &stat, sum)? => {
-            let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
-            access.give(path, &file.map_err(failed(path, "open it"))?.into())?;
-            return Ok(None);
+        Some((SFlag::S_IFDIR, _)) => return Err(in_the_way(path, "a directory")),
+        Some((SFlag::S_IFREG, stat)) => {
+            before = open(&place, path)?;
+            // Not rewritten: a new inode would be a change for programs that watch the file.
+            if let Some(file) = &before
+                && holds(&place, path, &stat, sum)?
+            {
+                access.give(path, file)?;
+                return Ok(None);
+            }
         }
-        _ => {}
+        Some((kind, _)) if over == Replace::Files => {
+            return Err(FileError::NeedsForce { path: path.to_owned(), there: special(kind) });
+        }
+        Some(_) => {}
     }
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     // Private until owner and mode are set: no other user may open it in between.
@@ -308,10 +309,37 @@ pub(crate) fn stage_file(
     let staged = Staged { place, path: path.to_owned(), done: false };
     let mut file = File::from(file);
     write(&mut file, content).map_err(io_failed(path, "write it"))?;
-    access.give(path, &file)?;
+    match before {
+        Some(before) => inherit(path, &before, &file, content, access)?,
+        None => access.give_new(path, &file)?,
+    }
     // Before the rename: after a power loss the name must not lead to an empty file.
     file.sync_all().map_err(io_failed(path, "write it"))?;
     Ok(Some(staged))
+}
+
+/// Sets the access of a file that takes the place of `before`, and the extended attributes of that.
+fn inherit(path: &str, before: &File, file: &File, content: &Content, access: Access) -> Result<(), FileError> {
+    let is_program = is_program(content).map_err(io_failed(path, "read the new content"))?;
+    let attributes = Attributes::of(before, is_program).map_err(io_failed(path, "read its extended attributes"))?;
+    // A change of owner clears capabilities, so it comes first. The access control list comes before the mode, whose bits for the
+    // group would else be rights of the group until then.
+    access.own(path, file)?;
+    attributes.give(file).map_err(io_failed(path, "keep its extended attributes"))?;
+    access.give(path, file)
+}
+
+/// Whether it is a program in the sense of execve(2), to which capabilities apply.
+fn is_program(content: &Content) -> io::Result<bool> {
+    const ELF: &[u8] = b"\x7fELF";
+    match content {
+        Content::Bytes(bytes) => Ok(bytes.starts_with(ELF)),
+        Content::File(path) => {
+            let mut head = Vec::new();
+            File::open(path)?.take(ELF.len() as u64).read_to_end(&mut head)?;
+            Ok(head == ELF)
+        }
+    }
 }
 
 /// Opens the regular file at `path`; `None` if it is missing.
@@ -332,25 +360,20 @@ pub(crate) fn open_file(root: &Root, path: &str) -> Result<Option<File>, FileErr
 
 /// Reads the file at `path`, of at most `most` bytes; `None` if it is missing.
 pub(crate) fn read_text(root: &Root, path: &str, most: u64) -> Result<Option<Text>, FileError> {
-    let Some(file) = open_file(root, path)? else { return Ok(None) };
-    let stat = fstat(&file).map_err(failed(path, "read its metadata"))?;
-    let no_text = |what| FileError::NoText { path: path.to_owned(), what };
+    let Some(mut file) = open_file(root, path)? else { return Ok(None) };
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
+    (&mut file).take(most + 1).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
     if bytes.len() as u64 > most {
-        return Err(no_text(format!("has more than {} KiB", most >> 10)));
+        return Err(FileError::NoText { path: path.to_owned(), what: format!("has more than {} KiB", most >> 10) });
     }
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        no_text(format!("line {line} is not UTF-8"))
-    })?;
-    Ok(Some(Text { text, access: Access::of(&stat) }))
+    Ok(Some(Text { text: text::text(&bytes), access: Access::of(path, &file)? }))
 }
 
-/// Makes `path` a file with that text and access.
+/// Makes `path` a file with that text and access; a text that [`read_text`] returned becomes the bytes that were read.
 pub(crate) fn write_text(root: &Root, path: &str, text: &str, access: Access) -> Result<(), FileError> {
-    let content = Content::Bytes(text.as_bytes().to_vec());
-    put_file(root, path, &content, Sum::of_bytes(text.as_bytes()), access)
+    let bytes = text::bytes(text);
+    let sum = Sum::of_bytes(&bytes);
+    put_file(root, path, &Content::Bytes(bytes), sum, access)
 }
 
 /// What is at `path`; `None` if nothing is.
@@ -359,7 +382,8 @@ pub(crate) fn occupant(root: &Root, path: &str) -> Result<Option<Occupant>, File
     Ok(stat(&place, path)?.map(|stat| match kind(&stat) {
         SFlag::S_IFDIR => Occupant::Directory,
         SFlag::S_IFLNK => Occupant::Link,
-        _ => Occupant::File,
+        SFlag::S_IFREG => Occupant::File,
+        _ => Occupant::Special,
     }))
 }
 
@@ -380,35 +404,28 @@ pub(crate) fn set_changed_at(root: &Root, path: &str, seconds: i64) -> Result<()
 /// Whether `path` is a directory with that access.
 pub(crate) fn is_directory(root: &Root, path: &str, access: Access) -> Result<bool, FileError> {
     let Some((dir, _)) = root.directory(path, Missing::Leave)? else { return Ok(false) };
-    Ok(access.is_of(&fstat(&dir).map_err(failed(path, "read its metadata"))?))
+    Ok(directory_access(path, &dir)? == access)
 }
 
 /// Makes `path` a directory with that access.
 pub(crate) fn put_directory(root: &Root, path: &str, access: Access) -> Result<(), FileError> {
     let place = make_place(root, path)?;
     // Private until owner and mode are set.
-    match mkdirat(&place.dir, place.name.as_os_str(), Mode::from_bits_truncate(0o700)) {
-        Ok(()) => sync(&place, path)?,
-        Err(Errno::EEXIST) => {}
+    let is_new = match mkdirat(&place.dir, place.name.as_os_str(), Mode::from_bits_truncate(0o700)) {
+        Ok(()) => sync(&place, path).map(|()| true)?,
+        Err(Errno::EEXIST) => false,
         Err(e) => return Err(failed(path, "create the directory")(e)),
-    }
+    };
     // A link to a directory counts as a directory.
-    let (dir, real) = match root.directory(path, Missing::Leave) {
-        Ok(Some(found)) => found,
+    let dir = match root.directory(path, Missing::Leave) {
+        Ok(Some((dir, _))) => dir,
         Err(PathError::NotADirectory { .. }) => return Err(in_the_way(path, "something that is not a directory")),
         Ok(None) => return Err(in_the_way(path, "a link that leads nowhere")),
         Err(e) => return Err(e.into()),
     };
-    let found = fstat(&dir).map_err(failed(path, "read its metadata"))?;
-    if !access.owns(&found) {
-        fchownat(&dir, "", Some(access.uid), Some(access.gid), AtFlags::AT_EMPTY_PATH)
-            .map_err(failed(path, "change its owner"))?;
-    }
-    // The mode cannot be changed through a handle that was opened with O_PATH, but through its name in the parent.
-    let parent = real.parent().unwrap_or(&real);
-    let parent = File::open(parent).map_err(io_failed(path, "open its parent"))?;
-    let name = real.file_name().unwrap_or(OsStr::new("."));
-    fchmodat(&parent, name, access.mode, FchmodatFlags::FollowSymlink).map_err(failed(path, "change its mode"))
+    // The handle was opened with O_PATH: through it nothing can be changed.
+    let dir = File::from(openat(&dir, ".", DIRECTORY, Mode::empty()).map_err(failed(path, "open the directory"))?);
+    if is_new { access.give_new(path, &dir) } else { access.give(path, &dir) }
 }
 
 /// Whether `path` is a symbolic link to `target`.
@@ -434,7 +451,7 @@ pub(crate) fn put_link(root: &Root, path: &str, target: &str) -> Result<(), File
         return Err(in_the_way(path, "a directory"));
     }
     let temporary = temporary(&place.name);
-    let swept = Sweep { place: &place, armed: true };
+    let swept = Sweep::new(&place);
     symlinkat(target, &place.dir, temporary.as_os_str()).map_err(failed(path, "create the link"))?;
     renameat(&place.dir, temporary.as_os_str(), &place.dir, place.name.as_os_str())
         .map_err(failed(path, "put the link in place"))?;
@@ -476,20 +493,14 @@ pub(crate) fn remove_directory(root: &Root, path: &str) -> Result<Removal, FileE
 /// Most links that are followed from one file to the next.
 const MOST_LINKS: usize = 16;
 
-/// Flags to open what may be anything: neither blocks on a FIFO nor follows a link.
-const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
-
 /// Whether the file at `place` has that content. One that may not be read counts as different.
 fn holds(place: &Place, path: &str, stat: &FileStat, sum: Sum) -> Result<bool, FileError> {
     // Most differences show in the size, without reading the file.
     if u64::try_from(stat.st_size) != Ok(sum.size) {
         return Ok(false);
     }
-    match openat(&place.dir, place.name.as_os_str(), READ, Mode::empty()) {
-        Ok(file) => Ok(Sum::of(File::from(file)).map_err(io_failed(path, "read it"))? == sum),
-        Err(Errno::EACCES | Errno::ENOENT | Errno::ELOOP) => Ok(false),
-        Err(e) => Err(failed(path, "open it")(e)),
-    }
+    let Some(file) = open(place, path)? else { return Ok(false) };
+    Ok(Sum::of(file).map_err(io_failed(path, "read it"))? == sum)
 }
 
 fn write(file: &mut File, content: &Content) -> io::Result<()> {
@@ -499,81 +510,6 @@ fn write(file: &mut File, content: &Content) -> io::Result<()> {
     }
 }
 
-fn make_place(root: &Root, path: &str) -> Result<Place, FileError> {
-    Ok(root.place(path, Missing::Create)?.ok_or_else(|| PathError::Unnamed { path: path.to_owned() })?)
-}
-
-/// The place of something to remove; `None` if a parent is not a directory, so that nothing can be there.
-fn found_place(root: &Root, path: &str) -> Result<Option<Place>, FileError> {
-    match root.place(path, Missing::Leave) {
-        Err(PathError::NotADirectory { .. }) => Ok(None),
-        result => Ok(result?),
-    }
-}
-
-fn stat(place: &Place, path: &str) -> Result<Option<FileStat>, FileError> {
-    match fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(e) => Err(failed(path, "read its metadata")(e)),
-    }
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-/// Syncs the directory of a place, so that its names are durable.
-fn sync(place: &Place, path: &str) -> Result<(), FileError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let dir = match openat(&place.dir, ".", flags, Mode::empty()) {
-        Ok(dir) => File::from(dir),
-        // A directory that may be written and not read: it cannot be synced.
-        Err(Errno::EACCES) => return Ok(()),
-        Err(e) => return Err(failed(path, "open its directory")(e)),
-    };
-    dir.sync_all().map_err(io_failed(path, "sync its directory"))
-}
-
-/// The temporary name beside `target`: always the same for one target, and never too long.
-fn temporary(target: &OsStr) -> OsString {
-    format!(".groundplan-{}.tmp", Digest::of(target.as_bytes()).short()).into()
-}
-
-/// Removes what an interrupted write left.
-fn sweep(place: &Place) {
-    // It need not exist; and if it cannot be removed, the write itself fails.
-    let _ = unlinkat(&place.dir, temporary(&place.name).as_os_str(), UnlinkatFlags::NoRemoveDir);
-}
-
-/// Removes the temporary file when the write does not complete.
-struct Sweep<'a> {
-    place: &'a Place,
-    armed: bool,
-}
-
-impl Sweep<'_> {
-    fn done(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for Sweep<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            sweep(self.place);
-        }
-    }
-}
-
 fn in_the_way(path: &str, there: &'static str) -> FileError {
     FileError::InTheWay { path: path.to_owned(), there }
-}
-
-fn failed(path: &str, doing: &'static str) -> impl Fn(Errno) -> FileError {
-    move |e| FileError::Io { path: path.to_owned(), doing, source: e.into() }
-}
-
-fn io_failed(path: &str, doing: &'static str) -> impl Fn(io::Error) -> FileError {
-    move |source| FileError::Io { path: path.to_owned(), doing, source }
 }

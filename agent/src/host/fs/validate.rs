@@ -8,7 +8,7 @@ use std::{io, path::Path, time::Duration};
 use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
 
 use super::{
-    files::{self, Access, Sum},
+    files::{self, Access, Replace, Sum},
     ini::Document,
 };
 use crate::host::{
@@ -37,24 +37,25 @@ pub(crate) enum ValidateError {
 
 impl KindError for ValidateError {}
 
-/// Makes `path` a file with that content and access, if the content passes.
+/// Makes `path` a file with that content and access, in place of what `over` allows, if the content passes.
 pub(crate) async fn put(
     cx: &Context<'_>,
     path: &str,
     content: &Content,
     sum: Sum,
     access: Access,
+    over: Replace,
     validate: &Validate,
 ) -> Result<(), HostError> {
     let root = &cx.host.environment.root;
     let validator = match validate {
         Validate::Format(format) => {
             check_format(path, content, sum.size, *format)?;
-            return Ok(files::put_file(root, path, content, sum, access)?);
+            return Ok(files::replace(root, path, content, sum, access, over)?);
         }
         Validate::Command(validator) => validator,
     };
-    let Some(staged) = files::stage_file(root, path, content, sum, access)? else { return Ok(()) };
+    let Some(staged) = files::stage_file(root, path, content, sum, access, over)? else { return Ok(()) };
     ask(cx, path, validator, &staged.path()).await?;
     Ok(staged.put()?)
 }

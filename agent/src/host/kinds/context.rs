@@ -7,7 +7,7 @@ use std::sync::{
 
 use groundplan_protocol::{
     ids::{Generation, TaskId},
-    kinds::Claim,
+    kinds::{Claim, TaskParams},
     report::Output,
 };
 use serde_json::Value;
@@ -35,6 +35,8 @@ pub(crate) struct Context<'a> {
     pub(crate) is_new: bool,
     /// Tasks that hand over to this one, or, in a removal, that took over from it.
     pub(crate) others: &'a [TaskId],
+    /// What the ledger has as applied, which this job updates.
+    pub(crate) previous: Option<&'a TaskParams>,
     /// The plan that the job is carried out for.
     pub(crate) plan: Generation,
     /// Whether no other job had changed anything since the start of the agent, when this one began.
@@ -60,6 +62,7 @@ impl<'a> Context<'a> {
             probed: false,
             is_new: false,
             others: &[],
+            previous: None,
             plan: Generation(0),
             untouched: true,
             begun: Instant::now(),
@@ -111,6 +114,17 @@ impl<'a> Context<'a> {
     /// Another task that has the same claim, if there is one: then what is claimed must be left in place.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>) -> Option<TaskId> {
         self.host.claims.held_by_another(claim, self.task)
+    }
+
+    /// Whether what is at `path`, if it is no link, is there because of this task, or of another one that is about to be removed.
+    pub(crate) fn has_put(&self, path: &str) -> bool {
+        let claim = Claim::path(path);
+        let is_link = |params: &TaskParams| matches!(params, TaskParams::Link(_));
+        let mut is_own = false;
+        if let Some(previous) = self.previous.filter(|previous| !is_link(previous)) {
+            previous.claims(self.task, &mut |stated| is_own |= stated.claim == claim);
+        }
+        is_own || self.held_by_another(&claim).is_some()
     }
 
     /// Puts what a program printed into the report, in place of what is in it.

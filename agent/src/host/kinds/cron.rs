@@ -107,7 +107,7 @@ fn access() -> Result<Access, HostError> {
     Ok(Access::new("/etc/cron.d", Some("0"), Some("0"), None, 0o644)?)
 }
 
-/// The text that cron reads (crontab(5)), where an unescaped `%` is a line break.
+/// The text that cron reads (crontab(5)).
 fn text(cron: &Cron) -> String {
     let mut text = "# Written by groundplan; changes are overwritten.\n".to_owned();
     for (name, value) in &cron.env {
@@ -115,7 +115,20 @@ fn text(cron: &Cron) -> String {
     }
     let user = cron.user.as_deref().unwrap_or("root");
     let fields: Vec<&str> = cron.schedule.split_whitespace().collect();
-    text + &format!("{} {user} {}\n", fields.join(" "), cron.run.trim().replace('%', "\\%"))
+    text + &format!("{} {user} {}\n", fields.join(" "), command(cron.run.trim()))
+}
+
+/// The command as cron is to read it. To all of them an unescaped `%` is a line break and `\%` is `%`. They disagree on the rest:
+/// Debian's and FreeBSD's read `\\` as one backslash, cronie and OpenBSD's as two, and a `%` after it as unescaped. So a command
+/// with two backslashes in a row, or one before a `%`, is given to the shell in a form that has neither.
+fn command(run: &str) -> String {
+    let is_plain = !run.contains("\\\\") && !run.contains("\\%") && !run.ends_with('\\');
+    if is_plain {
+        return run.replace('%', "\\%");
+    }
+    // printf(1): with `%b`, a backslash, zero and three octal digits are a byte.
+    let encoded = run.replace('\\', "\\0134").replace('%', "\\0045").replace('\'', "\\0047");
+    format!("eval \"$(printf \\%b '{encoded}')\"")
 }
 
 /// Whether there is a cron daemon, by any of its names.
@@ -136,8 +149,11 @@ mod tests {
         let times = || [path, DIRECTORY].map(|path| files::changed_at(&root, path).unwrap());
         let mut seen = vec![times()];
         for n in 0..4 {
-            noticed(&root, path, || Ok(std::fs::write(dir.path().join("etc/cron.d/x"), n.to_string()).unwrap()))
-                .unwrap();
+            noticed(&root, path, || {
+                std::fs::write(dir.path().join("etc/cron.d/x"), n.to_string()).unwrap();
+                Ok(())
+            })
+            .unwrap();
             seen.push(times());
         }
         for pair in seen.windows(2) {
@@ -155,7 +171,50 @@ mod tests {
         .unwrap();
         let lines = ["MAILTO=\"\"", "PATH=\"/bin\"", "*/5 2 * * mon bob date +\\%F > /tmp/x", ""];
         assert_eq!(text(&cron).split('\n').skip(1).collect::<Vec<_>>(), lines);
+        assert_eq!(command(r"printf 'a\tb' | grep '\.'"), r"printf 'a\tb' | grep '\.'");
         let name = Cron::path(&"web.clean-up".parse().unwrap());
         assert_eq!(name, "/etc/cron.d/groundplan-web-clean-up-9169e8");
+    }
+
+    /// The command that a cron gives to the shell, from the command in its file; `None` for a `%` that cuts it. One kind of cron
+    /// reads two backslashes as one.
+    fn read(command: &str, halves_backslashes: bool) -> Option<String> {
+        let (mut out, mut chars) = (String::new(), command.chars());
+        while let Some(c) = chars.next() {
+            match c {
+                '%' => return None,
+                '\\' => match chars.next() {
+                    Some('%') => out.push('%'),
+                    Some('\\') if halves_backslashes => out.push('\\'),
+                    Some(next) => out.extend(['\\', next]),
+                    None => out.push('\\'),
+                },
+                c => out.push(c),
+            }
+        }
+        Some(out)
+    }
+
+    #[test]
+    fn every_cron_runs_the_command_as_given() {
+        for run in [
+            r"printf '%s' a",
+            r"printf 'a\nb'",
+            r"printf '%s' 'a\\b'",
+            r"printf '%s' 'a\%b'",
+            r#"printf '%s %s' "it's" 'a\\%\b'"#,
+            r"printf '%s' a\\",
+            r"sed 's/\\/\//;s/%/\%/' </dev/null; printf 100%%",
+        ] {
+            let of = |line: &str| {
+                let output = std::process::Command::new("/bin/sh").args(["-c", line]).output().unwrap();
+                assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+                output.stdout
+            };
+            for halves_backslashes in [true, false] {
+                let read = read(&command(run), halves_backslashes).unwrap_or_else(|| panic!("{run} is cut"));
+                assert_eq!(of(&read), of(run), "{run}");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::host::{
     error::HostError,
     fs::{
-        files::{self, Access},
+        files::{self, Access, Replace},
         validate,
     },
 };
@@ -24,6 +24,7 @@ struct Params<'a> {
     group: Option<&'a str>,
     mode: Option<&'a str>,
     validate: Option<&'a Validate>,
+    over: Replace,
 }
 
 macro_rules! params {
@@ -34,6 +35,7 @@ macro_rules! params {
             group: $from.group.as_deref(),
             mode: $from.mode.as_deref(),
             validate: $from.validate.as_ref(),
+            over: Replace::by_force($from.force),
         }
     };
 }
@@ -81,15 +83,15 @@ impl Params<'_> {
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let shipped = shipped(cx)?;
         let (content, sum) = (shipped.bytes()?, shipped.sum);
-        let access = self.access()?;
+        let (access, over) = (self.access()?, self.over);
         let root = &cx.host.environment.root;
         if let Some(validate) = self.validate {
-            validate::put(cx, self.path, content, sum, access, validate).await?;
+            validate::put(cx, self.path, content, sum, access, over, validate).await?;
         } else if sum.size > LARGE {
             let (root, path, content) = (root.clone(), self.path.to_owned(), content.clone());
-            blocking(move || files::put_file(&root, &path, &content, sum, access)).await??;
+            blocking(move || files::replace(&root, &path, &content, sum, access, over)).await??;
         } else {
-            files::put_file(root, self.path, content, sum, access)?;
+            files::replace(root, self.path, content, sum, access, over)?;
         }
         Ok(Applied { afresh: false })
     }

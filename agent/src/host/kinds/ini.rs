@@ -43,6 +43,9 @@ struct Memory {
     made_sections: BTreeSet<String>,
     /// Options as they were written, by section and name.
     before: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// The values that the task set for them; absent in what an older agent noted.
+    #[serde(default)]
+    after: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     /// The text of sections that were removed, by name.
     cut: BTreeMap<String, String>,
 }
@@ -77,16 +80,17 @@ impl Kind for Ini {
             None if self.create == Some(false) => return Err(IniError::Missing { path: self.path.clone() }.into()),
             None => access(self)?,
         };
-        let mut document = match found {
-            Some((document, _)) => document,
+        let was = found.map(|(document, _)| document);
+        let mut document = match &was {
+            Some(document) => document.clone(),
             None => parse(self, "")?,
         };
         let wanted = self.wanted();
         // Options that an earlier version of the task set, unless another task has them now.
         let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
-        for (section, name, before) in left {
+        for Taken { section, name, before, after } in left {
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_none() {
-                document.restore(&section, &name, &before);
+                give_back(cx, &mut document, (&section, &name), &before, after.as_deref());
             }
             memory.leave(&mut document, &section);
         }
@@ -96,6 +100,7 @@ impl Kind for Ini {
             if document.set(section, name, values) {
                 // Only the first value found is kept: later ones are the task's own.
                 memory.before.entry(section.clone()).or_default().entry(name.clone()).or_insert(before);
+                memory.after.entry(section.clone()).or_default().insert(name.clone(), values.clone());
                 if !there {
                     memory.made_sections.insert(section.clone());
                 }
@@ -109,6 +114,11 @@ impl Kind for Ini {
         }
         // The memory before the file: a value that was overwritten exists nowhere else.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        if was.as_ref() == Some(&document) {
+            // Only the memory differed.
+            cx.nothing_changed();
+            return Ok(Applied { afresh: false });
+        }
         files::write_text(&cx.host.environment.root, &self.path, &document.text(), access)?;
         Ok(Applied { afresh: false })
     }
@@ -118,14 +128,12 @@ impl Kind for Ini {
         let mut memory = Memory::of(self, cx);
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());
-        for (section, name, was) in memory.take(|_, _| true) {
-            let ours = wanted.get(&(section.clone(), name.clone()));
+        for Taken { section, name, before, after } in memory.take(|_, _| true) {
+            let ours = wanted.get(&(section.clone(), name.clone())).or(after.as_ref());
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
                 cx.report(&format!("`{name}` in [{section}] belongs to another task now: left as it is"));
-            } else if ours.is_some_and(|ours| *ours != document.get(&section, &name)) {
-                cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is"));
             } else {
-                document.restore(&section, &name, &was);
+                give_back(cx, &mut document, (&section, &name), &before, ours.map(Vec::as_slice));
             }
             memory.leave(&mut document, &section);
         }
@@ -188,19 +196,22 @@ impl Memory {
         all.into_iter().all(|(section, name)| wanted.contains_key(&(section.clone(), name.clone())))
     }
 
-    /// Drops the options for which `which` is true; returns their sections, names and former text.
-    fn take(&mut self, which: impl Fn(&str, &str) -> bool) -> Vec<(String, String, Vec<String>)> {
+    /// Drops the options for which `which` is true, and returns them.
+    fn take(&mut self, which: impl Fn(&str, &str) -> bool) -> Vec<Taken> {
         let mut taken = Vec::new();
         for (section, options) in &mut self.before {
             options.retain(|name, values| {
                 let picked = which(section, name);
                 if picked {
-                    taken.push((section.clone(), name.clone(), std::mem::take(values)));
+                    let after = self.after.get_mut(section).and_then(|options| options.remove(name));
+                    let (section, name, before) = (section.clone(), name.clone(), std::mem::take(values));
+                    taken.push(Taken { section, name, before, after });
                 }
                 !picked
             });
         }
         self.before.retain(|_, options| !options.is_empty());
+        self.after.retain(|_, options| !options.is_empty());
         taken
     }
 
@@ -212,6 +223,30 @@ impl Memory {
                 self.made_sections.remove(section);
             }
         }
+    }
+}
+
+/// An option that the memory held.
+struct Taken {
+    section: String,
+    name: String,
+    /// Its former text.
+    before: Vec<String>,
+    /// The values that the task set; `None` if that was not noted.
+    after: Option<Vec<String>>,
+}
+
+/// Restores the former text of an option, unless it no longer has the values that the task set.
+fn give_back(
+    cx: &Context<'_>,
+    document: &mut Document,
+    (section, name): (&str, &str),
+    before: &[String],
+    after: Option<&[String]>,
+) {
+    match after.is_some_and(|after| after != document.get(section, name)) {
+        true => cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is")),
+        false => document.restore(section, name, before),
     }
 }
 

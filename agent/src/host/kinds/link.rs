@@ -1,4 +1,5 @@
-//! `link`: a symbolic link. It replaces a file or another link at its path, never a directory.
+//! `link`: a symbolic link. It replaces another link at its path, and what the task had there as another kind; anything else only
+//! by force, and never a directory.
 
 use groundplan_protocol::kinds::Link;
 
@@ -6,7 +7,10 @@ use super::{
     context::Context,
     kind::{Applied, Check, Kind},
 };
-use crate::host::{error::HostError, fs::files};
+use crate::host::{
+    error::HostError,
+    fs::files::{self, FileError, Occupant},
+};
 
 impl Kind for Link {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -14,7 +18,16 @@ impl Kind for Link {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        files::put_link(&cx.host.environment.root, &self.path, &self.target)?;
+        let root = &cx.host.environment.root;
+        let there = match files::occupant(root, &self.path)? {
+            Some(Occupant::File) => Some("a file").filter(|_| !cx.has_put(&self.path)),
+            Some(Occupant::Special) => Some("something that is not a file"),
+            _ => None,
+        };
+        if let Some(there) = there.filter(|_| !self.force) {
+            return Err(FileError::NeedsForce { path: self.path.clone(), there }.into());
+        }
+        files::put_link(root, &self.path, &self.target)?;
         Ok(Applied { afresh: false })
     }
 

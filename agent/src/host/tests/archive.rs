@@ -143,6 +143,150 @@ async fn removal_deletes_exactly_what_was_unpacked() {
     assert_eq!(tree(&site.at("opt/app")), ["bin/"]);
 }
 
+/// What a job reported.
+fn lines(finished: &Finished) -> String {
+    finished.output.as_ref().map(|output| output.head.clone()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_member_turns_into_something_else() {
+    let site = Site::new();
+    let versions = [
+        archive(
+            &tar(&[("conf", FILE, 0o644, "1"), ("current", LINK, 0o777, "conf"), ("z", FILE, 0o644, "")]),
+            json!({}),
+        ),
+        archive(
+            &tar(&[("conf/a/b", FILE, 0o644, "1"), ("conf/c", LINK, 0o777, "a"), ("current/x", FILE, 0o644, "")]),
+            json!({}),
+        ),
+        archive(&tar(&[("conf", LINK, 0o777, "z"), ("current", FILE, 0o644, ""), ("z", FILE, 0o644, "")]), json!({})),
+    ];
+    let trees: [&[&str]; 3] = [
+        &["conf", "current -> conf", "z"],
+        &["conf/", "conf/a/", "conf/a/b", "conf/c -> a", "current/", "current/x"],
+        &["conf -> z", "current", "z"],
+    ];
+    assert_eq!(site.create(&versions[0]).await, CHANGED);
+    for (from, to) in [(0, 1), (1, 2), (2, 1), (1, 0)] {
+        assert_eq!(site.update(&versions[from], &versions[to]).await, CHANGED, "{from} to {to}");
+        assert_eq!(tree(&site.at("opt/app")), trees[to]);
+        assert_eq!(site.update(&versions[to], &versions[to]).await, UNCHANGED);
+    }
+    assert_eq!(site.update(&versions[0], &versions[1]).await, CHANGED);
+    // What is not the task's own is in the way, and then nothing is touched.
+    fs::write(site.at("opt/app/conf/theirs"), "precious").unwrap();
+    let before = tree(&site.at("opt/app"));
+    let error = site.update(&versions[1], &versions[2]).await.unwrap_err();
+    assert_eq!(
+        error,
+        "the member `conf` cannot be put in place, and nothing of the archive was: /conf: a directory with \
+         `conf/theirs`, which this task did not unpack, is in the way; move it away"
+    );
+    assert_eq!(tree(&site.at("opt/app")), before);
+    fs::remove_file(site.at("opt/app/conf/theirs")).unwrap();
+    fs::write(site.at("opt/app/conf/a/b"), "changed").unwrap();
+    let error = site.update(&versions[1], &versions[2]).await.unwrap_err();
+    assert!(
+        error.contains("a directory with `conf/a/b`, which was changed since it was unpacked, is in the way"),
+        "{error}"
+    );
+    fs::write(site.at("opt/app/conf/a/b"), "1").unwrap();
+    assert_eq!(site.update(&versions[1], &versions[2]).await, CHANGED);
+    // The same for a file that was changed, where a directory is to be.
+    fs::remove_file(site.at("opt/app/conf")).unwrap();
+    fs::write(site.at("opt/app/conf"), "mine").unwrap();
+    let error = site.update(&versions[2], &versions[1]).await.unwrap_err();
+    assert!(error.contains("/conf: something that is not a directory is in the way"), "{error}");
+    assert_eq!(fs::read_to_string(site.at("opt/app/conf")).unwrap(), "mine");
+    // A pipe is not replaced by a file.
+    fs::remove_file(site.at("opt/app/z")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(site.at("opt/app/z")).status().unwrap().success());
+    let error = site.update(&versions[2], &versions[0]).await.unwrap_err();
+    assert!(error.contains("a pipe, a socket or a device is in the way"), "{error}");
+}
+
+#[tokio::test]
+async fn what_others_changed_is_left_in_place() {
+    let site = Site::new();
+    let both = archive(
+        &tar(&[("etc/a", FILE, 0o644, "a"), ("etc/b", FILE, 0o644, "b"), ("l", LINK, 0o777, "etc")]),
+        json!({}),
+    );
+    let one = archive(&tar(&[("etc/b", FILE, 0o644, "b")]), json!({}));
+    assert_eq!(site.create(&both).await, CHANGED);
+    fs::write(site.at("opt/app/etc/a"), "tuned by hand").unwrap();
+    let finished = site.job("svc.task", apply(&one, Some(&both)), None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(lines(&finished), "in /opt/app: /etc/a was changed since it was unpacked: left in place\n");
+    assert_eq!(tree(&site.at("opt/app")), ["etc/", "etc/a", "etc/b"]);
+    // A mode alone is no content.
+    fs::set_permissions(site.at("opt/app/etc/b"), fs::Permissions::from_mode(0o600)).unwrap();
+    let finished = site.job("svc.task", Work::Remove { spec: one.clone() }, None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["etc/", "etc/a"]);
+
+    let site = Site::new();
+    assert_eq!(site.create(&both).await, CHANGED);
+    fs::write(site.at("opt/app/etc/b"), "b2").unwrap();
+    fs::remove_file(site.at("opt/app/l")).unwrap();
+    symlink("elsewhere", site.at("opt/app/l")).unwrap();
+    let finished = site.job("svc.task", Work::Remove { spec: both }, None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["etc/", "etc/b", "l -> elsewhere"]);
+    for line in
+        ["/l was changed since it was unpacked", "/etc/b was changed since it was unpacked", "/etc is not empty"]
+    {
+        assert!(lines(&finished).contains(line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn what_others_claim_is_left_to_them() {
+    let site = Site::new();
+    let bytes = |version: &str| {
+        tar(&[
+            ("etc/app.conf", FILE, 0o644, version),
+            ("etc/app.ini", FILE, 0o644, "[a]\nb = 1\n"),
+            ("run", FILE, 0o755, version),
+        ])
+    };
+    let [one, two] = ["1", "2"].map(|version| archive(&bytes(version), json!({})));
+    let theirs = file("/opt/app/etc/app.conf", "theirs");
+    let option = spec(json!({ "ini": { "path": "/opt/app/etc/app.ini", "section": "a", "option": "b", "value": 2 } }));
+    assert_eq!(site.create(&one).await, CHANGED);
+    for (task, spec) in [("svc.file", &theirs), ("svc.option", &option)] {
+        assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+    }
+    let theirs_is_there = || {
+        let read = |path: &str| fs::read_to_string(site.at(path)).unwrap();
+        assert_eq!(read("opt/app/etc/app.conf"), "theirs");
+        assert_eq!(read("opt/app/etc/app.ini"), "[a]\nb = 2\n");
+    };
+    // Neither is a difference, and an update leaves both.
+    assert_eq!(site.update(&one, &one).await, UNCHANGED);
+    assert!(matches!(site.check(&one).await, CheckResult::InSync));
+    let finished = site.job("svc.task", apply(&two, Some(&one)), None).await;
+    assert_eq!(finished.result, CHANGED);
+    assert_eq!(
+        lines(&finished),
+        "in /opt/app: /etc/app.conf belongs to svc.file: left to it\nin /opt/app: /etc/app.ini belongs to svc.option: left to it\n"
+    );
+    theirs_is_there();
+    assert_eq!(fs::read_to_string(site.at("opt/app/run")).unwrap(), "2");
+    assert_eq!(site.update(&two, &two).await, UNCHANGED);
+    // So does the removal; and once the other task is removed, the member is the archive's again.
+    let archive_again = site.job("svc.task", Work::Remove { spec: two.clone() }, None).await;
+    assert_eq!(archive_again.result, CHANGED);
+    theirs_is_there();
+    assert_eq!(tree(&site.at("opt/app")), ["etc/", "etc/app.conf", "etc/app.ini"]);
+    assert_eq!(site.create(&two).await, CHANGED);
+    theirs_is_there();
+    assert_eq!(site.job("svc.file", Work::Remove { spec: theirs }, None).await.result, CHANGED);
+    assert_eq!(site.update(&two, &two).await, CHANGED);
+    assert_eq!(fs::read_to_string(site.at("opt/app/etc/app.conf")).unwrap(), "2");
+}
+
 #[tokio::test]
 async fn members_that_lead_out_are_refused_and_nothing_is_unpacked() {
     let site = Site::new();

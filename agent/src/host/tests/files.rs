@@ -248,6 +248,59 @@ async fn the_error_names_what_is_in_the_way() {
 }
 
 #[tokio::test]
+async fn what_may_exist_nowhere_else_is_replaced_by_force_only() {
+    let site = Site::new();
+    let link = |force: bool| spec(json!({ "link": { "path": "/x", "target": "y", "force": force } }));
+    let content = |force: bool| TaskSpec {
+        content: Some(Shipped::of(b"new")),
+        ..spec(json!({ "file": { "path": "/x", "force": force } }))
+    };
+    let pipe = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let needs = |there: &str| Err(format!("/x: {there} is in the way; remove it, or set `force = true` to replace it"));
+
+    fs::write(site.at("x"), "precious").unwrap();
+    assert_eq!(site.create(&link(false)).await, needs("a file"));
+    assert_eq!(fs::read_to_string(site.at("x")).unwrap(), "precious");
+    assert_eq!(site.create(&link(true)).await, CHANGED);
+    // What took the place of the task's own link is not the task's own.
+    fs::remove_file(site.at("x")).unwrap();
+    fs::write(site.at("x"), "precious").unwrap();
+    assert_eq!(site.update(&link(false), &link(false)).await, needs("a file"));
+    // A file replaces a file and a link.
+    assert_eq!(site.create(&content(false)).await, CHANGED);
+    fs::remove_file(site.at("x")).unwrap();
+    symlink("nowhere", site.at("x")).unwrap();
+    assert_eq!(site.create(&content(false)).await, CHANGED);
+
+    fs::remove_file(site.at("x")).unwrap();
+    pipe(&site.at("x"));
+    let checked = TaskSpec {
+        content: Some(Shipped::of(b"[a]\n")),
+        ..spec(json!({ "template": { "path": "/x", "validate": { "command": "true %s" } } }))
+    };
+    for spec in [content(false), checked, file("/x", "")] {
+        assert_eq!(site.create(&spec).await, needs("a named pipe"));
+    }
+    assert_eq!(site.create(&link(false)).await, needs("something that is not a file"));
+    assert!(!fs::symlink_metadata(site.at("x")).unwrap().is_file());
+    assert_eq!(site.create(&content(true)).await, CHANGED);
+    assert_eq!(fs::read_to_string(site.at("x")).unwrap(), "new");
+    let _socket = std::os::unix::net::UnixListener::bind(site.at("s")).unwrap();
+    let error = site.create(&file("/s", "")).await.unwrap_err();
+    assert!(error.starts_with("/s: a socket is in the way"), "{error}");
+}
+
+#[tokio::test]
+async fn what_another_task_put_there_needs_no_force() {
+    let site = Site::new();
+    // The path passes from a task that is about to be removed to one that comes first.
+    assert_eq!(site.job("svc.old", apply(&file("/x", "content"), None), None).await.result, CHANGED);
+    let link = spec(json!({ "link": { "path": "/x", "target": "y" } }));
+    assert_eq!(site.job("svc.new", apply(&link, None), None).await.result, CHANGED);
+    assert_eq!(fs::read_link(site.at("x")).unwrap(), Path::new("y"));
+}
+
+#[tokio::test]
 async fn a_task_changes_its_kind_at_one_path() {
     let site = Site::new();
     let specs = [

@@ -119,6 +119,40 @@ async fn owner_and_mode_are_kept() {
 }
 
 #[tokio::test]
+async fn all_other_bytes_stay() {
+    let site = with("");
+    let path = site.at("etc/app.conf");
+    let found = b"# caf\xe9\r\n[a]\r\nname = Zo\xeb\r\nport = 1\n[b]\nx = 1\n";
+    fs::write(&path, found).unwrap();
+    let spec = ini(json!({ "values": { "a": { "port": 2 }, "b": { "y": 1 } } }));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    let expect = b"# caf\xe9\r\n[a]\r\nname = Zo\xeb\r\nport = 2\n[b]\nx = 1\ny = 1\n";
+    assert_eq!(fs::read(&path).unwrap(), expect);
+    assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
+    assert_eq!(site.remove(&spec).await, CHANGED);
+    assert_eq!(fs::read(&path).unwrap(), found);
+    // A value in Latin-1 comes back as it was.
+    let name = ini(json!({ "section": "a", "option": "name", "value": "Zoe" }));
+    assert_eq!(site.create(&name).await, CHANGED);
+    assert_eq!(site.remove(&name).await, CHANGED);
+    assert_eq!(fs::read(&path).unwrap(), found);
+}
+
+#[tokio::test]
+async fn an_option_that_was_changed_since_is_not_restored_by_an_update() {
+    let site = with(FOUND);
+    let both = ini(json!({ "values": { "DEFAULT": { "debug": true, "log": "/l" } } }));
+    let one = ini(json!({ "section": "DEFAULT", "option": "log", "value": "/l" }));
+    assert_eq!(site.create(&both).await, CHANGED);
+    fs::write(site.at("etc/app.conf"), text(&site).replace("debug=true", "debug=theirs")).unwrap();
+    let finished = site.job("svc.task", apply(&one, Some(&both)), None).await;
+    assert_eq!(finished.result, UNCHANGED, "a task that changed nothing fires nothing");
+    assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed out of band: left as it is\n");
+    assert_eq!(text(&site), FOUND.replace("debug=false\n", "debug=theirs\nlog=/l\n"));
+    assert_eq!(site.update(&one, &one).await, UNCHANGED);
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_ini_is_not_changed() {
     let one = json!({ "section": "DEFAULT", "option": "debug", "value": 1 });
     for (content, fault) in [
@@ -126,7 +160,10 @@ async fn a_file_that_is_not_ini_is_not_changed() {
             &b"[a]\nno option here\n"[..],
             "/etc/app.conf is not an INI file and was not changed; fix it by hand: line 2: has neither `=` nor `:`: `no option here`",
         ),
-        (b"a = 1\nb = \xff\n", "/etc/app.conf: line 2 is not UTF-8; such a file is not edited"),
+        (
+            b"a = 1\nb\0 = 1\n",
+            "/etc/app.conf is not an INI file and was not changed; fix it by hand: line 2: contains a NUL byte",
+        ),
     ] {
         let site = with("");
         fs::write(site.at("etc/app.conf"), content).unwrap();

@@ -61,6 +61,35 @@ async fn an_inserted_line_follows_its_parameters() {
 }
 
 #[tokio::test]
+async fn all_other_bytes_stay() {
+    let site = Site::new();
+    let path = site.at("x.conf");
+    // Line breaks of both kinds, a line in Latin-1, a NUL byte, no line break at the end.
+    let found = b"# caf\xe9\r\none\ntwo\r\n\0three\nlast";
+    fs::write(&path, found).unwrap();
+    assert_eq!(site.create(&line(json!({ "line": "one" }))).await, UNCHANGED);
+    assert_eq!(fs::read(&path).unwrap(), found);
+
+    for (params, expect) in [
+        (json!({ "line": "2", "match": "^(two|2)$" }), &b"# caf\xe9\r\none\n2\r\n\0three\nlast"[..]),
+        (json!({ "line": "new", "after": "^# caf" }), b"# caf\xe9\r\nnew\r\none\ntwo\r\n\0three\nlast"),
+        (json!({ "line": "new", "after": "^one$" }), b"# caf\xe9\r\none\nnew\ntwo\r\n\0three\nlast"),
+        (json!({ "match": "^# caf|^two$", "state": "absent" }), b"one\n\0three\nlast"),
+        (
+            json!({ "block": "1\n2", "marker": "; {mark}", "before": "^two$" }),
+            b"# caf\xe9\r\none\n; BEGIN\n1\n2\n; END\ntwo\r\n\0three\nlast",
+        ),
+    ] {
+        let spec = line(params);
+        assert_eq!(site.create(&spec).await, CHANGED);
+        assert_eq!(fs::read(&path).unwrap(), expect);
+        assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
+        assert_eq!(site.remove(&spec).await, CHANGED);
+        assert_eq!(fs::read(&path).unwrap(), found);
+    }
+}
+
+#[tokio::test]
 async fn blocks_and_files_are_created_and_removed() {
     let site = Site::new();
     let [one, two] = ["1\n2\n", "1\n3\n"].map(|block| line(json!({ "block": block, "mode": "0600" })));

@@ -2,8 +2,9 @@
 //!
 //! In: a file's text. Out: the same with options set. Parsed as by Python's configparser and oslo.config: `[section]`,
 //! `name = value` or `name: value`, comments after `#` and `;` at the beginning of a line, deeper indented lines continue the value
-//! before. In addition, as in MySQL's files: names without a value, and lines with `!` that include other files. Sections and
-//! options may be repeated. Pure; a text that is not an INI file is refused as a whole, with the first bad line.
+//! before. In addition, as in MySQL's and Samba's files: names without a value, lines with `!` that include other files, and
+//! options indented at will (see `continues`). Sections and options may be repeated. Each line keeps its line break. Pure; a text
+//! that is not an INI file is refused as a whole, with the first bad line.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,6 @@ pub(crate) struct Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Document {
     items: Vec<Item>,
-    newline: &'static str,
 }
 
 /// A line, or an option with the lines that continue its value.
@@ -48,8 +48,7 @@ enum What {
 impl Document {
     /// Parses a file's text.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
-        let newline = if text.lines().next().is_some_and(|_| text.contains("\r\n")) { "\r\n" } else { "\n" };
-        let mut document = Self { items: Vec::new(), newline };
+        let mut document = Self { items: Vec::new() };
         // The indentation of the option whose value may be continued.
         let mut open = None;
         for (i, raw) in text.split_inclusive('\n').enumerate() {
@@ -65,7 +64,7 @@ impl Document {
                 What::Blank
             } else if bare.starts_with(['#', ';']) {
                 What::Other
-            } else if open.is_some_and(|of| indent > of) {
+            } else if open.is_some_and(|of| indent > of) && document.continues(bare) {
                 document.continue_value(raw);
                 continue;
             } else if let Some(header) = bare.strip_prefix('[') {
@@ -83,10 +82,24 @@ impl Document {
         Ok(document)
     }
 
+    /// Whether a line that is indented deeper than the last option belongs to its value. In files whose programs ignore
+    /// indentation it is an option of its own: if it reads as one, and the value before it is complete.
+    fn continues(&self, bare: &str) -> bool {
+        let Some(last) = self.last_option() else { return true };
+        let (value, delimiter) = (self.items[last].value(), self.items[last].delimiter());
+        // A value that begins below its name, or goes on already, may have lines of any form.
+        let goes_on = self.items[last].raw.trim_end().contains('\n');
+        let is_open = value.is_empty() || goes_on || value.ends_with([',', '\\']);
+        (is_open && delimiter.is_some()) || !is_option(bare, delimiter)
+    }
+
+    fn last_option(&self) -> Option<usize> {
+        self.items.iter().rposition(|item| matches!(item.what, What::Option { .. }))
+    }
+
     /// Adds a line to the value of the last option, with the comments between.
     fn continue_value(&mut self, raw: &str) {
-        let is_option = |item: &Item| matches!(item.what, What::Option { .. });
-        let Some(last) = self.items.iter().rposition(is_option) else { return };
+        let Some(last) = self.last_option() else { return };
         let between: String = self.items.drain(last + 1..).map(|item| item.raw).collect();
         self.items[last].raw.push_str(&between);
         self.items[last].raw.push_str(raw);
@@ -109,8 +122,8 @@ impl Document {
         let values: Vec<String> = items.iter().map(Item::value).collect();
         self.set(section, option, &values);
         for (at, mut item) in self.places(section, option).into_iter().zip(items) {
-            if !item.raw.ends_with('\n') {
-                item.raw.push_str(self.newline);
+            if !item.raw.ends_with('\n') && at + 1 < self.items.len() {
+                item.raw.push_str(&self.newline(at + 1));
             }
             self.items[at] = item;
         }
@@ -128,14 +141,14 @@ impl Document {
         }
         for (at, value) in places.iter().zip(values) {
             if self.items[*at].value() != *value {
-                self.items[*at] = self.items[*at].with_value(value, self.newline, &self.style());
+                self.items[*at] = self.items[*at].with_value(value, &self.newline(at + 1), &self.style());
             }
         }
         if let Some(more) = values.get(places.len()..).filter(|more| !more.is_empty()) {
             let at = places.last().map_or_else(|| self.room(section, option), |last| last + 1);
-            let style = self.style();
-            let items: Vec<Item> = more.iter().map(|value| Item::option(option, value, self.newline, &style)).collect();
-            self.insert(at, items);
+            let (style, newline, indent) = (self.style(), self.newline(at), self.indent(section, at));
+            let item = |value: &String| Item::option(&indent, option, value, &newline, &style);
+            self.insert(at, more.iter().map(item).collect());
         }
         for at in places.iter().skip(values.len()).rev() {
             self.items.remove(*at);
@@ -207,11 +220,12 @@ impl Document {
     fn room(&mut self, section: &str, option: &str) -> usize {
         let spans = self.spans(section);
         let Some((from, to)) = spans.last().copied() else {
+            let newline = self.newline(self.items.len());
             if !self.items.last().is_none_or(|item| item.what == What::Blank) {
-                let blank = Item { what: What::Blank, raw: self.newline.to_owned() };
+                let blank = Item { what: What::Blank, raw: newline.clone() };
                 self.insert(self.items.len(), vec![blank]);
             }
-            let header = Item { what: What::Section(section.to_owned()), raw: format!("[{section}]{}", self.newline) };
+            let header = Item { what: What::Section(section.to_owned()), raw: format!("[{section}]{newline}") };
             self.insert(self.items.len(), vec![header]);
             return self.items.len();
         };
@@ -224,12 +238,36 @@ impl Document {
 
     fn insert(&mut self, at: usize, items: Vec<Item>) {
         // The last line of a file may lack its line break.
+        let newline = self.newline(at);
         if let Some(before) = at.checked_sub(1).and_then(|i| self.items.get_mut(i))
             && !before.raw.ends_with('\n')
         {
-            before.raw.push_str(self.newline);
+            before.raw.push_str(&newline);
         }
         self.items.splice(at..at, items);
+    }
+
+    /// The line break of a new line at that index: as in the line before it, or else in the first that has one.
+    fn newline(&self, at: usize) -> String {
+        let of = |item: &Item| match item.raw.strip_suffix('\n') {
+            Some(line) if line.ends_with('\r') => Some("\r\n"),
+            Some(_) => Some("\n"),
+            None => None,
+        };
+        self.items[..at].iter().rev().chain(&self.items[at..]).find_map(of).unwrap_or("\n").to_owned()
+    }
+
+    /// The indentation of a new option at that index: that of the option before it in its section, or else after it, or the next
+    /// option would be read as the rest of its value.
+    fn indent(&self, section: &str, at: usize) -> String {
+        let of = |item: &Item| match item.what {
+            What::Option { .. } => Some(item.raw[..indent(&item.raw)].trim_start_matches('\u{feff}').to_owned()),
+            _ => None,
+        };
+        let Some((from, to)) = self.spans(section).into_iter().find(|(from, to)| (*from..=*to).contains(&at)) else {
+            return String::new();
+        };
+        self.items[from..at].iter().rev().chain(&self.items[at..to]).find_map(of).unwrap_or_default()
     }
 
     /// The text between names and values in this file, by its first option.
@@ -238,7 +276,7 @@ impl Document {
             What::Option { name, at: Some(at) } => {
                 let head = item.raw.get(..*at)?.trim_start();
                 let between = head.strip_prefix(name.as_str())?;
-                (!item.value().is_empty()).then(|| between.replace('\t', " "))
+                (!item.value().is_empty() && !item.begins_below()).then(|| between.replace('\t', " "))
             }
             _ => None,
         };
@@ -247,22 +285,35 @@ impl Document {
 }
 
 impl Item {
-    fn option(name: &str, value: &str, newline: &str, style: &str) -> Self {
-        let head = format!("{name}{style}");
+    fn option(indent: &str, name: &str, value: &str, newline: &str, style: &str) -> Self {
+        let head = format!("{indent}{name}{style}");
         Self::written(name, &head, lines(&head, value, newline))
     }
 
-    /// The same option with another value; the text before the value stays.
+    /// Whether the first line of its value is the one after its name.
+    fn begins_below(&self) -> bool {
+        matches!(self.what, What::Option { at: Some(at), .. } if self.raw[at..].starts_with(['\r', '\n']))
+    }
+
+    /// The character between its name and its value.
+    fn delimiter(&self) -> Option<char> {
+        let What::Option { at: Some(at), .. } = self.what else { return None };
+        self.raw.get(..at)?.chars().find(|c| matches!(c, '=' | ':'))
+    }
+
+    /// The same option with another value; the text before the value stays, and so does the missing line break at the end of a
+    /// file.
     fn with_value(&self, value: &str, newline: &str, style: &str) -> Self {
         let What::Option { name, at } = &self.what else { return self.clone() };
         let head = match at {
-            Some(at) if !self.value().is_empty() => self.raw[..*at].to_owned(),
-            _ => {
-                let indent = self.raw.len() - self.raw.trim_start_matches([' ', '\t', '\u{feff}']).len();
-                format!("{}{name}{style}", &self.raw[..indent])
-            }
+            Some(at) if !self.value().is_empty() && !self.begins_below() => self.raw[..*at].to_owned(),
+            _ => format!("{}{name}{style}", &self.raw[..indent(&self.raw)]),
         };
-        Self::written(name, &head, lines(&head, value, newline))
+        let mut raw = lines(&head, value, newline);
+        if !self.raw.ends_with('\n') {
+            raw.truncate(raw.len() - newline.len());
+        }
+        Self::written(name, &head, raw)
     }
 
     fn written(name: &str, head: &str, raw: String) -> Self {
@@ -278,6 +329,23 @@ impl Item {
         let lines = rest.split('\n').map(str::trim).enumerate().filter(is_value).map(|(_, line)| line);
         lines.collect::<Vec<_>>().join("\n").trim().to_owned()
     }
+}
+
+/// Whether an indented line reads as an option, after one with that delimiter: a name of words, then `=`, or `:` and a blank.
+fn is_option(bare: &str, delimiter: Option<char>) -> bool {
+    let Some((name, value)) = bare.split_once(delimiter.unwrap_or('=')) else { return false };
+    let is_name = |c: char| c.is_alphanumeric() || "_-. ".contains(c);
+    let is_value = match delimiter {
+        Some(':') => value.is_empty() || value.starts_with([' ', '\t']),
+        // `==` compares, as in a list of packages with their versions.
+        _ => !value.starts_with('='),
+    };
+    is_value && name.starts_with(char::is_alphabetic) && name.trim_end().chars().all(is_name)
+}
+
+/// The length of the blanks before a line.
+fn indent(raw: &str) -> usize {
+    raw.len() - raw.trim_start_matches([' ', '\t', '\u{feff}']).len()
 }
 
 /// An option's lines.

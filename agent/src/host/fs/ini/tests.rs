@@ -84,6 +84,54 @@ fn a_new_option_finds_its_place() {
 }
 
 #[test]
+fn an_indented_option_is_an_option() {
+    // MySQL: spaces before a name mean nothing.
+    let mysql = "[mysqld]\nport = 3306\n  socket = /run/x\nuser = mysql\n";
+    assert_eq!(parsed(mysql).get("mysqld", "port"), ["3306"]);
+    assert_eq!(parsed(mysql).get("mysqld", "socket"), ["/run/x"]);
+    assert_eq!(set(mysql, "mysqld", "port", &["1"]), mysql.replace("3306", "1"));
+    assert_eq!(set(mysql, "mysqld", "socket", &["/y"]), mysql.replace("/run/x", "/y"));
+    // Samba: options are indented, some deeper, and names have spaces. A new one is indented like its neighbour, so that what
+    // comes after it is not read as the rest of its value.
+    let samba = "[global]\n\n## Browsing ##\n\n   workgroup = W\n\n#   wins support = no\n   map to guest = bad user\n      server string = %h\n";
+    assert_eq!(parsed(samba).get("global", "server string"), ["%h"]);
+    assert_eq!(set(samba, "global", "server string", &["x"]), samba.replace("%h", "x"));
+    assert_eq!(
+        set(samba, "global", "wins support", &["yes"]),
+        samba.replace("support = no\n", "support = no\n   wins support = yes\n")
+    );
+    assert_eq!(set(samba, "global", "new", &["1"]), format!("{samba}      new = 1\n"));
+    let colons = "[a]\nx: 1\n  y: 2\n";
+    assert_eq!(parsed(colons).get("a", "y"), ["2"]);
+}
+
+#[test]
+fn a_continued_value_may_look_like_options() {
+    for (text, value) in [
+        ("[a]\nscripts =\n    run = app:main\n    stop = app:stop\n", "run = app:main\nstop = app:stop"),
+        ("[a]\nscripts = ('x',\n    level=3)\n", "('x',\nlevel=3)"),
+        ("[a]\nscripts = one \\\n    two = 2\n", "one \\\ntwo = 2"),
+        ("[a]\nscripts = a==1\n    b==2\n    c>=3\n", "a==1\nb==2\nc>=3"),
+        ("[a]\nscripts = http://a:80\n    http://b:80/?x=y\n", "http://a:80\nhttp://b:80/?x=y"),
+        ("[a]\nscripts = one\n    two\n", "one\ntwo"),
+    ] {
+        assert_eq!(parsed(text).get("a", "scripts"), [value], "{text}");
+        assert_eq!(set(text, "a", "scripts", &["new"]), "[a]\nscripts = new\n");
+    }
+}
+
+#[test]
+fn each_line_keeps_its_line_break() {
+    let mixed = "[a]\r\nb = 1\nc = 2\r\n[d]\ne = 3";
+    assert_eq!(parsed(mixed).text(), mixed);
+    assert_eq!(set(mixed, "a", "b", &["x"]), mixed.replace('1', "x"));
+    assert_eq!(set(mixed, "a", "c", &["x"]), mixed.replace('2', "x"));
+    assert_eq!(set(mixed, "a", "f", &["x"]), mixed.replace("2\r\n", "2\r\nf = x\r\n"));
+    assert_eq!(set(mixed, "d", "e", &["x"]), mixed.replace('3', "x"));
+    assert_eq!(set(mixed, "d", "f", &["x"]), format!("{mixed}\nf = x\n"));
+}
+
+#[test]
 fn an_option_may_be_repeated() {
     let text = "[a]\nm = 1\nother = x\nm = 2\n";
     assert_eq!(set(text, "a", "m", &["1", "2", "3"]), "[a]\nm = 1\nother = x\nm = 2\nm = 3\n");

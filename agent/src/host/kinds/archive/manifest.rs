@@ -24,6 +24,44 @@ pub(super) struct Manifest {
     /// The archive, and how it was unpacked; absent while unpacking is in progress.
     pub(super) from: Option<Origin>,
     pub(super) members: BTreeMap<String, Entry>,
+    /// While unpacking is in progress, what may still be at the path of a member instead of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) earlier: BTreeMap<String, Vec<Entry>>,
+    /// Members that were not put in place, because other tasks claimed their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) spared: BTreeMap<String, Entry>,
+}
+
+/// What a task may have put at each path; more than one thing at a path if an agent was killed while it unpacked.
+pub(super) type Put = BTreeMap<String, Vec<Entry>>;
+
+impl Manifest {
+    /// Of an archive of which nothing is put in place yet.
+    pub(super) fn new(dest: &str) -> Self {
+        let (members, earlier, spared) = Default::default();
+        Self { dest: dest.to_owned(), made_dest: false, from: None, members, earlier, spared }
+    }
+
+    /// What the task may have put at each path.
+    pub(super) fn put(&self) -> Put {
+        let mut put = self.earlier.clone();
+        for (path, entry) in &self.members {
+            put.entry(path.clone()).or_default().push(entry.clone());
+        }
+        put
+    }
+
+    /// The same with all that was put before: what the task may have put until unpacking is done.
+    pub(super) fn with(&self, before: &Put) -> Self {
+        let mut all = self.clone();
+        for (path, entry) in before.iter().flat_map(|(path, entries)| entries.iter().map(move |entry| (path, entry))) {
+            let member = all.members.entry(path.clone()).or_insert_with(|| entry.clone());
+            if member != entry {
+                all.earlier.entry(path.clone()).or_default().push(entry.clone());
+            }
+        }
+        all
+    }
 }
 
 /// What decides the result of unpacking.
@@ -83,12 +121,12 @@ impl Store {
         read(&self.path(task, dest))
     }
 
-    /// The manifests of all other tasks for the same directory.
+    /// All manifests but the one of the task for that directory.
     pub(super) fn others(&self, task: &TaskId, dest: &str) -> Vec<Manifest> {
         let own = self.path(task, dest);
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
         let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && *path != own;
-        entries.filter(json).filter_map(|path| read(&path)).filter(|manifest| manifest.dest == dest).collect()
+        entries.filter(json).filter_map(|path| read(&path)).collect()
     }
 
     /// Makes the manifest of a task that hands over to `task` its own, if it has none.

@@ -2,12 +2,14 @@
 //!
 //! The archive is read completely into a staging directory, where each member is checked and files have numbers as names; only
 //! then each is renamed to its place below `dest`, and none can leave it. A manifest in the state directory lists what was put
-//! there: an update removes members that the archive no longer has, and removal all of them, except those that another archive has
-//! put there, too. Devices, set-user-id files and more bytes than allowed are refused with the member's name.
+//! there: an update removes members that the archive no longer has, and removal all of them, except those that were changed since,
+//! and those that another archive has put there, too. Paths that other tasks claim are left to them. Devices, set-user-id files and
+//! more bytes than allowed are refused with the member's name.
 
 mod error;
 mod manifest;
 mod members;
+mod place;
 mod staging;
 
 use std::{
@@ -29,8 +31,9 @@ use nix::{
 
 use self::{
     error::ArchiveError,
-    manifest::{Entry, Manifest, Origin, Store},
+    manifest::{Entry, Manifest, Origin, Put, Store},
     members::{Limits, Member, Members, What},
+    place::Room,
     staging::Staging,
 };
 use super::{
@@ -40,7 +43,7 @@ use super::{
 use crate::host::{
     error::HostError,
     fs::{
-        files::{self, Access, FileError, Occupant, Removal, Sum},
+        files::{self, Access, FileError, Removal, Sum},
         paths::{Missing, Root},
     },
     job::Content,
@@ -58,6 +61,8 @@ struct Job {
     owner: (Uid, Gid),
     store: Store,
     search: String,
+    /// The paths below the directory that other tasks claim.
+    claimed: BTreeMap<String, TaskId>,
 }
 
 impl Kind for Archive {
@@ -105,6 +110,7 @@ impl Job {
             owner: (uid, gid),
             store: Store::new(&cx.host.state_dir),
             search: search.unwrap_or_default().to_owned(),
+            claimed: cx.host.claims.below(&params.dest, cx.task),
         })
     }
 
@@ -147,9 +153,8 @@ impl Job {
         let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(false) };
         let (_, sha256) = self.open()?;
         let tree = Root::new(real);
-        let is_in_sync =
-            |(path, entry): (&String, &Entry)| self.is_in_sync(&tree, &format!("/{path}"), entry).unwrap_or(false);
-        Ok(manifest.from == Some(self.origin(sha256)) && manifest.members.iter().all(is_in_sync))
+        let mut members = manifest.members.iter().chain(&manifest.spared);
+        Ok(manifest.from == Some(self.origin(sha256)) && members.all(|(path, entry)| self.is_right(&tree, path, entry)))
     }
 
     /// The members that are not as they were unpacked. The archive itself is not needed and may be missing. `None` if no manifest
@@ -161,11 +166,26 @@ impl Job {
             let in_sync = self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?;
             return Ok(in_sync.then(|| (tree, BTreeMap::new())));
         };
-        manifest.members.retain(|path, entry| !self.is_in_sync(&tree, &format!("/{path}"), entry).unwrap_or(false));
+        manifest.members.append(&mut manifest.spared);
+        manifest.members.retain(|path, entry| !self.is_right(&tree, path, entry));
         Ok(manifest.from.is_some().then_some((tree, manifest.members)))
     }
 
-    /// Whether a member is as it was unpacked. An error counts as a difference: applying reports it.
+    /// Whether there is nothing to do about a member. An error counts as a difference: applying reports it.
+    fn is_right(&self, tree: &Root, path: &str, entry: &Entry) -> bool {
+        self.claimant(path).is_some() || self.is_in_sync(tree, &format!("/{path}"), entry).unwrap_or(false)
+    }
+
+    /// Another task that claims the path of a member.
+    fn claimant(&self, path: &str) -> Option<&TaskId> {
+        self.claimed.get(&self.absolute(path))
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        format!("{}/{path}", self.params.dest.trim_end_matches('/'))
+    }
+
+    /// Whether a member is as it was unpacked.
     fn is_in_sync(&self, tree: &Root, path: &str, entry: &Entry) -> Result<bool, FileError> {
         match entry {
             Entry::Directory { made: true, mode } => files::is_directory(tree, path, self.access(*mode)),
@@ -207,35 +227,25 @@ impl Job {
             }
         };
         // 2. Check that every member has a place, before any is put there: an obstacle must not leave half an archive.
-        let (members, tree) = (staging.members(), Root::new(real));
-        let mut now = Manifest { dest: dest.clone(), made_dest, from: None, members: BTreeMap::new() };
-        for (path, member) in &members {
-            let free = self
-                .room(&tree, path, member)
-                .map_err(|source| ArchiveError::InTheWay { member: path.clone(), source })?;
-            // A directory that an earlier version of the task made is still the task's to remove.
-            let was_made = before
-                .as_ref()
-                .is_some_and(|before| matches!(before.members.get(path), Some(Entry::Directory { made: true, .. })));
-            now.members.insert(path.clone(), Entry::of(member, free || was_made));
-        }
+        let (mut members, tree) = (staging.members(), Root::new(real));
+        let put = before.as_ref().map(Manifest::put).unwrap_or_default();
+        let (mut now, obstacles, mut left) = self.plan(&tree, &mut members, &put)?;
+        now.made_dest = made_dest;
         // 3. Record the old and the new members together: if the agent is killed from here on, removal finds them all. Without
         //    `from`, the manifest counts as out of sync, so that the task is applied again.
-        let mut all = now.clone();
-        let old = before.map(|before| before.members).unwrap_or_default();
-        for (path, entry) in &old {
-            all.members.entry(path.clone()).or_insert_with(|| entry.clone());
-        }
-        self.store.save(&self.task, &all).map_err(ArchiveError::Manifest)?;
-        // 4. Put the members in place, in the order of their paths: directories come before their content.
+        self.store.save(&self.task, &now.with(&put)).map_err(ArchiveError::Manifest)?;
+        // 4. Put the members in place, in the order of their paths: directories come before their content. What the task put where
+        //    something of another type is to be now goes first.
+        self.remove_members(&tree, &obstacles)?;
         for (path, member) in &members {
             let made = matches!(now.members[path], Entry::Directory { made: true, .. });
             self.put(&staging, &tree, path, member, made)
                 .map_err(|source| ArchiveError::Place { member: path.clone(), source })?;
         }
         // 5. Remove what only the old archive had, make all durable, and only then record the archive as unpacked.
-        let dropped = old.into_iter().filter(|(path, _)| !members.contains_key(path)).collect();
-        let (_, left) = self.remove_members(&tree, &dropped)?;
+        let is_kept = |path: &String| now.members.contains_key(path) || now.spared.contains_key(path);
+        let dropped = put.into_iter().filter(|(path, _)| !is_kept(path)).collect();
+        left.extend(self.remove_members(&tree, &dropped)?.1);
         let synced = staged_fs(&staging.dir);
         synced.map_err(|source| ArchiveError::Stage { path: dest.clone(), source })?;
         now.from = Some(self.origin(sha256));
@@ -243,26 +253,49 @@ impl Job {
         Ok(left)
     }
 
+    /// Finds a place for each member; those whose paths other tasks claim are taken out of `members`. Returns the new manifest,
+    /// what the task itself put in the way, and the reports on what is left to others.
+    fn plan(
+        &self,
+        tree: &Root,
+        members: &mut BTreeMap<String, Member>,
+        put: &Put,
+    ) -> Result<(Manifest, Put, Vec<String>), HostError> {
+        let dest = &self.params.dest;
+        let mut now = Manifest::new(dest);
+        let (mut obstacles, mut own, mut left) = (Put::new(), Vec::new(), Vec::new());
+        let others = self.unpacked_by_others();
+        for (path, member) in &*members {
+            // Below what is removed first, whatever a link there leads to, nothing is.
+            let is_below = |one: &String| path.strip_prefix(one.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            let room = match own.iter().any(is_below) {
+                true => Room::Free,
+                false => self.room(tree, path, member, put, &others)?,
+            };
+            match (self.claimant(path), room) {
+                (Some(other), Room::Taken) => {
+                    left.push(format!("in {dest}: /{path} belongs to {other}: left to it"));
+                    now.spared.insert(path.clone(), Entry::of(member, false));
+                    continue;
+                }
+                (_, Room::Own) => {
+                    obstacles.extend(place::below(put, path));
+                    own.push(path.clone());
+                }
+                _ => {}
+            }
+            // A directory that an earlier version of the task made is still the task's to remove.
+            let is_own = |entry: &Entry| matches!(entry, Entry::Directory { made: true, .. });
+            let was_made = put.get(path).is_some_and(|entries| entries.iter().any(is_own));
+            now.members.insert(path.clone(), Entry::of(member, room != Room::Taken || was_made));
+        }
+        members.retain(|path, _| now.members.contains_key(path));
+        Ok((now, obstacles, left))
+    }
+
     fn limits(&self) -> Limits {
         let Archive { strip_components, setuid, .. } = self.params;
         Limits { size: self.params.max_size(), strip: strip_components as usize, setuid }
-    }
-
-    /// Checks that nothing is in the way of a member; returns whether its place is free.
-    fn room(&self, tree: &Root, path: &str, member: &Member) -> Result<bool, FileError> {
-        let path = format!("/{path}");
-        let in_the_way = |there| FileError::InTheWay { path: path.clone(), there };
-        match (files::occupant(tree, &path)?, &member.what) {
-            (None, _) => Ok(true),
-            (Some(Occupant::File), What::Directory) => Err(in_the_way("something that is not a directory")),
-            // A link to a directory below `dest` may stay.
-            (Some(Occupant::Link), What::Directory) => match tree.directory(&path, Missing::Leave)? {
-                Some(_) => Ok(false),
-                None => Err(in_the_way("a link that leads nowhere")),
-            },
-            (Some(Occupant::Directory), What::File { .. } | What::Link { .. }) => Err(in_the_way("a directory")),
-            _ => Ok(false),
-        }
     }
 
     fn put(&self, staging: &Staging, tree: &Root, path: &str, member: &Member, made: bool) -> Result<(), FileError> {
@@ -287,8 +320,9 @@ impl Job {
         let Some(manifest) = self.store.load(&self.task, dest) else { return Ok((false, Vec::new())) };
         let (mut removed, mut left) = (false, Vec::new());
         if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
-            (removed, left) = self.remove_members(&Root::new(real), &manifest.members)?;
-            if manifest.made_dest && self.store.others(&self.task, dest).is_empty() {
+            (removed, left) = self.remove_members(&Root::new(real), &manifest.put())?;
+            let others = self.store.others(&self.task, dest);
+            if manifest.made_dest && !others.iter().any(|other| other.dest == *dest) {
                 match files::remove_directory(&self.root, dest)? {
                     Removal::Left(why) => left.push(why),
                     Removal::Removed => removed = true,
@@ -297,29 +331,6 @@ impl Job {
             }
         }
         self.store.forget(&self.task, dest).map_err(ArchiveError::Manifest)?;
-        Ok((removed, left))
-    }
-
-    /// Removes what the task unpacked, the innermost first; whether anything was removed, and what was left in place.
-    fn remove_members(&self, tree: &Root, entries: &BTreeMap<String, Entry>) -> Result<(bool, Vec<String>), HostError> {
-        let others = if entries.is_empty() { Vec::new() } else { self.store.others(&self.task, &self.params.dest) };
-        let (mut removed, mut left) = (false, Vec::new());
-        for (path, entry) in
-            entries.iter().rev().filter(|(path, _)| !others.iter().any(|o| o.members.contains_key(*path)))
-        {
-            let at = format!("/{path}");
-            let removal = match entry {
-                Entry::Directory { made: false, .. } => continue,
-                Entry::Directory { .. } => files::remove_directory(tree, &at),
-                Entry::File { .. } => files::remove_file(tree, &at, false),
-                Entry::Link { .. } => files::remove_file(tree, &at, true),
-            };
-            match removal.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
-                Removal::Removed => removed = true,
-                Removal::NotThere => {}
-                Removal::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),
-            }
-        }
         Ok((removed, left))
     }
 }

@@ -1,20 +1,17 @@
-//! Inserting, replacing and removing a line or block in a text, and undoing that. Pure.
+//! Inserting, replacing and removing a line or block in a text, and undoing that; all other lines stay as they are, with their
+//! line breaks. Pure.
 
 use groundplan_protocol::kinds::{Line, MARK};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
-/// A text as a list of lines.
+/// A text as a list of lines, each with its own line break; the last may lack it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lines {
-    /// The lines, without their line breaks.
-    lines: Vec<String>,
-    newline: &'static str,
-    /// Whether the last line has a line break.
-    ended: bool,
-}
+pub(super) struct Lines(Vec<String>);
 
 /// What was done, so that it can be undone.
+///
+/// Lines that were taken out are kept with their line breaks; one without is restored with the line break of its neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Done {
@@ -40,22 +37,15 @@ pub(crate) struct Open {
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
-        // The file keeps its own line breaks; one that mixes them is written with CRLF throughout.
-        let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
-        let ended = text.is_empty() || text.ends_with('\n');
-        Self { lines: text.lines().map(str::to_owned).collect(), newline, ended }
+        Self(text.split_inclusive('\n').map(str::to_owned).collect())
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = self.lines.join(self.newline);
-        if self.ended && !self.lines.is_empty() {
-            text.push_str(self.newline);
-        }
-        text
+        self.0.concat()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.0.is_empty()
     }
 
     /// Inserts or replaces what `line` wants present; returns what was done, if anything.
@@ -67,12 +57,13 @@ impl Lines {
         // `match` decides first: the line that it finds is replaced even if the wanted text is elsewhere in the file.
         let found = line.matching.as_deref().and_then(regex).and_then(|regex| self.last(&regex));
         match found {
-            Some(at) if self.lines[at] == *text => Ok(None),
+            Some(at) if bare(&self.0[at]) == text => Ok(None),
             Some(at) => {
-                let before = std::mem::replace(&mut self.lines[at], text.clone());
+                let before = bare(&self.0[at]).to_owned();
+                self.change(at, text);
                 Ok(Some(Done::Replaced { now: text.clone(), before }))
             }
-            None if self.lines.contains(text) => Ok(None),
+            None if self.find(text).is_some() => Ok(None),
             None => {
                 self.insert(self.room(line), [text.clone()]);
                 Ok(Some(Done::Inserted(text.clone())))
@@ -83,105 +74,103 @@ impl Lines {
     /// Removes what `line` wants absent; returns what was done, if anything.
     pub(super) fn take(&mut self, line: &Line, task: &str) -> Result<Option<Done>, Open> {
         if line.block.is_some() {
-            let [begin, end] = markers(line, task);
+            let [begin, end] = line.marker_lines(task);
             let Some((from, to)) = self.block(&begin, &end)? else { return Ok(None) };
-            let after = from.checked_sub(1).map(|at| self.lines[at].clone());
-            return Ok(Some(Done::BlockRemoved { after, lines: self.lines.drain(from..=to).collect() }));
+            let after = from.checked_sub(1).map(|at| bare(&self.0[at]).to_owned());
+            return Ok(Some(Done::BlockRemoved { after, lines: self.0.drain(from..=to).collect() }));
         }
         let regex = line.matching.as_deref().and_then(regex);
-        let goes = |text: &String| {
-            Some(text) == line.line.as_ref() || regex.as_ref().is_some_and(|regex| regex.is_match(text))
-        };
+        let goes =
+            |text: &str| line.line.as_deref() == Some(text) || regex.as_ref().is_some_and(|regex| regex.is_match(text));
         let mut removed = Vec::new();
-        let mut kept: Vec<String> = Vec::with_capacity(self.lines.len());
-        for text in self.lines.drain(..) {
-            if goes(&text) {
-                removed.push((kept.last().cloned(), text));
+        let mut kept: Vec<String> = Vec::with_capacity(self.0.len());
+        for row in self.0.drain(..) {
+            if goes(bare(&row)) {
+                removed.push((kept.last().map(|row| bare(row).to_owned()), row));
             } else {
-                kept.push(text);
+                kept.push(row);
             }
         }
-        self.lines = kept;
+        self.0 = kept;
         Ok((!removed.is_empty()).then_some(Done::Removed(removed)))
     }
 
     /// Undoes what was done, as far as it is still in the text; whether anything was undone.
     pub(super) fn undo(&mut self, done: &Done) -> bool {
-        let at = |lines: &[String], text: &String| lines.iter().rposition(|line| line == text);
         match done {
-            Done::Inserted(text) => at(&self.lines, text).map(|at| self.lines.remove(at)).is_some(),
-            Done::Replaced { now, before } => match at(&self.lines, now) {
-                Some(at) => {
-                    self.lines[at].clone_from(before);
-                    true
-                }
-                None => false,
-            },
-            Done::Removed(removed) => {
-                let before = self.lines.len();
-                let mut last: Option<(usize, &Option<String>)> = None;
-                for (anchor, text) in removed {
-                    // An operator, or another task, has put the line back: once is enough.
-                    if self.lines.contains(text) {
-                        continue;
-                    }
-                    // Lines that followed each other are restored in their order.
-                    let room = match last {
-                        Some((at, previous)) if previous == anchor => at + 1,
-                        _ => match anchor {
-                            Some(anchor) => at(&self.lines, anchor).map_or(self.lines.len(), |at| at + 1),
-                            None => 0,
-                        },
-                    };
-                    self.insert(room, [text.clone()]);
-                    last = Some((room, anchor));
-                }
-                self.lines.len() > before
+            Done::Inserted(text) => self.find(text).map(|at| self.0.remove(at)).is_some(),
+            Done::Replaced { now, before } => {
+                let at = self.find(now);
+                at.inspect(|at| self.change(*at, before)).is_some()
             }
+            Done::Removed(removed) => self.restore(removed),
             // A block that was inserted is removed with its markers; one that was there gets its former content.
             Done::Block { begin, end, before } => match self.block(begin, end) {
                 Ok(Some((from, to))) => {
-                    let lines = before
-                        .iter()
-                        .flat_map(|lines| [begin].into_iter().chain(lines).chain([end]).cloned().collect::<Vec<_>>());
-                    self.lines.splice(from..=to, lines.collect::<Vec<_>>());
+                    match before {
+                        Some(before) => self.fill(from, to, before.iter().cloned()),
+                        None => _ = self.0.drain(from..=to),
+                    }
                     true
                 }
                 _ => false,
             },
             Done::BlockRemoved { after, lines } => {
-                let there = lines.first().is_some_and(|begin| self.lines.contains(begin));
-                if !there {
-                    let room = match after {
-                        Some(after) => at(&self.lines, after).map_or(self.lines.len(), |at| at + 1),
-                        None => 0,
-                    };
-                    self.insert(room, lines.iter().cloned());
+                let is_there = lines.first().is_some_and(|begin| self.find(bare(begin)).is_some());
+                if !is_there {
+                    self.insert(self.after(after.as_deref()), lines.iter().cloned());
                 }
-                !there
+                !is_there
             }
         }
     }
 
+    /// Puts lines back, each after the line that was before it; whether any was missing.
+    fn restore(&mut self, removed: &[(Option<String>, String)]) -> bool {
+        let before = self.0.len();
+        let mut last: Option<(usize, &Option<String>)> = None;
+        for (anchor, row) in removed {
+            // An operator, or another task, has put the line back: once is enough.
+            if self.find(bare(row)).is_some() {
+                continue;
+            }
+            // Lines that followed each other are restored in their order.
+            let room = match last {
+                Some((at, previous)) if previous == anchor => at + 1,
+                _ => self.after(anchor.as_deref()),
+            };
+            self.insert(room, [row.clone()]);
+            last = Some((room, anchor));
+        }
+        self.0.len() > before
+    }
+
     fn put_block(&mut self, line: &Line, block: &str, task: &str) -> Result<Option<Done>, Open> {
-        let [begin, end] = markers(line, task);
-        let wanted: Vec<String> = block.lines().map(str::to_owned).collect();
+        let [begin, end] = line.marker_lines(task);
         if let Some((from, to)) = self.block(&begin, &end)? {
-            if self.lines[from + 1..to] == wanted {
+            if self.0[from + 1..to].iter().map(|row| bare(row)).eq(block.lines()) {
                 return Ok(None);
             }
-            let before: Vec<String> = self.lines.splice(from + 1..to, wanted).collect();
+            let before = self.0[from + 1..to].to_vec();
+            self.fill(from, to, block.lines().map(str::to_owned));
             return Ok(Some(Done::Block { begin, end, before: Some(before) }));
         }
-        let lines = [begin.clone()].into_iter().chain(wanted).chain([end.clone()]);
-        self.insert(self.room(line), lines.collect::<Vec<_>>());
+        let wanted = block.lines().map(str::to_owned);
+        let lines: Vec<String> = [begin.clone()].into_iter().chain(wanted).chain([end.clone()]).collect();
+        self.insert(self.room(line), lines);
         Ok(Some(Done::Block { begin, end, before: None }))
+    }
+
+    /// Replaces what is between two markers.
+    fn fill(&mut self, from: usize, to: usize, lines: impl IntoIterator<Item = String>) {
+        self.0.drain(from + 1..to);
+        self.insert(from + 1, lines);
     }
 
     /// The range of a block, markers included.
     fn block(&self, begin: &str, end: &str) -> Result<Option<(usize, usize)>, Open> {
-        let Some(from) = self.lines.iter().position(|line| line == begin) else { return Ok(None) };
-        match self.lines[from..].iter().position(|line| line == end) {
+        let Some(from) = self.0.iter().position(|row| bare(row) == begin) else { return Ok(None) };
+        match self.0[from..].iter().position(|row| bare(row) == end) {
             Some(length) => Ok(Some((from, from + length))),
             None => Err(Open { line: from + 1, begin: begin.to_owned() }),
         }
@@ -192,31 +181,59 @@ impl Lines {
         let after = line.after.as_deref().and_then(regex).and_then(|regex| self.last(&regex)).map(|at| at + 1);
         let before = || {
             let regex = line.before.as_deref().and_then(regex)?;
-            self.lines.iter().position(|line| regex.is_match(line))
+            self.0.iter().position(|row| regex.is_match(bare(row)))
         };
         // Where neither matches the line still has to be in the file: at its end.
-        after.or_else(before).unwrap_or(self.lines.len())
+        after.or_else(before).unwrap_or(self.0.len())
+    }
+
+    /// The index after the last line with that text, or else at the end; the beginning if there is to be none before.
+    fn after(&self, anchor: Option<&str>) -> usize {
+        anchor.map_or(0, |anchor| self.find(anchor).map_or(self.0.len(), |at| at + 1))
     }
 
     fn last(&self, regex: &Regex) -> Option<usize> {
-        self.lines.iter().rposition(|line| regex.is_match(line))
+        self.0.iter().rposition(|row| regex.is_match(bare(row)))
     }
 
-    fn insert(&mut self, at: usize, lines: impl IntoIterator<Item = String>) {
-        // The last line of a file may lack its line break: it gets one when another line follows.
-        self.ended |= at == self.lines.len();
-        self.lines.splice(at..at, lines);
+    /// The last line with that text.
+    fn find(&self, text: &str) -> Option<usize> {
+        self.0.iter().rposition(|row| bare(row) == text)
     }
+
+    /// Gives a line another text; its line break stays.
+    fn change(&mut self, at: usize, text: &str) {
+        let row = &mut self.0[at];
+        let length = bare(row).len();
+        row.replace_range(..length, text);
+    }
+
+    /// Inserts lines; one without a line break gets that of the line before it, or else of the first that has one.
+    fn insert(&mut self, at: usize, lines: impl IntoIterator<Item = String>) {
+        let of = |row: &String| row.strip_prefix(bare(row)).filter(|end| !end.is_empty()).map(str::to_owned);
+        let end = self.0[..at].iter().rev().chain(&self.0[at..]).find_map(of).unwrap_or_else(|| "\n".to_owned());
+        // The last line of a file may lack its line break: it gets one when another line follows.
+        if let Some(before) = at.checked_sub(1).and_then(|at| self.0.get_mut(at)).filter(|row| !row.ends_with('\n')) {
+            before.push_str(&end);
+        }
+        let ended = |mut row: String| {
+            if !row.ends_with('\n') {
+                row.push_str(&end);
+            }
+            row
+        };
+        self.0.splice(at..at, lines.into_iter().map(ended).collect::<Vec<_>>());
+    }
+}
+
+/// A line without its line break.
+fn bare(row: &str) -> &str {
+    row.strip_suffix('\n').map_or(row, |row| row.strip_suffix('\r').unwrap_or(row))
 }
 
 /// A regular expression, which the planner has checked.
 fn regex(text: &str) -> Option<Regex> {
     Regex::new(text).ok()
-}
-
-fn markers(line: &Line, task: &str) -> [String; 2] {
-    let marker = line.marker.clone().unwrap_or_else(|| format!("# {MARK} groundplan {task}"));
-    ["BEGIN", "END"].map(|word| marker.replace(MARK, word))
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use super::{
 use crate::host::{
     error::{HostError, KindError},
     fs::{
-        files::{self, Access, Removal, Sum, Text},
-        validate,
+        files::{self, Access, Removal, Replace, Sum, Text},
+        text, validate,
     },
     job::Content,
 };
@@ -82,12 +82,14 @@ impl Kind for Line {
         memory.change(self, &mut lines, cx)?;
         // Kept also if writing fails: undoing then finds nothing, which does no harm.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
-        let bytes = lines.text().into_bytes();
-        let sum = Sum::of_bytes(&bytes);
-        let content = Content::Bytes(bytes);
         match &self.validate {
-            Some(validate) => validate::put(cx, &self.path, &content, sum, access, validate).await?,
-            None => files::put_file(&cx.host.environment.root, &self.path, &content, sum, access)?,
+            Some(validate) => {
+                let bytes = text::bytes(&lines.text());
+                let sum = Sum::of_bytes(&bytes);
+                let content = Content::Bytes(bytes);
+                validate::put(cx, &self.path, &content, sum, access, Replace::Files, validate).await?;
+            }
+            None => files::write_text(&cx.host.environment.root, &self.path, &lines.text(), access)?,
         }
         Ok(Applied { afresh: false })
     }
