@@ -5,3 +5,4 @@ pub(crate) mod ini;
 pub(crate) mod paths;
 pub(crate) mod users;
 pub(crate) mod validate;
+pub(crate) mod xattrs;
