@@ -280,7 +280,7 @@ pub(crate) fn declared(desired: &DesiredState, task: &TaskVertex) -> Edges {
         },
     };
     // A trigger is recorded twice: as what acts, and as what orders.
-    let mut edges = Edges::default();
+    let mut edges = Edges { on_remove: task.on_remove, ..Edges::default() };
     for edge in &task.edges {
         let on = source(edge.from.0 as usize, edge.scope);
         if let Some(effect) = edge.trigger {
@@ -309,7 +309,8 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
-    a.requires.len() == b.requires.len()
+    a.on_remove == b.on_remove
+        && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()
         && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))
         && a.triggers.iter().zip(&b.triggers).all(|(a, b)| a.effect == b.effect && same(&a.on, &b.on))

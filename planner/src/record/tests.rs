@@ -125,6 +125,7 @@ fn node() {
         fingerprint: Fingerprint(Digest::of(b"inputs")),
         inputs: [("var port".to_owned(), "0011223344556677".to_owned())].into(),
         edges: Default::default(),
+        on_remove: None,
     };
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
@@ -174,6 +175,7 @@ fn snapshot_of_a_rollout() {
     let action = |instance: &str, action, waits_for: &[Unknown]| PlannedAction {
         instance: id(instance),
         action,
+        on_remove: None,
         reasons: vec![],
         waits_for: waits_for.into(),
     };

@@ -17,7 +17,7 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     for action in &report.actions {
         table.row([
-            Cell::styled(action.action.to_string(), style(action.action)),
+            Cell::styled(words(action), style(action.action)),
             action.node.to_string().into(),
             format!("{}.{}", action.service, action.task).into(),
             Cell::styled(reason::chain(&action.reasons), Style::Dim),
@@ -41,6 +41,14 @@ fn waiting(waiting: &[WaitReport], color: bool) -> String {
         ]);
     }
     format!("{}\n", table.render(color))
+}
+
+/// The action; for a removal also what it does with what the task changed: `remove (restore)`.
+fn words(action: &ActionReport) -> String {
+    match action.on_remove {
+        Some(on_remove) => format!("{} ({on_remove})", action.action),
+        None => action.action.to_string(),
+    }
 }
 
 fn style(action: Action) -> Style {

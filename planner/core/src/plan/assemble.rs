@@ -149,7 +149,13 @@ impl Assembler<'_, '_> {
                 disruptive,
             );
             let instance = instance(diff, task, v);
-            self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v), waits_for });
+            self.actions.push(PlannedAction {
+                instance,
+                action,
+                on_remove: None,
+                reasons: graph.reasons(task, v),
+                waits_for,
+            });
         }
     }
 
@@ -158,7 +164,7 @@ impl Assembler<'_, '_> {
         let diff = self.diff;
         let task = &diff.removed[removed as usize];
         let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
-        for (node, _) in &task.instances {
+        for (node, applied) in &task.instances {
             let mut links = Links::default();
             // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
             // same node, else by a gate of its own.
@@ -190,6 +196,7 @@ impl Assembler<'_, '_> {
             self.actions.push(PlannedAction {
                 instance: task.id.at(at),
                 action: Action::Remove,
+                on_remove: applied.on_remove,
                 reasons: vec![removed_reason(diff, task, *node)],
                 waits_for,
             });

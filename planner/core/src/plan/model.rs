@@ -7,7 +7,7 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::{Action, Effect},
     ids::{CommitId, GateId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::{Edges, NodePlan, PlannedTask, Trigger},
+    plan::{Edges, NodePlan, OnRemove, PlannedTask, Trigger},
     state::Applied,
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub struct PlannedAction {
     pub instance: InstanceId,
     /// What is done; for an instance that changes and is triggered as well, the change.
     pub action: Action,
+    /// What a removal does with what the task changed; none for another action, and for a task that leaves nothing.
+    pub on_remove: Option<OnRemove>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
     /// Unknown values that it, or what it comes after, needs: then it waits behind a gate that this plan never opens. It stands in the
@@ -118,7 +120,7 @@ impl PlanTask {
     /// What the ledger will hold of it once it is done; none for a removal and for a pending task.
     pub fn applied(&self) -> Option<Applied> {
         let resolved = self.resolved.as_ref()?;
-        Some(Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (*self.edges).clone() })
+        Some(applied(resolved, &self.edges))
     }
 
     /// As it stands in a node plan.
@@ -139,8 +141,18 @@ impl PlanTask {
     }
 }
 
+/// What the ledger will hold of an instance once it is applied.
+pub(super) fn applied(resolved: &Resolved, edges: &Edges) -> Applied {
+    Applied {
+        fingerprint: resolved.fingerprint,
+        inputs: digests(resolved),
+        edges: edges.clone(),
+        on_remove: resolved.spec.params.leaves_something().then_some(edges.on_remove),
+    }
+}
+
 /// The inputs as the ledger keeps them: short digests by name.
-pub(super) fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
+fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
     resolved.inputs.iter().map(|input| (input.name.clone(), input.digest.clone())).collect()
 }
 
