@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_protocol::kinds::{Claim, Ini};
+use groundplan_protocol::{
+    kinds::{Claim, Ini},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -118,6 +121,7 @@ impl Kind for Ini {
         let mut memory = Memory::of(self, cx);
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());
+        let delete = cx.on_remove == OnRemove::Delete;
         for (section, name, was) in memory.take(|_, _| true) {
             let ours = wanted.get(&(section.clone(), name.clone()));
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
@@ -125,12 +129,12 @@ impl Kind for Ini {
             } else if ours.is_some_and(|ours| *ours != document.get(&section, &name)) {
                 cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is"));
             } else {
-                document.restore(&section, &name, &was);
+                document.restore(&section, &name, if delete { &[] } else { &was });
             }
             memory.leave(&mut document, &section);
         }
         for (section, text) in &memory.cut {
-            if !document.has_section(section) {
+            if !document.has_section(section) && !delete {
                 let invalid = |source| IniError::Invalid { path: self.path.clone(), source };
                 document.append(text).map_err(invalid)?;
             }
