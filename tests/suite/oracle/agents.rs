@@ -76,6 +76,7 @@ impl Agent {
             obligations: self.obligations.clone(),
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),
+            found: Default::default(),
             agent: String::new(),
             refused: None,
             ignored: 0,
@@ -162,7 +163,8 @@ impl Agent {
         match task.fingerprint {
             None => drop(self.applied.remove(&task.task)),
             Some(fingerprint) => {
-                let applied = Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone() };
+                let applied =
+                    Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone(), on_remove: None };
                 self.applied.insert(task.task.clone(), applied);
             }
         }
