@@ -83,6 +83,18 @@ mod tests {
         });
         let mut node: NodeStatus = serde_json::from_value(node).unwrap();
         node.found = FoundList { total: 207, bytes: 7 << 20, first };
-        insta::assert_snapshot!(text(&node, 120_000, false), @"");
+        insta::assert_snapshot!(text(&node, 120_000, false), @r"
+        n1  last seen 60 s ago
+
+        facts
+          arch  x86_64
+
+        kept to be restored
+          kernel parameter vm.swappiness  60
+          path /etc/motd                  file, 286 bytes
+          path /etc/resolv.conf           link to ../run/systemd/resolve/stub-resolv.conf
+          path /usr/local/bin/tool        file, 5.0 MiB
+          and 203 more                    7.0 MiB in all
+        ");
     }
 }

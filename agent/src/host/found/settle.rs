@@ -2,6 +2,8 @@
 //!
 //! In: the parameters of a job's task. Out: a note for each of its claims that has none, and, at a removal, what the note says.
 
+use std::collections::BTreeMap;
+
 use groundplan_protocol::{
     digest::Digest,
     kinds::{Claim, TaskParams},
@@ -39,12 +41,12 @@ impl Own {
 
     /// Whether a version of the task may have made what is there. Files and links are put in place whole, so that anything else is
     /// not of the task.
-    fn may_be(&self, found: &Found) -> bool {
+    pub(crate) fn may_be(&self, found: &Found) -> bool {
         match found {
-            Found::Absent => false,
             Found::File { sha256, .. } => self.contents.is_empty() || self.contents.contains(sha256),
             Found::Link { target, .. } => self.targets.is_empty() || self.targets.contains(target),
-            _ => true,
+            // Of these, noting what may be the task's own leaves it in place, which is all that is to be ensured.
+            _ => false,
         }
     }
 }
@@ -79,25 +81,32 @@ impl Context<'_> {
         }
     }
 
-    /// Adds what is at these paths to the note of a claim, where it has nothing of them.
-    pub(crate) fn note_files(&self, claim: &Claim<'_>, paths: &[String]) -> Result<(), HostError> {
+    /// Adds what is at these paths to the note of a claim, where it has nothing of them. `is_own`: whether what is found may be the task's
+    /// own, where it is not known whether the task has been there before.
+    pub(crate) fn note_files(
+        &self,
+        claim: &Claim<'_>,
+        paths: &[String],
+        is_own: impl Fn(&str, &Found) -> bool,
+    ) -> Result<(), HostError> {
         let Some(key) = found::key(claim) else { return Ok(()) };
         let noted = self.host.found.get(&key);
-        let is_new = noted.is_none();
-        let mut files = match noted {
-            None => Default::default(),
-            Some(Found::Files { files }) => files,
+        let is_unknown = noted == Some(Found::Unknown);
+        let (mut files, mut is_new) = match noted {
+            None | Some(Found::Unknown) => (BTreeMap::new(), true),
+            Some(Found::Files { files }) => (files, false),
             // Which of the files are the task's own is not known.
             Some(_) => return Ok(()),
         };
-        let known = files.len();
         for path in paths {
             if !files.contains_key(path) {
                 let found = self.host.found.find(&self.host.environment.root, path, false, self.on_remove)?;
+                let found = if is_unknown && is_own(path, &found) { Found::Unknown } else { found };
                 files.insert(path.clone(), found);
+                is_new = true;
             }
         }
-        if is_new || files.len() > known {
+        if is_new {
             let found = Found::Files { files };
             self.host.found.put(&key, &found)?;
             self.keep_note(key, Some(found));

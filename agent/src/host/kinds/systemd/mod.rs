@@ -87,7 +87,13 @@ impl Kind for Systemd {
     async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
         let dropins = self.dropins.keys().map(|name| format!("{}/{name}", self.folder()));
         let paths: Vec<String> = cx.content.map(|_| self.path()).into_iter().chain(dropins).collect();
-        cx.note_files(&Claim::named("unit", &self.unit), &paths)
+        let ours = shipped::ours(&cx.host.environment.root, self)?;
+        let is_own = |path: &str, found: &crate::machine::Found| match path.strip_prefix(&format!("{}/", self.folder()))
+        {
+            Some(dropin) => ours.iter().any(|name| name == dropin),
+            None => cx.own.may_be(found),
+        };
+        cx.note_files(&Claim::named("unit", &self.unit), &paths, is_own)
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {

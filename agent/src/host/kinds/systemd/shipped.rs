@@ -173,7 +173,7 @@ fn dropin(text: &str) -> Vec<u8> {
 }
 
 /// The names of the drop-ins that this or an earlier version of the task shipped.
-fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
+pub(super) fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
     let folder = match root.directory(&unit.folder(), Missing::Leave) {
         Ok(Some((_, folder))) => folder,
         Ok(None) => return Ok(Vec::new()),
