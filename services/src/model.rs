@@ -11,7 +11,7 @@ use groundplan_protocol::{
     effect::Effect,
     ids::{Capability, NodeId, ServiceId, TaskId, TaskName},
     kinds::TaskParams,
-    plan::OnInterrupt,
+    plan::{OnInterrupt, OnRemove},
     ready::Ready,
 };
 
@@ -83,6 +83,8 @@ pub struct Task {
     pub provides: Vec<Located<Capability>>,
     /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,
+    /// What its removal does with what it changed.
+    pub on_remove: OnRemove,
     /// Where it is declared.
     pub at: Location,
 }

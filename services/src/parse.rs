@@ -154,6 +154,7 @@ impl Reader<'_> {
             self.faults.extend(faults);
         }
         let triggers = self.triggers(&fields, &kind);
+        self.on_remove(&fields, &kind);
         self.provides(&fields.provides);
         let mut all: BTreeMap<String, Location> =
             params_places.into_iter().map(|(path, span)| (path, self.at(span))).collect();
@@ -174,6 +175,7 @@ impl Reader<'_> {
             ready: fields.ready.map(|ready| ready.value),
             provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
             on_interrupt: fields.on_interrupt,
+            on_remove: fields.on_remove.map(|on_remove| on_remove.value).unwrap_or_default(),
         })
     }
 
@@ -223,6 +225,20 @@ impl Reader<'_> {
             self.faults.push(not_accepted(kind.value.kind(), &fields.id.value, effect, accepted, at));
         }
         triggers
+    }
+
+    /// Reports `on_remove` on a kind that leaves nothing to remove.
+    fn on_remove(&mut self, fields: &TaskFields, kind: &At<TaskParams>) {
+        let Some(on_remove) = fields.on_remove.as_ref().filter(|_| !kind.value.leaves_something()) else { return };
+        let kind = kind.value.kind();
+        self.faults.push(
+            Diagnostic::new(
+                self.at(on_remove.span.clone()),
+                format!("a `{kind}` leaves nothing that a removal could {}", on_remove.value),
+            )
+            .label(format!("in `{}`", fields.id.value))
+            .hint("leave `on_remove` out here"),
+        );
     }
 
     fn provides(&mut self, provides: &[At<Capability>]) {

@@ -3,7 +3,7 @@
 use groundplan_inventory::decode::At;
 use groundplan_protocol::{
     ids::{Capability, TaskName},
-    plan::OnInterrupt,
+    plan::{OnInterrupt, OnRemove},
     ready::Ready,
 };
 use schemars::JsonSchema;
@@ -52,4 +52,8 @@ pub struct TaskFields {
     #[serde(default)]
     #[schemars(extend("default" = "rerun"))]
     pub on_interrupt: OnInterrupt,
+    /// What its removal does: `restore` (the default) brings back what was there before, `keep` leaves everything as it is, `delete`
+    /// takes it away and brings nothing back. Not for kinds that leave nothing on a node, such as `command`.
+    #[schemars(extend("default" = "restore"))]
+    pub on_remove: Option<At<OnRemove>>,
 }

@@ -141,6 +141,13 @@ fn every_fault_of_a_task_is_reported_at_its_place() {
         ],
     );
     check(
+        "[[task]]\nid = \"a\"\ncommand = { run = \"x\" }\non_remove = \"keep\"\n[[task]]\nid = \"b\"\nfile = { path = \"/x\", content = \"\" }\non_remove = \"purge\"\n",
+        &[
+            "4: a `command` leaves nothing that a removal could keep <\"keep\">",
+            "8: `on_remove` cannot be `purge` <\"purge\">",
+        ],
+    );
+    check(
         "[[task]]\nid = \"a\"\nready = {}\ncommand = { run = \"\" }\n[rollout]\nmax_unavailable = 0\n",
         &[
             "3: the probe probes nothing <{}>",

@@ -216,7 +216,42 @@ impl OnInterrupt {
     }
 }
 
-/// The edges that the site declares to a task.
+/// What a task's removal does with what the task changed on its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRemove {
+    /// What was there before the first task took it comes back; what was not there goes.
+    #[default]
+    Restore,
+    /// Everything stays as it is.
+    Keep,
+    /// It goes, and nothing comes back.
+    Delete,
+}
+
+impl OnRemove {
+    /// The value as it stands in a site.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Restore => "restore",
+            Self::Keep => "keep",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for OnRemove {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the site declares about a task that decides nothing of what is applied: the edges to it, and what its removal does. Where only
+/// this changes, nodes record it and do nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edges {
@@ -226,12 +261,15 @@ pub struct Edges {
     /// Sources whose changes act on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<EdgeTrigger>,
+    /// What its removal does with what it changed. Recorded on the node, because the removal comes when no site declares it any more.
+    #[serde(default, skip_serializing_if = "OnRemove::is_default")]
+    pub on_remove: OnRemove,
 }
 
 impl Edges {
-    /// Whether there are none.
+    /// Whether there are none, and nothing else is declared.
     pub fn is_empty(&self) -> bool {
-        self.requires.is_empty() && self.triggers.is_empty()
+        self.requires.is_empty() && self.triggers.is_empty() && self.on_remove.is_default()
     }
 }
 

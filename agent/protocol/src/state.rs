@@ -14,7 +14,7 @@ use crate::{
     envelope::Message,
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::ClaimKey,
-    plan::{Edges, TriggerSource},
+    plan::{Edges, OnRemove, TriggerSource},
 };
 
 /// The input that an agent adds to those of a task whose last run was started and did not succeed: no site has one of that name, so the
@@ -23,6 +23,9 @@ pub const UNFINISHED: &str = "unfinished";
 
 /// Most bytes that the facts of a node may have, as JSON.
 pub const FACTS_LIMIT: usize = 64 * 1024;
+
+/// How many things a state lists of those that were there before.
+pub const FOUND_LIMIT: usize = 200;
 
 /// The state of a node, as its agent publishes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +62,9 @@ pub struct NodeState {
     /// What its `export` tasks have published, by task; each at most [`EXPORT_LIMIT`](crate::kinds::EXPORT_LIMIT) long.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exports: BTreeMap<TaskId, String>,
+    /// What was there before tasks took it, and comes back when they go.
+    #[serde(default, skip_serializing_if = "FoundList::is_empty")]
+    pub found: FoundList,
     /// The agent's program version.
     pub agent: String,
     /// The last message that it refused, if any.
@@ -77,6 +83,35 @@ impl Message for NodeState {
     fn site(&self) -> &SiteName {
         &self.site
     }
+}
+
+/// What an agent keeps of what was there before tasks took it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct FoundList {
+    /// How many things there are.
+    pub total: u64,
+    /// How many bytes their contents have together; equal contents are kept once and count each time.
+    pub bytes: u64,
+    /// The first [`FOUND_LIMIT`] of them, by what is claimed.
+    pub first: Vec<FoundThing>,
+}
+
+impl FoundList {
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+/// One thing that was there before a task took it. Its content, and fields such as a password's hash, stay on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FoundThing {
+    /// What is claimed, such as `path /etc/resolv.conf` or `user bob`.
+    pub claim: String,
+    /// What it was, such as `file` or `link to ../run/resolv.conf`; of a kernel parameter its value.
+    pub what: String,
+    /// Length of its content, in bytes.
+    pub size: u64,
 }
 
 /// What an agent is doing.
@@ -108,6 +143,9 @@ pub struct Applied {
     /// What else no other task can take before it is removed, sorted: [`TaskSpec::contends`](crate::plan::TaskSpec::contends).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contends: Vec<ClaimKey>,
+    /// What its removal does with what it changed; none if its kind leaves nothing, and from agents that do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_remove: Option<OnRemove>,
 }
 
 /// A restart, reload or run that is due, or will be if a source that is still open fires.

@@ -44,6 +44,7 @@ Work
       --max-parallel N         most tasks that run at a time (number of CPUs, at least 4)
       --max-blob BYTES         largest blob of a plan (268435456)
       --max-blobs BYTES        most bytes of all blobs of a plan (1073741824)
+      --max-found BYTES        most bytes of replaced files, kept to be restored (268435456)
 
 Shutdown
       --stop-timeout SPAN      how long running tasks may continue after SIGTERM (30s)
@@ -120,6 +121,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Args, lexopt::Error> {
             Long("max-parallel") => raw.max_parallel = Some(parser.value()?.parse()?),
             Long("max-blob") => raw.max_blob = Some(parser.value()?.parse()?),
             Long("max-blobs") => raw.max_blobs = Some(parser.value()?.parse()?),
+            Long("max-found") => raw.max_found = Some(parser.value()?.parse()?),
             Long("keep-alive") => raw.keep_alive = Some(parser.value()?.parse()?),
             Long("stop-timeout") => raw.stop_timeout = Some(parser.value()?.parse()?),
             Long("stop-processes-on-exit") => raw.stop_processes_on_exit = Some(true),

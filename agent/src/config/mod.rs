@@ -27,6 +27,7 @@ pub use self::{
     args::{Args, Command, HELP, UsageError},
     error::ConfigError,
 };
+use crate::host::DEFAULT_MAX_FOUND;
 
 /// The configuration file if none is given.
 pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
@@ -61,6 +62,8 @@ pub struct Config {
     pub max_blob: u64,
     /// Largest sum of a plan's blobs, in bytes.
     pub max_blobs: u64,
+    /// Most bytes of the contents of replaced files, together, that are kept to be restored.
+    pub max_found: u64,
     /// Whether a clean shutdown of the agent stops supervised processes.
     pub stop_processes_on_exit: bool,
     /// The MQTT keep-alive interval, 1 s to 65 535 s.
@@ -137,6 +140,7 @@ impl Config {
             max_parallel,
             max_blob: raw.max_blob.unwrap_or(DEFAULT_MAX_BLOB),
             max_blobs: raw.max_blobs.unwrap_or(DEFAULT_MAX_BLOBS),
+            max_found: raw.max_found.unwrap_or(DEFAULT_MAX_FOUND),
             stop_processes_on_exit: raw.stop_processes_on_exit.unwrap_or(false),
             keep_alive,
             stop_timeout: raw.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT, Duration::from),

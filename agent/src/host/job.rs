@@ -11,12 +11,12 @@ use std::{
 use groundplan_protocol::{
     effect::Effect,
     ids::{Generation, TaskId},
-    plan::TaskSpec,
+    plan::{OnRemove, TaskSpec},
     report::Output,
 };
 use serde_json::Value;
 
-use crate::machine::JobOutcome;
+use crate::machine::{Found, JobOutcome};
 
 /// A task to carry out.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Job {
     pub memory: Option<Value>,
     /// Tasks that hand over to it, or, for a removal, that took over from it.
     pub others: Vec<TaskId>,
+    /// What happens to what is removed: of the task itself, or of what an update leaves behind.
+    pub on_remove: OnRemove,
     /// Generation of the plan that it is carried out for; only compared with others.
     pub plan: Generation,
 }
@@ -79,7 +81,7 @@ pub enum Content {
 }
 
 /// The result of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// What was done, or why it failed, as a message for the operator: what, where, and the cause.
     pub result: Result<JobOutcome, String>,
@@ -96,10 +98,12 @@ pub struct Finished {
 }
 
 /// What a job leaves to be kept; `None` leaves the earlier value.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Notes {
     /// What the task remembers until it is removed.
     pub memory: Option<Value>,
     /// What it publishes to the planner.
     pub export: Option<String>,
+    /// What was found before anything was changed, by the key of the claim; `None` for a claim that no task has any more.
+    pub found: Vec<(String, Option<Found>)>,
 }

@@ -12,6 +12,7 @@ mod claims;
 mod differences;
 mod error;
 mod exclusive;
+mod found;
 mod fs;
 pub mod job;
 mod kinds;
@@ -26,4 +27,7 @@ mod shared;
 mod tests;
 mod tool;
 
-pub use self::{settings::Settings, shared::Host};
+pub use self::{
+    settings::{DEFAULT_MAX_FOUND, Settings},
+    shared::Host,
+};

@@ -24,6 +24,7 @@ use super::{
     claims::{must_go_first, replaces},
     error::HostError,
     exclusive::Turn,
+    found::{self, Own},
     fs::files::Sum,
     job::{Content, Finished, Job, Notes, Work},
     kinds::{
@@ -34,7 +35,7 @@ use super::{
     probe, programs,
     shared::Host,
 };
-use crate::machine::JobOutcome;
+use crate::machine::{JobOutcome, found as machine_found};
 
 impl Host {
     /// Carries out a job.
@@ -55,6 +56,10 @@ impl Host {
             Ok(content) => {
                 let mut cx = Context::new(self, &job.task, &cancel).with_memory(job.memory.as_ref());
                 (cx.plan, cx.untouched) = (job.plan, untouched);
+                cx.on_remove = job.on_remove;
+                if let Work::Apply { spec, previous, .. } = &job.work {
+                    cx.own = Own::of([spec].into_iter().chain(previous));
+                }
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
                 cx.is_new = matches!(job.work, Work::Apply { previous: None, .. }) && job.others.is_empty();
@@ -123,7 +128,9 @@ impl Host {
                 }
                 result
             }
-            Work::Remove { spec } => Ok(JobOutcome { changed: self.remove(&spec.params, cx).await?, effect: None }),
+            Work::Remove { spec } => {
+                Ok(JobOutcome { changed: self.remove(&spec.params, None, cx).await?, effect: None })
+            }
             Work::Trigger { spec } => {
                 let effect = self.effect(spec, job.effect, cx).await?;
                 if effect.is_some() {
@@ -148,10 +155,12 @@ impl Host {
         let replaced = previous.map(|previous| &previous.params).filter(|before| replaces(before, params, task));
         let first = replaced.is_some_and(|before| must_go_first(before, params, task));
         if let Some(before) = replaced.filter(|_| first) {
-            changed |= self.remove(before, cx).await?;
+            changed |= self.remove(before, Some(params), cx).await?;
             // The removal has released what both claim.
             self.claims.add(params, task);
         }
+        // Before the check: what is there already, and equal, was there before as well.
+        found::note(params, cx).await?;
         let applied = match kinds::check(params, cx).await? {
             Check::InSync => None,
             Check::OutOfSync => Some(kinds::apply(params, cx).await?),
@@ -159,10 +168,11 @@ impl Host {
         changed |= applied.is_some() && !cx.is_idle();
         // The new is in place before the old goes, so that what uses it finds one of the two at any moment.
         if let Some(before) = replaced.filter(|_| !first) {
-            changed |= self.remove(before, cx).await?;
+            changed |= self.remove(before, Some(params), cx).await?;
         }
         if let Some(previous) = previous {
             self.claims.release(&previous.params, Some(params), task);
+            self.forget_found(&previous.params, cx);
             self.drop_program(&previous.params, cx.plan);
         }
         let effect = match applied {
@@ -174,8 +184,13 @@ impl Host {
         Ok(JobOutcome { changed: changed || effect.is_some(), effect })
     }
 
-    /// Takes away what the task claims, unless another task claims it now.
-    async fn remove(&self, params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
+    /// Takes away what the task claims, unless another task claims it now. `next`: what the task claims from now on.
+    async fn remove(
+        &self,
+        params: &TaskParams,
+        next: Option<&TaskParams>,
+        cx: &Context<'_>,
+    ) -> Result<bool, HostError> {
         // Kinds with several subjects, which only plugins have, ask for each of them.
         if let [subject] = params.subject(cx.task).as_slice()
             && let Some(other) = self.claims.held_by_another(subject, cx.task)
@@ -184,14 +199,34 @@ impl Host {
             self.release(params, cx);
             return Ok(false);
         }
-        let removed = kinds::remove(params, cx).await?;
+        if next.is_some_and(|next| next.subject(cx.task) == params.subject(cx.task)) {
+            // Something else takes its place: what was there before both of them comes back only when that goes.
+            return kinds::remove(params, cx).await;
+        }
+        let removed = found::remove(params, cx).await?;
         self.release(params, cx);
         Ok(removed)
     }
 
     fn release(&self, params: &TaskParams, cx: &Context<'_>) {
         self.claims.release(params, None, cx.task);
+        self.forget_found(params, cx);
         self.drop_program(params, cx.plan);
+    }
+
+    /// Drops the notes of what was found of claims that no task has any more.
+    fn forget_found(&self, params: &TaskParams, cx: &Context<'_>) {
+        let mut held = BTreeSet::new();
+        params.claims(cx.task, &mut |stated| {
+            if self.claims.is_held(&stated.claim) {
+                held.extend(machine_found::key(&stated.claim));
+            }
+        });
+        machine_found::keys(params, cx.task, &mut |key| {
+            if !held.contains(&key) && self.found.forget(&key) {
+                cx.keep_note(key, None);
+            }
+        });
     }
 
     /// The plugin that carried the task out may go once no task claims it.

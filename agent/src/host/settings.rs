@@ -13,7 +13,7 @@ pub struct Settings {
     /// All paths of tasks lie below it; `/` on a real host.
     pub root: PathBuf,
     /// Where the host keeps what must survive the agent: records and logs of supervised processes in `process/` and `log/`,
-    /// plugins, manifests of archives, reboot markers.
+    /// plugins, manifests of archives, reboot markers, what was found before tasks took it.
     pub state_dir: PathBuf,
     /// The site, in the environment of programs as `GROUNDPLAN_SITE`.
     pub site: SiteName,
@@ -25,12 +25,18 @@ pub struct Settings {
     pub backoff: Backoff,
     /// The kernel's random name of this boot.
     pub boot: String,
+    /// Most bytes of the contents of replaced files, together, that are kept to be restored.
+    pub max_found: u64,
 }
+
+/// The documented limit of [`Settings::max_found`].
+pub const DEFAULT_MAX_FOUND: u64 = 256 << 20;
 
 impl Settings {
     /// Settings with the documented values for all that is not given.
     pub fn new(root: PathBuf, state_dir: PathBuf, site: SiteName, node: NodeId) -> Self {
         let (stop_grace, backoff) = (Duration::from_secs(10), Backoff::default());
-        Self { root, state_dir, site, node, stop_grace, backoff, boot: boot_id() }
+        let (boot, max_found) = (boot_id(), DEFAULT_MAX_FOUND);
+        Self { root, state_dir, site, node, stop_grace, backoff, boot, max_found }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use groundplan_protocol::{ids::TaskId, kinds::TaskParams};
 use super::{
     claims::Claims,
     exclusive::Exclusive,
+    found::FoundStore,
     fs::paths::Root,
     markers::Markers,
     process::{
@@ -24,6 +25,7 @@ use super::{
     programs::{self, Programs},
     settings::Settings,
 };
+use crate::machine::Found;
 
 /// The host that the agent acts on. Jobs of different tasks may run side by side.
 #[derive(Debug)]
@@ -36,6 +38,9 @@ pub struct Host {
     pub(super) stop_grace: Duration,
     pub(super) supervisor: Supervisor,
     pub(super) claims: Claims,
+    pub(super) found: Arc<FoundStore>,
+    /// Notes of jobs whose end no ledger has, until they are taken.
+    noted: Mutex<Vec<(String, Found)>>,
     pub(super) exclusive: Exclusive,
     pub(super) markers: Markers,
     pub(super) programs: Arc<Programs>,
@@ -66,6 +71,7 @@ impl Host {
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let environment = Environment { root: Root::new(root), env };
         let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
+        let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found)?;
         Ok(Self {
             environment,
             state_dir: settings.state_dir.clone(),
@@ -73,12 +79,37 @@ impl Host {
             stop_grace: settings.stop_grace,
             supervisor,
             claims: Claims::default(),
+            found: Arc::new(found),
+            noted: Mutex::new(noted),
             exclusive: Exclusive::default(),
             markers: Markers::new(&settings.state_dir),
             programs: Arc::new(Programs::new(&settings.state_dir)),
             boot: settings.boot,
             touched: AtomicBool::new(false),
         })
+    }
+
+    /// What jobs found whose end may be in no ledger: of an agent that was killed.
+    pub fn take_noted(&self) -> Vec<(String, Found)> {
+        std::mem::take(&mut self.noted.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// Takes over what the ledger holds as found; to be called once, before the first job.
+    pub fn adopt_found(&self, found: &BTreeMap<String, Found>) {
+        self.found.adopt(found);
+    }
+
+    /// The end of a job that found this goes into the ledger.
+    pub fn found_reported(&self, found: &[(String, Option<Found>)]) {
+        self.found.reported(found);
+    }
+
+    /// The ledger has all that was reported.
+    ///
+    /// # Errors
+    /// If the file of notes cannot be written; it then has more than it needs, which does no harm.
+    pub fn found_settled(&self) -> io::Result<()> {
+        self.found.settle()
     }
 
     /// Takes over what the ledger holds as applied; to be called once, before the first job.

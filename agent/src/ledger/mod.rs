@@ -26,7 +26,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::journal::Journal;
-use crate::machine::{Snapshot, StoredPlan, Write};
+use crate::machine::{Found, Snapshot, StoredPlan, Write};
 
 /// The format of the tables below.
 const SCHEMA: u64 = 1;
@@ -38,6 +38,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
 const OBLIGATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
+const FOUND: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("found");
 const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
 
 /// Why the ledger cannot be opened or written.
@@ -135,6 +136,7 @@ struct Tables<'tx> {
     done: Table<'tx, &'static str, &'static [u8]>,
     applied: Table<'tx, &'static str, &'static [u8]>,
     obligations: Table<'tx, &'static str, &'static [u8]>,
+    found: Table<'tx, &'static str, &'static [u8]>,
     outbox: Table<'tx, &'static str, &'static [u8]>,
 }
 
@@ -145,6 +147,7 @@ impl<'tx> Tables<'tx> {
             done: tx.open_table(DONE)?,
             applied: tx.open_table(APPLIED)?,
             obligations: tx.open_table(OBLIGATIONS)?,
+            found: tx.open_table(FOUND)?,
             outbox: tx.open_table(OUTBOX)?,
         })
     }
@@ -178,6 +181,12 @@ impl<'tx> Tables<'tx> {
             }
             Write::Obligation(task, None) => {
                 self.obligations.remove(task.to_string().as_str())?;
+            }
+            Write::Found(key, Some(found)) => {
+                self.found.insert(key.as_str(), json(found).as_slice())?;
+            }
+            Write::Found(key, None) => {
+                self.found.remove(key.as_str())?;
             }
             Write::Report(number, report) => {
                 self.outbox.insert(key(*number).as_str(), json(report).as_slice())?;
@@ -281,7 +290,7 @@ impl Ledger {
             meta.insert("schema", json(&SCHEMA).as_slice())?;
             meta.insert("ledger", json(id).as_slice())?;
             // Reading fails for a table that was never opened for writing.
-            for table in [DONE, APPLIED, OBLIGATIONS, OUTBOX] {
+            for table in [DONE, APPLIED, OBLIGATIONS, FOUND, OUTBOX] {
                 tx.open_table(table)?;
             }
         }
@@ -317,6 +326,8 @@ impl Ledger {
             done: table(&tx, DONE)?,
             applied: table(&tx, APPLIED)?,
             obligations: table(&tx, OBLIGATIONS)?,
+            found: found(&tx)?,
+            noted: Vec::new(),
             sequence: sequence.max(forgotten),
             acked: acked.unwrap_or(forgotten).max(forgotten),
             outputs,
@@ -423,6 +434,20 @@ fn table<T: DeserializeOwned>(
     for entry in tx.open_table(definition)?.iter()? {
         let (task, bytes) = entry?;
         out.insert(task.value().parse()?, parse(task.value(), bytes.value())?);
+    }
+    Ok(out)
+}
+
+/// The notes of what was found; none in a ledger of an agent that made no notes.
+fn found(tx: &redb::ReadTransaction) -> Result<BTreeMap<String, Found>, Damage> {
+    let notes = match tx.open_table(FOUND) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+        notes => notes?,
+    };
+    let mut out = BTreeMap::new();
+    for entry in notes.iter()? {
+        let (key, bytes) = entry?;
+        out.insert(key.value().to_owned(), parse(key.value(), bytes.value())?);
     }
     Ok(out)
 }

@@ -11,7 +11,7 @@ use groundplan_protocol::{
 };
 
 use super::{Journal, Ledger, LedgerError};
-use crate::machine::{Record, Snapshot, StoredObligation, StoredPlan, Write};
+use crate::machine::{Found, Record, Snapshot, StoredObligation, StoredPlan, Write};
 
 fn id() -> LedgerId {
     LedgerId::new("0123456789abcdef0123456789abcdef").unwrap()
@@ -104,6 +104,8 @@ fn snapshot_and_file_agree_after_the_same_writes() {
         let record = Record { in_doubt, ..record.clone() };
         Write::Applied(task(name), Some(Box::new(record)))
     };
+    let found = Found::Link { target: "../run/x".to_owned(), uid: 1, gid: 2 };
+    let found = |key: &str, there| Write::Found(key.to_owned(), Some(found.clone()).filter(|_| there).map(Box::new));
     let groups = [
         vec![Write::Epoch(1), Write::Boot("boot".to_owned()), plan(b"{}"), applied("a.b", false), applied("a.c", true)],
         vec![Write::Done(task("a.b"), Outcome::Skipped), report(1), report(2), report(3), report(4)],
@@ -111,6 +113,8 @@ fn snapshot_and_file_agree_after_the_same_writes() {
         vec![Write::DropOutput(Sequence(3)), Write::Acknowledged(Sequence(1)), Write::Applied(task("a.c"), None)],
         vec![Write::PlanFinished, report(5), Write::Obligation(task("a.b"), None)],
         vec![plan(b"[]"), Write::Acknowledged(Sequence(5)), Write::Epoch(2)],
+        vec![found("path /l", true), found("path /m", true)],
+        vec![found("path /m", false), found("path /n", false)],
     ];
     let mut ledger = Some(ledger);
     for writes in groups {
@@ -120,6 +124,22 @@ fn snapshot_and_file_agree_after_the_same_writes() {
         assert_eq!(read, snapshot, "after {writes:?}");
         ledger = Some(reopened);
     }
+}
+
+#[test]
+fn a_ledger_of_an_agent_without_notes_is_read_and_gets_them() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (ledger, ..) = open(dir.path()).unwrap();
+        let tx = ledger.db.as_ref().unwrap().begin_write().unwrap();
+        assert!(tx.delete_table(super::FOUND).unwrap());
+        tx.commit().unwrap();
+    }
+    let (ledger, _, snapshot) = open(dir.path()).unwrap();
+    assert_eq!(snapshot, Snapshot::empty(id()));
+    ledger.write(&[Write::Found("path /x".to_owned(), Some(Box::new(Found::Absent)))], true).unwrap();
+    drop(ledger);
+    assert_eq!(open(dir.path()).unwrap().2.found, [("path /x".to_owned(), Found::Absent)].into());
 }
 
 #[test]

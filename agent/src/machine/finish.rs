@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{
     account::Account,
+    found::Found,
     io::{JobDone, JobOutcome},
     node_state::fingerprint_in_doubt,
     snapshot::Record,
@@ -47,6 +48,7 @@ impl Machine {
         let remembers = self.applied.get(&done.task).is_some_and(|record| record.memory.is_some());
         let memory = done.memory.or_else(|| handed_over(&self.applied, &run.planned).filter(|_| !remembers));
         self.note(&done.task, memory, done.export);
+        self.note_found(done.found);
         self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
             Some(at) => {
@@ -115,6 +117,7 @@ impl Machine {
 
     /// Takes what a job noted that was ended because the agent stops.
     pub(super) fn aborted(&mut self, done: JobDone) {
+        self.note_found(done.found);
         let Some(run) = self.running.get(&done.task).filter(|_| done.memory.is_some()) else { return };
         let applies = matches!(run.planned.action, Action::Create | Action::Update) && !run.only_effect;
         let planned = run.planned.clone();
@@ -131,6 +134,17 @@ impl Machine {
         record.memory = memory.or(record.memory.take());
         record.export = export.or(record.export.take());
         self.unsaved.applied.insert(task.clone());
+    }
+
+    /// Records what a job found before it changed anything, and which claims no task has any more.
+    fn note_found(&mut self, found: Vec<(String, Option<Found>)>) {
+        for (key, found) in found {
+            match found {
+                Some(found) => drop(self.found.insert(key.clone(), found)),
+                None => drop(self.found.remove(&key)),
+            }
+            self.unsaved.found.insert(key);
+        }
     }
 
     /// Records that nothing shows what is on the host: the planner will have it applied again, and that counts as a change.

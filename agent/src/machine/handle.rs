@@ -3,7 +3,7 @@
 //! In: an event and the time. Out: effects. After the event itself, tasks that are ready start, completions are persisted in
 //! groups, a finished plan is dropped, and state and reports go out when they are due.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use groundplan_protocol::{
     ids::{Generation, LedgerId, Sequence, TaskId},
@@ -13,6 +13,7 @@ use groundplan_protocol::{
 };
 
 use super::{
+    found::Found,
     io::{Effect, Event},
     queue::Queue,
     snapshot::{Record, Write},
@@ -128,6 +129,11 @@ impl Machine {
         self.applied.get(task)
     }
 
+    /// What was found before tasks took it, by the key of the claim.
+    pub fn found(&self) -> &BTreeMap<String, Found> {
+        &self.found
+    }
+
     /// Whether there is nothing to do until a message comes.
     pub fn is_idle(&self) -> bool {
         !self.stopping && self.phase() == Phase::Idle
@@ -204,8 +210,9 @@ impl Machine {
     }
 
     fn has_unsaved(&self) -> bool {
-        let Unsaved { done, applied, obligations } = &self.unsaved;
-        !(done.is_empty() && applied.is_empty() && obligations.is_empty() && self.outbox.is_clean())
+        let Unsaved { done, applied, obligations, found } = &self.unsaved;
+        let is_clean = done.is_empty() && applied.is_empty() && obligations.is_empty() && found.is_empty();
+        !(is_clean && self.outbox.is_clean())
     }
 
     /// Writes all that the ledger does not hold yet in one transaction, and then has its reports sent.
@@ -224,7 +231,7 @@ impl Machine {
     /// Moves what is unsaved into `writes`. One transaction must hold all of it: an outcome without the obligations that it
     /// caused would lose them.
     pub(super) fn take_unsaved(&mut self, writes: &mut Vec<Write>) {
-        let Unsaved { done, applied, obligations } = std::mem::take(&mut self.unsaved);
+        let Unsaved { done, applied, obligations, found } = std::mem::take(&mut self.unsaved);
         writes.extend(done.into_iter().map(|(task, outcome)| Write::Done(task, outcome)));
         for task in applied {
             let record = self.applied.get(&task).cloned().map(Box::new);
@@ -233,6 +240,10 @@ impl Machine {
         for task in obligations {
             let obligation = self.obligations.get(&task).cloned();
             writes.push(Write::Obligation(task, obligation));
+        }
+        for key in found {
+            let note = self.found.get(&key).cloned().map(Box::new);
+            writes.push(Write::Found(key, note));
         }
         self.outbox.take(writes);
     }

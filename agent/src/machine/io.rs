@@ -7,13 +7,13 @@ use groundplan_protocol::{
     digest::Digest,
     effect,
     ids::{Generation, NodeId, Sequence, SiteName, TaskId},
-    plan::{Gates, NodePlan, NodePlanRef, TaskSpec},
+    plan::{Gates, NodePlan, NodePlanRef, OnRemove, TaskSpec},
     report::{Ack, Output},
     state::NodeState,
 };
 use serde_json::Value;
 
-use super::snapshot::Write;
+use super::{found::Found, snapshot::Write};
 
 /// Facts of the host by name, such as `os` or `memory`.
 pub type Facts = BTreeMap<String, Value>;
@@ -100,6 +100,8 @@ pub struct JobDone {
     pub memory: Option<Value>,
     /// What the task publishes from now on; `None` leaves it as it is.
     pub export: Option<String>,
+    /// What it found before it changed anything, by the key of the claim; `None` for a claim that no task has any more.
+    pub found: Vec<(String, Option<Found>)>,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// How long it took, in milliseconds.
@@ -161,6 +163,8 @@ pub struct Start {
     pub effect: Option<effect::Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
+    /// What happens to what is removed: of the task itself, or of what an update leaves behind.
+    pub on_remove: OnRemove,
 }
 
 /// What a job is to do.

@@ -11,6 +11,7 @@
 mod accept;
 mod account;
 mod finish;
+pub mod found;
 mod handle;
 mod io;
 mod node_state;
@@ -25,6 +26,7 @@ mod state;
 mod tests;
 
 pub use self::{
+    found::Found,
     io::{Effect, Event, Facts, JobDone, JobOutcome, Settings, Start, Work},
     restore::{SYNCED, UnreadablePlan},
     snapshot::{Record, Snapshot, StoredObligation, StoredPlan, Write},

@@ -14,6 +14,7 @@ use groundplan_protocol::{
 };
 
 use super::{
+    found,
     io::Effect,
     snapshot::{Record, StoredObligation},
     state::Machine,
@@ -55,6 +56,7 @@ impl Machine {
             obligations: obligations.filter_map(|(task, stored)| Some((task.clone(), obligation(stored)?))).collect(),
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
+            found: found::list(&self.found),
             agent: self.settings.agent.clone(),
             refused: self.refused.clone(),
             ignored: self.ignored,
@@ -79,12 +81,14 @@ fn applied(task: &TaskId, record: &Record) -> Applied {
         inputs.insert(UNFINISHED.to_owned(), fingerprint_in_doubt(record).0.short());
     }
     let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
+    let on_remove = record.spec.params.leaves_something().then_some(record.edges.on_remove);
     Applied {
         fingerprint,
         inputs,
         edges: record.edges.clone(),
         claims: record.spec.identity(task),
         contends: record.spec.contends(task),
+        on_remove,
     }
 }
 

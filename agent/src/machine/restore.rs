@@ -18,6 +18,7 @@ use groundplan_protocol::{
 use super::{
     accept::distinct_blobs,
     account::Account,
+    found::{self, Found},
     io::{Effect, Facts, Settings},
     outbox::Outbox,
     queue::Queue,
@@ -39,8 +40,9 @@ impl Machine {
     /// # Errors
     /// If the stored plan cannot be read.
     pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), UnreadablePlan> {
-        let Snapshot { ledger, epoch, boot, plan, done, applied, obligations, sequence, acked, outputs, started } =
-            snapshot;
+        let Snapshot { ledger, epoch, boot, plan, done, applied, obligations, found, noted, .. } = snapshot;
+        let (sequence, acked, outputs, started) =
+            (snapshot.sequence, snapshot.acked, snapshot.outputs, snapshot.started);
         let same_boot = boot.as_ref().is_some_and(|boot| *boot == settings.boot || boot == SYNCED);
         let mut machine = Self {
             settings,
@@ -51,9 +53,10 @@ impl Machine {
             early_gates: None,
             applied,
             obligations,
+            found,
             running: Default::default(),
             unsaved: Unsaved::default(),
-            journal_used: !started.is_empty(),
+            journal_used: !started.is_empty() || !noted.is_empty(),
             outbox: Outbox::new(sequence, acked.max(Sequence(0)), outputs),
             announced: Vec::new(),
             due: Due::default(),
@@ -74,6 +77,7 @@ impl Machine {
             let marks = started.into_iter().filter(|(g, _)| *g == generation).map(|(_, task)| task).collect();
             machine.doubt_started(&marks, same_boot, now);
         }
+        machine.restore_found(noted);
         // The doubts are in the ledger before the journal that they come from is emptied, and before anything starts.
         let mut writes = vec![Write::Epoch(machine.epoch), Write::Boot(machine.settings.boot.clone())];
         machine.take_unsaved(&mut writes);
@@ -85,6 +89,31 @@ impl Machine {
         }
         first.append(&mut out);
         Ok((machine, first))
+    }
+
+    /// Takes over the notes of jobs whose end the ledger does not have, drops those of claims that no task has, and notes where nothing
+    /// shows what was there: there, nothing may be taken for what was found that a task may have made.
+    fn restore_found(&mut self, noted: Vec<(String, Found)>) {
+        for (key, found) in noted {
+            self.unsaved.found.insert(key.clone());
+            self.found.insert(key, found);
+        }
+        let mut claimed = BTreeSet::new();
+        for (task, record) in &self.applied {
+            found::keys(&record.spec.params, task, &mut |key| {
+                if !self.found.contains_key(&key) {
+                    let found = if record.in_doubt { Found::Unknown } else { Found::Unrecorded };
+                    self.found.insert(key.clone(), found);
+                    self.unsaved.found.insert(key.clone());
+                }
+                claimed.insert(key);
+            });
+        }
+        let unclaimed: Vec<String> = self.found.keys().filter(|key| !claimed.contains(*key)).cloned().collect();
+        for key in unclaimed {
+            self.found.remove(&key);
+            self.unsaved.found.insert(key);
+        }
     }
 
     /// Makes the stored plan the active one, with its outcomes so far, and asks for the blobs that it still needs.

@@ -15,6 +15,8 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::found::Found;
+
 /// One change of the ledger.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -28,6 +30,8 @@ pub enum Write {
     Applied(TaskId, Option<Box<Record>>),
     /// The obligation of a task; `None` once it has none.
     Obligation(TaskId, Option<StoredObligation>),
+    /// What was found of a claim before a task took it; `None` once no task has the claim.
+    Found(String, Option<Box<Found>>),
     /// A report to deliver. Numbers have no gaps.
     Report(Sequence, Box<TaskReport>),
     /// The planner has all reports up to this one: they are dropped.
@@ -115,6 +119,10 @@ pub struct Snapshot {
     pub applied: BTreeMap<TaskId, Record>,
     /// Obligations that are due or may become so.
     pub obligations: BTreeMap<TaskId, StoredObligation>,
+    /// What was found before tasks took it, by the key of the claim.
+    pub found: BTreeMap<String, Found>,
+    /// The same of jobs whose end the ledger does not have: from the notes beside the contents, the latest last.
+    pub noted: Vec<(String, Found)>,
     /// Number of the last report.
     pub sequence: Sequence,
     /// Number of the last report that was acknowledged.
@@ -136,6 +144,8 @@ impl Snapshot {
             done: BTreeMap::new(),
             applied: BTreeMap::new(),
             obligations: BTreeMap::new(),
+            found: BTreeMap::new(),
+            noted: Vec::new(),
             sequence: Sequence(0),
             acked: Sequence(0),
             outputs: Vec::new(),
@@ -161,6 +171,8 @@ impl Snapshot {
             }
             Write::Applied(task, record) => set(&mut self.applied, task, record.as_deref()),
             Write::Obligation(task, obligation) => set(&mut self.obligations, task, obligation.as_ref()),
+            Write::Found(key, Some(found)) => drop(self.found.insert(key.clone(), (**found).clone())),
+            Write::Found(key, None) => drop(self.found.remove(key)),
             Write::Report(number, report) => {
                 self.sequence = *number;
                 let length = report.output.as_ref().map(|output| output.head.len() + output.tail.len());

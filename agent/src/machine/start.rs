@@ -93,6 +93,11 @@ impl Machine {
                 Work::Trigger { spec: spec.clone() }
             }
         };
+        // A removal comes when no site declares the task any more, so its record decides.
+        let on_remove = match (node.planned.action, record) {
+            (Action::Remove, Some(record)) => record.edges.on_remove,
+            _ => node.planned.edges.on_remove,
+        };
         let running = Running {
             generation,
             planned: node.planned.clone(),
@@ -108,7 +113,7 @@ impl Machine {
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect, memory })
+        Ok(Start { task, work, effect, memory, on_remove })
     }
 }
 

@@ -15,6 +15,7 @@ use groundplan_protocol::{
 };
 
 use super::{
+    found::Found,
     io::{Facts, Settings},
     outbox::Outbox,
     queue::Queue,
@@ -60,6 +61,7 @@ pub(super) struct Unsaved {
     pub(super) done: Vec<(TaskId, Outcome)>,
     pub(super) applied: BTreeSet<TaskId>,
     pub(super) obligations: BTreeSet<TaskId>,
+    pub(super) found: BTreeSet<String>,
 }
 
 /// When something is due, by the monotonic clock.
@@ -84,6 +86,8 @@ pub struct Machine {
     pub(super) early_gates: Option<Gates>,
     pub(super) applied: BTreeMap<TaskId, Record>,
     pub(super) obligations: BTreeMap<TaskId, StoredObligation>,
+    /// What was found before tasks took it, by the key of the claim.
+    pub(super) found: BTreeMap<String, Found>,
     pub(super) running: BTreeMap<TaskId, Running>,
     pub(super) unsaved: Unsaved,
     /// Whether the journal of started tasks holds anything.

@@ -38,6 +38,9 @@ impl Shell {
                         // Entries too many only make the next start more careful.
                         log::warn(format_args!("the journal cannot be emptied: {e}"));
                     }
+                    if let Err(e) = self.host.found_settled() {
+                        log::warn(format_args!("the notes of what was found cannot be emptied: {e}"));
+                    }
                 }
                 Effect::Start(generation, starts) => self.start(generation, starts).await?,
                 Effect::State(state) => self.publish_state(*state),
@@ -106,6 +109,7 @@ impl Shell {
                     output: done.output,
                     memory: done.notes.memory,
                     export: done.notes.export,
+                    found: done.notes.found,
                     started_ms: wall_ms(done.started),
                     duration_ms: done.duration.as_millis() as u64,
                 };
@@ -117,7 +121,8 @@ impl Shell {
         Ok(())
     }
 
-    fn job(&self, Start { task, work, effect, memory }: Start, plan: Generation) -> Job {
+    fn job(&self, start: Start, plan: Generation) -> Job {
+        let Start { task, work, effect, memory, on_remove } = start;
         let mut others = Vec::new();
         let work = match work {
             Work::Apply { spec, previous, from } => {
@@ -132,7 +137,7 @@ impl Shell {
             }
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, others, plan }
+        Job { task, work, effect, memory, others, on_remove, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

@@ -48,6 +48,7 @@ impl Shell {
         let blob_dir = config.state_dir.join("blobs");
         let blobs = Blobs::open(blob_dir.clone()).map_err(at(&blob_dir))?;
         let host = open_host(&config)?;
+        let snapshot = Snapshot { noted: host.take_noted(), ..snapshot };
         let (machine, effects) = Machine::restore(machine_settings(&config), snapshot, clock.now())?;
         let (site, node) = (config.site.clone(), config.node.clone());
         let topic = |topic| Topic::Node(node.clone(), topic).name(&site);
@@ -100,6 +101,7 @@ impl Shell {
         };
         // Before the first job starts: it may be about a process that still runs.
         let applied: Vec<_> = shell.machine.applied().map(|(task, spec)| (task.clone(), spec.params.clone())).collect();
+        shell.host.adopt_found(shell.machine.found());
         shell.host.adopt(&applied).await;
         drop(applied);
         // What `restore` wants written is on the disk before the first tick starts a task.
@@ -134,8 +136,9 @@ async fn open_ledger(
 
 fn open_host(config: &Config) -> Result<Arc<Host>, ShellError> {
     fs::create_dir_all(&config.root).map_err(at(&config.root))?;
-    let settings =
+    let mut settings =
         host::Settings::new(config.root.clone(), config.state_dir.clone(), config.site.clone(), config.node.clone());
+    settings.max_found = config.max_found;
     Ok(Arc::new(Host::new(settings).map_err(at(&config.root))?))
 }
 

@@ -86,6 +86,7 @@ impl Shell {
                 let (_, done) = done.map_err(ShellError::Job)?;
                 // Findings about a task that has just run may no longer hold.
                 self.drift.task_ran(&done.task);
+                self.host.found_reported(&done.found);
                 self.handle(Event::Finished(Box::new(done))).await
             }
             changed = self.commands.changed() => changed.map_err(ShellError::Job),

@@ -52,6 +52,7 @@ impl Shell {
         }
         // Their memory, such as how a task found things, exists nowhere else.
         for done in aborted {
+            self.host.found_reported(&done.found);
             self.handle(Event::Aborted(Box::new(done))).await?;
         }
         // A job that waited for its turn has done nothing: its task counts as not started, whatever its `on_interrupt` is.

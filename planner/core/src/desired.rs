@@ -14,7 +14,7 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
     ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::{EdgeTrigger, Edges, Place, Source, TaskSpec},
+    plan::{EdgeTrigger, Edges, OnRemove, Place, Source, TaskSpec},
 };
 
 /// A node's number: its place in the order of names.
@@ -75,6 +75,8 @@ pub struct TaskVertex {
     pub off: Vec<(NodeIx, Arc<Off>)>,
     /// Incoming edges, sorted, at most one for each source and scope. A trigger orders as well: it is one edge, not two.
     pub edges: Vec<Edge>,
+    /// What its removal does with what it changed.
+    pub on_remove: OnRemove,
 }
 
 /// A task on a node.
@@ -217,7 +219,7 @@ impl DesiredState {
             },
         };
         // A trigger is recorded twice: as what acts, and as what orders.
-        let mut edges = Edges::default();
+        let mut edges = Edges { on_remove: task.on_remove, ..Edges::default() };
         for edge in &task.edges {
             let on = source(edge.from, edge.scope);
             if let Some(effect) = edge.trigger {

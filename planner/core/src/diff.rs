@@ -284,7 +284,8 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
-    a.requires.len() == b.requires.len()
+    a.on_remove == b.on_remove
+        && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()
         && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))
         && a.triggers.iter().zip(&b.triggers).all(|(a, b)| a.effect == b.effect && same(&a.on, &b.on))

@@ -7,7 +7,7 @@ use groundplan_protocol::{
     effect::{Action, Effect},
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
     report::{Outcome, Output},
-    state::{Phase, Refused},
+    state::{FoundList, Phase, Refused},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -210,6 +210,9 @@ pub struct NodeStatus {
     /// What its `export` tasks have published, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub exports: BTreeMap<TaskId, String>,
+    /// What was there before tasks took it, and comes back when they go.
+    #[serde(default, skip_serializing_if = "FoundList::is_empty")]
+    pub found: FoundList,
 }
 
 /// `GET /v1/knowledge`: what nodes have reported last, for plans made without them, such as previews.

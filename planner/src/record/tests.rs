@@ -127,6 +127,7 @@ fn node() {
         edges: Default::default(),
         claims: vec!["00000000000000a1".parse().unwrap()],
         contends: Vec::new(),
+        on_remove: None,
     };
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
@@ -176,6 +177,7 @@ fn snapshot_of_a_rollout() {
     let action = |instance: &str, action, waits_for: &[Unknown]| PlannedAction {
         instance: id(instance),
         action,
+        on_remove: None,
         reasons: vec![],
         waits_for: waits_for.into(),
     };

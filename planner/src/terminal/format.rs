@@ -24,6 +24,14 @@ pub(crate) fn took(ms: u64) -> String {
     }
 }
 
+/// A number of bytes, in the largest unit of which it is at least one: `286 bytes`, `5.0 MiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    match [("GiB", 30), ("MiB", 20), ("KiB", 10)].into_iter().find(|(_, shift)| n >> shift > 0) {
+        Some((unit, shift)) => format!("{:.1} {unit}", n as f64 / (1_u64 << shift) as f64),
+        None => count(n as usize, "byte"),
+    }
+}
+
 /// A count with its noun, which takes a regular plural: `1 node`, `3 nodes`.
 pub(crate) fn count(n: usize, thing: &str) -> String {
     if n == 1 { format!("1 {thing}") } else { format!("{n} {thing}s") }

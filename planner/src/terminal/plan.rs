@@ -21,7 +21,7 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
     let rows = rows(&report.actions);
     for row in &rows {
         table.row([
-            Cell::styled(row.words.to_owned(), row.style),
+            Cell::styled(row.words.clone(), row.style),
             row.action.node.to_string().into(),
             row.task.clone().into(),
             Cell::styled(reason::chain(&row.action.reasons), Style::Dim),
@@ -33,7 +33,10 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
 /// What a person sees of an action.
 struct Row<'a> {
     action: &'a ActionReport,
-    words: &'static str,
+    /// What it counts as in the summary.
+    verb: &'static str,
+    /// The same with what a removal does.
+    words: String,
     style: Style,
     task: String,
 }
@@ -47,7 +50,7 @@ fn rows(actions: &[ActionReport]) -> Vec<Row<'_>> {
         actions.iter().flat_map(|a| taken_over(a).iter().map(|t| (&a.node, t))).collect();
     let row = |action| {
         let id = task(action);
-        let (words, style, task) = match action.reasons.first() {
+        let (verb, style, task) = match action.reasons.first() {
             Some(ReasonReport::TakesOver { from, .. }) => (MOVE, Style::Good, format!("{} → {id}", reason::list(from))),
             Some(ReasonReport::Replaces { from, .. }) => {
                 (Action::Restart.as_str(), Style::Warn, format!("{} → {id}", reason::list(from)))
@@ -62,7 +65,8 @@ fn rows(actions: &[ActionReport]) -> Vec<Row<'_>> {
             }
             _ => (action.action.as_str(), style(action.action), id.to_string()),
         };
-        Some(Row { action, words, style, task })
+        let words = if verb == action.action.as_str() { words(action) } else { verb.to_owned() };
+        Some(Row { action, verb, words, style, task })
     };
     actions.iter().filter_map(row).collect()
 }
@@ -96,6 +100,14 @@ fn waiting(waiting: &[WaitReport], color: bool) -> String {
     format!("{}\n", table.render(color))
 }
 
+/// The action; for a removal also what it does with what the task changed: `remove (restore)`.
+fn words(action: &ActionReport) -> String {
+    match action.on_remove {
+        Some(on_remove) => format!("{} ({on_remove})", action.action),
+        None => action.action.to_string(),
+    }
+}
+
 fn style(action: Action) -> Style {
     match action {
         Action::Create | Action::Update => Style::Good,
@@ -107,9 +119,9 @@ fn style(action: Action) -> Style {
 /// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
 fn summary(rows: &[Row<'_>], nodes: &[NodeId]) -> String {
     let order = [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
-    let counted = order.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|words| {
-        let n = rows.iter().filter(|row| row.words == words).count();
-        (n > 0).then(|| count(n, words))
+    let counted = order.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|verb| {
+        let n = rows.iter().filter(|row| row.verb == verb).count();
+        (n > 0).then(|| count(n, verb))
     });
     let touched: BTreeSet<&NodeId> = rows.iter().map(|row| &row.action.node).collect();
     let all: BTreeSet<&NodeId> = nodes.iter().chain(touched.iter().copied()).collect();

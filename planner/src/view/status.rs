@@ -85,6 +85,7 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             agent: state.map(|s| s.agent.clone()),
             facts: node.map(|node| (*node.facts).clone()).unwrap_or_default(),
             exports: node.map(|node| node.exports.clone()).unwrap_or_default(),
+            found: state.map(|s| s.found.clone()).unwrap_or_default(),
         }
     };
     names.into_iter().map(status).collect()

@@ -119,3 +119,30 @@ fn errors_exit_with_1_and_name_the_commit_that_has_them() {
         assert!(!run.stderr.is_empty());
     }
 }
+
+#[test]
+fn a_removal_shows_what_it_does_with_what_was_there() {
+    let site = Repository::quickstart();
+    let config = "path = \"/srv/front/front.conf\" }";
+    site.edit("services/front/service.toml", config, &format!("{config}\non_remove = \"keep\""));
+    site.commit("keep");
+    let text = site.groundplan(&["plan", "HEAD"]).text();
+    assert_eq!(text, "exit 0\n--- stdout\nnothing changes: 3 nodes untouched\n", "the node only records it");
+    std::fs::write(site.path().join("services/front/service.toml"), "# Nothing.\n").expect("a file");
+    let plan = site.groundplan(&["plan"]);
+    let actions: Vec<String> = plan.stdout.lines().filter(|line| line.starts_with("remove")).map(row).collect();
+    assert_eq!(
+        actions,
+        ["remove alpha front.server", "remove (keep) alpha front.config", "remove (restore) alpha front.program"],
+        "{}",
+        plan.text()
+    );
+    let json = site.groundplan(&["plan", "--format", "json"]).json();
+    assert_eq!(json["actions"][1]["on_remove"], "keep", "{json:#}");
+}
+
+/// The action, node and task of a line of the table.
+fn row(line: &str) -> String {
+    let until = line.find(" task ").unwrap_or(line.len());
+    line[..until].split_whitespace().collect::<Vec<_>>().join(" ")
+}

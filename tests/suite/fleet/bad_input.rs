@@ -29,6 +29,7 @@ fn forged(generation: u64) -> NodePlan {
         group: None,
         mode: None,
         validate: None,
+        force: false,
     });
     NodePlan {
         version: VERSION,

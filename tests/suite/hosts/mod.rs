@@ -14,6 +14,7 @@ mod memory;
 mod packages;
 mod plugins;
 mod reboot;
+mod restored;
 mod survival;
 mod texts;
 mod units;

@@ -76,6 +76,7 @@ impl Agent {
             obligations: self.obligations.clone(),
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),
+            found: Default::default(),
             agent: String::new(),
             refused: None,
             ignored: 0,
@@ -168,6 +169,7 @@ impl Agent {
                     edges: task.edges.clone(),
                     claims: task.spec.iter().flat_map(|spec| spec.identity(&task.task)).collect(),
                     contends: task.spec.iter().flat_map(|spec| spec.contends(&task.task)).collect(),
+                    on_remove: None,
                 };
                 self.applied.insert(task.task.clone(), applied);
             }

@@ -15,7 +15,7 @@ use groundplan_protocol::{
     effect::Effect,
     ids::{NodeId, ServiceId, TaskId},
     kinds::{Command, Run, TaskParams},
-    plan::{OnInterrupt, TaskSpec, TriggerSource},
+    plan::{OnInterrupt, OnRemove, TaskSpec, TriggerSource},
     state::Obligation,
 };
 
@@ -203,6 +203,7 @@ impl World {
                 pending: pending.collect(),
                 off: Vec::new(),
                 edges,
+                on_remove: OnRemove::Restore,
             }
         };
         let graph = InstanceGraph {

@@ -56,6 +56,7 @@ impl Kind for Command {
     const NAME: &'static str = "command";
     const SUMMARY: &'static str = "a command that runs once for each change";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
+    const LEAVES: bool = false;
 
     fn problems(&self) -> Vec<Problem> {
         let runs = [("run", Some(&self.run)), ("unless", self.unless.as_ref()), ("only_if", self.only_if.as_ref())];

@@ -58,6 +58,7 @@ impl Kind for Export {
     const NAME: &'static str = "export";
     const SUMMARY: &'static str = "a value that a node publishes to the rest of the site";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
+    const LEAVES: bool = false;
 
     fn problems(&self) -> Vec<Problem> {
         let given = [self.value.is_some(), self.command.is_some(), self.path.is_some()];

@@ -14,6 +14,8 @@ pub trait Kind {
     const SUMMARY: &'static str;
     /// The effects that triggers may have on it.
     const EFFECTS: &'static [Effect];
+    /// Whether it leaves something on the node that a removal takes away, so that `on_remove` has a meaning.
+    const LEAVES: bool = true;
 
     /// Its name for people: [`Kind::NAME`], unless it has another one, as kinds of plugins do.
     fn name(&self) -> &str {

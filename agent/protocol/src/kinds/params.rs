@@ -112,6 +112,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind(params) => params.can_check(),)* $(Self::$unlisted(params) => params.can_check(),)* }
             }
 
+            /// Whether it leaves something on its node; see [`Kind::LEAVES`].
+            pub fn leaves_something(&self) -> bool {
+                match self { $(Self::$kind(_) => $kind::LEAVES,)* $(Self::$unlisted(_) => $unlisted::LEAVES,)* }
+            }
+
             /// What the task claims on its host; see [`Kind::claims`].
             pub fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
                 match self {

@@ -68,6 +68,7 @@ impl Kind for Process {
     const NAME: &'static str = "process";
     const SUMMARY: &'static str = "a long-running program that the agent keeps running";
     const EFFECTS: &'static [Effect] = &[Effect::Restart, Effect::Reload];
+    const LEAVES: bool = false;
 
     fn problems(&self) -> Vec<Problem> {
         let cwd = self.cwd.as_deref().filter(|path| *path != "/").and_then(|path| path_problem("cwd", path));

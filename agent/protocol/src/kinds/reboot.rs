@@ -44,6 +44,7 @@ impl Kind for Reboot {
     const NAME: &'static str = "reboot";
     const SUMMARY: &'static str = "the host goes down and comes back, and the rollout continues";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
+    const LEAVES: bool = false;
 
     fn problems(&self) -> Vec<Problem> {
         let runs = [("unless", &self.unless), ("only_if", &self.only_if)];

@@ -82,6 +82,7 @@ impl Kind for Wait {
     const NAME: &'static str = "wait";
     const SUMMARY: &'static str = "waits for a time, or until something answers";
     const EFFECTS: &'static [Effect] = &[Effect::Run];
+    const LEAVES: bool = false;
 
     fn problems(&self) -> Vec<Problem> {
         let tcp = match &self.tcp {

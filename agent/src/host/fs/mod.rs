@@ -10,3 +10,4 @@ pub(crate) mod paths;
 pub(crate) mod text;
 pub(crate) mod users;
 pub(crate) mod validate;
+pub(crate) mod xattrs;

@@ -8,6 +8,7 @@ use std::sync::{
 use groundplan_protocol::{
     ids::{Generation, TaskId},
     kinds::{Claim, TaskParams},
+    plan::OnRemove,
     report::Output,
 };
 use serde_json::Value;
@@ -17,10 +18,12 @@ use crate::host::{
     cancel::Cancel,
     differences::Differences,
     error::HostError,
+    found::Own,
     fs::files::{Removal, Sum},
     job::{Content, Notes},
     shared::Host,
 };
+use crate::machine::Found;
 
 /// A job or drift check of one task, as its kind sees it.
 pub(crate) struct Context<'a> {
@@ -41,6 +44,10 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: Generation,
     /// Whether no other job had changed anything since the start of the agent, when this one began.
     pub(crate) untouched: bool,
+    /// What happens to what is removed.
+    pub(crate) on_remove: OnRemove,
+    /// What the task's versions look like on the host.
+    pub(in crate::host) own: Own,
     /// When the job's own work began: after external capabilities were there.
     pub(crate) begun: Instant,
     /// What differs; only in a drift check.
@@ -65,6 +72,8 @@ impl<'a> Context<'a> {
             previous: None,
             plan: Generation(0),
             untouched: true,
+            on_remove: OnRemove::Restore,
+            own: Own::default(),
             begun: Instant::now(),
             differences: None,
             memory: None,
@@ -111,6 +120,11 @@ impl<'a> Context<'a> {
         self.notes.lock().unwrap_or_else(|e| e.into_inner()).export = Some(value);
     }
 
+    /// Has the note of a claim kept in the ledger, or dropped there.
+    pub(in crate::host) fn keep_note(&self, key: String, found: Option<Found>) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).found.push((key, found));
+    }
+
     /// Another task that has the same claim, if there is one: then what is claimed must be left in place.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>) -> Option<TaskId> {
         self.host.claims.held_by_another(claim, self.task)
@@ -147,7 +161,7 @@ impl<'a> Context<'a> {
     }
 
     /// Reports why something was left in place; returns whether anything was removed.
-    pub(super) fn removed(&self, removed: Removal) -> bool {
+    pub(in crate::host) fn removed(&self, removed: Removal) -> bool {
         if let Removal::Left(why) = &removed {
             self.report(why);
         }

@@ -18,6 +18,10 @@ macro_rules! kinds {
             match params { $(TaskParams::$kind(kind) => kind.drifts(cx),)* }
         }
 
+        pub(crate) async fn find(params: &TaskParams, cx: &Context<'_>) -> Result<(), HostError> {
+            match params { $(TaskParams::$kind(kind) => kind.find(cx).await,)* }
+        }
+
         pub(crate) async fn check(params: &TaskParams, cx: &Context<'_>) -> Result<Check, HostError> {
             match params { $(TaskParams::$kind(kind) => kind.check(cx).await,)* }
         }

@@ -1,6 +1,6 @@
 //! `group`: a group of users of the host (groupadd(8), groupmod(8), groupdel(8), gpasswd(1)).
 
-use groundplan_protocol::kinds::Group;
+use groundplan_protocol::{kinds::Group, plan::OnRemove};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -183,7 +183,7 @@ impl Kind for Group {
         let memory = Memory::of(cx, &self.name);
         let name = self.name.as_str();
         let Some(found) = find(cx, name).await? else { return Ok(false) };
-        if memory.created {
+        if memory.created || cx.on_remove == OnRemove::Delete && self.is_present() {
             change(cx, &format!("cannot delete the group {name}"), &["groupdel", "--", name]).await?;
             return Ok(true);
         }

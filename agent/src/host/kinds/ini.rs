@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_protocol::kinds::{Claim, Ini};
+use groundplan_protocol::{
+    kinds::{Claim, Ini},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -128,17 +131,19 @@ impl Kind for Ini {
         let mut memory = Memory::of(self, cx);
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());
+        let delete = cx.on_remove == OnRemove::Delete;
         for Taken { section, name, before, after } in memory.take(|_, _| true) {
             let ours = wanted.get(&(section.clone(), name.clone())).or(after.as_ref());
             if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
                 cx.report(&format!("`{name}` in [{section}] belongs to another task now: left as it is"));
             } else {
-                give_back(cx, &mut document, (&section, &name), &before, ours.map(Vec::as_slice));
+                let before = if delete { &[][..] } else { &before };
+                give_back(cx, &mut document, (&section, &name), before, ours.map(Vec::as_slice));
             }
             memory.leave(&mut document, &section);
         }
         for (section, text) in &memory.cut {
-            if !document.has_section(section) {
+            if !document.has_section(section) && !delete {
                 let invalid = |source| IniError::Invalid { path: self.path.clone(), source };
                 document.append(text).map_err(invalid)?;
             }

@@ -40,6 +40,12 @@ pub(crate) trait Kind {
         true
     }
 
+    /// Notes what is there of all that the task claims, where there is no note yet: called before the first change. Files at claimed
+    /// paths are noted without it.
+    async fn find(&self, _: &Context<'_>) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// Whether the host is in sync. Changes nothing on the host. What differs goes to [`Context::differs`]: in a drift check all
     /// of it; before applying, a check may stop at the first difference.
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError>;
@@ -75,6 +81,6 @@ where
 }
 
 /// Does blocking work that may take long on a thread of its own.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HostError> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, HostError> {
     tokio::task::spawn_blocking(work).await.map_err(HostError::Thread)
 }

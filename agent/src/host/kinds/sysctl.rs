@@ -1,6 +1,6 @@
 //! `sysctl`: kernel parameters, set in /proc/sys and kept in a file of the task's own in /etc/sysctl.d.
 //!
-//! The memory holds the value that each had before, which is restored when the parameter is no longer wanted, unless it was changed
+//! The note of each parameter holds the value that it had before, which is restored when the parameter is no longer wanted, unless it was changed
 //! out of band since then. If the kernel refuses one of several, those that were just set are set back.
 
 use std::{collections::BTreeMap, fs, io};
@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fs, io};
 use groundplan_protocol::{
     ids::TaskId,
     kinds::{Claim, Sysctl},
+    plan::OnRemove,
 };
 
 use super::{
@@ -18,6 +19,7 @@ use crate::host::{
     error::{HostError, KindError},
     fs::files::{self, Access, Removal, Sum},
 };
+use crate::machine::Found;
 
 /// Why a kernel parameter could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +47,23 @@ impl Kind for Sysctl {
         true
     }
 
+    async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        for (key, wanted) in self.wanted() {
+            let claim = Claim::named("kernel parameter", &key);
+            if cx.is_unnoted(&claim) {
+                let value = get(&key)?;
+                // After a power loss it may be the task's own.
+                if cx.found(&claim).is_none() || value != wanted {
+                    cx.note_found(&claim, Found::Value { value })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let wanted = self.wanted();
-        let mut in_sync = before(cx).keys().all(|key| wanted.contains_key(key));
+        let mut in_sync = memory(cx).keys().all(|key| wanted.contains_key(key));
         for (key, value) in &wanted {
             in_sync &= cx.same(key, value, &get(key)?);
         }
@@ -57,11 +73,12 @@ impl Kind for Sysctl {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let (wanted, mut memory) = (self.wanted(), before(cx));
+        let (wanted, mut memory) = (self.wanted(), memory(cx));
         // Parameters that are no longer wanted.
         for (key, old) in memory.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-            if cx.held_by_another(&Claim::named("kernel parameter", key)).is_none() {
-                set(key, old)?;
+            if cx.held_by_another(&Claim::named("kernel parameter", key)).is_none() && cx.on_remove == OnRemove::Restore
+            {
+                set(key, found(cx, key).as_ref().unwrap_or(old))?;
             }
         }
         memory.retain(|key, _| wanted.contains_key(key));
@@ -94,7 +111,9 @@ impl Kind for Sysctl {
         let removed = files::remove_file(&cx.host.environment.root, &path(cx.task), false)?;
         let mut changed = removed == Removal::Removed;
         let wanted = self.wanted();
-        for (key, old) in before(cx) {
+        let mut before = memory(cx);
+        before.extend(wanted.keys().filter_map(|key| Some((key.clone(), found(cx, key)?))));
+        for (key, old) in before.into_iter().filter(|_| cx.on_remove == OnRemove::Restore) {
             if cx.held_by_another(&Claim::named("kernel parameter", &key)).is_some() {
                 continue;
             }
@@ -114,8 +133,16 @@ impl Kind for Sysctl {
     }
 }
 
-/// The memory: the values that the task found, by parameter.
-fn before(cx: &Context<'_>) -> Values {
+/// The value that a parameter had before any task set it.
+fn found(cx: &Context<'_>, key: &str) -> Option<String> {
+    match cx.found(&Claim::named("kernel parameter", key))? {
+        Found::Value { value } => Some(value),
+        _ => None,
+    }
+}
+
+/// The memory: the values that the task found when it changed them, by parameter.
+fn memory(cx: &Context<'_>) -> Values {
     cx.memory().and_then(|memory| serde_json::from_value(memory.clone()).ok()).unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ mod attributes;
 mod commands;
 mod drift;
 mod files;
+mod found;
 mod ini;
 mod jobs;
 mod line;
@@ -23,13 +24,16 @@ use groundplan_protocol::{
     effect::Effect,
     ids::{Generation, TaskId},
     kinds::TaskParams,
-    plan::TaskSpec,
+    plan::{OnRemove, TaskSpec},
     ready::Ready,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{drift::CheckResult, machine::JobOutcome};
+use crate::{
+    drift::CheckResult,
+    machine::{Found, JobOutcome},
+};
 
 use super::{
     Host, Settings,
@@ -51,6 +55,9 @@ struct Site {
     host: Host,
     /// What tasks noted, which the ledger keeps in an agent.
     memories: Mutex<BTreeMap<String, Value>>,
+    /// What was found, which the ledger keeps in an agent.
+    found: Mutex<BTreeMap<String, Found>>,
+    on_remove: OnRemove,
 }
 
 impl Site {
@@ -58,7 +65,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("root")).unwrap();
         let host = Self::host(&dir);
-        Self { dir, host, memories: Mutex::default() }
+        Self { dir, host, memories: Mutex::default(), found: Mutex::default(), on_remove: OnRemove::Restore }
     }
 
     fn host(dir: &TempDir) -> Host {
@@ -72,10 +79,12 @@ impl Site {
 
     /// The same host after its agent was killed and started again.
     fn after_a_crash(self) -> Self {
-        let Self { dir, host, memories } = self;
+        let Self { dir, host, memories, mut found, on_remove } = self;
         drop(host);
         let host = Self::host(&dir);
-        Self { dir, host, memories }
+        found.get_mut().unwrap().extend(host.take_noted());
+        host.adopt_found(&found.lock().unwrap());
+        Self { dir, host, memories, found, on_remove }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -89,7 +98,16 @@ impl Site {
     async fn job(&self, task: &str, work: Work, effect: Option<Effect>) -> Finished {
         let is_removal = matches!(work, Work::Remove { .. });
         let memory = self.memories.lock().unwrap().get(task).cloned();
-        let finished = self.host.run(job(task, work, effect, memory), Cancel::never()).await;
+        let job = Job { on_remove: self.on_remove, ..job(task, work, effect, memory) };
+        let finished = self.host.run(job, Cancel::never()).await;
+        self.host.found_reported(&finished.notes.found);
+        for (key, found) in finished.notes.found.clone() {
+            let mut ledger = self.found.lock().unwrap();
+            match found {
+                Some(found) => drop(ledger.insert(key, found)),
+                None => drop(ledger.remove(&key)),
+            }
+        }
         if is_removal && finished.result.is_ok() {
             self.memories.lock().unwrap().remove(task);
         } else if let Some(memory) = &finished.notes.memory {
@@ -124,7 +142,8 @@ impl Site {
 }
 
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
-    Job { task: id(task), work, effect, memory, others: Vec::new(), plan: Generation(1) }
+    let on_remove = Default::default();
+    Job { task: id(task), work, effect, memory, others: Vec::new(), on_remove, plan: Generation(1) }
 }
 
 fn id(task: &str) -> TaskId {

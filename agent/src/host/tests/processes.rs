@@ -176,13 +176,12 @@ async fn adopts_running_processes_after_a_kill() {
             text.as_object_mut().unwrap().remove("identity");
             fs::write(&record, text.to_string()).unwrap();
         }
-        let next =
-            Site { host: Site::host(&site.dir), dir: tempfile::tempdir().unwrap(), memories: Default::default() };
+        let next = Site { host: Site::host(&site.dir), dir: tempfile::tempdir().unwrap(), ..Site::new() };
         next.host.adopt(&[(id("svc.task"), spec.params.clone())]).await;
         assert_eq!(only(&next).pid, before.pid);
         assert_eq!(next.create(&spec).await, UNCHANGED);
         // It is adopted also if the ledger does not have the task.
-        let next = Site { host: Site::host(&site.dir), dir: next.dir, memories: next.memories };
+        let next = Site { host: Site::host(&site.dir), dir: next.dir, memories: next.memories, ..Site::new() };
         next.host.adopt(&[]).await;
         assert_eq!(only(&next).pid, before.pid);
     }

@@ -244,6 +244,16 @@ impl Bench {
 
     /// Ends a running job.
     pub(super) fn finish(&mut self, name: &str, result: Result<JobOutcome, &str>) -> bool {
+        self.finish_with(name, result, Vec::new())
+    }
+
+    /// Ends a running job that found something, or gave claims up.
+    pub(super) fn finish_with(
+        &mut self,
+        name: &str,
+        result: Result<JobOutcome, &str>,
+        found: Vec<(String, Option<Found>)>,
+    ) -> bool {
         let task = task(name);
         assert!(self.jobs.remove(&task).is_some(), "{task} does not run");
         let result = result.map_err(str::to_owned);
@@ -253,6 +263,7 @@ impl Bench {
             output: None,
             memory: None,
             export: None,
+            found,
             started_ms: 0,
             duration_ms: 0,
         })))

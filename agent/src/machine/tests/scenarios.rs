@@ -439,10 +439,83 @@ fn what_a_run_for_the_plan_before_printed_is_in_the_report_for_the_newer_plan() 
     let output = Some(Output { head: "done".to_owned(), ..Output::default() });
     let (started_ms, duration_ms) = (5, 7);
     let result = Ok(JobOutcome { changed: true, effect: None });
-    let done = JobDone { task: start.task, result, output, memory: None, export: None, started_ms, duration_ms };
+    let done = JobDone {
+        task: start.task,
+        result,
+        output,
+        memory: None,
+        export: None,
+        found: Vec::new(),
+        started_ms,
+        duration_ms,
+    };
     bench.handle(Event::Finished(Box::new(done)));
     bench.wait(Duration::from_secs(1));
     let reports: Vec<_> = bench.reports.iter().map(|r| (r.generation.0, r.started_ms, r.duration_ms)).collect();
     assert_eq!(reports, [(1, 5, 7), (2, 5, 7)]);
     assert!(bench.reports.iter().all(|r| r.output.as_ref().is_some_and(|output| output.head == "done")));
+}
+
+fn link() -> Found {
+    Found::Link { target: "old".to_owned(), uid: 0, gid: 0 }
+}
+
+#[test]
+fn what_was_found_is_in_the_ledger_with_the_end_of_the_job() {
+    let mut bench = bench();
+    let key = || "path /l".to_owned();
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
+    bench.finish_with("a", Err("the disk is full"), vec![(key(), Some(link()))]);
+    assert_eq!(bench.disk.found, [(key(), link())].into(), "also if it failed");
+    assert_eq!(bench.machine.node_state().found.first[0].what, "link to old");
+    kill(&mut bench);
+    assert_eq!(bench.machine.found().len(), 1);
+    offer(&mut bench, 2, vec![planned("a", Action::Create, 1, &[])]);
+    bench.finish("a", CHANGED);
+    offer(&mut bench, 3, vec![planned("a", Action::Remove, 0, &[])]);
+    bench.finish_with("a", CHANGED, vec![(key(), None)]);
+    assert!(bench.disk.found.is_empty() && bench.machine.node_state().found.is_empty());
+}
+
+#[test]
+fn notes_of_a_killed_agent_are_taken_over() {
+    let mut bench = bench();
+    let key = |name: &str| format!("path {name}");
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
+    // The job has noted what it found, and something of a claim that no task has any more.
+    bench.disk.noted = vec![(key("/l"), link()), (key("/gone"), Found::Absent)];
+    kill(&mut bench);
+    bench.disk.noted.clear();
+    assert_eq!(bench.disk.found, [(key("/l"), link())].into());
+    assert!(bench.disk.started.is_empty() || bench.jobs.len() == 1);
+}
+
+#[test]
+fn where_nothing_shows_what_was_there_it_is_not_known() {
+    // Applied by an agent that made no notes.
+    let mut bench = applied(&["a"]);
+    assert!(bench.disk.found.is_empty());
+    kill(&mut bench);
+    assert_eq!(bench.disk.found, [("path /l".to_owned(), Found::Unrecorded)].into());
+    // After a power loss: the note of a task that may have been started may be lost.
+    let mut bench = self::bench();
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
+    bench.boot = "another".to_owned();
+    kill(&mut bench);
+    assert_eq!(bench.disk.found, [("path /l".to_owned(), Found::Unknown)].into());
+}
+
+#[test]
+fn a_removal_does_what_was_declared_last() {
+    use groundplan_protocol::plan::{Edges, OnRemove};
+
+    let mut bench = applied(&["a"]);
+    let declared = |on_remove| Edges { on_remove, ..Edges::default() };
+    let mut plan = node_plan(2, Vec::new());
+    plan.edges = [(task("a"), declared(OnRemove::Keep))].into();
+    bench.handle(Event::Plan(Box::new(plan)));
+    assert_eq!(bench.machine.node_state().applied[&task("a")].on_remove, Some(OnRemove::Keep));
+    kill(&mut bench);
+    offer(&mut bench, 3, vec![planned("a", Action::Remove, 0, &[])]);
+    assert_eq!(bench.jobs[&task("a")].on_remove, OnRemove::Keep);
 }

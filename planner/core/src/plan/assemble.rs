@@ -154,7 +154,13 @@ impl Assembler<'_, '_> {
                 disruptive,
             );
             let instance = instance(diff, task, v);
-            self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v), waits_for });
+            self.actions.push(PlannedAction {
+                instance,
+                action,
+                on_remove: None,
+                reasons: graph.reasons(task, v),
+                waits_for,
+            });
         }
     }
 
@@ -164,7 +170,7 @@ impl Assembler<'_, '_> {
         let task = &diff.removed[removed as usize];
         let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
         let id_of = |v: &u32| diff.desired.graph.tasks[diff.first.partition_point(|first| first <= v) - 1].id.clone();
-        for (node, _) in &task.instances {
+        for (node, applied) in &task.instances {
             let hand_over = self.graph.hand_overs.of(removed, *node);
             // What changes hands as a whole disturbs nothing.
             let disruptive = !self.graph.hand_overs.is_whole(removed, *node);
@@ -202,6 +208,7 @@ impl Assembler<'_, '_> {
             self.actions.push(PlannedAction {
                 instance: task.id.at(at),
                 action: Action::Remove,
+                on_remove: applied.on_remove,
                 reasons: vec![self.graph.removed_reason(task, *node)],
                 waits_for,
             });

@@ -7,7 +7,7 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::{Action, Effect},
     ids::{CommitId, GateId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::{Edges, NodePlan, PlannedTask, Trigger},
+    plan::{Edges, NodePlan, OnRemove, PlannedTask, Trigger},
     state::Applied,
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub struct PlannedAction {
     pub instance: InstanceId,
     /// What is done; for an instance that changes and is triggered as well, the change.
     pub action: Action,
+    /// What a removal does with what the task changed; none for another action, and for a task that leaves nothing.
+    pub on_remove: Option<OnRemove>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
     /// Unknown values that it, or what it comes after, needs: then it waits behind a gate that this plan never opens. It stands in the
@@ -153,11 +155,12 @@ pub(super) fn applied(task: &TaskId, resolved: &Resolved, edges: &Edges) -> Appl
         edges: edges.clone(),
         claims: resolved.spec.identity(task),
         contends: resolved.spec.contends(task),
+        on_remove: resolved.spec.params.leaves_something().then_some(edges.on_remove),
     }
 }
 
 /// The inputs as the ledger keeps them: short digests by name.
-pub(super) fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
+fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
     resolved.inputs.iter().map(|input| (input.name.clone(), input.digest.clone())).collect()
 }
 

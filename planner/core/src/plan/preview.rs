@@ -63,6 +63,7 @@ impl AppliedState {
             }
             for (task, edges) in &part.edges {
                 if let Some(applied) = tasks.get_mut(task) {
+                    applied.on_remove = applied.on_remove.map(|_| edges.on_remove);
                     applied.edges = (**edges).clone();
                 }
             }

@@ -7,6 +7,7 @@ use groundplan_protocol::{
     VERSION,
     effect::{Action, Effect},
     ids::{CommitId, InstanceId, NodeId, ServiceId, TaskId, TaskName},
+    plan::OnRemove,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub struct ActionReport {
     pub task: TaskName,
     /// What is done to it.
     pub action: Action,
+    /// What a removal does with what the task changed on the node; absent for another action, and for a task that leaves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_remove: Option<OnRemove>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<ReasonReport>,
 }
@@ -212,6 +216,7 @@ impl PlanReport {
             service: action.instance.task.service.clone(),
             task: action.instance.task.task.clone(),
             action: action.action,
+            on_remove: action.on_remove,
             reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
         });
 

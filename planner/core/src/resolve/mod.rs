@@ -227,7 +227,15 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
         by_id.push((id.clone(), places[task]));
         let Instances { resolved, pending, off, .. } = &known[task].instances;
         let (instances, pending, off) = (resolved.clone(), pending.clone(), off.clone());
-        tasks.push(TaskVertex { id, at: declared.task.at.clone(), instances, pending, off, edges });
+        tasks.push(TaskVertex {
+            id,
+            at: declared.task.at.clone(),
+            instances,
+            pending,
+            off,
+            edges,
+            on_remove: declared.task.on_remove,
+        });
     }
     InstanceGraph { tasks, by_id: by_id.into_iter().collect() }
 }

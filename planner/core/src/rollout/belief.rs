@@ -98,10 +98,10 @@ impl Belief {
                     None => {
                         let tasks = Arc::make_mut(&mut self.applied.tasks);
                         // Most plans leave the claims of a task as they are, and what claims nothing hands nothing over.
-                        let (claims, contends) =
-                            tasks.remove(task).map(|known| (known.claims, known.contends)).unwrap_or_default();
-                        let (inputs, edges) = Default::default();
-                        tasks.insert(task.clone(), Applied { fingerprint, inputs, edges, claims, contends });
+                        let known = tasks.remove(task).map(|known| (known.claims, known.contends));
+                        let ((claims, contends), (inputs, edges)) = (known.unwrap_or_default(), Default::default());
+                        let bare = Applied { fingerprint, inputs, edges, claims, contends, on_remove: None };
+                        tasks.insert(task.clone(), bare);
                     }
                 }
             }

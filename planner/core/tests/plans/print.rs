@@ -7,14 +7,19 @@ use groundplan_core::{
     locate::Locator,
     plan::{Gate, PlanTask},
 };
-use groundplan_protocol::{ids::InstanceId, plan::TriggerSource};
+use groundplan_protocol::{
+    ids::InstanceId,
+    plan::{OnRemove, TriggerSource},
+};
 
 /// Every action with its chain of reasons, and the edges that are recorded without one.
 pub(crate) fn plan(plan: &Plan, locator: &mut Locator<'_>) -> String {
     let mut out = String::new();
     for action in &plan.actions {
         let reasons: Vec<_> = action.reasons.iter().map(|reason| self::reason(reason, locator)).collect();
-        write!(out, "{} {}: {}", action.action, action.instance, reasons.join(" ← ")).unwrap();
+        let on_remove = action.on_remove.filter(|on_remove| *on_remove != OnRemove::Restore);
+        let on_remove = on_remove.map(|on_remove| format!(" ({on_remove})")).unwrap_or_default();
+        write!(out, "{}{on_remove} {}: {}", action.action, action.instance, reasons.join(" ← ")).unwrap();
         if !action.waits_for.is_empty() {
             write!(out, " [waits for {}]", unknown(&action.waits_for)).unwrap();
         }

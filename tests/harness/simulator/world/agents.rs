@@ -333,6 +333,7 @@ impl World {
             output: None,
             memory,
             export: did.export,
+            found: Vec::new(),
             started_ms: 0,
             duration_ms: 0,
         };

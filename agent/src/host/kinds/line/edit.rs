@@ -1,7 +1,7 @@
 //! Inserting, replacing and removing a line or block in a text, and undoing that; all other lines stay as they are, with their
 //! line breaks. Pure.
 
-use groundplan_protocol::kinds::{Line, MARK};
+use groundplan_protocol::kinds::Line;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,10 @@
 
 mod edit;
 
-use groundplan_protocol::kinds::{Claim, Line};
+use groundplan_protocol::{
+    kinds::{Claim, Line},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use self::edit::{Done, Lines, Open};
@@ -101,6 +104,9 @@ impl Kind for Line {
         }
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
+        if cx.on_remove == OnRemove::Delete {
+            memory.bring_nothing_back();
+        }
         let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
         let mut lines = Lines::of(&text);
         memory.undo(&mut lines, cx);
@@ -170,6 +176,16 @@ impl Memory {
         };
         self.asked = Some(asked);
         Ok(())
+    }
+
+    /// Drops what was there before, so that undoing takes away what the task put there and no more.
+    fn bring_nothing_back(&mut self) {
+        self.done = match self.done.take() {
+            Some(Done::Replaced { now, .. }) => Some(Done::Inserted(now)),
+            Some(Done::Block { begin, end, .. }) => Some(Done::Block { begin, end, before: None }),
+            Some(Done::Removed(_) | Done::BlockRemoved { .. }) => None,
+            done => done,
+        };
     }
 
     /// Undoes what the memory holds, and clears it.

@@ -9,7 +9,10 @@ mod table;
 
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
-use groundplan_protocol::kinds::{Mount, MountState};
+use groundplan_protocol::{
+    kinds::{Claim, Mount, MountState},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use self::table::{Mounted, line_of, mounted_at, with_line};
@@ -24,6 +27,7 @@ use crate::host::{
         paths::Missing,
     },
 };
+use crate::machine::Found;
 
 const FSTAB: &str = "/etc/fstab";
 const MOST: u64 = 1 << 20;
@@ -37,6 +41,8 @@ pub(crate) enum MountError {
     Mount { path: String, source: ToolError },
     #[error("{path} cannot be unmounted{}", used(by))]
     Unmount { path: String, by: String, source: ToolError },
+    #[error("{path}: what was mounted there before cannot be mounted again")]
+    Again { path: String, source: ToolError },
     #[error("mount reported success, but nothing is mounted at {path}")]
     NotThere { path: String },
 }
@@ -63,6 +69,22 @@ struct Memory {
 impl Kind for Mount {
     fn whole_host(&self) -> bool {
         true
+    }
+
+    async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        let claim = Claim::named("mount point", &self.path);
+        if !cx.is_unnoted(&claim) {
+            return Ok(());
+        }
+        let note = match mounted(&self.path) {
+            Some(Mounted { fstype, source, options, part }) => {
+                let before = MountedBefore { fstype, source, options: options.join(","), part };
+                let fields = serde_json::to_value(before).unwrap_or_default();
+                Found::Fields { what: "mount".to_owned(), fields }
+            }
+            None => Found::Absent,
+        };
+        cx.note_found(&claim, note)
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -111,8 +133,9 @@ impl Kind for Mount {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let memory = Memory::of(self, cx);
         let mut changed = false;
+        let delete = cx.on_remove == OnRemove::Delete && self.state == MountState::Mounted;
         // A file system that was mounted before the task stays mounted.
-        if memory.mounted.is_some() && mounted(&self.path).is_some() {
+        if (memory.mounted.is_some() || delete) && mounted(&self.path).is_some() {
             unmount(cx, &self.path).await?;
             changed = true;
         }
@@ -120,13 +143,54 @@ impl Kind for Mount {
         // A line that was edited since belongs to the administrator.
         let is_ours = line_of(&now, &self.path) == memory.line.as_deref();
         if memory.listed && memory.before != memory.line && is_ours {
-            list(cx, &self.path, memory.before.as_deref()).await?;
+            let before = memory.before.as_deref().filter(|_| cx.on_remove == OnRemove::Restore);
+            list(cx, &self.path, before).await?;
             changed = true;
         }
+        changed |= self.mount_again(cx).await?;
         if memory.made_directory {
             changed |= cx.removed(files::remove_directory(&cx.host.environment.root, &self.path)?);
         }
         Ok(changed)
+    }
+}
+
+/// The file system that was mounted before any task took the path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct MountedBefore {
+    fstype: String,
+    source: String,
+    options: String,
+    part: String,
+}
+
+trait Restore {
+    async fn mount_again(&self, cx: &Context<'_>) -> Result<bool, HostError>;
+}
+
+impl Restore for Mount {
+    /// Mounts what was mounted before, if nothing is mounted now; whether it did. By /etc/fstab where that has a line for it again.
+    async fn mount_again(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let claim = Claim::named("mount point", &self.path);
+        let (Some(Found::Fields { fields, .. }), OnRemove::Restore) = (cx.found(&claim), cx.on_remove) else {
+            return Ok(false);
+        };
+        let Ok(before) = MountedBefore::deserialize(fields) else { return Ok(false) };
+        if mounted(&self.path).is_some() {
+            return Ok(false);
+        }
+        let listed = line_of(&fstab(cx)?.text, &self.path).is_some();
+        let args = match listed {
+            true => vec!["mount", "--", &self.path],
+            false => vec!["mount", "-t", &before.fstype, "-o", &before.options, "--", &before.source, &self.path],
+        };
+        let is_bind = before.part != "/";
+        if is_bind && !listed {
+            cx.report(&format!("{} was a bind mount of {}: mount it again by hand", self.path, before.part));
+            return Ok(false);
+        }
+        cx.tool(&args).await.map_err(|source| MountError::Again { path: self.path.clone(), source })?;
+        Ok(true)
     }
 }
 

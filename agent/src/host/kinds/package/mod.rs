@@ -18,7 +18,10 @@ mod zypper;
 
 use std::collections::BTreeSet;
 
-use groundplan_protocol::kinds::{Claim, Package, PackageState};
+use groundplan_protocol::{
+    kinds::{Claim, Package, PackageState},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -69,7 +72,11 @@ impl Kind for Package {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let memory = Memory::of(cx);
+        let mut memory = Memory::of(cx);
+        if cx.on_remove == OnRemove::Delete && self.state() != PackageState::Absent {
+            // Also those that were there before.
+            memory.installed.extend(self.names.iter().cloned());
+        }
         if memory == Memory::default() {
             if self.state() != PackageState::Absent {
                 cx.report("left in place: all of it was there before this task");

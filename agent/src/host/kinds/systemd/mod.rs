@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use groundplan_protocol::{
     effect::Effect,
-    kinds::{OnChange, Systemd, UnitState},
+    kinds::{Claim, OnChange, Systemd, UnitState},
+    plan::OnRemove,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -81,6 +82,18 @@ impl Kind for Systemd {
     /// An agent that did not record what it shipped left files that cannot be distinguished from others.
     fn drifts(&self, cx: &Context<'_>) -> bool {
         cx.content.is_some() || !Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped)
+    }
+
+    async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        let dropins = self.dropins.keys().map(|name| format!("{}/{name}", self.folder()));
+        let paths: Vec<String> = cx.content.map(|_| self.path()).into_iter().chain(dropins).collect();
+        let ours = shipped::ours(&cx.host.environment.root, self)?;
+        let is_own = |path: &str, found: &crate::machine::Found| match path.strip_prefix(&format!("{}/", self.folder()))
+        {
+            Some(dropin) => ours.iter().any(|name| name == dropin),
+            None => cx.own.may_be(found),
+        };
+        cx.note_files(&Claim::named("unit", &self.unit), &paths, is_own)
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -152,7 +165,11 @@ impl Kind for Systemd {
             unit => unit?,
         };
         let memory = Memory::of(cx, &self.unit).unwrap_or_default();
-        let found = memory.found.unwrap_or(Found { active: false, enabled: false, masked: false });
+        let found = memory.found.filter(|_| cx.on_remove == OnRemove::Restore).unwrap_or(Found {
+            active: false,
+            enabled: false,
+            masked: false,
+        });
         let mut changed = false;
         if unit.is_up() && !found.active {
             systemctl(cx, &["stop", &self.unit]).await?;
@@ -201,7 +218,7 @@ trait Wanted {
     fn state_matches(&self, unit: &Unit, cx: &Context<'_>) -> bool;
     fn enabled_matches(&self, unit: &Unit) -> bool;
     async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
-    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError>;
+    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), HostError>;
     async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError>;
     async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError>;
@@ -287,7 +304,7 @@ impl Wanted for Systemd {
     }
 
     /// Writes its files and has systemd load them; returns the unit as it is then, and whether its unit file is new.
-    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), SystemdError> {
+    async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), HostError> {
         let differences = shipped::differences(cx, self, shipped)?;
         let wrote = !differences.is_empty();
         let new_file = differences.iter().any(|difference| difference.puts(&self.path()));
@@ -298,12 +315,12 @@ impl Wanted for Systemd {
         if restart && !unit.ends_by_itself() {
             shipped::note_restart(cx, &self.unit)?;
         }
-        let before = shipped::write(cx, &differences)?;
+        let before = shipped::write(cx, self, &differences)?;
         // Nothing changed and systemd has loaded the files: no reload, which would delay all units of the host.
         if !wrote && !unit.is_stale() && unit.exists() {
             return match self.fault(&unit) {
                 None => Ok((unit, new_file)),
-                Some(fault) => Err(fault),
+                Some(fault) => Err(fault.into()),
             };
         }
         systemctl(cx, &["daemon-reload"]).await?;
@@ -316,7 +333,7 @@ impl Wanted for Systemd {
             return Ok((unit, new_file));
         };
         if !wrote {
-            return Err(fault);
+            return Err(fault.into());
         }
         // The new files are unusable: roll back, so that the unit still starts at the next boot. A restart that was pending before
         // stays pending.
@@ -326,13 +343,13 @@ impl Wanted for Systemd {
         }
         systemctl(cx, &["daemon-reload"]).await?;
         if !unit.exists() {
-            return Err(fault);
+            return Err(fault.into());
         }
         let words = match words.is_empty() {
             true => unit.get("LoadError").to_owned(),
             false => words.join("; "),
         };
-        Err(SystemdError::Refused { unit: self.unit.clone(), words })
+        Err(SystemdError::Refused { unit: self.unit.clone(), words }.into())
     }
 
     /// Starts, stops or restarts the unit if needed; whether it did.

@@ -6,9 +6,10 @@
 
 use std::{fs, path::PathBuf};
 
-use groundplan_protocol::kinds::Systemd;
+use groundplan_protocol::kinds::{Claim, Systemd};
 
 use crate::host::{
+    error::HostError,
     fs::{
         files::{self, Access, FileError, Removal, Sum},
         paths::{Missing, Root},
@@ -86,16 +87,18 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
 }
 
 /// Applies the differences; returns what was there before.
-pub(super) fn write(cx: &Context<'_>, differences: &[Difference]) -> Result<Vec<Before>, FileError> {
+pub(super) fn write(cx: &Context<'_>, unit: &Systemd, differences: &[Difference]) -> Result<Vec<Before>, HostError> {
     let root = &cx.host.environment.root;
     let mut before = Vec::new();
     for Difference { path, wanted } in differences {
         // Read before it is written: the rollback also has what was half done.
         before.push(Before { path: path.clone(), was: read(root, path)? });
         let written = match wanted {
-            Some(Wanted { content: Some(content), sum }) => files::put_file(root, path, content, *sum, access(path)?),
-            Some(Wanted { content: None, .. }) => Err(FileError::NoContent { path: path.clone() }),
-            None => files::remove_file(root, path, false).map(drop),
+            Some(Wanted { content: Some(content), sum }) => {
+                files::put_file(root, path, content, *sum, access(path)?).map_err(HostError::from)
+            }
+            Some(Wanted { content: None, .. }) => Err(FileError::NoContent { path: path.clone() }.into()),
+            None => take_away(cx, unit, path).map(drop),
         };
         if let Err(error) = written {
             // The first error is reported, not one of the rollback.
@@ -122,21 +125,27 @@ pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileE
     Ok(())
 }
 
-/// Removes all that the task shipped; whether there was anything.
-pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, FileError> {
+/// Takes away all that the task shipped, and restores what was there before; whether there was anything.
+pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<bool, HostError> {
     let root = &cx.host.environment.root;
-    let mut removed = false;
-    if shipped {
-        removed |= files::remove_file(root, &unit.path(), false)? == Removal::Removed;
+    let dropins = ours(root, unit)?.into_iter().map(|name| format!("{}/{name}", unit.folder()));
+    let mut changed = false;
+    for path in shipped.then(|| unit.path()).into_iter().chain(dropins) {
+        changed |= take_away(cx, unit, &path)?;
     }
-    for name in ours(root, unit)? {
-        removed |= files::remove_file(root, &format!("{}/{name}", unit.folder()), false)? == Removal::Removed;
-    }
-    if removed {
+    if changed {
         // The folder stays if it has files of others.
         files::remove_directory(root, &unit.folder())?;
     }
-    Ok(removed)
+    Ok(changed)
+}
+
+/// Takes one file of the task's away, and restores what was there before; whether there was anything.
+fn take_away(cx: &Context<'_>, unit: &Systemd, path: &str) -> Result<bool, HostError> {
+    let found = cx.found_files(&Claim::named("unit", &unit.unit), path);
+    let taken =
+        cx.take_away(path, found.as_ref(), || Ok(files::remove_file(&cx.host.environment.root, path, false)?))?;
+    Ok(taken == Removal::Removed)
 }
 
 /// Notes that a restart of the unit is pending.
@@ -164,7 +173,7 @@ fn dropin(text: &str) -> Vec<u8> {
 }
 
 /// The names of the drop-ins that this or an earlier version of the task shipped.
-fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
+pub(super) fn ours(root: &Root, unit: &Systemd) -> Result<Vec<String>, FileError> {
     let folder = match root.directory(&unit.folder(), Missing::Leave) {
         Ok(Some((_, folder))) => folder,
         Ok(None) => return Ok(Vec::new()),

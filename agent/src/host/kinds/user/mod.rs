@@ -1,13 +1,16 @@
 //! `user`: a user of the host (useradd(8), usermod(8), userdel(8), chpasswd(8)), and its ssh keys.
 //!
-//! The task's memory holds whether it created the user, and how it found one that was there. Removal deletes only a user that it
-//! created, and takes its keys and groups away from any other.
+//! The note of the user holds how it was found, and the task's memory whether it created it and which keys it added. Removal deletes
+//! only a user that the task created; any other has what the task set restored, and the task's keys taken away.
 
 mod keys;
 
 use std::{fs, path::Path};
 
-use groundplan_protocol::kinds::{User, key_of};
+use groundplan_protocol::{
+    kinds::{Claim, User, key_of},
+    plan::OnRemove,
+};
 use serde::{Deserialize, Serialize};
 
 use self::keys::{Place, merged};
@@ -21,6 +24,7 @@ use crate::host::{
     fs::{files::FileError, users},
     tool::{Answer, Tool},
 };
+use crate::machine::Found as Note;
 
 /// Why a user could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +61,7 @@ struct Memory {
     found: Option<Before>,
 }
 
-/// What removal restores for a user that was there before.
+/// What removal restores for a user that was there before, as an agent without a store of what was found noted it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     shell: String,
@@ -84,7 +88,7 @@ impl Memory {
 }
 
 /// A user as the host's tables have it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Found {
     uid: u32,
     gid: u32,
@@ -126,6 +130,21 @@ fn memberships(table: &str, user: &str) -> Vec<String> {
 impl Kind for User {
     fn whole_host(&self) -> bool {
         true
+    }
+
+    async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        let claim = Claim::named("user", &self.name);
+        if !cx.is_unnoted(&claim) {
+            return Ok(());
+        }
+        let note = match find(cx, &self.name).await? {
+            Some(found) => {
+                let fields = serde_json::to_value(found).unwrap_or_default();
+                Note::Fields { what: "account".to_owned(), fields }
+            }
+            None => Note::Absent,
+        };
+        cx.note_found(&claim, note)
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -201,31 +220,28 @@ impl Kind for User {
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let memory = Memory::of(cx, &self.name);
+        let note = cx.found(&Claim::named("user", &self.name));
         let Some(found) = find(cx, &self.name).await? else { return Ok(false) };
-        if memory.created {
+        if memory.created || note == Some(Note::Absent) || (cx.on_remove == OnRemove::Delete && self.is_present()) {
             delete(cx, self).await?;
             return Ok(true);
         }
+        let was = match note {
+            Some(Note::Fields { fields, .. }) => serde_json::from_value(fields).ok(),
+            // Only these were noted by earlier agents.
+            _ => memory.found.as_ref().map(|before| Found {
+                shell: before.shell.clone(),
+                comment: before.comment.clone(),
+                groups: before.groups.clone(),
+                ..found.clone()
+            }),
+        };
         let mut changed = false;
-        // Only what the task set: anything else may have been changed by the administrator.
-        if let Some(before) = &memory.found {
-            let mut words = vec!["usermod"];
-            let groups = before.groups.join(",");
-            if self.shell.is_some() && before.shell != found.shell {
-                words.extend(["-s", &before.shell]);
-            }
-            if self.comment.is_some() && before.comment != found.comment {
-                words.extend(["-c", &before.comment]);
-            }
-            if self.groups.is_some() && before.groups != found.groups {
-                words.extend(["-G", &groups]);
-            }
-            changed = words.len() > 1;
-            if changed {
-                let what = format!("cannot restore what the user {} had", self.name);
-                change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
-            }
+        if let Some(was) = &was {
+            changed |= self.restore(cx, &found, was).await?;
         }
+        // Its home and ids may have changed just now.
+        let found = find(cx, &self.name).await?.unwrap_or(found);
         if !memory.keys.is_empty() && Path::new(&found.home).is_dir() {
             let failed = |source| keys_error(self, &found, source);
             let text = place(&found).read().map_err(failed)?;
@@ -238,6 +254,57 @@ impl Kind for User {
         }
         if !changed && self.is_present() {
             cx.report("left in place: it was there before this task");
+        }
+        Ok(changed)
+    }
+}
+
+trait Restore {
+    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError>;
+}
+
+impl Restore for User {
+    /// Restores what the task set, unless it was changed out of band since; whether that was anything.
+    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError> {
+        // What differs from what the task wants is not of the task: an administrator has changed it.
+        let differs = changes(self, now)?;
+        let of_task = |option: &str| !differs.iter().any(|word| word == option);
+        let (uid, gid, groups) = (was.uid.to_string(), was.gid.to_string(), was.groups.join(","));
+        let fields = [
+            ("-u", self.uid.is_some() && now.uid != was.uid, &uid),
+            ("-g", self.group.is_some() && now.gid != was.gid, &gid),
+            ("-G", self.groups.is_some() && now.groups != was.groups, &groups),
+            ("-s", self.shell.is_some() && now.shell != was.shell, &was.shell),
+            ("-c", self.comment.is_some() && now.comment != was.comment, &was.comment),
+            ("-d", self.home.is_some() && now.home != was.home, &was.home),
+        ];
+        let mut words = vec!["usermod"];
+        for (option, is_set, value) in fields {
+            match (is_set, of_task(option)) {
+                (true, true) => words.extend([option, value.as_str()]),
+                (true, false) => {
+                    cx.report(&format!("what usermod(8) sets by {option} was changed out of band: left as it is"))
+                }
+                (false, _) => {}
+            }
+        }
+        // The task moved the home: it goes back to where nothing is by now.
+        if words.contains(&"-d") && Path::new(&now.home).is_dir() && !Path::new(&was.home).exists() {
+            words.push("-m");
+        }
+        let mut changed = words.len() > 1;
+        let what = format!("cannot restore what the user {} had", self.name);
+        if changed {
+            change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
+        }
+        let sets_password = self.password.is_some() || self.locked.is_some();
+        if sets_password && now.password != was.password {
+            if password_is(self, now) {
+                put_password(cx, &self.name, &was.password, what).await?;
+                changed = true;
+            } else {
+                cx.report("the password was changed out of band: left as it is");
+            }
         }
         Ok(changed)
     }
@@ -376,16 +443,22 @@ async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     if let Some(hash) =
         user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
     {
-        // Through standard input: arguments are visible to all users in /proc.
-        let line = format!("{}:{hash}\n", user.name);
-        let Answer { status, err, .. } = Tool::new(&["chpasswd", "-e"]).stdin(line.as_bytes()).ask(cx).await?;
-        if !status.success() {
-            return Err(AccountError::Refused { what, message: err }.into());
-        }
+        put_password(cx, &user.name, hash, what.clone()).await?;
         locked = hash.starts_with('!');
     }
     if let Some(wanted) = user.locked.filter(|wanted| *wanted != locked) {
         change(cx, &what, &["usermod", if wanted { "-L" } else { "-U" }, "--", &user.name]).await?;
+    }
+    Ok(())
+}
+
+/// Sets the password field as it is given, which may be a hash, a lock or empty.
+async fn put_password(cx: &Context<'_>, user: &str, hash: &str, what: String) -> Result<(), UserKindError> {
+    // Through standard input: arguments are visible to all users in /proc.
+    let line = format!("{user}:{hash}\n");
+    let Answer { status, err, .. } = Tool::new(&["chpasswd", "-e"]).stdin(line.as_bytes()).ask(cx).await?;
+    if !status.success() {
+        return Err(AccountError::Refused { what, message: err }.into());
     }
     Ok(())
 }

@@ -1,0 +1,269 @@
+//! The store of what was found: a note for each claim, and the contents of replaced files.
+//!
+//! In: what a job finds before its first change to what it claims. Out: the note, to be kept in the ledger with the job's end; and what
+//! was there, for a removal. A claim that has a note keeps it until no task has the claim. Before the change the note is in a file
+//! beside the contents, which survives a kill of the agent; where something was there, note and content are also synced to the disk,
+//! which a new file costs nothing. Contents are named by their digest, kept once, and bounded together.
+
+mod path;
+mod settle;
+
+pub(crate) use self::settle::{Own, note, remove};
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+};
+
+use groundplan_protocol::{
+    digest::{Digest, Hasher},
+    plan::OnRemove,
+};
+use serde::{Deserialize, Serialize};
+
+use super::error::KindError;
+use crate::machine::Found;
+
+/// Why what was found cannot be kept, so that nothing is changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FoundError {
+    #[error(
+        "{path}: the file that is there has {size} bytes, and cannot be kept to be restored later: all that is kept may have \
+         {limit} bytes, and {used} are used; nothing was changed. Raise `max_found` in the agent's settings, or give the task \
+         `on_remove = \"delete\"` or `\"keep\"`"
+    )]
+    Full { path: String, size: u64, used: u64, limit: u64 },
+    #[error("{}: what was there cannot be kept, and nothing was changed", path.display())]
+    Store { path: PathBuf, source: io::Error },
+    #[error("{path}: cannot {doing}")]
+    Read { path: String, doing: &'static str, source: io::Error },
+    #[error("{path}: what was there cannot be restored, because its content is not in {} any more", store.display())]
+    Lost { path: String, store: PathBuf },
+}
+
+impl KindError for FoundError {}
+
+/// The file of notes, in the store's directory.
+const NOTES: &str = "noted";
+
+/// The store, in a directory of the agent's state.
+#[derive(Debug)]
+pub(crate) struct FoundStore {
+    dir: PathBuf,
+    /// Most bytes of all contents together.
+    limit: u64,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    notes: BTreeMap<String, Found>,
+    /// Notes of jobs that have not ended: the file of notes is all that has them.
+    pending: BTreeMap<String, Found>,
+    /// The file of notes, once something is written.
+    file: Option<File>,
+    /// Sizes of the contents, by digest.
+    contents: BTreeMap<Digest, u64>,
+    /// Whether notes were dropped since the contents were swept.
+    dropped: bool,
+}
+
+/// A line of the file of notes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    claim: String,
+    found: Found,
+}
+
+impl FoundStore {
+    /// The store below `state_dir`, and the notes that its file has. Nothing is made before there is something to keep.
+    pub(crate) fn open(state_dir: &Path, limit: u64) -> io::Result<(Self, Vec<(String, Found)>)> {
+        let dir = state_dir.join("found");
+        let text = match fs::read_to_string(dir.join(NOTES)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        // A torn line is of a change that was not begun.
+        let noted = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let noted = noted.map(|Line { claim, found }| (claim, found)).collect();
+        let mut books = Books { dropped: true, ..Books::default() };
+        for entry in fs::read_dir(&dir).into_iter().flatten() {
+            let entry = entry?;
+            if let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                books.contents.insert(digest, entry.metadata()?.len());
+            }
+        }
+        Ok((Self { dir, limit, books: Mutex::new(books) }, noted))
+    }
+
+    /// Takes over the notes of the ledger; to be called once, before the first job.
+    pub(crate) fn adopt(&self, notes: &BTreeMap<String, Found>) {
+        self.books().notes.clone_from(notes);
+    }
+
+    /// The note of a claim.
+    pub(crate) fn get(&self, key: &str) -> Option<Found> {
+        self.books().notes.get(key).cloned()
+    }
+
+    /// Keeps the note of a claim. In the file of notes before this returns; on the disk as well, if something was there.
+    pub(crate) fn put(&self, key: &str, found: &Found) -> Result<(), FoundError> {
+        let mut books = self.books();
+        self.append(&mut books, key, found).map_err(|source| self.failed(NOTES, source))?;
+        books.notes.insert(key.to_owned(), found.clone());
+        books.pending.insert(key.to_owned(), found.clone());
+        Ok(())
+    }
+
+    /// Drops the note of a claim that no task has any more; whether there was one.
+    pub(crate) fn forget(&self, key: &str) -> bool {
+        let mut books = self.books();
+        let had = books.notes.remove(key).is_some();
+        books.dropped |= had;
+        had
+    }
+
+    /// The job that made these notes has ended, and its end goes into the ledger with them.
+    pub(crate) fn reported(&self, found: &[(String, Option<Found>)]) {
+        let mut books = self.books();
+        found.iter().for_each(|(key, _)| drop(books.pending.remove(key)));
+    }
+
+    /// The ledger has the notes of all jobs that have ended: the file need not have them any more, and contents that no note names go.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let mut books = self.books();
+        self.sweep(&mut books);
+        let Some(file) = &books.file else {
+            return match fs::remove_file(self.dir.join(NOTES)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            };
+        };
+        if books.pending.is_empty() {
+            return file.set_len(0);
+        }
+        // Complete at any moment: the running jobs have made changes since.
+        let text: String = books.pending.iter().map(|(key, found)| line(key, found)).collect();
+        let temporary = self.dir.join(".noted.new");
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, self.dir.join(NOTES))?;
+        books.file = Some(self.open_notes()?);
+        Ok(())
+    }
+
+    /// Keeps the content of an open file; its digest and size, and whether it is kept. Where it does not fit, an error, unless `on_remove`
+    /// never needs it.
+    fn keep(&self, path: &str, file: &mut File, on_remove: OnRemove) -> Result<(Digest, u64, bool), FoundError> {
+        let failed = |source| FoundError::Read { path: path.to_owned(), doing: "read what is there", source };
+        let size = file.metadata().map_err(failed)?.len();
+        let used: u64 = self.books().contents.values().sum();
+        if used.saturating_add(size) > self.limit {
+            let digest = digest_of(file, &mut io::sink()).map_err(failed)?;
+            // It may be in the store already.
+            if self.books().contents.contains_key(&digest) {
+                return Ok((digest, size, true));
+            }
+            if on_remove == OnRemove::Restore {
+                return Err(FoundError::Full { path: path.to_owned(), size, used, limit: self.limit });
+            }
+            return Ok((digest, size, false));
+        }
+        // One name for each file that is read: several jobs may keep contents at the same time.
+        let temporary = self.dir.join(format!(".{}.new", Digest::of(path.as_bytes()).short()));
+        let store = |source| FoundError::Store { path: temporary.clone(), source };
+        self.make_dir().map_err(store)?;
+        let mut kept = private().truncate(true).open(&temporary).map_err(store)?;
+        let digest = digest_of(file, &mut kept).and_then(|digest| kept.sync_all().map(|()| digest)).map_err(store)?;
+        fs::rename(&temporary, self.content(&digest)).map_err(store)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(store)?;
+        self.books().contents.insert(digest, size);
+        Ok((digest, size, true))
+    }
+
+    /// The file of a content.
+    fn content(&self, digest: &Digest) -> PathBuf {
+        self.dir.join(digest.to_string())
+    }
+
+    fn append(&self, books: &mut Books, key: &str, found: &Found) -> io::Result<()> {
+        if books.file.is_none() {
+            self.make_dir()?;
+            books.file = Some(self.open_notes()?);
+        }
+        let Some(file) = &mut books.file else { return Ok(()) };
+        file.write_all(line(key, found).as_bytes())?;
+        // What is not there needs no sync: after a power loss its note is missing, and then what is there is left alone.
+        if *found == Found::Absent {
+            return Ok(());
+        }
+        file.sync_data()?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn open_notes(&self) -> io::Result<File> {
+        private().append(true).open(self.dir.join(NOTES))
+    }
+
+    fn make_dir(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.and_then(|()| File::open(self.dir.parent().unwrap_or(&self.dir))?.sync_all()),
+        }
+    }
+
+    /// Removes contents that no note names.
+    fn sweep(&self, books: &mut Books) {
+        if !std::mem::take(&mut books.dropped) {
+            return;
+        }
+        let mut named = BTreeSet::new();
+        books
+            .notes
+            .values()
+            .chain(books.pending.values())
+            .for_each(|found| found.contents(&mut |d| _ = named.insert(d)));
+        let dir = &self.dir;
+        books
+            .contents
+            .retain(|digest, _| named.contains(digest) || fs::remove_file(dir.join(digest.to_string())).is_err());
+    }
+
+    fn failed(&self, name: &str, source: io::Error) -> FoundError {
+        FoundError::Store { path: self.dir.join(name), source }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).mode(0o600);
+    options
+}
+
+fn line(key: &str, found: &Found) -> String {
+    let line = Line { claim: key.to_owned(), found: found.clone() };
+    serde_json::to_string(&line).expect("a note has string keys and serializes without IO") + "\n"
+}
+
+/// Copies a file in pieces; the digest of what was copied.
+fn digest_of(file: &mut File, to: &mut dyn io::Write) -> io::Result<Digest> {
+    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                to.write_all(&buffer[..n])?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What is at a path: noted before a task takes it, and restored after it.
+//!
+//! In: a path below the root. Out: a note with owner, group, mode and extended attributes; or the path as the note has it. Restoring
+//! replaces whatever file is there, atomically, and no directory that has something in it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, lchown},
+    path::Path,
+};
+
+use groundplan_protocol::plan::OnRemove;
+use nix::{
+    libc,
+    sys::stat::Mode,
+    unistd::{Gid, Uid},
+};
+
+use super::{FoundError, FoundStore};
+use crate::{
+    host::{
+        error::HostError,
+        fs::{
+            files::{self, Access, FileError, Removal, Replace, Sum},
+            paths::{Missing, PathError, Root},
+            xattrs,
+        },
+        job::Content,
+    },
+    machine::{Found, found::Owned},
+};
+
+impl FoundStore {
+    /// What is at `path`, with the content of a file in the store. With `follow`, a link to a directory counts as that directory.
+    pub(crate) fn find(&self, root: &Root, path: &str, follow: bool, on_remove: OnRemove) -> Result<Found, HostError> {
+        let place = match root.place(path, Missing::Leave) {
+            // Where a parent is missing or no directory, nothing can be there.
+            Ok(None) | Err(PathError::NotADirectory { .. }) => return Ok(Found::Absent),
+            Ok(Some(place)) => place,
+            Err(e) => return Err(e.into()),
+        };
+        let failed = |doing| move |source| FoundError::Read { path: path.to_owned(), doing, source };
+        let found = match std::fs::symlink_metadata(&place.real) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+            found => found.map_err(failed("read its metadata"))?,
+        };
+        let kind = found.file_type();
+        if (kind.is_dir() || kind.is_symlink() && follow)
+            && let Ok(Some((_, real))) = root.directory(path, Missing::Leave)
+        {
+            let dir = open(&real).map_err(failed("open it"))?;
+            let (access, xattrs) = described(&dir).map_err(failed("read its attributes"))?;
+            return Ok(Found::Directory { access, xattrs });
+        }
+        if kind.is_symlink() {
+            let target = std::fs::read_link(&place.real).map_err(failed("read the link"))?;
+            let target = target.to_string_lossy().into_owned();
+            return Ok(Found::Link { target, uid: found.uid(), gid: found.gid() });
+        }
+        if !kind.is_file() {
+            let what = if kind.is_fifo() {
+                "FIFO"
+            } else if kind.is_socket() {
+                "socket"
+            } else {
+                "device"
+            };
+            return Ok(Found::Other { what: what.to_owned() });
+        }
+        let mut file = open(&place.real).map_err(failed("open it"))?;
+        let (access, xattrs) = described(&file).map_err(failed("read its attributes"))?;
+        let (sha256, size, kept) = self.keep(path, &mut file, on_remove)?;
+        Ok(Found::File { sha256, size, kept, access, xattrs })
+    }
+
+    /// Makes `path` what it was; or why it is left as it is.
+    pub(crate) fn restore(&self, root: &Root, path: &str, found: &Found) -> Result<Removal, HostError> {
+        match found {
+            Found::File { sha256, size, access, xattrs, .. } => {
+                let sum = Sum { digest: *sha256, size: *size };
+                self.restore_file(root, path, sum, access_of(access), &unpacked(xattrs))
+            }
+            Found::Link { target, uid, gid } => {
+                if files::is_link(root, path, target)? {
+                    return Ok(Removal::NotThere);
+                }
+                if let Some(left) = clear(root, path)? {
+                    return Ok(left);
+                }
+                files::put_link(root, path, target)?;
+                if let Some(place) = root.place(path, Missing::Leave)? {
+                    let failed = |source| FoundError::Read { path: path.to_owned(), doing: "change its owner", source };
+                    lchown(&place.real, Some(*uid), Some(*gid)).map_err(failed)?;
+                }
+                Ok(Removal::Removed)
+            }
+            Found::Directory { access, xattrs } => restore_directory(root, path, access_of(access), &unpacked(xattrs)),
+            Found::Other { what } => Ok(Removal::Left(format!("{path} was a {what}, which is not restored"))),
+            _ => Ok(Removal::Left(format!("{path}: it is not known what was there before: left in place"))),
+        }
+    }
+
+    fn restore_file(
+        &self,
+        root: &Root,
+        path: &str,
+        sum: Sum,
+        access: Access,
+        attributes: &xattrs::Xattrs,
+    ) -> Result<Removal, HostError> {
+        if let Some(left) = clear(root, path)? {
+            return Ok(left);
+        }
+        let failed = |source| FoundError::Read { path: path.to_owned(), doing: "restore its attributes", source };
+        let was = files::is_file(root, path, sum, access)?;
+        let content = self.content(&sum.digest);
+        let staged = match files::stage_file(root, path, &Content::File(content.clone()), sum, access, Replace::Files) {
+            Err(FileError::Io { .. }) if !content.exists() => {
+                return Err(FoundError::Lost { path: path.to_owned(), store: content }.into());
+            }
+            staged => staged?,
+        };
+        if let Some(staged) = staged {
+            let file = open(&staged.path()).map_err(failed)?;
+            xattrs::write(&file, attributes).map_err(failed)?;
+            staged.put()?;
+            return Ok(Removal::Removed);
+        }
+        // The content is there already; then the file has its owner and mode as well by now.
+        let Some(file) = files::open_file(root, path)? else { return Ok(Removal::NotThere) };
+        let same = was && xattrs::read(&file).map_err(failed)? == *attributes;
+        xattrs::write(&file, attributes).map_err(failed)?;
+        Ok(if same { Removal::NotThere } else { Removal::Removed })
+    }
+}
+
+/// Makes way for a file or link: a directory goes if it is empty. Or why nothing can be restored there.
+fn clear(root: &Root, path: &str) -> Result<Option<Removal>, HostError> {
+    if files::occupant(root, path)? != Some(files::Occupant::Directory) {
+        return Ok(None);
+    }
+    Ok(match files::remove_directory(root, path)? {
+        Removal::Left(why) => Some(Removal::Left(why)),
+        _ => None,
+    })
+}
+
+fn restore_directory(
+    root: &Root,
+    path: &str,
+    access: Access,
+    attributes: &xattrs::Xattrs,
+) -> Result<Removal, HostError> {
+    let failed = |source| FoundError::Read { path: path.to_owned(), doing: "restore its attributes", source };
+    let was = match files::is_directory(root, path, access) {
+        Err(FileError::Path(e)) if e.is_not_a_directory() => {
+            return Ok(Removal::Left(format!("{path} is not a directory any more: left in place")));
+        }
+        was => was?,
+    };
+    let Some((_, real)) = root.directory(path, Missing::Leave)? else {
+        return Ok(Removal::Left(format!("{path} is not there any more: not made again")));
+    };
+    let dir = open(&real).map_err(failed)?;
+    let same = was && xattrs::read(&dir).map_err(failed)? == *attributes;
+    files::put_directory(root, path, access)?;
+    xattrs::write(&dir, attributes).map_err(failed)?;
+    Ok(if same { Removal::NotThere } else { Removal::Removed })
+}
+
+/// Opens what may be anything: neither follows a link nor blocks on a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
+}
+
+/// Owner, group, mode and extended attributes of an open file.
+fn described(file: &File) -> io::Result<(Owned, BTreeMap<String, String>)> {
+    let found = file.metadata()?;
+    let hex = |value: Vec<u8>| value.iter().map(|byte| format!("{byte:02x}")).collect();
+    let xattrs = xattrs::read(file)?.into_iter().map(|(name, value)| (name, hex(value))).collect();
+    Ok((Owned { uid: found.uid(), gid: found.gid(), mode: found.mode() & 0o7777 }, xattrs))
+}
+
+fn access_of(owned: &Owned) -> Access {
+    Access { uid: Uid::from_raw(owned.uid), gid: Gid::from_raw(owned.gid), mode: Mode::from_bits_truncate(owned.mode) }
+}
+
+fn unpacked(xattrs: &BTreeMap<String, String>) -> xattrs::Xattrs {
+    let byte =
+        |pair: &[u8]| Some((char::from(pair[0]).to_digit(16)? << 4 | char::from(*pair.get(1)?).to_digit(16)?) as u8);
+    let bytes = |hex: &str| hex.as_bytes().chunks(2).map_while(byte).collect();
+    xattrs.iter().map(|(name, hex)| (name.clone(), bytes(hex))).collect()
+}

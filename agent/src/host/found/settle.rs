@@ -1,0 +1,193 @@
+//! Notes in the course of a job: made before its first change, and settled when a task gives a claim up.
+//!
+//! In: the parameters of a job's task. Out: a note for each of its claims that has none, and, at a removal, what the note says.
+
+use std::collections::BTreeMap;
+
+use groundplan_protocol::{
+    digest::Digest,
+    kinds::{Claim, TaskParams},
+    plan::{OnRemove, TaskSpec},
+};
+
+use crate::{
+    host::{
+        error::HostError,
+        fs::files::Removal,
+        kinds::{self, context::Context, kind::blocking},
+    },
+    machine::{Found, found},
+};
+
+/// What the versions of a task that may be on the host look like there: after a power loss it is not to be taken for what was found.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    contents: Vec<Digest>,
+    targets: Vec<String>,
+}
+
+impl Own {
+    /// Of these versions of a task.
+    pub(crate) fn of<'a>(specs: impl IntoIterator<Item = &'a TaskSpec>) -> Self {
+        let mut own = Self::default();
+        for spec in specs {
+            own.contents.extend(spec.content.as_ref().and_then(|content| content.name()).map(|blob| blob.sha256));
+            if let TaskParams::Link(link) = &spec.params {
+                own.targets.push(link.target.clone());
+            }
+        }
+        own
+    }
+
+    /// Whether a version of the task may have made what is there. Files and links are put in place whole, so that anything else is
+    /// not of the task.
+    pub(crate) fn may_be(&self, found: &Found) -> bool {
+        match found {
+            Found::File { sha256, .. } => self.contents.is_empty() || self.contents.contains(sha256),
+            Found::Link { target, .. } => self.targets.is_empty() || self.targets.contains(target),
+            // Of these, noting what may be the task's own leaves it in place, which is all that is to be ensured.
+            _ => false,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// The note of a claim.
+    pub(crate) fn found(&self, claim: &Claim<'_>) -> Option<Found> {
+        self.host.found.get(&found::key(claim)?)
+    }
+
+    /// Whether what is there now is to be noted: the claim has no note, or nothing but that it is not known.
+    pub(crate) fn is_unnoted(&self, claim: &Claim<'_>) -> bool {
+        matches!(self.found(claim), None | Some(Found::Unknown))
+    }
+
+    /// Notes what is there, in place of no note or of one that it is not known.
+    pub(crate) fn note_found(&self, claim: &Claim<'_>, found: Found) -> Result<(), HostError> {
+        let Some(key) = found::key(claim) else { return Ok(()) };
+        if self.host.found.get(&key) == Some(Found::Unknown) && self.own.may_be(&found) {
+            return Ok(());
+        }
+        self.host.found.put(&key, &found)?;
+        self.keep_note(key, Some(found));
+        Ok(())
+    }
+
+    /// What was at each path of the unit or the like that `claim` names; none where that is not known.
+    pub(crate) fn found_files(&self, claim: &Claim<'_>, path: &str) -> Option<Found> {
+        match self.found(claim)? {
+            Found::Files { mut files } => files.remove(path),
+            _ => None,
+        }
+    }
+
+    /// Adds what is at these paths to the note of a claim, where it has nothing of them. `is_own`: whether what is found may be the task's
+    /// own, where it is not known whether the task has been there before.
+    pub(crate) fn note_files(
+        &self,
+        claim: &Claim<'_>,
+        paths: &[String],
+        is_own: impl Fn(&str, &Found) -> bool,
+    ) -> Result<(), HostError> {
+        let Some(key) = found::key(claim) else { return Ok(()) };
+        let noted = self.host.found.get(&key);
+        let is_unknown = noted == Some(Found::Unknown);
+        let (mut files, mut is_new) = match noted {
+            None | Some(Found::Unknown) => (BTreeMap::new(), true),
+            Some(Found::Files { files }) => (files, false),
+            // Which of the files are the task's own is not known.
+            Some(_) => return Ok(()),
+        };
+        for path in paths {
+            if !files.contains_key(path) {
+                let found = self.host.found.find(&self.host.environment.root, path, false, self.on_remove)?;
+                let found = if is_unknown && is_own(path, &found) { Found::Unknown } else { found };
+                files.insert(path.clone(), found);
+                is_new = true;
+            }
+        }
+        if is_new {
+            let found = Found::Files { files };
+            self.host.found.put(&key, &found)?;
+            self.keep_note(key, Some(found));
+        }
+        Ok(())
+    }
+
+    /// Takes a file of the task's away: what was there before comes back, unless the removal is to bring nothing back.
+    pub(crate) fn take_away(
+        &self,
+        path: &str,
+        found: Option<&Found>,
+        remove: impl FnOnce() -> Result<Removal, HostError>,
+    ) -> Result<Removal, HostError> {
+        match found {
+            Some(Found::Absent | Found::Unrecorded) | None => remove(),
+            Some(_) if self.on_remove == OnRemove::Delete => remove(),
+            Some(found) => self.host.found.restore(&self.host.environment.root, path, found),
+        }
+    }
+}
+
+/// Notes what is there of all that a task claims, before anything of it is changed.
+pub(crate) async fn note(params: &TaskParams, cx: &Context<'_>) -> Result<(), HostError> {
+    for path in paths(params, cx) {
+        let claim = Claim::path(&path);
+        if !cx.is_unnoted(&claim) {
+            continue;
+        }
+        let (host, follow) = (cx.host, matches!(params, TaskParams::Directory(_)));
+        let (store, root, on_remove, at) =
+            (host.found.clone(), host.environment.root.clone(), cx.on_remove, path.clone());
+        // What is there may be of any size. Mostly nothing is there, which needs no other thread.
+        let found = match root.exists(&path) {
+            Ok(false) => Found::Absent,
+            _ => blocking(move || store.find(&root, &at, follow, on_remove)).await??,
+        };
+        cx.note_found(&claim, found)?;
+    }
+    kinds::find(params, cx).await
+}
+
+/// Removes a task's work from its host, as its `on_remove` states; whether anything was changed.
+pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
+    if cx.on_remove == OnRemove::Keep && params.leaves_something() {
+        cx.report("left in place: `on_remove` is `keep`");
+        return Ok(false);
+    }
+    if is_untouched(params, cx) {
+        cx.report("nothing to take away: this task has changed nothing here");
+        return Ok(false);
+    }
+    let [path] = &*paths(params, cx) else { return kinds::remove(params, cx).await };
+    match cx.found(&Claim::path(path)) {
+        Some(Found::Absent | Found::Unrecorded) | None => return kinds::remove(params, cx).await,
+        Some(_) if cx.on_remove == OnRemove::Delete => return kinds::remove(params, cx).await,
+        Some(found) => {
+            let (store, root, at) = (cx.host.found.clone(), cx.host.environment.root.clone(), path.clone());
+            let restored = blocking(move || store.restore(&root, &at, &found)).await??;
+            if restored == Removal::NotThere {
+                cx.report(&format!("{path} is as it was before this task"));
+            }
+            Ok(cx.removed(restored))
+        }
+    }
+}
+
+/// Whether the task has come to nothing of what it claims: each claim gets its note before the first change.
+fn is_untouched(params: &TaskParams, cx: &Context<'_>) -> bool {
+    let (mut claims, mut noted) = (0, 0);
+    found::keys(params, cx.task, &mut |key| {
+        claims += 1;
+        noted += usize::from(cx.host.found.get(&key).is_some());
+    });
+    claims > 0 && noted == 0
+}
+
+/// The paths of which the notes are made here. Kinds with other claims make their notes themselves.
+fn paths(params: &TaskParams, cx: &Context<'_>) -> Vec<String> {
+    let mut paths = Vec::new();
+    let mut add = |path: Option<String>| paths.extend(path);
+    found::keys(params, cx.task, &mut |key| add(key.strip_prefix("path ").map(str::to_owned)));
+    paths
+}
