@@ -288,9 +288,16 @@ mod tests {
 
     fn applied(sources: &[&str]) -> Applied {
         let source = |task: &&str| Source { task: task.parse().unwrap(), place: Place::Here };
-        let edges = Edges { requires: sources.iter().map(source).collect(), triggers: Vec::new() };
+        let edges = Edges { requires: sources.iter().map(source).collect(), ..Edges::default() };
         let fingerprint = Fingerprint(Digest::of(b"spec"));
-        Applied { fingerprint, inputs: BTreeMap::new(), edges, claims: Vec::new(), contends: Vec::new() }
+        Applied {
+            fingerprint,
+            inputs: BTreeMap::new(),
+            edges,
+            claims: Vec::new(),
+            contends: Vec::new(),
+            on_remove: None,
+        }
     }
 
     #[test]
