@@ -26,7 +26,7 @@ pub struct Rollout {
     /// Turns that declared nodes still hold from rollouts before this one.
     pub(super) held: Vec<HeldTurn>,
     /// Turns of nodes that are not declared. They limit no other node, and count again when their node is declared again.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) dormant: Vec<HeldTurn>,
     /// Instances that could not be planned.
     #[serde(default)]
