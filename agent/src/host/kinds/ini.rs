@@ -51,6 +51,9 @@ struct Memory {
     after: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     /// The text of sections that were removed, by name.
     cut: BTreeMap<String, String>,
+    /// The last line of the file, if it got its line break from the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unended: Option<String>,
 }
 
 impl Kind for Ini {
@@ -115,6 +118,9 @@ impl Kind for Ini {
                 memory.cut.entry(section.to_owned()).or_insert(text);
             }
         }
+        if document.unended().is_none() {
+            memory.unended = memory.unended.take().or_else(|| was.as_ref()?.unended());
+        }
         // The memory before the file: a value that was overwritten exists nowhere else.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         if was.as_ref() == Some(&document) {
@@ -147,6 +153,9 @@ impl Kind for Ini {
                 let invalid = |source| IniError::Invalid { path: self.path.clone(), source };
                 document.append(text).map_err(invalid)?;
             }
+        }
+        if let Some(last) = &memory.unended {
+            document.unend(last);
         }
         let root = &cx.host.environment.root;
         // A file that the task made goes, unless others have put something into it.

@@ -131,6 +131,14 @@ async fn all_other_bytes_stay() {
     assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
     assert_eq!(site.remove(&spec).await, CHANGED);
     assert_eq!(fs::read(&path).unwrap(), found);
+    // So does the missing line break at the end.
+    fs::write(&path, "[a]\nb = 1").unwrap();
+    let more = ini(json!({ "values": { "a": { "c": 1 }, "z": { "c": 1 } } }));
+    assert_eq!(site.create(&more).await, CHANGED);
+    assert_eq!(fs::read(&path).unwrap(), b"[a]\nb = 1\nc = 1\n\n[z]\nc = 1\n");
+    assert_eq!(site.remove(&more).await, CHANGED);
+    assert_eq!(fs::read(&path).unwrap(), b"[a]\nb = 1");
+    fs::write(&path, found).unwrap();
     // A value in Latin-1 comes back as it was.
     let name = ini(json!({ "section": "a", "option": "name", "value": "Zoe" }));
     assert_eq!(site.create(&name).await, CHANGED);

@@ -74,6 +74,7 @@ async fn all_other_bytes_stay() {
         (json!({ "line": "2", "match": "^(two|2)$" }), &b"# caf\xe9\r\none\n2\r\n\0three\nlast"[..]),
         (json!({ "line": "new", "after": "^# caf" }), b"# caf\xe9\r\nnew\r\none\ntwo\r\n\0three\nlast"),
         (json!({ "line": "new", "after": "^one$" }), b"# caf\xe9\r\none\nnew\ntwo\r\n\0three\nlast"),
+        (json!({ "line": "new" }), b"# caf\xe9\r\none\ntwo\r\n\0three\nlast\nnew\n"),
         (json!({ "match": "^# caf|^two$", "state": "absent" }), b"one\n\0three\nlast"),
         (
             json!({ "block": "1\n2", "marker": "; {mark}", "before": "^two$" }),

@@ -156,6 +156,20 @@ impl Document {
         true
     }
 
+    /// The text of its last line or option, if that has no line break.
+    pub(crate) fn unended(&self) -> Option<String> {
+        self.items.last().filter(|item| !item.raw.ends_with('\n')).map(|item| item.raw.clone())
+    }
+
+    /// Takes its line break from the last line or option, if it has that text.
+    pub(crate) fn unend(&mut self, last: &str) {
+        if let Some(item) = self.items.last_mut()
+            && item.raw.trim_end_matches(['\r', '\n']) == last
+        {
+            item.raw.truncate(last.len());
+        }
+    }
+
     /// Removes all parts of a section; returns their text.
     pub(crate) fn cut(&mut self, section: &str) -> String {
         let mut text = Vec::new();

@@ -48,6 +48,18 @@ impl Lines {
         self.0.is_empty()
     }
 
+    /// The last line, if it has no line break.
+    pub(super) fn unended(&self) -> Option<String> {
+        self.0.last().filter(|row| !row.ends_with('\n')).cloned()
+    }
+
+    /// Takes its line break from the last line, if it is that one.
+    pub(super) fn unend(&mut self, last: &str) {
+        if let Some(row) = self.0.last_mut().filter(|row| bare(row) == last) {
+            row.truncate(last.len());
+        }
+    }
+
     /// Inserts or replaces what `line` wants present; returns what was done, if anything.
     pub(super) fn put(&mut self, line: &Line, task: &str) -> Result<Option<Done>, Open> {
         if let Some(block) = &line.block {

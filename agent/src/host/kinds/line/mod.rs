@@ -48,6 +48,9 @@ struct Memory {
     /// The parameters with which it did that.
     asked: Option<Line>,
     done: Option<Done>,
+    /// The last line of the file, if it got its line break from the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unended: Option<String>,
 }
 
 impl Kind for Line {
@@ -159,9 +162,12 @@ impl Memory {
         if self.asked.as_ref() != Some(&asked) {
             self.undo(lines, cx);
         }
-        let task = cx.task.to_string();
+        let (task, unended) = (cx.task.to_string(), lines.unended());
         let done = if line.state.is_present() { lines.put(line, &task) } else { lines.take(line, &task) };
         let done = done.map_err(|source| LineError::Open { path: line.path.clone(), source })?;
+        if done.is_some() && lines.unended().is_none() {
+            self.unended = self.unended.take().or(unended);
+        }
         // Undoing restores what was there before the first change.
         self.done = match (self.done.take(), done) {
             (None, done) | (done, None) => done,
@@ -199,6 +205,9 @@ impl Memory {
         }
         if !lines.undo(&done) {
             cx.report(&format!("{}: what this task put there is not there any more; nothing to undo", self.path));
+        }
+        if let Some(last) = self.unended.take() {
+            lines.unend(&last);
         }
     }
 }
