@@ -24,7 +24,7 @@ use super::{
     claims::{must_go_first, replaces},
     error::HostError,
     exclusive::Turn,
-    found::{self, Own},
+    found::Own,
     fs::files::Sum,
     job::{Content, Finished, Job, Notes, Work},
     kinds::{
@@ -160,7 +160,7 @@ impl Host {
             self.claims.add(params, task);
         }
         // Before the check: what is there already, and equal, was there before as well.
-        found::note(params, cx).await?;
+        kinds::found::note(params, cx).await?;
         let applied = match kinds::check(params, cx).await? {
             Check::InSync => None,
             Check::OutOfSync => Some(kinds::apply(params, cx).await?),
@@ -203,7 +203,7 @@ impl Host {
             // Something else takes its place: what was there before both of them comes back only when that goes.
             return kinds::remove(params, cx).await;
         }
-        let removed = found::remove(params, cx).await?;
+        let removed = kinds::found::remove(params, cx).await?;
         self.release(params, cx);
         Ok(removed)
     }

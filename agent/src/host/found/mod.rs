@@ -5,10 +5,10 @@
 //! beside the contents, which survives a kill of the agent; where something was there, note and content are also synced to the disk,
 //! which a new file costs nothing. Contents are named by their digest, kept once, and bounded together.
 
+mod own;
 mod path;
-mod settle;
 
-pub(crate) use self::settle::{Own, note, remove};
+pub(crate) use self::own::Own;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

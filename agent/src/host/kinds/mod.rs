@@ -15,6 +15,7 @@ mod directory;
 mod dispatch;
 mod export;
 mod file;
+pub(crate) mod found;
 mod group;
 mod hostname;
 mod image;
@@ -36,6 +37,4 @@ mod unit_text;
 mod user;
 mod wait;
 
-pub(crate) use self::dispatch::{
-    abandon, apply, brings_host_down, broken, check, drifts, effect, find, remove, whole_host,
-};
+pub(crate) use self::dispatch::{abandon, apply, brings_host_down, broken, check, drifts, effect, remove, whole_host};

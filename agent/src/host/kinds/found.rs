@@ -5,51 +5,15 @@
 use std::collections::BTreeMap;
 
 use groundplan_protocol::{
-    digest::Digest,
     kinds::{Claim, TaskParams},
-    plan::{OnRemove, TaskSpec},
+    plan::OnRemove,
 };
 
+use super::{context::Context, dispatch, kind::blocking};
 use crate::{
-    host::{
-        error::HostError,
-        fs::files::Removal,
-        kinds::{self, context::Context, kind::blocking},
-    },
+    host::{error::HostError, fs::files::Removal},
     machine::{Found, found},
 };
-
-/// What the versions of a task that may be on the host look like there: after a power loss it is not to be taken for what was found.
-#[derive(Debug, Default)]
-pub(crate) struct Own {
-    contents: Vec<Digest>,
-    targets: Vec<String>,
-}
-
-impl Own {
-    /// Of these versions of a task.
-    pub(crate) fn of<'a>(specs: impl IntoIterator<Item = &'a TaskSpec>) -> Self {
-        let mut own = Self::default();
-        for spec in specs {
-            own.contents.extend(spec.content.as_ref().and_then(|content| content.name()).map(|blob| blob.sha256));
-            if let TaskParams::Link(link) = &spec.params {
-                own.targets.push(link.target.clone());
-            }
-        }
-        own
-    }
-
-    /// Whether a version of the task may have made what is there. Files and links are put in place whole, so that anything else is
-    /// not of the task.
-    pub(crate) fn may_be(&self, found: &Found) -> bool {
-        match found {
-            Found::File { sha256, .. } => self.contents.is_empty() || self.contents.contains(sha256),
-            Found::Link { target, .. } => self.targets.is_empty() || self.targets.contains(target),
-            // Of these, noting what may be the task's own leaves it in place, which is all that is to be ensured.
-            _ => false,
-        }
-    }
-}
 
 impl Context<'_> {
     /// The note of a claim.
@@ -146,7 +110,7 @@ pub(crate) async fn note(params: &TaskParams, cx: &Context<'_>) -> Result<(), Ho
         };
         cx.note_found(&claim, found)?;
     }
-    kinds::find(params, cx).await
+    dispatch::find(params, cx).await
 }
 
 /// Removes a task's work from its host, as its `on_remove` states; whether anything was changed.
@@ -159,10 +123,10 @@ pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool
         cx.report("nothing to take away: this task has changed nothing here");
         return Ok(false);
     }
-    let [path] = &*paths(params, cx) else { return kinds::remove(params, cx).await };
+    let [path] = &*paths(params, cx) else { return dispatch::remove(params, cx).await };
     match cx.found(&Claim::path(path)) {
-        Some(Found::Absent | Found::Unrecorded) | None => return kinds::remove(params, cx).await,
-        Some(_) if cx.on_remove == OnRemove::Delete => return kinds::remove(params, cx).await,
+        Some(Found::Absent | Found::Unrecorded) | None => return dispatch::remove(params, cx).await,
+        Some(_) if cx.on_remove == OnRemove::Delete => return dispatch::remove(params, cx).await,
         Some(found) => {
             let (store, root, at) = (cx.host.found.clone(), cx.host.environment.root.clone(), path.clone());
             let restored = blocking(move || store.restore(&root, &at, &found)).await??;
