@@ -59,6 +59,9 @@ struct Memory {
     keys: Vec<String>,
     /// The user as it was found; `None` if the task created it.
     found: Option<Before>,
+    /// The parameters of the last attempt, which may have failed half-way: what it changed is of the task as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<User>,
 }
 
 /// What removal restores for a user that was there before, as an agent without a store of what was found noted it.
@@ -186,6 +189,7 @@ impl Kind for User {
             Some(found) => {
                 // Before the change: if the agent is killed in between, removal can still restore the user.
                 memory.note(&found);
+                memory.tried = Some(self.clone());
                 memory.keep(cx);
                 let changes = changes(self, &found)?;
                 if !changes.is_empty() {
@@ -238,7 +242,7 @@ impl Kind for User {
         };
         let mut changed = false;
         if let Some(was) = &was {
-            changed |= self.restore(cx, &found, was).await?;
+            changed |= self.restore(cx, memory.tried.as_ref(), &found, was).await?;
         }
         // Its home and ids may have changed just now.
         let found = find(cx, &self.name).await?.unwrap_or(found);
@@ -260,15 +264,27 @@ impl Kind for User {
 }
 
 trait Restore {
-    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError>;
+    async fn restore(
+        &self,
+        cx: &Context<'_>,
+        tried: Option<&User>,
+        now: &Found,
+        was: &Found,
+    ) -> Result<bool, UserKindError>;
 }
 
 impl Restore for User {
     /// Restores what the task set, unless it was changed out of band since; whether that was anything.
-    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError> {
-        // What differs from what the task wants is not of the task: an administrator has changed it.
-        let differs = changes(self, now)?;
-        let of_task = |option: &str| !differs.iter().any(|word| word == option);
+    async fn restore(
+        &self,
+        cx: &Context<'_>,
+        tried: Option<&User>,
+        now: &Found,
+        was: &Found,
+    ) -> Result<bool, UserKindError> {
+        // What differs from what the task wants, and from what it last tried, is not of the task: an administrator has changed it.
+        let differs = [changes(self, now)?, changes(tried.unwrap_or(self), now)?];
+        let of_task = |option: &str| !differs.iter().all(|differs| differs.iter().any(|word| word == option));
         let (uid, gid, groups) = (was.uid.to_string(), was.gid.to_string(), was.groups.join(","));
         let fields = [
             ("-u", self.uid.is_some() && now.uid != was.uid, &uid),
@@ -299,7 +315,7 @@ impl Restore for User {
         }
         let sets_password = self.password.is_some() || self.locked.is_some();
         if sets_password && now.password != was.password {
-            if password_is(self, now) {
+            if password_is(self, now) || tried.is_some_and(|tried| password_is(tried, now)) {
                 put_password(cx, &self.name, &was.password, what).await?;
                 changed = true;
             } else {
