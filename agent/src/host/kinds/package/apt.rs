@@ -55,7 +55,7 @@ impl Backend for Apt {
             }
             if state == FoundState::Complete {
                 let names = provides.unwrap_or_default().split(',').filter_map(|one| one.split_whitespace().next());
-                names.for_each(|name| installed.provide(name));
+                names.for_each(|name| installed.provide(name, full));
             }
         }
         installed
@@ -141,6 +141,21 @@ impl Backend for Apt {
         words(&["apt-mark", if hold { "hold" } else { "unhold" }], names)
     }
 
+    fn chosen(&self) -> Option<CommandLine> {
+        Some(words(&["apt-mark", "showmanual"], &[]))
+    }
+
+    fn choose(&self, names: &[&str], chosen: bool) -> CommandLine {
+        words(&["apt-mark", if chosen { "manual" } else { "auto" }], names)
+    }
+
+    /// Lines below `Package … is a virtual package provided by:`, each with a name and a version.
+    fn providers(&self, output: &str) -> Vec<String> {
+        let lines = output.lines().skip_while(|line| !line.ends_with("is a virtual package provided by:")).skip(1);
+        let lines = lines.take_while(|line| line.starts_with(' '));
+        lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
     fn env(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("DEBIAN_FRONTEND", "noninteractive"),
@@ -196,7 +211,10 @@ impl Backend for Apt {
             let is_error =
                 line.starts_with("E: ") || line.starts_with("dpkg: error") || line.starts_with("dpkg-deb: error");
             let is_reason = line.contains("subprocess returned error") || line.contains("unmet dependencies");
-            is_error && !line.starts_with("E: Sub-process") || is_reason || line.contains("Depends:")
+            // ` name : Conflicts: other`, and the continuation lines of such a list.
+            let is_relation =
+                ["Depends:", "PreDepends:", "Conflicts:", "Breaks:"].iter().any(|word| line.contains(word));
+            is_error && !line.starts_with("E: Sub-process") || is_reason || is_relation
         })
     }
 }

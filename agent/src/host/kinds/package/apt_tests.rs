@@ -69,6 +69,7 @@ fn what_it_is_asked() {
         "--no-remove --no-install-recommends --allow-downgrades --allow-change-held-packages install -- a b=1:2-3";
     assert!(words.ends_with(tail), "{words}");
     assert!(!Apt.install(&Install { names: vec![("a", None)], ..Install::default() }).join(" ").contains("--allow"));
+    assert_eq!(Apt.choose(&["a"], true).join(" "), "apt-mark manual a");
     assert!(Apt.remove(&["a"], true).join(" ").ends_with("AutomaticRemove=false purge -- a"));
 }
 
@@ -92,6 +93,16 @@ fn finds_the_cause_of_a_failure() {
     let cause = "dpkg: error processing package broken (--configure):; installed broken package post-installation script \
                  subprocess returned error exit status 3";
     assert_eq!((Apt.unknown(failing), Apt.cause(failing).as_str()), (None, cause));
+    let conflict = "Some packages could not be installed. This may mean that you have\nrequested an impossible situation.\n\
+                    The following packages have unmet dependencies:\n gp-anti : Conflicts: gp-late but 1.0 is to be installed\n\
+                    E: Unable to correct problems, you have held broken packages.\n";
+    let cause = "The following packages have unmet dependencies:; gp-anti : Conflicts: gp-late but 1.0 is to be installed; \
+                 E: Unable to correct problems, you have held broken packages.";
+    assert_eq!(Apt.cause(conflict), cause);
+    let several = "Package mta is a virtual package provided by:\n  postfix 3.7\n  exim4 4.96 (= 4.96)\n\
+                   You should explicitly select one to install.\n\nE: Package 'mta' has no installation candidate\n";
+    assert_eq!(Apt.providers(several), ["postfix", "exim4"]);
+    assert!(Apt.providers(virtual_only).is_empty());
     let removing = "The following packages will be REMOVED:\n  exim4-base exim4-config\nThe following NEW packages:\n  postfix\n\
                     E: Packages need to be removed but remove is disabled.\n";
     assert!(Apt.cause(removing).starts_with("it would remove exim4-base, exim4-config; "));
