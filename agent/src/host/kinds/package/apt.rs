@@ -141,8 +141,28 @@ impl Backend for Apt {
         words(&["apt-mark", if hold { "hold" } else { "unhold" }], names)
     }
 
+    /// apt's own file, which is missing until a dependency is installed. `apt-mark showmanual` would write a cache, and fail
+    /// while another apt does.
     fn chosen(&self) -> Option<CommandLine> {
-        Some(words(&["apt-mark", "showmanual"], &[]))
+        Some(words(&["sh", "-c", "cat /var/lib/apt/extended_states 2> /dev/null || true"], &[]))
+    }
+
+    /// Paragraphs with `Package`, `Architecture` and `Auto-Installed`; what has none was chosen.
+    fn read_chosen(&self, out: &str, installed: &Installed) -> BTreeSet<String> {
+        let mut automatic = BTreeSet::new();
+        for paragraph in out.split("\n\n") {
+            let field = |name: &str| {
+                let line = paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                line.map_or("", str::trim)
+            };
+            let (name, architecture) = (field("Package"), field("Architecture"));
+            if field("Auto-Installed") == "1" {
+                automatic.insert(format!("{name}:{architecture}"));
+                // A name without an architecture is that of the host's own.
+                automatic.extend((architecture == own_architecture()).then(|| name.to_owned()));
+            }
+        }
+        installed.names().filter(|name| !automatic.contains(*name)).map(str::to_owned).collect()
     }
 
     fn choose(&self, names: &[&str], chosen: bool) -> CommandLine {
@@ -216,6 +236,18 @@ impl Backend for Apt {
                 ["Depends:", "PreDepends:", "Conflicts:", "Breaks:"].iter().any(|word| line.contains(word));
             is_error && !line.starts_with("E: Sub-process") || is_reason || is_relation
         })
+    }
+}
+
+/// Debian's name of the architecture that this agent, and so the host, is of.
+fn own_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "i386",
+        "arm" => "armhf",
+        "powerpc64" => "ppc64el",
+        other => other,
     }
 }
 

@@ -46,6 +46,25 @@ fn what_is_installed() {
 }
 
 #[test]
+fn what_was_chosen_by_hand() {
+    let states = "Package: apt-transport-https\nArchitecture: m68k\nAuto-Installed: 1\n\n\
+                  Package: libc6\nArchitecture: i386\nAuto-Installed: 1\n\n\
+                  Package: bash\nArchitecture: m68k\nAuto-Installed: 0\n";
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return,
+    };
+    let list = format!(
+        "ii |apt|apt|1|\nii |bash|bash|1|\nii |libc6|libc6:{own}|1|\nii |libc6|libc6:i386|1|\nii |nano|nano|1|\n"
+    );
+    let states = states.replace("m68k", own).replace("apt-transport-https", "nano");
+    let chosen = Apt.read_chosen(&states, &Apt.read_list(&list));
+    assert_eq!(Vec::from_iter(chosen), ["apt", "bash", "libc6", &format!("libc6:{own}")]);
+    assert_eq!(Apt.read_chosen("", &Apt.read_list("ii |apt|apt|1|\n")).len(), 1);
+}
+
+#[test]
 fn what_the_index_has() {
     let versions = Apt.read_versions(POLICY);
     assert_eq!(versions["bash"].all, ["5.2.15-2+b13", "5.2.15-2+b12"]);

@@ -62,7 +62,7 @@ pub(super) trait Backend: Sync {
     fn chosen(&self) -> Option<CommandLine> {
         None
     }
-    fn read_chosen(&self, out: &str) -> BTreeSet<String> {
+    fn read_chosen(&self, out: &str, _: &Installed) -> BTreeSet<String> {
         out.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 

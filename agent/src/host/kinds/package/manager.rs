@@ -92,9 +92,9 @@ impl<'c> Manager<'c> {
     }
 
     /// The packages that were chosen by hand; `None` where that is not to be had.
-    pub(super) async fn chosen(&self) -> Result<Option<BTreeSet<String>>, PackageError> {
+    pub(super) async fn chosen(&self, installed: &Installed) -> Result<Option<BTreeSet<String>>, PackageError> {
         let Some(words) = self.backend.chosen() else { return Ok(None) };
-        Ok(Some(self.backend.read_chosen(&self.ask(&words, 0).await?)))
+        Ok(Some(self.backend.read_chosen(&self.ask(&words, 0).await?, installed)))
     }
 
     /// Whether the index has `name` only as what other packages provide.

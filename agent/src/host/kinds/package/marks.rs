@@ -17,9 +17,8 @@ impl Task<'_> {
         if self.params.state() == PackageState::Absent {
             return Ok((Vec::new(), Vec::new()));
         }
-        let Some(chosen) = self.manager.chosen().await? else { return Ok((Vec::new(), Vec::new())) };
-        let base = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
-        let is_chosen = |name: &str| chosen.contains(name) || chosen.contains(&base(name));
+        let Some(chosen) = self.manager.chosen(installed).await? else { return Ok((Vec::new(), Vec::new())) };
+        let is_chosen = |name: &str| chosen.contains(name);
         let mut to_mark = Vec::new();
         for name in self.names() {
             if installed.is_there(name) {
