@@ -5,6 +5,7 @@
 //! file system stays mounted, and the error names the processes that use it. The memory holds the line that was there before,
 //! and whether the task mounted the file system and created its directory or file.
 
+mod error;
 mod shown;
 mod swap;
 mod table;
@@ -18,6 +19,7 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 
 use self::{
+    error::{Former, MountError, missing},
     shown::{Shown, is_protected, is_this},
     table::{Mounted, Subject, all_lines, is_same, line_of, mounted_at, with_line, without},
 };
@@ -26,7 +28,7 @@ use super::{
     kind::{Applied, Check, Kind},
 };
 use crate::host::{
-    error::{HostError, KindError, ToolError},
+    error::{HostError, ToolError},
     fs::{
         files::{self, Access, Text},
         paths::Missing,
@@ -36,48 +38,6 @@ use crate::machine::Found;
 
 const FSTAB: &str = "/etc/fstab";
 const MOST: u64 = 1 << 20;
-
-/// Why a mount could not be brought in sync.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MountError {
-    #[error("this host has no `{program}`; install util-linux")]
-    Missing { program: String },
-    #[error("{path} cannot be mounted; /etc/fstab is as it was{}", before(former))]
-    Mount { path: String, former: Former, source: ToolError },
-    #[error("{found} is the root file system, and not {wanted}; another one takes its place only at a boot")]
-    Root { found: String, wanted: String },
-    #[error("the swap area {area} cannot be {doing}")]
-    Swap { doing: &'static str, area: String, source: ToolError },
-    #[error("{path} cannot be unmounted{}", used(by))]
-    Unmount { path: String, by: String, source: ToolError },
-    #[error("{path}: what was mounted there before cannot be mounted again")]
-    Again { path: String, source: ToolError },
-    #[error("mount reported success, but nothing is mounted at {path}")]
-    NotThere { path: String },
-}
-
-impl KindError for MountError {}
-
-/// What became of the file system that was mounted before the one that cannot be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Former {
-    /// There was none, or it is still mounted.
-    Untouched,
-    Back,
-    Lost,
-}
-
-fn before(former: &Former) -> &'static str {
-    match former {
-        Former::Untouched => "",
-        Former::Back => ", and what was mounted there before is mounted again",
-        Former::Lost => ", but what was mounted there before could not be mounted again",
-    }
-}
-
-fn used(by: &str) -> String {
-    if by.is_empty() { String::new() } else { format!(": it is used by {by}") }
-}
 
 /// The task's memory: how it found things, and what it changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -497,13 +457,6 @@ async fn unmount(cx: &Context<'_>, path: &str) -> Result<(), MountError> {
         Some(missing) => missing,
         None => MountError::Unmount { path: path.to_owned(), by: users_of(path), source },
     })
-}
-
-fn missing(error: &ToolError) -> Option<MountError> {
-    match error {
-        ToolError::Missing { program } => Some(MountError::Missing { program: program.clone() }),
-        _ => None,
-    }
 }
 
 /// The processes that have a file below `path` open, run a program from there, or have it as their working directory.

@@ -4,7 +4,11 @@ use std::fs;
 
 use groundplan_protocol::kinds::Mount;
 
-use super::{MountError, missing, shown::device, table::swaps};
+use super::{
+    error::{MountError, missing},
+    shown::device,
+    table::swaps,
+};
 use crate::host::kinds::context::Context;
 
 /// The priority of the swap area, if it is in use.
