@@ -245,7 +245,7 @@ impl Host {
         cx: &Context<'_>,
     ) -> Result<Option<Effect>, HostError> {
         let Some(effect) = effect else { return Ok(None) };
-        Ok(kinds::effect(&spec.params, cx, effect).await?.then_some(effect))
+        Ok(kinds::effect(&spec.params, cx, effect).await?.then(|| cx.effect_of(effect)))
     }
 
     async fn ready(&self, spec: &TaskSpec, cx: &Context<'_>) -> Result<(), HostError> {

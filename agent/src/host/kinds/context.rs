@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::{Generation, TaskId},
     kinds::{Claim, TaskParams},
     plan::OnRemove,
@@ -55,6 +56,8 @@ pub(crate) struct Context<'a> {
     memory: Option<&'a Value>,
     /// Whether applying has turned out to change nothing.
     idle: AtomicBool,
+    /// The effect that was carried out, where it is greater than the one that was due.
+    instead: Mutex<Option<Effect>>,
     output: Mutex<Option<Output>>,
     notes: Mutex<Notes>,
 }
@@ -78,6 +81,7 @@ impl<'a> Context<'a> {
             differences: None,
             memory: None,
             idle: AtomicBool::new(false),
+            instead: Mutex::new(None),
             output: Mutex::new(None),
             notes: Mutex::default(),
         }
@@ -108,6 +112,16 @@ impl<'a> Context<'a> {
     /// Notes that applying changed nothing after all, so that no trigger fires.
     pub(crate) fn nothing_changed(&self) {
         self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a greater effect than the one that was due was carried out: a restart, where a reload was not possible.
+    pub(crate) fn carried_out(&self, effect: Effect) {
+        *self.instead.lock().unwrap_or_else(|e| e.into_inner()) = Some(effect);
+    }
+
+    /// The effect that was carried out when `due` was.
+    pub(crate) fn effect_of(&self, due: Effect) -> Effect {
+        self.instead.lock().unwrap_or_else(|e| e.into_inner()).unwrap_or(due).max(due)
     }
 
     /// Whether applying changed nothing.

@@ -13,7 +13,7 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::keys::{Place, merged};
+use self::keys::{KeysError, Place, merged};
 use super::{
     context::Context,
     group::{AccountError, change, entry},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::host::{
     error::{HostError, KindError},
-    fs::{files::FileError, users},
+    fs::users,
     tool::{Answer, Tool},
 };
 use crate::machine::Found as Note;
@@ -32,7 +32,7 @@ pub(crate) enum UserKindError {
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error("cannot write the ssh keys of {user} below its home {home}")]
-    Keys { user: String, home: String, source: FileError },
+    Keys { user: String, home: String, source: KeysError },
     #[error("the user {0} has no home directory for its ssh keys; `create_home = true` creates one")]
     NoHome(String),
     #[error("cannot read /etc/shadow, where the password of {user} is")]
@@ -62,6 +62,8 @@ struct Memory {
     /// The parameters of the last attempt, which may have failed half-way: what it changed is of the task as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tried: Option<User>,
+    /// The id of the group of its name, if that was there before the task created the user.
+    group: Option<u32>,
 }
 
 /// What removal restores for a user that was there before, as an agent without a store of what was found noted it.
@@ -110,7 +112,11 @@ async fn find(cx: &Context<'_>, name: &str) -> Result<Option<Found>, UserKindErr
     let number = |n: usize| field(n).parse().unwrap_or_default();
     let shadow = |source| UserKindError::Shadow { user: name.to_owned(), source };
     let table = fs::read("/etc/shadow").map_err(shadow)?;
-    let password = of_line(&String::from_utf8_lossy(&table), name, 1);
+    // It is in passwd(5) itself where that does not refer to shadow(5).
+    let password = match field(1) {
+        password if password != "x" => password,
+        _ => of_line(&String::from_utf8_lossy(&table), name, 1),
+    };
     let groups = fs::read("/etc/group").unwrap_or_default();
     let groups = memberships(&String::from_utf8_lossy(&groups), name);
     let (uid, gid, comment, home, shell) = (number(2), number(3), field(4), field(5), field(6));
@@ -200,8 +206,9 @@ impl Kind for User {
                 found
             }
             None => {
-                create(cx, self).await?;
-                memory = Memory { name: self.name.clone(), created: true, ..Memory::default() };
+                let group = gid_of(cx, &self.name).await?;
+                create(cx, self, group.is_some()).await?;
+                memory = Memory { name: self.name.clone(), created: true, group, ..Memory::default() };
                 memory.keep(cx);
                 Found::default()
             }
@@ -215,7 +222,7 @@ impl Kind for User {
         }
         if !keys_are(self, &found, &memory)? {
             let text = wanted_keys(self, &found, &memory)?;
-            place(&found).write(&text).map_err(|source| keys_error(self, &found, source))?;
+            place(&found).write(text).map_err(|source| keys_error(self, &found, source))?;
         }
         memory.keys = self.ssh_keys.iter().filter_map(|key| key_of(key)).map(str::to_owned).collect();
         memory.keep(cx);
@@ -228,6 +235,7 @@ impl Kind for User {
         let Some(found) = find(cx, &self.name).await? else { return Ok(false) };
         if memory.created || note == Some(Note::Absent) || (cx.on_remove == OnRemove::Delete && self.is_present()) {
             delete(cx, self).await?;
+            restore_group(cx, self, &memory).await?;
             return Ok(true);
         }
         let was = match note {
@@ -252,7 +260,7 @@ impl Kind for User {
             // Keys of others stay, also those that were added since.
             let kept = merged(&text, &[], &memory.keys, false);
             if kept != text {
-                place(&found).write(&kept).map_err(failed)?;
+                place(&found).write(kept).map_err(failed)?;
                 changed = true;
             }
         }
@@ -326,18 +334,30 @@ impl Restore for User {
     }
 }
 
-async fn create(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
+/// The id of a group, if there is one of that name.
+async fn gid_of(cx: &Context<'_>, name: &str) -> Result<Option<u32>, UserKindError> {
+    let fields = entry(cx, "group", name).await?;
+    Ok(fields.and_then(|fields| fields.get(2)?.parse().ok()))
+}
+
+/// Creates the group of the user's name again, where userdel(8) has deleted it with the user although it was there before.
+async fn restore_group(cx: &Context<'_>, user: &User, memory: &Memory) -> Result<(), UserKindError> {
+    let Some(gid) = memory.group.map(|gid| gid.to_string()) else { return Ok(()) };
+    if gid_of(cx, &user.name).await?.is_some() {
+        return Ok(());
+    }
+    let what = format!("cannot restore the group {}, which was there before the user", user.name);
+    Ok(change(cx, &what, &["groupadd", "-g", &gid, "--", &user.name]).await?)
+}
+
+/// `has_group`: there is a group of its name, which useradd(8) takes only if it is named.
+async fn create(cx: &Context<'_>, user: &User, has_group: bool) -> Result<(), UserKindError> {
     let (uid, groups) = (user.uid.map(|uid| uid.to_string()), user.groups.as_ref().map(|groups| groups.join(",")));
     let system = user.system == Some(true);
+    let group = user.group.clone().or_else(|| has_group.then(|| user.name.clone()));
     let mut words = vec!["useradd"];
-    let options = [
-        ("-u", &uid),
-        ("-g", &user.group),
-        ("-G", &groups),
-        ("-d", &user.home),
-        ("-s", &user.shell),
-        ("-c", &user.comment),
-    ];
+    let options =
+        [("-u", &uid), ("-g", &group), ("-G", &groups), ("-d", &user.home), ("-s", &user.shell), ("-c", &user.comment)];
     for (option, value) in options {
         words.extend(value.iter().filter(|value| !value.is_empty()).flat_map(|value| [option, value]));
     }
@@ -428,7 +448,7 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     }
     if !password_is(user, found) {
         let is_locked = found.password.starts_with('!');
-        match user.locked.filter(|wanted| *wanted != is_locked) {
+        match wants_lock(user).filter(|wanted| *wanted != is_locked) {
             Some(true) => cx.differs("password", Some("locked"), Some("not locked")),
             Some(false) => cx.differs("password", Some("not locked"), Some("locked")),
             None => cx.differs("password", Some("as it was set"), Some("another")),
@@ -443,10 +463,20 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     Ok(())
 }
 
+/// The hash in a password field: without the `!` of a lock (shadow(5)).
+fn hash_of(field: &str) -> &str {
+    field.trim_start_matches('!')
+}
+
+/// Whether the password is to be locked; `None` leaves that as it is. A hash that has the `!` itself wants it.
+fn wants_lock(user: &User) -> Option<bool> {
+    user.locked.or(user.password.as_deref().filter(|wanted| wanted.starts_with('!')).map(|_| true))
+}
+
 fn password_is(user: &User, found: &Found) -> bool {
-    let hash = found.password.trim_start_matches('!');
-    let same = user.password.as_ref().is_none_or(|wanted| hash == wanted.trim_start_matches('!'));
-    same && user.locked.is_none_or(|locked| found.password.starts_with('!') == locked)
+    let same = user.password.as_ref().is_none_or(|wanted| hash_of(wanted) == hash_of(&found.password));
+    // Where there is no hash, only the lock keeps everyone from logging in without a password.
+    same && wants_lock(user).is_none_or(|locked| found.password.starts_with('!') == locked)
 }
 
 async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
@@ -454,15 +484,14 @@ async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
         return Ok(());
     }
     let what = format!("cannot set the password of {}", user.name);
-    // A lock is a `!` before the hash; setting the hash sets or removes it as well.
+    // Setting the hash sets or removes the lock as well.
     let mut locked = found.password.starts_with('!');
-    if let Some(hash) =
-        user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
-    {
+    let is_other = |hash: &&String| hash_of(hash) != hash_of(&found.password) || hash_of(hash).is_empty();
+    if let Some(hash) = user.password.as_ref().filter(is_other) {
         put_password(cx, &user.name, hash, what.clone()).await?;
         locked = hash.starts_with('!');
     }
-    if let Some(wanted) = user.locked.filter(|wanted| *wanted != locked) {
+    if let Some(wanted) = wants_lock(user).filter(|wanted| *wanted != locked) {
         change(cx, &what, &["usermod", if wanted { "-L" } else { "-U" }, "--", &user.name]).await?;
     }
     Ok(())
@@ -483,7 +512,7 @@ fn place(found: &Found) -> Place<'_> {
     Place { home: Path::new(&found.home), uid: found.uid, gid: found.gid }
 }
 
-fn keys_error(user: &User, found: &Found, source: FileError) -> UserKindError {
+fn keys_error(user: &User, found: &Found, source: KeysError) -> UserKindError {
     UserKindError::Keys { user: user.name.clone(), home: found.home.clone(), source }
 }
 
@@ -492,7 +521,7 @@ fn ignores_keys(user: &User, memory: &Memory) -> bool {
     user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && memory.keys.is_empty()
 }
 
-fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<String, UserKindError> {
+fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<Vec<u8>, UserKindError> {
     if !Path::new(&found.home).is_dir() {
         return Err(UserKindError::NoHome(user.name.clone()));
     }
@@ -558,6 +587,13 @@ mod tests {
         let is = |user: serde_json::Value| password_is(&serde_json::from_value(user).unwrap(), &found());
         assert!(is(json!({ "name": "bob" })) && is(json!({ "name": "bob", "password": "$6$x", "locked": true })));
         assert!(!is(json!({ "name": "bob", "password": "$6$y" })) && !is(json!({ "name": "bob", "locked": false })));
+        let is = |password: &str, found: &str| {
+            let user = serde_json::from_value(json!({ "name": "bob", "password": password })).unwrap();
+            password_is(&user, &Found { password: found.to_owned(), ..Found::default() })
+        };
+        assert!(is("!", "!") && is("!", "!!") && is("*", "*") && is("!$6$x", "!$6$x") && is("$6$x", "!$6$x"));
+        assert!(!is("!", ""), "one may log in without a password");
+        assert!(!is("!$6$x", "$6$x") && !is("!", "$6$x") && !is("*", ""));
     }
 
     #[test]
