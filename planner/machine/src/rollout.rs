@@ -232,11 +232,7 @@ impl ActiveRollout {
             return false;
         }
         let is_done = |status: &Status| matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
-        let left = self
-            .rollout
-            .statuses()
-            .into_iter()
-            .filter(|(instance, _, status)| instance.node == *node && !is_done(status));
+        let left = self.rollout.statuses().filter(|(instance, _, status)| instance.node == *node && !is_done(status));
         let reports: Vec<TaskReport> = left
             .map(|(instance, action, _)| TaskReport {
                 generation: self.head.generation,
