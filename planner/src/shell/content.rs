@@ -52,7 +52,6 @@ impl Held {
 }
 
 /// Where each content of the active commit is, found when the first node asks, and those that were read last.
-
 pub(super) struct Index {
     dir: PathBuf,
     of: Option<Arc<Site>>,
