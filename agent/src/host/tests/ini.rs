@@ -84,7 +84,7 @@ async fn changes_by_others_are_kept() {
     let edited = text(&site).replace("debug=true", "debug=both");
     fs::write(site.at("etc/app.conf"), &edited).unwrap();
     let finished = site.job("svc.task", apply(&one, Some(&two)), None).await;
-    assert_eq!(finished.result, CHANGED);
+    assert_eq!(finished.result, UNCHANGED);
     assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed out of band: left as it is\n");
     assert_eq!(text(&site), edited);
 
