@@ -1,7 +1,7 @@
 //! Whether what is mounted is what is wanted, although the kernel shows it in another way.
 //!
 //! In: the parameters, and the kernel's tables. The kernel shows a loop device for an image, a device for a label, `fuseblk` for
-//! `ntfs-3g`, and for many FUSE file systems a source that nobody gave. What no rule here covers is recognised by what the kernel
+//! `ntfs-3g`, and for many FUSE file systems a source that was never given. What no rule here covers is recognised by what the kernel
 //! showed right after the task had mounted it ([`Shown`]).
 
 use std::{
