@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, str::FromStr, sync::Arc};
 
 use groundplan_core::{
     Belief, Rollout,
+    applied::Due,
     applied::NodeApplied,
     knowledge::Unknown,
     plan::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction, Position, ReasonReport},
@@ -190,7 +191,6 @@ fn snapshot_of_a_rollout() {
         gates: vec![],
         triggers: vec![],
         obligation: None,
-        late: false,
         from: vec![],
         into: vec![],
     };
@@ -202,8 +202,7 @@ fn snapshot_of_a_rollout() {
             Trigger { effect: Effect::Restart, on: TriggerSource::Task(id("app.config")) },
             Trigger { effect: Effect::Reload, on: TriggerSource::Gate(id("db.server")) },
         ],
-        obligation: Some(Effect::Run),
-        late: false,
+        obligation: Some(Due { effect: Effect::Run, since: Some(Generation(6)) }),
         ..task("app.server", Action::Restart)
     };
     let unknown = Unknown::Export { task: id("db.address"), node: id("a") };
