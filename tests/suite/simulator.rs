@@ -1,6 +1,6 @@
 //! The simulator: seeds that once failed, the everyday run, and that it notices what is broken on purpose.
 
-use groundplan_tests::simulator::{Sabotage, Totals, regressions, run, run_many};
+use groundplan_tests::simulator::{Sabotage, Totals, WITH_RENAMES, regressions, run, run_many};
 
 /// How much happens in the everyday run, at least.
 const EVENTS: u64 = 500_000;
@@ -19,10 +19,12 @@ fn what_failed_once_fails_no_more() {
 
 #[test]
 fn invariants_hold_whatever_happens() {
-    let (totals, result) = run_many(1, None, |totals| totals.events >= EVENTS);
-    println!("{totals}");
-    if let Err(failure) = result {
-        panic!("{}", failure.report);
+    for first in [1, WITH_RENAMES] {
+        let (totals, result) = run_many(first, None, |totals| totals.events >= EVENTS / 2);
+        println!("{totals}");
+        if let Err(failure) = result {
+            panic!("{}", failure.report);
+        }
     }
 }
 
@@ -40,7 +42,7 @@ fn equal_seeds_give_equal_worlds() {
 fn what_is_broken_on_purpose_is_noticed() {
     let mut unnoticed = Vec::new();
     for sabotage in Sabotage::ALL {
-        let (totals, result) = run_many(1, Some(sabotage), |totals| totals.seeds >= SEEDS);
+        let (totals, result) = run_many(sabotage.first_seed(), Some(sabotage), |totals| totals.seeds >= SEEDS);
         match result {
             Err(failure) => {
                 let (seeds, events) = (totals.seeds, totals.events);

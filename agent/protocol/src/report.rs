@@ -10,6 +10,7 @@ use crate::{
     effect::{Action, Effect},
     envelope::Message,
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
+    kinds::ClaimKey,
 };
 
 /// Most output of one task that a report carries, in bytes; the head and the tail are kept, the middle is left out.
@@ -68,6 +69,12 @@ pub struct TaskReport {
     /// The fingerprint now applied; absent when nothing is, as after a removal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// Digests of what is now applied claims, as in the node's state: by them a later plan knows what changes hands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimKey>,
+    /// Digests of what else it contends for, as in the node's state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contends: Vec<ClaimKey>,
     /// When it started by the node's clock, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// How long it took, in milliseconds.

@@ -35,6 +35,8 @@ fn report(n: u64) -> Write {
             action: Action::Create,
             outcome: Outcome::Done { changed: true, effect: None },
             fingerprint: None,
+            claims: Vec::new(),
+            contends: Vec::new(),
             started_ms: 1,
             duration_ms: 2,
             output,

@@ -315,7 +315,8 @@ impl Machine {
                 run.waiting.push(at);
             }
             // What the run's task hands over is complete only at its end.
-            for at in queue.heirs_of(task) {
+            // And whether what is handed over to it finds it there: it may be its removal, for an earlier plan.
+            for at in queue.heirs_of(task).into_iter().chain(queue.removals_for(task)) {
                 queue.hold(at);
                 run.waiting.push(at);
             }

@@ -186,6 +186,8 @@ impl Machine {
             action: planned.action,
             outcome,
             fingerprint,
+            claims: record.map(|r| r.spec.identity(&planned.task)).unwrap_or_default(),
+            contends: record.map(|r| r.spec.contends(&planned.task)).unwrap_or_default(),
             started_ms: account.started_ms,
             duration_ms: account.duration_ms,
             output: account.output,

@@ -105,6 +105,12 @@ impl Queue {
         heirs.map(|(at, _)| at).collect()
     }
 
+    /// Indices of the removals that hand over to `task`.
+    pub(super) fn removals_for(&self, task: &TaskId) -> Vec<usize> {
+        let removals = self.nodes.iter().enumerate().filter(|(_, node)| node.planned.into.contains(task));
+        removals.map(|(at, _)| at).collect()
+    }
+
     /// Whether every task has its outcome.
     pub(super) fn is_finished(&self) -> bool {
         self.unfinished == 0

@@ -71,9 +71,13 @@ impl Machine {
                         unchanged()
                     });
                 };
-                // All of them come before it: one that is not applied by now has nothing to take over.
-                let heirs = node.planned.into.iter().filter(|heir| self.applied.contains_key(heir));
-                Work::Remove { spec: record.spec.clone(), into: heirs.cloned().collect() }
+                // All of them come before it, or were applied by the last report that the planner had. One that is not applied after all
+                // takes nothing over: then the plan is out of date, and what would be lost stays until the next one.
+                let heirs = &node.planned.into;
+                if let Some(heir) = heirs.iter().find(|heir| !self.applied.contains_key(heir)) {
+                    return Err(Outcome::Blocked { by: heir.clone() });
+                }
+                Work::Remove { spec: record.spec.clone(), into: heirs.clone() }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };

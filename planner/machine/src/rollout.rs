@@ -240,6 +240,8 @@ impl ActiveRollout {
                 action,
                 outcome: Outcome::Failed { error: format!("the agent refuses the plan: {reason}") },
                 fingerprint: None,
+                claims: Vec::new(),
+                contends: Vec::new(),
                 started_ms: at_ms,
                 duration_ms: 0,
                 output: None,

@@ -89,6 +89,8 @@ fn report() -> TaskReport {
         action: Action::Update,
         outcome: Outcome::Done { changed: true, effect: None },
         fingerprint: Some(Fingerprint(Digest::of(b"inputs"))),
+        claims: Vec::new(),
+        contends: Vec::new(),
         started_ms: 1000,
         duration_ms: 5,
         output: Some(Output { head: "written".into(), omitted: 0, tail: String::new() }),

@@ -26,6 +26,8 @@ pub(super) struct Dirt {
 #[derive(Debug, Default)]
 pub(super) struct Host {
     pub(super) tasks: BTreeMap<TaskId, TaskParams>,
+    /// The targets of links, by path: whichever tasks they are of.
+    pub(super) links: BTreeMap<String, String>,
     /// By task, and by the instance that changed.
     pub(super) dirt: BTreeMap<TaskId, BTreeMap<InstanceId, Dirt>>,
 }
@@ -37,6 +39,8 @@ pub(super) struct Did {
     pub(super) export: Option<String>,
     /// An effect was carried out that nothing called for.
     pub(super) needless: bool,
+    /// The path of a link that it took away.
+    pub(super) took_away: Option<String>,
 }
 
 /// How far a job came.
@@ -57,8 +61,17 @@ impl Host {
         let task = &start.task;
         let (params, applies) = match &start.work {
             Work::Remove { .. } => {
-                did.outcome.changed = self.tasks.remove(task).is_some();
+                let known = self.tasks.remove(task);
+                did.outcome.changed = known.is_some();
                 self.dirt.remove(task);
+                if let Some(TaskParams::Link(link)) = known {
+                    // What another task has as well stays.
+                    let same = |other: &TaskParams| matches!(other, TaskParams::Link(other) if other.path == link.path);
+                    if !self.tasks.values().any(same) {
+                        did.took_away = self.links.remove_entry(&link.path).map(|(path, _)| path);
+                    }
+                    did.outcome.changed = did.took_away.is_some();
+                }
                 return did;
             }
             Work::Apply { spec, .. } => (&spec.params, true),
@@ -68,8 +81,13 @@ impl Host {
             // A command without a guard cannot find out whether it was run before.
             let always = matches!(params, TaskParams::Command(_)) && !params.can_check();
             let changed = self.tasks.insert(task.clone(), params.clone()).as_ref() != Some(params) || always;
-            did.outcome.changed = changed;
-            if changed {
+            did.outcome.changed = match params {
+                TaskParams::Link(link) => {
+                    self.links.insert(link.path.clone(), link.target.clone()).as_ref() != Some(&link.target)
+                }
+                _ => changed,
+            };
+            if did.outcome.changed {
                 self.clean(task, seen, None);
             }
         }

@@ -90,7 +90,7 @@ fn end(result: Result<(), String>) -> ExitCode {
 /// Breaks one thing after the other on purpose, and prints which seed notices.
 fn sabotage() -> ExitCode {
     for sabotage in Sabotage::ALL {
-        let (totals, result) = run_many(1, Some(sabotage), |totals| totals.seeds >= 400);
+        let (totals, result) = run_many(sabotage.first_seed(), Some(sabotage), |totals| totals.seeds >= 400);
         let (seeds, events, seconds) = (totals.seeds, totals.events, totals.took.as_secs_f64());
         match result {
             Err(failure) => {

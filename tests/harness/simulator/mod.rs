@@ -20,5 +20,5 @@ mod world;
 pub use self::{
     run::{Failure, Totals, regressions, run, run_many},
     sabotage::Sabotage,
-    schedule::Fault,
+    schedule::{Fault, WITH_RENAMES},
 };

@@ -13,6 +13,7 @@ use groundplan_protocol::{
     digest::Digest,
     effect::{Action, Effect},
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, TaskId},
+    kinds::TaskParams,
     plan::NodePlan,
 };
 
@@ -84,8 +85,22 @@ pub(super) struct Record {
     pub(super) kept: BTreeMap<NodeId, Generation>,
     /// Tasks of each node's message, with the service whose rolling limit each is under.
     pub(super) tasks: BTreeMap<NodeId, BTreeMap<TaskId, Option<ServiceId>>>,
+    /// The links that each node is to have, by path and target, as far as they are known.
+    pub(super) links: BTreeMap<NodeId, BTreeMap<String, String>>,
     /// If the planner knew nothing of rollouts before: the instances of which nodes reported obligations.
     pub(super) without_memory: Option<BTreeSet<InstanceId>>,
+}
+
+/// The links that each node is to have, by path and target.
+pub(super) fn links_of(desired: &DesiredState) -> BTreeMap<NodeId, BTreeMap<String, String>> {
+    let mut links: BTreeMap<NodeId, BTreeMap<String, String>> = BTreeMap::new();
+    for instance in desired.graph.tasks.iter().flat_map(|task| &task.instances) {
+        if let TaskParams::Link(link) = &instance.resolved.spec.params {
+            let node = desired.nodes[instance.node.0 as usize].clone();
+            links.entry(node).or_default().insert(link.path.clone(), link.target.clone());
+        }
+    }
+    links
 }
 
 /// The tasks of a message, with the service whose rolling limit each is under.

@@ -23,11 +23,13 @@ pub enum Sabotage {
     ForgetFired,
     /// A planner acknowledges reports that it then loses.
     LoseReports,
+    /// An agent's state does not list what its tasks claim.
+    ForgetClaims,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ForgetObligations,
         Self::SkipJournal,
         Self::SkipSync,
@@ -38,5 +40,11 @@ impl Sabotage {
         Self::DropLog,
         Self::ForgetFired,
         Self::LoseReports,
+        Self::ForgetClaims,
     ];
+
+    /// The first seed of whose world it may be noticed.
+    pub fn first_seed(self) -> u64 {
+        if self == Self::ForgetClaims { super::schedule::WITH_RENAMES } else { 1 }
+    }
 }

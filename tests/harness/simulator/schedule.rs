@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use super::rng::Rng;
 
+/// From this seed on, tasks change their names and services. The worlds of lesser seeds are as they were when those seeds became
+/// regressions.
+pub const WITH_RENAMES: u64 = 1_000_000;
+
 /// Something that happens to the world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -49,6 +53,10 @@ pub enum Fault {
     Facts,
     /// An operator has things checked again.
     Recheck,
+    /// A task gets another name.
+    RenameTask,
+    /// A task moves to another service, or to one of its own.
+    MoveTask,
 }
 
 /// An operation.
@@ -68,6 +76,8 @@ pub(super) struct Profile {
     pub(super) failures: usize,
     /// Planners may lose their disks and contend.
     pub(super) planners: bool,
+    /// Tasks change their names and services: what they own changes hands.
+    pub(super) renames: bool,
 }
 
 /// The schedule of a seed.
@@ -94,6 +104,9 @@ pub(super) fn schedule(profile: Profile, rng: &mut Rng) -> Vec<Op> {
     }
     if profile.planners {
         weights.extend(planners);
+    }
+    if profile.renames {
+        weights.extend([(RenameTask, 10), (MoveTask, 8)]);
     }
     let total: usize = weights.iter().map(|(_, weight)| weight).sum();
     let count = rng.between(10, 40);

@@ -53,6 +53,8 @@ enum Kind {
 #[derive(Debug, Clone)]
 struct SketchTask {
     name: String,
+    /// What a link owns. It stays when the task is renamed.
+    path: String,
     kind: Kind,
     version: u32,
     requires: Option<Vec<String>>,
@@ -165,6 +167,7 @@ impl Sketch {
         }
         let once = kind != Kind::Link && rng.chance(15);
         let task = SketchTask {
+            path: format!("/s{service}/{name}"),
             name,
             version: 0,
             requires,
@@ -269,6 +272,69 @@ impl Sketch {
         }
     }
 
+    /// Gives a task another name.
+    pub(super) fn rename_task(&mut self, rng: &mut Rng) {
+        let s = rng.below(self.services.len());
+        let t = rng.below(self.services[s].tasks.len());
+        if t < self.services[s].tasks.len() {
+            self.relocate(s, t, s);
+        }
+    }
+
+    /// Moves a task to another service, which may be a new one on the same nodes. What results may have a circle, and is refused then.
+    pub(super) fn move_task(&mut self, rng: &mut Rng) {
+        let s = rng.below(self.services.len());
+        let target = rng.below(self.services.len() + 1);
+        if self.services[s].tasks.len() < 2 || target == s {
+            return;
+        }
+        if target == self.services.len() {
+            self.services.push(SketchService { tasks: Vec::new(), requires: None, max_unavailable: None });
+            self.nodes.iter_mut().filter(|node| node.services.contains(&s)).for_each(|node| {
+                node.services.insert(target);
+            });
+        }
+        let t = rng.below(self.services[s].tasks.len());
+        self.relocate(s, t, target);
+    }
+
+    /// Moves a task to a service under a new name, with the references to it.
+    fn relocate(&mut self, s: usize, t: usize, target: usize) {
+        let mut task = self.services[s].tasks.remove(t);
+        self.next_task += 1;
+        let (old, new) = (task.name.clone(), format!("t{}", self.next_task));
+        let (old_full, new_full) = (format!("s{s}.{old}"), format!("s{target}.{new}"));
+        let moved = |of: &mut String, local: bool| {
+            if local && *of == old {
+                *of = if target == s { new.clone() } else { new_full.clone() };
+            } else if let Some(rest) =
+                of.strip_prefix(&old_full).filter(|rest| rest.is_empty() || rest.starts_with('@'))
+            {
+                *of = format!("{new_full}{rest}");
+            }
+        };
+        for (number, service) in self.services.iter_mut().enumerate() {
+            service.requires.iter_mut().for_each(|of| moved(of, false));
+            for task in &mut service.tasks {
+                task.requires.iter_mut().flatten().for_each(|of| moved(of, number == s));
+                task.triggers.iter_mut().for_each(|(_, of)| moved(of, number == s));
+                task.export.iter_mut().for_each(|(of, _)| moved(of, false));
+            }
+        }
+        if target != s {
+            let qualify = |of: &mut String| {
+                if !of.contains('.') {
+                    *of = format!("s{s}.{of}");
+                }
+            };
+            task.requires.iter_mut().flatten().for_each(qualify);
+            task.triggers.iter_mut().for_each(|(_, of)| qualify(of));
+        }
+        task.name = new;
+        let tasks = &mut self.services[target].tasks;
+        tasks.insert(if target == s { t } else { tasks.len() }, task);
+    }
+
     /// Declares a node under this name, with some services.
     pub(super) fn add_node(&mut self, name: &str, rng: &mut Rng) {
         let services = (0..self.services.len()).filter(|_| rng.chance(55)).collect();
@@ -332,20 +398,20 @@ impl Sketch {
         }
         tree.write("inventory/nodes.toml", inventory);
         for (number, service) in self.services.iter().enumerate() {
-            tree.write(format!("services/s{number}/service.toml"), service.text(number));
+            tree.write(format!("services/s{number}/service.toml"), service.text());
         }
         tree
     }
 }
 
 impl SketchService {
-    fn text(&self, number: usize) -> String {
+    fn text(&self) -> String {
         let mut text = "[service]\n".to_owned();
         if let Some(requires) = &self.requires {
             let _ = writeln!(text, "requires = [\"{requires}\"]");
         }
         for task in &self.tasks {
-            task.write(number, &mut text);
+            task.write(&mut text);
         }
         if let Some(most) = self.max_unavailable {
             let _ = writeln!(text, "\n[rollout]\nmax_unavailable = {most}");
@@ -355,7 +421,7 @@ impl SketchService {
 }
 
 impl SketchTask {
-    fn write(&self, service: usize, text: &mut String) {
+    fn write(&self, text: &mut String) {
         let mut value = format!("v{}", self.version);
         if self.color {
             value.push_str("-{{ color }}");
@@ -381,7 +447,7 @@ impl SketchTask {
         let name = &self.name;
         let _ = writeln!(text, "\n[[task]]\nid = \"{name}\"");
         let _ = match self.kind {
-            Kind::Link => writeln!(text, "link = {{ path = \"/s{service}/{name}\", target = \"{value}\" }}"),
+            Kind::Link => writeln!(text, "link = {{ path = \"{}\", target = \"{value}\" }}", self.path),
             Kind::Process => writeln!(text, "process = {{ run = [\"run\", \"{value}\"], reload_signal = \"HUP\" }}"),
             Kind::Command { guarded: false } => writeln!(text, "command = {{ run = [\"do\", \"{value}\"] }}"),
             Kind::Command { guarded: true } => {

@@ -216,6 +216,8 @@ impl Agent {
             action: task.action,
             outcome,
             fingerprint,
+            claims: Vec::new(),
+            contends: Vec::new(),
             started_ms: 0,
             duration_ms: 0,
             output: None,

@@ -57,6 +57,29 @@ fn the_successor_remembers_what_its_predecessor_did() {
 }
 
 #[test]
+fn nothing_is_removed_for_an_heir_that_is_not_there() {
+    // The planner takes `new` to be applied, because a report is on its way.
+    let mut bench = bench();
+    let old = || PlannedTask { into: vec![task("new")], ..planned("old", Action::Remove, 0, &[]) };
+    offer(&mut bench, 2, vec![old()]);
+    assert_eq!(bench.running(), "");
+    assert_eq!(bench.reported(), "old@2=blocked by s.new");
+    assert!(bench.disk.applied.contains_key(&task("old")));
+
+    // And here it was, but a removal for the plan before is under way.
+    offer(&mut bench, 3, vec![planned("new", Action::Create, 1, &[])]);
+    end(&mut bench, "new", Ok(UNCHANGED), None);
+    offer(&mut bench, 4, vec![planned("new", Action::Remove, 0, &[])]);
+    assert_eq!(bench.running(), "new:remove");
+    bench.reported();
+    offer(&mut bench, 5, vec![old()]);
+    assert_eq!(bench.running(), "new:remove");
+    end(&mut bench, "new", Ok(CHANGED), None);
+    assert_eq!(bench.running(), "");
+    assert_eq!(bench.reported(), "new@4=changed; old@5=blocked by s.new");
+}
+
+#[test]
 fn after_a_failure_nothing_is_removed_and_the_next_plan_takes_over() {
     let mut bench = bench();
     offer(&mut bench, 2, renamed(2));

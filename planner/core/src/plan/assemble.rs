@@ -5,20 +5,23 @@
 //! made once, however many tasks wait for it: `service.task` (a barrier), `service.task@node`, `removed/service.task`,
 //! `before/service.task` (what a removal waits for), `export/service.task@node`, `rolling/service.task@node`, `unknown`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     digest::Digest,
     effect::Action,
-    ids::{GateId, TaskId},
+    ids::{GateId, InstanceId, TaskId},
     plan::{Edges, Trigger, TriggerSource},
 };
 
 use super::{
     contract::Contraction,
     model::{Gate, NodePart, Plan, PlanTask, PlannedAction},
-    pending::{self, HeldBack},
-    removal::{Item, Removals, goes_before_siblings, same_service},
+    pending::{self, HeldBack, Waits},
+    removal::{Extent, Group, Item, Removals, goes_before_siblings, same_service},
 };
 use crate::{
     desired::{NodeIx, Scope},
@@ -62,6 +65,8 @@ struct Assembler<'g, 'a> {
     gates: BTreeMap<GateId, Gate>,
     /// By task: its barrier's gate, once one is needed.
     barriers: Vec<Option<GateId>>,
+    /// What waits for unknown values, itself or through what it comes after.
+    held: HashSet<InstanceId>,
     /// The edges of removed tasks.
     no_edges: Arc<Edges>,
 }
@@ -79,6 +84,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         parts: vec![NodePart::default(); diff.known.len()],
         gates: BTreeMap::new(),
         barriers: vec![None; diff.edges.len()],
+        held: HashSet::new(),
         no_edges: Arc::default(),
     };
     // Tasks in topological order, and each removal in its slot between them: so every task comes after all that it waits for.
@@ -124,7 +130,10 @@ impl Assembler<'_, '_> {
             // What is created waits for removals of its service on its node, and whatever the service for those that contend with it:
             // they may be the same thing under another name, such as a renamed process that listens on the same port.
             if diff.change[v] == Change::Added {
-                let removed = siblings.clone().filter(|g| goes_before_siblings(graph, *g, node));
+                // Not for one that is held back: the value that it waits for may be exported by what is created here.
+                let at = &diff.desired.nodes[node.0 as usize];
+                let is_held = |g: &usize| self.held.contains(&diff.removed[*g].id.at(at));
+                let removed = siblings.clone().filter(|g| goes_before_siblings(graph, *g, node) && !is_held(g));
                 links.after.extend(removed.map(|g| diff.removed[g].id.clone()));
             }
             links.after.extend(graph.hand_overs.first(v).iter().map(|g| diff.removed[*g as usize].id.clone()));
@@ -135,7 +144,7 @@ impl Assembler<'_, '_> {
             let takes_effects = resolved.is_none_or(|resolved| !resolved.spec.params.effects().is_empty());
             let disruptive = takes_effects || !links.triggers.is_empty();
             let waits_for = self.held_back.of(v);
-            self.hold_back(&mut links, &waits_for);
+            self.hold_back(&mut links, &waits_for, &vertex.id, node);
             self.add(
                 PlanTask {
                     task: vertex.id.clone(),
@@ -163,30 +172,22 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// Adds the removed instances of a task.
-    fn remove(&mut self, removed: u32) {
+    /// Adds a group of removed instances of a task.
+    fn remove(&mut self, group: Group) {
         let diff = self.diff;
+        let removed = group.removed;
         let task = &diff.removed[removed as usize];
-        let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
+        let shared: Vec<Item> = self.removals.everywhere(group).to_vec();
         let id_of = |v: &u32| diff.desired.graph.tasks[diff.first.partition_point(|first| first <= v) - 1].id.clone();
-        for (node, applied) in &task.instances {
+        for (node, applied) in task.instances.iter().filter(|(node, _)| Group::of(self.graph, removed, *node) == group)
+        {
             let hand_over = self.graph.hand_overs.of(removed, *node);
             // What changes hands as a whole disturbs nothing.
             let disruptive = !self.graph.hand_overs.is_whole(removed, *node);
             let into = hand_over.map(|hand_over| hand_over.heirs.iter().map(id_of).collect()).unwrap_or_default();
-            let mut links = Links::default();
-            // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
-            // same node, else by a gate of its own.
-            self.wait_for(&mut links, &format!("before/{}", task.id), &shared, *node);
-            let single: Vec<Item> = self.removals.on(removed, *node).collect();
-            let (local, remote): (Vec<_>, Vec<_>) = single.into_iter().partition(|item| self.node(*item) == *node);
-            links.after.extend(local.into_iter().map(|item| self.task(item)));
             let at = &diff.desired.nodes[node.0 as usize];
-            self.wait_for(&mut links, &format!("before/{}@{at}", task.id), &remote, *node);
-            links.after.sort_unstable();
-            links.after.dedup();
-            let waits_for = self.held_back.of_removal(removed, *node);
-            self.hold_back(&mut links, &waits_for);
+            let (mut links, waits_for) = self.removal_links(group, *node, &shared);
+            self.hold_back(&mut links, &waits_for, task.id, *node);
             self.add(
                 PlanTask {
                     task: task.id.clone(),
@@ -213,12 +214,67 @@ impl Assembler<'_, '_> {
         }
     }
 
-    /// Puts a task behind the gate that stays closed, if it waits for unknown values.
-    fn hold_back(&mut self, links: &mut Links, waits_for: &[Unknown]) {
+    /// What the removal of an instance waits for, and which unknown values hold it back. `shared` is what all of its group wait for.
+    fn removal_links(&mut self, group: Group, node: NodeIx, shared: &[Item]) -> (Links, Waits) {
+        let (removed, at) = (group.removed, &self.diff.desired.nodes[node.0 as usize]);
+        let task = self.diff.removed[removed as usize].id;
+        // What is left to one group to wait for may be another's, so each has a gate of its own.
+        let name = match group.extent {
+            Extent::Nothing => format!("before/{}", task),
+            Extent::Part | Extent::Whole => format!("before/{}/rest", task),
+        };
+        let mut links = Links::default();
+        let mut waits_for = self.held_back.of_removal(removed, node);
+        let mut single: Vec<Item> = self.removals.on(group, node).collect();
+        let mut everywhere = shared.to_vec();
+        let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));
+        let is_held = !waits_for.is_empty() || !single.iter().chain(shared).all(is_free);
+        if is_held && self.is_replaced(removed, node) {
+            waits_for = Waits::default();
+            single.retain(is_free);
+            everywhere.retain(is_free);
+        }
+        // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
+        // same node, else by a gate of its own.
+        let name = if everywhere.len() == shared.len() { name } else { format!("{name}@{at}/free") };
+        self.wait_for(&mut links, &name, &everywhere, node);
+        let (local, remote): (Vec<_>, Vec<_>) = single.into_iter().partition(|item| self.node(*item) == node);
+        links.after.extend(local.into_iter().map(|item| self.task(item)));
+        self.wait_for(&mut links, &format!("before/{}@{at}", task), &remote, node);
+        links.after.sort_unstable();
+        links.after.dedup();
+        (links, waits_for)
+    }
+
+    /// Whether something that contends with a removal is created in its place, as a renamed process is, and held back by nothing. Then the
+    /// removal is not held back either: what relies on it may wait for what its successor does.
+    fn is_replaced(&self, removed: u32, node: NodeIx) -> bool {
+        let diff = self.diff;
+        let mut contended = self.graph.hand_overs.contended();
+        contended.any(|(vertex, first)| {
+            let v = vertex as usize;
+            first.contains(&removed) && diff.node_of[v] == node && self.held_back.of(v).is_empty()
+        })
+    }
+
+    /// Puts a task behind the gate that stays closed, if it waits for unknown values, and notes whether it is held back.
+    fn hold_back(&mut self, links: &mut Links, waits_for: &[Unknown], task: &TaskId, node: NodeIx) {
+        if !self.diff.has_pending() {
+            return;
+        }
         if !waits_for.is_empty() {
             let gate = gate_id(UNKNOWN);
             self.gates.insert(gate.clone(), Gate::Unknown);
             links.gates.push(gate);
+        }
+        let at = &self.diff.desired.nodes[node.0 as usize];
+        let is_held = |gate: &GateId| match self.gates.get(gate) {
+            Some(Gate::Done { waits_for, .. }) => waits_for.iter().any(|instance| self.held.contains(instance)),
+            Some(Gate::Unknown) => true,
+            Some(Gate::Turn { .. }) | None => false,
+        };
+        if links.gates.iter().any(is_held) || links.after.iter().any(|task| self.held.contains(&task.at(at))) {
+            self.held.insert(task.at(at));
         }
     }
 
@@ -310,8 +366,10 @@ impl Assembler<'_, '_> {
             let on = match hit.scope {
                 // A prefix of its own: instances of the same task that stay may have a barrier under the plain name.
                 Scope::AllNodes if !all_here => {
-                    let items: Vec<_> =
-                        removed.instances.iter().map(|(at, _)| Item::Removed(hit.removed, *at)).collect();
+                    // What changes hands as a whole fires nothing.
+                    let goes = |at: &NodeIx| !graph.hand_overs.is_whole(hit.removed, *at);
+                    let nodes = removed.instances.iter().map(|(at, _)| *at).filter(goes);
+                    let items: Vec<_> = nodes.map(|at| Item::Removed(hit.removed, at)).collect();
                     TriggerSource::Gate(self.gate_of_items(
                         &format!("removed/{}", removed.id),
                         &items,
@@ -378,6 +436,10 @@ impl Assembler<'_, '_> {
             Item::Vertex(v) => self.diff.node_of[v as usize],
             Item::Removed(_, node) => node,
         }
+    }
+
+    fn instance(&self, item: Item) -> InstanceId {
+        self.task(item).at(&self.diff.desired.nodes[self.node(item).0 as usize])
     }
 
     fn task(&self, item: Item) -> TaskId {

@@ -22,7 +22,7 @@ use crate::{
 /// How many unknown values are listed for one instance. A barrier over a thousand nodes without facts would list a thousand.
 const MAX_LISTED: usize = 16;
 
-type Waits = Arc<[Unknown]>;
+pub(super) type Waits = Arc<[Unknown]>;
 
 /// Which vertices and removals wait for which unknown values.
 pub(super) struct HeldBack {

@@ -1,11 +1,14 @@
 //! Where removals stand in the order: after what depended on them, before what they trigger.
 //!
-//! What changes hands comes after its heirs, and as a whole it is in the way of nothing else (`hand_over`).
+//! What changes hands comes after its heirs, and as a whole it is in the way of nothing else (`hand_over`). A task may do so on some
+//! nodes alone: its instances are put into *groups*, one for each [`Extent`], and each group has a place of its own.
 //!
-//! Each removed task gets a *slot*: after all desired tasks of a lesser number, before the rest; within a slot they go by rank,
+//! Each group gets a *slot*: after all desired tasks of a lesser number, before the rest; within a slot they go by rank,
 //! dependents first. Every wait leads from a lesser place to a greater one, so that there is no circle, whatever mixture of commits
 //! the ledgers recorded. What a removal triggers, what contends with it, and what is created in its service on its node comes after it;
 //! what is planned and depended on it by the ledger's record comes before, as far as that leaves room.
+
+use std::collections::BTreeSet;
 
 use groundplan_protocol::plan::Source;
 
@@ -23,49 +26,83 @@ pub(super) enum Item {
     Removed(u32, NodeIx),
 }
 
+/// How much of what a removed instance claims stays for its heirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extent {
+    Nothing,
+    Part,
+    Whole,
+}
+
+/// The instances of a removed task, by its index in `Diff::removed`, that hand over as much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Group {
+    pub(super) removed: u32,
+    pub(super) extent: Extent,
+}
+
+impl Group {
+    /// The group of a removed instance.
+    pub(super) fn of(graph: &RestartGraph<'_>, removed: u32, node: NodeIx) -> Self {
+        let extent = match graph.hand_overs.of(removed, node) {
+            None => Extent::Nothing,
+            Some(hand_over) if hand_over.whole => Extent::Whole,
+            Some(_) => Extent::Part,
+        };
+        Self { removed, extent }
+    }
+
+    /// Its place in lists by group.
+    fn index(self) -> usize {
+        self.removed as usize * 3 + self.extent as usize
+    }
+
+    fn all(removed: u32) -> [Self; 3] {
+        [Extent::Nothing, Extent::Part, Extent::Whole].map(|extent| Self { removed, extent })
+    }
+}
+
 /// A recorded dependency on something that is removed.
 struct Dependent {
     item: Item,
-    /// The dependent's task: a desired one by number, or a removed one by index.
+    /// The dependent: a desired task by number, or a group by index.
     task: Result<u32, u32>,
     node: NodeIx,
-    /// The removed task that it depended on.
+    /// The group that it depended on, by index.
     on: u32,
     /// Which instances of that.
     scope: Scope,
 }
 
-/// The places of all removals, and what they wait for. Lists by removed task are in the order of `Diff::removed`.
+/// The places of all removals, and what they wait for.
 pub(super) struct Removals {
-    /// Slot and removed task, in order.
-    pub(super) order: Vec<(u32, u32)>,
-    /// By removed task: what every instance of it waits for.
+    /// Slot and group, in order.
+    pub(super) order: Vec<(u32, Group)>,
+    /// By group: what every instance of it waits for.
     everywhere: Vec<Vec<Item>>,
-    /// By removed task: what its instance on one node waits for besides, sorted by node.
+    /// By group: what its instance on one node waits for besides, sorted by node.
     single: Vec<Vec<(NodeIx, Item)>>,
 }
 
 impl Removals {
     pub(super) fn new(graph: &RestartGraph<'_>) -> Self {
         let removed = &graph.diff.removed;
-        let mut removals = Self {
-            order: Vec::new(),
-            everywhere: vec![Vec::new(); removed.len()],
-            single: vec![Vec::new(); removed.len()],
-        };
+        let count = removed.len() * 3;
+        let mut removals =
+            Self { order: Vec::new(), everywhere: vec![Vec::new(); count], single: vec![Vec::new(); count] };
         if removed.is_empty() {
             return removals;
         }
         let dependents = dependents(graph);
-        // By removed task: the removed tasks that depended on it and so are to go first.
-        let mut first = vec![Vec::new(); removed.len()];
+        // By group: the groups that depended on it and so are to go first.
+        let mut first = vec![Vec::new(); count];
         for dependent in &dependents {
             if let Err(other) = dependent.task {
                 first[dependent.on as usize].push(other);
             }
         }
         let order = dependents_first(&first);
-        let mut rank = vec![0; removed.len()];
+        let mut rank = vec![0; count];
         order.iter().enumerate().for_each(|(i, g)| rank[*g as usize] = i);
 
         // An upper bound of each slot: the first desired task that must come after the removal. What is to go before a removal must
@@ -81,11 +118,12 @@ impl Removals {
                 }
             }
         }
-        // Which of the removed tasks goes first, where the one that goes later leaves room for it.
+        // Which group goes first, where the one that goes later leaves room for it.
         let goes_first =
             |other: u32, g: u32| rank[other as usize] < rank[g as usize] && bound[other as usize] <= bound[g as usize];
         let slot = slots(&order, goes_first, &first, &bound, &dependents);
-        removals.order = order.iter().map(|g| (slot[*g as usize], *g)).collect();
+        let groups: Vec<Group> = (0..removed.len() as u32).flat_map(Group::all).collect();
+        removals.order = order.iter().map(|g| (slot[*g as usize], groups[*g as usize])).collect();
         // A stable sort: within a slot the order by rank stays.
         removals.order.sort_by_key(|(slot, _)| *slot);
 
@@ -108,14 +146,14 @@ impl Removals {
         removals
     }
 
-    /// What every instance of a removed task waits for.
-    pub(super) fn everywhere(&self, removed: u32) -> &[Item] {
-        &self.everywhere[removed as usize]
+    /// What every instance of a group waits for.
+    pub(super) fn everywhere(&self, group: Group) -> &[Item] {
+        &self.everywhere[group.index()]
     }
 
     /// What its instance on one node waits for besides.
-    pub(super) fn on(&self, removed: u32, node: NodeIx) -> impl Iterator<Item = Item> {
-        let items = &self.single[removed as usize];
+    pub(super) fn on(&self, group: Group, node: NodeIx) -> impl Iterator<Item = Item> {
+        let items = &self.single[group.index()];
         let from = items.partition_point(|(at, _)| *at < node);
         items[from..].iter().take_while(move |(at, _)| *at == node).map(|(_, item)| *item)
     }
@@ -133,16 +171,25 @@ pub(super) fn same_service(graph: &RestartGraph<'_>, task: usize) -> std::ops::R
     removed.partition_point(|g| g.id.service < *service)..removed.partition_point(|g| g.id.service <= *service)
 }
 
-/// By removed task: the number of the first desired task that must come after it; the number of tasks if there is none.
+/// By group: the number of the first desired task that must come after it; the number of tasks if there is none.
 fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
     let diff = graph.diff;
     let tasks = diff.edges.len();
-    let mut bound = vec![tasks as u32; diff.removed.len()];
+    let mut bound = vec![tasks as u32; diff.removed.len() * 3];
     let task_of = |vertex: u32| diff.first.partition_point(|first| *first <= vertex) as u32 - 1;
     // What it triggers.
     for hit in graph.all_removals() {
-        let bound = &mut bound[hit.removed as usize];
-        *bound = task_of(hit.vertex).min(*bound);
+        let at = match hit.scope {
+            Scope::SameNode => Some(diff.node_of[hit.vertex as usize]),
+            Scope::OneNode(node) => Some(node),
+            Scope::AllNodes => None,
+        };
+        // What changes hands as a whole triggers nothing.
+        let of_all = || Group::all(hit.removed).into_iter().filter(|group| group.extent != Extent::Whole);
+        let groups = at.map_or_else(|| of_all().collect(), |at| vec![Group::of(graph, hit.removed, at)]);
+        for group in groups {
+            bound[group.index()] = bound[group.index()].min(task_of(hit.vertex));
+        }
     }
     // What is created in its service on a node where it is removed.
     for task in 0..tasks {
@@ -152,14 +199,16 @@ fn bounds(graph: &RestartGraph<'_>) -> Vec<u32> {
         }
         for v in diff.vertices(task).filter(|v| diff.change[*v] == Change::Added) {
             for g in siblings.clone().filter(|g| goes_before_siblings(graph, *g, diff.node_of[v])) {
-                bound[g] = bound[g].min(task as u32);
+                let group = Group { removed: g as u32, extent: Extent::Nothing };
+                bound[group.index()] = bound[group.index()].min(task as u32);
             }
         }
     }
     // What contends with it.
     for (vertex, removed) in graph.hand_overs.contended() {
         for g in removed {
-            bound[*g as usize] = bound[*g as usize].min(task_of(vertex));
+            let group = Group::of(graph, *g, diff.node_of[vertex as usize]);
+            bound[group.index()] = bound[group.index()].min(task_of(vertex));
         }
     }
     bound
@@ -171,19 +220,20 @@ pub(super) fn goes_before_siblings(graph: &RestartGraph<'_>, removed: usize, nod
     graph.diff.removed[removed].on(node).is_some() && graph.hand_overs.of(removed as u32, node).is_none()
 }
 
-/// By removed task: its heir of the greatest number.
+/// By group: its heir of the greatest number.
 fn last_heirs(graph: &RestartGraph<'_>) -> Vec<Option<u32>> {
     let diff = graph.diff;
-    let mut last = vec![None; diff.removed.len()];
-    for (removed, _, hand_over) in graph.hand_overs.iter() {
+    let mut last = vec![None; diff.removed.len() * 3];
+    for (removed, node, hand_over) in graph.hand_overs.iter() {
         let heir = hand_over.heirs.iter().map(|v| diff.first.partition_point(|first| first <= v) as u32 - 1).max();
-        last[removed as usize] = last[removed as usize].max(heir);
+        let group = Group::of(graph, removed, node);
+        last[group.index()] = last[group.index()].max(heir);
     }
     last
 }
 
-/// By removed task: its slot. After the last planned dependent that the bound leaves room for, and not before the slots of the removed
-/// tasks that go first.
+/// By group: its slot. After the last planned dependent that the bound leaves room for, and not before the slots of the groups that go
+/// first.
 fn slots(
     order: &[u32],
     goes_first: impl Fn(u32, u32) -> bool,
@@ -213,18 +263,30 @@ fn slots(
 fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
     let diff = graph.diff;
     let mut out = Vec::new();
+    // By removed task: the groups that it has.
+    let groups: Vec<Vec<Group>> = (0..diff.removed.len() as u32)
+        .map(|g| {
+            let nodes = diff.removed[g as usize].instances.iter().map(|(node, _)| *node);
+            nodes.map(|node| Group::of(graph, g, node)).collect::<BTreeSet<_>>().into_iter().collect()
+        })
+        .collect();
     let mut add = |item, task: Result<u32, u32>, node: NodeIx, requires: &[Source]| {
         for source in requires {
             let (Some(on), Some(scope)) = (diff.removed_by_id(&source.task), scope(diff, source)) else { continue };
-            let goes = |node| diff.removed[on].on(node).is_some() && !graph.hand_overs.is_whole(on as u32, node);
-            let there = match scope {
-                Scope::SameNode => goes(node),
-                Scope::AllNodes => diff.removed[on].instances.iter().any(|(node, _)| goes(*node)),
-                Scope::OneNode(at) => goes(at),
+            let at = |node| diff.removed[on].on(node).map(|_| Group::of(graph, on as u32, node));
+            let one = match scope {
+                Scope::SameNode => at(node),
+                Scope::OneNode(only) => at(only),
+                Scope::AllNodes => None,
             };
-            // A removed task does not wait for itself, whatever its ledger recorded.
-            if there && task != Err(on as u32) {
-                out.push(Dependent { item, task, node, on: on as u32, scope });
+            let all = if scope == Scope::AllNodes { groups[on].as_slice() } else { &[] };
+            // What changes hands as a whole does not go.
+            for group in one.iter().chain(all).filter(|group| group.extent != Extent::Whole) {
+                let on = group.index() as u32;
+                // A removed task does not wait for itself, whatever its ledger recorded.
+                if task.map_or_else(|own| own / 3 != on / 3, |_| true) {
+                    out.push(Dependent { item, task, node, on, scope });
+                }
             }
         }
     };
@@ -238,14 +300,16 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
     for (g, removed) in diff.removed.iter().enumerate() {
         let goes = |node: &NodeIx| !graph.hand_overs.is_whole(g as u32, *node);
         for (node, applied) in removed.instances.iter().filter(|(node, _)| goes(node)) {
-            add(Item::Removed(g as u32, *node), Err(g as u32), *node, &applied.edges.requires);
+            let group = Group::of(graph, g as u32, *node).index() as u32;
+            add(Item::Removed(g as u32, *node), Err(group), *node, &applied.edges.requires);
         }
     }
     // An heir that is not planned has it already.
     for (removed, node, hand_over) in graph.hand_overs.iter() {
         for v in hand_over.heirs.iter().filter(|v| graph.is_planned(**v as usize)) {
             let task = diff.first.partition_point(|first| first <= v) as u32 - 1;
-            out.push(Dependent { item: Item::Vertex(*v), task: Ok(task), node, on: removed, scope: Scope::SameNode });
+            let on = Group::of(graph, removed, node).index() as u32;
+            out.push(Dependent { item: Item::Vertex(*v), task: Ok(task), node, on, scope: Scope::SameNode });
         }
     }
     out

@@ -107,12 +107,10 @@ impl Belief {
                     None if known => {}
                     // Applied by a plan that is not at hand: inputs and edges stay unknown until the next state.
                     None => {
-                        let tasks = Arc::make_mut(&mut self.applied.tasks);
-                        // Most plans leave the claims of a task as they are, and what claims nothing hands nothing over.
-                        let known = tasks.remove(task).map(|known| (known.claims, known.contends));
-                        let ((claims, contends), (inputs, edges)) = (known.unwrap_or_default(), Default::default());
+                        let (claims, contends) = (report.claims.clone(), report.contends.clone());
+                        let (inputs, edges) = Default::default();
                         let bare = Applied { fingerprint, inputs, edges, claims, contends, on_remove: None };
-                        tasks.insert(task.clone(), bare);
+                        Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
                     }
                 }
             }

@@ -125,12 +125,16 @@ impl Run {
         let known = belief.applied.tasks.get(&task).map(|applied| applied.fingerprint);
         let fingerprint = if outcome.is_success() { planned.map_or(known, PlanTask::fingerprint) } else { known };
         let generation = Generation(self.rollout.generation().0 - u64::from(late));
+        let applied = planned.and_then(PlanTask::applied);
+        let (claims, contends) = applied.map(|applied| (applied.claims, applied.contends)).unwrap_or_default();
         let report = TaskReport {
             generation,
             task,
             action: planned.map_or(Action::Update, |planned| planned.action),
             outcome,
             fingerprint,
+            claims,
+            contends,
             started_ms: 0,
             duration_ms: 0,
             output: None,

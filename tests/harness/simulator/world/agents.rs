@@ -210,8 +210,11 @@ impl World {
                     }
                     starts.into_iter().for_each(|start| self.start_job(slot, generation, start));
                 }
-                Effect::State(state) => {
+                Effect::State(mut state) => {
                     self.check_state(slot, &state);
+                    if self.sabotaged(Sabotage::ForgetClaims) {
+                        state.applied.values_mut().for_each(|applied| applied.claims.clear());
+                    }
                     self.agents[slot].state.put(*state);
                 }
                 Effect::Reports { from, to } => {
@@ -292,6 +295,9 @@ impl World {
         let did = self.agents[slot].host.run(&job.start, job.seen, progress);
         self.counts.needless += u64::from(did.needless);
         self.counts.effects += u64::from(did.outcome.effect.is_some());
+        if let Some(path) = &did.took_away {
+            self.check_taken_away(slot, job, path);
+        }
         if did.needless {
             self.needless(slot, job);
         }

@@ -225,6 +225,17 @@ impl World {
         }
     }
 
+    /// A removal took a link away: no task that its plan leads to may have it.
+    pub(super) fn check_taken_away(&mut self, slot: usize, job: &Job, path: &str) {
+        let agent = &self.agents[slot];
+        let node = agent.node.clone();
+        let record = agent.accepted.get(&job.generation).and_then(|digest| self.record_of(digest));
+        if record.and_then(|record| record.links.get(&node)).is_some_and(|links| links.contains_key(path)) {
+            let task = &job.start.task;
+            self.violate("what changes hands is not taken away", || format!("{task} on {node} took {path} with it"));
+        }
+    }
+
     /// An effect was carried out that nothing called for.
     pub(super) fn needless(&mut self, slot: usize, job: &Job) {
         let node = self.agents[slot].node.clone();

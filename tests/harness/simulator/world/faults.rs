@@ -75,6 +75,8 @@ impl World {
                 }
             }
             Fault::Contend => self.contend(&mut rng),
+            Fault::RenameTask => self.push(|sketch, rng| sketch.rename_task(rng), &mut rng),
+            Fault::MoveTask => self.push(|sketch, rng| sketch.move_task(rng), &mut rng),
             Fault::Commit => self.push(|sketch, rng| *sketch = sketch.changed(rng), &mut rng),
             Fault::BadCommit => self.push(|sketch, _| sketch.fault = true, &mut rng),
             Fault::ForcePush => {

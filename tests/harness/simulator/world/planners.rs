@@ -17,7 +17,7 @@ use super::{
     super::{
         broker::{Conn, Down, Message, Payload, Up},
         process::{Planner, burn},
-        record::{Record, tasks_of},
+        record::{Record, links_of, tasks_of},
         sabotage::Sabotage,
     },
     Event, Owner, World,
@@ -373,6 +373,7 @@ impl World {
             known,
             kept: planned.kept.clone(),
             tasks: messages.iter().map(|plan| (plan.node.clone(), tasks_of(plan))).collect(),
+            links: links_of(&desired),
             without_memory,
         });
         let delay = if self.rng.chance(10) { self.millis(30, 600) } else { self.millis(1, 20) };

@@ -16,7 +16,7 @@ use groundplan_protocol::{
 };
 
 use super::{
-    super::{broker::Client, process::Agent},
+    super::{broker::Client, process::Agent, record::links_of},
     Event, World,
 };
 
@@ -246,13 +246,19 @@ impl World {
     }
 
     fn judge_hosts(&mut self, desired: &DesiredState) {
-        let wanted = wanted(desired);
+        let (wanted, links) = (wanted(desired), links_of(desired));
         for slot in 0..self.agents.len() {
             let agent = &self.agents[slot];
             if desired.node(&agent.node).is_none() {
                 continue;
             }
             let node = agent.node.clone();
+            let links = links.get(&node).cloned().unwrap_or_default();
+            if agent.host.links != links {
+                let found = agent.host.links.clone();
+                self.violate("every reachable node is as desired", || format!("{node} has {found:?}, not {links:?}"));
+            }
+            let agent = &self.agents[slot];
             let wanted = wanted.get(&node).cloned().unwrap_or_default();
             if agent.host.tasks != wanted {
                 let (found, wanted): (Vec<_>, Vec<_>) =
