@@ -6,6 +6,7 @@ use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Start, 
 use groundplan_protocol::{
     VERSION,
     ids::{Generation, Sequence, SessionId, SiteName, TaskId},
+    kinds::TaskParams,
     plan::NodePlan,
     presence::Presence,
     report::{Outcome, ReportBatch},
@@ -313,6 +314,12 @@ impl World {
         if agent.incarnation != incarnation || agent.jobs.get(task).is_none_or(|job| job.number != number) {
             return;
         }
+        // Work on one claim excludes other work on it, as in the agent's `host/claims.rs`.
+        let path = agent.jobs.get(task).and_then(|job| link(&job.start)).map(str::to_owned);
+        let before = |job: &Job| job.number < number && path.is_some() && link(&job.start) == path.as_deref();
+        if agent.jobs.values().any(before) {
+            return self.after(Duration::from_millis(1), Event::JobEnd(slot, incarnation, task.clone(), number));
+        }
         let Some(job) = agent.jobs.remove(task) else { return };
         let fails = self.faulty && self.rng.chance(self.setup.profile.failures);
         let node = self.agents[slot].node.clone();
@@ -487,6 +494,16 @@ impl World {
             });
             self.send_up(conn, Up::Publish(id, message));
         }
+    }
+}
+
+/// The path of the link that a job works on.
+fn link(start: &Start) -> Option<&str> {
+    let (agent::Work::Apply { spec, .. } | agent::Work::Remove { spec, .. } | agent::Work::Trigger { spec }) =
+        &start.work;
+    match &spec.params {
+        TaskParams::Link(link) => Some(&link.path),
+        _ => None,
     }
 }
 
