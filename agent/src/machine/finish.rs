@@ -267,10 +267,16 @@ impl Machine {
             // Another task: it waited because an edge of the earlier plan may trigger it.
             let covered = node.planned.triggers.iter().any(|t| t.on == source);
             active.queue.release(at);
-            let runs_again = active.queue.find(task).is_some_and(|at| active.queue.get(at).outcome().is_none());
-            // Where the newer plan has the edge, or runs the source again, that end decides; otherwise nothing else will.
-            if !covered && !runs_again {
-                self.decide(&waiting, &source, outcome.fires());
+            let again = active.queue.find(task).map(|at| active.queue.get(at)).filter(|node| node.outcome().is_none());
+            let (runs_again, inherited) = (again.is_some(), again.is_some_and(|node| node.inherited));
+            // Where the newer plan has the edge, or the source is carried out for an obligation of earlier plans, the source's end there
+            // decides, and the target comes after it. Otherwise the edge is of the earlier plan alone: it is decided now, because nothing
+            // has the target wait for what the newer plan does to the source, and an effect that fires after the target's end is carried
+            // out by nothing. A failed run may have changed something; if the newer plan runs the source again, no later plan brings
+            // that up.
+            if !covered && !inherited {
+                let may_have_fired = outcome.fires() || !outcome.is_success() && runs_again;
+                self.decide(&waiting, &source, may_have_fired);
             }
         }
     }

@@ -90,7 +90,9 @@ impl Machine {
 
     /// When the next `Tick` is due, by the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        let due = [self.due.flush, self.due.state, self.due.announce, self.outbox.resend_at()];
+        // A state waits for the connection.
+        let state = self.due.state.filter(|_| self.connected);
+        let due = [self.due.flush, state, self.due.announce, self.outbox.resend_at()];
         due.into_iter().flatten().min()
     }
 
@@ -181,13 +183,12 @@ impl Machine {
         self.start_ready(now, out);
         self.settle_group(now, out);
         self.settle_plan(now, out);
-        if self.due.state.is_some_and(|at| at <= now.mono) {
+        // What became due without a connection is published on the next one: the broker keeps the state before it until then.
+        if self.connected && self.due.state.is_some_and(|at| at <= now.mono) {
             self.due.state = None;
-            if self.connected {
-                // A state holds nothing that the ledger does not have.
-                self.flush(now, out);
-                self.publish_state(now, out);
-            }
+            // A state holds nothing that the ledger does not have.
+            self.flush(now, out);
+            self.publish_state(now, out);
         }
         self.outbox.tick(now, out);
         self.settle_announcement(now, out);

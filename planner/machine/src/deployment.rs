@@ -27,7 +27,7 @@ const DEBOUNCE: [Duration; 2] = [Duration::from_millis(30), Duration::from_milli
 /// How often facts that were known before may make a new plan.
 const FACTS_EVERY: Duration = Duration::from_secs(10);
 
-/// How long after a tip could not be read it is tried again.
+/// How long after a commit could not be read it is tried again.
 const READ_AGAIN: Duration = Duration::from_secs(2);
 
 /// Planning that is due, by the monotonic clock.
@@ -101,8 +101,8 @@ pub(crate) struct Deployment {
     active: Option<Arc<ActiveCommit>>,
     /// The commit for which there is or was a rollout, or nothing to do.
     pub(crate) planned_commit: Option<CommitId>,
-    /// The commit to be restored at the start.
-    restore: Option<CommitId>,
+    /// The commit that was active when the planner ended, until it or another one is active again, and when it is to be loaded.
+    restore: Option<(CommitId, Duration)>,
     /// The branch's tip, while it is to be loaded.
     tip: Option<CommitId>,
     /// A tip that could not be read, and when it is tried again.
@@ -113,6 +113,8 @@ pub(crate) struct Deployment {
     planning: Option<Planning>,
     due: Option<Due>,
     news: Option<News>,
+    /// News for which the active commit could not be read.
+    unread_news: Option<News>,
     /// A plan has to come before gates open again: what it is to be planned with was resolved already.
     gates_wait_for_plan: bool,
     /// When changed facts last had the commit resolved again.
@@ -127,6 +129,7 @@ pub(crate) struct Deployment {
 impl Deployment {
     /// `restore` is the commit that was active when the planner ended.
     pub(crate) fn new(restore: Option<CommitId>, planned_commit: Option<CommitId>) -> Self {
+        let restore = restore.map(|commit| (commit, Duration::ZERO));
         Self { restore, planned_commit, ..Self::default() }
     }
 
@@ -196,11 +199,19 @@ impl Deployment {
         news.holds_gates |= holds_gates;
     }
 
+    /// All news, to be loaded with.
+    fn take_news(&mut self) -> Option<News> {
+        if let Some(unread) = self.unread_news.take() {
+            self.add_news(unread.at, unread.holds_gates);
+        }
+        self.news.take()
+    }
+
     /// Whether gates must stay closed until the next plan: what comes after an export is planned with its value first, and while a plan is
     /// worked out the rollout that it supersedes stands still.
     pub(crate) fn holds_gates(&self) -> bool {
         let loading = self.loading.as_ref().and_then(|loading| loading.news);
-        [self.news, loading].into_iter().flatten().any(|news| news.holds_gates)
+        [self.news, self.unread_news, loading].into_iter().flatten().any(|news| news.holds_gates)
             || self.gates_wait_for_plan
             || self.planning.is_some()
     }
@@ -221,6 +232,7 @@ impl Deployment {
     pub(crate) fn is_due(&self) -> bool {
         self.due.is_some()
             || self.news.is_some()
+            || self.unread_news.is_some()
             || self.planning.is_some()
             || self.loading.is_some()
             || self.tip.is_some()
@@ -252,10 +264,12 @@ impl Deployment {
 
     /// When the next job is to be started, by the monotonic clock; `plans` is whether this planner plans.
     pub(crate) fn deadline(&self, plans: bool) -> Option<Duration> {
-        let news = self.news.map(|news| news.at).filter(|_| plans && self.loading.is_none() && self.planning.is_none());
+        let may_resolve = plans && self.loading.is_none() && self.planning.is_none();
+        let [news, unread_news] = [self.news, self.unread_news].map(|news| news.map(|n| n.at).filter(|_| may_resolve));
         let due = self.due.map(|due| due.at).filter(|_| plans && self.can_plan());
         let unread = self.unread.as_ref().map(|(_, at)| *at);
-        [news, due, unread].into_iter().flatten().min()
+        let restore = self.restore.as_ref().map(|(_, at)| *at).filter(|_| self.loading.is_none());
+        [news, unread_news, due, unread, restore].into_iter().flatten().min()
     }
 
     /// A plan waits for a load of news, because it would have to be made again at once.
@@ -266,7 +280,8 @@ impl Deployment {
 
     /// The next job that is due.
     pub(crate) fn start(&mut self, plans: bool, now: Now) -> Option<Job> {
-        if let Some(commit) = self.restore.take() {
+        let idle = self.loading.is_none();
+        if let Some((commit, _)) = self.restore.take_if(|(_, at)| idle && now.mono >= *at) {
             return Some(self.load(commit, LoadReason::Restored, None));
         }
         // Until what was active is so again, a tip would be taken for the first commit.
@@ -279,16 +294,19 @@ impl Deployment {
         }
         if let Some(commit) = self.tip.take() {
             self.abandon_load();
-            let news = self.news.take();
+            let news = self.take_news();
             return Some(self.load(commit, LoadReason::Tip, news));
         }
         if !plans {
             return None;
         }
-        let news_due = self.news.is_some_and(|news| now.mono >= news.at);
+        let has_come = |news: &News| now.mono >= news.at;
         let plan_due = self.due.is_some_and(|due| now.mono >= due.at) && self.can_plan();
-        if (news_due || plan_due) && self.news.is_some() && self.loading.is_none() && self.planning.is_none() {
-            let (commit, news) = (self.active.as_ref()?.commit.id.clone(), self.news.take());
+        // A plan that is due is made with the latest news, but does not wait until the repository can be read again.
+        let news_due = self.news.as_ref().is_some_and(|news| plan_due || has_come(news))
+            || self.unread_news.as_ref().is_some_and(has_come);
+        if news_due && self.loading.is_none() && self.planning.is_none() {
+            let (commit, news) = (self.active.as_ref()?.commit.id.clone(), self.take_news());
             if news.is_some_and(|news| !news.holds_gates) {
                 self.facts_resolved = Some(now.mono);
             }
@@ -339,6 +357,7 @@ impl Deployment {
     pub(crate) fn accept(&mut self, commit: Arc<ActiveCommit>, same: bool, now: Now) {
         let Some(loading) = self.loading.take() else { return };
         let before = self.active.replace(commit);
+        (self.restore, self.repository_error) = (None, None);
         match loading.reason {
             LoadReason::Restored => {}
             LoadReason::Tip => {
@@ -376,16 +395,24 @@ impl Deployment {
 
     /// What was loaded has faults, or cannot be read; what was active stays so.
     pub(crate) fn not_accepted(&mut self, unreadable: Option<String>, now: Now) {
-        let Some(loading) = self.loading.take() else { return };
-        if loading.reason == LoadReason::News {
-            return;
+        let Some(Loading { commit, reason, news, .. }) = self.loading.take() else { return };
+        let again = now.mono + READ_AGAIN;
+        match (reason, unreadable.is_some()) {
+            (LoadReason::Restored, true) => self.restore = Some((commit, again)),
+            (LoadReason::Tip, true) => self.unread = Some((commit, again)),
+            (LoadReason::News, true) => self.unread_news = news.map(|news| News { at: again, ..news }),
+            (_, false) => {}
         }
-        if let Some(news) = loading.news {
+        if let Some(news) = news.filter(|_| reason == LoadReason::Tip) {
+            // The active commit is to be resolved with them after all.
             self.add_news(news.at, news.holds_gates);
         }
-        if let Some(error) = unreadable.filter(|_| loading.reason == LoadReason::Tip) {
-            self.repository_error = Some(error);
-            self.unread = Some((loading.commit, now.mono + READ_AGAIN));
+        if unreadable.is_some() {
+            self.repository_error = unreadable;
         }
     }
 }
+
+#[cfg(test)]
+#[path = "deployment_tests.rs"]
+mod tests;

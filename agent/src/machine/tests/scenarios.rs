@@ -440,6 +440,42 @@ fn a_clean_stop_waits_for_running_tasks() {
 }
 
 #[test]
+fn a_state_that_became_due_without_a_connection_is_published_on_the_next() {
+    let mut bench = bench();
+    offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
+    bench.handle(Event::Disconnected);
+    bench.finish("a", CHANGED);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.machine.deadline(), None, "nothing is due until there is a connection");
+    assert_eq!(bench.states.last().unwrap().phase, Phase::Running);
+    bench.handle(Event::Connected { session_present: true });
+    let state = bench.states.last().unwrap();
+    assert_eq!((state.phase, state.sequence), (Phase::Idle, Sequence(1)));
+}
+
+#[test]
+fn a_source_of_an_older_plan_is_decided_at_its_own_end() {
+    for (result, effect) in [(CHANGED, "+restart"), (UNCHANGED, ""), (Err("broken"), "+restart")] {
+        let mut bench = applied(&["config", "server"]);
+        offer(
+            &mut bench,
+            2,
+            vec![planned("config", Action::Update, 2, &[]), restarted("server", Action::Restart, 1, &["config"])],
+        );
+        // The newer plan has both, and no edge between them.
+        let newer = vec![planned("config", Action::Update, 3, &[]), planned("server", Action::Update, 2, &[])];
+        offer(&mut bench, 3, newer);
+        assert_eq!(bench.running(), "config:apply");
+        bench.finish("config", result);
+        assert_eq!(bench.running(), format!("config:apply server:apply{effect}"));
+        bench.finish("server", if effect.is_empty() { CHANGED } else { RESTARTED });
+        bench.finish("config", CHANGED);
+        assert_eq!(bench.machine.obligations, BTreeMap::new(), "{result:?}");
+        assert_eq!(bench.machine.phase(), Phase::Idle);
+    }
+}
+
+#[test]
 fn facts_are_reported_when_they_change() {
     let facts = |cpus: u32| Event::Facts([("cpus".to_owned(), cpus.into())].into());
     let mut bench = bench();

@@ -181,8 +181,12 @@ impl Node {
             .refused
             .as_ref()
             .is_some_and(|refused| refused.topic == "plan" && refused.generation == Some(planned));
-        let overtaken =
-            self.planned.is_some() && (state.generation > planned || state.generation == planned && refused);
+        // One that was sent nothing has no part in the plan, and is at what it was at; unless it is busy with another planner's plan,
+        // which it came by while it was away.
+        let overtaken = match &self.planned {
+            Some(_) => state.generation > planned || state.generation == planned && refused,
+            None => !idle,
+        };
         state.applied.clear();
         state.obligations.clear();
         // An agent that has just started has none yet: what it reported before still counts.
@@ -280,7 +284,9 @@ pub(super) fn edges_differ(
 #[cfg(test)]
 mod tests {
     use groundplan_protocol::{
+        VERSION,
         digest::Digest,
+        ids::{NodeId, SiteName},
         plan::{Edges, Place, Source},
     };
 
@@ -298,6 +304,39 @@ mod tests {
             contends: Vec::new(),
             on_remove: None,
         }
+    }
+
+    fn state(generation: u64, revision: u64, phase: Phase) -> NodeState {
+        NodeState {
+            version: VERSION,
+            site: SiteName::new("site").unwrap(),
+            node: NodeId::new("n1").unwrap(),
+            ledger: LedgerId::new("0123456789abcdef0123456789abcdef").unwrap(),
+            revision,
+            generation: Generation(generation),
+            commit: None,
+            phase,
+            sequence: Sequence(0),
+            applied: BTreeMap::new(),
+            obligations: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            exports: BTreeMap::new(),
+            found: Default::default(),
+            agent: "0".to_owned(),
+            refused: None,
+            ignored: 0,
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_sent_nothing_and_is_busy_has_the_plan_of_another_planner() {
+        let mut node = Node::default();
+        assert_eq!(node.fold_state(state(2, 1, Phase::Idle)), StateNews::Unplanned, "its first state");
+        assert_eq!(node.fold_state(state(2, 2, Phase::Idle)), StateNews::Seen);
+        assert_eq!(node.fold_state(state(5, 3, Phase::Idle)), StateNews::Seen);
+        assert_eq!(node.fold_state(state(5, 4, Phase::Running)), StateNews::Unplanned);
+        node.planned = Some((Generation(7), Vec::new()));
+        assert_eq!(node.fold_state(state(5, 5, Phase::Running)), StateNews::Seen, "its plan is on its way");
     }
 
     #[test]

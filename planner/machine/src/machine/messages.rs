@@ -152,7 +152,8 @@ impl Machine {
                 false
             }
             StateNews::None | StateNews::Seen => self.has_other_edges(node, &folded.edges),
-            StateNews::Unplanned => true,
+            // One that is not declared gets no plan, whatever it is busy with.
+            StateNews::Unplanned => self.deployment.active().is_none_or(|active| active.declares(node)),
             StateNews::Unexplained => {
                 let known = self.fleet.get(node);
                 commit.is_some_and(|commit| known.is_some_and(|known| !known.was_tried(&commit)))
