@@ -94,6 +94,8 @@ pub struct JobDone {
     pub task: TaskId,
     /// What it did, or why it failed, as a message for the operator.
     pub result: Result<JobOutcome, String>,
+    /// Whether it may have changed anything on the host, however it ended.
+    pub touched: bool,
     /// What it printed, bounded by `OUTPUT_LIMIT`.
     pub output: Option<Output>,
     /// What the task remembers from now on; `None` leaves it as it is.
@@ -161,6 +163,8 @@ pub struct Start {
     pub effect: Option<effect::Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
+    /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.
+    pub touched: bool,
 }
 
 /// What a job is to do.
@@ -175,6 +179,11 @@ pub enum Work {
     },
     /// Take away what was applied.
     Remove {
+        /// The spec that was applied, without the bytes that it ships.
+        spec: TaskSpec,
+    },
+    /// Give up what is kept of it, and leave the host as it is.
+    Forget {
         /// The spec that was applied, without the bytes that it ships.
         spec: TaskSpec,
     },

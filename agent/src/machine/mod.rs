@@ -10,6 +10,7 @@
 
 mod accept;
 mod account;
+mod failed_removal;
 mod finish;
 mod handle;
 mod io;

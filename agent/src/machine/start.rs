@@ -40,8 +40,10 @@ impl Machine {
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
         let memory = record.and_then(|record| record.memory.clone());
+        let touched = record.is_some_and(|record| record.touched);
         // A task that is about to be removed is not restarted first.
-        let obligation = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
+        let ends = matches!(node.planned.action, Action::Remove | Action::Forget);
+        let obligation = self.obligations.get(&task).filter(|_| !ends);
         let effect = obligation.and_then(|obligation| obligation.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
         let work = match (node.planned.action, node.adopted) {
@@ -59,6 +61,10 @@ impl Machine {
                     });
                 };
                 Work::Remove { spec: record.spec.clone() }
+            }
+            (Action::Forget, _) => {
+                let Some(record) = record else { return Err(unchanged()) };
+                Work::Forget { spec: record.spec.clone() }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
@@ -83,11 +89,12 @@ impl Machine {
             effect,
             fired_since: None,
             in_doubt: record.is_some_and(|r| r.in_doubt),
+            touched,
             at: Some(at),
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect, memory })
+        Ok(Start { task, work, effect, memory, touched })
     }
 }
 

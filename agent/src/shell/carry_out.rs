@@ -103,6 +103,7 @@ impl Shell {
                 let done = JobDone {
                     task,
                     result: done.result,
+                    touched: done.touched,
                     output: done.output,
                     memory: done.notes.memory,
                     export: done.notes.export,
@@ -117,7 +118,7 @@ impl Shell {
         Ok(())
     }
 
-    fn job(&self, Start { task, work, effect, memory }: Start, plan: Generation) -> Job {
+    fn job(&self, Start { task, work, effect, memory, touched }: Start, plan: Generation) -> Job {
         let work = match work {
             Work::Apply { spec, previous } => {
                 let blob = spec.content.as_ref().and_then(blob::Content::blob);
@@ -125,9 +126,10 @@ impl Shell {
                 HostWork::Apply { spec, content, previous: previous.map(|p| *p) }
             }
             Work::Remove { spec } => HostWork::Remove { spec },
+            Work::Forget { spec } => HostWork::Forget { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, plan }
+        Job { task, work, effect, memory, touched, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

@@ -230,4 +230,10 @@ impl DesiredState {
         edges.triggers.sort_unstable();
         edges
     }
+
+    /// Whether an instance is desired, or may be: a pending one is not known yet.
+    pub fn wants(&self, id: &InstanceId) -> bool {
+        let (Some(task), Some(node)) = (self.graph.task(&id.task), self.node(&id.node)) else { return false };
+        task.on(node).is_some() || task.pending.iter().any(|pending| pending.node == node)
+    }
 }

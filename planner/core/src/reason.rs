@@ -5,7 +5,7 @@ use std::fmt;
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::Effect,
-    ids::{InstanceId, NodeId, TaskId},
+    ids::{InstanceId, NodeId, ServiceId, TaskId},
     state::UNFINISHED,
 };
 
@@ -35,6 +35,15 @@ pub enum Reason {
         /// The declaration that was removed, or that no longer leads to it.
         what: Declared,
         /// The file that the declaration is in, or would be.
+        file: String,
+    },
+    /// It is applied and no longer desired, and an operator asked for its record to be dropped.
+    Forgotten {
+        /// The operator, as the API knows them.
+        by: String,
+        /// Why, in the operator's words; may be empty.
+        why: String,
+        /// The file that the task's declaration would be in.
         file: String,
     },
     /// It is applied, and its `when` is false.
@@ -110,6 +119,8 @@ impl fmt::Display for Reason {
             }
             Self::Removed { what: Declared::Task(task), .. } => write!(f, "task {task} is no longer declared"),
             Self::Removed { what: Declared::Node(node), .. } => write!(f, "node {node} no longer runs its service"),
+            Self::Forgotten { by, why, .. } if why.is_empty() => write!(f, "{by} asked for its record to be dropped"),
+            Self::Forgotten { by, why, .. } => write!(f, "{by} asked for its record to be dropped: {why}"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
             Self::Drifted { what, .. } => write!(f, "drifted on its node: {what}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
@@ -130,6 +141,11 @@ fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
     }
 }
 
+/// The file in which the tasks of a service are declared.
+pub(crate) fn service_file(service: &ServiceId) -> String {
+    format!("services/{service}/service.toml")
+}
+
 /// Stands for the name of an input that changed where it is not known which one it was.
 pub const UNKNOWN: &str = "unknown";
 
@@ -143,7 +159,7 @@ impl Reason {
             | Self::Obligation { at, .. }
             | Self::Drifted { at, .. }
             | Self::Asked { at } => Some(at.clone()),
-            Self::Removed { file, .. } => Some(Location::file(file.as_str())),
+            Self::Removed { file, .. } | Self::Forgotten { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,
         }
     }

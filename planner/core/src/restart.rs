@@ -16,7 +16,7 @@ use crate::{
     applied::Check,
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Change, Diff, RemovedTask},
-    reason::{Declared, Reason, UNKNOWN},
+    reason::{Declared, Reason, UNKNOWN, service_file},
 };
 
 /// Which vertices are planned, with what effect, and why.
@@ -381,7 +381,7 @@ pub(crate) fn removed_reason(diff: &Diff<'_>, removed: &RemovedTask<'_>, node: N
         }
         (None, _) => Reason::Removed {
             what: Declared::Task(removed.id.clone()),
-            file: format!("services/{service}/service.toml"),
+            file: service_file(service),
         },
     }
 }

@@ -47,14 +47,14 @@ fn style(action: Action) -> Style {
     match action {
         Action::Create | Action::Update => Style::Good,
         Action::Remove => Style::Bad,
-        Action::Restart | Action::Reload | Action::Run => Style::Warn,
+        Action::Restart | Action::Reload | Action::Run | Action::Forget => Style::Warn,
     }
 }
 
 /// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
 fn summary(actions: &[ActionReport], nodes: &[NodeId]) -> String {
-    const ORDER: [Action; 6] =
-        [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
+    const ORDER: [Action; 7] =
+        [Action::Create, Action::Update, Action::Remove, Action::Forget, Action::Restart, Action::Reload, Action::Run];
     let counted = ORDER.iter().filter_map(|action| {
         let n = actions.iter().filter(|a| a.action == *action).count();
         (n > 0).then(|| count(n, action.as_str()))

@@ -56,6 +56,17 @@ pub(crate) enum FileError {
     InTheWay { path: String, there: &'static str },
 }
 
+impl FileError {
+    /// Whether what was to be written is in place although this failed.
+    pub(crate) fn is_after_change(&self) -> bool {
+        matches!(self, Self::Io { doing: SYNC | OPEN_DIRECTORY, .. })
+    }
+}
+
+/// What fails after a name was put in place.
+const SYNC: &str = "sync its directory";
+const OPEN_DIRECTORY: &str = "open its directory";
+
 /// Owner, group and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Access {
@@ -530,9 +541,9 @@ fn sync(place: &Place, path: &str) -> Result<(), FileError> {
         Ok(dir) => File::from(dir),
         // A directory that may be written and not read: it cannot be synced.
         Err(Errno::EACCES) => return Ok(()),
-        Err(e) => return Err(failed(path, "open its directory")(e)),
+        Err(e) => return Err(failed(path, OPEN_DIRECTORY)(e)),
     };
-    dir.sync_all().map_err(io_failed(path, "sync its directory"))
+    dir.sync_all().map_err(io_failed(path, SYNC))
 }
 
 /// The temporary name beside `target`: always the same for one target, and never too long.

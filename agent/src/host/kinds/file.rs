@@ -41,6 +41,10 @@ macro_rules! params {
 macro_rules! file_kind {
     ($kind:ident) => {
         impl Kind for $kind {
+            fn notes_changes(&self) -> bool {
+                true
+            }
+
             fn drifts(&self, cx: &Context<'_>) -> bool {
                 cx.content.is_some()
             }
@@ -87,9 +91,9 @@ impl Params<'_> {
             validate::put(cx, self.path, content, sum, access, validate).await?;
         } else if sum.size > LARGE {
             let (root, path, content) = (root.clone(), self.path.to_owned(), content.clone());
-            blocking(move || files::put_file(&root, &path, &content, sum, access)).await??;
+            cx.wrote(blocking(move || files::put_file(&root, &path, &content, sum, access)).await?)?;
         } else {
-            files::put_file(root, self.path, content, sum, access)?;
+            cx.wrote(files::put_file(root, self.path, content, sum, access))?;
         }
         Ok(Applied { afresh: false })
     }

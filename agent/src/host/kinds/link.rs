@@ -9,12 +9,16 @@ use super::{
 use crate::host::{error::HostError, fs::files};
 
 impl Kind for Link {
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         Ok(cx.is_link(&self.path, &self.target, false)?.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        files::put_link(&cx.host.environment.root, &self.path, &self.target)?;
+        cx.wrote(files::put_link(&cx.host.environment.root, &self.path, &self.target))?;
         Ok(Applied { afresh: false })
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod ini;
 mod jobs;
 mod line;
+mod never;
 mod plugins;
 mod processes;
 mod reboots;
@@ -123,7 +124,8 @@ impl Site {
 }
 
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
-    Job { task: id(task), work, effect, memory, plan: Generation(1) }
+    let touched = !matches!(work, Work::Apply { previous: None, .. });
+    Job { task: id(task), work, effect, memory, touched, plan: Generation(1) }
 }
 
 fn id(task: &str) -> TaskId {

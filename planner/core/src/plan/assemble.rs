@@ -24,6 +24,7 @@ use crate::{
     desired::{NodeIx, Scope},
     diff::{Change, Diff},
     knowledge::Unknown,
+    reason::{Reason, service_file},
     restart::{RestartGraph, instance, removed_reason},
 };
 
@@ -81,6 +82,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         barriers: vec![None; diff.edges.len()],
         no_edges: Arc::default(),
     };
+    assembler.forget();
     // Tasks in topological order, and each removal in its slot between them: so every task comes after all that it waits for.
     let mut removals = std::mem::take(&mut assembler.removals.order).into_iter().peekable();
     for task in 0..diff.edges.len() {
@@ -192,6 +194,34 @@ impl Assembler<'_, '_> {
                 action: Action::Remove,
                 reasons: vec![removed_reason(diff, task, *node)],
                 waits_for,
+            });
+        }
+    }
+
+    /// Adds the records that are dropped. They wait for nothing, and nothing waits for them: the host stays as it is.
+    fn forget(&mut self) {
+        let diff = self.diff;
+        for (task, node, forget) in &diff.forgotten {
+            self.parts[node.0 as usize].tasks.push(PlanTask {
+                task: (*task).clone(),
+                action: Action::Forget,
+                resolved: None,
+                edges: self.no_edges.clone(),
+                after: Vec::new(),
+                gates: Vec::new(),
+                triggers: Vec::new(),
+                obligation: None,
+                late: false,
+            });
+            self.actions.push(PlannedAction {
+                instance: task.at(&diff.desired.nodes[node.0 as usize]),
+                action: Action::Forget,
+                reasons: vec![Reason::Forgotten {
+                    by: forget.by.clone(),
+                    why: forget.reason.clone(),
+                    file: service_file(&task.service),
+                }],
+                waits_for: Arc::default(),
             });
         }
     }

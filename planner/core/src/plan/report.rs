@@ -98,6 +98,19 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
+    /// It is applied and no longer desired, and an operator asked for its record to be dropped.
+    Forgotten {
+        /// The task: `task app.server`.
+        input: String,
+        /// The operator, as the API knows them.
+        by: String,
+        /// Why, in the operator's words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        /// Where the task would be declared.
+        #[serde(flatten)]
+        at: Position,
+    },
     /// It is applied, and its `when` is false.
     Off {
         /// The expression, as it is written.
@@ -231,6 +244,12 @@ impl ReasonReport {
                 Reason::Removed { what, file } => {
                     Self::Removed { input: what.to_string(), at: position(&Location::file(file.as_str())) }
                 }
+                Reason::Forgotten { by, why, file } => Self::Forgotten {
+                    input: format!("task {}", of.task),
+                    by: by.clone(),
+                    why: why.clone(),
+                    at: position(&Location::file(file.as_str())),
+                },
                 Reason::Triggered { by, effect } => {
                     of = by;
                     Self::Triggered { by: by.clone(), effect: *effect }

@@ -48,6 +48,10 @@ struct Memory {
 }
 
 impl Kind for Line {
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
         let Some(Text { text, .. }) = found else {
@@ -87,7 +91,7 @@ impl Kind for Line {
         let content = Content::Bytes(bytes);
         match &self.validate {
             Some(validate) => validate::put(cx, &self.path, &content, sum, access, validate).await?,
-            None => files::put_file(&cx.host.environment.root, &self.path, &content, sum, access)?,
+            None => cx.wrote(files::put_file(&cx.host.environment.root, &self.path, &content, sum, access))?,
         }
         Ok(Applied { afresh: false })
     }
@@ -95,6 +99,10 @@ impl Kind for Line {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
+        // Without a record of something done the file is none of this task's business, whatever it is by now.
+        if !memory.made_file && memory.done.is_none() {
+            return Ok(false);
+        }
         let Some(Text { text, access }) = read(self, cx)? else { return Ok(false) };
         let mut lines = Lines::of(&text);
         memory.undo(&mut lines, cx);

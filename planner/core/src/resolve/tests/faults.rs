@@ -268,6 +268,19 @@ services/s/service.toml:17 ‹"/n2"›: two tasks own `/n2` on node `n2` (`s.e` 
 }
 
 #[test]
+fn no_task_undoes_what_another_does_on_its_node() {
+    let t = |id: &str, rest: &str| format!("[[task]]\nid = \"{id}\"\n{rest}\n");
+    let text = t("a", "file = { content = \"\", path = \"/x\" }")
+        + &t("b", "line = { path = \"/{{ 'x' }}\", line = \"y\" }")
+        + &t("c", "once = true\nline = { path = \"/{{ node.name }}\", line = \"y\" }")
+        + &t("d", "file = { content = \"\", path = \"/n2\" }")
+        + &t("e", "package = [\"p\"]")
+        + &t("f", "package = { names = [\"q\", \"p\"], state = \"absent\" }")
+        + &t("g", "directory = { path = \"/x/y\" }");
+    check(&text, "");
+}
+
+#[test]
 fn sources_are_files_of_the_service() {
     let sources =
         ["confi.txt", "/etc/passwd", "../db/x", "dir", "link", "module/x", "module", "down.txt", "bin.j2", "ok"];
