@@ -191,12 +191,15 @@ pub struct Edges {
     /// Sources whose changes act on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<EdgeTrigger>,
+    /// Whether the site forbids its removal. Recorded on the node, because the removal comes when no site declares the task any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prevent_destroy: bool,
 }
 
 impl Edges {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.requires.is_empty() && self.triggers.is_empty()
+        self.requires.is_empty() && self.triggers.is_empty() && !self.prevent_destroy
     }
 }
 

@@ -101,6 +101,9 @@ pub struct Applied {
     /// Its declared edges, as the plan named them.
     #[serde(default, skip_serializing_if = "Edges::is_empty")]
     pub edges: Edges,
+    /// What is lost for good when it is removed, for people; none if nothing is, and from agents that do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroys: Option<String>,
 }
 
 /// A restart, reload or run that is due, or will be if a source that is still open fires.

@@ -78,7 +78,8 @@ fn applied(record: &Record) -> Applied {
         inputs.insert(UNFINISHED.to_owned(), fingerprint_in_doubt(record).0.short());
     }
     let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
-    Applied { fingerprint, inputs, edges: record.edges.clone() }
+    let destroys = record.spec.params.destroyed_by_removal().filter(|_| record.touched);
+    Applied { fingerprint, inputs, edges: record.edges.clone(), destroys }
 }
 
 /// A fingerprint that no plan has: it differs from whatever is desired.

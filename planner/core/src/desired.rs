@@ -75,6 +75,8 @@ pub struct TaskVertex {
     pub off: Vec<(NodeIx, Arc<Off>)>,
     /// Incoming edges, sorted, at most one for each source and scope. A trigger orders as well: it is one edge, not two.
     pub edges: Vec<Edge>,
+    /// Whether the site forbids its removal.
+    pub prevent_destroy: bool,
 }
 
 /// A task on a node.
@@ -217,7 +219,7 @@ impl DesiredState {
             },
         };
         // A trigger is recorded twice: as what acts, and as what orders.
-        let mut edges = Edges::default();
+        let mut edges = Edges { prevent_destroy: task.prevent_destroy, ..Edges::default() };
         for edge in &task.edges {
             let on = source(edge.from, edge.scope);
             if let Some(effect) = edge.trigger {

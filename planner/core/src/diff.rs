@@ -76,6 +76,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) removed: Vec<RemovedTask<'a>>,
     /// Applied and undesired instances whose records are dropped, by task and node. They are no removals: nothing waits for them.
     pub(crate) forgotten: Vec<(&'a TaskId, NodeIx, &'a Forget)>,
+    /// Applied and undesired instances whose removal the site forbade when they were applied: they stay as they are.
+    pub(crate) prevented: Vec<(&'a TaskId, NodeIx)>,
     /// By desired task: its index in `removed`, if instances of it are removed.
     pub(crate) removed_of: Vec<Option<u32>>,
     /// By task, only tasks that are pending on some node: for each vertex its index among the instances; none for a pending one.
@@ -114,6 +116,7 @@ impl<'a> Diff<'a> {
             stale: Vec::new(),
             removed: Vec::new(),
             forgotten: Vec::new(),
+            prevented: Vec::new(),
             removed_of: vec![None; tasks.len()],
             first,
             node_of,
@@ -229,6 +232,12 @@ impl<'a> Diff<'a> {
                 forget.is_none()
             });
         }
+        removed.retain(|(id, node, applied)| {
+            if applied.edges.prevent_destroy {
+                self.prevented.push((*id, *node));
+            }
+            !applied.edges.prevent_destroy
+        });
         self.group_removed(removed);
     }
 
@@ -294,7 +303,8 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
-    a.requires.len() == b.requires.len()
+    a.prevent_destroy == b.prevent_destroy
+        && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()
         && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))
         && a.triggers.iter().zip(&b.triggers).all(|(a, b)| a.effect == b.effect && same(&a.on, &b.on))

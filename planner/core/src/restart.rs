@@ -379,10 +379,7 @@ pub(crate) fn removed_reason(diff: &Diff<'_>, removed: &RemovedTask<'_>, node: N
         (Some(sibling), _) => {
             Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
         }
-        (None, _) => Reason::Removed {
-            what: Declared::Task(removed.id.clone()),
-            file: service_file(service),
-        },
+        (None, _) => Reason::Removed { what: Declared::Task(removed.id.clone()), file: service_file(service) },
     }
 }
 

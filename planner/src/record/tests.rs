@@ -127,6 +127,7 @@ fn node() {
         fingerprint: Fingerprint(Digest::of(b"inputs")),
         inputs: [("var port".to_owned(), "0011223344556677".to_owned())].into(),
         edges: Default::default(),
+        destroys: None,
     };
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
@@ -176,6 +177,7 @@ fn snapshot_of_a_rollout() {
     let action = |instance: &str, action, waits_for: &[Unknown]| PlannedAction {
         instance: id(instance),
         action,
+        destroys: None,
         reasons: vec![],
         waits_for: waits_for.into(),
     };
@@ -219,6 +221,7 @@ fn snapshot_of_a_rollout() {
             (id("rolling/app.server@b"), Gate::Turn { service: id("app"), limit: 1 }),
         ]
         .into(),
+        prevented: vec![],
         pending: vec![PendingInstance {
             instance: id("app.check@b"),
             waits_for: vec![

@@ -20,7 +20,10 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             Cell::styled(action.action.to_string(), style(action.action)),
             action.node.to_string().into(),
             format!("{}.{}", action.service, action.task).into(),
-            Cell::styled(reason::chain(&action.reasons), Style::Dim),
+            match &action.destroys {
+                Some(what) => Cell::styled(format!("destroys {what} ← {}", reason::chain(&action.reasons)), Style::Bad),
+                None => Cell::styled(reason::chain(&action.reasons), Style::Dim),
+            },
         ]);
     }
     format!("{}\n{waiting}{}\n", table.render(color), summary(&report.actions, nodes))

@@ -70,7 +70,8 @@ pub(crate) fn may_forget(snapshot: &Snapshot, node: &NodeId, task: &TaskId) -> R
     };
     if !known.belief.applied.tasks.contains_key(task) {
         let tasks: Vec<String> = known.belief.applied.tasks.keys().map(ToString::to_string).collect();
-        let hint = nearest(&task.to_string(), &tasks, format!("`groundplan why {node} {task}` shows what is known of it"));
+        let hint =
+            nearest(&task.to_string(), &tasks, format!("`groundplan why {node} {task}` shows what is known of it"));
         return Err(Problem::new(ProblemKind::NotFound, format!("`{node}` has no record of `{task}`")).hint(hint));
     }
     if site.active.desired.wants(&task.at(node)) {

@@ -7,7 +7,11 @@ use serde_json::Value;
 
 use super::with_both_brokers;
 
-with_both_brokers!(a_failed_task_is_replaced_and_reverted, a_removal_that_fails_is_forgotten);
+with_both_brokers!(
+    a_failed_task_is_replaced_and_reverted,
+    a_removal_that_fails_is_forgotten,
+    what_must_not_be_removed_refuses_the_commit
+);
 
 const NGINX: &str = "user www-data;\nevents {\n    worker_connections 768;\n}\n";
 const SERVICE: &str = "services/web/service.toml";
@@ -52,7 +56,12 @@ fn a_failed_task_is_replaced_and_reverted(kind: Kind) {
     let good = fleet.commit(&[(SERVICE, &tasks(&[line]))], "a line instead");
     fleet.converged("one", &good);
     let edited = NGINX.replace("768", "1024");
-    assert_eq!(fleet.file("n1", "etc/nginx.conf").as_deref(), Some(edited.as_str()), "{:#}", outcome(&fleet, "web.workers"));
+    assert_eq!(
+        fleet.file("n1", "etc/nginx.conf").as_deref(),
+        Some(edited.as_str()),
+        "{:#}",
+        outcome(&fleet, "web.workers")
+    );
 
     // Back to what failed: the line is taken back, and the ini fails as before; then without either.
     fleet.git(&["revert", "--no-edit", "HEAD"]);
@@ -65,7 +74,8 @@ fn a_failed_task_is_replaced_and_reverted(kind: Kind) {
 
 fn a_removal_that_fails_is_forgotten(kind: Kind) {
     const DAMAGED: &str = "[a\nb = 1\n";
-    let ini = "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
+    let ini =
+        "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
     let link = |name: &str| format!("[[task]]\nid = \"{name}\"\nlink = {{ path = \"/{name}\", target = \"x\" }}\n");
     let mut fleet = fleet(kind, &tasks(&[ini]));
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
@@ -101,4 +111,35 @@ fn a_removal_that_fails_is_forgotten(kind: Kind) {
     let rollout = fleet.ask("one", &["show", "latest"]).expect("the rollout").to_string();
     assert!(rollout.contains("forgotten") && rollout.contains("damaged by hand"), "{rollout}");
     assert!(!fleet.run_json("one", &["forget", "n1", "web.tune"]).0, "the record is dropped");
+}
+
+fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
+    let data = |prevent: bool| {
+        format!("[[task]]\nid = \"data\"\nprevent_destroy = {prevent}\ndirectory = {{ path = \"/data\" }}\n")
+    };
+    let fleet = fleet(kind, &tasks(&[&data(true)]));
+    let first = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &first);
+
+    // Taken out of the service, and with the whole service.
+    let nodes = "[groups.all]\nservices = []\n\n[nodes.n1]\n";
+    for files in [[(SERVICE, tasks(&[]))], [("inventory/nodes.toml", nodes.to_owned())]] {
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let refused = fleet.commit(&files, "without the data");
+        let status = fleet.wait("the commit to be refused", || {
+            let status = fleet.ask("one", &["status"])?;
+            (status["refused"]["commit"]["id"] == refused.as_str()).then_some(status)
+        });
+        assert_eq!(status["commit"]["id"], first.as_str(), "{status:#}");
+        assert!(status["refused"].to_string().contains("prevent_destroy"), "{status:#}");
+        assert!(fleet.root("n1").join("data").is_dir());
+        fleet.git(&["revert", "--no-edit", "HEAD"]);
+    }
+
+    // First it is allowed, and then done. Nothing is applied again for it.
+    let allowed = fleet.commit(&[(SERVICE, &tasks(&[&data(false)]))], "it may go");
+    fleet.converged("one", &allowed);
+    let gone = fleet.commit(&[(SERVICE, &tasks(&[]))], "it goes");
+    fleet.converged("one", &gone);
+    assert!(!fleet.root("n1").join("data").exists());
 }

@@ -162,7 +162,8 @@ impl Agent {
         match task.fingerprint {
             None => drop(self.applied.remove(&task.task)),
             Some(fingerprint) => {
-                let applied = Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone() };
+                let applied =
+                    Applied { fingerprint, inputs: task.inputs.clone(), edges: task.edges.clone(), destroys: None };
                 self.applied.insert(task.task.clone(), applied);
             }
         }

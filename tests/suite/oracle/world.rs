@@ -203,6 +203,7 @@ impl World {
                 pending: pending.collect(),
                 off: Vec::new(),
                 edges,
+                prevent_destroy: false,
             }
         };
         let graph = InstanceGraph {

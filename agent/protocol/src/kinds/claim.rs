@@ -103,7 +103,8 @@ impl fmt::Display for Claim<'_> {
 
 /// A path in its shortest form, without what only the host could resolve, such as links: as it is, where it is in that form already.
 fn shortest(path: &str) -> Cow<'_, str> {
-    let is_short = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    let is_short =
+        path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
     if is_short || !path.starts_with('/') {
         return path.into();
     }

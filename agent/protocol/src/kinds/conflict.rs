@@ -189,7 +189,8 @@ fn marker(line: &Line, task: &TaskId) -> Option<String> {
 
 /// One task removes a section in which the other has options.
 fn sections(a: &Ini, b: &Ini) -> Option<Conflict> {
-    let has = |ini: &Ini, section: &str| ini.wanted().iter().any(|((name, _), values)| name == section && !values.is_empty());
+    let has =
+        |ini: &Ini, section: &str| ini.wanted().iter().any(|((name, _), values)| name == section && !values.is_empty());
     let both = [(a, b), (b, a)];
     let section = both.iter().find_map(|(one, other)| one.unwanted_section().filter(|section| has(other, section)))?;
     let message = format!("the section `[{section}]` of `{}` is to be removed and to have options", a.path);
@@ -215,37 +216,121 @@ mod tests {
     /// The pairs of docs/ownership.md: whether each composes, or a word of its conflict.
     const PAIRS: [(&str, &str, Option<&str>); 33] = [
         (r#"{"file": {"path": "/f"}}"#, r#"{"line": {"path": "/f", "line": "x"}}"#, Some("writes as a whole")),
-        (r#"{"file": {"path": "/f"}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, Some("writes as a whole")),
-        (r#"{"template": {"path": "/f", "source": "t"}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, Some("writes as a whole")),
-        (r#"{"template": {"path": "/f", "source": "t"}}"#, r#"{"line": {"path": "/f", "line": "x"}}"#, Some("writes as a whole")),
+        (
+            r#"{"file": {"path": "/f"}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            Some("writes as a whole"),
+        ),
+        (
+            r#"{"template": {"path": "/f", "source": "t"}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            Some("writes as a whole"),
+        ),
+        (
+            r#"{"template": {"path": "/f", "source": "t"}}"#,
+            r#"{"line": {"path": "/f", "line": "x"}}"#,
+            Some("writes as a whole"),
+        ),
         (r#"{"directory": {"path": "/f"}}"#, r#"{"line": {"path": "/f", "line": "x"}}"#, Some("a directory")),
-        (r#"{"link": {"path": "/f", "target": "g"}}"#, r#"{"line": {"path": "/f", "line": "x"}}"#, Some("links are not followed")),
-        (r#"{"plugin": {"name": "p", "claims": [{"path": "/f"}]}}"#, r#"{"line": {"path": "/f", "line": "x"}}"#, Some("owns as a whole")),
+        (
+            r#"{"link": {"path": "/f", "target": "g"}}"#,
+            r#"{"line": {"path": "/f", "line": "x"}}"#,
+            Some("links are not followed"),
+        ),
+        (
+            r#"{"plugin": {"name": "p", "claims": [{"path": "/f"}]}}"#,
+            r#"{"line": {"path": "/f", "line": "x"}}"#,
+            Some("owns as a whole"),
+        ),
         (r#"{"archive": {"dest": "/f", "source": "a.tar"}}"#, r#"{"file": {"path": "/f"}}"#, Some("is a directory")),
         (r#"{"archive": {"dest": "/f", "source": "a.tar"}}"#, r#"{"directory": {"path": "/f"}}"#, None),
-        (r#"{"archive": {"dest": "/f", "source": "a.tar"}}"#, r#"{"archive": {"dest": "/f", "source": "b.tar"}}"#, None),
+        (
+            r#"{"archive": {"dest": "/f", "source": "a.tar"}}"#,
+            r#"{"archive": {"dest": "/f", "source": "b.tar"}}"#,
+            None,
+        ),
         (r#"{"mount": {"path": "/f", "source": "s"}}"#, r#"{"directory": {"path": "/f"}}"#, None),
-        (r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#, r#"{"line": {"path": "/f", "line": "a 2", "match": "^a"}}"#, Some("in place of what matches")),
-        (r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#, r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#, None),
-        (r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#, r#"{"line": {"path": "/f", "line": "a 2"}}"#, Some("replaces or removes")),
-        (r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#, r#"{"line": {"path": "/f", "line": "b 2", "match": "^b"}}"#, None),
-        (r#"{"line": {"path": "/f", "match": "^a", "state": "absent"}}"#, r#"{"line": {"path": "/f", "line": "a 2"}}"#, Some("replaces or removes")),
-        (r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#, r#"{"line": {"path": "/f", "line": "a"}}"#, Some("replaces or removes")),
-        (r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#, r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#, None),
+        (
+            r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#,
+            r#"{"line": {"path": "/f", "line": "a 2", "match": "^a"}}"#,
+            Some("in place of what matches"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#,
+            r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#,
+            None,
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#,
+            r#"{"line": {"path": "/f", "line": "a 2"}}"#,
+            Some("replaces or removes"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "a 1", "match": "^a"}}"#,
+            r#"{"line": {"path": "/f", "line": "b 2", "match": "^b"}}"#,
+            None,
+        ),
+        (
+            r#"{"line": {"path": "/f", "match": "^a", "state": "absent"}}"#,
+            r#"{"line": {"path": "/f", "line": "a 2"}}"#,
+            Some("replaces or removes"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#,
+            r#"{"line": {"path": "/f", "line": "a"}}"#,
+            Some("replaces or removes"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#,
+            r#"{"line": {"path": "/f", "line": "a", "state": "absent"}}"#,
+            None,
+        ),
         (r#"{"line": {"path": "/f", "line": "a"}}"#, r#"{"line": {"path": "/f", "line": "a"}}"#, None),
         (r#"{"line": {"path": "/f", "line": "a"}}"#, r#"{"line": {"path": "/f", "line": "b"}}"#, None),
-        (r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}"}}"#, r#"{"line": {"path": "/f", "block": "b", "marker": "; {mark}"}}"#, Some("marker")),
-        (r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}"}}"#, r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}", "state": "absent"}}"#, Some("marker")),
+        (
+            r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}"}}"#,
+            r#"{"line": {"path": "/f", "block": "b", "marker": "; {mark}"}}"#,
+            Some("marker"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}"}}"#,
+            r#"{"line": {"path": "/f", "block": "a", "marker": "; {mark}", "state": "absent"}}"#,
+            Some("marker"),
+        ),
         (r#"{"line": {"path": "/f", "block": "a"}}"#, r#"{"line": {"path": "/f", "block": "a"}}"#, None),
-        (r#"{"line": {"path": "/f", "line": "o = 2", "match": "^o"}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, Some("the option")),
-        (r#"{"line": {"path": "/f", "line": "x"}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, None),
-        (r#"{"ini": {"path": "/f", "section": "s", "state": "absent"}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, Some("the section")),
-        (r#"{"ini": {"path": "/f", "section": "s", "option": "p", "value": 1}}"#, r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#, None),
+        (
+            r#"{"line": {"path": "/f", "line": "o = 2", "match": "^o"}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            Some("the option"),
+        ),
+        (
+            r#"{"line": {"path": "/f", "line": "x"}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            None,
+        ),
+        (
+            r#"{"ini": {"path": "/f", "section": "s", "state": "absent"}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            Some("the section"),
+        ),
+        (
+            r#"{"ini": {"path": "/f", "section": "s", "option": "p", "value": 1}}"#,
+            r#"{"ini": {"path": "/f", "section": "s", "option": "o", "value": 1}}"#,
+            None,
+        ),
         (r#"{"package": {"names": ["p"], "state": "absent"}}"#, r#"{"package": ["p", "q"]}"#, Some("to be absent")),
         (r#"{"package": {"names": ["p"], "state": "latest"}}"#, r#"{"package": ["p"]}"#, None),
-        (r#"{"package": {"names": ["p"], "version": "1"}}"#, r#"{"package": {"names": ["p"], "version": "2"}}"#, Some("version")),
+        (
+            r#"{"package": {"names": ["p"], "version": "1"}}"#,
+            r#"{"package": {"names": ["p"], "version": "2"}}"#,
+            Some("version"),
+        ),
         (r#"{"package": {"names": ["p"], "version": "1"}}"#, r#"{"package": ["p"]}"#, None),
-        (r#"{"package": {"names": ["p"], "hold": true}}"#, r#"{"package": {"names": ["p"], "hold": false}}"#, Some("held")),
+        (
+            r#"{"package": {"names": ["p"], "hold": true}}"#,
+            r#"{"package": {"names": ["p"], "hold": false}}"#,
+            Some("held"),
+        ),
         (r#"{"package": {"names": ["p"], "hold": true}}"#, r#"{"package": ["p"]}"#, None),
     ];
 

@@ -221,8 +221,13 @@ impl Bench {
         let node = queue.get(queue.find(&start.task).unwrap());
         for after in &node.planned.after {
             let outcome = queue.get(queue.find(after).unwrap()).outcome();
-            let failed_removal = queue.get(queue.find(after).unwrap()).planned.action == Action::Remove && outcome.is_some();
-            assert!(failed_removal || outcome.is_some_and(Outcome::is_success), "{} starts before {after}: {outcome:?}", start.task);
+            let failed_removal =
+                queue.get(queue.find(after).unwrap()).planned.action == Action::Remove && outcome.is_some();
+            assert!(
+                failed_removal || outcome.is_some_and(Outcome::is_success),
+                "{} starts before {after}: {outcome:?}",
+                start.task
+            );
         }
     }
 

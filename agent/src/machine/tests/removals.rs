@@ -97,10 +97,13 @@ fn a_failed_removal_holds_back_what_would_meet_it() {
         assert!(bench.reported().ends_with("new@2=blocked by s.old"));
     }
     // And what it triggers.
-    let mut bench = removing(OTHER, PlannedTask {
-        spec: Some(spec(r#"{"line":{"path":"/f","line":"x"}}"#)),
-        ..restarted("new", Action::Create, 1, &["old"])
-    });
+    let mut bench = removing(
+        OTHER,
+        PlannedTask {
+            spec: Some(spec(r#"{"line":{"path":"/f","line":"x"}}"#)),
+            ..restarted("new", Action::Create, 1, &["old"])
+        },
+    );
     bench.finish("old", Err("no"));
     assert!(bench.reported().ends_with("new@2=blocked by s.old"));
 }

@@ -21,7 +21,7 @@ use super::{
     removal::{Item, Removals, same_service},
 };
 use crate::{
-    desired::{NodeIx, Scope},
+    desired::{NodeIx, Resolved, Scope},
     diff::{Change, Diff},
     knowledge::Unknown,
     reason::{Reason, service_file},
@@ -102,6 +102,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         nodes: parts.filter(|(_, part)| !part.tasks.is_empty() || !part.edges.is_empty()).collect(),
         gates: assembler.gates,
         pending: pending::instances(diff.desired),
+        prevented: diff.prevented.iter().map(|(task, node)| task.at(&diff.desired.nodes[node.0 as usize])).collect(),
     };
     pending::spread(&mut plan);
     plan
@@ -151,7 +152,9 @@ impl Assembler<'_, '_> {
                 disruptive,
             );
             let instance = instance(diff, task, v);
-            self.actions.push(PlannedAction { instance, action, reasons: graph.reasons(task, v), waits_for });
+            let ends = |resolved: &&Arc<Resolved>| resolved.spec.params.is_absence() && diff.change[v].is_planned();
+            let destroys = resolved.filter(ends).and_then(|resolved| resolved.spec.params.destroys());
+            self.actions.push(PlannedAction { instance, action, destroys, reasons: graph.reasons(task, v), waits_for });
         }
     }
 
@@ -160,7 +163,7 @@ impl Assembler<'_, '_> {
         let diff = self.diff;
         let task = &diff.removed[removed as usize];
         let shared: Vec<Item> = self.removals.everywhere(removed).to_vec();
-        for (node, _) in &task.instances {
+        for (node, applied) in &task.instances {
             let mut links = Links::default();
             // Dependents of all instances: one gate for all nodes. Dependents of this instance alone: by name where they are on the
             // same node, else by a gate of its own.
@@ -192,6 +195,7 @@ impl Assembler<'_, '_> {
             self.actions.push(PlannedAction {
                 instance: task.id.at(at),
                 action: Action::Remove,
+                destroys: applied.destroys.clone(),
                 reasons: vec![removed_reason(diff, task, *node)],
                 waits_for,
             });
@@ -216,6 +220,7 @@ impl Assembler<'_, '_> {
             self.actions.push(PlannedAction {
                 instance: task.at(&diff.desired.nodes[node.0 as usize]),
                 action: Action::Forget,
+                destroys: None,
                 reasons: vec![Reason::Forgotten {
                     by: forget.by.clone(),
                     why: forget.reason.clone(),

@@ -25,6 +25,9 @@ pub struct Plan {
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
+    /// Instances that are applied and no longer desired, and that stay because the site forbade their removal when they were applied: a
+    /// commit that leads to this is to be refused.
+    pub prevented: Vec<InstanceId>,
 }
 
 /// An instance that cannot be planned, because no node has reported a value that it needs. What is applied of it stays as it is.
@@ -55,6 +58,8 @@ pub struct PlannedAction {
     pub instance: InstanceId,
     /// What is done; for an instance that changes and is triggered as well, the change.
     pub action: Action,
+    /// What is lost for good by it, for people.
+    pub destroys: Option<String>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
     /// Unknown values that it, or what it comes after, needs: then it waits behind a gate that this plan never opens. It stands in the
@@ -118,7 +123,7 @@ impl PlanTask {
     /// What the ledger will hold of it once it is done; none for a removal and for a pending task.
     pub fn applied(&self) -> Option<Applied> {
         let resolved = self.resolved.as_ref()?;
-        Some(Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (*self.edges).clone() })
+        Some(applied(resolved, &self.edges))
     }
 
     /// As it stands in a node plan.
@@ -139,8 +144,18 @@ impl PlanTask {
     }
 }
 
+/// What the ledger will hold of an instance once it is applied.
+pub(super) fn applied(resolved: &Resolved, edges: &Edges) -> Applied {
+    Applied {
+        fingerprint: resolved.fingerprint,
+        inputs: digests(resolved),
+        edges: edges.clone(),
+        destroys: resolved.spec.params.destroyed_by_removal(),
+    }
+}
+
 /// The inputs as the ledger keeps them: short digests by name.
-pub(super) fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
+fn digests(resolved: &Resolved) -> BTreeMap<String, String> {
     resolved.inputs.iter().map(|input| (input.name.clone(), input.digest.clone())).collect()
 }
 

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use groundplan_protocol::{ids::TaskId, plan::Edges, state::Applied};
+use groundplan_protocol::{ids::TaskId, plan::Edges};
 
-use super::model::{Plan, digests};
+use super::model::Plan;
 use crate::{
     applied::{AppliedState, NodeApplied},
     desired::{DesiredState, Resolved},
@@ -23,9 +23,7 @@ impl AppliedState {
             }
         }
         let applied = |(id, edges, resolved): (&TaskId, &Arc<Edges>, &Resolved)| {
-            let applied =
-                Applied { fingerprint: resolved.fingerprint, inputs: digests(resolved), edges: (**edges).clone() };
-            (id.clone(), applied)
+            (id.clone(), super::model::applied(resolved, edges))
         };
         let node = |tasks: OnNode<'_>| NodeApplied {
             tasks: Arc::new(tasks.into_iter().map(applied).collect()),

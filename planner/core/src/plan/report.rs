@@ -31,6 +31,9 @@ pub struct PlanReport {
     /// it stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitReport>,
+    /// Removals that the site forbids by `prevent_destroy`, as `service.task@node`: a planner refuses the commit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prevented: Vec<InstanceId>,
 }
 
 /// An instance that waits for a value that no node has reported.
@@ -60,6 +63,9 @@ pub struct ActionReport {
     pub task: TaskName,
     /// What is done to it.
     pub action: Action,
+    /// What is lost for good by it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroys: Option<String>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<ReasonReport>,
 }
@@ -192,6 +198,7 @@ impl PlanReport {
             service: action.instance.task.service.clone(),
             task: action.instance.task.task.clone(),
             action: action.action,
+            destroys: action.destroys.clone(),
             reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
         });
 
@@ -207,7 +214,14 @@ impl PlanReport {
         let held = held.filter(|action| !pending.contains(&action.instance));
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
-        Self { version: VERSION, base, target, actions: actions.collect(), waiting: waiting.collect() }
+        Self {
+            version: VERSION,
+            base,
+            target,
+            actions: actions.collect(),
+            waiting: waiting.collect(),
+            prevented: plan.prevented.clone(),
+        }
     }
 }
 

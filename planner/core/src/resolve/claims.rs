@@ -109,7 +109,8 @@ pub(crate) fn pairs(placement: &Placement<'_>, owners: &[Owner<'_>], faults: &mu
             }
         }
         let Thing::Path(path) = thing else { continue };
-        let above = path.match_indices('/').filter(|(at, _)| *at > 0).filter_map(|(at, _)| Some((at, files.get(&path[..at])?)));
+        let above =
+            path.match_indices('/').filter(|(at, _)| *at > 0).filter_map(|(at, _)| Some((at, files.get(&path[..at])?)));
         for (at, makers) in above {
             for (file, below) in makers.iter().flat_map(|file| users.iter().map(move |below| (*file, *below))) {
                 let is_file = |params: &TaskParams| {

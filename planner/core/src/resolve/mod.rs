@@ -229,7 +229,8 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
         by_id.push((id.clone(), places[task]));
         let Instances { resolved, pending, off, .. } = &known[task].instances;
         let (instances, pending, off) = (resolved.clone(), pending.clone(), off.clone());
-        tasks.push(TaskVertex { id, at: declared.task.at.clone(), instances, pending, off, edges });
+        let (at, prevent_destroy) = (declared.task.at.clone(), declared.task.prevent_destroy);
+        tasks.push(TaskVertex { id, at, instances, pending, off, edges, prevent_destroy });
     }
     InstanceGraph { tasks, by_id: by_id.into_iter().collect() }
 }

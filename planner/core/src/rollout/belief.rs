@@ -96,7 +96,12 @@ impl Belief {
                     None if known => {}
                     // Applied by a plan that is not at hand: inputs and edges stay unknown until the next state.
                     None => {
-                        let bare = Applied { fingerprint, inputs: Default::default(), edges: Default::default() };
+                        let bare = Applied {
+                            fingerprint,
+                            inputs: Default::default(),
+                            edges: Default::default(),
+                            destroys: None,
+                        };
                         Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
                     }
                 }

@@ -146,7 +146,8 @@ impl Rollout {
 
     /// Whether `after` is a removal that an entry comes after, without being triggered by it or being a removal that depends on it.
     fn only_comes_after_removal(&self, entry: &Entry, after: u32) -> bool {
-        let triggers = || entry.triggers.iter().any(|(_, on)| matches!(on, On::Entry(i) | On::Barrier(i) if *i == after));
+        let triggers =
+            || entry.triggers.iter().any(|(_, on)| matches!(on, On::Entry(i) | On::Barrier(i) if *i == after));
         self.entries[after as usize].action == Action::Remove && entry.action != Action::Remove && !triggers()
     }
 

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::{
     AppliedState, Cache, Check, DesiredState, Knowledge, NodeApplied, Plan, Policy, SourceTree,
-    locate::Locator,
     applied::Forget,
+    locate::Locator,
     plan::plan,
     resolve,
     source::{EntryKind, MemoryTree},

@@ -80,13 +80,7 @@ impl Machine {
     }
 
     /// Records the request, so that it outlives this planner's process and the absence of the node, and plans.
-    fn forget(
-        &mut self,
-        request: RequestId,
-        instance: InstanceId,
-        forget: Forget,
-        now: Now,
-    ) -> Result<(), Problem> {
+    fn forget(&mut self, request: RequestId, instance: InstanceId, forget: Forget, now: Now) -> Result<(), Problem> {
         self.may_plan()?;
         self.log(Level::Info, format!("{} asked for the record of {instance} to be dropped", forget.by));
         self.meta.forget.insert(instance, forget);
