@@ -156,8 +156,12 @@ impl Host {
         let (params, task) = (&spec.params, &job.task);
         // Claimed before anything is made: a removal that runs at the same time leaves it in place.
         self.claims.add(params, task);
+        if let Some((own, other)) = self.claims.held_by_alias(params, task) {
+            return Err(HostError::Alias { own: own.to_string(), other });
+        }
         let replaced = previous.filter(|_| job.touched).map(|previous| &previous.params);
-        let replaced = replaced.filter(|before| replaces(before, params, task));
+        let is_other = |before: &&TaskParams| !self.claims.are_one(before, params, task);
+        let replaced = replaced.filter(|before| replaces(before, params, task)).filter(is_other);
         let first = replaced.is_some_and(|before| must_go_first(before, params, task));
         if let Some(before) = replaced.filter(|_| first) {
             changed |= self.remove(before, cx).await?;

@@ -65,6 +65,7 @@ impl Host {
         env.insert("GROUNDPLAN_SITE".to_owned(), settings.site.as_str().into());
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let environment = Environment { root: Root::new(root), env };
+        let claims = Claims::below(environment.root.clone());
         let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
         Ok(Self {
             environment,
@@ -72,7 +73,7 @@ impl Host {
             edits: Default::default(),
             stop_grace: settings.stop_grace,
             supervisor,
-            claims: Claims::default(),
+            claims,
             exclusive: Exclusive::default(),
             markers: Markers::new(&settings.state_dir),
             programs: Arc::new(Programs::new(&settings.state_dir)),

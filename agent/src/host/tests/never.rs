@@ -118,3 +118,29 @@ async fn a_forgotten_record_leaves_the_host_as_it_is() {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it still runs");
 }
+
+#[tokio::test]
+async fn two_names_of_one_thing_have_one_owner() {
+    let site = Site::new();
+    fs::create_dir_all(site.at("run")).unwrap();
+    fs::create_dir(site.at("var")).unwrap();
+    symlink("../run", site.at("var/run")).unwrap();
+    let link = |path: &str| spec(json!({ "link": { "path": path, "target": "x" } }));
+    let (own, alias) = (link("/run/x"), link("/var/run/x"));
+    let other = |work| Job { task: id("svc.other"), ..job("svc.task", work, None, None) };
+
+    assert_eq!(site.create(&own).await, CHANGED);
+    let refused = site.host.run(other(apply(&alias, None)), Cancel::never()).await;
+    assert!(refused.result.as_ref().is_err_and(|e| e.contains("svc.task owns")), "{refused:?}");
+    // Whichever goes leaves it to the other.
+    assert_eq!(site.remove(&own).await, UNCHANGED);
+    assert!(site.at("run/x").is_symlink());
+    assert_eq!(site.host.run(other(Work::Remove { spec: alias.clone() }), Cancel::never()).await.result, CHANGED);
+
+    // A task that names it otherwise from now on has not given it up.
+    assert_eq!(site.create(&own).await, CHANGED);
+    assert_eq!(site.update(&own, &alias).await, UNCHANGED);
+    assert!(site.at("run/x").is_symlink());
+    assert_eq!(site.remove(&alias).await, CHANGED);
+    assert!(!site.at("run/x").is_symlink());
+}
