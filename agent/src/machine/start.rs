@@ -88,7 +88,9 @@ impl Machine {
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
             fired_since: None,
-            in_doubt: record.is_some_and(|r| r.in_doubt),
+            // A removal of what was never touched changes nothing, and neither does dropping a record.
+            in_doubt: record.is_some_and(|r| r.in_doubt && (!ends || r.touched))
+                && node.planned.action != Action::Forget,
             touched,
             at: Some(at),
             waiting: Vec::new(),

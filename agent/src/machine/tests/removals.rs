@@ -52,6 +52,7 @@ fn what_a_failed_job_never_touched_is_known_also_after_a_restart() {
     bench.finish("a", UNCHANGED);
     bench.wait(Duration::from_secs(1));
     assert!(bench.disk.applied.is_empty());
+    assert!(bench.reported().ends_with("a@2=unchanged"), "nothing was changed that could trigger anything");
 }
 
 #[test]
