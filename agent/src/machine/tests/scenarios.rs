@@ -439,8 +439,8 @@ fn what_a_run_for_the_plan_before_printed_is_in_the_report_for_the_newer_plan() 
     let output = Some(Output { head: "done".to_owned(), ..Output::default() });
     let (started_ms, duration_ms) = (5, 7);
     let result = Ok(JobOutcome { changed: true, effect: None });
-    let (task, touched) = (start.task, true);
-    let done = JobDone { task, result, touched, output, memory: None, export: None, started_ms, duration_ms };
+    let (touched, memory) = (true, None);
+    let done = JobDone { task: start.task, result, touched, output, memory, export: None, started_ms, duration_ms };
     bench.handle(Event::Finished(Box::new(done)));
     bench.wait(Duration::from_secs(1));
     let reports: Vec<_> = bench.reports.iter().map(|r| (r.generation.0, r.started_ms, r.duration_ms)).collect();
