@@ -74,10 +74,10 @@ impl TaskParams {
             (Self::Line(a), Self::Line(b)) => return lines((first, a), (second, b)),
             (Self::Ini(a), Self::Ini(b)) => return sections(a, b),
             (Self::Line(line), Self::Ini(ini)) => line_and_options(line, ini)?,
+            (Self::Ini(_), Self::Line(_)) => return Self::conflict((second, b), (first, a), thing).map(turned),
             (Self::Line(_) | Self::Ini(_), other) => edited(a, first, other, second)?,
-            (other, Self::Line(_) | Self::Ini(_)) => {
-                let Conflict { message, params: [b, a], hint } = Self::conflict((second, b), (first, other), thing)?;
-                return Some(Conflict { message, params: [a, b], hint });
+            (_, Self::Line(_) | Self::Ini(_)) => {
+                return Self::conflict((second, b), (first, a), thing).map(turned);
             }
             (Self::File(_) | Self::Template(_), Self::Archive(_)) => below(["path", "dest"], first, second),
             (Self::Archive(_), Self::File(_) | Self::Template(_)) => below(["dest", "path"], second, first),
@@ -90,6 +90,11 @@ impl TaskParams {
     pub fn below_a_file(&self, file: &TaskId, other: &TaskId) -> Conflict {
         below(["path", ""], file, other)
     }
+}
+
+/// The same conflict with the two tasks in the other order.
+fn turned(Conflict { message, params: [first, second], hint }: Conflict) -> Conflict {
+    Conflict { message, params: [second, first], hint }
 }
 
 fn below(params: [&'static str; 2], file: &TaskId, other: &TaskId) -> Conflict {

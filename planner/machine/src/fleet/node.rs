@@ -288,8 +288,8 @@ mod tests {
 
     fn applied(sources: &[&str]) -> Applied {
         let source = |task: &&str| Source { task: task.parse().unwrap(), place: Place::Here };
-        let edges = Edges { requires: sources.iter().map(source).collect(), triggers: Vec::new() };
-        Applied { fingerprint: Fingerprint(Digest::of(b"spec")), inputs: BTreeMap::new(), edges }
+        let edges = Edges { requires: sources.iter().map(source).collect(), ..Edges::default() };
+        Applied { fingerprint: Fingerprint(Digest::of(b"spec")), inputs: BTreeMap::new(), edges, destroys: None }
     }
 
     #[test]
