@@ -77,6 +77,8 @@ pub struct TaskVertex {
     pub edges: Vec<Edge>,
     /// What its removal does with what it changed.
     pub on_remove: OnRemove,
+    /// Whether the site forbids its removal.
+    pub prevent_destroy: bool,
 }
 
 /// A task on a node.
@@ -219,7 +221,7 @@ impl DesiredState {
             },
         };
         // A trigger is recorded twice: as what acts, and as what orders.
-        let mut edges = Edges { on_remove: task.on_remove, ..Edges::default() };
+        let mut edges = Edges { on_remove: task.on_remove, prevent_destroy: task.prevent_destroy, ..Edges::default() };
         for edge in &task.edges {
             let on = source(edge.from, edge.scope);
             if let Some(effect) = edge.trigger {
@@ -231,5 +233,11 @@ impl DesiredState {
         edges.requires.dedup();
         edges.triggers.sort_unstable();
         edges
+    }
+
+    /// Whether an instance is desired, or may be: a pending one is not known yet.
+    pub fn wants(&self, id: &InstanceId) -> bool {
+        let (Some(task), Some(node)) = (self.graph.task(&id.task), self.node(&id.node)) else { return false };
+        task.on(node).is_some() || task.pending.iter().any(|pending| pending.node == node)
     }
 }

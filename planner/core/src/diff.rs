@@ -16,8 +16,9 @@ use groundplan_protocol::{
 };
 
 use crate::{
-    applied::{AppliedState, Check, NodeApplied, Policy},
+    applied::{AppliedState, Check, Forget, NodeApplied, Policy},
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved},
+    hand_over::takes_all,
 };
 
 /// How a desired instance differs from what is applied.
@@ -74,6 +75,10 @@ pub(crate) struct Diff<'a> {
     pub(crate) stale: Vec<u32>,
     /// Tasks with instances to be removed, in order of id.
     pub(crate) removed: Vec<RemovedTask<'a>>,
+    /// Applied and undesired instances whose records are dropped, by task and node. They are no removals: nothing waits for them.
+    pub(crate) forgotten: Vec<(&'a TaskId, NodeIx, &'a Forget)>,
+    /// Applied and undesired instances whose removal the site forbade when they were applied: they stay as they are.
+    pub(crate) prevented: Vec<(&'a TaskId, NodeIx)>,
     /// By desired task: its index in `removed`, if instances of it are removed.
     pub(crate) removed_of: Vec<Option<u32>>,
     /// By task, only tasks that are pending on some node: for each vertex its index among the instances; none for a pending one.
@@ -111,13 +116,15 @@ impl<'a> Diff<'a> {
             edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
             stale: Vec::new(),
             removed: Vec::new(),
+            forgotten: Vec::new(),
+            prevented: Vec::new(),
             removed_of: vec![None; tasks.len()],
             first,
             node_of,
             mixed,
             checks: HashMap::new(),
         };
-        diff.compare();
+        diff.compare(&policy.forget);
         diff.mark_checks(&policy.check);
         diff
     }
@@ -176,7 +183,7 @@ impl<'a> Diff<'a> {
     }
 
     /// Compares both sides by one merge per node, in order of task ids: no lookups, whatever the number of tasks.
-    fn compare(&mut self) {
+    fn compare(&mut self, forget: &'a BTreeMap<InstanceId, Forget>) {
         let graph: &'a InstanceGraph = &self.desired.graph;
         // `by_id` is in order of ids, so each node's list is as well.
         let mut wanted: Vec<Vec<(&'a TaskId, u32, u32)>> = vec![Vec::new(); self.known.len()];
@@ -219,6 +226,21 @@ impl<'a> Diff<'a> {
         }
         self.stale.sort_unstable();
         self.mark_pending();
+        if !forget.is_empty() {
+            removed.retain(|(id, node, _)| {
+                let forget = forget.get(&id.at(&self.desired.nodes[node.0 as usize]));
+                self.forgotten.extend(forget.map(|forget| (*id, *node, forget)));
+                forget.is_none()
+            });
+        }
+        removed.retain(|(id, node, applied)| {
+            // What changes hands as a whole is not destroyed.
+            let prevented = applied.edges.prevent_destroy && !takes_all(self.desired, *node, applied);
+            if prevented {
+                self.prevented.push((*id, *node));
+            }
+            !prevented
+        });
         self.group_removed(removed);
     }
 
@@ -285,6 +307,7 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
     a.on_remove == b.on_remove
+        && a.prevent_destroy == b.prevent_destroy
         && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()
         && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))

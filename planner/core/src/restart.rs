@@ -20,7 +20,7 @@ use crate::{
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Change, Diff, RemovedTask},
     hand_over::HandOvers,
-    reason::{Declared, Reason, UNKNOWN},
+    reason::{Declared, Reason, UNKNOWN, service_file},
 };
 
 /// Which vertices are planned, with what effect, and why.
@@ -442,10 +442,7 @@ impl RestartGraph<'_> {
             (Some(sibling), _) => {
                 Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
             }
-            (None, _) => Reason::Removed {
-                what: Declared::Task(removed.id.clone()),
-                file: format!("services/{service}/service.toml"),
-            },
+            (None, _) => Reason::Removed { what: Declared::Task(removed.id.clone()), file: service_file(service) },
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Did {
     pub(super) export: Option<String>,
     /// An effect was carried out that nothing called for.
     pub(super) needless: bool,
+    /// Whether it began to act on the host at all.
+    pub(super) touched: bool,
 }
 
 /// How far a job came.
@@ -54,13 +56,17 @@ impl Host {
         if progress == Progress::Nothing {
             return did;
         }
+        did.touched = true;
         let task = &start.task;
         let (params, applies) = match &start.work {
+            // As the agent's host does: what no job has touched is not there.
+            Work::Remove { .. } if !start.touched => return did,
             Work::Remove { .. } => {
                 did.outcome.changed = self.tasks.remove(task).is_some();
                 self.dirt.remove(task);
                 return did;
             }
+            Work::Forget { .. } => return did,
             Work::Apply { spec, .. } => (&spec.params, true),
             Work::Trigger { spec } => (&spec.params, false),
         };

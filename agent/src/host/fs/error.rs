@@ -29,6 +29,17 @@ pub(crate) enum FileError {
     NeedsForce { path: String, there: &'static str },
 }
 
+impl FileError {
+    /// Whether what was to be written is in place although this failed.
+    pub(crate) fn is_after_change(&self) -> bool {
+        matches!(self, Self::Io { doing: SYNC | OPEN_DIRECTORY, .. })
+    }
+}
+
+/// What fails after a name was put in place.
+pub(super) const SYNC: &str = "sync its directory";
+pub(super) const OPEN_DIRECTORY: &str = "open its directory";
+
 pub(super) fn failed(path: &str, doing: &'static str) -> impl Fn(Errno) -> FileError {
     move |e| FileError::Io { path: path.to_owned(), doing, source: e.into() }
 }

@@ -100,7 +100,8 @@ impl Belief {
                         // Most plans leave the claims of a task as they are, and what claims nothing hands nothing over.
                         let known = tasks.remove(task).map(|known| (known.claims, known.contends));
                         let ((claims, contends), (inputs, edges)) = (known.unwrap_or_default(), Default::default());
-                        let bare = Applied { fingerprint, inputs, edges, claims, contends, on_remove: None };
+                        let bare =
+                            Applied { fingerprint, inputs, edges, claims, contends, on_remove: None, destroys: None };
                         tasks.insert(task.clone(), bare);
                     }
                 }

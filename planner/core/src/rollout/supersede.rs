@@ -31,7 +31,7 @@ impl Rollout {
                 obligation.fired || !obligation.open.is_empty()
             });
         }
-        for entry in self.entries.iter().filter(|entry| entry.action != Action::Remove) {
+        for entry in self.entries.iter().filter(|entry| !matches!(entry.action, Action::Remove | Action::Forget)) {
             let Some(known) = applied.nodes.get_mut(&entry.instance.node) else { continue };
             let Some(effect) = self.still_due(entry) else { continue };
             oblige(known, &entry.instance.task, effect);

@@ -3,6 +3,7 @@
 mod messages;
 mod orders;
 mod plans;
+mod prevented;
 mod requests;
 
 use std::{
@@ -21,6 +22,7 @@ use groundplan_protocol::{
 
 use crate::{
     command::{Commands, NodeOutcome},
+    commit::RefusedCommit,
     deployment::{Deployment, Job, LoadReason},
     drift::Drift,
     fleet::Fleet,
@@ -231,6 +233,17 @@ impl Machine {
 
     fn take_loaded(&mut self, job: JobId, outcome: LoadOutcome, now: Now) {
         let Some(reason) = self.deployment.loaded(job) else { return };
+        let outcome = match outcome {
+            // What is active stays so, whatever nodes have reported since: its plan leaves alone what must not be removed.
+            LoadOutcome::Good { commit, same } if reason == LoadReason::Tip => {
+                let faults = prevented::faults(&commit, &self.fleet);
+                match faults.is_empty() {
+                    true => LoadOutcome::Good { commit, same },
+                    false => LoadOutcome::Refused(RefusedCommit { commit: commit.commit.clone(), faults }),
+                }
+            }
+            outcome => outcome,
+        };
         match outcome {
             LoadOutcome::Good { commit, same } => {
                 self.out.push(Effect::Activate(job));

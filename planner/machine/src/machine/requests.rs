@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use groundplan_core::applied::Forget;
 use groundplan_protocol::{
     ids::{InstanceId, NodeId, ServiceId, SessionId, TaskId},
     time::Now,
@@ -10,7 +11,7 @@ use groundplan_protocol::{
 use super::Machine;
 use crate::{
     command::CommandRequest,
-    deployment::Recheck,
+    deployment::{PlanRequest, Wants},
     ids::RequestId,
     io::{Effect, Level, Problem, Reply, Request},
 };
@@ -20,6 +21,10 @@ impl Machine {
         let reply = match request {
             Request::Recheck { nodes, services, tasks } => match self.recheck(id, &nodes, &services, &tasks, now) {
                 // Its reply comes with the plan.
+                Ok(()) => return,
+                Err(problem) => Err(problem),
+            },
+            Request::Forget { instance, forget } => match self.forget(id, instance, forget, now) {
                 Ok(()) => return,
                 Err(problem) => Err(problem),
             },
@@ -70,7 +75,17 @@ impl Machine {
                 self.drift.ask(&instance, first);
             }
         }
-        self.deployment.wait_for_plan(Recheck { request, left_out }, now);
+        self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Recheck { left_out } }, now);
+        Ok(())
+    }
+
+    /// Records the request, so that it outlives this planner's process and the absence of the node, and plans.
+    fn forget(&mut self, request: RequestId, instance: InstanceId, forget: Forget, now: Now) -> Result<(), Problem> {
+        self.may_plan()?;
+        self.log(Level::Info, format!("{} asked for the record of {instance} to be dropped", forget.by));
+        self.meta.forget.insert(instance, forget);
+        self.write_meta();
+        self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Forget }, now);
         Ok(())
     }
 

@@ -266,6 +266,7 @@ impl World {
             let work = match &start.work {
                 agent::Work::Apply { .. } => "applies",
                 agent::Work::Remove { .. } => "removes",
+                agent::Work::Forget { .. } => "forgets",
                 agent::Work::Trigger { .. } => "acts on",
             };
             let effect = start.effect.map(|effect| format!(" +{effect}")).unwrap_or_default();
@@ -330,6 +331,7 @@ impl World {
         let done = JobDone {
             task: task.clone(),
             result,
+            touched: did.touched,
             output: None,
             memory,
             export: did.export,

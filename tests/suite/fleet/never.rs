@@ -1,0 +1,145 @@
+//! What never was cannot block: a failed task that is withdrawn, a removal that fails, `groundplan forget`.
+
+use std::fs;
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use serde_json::Value;
+
+use super::with_both_brokers;
+
+with_both_brokers!(
+    a_failed_task_is_replaced_and_reverted,
+    a_removal_that_fails_is_forgotten,
+    what_must_not_be_removed_refuses_the_commit
+);
+
+const NGINX: &str = "user www-data;\nevents {\n    worker_connections 768;\n}\n";
+const SERVICE: &str = "services/web/service.toml";
+
+/// A service with these tasks, each on node `n1`.
+fn tasks(tasks: &[&str]) -> String {
+    let file = "[[task]]\nid = \"motd\"\nfile = { content = \"hi\\n\", path = \"/etc/motd\" }\n";
+    [&[file], tasks].concat().join("\n")
+}
+
+fn site(service: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("site.toml", "name = \"testsite\"\n".to_owned()),
+        ("inventory/nodes.toml", "[groups.all]\nservices = [\"web\"]\n\n[nodes.n1]\n".to_owned()),
+        (SERVICE, service.to_owned()),
+    ]
+}
+
+fn fleet(kind: Kind, service: &str) -> Fleet {
+    let files = site(service);
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    Fleet::started(kind, &files, &["n1"])
+}
+
+/// The outcome of a task in the latest rollout.
+fn outcome(fleet: &Fleet, task: &str) -> Value {
+    let why = fleet.ask("one", &["why", "n1", task]).expect("an answer");
+    why["planned"].clone()
+}
+
+fn a_failed_task_is_replaced_and_reverted(kind: Kind) {
+    let ini = "[[task]]\nid = \"tune\"\nini = { path = \"/etc/nginx.conf\", section = \"events\", option = \"worker_connections\", value = 1024 }\n";
+    let line = "[[task]]\nid = \"workers\"\nline = { path = \"/etc/nginx.conf\", line = \"    worker_connections 1024;\", match = 'worker_connections' }\n";
+    let fleet = fleet(kind, &tasks(&[]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    fs::write(fleet.root("n1").join("etc/nginx.conf"), NGINX).expect("a file");
+
+    let bad = fleet.commit(&[(SERVICE, &tasks(&[ini]))], "an ini that cannot be");
+    fleet.failed("one", &bad);
+    assert_eq!(fleet.file("n1", "etc/nginx.conf").as_deref(), Some(NGINX));
+
+    let good = fleet.commit(&[(SERVICE, &tasks(&[line]))], "a line instead");
+    fleet.converged("one", &good);
+    let edited = NGINX.replace("768", "1024");
+    assert_eq!(
+        fleet.file("n1", "etc/nginx.conf").as_deref(),
+        Some(edited.as_str()),
+        "{:#}",
+        outcome(&fleet, "web.workers")
+    );
+
+    // Back to what failed: the line is taken back, and the ini fails as before; then without either.
+    fleet.git(&["revert", "--no-edit", "HEAD"]);
+    fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(fleet.file("n1", "etc/nginx.conf").as_deref(), Some(NGINX));
+    let without = fleet.commit(&[(SERVICE, &tasks(&[]))], "neither");
+    fleet.converged("one", &without);
+    assert_eq!(fleet.file("n1", "etc/nginx.conf").as_deref(), Some(NGINX));
+}
+
+fn a_removal_that_fails_is_forgotten(kind: Kind) {
+    const DAMAGED: &str = "[a\nb = 1\n";
+    let ini =
+        "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
+    let link = |name: &str| format!("[[task]]\nid = \"{name}\"\nlink = {{ path = \"/{name}\", target = \"x\" }}\n");
+    let mut fleet = fleet(kind, &tasks(&[ini]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    fs::write(fleet.root("n1").join("etc/app.ini"), DAMAGED).expect("a file");
+
+    // The removal fails, and does not hold back what is new.
+    let commit = fleet.commit(&[(SERVICE, &tasks(&[&link("one")]))], "without the ini");
+    fleet.failed("one", &commit);
+    assert!(fleet.root("n1").join("one").is_symlink(), "what is new is there");
+    let rollout = fleet.ask("one", &["show", "latest"]).expect("the rollout");
+    assert!(rollout.to_string().contains("groundplan forget n1 web.tune"), "{rollout:#}");
+
+    // What is not there, or in use, cannot be forgotten.
+    for (node, task) in [("n2", "web.tune"), ("n1", "web.tun"), ("n1", "web.motd")] {
+        assert!(!fleet.run_json("one", &["forget", node, task]).0, "{node} {task}");
+    }
+
+    // The request outlives the absence of the node, the planner, and a newer plan.
+    fleet.terminate_agent("n1");
+    fleet.wait("the node to be away", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["nodes"][0]["presence"] == "offline").then_some(())
+    });
+    let planned = fleet.ask("one", &["forget", "n1", "web.tune", "--reason", "damaged by hand"]).expect("an answer");
+    assert_eq!(planned["online"], false, "{planned:#}");
+    fleet.kill_planner("one");
+    fleet.start_planner("one");
+    let commit = fleet.commit(&[(SERVICE, &tasks(&[&link("one"), &link("two")]))], "one more");
+    fleet.wait("the newer plan", || fleet.rollout_of("one", &commit));
+    fleet.start_agent("n1");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.file("n1", "etc/app.ini").as_deref(), Some(DAMAGED), "the host is as it was");
+    let rollout = fleet.ask("one", &["show", "latest"]).expect("the rollout").to_string();
+    assert!(rollout.contains("forgotten") && rollout.contains("damaged by hand"), "{rollout}");
+    assert!(!fleet.run_json("one", &["forget", "n1", "web.tune"]).0, "the record is dropped");
+}
+
+fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
+    let data = |prevent: bool| {
+        format!("[[task]]\nid = \"data\"\nprevent_destroy = {prevent}\ndirectory = {{ path = \"/data\" }}\n")
+    };
+    let fleet = fleet(kind, &tasks(&[&data(true)]));
+    let first = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &first);
+
+    // Taken out of the service, and with the whole service.
+    let nodes = "[groups.all]\nservices = []\n\n[nodes.n1]\n";
+    for files in [[(SERVICE, tasks(&[]))], [("inventory/nodes.toml", nodes.to_owned())]] {
+        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+        let refused = fleet.commit(&files, "without the data");
+        let status = fleet.wait("the commit to be refused", || {
+            let status = fleet.ask("one", &["status"])?;
+            (status["refused"]["commit"]["id"] == refused.as_str()).then_some(status)
+        });
+        assert_eq!(status["commit"]["id"], first.as_str(), "{status:#}");
+        assert!(status["refused"].to_string().contains("prevent_destroy"), "{status:#}");
+        assert!(fleet.root("n1").join("data").is_dir());
+        fleet.git(&["revert", "--no-edit", "HEAD"]);
+    }
+
+    // First it is allowed, and then done. Nothing is applied again for it.
+    let allowed = fleet.commit(&[(SERVICE, &tasks(&[&data(false)]))], "it may go");
+    fleet.converged("one", &allowed);
+    let gone = fleet.commit(&[(SERVICE, &tasks(&[]))], "it goes");
+    fleet.converged("one", &gone);
+    assert!(!fleet.root("n1").join("data").exists());
+}
