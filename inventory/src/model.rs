@@ -39,6 +39,8 @@ pub struct Site {
     pub rollout: Rollout,
     /// When nodes check for drift, and what happens to it.
     pub drift: Drift,
+    /// Length of the longest file that services may ship, in bytes.
+    pub max_file: u64,
 }
 
 /// When nodes check for drift, and what happens to it in services that have no policy of their own.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use groundplan_protocol::duration::Span;
+use groundplan_protocol::{blob::MAX_BLOB, duration::Span};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
@@ -82,7 +82,8 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let vars = vars::place(&manifest.vars, path);
     let rollout = rollout(&manifest.rollout);
     let drift = drift(&manifest.drift);
-    let site = name.map(|name| Site { name, vars, external, rollout, drift });
+    let max_file = manifest.max_file_mib.map_or(MAX_BLOB, |mib| u64::from(mib.get()) << 20);
+    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file });
     SiteFile { site, diagnostics: document.diagnostics }
 }
 

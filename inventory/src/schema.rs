@@ -35,6 +35,10 @@ pub struct SiteManifest {
     /// What happens to things that were changed out of band.
     #[serde(default)]
     pub drift: DriftManifest,
+    /// Length of the longest file that services may ship, in MiB; 256 if not given. Agents refuse longer ones than their own
+    /// `max_blob`, in bytes.
+    #[schemars(example = 512)]
+    pub max_file_mib: Option<NonZeroU32>,
 }
 
 /// When nodes check for drift, and what happens to it.

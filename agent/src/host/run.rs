@@ -278,7 +278,7 @@ impl Host {
     ) -> Result<Option<Effect>, HostError> {
         let Some(effect) = effect else { return Ok(None) };
         cx.changing();
-        Ok(kinds::effect(&spec.params, cx, effect).await?.then_some(effect))
+        Ok(kinds::effect(&spec.params, cx, effect).await?.then(|| cx.effect_of(effect)))
     }
 
     async fn ready(&self, spec: &TaskSpec, cx: &Context<'_>) -> Result<(), HostError> {

@@ -15,6 +15,17 @@ pub trait SourceTree {
     /// If the file cannot be read.
     fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError>;
 
+    /// Reads a file in pieces, so that a long one is never held as a whole; called only for entries of [`EntryKind::File`].
+    /// `take` gets the length of the file with each piece, the first of which may be empty, and returns whether to go on.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    fn scan(&self, path: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), ReadError> {
+        let bytes = self.read(path)?;
+        take(bytes.len() as u64, &bytes);
+        Ok(())
+    }
+
     /// The entry of that path.
     fn entry(&self, path: &str) -> Option<&Entry> {
         let entries = self.entries();

@@ -86,6 +86,17 @@ pub enum LogEntry {
         /// What it still runs.
         running: Vec<TaskId>,
     },
+    /// An agent refused its part of the plan, and will refuse it again.
+    Refused {
+        /// Its node.
+        node: NodeId,
+        /// The generation of the plan.
+        generation: Generation,
+        /// The agent's reason.
+        reason: String,
+        /// When the planner received it, in milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// Gates were opened.
     Advance,
 }

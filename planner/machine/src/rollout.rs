@@ -192,6 +192,9 @@ impl ActiveRollout {
                 LogEntry::Accepted { node, generation, running } => {
                     let _ = restored.accepted(&node, generation, &running);
                 }
+                LogEntry::Refused { node, generation, reason, at_ms } => {
+                    let _ = restored.refused(&node, generation, &reason, at_ms);
+                }
                 LogEntry::Advance => drop(restored.rollout.advance()),
             }
         }
@@ -220,6 +223,34 @@ impl ActiveRollout {
     pub(crate) fn accepted(&mut self, node: &NodeId, generation: Generation, tasks: &[TaskId]) -> bool {
         let kept = self.is_kept(node, generation);
         self.rollout.accepted(node, if kept { self.head.generation } else { generation }, tasks)
+    }
+
+    /// Takes that a node's agent has refused its part, for good: all that it had still to do has failed. Returns whether that is
+    /// news; then the call is to be replayed where the rollout is restored.
+    pub(crate) fn refused(&mut self, node: &NodeId, generation: Generation, reason: &str, at_ms: u64) -> bool {
+        if generation != self.head.generation && !self.is_kept(node, generation) {
+            return false;
+        }
+        let is_done = |status: &Status| matches!(status, Status::Done { .. } | Status::Skipped | Status::Failed { .. });
+        let left = self.rollout.statuses().filter(|(instance, _, status)| instance.node == *node && !is_done(status));
+        let reports: Vec<TaskReport> = left
+            .map(|(instance, action, _)| TaskReport {
+                generation: self.head.generation,
+                task: instance.task,
+                action,
+                outcome: Outcome::Failed { error: format!("the agent refuses the plan: {reason}") },
+                fingerprint: None,
+                started_ms: at_ms,
+                duration_ms: 0,
+                output: None,
+                export: None,
+            })
+            .collect();
+        let mut news = false;
+        for report in &reports {
+            news |= self.fold(node, report);
+        }
+        news
     }
 
     /// What was planned for the task of a report, where it is at hand.

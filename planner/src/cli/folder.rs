@@ -4,7 +4,8 @@
 //! followed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,6 +15,9 @@ use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
 
 /// The top-level entries of a site.
 const TOP: [&str; 5] = ["inventory", "plugins", "secrets", "services", "site.toml"];
+
+/// How much of a file is read at a time, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// A directory whose files were listed once; their content is read later.
 #[derive(Debug)]
@@ -85,6 +89,21 @@ impl SourceTree for Folder {
             Some(_) => Err(failed("it is not a regular file".to_owned())),
             None => Err(failed("it does not exist".to_owned())),
         }
+    }
+
+    fn scan(&self, path: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), ReadError> {
+        let failed = |error: io::Error| ReadError { path: path.to_owned(), cause: error.to_string() };
+        let mut file = fs::File::open(self.root.join(path)).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut piece = vec![0; PIECE];
+        let mut on = take(length, &[]);
+        while on {
+            match file.read(&mut piece).map_err(failed)? {
+                0 => break,
+                n => on = take(length, &piece[..n]),
+            }
+        }
+        Ok(())
     }
 }
 

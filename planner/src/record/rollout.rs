@@ -79,6 +79,17 @@ pub enum LogRow {
         /// What it still runs.
         running: Vec<TaskId>,
     },
+    /// An agent refused its part of the plan.
+    Refused {
+        /// Its node.
+        node: NodeId,
+        /// The generation of the plan.
+        generation: Generation,
+        /// The agent's reason.
+        reason: String,
+        /// When the planner received it, in milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// Gates were opened.
     Advance,
 }
@@ -125,6 +136,7 @@ impl From<LogEntry> for LogRow {
             LogEntry::Reports { node, ledger, first, reports } => Self::Reports { node, ledger, first, reports },
             LogEntry::Presence { node, online } => Self::Presence { node, online },
             LogEntry::Accepted { node, generation, running } => Self::Accepted { node, generation, running },
+            LogEntry::Refused { node, generation, reason, at_ms } => Self::Refused { node, generation, reason, at_ms },
             LogEntry::Advance => Self::Advance,
         }
     }
@@ -136,6 +148,7 @@ impl From<LogRow> for LogEntry {
             LogRow::Reports { node, ledger, first, reports } => Self::Reports { node, ledger, first, reports },
             LogRow::Presence { node, online } => Self::Presence { node, online },
             LogRow::Accepted { node, generation, running } => Self::Accepted { node, generation, running },
+            LogRow::Refused { node, generation, reason, at_ms } => Self::Refused { node, generation, reason, at_ms },
             LogRow::Advance => Self::Advance,
         }
     }

@@ -255,7 +255,13 @@ fn log() {
         first: Sequence(9),
         reports: vec![report()],
     };
-    let entries = [reports, LogEntry::Presence { node: id("b"), online: true }, LogEntry::Advance];
+    let refused = LogEntry::Refused {
+        node: id("b"),
+        generation: Generation(7),
+        reason: "names a blob of 300 MiB; the limit is 256 MiB".to_owned(),
+        at_ms: 1000,
+    };
+    let entries = [reports, LogEntry::Presence { node: id("b"), online: true }, refused, LogEntry::Advance];
     assert_snapshot!(entries.iter().map(written::<_, LogRow>).collect::<Vec<_>>().join("\n"));
 }
 

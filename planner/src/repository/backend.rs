@@ -89,4 +89,12 @@ impl Backend {
             Self::Git(git) => git.blob(oid),
         }
     }
+
+    /// Reads a file by its object id in pieces, each with the length of the whole; `take` returns whether to go on.
+    pub(super) fn scan(&self, oid: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), String> {
+        match self {
+            Self::LibGit2(objects) => objects.scan(oid, take),
+            Self::Git(git) => git.scan(oid, take),
+        }
+    }
 }

@@ -41,6 +41,9 @@ impl Drop for Batch {
     }
 }
 
+/// How much of a file is read at a time, in bytes.
+const PIECE: usize = 64 * 1024;
+
 const DIRECTORIES: [&str; 6] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -172,9 +175,33 @@ impl GitCommand {
         read.inspect_err(|_| *batch = None).map_err(|e| e.to_string())
     }
 
+    /// Reads a file in pieces, each with the length of the whole; `take` returns whether to go on. The error is the cause alone.
+    pub(super) fn scan(&self, oid: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), String> {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = match &mut *batch {
+            Some(running) => running.scan(oid, take),
+            none => self.start().and_then(|started| none.insert(started).scan(oid, take)),
+        };
+        // In the middle of an object, after an error or because no more was wanted, the next read starts a new process.
+        if !matches!(read, Ok(true)) {
+            *batch = None;
+        }
+        read.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// A reader of the same repository that libgit2 has opened, for objects that libgit2 would hold as a whole.
+    pub(super) fn beside(dir: PathBuf, from_env: bool) -> Self {
+        Self { dir, from_env, batch: Mutex::new(None) }
+    }
+
     fn start(&self) -> io::Result<Batch> {
         let mut command = git(&self.dir, self.from_env);
-        command.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Above this, git streams an object as well.
+        command
+            .args(["-c", "core.bigFileThreshold=1m", "cat-file", "--batch"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         match (stdin, stdout) {
@@ -186,21 +213,44 @@ impl GitCommand {
 
 impl Batch {
     fn read(&mut self, oid: &str) -> io::Result<Arc<[u8]>> {
+        let size = self.ask(oid)?;
+        let mut bytes = vec![0; size as usize + 1];
+        self.stdout.read_exact(&mut bytes)?;
+        bytes.truncate(size as usize);
+        Ok(bytes.into())
+    }
+
+    /// Reads a file in pieces; whether it was read to its end.
+    fn scan(&mut self, oid: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> io::Result<bool> {
+        let size = self.ask(oid)?;
+        if !take(size, &[]) {
+            return Ok(false);
+        }
+        let (mut piece, mut left) = (vec![0; PIECE], size);
+        while left > 0 {
+            let n = left.min(PIECE as u64) as usize;
+            self.stdout.read_exact(&mut piece[..n])?;
+            left -= n as u64;
+            if !take(size, &piece[..n]) {
+                return Ok(false);
+            }
+        }
+        // The line break after the content.
+        self.stdout.read_exact(&mut piece[..1])?;
+        Ok(true)
+    }
+
+    /// Asks for a file; its length, after which its content follows on standard output.
+    fn ask(&mut self, oid: &str) -> io::Result<u64> {
         writeln!(self.stdin, "{oid}")?;
         self.stdin.flush()?;
         // `<object> <type> <size>`, then the content and a newline (git-cat-file(1)); `<object> missing` for an unknown one.
         let mut head = String::new();
         self.stdout.read_line(&mut head)?;
         let size = head.trim_end().rsplit_once(' ').and_then(|(rest, size)| {
-            let size: usize = size.parse().ok()?;
+            let size: u64 = size.parse().ok()?;
             rest.ends_with(" blob").then_some(size)
         });
-        let Some(size) = size else {
-            return Err(io::Error::other(format!("git reports: {}", head.trim_end())));
-        };
-        let mut bytes = vec![0; size + 1];
-        self.stdout.read_exact(&mut bytes)?;
-        bytes.truncate(size);
-        Ok(bytes.into())
+        size.ok_or_else(|| io::Error::other(format!("git reports: {}", head.trim_end())))
     }
 }

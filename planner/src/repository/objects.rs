@@ -12,6 +12,7 @@ use groundplan_core::source::{Entry, EntryKind};
 use groundplan_protocol::ids::CommitId;
 
 use super::{
+    command::GitCommand,
     error::RepositoryError,
     read::{CommitInfo, Paths, sorted},
 };
@@ -19,7 +20,12 @@ use super::{
 /// An open repository, and the tree that was listed last. libgit2's repository is not `Sync`, hence the lock.
 pub(super) struct Objects {
     inner: Mutex<Inner>,
+    /// Reads what is long: libgit2 holds an object as a whole, and the planner's memory would reach a multiple of it.
+    long: GitCommand,
 }
+
+/// Files longer than this are read in pieces, in bytes.
+const LONG: u64 = 1 << 20;
 
 struct Inner {
     repo: git2::Repository,
@@ -43,7 +49,9 @@ impl Objects {
             _ => RepositoryError::Unsupported { path: given.clone(), source: e },
         })?;
         let paths = Paths { given, git_dir: repo.path().to_owned(), common_dir: repo.commondir().to_owned() };
-        Ok((Self { inner: Mutex::new(Inner { repo, last: None }) }, paths))
+        let from_env = flags == RepositoryOpenFlags::FROM_ENV;
+        let long = GitCommand::beside(if from_env { paths.given.clone() } else { paths.git_dir.clone() }, from_env);
+        Ok((Self { inner: Mutex::new(Inner { repo, last: None }), long }, paths))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -107,6 +115,36 @@ impl Objects {
         let inner = self.lock();
         let blob = Oid::from_str(oid).and_then(|oid| inner.repo.find_blob(oid));
         blob.map(|b| b.content().into()).map_err(|e| e.message().to_owned())
+    }
+
+    /// Reads a file in pieces, each with the length of the whole; `take` returns whether to go on. The error is the cause alone.
+    pub(super) fn scan(&self, oid: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), String> {
+        let length = {
+            let inner = self.lock();
+            let header = inner.repo.odb().and_then(|odb| odb.read_header(Oid::from_str(oid)?));
+            header.map_err(|e| e.message().to_owned())?.0 as u64
+        };
+        if length <= LONG {
+            let bytes = self.blob(oid)?;
+            take(length, &bytes);
+            return Ok(());
+        }
+        let mut begun = false;
+        let read = self.long.scan(oid, &mut |length, piece| {
+            begun = true;
+            take(length, piece)
+        });
+        match read {
+            // Without the `git` command it is held after all, but only once.
+            Err(_) if !begun => {
+                let inner = self.lock();
+                let blob = Oid::from_str(oid).and_then(|oid| inner.repo.find_blob(oid));
+                let blob = blob.map_err(|e| e.message().to_owned())?;
+                take(length, blob.content());
+                Ok(())
+            }
+            read => read,
+        }
     }
 }
 

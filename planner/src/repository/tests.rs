@@ -218,3 +218,39 @@ async fn a_push_a_force_push_and_a_lost_branch_are_noticed() {
 async fn so_they_are_with_reftable() {
     notices_a_push(&["--ref-format=reftable"]).await;
 }
+
+#[test]
+fn long_files_are_read_in_pieces() {
+    for options in [&[][..], &["--object-format=sha256"]] {
+        let work = Work::new(options);
+        let long = "0123456789abcdef".repeat(3 << 16);
+        let files = [("long", &*long), ("short", "s"), ("empty", "")];
+        files.iter().for_each(|(path, text)| work.write(path, text));
+        let commit = work.commit("one");
+        for packed in [false, true] {
+            if packed {
+                work.git(&["gc", "--quiet"]);
+            }
+            let tree = Repository::open(work.path()).unwrap().tree(&commit).unwrap();
+            for (path, text) in files {
+                let mut read = Vec::new();
+                let mut take = |whole: u64, piece: &[u8]| {
+                    assert!(whole == text.len() as u64 && piece.len() <= 64 * 1024, "{path}");
+                    read.extend_from_slice(piece);
+                    true
+                };
+                tree.scan(path, &mut take).unwrap();
+                assert!(read == text.as_bytes(), "{path}");
+            }
+            // What is not wanted is not read, and does no harm to what comes after it.
+            let mut calls = 0;
+            let mut stop = |_: u64, _: &[u8]| {
+                calls += 1;
+                false
+            };
+            tree.scan("long", &mut stop).unwrap();
+            assert_eq!((calls, &*tree.read("short").unwrap()), (1, &b"s"[..]));
+            tree.scan("long", &mut |_, _| true).unwrap();
+        }
+    }
+}

@@ -17,6 +17,17 @@ impl GitTree {
     pub(super) fn new(backend: Arc<Backend>, entries: Arc<[Entry]>) -> Self {
         Self { backend, entries }
     }
+
+    /// The object id of a file.
+    fn file(&self, path: &str) -> Result<&str, ReadError> {
+        let error = |cause: &str| ReadError { path: path.to_owned(), cause: cause.to_owned() };
+        let entry = self.entry(path).ok_or_else(|| error("it is not in the commit"))?;
+        match entry.kind {
+            EntryKind::File => Ok(&entry.version),
+            EntryKind::Symlink => Err(error("it is a symbolic link, which is not followed")),
+            EntryKind::Submodule => Err(error("it is a submodule, which is not read")),
+        }
+    }
 }
 
 impl SourceTree for GitTree {
@@ -25,13 +36,10 @@ impl SourceTree for GitTree {
     }
 
     fn read(&self, path: &str) -> Result<Arc<[u8]>, ReadError> {
-        let error = |cause: String| ReadError { path: path.to_owned(), cause };
-        let entry = self.entry(path).ok_or_else(|| error("it is not in the commit".to_owned()))?;
-        match entry.kind {
-            EntryKind::File => {}
-            EntryKind::Symlink => return Err(error("it is a symbolic link, which is not followed".to_owned())),
-            EntryKind::Submodule => return Err(error("it is a submodule, which is not read".to_owned())),
-        }
-        self.backend.blob(&entry.version).map_err(error)
+        self.backend.blob(self.file(path)?).map_err(|cause| ReadError { path: path.to_owned(), cause })
+    }
+
+    fn scan(&self, path: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), ReadError> {
+        self.backend.scan(self.file(path)?, take).map_err(|cause| ReadError { path: path.to_owned(), cause })
     }
 }

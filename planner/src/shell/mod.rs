@@ -4,6 +4,7 @@
 //! only then is anything published or acknowledged. Git, rendering, planning, signatures and content are on threads of their own
 //! (`workers`, `inbox`, `outbox`), readers get a snapshot (`handle`). While the store fails, nothing leaves, and all of it is tried again.
 
+mod content;
 mod handle;
 mod inbox;
 mod outbox;
@@ -171,7 +172,8 @@ impl Shell {
         thread::spawn(move || workers::load(&repository, &load_jobs, &answer_load));
         let plan_key = key.clone();
         thread::spawn(move || workers::plan(&plan_key, &plan_jobs, &answer));
-        thread::spawn(move || workers::ship(&reader, &ship_jobs));
+        let dir = config.state_dir.clone();
+        thread::spawn(move || workers::ship(&reader, &dir, &ship_jobs));
         let (planner, started) = (stored.meta.planner.clone(), Instant::now());
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         Self {

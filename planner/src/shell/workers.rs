@@ -4,12 +4,12 @@
 //! threads end when the loop does.
 
 use std::{
-    collections::HashMap,
+    path::Path,
     sync::{Arc, mpsc::Receiver},
     time::Instant,
 };
 
-use groundplan_core::{SourceTree as _, desired::Body, locate::Locator, plan::ReasonReport};
+use groundplan_core::{locate::Locator, plan::ReasonReport};
 use groundplan_machine::{
     commit::{Commit, RefusedCommit, asks_for_the_same},
     ids::JobId,
@@ -18,7 +18,7 @@ use groundplan_machine::{
 };
 use groundplan_protocol::{
     MAX_PACKET, VERSION,
-    blob::{BlobRef, WANT_LIMIT, Want, chunk},
+    blob::{BlobRef, WANT_LIMIT, Want},
     digest::Digest,
     envelope::{self, SigningKey},
     ids::NodeId,
@@ -27,7 +27,10 @@ use groundplan_protocol::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::site::{Site, fault, renamed};
+use super::{
+    content::{Held, Index},
+    site::{Site, fault, renamed},
+};
 use crate::{
     repository::{Repository, RepositoryError},
     site::{self, Cache},
@@ -141,9 +144,9 @@ pub(super) struct Ship {
     pub(super) transport: Transport,
 }
 
-/// Ships content until the loop ends.
-pub(super) fn ship(store: &Reader, jobs: &Receiver<Ship>) {
-    let mut index = Index::default();
+/// Ships content until the loop ends. Long files are kept in `dir` while nodes fetch them.
+pub(super) fn ship(store: &Reader, dir: &Path, jobs: &Receiver<Ship>) {
+    let mut index = Index::new(dir.to_owned());
     while let Ok(Ship { node, want, site, transport }) = jobs.recv() {
         // Nodes repeat their requests. Without this, many nodes that fetch large content would fill the planner's
         // memory.
@@ -151,15 +154,19 @@ pub(super) fn ship(store: &Reader, jobs: &Receiver<Ship>) {
             continue;
         }
         let digest = want.blob.sha256;
-        let bytes =
-            site.as_ref().and_then(|site| index.read(site, &digest)).or_else(|| plan_body(store, &node, &digest));
-        let Some(bytes) = bytes else {
+        let held = site
+            .as_ref()
+            .and_then(|site| index.read(site, &digest))
+            .or_else(|| plan_body(store, &node, &digest).map(Held::Bytes));
+        let Some(held) = held else {
             tracing::debug!(%node, %digest, "asks for content that no plan names any more");
             continue;
         };
         for n in want.chunks.iter().take(WANT_LIMIT) {
-            if let Some(chunk) = chunk(&bytes, *n) {
-                transport.publish(Topic::Blob(digest, *n).name(&want.site), chunk.to_vec(), false);
+            match held.chunk(*n) {
+                Ok(Some(chunk)) => transport.publish(Topic::Blob(digest, *n).name(&want.site), chunk, false),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, %digest, "a part of it cannot be shipped"),
             }
         }
     }
@@ -169,40 +176,4 @@ pub(super) fn ship(store: &Reader, jobs: &Receiver<Ship>) {
 fn plan_body(store: &Reader, node: &NodeId, digest: &Digest) -> Option<Arc<[u8]>> {
     let plan = store.plan(node).ok().flatten()?;
     (!plan.body.is_empty() && Digest::of(&plan.body) == *digest).then(|| plan.body.into())
-}
-
-/// Where each content of the active commit is, found when the first node asks, and the one that was read last.
-#[derive(Default)]
-struct Index {
-    of: Option<Arc<Site>>,
-    bodies: HashMap<Digest, Body>,
-    last: Option<(Digest, Arc<[u8]>)>,
-}
-
-impl Index {
-    fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<Arc<[u8]>> {
-        // Another commit became active. Compared by address: a commit that is loaded again may have other contents, as
-        // reported values have changed.
-        if !self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, site)) {
-            let instances = site.active.desired.graph.tasks.iter().flat_map(|task| &task.instances);
-            let bodies = instances.filter_map(|instance| {
-                let blob = instance.resolved.spec.content.as_ref()?.blob()?;
-                Some((blob.sha256, instance.resolved.body.clone()?))
-            });
-            *self = Self { bodies: bodies.collect(), of: Some(site.clone()), last: None };
-        }
-        // A node fetches one content at a time, and many nodes fetch the same: most requests are for the content that
-        // was read last.
-        if let Some((_, bytes)) = self.last.as_ref().filter(|(known, _)| known == digest) {
-            return Some(bytes.clone());
-        }
-        let bytes = match self.bodies.get(digest)? {
-            Body::File(path) => {
-                site.tree.read(path).inspect_err(|error| tracing::warn!(%error, "cannot be shipped")).ok()?
-            }
-            Body::Bytes(bytes) => bytes.clone(),
-        };
-        self.last = Some((*digest, bytes.clone()));
-        Some(bytes)
-    }
 }

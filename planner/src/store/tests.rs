@@ -313,6 +313,7 @@ fn a_store_of_layout_1_reads_back() {
             }
             LogEntry::Presence { node, online } => format!("  {node} online: {online}"),
             LogEntry::Accepted { node, generation, running } => format!("  {node} at {generation} runs {running:?}"),
+            LogEntry::Refused { node, generation, reason, .. } => format!("  {node} refused {generation}: {reason}"),
             LogEntry::Advance => "  gates".to_owned(),
         });
     }

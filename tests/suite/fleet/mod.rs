@@ -3,6 +3,7 @@
 
 mod api;
 mod bad_input;
+mod content;
 mod drift;
 mod exec;
 mod full_disk;

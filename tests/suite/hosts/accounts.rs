@@ -109,3 +109,61 @@ fn accounts_and_names_come_change_and_go() {
     assert_eq!(hosts.file("h1", "/etc/hostname"), former);
     assert_eq!(hosts.out("h1", "hostname"), "h1");
 }
+
+#[test]
+fn what_others_own_is_kept_and_what_is_open_is_closed() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    let theirs = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKother ops@example.org";
+    // One user's keys are a link to a file of others, one's a link within its home; one may log in without a password; and a
+    // group has the name of a user that is to come.
+    hosts.out(
+        "h1",
+        &format!(
+            "useradd -m ann; useradd -m dan; useradd -m eve; passwd -d eve; groupadd -g 4300 fay; mkdir -p /srv/keys; \
+             echo '{theirs}' > /srv/keys/ops; install -d -o ann -m 700 /home/ann/.ssh; ln -s /srv/keys/ops /home/ann/.ssh/authorized_keys; \
+             install -d -o dan -g dan -m 700 /home/dan/.ssh; echo '{theirs}' > /home/dan/keys; chown dan:dan /home/dan/keys; chmod 600 /home/dan/keys; \
+             ln -s ../keys /home/dan/.ssh/authorized_keys"
+        ),
+    );
+    assert_eq!(hosts.out("h1", "getent shadow eve | cut -d: -f2"), "");
+    let user = |id: &str, more: &str| {
+        format!("[[task]]\nid = \"{id}\"\nrequires = []\nuser = {{ name = \"{id}\", {more} }}\n")
+    };
+    let keys = format!("ssh_keys = [\"{KEY}\"]");
+    let text =
+        [user("ann", &keys), user("dan", &keys), user("eve", "password = \"!\""), user("fay", "comment = \"Fay\"")];
+    hosts.settled(&hosts.change(&text.concat()));
+    let outcome = |task: &str| hosts.report(task, "h1").outcome;
+    assert!(
+        outcome("s.ann").contains("/.ssh/authorized_keys is a link to /srv/keys/ops, outside of the home"),
+        "{}",
+        outcome("s.ann")
+    );
+    assert_eq!(
+        hosts.out("h1", "readlink /home/ann/.ssh/authorized_keys; cat /srv/keys/ops"),
+        format!("/srv/keys/ops\n{theirs}")
+    );
+    assert_eq!(outcome("s.dan"), "changed");
+    assert_eq!(
+        hosts.out("h1", "readlink /home/dan/.ssh/authorized_keys; cat /home/dan/keys"),
+        format!("../keys\n{theirs}\n{KEY}")
+    );
+    assert_eq!(outcome("s.eve"), "changed");
+    assert_eq!(hosts.out("h1", "getent shadow eve | cut -d: -f2"), "!");
+    assert_eq!(outcome("s.fay"), "changed");
+    assert_eq!(hosts.out("h1", "id -gn fay; getent group fay"), "fay\nfay:x:4300:");
+
+    // The password is opened again out of band.
+    hosts.converged(&hosts.change(&text[1..].concat()));
+    hosts.out("h1", "passwd -d eve");
+    assert_eq!(drifted(&hosts), ["s.eve password: locked -> not locked"]);
+    recheck(&hosts);
+    assert_eq!(hosts.out("h1", "getent shadow eve | cut -d: -f2"), "!");
+
+    // Removal: the group was there before the user, and stays.
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(hosts.out("h1", "cat /home/dan/keys"), theirs);
+    assert_eq!(hosts.sh("h1", "getent passwd fay; getent group fay").out, "fay:x:4300:");
+}

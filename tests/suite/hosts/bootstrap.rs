@@ -113,7 +113,8 @@ fn three_bare_hosts_in_parallel_and_upgraded_during_a_rollout() {
     assert!(good && states(&result) == ["installed"; 3], "{result:#}");
     hosts.converged(&hosts.head());
     for host in names {
-        assert_eq!((lines(&hosts, host, "/var/runs"), lines(&hosts, host, "/var/starts")), (1, 1));
+        let journal = || hosts.sh(host, "journalctl --no-pager --output short-precise").out;
+        assert_eq!((lines(&hosts, host, "/var/runs"), lines(&hosts, host, "/var/starts")), (1, 1), "{}", journal());
         assert_eq!(hosts.out(host, "systemctl is-enabled groundplan-agent"), "enabled");
         let modes = hosts.out(
             host,

@@ -54,7 +54,7 @@ systemd = { unit = "waiter.service", content = "[Service]\nExecStart=/bin/sleep 
     tasks.replace("PRE", prefix).replace("GREETING", greeting)
 }
 
-/// What would show that something went and came again: identities, times, and what is in things that nobody can restore.
+/// What would show that something went and came again: identities, times, and contents that cannot be restored.
 fn traces(hosts: &Hosts) -> String {
     hosts.out(
         "h1",

@@ -9,7 +9,7 @@ use super::{drifted, recheck};
 const ONE: &str = r#"
 [[task]]
 id = "forward"
-sysctl = { "net.ipv4.ip_forward" = 1, "net.core.somaxconn" = 1024 }
+sysctl = { "net.ipv4.ip_forward" = 1, "net.core.somaxconn" = 1024, "net.ipv4.ip_default_ttl" = 65 }
 
 [[task]]
 id = "scratch"
@@ -38,8 +38,14 @@ fn parameters_and_mounts_come_change_and_go() {
     // Create.
     hosts.converged(&hosts.change(ONE));
     assert_eq!(live(), "1\n1024");
-    let kept = hosts.file("h1", "/etc/sysctl.d/60-groundplan-s.forward.conf").expect("a file for the next boot");
-    assert!(kept.ends_with("net.core.somaxconn = 1024\nnet.ipv4.ip_forward = 1\n"), "{kept}");
+    let kept = hosts.file("h1", "/etc/sysctl.d/99-zz-groundplan-s.forward.conf").expect("a file for the next boot");
+    assert!(
+        kept.ends_with("net.core.somaxconn = 1024\nnet.ipv4.ip_default_ttl = 65\nnet.ipv4.ip_forward = 1\n"),
+        "{kept}"
+    );
+    // At boot it is the last one, after /etc/sysctl.conf.
+    hosts.out("h1", "echo 'net.ipv4.ip_forward = 0' > /etc/sysctl.conf; ln -sf ../sysctl.conf /etc/sysctl.d/99-sysctl.conf; /lib/systemd/systemd-sysctl || true");
+    assert_eq!(live(), "1\n1024");
     let fstab = "# mine\ntmpfs /srv/scratch tmpfs size=1m,nosuid,nodev 0 0\n/usr/share /srv/bound none bind,ro 0 0\n";
     assert_eq!(hosts.file("h1", "/etc/fstab").as_deref(), Some(fstab));
     let mounts = hosts.out("h1", "findmnt -rno TARGET,FSTYPE,OPTIONS /srv/scratch");
@@ -80,11 +86,16 @@ fn parameters_and_mounts_come_change_and_go() {
     assert!(hosts.out("h1", "findmnt -rno OPTIONS /srv/scratch").contains("nosuid"));
 
     // Update: another value and a parameter that is given back; a remount that keeps what is there.
-    hosts.out("h1", "echo precious > /srv/scratch/x");
-    let two = ONE.replace(r#""net.ipv4.ip_forward" = 1, "#, "").replace("1024", "2048").replace("size=1m", "size=2m");
+    hosts.out("h1", "echo precious > /srv/scratch/x; echo 70 > /proc/sys/net/ipv4/ip_default_ttl");
+    let two = ONE.replace(r#""net.ipv4.ip_forward" = 1, "#, "").replace(r#", "net.ipv4.ip_default_ttl" = 65"#, "");
+    let two = two.replace("1024", "2048").replace("size=1m", "size=2m");
     hosts.converged(&hosts.change(&two));
     let forward = before.lines().next().unwrap_or_default();
     assert_eq!(live(), format!("{forward}\n2048"));
+    // What an operator has set since is not overwritten by an old value.
+    assert_eq!(hosts.out("h1", "cat /proc/sys/net/ipv4/ip_default_ttl"), "70");
+    let report = hosts.report("s.forward", "h1").output;
+    assert!(report.contains("net.ipv4.ip_default_ttl is `70` now, changed out of band: left as it is"), "{report}");
     assert_eq!(
         hosts.out("h1", "cat /srv/scratch/x; findmnt -rno OPTIONS /srv/scratch | grep -o size=2048k"),
         "precious\nsize=2048k"
@@ -106,6 +117,91 @@ fn parameters_and_mounts_come_change_and_go() {
             .out("h1", "grep -c /srv/ /proc/self/mountinfo; ls -d /srv/* /etc/sysctl.d/*groundplan* 2>/dev/null; true"),
         "0\n/srv/bound"
     );
+}
+
+/// Stands for swapon(8) and swapoff(8): a swap area would be one of the whole machine.
+const SWAP: &str = r#"#!/bin/sh
+for last; do :; done
+case $0 in
+*swapoff) grep -v "^$last " /srv/swaps > /srv/swaps.new; cat /srv/swaps.new > /srv/swaps;;
+*) pri=-2; case "$*" in *pri=*) pri=$(echo "$*" | sed 's/.*pri=\([0-9]*\).*/\1/');; esac
+   echo "$last file 1024 0 $pri" >> /srv/swaps;;
+esac
+"#;
+
+fn odd_mounts(old: &str, swap: &str) -> String {
+    format!(
+        r#"
+[[task]]
+id = "two"
+requires = []
+mount = {{ path = "/srv/two", source = "tmpfs", fstype = "tmpfs", options = "size=3m" }}
+
+[[task]]
+id = "name"
+requires = []
+mount = {{ path = "/srv/name", source = "/etc/machine-id", fstype = "none", options = "bind" }}
+
+[[task]]
+id = "root"
+requires = []
+mount = {{ path = "/", source = "overlay", fstype = "overlay", options = "noatime" }}
+
+[[task]]
+id = "swap"
+requires = []
+mount = {{ path = "none", source = "/srv/area", fstype = "swap", options = "{swap}" }}
+
+[[task]]
+id = "old"
+requires = []
+mount = {{ path = "/srv/old", {old} }}
+"#
+    )
+}
+
+#[test]
+fn the_root_swap_files_and_lines_of_others() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve("[service]\n");
+    hosts.converged(&hosts.head());
+    let fstab = "# mine\ntmpfs /srv/two tmpfs size=1m,noauto 0 0 # one\n/dev/x /srv/two ext4 noauto 0 0 # two\n\
+                 /dev/none-a none swap noauto 0 0\n";
+    hosts.out("h1", &format!("printf '{fstab}' > /etc/fstab"));
+    hosts.out("h1", "cp /proc/swaps /srv/swaps; mount --bind /srv/swaps /proc/swaps; touch /srv/area");
+    hosts.out("h1", &format!("cat > /usr/local/sbin/swapon <<'END'\n{SWAP}END\nchmod 755 /usr/local/sbin/swapon; ln -s swapon /usr/local/sbin/swapoff"));
+    let swaps = || hosts.out("h1", "grep /srv/area /proc/swaps || true");
+
+    let tmpfs = r#"source = "tmpfs", fstype = "tmpfs", options = "size=1m""#;
+    hosts.converged(&hosts.change(&odd_mounts(tmpfs, "defaults")));
+    // Comments and other lines stay, and each swap area has a line of its own.
+    let now = hosts.file("h1", "/etc/fstab").unwrap_or_default();
+    let kept = "# mine\ntmpfs /srv/two tmpfs size=3m 0 0 # one\n/dev/x /srv/two ext4 noauto 0 0 # two\n\
+                /dev/none-a none swap noauto 0 0\n";
+    assert!(now.starts_with(kept), "{now}");
+    assert!(now.contains("\n/srv/area none swap defaults 0 0\n"), "{now}");
+    assert_eq!(hosts.out("h1", "cat /srv/name"), hosts.out("h1", "cat /etc/machine-id"));
+    assert!(hosts.out("h1", "findmnt -rno OPTIONS /").contains("noatime"));
+    assert_eq!(swaps(), "/srv/area file 1024 0 -2");
+    recheck(&hosts);
+    for task in ["two", "name", "root", "swap", "old"] {
+        assert_eq!(hosts.report(&format!("s.{task}"), "h1").outcome, "unchanged", "{task}");
+    }
+
+    // What cannot be mounted leaves what was there; another priority is another use of the swap area.
+    let none = r#"source = "/dev/no-such-disk", fstype = "ext4""#;
+    hosts.settled(&hosts.change(&odd_mounts(none, "pri=7")));
+    let outcome = hosts.report("s.old", "h1").outcome;
+    assert!(outcome.contains("and what was mounted there before is mounted again"), "{outcome}");
+    assert!(hosts.out("h1", "findmnt -rno FSTYPE,OPTIONS /srv/old").contains("size=1024k"));
+    assert_eq!(swaps(), "/srv/area file 1024 0 7");
+    assert!(!hosts.file("h1", "/etc/fstab").unwrap_or_default().contains("no-such-disk"));
+
+    // Removal.
+    hosts.converged(&hosts.change("[service]\n"));
+    assert_eq!(hosts.file("h1", "/etc/fstab").as_deref(), Some(fstab));
+    assert_eq!((swaps(), hosts.sh("h1", "ls -d /srv/name /srv/old").out), (String::new(), String::new()));
+    assert_eq!(hosts.sh("h1", "findmnt -rno TARGET /srv/two /srv/name /srv/old").out, "");
 }
 
 #[test]

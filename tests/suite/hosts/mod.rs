@@ -17,6 +17,7 @@ mod reboot;
 mod restored;
 mod survival;
 mod texts;
+mod unit_states;
 mod units;
 
 use groundplan_tests::{

@@ -13,6 +13,7 @@ make() {
     mkdir -p $d/DEBIAN $d/usr/share/gp
     printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: test\n' $1 $2 > $d/DEBIAN/control
     [ -z "$3" ] || echo "Depends: $3" >> $d/DEBIAN/control
+    [ -z "$5" ] || echo "$5" >> $d/DEBIAN/control
     [ -z "$4" ] || { printf '#!/bin/sh\n%s\n' "$4" > $d/DEBIAN/postinst; chmod 755 $d/DEBIAN/postinst; }
     echo $2 > $d/usr/share/gp/$1
     if [ $1 = gp-svc ]; then
@@ -175,4 +176,68 @@ fn packages_come_change_fail_and_go() {
     assert_eq!(installed(&hosts), "gp-needs 1.0;gp-one 1.0;");
     assert!(hosts.report("s.pair", "h1").output.contains("gp-one is left in place: gp-needs needs it"));
     hosts.out("h1", "dpkg -s bash > /dev/null");
+}
+
+#[test]
+fn dependencies_are_chosen_virtual_packages_are_named_and_conflicts_explained() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    publish(
+        &hosts,
+        &[
+            "gp-lib 1.0",
+            "gp-two 1.0 gp-lib",
+            "gp-mail 1.0 '' '' 'Provides: gp-mta'",
+            "gp-sql 1.0 '' '' 'Provides: gp-db'",
+            "gp-nosql 1.0 '' '' 'Provides: gp-db'",
+            "gp-anti 1.0 '' '' 'Conflicts: gp-late'",
+            "gp-late 1.0",
+        ],
+    );
+    hosts.out("h1", "apt-get -q update && apt-get -y -q install gp-two");
+    let task = |id: &str, package: &str| format!("[[task]]\nid = \"{id}\"\nrequires = []\npackage = {package}\n");
+    let (lib, mail) = (task("lib", "\"gp-lib\""), task("mail", "\"gp-mta\""));
+    let bad = [
+        task("db", "\"gp-db\""),
+        task("clash", "[\"gp-anti\", \"gp-late\"]"),
+        task("no-mail", "{ names = [\"gp-db\"], state = \"absent\" }"),
+    ];
+    hosts.settled(&hosts.change(&[lib.as_str(), &mail, &bad[0], &bad[1]].concat()));
+    let outcome = |task: &str| hosts.report(task, "h1").outcome;
+
+    // It was there as a dependency: it is marked, so that it stays when nothing needs it.
+    assert_eq!(outcome("s.lib"), "changed");
+    hosts.out("h1", "apt-get -y -q remove gp-two && apt-get -y -q autoremove");
+    assert!(installed(&hosts).contains("gp-lib 1.0;"), "{}", installed(&hosts));
+
+    // A virtual package: the only one that provides it is installed; one of several must be named.
+    assert_eq!(outcome("s.mail"), "changed");
+    assert!(installed(&hosts).contains("gp-mail 1.0;"), "{}", installed(&hosts));
+    let db = outcome("s.db");
+    assert!(db.contains("`gp-db` is a virtual package; name one that provides it: `gp-"), "{db}");
+    assert!(db.contains("gp-sql") && db.contains("gp-nosql"), "{db}");
+    // The conflict is named.
+    assert!(outcome("s.clash").contains("Conflicts: gp-late"), "{}", outcome("s.clash"));
+
+    hosts.converged(&hosts.change(&[lib.as_str(), &mail].concat()));
+    recheck(&hosts);
+    assert_eq!([outcome("s.lib"), outcome("s.mail")], ["unchanged", "unchanged"]);
+    hosts.out("h1", "apt-mark auto gp-lib");
+    assert_eq!(drifted(&hosts), ["s.lib package gp-lib: chosen: by hand -> as a dependency"]);
+    recheck(&hosts);
+
+    // A virtual package that is there is not absent.
+    hosts.out("h1", "apt-get -y -q install gp-sql");
+    hosts.settled(&hosts.change(&[lib.as_str(), &mail, &bad[2]].concat()));
+    assert!(
+        outcome("s.no-mail").contains("`gp-db` is a virtual package; name one that provides it: `gp-sql`"),
+        "{}",
+        outcome("s.no-mail")
+    );
+
+    // Removal: what was installed for the virtual package goes, and the dependency is one again.
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(installed(&hosts), "gp-lib 1.0;gp-sql 1.0;");
+    assert_eq!(hosts.out("h1", "apt-mark showauto | grep gp-"), "gp-lib");
 }

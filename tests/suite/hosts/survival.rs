@@ -165,8 +165,8 @@ fn rebooted_and_wiped() {
     // A fresh disk under the same name: everything in the commit, from nothing, without another commit.
     hosts.wipe("h2");
     hosts.wait("all of it on the fresh host", || (starts(&hosts, "h2") == 1).then_some(()));
+    hosts.converged(&hosts.head());
     assert_eq!(hosts.file("h2", "/etc/greeter.conf").as_deref(), Some("hello from h2: two\n"));
     assert_eq!(hosts.out("h2", "systemctl is-enabled greeter"), "enabled");
-    hosts.converged(&hosts.head());
     assert_eq!(starts(&hosts, "h1"), 3, "the other one was left alone");
 }

@@ -51,7 +51,7 @@ impl TaskParams {
             Self::Ini(ini) => _ = things.insert(Thing::Path((&ini.path).into())),
             Self::Line(line) => _ = things.insert(Thing::Path((&line.path).into())),
             Self::Archive(archive) => _ = things.insert(Thing::Path((&archive.dest).into())),
-            Self::Mount(mount) => _ = things.insert(Thing::Path((&mount.path).into())),
+            Self::Mount(mount) if !mount.is_swap() => _ = things.insert(Thing::Path((&mount.path).into())),
             Self::Package(package) => things.extend(package.names.iter().map(|name| Thing::Package(name))),
             _ => {}
         }
@@ -149,7 +149,11 @@ fn lines((first, a): (&TaskId, &Line), (second, b): (&TaskId, &Line)) -> Option<
     if let (Some(marker), Some(other)) = (marker(a, first), marker(b, second)) {
         let same = marker == other;
         let message = format!("two blocks have the marker `{marker}` in `{path}`");
-        return same.then(|| Conflict { message, params: ["marker", "marker"], hint: "give each a marker of its own" });
+        return same.then_some(Conflict {
+            message,
+            params: ["marker", "marker"],
+            hint: "give each a marker of its own",
+        });
     }
     // Two tasks that write the same line compose; two that remove lines as well.
     let (wanted, other) = (present(a), present(b));

@@ -1,4 +1,4 @@
-//! `mount`: a mounted file system, now and at every boot.
+//! `mount`: a mounted file system or a swap area, now and at every boot.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,17 +10,18 @@ use super::{
 };
 use crate::{effect::Effect, ids::TaskId};
 
-/// A mounted file system, and its line in `/etc/fstab`. Removal unmounts what the task mounted and restores the line that was
-/// there before.
+/// A mounted file system, and its line in `/etc/fstab`; or a swap area, with `fstype = "swap"`. Removal unmounts what the task
+/// mounted and restores the line that was there before. The root file system, `/`, is only remounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// The mount point: an absolute path on the node. A missing directory is created.
+    /// The mount point: an absolute path on the node; `none` for a swap area. A missing directory is created, and a missing
+    /// file where a file is bound.
     pub path: String,
-    /// What is mounted: a device, `UUID=…`, `LABEL=…`, `host:/path`, a directory for `bind`, or `tmpfs`. Required unless it is to be unmounted.
+    /// What is mounted: a device, `UUID=…`, `LABEL=…`, `host:/path`, a directory or a file for `bind`, or `tmpfs`. Required unless it is to be unmounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Its type, such as `ext4`, `nfs`, `tmpfs`, or `none` for a bind mount; `auto` if not given.
+    /// Its type, such as `ext4`, `nfs`, `tmpfs`, `swap`, or `none` for a bind mount; `auto` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fstype: Option<String>,
     /// Options, joined by commas, such as `"ro,noatime"` or `"bind"`; `defaults` if not given.
@@ -69,6 +70,21 @@ impl Mount {
         self.fstype.as_deref().unwrap_or("auto")
     }
 
+    /// Whether it is a swap area (swapon(8)), which has no mount point.
+    pub fn is_swap(&self) -> bool {
+        self.fstype() == "swap"
+    }
+
+    /// Whether a directory or a file gets a second name.
+    pub fn is_bind(&self) -> bool {
+        self.options().split(',').any(|option| matches!(option, "bind" | "rbind"))
+    }
+
+    /// Whether it is mounted when it is first used (systemd.mount(5)).
+    pub fn is_automount(&self) -> bool {
+        self.options().split(',').any(|option| matches!(option, "x-systemd.automount" | "comment=systemd.automount"))
+    }
+
     /// Its line in `/etc/fstab` (fstab(5)); `None` if it is to have none.
     pub fn line(&self) -> Option<String> {
         let source =
@@ -93,8 +109,19 @@ impl Kind for Mount {
     const EFFECTS: &'static [Effect] = &[];
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = path_problem("path", &self.path).into_iter().collect();
-        let needs = matches!(self.state, MountState::Mounted | MountState::Present);
+        let mut problems: Vec<Problem> = Vec::new();
+        if self.is_swap() {
+            if !matches!(self.path.as_str(), "none" | "swap") {
+                let message =
+                    format!("`{}` is given for a swap area, which has no mount point", self.path.escape_debug());
+                problems.push(Problem::new("path", message, "give `none`"));
+            }
+        } else if self.path != "/" {
+            problems.extend(path_problem("path", &self.path));
+        } else if matches!(self.state, MountState::Unmounted | MountState::Absent) {
+            problems.push(Problem::new("state", "would unmount the root file system", "leave it mounted"));
+        }
+        let needs = self.is_swap() || matches!(self.state, MountState::Mounted | MountState::Present);
         if needs && self.source.is_none() {
             problems.push(Problem::new(
                 "",
@@ -126,7 +153,11 @@ impl Kind for Mount {
     }
 
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
-        claim(TaskClaim::exclusive(Claim::named("mount point", &self.path), "path"));
+        match &self.source {
+            // Any number of them have the path `none`.
+            Some(source) if self.is_swap() => claim(TaskClaim::exclusive(Claim::named("swap area", source), "source")),
+            _ => claim(TaskClaim::exclusive(Claim::named("mount point", &self.path), "path")),
+        }
     }
 }
 
@@ -142,6 +173,14 @@ mod tests {
         assert_eq!(of(r#"{"path": "/a", "source": "UUID=1"}"#).line().as_deref(), Some("UUID=1 /a auto defaults 0 0"));
         assert_eq!(of(r#"{"path": "/a", "source": "x", "state": "absent"}"#).line(), None);
         assert_eq!(tmp.problems(), []);
+        assert_eq!(of(r#"{"path": "/", "source": "UUID=1", "options": "noatime"}"#).problems(), []);
+        assert_eq!(of(r#"{"path": "/", "source": "UUID=1", "state": "absent"}"#).problems().len(), 1);
+        let swap = of(r#"{"path": "none", "source": "/dev/x", "fstype": "swap", "options": "pri=5"}"#);
+        assert_eq!(swap.line().as_deref(), Some("/dev/x none swap pri=5 0 0"));
+        assert_eq!((swap.problems(), swap.is_swap()), (vec![], true));
+        assert_eq!(of(r#"{"path": "/a", "source": "/dev/x", "fstype": "swap"}"#).problems().len(), 1);
+        assert_eq!(of(r#"{"path": "none", "fstype": "swap", "state": "absent"}"#).problems().len(), 1);
+        assert_eq!(of(r#"{"path": "none", "source": "/dev/x"}"#).problems().len(), 1);
         assert_eq!(of(r#"{"path": "/a"}"#).problems().len(), 1);
         assert_eq!(of(r#"{"path": "/a", "source": "x", "options": "a b", "fstype": ""}"#).problems().len(), 2);
     }

@@ -24,7 +24,7 @@ pub struct User {
     /// Its numeric id; chosen by the host if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its primary group, by name or number; a new one of its name if not given.
+    /// Its primary group, by name or number; if not given, the one of its name, which is created if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Its supplementary groups, by name: these and no others.

@@ -9,14 +9,13 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
-    path::Path,
 };
 
 use nix::{libc, unistd::Uid};
 
+use super::xattrs::{get, is_unsupported, names, remove, set};
+
 const ACL: &CStr = c"system.posix_acl_access";
-const LABEL: &CStr = c"security.selinux";
 const CAPABILITY: &CStr = c"security.capability";
 
 /// Attributes that are about the content or the place of one file.
@@ -68,18 +67,6 @@ pub(crate) fn acl(file: &File) -> io::Result<Option<Acl>> {
 /// Sets the access control list; its permissions become those of the mode.
 pub(crate) fn set_acl(file: &File, acl: &Acl) -> io::Result<()> {
     set(file, ACL, &acl.bytes())
-}
-
-/// The SELinux label of what is at a path, such as `system_u:object_r:etc_t:s0`; a link is not followed.
-pub(crate) fn label(path: &Path) -> io::Result<Option<String>> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let read = |buffer: &mut [u8]| {
-        #[expect(unsafe_code, reason = "neither std nor nix has lgetxattr")]
-        // SAFETY: both texts end with NUL, and the kernel writes at most as many bytes as the buffer has.
-        let size = unsafe { libc::lgetxattr(path.as_ptr(), LABEL.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        size
-    };
-    Ok(if_any(grow(read))?.map(|label| String::from_utf8_lossy(&label).trim_end_matches('\0').to_owned()))
 }
 
 /// An access control list (acl(5)), as the kernel keeps it.
@@ -163,82 +150,6 @@ impl Acl {
     fn permissions(&self, tag: u16) -> Option<u32> {
         self.0.iter().find(|entry| entry.tag == tag).map(|entry| u32::from(entry.permissions) & 0o7)
     }
-}
-
-/// The names of all attributes of a file.
-fn names(file: &File) -> io::Result<Vec<CString>> {
-    let read = |buffer: &mut [u8]| {
-        #[expect(unsafe_code, reason = "neither std nor nix has flistxattr")]
-        // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as the buffer has.
-        let size = unsafe { libc::flistxattr(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        size
-    };
-    let list = match grow(read) {
-        Err(e) if is_unsupported(&e) => return Ok(Vec::new()),
-        result => result?,
-    };
-    Ok(list
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .filter_map(|name| CString::new(name).ok())
-        .collect())
-}
-
-fn get(file: &File, name: &CStr) -> io::Result<Option<Vec<u8>>> {
-    let read = |buffer: &mut [u8]| {
-        #[expect(unsafe_code, reason = "neither std nor nix has fgetxattr")]
-        // SAFETY: the descriptor is open, the name ends with NUL, and the kernel writes at most as many bytes as the buffer has.
-        let size =
-            unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        size
-    };
-    if_any(grow(read))
-}
-
-/// `None` where there is no such attribute.
-fn if_any(value: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
-    match value {
-        Ok(value) => Ok(Some(value)),
-        Err(e) if e.raw_os_error() == Some(libc::ENODATA) || is_unsupported(&e) => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-fn set(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "neither std nor nix has fsetxattr")]
-    // SAFETY: the descriptor is open, the name ends with NUL, and the kernel reads as many bytes as the value has.
-    let done = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn remove(file: &File, name: &CStr) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "neither std nor nix has fremovexattr")]
-    // SAFETY: the descriptor is open, and the name ends with NUL.
-    let done = unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) };
-    match io::Error::last_os_error() {
-        e if done != 0 && e.raw_os_error() != Some(libc::ENODATA) && !is_unsupported(&e) => Err(e),
-        _ => Ok(()),
-    }
-}
-
-/// Reads into a buffer that is large enough: another process may have made the value longer since its length was asked for.
-fn grow(read: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0; 256];
-    loop {
-        if let Ok(size) = usize::try_from(read(&mut buffer)) {
-            buffer.truncate(size);
-            return Ok(buffer);
-        }
-        match io::Error::last_os_error() {
-            // The kernel's limit for lists and values is 64 KiB.
-            e if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < 1 << 17 => buffer.resize(buffer.len() * 4, 0),
-            e => return Err(e),
-        }
-    }
-}
-
-fn is_unsupported(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
 fn is_denied(e: &io::Error) -> bool {

@@ -28,14 +28,14 @@ use nix::{
 
 pub(crate) use super::{access::Access, error::FileError};
 use super::{
-    attributes::{self, Attributes},
+    attributes::Attributes,
     entry::{
         DIRECTORY, READ, Sweep, directory_access, found_place, kind, make_place, open, special, stat, sweep, sync,
         temporary,
     },
     error::{failed, io_failed},
     paths::{Missing, PathError, Place, Root},
-    text,
+    text, xattrs,
 };
 use crate::host::job::Content;
 
@@ -211,7 +211,7 @@ pub(crate) fn has_content(root: &Root, path: &str, sum: Sum) -> Result<bool, Fil
 /// The SELinux label of what is at `path`, be it a link; `None` if there is nothing, or it has none.
 pub(crate) fn label(root: &Root, path: &str) -> Result<Option<String>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
-    match attributes::label(&place.real) {
+    match xattrs::label(&place.real) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map_err(io_failed(path, "read its label")),
     }

@@ -8,7 +8,7 @@ use std::{io, path::Path, time::Duration};
 use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
 
 use super::{
-    files::{self, Access, Replace, Sum},
+    files::{self, Access, FileError, Replace, Sum},
     ini::Document,
 };
 use crate::host::{
@@ -55,7 +55,11 @@ pub(crate) async fn put(
         }
         Validate::Command(validator) => validator,
     };
-    let Some(staged) = files::stage_file(root, path, content, sum, access, over)? else {
+    let staged = files::stage_file(root, path, content, sum, access, over);
+    if staged.as_ref().is_err_and(FileError::is_after_change) {
+        cx.changing();
+    }
+    let Some(staged) = staged? else {
         // The content is in place, and owner and mode are changed.
         cx.changing();
         return Ok(());

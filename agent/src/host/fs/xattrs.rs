@@ -8,29 +8,25 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io,
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
+    path::Path,
 };
 
 use nix::libc;
+
+const LABEL: &CStr = c"security.selinux";
 
 /// Attributes by name, such as `system.posix_acl_access`.
 pub(crate) type Xattrs = BTreeMap<String, Vec<u8>>;
 
 /// The attributes of an open file or directory, as far as the agent may see them; not for one that was opened with `O_PATH`.
 pub(crate) fn read(file: &File) -> io::Result<Xattrs> {
-    let names = match list(file) {
-        Err(e) if is_unsupported(&e) => return Ok(Xattrs::new()),
-        names => names?,
-    };
     let mut found = Xattrs::new();
-    // The list ends each name with a NUL.
-    for name in names.split_inclusive(|byte| *byte == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+    for name in names(file)? {
         let Ok(text) = name.to_str() else { continue };
-        match get(file, name) {
-            Ok(value) => drop(found.insert(text.to_owned(), value)),
-            // It was removed since, or only the kernel may read it.
-            Err(e) if is_unsupported(&e) || e.raw_os_error() == Some(libc::ENODATA) => {}
+        match get(file, &name) {
+            Ok(value) => found.extend(value.map(|value| (text.to_owned(), value))),
+            // Only the kernel may read it.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
             Err(e) => return Err(e),
         }
@@ -51,57 +47,96 @@ pub(crate) fn write(file: &File, wanted: &Xattrs) -> io::Result<()> {
     Ok(())
 }
 
-fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+/// The SELinux label of what is at a path, such as `system_u:object_r:etc_t:s0`; a link is not followed.
+pub(crate) fn label(path: &Path) -> io::Result<Option<String>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let read = |buffer: &mut [u8]| {
+        #[expect(unsafe_code, reason = "neither std nor nix has lgetxattr")]
+        // SAFETY: both texts end with NUL, and the kernel writes at most as many bytes as the buffer has.
+        let size = unsafe { libc::lgetxattr(path.as_ptr(), LABEL.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        size
+    };
+    Ok(if_any(grow(read))?.map(|label| String::from_utf8_lossy(&label).trim_end_matches('\0').to_owned()))
 }
 
-/// Calls `fill` with a buffer of the size that it asked for, until that suffices: the attributes may grow in between.
-fn sized(fill: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
-    loop {
-        let size = usize::try_from(fill(&mut [])).map_err(|_| io::Error::last_os_error())?;
-        if size == 0 {
-            return Ok(Vec::new());
-        }
-        let mut buffer = vec![0; size];
-        match usize::try_from(fill(&mut buffer)) {
-            Ok(size) => {
-                buffer.truncate(size);
-                return Ok(buffer);
-            }
-            Err(_) => match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::ERANGE) => {}
-                e => return Err(e),
-            },
-        }
+/// The names of all attributes of a file.
+pub(super) fn names(file: &File) -> io::Result<Vec<CString>> {
+    let read = |buffer: &mut [u8]| {
+        #[expect(unsafe_code, reason = "neither std nor nix has flistxattr")]
+        // SAFETY: the descriptor is open, and the kernel writes at most as many bytes as the buffer has.
+        let size = unsafe { libc::flistxattr(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        size
+    };
+    let list = match grow(read) {
+        Err(e) if is_unsupported(&e) => return Ok(Vec::new()),
+        result => result?,
+    };
+    Ok(list
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect())
+}
+
+/// The value of an attribute; `None` where there is none of that name.
+pub(super) fn get(file: &File, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let read = |buffer: &mut [u8]| {
+        #[expect(unsafe_code, reason = "neither std nor nix has fgetxattr")]
+        // SAFETY: the descriptor is open, the name ends with NUL, and the kernel writes at most as many bytes as the buffer has.
+        let size =
+            unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        size
+    };
+    if_any(grow(read))
+}
+
+/// `None` where there is no such attribute.
+fn if_any(value: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match value {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.raw_os_error() == Some(libc::ENODATA) || is_unsupported(&e) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
-#[expect(unsafe_code, reason = "neither std nor nix has flistxattr")]
-fn list(file: &File) -> io::Result<Vec<u8>> {
-    // SAFETY: the kernel writes at most as many bytes as the buffer has; an empty one makes it return the size only.
-    sized(|buffer| unsafe { libc::flistxattr(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
-}
-
-#[expect(unsafe_code, reason = "neither std nor nix has fgetxattr")]
-fn get(file: &File, name: &CStr) -> io::Result<Vec<u8>> {
-    // SAFETY: the name ends with a NUL; the kernel writes at most as many bytes as the buffer has.
-    sized(|buffer| unsafe {
-        libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-    })
-}
-
-#[expect(unsafe_code, reason = "neither std nor nix has fsetxattr")]
-fn set(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
-    // SAFETY: the name ends with a NUL; the kernel reads exactly the bytes of the value.
+/// Sets an attribute.
+pub(super) fn set(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "neither std nor nix has fsetxattr")]
+    // SAFETY: the descriptor is open, the name ends with NUL, and the kernel reads as many bytes as the value has.
     let done = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-#[expect(unsafe_code, reason = "neither std nor nix has fremovexattr")]
-fn remove(file: &File, name: &CStr) -> io::Result<()> {
-    // SAFETY: the name ends with a NUL.
+/// Removes an attribute, if there is one of that name.
+pub(super) fn remove(file: &File, name: &CStr) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "neither std nor nix has fremovexattr")]
+    // SAFETY: the descriptor is open, and the name ends with NUL.
     let done = unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    match io::Error::last_os_error() {
+        e if done != 0 && e.raw_os_error() != Some(libc::ENODATA) && !is_unsupported(&e) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Reads into a buffer that is large enough: another process may have made the value longer since its length was asked for.
+fn grow(read: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 256];
+    loop {
+        if let Ok(size) = usize::try_from(read(&mut buffer)) {
+            buffer.truncate(size);
+            return Ok(buffer);
+        }
+        match io::Error::last_os_error() {
+            // The kernel's limit for lists and values is 64 KiB.
+            e if e.raw_os_error() == Some(libc::ERANGE) && buffer.len() < 1 << 17 => buffer.resize(buffer.len() * 4, 0),
+            e => return Err(e),
+        }
+    }
+}
+
+/// Whether the file system has no attributes, or none of that kind.
+pub(super) fn is_unsupported(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
 #[cfg(test)]

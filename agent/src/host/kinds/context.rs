@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use groundplan_protocol::{
+    effect::Effect,
     ids::{Generation, TaskId},
     kinds::{Claim, TaskParams},
     plan::OnRemove,
@@ -57,6 +58,8 @@ pub(crate) struct Context<'a> {
     idle: AtomicBool,
     /// Whether the job may have changed anything on the host.
     touched: AtomicBool,
+    /// The effect that was carried out, where it is greater than the one that was due.
+    instead: Mutex<Option<Effect>>,
     output: Mutex<Option<Output>>,
     notes: Mutex<Notes>,
 }
@@ -81,6 +84,7 @@ impl<'a> Context<'a> {
             memory: None,
             idle: AtomicBool::new(false),
             touched: AtomicBool::new(false),
+            instead: Mutex::new(None),
             output: Mutex::new(None),
             notes: Mutex::default(),
         }
@@ -111,6 +115,16 @@ impl<'a> Context<'a> {
     /// Notes that applying changed nothing after all, so that no trigger fires.
     pub(crate) fn nothing_changed(&self) {
         self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a greater effect than the one that was due was carried out: a restart, where a reload was not possible.
+    pub(crate) fn carried_out(&self, effect: Effect) {
+        *self.instead.lock().unwrap_or_else(|e| e.into_inner()) = Some(effect);
+    }
+
+    /// The effect that was carried out when `due` was.
+    pub(crate) fn effect_of(&self, due: Effect) -> Effect {
+        self.instead.lock().unwrap_or_else(|e| e.into_inner()).unwrap_or(due).max(due)
     }
 
     /// Whether applying changed nothing.

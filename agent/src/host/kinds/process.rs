@@ -10,7 +10,11 @@ use super::{
 };
 use crate::host::{
     error::HostError,
-    process::{monitor::StartTerms, state::ProcessState, supervisor::differs},
+    process::{
+        monitor::{Reloaded, StartTerms},
+        state::ProcessState,
+        supervisor::differs,
+    },
 };
 
 /// How long a process without a readiness probe is watched after its start: one that ends within it has failed to start.
@@ -51,8 +55,17 @@ impl Kind for Process {
         let supervisor = &cx.host.supervisor;
         let up = supervisor.process(cx.task).is_some_and(|(_, state)| matches!(state, ProcessState::Up { .. }));
         match effect {
-            Effect::Reload if up => supervisor.reload(cx.task).await?,
+            Effect::Reload if up => {
+                if let Reloaded::Restarted { why } = supervisor.reload(cx.task, terms(cx)).await? {
+                    cx.report(&format!("restarted: {why}"));
+                    cx.carried_out(Effect::Restart);
+                }
+            }
             // Reloading a process that does not run means starting it.
+            Effect::Reload => {
+                supervisor.start(cx.task, self.clone(), terms(cx)).await?;
+                cx.carried_out(Effect::Restart);
+            }
             _ => supervisor.start(cx.task, self.clone(), terms(cx)).await?,
         }
         Ok(true)

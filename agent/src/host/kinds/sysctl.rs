@@ -1,15 +1,14 @@
 //! `sysctl`: kernel parameters, set in /proc/sys and kept in a file of the task's own in /etc/sysctl.d.
 //!
-//! The note of each parameter holds the value that it had before, which is restored when the parameter is no longer wanted, unless it was changed
-//! out of band since then. If the kernel refuses one of several, those that were just set are set back.
+//! The note of each parameter holds the value that it had before any task, and the memory those that this task found and set. The
+//! former is restored when the parameter is no longer wanted, unless it was changed out of band since then. If the kernel refuses
+//! one of several, those that were just set are set back. The file comes after those of others, /etc/sysctl.conf among them
+//! (sysctl.d(5)); what comes later still and sets another value is named in the report.
 
 use std::{collections::BTreeMap, fs, io};
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{Claim, Sysctl},
-    plan::OnRemove,
-};
+use groundplan_protocol::{ids::TaskId, kinds::Sysctl, plan::OnRemove};
+use serde::{Deserialize, Serialize};
 
 use super::{
     context::Context,
@@ -17,7 +16,10 @@ use super::{
 };
 use crate::host::{
     error::{HostError, KindError},
-    fs::files::{self, Access, Removal, Sum},
+    fs::{
+        files::{self, Access, Removal, Sum},
+        paths::Missing,
+    },
 };
 use crate::machine::Found;
 
@@ -42,6 +44,57 @@ impl KindError for SysctlError {}
 
 type Values = BTreeMap<String, String>;
 
+/// The folders of settings for the next boot (sysctl.d(5)).
+const FOLDERS: [&str; 4] = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
+/// Most that is read of a file of others, in bytes.
+const MOST: u64 = 1 << 20;
+
+/// The task's memory, by parameter.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    /// The values that the task found.
+    before: Values,
+    /// The values that it set.
+    #[serde(default)]
+    set: Values,
+}
+
+impl Memory {
+    fn of(cx: &Context<'_>) -> Self {
+        let Some(memory) = cx.memory() else { return Self::default() };
+        // Earlier agents kept only the values that they found.
+        let found = || Values::deserialize(memory).map(|before| Self { before, set: Values::new() });
+        Self::deserialize(memory).or_else(|_| found()).unwrap_or_default()
+    }
+
+    /// Restores the value that `key` had before the task, unless an operator has changed it since, or another task has it;
+    /// whether that changed anything.
+    fn give_back(&self, cx: &Context<'_>, key: &str, old: &str) -> Result<bool, SysctlError> {
+        let is_anothers = cx.held_by_another(&Sysctl::claim_of(key)).is_some();
+        if is_anothers || cx.on_remove != OnRemove::Restore {
+            return Ok(false);
+        }
+        let noted = found(cx, key);
+        let old = noted.as_deref().unwrap_or(old);
+        let now = match get(key) {
+            Ok(now) => now,
+            Err(error) => {
+                cx.report(&format!("{error}: nothing to set back"));
+                return Ok(false);
+            }
+        };
+        if self.set.get(key).is_some_and(|ours| *ours != now) {
+            cx.report(&format!("{key} is `{now}` now, changed out of band: left as it is"));
+            return Ok(false);
+        }
+        if now != old {
+            set(key, old)?;
+        }
+        Ok(now != old)
+    }
+}
+
 impl Kind for Sysctl {
     fn whole_host(&self) -> bool {
         true
@@ -49,7 +102,7 @@ impl Kind for Sysctl {
 
     async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
         for (key, wanted) in self.wanted() {
-            let claim = Claim::named("kernel parameter", &key);
+            let claim = Sysctl::claim_of(&key);
             if cx.is_unnoted(&claim) {
                 let value = get(&key)?;
                 // After a power loss it may be the task's own.
@@ -63,25 +116,23 @@ impl Kind for Sysctl {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let wanted = self.wanted();
-        let mut in_sync = memory(cx).keys().all(|key| wanted.contains_key(key));
+        let mut in_sync = Memory::of(cx).before.keys().all(|key| wanted.contains_key(key));
         for (key, value) in &wanted {
             in_sync &= cx.same(key, value, &get(key)?);
         }
         let sum = Sum::of_bytes(text(&wanted).as_bytes());
         in_sync &= cx.is_file(&path(cx.task), sum, access()?, true)?;
+        in_sync &= !cx.host.environment.root.exists(&former_path(cx.task))?;
         Ok(in_sync.into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let (wanted, mut memory) = (self.wanted(), memory(cx));
+        let (wanted, mut memory) = (self.wanted(), Memory::of(cx));
         // Parameters that are no longer wanted.
-        for (key, old) in memory.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-            if cx.held_by_another(&Claim::named("kernel parameter", key)).is_none() && cx.on_remove == OnRemove::Restore
-            {
-                set(key, found(cx, key).as_ref().unwrap_or(old))?;
-            }
+        for (key, old) in memory.before.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
+            memory.give_back(cx, key, old)?;
         }
-        memory.retain(|key, _| wanted.contains_key(key));
+        memory.before.retain(|key, _| wanted.contains_key(key));
         let mut done: Vec<(&String, String)> = Vec::new();
         for (key, value) in &wanted {
             let old = get(key)?;
@@ -100,34 +151,31 @@ impl Kind for Sysctl {
         }
         for (key, old) in done {
             // The value from before the task counts, not one that an earlier version of it set.
-            memory.entry(key.clone()).or_insert(old);
+            memory.before.entry(key.clone()).or_insert(old);
         }
+        memory.set = wanted.clone();
+        memory.set.retain(|key, _| memory.before.contains_key(key));
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
-        files::write_text(&cx.host.environment.root, &path(cx.task), &text(&wanted), access()?)?;
+        let root = &cx.host.environment.root;
+        files::write_text(root, &path(cx.task), &text(&wanted), access()?)?;
+        files::remove_file(root, &former_path(cx.task), false)?;
+        for later in later(cx, &wanted) {
+            cx.report(&later);
+        }
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let removed = files::remove_file(&cx.host.environment.root, &path(cx.task), false)?;
-        let mut changed = removed == Removal::Removed;
-        let wanted = self.wanted();
-        let mut before = memory(cx);
-        before.extend(wanted.keys().filter_map(|key| Some((key.clone(), found(cx, key)?))));
-        for (key, old) in before.into_iter().filter(|_| cx.on_remove == OnRemove::Restore) {
-            if cx.held_by_another(&Claim::named("kernel parameter", &key)).is_some() {
-                continue;
-            }
-            match get(&key) {
-                // Only what the task set is set back.
-                Ok(now) if wanted.get(&key).is_some_and(|ours| *ours != now) => {
-                    cx.report(&format!("{key} is `{now}` now, changed out of band: left as it is"));
-                }
-                Ok(now) => {
-                    set(&key, &old)?;
-                    changed |= now != old;
-                }
-                Err(error) => cx.report(&format!("{error}: nothing to set back")),
-            }
+        let mut changed = false;
+        for path in [path(cx.task), former_path(cx.task)] {
+            changed |= files::remove_file(&cx.host.environment.root, &path, false)? == Removal::Removed;
+        }
+        let mut memory = Memory::of(cx);
+        memory.set = self.wanted();
+        let mut before = memory.before.clone();
+        before.extend(memory.set.keys().filter_map(|key| Some((key.clone(), found(cx, key)?))));
+        for (key, old) in &before {
+            changed |= memory.give_back(cx, key, old)?;
         }
         Ok(changed)
     }
@@ -135,18 +183,62 @@ impl Kind for Sysctl {
 
 /// The value that a parameter had before any task set it.
 fn found(cx: &Context<'_>, key: &str) -> Option<String> {
-    match cx.found(&Claim::named("kernel parameter", key))? {
+    match cx.found(&Sysctl::claim_of(key))? {
         Found::Value { value } => Some(value),
         _ => None,
     }
 }
 
-/// The memory: the values that the task found when it changed them, by parameter.
-fn memory(cx: &Context<'_>) -> Values {
-    cx.memory().and_then(|memory| serde_json::from_value(memory.clone()).ok()).unwrap_or_default()
+/// What sets another value at boot, after the task's own file.
+fn later(cx: &Context<'_>, wanted: &Values) -> Vec<String> {
+    let root = &cx.host.environment.root;
+    let own = path(cx.task);
+    let name = own.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut files = Vec::new();
+    for folder in FOLDERS {
+        let Ok(Some((_, real))) = root.directory(folder, Missing::Leave) else { continue };
+        let entries = fs::read_dir(real).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        files.extend(names.filter(|other| other.ends_with(".conf") && *other > name).map(|other| (other, folder)));
+    }
+    // A file in one folder hides those of its name in the next.
+    files.sort_by(|one, other| one.0.cmp(&other.0));
+    files.dedup_by(|later, first| later.0 == first.0);
+    let mut files: Vec<String> = files.into_iter().map(|(name, folder)| format!("{folder}/{name}")).collect();
+    // Where systemd does not set them, `sysctl --system` reads it last.
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        files.push("/etc/sysctl.conf".to_owned());
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let bytes = files::read_file(root, &file, MOST).ok().flatten().unwrap_or_default();
+        for (key, value) in settings(&String::from_utf8_lossy(&bytes)) {
+            let ours = wanted.iter().find(|(ours, _)| self::file(ours) == self::file(&key));
+            if let Some((key, _)) = ours.filter(|(_, ours)| **ours != value) {
+                found.push(format!("at boot, {file} sets {key} to `{value}` after this task"));
+            }
+        }
+    }
+    found
 }
 
+/// The settings in a file (sysctl.d(5)), with values as the kernel shows them.
+fn settings(text: &str) -> impl Iterator<Item = (String, String)> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    lines.filter_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some((key.trim().trim_start_matches('-').to_owned(), value))
+    })
+}
+
+/// After `99-sysctl.conf`, the name under which systemd reads /etc/sysctl.conf.
 fn path(task: &TaskId) -> String {
+    format!("/etc/sysctl.d/99-zz-groundplan-{task}.conf")
+}
+
+/// The name that earlier agents gave it.
+fn former_path(task: &TaskId) -> String {
     format!("/etc/sysctl.d/60-groundplan-{task}.conf")
 }
 
@@ -219,6 +311,10 @@ mod tests {
         assert_eq!(get("kernel.ostype").unwrap(), "Linux");
         let error = get("kernel.no_such").unwrap_err().to_string();
         assert!(error.starts_with("this host has no kernel parameter `kernel.no_such`"), "{error}");
-        assert_eq!(path(&"net-base.forward".parse().unwrap()), "/etc/sysctl.d/60-groundplan-net-base.forward.conf");
+        assert_eq!(path(&"net-base.forward".parse().unwrap()), "/etc/sysctl.d/99-zz-groundplan-net-base.forward.conf");
+        assert!(path(&"s.t".parse().unwrap()).as_str() > "/etc/sysctl.d/99-sysctl.conf");
+        let text = "# a = 1\n;b=2\n-net.ipv4.ip_forward=0\n net/core/x =  1\t2 \nnonsense\n";
+        let expected = [("net.ipv4.ip_forward", "0"), ("net/core/x", "1 2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(settings(text).collect::<Vec<_>>(), expected);
     }
 }

@@ -32,7 +32,7 @@ use super::{
     exec::status_text,
     log::ProcessLog,
     pidfd::PidFd,
-    proc::group_runs,
+    proc::{self, group_runs},
     record::{ProcessIdentity, Record},
     spawn::{Program, Setup, not_started},
     state::{ProcessState, Shared, SupervisorError},
@@ -56,6 +56,15 @@ pub(crate) struct StartTerms {
     pub(crate) retry: bool,
 }
 
+/// What a reload came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    /// The process runs on, and got the signal.
+    Signalled,
+    /// It was started again instead.
+    Restarted { why: String },
+}
+
 /// A request to a monitor. Each is answered once it has been carried out.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -64,7 +73,7 @@ pub(crate) enum Request {
     /// Take the new description without touching the process.
     Amend { process: Process, reply: Reply<()> },
     /// Signal the process to read its configuration.
-    Reload { reply: Reply<()> },
+    Reload { terms: StartTerms, reply: Reply<Reloaded> },
     /// Stop the process and end the monitor; answers whether it ran.
     Stop { reply: Reply<bool> },
 }
@@ -213,8 +222,8 @@ impl ProcessMonitor {
             Request::Amend { process, reply } => {
                 let _ = reply.send(self.amend(process));
             }
-            Request::Reload { reply } => {
-                let _ = reply.send(self.reload());
+            Request::Reload { terms, reply } => {
+                let _ = reply.send(self.reload(terms).await);
             }
             Request::Stop { reply } => {
                 let _ = reply.send(self.stop().await);
@@ -251,14 +260,30 @@ impl ProcessMonitor {
         Ok(())
     }
 
-    fn reload(&mut self) -> Result<(), SupervisorError> {
-        let Some(running) = &self.running else {
-            // It reads its configuration when it is started again, which may as well be now.
-            self.retry = None;
-            return self.start();
+    /// Signals the process. One that the signal would end, or that ends by it, is started again: it reads its configuration
+    /// then, and what was asked for is done.
+    async fn reload(&mut self, terms: StartTerms) -> Result<Reloaded, SupervisorError> {
+        let signal = signal(self.process.reload_signal.unwrap_or_default());
+        let why = match &self.running {
+            None => "it did not run".to_owned(),
+            Some(running) => {
+                let pid = running.identity.pid();
+                if proc::ends_by(pid, signal) {
+                    format!("the program has no handler for {}, which would end it", signal.as_str())
+                } else {
+                    kill(pid, signal).map_err(|e| SupervisorError::Signal(pid, e))?;
+                    match timeout(terms.settle, ended(self.running.as_mut())).await {
+                        Err(_) => return Ok(Reloaded::Signalled),
+                        Ok(status) => {
+                            let why = self.clear(status).await.unwrap_or_default();
+                            format!("at {}, it {why}", signal.as_str())
+                        }
+                    }
+                }
+            }
         };
-        let pid = running.identity.pid();
-        kill(pid, signal(self.process.reload_signal.unwrap_or_default())).map_err(|e| SupervisorError::Signal(pid, e))
+        self.start_afresh(self.process.clone(), terms).await?;
+        Ok(Reloaded::Restarted { why })
     }
 
     /// Ends the process and its group; whether it ran.

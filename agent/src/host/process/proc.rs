@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use nix::{errno::Errno, sys::signal::killpg, unistd::Pid};
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 
 /// What the kernel reports of a process: the fields of proc_pid_stat(5) that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,23 @@ pub(crate) fn group_runs(group: Pid) -> bool {
     members.any(|pid| Stat::read(&pid).is_some_and(|stat| stat.group == group.as_raw() && !stat.dead))
 }
 
+/// Whether `signal` would end the process: it neither handles, ignores nor blocks it, and the default is to end
+/// (signal(7)). A process that has not set its handlers yet counts.
+pub(crate) fn ends_by(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    signal != Signal::SIGWINCH && is_default(&status, signal)
+}
+
+/// Whether none of the masks in a /proc/PID/status has the signal; `false` if a mask is missing.
+fn is_default(status: &str, signal: Signal) -> bool {
+    let bit = 1u64 << (signal as i32 - 1);
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    ["SigBlk:", "SigIgn:", "SigCgt:"].into_iter().all(|name| mask(name).is_some_and(|mask| mask & bit == 0))
+}
+
 /// The time since the boot, as `Stat::start` has it: the kernel reports hundredths of a second, whatever its own tick is.
 pub(crate) fn ticks_since_boot() -> u64 {
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
@@ -68,6 +89,15 @@ mod tests {
         let stat = Stat::parse(&format!("7 (a) b ( Z){tail}"));
         assert_eq!(stat, Some(Stat { dead: false, group: 6, session: 7, start: 12345 }));
         assert_eq!(Stat::parse("7 (x"), None);
+    }
+
+    #[test]
+    fn what_a_signal_does() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000200\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n";
+        let ends = |signal| is_default(status, signal);
+        assert!(ends(Signal::SIGINT) && !ends(Signal::SIGHUP), "HUP has a handler");
+        assert!(!ends(Signal::SIGUSR1) && !ends(Signal::SIGPIPE), "one is blocked, one ignored");
+        assert!(!is_default("", Signal::SIGINT));
     }
 
     #[test]

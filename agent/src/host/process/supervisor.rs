@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     backoff::Backoff,
     log::ProcessLog,
-    monitor::{ProcessMonitor, Request, StartTerms},
+    monitor::{ProcessMonitor, Reloaded, Request, StartTerms},
     record::{ProcessIdentity, Record, Records},
     spawn::Environment,
     state::{ProcessState, Shared, Supervised, SupervisorError},
@@ -135,12 +135,12 @@ impl Supervisor {
         reply.await.unwrap_or(Err(SupervisorError::NotSupervised))
     }
 
-    /// Makes the process read its configuration again.
-    pub(crate) async fn reload(&self, task: &TaskId) -> Result<(), SupervisorError> {
+    /// Makes the process read its configuration again; `terms` are those of its start, if it needs one.
+    pub(crate) async fn reload(&self, task: &TaskId, terms: StartTerms) -> Result<Reloaded, SupervisorError> {
         let Some(monitor) = self.lock().get(task).cloned() else { return Err(SupervisorError::NotSupervised) };
         let (reply, answer) = oneshot::channel();
         // A monitor that has ended drops the request and its reply, and the answer is an error.
-        let _ = monitor.requests.send(Request::Reload { reply });
+        let _ = monitor.requests.send(Request::Reload { terms, reply });
         answer.await.unwrap_or(Err(SupervisorError::NotSupervised))
     }
 

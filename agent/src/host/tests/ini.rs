@@ -76,6 +76,18 @@ async fn changes_by_others_are_kept() {
     assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed out of band: left as it is\n");
     assert_eq!(text(&site), "[DEFAULT]\ndebug=both\n");
 
+    // The same where an update gives the option up.
+    let site = with(FOUND);
+    let two = ini(json!({ "values": { "DEFAULT": { "debug": true, "mine": 1 } } }));
+    let one = ini(json!({ "values": { "DEFAULT": { "mine": 1 } } }));
+    assert_eq!(site.create(&two).await, CHANGED);
+    let edited = text(&site).replace("debug=true", "debug=both");
+    fs::write(site.at("etc/app.conf"), &edited).unwrap();
+    let finished = site.job("svc.task", apply(&one, Some(&two)), None).await;
+    assert_eq!(finished.result, UNCHANGED);
+    assert_eq!(finished.output.unwrap().head, "`debug` in [DEFAULT] was changed out of band: left as it is\n");
+    assert_eq!(text(&site), edited);
+
     // Two tasks have options in one file; the second also claims an option of the first.
     let site = with(FOUND);
     let mine = ini(json!({ "values": { "DEFAULT": { "debug": true, "mine": 1 } } }));

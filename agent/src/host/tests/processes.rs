@@ -140,8 +140,45 @@ async fn a_process_that_exits_is_restarted_with_backoff() {
     // While it is down, a reload starts it.
     signal(only(&site).pid, Signal::SIGKILL);
     until(|| site.host.processes().is_empty()).await;
-    assert_eq!(site.trigger(&spec, Effect::Reload).await, effected(Effect::Reload));
+    assert_eq!(site.trigger(&spec, Effect::Reload).await, effected(Effect::Restart));
     assert_eq!(only(&site).restarts, 0);
+    site.host.stop_processes().await;
+}
+
+#[tokio::test]
+async fn a_reload_that_ends_the_process_is_a_restart_or_a_failure() {
+    // It has no handler for the signal: it is restarted in the orderly way.
+    let site = Site::new();
+    let plain = spec(json!({ "process": { "run": ["sleep", "1000"] } }));
+    site.create(&plain).await.unwrap();
+    let before = only(&site).pid;
+    let finished = site.job("svc.task", Work::Trigger { spec: plain.clone() }, Some(Effect::Reload)).await;
+    assert_eq!(finished.result, effected(Effect::Restart));
+    let report = finished.output.unwrap().head;
+    assert_eq!(report, "restarted: the program has no handler for SIGHUP, which would end it\n");
+    assert!(!lives(before) && lives(only(&site).pid));
+    assert_eq!(only(&site).restarts, 0, "it is a start by a job");
+    site.remove(&plain).await.unwrap();
+
+    // Its handler ends it: it is started again.
+    let quits = "trap 'exit 0' HUP; echo start >> starts; while :; do sleep 0.02; done";
+    let quitter = spec(json!({ "process": { "run": quits } }));
+    site.create(&quitter).await.unwrap();
+    noted(&site, 1).await;
+    let finished = site.job("svc.task", Work::Trigger { spec: quitter.clone() }, Some(Effect::Reload)).await;
+    assert_eq!(finished.result, effected(Effect::Restart));
+    assert_eq!(finished.output.unwrap().head, "restarted: at SIGHUP, it exited with 0\n");
+    noted(&site, 2).await;
+    site.remove(&quitter).await.unwrap();
+
+    // It does not start again: its new configuration is bad.
+    let run = format!("test ! -e bad || {{ echo bad configuration; exit 7; }}; {quits}");
+    let broken = spec(json!({ "process": { "run": run } }));
+    site.create(&broken).await.unwrap();
+    noted(&site, 3).await;
+    fs::write(site.at("bad"), "").unwrap();
+    let error = Err("the process exited with 7: bad configuration".to_owned());
+    assert_eq!(site.trigger(&broken, Effect::Reload).await, error);
     site.host.stop_processes().await;
 }
 

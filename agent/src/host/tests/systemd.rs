@@ -12,8 +12,9 @@ shift 2
 case "$1" in
 show)
     case "$*" in *@.*) exit 1;; esac
-    for p in LoadState ActiveState UnitFileState NeedDaemonReload Type; do echo "$p=$(cat $p 2> /dev/null)"; done
+    for p in LoadState ActiveState UnitFileState NeedDaemonReload Type WantedBy; do echo "$p=$(cat $p 2> /dev/null)"; done
     exit;;
+reset-failed) exit;;
 esac
 echo "$*" >> requests
 case "$1" in
@@ -101,6 +102,10 @@ async fn reports_why_a_unit_cannot_be_started() {
     let error = "the unit x.service failed right after its start; see `journalctl -u x.service`";
     assert_eq!(site.create(&up).await, Err(error.to_owned()));
     fs::write(site.at("after-start"), "active").unwrap();
+    let error = "the unit x.service cannot be enabled: it has no [Install] section, and no unit pulls it in; \
+                 give it `WantedBy=` in a drop-in, or leave `enabled` out";
+    assert_eq!(site.create(&unit(Some(true), "started")).await, Err(error.to_owned()));
+    fs::write(site.at("WantedBy"), "multi-user.target").unwrap();
     assert_eq!(site.create(&unit(Some(true), "started")).await, CHANGED);
     assert_eq!(site.create(&unit(Some(true), "started")).await, UNCHANGED);
 

@@ -6,7 +6,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use groundplan_inventory::hint::nearest;
-use groundplan_protocol::{blob::Content, digest::Digest};
+use groundplan_protocol::{
+    blob::{BlobRef, Content, INLINE_LIMIT, MAX_BLOB},
+    digest::{Digest, Hasher},
+};
 
 use super::memo::Answer;
 use crate::source::{Entry, EntryKind, SourceTree};
@@ -15,8 +18,18 @@ use crate::source::{Entry, EntryKind, SourceTree};
 const KEPT: u64 = 16;
 
 /// Files as they are shipped, by version.
-#[derive(Debug, Default)]
-pub(crate) struct Contents(HashMap<Arc<str>, Kept>);
+#[derive(Debug)]
+pub(crate) struct Contents {
+    kept: HashMap<Arc<str>, Kept>,
+    /// Length of the longest file that may be shipped, in bytes.
+    pub(crate) limit: u64,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self { kept: HashMap::new(), limit: MAX_BLOB }
+    }
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -44,7 +57,7 @@ impl Shipped {
 impl Contents {
     /// Drops what was not used for [`KEPT`] resolutions.
     pub(crate) fn prune(&mut self, now: u64) {
-        self.0.retain(|_, kept| kept.run + KEPT >= now);
+        self.kept.retain(|_, kept| kept.run + KEPT >= now);
     }
 }
 
@@ -111,13 +124,44 @@ impl<'a> Files<'a> {
     /// A file as it is shipped.
     pub(crate) fn shipped(&self, path: &str, contents: &mut Contents, now: u64) -> Result<Shipped, FileFault> {
         let entry = self.find(path)?;
-        if let Some(kept) = contents.0.get_mut(&entry.version) {
-            kept.run = now;
-            return Ok(kept.shipped.clone());
+        let shipped = match contents.kept.get_mut(&entry.version) {
+            Some(kept) => {
+                kept.run = now;
+                kept.shipped.clone()
+            }
+            None => {
+                let shipped = self.summed(path, entry, contents.limit)?;
+                contents.kept.insert(entry.version.clone(), Kept { shipped: shipped.clone(), run: now });
+                shipped
+            }
+        };
+        match shipped.content.blob() {
+            Some(blob) if blob.size > contents.limit => Err(too_long(path, blob.size, contents.limit)),
+            _ => Ok(shipped),
         }
-        let shipped = Shipped::of(&self.read(entry)?);
-        contents.0.insert(entry.version.clone(), Kept { shipped: shipped.clone(), run: now });
-        Ok(shipped)
+    }
+
+    /// Reads a file in pieces: a long one travels as a blob, of which only the digest is needed here.
+    fn summed(&self, path: &str, entry: &Entry, limit: u64) -> Result<Shipped, FileFault> {
+        let (mut hasher, mut length, mut head) = (Hasher::new(), 0, Vec::new());
+        let read = self.tree.scan(&entry.path, &mut |whole, piece| {
+            length = whole;
+            hasher.update(piece);
+            if whole <= INLINE_LIMIT as u64 {
+                head.extend_from_slice(piece);
+            }
+            // One that is too long need not be read: its length is known by then.
+            whole <= limit
+        });
+        read.map_err(|error| FileFault::new(error.to_string(), None))?;
+        if length > limit {
+            return Err(too_long(path, length, limit));
+        }
+        if length <= INLINE_LIMIT as u64 {
+            return Ok(Shipped::of(&head));
+        }
+        let digest = hasher.finish();
+        Ok(Shipped { digest, content: Content::Blob(BlobRef { sha256: digest, size: length }) })
     }
 
     fn read(&self, entry: &Entry) -> Result<Arc<[u8]>, FileFault> {
@@ -153,6 +197,14 @@ impl<'a> Files<'a> {
     }
 }
 
+fn too_long(path: &str, length: u64, limit: u64) -> FileFault {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let message = format!("`{path}` has {:.1} MiB; at most {:.0} may be shipped", mib(length), mib(limit));
+    let hint = "install it as a package, fetch it on the node with a `command`, or raise `max_file_mib` in site.toml and \
+                `max_blob` of the agents";
+    FileFault::new(message, hint.to_owned())
+}
+
 fn no_file(path: &str, kind: EntryKind) -> FileFault {
     match kind {
         EntryKind::Submodule => FileFault::new(
@@ -163,5 +215,52 @@ fn no_file(path: &str, kind: EntryKind) -> FileFault {
             format!("`{path}` is a symbolic link, and links are not followed"),
             "commit the file itself".to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{MemoryTree, ReadError};
+
+    /// A tree whose files have a length and no content that could be held.
+    struct Long(MemoryTree, u64);
+
+    impl SourceTree for Long {
+        fn entries(&self) -> &[Entry] {
+            self.0.entries()
+        }
+
+        fn read(&self, _: &str) -> Result<Arc<[u8]>, ReadError> {
+            panic!("a long file is not read as a whole")
+        }
+
+        fn scan(&self, _: &str, take: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), ReadError> {
+            let piece = [7; 4096];
+            let mut left = self.1;
+            let mut on = take(self.1, &[]);
+            while on && left > 0 {
+                let n = left.min(piece.len() as u64);
+                on = take(self.1, &piece[..n as usize]);
+                left -= n;
+            }
+            Ok(())
+        }
+    }
+
+    fn shipped(length: u64) -> Result<Shipped, FileFault> {
+        let tree = Long(MemoryTree::new([("services/s/big", "")]), length);
+        Files { tree: &tree, folder: "services/s" }.shipped("big", &mut Contents::default(), 1)
+    }
+
+    #[test]
+    fn long_files_are_summed_in_pieces_and_limited() {
+        for length in [0, 5, INLINE_LIMIT as u64, INLINE_LIMIT as u64 + 1, 1 << 20] {
+            let bytes = vec![7; length as usize];
+            let found = shipped(length).expect("a file that may be shipped");
+            assert_eq!((found.digest, found.content), (Digest::of(&bytes), Content::of(&bytes)), "{length}");
+        }
+        let fault = shipped(MAX_BLOB + (1 << 20)).expect_err("too long");
+        assert_eq!(fault.message, "`big` has 257.0 MiB; at most 256 may be shipped");
     }
 }

@@ -104,6 +104,7 @@ pub fn resolve(
 
     let versions = Versions::of(tree);
     cache.now += 1;
+    cache.contents.limit = site.max_file;
     let mut run = Run {
         now: cache.now,
         facts: cache.facts(versions.global, site, inventory),

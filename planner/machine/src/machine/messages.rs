@@ -120,6 +120,19 @@ impl Machine {
         }
     }
 
+    /// Ends the node's part of a rollout whose plan its agent has refused: it is not one that an older generation or another plan
+    /// explains, so it would be refused again however often it is sent.
+    fn take_refusal(&mut self, node: &NodeId, state: &NodeState, now: Now) {
+        let Some(refused) = state.refused.as_ref().filter(|refused| refused.topic == "plan") else { return };
+        let Some(generation) = refused.generation.filter(|generation| *generation > state.generation) else { return };
+        let (reason, at_ms) = (refused.reason.clone(), now.wall_ms);
+        if !self.rollout_mut().is_some_and(|rollout| rollout.refused(node, generation, &reason, at_ms)) {
+            return;
+        }
+        self.log(Level::Warn, format!("node {node} refuses plan {generation}: {reason}"));
+        self.persist(Write::Log(LogEntry::Refused { node: node.clone(), generation, reason, at_ms }));
+    }
+
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
         // A state may overtake reports; then the batch that brings the last of them counts.
@@ -127,6 +140,7 @@ impl Machine {
         if state.phase == Phase::Idle && reported {
             self.take_accepted(node, state.generation, &[]);
         }
+        self.take_refusal(node, &state, now);
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
         let plan = match folded.news {

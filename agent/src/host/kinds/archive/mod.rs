@@ -7,6 +7,7 @@
 //! more bytes than allowed are refused with the member's name.
 
 mod error;
+mod job;
 mod manifest;
 mod members;
 mod place;
@@ -19,18 +20,19 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use groundplan_protocol::{digest::Digest, ids::TaskId, kinds::Archive};
+use groundplan_protocol::{digest::Digest, kinds::Archive};
 use nix::{
     fcntl::renameat,
     sys::{
         memfd::{MFdFlags, memfd_create},
         stat::Mode,
     },
-    unistd::{Gid, Uid, syncfs},
+    unistd::syncfs,
 };
 
 use self::{
     error::ArchiveError,
+    job::Job,
     manifest::{Entry, Manifest, Origin, Put, Store},
     members::{Limits, Member, Members, What},
     place::Room,
@@ -51,19 +53,6 @@ use crate::host::{
 
 /// The directory that an archive was unpacked into, and the members that differ.
 type Differing = (Root, BTreeMap<String, Entry>);
-
-/// All that unpacking needs, to be moved to a thread of its own.
-struct Job {
-    task: TaskId,
-    params: Archive,
-    root: Root,
-    content: Option<(Option<Content>, Sum)>,
-    owner: (Uid, Gid),
-    store: Store,
-    search: String,
-    /// The paths below the directory that other tasks claim.
-    claimed: BTreeMap<String, TaskId>,
-}
 
 impl Kind for Archive {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
@@ -174,15 +163,6 @@ impl Job {
     /// Whether there is nothing to do about a member. An error counts as a difference: applying reports it.
     fn is_right(&self, tree: &Root, path: &str, entry: &Entry) -> bool {
         self.claimant(path).is_some() || self.is_in_sync(tree, &format!("/{path}"), entry).unwrap_or(false)
-    }
-
-    /// Another task that claims the path of a member.
-    fn claimant(&self, path: &str) -> Option<&TaskId> {
-        self.claimed.get(&self.absolute(path))
-    }
-
-    fn absolute(&self, path: &str) -> String {
-        format!("{}/{path}", self.params.dest.trim_end_matches('/'))
     }
 
     /// Whether a member is as it was unpacked.

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Job,
     error::ArchiveError,
-    manifest::{Entry, Put},
+    job::Job,
+    manifest::{Entry, Manifest, Put},
     members::{Member, What},
 };
 use crate::host::{
@@ -42,7 +42,7 @@ impl Job {
     /// The absolute paths of what other archives have unpacked.
     pub(super) fn unpacked_by_others(&self) -> BTreeSet<String> {
         let others = self.store.others(&self.task, &self.params.dest);
-        let paths = |other: &super::Manifest| {
+        let paths = |other: &Manifest| {
             let dest = other.dest.trim_end_matches('/').to_owned();
             other.members.keys().map(|path| format!("{dest}/{path}")).collect::<Vec<_>>()
         };

@@ -1,13 +1,16 @@
-//! `mount`: a mounted file system, with mount(8), umount(8) and /etc/fstab.
+//! `mount`: a mounted file system or a swap area, with mount(8), umount(8), swapon(8) and /etc/fstab.
 //!
 //! It is mounted first and written to /etc/fstab afterwards, so that a line that cannot be mounted never blocks a boot. Changed
-//! options lead to a remount, another source or type is mounted again. A busy file system stays mounted, and the error names
-//! the processes that use it. The memory holds the line that was there before, and whether the task mounted the file system
-//! and created its directory.
+//! options lead to a remount; another source or type takes the place of what is mounted, which comes back if that fails. A busy
+//! file system stays mounted, and the error names the processes that use it. The memory holds the line that was there before,
+//! and whether the task mounted the file system and created its directory or file.
 
+mod error;
+mod shown;
+mod swap;
 mod table;
 
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use groundplan_protocol::{
     kinds::{Claim, Mount, MountState},
@@ -15,13 +18,17 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::table::{Mounted, line_of, mounted_at, with_line};
+use self::{
+    error::{Former, MountError, missing},
+    shown::{Shown, is_protected, is_this},
+    table::{Mounted, Subject, all_lines, is_same, line_of, mounted_at, with_line, without},
+};
 use super::{
     context::Context,
     kind::{Applied, Check, Kind},
 };
 use crate::host::{
-    error::{HostError, KindError, ToolError},
+    error::{HostError, ToolError},
     fs::{
         files::{self, Access, Text},
         paths::Missing,
@@ -31,27 +38,6 @@ use crate::machine::Found;
 
 const FSTAB: &str = "/etc/fstab";
 const MOST: u64 = 1 << 20;
-
-/// Why a mount could not be brought in sync.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MountError {
-    #[error("this host has no `{program}`; install util-linux")]
-    Missing { program: String },
-    #[error("{path} cannot be mounted; /etc/fstab is as it was")]
-    Mount { path: String, source: ToolError },
-    #[error("{path} cannot be unmounted{}", used(by))]
-    Unmount { path: String, by: String, source: ToolError },
-    #[error("{path}: what was mounted there before cannot be mounted again")]
-    Again { path: String, source: ToolError },
-    #[error("mount reported success, but nothing is mounted at {path}")]
-    NotThere { path: String },
-}
-
-impl KindError for MountError {}
-
-fn used(by: &str) -> String {
-    if by.is_empty() { String::new() } else { format!(": it is used by {by}") }
-}
 
 /// The task's memory: how it found things, and what it changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +50,12 @@ struct Memory {
     /// The options that it mounted with: a change of these leads to a remount.
     mounted: Option<String>,
     made_directory: bool,
+    /// Whether it created the empty file that another one is bound to.
+    #[serde(default)]
+    made_file: bool,
+    /// What the kernel showed when it had mounted it.
+    #[serde(default)]
+    shown: Option<Shown>,
 }
 
 impl Kind for Mount {
@@ -73,11 +65,11 @@ impl Kind for Mount {
 
     async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
         let claim = Claim::named("mount point", &self.path);
-        if !cx.is_unnoted(&claim) {
+        if self.is_swap() || !cx.is_unnoted(&claim) {
             return Ok(());
         }
         let note = match mounted(&self.path) {
-            Some(Mounted { fstype, source, options, part }) => {
+            Some(Mounted { fstype, source, options, part, .. }) => {
                 let before = MountedBefore { fstype, source, options: options.join(","), part };
                 let fields = serde_json::to_value(before).unwrap_or_default();
                 Found::Fields { what: "mount".to_owned(), fields }
@@ -89,21 +81,19 @@ impl Kind for Mount {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let fstab = fstab(cx)?.text;
-        let listed = line_of(&fstab, &self.path);
-        let there = mounted(&self.path);
         let memory = Memory::of(self, cx);
+        let listed = line_of(&fstab, subject(self), self.line().as_deref(), memory.line.as_deref());
+        let is_listed = is_same(listed, self.line().as_deref());
+        let live = Live::of(self);
         if cx.is_drift_check() {
-            self.report_differences(cx, there.as_ref(), listed);
+            self.report_differences(cx, &live, &memory, listed);
         }
         let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
         Ok(match self.state {
-            MountState::Mounted => {
-                let right = there.is_some_and(|there| is_this(self, &there) && there.has(self.options()));
-                right && as_mounted && listed == self.line().as_deref()
-            }
-            MountState::Present => listed == self.line().as_deref(),
-            MountState::Unmounted => there.is_none(),
-            MountState::Absent => there.is_none() && listed.is_none(),
+            MountState::Mounted => live.is_as_wanted(self, &memory) && as_mounted && is_listed,
+            MountState::Present => is_listed,
+            MountState::Unmounted => live.is_unmounted(),
+            MountState::Absent => live.is_none() && listed.is_none(),
         }
         .into())
     }
@@ -111,15 +101,19 @@ impl Kind for Mount {
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let mut memory = Memory::of(self, cx);
         memory.path.clone_from(&self.path);
-        let there = mounted(&self.path);
-        match self.state {
-            MountState::Mounted => put(self, cx, &mut memory, there).await?,
-            MountState::Unmounted | MountState::Absent if there.is_some() => unmount(cx, &self.path).await?,
-            _ => {}
-        }
+        let live = Live::of(self);
+        let done = match self.state {
+            MountState::Mounted => put(self, cx, &mut memory, live).await,
+            MountState::Unmounted if !live.is_unmounted() => Ok(end(self, cx, false).await?),
+            MountState::Absent if !live.is_none() => Ok(end(self, cx, true).await?),
+            _ => Ok(()),
+        };
+        // Also what a failed attempt has made.
+        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        done?;
         // After mounting: a line that cannot be mounted would stop the host at its next boot.
         if self.state != MountState::Unmounted {
-            let before = list(cx, &self.path, self.line().as_deref()).await?;
+            let before = list(self, cx, self.line().as_deref(), memory.line.as_deref()).await?;
             // Only the first line found: later ones are the task's own.
             if !memory.listed {
                 (memory.listed, memory.before) = (true, before);
@@ -135,21 +129,25 @@ impl Kind for Mount {
         let mut changed = false;
         let delete = cx.on_remove == OnRemove::Delete && self.state == MountState::Mounted;
         // A file system that was mounted before the task stays mounted.
-        if (memory.mounted.is_some() || delete) && mounted(&self.path).is_some() {
-            unmount(cx, &self.path).await?;
+        if (memory.mounted.is_some() || delete) && !Live::of(self).is_none() && self.path != "/" {
+            end(self, cx, true).await?;
             changed = true;
         }
         let now = fstab(cx)?.text;
         // A line that was edited since belongs to the administrator.
-        let is_ours = line_of(&now, &self.path) == memory.line.as_deref();
-        if memory.listed && memory.before != memory.line && is_ours {
+        let known = memory.line.as_deref();
+        let is_ours = is_same(line_of(&now, subject(self), known, known), known);
+        if memory.listed && !is_same(memory.before.as_deref(), known) && is_ours {
             let before = memory.before.as_deref().filter(|_| cx.on_remove == OnRemove::Restore);
-            list(cx, &self.path, before).await?;
+            list(self, cx, before, known).await?;
             changed = true;
         }
         changed |= self.mount_again(cx).await?;
         if memory.made_directory {
             changed |= cx.removed(files::remove_directory(&cx.host.environment.root, &self.path)?);
+        }
+        if memory.made_file && fs::metadata(&self.path).is_ok_and(|found| found.is_file() && found.len() == 0) {
+            changed |= cx.removed(files::remove_file(&cx.host.environment.root, &self.path, false)?);
         }
         Ok(changed)
     }
@@ -176,10 +174,10 @@ impl Restore for Mount {
             return Ok(false);
         };
         let Ok(before) = MountedBefore::deserialize(fields) else { return Ok(false) };
-        if mounted(&self.path).is_some() {
+        if self.is_swap() || mounted(&self.path).is_some() {
             return Ok(false);
         }
-        let listed = line_of(&fstab(cx)?.text, &self.path).is_some();
+        let listed = line_of(&fstab(cx)?.text, subject(self), None, None).is_some();
         let args = match listed {
             true => vec!["mount", "--", &self.path],
             false => vec!["mount", "-t", &before.fstype, "-o", &before.options, "--", &before.source, &self.path],
@@ -194,29 +192,87 @@ impl Restore for Mount {
     }
 }
 
+/// What is mounted at the path now, or the priority of the swap area in use.
+enum Live {
+    Nothing,
+    Mounted(Mounted),
+    Swap(i32),
+}
+
+impl Live {
+    fn of(mount: &Mount) -> Self {
+        if mount.is_swap() {
+            return swap::priority(mount).map_or(Self::Nothing, Self::Swap);
+        }
+        mounted(&mount.path).map_or(Self::Nothing, Self::Mounted)
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Whether nothing is mounted, though it may be at the next use of the path.
+    fn is_unmounted(&self) -> bool {
+        match self {
+            Self::Mounted(there) => there.is_idle_automount(),
+            live => live.is_none(),
+        }
+    }
+
+    fn is_as_wanted(&self, mount: &Mount, memory: &Memory) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Swap(priority) => swap::is_as_wanted(mount, *priority),
+            Self::Mounted(there) => {
+                let known = memory.shown.as_ref();
+                let has = || there.has(mount.options(), is_protected(mount, there, known));
+                is_this(mount, there, known) && (there.is_idle_automount() || has())
+            }
+        }
+    }
+
+    /// As text, for people.
+    fn words(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Swap(priority) => Some(format!("in use, priority {priority}")),
+            Self::Mounted(Mounted { fstype, source, options, .. }) => {
+                Some(format!("{source}, {fstype}, {}", options.join(",")))
+            }
+        }
+    }
+}
+
+/// What its line in /etc/fstab is about.
+fn subject(mount: &Mount) -> Subject<'_> {
+    match &mount.source {
+        Some(source) if mount.is_swap() => Subject::Swap(source),
+        _ => Subject::Path(&mount.path),
+    }
+}
+
 trait Differences {
-    fn report_differences(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>);
+    fn report_differences(&self, cx: &Context<'_>, live: &Live, memory: &Memory, listed: Option<&str>);
 }
 
 impl Differences for Mount {
     /// Notes what is mounted and what /etc/fstab has, where they differ.
-    fn report_differences(&self, cx: &Context<'_>, there: Option<&Mounted>, listed: Option<&str>) {
-        let words =
-            |Mounted { fstype, source, options, .. }: &Mounted| format!("{source}, {fstype}, {}", options.join(","));
-        let found = there.map(words);
-        match (self.state, there) {
-            (MountState::Present, _) => {}
-            (MountState::Mounted, Some(there)) if is_this(self, there) && there.has(self.options()) => {}
-            (MountState::Mounted, _) => {
+    fn report_differences(&self, cx: &Context<'_>, live: &Live, memory: &Memory, listed: Option<&str>) {
+        let found = live.words();
+        match self.state {
+            MountState::Present => {}
+            MountState::Mounted if live.is_as_wanted(self, memory) => {}
+            MountState::Mounted => {
                 let source = self.source.as_deref().unwrap_or("none");
                 let wanted = format!("{source}, {}, {}", self.fstype(), self.options());
                 cx.differs("mounted", Some(public(&wanted)), found.as_deref().map(public));
             }
-            (_, None) => {}
-            (_, Some(_)) => cx.differs("mounted", None, found.as_deref().map(public)),
+            MountState::Unmounted if live.is_unmounted() => {}
+            MountState::Absent if live.is_none() => {}
+            MountState::Unmounted | MountState::Absent => cx.differs("mounted", None, found.as_deref().map(public)),
         }
         let wanted = self.line();
-        if self.state != MountState::Unmounted && listed != wanted.as_deref() {
+        if self.state != MountState::Unmounted && !is_same(listed, wanted.as_deref()) {
             cx.differs(FSTAB, wanted.as_deref().map(public), listed.map(public));
         }
     }
@@ -229,63 +285,113 @@ fn public(text: &str) -> &str {
     if SECRETS.iter().any(|word| lower.contains(word)) { "not reported, because it may contain a secret" } else { text }
 }
 
-/// Whether the wanted file system is mounted, as far as the kernel shows it.
-fn is_this(mount: &Mount, there: &Mounted) -> bool {
-    let Some(source) = mount.source.as_deref() else { return true };
-    let is_bind = mount.options().split(',').any(|option| matches!(option, "bind" | "rbind"));
-    if is_bind {
-        // One directory may have two names.
-        let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        return identity(source).is_some_and(|it| Some(it) == identity(&mount.path));
-    }
-    let tag = |tag: &str, dir: &str| {
-        let name = source.strip_prefix(tag)?.trim_matches('"');
-        fs::canonicalize(Path::new("/dev/disk").join(dir).join(name)).ok()
-    };
-    let device = tag("UUID=", "by-uuid")
-        .or_else(|| tag("LABEL=", "by-label"))
-        .or_else(|| tag("PARTUUID=", "by-partuuid"))
-        .or_else(|| tag("PARTLABEL=", "by-partlabel"))
-        .or_else(|| source.starts_with("/dev/").then(|| fs::canonicalize(source).ok()).flatten());
-    let found = fs::canonicalize(&there.source).unwrap_or_else(|_| there.source.clone().into());
-    let right_type = matches!(mount.fstype(), "auto" | "none") || there.fstype.starts_with(mount.fstype());
-    right_type && (there.source == source || device.is_some_and(|device| device == found))
-}
-
-async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, there: Option<Mounted>) -> Result<(), HostError> {
-    let root = &cx.host.environment.root;
-    let same = there.as_ref().is_some_and(|there| is_this(mount, there));
-    if there.is_some() && !same {
-        unmount(cx, &mount.path).await?;
-    }
-    if root.directory(&mount.path, Missing::Leave)?.is_none() {
-        files::put_directory(root, &mount.path, Access::new(&mount.path, None, None, None, 0o755)?)?;
-        memory.made_directory = true;
-    }
-    let right = there.is_some_and(|there| there.has(mount.options()));
-    if same && right && (memory.mounted.is_none() || memory.mounted == mount.line()) {
+async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -> Result<(), HostError> {
+    let as_mounted = memory.mounted.is_none() || memory.mounted == mount.line();
+    if live.is_as_wanted(mount, memory) && as_mounted {
         return Ok(());
     }
-    let source = mount.source.as_deref().unwrap_or("none");
-    let remount = format!("remount,{}", mount.options());
-    let args = match same {
-        // Source and path together: with the path alone, options that /etc/fstab still has would come back (mount(8)).
-        true if mount.source.is_some() => vec!["mount", "-o", &remount, "--", source, &mount.path],
-        true => vec!["mount", "-o", &remount, "--", &mount.path],
-        false => vec!["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path],
+    let there = match live {
+        Live::Mounted(there) => Some(there),
+        Live::Nothing => None,
+        Live::Swap(_) => {
+            swap::put(cx, mount).await?;
+            memory.mounted = memory.mounted.as_ref().and(mount.line());
+            return Ok(());
+        }
     };
-    cx.tool(&args).await.map_err(|source| match missing(&source) {
-        Some(missing) => missing,
-        None => MountError::Mount { path: mount.path.clone(), source },
-    })?;
-    if mounted(&mount.path).is_none() {
+    if mount.is_swap() {
+        swap::put(cx, mount).await?;
+        memory.mounted = mount.line();
+        return Ok(());
+    }
+    let same = there.as_ref().is_some_and(|there| is_this(mount, there, memory.shown.as_ref()));
+    let source = mount.source.as_deref().unwrap_or("none");
+    if same {
+        // What waits for its first use is mounted then, with the options that /etc/fstab has.
+        if !there.as_ref().is_some_and(Mounted::is_idle_automount) {
+            remount(mount, cx, source).await?;
+        }
+    } else {
+        if let Some(there) = there.as_ref().filter(|_| mount.path == "/") {
+            return Err(MountError::Root { found: there.source.clone(), wanted: source.to_owned() }.into());
+        }
+        make_place(mount, cx, memory)?;
+        if there.is_some() {
+            unmount(cx, &mount.path).await?;
+        }
+        let args = ["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path];
+        if let Err(error) = cx.tool(&args).await {
+            let former = match &there {
+                Some(there) => bring_back(mount, cx, memory, there).await?,
+                None => Former::Untouched,
+            };
+            return Err(refused(mount, former, error).into());
+        }
+    }
+    let Some(now) = mounted(&mount.path) else {
         return Err(MountError::NotThere { path: mount.path.clone() }.into());
+    };
+    if !now.is_idle_automount() {
+        memory.shown = Some(Shown::new(mount, &now));
     }
     // One that was mounted before the task stays mounted after it.
     if !same || memory.mounted.is_some() {
         memory.mounted = mount.line();
     }
     Ok(())
+}
+
+async fn remount(mount: &Mount, cx: &Context<'_>, source: &str) -> Result<(), MountError> {
+    let options = format!("remount,{}", mount.options());
+    let args = match &mount.source {
+        // Source and path together: with the path alone, options that /etc/fstab still has would come back (mount(8)).
+        Some(_) => vec!["mount", "-o", &options, "--", source, &mount.path],
+        None => vec!["mount", "-o", &options, "--", &mount.path],
+    };
+    cx.tool(&args).await.map(drop).map_err(|error| refused(mount, Former::Untouched, error))
+}
+
+fn refused(mount: &Mount, former: Former, error: ToolError) -> MountError {
+    match missing(&error) {
+        Some(missing) => missing,
+        None => MountError::Mount { path: mount.path.clone(), former, source: error },
+    }
+}
+
+/// Creates a missing mount point: a directory, or an empty file where a file is bound.
+fn make_place(mount: &Mount, cx: &Context<'_>, memory: &mut Memory) -> Result<(), HostError> {
+    let root = &cx.host.environment.root;
+    let is_file = mount.is_bind() && mount.source.as_ref().is_some_and(|source| Path::new(source).is_file());
+    if is_file {
+        if !root.exists(&mount.path)? {
+            files::write_text(root, &mount.path, "", Access::new(&mount.path, None, None, None, 0o644)?)?;
+            memory.made_file = true;
+        }
+    } else if root.directory(&mount.path, Missing::Leave)?.is_none() {
+        files::put_directory(root, &mount.path, Access::new(&mount.path, None, None, None, 0o755)?)?;
+        memory.made_directory = true;
+    }
+    Ok(())
+}
+
+/// Mounts again what was unmounted for something that cannot be mounted: as the task had mounted it, as /etc/fstab has it, or
+/// as the kernel showed it.
+async fn bring_back(mount: &Mount, cx: &Context<'_>, memory: &Memory, there: &Mounted) -> Result<Former, HostError> {
+    let fstab = fstab(cx)?.text;
+    let line = memory.mounted.as_deref().or_else(|| line_of(&fstab, subject(mount), None, memory.line.as_deref()));
+    let mut attempts: Vec<[String; 3]> = Vec::new();
+    attempts.extend(line.and_then(table::to_mount));
+    // A part of a file system was bound from a path that the kernel does not show.
+    if there.part == "/" && !there.is_idle_automount() {
+        let options = there.options.join(",");
+        attempts.push([there.source.clone(), there.fstype.clone(), options]);
+    }
+    for [source, fstype, options] in attempts {
+        if cx.tool(&["mount", "-t", &fstype, "-o", &options, "--", &source, &mount.path]).await.is_ok() {
+            return Ok(Former::Back);
+        }
+    }
+    Ok(Former::Lost)
 }
 
 impl Memory {
@@ -306,13 +412,25 @@ fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
     }
 }
 
-/// Gives a path another line in /etc/fstab, or none; returns the line that it had.
-async fn list(cx: &Context<'_>, path: &str, line: Option<&str>) -> Result<Option<String>, HostError> {
+/// Gives it another line in /etc/fstab, or none; returns the line that it had, or all of them where it is to have none. `known`
+/// is the line that the task wrote.
+async fn list(
+    mount: &Mount,
+    cx: &Context<'_>,
+    line: Option<&str>,
+    known: Option<&str>,
+) -> Result<Option<String>, HostError> {
     let _edit = cx.host.edits.lock().await;
     let Text { text, access } = fstab(cx)?;
-    let before = line_of(&text, path).map(str::to_owned);
-    if before.as_deref() != line {
-        files::write_text(&cx.host.environment.root, FSTAB, &with_line(&text, path, line), access)?;
+    let before = line_of(&text, subject(mount), line, known).map(str::to_owned);
+    let (before, new) = match mount.state {
+        MountState::Absent if line.is_none() => (all_lines(&text, subject(mount)), without(&text, subject(mount))),
+        // In sync, also with a comment or other blanks.
+        _ if is_same(before.as_deref(), line) => return Ok(before),
+        _ => (before.clone(), with_line(&text, before.as_deref(), line)),
+    };
+    if new != text {
+        files::write_text(&cx.host.environment.root, FSTAB, &new, access)?;
         // systemd generates its mount units from the file, and would mount by the old ones.
         if Path::new("/run/systemd/system").exists() {
             cx.tool(&["systemctl", "daemon-reload"]).await?;
@@ -321,18 +439,24 @@ async fn list(cx: &Context<'_>, path: &str, line: Option<&str>) -> Result<Option
     Ok(before)
 }
 
+/// Unmounts it, or ends the use of the swap area. `for_good`: with the automount that would mount it again.
+async fn end(mount: &Mount, cx: &Context<'_>, for_good: bool) -> Result<(), MountError> {
+    if mount.is_swap() {
+        return swap::off(cx, mount).await;
+    }
+    unmount(cx, &mount.path).await?;
+    // The automount that mounted it is below it.
+    if for_good && mounted(&mount.path).is_some_and(|there| there.is_idle_automount()) {
+        unmount(cx, &mount.path).await?;
+    }
+    Ok(())
+}
+
 async fn unmount(cx: &Context<'_>, path: &str) -> Result<(), MountError> {
     cx.tool(&["umount", "--", path]).await.map(drop).map_err(|source| match missing(&source) {
         Some(missing) => missing,
         None => MountError::Unmount { path: path.to_owned(), by: users_of(path), source },
     })
-}
-
-fn missing(error: &ToolError) -> Option<MountError> {
-    match error {
-        ToolError::Missing { program } => Some(MountError::Missing { program: program.clone() }),
-        _ => None,
-    }
 }
 
 /// The processes that have a file below `path` open, run a program from there, or have it as their working directory.

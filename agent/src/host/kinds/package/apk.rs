@@ -81,6 +81,21 @@ impl Backend for Apk {
         Vec::new()
     }
 
+    /// The world file: what was asked for, each with a version or a repository after it.
+    fn chosen(&self) -> Option<CommandLine> {
+        Some(words(&["cat", "/etc/apk/world"], &[]))
+    }
+
+    fn read_chosen(&self, out: &str, _: &Installed) -> BTreeSet<String> {
+        let name = |word: &str| word.split(['=', '<', '>', '~', '@']).next().unwrap_or_default().to_owned();
+        out.split_whitespace().map(name).collect()
+    }
+
+    /// `del` leaves what another package needs.
+    fn choose(&self, names: &[&str], chosen: bool) -> CommandLine {
+        words(&["apk", "-q", if chosen { "add" } else { "del" }], names)
+    }
+
     fn is_locked(&self, output: &str) -> bool {
         output.contains("Unable to lock database")
     }
@@ -129,6 +144,10 @@ mod tests {
         assert_eq!(Apk.install(&install).join(" "), "apk -q add a b~1.2 c~1.2 d=1-r0");
         let upgrade = Install { names: vec![("a", None)], upgrade: true, ..Install::default() };
         assert_eq!(Apk.install(&upgrade).join(" "), "apk -q add --upgrade a");
+        assert_eq!(
+            Vec::from_iter(Apk.read_chosen("a b=1-r0\nc~1.2 d@edge\n", &Installed::default())),
+            ["a", "b", "c", "d"]
+        );
         assert_eq!(Apk.remove(&["a"], true).join(" "), "apk -q del --purge a");
     }
 

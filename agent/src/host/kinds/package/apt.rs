@@ -55,7 +55,7 @@ impl Backend for Apt {
             }
             if state == FoundState::Complete {
                 let names = provides.unwrap_or_default().split(',').filter_map(|one| one.split_whitespace().next());
-                names.for_each(|name| installed.provide(name));
+                names.for_each(|name| installed.provide(name, full));
             }
         }
         installed
@@ -141,6 +141,41 @@ impl Backend for Apt {
         words(&["apt-mark", if hold { "hold" } else { "unhold" }], names)
     }
 
+    /// apt's own file, which is missing until a dependency is installed. `apt-mark showmanual` would write a cache, and fail
+    /// while another apt does.
+    fn chosen(&self) -> Option<CommandLine> {
+        Some(words(&["sh", "-c", "cat /var/lib/apt/extended_states 2> /dev/null || true"], &[]))
+    }
+
+    /// Paragraphs with `Package`, `Architecture` and `Auto-Installed`; what has none was chosen.
+    fn read_chosen(&self, out: &str, installed: &Installed) -> BTreeSet<String> {
+        let mut automatic = BTreeSet::new();
+        for paragraph in out.split("\n\n") {
+            let field = |name: &str| {
+                let line = paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                line.map_or("", str::trim)
+            };
+            let (name, architecture) = (field("Package"), field("Architecture"));
+            if field("Auto-Installed") == "1" {
+                automatic.insert(format!("{name}:{architecture}"));
+                // A name without an architecture is that of the host's own.
+                automatic.extend((architecture == own_architecture()).then(|| name.to_owned()));
+            }
+        }
+        installed.names().filter(|name| !automatic.contains(*name)).map(str::to_owned).collect()
+    }
+
+    fn choose(&self, names: &[&str], chosen: bool) -> CommandLine {
+        words(&["apt-mark", if chosen { "manual" } else { "auto" }], names)
+    }
+
+    /// Lines below `Package … is a virtual package provided by:`, each with a name and a version.
+    fn providers(&self, output: &str) -> Vec<String> {
+        let lines = output.lines().skip_while(|line| !line.ends_with("is a virtual package provided by:")).skip(1);
+        let lines = lines.take_while(|line| line.starts_with(' '));
+        lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
     fn env(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("DEBIAN_FRONTEND", "noninteractive"),
@@ -196,8 +231,23 @@ impl Backend for Apt {
             let is_error =
                 line.starts_with("E: ") || line.starts_with("dpkg: error") || line.starts_with("dpkg-deb: error");
             let is_reason = line.contains("subprocess returned error") || line.contains("unmet dependencies");
-            is_error && !line.starts_with("E: Sub-process") || is_reason || line.contains("Depends:")
+            // ` name : Conflicts: other`, and the continuation lines of such a list.
+            let is_relation =
+                ["Depends:", "PreDepends:", "Conflicts:", "Breaks:"].iter().any(|word| line.contains(word));
+            is_error && !line.starts_with("E: Sub-process") || is_reason || is_relation
         })
+    }
+}
+
+/// Debian's name of the architecture that this agent, and so the host, is of.
+fn own_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "i386",
+        "arm" => "armhf",
+        "powerpc64" => "ppc64el",
+        other => other,
     }
 }
 

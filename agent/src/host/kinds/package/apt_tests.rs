@@ -46,6 +46,25 @@ fn what_is_installed() {
 }
 
 #[test]
+fn what_was_chosen_by_hand() {
+    let states = "Package: apt-transport-https\nArchitecture: m68k\nAuto-Installed: 1\n\n\
+                  Package: libc6\nArchitecture: i386\nAuto-Installed: 1\n\n\
+                  Package: bash\nArchitecture: m68k\nAuto-Installed: 0\n";
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return,
+    };
+    let list = format!(
+        "ii |apt|apt|1|\nii |bash|bash|1|\nii |libc6|libc6:{own}|1|\nii |libc6|libc6:i386|1|\nii |nano|nano|1|\n"
+    );
+    let states = states.replace("m68k", own).replace("apt-transport-https", "nano");
+    let chosen = Apt.read_chosen(&states, &Apt.read_list(&list));
+    assert_eq!(Vec::from_iter(chosen), ["apt", "bash", "libc6", &format!("libc6:{own}")]);
+    assert_eq!(Apt.read_chosen("", &Apt.read_list("ii |apt|apt|1|\n")).len(), 1);
+}
+
+#[test]
 fn what_the_index_has() {
     let versions = Apt.read_versions(POLICY);
     assert_eq!(versions["bash"].all, ["5.2.15-2+b13", "5.2.15-2+b12"]);
@@ -69,6 +88,7 @@ fn what_it_is_asked() {
         "--no-remove --no-install-recommends --allow-downgrades --allow-change-held-packages install -- a b=1:2-3";
     assert!(words.ends_with(tail), "{words}");
     assert!(!Apt.install(&Install { names: vec![("a", None)], ..Install::default() }).join(" ").contains("--allow"));
+    assert_eq!(Apt.choose(&["a"], true).join(" "), "apt-mark manual a");
     assert!(Apt.remove(&["a"], true).join(" ").ends_with("AutomaticRemove=false purge -- a"));
 }
 
@@ -92,6 +112,16 @@ fn finds_the_cause_of_a_failure() {
     let cause = "dpkg: error processing package broken (--configure):; installed broken package post-installation script \
                  subprocess returned error exit status 3";
     assert_eq!((Apt.unknown(failing), Apt.cause(failing).as_str()), (None, cause));
+    let conflict = "Some packages could not be installed. This may mean that you have\nrequested an impossible situation.\n\
+                    The following packages have unmet dependencies:\n gp-anti : Conflicts: gp-late but 1.0 is to be installed\n\
+                    E: Unable to correct problems, you have held broken packages.\n";
+    let cause = "The following packages have unmet dependencies:; gp-anti : Conflicts: gp-late but 1.0 is to be installed; \
+                 E: Unable to correct problems, you have held broken packages.";
+    assert_eq!(Apt.cause(conflict), cause);
+    let several = "Package mta is a virtual package provided by:\n  postfix 3.7\n  exim4 4.96 (= 4.96)\n\
+                   You should explicitly select one to install.\n\nE: Package 'mta' has no installation candidate\n";
+    assert_eq!(Apt.providers(several), ["postfix", "exim4"]);
+    assert!(Apt.providers(virtual_only).is_empty());
     let removing = "The following packages will be REMOVED:\n  exim4-base exim4-config\nThe following NEW packages:\n  postfix\n\
                     E: Packages need to be removed but remove is disabled.\n";
     assert!(Apt.cause(removing).starts_with("it would remove exim4-base, exim4-config; "));

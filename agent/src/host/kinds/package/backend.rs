@@ -57,6 +57,25 @@ pub(super) trait Backend: Sync {
     fn read_held(&self, out: &str) -> BTreeSet<String>;
     fn hold(&self, names: &[&str], hold: bool) -> CommandLine;
 
+    /// Lists the packages that were chosen by hand, and so are not removed when no other package needs them any more; `None` if the package
+    /// manager does not distinguish them.
+    fn chosen(&self) -> Option<CommandLine> {
+        None
+    }
+    fn read_chosen(&self, out: &str, _: &Installed) -> BTreeSet<String> {
+        out.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Marks installed packages as chosen by hand, or as dependencies of others.
+    fn choose(&self, _names: &[&str], _chosen: bool) -> CommandLine {
+        Vec::new()
+    }
+
+    /// The packages to choose from, if it failed because a name is that of a virtual package.
+    fn providers(&self, _output: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Environment variables of its programs.
     fn env(&self) -> &'static [(&'static str, &'static str)] {
         &[]
@@ -118,8 +137,8 @@ pub(super) struct Versions {
 #[derive(Debug, Default)]
 pub(super) struct Installed {
     packages: BTreeMap<String, Found>,
-    /// Names that installed packages provide.
-    provided: BTreeSet<String>,
+    /// Names that installed packages provide, each with those packages.
+    provided: BTreeMap<String, BTreeSet<String>>,
     /// Whether an installation was interrupted.
     pub(super) interrupted: bool,
 }
@@ -146,8 +165,14 @@ impl Installed {
         self.packages.insert(name.to_owned(), Found { version: version.to_owned(), state });
     }
 
-    pub(super) fn provide(&mut self, name: &str) {
-        self.provided.insert(name.to_owned());
+    /// Adds that the package `by` provides `name`.
+    pub(super) fn provide(&mut self, name: &str, by: &str) {
+        self.provided.entry(name.to_owned()).or_default().insert(by.to_owned());
+    }
+
+    /// The installed packages that provide `name`, which is not the name of any of them.
+    pub(super) fn providers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.provided.get(name).into_iter().flatten().map(String::as_str).filter(move |by| *by != name)
     }
 
     /// Whether `name` is installed, in a version that matches `version`. A name that another package provides has no version.
@@ -156,7 +181,7 @@ impl Installed {
             Some(found) => {
                 found.state == FoundState::Complete && version.is_none_or(|wanted| is_like(&found.version, wanted))
             }
-            None => version.is_none() && self.provided.contains(name),
+            None => version.is_none() && self.provided.contains_key(name),
         }
     }
 
@@ -236,8 +261,9 @@ mod tests {
         installed.add("postfix", "3.7", FoundState::Complete);
         installed.add("half", "1", FoundState::Partial);
         installed.add("removed", "1", FoundState::Configuration);
-        installed.provide("mail-transport-agent");
+        installed.provide("mail-transport-agent", "postfix");
         assert!(installed.has("postfix", Some("3.*")) && installed.has("mail-transport-agent", None));
+        assert_eq!(installed.providers("mail-transport-agent").collect::<Vec<_>>(), ["postfix"]);
         assert!(!installed.has("mail-transport-agent", Some("3.*")) && !installed.has("postfix", Some("4")));
         assert!(!installed.has("half", None) && installed.is_there("half"));
         assert!(

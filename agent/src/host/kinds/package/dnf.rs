@@ -28,7 +28,7 @@ impl Backend for Dnf {
             let version = version.strip_prefix("0:").unwrap_or(version);
             installed.add(name, version, FoundState::Complete);
             installed.add(&format!("{name}.{arch}"), version, FoundState::Complete);
-            provides.unwrap_or_default().split_whitespace().for_each(|name| installed.provide(name));
+            provides.unwrap_or_default().split_whitespace().for_each(|provided| installed.provide(provided, name));
         }
         installed
     }
@@ -106,6 +106,17 @@ impl Backend for Dnf {
 
     fn hold(&self, names: &[&str], hold: bool) -> CommandLine {
         words(&["dnf", "-q", "-y", "versionlock", if hold { "add" } else { "delete" }], names)
+    }
+
+    fn chosen(&self) -> Option<CommandLine> {
+        Some(words(&["dnf", "-q", "-C", "repoquery", "--userinstalled", "--qf", "%{name}\\n"], &[]))
+    }
+
+    /// dnf 5 has `mark user` and `mark dependency`, dnf 4 `mark install` and `mark remove`.
+    fn choose(&self, names: &[&str], chosen: bool) -> CommandLine {
+        let (five, four) = if chosen { ("user", "install") } else { ("dependency", "remove") };
+        let line = format!("dnf -q -y mark {five} \"$@\" || dnf -q -y mark {four} \"$@\"");
+        words(&["sh", "-c", &line, "sh"], names)
     }
 
     /// None: dnf itself waits for another instance.

@@ -21,6 +21,8 @@ pub(crate) enum PackageError {
         "there is no version `{wanted}` of the package `{name}` in the package sources of this host; there is {there}"
     )]
     NoVersion { name: String, wanted: String, there: String },
+    #[error("`{name}` is a virtual package; name one that provides it: {providers}")]
+    Virtual { name: String, providers: String },
     #[error("cannot {doing}: {cause}")]
     Failed { doing: String, cause: String, output: String },
     #[error("{holder} has held {lock} for more than {seconds} s; the next run of the task tries again")]

@@ -91,6 +91,19 @@ impl<'c> Manager<'c> {
         Ok(self.backend.read_held(&self.ask(&words, 0).await?))
     }
 
+    /// The packages that were chosen by hand; `None` where that is not to be had.
+    pub(super) async fn chosen(&self, installed: &Installed) -> Result<Option<BTreeSet<String>>, PackageError> {
+        let Some(words) = self.backend.chosen() else { return Ok(None) };
+        Ok(Some(self.backend.read_chosen(&self.ask(&words, 0).await?, installed)))
+    }
+
+    /// Whether the index has `name` only as what other packages provide.
+    pub(super) async fn is_virtual(&self, name: &str) -> Result<bool, PackageError> {
+        let Some(words) = self.backend.versions(&[name], false) else { return Ok(false) };
+        let index = self.backend.read_versions(&self.ask(&words, 0).await?);
+        Ok(index.get(name).is_some_and(|versions| versions.all.is_empty()))
+    }
+
     /// Those of `names` of which the index has a newer version.
     pub(super) async fn upgrades<'n>(&self, names: &[&'n str]) -> Result<Vec<&'n str>, PackageError> {
         if names.is_empty() {

@@ -14,9 +14,10 @@ mod error;
 mod guard;
 mod lock;
 mod manager;
+mod marks;
 mod zypper;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     kinds::{Claim, Package, PackageState},
@@ -45,6 +46,10 @@ struct Memory {
     along: BTreeSet<String>,
     held: BTreeSet<String>,
     unheld: BTreeSet<String>,
+    /// Packages that were there as dependencies of others, and that it marked as chosen by hand.
+    marked: BTreeSet<String>,
+    /// Packages that it installed for a virtual one that is named, each with the name of that.
+    stand_ins: BTreeMap<String, String>,
 }
 
 impl Memory {
@@ -110,7 +115,9 @@ impl Task<'_> {
         let in_sync = match self.params.state() {
             // A newer version in the index is not drift, and a drift check does not fetch the index.
             PackageState::Latest if self.cx().is_drift_check() => self.missing(&installed).is_empty(),
-            PackageState::Absent => !self.names().any(|name| self.is_to_go(&installed, name)),
+            PackageState::Absent => {
+                !self.names().any(|name| self.is_to_go(&installed, name)) && self.provided(&installed).await?.is_none()
+            }
             PackageState::Present => self.missing(&installed).is_empty(),
             PackageState::Latest => {
                 let missing = self.missing(&installed).is_empty();
@@ -118,8 +125,15 @@ impl Task<'_> {
             }
         };
         let memory = Memory::of(self.cx());
-        let left = memory.installed.iter().any(|name| self.is_given_up(name) && installed.is_there(name));
+        let left = memory.installed.iter().any(|name| self.is_given_up(&memory, name) && installed.is_there(name));
         if !in_sync || left {
+            return Ok(false);
+        }
+        let (to_mark, to_unmark) = self.marking(&memory, &installed).await?;
+        for name in &to_mark {
+            self.cx().differs(&format!("package {name}: chosen"), Some("by hand"), Some("as a dependency"));
+        }
+        if !to_mark.is_empty() || !to_unmark.is_empty() {
             return Ok(false);
         }
         let (hold, release) = self.holding(&memory).await?;
@@ -162,13 +176,16 @@ impl Task<'_> {
         } else {
             // Holds last: only installed packages can be held.
             self.install_wanted(&mut memory).await?;
+            self.set_marks(&mut memory).await?;
             self.set_holds(&mut memory).await?;
         }
         // An earlier version of the task may have named more packages.
-        let given_up: Vec<String> = memory.installed.iter().filter(|name| self.is_given_up(name)).cloned().collect();
+        let given_up: Vec<String> =
+            memory.installed.iter().filter(|name| self.is_given_up(&memory, name)).cloned().collect();
         if !given_up.is_empty() {
             self.give_up(&given_up, &memory.along).await?;
             memory.installed.retain(|name| !given_up.contains(name));
+            memory.stand_ins.retain(|name, _| !given_up.contains(name));
             memory.keep(self.cx());
         }
         Ok(())
@@ -182,9 +199,12 @@ impl Task<'_> {
                 names.iter().map(String::as_str).filter(|name| held.contains(*name) != hold).collect();
             self.hold(&names, hold).await?;
         }
+        let there = if memory.marked.is_empty() { Installed::default() } else { self.manager.installed().await? };
+        let marked: Vec<&str> = memory.marked.iter().map(String::as_str).filter(|name| there.is_there(name)).collect();
+        self.choose(&marked, false).await?;
         let installed: Vec<String> = memory.installed.iter().cloned().collect();
         let removed = self.give_up(&installed, &memory.along).await?;
-        Ok(removed || !memory.held.is_empty() || !memory.unheld.is_empty())
+        Ok(removed || !memory.held.is_empty() || !memory.unheld.is_empty() || !marked.is_empty())
     }
 
     /// Wanted packages that are not installed.
@@ -204,9 +224,23 @@ impl Task<'_> {
         installed.is_there(name) || self.params.purge == Some(true) && installed.find(name).is_some()
     }
 
+    /// A virtual package that is to be absent, with the first of those that provide it.
+    async fn provided<'i>(&self, installed: &'i Installed) -> Result<Option<(&str, &'i str)>, PackageError> {
+        for name in self.names().filter(|name| !installed.is_there(name)) {
+            // A real package that another one replaces is absent, though its name is provided.
+            if let Some(by) = installed.providers(name).next()
+                && self.manager.is_virtual(name).await?
+            {
+                return Ok(Some((name, by)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether neither this task nor any other wants it any more.
-    fn is_given_up(&self, name: &str) -> bool {
-        !self.params.names.iter().any(|wanted| wanted == name)
+    fn is_given_up(&self, memory: &Memory, name: &str) -> bool {
+        let named = memory.stand_ins.get(name).map_or(name, String::as_str);
+        !self.params.names.iter().any(|wanted| wanted == named)
             && self.cx().held_by_another(&Claim::named("package", name)).is_none()
     }
 
@@ -242,8 +276,14 @@ impl Task<'_> {
         memory
             .installed
             .extend(missing.iter().filter(|n| !before.is_there(n) && after.is_there(n)).map(|&n| n.to_owned()));
+        for name in missing.iter().filter(|name| !after.is_there(name)) {
+            let new = after.providers(name).filter(|by| !before.is_there(by));
+            let new: Vec<(String, String)> = new.map(|by| (by.to_owned(), (*name).to_owned())).collect();
+            memory.installed.extend(new.iter().map(|(by, _)| by.clone()));
+            memory.stand_ins.extend(new);
+        }
         let came = after.names().filter(|name| !before.is_there(name) && !name.contains(':'));
-        memory.along.extend(came.filter(|name| !missing.contains(name)).map(str::to_owned));
+        memory.along.extend(came.filter(|name| !memory.installed.contains(*name)).map(str::to_owned));
         memory.keep(self.cx());
         // The state counts, not the exit code: a failed script of another package is no failure of this task. But without the
         // wanted packages, or a way to see whether they are the newest, an error is one.
@@ -276,7 +316,10 @@ impl Task<'_> {
             let words = self.manager.backend.install(&install);
             let unknown = match self.manager.run(&doing, &words, env).await {
                 Err(PackageError::Failed { output, doing, cause }) => match self.manager.backend.unknown(&output) {
-                    Some(name) => name,
+                    Some(name) => match self.manager.backend.providers(&output).as_slice() {
+                        [] => name,
+                        providers => return Err(PackageError::Virtual { name, providers: list(providers) }),
+                    },
                     None => return Err(PackageError::Failed { output, doing, cause }),
                 },
                 result => {
@@ -304,6 +347,9 @@ impl Task<'_> {
     async fn remove_unwanted(&self, memory: &mut Memory) -> Result<(), PackageError> {
         let installed = self.manager.installed().await?;
         let names: Vec<&str> = self.names().filter(|name| self.is_to_go(&installed, name)).collect();
+        if let Some((name, by)) = self.provided(&installed).await? {
+            return Err(PackageError::Virtual { name: name.to_owned(), providers: list(&[by]) });
+        }
         if names.is_empty() {
             return Ok(());
         }
@@ -389,7 +435,7 @@ impl Task<'_> {
     /// Packages to hold and packages to release.
     async fn holding<'m>(&'m self, memory: &'m Memory) -> Result<(Vec<&'m str>, Vec<&'m str>), PackageError> {
         let hold = self.params.hold;
-        let given_up = |name: &&str| hold != Some(true) || self.is_given_up(name);
+        let given_up = |name: &&str| hold != Some(true) || self.is_given_up(memory, name);
         let mut release: Vec<&str> = memory.held.iter().map(String::as_str).filter(given_up).collect();
         if hold.is_none() && release.is_empty() {
             return Ok((Vec::new(), Vec::new()));

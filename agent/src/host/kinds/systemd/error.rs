@@ -22,10 +22,47 @@ pub(crate) enum SystemdError {
     Failed { unit: String, last: String },
     #[error("the unit {unit} does not start{}", after(last))]
     NotStarted { unit: String, last: String, source: Box<SystemdError> },
+    #[error("the unit {unit} cannot be enabled: {why}")]
+    CannotEnable { unit: String, why: Unchangeable },
+    #[error(
+        "the unit {unit} cannot be disabled: it is pulled in by {pulled_by}; `masked = true` keeps it from starting"
+    )]
+    CannotDisable { unit: String, pulled_by: String },
     #[error(transparent)]
     Systemctl(ToolError),
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// Why a unit can be neither enabled nor disabled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unchangeable {
+    #[error("{}", of_static(triggers))]
+    Static {
+        /// The sockets, timers and paths that start it.
+        triggers: Vec<String>,
+    },
+    #[error("it is generated{}, which decides when it starts; change that, or leave `enabled` out", source_of(from))]
+    Generated {
+        /// The file that it is generated from; may be empty.
+        from: String,
+    },
+    #[error("systemd has it as {}; leave `enabled` out", if .0.is_empty() { "a unit without a file" } else { .0 })]
+    State(String),
+}
+
+fn of_static(triggers: &[String]) -> String {
+    match triggers {
+        [] => "it has no [Install] section, and no unit pulls it in; give it `WantedBy=` in a drop-in, or leave `enabled` out"
+            .to_owned(),
+        triggers => {
+            format!("it has no [Install] section, and {} starts it; enable that instead", triggers.join(" or "))
+        }
+    }
+}
+
+fn source_of(from: &str) -> String {
+    if from.is_empty() { " by a program".to_owned() } else { format!(" from {from}") }
 }
 
 impl KindError for SystemdError {}

@@ -4,8 +4,10 @@
 //! is restarted once when its own files changed, also if the agent was killed in between. Files that systemd cannot load are
 //! rolled back, and what runs continues. Removal restores the state of a unit that was there before.
 
+mod boot;
 mod error;
 mod shipped;
+mod socket;
 mod unit;
 
 use std::time::Duration;
@@ -19,8 +21,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use self::{
+    boot::{AtBoot, at_boot, disable},
     error::SystemdError,
-    unit::{Unit, last_log_lines, show, systemctl, verify},
+    unit::{Mask, Unit, last_log_lines, show, systemctl, verify},
 };
 use super::{
     context::Context,
@@ -44,11 +47,15 @@ struct Memory {
     found: Option<Found>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Found {
     active: bool,
     enabled: bool,
+    /// Masked in any way.
     masked: bool,
+    /// Masked until the next boot only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    runtime_mask: bool,
 }
 
 impl Memory {
@@ -58,23 +65,32 @@ impl Memory {
     }
 
     /// Notes the state of the unit when the task first found it.
-    fn note(cx: &Context<'_>, name: &str, unit: &Unit) -> Self {
+    async fn note(cx: &Context<'_>, name: &str, unit: &Unit) -> Result<(), SystemdError> {
         let known = Self::of(cx, name);
-        let memory = Self {
-            shipped: cx.content.is_some(),
-            ..known.clone().unwrap_or_else(|| {
-                let found = unit.exists().then(|| Found {
-                    active: unit.is_up(),
-                    enabled: unit.get("UnitFileState").starts_with("enabled"),
-                    masked: unit.is_masked(),
-                });
-                Self { unit: name.to_owned(), shipped: false, found }
-            })
+        let before = match known.clone() {
+            Some(known) => known,
+            None => Self { unit: name.to_owned(), shipped: false, found: Found::of(cx, unit).await? },
         };
+        let memory = Self { shipped: cx.content.is_some(), ..before };
         if known.as_ref() != Some(&memory) {
             cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         }
-        memory
+        Ok(())
+    }
+}
+
+impl Found {
+    /// The state of a unit; `None` if there is no such unit.
+    async fn of(cx: &Context<'_>, unit: &Unit) -> Result<Option<Self>, SystemdError> {
+        if !unit.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            active: unit.is_up(),
+            enabled: unit.is("UnitFileState", "enabled-runtime") || at_boot(cx, unit).await? == AtBoot::Enabled,
+            masked: unit.is_masked(),
+            runtime_mask: unit.mask() == Mask::Runtime,
+        }))
     }
 }
 
@@ -106,24 +122,24 @@ impl Kind for Systemd {
             cx.differs("restart", Some("done since its files changed"), Some("still pending"));
         }
         if cx.is_drift_check() {
-            self.report_differences(cx, &unit);
+            self.report_differences(cx, &unit).await?;
         }
         if !same {
             return Ok(Check::OutOfSync);
         }
         let in_sync = match (self.masked, self.is_template()) {
-            (Some(true), _) => unit.is_masked() && !unit.is_up(),
+            (Some(true), _) => unit.mask() == Mask::Permanent && !unit.is_up(),
             (masked, true) => unit_is_read(&unit) && (masked.is_none() || !unit.is_masked()),
             (masked, false) => {
                 unit.exists()
                     && unit_is_read(&unit)
                     && (masked.is_none() || !unit.is_masked())
                     && self.state_matches(&unit, cx)
-                    && self.enabled_matches(&unit)
+                    && self.enabled_matches(cx, &unit).await?
             }
         };
         if in_sync {
-            Memory::note(cx, &self.unit, &unit);
+            Memory::note(cx, &self.unit, &unit).await?;
         }
         Ok(in_sync.into())
     }
@@ -132,7 +148,7 @@ impl Kind for Systemd {
         let mut unit = show(cx, &self.unit).await?;
         // Note how the unit was found before anything changes: removal restores that.
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
-        Memory::note(cx, &self.unit, &unit);
+        Memory::note(cx, &self.unit, &unit).await?;
         if self.masked == Some(true) {
             return Ok(Applied { afresh: self.mask(cx, &unit).await? });
         }
@@ -140,19 +156,14 @@ impl Kind for Systemd {
             if self.masked.is_none() {
                 return Err(SystemdError::Masked(self.unit.clone()).into());
             }
-            systemctl(cx, &["unmask", &self.unit]).await?;
+            unmask(cx, &unit).await?;
             unit = show(cx, &self.unit).await?;
         }
         let (unit, new_file) = self.ship(cx, unit, shipped).await?;
         if self.is_template() {
             return Ok(Applied { afresh: false });
         }
-        if !self.enabled_matches(&unit) {
-            systemctl(cx, &[if self.enabled == Some(true) { "enable" } else { "disable" }, &self.unit]).await?;
-        } else if new_file && self.enabled == Some(true) && unit.is("UnitFileState", "enabled") {
-            // Its [Install] section may have changed.
-            systemctl(cx, &["reenable", &self.unit]).await?;
-        }
+        boot::put(cx, self, &unit, new_file).await?;
         let afresh = self.run(cx, &unit).await?;
         shipped::clear_restart(cx, &self.unit)?;
         Ok(Applied { afresh })
@@ -165,22 +176,18 @@ impl Kind for Systemd {
             unit => unit?,
         };
         let memory = Memory::of(cx, &self.unit).unwrap_or_default();
-        let found = memory.found.filter(|_| cx.on_remove == OnRemove::Restore).unwrap_or(Found {
-            active: false,
-            enabled: false,
-            masked: false,
-        });
+        let found = memory.found.filter(|_| cx.on_remove == OnRemove::Restore).unwrap_or_default();
         let mut changed = false;
         if unit.is_up() && !found.active {
             systemctl(cx, &["stop", &self.unit]).await?;
             changed = true;
         }
-        if unit.is("UnitFileState", "enabled") && !found.enabled {
-            systemctl(cx, &["disable", &self.unit]).await?;
+        if !found.enabled && at_boot(cx, &unit).await? == AtBoot::Enabled {
+            disable(cx, &unit).await?;
             changed = true;
         }
-        if self.masked == Some(true) && unit.is_masked() && !found.masked {
-            systemctl(cx, &["unmask", &self.unit]).await?;
+        if self.masked == Some(true) && unit.is_masked() && (!found.masked || found.runtime_mask) {
+            unmask(cx, &unit).await?;
             changed = true;
         }
         let removed_files = shipped::remove(cx, self, memory.shipped)?;
@@ -201,8 +208,11 @@ impl Kind for Systemd {
         if self.state() == UnitState::Any && !unit.is_up() {
             return Ok(false);
         }
-        let verb = if effect == Effect::Reload { "reload-or-restart" } else { "restart" };
-        self.start(cx, verb).await?;
+        if effect == Effect::Reload {
+            self.reload(cx, &unit).await?;
+        } else {
+            self.start(cx, "restart").await?;
+        }
         shipped::clear_restart(cx, &self.unit)?;
         Ok(true)
     }
@@ -213,14 +223,29 @@ fn unit_is_read(unit: &Unit) -> bool {
     !unit.is_stale()
 }
 
+/// Unmasks a unit for good: a mask in `/run` too.
+async fn unmask(cx: &Context<'_>, unit: &Unit) -> Result<(), SystemdError> {
+    if unit.mask() == Mask::Runtime {
+        systemctl(cx, &["unmask", "--runtime", unit.name()]).await?;
+        return Ok(());
+    }
+    systemctl(cx, &["unmask", unit.name()]).await?;
+    // Below it there may have been one in `/run`.
+    if show(cx, unit.name()).await?.mask() == Mask::Runtime {
+        systemctl(cx, &["unmask", "--runtime", unit.name()]).await?;
+    }
+    Ok(())
+}
+
 trait Wanted {
-    fn report_differences(&self, cx: &Context<'_>, unit: &Unit);
+    async fn report_differences(&self, cx: &Context<'_>, unit: &Unit) -> Result<(), SystemdError>;
     fn state_matches(&self, unit: &Unit, cx: &Context<'_>) -> bool;
-    fn enabled_matches(&self, unit: &Unit) -> bool;
+    async fn enabled_matches(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn mask(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), HostError>;
     async fn run(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError>;
     async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError>;
+    async fn reload(&self, cx: &Context<'_>, unit: &Unit) -> Result<(), SystemdError>;
     async fn loaded(&self, cx: &Context<'_>) -> Result<Unit, SystemdError>;
     fn fault(&self, unit: &Unit) -> Option<SystemdError>;
     async fn restore_found(
@@ -234,20 +259,22 @@ trait Wanted {
 
 impl Wanted for Systemd {
     /// Notes how the unit differs, except for its files.
-    fn report_differences(&self, cx: &Context<'_>, unit: &Unit) {
+    async fn report_differences(&self, cx: &Context<'_>, unit: &Unit) -> Result<(), SystemdError> {
         let (name, active) = (&*self.unit, unit.get("ActiveState"));
         if self.masked == Some(true) {
-            if !unit.is_masked() {
-                cx.differs("masked", Some("masked"), Some("not masked"));
+            match unit.mask() {
+                Mask::Permanent => {}
+                Mask::Runtime => cx.differs("masked", Some("masked"), Some("masked until the next boot")),
+                Mask::Unmasked => cx.differs("masked", Some("masked"), Some("not masked")),
             }
             if unit.is_up() {
                 cx.differs("active", Some("inactive"), Some(active));
             }
-            return;
+            return Ok(());
         }
         if !self.is_template() && !unit.exists() {
             cx.differs(&format!("unit {name}"), Some("present"), None);
-            return;
+            return Ok(());
         }
         if !unit_is_read(unit) {
             cx.differs("loaded", Some("as on the disk"), Some("as before its files changed"));
@@ -256,7 +283,7 @@ impl Wanted for Systemd {
             cx.differs("masked", Some("not masked"), Some("masked"));
         }
         if self.is_template() {
-            return;
+            return Ok(());
         }
         if !self.state_matches(unit, cx) {
             let wanted = match self.state() {
@@ -266,10 +293,11 @@ impl Wanted for Systemd {
             };
             cx.differs("active", Some(wanted), Some(active));
         }
-        if !self.enabled_matches(unit) {
+        if !self.enabled_matches(cx, unit).await? {
             let wanted = if self.enabled == Some(true) { "enabled" } else { "disabled" };
             cx.differs("enabled", Some(wanted), Some(unit.get("UnitFileState")));
         }
+        Ok(())
     }
 
     fn state_matches(&self, unit: &Unit, cx: &Context<'_>) -> bool {
@@ -281,13 +309,11 @@ impl Wanted for Systemd {
         }
     }
 
-    /// Whether it starts at boot as wanted. Units that can be neither enabled nor disabled, such as static ones, count as in sync.
-    fn enabled_matches(&self, unit: &Unit) -> bool {
-        match (self.enabled, unit.get("UnitFileState")) {
-            (None, _) => true,
-            (Some(wanted), "enabled") => wanted,
-            (Some(wanted), "disabled" | "enabled-runtime" | "linked" | "linked-runtime") => !wanted,
-            (Some(_), _) => true,
+    /// Whether it starts at boot as wanted.
+    async fn enabled_matches(&self, cx: &Context<'_>, unit: &Unit) -> Result<bool, SystemdError> {
+        match self.enabled {
+            None => Ok(true),
+            Some(wanted) => Ok(at_boot(cx, unit).await?.is(wanted)),
         }
     }
 
@@ -297,7 +323,7 @@ impl Wanted for Systemd {
         if stop {
             systemctl(cx, &["stop", &self.unit]).await?;
         }
-        if !unit.is_masked() {
+        if unit.mask() != Mask::Permanent {
             systemctl(cx, &["mask", &self.unit]).await?;
         }
         Ok(stop)
@@ -367,14 +393,26 @@ impl Wanted for Systemd {
             return Ok(false);
         }
         let reload = self.on_change == Some(OnChange::Reload);
-        self.start(cx, if reload { "reload-or-restart" } else { "restart" }).await?;
+        if reload {
+            self.reload(cx, unit).await?;
+        } else {
+            self.start(cx, "restart").await?;
+        }
         Ok(!reload)
     }
 
     /// Starts or restarts the unit, and checks that it still runs a moment later.
     async fn start(&self, cx: &Context<'_>, verb: &str) -> Result<(), SystemdError> {
         let unit = || self.unit.clone();
-        if let Err(error) = systemctl(cx, &[verb, &self.unit]).await {
+        // Starts before this one do not count: a commit that fixes a unit would else be refused by its start limit. It fails
+        // where systemd has not loaded the unit, and then there is nothing to reset.
+        let _ = systemctl(cx, &["reset-failed", &self.unit]).await;
+        let started = if self.unit.ends_with(".socket") {
+            socket::start(cx, &self.unit, verb).await
+        } else {
+            systemctl(cx, &[verb, &self.unit]).await.map(drop)
+        };
+        if let Err(error) = started {
             let last = last_log_lines(cx, &self.unit).await;
             return Err(SystemdError::NotStarted { unit: unit(), last, source: Box::new(error) });
         }
@@ -385,6 +423,29 @@ impl Wanted for Systemd {
         sleep(SETTLE).await;
         if show(cx, &self.unit).await?.has_failed() {
             return Err(SystemdError::Failed { unit: unit(), last: last_log_lines(cx, &self.unit).await });
+        }
+        Ok(())
+    }
+
+    /// Reloads the unit, or restarts it if it cannot reload. One that its reload ends is started: a signal that it does not
+    /// handle ends a program, and systemd takes HUP for an end without a failure.
+    async fn reload(&self, cx: &Context<'_>, before: &Unit) -> Result<(), SystemdError> {
+        let reloaded = self.start(cx, "reload-or-restart").await;
+        if cx.probed {
+            sleep(SETTLE).await;
+        }
+        let mut now = show(cx, &self.unit).await?;
+        let has_ended = !now.is_up() && !now.ends_by_itself();
+        // A unit that still runs has refused to reload: what it has read before is better than nothing.
+        reloaded.or_else(|error| if has_ended { Ok(()) } else { Err(error) })?;
+        if has_ended {
+            cx.report("its reload ended it; it was started again");
+            self.start(cx, "start").await?;
+            now = show(cx, &self.unit).await?;
+        }
+        // Each start has an id of its own (systemd.exec(5)).
+        if now.get("InvocationID") != before.get("InvocationID") {
+            cx.carried_out(Effect::Restart);
         }
         Ok(())
     }
@@ -422,9 +483,14 @@ impl Wanted for Systemd {
         removed_files: bool,
     ) -> Result<bool, SystemdError> {
         let mut changed = false;
-        if found.masked && self.masked == Some(false) && !unit.is_masked() {
-            systemctl(cx, &["mask", &self.unit]).await?;
-            return Ok(true);
+        if found.masked && self.masked.is_some() {
+            let now = show(cx, &self.unit).await?;
+            if !now.is_masked() {
+                let words: &[&str] = if found.runtime_mask { &["mask", "--runtime"] } else { &["mask"] };
+                systemctl(cx, &[words, &[&self.unit]].concat()).await?;
+                changed = true;
+            }
+            return Ok(changed);
         }
         if !found.active && removed_files && unit.has_failed() {
             // A unit that does not exist any more is not to be listed as failed.
@@ -439,7 +505,7 @@ impl Wanted for Systemd {
             changed = true;
         }
         if found.active && (!now.is_up() || removed_files) {
-            systemctl(cx, &["restart", &self.unit]).await?;
+            self.start(cx, "restart").await?;
             changed = true;
         }
         Ok(changed)

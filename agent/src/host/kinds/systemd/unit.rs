@@ -1,6 +1,6 @@
 //! The state of a unit in systemd, and the programs that show and change it (systemctl(1), systemd-analyze(1), journalctl(1)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::SystemdError;
 use crate::host::{
@@ -9,21 +9,46 @@ use crate::host::{
 };
 
 /// The properties that are read of a unit (org.freedesktop.systemd1(5)).
-const PROPERTIES: &str = "--property=LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
-                          RemainAfterExit,FragmentPath";
+const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
+                          RemainAfterExit,FragmentPath,DropInPaths,SourcePath,WantedBy,RequiredBy,UpheldBy,Triggers,\
+                          TriggeredBy,Accept,InvocationID";
 
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
-pub(super) struct Unit(BTreeMap<String, String>);
+pub(super) struct Unit {
+    /// The name that it was asked for by.
+    asked: String,
+    properties: BTreeMap<String, String>,
+}
+
+/// How a unit is masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mask {
+    Unmasked,
+    /// By a link in `/run`, which the next boot does not find.
+    Runtime,
+    Permanent,
+}
 
 impl Unit {
-    fn parse(properties: &str) -> Self {
+    fn parse(asked: &str, properties: &str) -> Self {
         let pairs = properties.lines().filter_map(|line| line.split_once('='));
-        Self(pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect())
+        let properties = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
+        Self { asked: asked.to_owned(), properties }
     }
 
     pub(super) fn get(&self, property: &str) -> &str {
-        self.0.get(property).map_or("", String::as_str)
+        self.properties.get(property).map_or("", String::as_str)
+    }
+
+    /// The names of units in a property.
+    pub(super) fn names(&self, property: &str) -> Vec<String> {
+        self.get(property).split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// The name of its unit file, where the one that it was asked for by is an alias: systemctl(1) enables no alias.
+    pub(super) fn name(&self) -> &str {
+        Some(self.get("Id")).filter(|id| !id.is_empty()).unwrap_or(&self.asked)
     }
 
     pub(super) fn is(&self, property: &str, value: &str) -> bool {
@@ -35,7 +60,15 @@ impl Unit {
     }
 
     pub(super) fn is_masked(&self) -> bool {
-        self.is("LoadState", "masked") || self.get("UnitFileState").starts_with("masked")
+        self.mask() != Mask::Unmasked
+    }
+
+    pub(super) fn mask(&self) -> Mask {
+        match (self.get("LoadState"), self.get("UnitFileState")) {
+            (_, "masked-runtime") => Mask::Runtime,
+            ("masked", _) | (_, "masked") => Mask::Permanent,
+            _ => Mask::Unmasked,
+        }
     }
 
     /// Whether it runs or is starting.
@@ -65,9 +98,20 @@ impl Unit {
 pub(super) async fn show(cx: &Context<'_>, unit: &str) -> Result<Unit, SystemdError> {
     if unit.contains("@.") {
         // systemd has no state for a template.
-        return Ok(Unit::parse("LoadState=loaded"));
+        return Ok(Unit::parse(unit, "LoadState=loaded"));
     }
-    Ok(Unit::parse(&systemctl(cx, &["show", PROPERTIES, unit]).await?))
+    Ok(Unit::parse(unit, &systemctl(cx, &["show", PROPERTIES, unit]).await?))
+}
+
+/// Several units at once, none of them a template.
+pub(super) async fn show_all(cx: &Context<'_>, units: &BTreeSet<String>) -> Result<Vec<Unit>, SystemdError> {
+    let units: Vec<&str> = units.iter().map(String::as_str).filter(|unit| !unit.contains("@.")).collect();
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shown = systemctl(cx, &[&["show", PROPERTIES], units.as_slice()].concat()).await?;
+    // One block for each, in this order, with an empty line between two.
+    Ok(units.iter().zip(shown.split("\n\n")).map(|(unit, block)| Unit::parse(unit, block)).collect())
 }
 
 pub(super) async fn systemctl(cx: &Context<'_>, args: &[&str]) -> Result<String, SystemdError> {

@@ -1,17 +1,13 @@
 //! The ssh keys of a user: `.ssh/authorized_keys` in its home (sshd(8)).
 //!
-//! The user may put any link there, so everything below the home is accessed as if the home were the root: a link that leads
-//! out of it is an error, and the file itself is replaced, never written through a link.
+//! The user may put any link there, so everything below the home is accessed as if the home were the root. A link to a file in
+//! the home is followed, and stays. One that leads out of it is an error: the file behind it may hold the keys of others.
+//! What cannot be read is never replaced. Lines are kept byte by byte.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::path::Path;
 
 use groundplan_protocol::kinds::key_of;
 use nix::{
-    fcntl::{OFlag, openat},
     sys::stat::Mode,
     unistd::{Gid, Uid},
 };
@@ -19,15 +15,31 @@ use nix::{
 use crate::host::{
     fs::{
         files::{self, Access, FileError, Sum},
-        paths::{Missing, Root},
+        paths::Root,
     },
     job::Content,
 };
+
+/// Why the keys of a user cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeysError {
+    #[error(
+        "{FILE} is a link to {target}, outside of the home; it was left as it is, because the file may hold the keys of others; \
+         replace the link by a file, or leave `ssh_keys` out"
+    )]
+    Elsewhere { target: String },
+    #[error("{FILE} has more than {} KiB", MOST >> 10)]
+    TooLong,
+    #[error(transparent)]
+    File(#[from] FileError),
+}
 
 const FOLDER: &str = "/.ssh";
 const FILE: &str = "/.ssh/authorized_keys";
 /// Most that is read of the file, in bytes.
 const MOST: u64 = 1 << 20;
+/// Most links followed from it to the file with the keys.
+const MOST_LINKS: usize = 8;
 
 /// The home and the owner of a key file.
 pub(super) struct Place<'a> {
@@ -46,43 +58,61 @@ impl Place<'_> {
         Access { uid: Uid::from_raw(self.uid), gid: Gid::from_raw(self.gid), mode: Mode::from_bits_truncate(mode) }
     }
 
-    /// The text of the file; empty if there is none.
-    pub(super) fn read(&self) -> Result<String, FileError> {
-        let Some(place) = self.root().place(FILE, Missing::Leave)? else { return Ok(String::new()) };
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        // A link, or a file that may not be read: it is replaced as a whole.
-        let Ok(file) = openat(&place.dir, place.name.as_os_str(), flags, Mode::empty()) else {
-            return Ok(String::new());
-        };
-        let file = File::from(file);
-        let io = |source: io::Error| FileError::Io { path: FILE.to_owned(), doing: "read it", source };
-        if !file.metadata().map_err(io)?.is_file() {
-            return Ok(String::new());
+    /// The path of the file below the home, with its links followed.
+    fn file(&self, root: &Root) -> Result<String, KeysError> {
+        let mut path = FILE.to_owned();
+        for _ in 0..MOST_LINKS {
+            let Some(target) = files::link_target(root, &path)? else { return Ok(path) };
+            let below =
+                [self.home, root.path()].into_iter().find_map(|home| Path::new(&target).strip_prefix(home).ok());
+            path = match below {
+                Some(below) => Path::new("/").join(below),
+                None if target.starts_with('/') => return Err(KeysError::Elsewhere { target }),
+                None => Path::new(&path).parent().unwrap_or(Path::new("/")).join(&target),
+            }
+            .to_string_lossy()
+            .into_owned();
         }
-        let mut bytes = Vec::new();
-        file.take(MOST).read_to_end(&mut bytes).map_err(io)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Err(KeysError::Elsewhere { target: path })
     }
 
-    /// Whether the file has that text, owner and mode.
-    pub(super) fn is(&self, text: &str) -> Result<bool, FileError> {
+    /// The content of the file; empty if there is none.
+    pub(super) fn read(&self) -> Result<Vec<u8>, KeysError> {
+        let root = self.root();
+        let bytes = files::read_file(&root, &self.file(&root)?, MOST + 1)?.unwrap_or_default();
+        if bytes.len() as u64 > MOST { Err(KeysError::TooLong) } else { Ok(bytes) }
+    }
+
+    /// Whether the file has that content, owner and mode.
+    pub(super) fn is(&self, text: &[u8]) -> Result<bool, KeysError> {
         let root = self.root();
         Ok(files::is_directory(&root, FOLDER, self.access(0o700))?
-            && files::is_file(&root, FILE, Sum::of_bytes(text.as_bytes()), self.access(0o600))?)
+            && files::is_file(&root, &self.file(&root)?, Sum::of_bytes(text), self.access(0o600))?)
     }
 
-    pub(super) fn write(&self, text: &str) -> Result<(), FileError> {
+    pub(super) fn write(&self, text: Vec<u8>) -> Result<(), KeysError> {
         let root = self.root();
         if !files::is_directory(&root, FOLDER, self.access(0o700))? {
             files::put_directory(&root, FOLDER, self.access(0o700))?;
         }
-        let content = Content::Bytes(text.as_bytes().to_vec());
-        files::put_file(&root, FILE, &content, Sum::of_bytes(text.as_bytes()), self.access(0o600))
+        let sum = Sum::of_bytes(&text);
+        Ok(files::put_file(&root, &self.file(&root)?, &Content::Bytes(text), sum, self.access(0o600))?)
     }
 }
 
-/// The text with `wanted` and without `unwanted`, lines being compared by the key itself; without any other line if `only`.
-pub(super) fn merged(text: &str, wanted: &[String], unwanted: &[String], only: bool) -> String {
+/// The content with `wanted` and without `unwanted`, lines being compared by the key itself; without any other line if `only`.
+pub(super) fn merged(text: &[u8], wanted: &[String], unwanted: &[String], only: bool) -> Vec<u8> {
+    if let Ok(text) = std::str::from_utf8(text) {
+        return merged_lines(text, wanted, unwanted, only).into_bytes();
+    }
+    // In another encoding: each byte as one character, so that every line comes back as it was.
+    let characters = |bytes: &[u8]| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
+    let wanted: Vec<String> = wanted.iter().map(|line| characters(line.as_bytes())).collect();
+    let merged = merged_lines(&characters(text), &wanted, unwanted, only);
+    merged.chars().map(|character| character as u8).collect()
+}
+
+fn merged_lines(text: &str, wanted: &[String], unwanted: &[String], only: bool) -> String {
     let is_among = |keys: &[String], key: &str| keys.iter().any(|one| key_of(one).unwrap_or(one) == key);
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines() {
@@ -122,14 +152,17 @@ mod tests {
     #[test]
     fn keys_are_compared_without_their_comments() {
         let text = format!("# mine\n{}\n{}\n", key(1, "old"), key(2, "b"));
-        let merge = |wanted: &[String], unwanted: &[String], only| merged(&text, wanted, unwanted, only);
+        let merge = |wanted: &[String], unwanted: &[String], only| merged_lines(&text, wanted, unwanted, only);
         assert_eq!(merge(&[key(1, "new")], &[], false), format!("# mine\n{}\n{}\n", key(1, "new"), key(2, "b")));
         assert_eq!(merge(&[key(3, "c")], &[], true), format!("{}\n", key(3, "c")));
         assert_eq!(merge(&[], &[key(2, "")], false), format!("# mine\n{}\n", key(1, "old")));
         assert_eq!(merge(&[], &["AAAA2".to_owned()], false), format!("# mine\n{}\n", key(1, "old")));
         let same = merge(&[key(2, "b")], &[], false);
-        assert_eq!((same.as_str(), merged(&same, &[key(2, "b")], &[], false)), (text.as_str(), same.clone()));
-        assert_eq!(merged("", &[key(1, "a")], &[], false), format!("{}\n", key(1, "a")));
+        assert_eq!((same.as_str(), merged_lines(&same, &[key(2, "b")], &[], false)), (text.as_str(), same.clone()));
+        assert_eq!(merged_lines("", &[key(1, "a")], &[], false), format!("{}\n", key(1, "a")));
+        let latin = b"# M\xfcller\nssh-ed25519 AAAA2 caf\xe9\n";
+        let wanted = [key(3, "J\u{f6}rg")];
+        assert_eq!(merged(latin, &wanted, &[], false), [&latin[..], wanted[0].as_bytes(), b"\n"].concat());
     }
 
     #[test]
@@ -140,23 +173,53 @@ mod tests {
         std::fs::create_dir_all(&outside).unwrap();
         let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
         let place = Place { home: &home, uid, gid };
-        place.write("one\n").unwrap();
-        assert!(place.is("one\n").unwrap() && place.read().unwrap() == "one\n");
+        place.write(b"one\n".to_vec()).unwrap();
+        assert!(place.is(b"one\n").unwrap() && place.read().unwrap() == b"one\n");
         let mode = |path: &str| std::fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(".ssh"), mode(".ssh/authorized_keys")), (0o700, 0o600));
 
-        // The file is a link: it is replaced.
+        // The file is a link out of the home: neither read, nor replaced, nor written to.
+        let file = home.join(".ssh/authorized_keys");
+        let link = |target: &Path| {
+            std::fs::remove_file(&file).unwrap();
+            symlink(target, &file).unwrap();
+        };
         std::fs::write(outside.join("shadow"), "precious").unwrap();
-        std::fs::remove_file(home.join(".ssh/authorized_keys")).unwrap();
-        symlink(outside.join("shadow"), home.join(".ssh/authorized_keys")).unwrap();
-        assert_eq!(place.read().unwrap(), "");
-        place.write("two\n").unwrap();
+        for target in [outside.join("shadow"), "../../outside/shadow".into()] {
+            link(&target);
+            assert!(place.read().is_err() && place.is(b"").is_err() && place.write(b"two\n".to_vec()).is_err());
+        }
+        link(&outside.join("shadow"));
+        let error = place.read().unwrap_err().to_string();
+        assert!(
+            error.contains("/.ssh/authorized_keys is a link to ") && error.contains("outside of the home"),
+            "{error}"
+        );
         assert_eq!(std::fs::read_to_string(outside.join("shadow")).unwrap(), "precious");
+        assert!(file.is_symlink());
+
+        // A link within the home is followed, and stays.
+        std::fs::write(home.join("keys"), "three\n").unwrap();
+        for target in [home.join("keys"), "../keys".into()] {
+            link(&target);
+            let text = [place.read().unwrap(), b"four\n".to_vec()].concat();
+            place.write(text.clone()).unwrap();
+            assert!(file.is_symlink() && place.is(&text).unwrap());
+        }
+        assert_eq!(std::fs::read_to_string(home.join("keys")).unwrap(), "three\nfour\nfour\n");
+
+        // What is no file, or too long, is not replaced.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(place.read().is_err());
+        std::fs::remove_dir(&file).unwrap();
+        std::fs::write(&file, vec![b'#'; MOST as usize + 1]).unwrap();
+        assert!(place.read().unwrap_err().to_string().contains("more than 1024 KiB"));
 
         // The folder is a link out of the home: refused.
         std::fs::remove_dir_all(home.join(".ssh")).unwrap();
         symlink(&outside, home.join(".ssh")).unwrap();
-        assert!(place.write("three\n").unwrap_err().to_string().contains("leads out of the root"));
+        assert!(place.write(b"three\n".to_vec()).unwrap_err().to_string().contains("leads out of the root"));
         assert!(!outside.join("authorized_keys").exists());
     }
 }

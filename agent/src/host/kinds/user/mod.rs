@@ -3,7 +3,10 @@
 //! The note of the user holds how it was found, and the task's memory whether it created it and which keys it added. Removal deletes
 //! only a user that the task created; any other has what the task set restored, and the task's keys taken away.
 
+mod account;
+mod error;
 mod keys;
+mod password;
 
 use std::{fs, path::Path};
 
@@ -13,41 +16,21 @@ use groundplan_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::keys::{Place, merged};
+use self::{
+    account::{Found, find, gid_of},
+    error::UserKindError,
+    keys::{KeysError, Place, merged},
+    password::{password_is, put_password, set_password, wants_lock},
+};
 use super::{
     context::Context,
     group::{AccountError, change, entry},
     kind::{Applied, Check, Kind},
 };
-use crate::host::{
-    error::{HostError, KindError},
-    fs::{files::FileError, users},
-    tool::{Answer, Tool},
+use crate::{
+    host::{error::HostError, fs::users},
+    machine::Found as Note,
 };
-use crate::machine::Found as Note;
-
-/// Why a user could not be brought in sync.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UserKindError {
-    #[error(transparent)]
-    Account(#[from] AccountError),
-    #[error("cannot write the ssh keys of {user} below its home {home}")]
-    Keys { user: String, home: String, source: FileError },
-    #[error("the user {0} has no home directory for its ssh keys; `create_home = true` creates one")]
-    NoHome(String),
-    #[error("cannot read /etc/shadow, where the password of {user} is")]
-    Shadow { user: String, source: std::io::Error },
-    #[error(transparent)]
-    Group(#[from] users::UserError),
-}
-
-impl KindError for UserKindError {}
-
-impl From<crate::host::error::ToolError> for UserKindError {
-    fn from(error: crate::host::error::ToolError) -> Self {
-        Self::Account(error.into())
-    }
-}
 
 /// The task's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +42,11 @@ struct Memory {
     keys: Vec<String>,
     /// The user as it was found; `None` if the task created it.
     found: Option<Before>,
+    /// The parameters of the last attempt, which may have failed half-way: what it changed is of the task as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<User>,
+    /// The id of the group of its name, if that was there before the task created the user.
+    group: Option<u32>,
 }
 
 /// What removal restores for a user that was there before, as an agent without a store of what was found noted it.
@@ -85,46 +73,6 @@ impl Memory {
             self.found = Some(Before { shell, comment, groups });
         }
     }
-}
-
-/// A user as the host's tables have it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Found {
-    uid: u32,
-    gid: u32,
-    comment: String,
-    home: String,
-    shell: String,
-    /// Supplementary groups, by name, sorted.
-    groups: Vec<String>,
-    /// The password field (shadow(5)).
-    password: String,
-}
-
-async fn find(cx: &Context<'_>, name: &str) -> Result<Option<Found>, UserKindError> {
-    let Some(fields) = entry(cx, "passwd", name).await? else { return Ok(None) };
-    let field = |n: usize| fields.get(n).cloned().unwrap_or_default();
-    let number = |n: usize| field(n).parse().unwrap_or_default();
-    let shadow = |source| UserKindError::Shadow { user: name.to_owned(), source };
-    let table = fs::read("/etc/shadow").map_err(shadow)?;
-    let password = of_line(&String::from_utf8_lossy(&table), name, 1);
-    let groups = fs::read("/etc/group").unwrap_or_default();
-    let groups = memberships(&String::from_utf8_lossy(&groups), name);
-    let (uid, gid, comment, home, shell) = (number(2), number(3), field(4), field(5), field(6));
-    Ok(Some(Found { uid, gid, comment, home, shell, groups, password }))
-}
-
-fn of_line(table: &str, name: &str, field: usize) -> String {
-    let line = table.lines().find(|line| line.split(':').next() == Some(name));
-    line.and_then(|line| line.split(':').nth(field)).unwrap_or_default().to_owned()
-}
-
-fn memberships(table: &str, user: &str) -> Vec<String> {
-    let has = |line: &&str| line.split(':').nth(3).is_some_and(|members| members.split(',').any(|m| m == user));
-    let mut groups: Vec<String> =
-        table.lines().filter(has).filter_map(|l| l.split(':').next()).map(str::to_owned).collect();
-    groups.sort();
-    groups
 }
 
 impl Kind for User {
@@ -186,6 +134,7 @@ impl Kind for User {
             Some(found) => {
                 // Before the change: if the agent is killed in between, removal can still restore the user.
                 memory.note(&found);
+                memory.tried = Some(self.clone());
                 memory.keep(cx);
                 let changes = changes(self, &found)?;
                 if !changes.is_empty() {
@@ -196,8 +145,9 @@ impl Kind for User {
                 found
             }
             None => {
-                create(cx, self).await?;
-                memory = Memory { name: self.name.clone(), created: true, ..Memory::default() };
+                let group = gid_of(cx, &self.name).await?;
+                create(cx, self, group.is_some()).await?;
+                memory = Memory { name: self.name.clone(), created: true, group, ..Memory::default() };
                 memory.keep(cx);
                 Found::default()
             }
@@ -211,7 +161,7 @@ impl Kind for User {
         }
         if !keys_are(self, &found, &memory)? {
             let text = wanted_keys(self, &found, &memory)?;
-            place(&found).write(&text).map_err(|source| keys_error(self, &found, source))?;
+            place(&found).write(text).map_err(|source| keys_error(self, &found, source))?;
         }
         memory.keys = self.ssh_keys.iter().filter_map(|key| key_of(key)).map(str::to_owned).collect();
         memory.keep(cx);
@@ -224,6 +174,7 @@ impl Kind for User {
         let Some(found) = find(cx, &self.name).await? else { return Ok(false) };
         if memory.created || note == Some(Note::Absent) || (cx.on_remove == OnRemove::Delete && self.is_present()) {
             delete(cx, self).await?;
+            restore_group(cx, self, &memory).await?;
             return Ok(true);
         }
         let was = match note {
@@ -238,7 +189,7 @@ impl Kind for User {
         };
         let mut changed = false;
         if let Some(was) = &was {
-            changed |= self.restore(cx, &found, was).await?;
+            changed |= restore(self, cx, memory.tried.as_ref(), &found, was).await?;
         }
         // Its home and ids may have changed just now.
         let found = find(cx, &self.name).await?.unwrap_or(found);
@@ -248,7 +199,7 @@ impl Kind for User {
             // Keys of others stay, also those that were added since.
             let kept = merged(&text, &[], &memory.keys, false);
             if kept != text {
-                place(&found).write(&kept).map_err(failed)?;
+                place(&found).write(kept).map_err(failed)?;
                 changed = true;
             }
         }
@@ -259,69 +210,75 @@ impl Kind for User {
     }
 }
 
-trait Restore {
-    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError>;
-}
-
-impl Restore for User {
-    /// Restores what the task set, unless it was changed out of band since; whether that was anything.
-    async fn restore(&self, cx: &Context<'_>, now: &Found, was: &Found) -> Result<bool, UserKindError> {
-        // What differs from what the task wants is not of the task: an administrator has changed it.
-        let differs = changes(self, now)?;
-        let of_task = |option: &str| !differs.iter().any(|word| word == option);
-        let (uid, gid, groups) = (was.uid.to_string(), was.gid.to_string(), was.groups.join(","));
-        let fields = [
-            ("-u", self.uid.is_some() && now.uid != was.uid, &uid),
-            ("-g", self.group.is_some() && now.gid != was.gid, &gid),
-            ("-G", self.groups.is_some() && now.groups != was.groups, &groups),
-            ("-s", self.shell.is_some() && now.shell != was.shell, &was.shell),
-            ("-c", self.comment.is_some() && now.comment != was.comment, &was.comment),
-            ("-d", self.home.is_some() && now.home != was.home, &was.home),
-        ];
-        let mut words = vec!["usermod"];
-        for (option, is_set, value) in fields {
-            match (is_set, of_task(option)) {
-                (true, true) => words.extend([option, value.as_str()]),
-                (true, false) => {
-                    cx.report(&format!("what usermod(8) sets by {option} was changed out of band: left as it is"))
-                }
-                (false, _) => {}
+/// Restores what the task set, unless it was changed out of band since; whether that was anything.
+async fn restore(
+    user: &User,
+    cx: &Context<'_>,
+    tried: Option<&User>,
+    now: &Found,
+    was: &Found,
+) -> Result<bool, UserKindError> {
+    // What differs from what the task wants, and from what it last tried, is not of the task: an administrator has changed it.
+    let differs = [changes(user, now)?, changes(tried.unwrap_or(user), now)?];
+    let of_task = |option: &str| !differs.iter().all(|differs| differs.iter().any(|word| word == option));
+    let (uid, gid, groups) = (was.uid.to_string(), was.gid.to_string(), was.groups.join(","));
+    let fields = [
+        ("-u", user.uid.is_some() && now.uid != was.uid, &uid),
+        ("-g", user.group.is_some() && now.gid != was.gid, &gid),
+        ("-G", user.groups.is_some() && now.groups != was.groups, &groups),
+        ("-s", user.shell.is_some() && now.shell != was.shell, &was.shell),
+        ("-c", user.comment.is_some() && now.comment != was.comment, &was.comment),
+        ("-d", user.home.is_some() && now.home != was.home, &was.home),
+    ];
+    let mut words = vec!["usermod"];
+    for (option, is_set, value) in fields {
+        match (is_set, of_task(option)) {
+            (true, true) => words.extend([option, value.as_str()]),
+            (true, false) => {
+                cx.report(&format!("what usermod(8) sets by {option} was changed out of band: left as it is"))
             }
+            (false, _) => {}
         }
-        // The task moved the home: it goes back to where nothing is by now.
-        if words.contains(&"-d") && Path::new(&now.home).is_dir() && !Path::new(&was.home).exists() {
-            words.push("-m");
-        }
-        let mut changed = words.len() > 1;
-        let what = format!("cannot restore what the user {} had", self.name);
-        if changed {
-            change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
-        }
-        let sets_password = self.password.is_some() || self.locked.is_some();
-        if sets_password && now.password != was.password {
-            if password_is(self, now) {
-                put_password(cx, &self.name, &was.password, what).await?;
-                changed = true;
-            } else {
-                cx.report("the password was changed out of band: left as it is");
-            }
-        }
-        Ok(changed)
     }
+    // The task moved the home: it goes back to where nothing is by now.
+    if words.contains(&"-d") && Path::new(&now.home).is_dir() && !Path::new(&was.home).exists() {
+        words.push("-m");
+    }
+    let mut changed = words.len() > 1;
+    let what = format!("cannot restore what the user {} had", user.name);
+    if changed {
+        change(cx, &what, &[words.as_slice(), &["--", &user.name]].concat()).await?;
+    }
+    let sets_password = user.password.is_some() || user.locked.is_some();
+    if sets_password && now.password != was.password {
+        if password_is(user, now) || tried.is_some_and(|tried| password_is(tried, now)) {
+            put_password(cx, &user.name, &was.password, what).await?;
+            changed = true;
+        } else {
+            cx.report("the password was changed out of band: left as it is");
+        }
+    }
+    Ok(changed)
 }
 
-async fn create(cx: &Context<'_>, user: &User) -> Result<(), UserKindError> {
+/// Creates the group of the user's name again, where userdel(8) has deleted it with the user although it was there before.
+async fn restore_group(cx: &Context<'_>, user: &User, memory: &Memory) -> Result<(), UserKindError> {
+    let Some(gid) = memory.group.map(|gid| gid.to_string()) else { return Ok(()) };
+    if gid_of(cx, &user.name).await?.is_some() {
+        return Ok(());
+    }
+    let what = format!("cannot restore the group {}, which was there before the user", user.name);
+    Ok(change(cx, &what, &["groupadd", "-g", &gid, "--", &user.name]).await?)
+}
+
+/// `has_group`: there is a group of its name, which useradd(8) takes only if it is named.
+async fn create(cx: &Context<'_>, user: &User, has_group: bool) -> Result<(), UserKindError> {
     let (uid, groups) = (user.uid.map(|uid| uid.to_string()), user.groups.as_ref().map(|groups| groups.join(",")));
     let system = user.system == Some(true);
+    let group = user.group.clone().or_else(|| has_group.then(|| user.name.clone()));
     let mut words = vec!["useradd"];
-    let options = [
-        ("-u", &uid),
-        ("-g", &user.group),
-        ("-G", &groups),
-        ("-d", &user.home),
-        ("-s", &user.shell),
-        ("-c", &user.comment),
-    ];
+    let options =
+        [("-u", &uid), ("-g", &group), ("-G", &groups), ("-d", &user.home), ("-s", &user.shell), ("-c", &user.comment)];
     for (option, value) in options {
         words.extend(value.iter().filter(|value| !value.is_empty()).flat_map(|value| [option, value]));
     }
@@ -412,7 +369,7 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     }
     if !password_is(user, found) {
         let is_locked = found.password.starts_with('!');
-        match user.locked.filter(|wanted| *wanted != is_locked) {
+        match wants_lock(user).filter(|wanted| *wanted != is_locked) {
             Some(true) => cx.differs("password", Some("locked"), Some("not locked")),
             Some(false) => cx.differs("password", Some("not locked"), Some("locked")),
             None => cx.differs("password", Some("as it was set"), Some("another")),
@@ -427,47 +384,11 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     Ok(())
 }
 
-fn password_is(user: &User, found: &Found) -> bool {
-    let hash = found.password.trim_start_matches('!');
-    let same = user.password.as_ref().is_none_or(|wanted| hash == wanted.trim_start_matches('!'));
-    same && user.locked.is_none_or(|locked| found.password.starts_with('!') == locked)
-}
-
-async fn set_password(cx: &Context<'_>, user: &User, found: &Found) -> Result<(), UserKindError> {
-    if password_is(user, found) {
-        return Ok(());
-    }
-    let what = format!("cannot set the password of {}", user.name);
-    // A lock is a `!` before the hash; setting the hash sets or removes it as well.
-    let mut locked = found.password.starts_with('!');
-    if let Some(hash) =
-        user.password.as_ref().filter(|hash| hash.trim_start_matches('!') != found.password.trim_start_matches('!'))
-    {
-        put_password(cx, &user.name, hash, what.clone()).await?;
-        locked = hash.starts_with('!');
-    }
-    if let Some(wanted) = user.locked.filter(|wanted| *wanted != locked) {
-        change(cx, &what, &["usermod", if wanted { "-L" } else { "-U" }, "--", &user.name]).await?;
-    }
-    Ok(())
-}
-
-/// Sets the password field as it is given, which may be a hash, a lock or empty.
-async fn put_password(cx: &Context<'_>, user: &str, hash: &str, what: String) -> Result<(), UserKindError> {
-    // Through standard input: arguments are visible to all users in /proc.
-    let line = format!("{user}:{hash}\n");
-    let Answer { status, err, .. } = Tool::new(&["chpasswd", "-e"]).stdin(line.as_bytes()).ask(cx).await?;
-    if !status.success() {
-        return Err(AccountError::Refused { what, message: err }.into());
-    }
-    Ok(())
-}
-
 fn place(found: &Found) -> Place<'_> {
     Place { home: Path::new(&found.home), uid: found.uid, gid: found.gid }
 }
 
-fn keys_error(user: &User, found: &Found, source: FileError) -> UserKindError {
+fn keys_error(user: &User, found: &Found, source: KeysError) -> UserKindError {
     UserKindError::Keys { user: user.name.clone(), home: found.home.clone(), source }
 }
 
@@ -476,7 +397,7 @@ fn ignores_keys(user: &User, memory: &Memory) -> bool {
     user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && memory.keys.is_empty()
 }
 
-fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<String, UserKindError> {
+fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<Vec<u8>, UserKindError> {
     if !Path::new(&found.home).is_dir() {
         return Err(UserKindError::NoHome(user.name.clone()));
     }
@@ -535,18 +456,5 @@ mod tests {
         assert_eq!(options(json!({ "groups": ["adm"], "append": true })), "");
         assert_eq!(options(json!({ "groups": ["cdrom"], "append": true })), "-G adm,audio,cdrom");
         assert_eq!(options(json!({ "home": "/srv/bob" })), "-d /srv/bob");
-    }
-
-    #[test]
-    fn passwords_and_locks() {
-        let is = |user: serde_json::Value| password_is(&serde_json::from_value(user).unwrap(), &found());
-        assert!(is(json!({ "name": "bob" })) && is(json!({ "name": "bob", "password": "$6$x", "locked": true })));
-        assert!(!is(json!({ "name": "bob", "password": "$6$y" })) && !is(json!({ "name": "bob", "locked": false })));
-    }
-
-    #[test]
-    fn the_tables_of_the_host_are_parsed() {
-        assert_eq!(memberships("b:x:1:bob,ann\na:x:2:bob\nc:x:3:bobby\n", "bob"), ["a", "b"]);
-        assert_eq!(of_line("ann:!:1\nbob:$6$x:1\n", "bob", 1), "$6$x");
     }
 }

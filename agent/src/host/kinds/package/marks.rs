@@ -1,0 +1,58 @@
+//! Which packages are chosen by hand, and which are there only because others need them.
+//!
+//! A package that a task names is wanted for itself: without the mark, the package manager removes it with the last package that
+//! needs it. The memory holds what the task marked, and that is marked as a dependency again when the task gives it up.
+
+use groundplan_protocol::kinds::PackageState;
+
+use super::{Memory, Task, backend::Installed, error::PackageError, list};
+
+impl Task<'_> {
+    /// Packages to mark as chosen by hand, because the task names them, and those that it marked and does not name any more.
+    pub(super) async fn marking(
+        &self,
+        memory: &Memory,
+        installed: &Installed,
+    ) -> Result<(Vec<String>, Vec<String>), PackageError> {
+        if self.params.state() == PackageState::Absent {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let Some(chosen) = self.manager.chosen(installed).await? else { return Ok((Vec::new(), Vec::new())) };
+        let is_chosen = |name: &str| chosen.contains(name);
+        let mut to_mark = Vec::new();
+        for name in self.names() {
+            if installed.is_there(name) {
+                to_mark.extend(Some(name.to_owned()).filter(|name| !is_chosen(name)));
+            } else if !installed.providers(name).any(is_chosen) {
+                to_mark.extend(installed.providers(name).next().map(str::to_owned));
+            }
+        }
+        let is_left = |name: &&String| self.is_given_up(memory, name) && installed.is_there(name);
+        let is_provider = |name: &&String| self.names().any(|named| installed.providers(named).any(|by| by == *name));
+        let to_unmark = memory.marked.iter().filter(|name| is_left(name) && !is_provider(name)).cloned().collect();
+        Ok((to_mark, to_unmark))
+    }
+
+    pub(super) async fn set_marks(&self, memory: &mut Memory) -> Result<(), PackageError> {
+        let installed = self.manager.installed().await?;
+        let (to_mark, to_unmark) = self.marking(memory, &installed).await?;
+        if to_mark.is_empty() && to_unmark.is_empty() {
+            return Ok(());
+        }
+        self.choose(&to_mark, true).await?;
+        self.choose(&to_unmark, false).await?;
+        memory.marked.extend(to_mark);
+        memory.marked.retain(|name| !to_unmark.contains(name));
+        memory.keep(self.cx());
+        Ok(())
+    }
+
+    pub(super) async fn choose<S: AsRef<str>>(&self, names: &[S], chosen: bool) -> Result<(), PackageError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let doing = format!("mark {} as {}", list(names), if chosen { "chosen by hand" } else { "dependencies" });
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        self.manager.run(&doing, &self.manager.backend.choose(&names, chosen), &[]).await.map(drop)
+    }
+}
