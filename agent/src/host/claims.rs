@@ -115,6 +115,16 @@ impl Claims {
         by_own.or_else(by_alias).map(|other| (own.clone(), other))
     }
 
+    /// The other names that this host, or a task, has for what is claimed.
+    pub(crate) fn other_names(&self, claim: &Claim<'_>) -> Vec<Claim<'static>> {
+        let own = self.own_name(claim).unwrap_or_else(|| claim.clone().into_owned());
+        let mut names: Vec<_> =
+            self.aliases().get(&own).into_iter().flat_map(|tasks| tasks.values().cloned()).collect();
+        names.push(own);
+        names.retain(|name| name != claim);
+        names
+    }
+
     fn aliases(&self) -> MutexGuard<'_, Aliases> {
         self.aliases.lock().unwrap_or_else(|e| e.into_inner())
     }

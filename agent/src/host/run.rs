@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::atomic::Ordering,
     time::{Instant, SystemTime},
@@ -35,7 +35,7 @@ use super::{
     probe, programs,
     shared::Host,
 };
-use crate::machine::{JobOutcome, found as machine_found};
+use crate::machine::{Found, JobOutcome, found as machine_found};
 
 /// What is reported where a task is removed that has never changed anything.
 const NEVER_APPLIED: &str = "nothing to remove: this task has failed before it changed anything on the host";
@@ -246,16 +246,33 @@ impl Host {
         self.drop_program(params, cx.plan);
     }
 
-    /// Drops the notes of what was found of claims that no task has any more.
+    /// Drops the notes of what was found of claims that no task has any more. Where a task has the thing under another name, the note
+    /// passes to that.
     fn forget_found(&self, params: &TaskParams, cx: &Context<'_>) {
-        let mut held = BTreeSet::new();
+        let (mut held, mut renamed) = (BTreeSet::new(), BTreeMap::new());
         params.claims(cx.task, &mut |stated| {
+            let Some(key) = machine_found::key(&stated.claim) else { return };
             if self.claims.is_held(&stated.claim) {
-                held.extend(machine_found::key(&stated.claim));
+                held.insert(key);
+            } else if let Some(name) =
+                self.claims.other_names(&stated.claim).iter().find(|name| self.claims.is_held(name))
+            {
+                renamed.extend(machine_found::key(name).map(|name| (key, name)));
             }
         });
         machine_found::keys(params, cx.task, &mut |key| {
-            if !held.contains(&key) && self.found.forget(&key) {
+            if held.contains(&key) {
+                return;
+            }
+            if let (Some(name), Some(found)) = (renamed.remove(&key), self.found.get(&key))
+                && matches!(self.found.get(&name), None | Some(Found::Unknown))
+            {
+                match self.found.put(&name, &found) {
+                    Ok(()) => cx.keep_note(name, Some(found)),
+                    Err(error) => cx.report(&error.to_string()),
+                }
+            }
+            if self.found.forget(&key) {
                 cx.keep_note(key, None);
             }
         });

@@ -14,7 +14,9 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
     ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    kinds::ClaimKey,
     plan::{EdgeTrigger, Edges, OnRemove, Place, Source, TaskSpec},
+    state::Applied,
 };
 
 /// A node's number: its place in the order of names.
@@ -233,6 +235,19 @@ impl DesiredState {
         edges.requires.dedup();
         edges.triggers.sort_unstable();
         edges
+    }
+
+    /// Whether tasks that are desired on a node take over all that an instance owns there, so that giving it up removes nothing.
+    pub fn takes_all(&self, node: NodeIx, applied: &Applied) -> bool {
+        let mut left: BTreeSet<ClaimKey> = applied.claims.iter().copied().collect();
+        if left.is_empty() {
+            return false;
+        }
+        for task in &self.graph.tasks {
+            let Some(instance) = task.on(node) else { continue };
+            instance.resolved.spec.identity(&task.id).iter().for_each(|key| _ = left.remove(key));
+        }
+        left.is_empty()
     }
 
     /// Whether an instance is desired, or may be: a pending one is not known yet.

@@ -18,7 +18,6 @@ use groundplan_protocol::{
 use crate::{
     applied::{AppliedState, Check, Forget, NodeApplied, Policy},
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved},
-    hand_over::takes_all,
 };
 
 /// How a desired instance differs from what is applied.
@@ -235,7 +234,7 @@ impl<'a> Diff<'a> {
         }
         removed.retain(|(id, node, applied)| {
             // What changes hands as a whole is not destroyed.
-            let prevented = applied.edges.prevent_destroy && !takes_all(self.desired, *node, applied);
+            let prevented = applied.edges.prevent_destroy && !self.desired.takes_all(*node, applied);
             if prevented {
                 self.prevented.push((*id, *node));
             }

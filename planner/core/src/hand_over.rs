@@ -12,7 +12,7 @@ use std::{
 use groundplan_protocol::{ids::TaskId, kinds::ClaimKey, state::Applied};
 
 use crate::{
-    desired::{DesiredState, NodeIx, Resolved},
+    desired::{NodeIx, Resolved},
     diff::{Change, Diff},
 };
 
@@ -59,20 +59,6 @@ struct Given<'a> {
     identity: HashMap<ClaimKey, Vec<u32>>,
     all: HashMap<ClaimKey, Vec<u32>>,
     applied: BTreeMap<u32, &'a Applied>,
-}
-
-/// Whether tasks that are desired on a node take over all that was applied there of one that is not desired any more, so that its removal
-/// removes nothing; see [`HandOvers::is_whole`].
-pub fn takes_all(desired: &DesiredState, node: NodeIx, applied: &Applied) -> bool {
-    let mut left: BTreeSet<ClaimKey> = applied.claims.iter().copied().collect();
-    if left.is_empty() {
-        return false;
-    }
-    for task in &desired.graph.tasks {
-        let Some(instance) = task.on(node) else { continue };
-        instance.resolved.spec.identity(&task.id).iter().for_each(|key| _ = left.remove(key));
-    }
-    left.is_empty()
 }
 
 impl HandOvers {

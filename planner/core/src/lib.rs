@@ -23,7 +23,6 @@ pub mod source;
 pub use self::{
     applied::{AppliedState, Check, NodeApplied, Policy},
     desired::{DesiredState, Input, Instance, InstanceGraph, NodeIx, Resolved, TaskIx},
-    hand_over::takes_all,
     knowledge::{Knowledge, Unknown},
     plan::{Plan, plan},
     reason::Reason,

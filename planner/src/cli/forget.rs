@@ -25,8 +25,7 @@ Examples:
   groundplan forget ctl-0 nginx.tune
   groundplan forget ctl-0 nginx.tune --reason 'its file was rewritten by hand'
 
-Exit codes: 0 the record is dropped, or will be when the node is back, 1 there is no such record, it is in use, or the planner
-cannot be reached")]
+Exit codes: 0 the record is dropped, or will be when the node is back, 1 on errors, such as a record that is in use")]
 pub(super) struct Args {
     /// The node that has the record.
     #[arg(value_name = "NODE")]

@@ -118,8 +118,8 @@ fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
         format!("[[task]]\nid = \"data\"\nprevent_destroy = {prevent}\ndirectory = {{ path = \"/data\" }}\n")
     };
     let fleet = fleet(kind, &tasks(&[&data(true)]));
-    let first = fleet.git(&["rev-parse", "HEAD"]);
-    fleet.converged("one", &first);
+    let mut active = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &active);
 
     // Taken out of the service, and with the whole service.
     let nodes = "[groups.all]\nservices = []\n\n[nodes.n1]\n";
@@ -130,10 +130,14 @@ fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
             let status = fleet.ask("one", &["status"])?;
             (status["refused"]["commit"]["id"] == refused.as_str()).then_some(status)
         });
-        assert_eq!(status["commit"]["id"], first.as_str(), "{status:#}");
+        assert_eq!(status["commit"]["id"], active.as_str(), "{status:#}");
         assert!(status["refused"].to_string().contains("prevent_destroy"), "{status:#}");
         assert!(fleet.root("n1").join("data").is_dir());
         fleet.git(&["revert", "--no-edit", "HEAD"]);
+        active = fleet.git(&["rev-parse", "HEAD"]);
+        fleet.wait("the revert to be active", || {
+            (fleet.ask("one", &["status"])?["commit"]["id"] == active.as_str()).then_some(())
+        });
     }
 
     // First it is allowed, and then done. Nothing is applied again for it.

@@ -44,6 +44,7 @@ fn what_a_failed_job_never_touched_is_known_also_after_a_restart() {
     bench.wait(Duration::from_secs(1));
     assert!(bench.disk.applied[&task("a")].in_doubt && !bench.disk.applied[&task("a")].touched);
     bench.restart();
+    assert!(bench.disk.found.is_empty(), "what is there is not the task's own");
     offer(&mut bench, 2, vec![removed("a")]);
     assert!(!bench.jobs[&task("a")].touched, "there is nothing to remove");
     // Killed while it removes nothing: still nothing is there.

@@ -3,8 +3,6 @@
 //! In: a commit that is about to become active, and what nodes have applied. Out: a fault for each such instance. The record counts, and
 //! not the site: a commit that leaves the task out declares nothing about it any more.
 
-use groundplan_core::takes_all;
-
 use crate::{
     commit::{ActiveCommit, Fault},
     fleet::Fleet,
@@ -16,7 +14,7 @@ pub(super) fn faults(commit: &ActiveCommit, fleet: &Fleet) -> Vec<Fault> {
     // A node that is no longer declared gets no plan, and keeps everything.
     for (id, node) in fleet.nodes().iter().filter(|(id, _)| commit.declares(id)) {
         for (task, applied) in node.belief.applied.tasks.iter().filter(|(_, applied)| applied.edges.prevent_destroy) {
-            let passes_on = || commit.desired.node(id).is_some_and(|at| takes_all(&commit.desired, at, applied));
+            let passes_on = || commit.desired.node(id).is_some_and(|at| commit.desired.takes_all(at, applied));
             if !commit.desired.wants(&task.at(id)) && !passes_on() {
                 faults.push(Fault {
                     at: None,
