@@ -85,10 +85,13 @@ fn applied(task: &TaskId, record: &Record) -> Applied {
     let on_remove = record.spec.params.leaves_something().then_some(record.edges.on_remove);
     let keeps = record.edges.on_remove == OnRemove::Keep;
     let destroys = record.spec.params.destroyed_by_removal().filter(|_| record.touched && !keeps);
+    let mut edges = record.edges.clone();
+    // Of what no job has touched nothing can be destroyed.
+    edges.prevent_destroy &= record.touched;
     Applied {
         fingerprint,
         inputs,
-        edges: record.edges.clone(),
+        edges,
         claims: record.spec.identity(task),
         contends: record.spec.contends(task),
         on_remove,

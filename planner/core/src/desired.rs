@@ -147,6 +147,18 @@ pub struct Resolved {
     pub body: Option<Body>,
 }
 
+impl Resolved {
+    /// Whether applying it over `applied`, which the same task owned, gives up some of that: its update then removes what it gives up.
+    pub fn gives_up(&self, task: &TaskId, applied: &Applied) -> bool {
+        // Agents of other releases may name claims otherwise: what is applied as it is desired gives nothing up.
+        if self.fingerprint == applied.fingerprint {
+            return false;
+        }
+        let keeps = self.spec.identity(task);
+        !applied.claims.iter().all(|claim| keeps.contains(claim))
+    }
+}
+
 /// Content that travels as a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {

@@ -23,8 +23,8 @@ use crate::{
 /// How a desired instance differs from what is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Unknown: its node has never reported.
-    Unreported,
+    /// It is left out: its node has never reported, or the site forbade what its update would remove when it was applied.
+    LeftOut,
     /// Not at all.
     Same,
     /// It is not applied.
@@ -76,7 +76,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) removed: Vec<RemovedTask<'a>>,
     /// Applied and undesired instances whose records are dropped, by task and node. They are no removals: nothing waits for them.
     pub(crate) forgotten: Vec<(&'a TaskId, NodeIx, &'a Forget)>,
-    /// Applied and undesired instances whose removal the site forbade when they were applied: they stay as they are.
+    /// Applied instances whose removal the site forbade when they were applied, and that are undesired or would give up what they own:
+    /// they stay as they are.
     pub(crate) prevented: Vec<(&'a TaskId, NodeIx)>,
     /// By desired task: its index in `removed`, if instances of it are removed.
     pub(crate) removed_of: Vec<Option<u32>>,
@@ -110,7 +111,7 @@ impl<'a> Diff<'a> {
             desired,
             late: &applied.late,
             known: known(desired, applied),
-            change: vec![Change::Unreported; node_of.len()],
+            change: vec![Change::LeftOut; node_of.len()],
             before: vec![None; node_of.len()],
             edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
             stale: Vec::new(),
@@ -135,7 +136,7 @@ impl<'a> Diff<'a> {
 
     /// The vertex of a task on a node, if the node has reported.
     pub(crate) fn vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
-        self.any_vertex(task, node).filter(|v| self.change[*v] != Change::Unreported)
+        self.any_vertex(task, node).filter(|v| self.change[*v] != Change::LeftOut)
     }
 
     /// The vertex of a task on a node, whether or not the node has reported.
@@ -214,6 +215,11 @@ impl<'a> Diff<'a> {
                 self.before[v] = Some(applied);
                 // A pending instance has nothing to compare with; `mark_pending` marks it.
                 if let Some(resolved) = self.resolved(task, v) {
+                    if applied.edges.prevent_destroy && resolved.gives_up(id, applied) {
+                        self.prevented.push((id, NodeIx(node as u32)));
+                        // Its edges are not recorded either: with them the next plan would be free to remove.
+                        continue;
+                    }
                     let same = resolved.fingerprint == applied.fingerprint;
                     self.change[v] = if same { Change::Same } else { Change::Modified };
                 }

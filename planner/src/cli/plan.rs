@@ -94,11 +94,11 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             1 => String::new(),
             n => format!(" and {} more", n - 1),
         };
-        let error =
-            format!("this change is refused: it would remove `{first}`{more}, applied with `prevent_destroy = true`");
-        return Err(
-            Failure::new(error).hint("keep the task, or first deploy a commit that sets `prevent_destroy = false`")
+        let error = format!(
+            "this change is refused: it would remove what `{first}`{more} owns, applied with `prevent_destroy = true`"
         );
+        return Err(Failure::new(error)
+            .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
     }
     Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }

@@ -10,6 +10,7 @@ use super::with_both_brokers;
 with_both_brokers!(
     a_failed_task_is_replaced_and_reverted,
     a_removal_that_fails_is_forgotten,
+    a_request_to_forget_outlives_a_take_over,
     what_must_not_be_removed_refuses_the_commit
 );
 
@@ -113,6 +114,48 @@ fn a_removal_that_fails_is_forgotten(kind: Kind) {
     assert!(!fleet.run_json("one", &["forget", "n1", "web.tune"]).0, "the record is dropped");
 }
 
+fn a_request_to_forget_outlives_a_take_over(kind: Kind) {
+    const DAMAGED: &str = "[a\nb = 1\n";
+    let ini =
+        "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
+    let mut fleet = fleet(kind, &tasks(&[ini]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    fs::write(fleet.root("n1").join("etc/app.ini"), DAMAGED).expect("a file");
+    let commit = fleet.commit(&[(SERVICE, &tasks(&[]))], "without the ini");
+    fleet.failed("one", &commit);
+
+    let role = |fleet: &Fleet, planner: &str| {
+        let status = fleet.ask(planner, &["status"])?;
+        Some(status["planner"]["role"]["is"].as_str()?.to_owned())
+    };
+    fleet.terminate_agent("n1");
+    fleet.wait("the node to be away", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["nodes"][0]["presence"] == "offline").then_some(())
+    });
+    // One stands by from before the request, and one that begins to stand by after it.
+    fleet.start_planner("two");
+    fleet.wait("the second planner to stand by", || (role(&fleet, "two")? == "standby").then_some(()));
+    fleet.ask("one", &["forget", "n1", "web.tune", "--reason", "damaged by hand"]).expect("an answer");
+    fleet.start_planner("three");
+    for planner in ["two", "three"] {
+        fleet.wait("it to have the request", || {
+            fleet.logged(planner).contains("has 1 records to be dropped").then_some(())
+        });
+    }
+    fleet.kill_planner("one");
+    fleet.wait("another planner to take over", || {
+        ["two", "three"].iter().any(|planner| role(&fleet, planner).as_deref() == Some("planning")).then_some(())
+    });
+    let planner = ["two", "three"].into_iter().find(|planner| role(&fleet, planner).as_deref() == Some("planning"));
+    let planner = planner.expect("one of them plans");
+    fleet.start_agent("n1");
+    fleet.converged(planner, &commit);
+    assert_eq!(fleet.file("n1", "etc/app.ini").as_deref(), Some(DAMAGED), "the host is as it was");
+    let rollout = fleet.ask(planner, &["show", "latest"]).expect("the rollout").to_string();
+    assert!(rollout.contains("damaged by hand"), "{rollout}");
+}
+
 fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
     let data = |prevent: bool| {
         format!("[[task]]\nid = \"data\"\nprevent_destroy = {prevent}\ndirectory = {{ path = \"/data\" }}\n")
@@ -121,9 +164,12 @@ fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
     let mut active = fleet.git(&["rev-parse", "HEAD"]);
     fleet.converged("one", &active);
 
-    // Taken out of the service, and with the whole service.
+    // Taken out of the service, and with the whole service; and a path that it gives up.
     let nodes = "[groups.all]\nservices = []\n\n[nodes.n1]\n";
-    for files in [[(SERVICE, tasks(&[]))], [("inventory/nodes.toml", nodes.to_owned())]] {
+    let elsewhere = data(false).replace("/data", "/elsewhere");
+    for files in
+        [[(SERVICE, tasks(&[]))], [("inventory/nodes.toml", nodes.to_owned())], [(SERVICE, tasks(&[&elsewhere]))]]
+    {
         let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
         let refused = fleet.commit(&files, "without the data");
         let status = fleet.wait("the commit to be refused", || {

@@ -57,6 +57,22 @@ fn what_a_failed_job_never_touched_is_known_also_after_a_restart() {
 }
 
 #[test]
+fn what_was_never_touched_is_not_protected() {
+    let mut bench = bench();
+    let protected = || Edges { prevent_destroy: true, ..Edges::default() };
+    offer(&mut bench, 1, vec![PlannedTask { edges: protected(), ..planned("a", Action::Create, 1, &[]) }]);
+    bench.fail_untouched("a", "no INI file");
+    bench.wait(Duration::from_secs(1));
+    let is_protected = |bench: &Bench| bench.machine.node_state().applied[&task("a")].edges.prevent_destroy;
+    assert!(!is_protected(&bench), "a commit that leaves it out destroys nothing");
+    bench.restart();
+    offer(&mut bench, 2, vec![PlannedTask { edges: protected(), ..planned("a", Action::Create, 2, &[]) }]);
+    bench.finish("a", CHANGED);
+    bench.wait(Duration::from_secs(1));
+    assert!(is_protected(&bench));
+}
+
+#[test]
 fn what_was_interrupted_may_have_been_touched() {
     let mut bench = bench();
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);

@@ -25,8 +25,8 @@ pub struct Plan {
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
-    /// Instances that are applied and no longer desired, and that stay because the site forbade their removal when they were applied: a
-    /// commit that leads to this is to be refused.
+    /// Instances that are applied, and no longer desired or about to give up what they own, and that stay as they are because the site
+    /// forbade their removal when they were applied: a commit that leads to this is to be refused.
     pub prevented: Vec<InstanceId>,
 }
 

@@ -1,5 +1,6 @@
 //! Where the parts meet: each input is given to the parts that it concerns, and what follows is settled once for all inputs of a round.
 
+mod forget;
 mod messages;
 mod orders;
 mod plans;
@@ -385,6 +386,8 @@ impl Machine {
             self.out.push(Effect::Reply(recheck.request, Err(problem)));
         }
         self.commands.end_all(&NodeOutcome::Interrupted, now);
+        // Its answer brings what it has been asked to have forgotten.
+        self.publish_presence(false, false);
         self.event(|| Event::Role(Role::Standby { planner: of }));
         self.release_held(now);
     }
@@ -420,6 +423,7 @@ impl Machine {
             // One that is not online claims nothing.
             term: if online { self.meta.term } else { 0 },
             generation: self.meta.generation,
+            forget: if online { self.pending_forgets() } else { Vec::new() },
         };
         self.out.push(Effect::Publish(Message::Presence { presence, retain }));
     }

@@ -244,27 +244,6 @@ impl Machine {
         self.publish(Message::Ack(Ack { version: VERSION, site, node: node.clone(), ledger, sequence }));
     }
 
-    /// Drops requests to forget what a node no longer has, or what is desired again: that record is in use.
-    fn drop_settled_requests(&mut self) {
-        let Some(active) = self.deployment.active().cloned() else { return };
-        let fleet = &self.fleet;
-        let mut dropped = Vec::new();
-        self.meta.forget.retain(|instance, _| {
-            let recorded = fleet.get(&instance.node).is_some_and(|node| node.fingerprint(&instance.task).is_some());
-            let keeps = recorded && active.declares(&instance.node) && !active.desired.wants(instance);
-            if !keeps {
-                dropped.push(instance.clone());
-            }
-            keeps
-        });
-        for instance in &dropped {
-            self.log(Level::Info, format!("the request to forget {instance} is settled"));
-        }
-        if !dropped.is_empty() {
-            self.write_meta();
-        }
-    }
-
     /// Clears what is retained for nodes that the inventory no longer declares.
     fn forget_undeclared(&mut self) {
         let Some(active) = self.deployment.active().cloned() else { return };

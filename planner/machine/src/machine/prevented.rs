@@ -14,18 +14,20 @@ pub(super) fn faults(commit: &ActiveCommit, fleet: &Fleet) -> Vec<Fault> {
     // A node that is no longer declared gets no plan, and keeps everything.
     for (id, node) in fleet.nodes().iter().filter(|(id, _)| commit.declares(id)) {
         for (task, applied) in node.belief.applied.tasks.iter().filter(|(_, applied)| applied.edges.prevent_destroy) {
-            let passes_on = || commit.desired.node(id).is_some_and(|at| commit.desired.takes_all(at, applied));
-            if !commit.desired.wants(&task.at(id)) && !passes_on() {
-                faults.push(Fault {
-                    at: None,
-                    message: format!(
-                        "`{task}` would be removed from `{id}`, where it was applied with `prevent_destroy = true`"
-                    ),
-                    label: String::new(),
-                    related: Vec::new(),
-                    hint: Some("put it back, or first deploy a commit that sets `prevent_destroy = false`".to_owned()),
-                });
-            }
+            let (desired, instance) = (&commit.desired, task.at(id));
+            let passes_on = || desired.node(id).is_some_and(|at| desired.takes_all(at, applied));
+            let fault = match desired.instance(&instance) {
+                Some(update) if update.resolved.gives_up(task, applied) => "would give up something that it owns on",
+                None if !desired.wants(&instance) && !passes_on() => "would be removed from",
+                _ => continue,
+            };
+            faults.push(Fault {
+                at: None,
+                message: format!("`{task}` {fault} `{id}`, where it was applied with `prevent_destroy = true`"),
+                label: String::new(),
+                related: Vec::new(),
+                hint: Some("put it back, or first deploy a commit that sets `prevent_destroy = false`".to_owned()),
+            });
         }
     }
     faults

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_core::applied::Forget;
 use groundplan_protocol::{
     ids::{InstanceId, NodeId, ServiceId, SessionId, TaskId},
     time::Now,
@@ -76,16 +75,6 @@ impl Machine {
             }
         }
         self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Recheck { left_out } }, now);
-        Ok(())
-    }
-
-    /// Records the request, so that it outlives this planner's process and the absence of the node, and plans.
-    fn forget(&mut self, request: RequestId, instance: InstanceId, forget: Forget, now: Now) -> Result<(), Problem> {
-        self.may_plan()?;
-        self.log(Level::Info, format!("{} asked for the record of {instance} to be dropped", forget.by));
-        self.meta.forget.insert(instance, forget);
-        self.write_meta();
-        self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Forget }, now);
         Ok(())
     }
 
