@@ -85,10 +85,8 @@ impl Machine {
         let theirs = presence.forget.iter().map(value).collect();
         if self.meta.forget != theirs {
             self.meta.forget = theirs;
-            self.log(
-                Level::Info,
-                format!("planner {} has {} records to be dropped", presence.planner, presence.forget.len()),
-            );
+            let (planner, pending) = (&presence.planner, presence.forget.len());
+            self.log(Level::Info, format!("requests to forget that planner {planner} has pending: {pending}"));
             self.write_meta();
         }
     }
