@@ -197,7 +197,12 @@ impl Rollout {
                     match outcome {
                         // The agent has given up on it because of a failure that may not have been reported yet.
                         Some(Outcome::Blocked { by }) if !matches!(worst, Outlook::Stuck(_)) => {
-                            Outlook::Stuck(self.find(&entry.instance.node, by).unwrap_or(i as u32))
+                            let by = self.find(&entry.instance.node, by).unwrap_or(i as u32);
+                            // It names what it comes after, which may be blocked itself.
+                            match outlooks.get(by as usize) {
+                                Some(Outlook::Stuck(first)) => Outlook::Stuck(*first),
+                                _ => Outlook::Stuck(by),
+                            }
                         }
                         _ => worst,
                     }
