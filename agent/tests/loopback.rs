@@ -122,7 +122,7 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
         gates: Vec::new(),
         triggers: Vec::new(),
         obligation: None,
-        late: false,
+        since: None,
         from: Vec::new(),
         into: Vec::new(),
     }

@@ -115,19 +115,19 @@ pub struct PlannedTask {
     /// Triggers that may fire; each source is also in `after` or `gates`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<Trigger>,
-    /// An obligation that an earlier plan has left.
+    /// An obligation that changes on other nodes left in earlier plans: what the node itself reported is in its ledger.
     #[serde(default, alias = "owed", skip_serializing_if = "Option::is_none")]
     pub obligation: Option<Effect>,
+    /// The generation from which on that obligation is known: the effect carried out for a plan of it, or of a later one, meets it.
+    /// Without it nothing does that was done for an earlier plan, or is being done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Generation>,
     /// Tasks that the same plan removes, and that hand over to this one what both claim: it takes what they remember of it for its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<TaskId>,
     /// For a removal: the tasks that it hands over to, all of them before it. What they claim stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub into: Vec<TaskId>,
-    /// Whether that obligation came to light only after the plan before this one: nothing that was done for that one, or is being done,
-    /// meets it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub late: bool,
 }
 
 /// A trigger edge within a plan.

@@ -88,9 +88,8 @@ impl Machine {
         let before = self.active.take();
         // The planner may still take something of it to be under way, and have other nodes wait for that.
         let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
-        let next = before.as_ref().filter(|before| before.generation.next() == generation);
         let blobs = distinct_blobs(tasks.iter());
-        let queue = self.enqueue(tasks, next);
+        let queue = self.enqueue(tasks);
         self.persist_plan(stored, now, out);
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
         // Every blob counts as missing until the store, which may have it, reports it: no task starts before that.
@@ -99,15 +98,7 @@ impl Machine {
         if !blobs.is_empty() {
             out.push(Effect::Fetch(blobs));
         }
-        self.active = Some(ActivePlan {
-            generation,
-            commit,
-            digest,
-            queue,
-            missing,
-            fulfilled: Default::default(),
-            in_ledger: true,
-        });
+        self.active = Some(ActivePlan { generation, commit, digest, queue, missing, in_ledger: true });
         if let Some(gates) = self.early_gates.take_if(|g| g.generation <= generation)
             && gates.generation == generation
         {
@@ -129,13 +120,13 @@ impl Machine {
         }
     }
 
-    /// Makes the queue of a plan, and the obligations of its tasks. `next` is the plan before, if this one is the very next.
-    fn enqueue(&mut self, tasks: Vec<PlannedTask>, next: Option<&ActivePlan>) -> Queue {
+    /// Makes the queue of a plan, and the obligations of its tasks.
+    fn enqueue(&mut self, tasks: Vec<PlannedTask>) -> Queue {
         // Before the plan's own triggers are added: it must see the obligations as the earlier plans left them.
         let inherited = self.inherit(&tasks);
         let mut queue = Queue::default();
         for planned in tasks {
-            let due = self.still_due(&planned, next).max(self.handed_over_due(&planned));
+            let due = self.still_due(&planned).max(self.handed_over_due(&planned));
             if !matches!(planned.action, Action::Remove | Action::Forget) {
                 // Sources of the earlier plan stay open only where one of them can still fire.
                 let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
@@ -153,26 +144,22 @@ impl Machine {
         queue
     }
 
-    /// What of the plan's obligation for a task is still due. The planner made the plan from an older state: if this is the
-    /// very next plan, the plan before may have carried the effect out since, or be doing so now. After a gap of plans nothing
-    /// shows which change the obligation is for, and it is carried out once too often rather than never.
+    /// What of the plan's obligation for a task is still due. The planner made the plan from an older state of this node, which may have
+    /// carried the effect out since, or be doing so now, for any plan that was made knowing the obligation.
     ///
-    /// Called before the plan's own triggers become obligations of the task.
-    fn still_due(&self, planned: &PlannedTask, next: Option<&ActivePlan>) -> Option<effect::Effect> {
-        let next = next.filter(|_| !planned.late);
+    /// What triggers on this node have fired is in the ledger and due whatever this returns.
+    fn still_due(&self, planned: &PlannedTask) -> Option<effect::Effect> {
+        let since = planned.since;
+        let knew = |generation: Generation| since.is_some_and(|since| generation >= since);
         // Under its own name, or that of a task that hands over to it.
-        let names = || std::iter::once(&planned.task).chain(&planned.from);
-        let fulfilled = next.and_then(|before| names().filter_map(|task| before.fulfilled.get(task)).max().copied());
-        // A run for a plan before that one began before whatever a gate of that one may have passed on.
-        let gate_open = self
-            .obligations
-            .get(&planned.task)
-            .is_some_and(|known| known.open.iter().any(|(source, _)| matches!(source, TriggerSource::Gate(_))));
-        let in_progress = next.and_then(|before| {
-            let run = names().find_map(|task| self.running.get(task))?;
-            run.effect.filter(|_| run.generation == before.generation || !gate_open)
+        let mut names = std::iter::once(&planned.task).chain(&planned.from);
+        let is_met = names.any(|task| {
+            let fulfilled = self.applied.get(task).and_then(|record| record.fulfilled);
+            let fulfilled = fulfilled.filter(|done| knew(done.generation)).map(|done| done.effect);
+            let in_progress = self.running.get(task).filter(|run| knew(run.generation)).and_then(|run| run.effect);
+            fulfilled.max(in_progress) >= planned.obligation
         });
-        planned.obligation.filter(|effect| fulfilled.max(in_progress) < Some(*effect))
+        planned.obligation.filter(|_| !is_met)
     }
 
     /// The effect that is due to tasks that hand over to this one, or may become due to them by a job that still runs: their removal
@@ -302,7 +289,7 @@ impl Machine {
                 gates: Vec::new(),
                 triggers: Vec::new(),
                 obligation: obligation.fired,
-                late: false,
+                since: None,
                 from: Vec::new(),
                 into: Vec::new(),
             };

@@ -17,7 +17,7 @@ use super::{
     found::Found,
     io::{JobDone, JobOutcome},
     node_state::fingerprint_in_doubt,
-    snapshot::Record,
+    snapshot::{Fulfilled, Record},
     start::{handed_over, without_bytes},
     state::{Machine, Running},
 };
@@ -40,6 +40,7 @@ impl Machine {
         if outcome.is_success() {
             self.record(&run.planned);
             self.fulfil(&done.task, run.effect, run.fired_since);
+            self.note_fulfilled(&run);
         } else if applies {
             self.doubt(&run.planned);
             self.note_touched(&run, done.touched);
@@ -52,12 +53,7 @@ impl Machine {
         self.note_found(done.found);
         self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
-            Some(at) => {
-                if let (Some(effect), Some(active), true) = (run.effect, &mut self.active, outcome.is_success()) {
-                    active.fulfilled.insert(done.task.clone(), effect);
-                }
-                self.conclude(at, outcome, now);
-            }
+            Some(at) => self.conclude(at, outcome, now),
             None => self.conclude_superseded(&run, &outcome, &account),
         }
     }
@@ -75,6 +71,13 @@ impl Machine {
             }
             _ => error,
         }
+    }
+
+    /// Records the effect that a run carried out: a plan that is on its way may still list it as due.
+    fn note_fulfilled(&mut self, run: &Running) {
+        let (Some(effect), Some(record)) = (run.effect, self.applied.get_mut(&run.planned.task)) else { return };
+        record.fulfilled = Some(Fulfilled { generation: run.generation, effect });
+        self.unsaved.applied.insert(run.planned.task.clone());
     }
 
     /// What a run for an earlier plan did for the task of this run.
@@ -102,6 +105,7 @@ impl Machine {
         match (planned.action, &planned.spec, planned.fingerprint) {
             (Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
                 let before = self.applied.remove(task);
+                let fulfilled = before.as_ref().and_then(|before| before.fulfilled);
                 let (memory, export) = before.map_or((None, None), |before| (before.memory, before.export));
                 let record = Record {
                     spec: without_bytes(spec),
@@ -112,6 +116,7 @@ impl Machine {
                     touched: true,
                     memory,
                     export,
+                    fulfilled,
                 };
                 self.applied.insert(task.clone(), record);
                 self.unsaved.applied.insert(task.clone());
@@ -183,6 +188,7 @@ impl Machine {
                     touched: true,
                     memory: None,
                     export: None,
+                    fulfilled: None,
                 };
                 self.applied.insert(task.clone(), record);
             }

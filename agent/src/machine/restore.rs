@@ -130,17 +130,12 @@ impl Machine {
             Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
             None => Vec::new(),
         };
-        let fulfilled = done.iter().filter_map(|(task, outcome)| match outcome {
-            Outcome::Done { effect: Some(effect), .. } => Some((task.clone(), *effect)),
-            _ => None,
-        });
         let mut active = ActivePlan {
             generation,
             commit,
             digest,
             queue: Queue::default(),
             missing: BTreeSet::new(),
-            fulfilled: fulfilled.collect(),
             in_ledger: json.is_some(),
         };
         if active.in_ledger {

@@ -85,6 +85,18 @@ pub struct Record {
     /// The value that an `export` has published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<String>,
+    /// The last effect that was carried out on it: it meets obligations that were known when that plan was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fulfilled: Option<Fulfilled>,
+}
+
+/// An effect that was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fulfilled {
+    /// The generation of the plan that it was carried out for.
+    pub generation: Generation,
+    /// The effect.
+    pub effect: Effect,
 }
 
 fn yes() -> bool {

@@ -31,8 +31,6 @@ pub(super) struct ActivePlan {
     pub(super) queue: Queue,
     /// Blobs that are not in the store yet; no task starts before all are.
     pub(super) missing: BTreeSet<Digest>,
-    /// Effects that it has carried out, by task: the next plan may list them as obligations once more.
-    pub(super) fulfilled: BTreeMap<TaskId, Effect>,
     /// Whether the ledger still holds its tasks.
     pub(super) in_ledger: bool,
 }

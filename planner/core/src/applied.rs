@@ -1,12 +1,10 @@
 //! What planning starts from: what each node last acknowledged, and what is to be checked again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_protocol::{
-    ids::{InstanceId, NodeId, TaskId},
+    effect::Effect,
+    ids::{Generation, InstanceId, NodeId, TaskId},
     state::{Applied, Obligation},
 };
 use serde::{Deserialize, Serialize};
@@ -16,8 +14,28 @@ use serde::{Deserialize, Serialize};
 pub struct AppliedState {
     /// By node; also of nodes that no commit declares any more.
     pub nodes: BTreeMap<NodeId, NodeApplied>,
-    /// Instances with an obligation of which the plan before this one did not know: nothing that was done for that one meets it.
-    pub late: BTreeSet<InstanceId>,
+    /// The generation that each of them was reported to be at.
+    pub at: BTreeMap<NodeId, Generation>,
+    /// What changes on other nodes left due to instances. Their own nodes may not know of it.
+    pub fired: BTreeMap<InstanceId, Due>,
+}
+
+/// An effect that is due to an instance because something changed on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The effect.
+    pub effect: Effect,
+    /// The generation of the first plan that the node carries the effect out for if it is due: having carried it out for that plan, or for
+    /// a later one, the node has met it. None if the change came to light too late for every plan so far.
+    pub since: Option<Generation>,
+}
+
+impl Due {
+    /// Both as one: what meets it meets each of them.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let since = self.since.zip(other.since).map(|(a, b)| a.max(b));
+        Self { effect: self.effect.max(other.effect), since }
+    }
 }
 
 /// What one node last acknowledged. A clone shares the tasks, so that a snapshot of a fleet is cheap; change them by [`Arc::make_mut`].
@@ -26,7 +44,7 @@ pub struct NodeApplied {
     /// What is applied, by task.
     #[serde(default)]
     pub tasks: Arc<BTreeMap<TaskId, Applied>>,
-    /// Effects that are due and not carried out: those that the node reported, and those of gates that the planner itself opened.
+    /// Effects that are due and not carried out, as the node reported them. Its ledger has them as well, or has met them since.
     #[serde(default)]
     pub obligations: BTreeMap<TaskId, Obligation>,
 }

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -56,8 +56,8 @@ pub(crate) struct RemovedTask<'a> {
 /// All changes. Lists by vertex have one entry for each vertex.
 pub(crate) struct Diff<'a> {
     pub(crate) desired: &'a DesiredState,
-    /// Instances with an obligation of which the plan before did not know.
-    pub(crate) late: &'a BTreeSet<InstanceId>,
+    /// What the nodes last acknowledged, and what is due to them.
+    pub(crate) applied: &'a AppliedState,
     /// What is applied, by node number; none for a node that has never reported.
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
     /// The first vertex of each task, and the number of vertices at the end.
@@ -109,7 +109,7 @@ impl<'a> Diff<'a> {
         first.push(node_of.len() as u32);
         let mut diff = Self {
             desired,
-            late: &applied.late,
+            applied,
             known: known(desired, applied),
             change: vec![Change::LeftOut; node_of.len()],
             before: vec![None; node_of.len()],

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::{Action, Effect},
-    ids::{InstanceId, TaskId},
+    ids::{Generation, InstanceId, TaskId},
     kinds::ClaimKey,
     plan::{Place, Source, TriggerSource},
     state::Obligation,
 };
 
 use crate::{
-    applied::Check,
+    applied::{Check, Due},
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Change, Diff, RemovedTask},
     hand_over::HandOvers,
@@ -43,8 +43,10 @@ struct Mark {
     length: u32,
     /// The greatest effect that a trigger or an obligation may have on it.
     effect: Option<Effect>,
-    /// The effect of an obligation that earlier plans left.
+    /// The effect of the obligations that earlier plans left.
     obligation: Option<Effect>,
+    /// What of them the node's own ledger may not have.
+    due: Option<Due>,
     why: Why,
 }
 
@@ -115,8 +117,8 @@ impl<'a> RestartGraph<'a> {
                 next_removal += 1;
             }
             // After the triggers: an obligation that a trigger of this plan covers adds nothing.
-            while let Some((v, obligation)) = obligations.get(next_obligation).copied().filter(|(v, _)| *v < end) {
-                graph.oblige(task, v as usize, obligation);
+            while let Some(left) = obligations.get(next_obligation).filter(|left| left.vertex < end) {
+                graph.oblige(task, left);
                 next_obligation += 1;
             }
             graph.planned[task] = diff.vertices(task).filter(|v| graph.is_planned(*v)).count() as u32;
@@ -145,9 +147,9 @@ impl<'a> RestartGraph<'a> {
         }
     }
 
-    /// The effect that is due to a vertex because of earlier plans, whatever this plan's triggers do.
-    pub(crate) fn obligation(&self, vertex: usize) -> Option<Effect> {
-        self.marks[vertex].obligation
+    /// What is due to a vertex because of earlier plans and may not be in its node's ledger.
+    pub(crate) fn due(&self, vertex: usize) -> Option<Due> {
+        self.marks[vertex].due
     }
 
     /// The removals that act on a vertex.
@@ -213,16 +215,27 @@ impl<'a> RestartGraph<'a> {
         }
     }
 
-    /// Takes over an obligation of earlier plans. If nothing has fired yet, and every source that still may is in this plan with a
-    /// trigger to the vertex, that trigger decides, and the obligation ends here.
-    fn oblige(&mut self, task: usize, vertex: usize, obligation: &Obligation) {
-        let covered = |open: &TriggerSource| self.is_covered(task, vertex, open);
-        if !obligation.fired && obligation.open.iter().all(covered) {
-            return;
-        }
-        let effect = obligation.effect;
+    /// Takes over an obligation of earlier plans. What a node reported is in its own ledger, and not part of the plan. If nothing has fired
+    /// yet, and every source that still may is in this plan with a trigger to the vertex, that trigger decides, and the obligation ends
+    /// here.
+    fn oblige(&mut self, task: usize, left: &Left<'_>) {
+        let vertex = left.vertex as usize;
+        let (effect, due) = match left.obligation {
+            Obliged::Fired(due) => (due.effect, Some(due)),
+            Obliged::Reported(known, since) => {
+                let mut uncovered = known.open.iter().filter(|open| !self.is_covered(task, vertex, open)).peekable();
+                if !known.fired && uncovered.peek().is_none() {
+                    return;
+                }
+                // Only a planner without memory takes it from a node that a gate is open: whether it fired, the node cannot know.
+                let gate = uncovered.any(|open| matches!(open, TriggerSource::Gate(_)));
+                (known.effect, gate.then_some(Due { effect: known.effect, since }))
+            }
+        };
         let mark = &mut self.marks[vertex];
-        mark.obligation = Some(effect);
+        // There may be several: an heir has its own, and those of tasks that hand over to it.
+        mark.obligation = mark.obligation.max(Some(effect));
+        mark.due = mark.due.into_iter().chain(due).reduce(Due::and);
         // A certain effect explains more than a trigger of the same effect, which may not fire.
         if !self.diff.change[vertex].is_planned() && mark.effect <= Some(effect) {
             mark.length = 1;
@@ -504,9 +517,23 @@ pub(crate) fn scope(diff: &Diff<'_>, source: &Source) -> Option<Scope> {
     })
 }
 
+/// An obligation that earlier plans left a vertex.
+struct Left<'a> {
+    vertex: u32,
+    obligation: Obliged<'a>,
+}
+
+/// How the planner knows of an obligation.
+enum Obliged<'a> {
+    /// Its node reported it, at that generation.
+    Reported(&'a Obligation, Option<Generation>),
+    /// Something changed on another node.
+    Fired(Due),
+}
+
 /// The obligations of vertices, ascending by vertex. Those of tasks that are no longer desired pass to their heirs, and end with
 /// their removal where there is none.
-fn obligations<'a>(diff: &Diff<'a>, hand_overs: &HandOvers) -> Vec<(u32, &'a Obligation)> {
+fn obligations<'a>(diff: &Diff<'a>, hand_overs: &HandOvers) -> Vec<Left<'a>> {
     let vertex = |node: usize, id: &TaskId| {
         let node = NodeIx(node as u32);
         let heir = || {
@@ -517,8 +544,16 @@ fn obligations<'a>(diff: &Diff<'a>, hand_overs: &HandOvers) -> Vec<(u32, &'a Obl
         task.and_then(|task| diff.vertex(task, node)).map(|v| v as u32).or_else(heir)
     };
     let known = diff.known.iter().enumerate().filter_map(|(node, known)| Some((node, (*known)?)));
-    let all = known.flat_map(|(node, known)| known.obligations.iter().map(move |(id, due)| (node, id, due)));
-    let mut obligations: Vec<_> = all.filter_map(|(node, id, due)| Some((vertex(node, id)?, due))).collect();
-    obligations.sort_unstable_by_key(|(v, _)| *v);
+    let reported = known.flat_map(|(node, known)| {
+        let at = diff.applied.at.get(&diff.desired.nodes[node]).copied();
+        known.obligations.iter().map(move |(id, obligation)| (node, id, Obliged::Reported(obligation, at)))
+    });
+    let fired = diff.applied.fired.iter().filter_map(|(instance, due)| {
+        let node = diff.desired.node(&instance.node)?;
+        Some((node.0 as usize, &instance.task, Obliged::Fired(*due)))
+    });
+    let left = |(node, id, obligation)| Some(Left { vertex: vertex(node, id)?, obligation });
+    let mut obligations: Vec<_> = reported.chain(fired).filter_map(left).collect();
+    obligations.sort_by_key(|left| left.vertex);
     obligations
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, str::FromStr, sync::Arc};
 
 use groundplan_core::{
     Belief, Rollout,
-    applied::{Forget, NodeApplied},
+    applied::{Due, Forget, NodeApplied},
     knowledge::Unknown,
     plan::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction, Position, ReasonReport},
 };
@@ -194,7 +194,6 @@ fn snapshot_of_a_rollout() {
         gates: vec![],
         triggers: vec![],
         obligation: None,
-        late: false,
         from: vec![],
         into: vec![],
     };
@@ -206,8 +205,7 @@ fn snapshot_of_a_rollout() {
             Trigger { effect: Effect::Restart, on: TriggerSource::Task(id("app.config")) },
             Trigger { effect: Effect::Reload, on: TriggerSource::Gate(id("db.server")) },
         ],
-        obligation: Some(Effect::Run),
-        late: false,
+        obligation: Some(Due { effect: Effect::Run, since: Some(Generation(6)) }),
         ..task("app.server", Action::Restart)
     };
     let unknown = Unknown::Export { task: id("db.address"), node: id("a") };

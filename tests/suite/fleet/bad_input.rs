@@ -54,7 +54,7 @@ fn forged(generation: u64) -> NodePlan {
             gates: vec![],
             triggers: vec![],
             obligation: None,
-            late: false,
+            since: None,
             from: vec![],
             into: vec![],
         }],

@@ -17,6 +17,8 @@ pub(super) struct Expected {
     pub(super) actions: BTreeMap<InstanceId, Action>,
     /// Obligations of instances in the plan.
     pub(super) obligations: BTreeMap<InstanceId, Effect>,
+    /// Those of them of which the node cannot know whether they are due.
+    pub(super) due: BTreeMap<InstanceId, Effect>,
     /// All trigger edges between instances, from and to.
     pub(super) triggers: BTreeSet<(InstanceId, InstanceId, Effect)>,
     /// Which desired instance comes after which, closed.
@@ -105,19 +107,19 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
     let position = |i: &InstanceId| world.tasks.iter().position(|task| task_id(task.name) == i.task);
     unfired.sort_by_key(|(i, _)| position(i));
     let mut planned = close(&actions, &obligations, &triggers);
-    for (to, obligation) in unfired {
+    let is_open = |open: &TriggerSource, to: &InstanceId, planned: &BTreeMap<InstanceId, Option<Effect>>| {
         let is_covered = |task: &TaskId, at: Option<NodeId>| {
             let by_removal =
-                triggers.iter().any(|(from, t, _)| *t == to && from.task == *task && removed.contains(from));
+                triggers.iter().any(|(from, t, _)| t == to && from.task == *task && removed.contains(from));
             let by_edge =
-                bundles.iter().filter(|b| b.to == to && b.from == *task && b.trigger.is_some()).any(|bundle| {
+                bundles.iter().filter(|b| b.to == *to && b.from == *task && b.trigger.is_some()).any(|bundle| {
                     let sources: Vec<_> =
                         bundle.sources.iter().filter(|s| at.as_ref().is_none_or(|at| s.node == *at)).collect();
                     !sources.is_empty() && sources.iter().all(|s| planned.contains_key(s))
                 });
             by_removal || by_edge
         };
-        let covered = |open: &TriggerSource| match open {
+        let covered = match open {
             TriggerSource::Task(task) => is_covered(task, Some(to.node.clone())),
             TriggerSource::Gate(gate) => {
                 let source: Source = gate.as_str().parse().unwrap();
@@ -127,11 +129,19 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
                 }
             }
         };
-        if !obligation.open.iter().all(covered) {
+        !covered
+    };
+    for (to, obligation) in unfired {
+        if obligation.open.iter().any(|open| is_open(open, &to, &planned)) {
             obligations.insert(to.clone(), obligation.effect);
             planned = close(&actions, &obligations, &triggers);
         }
     }
+    let due = obligations.iter().filter(|(to, _)| {
+        let mut open = applied.nodes[&to.node].obligations[&to.task].open.iter();
+        open.any(|open| matches!(open, TriggerSource::Gate(_)) && is_open(open, to, &planned))
+    });
+    let due = due.map(|(to, effect)| (to.clone(), *effect)).collect();
     for (i, effect) in planned {
         actions.entry(i).or_insert_with(|| effect.unwrap().action());
     }
@@ -143,7 +153,7 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
     let all = all.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
     let behind = closure(&all).into_iter().filter(|(from, _)| pending.contains(from)).map(|(_, to)| to);
     let held = behind.chain(pending.iter().cloned()).collect();
-    Expected { actions, obligations, triggers, order: closure(&edges), depended, held, pending }
+    Expected { actions, obligations, due, triggers, order: closure(&edges), depended, held, pending }
 }
 
 fn reaches(at: At, from: &NodeId, to: &NodeId) -> bool {

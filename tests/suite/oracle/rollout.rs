@@ -74,7 +74,7 @@ impl Simulation {
     fn base(&self) -> AppliedState {
         let mut applied = AppliedState::default();
         for (node, belief) in &self.beliefs {
-            applied.nodes.insert(node.clone(), belief.applied.clone());
+            applied.insert(node.clone(), belief);
         }
         self.rollout.carry_obligations(&mut applied);
         applied

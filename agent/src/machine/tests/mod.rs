@@ -62,7 +62,7 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
         gates: Vec::new(),
         triggers: Vec::new(),
         obligation: None,
-        late: false,
+        since: None,
         from: Vec::new(),
         into: Vec::new(),
     }

@@ -1,5 +1,7 @@
 //! Removals: of what never was, those that fail, and records that are dropped.
 
+use groundplan_protocol::plan::Edges;
+
 use super::*;
 
 const CHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: true, effect: None });

@@ -24,8 +24,8 @@ struct World {
     began: BTreeMap<TaskId, u32>,
     desired: [u32; 6],
     generation: u64,
-    /// The obligations that gates caused, until a report fulfils them.
-    gate_fired: [bool; 6],
+    /// The generations for which gates caused obligations, until a report fulfils them.
+    gate_fired: [Option<Generation>; 6],
     /// The generation, and its open gates.
     open: (u64, BTreeMap<String, bool>),
     seen: usize,
@@ -46,7 +46,7 @@ impl World {
             began: BTreeMap::new(),
             desired: [1; 6],
             generation: 0,
-            gate_fired: [false; 6],
+            gate_fired: [None; 6],
             open: Default::default(),
             seen: 0,
             overlapped: false,
@@ -138,12 +138,13 @@ impl World {
             };
             let reported =
                 state.obligations.get(&task(name)).filter(|o| o.fired && mention_obligations).map(|o| o.effect);
-            let reported = reported.max(self.gate_fired[i].then_some(effect::Effect::Restart));
+            let since = reported.map(|_| state.generation).max(self.gate_fired[i]);
+            let reported = reported.max(self.gate_fired[i].map(|_| effect::Effect::Restart));
             if action == Action::Restart && sources.is_empty() && reported.is_none() {
                 continue;
             }
             let mut planned = restarted(name, action, self.desired[i], &sources);
-            planned.obligation = reported;
+            (planned.obligation, planned.since) = (reported, since);
             if gated & (1 << i) != 0 {
                 let id = gate(&format!("g.{name}"));
                 planned.gates.push(id.clone());
@@ -159,7 +160,7 @@ impl World {
         for report in &self.bench.reports[self.seen..] {
             let i = TASKS.iter().position(|t| task(t) == report.task).unwrap();
             if matches!(report.outcome, Outcome::Done { .. }) {
-                self.gate_fired[i] = false;
+                self.gate_fired[i] = None;
             }
         }
         self.seen = self.bench.reports.len();
@@ -180,7 +181,7 @@ impl World {
             }
             let fired = mask & (64 << i) != 0;
             if fired && self.host[i] != 0 {
-                self.gate_fired[i] = true;
+                self.gate_fired[i] = Some(active.generation);
                 self.dirt[i] += 1;
             }
             self.open.1.insert(name, fired);

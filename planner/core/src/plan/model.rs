@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use groundplan_protocol::{
     VERSION,
     digest::Fingerprint,
-    effect::{Action, Effect},
+    effect::Action,
     ids::{CommitId, GateId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
     plan::{Edges, NodePlan, OnRemove, PlannedTask, Trigger},
     state::Applied,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::applied::Due;
 use crate::{desired::Resolved, knowledge::Unknown, reason::Reason};
 
 /// A restart graph made executable.
@@ -110,10 +111,8 @@ pub struct PlanTask {
     pub gates: Vec<GateId>,
     /// What may fire; each source is also in `after` or `gates`.
     pub triggers: Vec<Trigger>,
-    /// An effect that is due to it because of earlier plans, whatever the triggers of this one do.
-    pub obligation: Option<Effect>,
-    /// Whether the plan before this one did not know of that.
-    pub late: bool,
+    /// An effect that is due to it because of earlier plans, and of which its node may not know.
+    pub obligation: Option<Due>,
     /// Removed tasks on the same node that it takes over from.
     pub from: Vec<TaskId>,
     /// For a removal: the tasks that it hands over to.
@@ -144,8 +143,8 @@ impl PlanTask {
             after: self.after.clone(),
             gates: self.gates.clone(),
             triggers: self.triggers.clone(),
-            obligation: self.obligation,
-            late: self.late,
+            obligation: self.obligation.map(|due| due.effect),
+            since: self.obligation.and_then(|due| due.since),
             from: self.from.clone(),
             into: self.into.clone(),
         }

@@ -29,10 +29,7 @@ impl AppliedState {
             tasks: Arc::new(tasks.into_iter().map(applied).collect()),
             obligations: Default::default(),
         };
-        Self {
-            nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect(),
-            late: Default::default(),
-        }
+        Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect(), ..Self::default() }
     }
 
     /// For a preview of `head`: everything of `base` is applied, and on nodes that only `head` declares, nothing is.
@@ -56,6 +53,7 @@ impl AppliedState {
                     continue;
                 }
                 node.obligations.remove(&task.task);
+                self.fired.remove(&task.task.at(id));
                 match task.applied() {
                     Some(applied) => drop(tasks.insert(task.task.clone(), applied)),
                     None => drop(tasks.remove(&task.task)),

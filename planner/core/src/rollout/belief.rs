@@ -6,14 +6,17 @@
 use std::sync::Arc;
 
 use groundplan_protocol::{
-    ids::{Generation, LedgerId, Sequence, TaskId},
+    ids::{Generation, LedgerId, NodeId, Sequence, TaskId},
     plan::TriggerSource,
     report::TaskReport,
     state::{Applied, NodeState},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{applied::NodeApplied, plan::PlanTask};
+use crate::{
+    applied::{AppliedState, NodeApplied},
+    plan::PlanTask,
+};
 
 /// What the planner believes of one node. Kept in its store. A clone shares what is applied.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -39,6 +42,14 @@ pub enum StateFold {
     Same,
     /// It differs: what was planned from the belief may be wrong, so plan again.
     Differs,
+}
+
+impl AppliedState {
+    /// Adds what is believed of a node.
+    pub fn insert(&mut self, node: NodeId, belief: &Belief) {
+        self.at.insert(node.clone(), belief.generation);
+        self.nodes.insert(node, belief.applied.clone());
+    }
 }
 
 impl Belief {

@@ -46,8 +46,11 @@ pub(super) struct Entry {
     pub(super) gates: Vec<u32>,
     /// Effects with the entry or gate that fires them.
     pub(super) triggers: Vec<(Effect, On)>,
-    /// An effect that is due because of earlier plans.
+    /// An effect that is due because of earlier plans, and of which its node may not know.
     pub(super) obligation: Option<Effect>,
+    /// See [`Due::since`](crate::applied::Due::since).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) since: Option<Generation>,
     /// Unknown values that it waits for.
     #[serde(default)]
     pub(super) unknown: Vec<Unknown>,

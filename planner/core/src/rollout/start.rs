@@ -27,6 +27,7 @@ impl Rollout {
                 gates: Vec::new(),
                 triggers: Vec::new(),
                 obligation: None,
+                since: None,
                 unknown: action.waits_for.to_vec(),
                 feeds: Vec::new(),
                 outcome: None,
@@ -61,7 +62,8 @@ impl Rollout {
             for task in &part.tasks {
                 let Some(number) = numbers.get(&task.task.at(node)).copied() else { continue };
                 let entry = &mut entries[number as usize];
-                entry.obligation = task.obligation;
+                entry.obligation = task.obligation.map(|due| due.effect);
+                entry.since = task.obligation.and_then(|due| due.since);
                 entry.reruns =
                     task.resolved.as_ref().is_none_or(|resolved| resolved.spec.on_interrupt == OnInterrupt::Rerun);
                 entry.after = task.after.iter().filter_map(|task| at.tasks.get(task).copied()).collect();

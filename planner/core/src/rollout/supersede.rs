@@ -4,16 +4,15 @@
 //! the moment at which the source reported a change, whether or not the gate was opened, or the target ever got the plan.
 
 use groundplan_protocol::{
-    effect::{Action, Effect},
-    ids::{NodeId, TaskId},
+    effect::Action,
+    ids::NodeId,
     plan::TriggerSource,
     report::{Outcome, TaskReport},
-    state::Obligation,
 };
 
 use super::model::{Entry, HeldTurn, On, Opens, Rollout};
 use crate::{
-    applied::{AppliedState, NodeApplied},
+    applied::{AppliedState, Due},
     desired::{DesiredState, Scope},
 };
 
@@ -32,11 +31,8 @@ impl Rollout {
             });
         }
         for entry in self.entries.iter().filter(|entry| !matches!(entry.action, Action::Remove | Action::Forget)) {
-            let Some(known) = applied.nodes.get_mut(&entry.instance.node) else { continue };
-            let Some(effect) = self.still_due(entry) else { continue };
-            oblige(known, &entry.instance.task, effect);
-            if entry.triggers.iter().any(|(_, on)| self.fired_late(*on)) {
-                applied.late.insert(entry.instance.clone());
+            if let Some(due) = self.still_due(entry).filter(|_| applied.nodes.contains_key(&entry.instance.node)) {
+                applied.fired.insert(entry.instance.clone(), due);
             }
         }
     }
@@ -60,11 +56,13 @@ impl Rollout {
                         Scope::SameNode => false,
                     })
                 {
-                    let known = applied.nodes.get_mut(&desired.nodes[node.0 as usize]);
+                    let instance = task.id.at(&desired.nodes[node.0 as usize]);
+                    let known = applied.nodes.get(&instance.node);
                     // What is not applied yet is created, and needs no restart.
-                    if let Some(known) = known.filter(|known| known.tasks.contains_key(&task.id)) {
-                        oblige(known, &task.id, effect);
-                        applied.late.insert(task.id.at(&desired.nodes[node.0 as usize]));
+                    if known.is_some_and(|known| known.tasks.contains_key(&task.id)) {
+                        let late = Due { effect, since: None };
+                        let due = applied.fired.get(&instance).map_or(late, |due| due.and(late));
+                        applied.fired.insert(instance, due);
                     }
                 }
             }
@@ -118,30 +116,27 @@ impl Rollout {
         matches!(on, On::Barrier(i) if self.entries[i as usize].late)
     }
 
-    /// The greatest effect that is still due to an entry: because of earlier plans, or because of what fired across nodes in this one.
-    fn still_due(&self, entry: &Entry) -> Option<Effect> {
+    /// What is still due to an entry: because of earlier plans, or because of what fired across nodes in this one.
+    fn still_due(&self, entry: &Entry) -> Option<Due> {
         let fired = entry.triggers.iter().filter_map(|(effect, on)| match on {
-            On::Gate(gate) => self.gate_fired(*gate).then_some(*effect),
-            On::Barrier(_) => self.fired_late(*on).then_some(*effect),
+            // For this plan the node acts after the gate has opened: after the change, unless that was reported later still.
+            On::Gate(gate) => self.gate_fired(*gate).then(|| {
+                let open = self.gates[*gate as usize].open.as_ref();
+                Due { effect: *effect, since: open.is_none_or(|open| open.fired).then_some(self.generation) }
+            }),
+            On::Barrier(_) => self.fired_late(*on).then_some(Due { effect: *effect, since: None }),
             On::Entry(_) => None,
         });
+        let left = entry.obligation.map(|effect| Due { effect, since: entry.since });
         match &entry.outcome {
             // Done without an effect: its triggers had not fired for the agent. One that fired late is still due.
-            Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| self.is_outdated()).max(),
-            Some(Outcome::Skipped) => fired.max(),
+            Some(Outcome::Done { effect: None, .. }) => fired.filter(|_| self.is_outdated()).reduce(Due::and),
+            Some(Outcome::Skipped) => fired.reduce(Due::and),
             Some(Outcome::Done { .. }) => None,
             // Not done: what earlier plans left is still due as well.
-            _ => fired.chain(entry.obligation).max(),
+            _ => fired.chain(left).reduce(Due::and),
         }
     }
-}
-
-/// Adds an obligation that has fired, or raises one that is there.
-fn oblige(known: &mut NodeApplied, task: &TaskId, effect: Effect) {
-    let obligation = Obligation { effect, fired: true, open: Vec::new() };
-    let obligation = known.obligations.entry(task.clone()).or_insert(obligation);
-    obligation.effect = obligation.effect.max(effect);
-    obligation.fired = true;
 }
 
 /// Whether an outcome gives a turn back.

@@ -60,6 +60,7 @@ fn run(mut scenario: Scenario) -> String {
         let plan;
         (plan, run) = run.superseded_by(&next);
         scenario.expect(&format!("{stage} plan"), &print::plan(&plan, &mut next.locator()));
+        scenario.expect_if_given(&format!("{stage} waits"), &print::waits(&plan));
         let rollout = format!("{stage} rollout");
         if let Some(script) = scenario.section(&rollout) {
             scenario.expect(&rollout, &run.play(&script));

@@ -74,7 +74,10 @@ fn links(instance: &InstanceId, task: &PlanTask) -> Option<String> {
             TriggerSource::Gate(gate) => format!("{} if gate {gate} fired", trigger.effect),
         });
     }
-    links.extend(task.obligation.map(|effect| format!("{effect} in any case")));
+    links.extend(task.obligation.map(|due| match due.since {
+        Some(since) => format!("{} unless done for generation {since} or later", due.effect),
+        None => format!("{} in any case", due.effect),
+    }));
     (!links.is_empty()).then(|| format!("{instance}: {}\n", links.join("; ")))
 }
 

@@ -63,11 +63,8 @@ impl Run {
 
     /// The plan for a newer commit, from what is known by now, and its rollout.
     pub(crate) fn superseded_by(self, next: &World) -> (Plan, Self) {
-        let applied = |belief: &Belief| belief.applied.clone();
-        let mut known: AppliedState = AppliedState {
-            nodes: self.beliefs.iter().map(|(node, belief)| (node.clone(), applied(belief))).collect(),
-            ..AppliedState::default()
-        };
+        let mut known = AppliedState::default();
+        self.beliefs.iter().for_each(|(node, belief)| known.insert(node.clone(), belief));
         for node in &next.head.desired.nodes {
             known.nodes.entry(node.clone()).or_default();
         }

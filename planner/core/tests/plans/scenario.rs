@@ -13,8 +13,8 @@
 //! | `pending`, `waits`, `gates` | expected, where given: what cannot be planned, what each task waits for, what opens each gate |
 //! | `rollout` | commands that begin with `> `, and after each what came of it, see `rollout.rs` |
 //! | `next`, `next knowledge` | a newer commit that supersedes the rollout |
-//! | `next plan`, `next rollout` | expected: as above |
-//! | `then`, `then knowledge`, `then plan`, `then rollout` | a commit after that one, in the same way |
+//! | `next plan`, `next waits`, `next rollout` | expected: as above |
+//! | `then`, `then knowledge`, `then plan`, `then waits`, `then rollout` | a commit after that one, in the same way |
 
 /// Sections that hold input.
 const INPUT: [&str; 12] = [

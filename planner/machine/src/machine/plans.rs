@@ -29,7 +29,7 @@ impl Machine {
         let mut applied = AppliedState::default();
         let mut sent = BTreeMap::new();
         for (id, node) in self.fleet.nodes().iter().filter(|(id, node)| node.is_known() && active.declares(id)) {
-            applied.nodes.insert(id.clone(), node.belief.applied.clone());
+            applied.insert(id.clone(), &node.belief);
             // A state that is older than the last report says nothing of what the node does now.
             let latest = node.state.as_ref().filter(|state| state.sequence >= node.belief.sequence);
             let busy = latest.is_some_and(|state| state.phase != Phase::Idle);

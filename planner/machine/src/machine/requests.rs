@@ -35,7 +35,7 @@ impl Machine {
     }
 
     /// Whether this planner may plan for the active commit.
-    fn may_plan(&self) -> Result<(), Problem> {
+    pub(super) fn may_plan(&self) -> Result<(), Problem> {
         if !self.leadership.plans() {
             return Err(Problem::NotPlanning { planner: self.leadership.standby_of().map(str::to_owned) });
         }
