@@ -139,7 +139,9 @@ fn a_request_to_forget_outlives_a_take_over(kind: Kind) {
     fleet.ask("one", &["forget", "n1", "web.tune", "--reason", "damaged by hand"]).expect("an answer");
     fleet.start_planner("three");
     for planner in ["two", "three"] {
-        fleet.wait("it to have the request", || fleet.logged(planner).contains("has pending: 1").then_some(()));
+        fleet.wait("it to have the request", || {
+            fleet.logged(&format!("planner-{planner}")).contains("has pending: 1").then_some(())
+        });
     }
     fleet.kill_planner("one");
     fleet.wait("another planner to take over", || {

@@ -144,11 +144,13 @@ impl Rollout {
         self.pass(&turn)
     }
 
-    /// Whether `after` is a removal that an entry comes after, without being triggered by it or being a removal that depends on it.
+    /// Whether `after` is a removal that its agent has given up, and that an entry comes after, without being triggered by it or being a
+    /// removal that depends on it. One that waits for something that does not come is given up by no agent.
     fn only_comes_after_removal(&self, entry: &Entry, after: u32) -> bool {
         let triggers =
             || entry.triggers.iter().any(|(_, on)| matches!(on, On::Entry(i) | On::Barrier(i) if *i == after));
-        self.entries[after as usize].action == Action::Remove && entry.action != Action::Remove && !triggers()
+        let removal = &self.entries[after as usize];
+        removal.action == Action::Remove && removal.outcome.is_some() && entry.action != Action::Remove && !triggers()
     }
 
     /// Whether its node keeps its turn of the service until this entry is done.
