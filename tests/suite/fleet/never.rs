@@ -105,7 +105,10 @@ fn a_removal_that_fails_is_forgotten(kind: Kind) {
     fleet.kill_planner("one");
     fleet.start_planner("one");
     let commit = fleet.commit(&[(SERVICE, &tasks(&[&link("one"), &link("two")]))], "one more");
-    fleet.wait("the newer plan", || fleet.rollout_of("one", &commit));
+    // Before the agent is back: it would carry out the plan before, which the broker retains.
+    fleet.wait("the newer plan", || {
+        (fleet.ask("one", &["show", "latest"])?["commit"]["id"] == commit.as_str()).then_some(())
+    });
     fleet.start_agent("n1");
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n1", "etc/app.ini").as_deref(), Some(DAMAGED), "the host is as it was");
@@ -149,6 +152,9 @@ fn a_request_to_forget_outlives_a_take_over(kind: Kind) {
     });
     let planner = ["two", "three"].into_iter().find(|planner| role(&fleet, planner).as_deref() == Some("planning"));
     let planner = planner.expect("one of them plans");
+    fleet.wait("its plan to drop the record", || {
+        fleet.ask(planner, &["show", "latest"])?.to_string().contains("damaged by hand").then_some(())
+    });
     fleet.start_agent("n1");
     fleet.converged(planner, &commit);
     assert_eq!(fleet.file("n1", "etc/app.ini").as_deref(), Some(DAMAGED), "the host is as it was");
