@@ -81,6 +81,8 @@ pub struct Task {
     pub ready: Option<Ready>,
     /// Capabilities that are available once it is done.
     pub provides: Vec<Located<Capability>>,
+    /// Whether a commit that would remove it from a node is refused.
+    pub prevent_destroy: bool,
     /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,
     /// What its removal does with what it changed.

@@ -48,6 +48,11 @@ pub struct TaskFields {
     #[serde(default)]
     #[schemars(example = serde_json::json!(["identity/ready"]))]
     pub provides: Vec<At<Capability>>,
+    /// Whether a commit that would remove it from a node, or have it give up something that it owns there, is refused; `false` if not
+    /// given. It holds until a commit that sets it to `false` is applied: leaving the task out is not enough.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub prevent_destroy: bool,
     /// What happens after the agent was killed while it ran: `rerun` (the default), or `fail`, so that an operator decides.
     #[serde(default)]
     #[schemars(extend("default" = "rerun"))]

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a plan does to an instance.
 ///
-/// An instance that changes and also has triggers shows the change: `create`, `update` or `remove`.
+/// An instance that changes and also has triggers shows the change: `create`, `update` or `remove`. Agents of release 0.1 refuse a plan
+/// with `forget`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -17,6 +18,8 @@ pub enum Action {
     Update,
     /// Remove what is no longer desired.
     Remove,
+    /// Drop the record of it, and leave the host as it is: an operator asked for that.
+    Forget,
     /// Unchanged itself; restart it if a trigger fires.
     Restart,
     /// Unchanged itself; reload it if a trigger fires.
@@ -32,6 +35,7 @@ impl Action {
             Self::Create => "create",
             Self::Update => "update",
             Self::Remove => "remove",
+            Self::Forget => "forget",
             Self::Restart => "restart",
             Self::Reload => "reload",
             Self::Run => "run",

@@ -264,12 +264,16 @@ pub struct Edges {
     /// What its removal does with what it changed. Recorded on the node, because the removal comes when no site declares it any more.
     #[serde(default, skip_serializing_if = "OnRemove::is_default")]
     pub on_remove: OnRemove,
+    /// Whether the site forbids its removal. Recorded on the node, because the removal comes when no site declares the task any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prevent_destroy: bool,
 }
 
 impl Edges {
     /// Whether there are none, and nothing else is declared.
     pub fn is_empty(&self) -> bool {
-        self.requires.is_empty() && self.triggers.is_empty() && self.on_remove.is_default()
+        let Self { requires, triggers, on_remove, prevent_destroy } = self;
+        requires.is_empty() && triggers.is_empty() && on_remove.is_default() && !prevent_destroy
     }
 }
 

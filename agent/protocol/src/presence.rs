@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     envelope::Message,
-    ids::{Generation, LedgerId, NodeId, SessionId, SiteName},
+    ids::{Generation, InstanceId, LedgerId, NodeId, SessionId, SiteName},
 };
 
 /// An agent connects or disconnects. Retained; the offline form is also its last will.
@@ -56,7 +56,26 @@ pub struct PlannerPresence {
     pub term: u64,
     /// The greatest generation it has published; the planner that takes over starts above it.
     pub generation: Generation,
+    /// Records that nodes are still to drop, as many as [`FORGET_LIMIT`] allows: one that stands by carries on with them. None if it is
+    /// offline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forget: Vec<PendingForget>,
 }
+
+/// An operator's request that a node drop the record of a task, which the node has not carried out yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PendingForget {
+    /// The task and the node.
+    pub instance: InstanceId,
+    /// The operator.
+    pub by: String,
+    /// Why, in the operator's words; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Most bytes of all [`PendingForget`] of a message, as JSON.
+pub const FORGET_LIMIT: usize = 32 * 1024;
 
 impl Message for PlannerPresence {
     const TYPE: &'static str = "application/vnd.groundplan.planner+json";

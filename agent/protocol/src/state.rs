@@ -146,6 +146,9 @@ pub struct Applied {
     /// What its removal does with what it changed; none if its kind leaves nothing, and from agents that do not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_remove: Option<OnRemove>,
+    /// What is lost for good when it is removed, for people; none if nothing is, and from agents that do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroys: Option<String>,
 }
 
 /// A restart, reload or run that is due, or will be if a source that is still open fires.

@@ -16,7 +16,7 @@ use crate::{
     exec::{Exec, ExecOutput},
     ids::{NodeId, SiteName},
     plan::{Gates, NodePlan, NodePlanRef},
-    presence::{PlannerPresence, Presence},
+    presence::{FORGET_LIMIT, PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
 };
@@ -152,6 +152,9 @@ pub struct TopicSpec {
 /// length, with room to grow.
 const SMALL: usize = 8 * 1024;
 
+/// Largest payload of a planner's presence, which lists requests besides.
+const LISTED: usize = SMALL + 2 * FORGET_LIMIT;
+
 macro_rules! messages {
     ($($message:ident)*) => { &[$(MessageType { name: stringify!($message), payload_type: $message::TYPE }),*] };
 }
@@ -172,7 +175,7 @@ macro_rules! topics {
 /// Every topic of a site. The order is that of subscriptions: a planner learns first whether another one is active.
 #[rustfmt::skip]
 pub const TOPICS: [TopicSpec; 13] = topics![
-    Planner,        "planner",              PlannerToAll,    RetainedWill, [PlannerPresence],      SMALL;
+    Planner,        "planner",              PlannerToAll,    RetainedWill, [PlannerPresence],      LISTED;
     Node(Plan),     "node/<node>/plan",     PlannerToAgent,  Retained,     [NodePlan NodePlanRef], MAX_PAYLOAD;
     Node(Gates),    "node/<node>/gates",    PlannerToAgent,  Retained,     [Gates],                MAX_PAYLOAD;
     Node(Ack),      "node/<node>/ack",      PlannerToAgent,  None,         [Ack],                  SMALL;

@@ -15,15 +15,21 @@ use groundplan_protocol::{
 };
 use tokio::sync::Notify;
 
-use super::cancel::Cancel;
+use super::{aliases::own_name, cancel::Cancel, fs::paths::Root};
 
 /// The tasks of each claim.
 type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
+
+/// Of claims that are stated by another name than the thing's own: by that name, the tasks with what each states.
+type Aliases = BTreeMap<Claim<'static>, BTreeMap<TaskId, Claim<'static>>>;
 
 /// The claims of all applied tasks of this host, by what is claimed, and those that jobs work on.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Mutex<Claimants>,
+    aliases: Mutex<Aliases>,
+    /// Where names are looked up; without it every name is a thing's own.
+    root: Option<Root>,
     busy: Mutex<BTreeSet<Claim<'static>>>,
     released: Notify,
 }
@@ -67,8 +73,69 @@ impl Claims {
         }
     }
 
+    /// None yet, of a host whose files are below `root`.
+    pub(crate) fn on(root: Root) -> Self {
+        Self { root: Some(root), ..Self::default() }
+    }
+
+    /// The claim by the thing's own name on this host, if it is stated by another one.
+    fn own_name(&self, claim: &Claim<'_>) -> Option<Claim<'static>> {
+        own_name(self.root.as_ref()?, claim)
+    }
+
+    /// Whether both are about one thing, under two names that this host has for it.
+    pub(crate) fn are_one(&self, before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+        let own = |params: &TaskParams| -> Vec<Claim<'static>> {
+            let subject = params.subject(task).into_iter();
+            subject.map(|claim| self.own_name(&claim).unwrap_or_else(|| claim.into_owned())).collect()
+        };
+        before.kind() == after.kind() && own(before) == own(after)
+    }
+
+    /// A thing that `task` claims and another task claims under another name, and that task.
+    pub(crate) fn held_by_alias(&self, params: &TaskParams, task: &TaskId) -> Option<(Claim<'static>, TaskId)> {
+        let mut found = None;
+        params.claims(task, &mut |stated| {
+            if found.is_none() && !stated.shared {
+                found = self.alias_held(&stated.claim, task);
+            }
+        });
+        found
+    }
+
+    fn alias_held(&self, claim: &Claim<'_>, task: &TaskId) -> Option<(Claim<'static>, TaskId)> {
+        let (stated, own) = (claim.clone().into_owned(), self.own_name(claim));
+        let by_own = own.as_ref().and_then(|own| self.lock().get(own)?.iter().find(|other| *other != task).cloned());
+        let own = own.unwrap_or_else(|| stated.clone());
+        let by_alias = || {
+            let aliases = self.aliases();
+            let mut others = aliases.get(&own)?.iter();
+            others.find(|(other, name)| *other != task && **name != stated).map(|(other, _)| other.clone())
+        };
+        by_own.or_else(by_alias).map(|other| (own.clone(), other))
+    }
+
+    /// The other names that this host, or a task, has for what is claimed.
+    pub(crate) fn other_names(&self, claim: &Claim<'_>) -> Vec<Claim<'static>> {
+        let own = self.own_name(claim).unwrap_or_else(|| claim.clone().into_owned());
+        let mut names: Vec<_> =
+            self.aliases().get(&own).into_iter().flat_map(|tasks| tasks.values().cloned()).collect();
+        names.push(own);
+        names.retain(|name| name != claim);
+        names
+    }
+
+    fn aliases(&self) -> MutexGuard<'_, Aliases> {
+        self.aliases.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Adds all that `task` claims with these parameters.
     pub(crate) fn add(&self, params: &TaskParams, task: &TaskId) {
+        params.claims(task, &mut |stated| {
+            if let Some(own) = self.own_name(&stated.claim) {
+                self.aliases().entry(own).or_default().insert(task.clone(), stated.claim.clone().into_owned());
+            }
+        });
         let mut claims = self.lock();
         params.claims(task, &mut |stated| {
             claims.entry(stated.claim.into_owned()).or_default().insert(task.clone());
@@ -85,6 +152,12 @@ impl Claims {
         let mut claims = self.lock();
         for claim in released {
             let claim = claim.into_owned();
+            self.aliases().retain(|_, tasks| {
+                if tasks.get(task) == Some(&claim) {
+                    tasks.remove(task);
+                }
+                !tasks.is_empty()
+            });
             if let Some(tasks) = claims.get_mut(&claim) {
                 tasks.remove(task);
                 if tasks.is_empty() {
@@ -96,6 +169,10 @@ impl Claims {
 
     /// Another task than `task` that has the claim, if there is one.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
+        self.held_by_name(claim, task).or_else(|| self.alias_held(claim, task).map(|(_, other)| other))
+    }
+
+    fn held_by_name(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
         let guard = self.lock();
         let claims: &BTreeMap<Claim<'_>, _> = &guard;
         let tasks: &BTreeSet<TaskId> = claims.get(claim)?;

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use groundplan_protocol::blob::InvalidContent;
+use groundplan_protocol::{blob::InvalidContent, ids::TaskId};
 
 use super::{
     fs::{files::FileError, paths::PathError},
@@ -39,6 +39,8 @@ pub(crate) enum HostError {
         "`{kind}` acts on the host as a whole, and this agent may act below {} only; run it with the root `/`", root.display()
     )]
     WholeHost { kind: String, root: PathBuf },
+    #[error("on this host it is {own} by another name, which {other} owns; let one task own it")]
+    Alias { own: String, other: TaskId },
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// An error of a kind's own module; boxed, so that a new kind adds nothing here.

@@ -33,6 +33,8 @@ pub struct Job {
     pub others: Vec<TaskId>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.
     pub on_remove: OnRemove,
+    /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.
+    pub touched: bool,
     /// Generation of the plan that it is carried out for; only compared with others.
     pub plan: Generation,
 }
@@ -55,6 +57,11 @@ pub enum Work {
         /// The spec that the ledger has as applied.
         spec: TaskSpec,
     },
+    /// Give up what is kept of it, and leave the host as it is.
+    Forget {
+        /// The spec that the ledger has as applied.
+        spec: TaskSpec,
+    },
     /// Apply nothing; only carry out the effect.
     Trigger {
         /// The spec that is applied.
@@ -66,7 +73,7 @@ impl Work {
     /// The spec to apply, or that was applied.
     pub fn spec(&self) -> &TaskSpec {
         match self {
-            Self::Apply { spec, .. } | Self::Remove { spec } | Self::Trigger { spec } => spec,
+            Self::Apply { spec, .. } | Self::Remove { spec } | Self::Forget { spec } | Self::Trigger { spec } => spec,
         }
     }
 }
@@ -87,6 +94,8 @@ pub struct Finished {
     pub result: Result<JobOutcome, String>,
     /// Whether it began; one that was cancelled before has done nothing, and has failed.
     pub begun: bool,
+    /// Whether it may have changed anything on the host.
+    pub touched: bool,
     /// What its programs printed, bounded by `OUTPUT_LIMIT`; none if they printed nothing.
     pub output: Option<Output>,
     /// What is to be kept in the ledger, however it ended.

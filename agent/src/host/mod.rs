@@ -6,6 +6,7 @@
 //!
 //! `run` carries out jobs and `check` drift checks, both through `kinds`; `process` runs programs, `fs` reads and writes files.
 
+mod aliases;
 pub mod cancel;
 mod check;
 mod claims;

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::atomic::Ordering,
     time::{Instant, SystemTime},
@@ -35,13 +35,19 @@ use super::{
     probe, programs,
     shared::Host,
 };
-use crate::machine::{JobOutcome, found as machine_found};
+use crate::machine::{Found, JobOutcome, found as machine_found};
+
+/// What is reported where a task is removed that has never changed anything.
+const NEVER_APPLIED: &str = "nothing to remove: this task has failed before it changed anything on the host";
+
+/// What is reported where an operator has the record of a task dropped.
+const FORGOTTEN: &str = "the record is dropped; nothing on the host was changed";
 
 impl Host {
     /// Carries out a job.
     pub async fn run(&self, job: Job, cancel: Cancel) -> Finished {
         let (started, clock) = (SystemTime::now(), Instant::now());
-        let (mut output, mut notes) = (None, Notes::default());
+        let (mut output, mut notes, mut touched) = (None, Notes::default(), false);
         self.programs
             .drop_unused(job.plan, |program| self.claims.is_held(&Claim::named("program", program.to_string())));
         let turn = self.turn(&job, &cancel).await;
@@ -62,13 +68,14 @@ impl Host {
                 }
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
-                cx.is_new = matches!(job.work, Work::Apply { previous: None, .. }) && job.others.is_empty();
+                cx.is_new = matches!(job.work, Work::Apply { .. }) && !job.touched && job.others.is_empty();
                 cx.previous = match &job.work {
                     Work::Apply { previous, .. } => previous.as_ref().map(|previous| &previous.params),
-                    Work::Remove { .. } | Work::Trigger { .. } => None,
+                    Work::Remove { .. } | Work::Forget { .. } | Work::Trigger { .. } => None,
                 };
                 cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
+                touched = cx.has_touched();
                 (output, notes) = cx.into_results();
                 result
             }
@@ -79,7 +86,7 @@ impl Host {
         if result.as_ref().is_ok_and(|outcome| outcome.changed) {
             self.touched.store(true, Ordering::Relaxed);
         }
-        Finished { result, begun, output, notes, started, duration: clock.elapsed() }
+        Finished { result, begun, touched, output, notes, started, duration: clock.elapsed() }
     }
 
     /// Waits while the host is about to go down; `None` if the job is cancelled meanwhile. The job that brings the host down has
@@ -100,7 +107,9 @@ impl Host {
         if cancel.is_cancelled() {
             return Err(HostError::Cancelled);
         }
-        self.may_act(&job.work.spec().params)?;
+        if !matches!(job.work, Work::Forget { .. }) {
+            self.may_act(&job.work.spec().params)?;
+        }
         let Work::Apply { spec, content, .. } = &job.work else { return Ok(None) };
         for external in &spec.external {
             let waited = probe::wait(&self.environment, external, self.stop_grace, cancel).await;
@@ -128,8 +137,20 @@ impl Host {
                 }
                 result
             }
+            Work::Remove { spec } if !job.touched => {
+                cx.report(NEVER_APPLIED);
+                self.release(&spec.params, cx);
+                Ok(JobOutcome { changed: false, effect: None })
+            }
             Work::Remove { spec } => {
                 Ok(JobOutcome { changed: self.remove(&spec.params, None, cx).await?, effect: None })
+            }
+            Work::Forget { spec } => {
+                // What it started goes on, but is supervised no longer.
+                self.supervisor.release(&job.task);
+                self.release(&spec.params, cx);
+                cx.report(FORGOTTEN);
+                Ok(JobOutcome { changed: false, effect: None })
             }
             Work::Trigger { spec } => {
                 let effect = self.effect(spec, job.effect, cx).await?;
@@ -152,7 +173,12 @@ impl Host {
         let (params, task) = (&spec.params, &job.task);
         // Claimed before anything is made: a removal that runs at the same time leaves it in place.
         self.claims.add(params, task);
-        let replaced = previous.map(|previous| &previous.params).filter(|before| replaces(before, params, task));
+        if let Some((own, other)) = self.claims.held_by_alias(params, task) {
+            return Err(HostError::Alias { own: own.to_string(), other });
+        }
+        let replaced = previous.filter(|_| job.touched).map(|previous| &previous.params);
+        let is_other = |before: &&TaskParams| !self.claims.are_one(before, params, task);
+        let replaced = replaced.filter(|before| replaces(before, params, task)).filter(is_other);
         let first = replaced.is_some_and(|before| must_go_first(before, params, task));
         if let Some(before) = replaced.filter(|_| first) {
             changed |= self.remove(before, Some(params), cx).await?;
@@ -163,7 +189,12 @@ impl Host {
         kinds::found::note(params, cx).await?;
         let applied = match kinds::check(params, cx).await? {
             Check::InSync => None,
-            Check::OutOfSync => Some(kinds::apply(params, cx).await?),
+            Check::OutOfSync => {
+                if !kinds::notes_changes(params) {
+                    cx.changing();
+                }
+                Some(kinds::apply(params, cx).await?)
+            }
         };
         changed |= applied.is_some() && !cx.is_idle();
         // The new is in place before the old goes, so that what uses it finds one of the two at any moment.
@@ -199,6 +230,7 @@ impl Host {
             self.release(params, cx);
             return Ok(false);
         }
+        cx.changing();
         if next.is_some_and(|next| next.subject(cx.task) == params.subject(cx.task)) {
             // Something else takes its place: what was there before both of them comes back only when that goes.
             return kinds::remove(params, cx).await;
@@ -214,16 +246,33 @@ impl Host {
         self.drop_program(params, cx.plan);
     }
 
-    /// Drops the notes of what was found of claims that no task has any more.
+    /// Drops the notes of what was found of claims that no task has any more. Where a task has the thing under another name, the note
+    /// passes to that.
     fn forget_found(&self, params: &TaskParams, cx: &Context<'_>) {
-        let mut held = BTreeSet::new();
+        let (mut held, mut renamed) = (BTreeSet::new(), BTreeMap::new());
         params.claims(cx.task, &mut |stated| {
+            let Some(key) = machine_found::key(&stated.claim) else { return };
             if self.claims.is_held(&stated.claim) {
-                held.extend(machine_found::key(&stated.claim));
+                held.insert(key);
+            } else if let Some(name) =
+                self.claims.other_names(&stated.claim).iter().find(|name| self.claims.is_held(name))
+            {
+                renamed.extend(machine_found::key(name).map(|name| (key, name)));
             }
         });
         machine_found::keys(params, cx.task, &mut |key| {
-            if !held.contains(&key) && self.found.forget(&key) {
+            if held.contains(&key) {
+                return;
+            }
+            if let (Some(name), Some(found)) = (renamed.remove(&key), self.found.get(&key))
+                && matches!(self.found.get(&name), None | Some(Found::Unknown))
+            {
+                match self.found.put(&name, &found) {
+                    Ok(()) => cx.keep_note(name, Some(found)),
+                    Err(error) => cx.report(&error.to_string()),
+                }
+            }
+            if self.found.forget(&key) {
                 cx.keep_note(key, None);
             }
         });
@@ -245,6 +294,7 @@ impl Host {
         cx: &Context<'_>,
     ) -> Result<Option<Effect>, HostError> {
         let Some(effect) = effect else { return Ok(None) };
+        cx.changing();
         Ok(kinds::effect(&spec.params, cx, effect).await?.then(|| cx.effect_of(effect)))
     }
 
@@ -262,7 +312,7 @@ fn claimed(job: &Job) -> BTreeSet<Claim<'static>> {
     let mut claims = BTreeSet::new();
     let previous = match &job.work {
         Work::Apply { previous, .. } => previous.as_ref(),
-        Work::Remove { .. } | Work::Trigger { .. } => None,
+        Work::Remove { .. } | Work::Forget { .. } | Work::Trigger { .. } => None,
     };
     for spec in [Some(job.work.spec()), previous].into_iter().flatten() {
         spec.params.claims(&job.task, &mut |stated| _ = claims.insert(stated.claim.into_owned()));
@@ -273,7 +323,7 @@ fn claimed(job: &Job) -> BTreeSet<Claim<'static>> {
 fn is_probed(work: &Work) -> bool {
     match work {
         Work::Apply { spec, .. } | Work::Trigger { spec } => spec.ready.as_ref().is_some_and(|ready| !ready.is_empty()),
-        Work::Remove { .. } => false,
+        Work::Remove { .. } | Work::Forget { .. } => false,
     }
 }
 

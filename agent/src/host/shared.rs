@@ -70,6 +70,7 @@ impl Host {
         env.insert("GROUNDPLAN_SITE".to_owned(), settings.site.as_str().into());
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let environment = Environment { root: Root::new(root), env };
+        let claims = Claims::on(environment.root.clone());
         let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
         let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found)?;
         Ok(Self {
@@ -78,7 +79,7 @@ impl Host {
             edits: Default::default(),
             stop_grace: settings.stop_grace,
             supervisor,
-            claims: Claims::default(),
+            claims,
             found: Arc::new(found),
             noted: Mutex::new(noted),
             exclusive: Exclusive::default(),

@@ -127,7 +127,7 @@ impl Machine {
         let mut queue = Queue::default();
         for planned in tasks {
             let due = self.still_due(&planned).max(self.handed_over_due(&planned));
-            if planned.action != Action::Remove {
+            if !matches!(planned.action, Action::Remove | Action::Forget) {
                 // Sources of the earlier plan stay open only where one of them can still fire.
                 let keep = |source: &TriggerSource| matches!(source, TriggerSource::Task(s) if inherited.contains(s));
                 self.oblige(&planned, due, keep);
@@ -362,7 +362,7 @@ fn validate(plan: &NodePlan, settings: &Settings) -> Result<(), String> {
         let complete = planned.spec.is_some() && planned.fingerprint.is_some();
         let must_be = match planned.action {
             Action::Create | Action::Update => true,
-            Action::Remove => false,
+            Action::Remove | Action::Forget => false,
             // Without a spec, the effect acts on what is applied.
             Action::Restart | Action::Reload | Action::Run => complete,
         };

@@ -35,7 +35,7 @@ impl Machine {
                 changed: did.changed || carried_change || adopted.changed || (applies && run.in_doubt),
                 effect: did.effect.or(adopted.effect),
             },
-            Err(error) => Outcome::Failed { error },
+            Err(error) => Outcome::Failed { error: self.explained(&run, error) },
         };
         if outcome.is_success() {
             self.record(&run.planned);
@@ -43,6 +43,7 @@ impl Machine {
             self.note_fulfilled(&run);
         } else if applies {
             self.doubt(&run.planned);
+            self.note_touched(&run, done.touched);
         }
         // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
         // found there until their removal, and then nowhere else.
@@ -54,6 +55,21 @@ impl Machine {
         match run.at {
             Some(at) => self.conclude(at, outcome, now),
             None => self.conclude_superseded(&run, &outcome, &account),
+        }
+    }
+
+    /// The error of a job, with what to do about it where no newer commit can: a removal depends on the host alone.
+    fn explained(&self, run: &Running, error: String) -> String {
+        let PlannedTask { task, action, .. } = &run.planned;
+        match action {
+            Action::Remove => {
+                let node = &self.settings.node;
+                format!(
+                    "{error}; repair that on the host, and the next plan tries the removal again, or drop the record: \
+                     groundplan forget {node} {task}"
+                )
+            }
+            _ => error,
         }
     }
 
@@ -97,6 +113,7 @@ impl Machine {
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: false,
+                    touched: true,
                     memory,
                     export,
                     fulfilled,
@@ -104,7 +121,7 @@ impl Machine {
                 self.applied.insert(task.clone(), record);
                 self.unsaved.applied.insert(task.clone());
             }
-            (Action::Remove, ..) => {
+            (Action::Remove | Action::Forget, ..) => {
                 self.applied.remove(task);
                 self.unsaved.applied.insert(task.clone());
                 // A removed task has nothing to restart.
@@ -156,7 +173,11 @@ impl Machine {
     pub(super) fn doubt(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
         match (self.applied.get_mut(task), planned.action, &planned.spec, planned.fingerprint) {
-            (Some(record), ..) => record.in_doubt = true,
+            (Some(record), action, ..) => {
+                record.in_doubt = true;
+                // A removal adds nothing that a later one would have to remove.
+                record.touched |= !removes(action);
+            }
             (None, Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
                 let record = Record {
                     spec: without_bytes(spec),
@@ -164,6 +185,7 @@ impl Machine {
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: true,
+                    touched: true,
                     memory: None,
                     export: None,
                     fulfilled: None,
@@ -173,6 +195,13 @@ impl Machine {
             _ => return,
         }
         self.unsaved.applied.insert(task.clone());
+    }
+
+    /// Corrects what [`Machine::doubt`] assumed about a job of which no end was known: this one has ended, and failed.
+    fn note_touched(&mut self, run: &Running, touched: bool) {
+        if let Some(record) = self.applied.get_mut(&run.planned.task) {
+            record.touched = run.touched || touched;
+        }
     }
 
     /// Numbers a report of an outcome.
@@ -211,6 +240,12 @@ impl Machine {
                 continue;
             }
             for d in dependants {
+                if !self.holds_back(at, d) {
+                    if let Some(active) = &mut self.active {
+                        active.queue.release(d);
+                    }
+                    continue;
+                }
                 let Some(active) = &self.active else { return };
                 let node = active.queue.get(d);
                 if node.outcome().is_none() && !ended.iter().any(|(other, _)| *other == d) {
@@ -247,14 +282,14 @@ impl Machine {
                 // The run did the newer plan's work if it ended at the same fingerprint, both or neither being a removal: then
                 // running it again would only cost a restart.
                 let same = node.planned.fingerprint == run.planned.fingerprint
-                    && (node.planned.action == Action::Remove) == (run.planned.action == Action::Remove);
+                    && removes(node.planned.action) == removes(run.planned.action);
                 // A run that only carried out an effect applied nothing: what the newer plan applies is still to be done.
                 let covered = !run.only_effect || node.planned.action == run.planned.action;
                 if let (Outcome::Done { changed, effect }, true, true) = (outcome, same, covered) {
                     node.adopted = Some(JobOutcome { changed: *changed, effect: *effect });
                     node.account = Some(account.clone());
                 }
-                let applies = !matches!(node.planned.action, Action::Restart | Action::Reload | Action::Run);
+                let applies = matches!(node.planned.action, Action::Create | Action::Update | Action::Remove);
                 let planned = node.planned.clone();
                 active.queue.release(at);
                 if applies && outcome.fires() {
@@ -280,4 +315,9 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether an action leaves nothing applied.
+fn removes(action: Action) -> bool {
+    matches!(action, Action::Remove | Action::Forget)
 }

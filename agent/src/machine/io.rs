@@ -94,6 +94,8 @@ pub struct JobDone {
     pub task: TaskId,
     /// What it did, or why it failed, as a message for the operator.
     pub result: Result<JobOutcome, String>,
+    /// Whether it may have changed anything on the host, however it ended.
+    pub touched: bool,
     /// What it printed, bounded by `OUTPUT_LIMIT`.
     pub output: Option<Output>,
     /// What the task remembers from now on; `None` leaves it as it is.
@@ -165,6 +167,8 @@ pub struct Start {
     pub memory: Option<Value>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.
     pub on_remove: OnRemove,
+    /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.
+    pub touched: bool,
 }
 
 /// What a job is to do.
@@ -185,6 +189,11 @@ pub enum Work {
         spec: TaskSpec,
         /// Applied tasks that took over from it.
         into: Vec<TaskId>,
+    },
+    /// Give up what is kept of it, and leave the host as it is.
+    Forget {
+        /// The spec that was applied, without the bytes that it ships.
+        spec: TaskSpec,
     },
     /// Only carry out the effect.
     Trigger {

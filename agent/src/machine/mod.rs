@@ -10,6 +10,7 @@
 
 mod accept;
 mod account;
+mod failed_removal;
 mod finish;
 pub mod found;
 mod handle;

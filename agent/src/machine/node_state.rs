@@ -9,6 +9,7 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     ids::TaskId,
+    plan::OnRemove,
     state::{Applied, NodeState, Obligation, Phase, UNFINISHED},
     time::Now,
 };
@@ -82,13 +83,19 @@ fn applied(task: &TaskId, record: &Record) -> Applied {
     }
     let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
     let on_remove = record.spec.params.leaves_something().then_some(record.edges.on_remove);
+    let keeps = record.edges.on_remove == OnRemove::Keep;
+    let destroys = record.spec.params.destroyed_by_removal().filter(|_| record.touched && !keeps);
+    let mut edges = record.edges.clone();
+    // Of what no job has touched nothing can be destroyed.
+    edges.prevent_destroy &= record.touched;
     Applied {
         fingerprint,
         inputs,
-        edges: record.edges.clone(),
+        edges,
         claims: record.spec.identity(task),
         contends: record.spec.contends(task),
         on_remove,
+        destroys,
     }
 }
 

@@ -101,7 +101,8 @@ impl Machine {
         let mut claimed = BTreeSet::new();
         for (task, record) in &self.applied {
             found::keys(&record.spec.params, task, &mut |key| {
-                if !self.found.contains_key(&key) {
+                // Of what no job has touched nothing is the task's own.
+                if record.touched && !self.found.contains_key(&key) {
                     let found = if record.in_doubt { Found::Unknown } else { Found::Unrecorded };
                     self.found.insert(key.clone(), found);
                     self.unsaved.found.insert(key.clone());

@@ -76,6 +76,9 @@ pub struct Record {
     /// The state then has a fingerprint that no plan has, and the next success counts as a change.
     #[serde(default)]
     pub in_doubt: bool,
+    /// Whether the task may have changed anything on the host; its removal does nothing otherwise. Ledgers of older agents lack it.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub touched: bool,
     /// What the kind noted for its own use, such as how it found things.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Value>,
@@ -94,6 +97,15 @@ pub struct Fulfilled {
     pub generation: Generation,
     /// The effect.
     pub effect: Effect,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 /// The obligation of a task: an effect that is due, or will be if an open source fires.

@@ -53,8 +53,12 @@ impl Machine {
         let from = &node.planned.from;
         let memory = record.and_then(|record| record.memory.clone());
         let memory = memory.or_else(|| handed_over(&self.applied, &node.planned));
+        // What it takes over was changed by those that hand it over.
+        let others = from.iter().filter_map(|from| self.applied.get(from));
+        let touched = record.into_iter().chain(others).any(|record| record.touched);
         // A task that is about to be removed is not restarted first.
-        let obligation = self.obligations.get(&task).filter(|_| node.planned.action != Action::Remove);
+        let ends = matches!(node.planned.action, Action::Remove | Action::Forget);
+        let obligation = self.obligations.get(&task).filter(|_| !ends);
         let effect = obligation.and_then(|obligation| obligation.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
         let work = match (node.planned.action, node.adopted) {
@@ -78,6 +82,10 @@ impl Machine {
                     return Err(Outcome::Blocked { by: heir.clone() });
                 }
                 Work::Remove { spec: record.spec.clone(), into: heirs.clone() }
+            }
+            (Action::Forget, _) => {
+                let Some(record) = record else { return Err(unchanged()) };
+                Work::Forget { spec: record.spec.clone() }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
@@ -108,16 +116,19 @@ impl Machine {
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
             fired_since: None,
-            // What is taken over from a task in doubt is in doubt as well.
-            in_doubt: record
-                .into_iter()
-                .chain(from.iter().filter_map(|from| self.applied.get(from)))
-                .any(|r| r.in_doubt),
+            // A removal of what was never touched changes nothing, and neither does dropping a record. What is taken over from a
+            // task in doubt is in doubt as well.
+            in_doubt: node.planned.action != Action::Forget
+                && record
+                    .into_iter()
+                    .chain(from.iter().filter_map(|from| self.applied.get(from)))
+                    .any(|r| r.in_doubt && (!ends || r.touched)),
+            touched,
             at: Some(at),
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect, memory, on_remove })
+        Ok(Start { task, work, effect, memory, touched, on_remove })
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Running {
     pub(super) fired_since: Option<Effect>,
     /// Whether the task's record was in doubt before it began.
     pub(super) in_doubt: bool,
+    /// Whether an earlier run of the task may have changed anything on the host.
+    pub(super) touched: bool,
     /// Its place in the queue; none if a newer plan came.
     pub(super) at: Option<usize>,
     /// Tasks of the newer plan that wait for its end.

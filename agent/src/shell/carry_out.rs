@@ -106,6 +106,7 @@ impl Shell {
                 let done = JobDone {
                     task,
                     result: done.result,
+                    touched: done.touched,
                     output: done.output,
                     memory: done.notes.memory,
                     export: done.notes.export,
@@ -122,7 +123,7 @@ impl Shell {
     }
 
     fn job(&self, start: Start, plan: Generation) -> Job {
-        let Start { task, work, effect, memory, on_remove } = start;
+        let Start { task, work, effect, memory, touched, on_remove } = start;
         let mut others = Vec::new();
         let work = match work {
             Work::Apply { spec, previous, from } => {
@@ -135,9 +136,10 @@ impl Shell {
                 others = into;
                 HostWork::Remove { spec }
             }
+            Work::Forget { spec } => HostWork::Forget { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, others, on_remove, plan }
+        Job { task, work, effect, memory, others, on_remove, touched, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

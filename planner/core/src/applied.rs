@@ -54,6 +54,17 @@ pub struct NodeApplied {
 pub struct Policy {
     /// Instances to plan although they are applied as desired: their nodes check them and repair what differs.
     pub check: BTreeMap<InstanceId, Check>,
+    /// Instances whose records are dropped instead of being removed. One that is desired is left alone.
+    pub forget: BTreeMap<InstanceId, Forget>,
+}
+
+/// A request to drop the record of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// The operator, as the API knows them.
+    pub by: String,
+    /// Why, in the operator's words; may be empty.
+    pub reason: String,
 }
 
 /// Why an instance is to be checked again.

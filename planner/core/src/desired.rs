@@ -14,7 +14,9 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
     ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    kinds::ClaimKey,
     plan::{EdgeTrigger, Edges, OnRemove, Place, Source, TaskSpec},
+    state::Applied,
 };
 
 /// A node's number: its place in the order of names.
@@ -77,6 +79,8 @@ pub struct TaskVertex {
     pub edges: Vec<Edge>,
     /// What its removal does with what it changed.
     pub on_remove: OnRemove,
+    /// Whether the site forbids its removal.
+    pub prevent_destroy: bool,
 }
 
 /// A task on a node.
@@ -141,6 +145,18 @@ pub struct Resolved {
     pub inputs: Vec<Input>,
     /// The content's bytes, where it is too large to stand in `spec` itself.
     pub body: Option<Body>,
+}
+
+impl Resolved {
+    /// Whether applying it over `applied`, which the same task owned, gives up some of that: its update then removes what it gives up.
+    pub fn gives_up(&self, task: &TaskId, applied: &Applied) -> bool {
+        // Agents of other releases may name claims otherwise: what is applied as it is desired gives nothing up.
+        if self.fingerprint == applied.fingerprint {
+            return false;
+        }
+        let keeps = self.spec.identity(task);
+        !applied.claims.iter().all(|claim| keeps.contains(claim))
+    }
 }
 
 /// Content that travels as a blob.
@@ -219,7 +235,7 @@ impl DesiredState {
             },
         };
         // A trigger is recorded twice: as what acts, and as what orders.
-        let mut edges = Edges { on_remove: task.on_remove, ..Edges::default() };
+        let mut edges = Edges { on_remove: task.on_remove, prevent_destroy: task.prevent_destroy, ..Edges::default() };
         for edge in &task.edges {
             let on = source(edge.from, edge.scope);
             if let Some(effect) = edge.trigger {
@@ -231,5 +247,24 @@ impl DesiredState {
         edges.requires.dedup();
         edges.triggers.sort_unstable();
         edges
+    }
+
+    /// Whether tasks that are desired on a node take over all that an instance owns there, so that giving it up removes nothing.
+    pub fn takes_all(&self, node: NodeIx, applied: &Applied) -> bool {
+        let mut left: BTreeSet<ClaimKey> = applied.claims.iter().copied().collect();
+        if left.is_empty() {
+            return false;
+        }
+        for task in &self.graph.tasks {
+            let Some(instance) = task.on(node) else { continue };
+            instance.resolved.spec.identity(&task.id).iter().for_each(|key| _ = left.remove(key));
+        }
+        left.is_empty()
+    }
+
+    /// Whether an instance is desired, or may be: a pending one is not known yet.
+    pub fn wants(&self, id: &InstanceId) -> bool {
+        let (Some(task), Some(node)) = (self.graph.task(&id.task), self.node(&id.node)) else { return false };
+        task.on(node).is_some() || task.pending.iter().any(|pending| pending.node == node)
     }
 }

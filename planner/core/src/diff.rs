@@ -16,15 +16,15 @@ use groundplan_protocol::{
 };
 
 use crate::{
-    applied::{AppliedState, Check, NodeApplied, Policy},
+    applied::{AppliedState, Check, Forget, NodeApplied, Policy},
     desired::{DesiredState, InstanceGraph, NodeIx, Resolved},
 };
 
 /// How a desired instance differs from what is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Unknown: its node has never reported.
-    Unreported,
+    /// It is left out: its node has never reported, or the site forbade what its update would remove when it was applied.
+    LeftOut,
     /// Not at all.
     Same,
     /// It is not applied.
@@ -74,6 +74,11 @@ pub(crate) struct Diff<'a> {
     pub(crate) stale: Vec<u32>,
     /// Tasks with instances to be removed, in order of id.
     pub(crate) removed: Vec<RemovedTask<'a>>,
+    /// Applied and undesired instances whose records are dropped, by task and node. They are no removals: nothing waits for them.
+    pub(crate) forgotten: Vec<(&'a TaskId, NodeIx, &'a Forget)>,
+    /// Applied instances whose removal the site forbade when they were applied, and that are undesired or would give up what they own:
+    /// they stay as they are.
+    pub(crate) prevented: Vec<(&'a TaskId, NodeIx)>,
     /// By desired task: its index in `removed`, if instances of it are removed.
     pub(crate) removed_of: Vec<Option<u32>>,
     /// By task, only tasks that are pending on some node: for each vertex its index among the instances; none for a pending one.
@@ -106,18 +111,20 @@ impl<'a> Diff<'a> {
             desired,
             applied,
             known: known(desired, applied),
-            change: vec![Change::Unreported; node_of.len()],
+            change: vec![Change::LeftOut; node_of.len()],
             before: vec![None; node_of.len()],
             edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
             stale: Vec::new(),
             removed: Vec::new(),
+            forgotten: Vec::new(),
+            prevented: Vec::new(),
             removed_of: vec![None; tasks.len()],
             first,
             node_of,
             mixed,
             checks: HashMap::new(),
         };
-        diff.compare();
+        diff.compare(&policy.forget);
         diff.mark_checks(&policy.check);
         diff
     }
@@ -129,7 +136,7 @@ impl<'a> Diff<'a> {
 
     /// The vertex of a task on a node, if the node has reported.
     pub(crate) fn vertex(&self, task: usize, node: NodeIx) -> Option<usize> {
-        self.any_vertex(task, node).filter(|v| self.change[*v] != Change::Unreported)
+        self.any_vertex(task, node).filter(|v| self.change[*v] != Change::LeftOut)
     }
 
     /// The vertex of a task on a node, whether or not the node has reported.
@@ -176,7 +183,7 @@ impl<'a> Diff<'a> {
     }
 
     /// Compares both sides by one merge per node, in order of task ids: no lookups, whatever the number of tasks.
-    fn compare(&mut self) {
+    fn compare(&mut self, forget: &'a BTreeMap<InstanceId, Forget>) {
         let graph: &'a InstanceGraph = &self.desired.graph;
         // `by_id` is in order of ids, so each node's list is as well.
         let mut wanted: Vec<Vec<(&'a TaskId, u32, u32)>> = vec![Vec::new(); self.known.len()];
@@ -208,6 +215,11 @@ impl<'a> Diff<'a> {
                 self.before[v] = Some(applied);
                 // A pending instance has nothing to compare with; `mark_pending` marks it.
                 if let Some(resolved) = self.resolved(task, v) {
+                    if applied.edges.prevent_destroy && resolved.gives_up(id, applied) {
+                        self.prevented.push((id, NodeIx(node as u32)));
+                        // Its edges are not recorded either: with them the next plan would be free to remove.
+                        continue;
+                    }
                     let same = resolved.fingerprint == applied.fingerprint;
                     self.change[v] = if same { Change::Same } else { Change::Modified };
                 }
@@ -219,6 +231,21 @@ impl<'a> Diff<'a> {
         }
         self.stale.sort_unstable();
         self.mark_pending();
+        if !forget.is_empty() {
+            removed.retain(|(id, node, _)| {
+                let forget = forget.get(&id.at(&self.desired.nodes[node.0 as usize]));
+                self.forgotten.extend(forget.map(|forget| (*id, *node, forget)));
+                forget.is_none()
+            });
+        }
+        removed.retain(|(id, node, applied)| {
+            // What changes hands as a whole is not destroyed.
+            let prevented = applied.edges.prevent_destroy && !self.desired.takes_all(*node, applied);
+            if prevented {
+                self.prevented.push((*id, *node));
+            }
+            !prevented
+        });
         self.group_removed(removed);
     }
 
@@ -285,6 +312,7 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
     a.on_remove == b.on_remove
+        && a.prevent_destroy == b.prevent_destroy
         && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()
         && a.requires.iter().zip(&b.requires).all(|(a, b)| same(a, b))

@@ -5,7 +5,7 @@ use std::fmt;
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::Effect,
-    ids::{InstanceId, NodeId, TaskId},
+    ids::{InstanceId, NodeId, ServiceId, TaskId},
     state::UNFINISHED,
 };
 
@@ -65,6 +65,15 @@ pub enum Reason {
         whole: bool,
         /// Where the first of them is declared.
         at: Location,
+    },
+    /// It is applied and no longer desired, and an operator asked for its record to be dropped.
+    Forgotten {
+        /// The operator, as the API knows them.
+        by: String,
+        /// Why, in the operator's words; may be empty.
+        why: String,
+        /// The file that the task's declaration would be in.
+        file: String,
     },
     /// It is applied, and its `when` is false.
     Off {
@@ -151,6 +160,8 @@ impl fmt::Display for Reason {
             Self::Replaces { from, to, .. } => write!(f, "task {to} replaces {}, which ends first", list(from)),
             Self::HandsOver { to, whole: true, .. } => write!(f, "handed over to {}", list(to)),
             Self::HandsOver { to, whole: false, .. } => write!(f, "handed over in part to {}", list(to)),
+            Self::Forgotten { by, why, .. } if why.is_empty() => write!(f, "{by} asked for its record to be dropped"),
+            Self::Forgotten { by, why, .. } => write!(f, "{by} asked for its record to be dropped: {why}"),
             Self::Triggered { by, effect } => write!(f, "{effect} on {by}"),
             Self::Drifted { what, .. } => write!(f, "drifted on its node: {what}"),
             Self::Asked { .. } => f.write_str("asked to be checked again"),
@@ -176,6 +187,11 @@ fn change(input: &str, before: Option<&str>, after: Option<&str>) -> String {
     }
 }
 
+/// The file in which the tasks of a service are declared.
+pub(crate) fn service_file(service: &ServiceId) -> String {
+    format!("services/{service}/service.toml")
+}
+
 /// Stands for the name of an input that changed where it is not known which one it was.
 pub const UNKNOWN: &str = "unknown";
 
@@ -192,7 +208,7 @@ impl Reason {
             | Self::Obligation { at, .. }
             | Self::Drifted { at, .. }
             | Self::Asked { at } => Some(at.clone()),
-            Self::Removed { file, .. } => Some(Location::file(file.as_str())),
+            Self::Removed { file, .. } | Self::Forgotten { file, .. } => Some(Location::file(file.as_str())),
             Self::Triggered { .. } => None,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     desired::{Input, NodeIx, Scope, TaskIx},
     diff::{Change, Diff, RemovedTask},
     hand_over::HandOvers,
-    reason::{Declared, Reason, UNKNOWN},
+    reason::{Declared, Reason, UNKNOWN, service_file},
 };
 
 /// Which vertices are planned, with what effect, and why.
@@ -141,7 +141,7 @@ impl<'a> RestartGraph<'a> {
         match self.diff.change[vertex] {
             Change::Added => Action::Create,
             Change::Modified | Change::Check => Action::Update,
-            Change::Same | Change::Unreported | Change::Pending => {
+            Change::Same | Change::LeftOut | Change::Pending => {
                 self.marks[vertex].effect.map_or(Action::Update, Effect::action)
             }
         }
@@ -194,7 +194,7 @@ impl<'a> RestartGraph<'a> {
             };
             let Some(s) = source else { continue };
             // A node that never reported gets no plan, so nothing may be planned for it; a merge by `vertex` above excludes it as well.
-            for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::Unreported) {
+            for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut) {
                 self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
             }
         }
@@ -293,7 +293,7 @@ impl<'a> RestartGraph<'a> {
                         self.planned[from] > 0
                             && diff
                                 .vertices(from)
-                                .filter(|s| diff.change[*s] != Change::Unreported)
+                                .filter(|s| diff.change[*s] != Change::LeftOut)
                                 .all(|s| self.is_planned(s))
                     }
                 }
@@ -455,10 +455,7 @@ impl RestartGraph<'_> {
             (Some(sibling), _) => {
                 Reason::Removed { what: Declared::Task(removed.id.clone()), file: sibling.at.file.to_string() }
             }
-            (None, _) => Reason::Removed {
-                what: Declared::Task(removed.id.clone()),
-                file: format!("services/{service}/service.toml"),
-            },
+            (None, _) => Reason::Removed { what: Declared::Task(removed.id.clone()), file: service_file(service) },
         }
     }
 }
@@ -484,7 +481,7 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> Vec<RemovalTrigg
         Scope::OneNode(node) => goes(removed, node),
     };
     let mut add = |removed: usize, scope: Scope, effect: Effect, vertex: usize| {
-        if diff.change[vertex] != Change::Unreported && reaches(removed, scope, vertex) {
+        if diff.change[vertex] != Change::LeftOut && reaches(removed, scope, vertex) {
             triggers.push(RemovalTrigger { vertex: vertex as u32, removed: removed as u32, scope, effect });
         }
     };

@@ -12,13 +12,14 @@ use std::{
 
 use groundplan_core::knowledge::Misfit;
 use groundplan_protocol::{
-    ids::{CommitId, Generation, NodeId, TaskId},
+    ids::{CommitId, Generation, InstanceId, NodeId, TaskId},
     time::Now,
 };
 
 use crate::{
     commit::{ActiveCommit, Earlier},
     ids::{JobId, RequestId},
+    io::{Effect, Reply},
 };
 
 /// How long to wait for more nodes with news before planning again, at first and at most.
@@ -78,14 +79,34 @@ pub(crate) struct Planning {
     /// The generation that it gets.
     pub(crate) generation: Generation,
     /// Requests that wait for it.
-    pub(crate) rechecks: Vec<Recheck>,
+    pub(crate) requests: Vec<PlanRequest>,
 }
 
-/// A request to check again that waits for its plan.
+/// A request that waits for its plan.
 #[derive(Debug)]
-pub(crate) struct Recheck {
+pub(crate) struct PlanRequest {
     pub(crate) request: RequestId,
-    pub(crate) left_out: Vec<groundplan_protocol::ids::InstanceId>,
+    pub(crate) wants: Wants,
+}
+
+/// What a request wants of the plan.
+#[derive(Debug)]
+pub(crate) enum Wants {
+    /// A check; with what cannot be checked.
+    Recheck { left_out: Vec<InstanceId> },
+    /// A record to be dropped.
+    Forget,
+}
+
+impl PlanRequest {
+    /// Its reply, once there is a plan; `generation` if that does anything.
+    pub(crate) fn reply(self, generation: Option<Generation>) -> Effect {
+        let reply = match self.wants {
+            Wants::Recheck { left_out } => Reply::Recheck { generation, left_out },
+            Wants::Forget => Reply::Forget(generation),
+        };
+        Effect::Reply(self.request, Ok(reply))
+    }
 }
 
 /// What is to be started.
@@ -122,7 +143,7 @@ pub(crate) struct Deployment {
     /// What was desired before, for reasons that name the values before.
     earlier: Earlier,
     /// Requests that wait for the next plan to be started.
-    rechecks: Vec<Recheck>,
+    requests: Vec<PlanRequest>,
     last_job: u64,
 }
 
@@ -249,17 +270,17 @@ impl Deployment {
     }
 
     /// Has a request wait for the next plan that is started, which is due at once.
-    pub(crate) fn wait_for_plan(&mut self, recheck: Recheck, now: Now) {
-        self.rechecks.push(recheck);
+    pub(crate) fn wait_for_plan(&mut self, request: PlanRequest, now: Now) {
+        self.requests.push(request);
         self.plan_soon(now, true);
     }
 
     /// This planner ceases to plan. Returns the requests that waited.
-    pub(crate) fn stand_by(&mut self) -> Vec<Recheck> {
+    pub(crate) fn stand_by(&mut self) -> Vec<PlanRequest> {
         self.due = None;
         self.gates_wait_for_plan = false;
-        let planning = self.planning.take().map(|planning| planning.rechecks).unwrap_or_default();
-        planning.into_iter().chain(std::mem::take(&mut self.rechecks)).collect()
+        let planning = self.planning.take().map(|planning| planning.requests).unwrap_or_default();
+        planning.into_iter().chain(std::mem::take(&mut self.requests)).collect()
     }
 
     /// When the next job is to be started, by the monotonic clock; `plans` is whether this planner plans.
@@ -331,8 +352,8 @@ impl Deployment {
 
     /// A plan is under way.
     pub(crate) fn planning_started(&mut self, job: JobId, generation: Generation) {
-        let rechecks = std::mem::take(&mut self.rechecks);
-        self.planning = Some(Planning { job, generation, rechecks });
+        let requests = std::mem::take(&mut self.requests);
+        self.planning = Some(Planning { job, generation, requests });
     }
 
     /// What was desired before; once.
@@ -389,7 +410,7 @@ impl Deployment {
     /// A plan under way is of an older commit: its answer is stale, and who waited for it waits for the next.
     fn drop_plan(&mut self) {
         if let Some(planning) = self.planning.take() {
-            self.rechecks.extend(planning.rechecks);
+            self.requests.extend(planning.requests);
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_core::{Knowledge, knowledge::Misfit};
+use groundplan_core::{Knowledge, applied::Forget, knowledge::Misfit};
 use groundplan_protocol::{
     blob::Want,
     drift::{CheckRequest, DriftReport},
@@ -141,6 +141,13 @@ pub enum Request {
         /// These tasks; with no services either, all tasks.
         tasks: BTreeSet<TaskId>,
     },
+    /// Have a node drop the record of a task that is not desired there, and leave its host as it is.
+    Forget {
+        /// The task and the node.
+        instance: InstanceId,
+        /// Who asked, and why.
+        forget: Forget,
+    },
     /// Have these nodes check for drift now.
     CheckDrift(BTreeSet<NodeId>),
     /// Run a command now. The shell chooses an id that no other command has.
@@ -159,6 +166,8 @@ pub enum Reply {
         /// Instances that are asked for and cannot be checked, such as commands without a guard.
         left_out: Vec<InstanceId>,
     },
+    /// The rollout that drops the record; none if the node has none by now, or the task is desired.
+    Forget(Option<Generation>),
     /// The number of the request that each node's report will answer.
     CheckDrift(BTreeMap<NodeId, u64>),
     /// The command is under way; its events follow.

@@ -229,7 +229,15 @@ mod tests {
 
     fn presence(planner: &str, online: bool, term: u64) -> PlannerPresence {
         let site = SiteName::new("s").unwrap();
-        PlannerPresence { version: VERSION, site, planner: planner.into(), online, term, generation: Generation(term) }
+        PlannerPresence {
+            version: VERSION,
+            site,
+            planner: planner.into(),
+            online,
+            term,
+            generation: Generation(term),
+            forget: vec![],
+        }
     }
 
     fn alone(id: &str, now: Duration) -> Leadership {

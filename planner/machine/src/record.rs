@@ -1,8 +1,10 @@
 //! What the store keeps, apart from rollouts and commands: plain values, which the shell turns into rows and back.
 
-use groundplan_core::Belief;
+use std::collections::BTreeMap;
+
+use groundplan_core::{Belief, applied::Forget};
 use groundplan_protocol::{
-    ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
+    ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, SiteName, TaskId},
     report::TaskReport,
     state::NodeState,
 };
@@ -24,6 +26,8 @@ pub struct Meta {
     pub active: Option<Commit>,
     /// The branch's tip, if it was refused.
     pub refused: Option<RefusedCommit>,
+    /// Instances whose records are to be dropped, until their nodes have reported that they are.
+    pub forget: BTreeMap<InstanceId, Forget>,
 }
 
 /// What the store keeps of a node.

@@ -264,7 +264,8 @@ impl ActiveRollout {
     /// Whether it leaves the instance that a report is of as it is desired, whatever an older plan has made of it. A restart, reload or run
     /// applies nothing.
     pub(crate) fn settles(&self, node: &NodeId, report: &TaskReport) -> bool {
-        let applies = |action: Action| matches!(action, Action::Create | Action::Update | Action::Remove);
+        let applies =
+            |action: Action| matches!(action, Action::Create | Action::Update | Action::Remove | Action::Forget);
         let of_report = |a: &&PlannedReasons| a.instance.node == *node && a.instance.task == report.task;
         self.is_kept(node, report.generation)
             || self.head.actions.iter().filter(of_report).any(|planned| applies(planned.action))

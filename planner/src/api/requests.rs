@@ -10,7 +10,7 @@ use super::{
     exec::{ExecEvent, ExecRecord, ExecRequest},
     history::History,
     hosts::{Hosts, HostsRequest, TrustRequest, Trusted},
-    types::{Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
+    types::{ForgetPlanned, ForgetRequest, Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
 };
 
 /// How many rollouts and commands [`GetHistory`] lists if nothing is asked for.
@@ -41,6 +41,7 @@ request! {
     StopExec => Post "/v1/exec/{id}/stop", Done;
     DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
     RecheckRequest => Post "/v1/recheck", RecheckPlanned;
+    ForgetRequest => Post "/v1/forget", ForgetPlanned;
     ExecRequest => Post "/v1/exec", ExecEvent;
     HostsRequest => Post "/v1/hosts", Hosts;
     TrustRequest => Post "/v1/trust", Trusted;

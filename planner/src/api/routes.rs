@@ -10,6 +10,7 @@ use axum::{
     body::{Body, Bytes},
     response::{IntoResponse as _, Response},
 };
+use groundplan_core::applied::Forget;
 use groundplan_machine::{
     command::CommandRequest,
     io::{self, Reply},
@@ -35,7 +36,7 @@ use super::{
         StopExec,
     },
     stream::{EventReceiver, event_channel},
-    types::{Problem, ProblemKind, RecheckPlanned, RecheckRequest, VERSION},
+    types::{ForgetPlanned, ForgetRequest, Problem, ProblemKind, RecheckPlanned, RecheckRequest, VERSION},
 };
 use crate::{
     shell::{Handle, Stopping},
@@ -64,6 +65,7 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<StopExec, _>(router);
     router = add::<DriftCheckRequest, _>(router);
     router = add::<RecheckRequest, _>(router);
+    router = add::<ForgetRequest, _>(router);
     router = add::<ExecRequest, _>(router);
     router = add::<HostsRequest, _>(router);
     router = add::<TrustRequest, _>(router);
@@ -206,6 +208,18 @@ impl Answer<Handle> for RecheckRequest {
         let request = io::Request::Recheck { nodes, services: self.services, tasks: self.tasks };
         match handle.request(request).await?? {
             Reply::Recheck { generation, left_out } => json(RecheckPlanned { version: VERSION, generation, left_out }),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+}
+
+impl Answer<Handle> for ForgetRequest {
+    async fn answer(self, handle: Handle, Peer(by): Peer) -> Result<Response, Problem> {
+        let snapshot = handle.snapshot().await?;
+        let online = view::may_forget(&snapshot, &self.node, &self.task)?;
+        let (instance, reason) = (self.task.at(&self.node), self.reason.trim().to_owned());
+        match handle.request(io::Request::Forget { instance, forget: Forget { by, reason } }).await?? {
+            Reply::Forget(generation) => json(ForgetPlanned { version: VERSION, generation, online }),
             reply => Err(unexpected(&reply)),
         }
     }

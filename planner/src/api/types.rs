@@ -432,6 +432,30 @@ pub struct RecheckPlanned {
     pub left_out: Vec<InstanceId>,
 }
 
+/// `POST /v1/forget`: have a node drop the record of a task that is no longer desired there, and leave its host as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForgetRequest {
+    /// The node whose record it is.
+    pub node: NodeId,
+    /// The task, `service.task`.
+    pub task: TaskId,
+    /// Why, for the history; may be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What was planned upon a [`ForgetRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForgetPlanned {
+    /// The version of the API; a client refuses any other.
+    pub version: u32,
+    /// The rollout that drops the record; none if the node has no such record by now.
+    pub generation: Option<Generation>,
+    /// Whether the node is connected; otherwise the record is dropped when it is back.
+    pub online: bool,
+}
+
 /// `GET /v1/why?node=NODE&task=SERVICE.TASK`: what is to become of an instance, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Why {

@@ -8,6 +8,7 @@ mod check;
 mod drift;
 mod exec;
 mod folder;
+mod forget;
 mod format;
 mod history;
 mod init;
@@ -78,6 +79,7 @@ enum Command {
     Show(show::Args),
     Drift(drift::Args),
     Recheck(recheck::Args),
+    Forget(forget::Args),
     Bootstrap(bootstrap::Args),
     Exec(exec::Args),
     Key(key::Args),
@@ -104,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args, &mut out),
         Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
+        Command::Forget(args) => forget::run(&args, &mut out),
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
         Command::Exec(args) => exec::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),

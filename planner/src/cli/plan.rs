@@ -89,6 +89,17 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
     }
+    if let Some(first) = report.prevented.first() {
+        let more = match report.prevented.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let error = format!(
+            "this change is refused: it would remove what `{first}`{more} owns, applied with `prevent_destroy = true`"
+        );
+        return Err(Failure::new(error)
+            .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
+    }
     Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }
 

@@ -1,11 +1,13 @@
 //! What the store holds one of: the planner's name, its generation and term, and the commits that it goes by.
 
-use groundplan_core::plan::Position;
+use std::collections::BTreeMap;
+
+use groundplan_core::{applied::Forget, plan::Position};
 use groundplan_machine::{
     commit::{Commit, Fault, FaultPlace, RefusedCommit},
     record::Meta,
 };
-use groundplan_protocol::ids::{CommitId, Generation, SiteName};
+use groundplan_protocol::ids::{CommitId, Generation, InstanceId, SiteName};
 use serde::{Deserialize, Serialize};
 
 /// What there is one of. Written when a commit becomes active or is refused, and with every plan and term.
@@ -23,6 +25,18 @@ pub struct MetaRow {
     pub active: Option<CommitRow>,
     /// The branch's tip, if it was refused.
     pub refused: Option<RefusedRow>,
+    /// Instances whose records are to be dropped; releases before 0.2 lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forget: BTreeMap<InstanceId, ForgetRow>,
+}
+
+/// A request to drop the record of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetRow {
+    /// The operator.
+    pub by: String,
+    /// Why; may be empty.
+    pub reason: String,
 }
 
 /// A commit of the site's branch.
@@ -89,15 +103,21 @@ pub struct PlaceRow {
 
 impl From<Meta> for MetaRow {
     fn from(meta: Meta) -> Self {
-        let Meta { site, planner, generation, term, active, refused } = meta;
-        Self { site, planner, generation, term, active: active.map(Into::into), refused: refused.map(Into::into) }
+        let Meta { site, planner, generation, term, active, refused, forget } = meta;
+        let (active, refused) = (active.map(Into::into), refused.map(Into::into));
+        let row = |Forget { by, reason }| ForgetRow { by, reason };
+        let forget = forget.into_iter().map(|(instance, forget)| (instance, row(forget))).collect();
+        Self { site, planner, generation, term, active, refused, forget }
     }
 }
 
 impl From<MetaRow> for Meta {
     fn from(row: MetaRow) -> Self {
-        let MetaRow { site, planner, generation, term, active, refused } = row;
-        Self { site, planner, generation, term, active: active.map(Into::into), refused: refused.map(Into::into) }
+        let MetaRow { site, planner, generation, term, active, refused, forget } = row;
+        let (active, refused) = (active.map(Into::into), refused.map(Into::into));
+        let value = |ForgetRow { by, reason }| Forget { by, reason };
+        let forget = forget.into_iter().map(|(instance, row)| (instance, value(row))).collect();
+        Self { site, planner, generation, term, active, refused, forget }
     }
 }
 

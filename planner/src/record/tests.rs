@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, str::FromStr, sync::Arc};
 
 use groundplan_core::{
     Belief, Rollout,
-    applied::Due,
-    applied::NodeApplied,
+    applied::{Due, Forget, NodeApplied},
     knowledge::Unknown,
     plan::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction, Position, ReasonReport},
 };
@@ -75,6 +74,7 @@ fn reasons() -> Vec<ReasonReport> {
             input: input(),
             at: Position { file: "services/app/service.toml".into(), line: None, column: None },
         },
+        ReasonReport::Forgotten { input: input(), by: "ada".into(), why: "damaged".into(), at: at() },
         ReasonReport::Off { when: "false".into(), input: None, before: None, after: None, at: at() },
         ReasonReport::Asked { input: input(), at: at() },
         ReasonReport::Drifted { input: input(), what: "not active".into(), at: at() },
@@ -117,6 +117,7 @@ fn meta() {
         term: 2,
         active: Some(commit()),
         refused: Some(RefusedCommit { commit: commit(), faults: vec![fault, whole] }),
+        forget: [(id("app.old@b"), Forget { by: "ada".into(), reason: "damaged".into() })].into(),
     };
     assert_snapshot!(written::<_, MetaRow>(&meta));
     written::<_, MetaRow>(&Meta::default());
@@ -131,6 +132,7 @@ fn node() {
         claims: vec!["00000000000000a1".parse().unwrap()],
         contends: Vec::new(),
         on_remove: None,
+        destroys: None,
     };
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
@@ -181,6 +183,7 @@ fn snapshot_of_a_rollout() {
         instance: id(instance),
         action,
         on_remove: None,
+        destroys: None,
         reasons: vec![],
         waits_for: waits_for.into(),
     };
@@ -224,6 +227,7 @@ fn snapshot_of_a_rollout() {
             (id("rolling/app.server@b"), Gate::Turn { service: id("app"), limit: 1 }),
         ]
         .into(),
+        prevented: vec![],
         pending: vec![PendingInstance {
             instance: id("app.check@b"),
             waits_for: vec![

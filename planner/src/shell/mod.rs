@@ -364,6 +364,7 @@ impl Shell {
             online: false,
             term: 0,
             generation: self.machine.view().meta.generation,
+            forget: Vec::new(),
         };
         let settings = transport::Settings::new(&self.config, &site, client, envelope::seal(&self.key, &will))?;
         let (incoming, inbox) = mpsc::channel(TOGETHER);

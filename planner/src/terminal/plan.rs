@@ -24,7 +24,12 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             Cell::styled(row.words.clone(), row.style),
             row.action.node.to_string().into(),
             row.task.clone().into(),
-            Cell::styled(reason::chain(&row.action.reasons), Style::Dim),
+            match &row.action.destroys {
+                Some(what) => {
+                    Cell::styled(format!("destroys {what} ← {}", reason::chain(&row.action.reasons)), Style::Bad)
+                }
+                None => Cell::styled(reason::chain(&row.action.reasons), Style::Dim),
+            },
         ]);
     }
     format!("{}\n{waiting}{}\n", table.render(color), summary(&rows, nodes))
@@ -112,14 +117,15 @@ fn style(action: Action) -> Style {
     match action {
         Action::Create | Action::Update => Style::Good,
         Action::Remove => Style::Bad,
-        Action::Restart | Action::Reload | Action::Run => Style::Warn,
+        Action::Restart | Action::Reload | Action::Run | Action::Forget => Style::Warn,
     }
 }
 
 /// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
 fn summary(rows: &[Row<'_>], nodes: &[NodeId]) -> String {
-    let order = [Action::Create, Action::Update, Action::Remove, Action::Restart, Action::Reload, Action::Run];
-    let counted = order.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|verb| {
+    const ORDER: [Action; 7] =
+        [Action::Create, Action::Update, Action::Remove, Action::Forget, Action::Restart, Action::Reload, Action::Run];
+    let counted = ORDER.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|verb| {
         let n = rows.iter().filter(|row| row.verb == verb).count();
         (n > 0).then(|| count(n, verb))
     });

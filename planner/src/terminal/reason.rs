@@ -64,6 +64,8 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
             format!("handed over{part} to {} ({})", list(to), place(&at.file, at.line))
         }
         ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
+        ReasonReport::Forgotten { by, why, .. } if why.is_empty() => format!("{by} asked for it"),
+        ReasonReport::Forgotten { by, why, .. } => format!("{by} asked for it: {why}"),
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),
         ReasonReport::Asked { .. } => RECHECK.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use groundplan_inventory::hint;
 use groundplan_protocol::{
     envelope::PublicKey,
     ids::{NodeId, ServiceId, TaskId},
@@ -48,6 +49,38 @@ pub(crate) fn has(
         Some(task) => Err(not_found(format!("the site has no task `{task}`"))),
         None => Ok(()),
     }
+}
+
+/// Whether the record of a task may be dropped: its node has it, and the active commit does not want it. Returns whether the node is
+/// connected.
+pub(crate) fn may_forget(snapshot: &Snapshot, node: &NodeId, task: &TaskId) -> Result<bool, Problem> {
+    let site = snapshot.active()?;
+    let nearest = |given: &str, names: &[String], otherwise: String| {
+        let near = hint::nearest(given, names.iter().map(String::as_str));
+        near.map_or(otherwise, |name| format!("did you mean `{name}`?"))
+    };
+    if !site.active.declares(node) {
+        let nodes: Vec<String> = site.active.desired.nodes.iter().map(ToString::to_string).collect();
+        let hint = nearest(node.as_str(), &nodes, "`groundplan status` lists the nodes".to_owned());
+        return Err(Problem::new(ProblemKind::NotFound, format!("the site has no node `{node}`")).hint(hint));
+    }
+    let Some(known) = snapshot.view.nodes.get(node).filter(|known| known.is_known()) else {
+        let error = format!("the node `{node}` has never reported, so nothing is recorded of it");
+        return Err(Problem::new(ProblemKind::NotFound, error).hint("`groundplan status` shows which nodes have"));
+    };
+    if !known.belief.applied.tasks.contains_key(task) {
+        let tasks: Vec<String> = known.belief.applied.tasks.keys().map(ToString::to_string).collect();
+        let hint =
+            nearest(&task.to_string(), &tasks, format!("`groundplan why {node} {task}` shows what is known of it"));
+        return Err(Problem::new(ProblemKind::NotFound, format!("`{node}` has no record of `{task}`")).hint(hint));
+    }
+    if site.active.desired.wants(&task.at(node)) {
+        let error = format!("the active commit wants `{task}` on `{node}`, so its record is in use");
+        return Err(Problem::new(ProblemKind::Conflict, error).hint(format!(
+            "take it out of the site first, and forget it if its removal fails; `groundplan recheck {task} --on {node}` tries it again"
+        )));
+    }
+    Ok(known.is_online())
 }
 
 /// What nodes have reported.

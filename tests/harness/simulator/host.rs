@@ -41,6 +41,8 @@ pub(super) struct Did {
     pub(super) needless: bool,
     /// The path of a link that it took away.
     pub(super) took_away: Option<String>,
+    /// Whether it began to act on the host at all.
+    pub(super) touched: bool,
 }
 
 /// How far a job came.
@@ -58,8 +60,11 @@ impl Host {
         if progress == Progress::Nothing {
             return did;
         }
+        did.touched = true;
         let task = &start.task;
         let (params, applies) = match &start.work {
+            // As the agent's host does: what no job has touched is not there.
+            Work::Remove { .. } if !start.touched => return did,
             Work::Remove { .. } => {
                 let known = self.tasks.remove(task);
                 did.outcome.changed = known.is_some();
@@ -74,6 +79,7 @@ impl Host {
                 }
                 return did;
             }
+            Work::Forget { .. } => return did,
             Work::Apply { spec, .. } => (&spec.params, true),
             Work::Trigger { spec } => (&spec.params, false),
         };

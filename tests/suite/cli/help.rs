@@ -21,6 +21,7 @@ fn help_of_every_command() {
         "history",
         "show",
         "recheck",
+        "forget",
         "exec",
         "drift",
         "bootstrap",

@@ -9,6 +9,7 @@ mod exec;
 mod full_disk;
 mod healing;
 mod knowledge;
+mod never;
 mod plugins;
 mod recheck;
 mod survival;

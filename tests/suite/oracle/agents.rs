@@ -170,6 +170,7 @@ impl Agent {
                     claims: task.spec.iter().flat_map(|spec| spec.identity(&task.task)).collect(),
                     contends: task.spec.iter().flat_map(|spec| spec.contends(&task.task)).collect(),
                     on_remove: None,
+                    destroys: None,
                 };
                 self.applied.insert(task.task.clone(), applied);
             }

@@ -43,7 +43,7 @@ fn drifted(dice: &mut Dice<'_>, applied: &AppliedState) -> BTreeSet<InstanceId> 
 
 fn policy(drifted: &BTreeSet<InstanceId>) -> Policy {
     let why = |i: &InstanceId| if i.node.as_str() < "n2" { Check::Asked } else { Check::Drifted("mode".to_owned()) };
-    Policy { check: drifted.iter().map(|i| (i.clone(), why(i))).collect() }
+    Policy { check: drifted.iter().map(|i| (i.clone(), why(i))).collect(), ..Policy::default() }
 }
 
 fn planned(plan: &Plan) -> impl Iterator<Item = (InstanceId, &PlanTask)> {

@@ -204,6 +204,7 @@ impl World {
                 off: Vec::new(),
                 edges,
                 on_remove: OnRemove::Restore,
+                prevent_destroy: false,
             }
         };
         let graph = InstanceGraph {

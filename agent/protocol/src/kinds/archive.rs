@@ -143,6 +143,10 @@ impl Kind for Archive {
         self.max_size = None;
     }
 
+    fn destroys(&self) -> Option<String> {
+        Some(format!("what the archive unpacked below {}, with changes made there", self.dest))
+    }
+
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part(&self.dest, task), "dest"));
     }

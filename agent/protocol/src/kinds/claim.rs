@@ -50,9 +50,9 @@ pub enum Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// A file, link or directory.
+    /// A file, link or directory: `/etc//x` and `/etc/x` are one claim.
     pub fn path(path: &'a str) -> Self {
-        Self::Path(path.into())
+        Self::Path(shortest(path))
     }
 
     /// An option of an INI file.
@@ -173,6 +173,24 @@ impl fmt::Display for Claim<'_> {
     }
 }
 
+/// A path in its shortest form, without what only the host could resolve, such as links: as it is, where it is in that form already.
+fn shortest(path: &str) -> Cow<'_, str> {
+    let is_short =
+        path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    if is_short || !path.starts_with('/') {
+        return path.into();
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/")).into()
+}
+
 /// A claim as a task states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskClaim<'a> {
@@ -194,5 +212,25 @@ impl<'a> TaskClaim<'a> {
     /// A claim that several tasks of a node may have.
     pub fn shared(claim: Claim<'a>, param: &'a str) -> Self {
         Self { claim, param, shared: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_path_is_one_claim() {
+        for (path, normal) in [
+            ("/etc/x", "/etc/x"),
+            ("/etc//x", "/etc/x"),
+            ("/etc/./x/", "/etc/x"),
+            ("/etc/y/../x", "/etc/x"),
+            ("/../x", "/x"),
+            ("/", "/"),
+            ("x", "x"),
+        ] {
+            assert_eq!(Claim::path(path), Claim::Path(normal.into()), "{path}");
+        }
     }
 }

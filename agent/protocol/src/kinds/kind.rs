@@ -71,6 +71,12 @@ pub trait Kind {
         });
     }
 
+    /// What is lost for good when the task is removed, or is applied with `state = "absent"`: content that exists nowhere else and that
+    /// the agent does not keep. A short description for people; none if nothing is.
+    fn destroys(&self) -> Option<String> {
+        None
+    }
+
     /// What the task is about as a whole, none where it leaves nothing behind: an update to another subject removes what was
     /// applied before. The first claim by default.
     fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {

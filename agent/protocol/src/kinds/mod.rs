@@ -8,6 +8,7 @@
 mod archive;
 mod claim;
 mod command;
+mod conflict;
 mod container;
 mod cron;
 mod directory;
@@ -43,6 +44,7 @@ pub use self::{
     archive::{Archive, ArchiveFormat},
     claim::{Claim, ClaimKey, TaskClaim},
     command::Command,
+    conflict::{Conflict, Thing},
     container::{Container, RestartPolicy},
     cron::Cron,
     directory::Directory,

@@ -68,7 +68,8 @@ impl Kind for Module {
     }
 
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
-        claim(TaskClaim::exclusive(Claim::named("kernel module", &self.name), "name"));
+        // The kernel takes both characters for one.
+        claim(TaskClaim::exclusive(Claim::named("kernel module", self.name.replace('-', "_")), "name"));
     }
 }
 

@@ -145,6 +145,13 @@ impl Kind for Mount {
         problems
     }
 
+    fn destroys(&self) -> Option<String> {
+        // Other file systems keep their content when they are unmounted.
+        let in_memory = matches!(self.fstype(), "tmpfs" | "ramfs");
+        (in_memory && self.state == MountState::Mounted)
+            .then(|| format!("the content of the {} at {}", self.fstype(), self.path))
+    }
+
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         match &self.source {
             // Any number of them have the path `none`.

@@ -141,6 +141,11 @@ impl Kind for Package {
         self.start_services = None;
     }
 
+    fn destroys(&self) -> Option<String> {
+        let goes = self.purge == Some(true);
+        goes.then(|| format!("the configuration, and maybe the data, of {}", self.names.join(", ")))
+    }
+
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part("packages", task), "names"));
         let wanted = self.names.iter().filter(|_| self.state() != PackageState::Absent);

@@ -141,6 +141,11 @@ macro_rules! kinds {
                 }
             }
 
+            /// What is lost for good when it is removed; see [`Kind::destroys`].
+            pub fn destroys(&self) -> Option<String> {
+                match self { $(Self::$kind(params) => params.destroys(),)* $(Self::$unlisted(params) => params.destroys(),)* }
+            }
+
             /// What the task is about, for people, such as a path or a unit; see [`Kind::subject`].
             pub fn subject<'a>(&'a self, task: &'a TaskId) -> Vec<Claim<'a>> {
                 match self {
@@ -179,6 +184,22 @@ kinds! {
     Reboot = "reboot",
     Export = "export";
     unlisted Plugin = "plugin"
+}
+
+impl TaskParams {
+    /// Whether it wants something not to be there, so that applying it is what destroys.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::User(user) => !user.is_present(),
+            Self::Package(package) => package.state() == super::PackageState::Absent,
+            _ => false,
+        }
+    }
+
+    /// What is lost for good when it is removed; none if nothing is. What wants something not to be there has nothing of its own.
+    pub fn destroyed_by_removal(&self) -> Option<String> {
+        self.destroys().filter(|_| !self.is_absence())
+    }
 }
 
 /// Whether two names are the same, at compile time.

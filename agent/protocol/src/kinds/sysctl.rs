@@ -1,6 +1,6 @@
 //! `sysctl`: kernel parameters, now and at every boot.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,19 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
+    /// The claim of a parameter: `net/ipv4/ip_forward` and `net.ipv4.ip_forward` are one (sysctl.d(5)).
+    pub fn claim_of(name: &str) -> Claim<'_> {
+        let swap = |c| match c {
+            '/' => '.',
+            '.' => '/',
+            c => c,
+        };
+        // The first of the two characters separates; the other one stands for it within a name, such as that of a network device.
+        let by_slashes = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
+        let name = if by_slashes { name.chars().map(swap).collect::<String>().into() } else { Cow::Borrowed(name) };
+        Claim::named("kernel parameter", name)
+    }
+
     /// The values as the kernel shows them, by name; `true` is 1.
     pub fn wanted(&self) -> BTreeMap<String, String> {
         let text = |value: &Scalar| match value {
@@ -60,13 +73,24 @@ impl Kind for Sysctl {
 
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part("kernel parameters", task), ""));
-        self.values.keys().for_each(|name| claim(TaskClaim::exclusive(Claim::named("kernel parameter", name), "")));
+        self.values.keys().for_each(|name| claim(TaskClaim::exclusive(Self::claim_of(name), "")));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_parameter_is_one_claim() {
+        for (name, own) in [
+            ("net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+            ("net/ipv4/conf/eth0.1/x", "net.ipv4.conf.eth0/1.x"),
+            ("net.ipv4.conf.eth0/1.x", "net.ipv4.conf.eth0/1.x"),
+        ] {
+            assert_eq!(Sysctl::claim_of(name), Claim::named("kernel parameter", own), "{name}");
+        }
+    }
 
     #[test]
     fn names_and_values() {

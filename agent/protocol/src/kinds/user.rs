@@ -131,6 +131,11 @@ impl Kind for User {
         self.remove_home = None;
     }
 
+    fn destroys(&self) -> Option<String> {
+        let goes = self.remove_home == Some(true);
+        goes.then(|| format!("the home directory of the user {}", self.name))
+    }
+
     fn claims<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::named("user", &self.name), "name"));
     }

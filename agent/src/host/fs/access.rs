@@ -12,7 +12,7 @@ use nix::{
 
 use super::{
     attributes,
-    error::{FileError, failed, io_failed},
+    error::{CHANGE_ACL, CHANGE_MODE, FileError, failed, io_failed},
     users,
 };
 
@@ -76,19 +76,19 @@ impl Access {
         if let Some(acl) = attributes::acl(file).map_err(io_failed(path, "read its access control list"))? {
             let wanted = acl.with_mode(mode.bits());
             if wanted != acl {
-                attributes::set_acl(file, &wanted).map_err(io_failed(path, "change its access control list"))?;
+                attributes::set_acl(file, &wanted).map_err(io_failed(path, CHANGE_ACL))?;
             }
             // With the group's bits it is the mask that is set: to what it is.
             mode = Mode::from_bits_truncate(mode.bits() & 0o7000 | wanted.bits());
         }
-        fchmod(file, mode).map_err(failed(path, "change its mode"))
+        fchmod(file, mode).map_err(failed(path, CHANGE_MODE))
     }
 
     /// Sets it on a file or directory that has just been made. A list that it inherited counts as far as the mode allows, as for
     /// whatever is made with that mode (acl(5), object creation).
     pub(super) fn give_new(&self, path: &str, file: &File) -> Result<(), FileError> {
         self.own(path, file)?;
-        fchmod(file, self.mode).map_err(failed(path, "change its mode"))?;
+        fchmod(file, self.mode).map_err(failed(path, CHANGE_MODE))?;
         self.give(path, file)
     }
 }

@@ -18,7 +18,7 @@ use nix::{
 
 use super::{
     access::Access,
-    error::{FileError, failed, io_failed},
+    error::{FileError, OPEN_DIRECTORY, SYNC, failed, io_failed},
     paths::{Missing, PathError, Place, Root},
 };
 
@@ -86,9 +86,9 @@ pub(super) fn sync(place: &Place, path: &str) -> Result<(), FileError> {
         Ok(dir) => File::from(dir),
         // A directory that may be written and not read: it cannot be synced.
         Err(Errno::EACCES) => return Ok(()),
-        Err(e) => return Err(failed(path, "open its directory")(e)),
+        Err(e) => return Err(failed(path, OPEN_DIRECTORY)(e)),
     };
-    dir.sync_all().map_err(io_failed(path, "sync its directory"))
+    dir.sync_all().map_err(io_failed(path, SYNC))
 }
 
 /// The temporary name beside `target`: always the same for one target, and never too long.

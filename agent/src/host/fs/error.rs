@@ -29,6 +29,20 @@ pub(crate) enum FileError {
     NeedsForce { path: String, there: &'static str },
 }
 
+impl FileError {
+    /// Whether something of what was to be written may be in place although this failed.
+    pub(crate) fn is_after_change(&self) -> bool {
+        matches!(self, Self::Io { doing: SYNC | OPEN_DIRECTORY | CHANGE_ACL | CHANGE_MODE, .. })
+    }
+}
+
+/// What fails after a name was put in place.
+pub(super) const SYNC: &str = "sync its directory";
+pub(super) const OPEN_DIRECTORY: &str = "open its directory";
+/// What fails after the owner of a file that stays where it is may have been changed.
+pub(super) const CHANGE_ACL: &str = "change its access control list";
+pub(super) const CHANGE_MODE: &str = "change its mode";
+
 pub(super) fn failed(path: &str, doing: &'static str) -> impl Fn(Errno) -> FileError {
     move |e| FileError::Io { path: path.to_owned(), doing, source: e.into() }
 }

@@ -8,7 +8,7 @@ use std::{io, path::Path, time::Duration};
 use groundplan_protocol::kinds::{Format, Run, Validate, Validator};
 
 use super::{
-    files::{self, Access, Replace, Sum},
+    files::{self, Access, FileError, Replace, Sum},
     ini::Document,
 };
 use crate::host::{
@@ -51,13 +51,21 @@ pub(crate) async fn put(
     let validator = match validate {
         Validate::Format(format) => {
             check_format(path, content, sum.size, *format)?;
-            return Ok(files::replace(root, path, content, sum, access, over)?);
+            return Ok(cx.wrote(files::replace(root, path, content, sum, access, over))?);
         }
         Validate::Command(validator) => validator,
     };
-    let Some(staged) = files::stage_file(root, path, content, sum, access, over)? else { return Ok(()) };
+    let staged = files::stage_file(root, path, content, sum, access, over);
+    if staged.as_ref().is_err_and(FileError::is_after_change) {
+        cx.changing();
+    }
+    let Some(staged) = staged? else {
+        // The content is in place, and owner and mode are changed.
+        cx.changing();
+        return Ok(());
+    };
     ask(cx, path, validator, &staged.path()).await?;
-    Ok(staged.put()?)
+    Ok(cx.wrote(staged.put())?)
 }
 
 fn check_format(path: &str, content: &Content, size: u64, format: Format) -> Result<(), ValidateError> {

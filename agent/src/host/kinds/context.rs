@@ -20,7 +20,7 @@ use crate::host::{
     differences::Differences,
     error::HostError,
     found::Own,
-    fs::files::{Removal, Sum},
+    fs::files::{FileError, Removal, Sum},
     job::{Content, Notes},
     shared::Host,
 };
@@ -56,6 +56,8 @@ pub(crate) struct Context<'a> {
     memory: Option<&'a Value>,
     /// Whether applying has turned out to change nothing.
     idle: AtomicBool,
+    /// Whether the job may have changed anything on the host.
+    touched: AtomicBool,
     /// The effect that was carried out, where it is greater than the one that was due.
     instead: Mutex<Option<Effect>>,
     output: Mutex<Option<Output>>,
@@ -81,6 +83,7 @@ impl<'a> Context<'a> {
             differences: None,
             memory: None,
             idle: AtomicBool::new(false),
+            touched: AtomicBool::new(false),
             instead: Mutex::new(None),
             output: Mutex::new(None),
             notes: Mutex::default(),
@@ -127,6 +130,24 @@ impl<'a> Context<'a> {
     /// Whether applying changed nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the job changes something on the host from here on, so that the task has something to remove even if it fails.
+    pub(crate) fn changing(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes a change by what writing has come to: a file that could not be written is as it was.
+    pub(in crate::host) fn wrote<T>(&self, result: Result<T, FileError>) -> Result<T, FileError> {
+        if result.as_ref().err().is_none_or(FileError::is_after_change) {
+            self.changing();
+        }
+        result
+    }
+
+    /// Whether the job may have changed anything on the host.
+    pub(crate) fn has_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
     }
 
     /// Publishes `value` to the planner, in place of what the task published before.

@@ -14,6 +14,10 @@ macro_rules! kinds {
             match params { $(TaskParams::$kind(kind) => kind.whole_host(),)* }
         }
 
+        pub(crate) fn notes_changes(params: &TaskParams) -> bool {
+            match params { $(TaskParams::$kind(kind) => kind.notes_changes(),)* }
+        }
+
         pub(crate) fn drifts(params: &TaskParams, cx: &Context<'_>) -> bool {
             match params { $(TaskParams::$kind(kind) => kind.drifts(cx),)* }
         }

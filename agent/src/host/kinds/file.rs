@@ -43,6 +43,10 @@ macro_rules! params {
 macro_rules! file_kind {
     ($kind:ident) => {
         impl Kind for $kind {
+            fn notes_changes(&self) -> bool {
+                true
+            }
+
             fn drifts(&self, cx: &Context<'_>) -> bool {
                 cx.content.is_some()
             }
@@ -89,9 +93,9 @@ impl Params<'_> {
             validate::put(cx, self.path, content, sum, access, over, validate).await?;
         } else if sum.size > LARGE {
             let (root, path, content) = (root.clone(), self.path.to_owned(), content.clone());
-            blocking(move || files::replace(&root, &path, &content, sum, access, over)).await??;
+            cx.wrote(blocking(move || files::replace(&root, &path, &content, sum, access, over)).await?)?;
         } else {
-            files::replace(root, self.path, content, sum, access, over)?;
+            cx.wrote(files::replace(root, self.path, content, sum, access, over))?;
         }
         Ok(Applied { afresh: false })
     }

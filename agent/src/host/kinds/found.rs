@@ -16,9 +16,14 @@ use crate::{
 };
 
 impl Context<'_> {
-    /// The note of a claim.
+    /// The note of a claim, which may have been made under another name of what is claimed.
     pub(crate) fn found(&self, claim: &Claim<'_>) -> Option<Found> {
-        self.host.found.get(&found::key(claim)?)
+        let noted = |claim: &Claim<'_>| self.host.found.get(&found::key(claim)?);
+        let stated = noted(claim);
+        if stated.as_ref().is_some_and(|found| *found != Found::Unknown) {
+            return stated;
+        }
+        self.host.claims.other_names(claim).iter().find_map(noted).or(stated)
     }
 
     /// Whether what is there now is to be noted: the claim has no note, or nothing but that it is not known.
@@ -54,7 +59,7 @@ impl Context<'_> {
         is_own: impl Fn(&str, &Found) -> bool,
     ) -> Result<(), HostError> {
         let Some(key) = found::key(claim) else { return Ok(()) };
-        let noted = self.host.found.get(&key);
+        let noted = self.found(claim);
         let is_unknown = noted == Some(Found::Unknown);
         let (mut files, mut is_new) = match noted {
             None | Some(Found::Unknown) => (BTreeMap::new(), true),

@@ -57,6 +57,10 @@ struct Memory {
 }
 
 impl Kind for Ini {
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let memory = Memory::of(self, cx);
         let Some((document, _)) = read(self, cx)? else {
@@ -128,13 +132,17 @@ impl Kind for Ini {
             cx.nothing_changed();
             return Ok(Applied { afresh: false });
         }
-        files::write_text(&cx.host.environment.root, &self.path, &document.text(), access)?;
+        cx.wrote(files::write_text(&cx.host.environment.root, &self.path, &document.text(), access))?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
+        // Without a record of something done the file is none of this task's business, whatever it is by now.
+        if !memory.made_file && memory.before.is_empty() && memory.cut.is_empty() {
+            return Ok(false);
+        }
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());
         let delete = cx.on_remove == OnRemove::Delete;

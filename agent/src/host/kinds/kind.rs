@@ -35,6 +35,12 @@ pub(crate) trait Kind {
         false
     }
 
+    /// Whether it calls [`Context::changing`] itself, once it has changed something: a failure before that leaves nothing to remove.
+    /// Of other kinds every call of `apply` counts as a change.
+    fn notes_changes(&self) -> bool {
+        false
+    }
+
     /// Whether a drift check can find out if the host is still as it was applied.
     fn drifts(&self, _: &Context<'_>) -> bool {
         true

@@ -13,6 +13,10 @@ use crate::host::{
 };
 
 impl Kind for Link {
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         Ok(cx.is_link(&self.path, &self.target, false)?.into())
     }
@@ -27,7 +31,7 @@ impl Kind for Link {
         if let Some(there) = there.filter(|_| !self.force) {
             return Err(FileError::NeedsForce { path: self.path.clone(), there }.into());
         }
-        files::put_link(root, &self.path, &self.target)?;
+        cx.wrote(files::put_link(root, &self.path, &self.target))?;
         Ok(Applied { afresh: false })
     }
 

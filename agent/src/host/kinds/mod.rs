@@ -37,4 +37,6 @@ mod unit_text;
 mod user;
 mod wait;
 
-pub(crate) use self::dispatch::{abandon, apply, brings_host_down, broken, check, drifts, effect, remove, whole_host};
+pub(crate) use self::dispatch::{
+    abandon, apply, brings_host_down, broken, check, drifts, effect, notes_changes, remove, whole_host,
+};

@@ -7,11 +7,7 @@
 
 use std::{collections::BTreeMap, fs, io};
 
-use groundplan_protocol::{
-    ids::TaskId,
-    kinds::{Claim, Sysctl},
-    plan::OnRemove,
-};
+use groundplan_protocol::{ids::TaskId, kinds::Sysctl, plan::OnRemove};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -75,7 +71,7 @@ impl Memory {
     /// Restores the value that `key` had before the task, unless an operator has changed it since, or another task has it;
     /// whether that changed anything.
     fn give_back(&self, cx: &Context<'_>, key: &str, old: &str) -> Result<bool, SysctlError> {
-        let is_anothers = cx.held_by_another(&Claim::named("kernel parameter", key)).is_some();
+        let is_anothers = cx.held_by_another(&Sysctl::claim_of(key)).is_some();
         if is_anothers || cx.on_remove != OnRemove::Restore {
             return Ok(false);
         }
@@ -106,7 +102,7 @@ impl Kind for Sysctl {
 
     async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
         for (key, wanted) in self.wanted() {
-            let claim = Claim::named("kernel parameter", &key);
+            let claim = Sysctl::claim_of(&key);
             if cx.is_unnoted(&claim) {
                 let value = get(&key)?;
                 // After a power loss it may be the task's own.
@@ -187,7 +183,7 @@ impl Kind for Sysctl {
 
 /// The value that a parameter had before any task set it.
 fn found(cx: &Context<'_>, key: &str) -> Option<String> {
-    match cx.found(&Claim::named("kernel parameter", key))? {
+    match cx.found(&Sysctl::claim_of(key))? {
         Found::Value { value } => Some(value),
         _ => None,
     }

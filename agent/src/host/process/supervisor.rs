@@ -159,6 +159,12 @@ impl Supervisor {
         Ok(ran)
     }
 
+    /// Ends the supervision of the process, which continues to run and is not adopted again.
+    pub(crate) fn release(&self, task: &TaskId) {
+        self.lock().remove(task);
+        self.forget(task);
+    }
+
     pub(crate) async fn stop_all(&self) {
         // All requests first, so that the processes stop in parallel; and without the lock, which the waiting would hold.
         let stops: Vec<_> = {

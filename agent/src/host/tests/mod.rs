@@ -9,6 +9,7 @@ mod found;
 mod ini;
 mod jobs;
 mod line;
+mod never;
 mod plugins;
 mod processes;
 mod reboots;
@@ -142,8 +143,9 @@ impl Site {
 }
 
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
+    let touched = !matches!(work, Work::Apply { previous: None, .. });
     let on_remove = Default::default();
-    Job { task: id(task), work, effect, memory, others: Vec::new(), on_remove, plan: Generation(1) }
+    Job { task: id(task), work, effect, memory, others: Vec::new(), on_remove, touched, plan: Generation(1) }
 }
 
 fn id(task: &str) -> TaskId {

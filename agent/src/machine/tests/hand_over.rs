@@ -31,7 +31,7 @@ fn renamed(version: u32) -> Vec<PlannedTask> {
 fn end(bench: &mut Bench, name: &str, result: Result<JobOutcome, &str>, memory: Option<Value>) {
     let task = bench.jobs.remove(&task(name)).expect("it runs").task;
     let (result, output, export, found) = (result.map_err(str::to_owned), None, None, Default::default());
-    let done = JobDone { task, result, output, memory, export, found, started_ms: 0, duration_ms: 0 };
+    let done = JobDone { task, result, touched: true, output, memory, export, found, started_ms: 0, duration_ms: 0 };
     bench.handle(Event::Finished(Box::new(done)));
     bench.wait(Duration::from_secs(1));
 }

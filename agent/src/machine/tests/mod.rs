@@ -1,6 +1,7 @@
 //! The machine under test, with a simple disk, journal and host, and one place that carries out its effects.
 
 mod hand_over;
+mod removals;
 mod scenarios;
 mod simulation;
 
@@ -49,7 +50,7 @@ pub(super) fn version_of(spec: &TaskSpec) -> u32 {
 /// A planned task: the action, the version, and the tasks that it comes after.
 pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) -> PlannedTask {
     let (spec, fingerprint) = versioned(version);
-    let there = action != Action::Remove;
+    let there = !matches!(action, Action::Remove | Action::Forget);
     PlannedTask {
         task: task(name),
         action,
@@ -223,7 +224,13 @@ impl Bench {
         let node = queue.get(queue.find(&start.task).unwrap());
         for after in &node.planned.after {
             let outcome = queue.get(queue.find(after).unwrap()).outcome();
-            assert!(outcome.is_some_and(Outcome::is_success), "{} starts before {after}: {outcome:?}", start.task);
+            let failed_removal =
+                queue.get(queue.find(after).unwrap()).planned.action == Action::Remove && outcome.is_some();
+            assert!(
+                failed_removal || outcome.is_some_and(Outcome::is_success),
+                "{} starts before {after}: {outcome:?}",
+                start.task
+            );
         }
     }
 
@@ -242,9 +249,14 @@ impl Bench {
         self.disk.apply(&write);
     }
 
+    /// Ends a running job, which failed before it changed anything.
+    pub(super) fn fail_untouched(&mut self, name: &str, error: &str) -> bool {
+        self.end(name, Err(error), false, Vec::new())
+    }
+
     /// Ends a running job.
     pub(super) fn finish(&mut self, name: &str, result: Result<JobOutcome, &str>) -> bool {
-        self.finish_with(name, result, Vec::new())
+        self.end(name, result, true, Vec::new())
     }
 
     /// Ends a running job that found something, or gave claims up.
@@ -254,12 +266,23 @@ impl Bench {
         result: Result<JobOutcome, &str>,
         found: Vec<(String, Option<Found>)>,
     ) -> bool {
+        self.end(name, result, true, found)
+    }
+
+    fn end(
+        &mut self,
+        name: &str,
+        result: Result<JobOutcome, &str>,
+        touched: bool,
+        found: Vec<(String, Option<Found>)>,
+    ) -> bool {
         let task = task(name);
         assert!(self.jobs.remove(&task).is_some(), "{task} does not run");
         let result = result.map_err(str::to_owned);
         self.handle(Event::Finished(Box::new(JobDone {
             task,
             result,
+            touched,
             output: None,
             memory: None,
             export: None,
@@ -275,6 +298,7 @@ impl Bench {
             let work = match start.work {
                 Work::Apply { .. } => "apply",
                 Work::Remove { .. } => "remove",
+                Work::Forget { .. } => "forget",
                 Work::Trigger { .. } => "only",
             };
             let effect = start.effect.map(|e| format!("+{e}")).unwrap_or_default();

@@ -521,6 +521,7 @@ fn what_a_run_for_the_plan_before_printed_is_in_the_report_for_the_newer_plan() 
     let done = JobDone {
         task: start.task,
         result,
+        touched: true,
         output,
         memory: None,
         export: None,

@@ -24,9 +24,10 @@ use super::{
     removal::{Extent, Group, Item, Removals, goes_before_siblings, same_service},
 };
 use crate::{
-    desired::{NodeIx, Scope},
+    desired::{NodeIx, Resolved, Scope},
     diff::{Change, Diff},
     knowledge::Unknown,
+    reason::{Reason, service_file},
     restart::{RestartGraph, instance},
 };
 
@@ -87,6 +88,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         held: HashSet::new(),
         no_edges: Arc::default(),
     };
+    assembler.forget();
     // Tasks in topological order, and each removal in its slot between them: so every task comes after all that it waits for.
     let mut removals = std::mem::take(&mut assembler.removals.order).into_iter().peekable();
     for task in 0..diff.edges.len() {
@@ -106,6 +108,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         nodes: parts.filter(|(_, part)| !part.tasks.is_empty() || !part.edges.is_empty()).collect(),
         gates: assembler.gates,
         pending: pending::instances(diff.desired),
+        prevented: diff.prevented.iter().map(|(task, node)| task.at(&diff.desired.nodes[node.0 as usize])).collect(),
     };
     pending::spread(&mut plan);
     plan
@@ -162,10 +165,13 @@ impl Assembler<'_, '_> {
                 disruptive,
             );
             let instance = instance(diff, task, v);
+            let ends = |resolved: &&Arc<Resolved>| resolved.spec.params.is_absence() && diff.change[v].is_planned();
+            let destroys = resolved.filter(ends).and_then(|resolved| resolved.spec.params.destroys());
             self.actions.push(PlannedAction {
                 instance,
                 action,
                 on_remove: None,
+                destroys,
                 reasons: graph.reasons(task, v),
                 waits_for,
             });
@@ -208,8 +214,40 @@ impl Assembler<'_, '_> {
                 instance: task.id.at(at),
                 action: Action::Remove,
                 on_remove: applied.on_remove,
+                destroys: applied.destroys.clone().filter(|_| disruptive),
                 reasons: vec![self.graph.removed_reason(task, *node)],
                 waits_for,
+            });
+        }
+    }
+
+    /// Adds the records that are dropped. They wait for nothing, and nothing waits for them: the host stays as it is.
+    fn forget(&mut self) {
+        let diff = self.diff;
+        for (task, node, forget) in &diff.forgotten {
+            self.parts[node.0 as usize].tasks.push(PlanTask {
+                task: (*task).clone(),
+                action: Action::Forget,
+                resolved: None,
+                edges: self.no_edges.clone(),
+                after: Vec::new(),
+                gates: Vec::new(),
+                triggers: Vec::new(),
+                obligation: None,
+                from: Vec::new(),
+                into: Vec::new(),
+            });
+            self.actions.push(PlannedAction {
+                instance: task.at(&diff.desired.nodes[node.0 as usize]),
+                action: Action::Forget,
+                on_remove: None,
+                destroys: None,
+                reasons: vec![Reason::Forgotten {
+                    by: forget.by.clone(),
+                    why: forget.reason.clone(),
+                    file: service_file(&task.service),
+                }],
+                waits_for: Arc::default(),
             });
         }
     }

@@ -133,7 +133,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
         }
         let diff = self.graph.diff;
         // A node that never reported gets no plan; a barrier that waited for it would never open.
-        let known = diff.vertices(task).filter(|v| diff.change[*v] != Change::Unreported);
+        let known = diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut);
         let (planned, others): (Vec<_>, Vec<_>) = known.partition(|v| self.graph.is_planned(*v));
         let behind = self.behind(others.into_iter().map(|v| (task, v)).collect());
         let set = self.set(planned.into_iter().map(|v| v as u32).chain(behind).collect());
@@ -208,7 +208,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
         let guess = diff.first[task] as usize + (vertex - diff.first[other] as usize);
         let hit = guess < diff.first[task + 1] as usize
             && diff.node_of[guess] == node
-            && diff.change[guess] != Change::Unreported;
+            && diff.change[guess] != Change::LeftOut;
         if hit { Some(guess) } else { diff.vertex(task, node) }
     }
 

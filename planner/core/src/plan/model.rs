@@ -26,6 +26,9 @@ pub struct Plan {
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
+    /// Instances that are applied, and no longer desired or about to give up what they own, and that stay as they are because the site
+    /// forbade their removal when they were applied: a commit that leads to this is to be refused.
+    pub prevented: Vec<InstanceId>,
 }
 
 /// An instance that cannot be planned, because no node has reported a value that it needs. What is applied of it stays as it is.
@@ -58,6 +61,8 @@ pub struct PlannedAction {
     pub action: Action,
     /// What a removal does with what the task changed; none for another action, and for a task that leaves nothing.
     pub on_remove: Option<OnRemove>,
+    /// What is lost for good by it, for people.
+    pub destroys: Option<String>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<Reason>,
     /// Unknown values that it, or what it comes after, needs: then it waits behind a gate that this plan never opens. It stands in the
@@ -155,6 +160,7 @@ pub(super) fn applied(task: &TaskId, resolved: &Resolved, edges: &Edges) -> Appl
         claims: resolved.spec.identity(task),
         contends: resolved.spec.contends(task),
         on_remove: resolved.spec.params.leaves_something().then_some(edges.on_remove),
+        destroys: resolved.spec.params.destroyed_by_removal().filter(|_| edges.on_remove != OnRemove::Keep),
     }
 }
 

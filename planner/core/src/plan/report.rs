@@ -32,6 +32,9 @@ pub struct PlanReport {
     /// it stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitReport>,
+    /// Removals that the site forbids by `prevent_destroy`, as `service.task@node`: a planner refuses the commit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prevented: Vec<InstanceId>,
 }
 
 /// An instance that waits for a value that no node has reported.
@@ -64,6 +67,9 @@ pub struct ActionReport {
     /// What a removal does with what the task changed on the node; absent for another action, and for a task that leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_remove: Option<OnRemove>,
+    /// What is lost for good by it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroys: Option<String>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file.
     pub reasons: Vec<ReasonReport>,
 }
@@ -132,6 +138,19 @@ pub enum ReasonReport {
         /// Whether they take all of it, so that nothing is removed.
         whole: bool,
         /// Where the first of them is declared.
+        #[serde(flatten)]
+        at: Position,
+    },
+    /// It is applied and no longer desired, and an operator asked for its record to be dropped.
+    Forgotten {
+        /// The task: `task app.server`.
+        input: String,
+        /// The operator, as the API knows them.
+        by: String,
+        /// Why, in the operator's words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        /// Where the task would be declared.
         #[serde(flatten)]
         at: Position,
     },
@@ -217,6 +236,7 @@ impl PlanReport {
             task: action.instance.task.task.clone(),
             action: action.action,
             on_remove: action.on_remove,
+            destroys: action.destroys.clone(),
             reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
         });
 
@@ -232,7 +252,14 @@ impl PlanReport {
         let held = held.filter(|action| !pending.contains(&action.instance));
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
-        Self { version: VERSION, base, target, actions: actions.collect(), waiting: waiting.collect() }
+        Self {
+            version: VERSION,
+            base,
+            target,
+            actions: actions.collect(),
+            waiting: waiting.collect(),
+            prevented: plan.prevented.clone(),
+        }
     }
 }
 
@@ -281,6 +308,12 @@ impl ReasonReport {
                 Reason::Removed { what, file } => {
                     Self::Removed { input: what.to_string(), at: position(&Location::file(file.as_str())) }
                 }
+                Reason::Forgotten { by, why, file } => Self::Forgotten {
+                    input: format!("task {}", of.task),
+                    by: by.clone(),
+                    why: why.clone(),
+                    at: position(&Location::file(file.as_str())),
+                },
                 Reason::Triggered { by, effect } => {
                     of = by;
                     Self::Triggered { by: by.clone(), effect: *effect }

@@ -1,12 +1,19 @@
 //! Claims of tasks on nodes, such as paths: each has one owner.
 //!
-//! In: all tasks with their instances. Out: a diagnostic for each task that claims what another one claims on the same node. Works on
-//! the distinct results of each task, and goes through nodes only where two tasks make the same claim at all.
+//! In: all tasks with their instances. Out: a diagnostic for each task that claims what another one claims on the same node, and for each
+//! pair that cannot be on one node for another reason ([`TaskParams::conflict`]). Works on the distinct results of each task, and goes
+//! through nodes only where two tasks use the same thing at all.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use groundplan_inventory::Diagnostic;
-use groundplan_protocol::{ids::TaskId, kinds::Claim};
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Claim, Conflict, TaskParams, Thing},
+};
 
 use super::draft;
 use crate::{
@@ -71,4 +78,95 @@ fn common(claim: &Claim<'_>, [(a, a_id), (b, b_id)]: [(&Owner<'_>, &TaskId); 2])
         |instance: &Instance| b.instances.binary_search_by_key(&instance.node, |i| i.node).map(|i| &b.instances[i]);
     let mut of_a = a.instances.iter().filter(|instance| owns(instance, a_id));
     of_a.find(|instance| on_b(instance).is_ok_and(|other| owns(other, b_id))).map(|instance| instance.node.0)
+}
+
+/// Reports pairs of tasks that undo what the other does, although each has claims of its own.
+pub(crate) fn pairs(placement: &Placement<'_>, owners: &[Owner<'_>], faults: &mut Vec<Diagnostic>) {
+    let ids: Vec<TaskId> = owners.iter().map(|owner| placement.id(owner.task)).collect();
+    // In order: of several conflicts of a pair it is always the same that is reported.
+    let mut users: BTreeMap<Thing<'_>, Vec<usize>> = BTreeMap::new();
+    let mut files: HashMap<String, Vec<usize>> = HashMap::new();
+    for (i, (owner, id)) in owners.iter().zip(&ids).enumerate() {
+        for resolved in owner.distinct {
+            let params = &resolved.spec.params;
+            for thing in params.things(id) {
+                if let (Thing::Path(path), true) = (&thing, params.makes_file()) {
+                    add(files.entry(path.to_string()).or_default(), i);
+                }
+                add(users.entry(thing).or_default(), i);
+            }
+        }
+    }
+    // By pair, so that each is reported once, in the order of the site.
+    let mut found = BTreeMap::new();
+    for (thing, users) in &users {
+        for (n, later) in users.iter().enumerate() {
+            for earlier in &users[..n] {
+                let conflict = |a: &TaskParams, b: &TaskParams| {
+                    TaskParams::conflict((&ids[*earlier], a), (&ids[*later], b), thing)
+                };
+                note(&mut found, owners, (*earlier, *later), conflict);
+            }
+        }
+        let Thing::Path(path) = thing else { continue };
+        let above =
+            path.match_indices('/').filter(|(at, _)| *at > 0).filter_map(|(at, _)| Some((at, files.get(&path[..at])?)));
+        for (at, makers) in above {
+            for (file, below) in makers.iter().flat_map(|file| users.iter().map(move |below| (*file, *below))) {
+                let is_file = |params: &TaskParams| {
+                    params.makes_file() && params.things(&ids[file]).contains(&Thing::Path(path[..at].into()))
+                };
+                let conflict = |a: &TaskParams, b: &TaskParams| {
+                    let both = is_file(a) && b.things(&ids[below]).contains(thing);
+                    both.then(|| a.below_a_file(&ids[file], &ids[below]))
+                };
+                if file != below {
+                    note(&mut found, owners, (file, below), conflict);
+                }
+            }
+        }
+    }
+    for ((first, second), (conflict, node)) in found {
+        let Conflict { message, params, hint } = conflict;
+        let at = |task: usize, param| draft::place(placement.tasks[owners[task].task].task, param);
+        let name = |task: usize| placement.name(owners[task].task);
+        faults.push(
+            Diagnostic::new(at(second, params[1]), format!("{message}, on node `{}`", placement.nodes[node as usize]))
+                .label(format!("`{}` here", name(second)))
+                .related(at(first, params[0]), format!("`{}` here", name(first)))
+                .hint(hint),
+        );
+    }
+}
+
+fn add(list: &mut Vec<usize>, owner: usize) {
+    if list.last() != Some(&owner) {
+        list.push(owner);
+    }
+}
+
+/// Notes the conflict of two tasks, if they have one on a common node.
+fn note(
+    found: &mut BTreeMap<(usize, usize), (Conflict, u32)>,
+    owners: &[Owner<'_>],
+    pair: (usize, usize),
+    conflict: impl Fn(&TaskParams, &TaskParams) -> Option<Conflict>,
+) {
+    if found.contains_key(&pair) || found.contains_key(&(pair.1, pair.0)) {
+        return;
+    }
+    let (a, b) = (&owners[pair.0], &owners[pair.1]);
+    // Most tasks have one result for all nodes: each pair of results is compared once.
+    let mut compared = BTreeSet::new();
+    for instance in a.instances {
+        let Ok(i) = b.instances.binary_search_by_key(&instance.node, |i| i.node) else { continue };
+        let (one, other) = (&instance.resolved, &b.instances[i].resolved);
+        if !compared.insert((Arc::as_ptr(one), Arc::as_ptr(other))) {
+            continue;
+        }
+        if let Some(conflict) = conflict(&one.spec.params, &other.spec.params) {
+            found.insert(pair, (conflict, instance.node.0));
+            return;
+        }
+    }
 }

@@ -128,7 +128,9 @@ pub fn resolve(
     cache.contents.prune(cache.now);
     let tasks: Vec<&KnownTask> =
         placement.services.iter().filter_map(|placed| cache.services.get(placed.id)).flat_map(|k| &k.tasks).collect();
-    claims::conflicts(&placement, &owners(&tasks), &mut faults);
+    let owners = owners(&tasks);
+    claims::conflicts(&placement, &owners, &mut faults);
+    claims::pairs(&placement, &owners, &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
@@ -235,6 +237,7 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
             pending,
             off,
             edges,
+            prevent_destroy: declared.task.prevent_destroy,
             on_remove: declared.task.on_remove,
         });
     }

@@ -109,7 +109,8 @@ impl Belief {
                     None => {
                         let (claims, contends) = (report.claims.clone(), report.contends.clone());
                         let (inputs, edges) = Default::default();
-                        let bare = Applied { fingerprint, inputs, edges, claims, contends, on_remove: None };
+                        let bare =
+                            Applied { fingerprint, inputs, edges, claims, contends, on_remove: None, destroys: None };
                         Arc::make_mut(&mut self.applied.tasks).insert(task.clone(), bare);
                     }
                 }

@@ -8,7 +8,7 @@ use groundplan_protocol::{
     report::Outcome,
 };
 
-use super::model::{Opens, Rollout, Status, Summary, Verdict, Wait};
+use super::model::{Entry, On, Opens, Rollout, Status, Summary, Verdict, Wait};
 
 /// What can still happen to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,15 @@ impl Rollout {
         self.pass(&turn)
     }
 
+    /// Whether `after` is a removal that its agent has given up, and that an entry comes after, without being triggered by it or being a
+    /// removal that depends on it. One that waits for something that does not come is given up by no agent.
+    fn only_comes_after_removal(&self, entry: &Entry, after: u32) -> bool {
+        let triggers =
+            || entry.triggers.iter().any(|(_, on)| matches!(on, On::Entry(i) | On::Barrier(i) if *i == after));
+        let removal = &self.entries[after as usize];
+        removal.action == Action::Remove && removal.outcome.is_some() && entry.action != Action::Remove && !triggers()
+    }
+
     /// Whether its node keeps its turn of the service until this entry is done.
     fn in_turn(&self, i: u32, service: &ServiceId) -> bool {
         let entry = &self.entries[i as usize];
@@ -166,7 +175,12 @@ impl Rollout {
                 outcome => {
                     let mut worst = if self.online(&entry.instance.node) { Outlook::Live } else { Outlook::Away };
                     for after in &entry.after {
-                        worst = worse(worst, outlooks[*after as usize]);
+                        let outlook = match outlooks[*after as usize] {
+                            // The agent knows whether what is left on the host is in its way, and reports it.
+                            Outlook::Stuck(_) if self.only_comes_after_removal(entry, *after) => Outlook::Live,
+                            outlook => outlook,
+                        };
+                        worst = worse(worst, outlook);
                     }
                     for g in &entry.gates {
                         let gate = &self.gates[*g as usize];
@@ -185,7 +199,12 @@ impl Rollout {
                     match outcome {
                         // The agent has given up on it because of a failure that may not have been reported yet.
                         Some(Outcome::Blocked { by }) if !matches!(worst, Outlook::Stuck(_)) => {
-                            Outlook::Stuck(self.find(&entry.instance.node, by).unwrap_or(i as u32))
+                            let by = self.find(&entry.instance.node, by).unwrap_or(i as u32);
+                            // It names what it comes after, which may be blocked itself.
+                            match outlooks.get(by as usize) {
+                                Some(Outlook::Stuck(first)) => Outlook::Stuck(*first),
+                                _ => Outlook::Stuck(by),
+                            }
                         }
                         _ => worst,
                     }

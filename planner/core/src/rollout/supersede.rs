@@ -30,7 +30,7 @@ impl Rollout {
                 obligation.fired || !obligation.open.is_empty()
             });
         }
-        for entry in self.entries.iter().filter(|entry| entry.action != Action::Remove) {
+        for entry in self.entries.iter().filter(|entry| !matches!(entry.action, Action::Remove | Action::Forget)) {
             if let Some(due) = self.still_due(entry).filter(|_| applied.nodes.contains_key(&entry.instance.node)) {
                 applied.fired.insert(entry.instance.clone(), due);
             }

@@ -8,6 +8,7 @@
 //! | `knowledge before`, `knowledge` | what nodes reported: `facts n1 {json}` and `export db.address@n1 text`; the second replaces the first |
 //! | `applied` | how nodes differ from what `before` says, see `world.rs` |
 //! | `check` | what is to be checked again: `recheck app.config@n1`, `drifted app.config@n1: content differs` |
+//! | `forget` | what records are to be dropped, each with a reason: `app.config@n1 no longer needed` |
 //! | `plan` | expected: the actions in order, each with its chain of reasons |
 //! | `pending`, `waits`, `gates` | expected, where given: what cannot be planned, what each task waits for, what opens each gate |
 //! | `rollout` | commands that begin with `> `, and after each what came of it, see `rollout.rs` |
@@ -16,7 +17,7 @@
 //! | `then`, `then knowledge`, `then plan`, `then waits`, `then rollout` | a commit after that one, in the same way |
 
 /// Sections that hold input.
-const INPUT: [&str; 11] = [
+const INPUT: [&str; 12] = [
     "before",
     "after",
     "older",
@@ -24,6 +25,7 @@ const INPUT: [&str; 11] = [
     "knowledge",
     "applied",
     "check",
+    "forget",
     "next",
     "next knowledge",
     "then",

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::{
     AppliedState, Cache, Check, DesiredState, Knowledge, NodeApplied, Plan, Policy, SourceTree,
+    applied::Forget,
     locate::Locator,
     plan::plan,
     resolve,
@@ -68,7 +69,10 @@ impl World {
         for line in scenario.section("applied").unwrap_or_default().lines() {
             alter(&mut applied, older.as_ref(), line);
         }
-        let policy = Policy { check: checks(&scenario.section("check").unwrap_or_default()) };
+        let policy = Policy {
+            check: checks(&scenario.section("check").unwrap_or_default()),
+            forget: forgets(&scenario.section("forget").unwrap_or_default()),
+        };
         Self { name: name.clone(), base, head, applied, policy }
     }
 
@@ -193,6 +197,14 @@ fn knowledge(text: &str) -> Knowledge {
         }
     }
     knowledge
+}
+
+fn forgets(text: &str) -> BTreeMap<InstanceId, Forget> {
+    let forget = |line: &str| {
+        let (instance, reason) = line.split_once(' ').unwrap_or((line, ""));
+        (instance.parse().unwrap(), Forget { by: "root".to_owned(), reason: reason.to_owned() })
+    };
+    text.lines().map(forget).collect()
 }
 
 fn checks(text: &str) -> BTreeMap<InstanceId, Check> {

@@ -245,7 +245,7 @@ impl Node {
         self.dirty = true;
         match &report.export {
             Some(value) => self.exports.insert(report.task.clone(), value.clone()).as_ref() != Some(value),
-            None if report.action == Action::Remove && report.outcome.is_success() => {
+            None if matches!(report.action, Action::Remove | Action::Forget) && report.outcome.is_success() => {
                 self.exports.remove(&report.task).is_some()
             }
             None => false,
@@ -303,6 +303,7 @@ mod tests {
             claims: Vec::new(),
             contends: Vec::new(),
             on_remove: None,
+            destroys: None,
         }
     }
 

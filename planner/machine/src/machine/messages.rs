@@ -61,6 +61,7 @@ impl Machine {
             Incoming::Planner(presence) => {
                 let actions = self.leadership.presence(&presence, now.mono);
                 self.obey(actions, now);
+                self.follow_forgets(&presence);
             }
             Incoming::Refused { node, reason, hint } => {
                 let active = self.deployment.active().map(|active| &**active);

@@ -1,8 +1,10 @@
 //! Where the parts meet: each input is given to the parts that it concerns, and what follows is settled once for all inputs of a round.
 
+mod forget;
 mod messages;
 mod orders;
 mod plans;
+mod prevented;
 mod requests;
 
 use std::{
@@ -21,6 +23,7 @@ use groundplan_protocol::{
 
 use crate::{
     command::{Commands, NodeOutcome},
+    commit::RefusedCommit,
     deployment::{Deployment, Job, LoadReason},
     drift::Drift,
     fleet::Fleet,
@@ -231,6 +234,17 @@ impl Machine {
 
     fn take_loaded(&mut self, job: JobId, outcome: LoadOutcome, now: Now) {
         let Some(reason) = self.deployment.loaded(job) else { return };
+        let outcome = match outcome {
+            // What is active stays so, whatever nodes have reported since: its plan leaves alone what must not be removed.
+            LoadOutcome::Good { commit, same } if reason == LoadReason::Tip => {
+                let faults = prevented::faults(&commit, &self.fleet);
+                match faults.is_empty() {
+                    true => LoadOutcome::Good { commit, same },
+                    false => LoadOutcome::Refused(RefusedCommit { commit: commit.commit.clone(), faults }),
+                }
+            }
+            outcome => outcome,
+        };
         match outcome {
             LoadOutcome::Good { commit, same } => {
                 self.out.push(Effect::Activate(job));
@@ -372,6 +386,8 @@ impl Machine {
             self.out.push(Effect::Reply(recheck.request, Err(problem)));
         }
         self.commands.end_all(&NodeOutcome::Interrupted, now);
+        // Its answer brings what it has been asked to have forgotten.
+        self.publish_presence(false, false);
         self.event(|| Event::Role(Role::Standby { planner: of }));
         self.release_held(now);
     }
@@ -407,6 +423,7 @@ impl Machine {
             // One that is not online claims nothing.
             term: if online { self.meta.term } else { 0 },
             generation: self.meta.generation,
+            forget: if online { self.pending_forgets() } else { Vec::new() },
         };
         self.out.push(Effect::Publish(Message::Presence { presence, retain }));
     }

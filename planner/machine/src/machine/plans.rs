@@ -10,10 +10,9 @@ use groundplan_protocol::{VERSION, ids::NodeId, plan::Gates, report::Ack, state:
 
 use super::Machine;
 use crate::{
-    deployment::Recheck,
     fleet::Node,
     ids::JobId,
-    io::{Effect, Event, Level, Message, Reply},
+    io::{Effect, Event, Level, Message},
     planning::{PlanJob, Planned, Sent},
     record::LogEntry,
     rollout::{ActiveRollout, RolloutHead, RolloutResult, counts},
@@ -24,6 +23,7 @@ impl Machine {
     /// Starts to work out a plan from where each node is.
     pub(super) fn start_plan(&mut self, job: JobId) {
         self.forget_undeclared();
+        self.drop_settled_requests();
         let Some(active) = self.deployment.active().cloned() else { return };
         let generation = self.meta.generation.max(self.leadership.seen_generation()).next();
         let mut applied = AppliedState::default();
@@ -35,7 +35,7 @@ impl Machine {
             let busy = latest.is_some_and(|state| state.phase != Phase::Idle);
             sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy });
         }
-        let policy = Policy { check: self.drift.to_check() };
+        let policy = Policy { check: self.drift.to_check(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
         self.deployment.planning_started(job, generation);
         let job = PlanJob { job, generation, active, earlier, applied, policy, before, sent };
@@ -48,14 +48,12 @@ impl Machine {
         let overtaken = planning.generation <= self.leadership.seen_generation();
         if overtaken || !self.leadership.plans() {
             // Agents would refuse it: another planner has used this generation meanwhile.
-            planning.rechecks.into_iter().for_each(|recheck| self.deployment.wait_for_plan(recheck, now));
+            planning.requests.into_iter().for_each(|request| self.deployment.wait_for_plan(request, now));
             self.deployment.plan_soon(now, true);
         } else {
             let used = self.use_plan(planned, planning.generation, now);
-            for Recheck { request, left_out } in planning.rechecks {
-                let generation = used.then_some(planning.generation);
-                self.out.push(Effect::Reply(request, Ok(Reply::Recheck { generation, left_out })));
-            }
+            let generation = used.then_some(planning.generation);
+            self.out.extend(planning.requests.into_iter().map(|request| request.reply(generation)));
         }
         self.release_held(now);
     }

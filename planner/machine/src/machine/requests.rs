@@ -10,7 +10,7 @@ use groundplan_protocol::{
 use super::Machine;
 use crate::{
     command::CommandRequest,
-    deployment::Recheck,
+    deployment::{PlanRequest, Wants},
     ids::RequestId,
     io::{Effect, Level, Problem, Reply, Request},
 };
@@ -23,6 +23,10 @@ impl Machine {
                 Ok(()) => return,
                 Err(problem) => Err(problem),
             },
+            Request::Forget { instance, forget } => match self.forget(id, instance, forget, now) {
+                Ok(()) => return,
+                Err(problem) => Err(problem),
+            },
             Request::CheckDrift(nodes) => self.may_plan().map(|()| Reply::CheckDrift(self.publish_checks(&nodes, now))),
             Request::RunCommand(request) => self.run_command(*request, now).map(|()| Reply::CommandStarted),
             Request::StopCommand(id) => self.commands.stop(&id, now).map(|()| Reply::CommandStopping),
@@ -31,7 +35,7 @@ impl Machine {
     }
 
     /// Whether this planner may plan for the active commit.
-    fn may_plan(&self) -> Result<(), Problem> {
+    pub(super) fn may_plan(&self) -> Result<(), Problem> {
         if !self.leadership.plans() {
             return Err(Problem::NotPlanning { planner: self.leadership.standby_of().map(str::to_owned) });
         }
@@ -70,7 +74,7 @@ impl Machine {
                 self.drift.ask(&instance, first);
             }
         }
-        self.deployment.wait_for_plan(Recheck { request, left_out }, now);
+        self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Recheck { left_out } }, now);
         Ok(())
     }
 

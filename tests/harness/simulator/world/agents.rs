@@ -270,6 +270,7 @@ impl World {
             let work = match &start.work {
                 agent::Work::Apply { .. } => "applies",
                 agent::Work::Remove { .. } => "removes",
+                agent::Work::Forget { .. } => "forgets",
                 agent::Work::Trigger { .. } => "acts on",
             };
             let effect = start.effect.map(|effect| format!(" +{effect}")).unwrap_or_default();
@@ -343,6 +344,7 @@ impl World {
         let done = JobDone {
             task: task.clone(),
             result,
+            touched: did.touched,
             output: None,
             memory,
             export: did.export,
@@ -499,8 +501,10 @@ impl World {
 
 /// The path of the link that a job works on.
 fn link(start: &Start) -> Option<&str> {
-    let (agent::Work::Apply { spec, .. } | agent::Work::Remove { spec, .. } | agent::Work::Trigger { spec }) =
-        &start.work;
+    let (agent::Work::Apply { spec, .. }
+    | agent::Work::Remove { spec, .. }
+    | agent::Work::Trigger { spec }
+    | agent::Work::Forget { spec, .. }) = &start.work;
     match &spec.params {
         TaskParams::Link(link) => Some(&link.path),
         _ => None,

@@ -35,6 +35,7 @@ impl World {
             online: false,
             term: 0,
             generation: planner.disk.meta.generation,
+            forget: Vec::new(),
         };
         Message { address: (None, "planner"), payload: Payload::Planner(presence), retain: true }
     }

@@ -54,6 +54,10 @@ struct Memory {
 }
 
 impl Kind for Line {
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let (mut memory, found) = (Memory::of(self, cx), read(self, cx)?);
         let Some(Text { text, .. }) = found else {
@@ -95,7 +99,7 @@ impl Kind for Line {
                 let content = Content::Bytes(bytes);
                 validate::put(cx, &self.path, &content, sum, access, Replace::Files, validate).await?;
             }
-            None => files::write_text(&cx.host.environment.root, &self.path, &lines.text(), access)?,
+            None => cx.wrote(files::write_text(&cx.host.environment.root, &self.path, &lines.text(), access))?,
         }
         Ok(Applied { afresh: false })
     }
@@ -107,6 +111,10 @@ impl Kind for Line {
         }
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
+        // Without a record of something done the file is none of this task's business, whatever it is by now.
+        if !memory.made_file && memory.done.is_none() {
+            return Ok(false);
+        }
         if cx.on_remove == OnRemove::Delete {
             memory.bring_nothing_back();
         }

@@ -268,6 +268,35 @@ services/s/service.toml:17 ‹"/n2"›: two tasks own `/n2` on node `n2` (`s.e` 
 }
 
 #[test]
+fn no_task_undoes_what_another_does_on_its_node() {
+    let t = |id: &str, rest: &str| format!("[[task]]\nid = \"{id}\"\n{rest}\n");
+    let text = t("a", "file = { content = \"\", path = \"/x\" }")
+        + &t("b", "line = { path = \"/{{ 'x' }}\", line = \"y\" }")
+        + &t("c", "once = true\nline = { path = \"/{{ node.name }}\", line = \"y\" }")
+        + &t("d", "file = { content = \"\", path = \"/n2\" }")
+        + &t("e", "package = [\"p\"]")
+        + &t("f", "package = { names = [\"q\", \"p\"], state = \"absent\" }")
+        + &t("g", "directory = { path = \"/x/y\" }");
+    check(
+        &text,
+        r#"
+services/s/service.toml:7 ‹"/{{ 'x' }}"›: s.b edits the file that s.a writes as a whole, so each undoes what the other does, on node `n0` (`s.b` here)
+  services/s/service.toml:4 ‹"/x"›: `s.a` here
+  hint: put the text into the content of the file, for which a `template` has variables; a file is edited where something else brings it, such as a package
+services/s/service.toml:20 ‹["q", "p"]›: the package `p` is to be installed and to be absent, on node `n0` (`s.f` here)
+  services/s/service.toml:16 ‹"e"›: `s.e` here
+  hint: take it out of one of the two
+services/s/service.toml:23 ‹{ path = "/x/y" }›: s.a makes a file of what is a directory for s.g, on node `n0` (`s.g` here)
+  services/s/service.toml:4 ‹"/x"›: `s.a` here
+  hint: a path is one or the other: change one of the two
+services/s/service.toml:23 ‹{ path = "/x/y" }›: s.b makes a file of what is a directory for s.g, on node `n0` (`s.g` here)
+  services/s/service.toml:7 ‹"/{{ 'x' }}"›: `s.b` here
+  hint: a path is one or the other: change one of the two
+"#,
+    );
+}
+
+#[test]
 fn sources_are_files_of_the_service() {
     let sources =
         ["confi.txt", "/etc/passwd", "../db/x", "dir", "link", "module/x", "module", "down.txt", "bin.j2", "ok"];
