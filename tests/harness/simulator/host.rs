@@ -69,12 +69,8 @@ impl Host {
                 let known = self.tasks.remove(task);
                 did.outcome.changed = known.is_some();
                 self.dirt.remove(task);
-                if let Some(TaskParams::Link(link)) = known {
-                    // What another task has as well stays.
-                    let same = |other: &TaskParams| matches!(other, TaskParams::Link(other) if other.path == link.path);
-                    if !self.tasks.values().any(same) {
-                        did.took_away = self.links.remove_entry(&link.path).map(|(path, _)| path);
-                    }
+                if let Some(path) = known.as_ref().and_then(link) {
+                    did.took_away = self.take_away(path);
                     did.outcome.changed = did.took_away.is_some();
                 }
                 return did;
@@ -86,7 +82,11 @@ impl Host {
         if applies {
             // A command without a guard cannot find out whether it was run before.
             let always = matches!(params, TaskParams::Command(_)) && !params.can_check();
-            let changed = self.tasks.insert(task.clone(), params.clone()).as_ref() != Some(params) || always;
+            let before = self.tasks.insert(task.clone(), params.clone());
+            let changed = before.as_ref() != Some(params) || always;
+            if let Some(given_up) = before.as_ref().and_then(link).filter(|path| Some(*path) != link(params)) {
+                self.take_away(given_up);
+            }
             did.outcome.changed = match params {
                 TaskParams::Link(link) => {
                     self.links.insert(link.path.clone(), link.target.clone()).as_ref() != Some(&link.target)
@@ -117,6 +117,15 @@ impl Host {
         did
     }
 
+    /// Takes a link away, unless another task has it as well.
+    fn take_away(&mut self, path: &str) -> Option<String> {
+        let is_shared = self.tasks.values().any(|other| link(other) == Some(path));
+        if is_shared {
+            return None;
+        }
+        self.links.remove_entry(path).map(|(path, _)| path)
+    }
+
     /// A value that depends on what else the host has of the service.
     fn computed(&self, task: &TaskId) -> String {
         let others = self.tasks.iter().filter(|(other, _)| other.service == task.service && *other != task);
@@ -133,5 +142,13 @@ impl Host {
                 self.dirt.remove(task);
             }
         }
+    }
+}
+
+/// The path of a link.
+pub(super) fn link(params: &TaskParams) -> Option<&str> {
+    match params {
+        TaskParams::Link(link) => Some(&link.path),
+        _ => None,
     }
 }

@@ -6,7 +6,6 @@ use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Start, 
 use groundplan_protocol::{
     VERSION,
     ids::{Generation, Sequence, SessionId, SiteName, TaskId},
-    kinds::TaskParams,
     plan::NodePlan,
     presence::Presence,
     report::{Outcome, ReportBatch},
@@ -15,7 +14,7 @@ use groundplan_protocol::{
 use super::{
     super::{
         broker::{Conn, Down, Message, Payload, Up},
-        host::Progress,
+        host::{Progress, link},
         process::{Job, Pump, Slot, burn},
         sabotage::Sabotage,
     },
@@ -316,8 +315,8 @@ impl World {
             return;
         }
         // Work on one claim excludes other work on it, as in the agent's `host/claims.rs`.
-        let path = agent.jobs.get(task).and_then(|job| link(&job.start)).map(str::to_owned);
-        let before = |job: &Job| job.number < number && path.is_some() && link(&job.start) == path.as_deref();
+        let own = agent.jobs.get(task).and_then(|job| path(&job.start)).map(str::to_owned);
+        let before = |job: &Job| job.number < number && own.is_some() && path(&job.start) == own.as_deref();
         if agent.jobs.values().any(before) {
             return self.after(Duration::from_millis(1), Event::JobEnd(slot, incarnation, task.clone(), number));
         }
@@ -500,15 +499,12 @@ impl World {
 }
 
 /// The path of the link that a job works on.
-fn link(start: &Start) -> Option<&str> {
+fn path(start: &Start) -> Option<&str> {
     let (agent::Work::Apply { spec, .. }
     | agent::Work::Remove { spec, .. }
     | agent::Work::Trigger { spec }
     | agent::Work::Forget { spec, .. }) = &start.work;
-    match &spec.params {
-        TaskParams::Link(link) => Some(&link.path),
-        _ => None,
-    }
+    link(&spec.params)
 }
 
 /// Whether a report is a good end.
