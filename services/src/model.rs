@@ -9,7 +9,7 @@ use std::{
 use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars};
 use groundplan_protocol::{
     effect::Effect,
-    ids::{Capability, NodeId, ServiceId, TaskId, TaskName},
+    ids::{Capability, NodeId, Resource, ServiceId, TaskId, TaskName},
     kinds::TaskParams,
     plan::{OnInterrupt, OnRemove},
     ready::Ready,
@@ -81,6 +81,8 @@ pub struct Task {
     pub ready: Option<Ready>,
     /// Capabilities that are available once it is done.
     pub provides: Vec<Located<Capability>>,
+    /// What no other task of a node may use at the same time.
+    pub conflicts: Vec<Located<Resource>>,
     /// Whether a commit that would remove it from a node is refused.
     pub prevent_destroy: bool,
     /// What happens after the agent was killed while it ran.

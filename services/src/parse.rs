@@ -174,6 +174,7 @@ impl Reader<'_> {
             when: fields.when.map(|when| when.value),
             ready: fields.ready.map(|ready| ready.value),
             provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
+            conflicts: fields.conflicts.into_iter().map(|resource| resource.located(self.path)).collect(),
             prevent_destroy: fields.prevent_destroy,
             on_interrupt: fields.on_interrupt,
             on_remove: fields.on_remove.map(|on_remove| on_remove.value).unwrap_or_default(),

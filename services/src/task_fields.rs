@@ -2,7 +2,7 @@
 
 use groundplan_inventory::decode::At;
 use groundplan_protocol::{
-    ids::{Capability, TaskName},
+    ids::{Capability, Resource, TaskName},
     plan::{OnInterrupt, OnRemove},
     ready::Ready,
 };
@@ -48,6 +48,12 @@ pub struct TaskFields {
     #[serde(default)]
     #[schemars(example = serde_json::json!(["identity/ready"]))]
     pub provides: Vec<At<Capability>>,
+    /// What no other task of a node may use at the same time, by any name: `conflicts = ["port-80"]`. Two tasks that list the same are an
+    /// error where they meet on a node; and where one takes the other's place, that one ends first. Paths, units, accounts and the
+    /// like need not be listed.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!(["gpu0"]))]
+    pub conflicts: Vec<At<Resource>>,
     /// Whether a commit that would remove it from a node, or have it give up something that it owns there, is refused; `false` if not
     /// given. It holds until a commit that sets it to `false` is applied: leaving the task out is not enough.
     #[serde(default)]

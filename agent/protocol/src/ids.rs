@@ -137,6 +137,11 @@ name!(
     |s| s.contains('/') && s.split('/').all(|part| is_name(part, ""))
 );
 name!(
+    /// Something of a node that one task at a time may use, by a name that the site gives it.
+    Resource, "resource", "letters, digits and `-_./`, beginning with a letter or digit",
+    "^[A-Za-z0-9][A-Za-z0-9_./-]*$", |s| is_name(s, "./")
+);
+name!(
     /// A dependency on other nodes that the planner opens. To the agent an opaque name.
     ///
     /// The planner writes `service.task` (every instance of that task) or `service.task@node` (that one), and

@@ -13,7 +13,7 @@ use crate::{
     digest::Fingerprint,
     effect::{Action, Effect},
     envelope::Message,
-    ids::{CommitId, GateId, Generation, InvalidId, NodeId, SiteName, TaskId},
+    ids::{CommitId, GateId, Generation, InvalidId, NodeId, Resource, SiteName, TaskId},
     kinds::{Claim, ClaimKey, TaskParams},
     ready::Ready,
 };
@@ -267,13 +267,17 @@ pub struct Edges {
     /// Whether the site forbids its removal. Recorded on the node, because the removal comes when no site declares the task any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prevent_destroy: bool,
+    /// What no other task of the node may use at the same time, sorted: a removal that lists one of them comes before what takes its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Resource>,
 }
 
 impl Edges {
     /// Whether there are none, and nothing else is declared.
     pub fn is_empty(&self) -> bool {
-        let Self { requires, triggers, on_remove, prevent_destroy } = self;
-        requires.is_empty() && triggers.is_empty() && on_remove.is_default() && !prevent_destroy
+        let Self { requires, triggers, on_remove, prevent_destroy, conflicts } = self;
+        let no_edges = requires.is_empty() && triggers.is_empty();
+        no_edges && on_remove.is_default() && !prevent_destroy && conflicts.is_empty()
     }
 }
 

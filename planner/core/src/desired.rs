@@ -13,7 +13,7 @@ use groundplan_inventory::{Location, Rollout};
 use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
-    ids::{InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    ids::{InstanceId, NodeId, Resource, ServiceId, SiteName, TaskId},
     kinds::ClaimKey,
     plan::{EdgeTrigger, Edges, OnRemove, Place, Source, TaskSpec},
     state::Applied,
@@ -81,6 +81,8 @@ pub struct TaskVertex {
     pub on_remove: OnRemove,
     /// Whether the site forbids its removal.
     pub prevent_destroy: bool,
+    /// What no other task of a node may use at the same time, sorted.
+    pub conflicts: Vec<Resource>,
 }
 
 /// A task on a node.
@@ -235,7 +237,12 @@ impl DesiredState {
             },
         };
         // A trigger is recorded twice: as what acts, and as what orders.
-        let mut edges = Edges { on_remove: task.on_remove, prevent_destroy: task.prevent_destroy, ..Edges::default() };
+        let mut edges = Edges {
+            on_remove: task.on_remove,
+            prevent_destroy: task.prevent_destroy,
+            conflicts: task.conflicts.clone(),
+            ..Edges::default()
+        };
         for edge in &task.edges {
             let on = source(edge.from, edge.scope);
             if let Some(effect) = edge.trigger {

@@ -312,6 +312,7 @@ fn compare_ids(a: &TaskId, b: &TaskId) -> Ordering {
 fn same_edges(a: &Edges, b: &Edges) -> bool {
     let same = |a: &Source, b: &Source| same_id(&a.task, &b.task) && a.place == b.place;
     a.on_remove == b.on_remove
+        && a.conflicts == b.conflicts
         && a.prevent_destroy == b.prevent_destroy
         && a.requires.len() == b.requires.len()
         && a.triggers.len() == b.triggers.len()

@@ -9,7 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_protocol::{ids::TaskId, kinds::ClaimKey, state::Applied};
+use groundplan_protocol::{
+    ids::{Resource, TaskId},
+    kinds::{Claim, ClaimKey},
+    state::Applied,
+};
 
 use crate::{
     desired::{NodeIx, Resolved},
@@ -36,7 +40,7 @@ pub(crate) struct HandOvers {
     first: BTreeMap<u32, Vec<u32>>,
 }
 
-/// What a task claims, by key; each list sorted.
+/// What a task claims, by key; `identity` sorted.
 #[derive(Clone)]
 struct Keys {
     identity: Arc<[ClaimKey]>,
@@ -44,13 +48,19 @@ struct Keys {
 }
 
 impl Keys {
-    fn of(resolved: &Resolved, task: &TaskId) -> Self {
-        Self { identity: resolved.spec.identity(task).into(), contends: resolved.spec.contends(task).into() }
+    fn of(resolved: &Resolved, task: &TaskId, conflicts: &[Resource]) -> Self {
+        let contends = resolved.spec.contends(task).into_iter().chain(conflicts.iter().map(key));
+        Self { identity: resolved.spec.identity(task).into(), contends: contends.collect() }
     }
 
     fn all(&self) -> impl Iterator<Item = &ClaimKey> {
         self.identity.iter().chain(self.contends.iter())
     }
+}
+
+/// The key of what the site declares that one task at a time may use.
+fn key(resource: &Resource) -> ClaimKey {
+    ClaimKey::of(&Claim::named("conflict", resource.as_str()))
 }
 
 /// The removals of one node, by what they claimed.
@@ -70,7 +80,8 @@ impl HandOvers {
                 on.applied.insert(g as u32, applied);
                 applied.claims.iter().for_each(|key| on.identity.entry(*key).or_default().push(g as u32));
                 let all = applied.claims.iter().chain(&applied.contends);
-                all.for_each(|key| on.all.entry(*key).or_default().push(g as u32));
+                let all = all.copied().chain(applied.edges.conflicts.iter().map(key));
+                all.for_each(|key| on.all.entry(key).or_default().push(g as u32));
             }
         }
         let mut hand_overs = Self::default();
@@ -80,7 +91,7 @@ impl HandOvers {
         // By removal: which of its claims are taken.
         let mut taken: BTreeMap<(u32, NodeIx), BTreeSet<ClaimKey>> = BTreeMap::new();
         for task in 0..diff.edges.len() {
-            let id = &diff.desired.graph.tasks[task].id;
+            let vertex = &diff.desired.graph.tasks[task];
             // Most instances of a task share what they resolved to.
             let mut last: Option<(&Arc<Resolved>, Keys)> = None;
             for (node, given) in &given {
@@ -88,7 +99,7 @@ impl HandOvers {
                 let Some(resolved) = diff.resolved(task, v) else { continue };
                 let keys = match &last {
                     Some((same, keys)) if Arc::ptr_eq(same, resolved) => keys.clone(),
-                    _ => Keys::of(resolved, id),
+                    _ => Keys::of(resolved, &vertex.id, &vertex.conflicts),
                 };
                 hand_overs.compare(diff, v, *node, &keys, given, &mut taken);
                 last = Some((resolved, keys));

@@ -205,6 +205,7 @@ impl World {
                 edges,
                 on_remove: OnRemove::Restore,
                 prevent_destroy: false,
+                conflicts: Vec::new(),
             }
         };
         let graph = InstanceGraph {

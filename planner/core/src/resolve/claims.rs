@@ -9,9 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_inventory::Diagnostic;
+use groundplan_inventory::{Diagnostic, Location};
 use groundplan_protocol::{
-    ids::TaskId,
+    ids::{Resource, TaskId},
     kinds::{Claim, Conflict, TaskParams, Thing},
 };
 
@@ -78,6 +78,36 @@ fn common(claim: &Claim<'_>, [(a, a_id), (b, b_id)]: [(&Owner<'_>, &TaskId); 2])
         |instance: &Instance| b.instances.binary_search_by_key(&instance.node, |i| i.node).map(|i| &b.instances[i]);
     let mut of_a = a.instances.iter().filter(|instance| owns(instance, a_id));
     of_a.find(|instance| on_b(instance).is_ok_and(|other| owns(other, b_id))).map(|instance| instance.node.0)
+}
+
+/// Reports tasks that meet on a node and list the same resource in `conflicts`.
+pub(crate) fn declared(placement: &Placement<'_>, owners: &[Owner<'_>], faults: &mut Vec<Diagnostic>) {
+    let mut users: BTreeMap<&Resource, Vec<(&Owner<'_>, &Location)>> = BTreeMap::new();
+    for owner in owners {
+        for resource in &placement.tasks[owner.task].task.conflicts {
+            users.entry(&resource.value).or_default().push((owner, &resource.at));
+        }
+    }
+    for (resource, users) in users {
+        for (n, (later, at)) in users.iter().enumerate() {
+            let meets =
+                |(earlier, _): &&(&Owner<'_>, &Location)| earlier.task != later.task && node(earlier, later).is_some();
+            let Some((earlier, first)) = users[..n].iter().find(meets) else { continue };
+            let node = node(earlier, later).map(|node| placement.nodes[node as usize].as_str()).unwrap_or_default();
+            faults.push(
+                Diagnostic::new((*at).clone(), format!("two tasks conflict over `{resource}` on node `{node}`"))
+                    .label(format!("`{}` here", placement.name(later.task)))
+                    .related((*first).clone(), format!("`{}` here", placement.name(earlier.task)))
+                    .hint("let one of them use it, or place the services on different nodes"),
+            );
+        }
+    }
+}
+
+/// The first node that has both.
+fn node(a: &Owner<'_>, b: &Owner<'_>) -> Option<u32> {
+    let on_b = |node| b.instances.binary_search_by_key(&node, |instance| instance.node).is_ok();
+    a.instances.iter().map(|instance| instance.node).find(|node| on_b(*node)).map(|node| node.0)
 }
 
 /// Reports pairs of tasks that undo what the other does, although each has claims of its own.

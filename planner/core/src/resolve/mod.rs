@@ -25,7 +25,7 @@ mod versions;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -131,6 +131,7 @@ pub fn resolve(
     let owners = owners(&tasks);
     claims::conflicts(&placement, &owners, &mut faults);
     claims::pairs(&placement, &owners, &mut faults);
+    claims::declared(&placement, &owners, &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
@@ -230,6 +231,8 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
         by_id.push((id.clone(), places[task]));
         let Instances { resolved, pending, off, .. } = &known[task].instances;
         let (instances, pending, off) = (resolved.clone(), pending.clone(), off.clone());
+        let conflicts: BTreeSet<_> = declared.task.conflicts.iter().map(|resource| resource.value.clone()).collect();
+        let conflicts = conflicts.into_iter().collect();
         tasks.push(TaskVertex {
             id,
             at: declared.task.at.clone(),
@@ -238,6 +241,7 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
             off,
             edges,
             prevent_destroy: declared.task.prevent_destroy,
+            conflicts,
             on_remove: declared.task.on_remove,
         });
     }

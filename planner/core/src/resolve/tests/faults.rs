@@ -247,6 +247,23 @@ services/s/service.toml:16 ‹["", "{{ v }}"]›: `run` of the command is empty
 }
 
 #[test]
+fn two_tasks_do_not_use_one_declared_thing_on_a_node() {
+    let t = |id: &str, rest: &str| format!("[[task]]\nid = \"{id}\"\ncommand = {{ run = \"x\" }}\n{rest}\n");
+    let text = t("a", "conflicts = [\"gpu0\", \"gpu1\"]")
+        + &t("b", "conflicts = [\"gpu2\"]\nwhen = \"node.name == 'n0'\"")
+        + &t("c", "conflicts = [\"gpu2\"]\nwhen = \"node.name != 'n0'\"")
+        + &t("d", "conflicts = [\"gpu1\"]\nonce = true");
+    check(
+        &text,
+        r#"
+services/s/service.toml:19 ‹"gpu1"›: two tasks conflict over `gpu1` on node `n0` (`s.d` here)
+  services/s/service.toml:5 ‹"gpu1"›: `s.a` here
+  hint: let one of them use it, or place the services on different nodes
+"#,
+    );
+}
+
+#[test]
 fn two_tasks_do_not_own_one_path_on_a_node() {
     let t = |id: &str, rest: &str| format!("[[task]]\nid = \"{id}\"\n{rest}\n");
     let text = t("a", "file = { content = \"\", path = \"/x\" }")
