@@ -17,7 +17,14 @@ mod reach;
 mod slot;
 mod ssh;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio_rustls::rustls::ServerConfig;
@@ -84,6 +91,7 @@ pub struct Builder {
     agent: Option<PathBuf>,
     bare: bool,
     tls: Option<Arc<ServerConfig>>,
+    prepare: Option<fn(&Path) -> io::Result<()>>,
 }
 
 /// What became of a task.
@@ -181,6 +189,12 @@ impl Builder {
         self
     }
 
+    /// Makes all hosts, also those that are wiped, from a copy of the image that `prepare` changed once; it is given the copy's root.
+    pub fn prepared(mut self, prepare: fn(&Path) -> io::Result<()>) -> Self {
+        self.prepare = Some(prepare);
+        self
+    }
+
     /// Starts it with one service, `s`, on every host; `text` is its `service.toml`.
     ///
     /// # Panics
@@ -200,8 +214,13 @@ impl Builder {
     /// # Panics
     /// If one does not boot; with its console.
     pub fn start(self, files: &[(&str, &str)]) -> Hosts {
-        let Self { slot, nodes, image, internet, broker, agent, bare, tls } = self;
-        let image = image.directory().expect("an image for the hosts");
+        let Self { slot, nodes, image, internet, broker, agent, bare, tls, prepare } = self;
+        let mut image = image.directory().expect("an image for the hosts");
+        if let Some(prepare) = prepare {
+            let copy = slot.scratch().join("prepared");
+            image = machine::clone_of(&image, &copy).expect("a copy of the image");
+            prepare(&image).expect("a prepared image");
+        }
         network::make(slot.number(), slot.address(None)).expect("a bridge");
         if internet {
             network::open(slot.number()).expect("a way out");
@@ -251,6 +270,7 @@ impl Hosts {
             agent: None,
             bare: false,
             tls: None,
+            prepare: None,
         }
     }
 
@@ -282,11 +302,12 @@ impl Hosts {
         }
         machine::install_program(&self.agent, &root.join("usr/bin/groundplan-agent")).expect("the agent on it");
         // Planner and agent notice within seconds that a host is cut off.
-        let config = self.fleet.agent_config(host) + "key = \"/etc/groundplan/node.key\"\nkeep_alive = \"5s\"\n";
+        let node = &machine.node;
+        let config = self.fleet.agent_config(node) + "key = \"/etc/groundplan/node.key\"\nkeep_alive = \"5s\"\n";
         let unit = "etc/systemd/system/multi-user.target.wants/groundplan-agent.service";
         let wrote = machine
             .write("etc/groundplan/agent.toml", &config, 0o600)
-            .and_then(|()| machine.write("etc/groundplan/node.key", &Fleet::node_key(host).secret_text(), 0o600))
+            .and_then(|()| machine.write("etc/groundplan/node.key", &Fleet::node_key(node).secret_text(), 0o600))
             .and_then(|()| machine.write("lib/systemd/system/groundplan-agent.service", UNIT, 0o644))
             .and_then(|()| {
                 std::fs::create_dir_all(root.join(unit).parent().expect("a folder"))?;
@@ -510,10 +531,30 @@ impl Hosts {
 
     /// Replaces a host by a fresh one with the same name, address and key, and boots it.
     pub fn wipe(&mut self, host: &str) {
+        self.renew(host);
+        self.machine(host).wait_up().expect("a host that boots");
+    }
+
+    /// The same without waiting until it is up.
+    fn renew(&mut self, host: &str) {
         self.kill(host);
         self.format(host);
         self.power_on(host);
-        self.machine(host).wait_up().expect("a host that boots");
+    }
+
+    /// Replaces a host by a fresh one at the same address that is another node, of which no planner and no broker knows anything, and
+    /// begins to boot it. The host keeps its name in this site; the inventory is to have the node's key.
+    pub fn renew_as(&mut self, host: &str, node: &str) {
+        self.kill(host);
+        node.clone_into(&mut self.machine_mut(host).node);
+        self.format(host);
+        self.power_on(host);
+    }
+
+    /// The root directory of a host that runs, with all that is mounted in it, as this machine sees it. Links in it that are absolute
+    /// lead to this machine's own files. `None` while it is off.
+    pub fn root(&self, host: &str) -> Option<PathBuf> {
+        self.machine(host).live_root()
     }
 
     /// The memory of a host's agent.

@@ -7,5 +7,7 @@ pub mod hosts;
 pub mod live;
 pub mod loopback;
 pub mod processes;
+pub mod property;
 pub mod publish;
 pub mod simulator;
+mod xattrs;

@@ -97,14 +97,7 @@ impl Machine {
         if root.exists() {
             self.release()?;
         }
-        let (upper, work) = (self.directory.join("upper"), self.directory.join("work"));
-        [&root, &upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", self.image.display(), upper.display(), work.display());
-        let place = root.to_string_lossy();
-        if run("mount", &["-t", "overlay", "overlay", "-o", &options, &place]).is_err() {
-            run("cp", &["-a", "--reflink=auto", "--", &format!("{}/.", self.image.display()), &place])?;
-        }
+        clone_of(&self.image, &self.directory)?;
         self.write("etc/hostname", &format!("{}\n", self.node), 0o644)?;
         self.write("etc/hosts", &format!("127.0.0.1 localhost\n{hosts}"), 0o644)?;
         let id = groundplan_protocol::digest::Digest::of(self.directory.as_os_str().as_encoded_bytes());
@@ -192,6 +185,11 @@ impl Machine {
         })
     }
 
+    /// Its root directory as its processes see it.
+    pub(super) fn live_root(&self) -> Option<PathBuf> {
+        Some(format!("/proc/{}/root", self.leader()?).into())
+    }
+
     /// Which boot it is in; `None` while it is off, or between two.
     pub(super) fn boot_id(&self) -> Option<String> {
         let output = enter(self.leader()?, &["cat", "/proc/sys/kernel/random/boot_id"]).ok()?;
@@ -223,6 +221,18 @@ impl Machine {
         // The kernel removes it a moment later; by then the next boot may need the name.
         let _ = network::remove_link(&self.machine);
     }
+}
+
+/// Makes a clone of an image in a directory of its own: an overlay, or a copy where there are no overlays. Returns its root.
+pub(super) fn clone_of(image: &Path, directory: &Path) -> io::Result<PathBuf> {
+    let [root, upper, work] = ["root", "upper", "work"].map(|name| directory.join(name));
+    [&root, &upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
+    let options = format!("lowerdir={},upperdir={},workdir={}", image.display(), upper.display(), work.display());
+    let place = root.to_string_lossy();
+    if run("mount", &["-t", "overlay", "overlay", "-o", &options, &place]).is_err() {
+        run("cp", &["-a", "--reflink=auto", "--", &format!("{}/.", image.display()), &place])?;
+    }
+    Ok(root)
 }
 
 /// Runs a command in all namespaces of a host.

@@ -10,7 +10,7 @@ mod disk;
 mod host;
 mod process;
 mod record;
-mod rng;
+pub(crate) mod rng;
 mod run;
 mod sabotage;
 mod schedule;

@@ -13,6 +13,7 @@ mod kernel;
 mod memory;
 mod packages;
 mod plugins;
+mod property;
 mod reboot;
 mod restored;
 mod survival;

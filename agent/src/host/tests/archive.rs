@@ -242,6 +242,20 @@ async fn what_others_changed_is_left_in_place() {
 }
 
 #[tokio::test]
+async fn an_heir_replaces_and_removes_what_the_former_task_unpacked() {
+    let site = Site::new();
+    let before = archive(&tar(&[("a/b", FILE, 0o644, "b"), ("c", FILE, 0o644, "c")]), json!({}));
+    let after = archive(&tar(&[("a", FILE, 0o644, "a file now")]), json!({}));
+    assert_eq!(site.create(&before).await, CHANGED);
+    let heir = Job { others: vec![id("svc.task")], ..job("svc.heir", apply(&after, None), None, None) };
+    assert_eq!(site.host.run(heir, Cancel::never()).await.result, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["a"]);
+    let given = Job { others: vec![id("svc.heir")], ..job("svc.task", Work::Remove { spec: before }, None, None) };
+    assert!(site.host.run(given, Cancel::never()).await.result.is_ok());
+    assert_eq!(tree(&site.at("opt/app")), ["a"]);
+}
+
+#[tokio::test]
 async fn what_others_claim_is_left_to_them() {
     let site = Site::new();
     let bytes = |version: &str| {

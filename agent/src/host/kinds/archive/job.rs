@@ -20,6 +20,8 @@ pub(super) struct Job {
     pub(super) owner: (Uid, Gid),
     pub(super) store: Store,
     pub(super) search: String,
+    /// Tasks that hand over to it: what they unpacked is its own.
+    pub(super) from: Vec<TaskId>,
     /// The paths below the directory that other tasks claim.
     pub(super) claimed: BTreeMap<String, TaskId>,
 }

@@ -121,11 +121,12 @@ impl Store {
         read(&self.path(task, dest))
     }
 
-    /// All manifests but the one of the task for that directory.
-    pub(super) fn others(&self, task: &TaskId, dest: &str) -> Vec<Manifest> {
-        let own = self.path(task, dest);
+    /// All manifests but those of the task, and of tasks that hand over to it, for that directory.
+    pub(super) fn others(&self, task: &TaskId, from: &[TaskId], dest: &str) -> Vec<Manifest> {
+        let own: Vec<PathBuf> = [task].into_iter().chain(from).map(|task| self.path(task, dest)).collect();
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
-        let json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && *path != own;
+        let json =
+            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && !own.contains(path);
         entries.filter(json).filter_map(|path| read(&path)).collect()
     }
 

@@ -56,7 +56,7 @@ type Differing = (Root, BTreeMap<String, Entry>);
 
 impl Kind for Archive {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
-        let job = Job::new(self, cx)?;
+        let job = Job { from: cx.others.to_vec(), ..Job::new(self, cx)? };
         job.store.take_over(cx.task, cx.others, &self.dest).map_err(ArchiveError::Manifest)?;
         if !cx.is_drift_check() {
             return Ok(blocking(move || job.check()).await??.into());
@@ -73,7 +73,7 @@ impl Kind for Archive {
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let job = Job::new(self, cx)?;
+        let job = Job { from: cx.others.to_vec(), ..Job::new(self, cx)? };
         blocking(move || job.apply()).await??.iter().for_each(|line| cx.report(line));
         Ok(Applied { afresh: false })
     }
@@ -99,6 +99,7 @@ impl Job {
             owner: (uid, gid),
             store: Store::new(&cx.host.state_dir),
             search: search.unwrap_or_default().to_owned(),
+            from: Vec::new(),
             claimed: cx.host.claims.below(&params.dest, cx.task),
         })
     }
@@ -301,7 +302,7 @@ impl Job {
         let (mut removed, mut left) = (false, Vec::new());
         if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
             (removed, left) = self.remove_members(&Root::new(real), &manifest.put())?;
-            let others = self.store.others(&self.task, dest);
+            let others = self.store.others(&self.task, &self.from, dest);
             if manifest.made_dest && !others.iter().any(|other| other.dest == *dest) {
                 match files::remove_directory(&self.root, dest)? {
                     Removal::Left(why) => left.push(why),

@@ -41,7 +41,7 @@ pub(super) fn below(put: &Put, path: &str) -> BTreeMap<String, Vec<Entry>> {
 impl Job {
     /// The absolute paths of what other archives have unpacked.
     pub(super) fn unpacked_by_others(&self) -> BTreeSet<String> {
-        let others = self.store.others(&self.task, &self.params.dest);
+        let others = self.store.others(&self.task, &self.from, &self.params.dest);
         let paths = |other: &Manifest| {
             let dest = other.dest.trim_end_matches('/').to_owned();
             other.members.keys().map(|path| format!("{dest}/{path}")).collect::<Vec<_>>()

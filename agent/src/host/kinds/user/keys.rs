@@ -2,7 +2,7 @@
 //!
 //! The user may put any link there, so everything below the home is accessed as if the home were the root. A link to a file in
 //! the home is followed, and stays. One that leads out of it is an error: the file behind it may hold the keys of others.
-//! What cannot be read is never replaced. Lines are kept byte by byte.
+//! What cannot be read is never replaced. Lines are kept byte by byte, and owner and mode where sshd accepts them.
 
 use std::path::Path;
 
@@ -58,6 +58,15 @@ impl Place<'_> {
         Access { uid: Uid::from_raw(self.uid), gid: Gid::from_raw(self.gid), mode: Mode::from_bits_truncate(mode) }
     }
 
+    /// Owner and mode for what is at a path of the home: as they are, if sshd(8) accepts keys there, else those of a new one.
+    fn access_at(&self, root: &Root, path: &str, new: u32) -> Result<Access, KeysError> {
+        let found = files::find(root, path, true)?.map(|found| found.access);
+        let is_safe = |access: &Access| {
+            (access.uid.is_root() || access.uid.as_raw() == self.uid) && access.mode.bits() & 0o022 == 0
+        };
+        Ok(found.filter(is_safe).unwrap_or_else(|| self.access(new)))
+    }
+
     /// The path of the file below the home, with its links followed.
     fn file(&self, root: &Root) -> Result<String, KeysError> {
         let mut path = FILE.to_owned();
@@ -86,17 +95,20 @@ impl Place<'_> {
     /// Whether the file has that content, owner and mode.
     pub(super) fn is(&self, text: &[u8]) -> Result<bool, KeysError> {
         let root = self.root();
-        Ok(files::is_directory(&root, FOLDER, self.access(0o700))?
-            && files::is_file(&root, &self.file(&root)?, Sum::of_bytes(text), self.access(0o600))?)
+        let file = self.file(&root)?;
+        Ok(files::is_directory(&root, FOLDER, self.access_at(&root, FOLDER, 0o700)?)?
+            && files::is_file(&root, &file, Sum::of_bytes(text), self.access_at(&root, &file, 0o600)?)?)
     }
 
     pub(super) fn write(&self, text: Vec<u8>) -> Result<(), KeysError> {
         let root = self.root();
-        if !files::is_directory(&root, FOLDER, self.access(0o700))? {
-            files::put_directory(&root, FOLDER, self.access(0o700))?;
+        let folder = self.access_at(&root, FOLDER, 0o700)?;
+        if !files::is_directory(&root, FOLDER, folder)? {
+            files::put_directory(&root, FOLDER, folder)?;
         }
-        let sum = Sum::of_bytes(&text);
-        Ok(files::put_file(&root, &self.file(&root)?, &Content::Bytes(text), sum, self.access(0o600))?)
+        let (file, sum) = (self.file(&root)?, Sum::of_bytes(&text));
+        let access = self.access_at(&root, &file, 0o600)?;
+        Ok(files::put_file(&root, &file, &Content::Bytes(text), sum, access)?)
     }
 }
 
@@ -166,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn links_lead_nowhere_outside() {
+    fn the_file_stays_what_it_is_and_links_lead_nowhere_outside() {
         let dir = tempfile::tempdir().unwrap();
         let (home, outside) = (dir.path().join("home"), dir.path().join("outside"));
         std::fs::create_dir_all(&home).unwrap();
@@ -177,6 +189,20 @@ mod tests {
         assert!(place.is(b"one\n").unwrap() && place.read().unwrap() == b"one\n");
         let mode = |path: &str| std::fs::metadata(home.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode(".ssh"), mode(".ssh/authorized_keys")), (0o700, 0o600));
+
+        // Modes that sshd accepts stay, others are made private.
+        let set = |path: &str, mode| {
+            std::fs::set_permissions(home.join(path), std::fs::Permissions::from_mode(mode)).unwrap()
+        };
+        for (before, after) in [(0o644, 0o644), (0o400, 0o400), (0o664, 0o600)] {
+            set(".ssh", before | 0o111);
+            set(".ssh/authorized_keys", before);
+            place.write(format!("{before}\n").into_bytes()).unwrap();
+            assert!(place.is(format!("{before}\n").as_bytes()).unwrap());
+            let folder = if before == after { before | 0o111 } else { 0o700 };
+            assert_eq!((mode(".ssh"), mode(".ssh/authorized_keys")), (folder, after));
+        }
+        set(".ssh", 0o700);
 
         // The file is a link out of the home: neither read, nor replaced, nor written to.
         let file = home.join(".ssh/authorized_keys");

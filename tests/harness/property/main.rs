@@ -1,0 +1,56 @@
+//! `tests/run property`: runs the property on real hosts, with one seed or many.
+
+use std::process::ExitCode;
+
+use groundplan_tests::{hosts, property::Property};
+
+const USAGE: &str = "groundplan-property [--seed N] [--seeds N] [--commits N] [--no-faults] [--keep-going]";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (mut seed, mut seeds, mut commits) = (1, 1, 200);
+    let (mut faults, mut keep_going) = (true, false);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--no-faults" => faults = false,
+            "--keep-going" => keep_going = true,
+            "--seed" | "--seeds" | "--commits" => {
+                let Some(value) = args.next().and_then(|value| value.parse::<u64>().ok()) else { return usage() };
+                match arg.as_str() {
+                    "--seed" => seed = value,
+                    "--seeds" => seeds = value,
+                    _ => commits = value as u32,
+                }
+            }
+            _ => return usage(),
+        }
+    }
+    if let Some(why) = hosts::impossible() {
+        eprintln!("NOT RUN: {why}");
+        return ExitCode::FAILURE;
+    }
+    let mut failed = Vec::new();
+    for seed in seed..seed + seeds {
+        println!("== seed {seed}");
+        match (Property { seed, commits, faults, verbose: true }).run() {
+            Ok(totals) => println!("seed {seed}: {totals}"),
+            Err(report) => {
+                println!("\n{report}\n");
+                failed.push(seed);
+                if !keep_going {
+                    break;
+                }
+            }
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("failed: {failed:?}");
+    ExitCode::FAILURE
+}
+
+fn usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(64)
+}
