@@ -49,7 +49,7 @@ pub(crate) const PARAMETERS: [(&str, [&str; 2]); 3] = [
 ];
 /// Whether a failed task can be withdrawn whose removal fails for the same reason, such as an option of what is no INI file. Not yet: it
 /// blocks its service.
-const REMOVES_WHAT_NEVER_WAS: bool = false;
+const REMOVES_WHAT_NEVER_WAS: bool = true;
 /// The hash of the password `secret`.
 const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGg9Yf5hK3bq0wX1L2m9k6i3n7u8v4r5t6y7z8a9b0";
@@ -365,7 +365,7 @@ fn user(n: u8, content: u8) -> String {
     let _ = write!(
         text,
         ", comment = \"comment {content}\", home = \"{home}\", groups = [\"games\"], password = \"{HASH}\", locked = {}, remove_home = true }}",
-        content % 2 == 0
+        content.is_multiple_of(2)
     );
     text
 }
