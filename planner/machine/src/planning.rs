@@ -53,6 +53,8 @@ pub struct Sent {
     pub at: Generation,
     /// Whether it reports that it has not ended that plan.
     pub busy: bool,
+    /// Whether it reports that it has.
+    pub idle: bool,
 }
 
 /// A plan that was worked out.
@@ -144,7 +146,9 @@ impl PlanJob {
                 let untouched = open.get(node).copied().unwrap_or(true);
                 // With gates it must not keep its generation: one of them may be open from before. And what has failed is to be tried
                 // again, which an agent does only for a newer plan.
-                if same && under_way && untouched && last >= sent.at && !has_gates(part) {
+                // And what it has ended it does not report again, if another planner had the reports.
+                let ended = sent.idle && sent.at >= last;
+                if same && under_way && untouched && last >= sent.at && !ended && !has_gates(part) {
                     planned.kept.insert(node.clone(), last);
                     continue;
                 }

@@ -33,7 +33,8 @@ impl Machine {
             // A state that is older than the last report says nothing of what the node does now.
             let latest = node.state.as_ref().filter(|state| state.sequence >= node.belief.sequence);
             let busy = latest.is_some_and(|state| state.phase != Phase::Idle);
-            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy });
+            let idle = latest.is_some() && !busy;
+            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy, idle });
         }
         let policy = Policy { check: self.drift.to_check(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
