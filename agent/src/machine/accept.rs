@@ -4,13 +4,14 @@
 //! the machine: jobs that run continue and are waited for, tasks that have not begun are superseded, obligations that have fired
 //! stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     effect::{self, Action},
     ids::{Generation, TaskId},
+    kinds::ClaimKey,
     plan::{Edges, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
     time::Now,
@@ -89,7 +90,7 @@ impl Machine {
         // The planner may still take something of it to be under way, and have other nodes wait for that.
         let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
         let blobs = distinct_blobs(tasks.iter());
-        let queue = self.enqueue(tasks);
+        let queue = self.enqueue(self.with_owners(tasks));
         self.persist_plan(stored, now, out);
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
         // Every blob counts as missing until the store, which may have it, reports it: no task starts before that.
@@ -118,6 +119,37 @@ impl Machine {
                 self.unsaved.applied.insert(task);
             }
         }
+    }
+
+    /// Adds to each new task those that own here what it is to own: the planner names those that it knows of, and may have made the plan
+    /// before it had the report of the last one. What that remembers would be lost otherwise, and what it made taken for found.
+    pub(super) fn with_owners(&self, mut tasks: Vec<PlannedTask>) -> Vec<PlannedTask> {
+        let is_new = |planned: &PlannedTask| {
+            planned.action == Action::Create && self.applied.get(&planned.task).is_none_or(|record| record.in_doubt)
+        };
+        if !tasks.iter().any(is_new) {
+            return tasks;
+        }
+        let stays: BTreeSet<TaskId> = tasks
+            .iter()
+            .filter(|planned| planned.action != Action::Remove)
+            .map(|planned| planned.task.clone())
+            .collect();
+        let applied = self.applied.iter().map(|(task, record)| (task, &record.spec));
+        let running = self.running.iter().filter_map(|(task, run)| Some((task, run.planned.spec.as_ref()?)));
+        let others = applied.chain(running).filter(|(task, _)| !stays.contains(*task));
+        let owners: HashMap<ClaimKey, TaskId> = others
+            .flat_map(|(task, spec)| spec.identity(task).into_iter().map(move |key| (key, task.clone())))
+            .collect();
+        for planned in tasks.iter_mut().filter(|planned| is_new(planned)) {
+            let keys = planned.spec.as_ref().map(|spec| spec.identity(&planned.task)).unwrap_or_default();
+            for owner in keys.iter().filter_map(|key| owners.get(key)) {
+                if !planned.from.contains(owner) {
+                    planned.from.push(owner.clone());
+                }
+            }
+        }
+        tasks
     }
 
     /// Makes the queue of a plan, and the obligations of its tasks.

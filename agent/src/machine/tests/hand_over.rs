@@ -57,6 +57,35 @@ fn the_successor_remembers_what_its_predecessor_did() {
 }
 
 #[test]
+fn the_successor_of_a_successor_that_the_planner_does_not_know_of_remembers_as_well() {
+    let mut bench = bench();
+    // As `old`, by another name.
+    let again = |name: &str, from: &[&str]| {
+        let spec = planned("old", Action::Create, 1, &[]).spec;
+        let from = from.iter().map(|name| task(name)).collect();
+        PlannedTask { spec, from, ..planned(name, Action::Create, 1, &[]) }
+    };
+    let removed =
+        |name: &str, into: &str| PlannedTask { into: vec![task(into)], ..planned(name, Action::Remove, 0, &[into]) };
+    offer(&mut bench, 2, vec![again("second", &["old"]), removed("old", "second")]);
+    end(&mut bench, "second", Ok(UNCHANGED), None);
+    end(&mut bench, "old", Ok(UNCHANGED), None);
+    // Made before these two reports came.
+    offer(&mut bench, 3, vec![again("third", &["old"]), removed("old", "third")]);
+    let start = &bench.jobs[&task("third")];
+    assert_eq!(start.memory, Some(json!("what old found")));
+    assert!(matches!(&start.work, Work::Apply { from, .. } if *from == [task("second")]));
+    // And again after a kill.
+    bench.restart();
+    bench.handle(Event::Connected { session_present: false });
+    assert_eq!(bench.jobs[&task("third")].memory, Some(json!("what old found")));
+    end(&mut bench, "third", Ok(UNCHANGED), None);
+    offer(&mut bench, 4, vec![PlannedTask { after: Vec::new(), ..removed("second", "third") }]);
+    end(&mut bench, "second", Ok(UNCHANGED), None);
+    assert_eq!(memory_of(&bench, "third"), Some(json!("what old found")));
+}
+
+#[test]
 fn nothing_is_removed_for_an_heir_that_is_not_there() {
     // The planner takes `new` to be applied, because a report is on its way.
     let mut bench = bench();

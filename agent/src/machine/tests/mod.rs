@@ -49,7 +49,10 @@ pub(super) fn version_of(spec: &TaskSpec) -> u32 {
 
 /// A planned task: the action, the version, and the tasks that it comes after.
 pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) -> PlannedTask {
-    let (spec, fingerprint) = versioned(version);
+    let (mut spec, fingerprint) = versioned(version);
+    if let TaskParams::Link(link) = &mut spec.params {
+        link.path = format!("/{name}");
+    }
     let there = !matches!(action, Action::Remove | Action::Forget);
     PlannedTask {
         task: task(name),

@@ -543,7 +543,7 @@ fn link() -> Found {
 #[test]
 fn what_was_found_is_in_the_ledger_with_the_end_of_the_job() {
     let mut bench = bench();
-    let key = || "path /l".to_owned();
+    let key = || "path /a".to_owned();
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
     bench.finish_with("a", Err("the disk is full"), vec![(key(), Some(link()))]);
     assert_eq!(bench.disk.found, [(key(), link())].into(), "also if it failed");
@@ -563,10 +563,10 @@ fn notes_of_a_killed_agent_are_taken_over() {
     let key = |name: &str| format!("path {name}");
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
     // The job has noted what it found, and something of a claim that no task has any more.
-    bench.disk.noted = vec![(key("/l"), link()), (key("/gone"), Found::Absent)];
+    bench.disk.noted = vec![(key("/a"), link()), (key("/gone"), Found::Absent)];
     kill(&mut bench);
     bench.disk.noted.clear();
-    assert_eq!(bench.disk.found, [(key("/l"), link())].into());
+    assert_eq!(bench.disk.found, [(key("/a"), link())].into());
     assert!(bench.disk.started.is_empty() || bench.jobs.len() == 1);
 }
 
@@ -576,13 +576,13 @@ fn where_nothing_shows_what_was_there_it_is_not_known() {
     let mut bench = applied(&["a"]);
     assert!(bench.disk.found.is_empty());
     kill(&mut bench);
-    assert_eq!(bench.disk.found, [("path /l".to_owned(), Found::Unrecorded)].into());
+    assert_eq!(bench.disk.found, [("path /a".to_owned(), Found::Unrecorded)].into());
     // After a power loss: the note of a task that may have been started may be lost.
     let mut bench = self::bench();
     offer(&mut bench, 1, vec![planned("a", Action::Create, 1, &[])]);
     bench.boot = "another".to_owned();
     kill(&mut bench);
-    assert_eq!(bench.disk.found, [("path /l".to_owned(), Found::Unknown)].into());
+    assert_eq!(bench.disk.found, [("path /a".to_owned(), Found::Unknown)].into());
 }
 
 #[test]
