@@ -194,6 +194,8 @@ fn memory(hosts: &Hosts) -> String {
 /// again on fresh hosts against it.
 fn someone_elses_database(hosts: &mut Hosts, example: &[(String, String)]) {
     hosts.out("db-0", "systemctl disable --now groundplan-agent");
+    // Its connections may hold locks on the database, for which the drop would wait.
+    hosts.out("id-0", "systemctl stop keystone");
     hosts.out("db-0", "mariadb --execute 'DROP DATABASE keystone; DROP USER keystone'");
     let account = "CREATE DATABASE keystone CHARACTER SET utf8mb4; \
                    GRANT ALL PRIVILEGES ON keystone.* TO keystone@\\`%\\` IDENTIFIED BY \\\"TheirPassword\\\"";
