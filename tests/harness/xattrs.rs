@@ -57,9 +57,9 @@ pub(crate) fn set(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
 /// The value of `system.posix_acl_access` that gives one more user the right to read: `rw-` for the owner, `r--` for that user and
 /// the group, `r--` as the mask, nothing for others.
 pub(crate) fn readable_by(uid: u32) -> Vec<u8> {
-    const NOBODY: u32 = u32::MAX;
+    const NO_ID: u32 = u32::MAX;
     // Tag, rights, id: acl(5) and the kernel's posix_acl_xattr.h.
-    let entries = [(0x01, 6, NOBODY), (0x02, 4, uid), (0x04, 4, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
+    let entries = [(0x01, 6, NO_ID), (0x02, 4, uid), (0x04, 4, NO_ID), (0x10, 4, NO_ID), (0x20, 0, NO_ID)];
     let mut value = 2_u32.to_le_bytes().to_vec();
     for (tag, rights, id) in entries {
         value.extend(u16::to_le_bytes(tag));

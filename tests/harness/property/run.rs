@@ -1,4 +1,4 @@
-//! Running the property: two hosts of one site, one that lives through all commits and one that is made anew for each.
+//! Running the property: two hosts of one site, one that lives through all commits and one that is made for each.
 
 use std::{
     cell::Cell,

@@ -17,10 +17,6 @@ fn bench() -> Bench {
     bench
 }
 
-fn offer(bench: &mut Bench, generation: u64, tasks: Vec<PlannedTask>) {
-    bench.handle(Event::Plan(Box::new(node_plan(generation, tasks))));
-}
-
 /// `old` hands over to `new`.
 fn renamed(version: u32) -> Vec<PlannedTask> {
     let new = PlannedTask { from: vec![task("old")], ..planned("new", Action::Create, version, &[]) };

@@ -1,6 +1,7 @@
 //! The machine under test, with a simple disk, journal and host, and one place that carries out its effects.
 
 mod hand_over;
+mod obligations;
 mod removals;
 mod scenarios;
 mod simulation;
@@ -20,6 +21,37 @@ use groundplan_protocol::{
 };
 
 use super::*;
+
+pub(super) const CHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: true, effect: None });
+pub(super) const UNCHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: false, effect: None });
+pub(super) const RESTARTED: Result<JobOutcome, &str> =
+    Ok(JobOutcome { changed: true, effect: Some(effect::Effect::Restart) });
+
+pub(super) fn bench() -> Bench {
+    let mut bench = Bench::new();
+    bench.handle(Event::Connected { session_present: false });
+    bench
+}
+
+pub(super) fn offer(bench: &mut Bench, generation: u64, tasks: Vec<PlannedTask>) {
+    bench.handle(Event::Plan(Box::new(node_plan(generation, tasks))));
+}
+
+/// A bench with `names` applied in version 1 at generation 1.
+pub(super) fn applied(names: &[&str]) -> Bench {
+    let mut bench = bench();
+    offer(&mut bench, 1, names.iter().map(|name| planned(name, Action::Create, 1, &[])).collect());
+    while let Some(task) = bench.jobs.keys().next().cloned() {
+        bench.finish(task.task.as_str(), CHANGED);
+    }
+    bench.reported();
+    bench
+}
+
+pub(super) fn kill(bench: &mut Bench) {
+    bench.restart();
+    bench.handle(Event::Connected { session_present: false });
+}
 
 pub(super) fn task(name: &str) -> TaskId {
     format!("s.{name}").parse().unwrap()

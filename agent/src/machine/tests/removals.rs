@@ -4,19 +4,6 @@ use groundplan_protocol::plan::Edges;
 
 use super::*;
 
-const CHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: true, effect: None });
-const UNCHANGED: Result<JobOutcome, &str> = Ok(JobOutcome { changed: false, effect: None });
-
-fn bench() -> Bench {
-    let mut bench = Bench::new();
-    bench.handle(Event::Connected { session_present: false });
-    bench
-}
-
-fn offer(bench: &mut Bench, generation: u64, tasks: Vec<PlannedTask>) {
-    bench.handle(Event::Plan(Box::new(node_plan(generation, tasks))));
-}
-
 fn removed(name: &str) -> PlannedTask {
     planned(name, Action::Remove, 0, &[])
 }
