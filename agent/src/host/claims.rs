@@ -20,13 +20,33 @@ use super::{aliases::own_name, cancel::Cancel, fs::paths::Root};
 /// The tasks of each claim.
 type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
 
+/// Who claims what.
+#[derive(Debug, Default)]
+struct Claimed {
+    /// By jobs: what is applied, and what they are about to make.
+    held: Claimants,
+    /// By plans: what tasks are about to take over from others.
+    promised: Claimants,
+}
+
+impl Claimed {
+    fn tasks<'a>(&'a self, claim: &'a Claim<'a>) -> impl Iterator<Item = &'a TaskId> {
+        let maps: [&'a BTreeMap<Claim<'a>, BTreeSet<TaskId>>; 2] = [&self.held, &self.promised];
+        maps.into_iter().filter_map(move |map| map.get(claim)).flatten()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Claim<'static>, &BTreeSet<TaskId>)> {
+        self.held.iter().chain(&self.promised)
+    }
+}
+
 /// Of claims that are stated by another name than the thing's own: by that name, the tasks with what each states.
 type Aliases = BTreeMap<Claim<'static>, BTreeMap<TaskId, Claim<'static>>>;
 
 /// The claims of all applied tasks of this host, by what is claimed, and those that jobs work on.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    held: Mutex<Claimants>,
+    claimed: Mutex<Claimed>,
     aliases: Mutex<Aliases>,
     /// Where names are looked up; without it every name is a thing's own.
     root: Option<Root>,
@@ -105,7 +125,7 @@ impl Claims {
 
     fn alias_held(&self, claim: &Claim<'_>, task: &TaskId) -> Option<(Claim<'static>, TaskId)> {
         let (stated, own) = (claim.clone().into_owned(), self.own_name(claim));
-        let by_own = own.as_ref().and_then(|own| self.lock().get(own)?.iter().find(|other| *other != task).cloned());
+        let by_own = own.as_ref().and_then(|own| self.held_by_name(own, task));
         let own = own.unwrap_or_else(|| stated.clone());
         let by_alias = || {
             let aliases = self.aliases();
@@ -136,10 +156,14 @@ impl Claims {
                 self.aliases().entry(own).or_default().insert(task.clone(), stated.claim.clone().into_owned());
             }
         });
-        let mut claims = self.lock();
-        params.claims(task, &mut |stated| {
-            claims.entry(stated.claim.into_owned()).or_default().insert(task.clone());
-        });
+        add(&mut self.lock().held, params, task);
+    }
+
+    /// Has these tasks claim what these parameters state, in place of all that was promised before.
+    pub(crate) fn promise(&self, promises: &[(TaskId, TaskParams)]) {
+        let mut promised = Claimants::new();
+        promises.iter().for_each(|(task, params)| add(&mut promised, params, task));
+        self.lock().promised = promised;
     }
 
     /// Takes all that `task` claims with these parameters away from it, but for what it also claims with `kept`.
@@ -149,7 +173,7 @@ impl Claims {
         if let Some(kept) = kept {
             kept.claims(task, &mut |stated| _ = released.remove(&stated.claim));
         }
-        let mut claims = self.lock();
+        let claims = &mut self.lock().held;
         for claim in released {
             let claim = claim.into_owned();
             self.aliases().retain(|_, tasks| {
@@ -167,23 +191,47 @@ impl Claims {
         }
     }
 
+    /// Ends the promise that `task` claims what these parameters state, but for what it also claims with `kept`.
+    pub(crate) fn break_promise(&self, params: &TaskParams, kept: Option<&TaskParams>, task: &TaskId) {
+        let mut broken = BTreeSet::new();
+        params.claims(task, &mut |stated| _ = broken.insert(stated.claim.into_owned()));
+        if let Some(kept) = kept {
+            kept.claims(task, &mut |stated| _ = broken.remove(&stated.claim.into_owned()));
+        }
+        self.lock().promised.retain(|claim, tasks| {
+            if broken.contains(claim) {
+                tasks.remove(task);
+            }
+            !tasks.is_empty()
+        });
+    }
+
     /// Another task than `task` that has the claim, if there is one.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
         self.held_by_name(claim, task).or_else(|| self.alias_held(claim, task).map(|(_, other)| other))
     }
 
     fn held_by_name(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
-        let guard = self.lock();
-        let claims: &BTreeMap<Claim<'_>, _> = &guard;
-        let tasks: &BTreeSet<TaskId> = claims.get(claim)?;
-        tasks.iter().find(|other| *other != task).cloned()
+        self.lock().tasks(claim).find(|other| *other != task).cloned()
+    }
+
+    /// Those of `among` that claim something that `task` claims with these parameters.
+    pub(crate) fn heirs(&self, params: &TaskParams, task: &TaskId, among: &[TaskId]) -> Vec<TaskId> {
+        if among.is_empty() {
+            return Vec::new();
+        }
+        let mut heirs = BTreeSet::new();
+        params.identity(task, &mut |claim| {
+            heirs.extend(self.lock().tasks(&claim).filter(|other| among.contains(other)).cloned());
+        });
+        heirs.into_iter().collect()
     }
 
     /// The paths below `directory` of which other tasks than `task` claim all or a part, each with one of these tasks.
     pub(crate) fn below(&self, directory: &str, task: &TaskId) -> BTreeMap<String, TaskId> {
         let directory = directory.trim_end_matches('/');
         let mut below = BTreeMap::new();
-        for (claim, tasks) in &*self.lock() {
+        for (claim, tasks) in self.lock().iter() {
             let (Claim::Path(path)
             | Claim::Option { path, .. }
             | Claim::Line { path, .. }
@@ -201,14 +249,18 @@ impl Claims {
 
     /// Whether any task has the claim.
     pub(crate) fn is_held(&self, claim: &Claim<'_>) -> bool {
-        let guard = self.lock();
-        let claims: &BTreeMap<Claim<'_>, _> = &guard;
-        claims.contains_key(claim)
+        self.lock().tasks(claim).next().is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Claimants> {
-        self.held.lock().unwrap_or_else(|e| e.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Claimed> {
+        self.claimed.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId) {
+    params.claims(task, &mut |stated| {
+        claims.entry(stated.claim.into_owned()).or_default().insert(task.clone());
+    });
 }
 
 /// Whether an update from `before` to `after` gives up what the task was about, so that what was applied is removed.
@@ -262,6 +314,18 @@ mod tests {
         claims.release(&file, Some(&file), &two);
         assert!(claims.is_held(&Claim::path("/a")), "what it still claims is kept");
         claims.release(&file, None, &two);
+        assert!(!claims.is_held(&Claim::path("/a")));
+    }
+
+    #[test]
+    fn what_is_promised_is_claimed_whatever_jobs_release() {
+        let (claims, one, two) = (Claims::default(), task("s.one"), task("s.two"));
+        let file = params(r#"{"file":{"path":"/a"}}"#);
+        claims.add(&file, &one);
+        claims.promise(&[(one.clone(), file.clone())]);
+        claims.release(&file, None, &one);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two), Some(one));
+        claims.promise(&[]);
         assert!(!claims.is_held(&Claim::path("/a")));
     }
 

@@ -16,7 +16,7 @@ use groundplan_protocol::{
 };
 use serde_json::Value;
 
-use crate::machine::{Found, JobOutcome};
+use crate::machine::{Earlier, Found, JobOutcome};
 
 /// A task to carry out.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Job {
     pub effect: Option<Effect>,
     /// What the task noted when it was last applied.
     pub memory: Option<Value>,
+    /// What else the task claims on the host, which is not what it is to be any more: it goes after what is new is in place.
+    pub earlier: Vec<Earlier>,
     /// Tasks that hand over to it, or, for a removal, that took over from it.
     pub others: Vec<TaskId>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.

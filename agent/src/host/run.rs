@@ -35,7 +35,9 @@ use super::{
     probe, programs,
     shared::Host,
 };
-use crate::machine::{Found, JobOutcome, found as machine_found};
+use serde_json::Value;
+
+use crate::machine::{Earlier, Found, JobOutcome, found as machine_found};
 
 /// What is reported where a task is removed that has never changed anything.
 const NEVER_APPLIED: &str = "nothing to remove: this task has failed before it changed anything on the host";
@@ -143,12 +145,19 @@ impl Host {
                 Ok(JobOutcome { changed: false, effect: None })
             }
             Work::Remove { spec } => {
-                Ok(JobOutcome { changed: self.remove(&spec.params, None, cx).await?, effect: None })
+                let mut changed = self.remove(&spec.params, None, cx).await?;
+                for Earlier { params, memory } in &job.earlier {
+                    changed |= self.give_up((params, memory.as_ref()), None, cx).await?;
+                }
+                let all = job.earlier.iter().map(|earlier| &earlier.params).chain([&spec.params]);
+                all.for_each(|params| self.claims.break_promise(params, None, &job.task));
+                Ok(JobOutcome { changed, effect: None })
             }
             Work::Forget { spec } => {
                 // What it started goes on, but is supervised no longer.
                 self.supervisor.release(&job.task);
                 self.release(&spec.params, cx);
+                job.earlier.iter().for_each(|earlier| self.release(&earlier.params, cx));
                 cx.report(FORGOTTEN);
                 Ok(JobOutcome { changed: false, effect: None })
             }
@@ -177,14 +186,25 @@ impl Host {
             return Err(HostError::Alias { own: own.to_string(), other });
         }
         let replaced = previous.filter(|_| job.touched).map(|previous| &previous.params);
-        let is_other = |before: &&TaskParams| !self.claims.are_one(before, params, task);
-        let replaced = replaced.filter(|before| replaces(before, params, task)).filter(is_other);
+        let is_replaced =
+            |before: &TaskParams| replaces(before, params, task) && !self.claims.are_one(before, params, task);
+        let replaced = replaced.filter(|before| is_replaced(before));
+        // What is earlier is removed by what was noted of it, and the job remembers nothing of it.
+        let is_gone = |before: &TaskParams| is_replaced(before) || before.gives_up_all(params, task);
+        let earlier = || job.earlier.iter().filter(|earlier| is_gone(&earlier.params));
         let first = replaced.is_some_and(|before| must_go_first(before, params, task));
         if let Some(before) = replaced.filter(|_| first) {
-            changed |= self.remove(before, Some(params), cx).await?;
-            // The removal has released what both claim.
-            self.claims.add(params, task);
+            changed |= self.give_up((before, job.memory.as_ref()), Some(params), cx).await?;
+            // What a plugin noted is of what is gone.
+            if matches!(before, TaskParams::Plugin(_)) {
+                cx.remember(Value::Null);
+            }
         }
+        for before in earlier().filter(|earlier| must_go_first(&earlier.params, params, task)) {
+            changed |= self.give_up((&before.params, before.memory.as_ref()), Some(params), cx).await?;
+        }
+        // The removals have released what both claim.
+        self.claims.add(params, task);
         // Before the check: what is there already, and equal, was there before as well.
         kinds::found::note(params, cx).await?;
         let applied = match kinds::check(params, cx).await? {
@@ -199,12 +219,18 @@ impl Host {
         changed |= applied.is_some() && !cx.is_idle();
         // The new is in place before the old goes, so that what uses it finds one of the two at any moment.
         if let Some(before) = replaced.filter(|_| !first) {
-            changed |= self.remove(before, Some(params), cx).await?;
+            changed |= self.give_up((before, job.memory.as_ref()), Some(params), cx).await?;
         }
-        if let Some(previous) = previous {
-            self.claims.release(&previous.params, Some(params), task);
-            self.forget_found(&previous.params, cx);
-            self.drop_program(&previous.params, cx.plan);
+        for before in earlier().filter(|earlier| !must_go_first(&earlier.params, params, task)) {
+            changed |= self.give_up((&before.params, before.memory.as_ref()), Some(params), cx).await?;
+        }
+        // Whoever else works on it waits for this job, and must not find that it still belongs here.
+        job.earlier.iter().for_each(|earlier| self.claims.break_promise(&earlier.params, Some(params), task));
+        let others = job.earlier.iter().map(|earlier| &earlier.params);
+        for before in previous.map(|previous| &previous.params).into_iter().chain(others) {
+            self.claims.release(before, Some(params), task);
+            self.forget_found(before, cx);
+            self.drop_program(before, cx.plan);
         }
         let effect = match applied {
             Some(Applied { afresh: true }) => None,
@@ -238,6 +264,22 @@ impl Host {
         let removed = kinds::found::remove(params, cx).await?;
         self.release(params, cx);
         Ok(removed)
+    }
+
+    /// Takes away what the task had, with what was noted of that. `next`: what it claims from now on.
+    async fn give_up(
+        &self,
+        before: (&TaskParams, Option<&Value>),
+        next: Option<&TaskParams>,
+        cx: &Context<'_>,
+    ) -> Result<bool, HostError> {
+        let (params, memory) = before;
+        // Of the tasks that something changes hands with, those that have a part of this.
+        let heirs = self.claims.heirs(params, cx.task, cx.others);
+        let about = cx.about(memory, &heirs);
+        let removed = self.remove(params, next, &about).await;
+        cx.absorb(about);
+        removed
     }
 
     fn release(&self, params: &TaskParams, cx: &Context<'_>) {
@@ -314,8 +356,9 @@ fn claimed(job: &Job) -> BTreeSet<Claim<'static>> {
         Work::Apply { previous, .. } => previous.as_ref(),
         Work::Remove { .. } | Work::Forget { .. } | Work::Trigger { .. } => None,
     };
-    for spec in [Some(job.work.spec()), previous].into_iter().flatten() {
-        spec.params.claims(&job.task, &mut |stated| _ = claims.insert(stated.claim.into_owned()));
+    let specs = [Some(job.work.spec()), previous].into_iter().flatten().map(|spec| &spec.params);
+    for params in specs.chain(job.earlier.iter().map(|earlier| &earlier.params)) {
+        params.claims(&job.task, &mut |stated| _ = claims.insert(stated.claim.into_owned()));
     }
     claims
 }

@@ -127,6 +127,12 @@ impl Host {
         self.supervisor.adopt(processes.collect()).await;
     }
 
+    /// Has these tasks claim all that these parameters state, in place of all that was promised before: no job of another task takes it
+    /// away from then on.
+    pub fn promise(&self, promises: &[(TaskId, TaskParams)]) {
+        self.claims.promise(promises);
+    }
+
     /// All supervised processes that run at this moment, by task.
     pub fn processes(&self) -> Vec<Supervised> {
         self.supervisor.running()

@@ -10,13 +10,15 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use groundplan_protocol::{
-    ids::{InvalidId, LedgerId, Sequence, TaskId},
+    ids::{InvalidId, LedgerId, Sequence},
     report::TaskReport,
 };
 use redb::{
@@ -26,7 +28,7 @@ use redb::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::journal::Journal;
-use crate::machine::{Found, Snapshot, StoredPlan, Write};
+use crate::machine::{Snapshot, StoredPlan, Write};
 
 /// The format of the tables below.
 const SCHEMA: u64 = 1;
@@ -37,6 +39,7 @@ const CACHE: usize = 128 * 1024;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DONE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("done");
 const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied");
+const TAKINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("takings");
 const OBLIGATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
 const FOUND: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("found");
 const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
@@ -112,6 +115,12 @@ pub enum Damage {
     Missing(&'static str),
 }
 
+impl From<Infallible> for Damage {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 macro_rules! from_database {
     ($($error:ty),*) => {
         $(impl From<$error> for Damage {
@@ -135,6 +144,7 @@ struct Tables<'tx> {
     meta: Table<'tx, &'static str, &'static [u8]>,
     done: Table<'tx, &'static str, &'static [u8]>,
     applied: Table<'tx, &'static str, &'static [u8]>,
+    takings: Table<'tx, &'static str, &'static [u8]>,
     obligations: Table<'tx, &'static str, &'static [u8]>,
     found: Table<'tx, &'static str, &'static [u8]>,
     outbox: Table<'tx, &'static str, &'static [u8]>,
@@ -146,6 +156,7 @@ impl<'tx> Tables<'tx> {
             meta: tx.open_table(META)?,
             done: tx.open_table(DONE)?,
             applied: tx.open_table(APPLIED)?,
+            takings: tx.open_table(TAKINGS)?,
             obligations: tx.open_table(OBLIGATIONS)?,
             found: tx.open_table(FOUND)?,
             outbox: tx.open_table(OUTBOX)?,
@@ -175,6 +186,12 @@ impl<'tx> Tables<'tx> {
             }
             Write::Applied(task, None) => {
                 self.applied.remove(task.to_string().as_str())?;
+            }
+            Write::Taking(task, Some(takings)) => {
+                self.takings.insert(task.to_string().as_str(), json(takings).as_slice())?;
+            }
+            Write::Taking(task, None) => {
+                self.takings.remove(task.to_string().as_str())?;
             }
             Write::Obligation(task, Some(obligation)) => {
                 self.obligations.insert(task.to_string().as_str(), json(obligation).as_slice())?;
@@ -290,7 +307,7 @@ impl Ledger {
             meta.insert("schema", json(&SCHEMA).as_slice())?;
             meta.insert("ledger", json(id).as_slice())?;
             // Reading fails for a table that was never opened for writing.
-            for table in [DONE, APPLIED, OBLIGATIONS, FOUND, OUTBOX] {
+            for table in [DONE, APPLIED, TAKINGS, OBLIGATIONS, FOUND, OUTBOX] {
                 tx.open_table(table)?;
             }
         }
@@ -325,8 +342,9 @@ impl Ledger {
             plan,
             done: table(&tx, DONE)?,
             applied: table(&tx, APPLIED)?,
+            takings: added_later(&tx, TAKINGS)?,
             obligations: table(&tx, OBLIGATIONS)?,
-            found: found(&tx)?,
+            found: added_later(&tx, FOUND)?,
             noted: Vec::new(),
             sequence: sequence.max(forgotten),
             acked: acked.unwrap_or(forgotten).max(forgotten),
@@ -426,28 +444,33 @@ fn value<T: DeserializeOwned>(meta: &redb::ReadOnlyTable<&str, &[u8]>, key: &'st
     meta.get(key)?.map(|v| parse(key, v.value())).transpose()
 }
 
-fn table<T: DeserializeOwned>(
+fn table<K, T>(
     tx: &redb::ReadTransaction,
     definition: TableDefinition<'_, &str, &[u8]>,
-) -> Result<BTreeMap<TaskId, T>, Damage> {
+) -> Result<BTreeMap<K, T>, Damage>
+where
+    K: FromStr<Err: Into<Damage>> + Ord,
+    T: DeserializeOwned,
+{
     let mut out = BTreeMap::new();
     for entry in tx.open_table(definition)?.iter()? {
-        let (task, bytes) = entry?;
-        out.insert(task.value().parse()?, parse(task.value(), bytes.value())?);
+        let (key, bytes) = entry?;
+        out.insert(key.value().parse().map_err(Into::into)?, parse(key.value(), bytes.value())?);
     }
     Ok(out)
 }
 
-/// The notes of what was found; none in a ledger of an agent that made no notes.
-fn found(tx: &redb::ReadTransaction) -> Result<BTreeMap<String, Found>, Damage> {
-    let notes = match tx.open_table(FOUND) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
-        notes => notes?,
-    };
-    let mut out = BTreeMap::new();
-    for entry in notes.iter()? {
-        let (key, bytes) = entry?;
-        out.insert(key.value().to_owned(), parse(key.value(), bytes.value())?);
+/// A table that ledgers of older agents lack: empty there.
+fn added_later<K, T>(
+    tx: &redb::ReadTransaction,
+    definition: TableDefinition<'_, &str, &[u8]>,
+) -> Result<BTreeMap<K, T>, Damage>
+where
+    K: FromStr<Err: Into<Damage>> + Ord,
+    T: DeserializeOwned,
+{
+    match table(tx, definition) {
+        Err(Damage::Database(error)) if matches!(*error, redb::Error::TableDoesNotExist(_)) => Ok(BTreeMap::new()),
+        other => other,
     }
-    Ok(out)
 }

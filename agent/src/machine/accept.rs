@@ -21,7 +21,7 @@ use super::{
     account::Account,
     io::{Effect, Settings},
     queue::Queue,
-    snapshot::{StoredPlan, Write},
+    snapshot::{StoredPlan, Taking, Write},
     state::{ActivePlan, Machine},
 };
 
@@ -86,12 +86,14 @@ impl Machine {
         let stored = StoredPlan { generation, commit: commit.clone(), digest, json: Some(json) };
         self.supersede(&tasks, now);
         self.record_edges(edges);
+        self.take_over(&tasks, generation);
         let before = self.active.take();
         // The planner may still take something of it to be under way, and have other nodes wait for that.
         let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
         let blobs = distinct_blobs(tasks.iter());
         let queue = self.enqueue(self.with_owners(tasks));
         self.persist_plan(stored, now, out);
+        self.promise(out);
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
         // Every blob counts as missing until the store, which may have it, reports it: no task starts before that.
         let missing: BTreeSet<Digest> = blobs.iter().map(|b| b.sha256).collect();
@@ -137,7 +139,8 @@ impl Machine {
             .collect();
         let applied = self.applied.iter().map(|(task, record)| (task, &record.spec));
         let running = self.running.iter().filter_map(|(task, run)| Some((task, run.planned.spec.as_ref()?)));
-        let others = applied.chain(running).filter(|(task, _)| !stays.contains(*task));
+        let takings = self.takings.iter().flat_map(|(task, all)| all.iter().map(move |t| (task, &t.record.spec)));
+        let others = applied.chain(takings).chain(running).filter(|(task, _)| !stays.contains(*task));
         let owners: HashMap<ClaimKey, TaskId> = others
             .flat_map(|(task, spec)| spec.identity(task).into_iter().map(move |key| (key, task.clone())))
             .collect();
@@ -198,7 +201,8 @@ impl Machine {
     /// ends their own obligations. The planner knows of those that were reported to it.
     fn handed_over_due(&self, planned: &PlannedTask) -> Option<effect::Effect> {
         let effects = planned.spec.as_ref()?.params.effects();
-        let obligations = planned.from.iter().filter_map(|from| self.obligations.get(from));
+        let takings = self.takings.get(&planned.task).into_iter().flatten().flat_map(|taking| &taking.from);
+        let obligations = planned.from.iter().chain(takings).filter_map(|from| self.obligations.get(from));
         let runs =
             |source: &TriggerSource| matches!(source, TriggerSource::Task(task) if self.running.contains_key(task));
         let due = obligations.flat_map(|known| {
@@ -342,13 +346,17 @@ impl Machine {
     /// Tasks wait for their own run for an earlier plan, and for those runs that may still trigger them.
     fn wait_for_running(&mut self, queue: &mut Queue) {
         for (task, run) in &mut self.running {
-            if let Some(at) = queue.find(task) {
+            let own = queue.find(task);
+            if let Some(at) = own {
                 queue.hold(at);
                 run.waiting.push(at);
             }
             // What the run's task hands over is complete only at its end.
             // And whether what is handed over to it finds it there: it may be its removal, for an earlier plan.
-            for at in queue.heirs_of(task).into_iter().chain(queue.removals_for(task)) {
+            let takes = |all: &Vec<Taking>| all.iter().any(|taking| taking.from.contains(task));
+            let heirs = self.takings.iter().filter(|(_, all)| takes(all)).filter_map(|(heir, _)| queue.find(heir));
+            let heirs: BTreeSet<usize> = heirs.chain(queue.heirs_of(task)).filter(|heir| Some(*heir) != own).collect();
+            for at in heirs.into_iter().chain(queue.removals_for(task)) {
                 queue.hold(at);
                 run.waiting.push(at);
             }

@@ -18,8 +18,9 @@ use super::{
     io::{JobDone, JobOutcome},
     node_state::fingerprint_in_doubt,
     snapshot::{Fulfilled, Record},
-    start::{handed_over, without_bytes},
+    start::without_bytes,
     state::{Machine, Running},
+    take_over,
 };
 
 impl Machine {
@@ -37,8 +38,12 @@ impl Machine {
             },
             Err(error) => Outcome::Failed { error: self.explained(&run, error) },
         };
+        // Before the record is another one, and what was to be taken over is.
+        let takings = self.takings.get(&done.task).map_or(&[][..], Vec::as_slice);
+        let handed = take_over::memory(&self.applied, takings, &run.planned).filter(|_| applies);
         if outcome.is_success() {
             self.record(&run.planned);
+            self.taken(&run.planned, run.generation);
             self.fulfil(&done.task, run.effect, run.fired_since);
             self.note_fulfilled(&run);
         } else if applies {
@@ -46,10 +51,13 @@ impl Machine {
             self.note_touched(&run, done.touched);
         }
         // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
-        // found there until their removal, and then nowhere else.
-        let remembers = self.applied.get(&done.task).is_some_and(|record| record.memory.is_some());
-        let memory = done.memory.or_else(|| handed_over(&self.applied, &run.planned).filter(|_| !remembers));
+        // found there until they are carried out, and then nowhere else.
+        let is_of_taking = self.note_of_taking(&run.planned, done.memory.as_ref());
+        let memory = done.memory.or(handed).filter(|_| !is_of_taking);
         self.note(&done.task, memory, done.export);
+        self.handed_over_late(&run);
+        // A job of an older plan may have ended a promise of the same that is newer.
+        self.takings_changed |= run.at.is_none() && !self.takings.is_empty();
         self.note_found(done.found);
         self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
@@ -94,6 +102,7 @@ impl Machine {
         let generation = active.generation;
         if outcome.is_success() {
             self.record(&planned);
+            self.taken(&planned, generation);
         }
         self.report(generation, &planned, outcome.clone(), account.unwrap_or_else(|| Account::at(now)));
         self.conclude(at, outcome, now);
@@ -206,7 +215,9 @@ impl Machine {
 
     /// Numbers a report of an outcome.
     pub(super) fn report(&mut self, generation: Generation, planned: &PlannedTask, outcome: Outcome, account: Account) {
+        let taking = self.takings.get(&planned.task).and_then(|takings| takings.last());
         let record = self.applied.get(&planned.task);
+        let record = taking.map(|taking| &taking.record).or(record);
         let fingerprint = record.map(|r| if r.in_doubt { fingerprint_in_doubt(r) } else { r.fingerprint });
         let succeeded = outcome.is_success();
         self.outbox.push(TaskReport {
@@ -215,7 +226,7 @@ impl Machine {
             action: planned.action,
             outcome,
             fingerprint,
-            claims: record.map(|r| r.spec.identity(&planned.task)).unwrap_or_default(),
+            claims: self.claims_of(&planned.task),
             contends: record.map(|r| r.spec.contends(&planned.task)).unwrap_or_default(),
             started_ms: account.started_ms,
             duration_ms: account.duration_ms,

@@ -211,8 +211,9 @@ impl Machine {
     }
 
     fn has_unsaved(&self) -> bool {
-        let Unsaved { done, applied, obligations, found } = &self.unsaved;
-        let is_clean = done.is_empty() && applied.is_empty() && obligations.is_empty() && found.is_empty();
+        let Unsaved { done, applied, takings, obligations, found } = &self.unsaved;
+        let is_clean = [applied, takings, obligations].iter().all(|tasks| tasks.is_empty());
+        let is_clean = is_clean && done.is_empty() && found.is_empty();
         !(is_clean && self.outbox.is_clean())
     }
 
@@ -232,11 +233,15 @@ impl Machine {
     /// Moves what is unsaved into `writes`. One transaction must hold all of it: an outcome without the obligations that it
     /// caused would lose them.
     pub(super) fn take_unsaved(&mut self, writes: &mut Vec<Write>) {
-        let Unsaved { done, applied, obligations, found } = std::mem::take(&mut self.unsaved);
+        let Unsaved { done, applied, takings, obligations, found } = std::mem::take(&mut self.unsaved);
         writes.extend(done.into_iter().map(|(task, outcome)| Write::Done(task, outcome)));
         for task in applied {
             let record = self.applied.get(&task).cloned().map(Box::new);
             writes.push(Write::Applied(task, record));
+        }
+        for task in takings {
+            let takings = self.takings.get(&task).cloned();
+            writes.push(Write::Taking(task, takings));
         }
         for task in obligations {
             let obligation = self.obligations.get(&task).cloned();

@@ -7,6 +7,7 @@ use groundplan_protocol::{
     digest::Digest,
     effect,
     ids::{Generation, NodeId, Sequence, SiteName, TaskId},
+    kinds::TaskParams,
     plan::{Gates, NodePlan, NodePlanRef, OnRemove, TaskSpec},
     report::{Ack, Output},
     state::NodeState,
@@ -131,6 +132,8 @@ pub enum Effect {
     },
     /// Empty the journal of started tasks: the ledger holds the outcome of each.
     ResetJournal,
+    /// These tasks claim what these parameters state, before any job of theirs, in place of all that was promised before.
+    Promise(Vec<(TaskId, TaskParams)>),
     /// Append them to the journal as started for this generation, then start them.
     Start(Generation, Vec<Start>),
     /// Publish this state, in place of any that is not yet sent.
@@ -163,12 +166,23 @@ pub struct Start {
     pub work: Work,
     /// The obligation to fulfil, if one has fired.
     pub effect: Option<effect::Effect>,
-    /// What the task noted when it was last applied.
+    /// What the task noted when it was last applied, or took over from those that noted it.
     pub memory: Option<Value>,
+    /// What else the task claims on the host, which is not what it is to be any more.
+    pub earlier: Vec<Earlier>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.
     pub on_remove: OnRemove,
     /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.
     pub touched: bool,
+}
+
+/// Something that a task claims by a plan that was not carried out, or had before it took over something else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// What states it.
+    pub params: TaskParams,
+    /// What was noted of it.
+    pub memory: Option<Value>,
 }
 
 /// What a job is to do.

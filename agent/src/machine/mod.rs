@@ -23,13 +23,14 @@ mod restore;
 mod snapshot;
 mod start;
 mod state;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     found::Found,
-    io::{Effect, Event, Facts, JobDone, JobOutcome, Settings, Start, Work},
+    io::{Earlier, Effect, Event, Facts, JobDone, JobOutcome, Settings, Start, Work},
     restore::{SYNCED, UnreadablePlan},
-    snapshot::{Record, Snapshot, StoredObligation, StoredPlan, Write},
+    snapshot::{Record, Snapshot, StoredObligation, StoredPlan, Taking, Write},
     state::Machine,
 };

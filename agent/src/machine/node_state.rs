@@ -3,12 +3,13 @@
 //! In: the machine. Out: a `NodeState` that holds nothing but what the ledger holds. Its revision never goes back: the upper
 //! half counts the openings of the ledger.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     ids::TaskId,
+    kinds::ClaimKey,
     plan::OnRemove,
     state::{Applied, NodeState, Obligation, Phase, UNFINISHED},
     time::Now,
@@ -17,7 +18,7 @@ use groundplan_protocol::{
 use super::{
     found,
     io::Effect,
-    snapshot::{Record, StoredObligation},
+    snapshot::{Record, StoredObligation, Taking},
     state::Machine,
 };
 
@@ -53,7 +54,7 @@ impl Machine {
             commit: self.active.as_ref().map(|active| active.commit.clone()),
             phase: self.phase(),
             sequence: self.outbox.stored(),
-            applied: self.applied.iter().map(|(task, record)| (task.clone(), applied(task, record))).collect(),
+            applied: self.applied_state(),
             obligations: obligations.filter_map(|(task, stored)| Some((task.clone(), obligation(stored)?))).collect(),
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
@@ -62,6 +63,23 @@ impl Machine {
             refused: self.refused.clone(),
             ignored: self.ignored,
         }
+    }
+
+    /// What is applied; and what is about to be taken over, as in doubt: it is to be removed if no site declares its task any more.
+    fn applied_state(&self) -> BTreeMap<TaskId, Applied> {
+        let mut all: BTreeMap<_, _> =
+            self.applied.iter().map(|(task, record)| (task.clone(), applied(task, record))).collect();
+        for (task, takings) in &self.takings {
+            for Taking { record: taken, .. } in takings {
+                let doubtful = applied(task, taken);
+                let entry = all.entry(task.clone()).or_insert_with(|| doubtful.clone());
+                entry.fingerprint = doubtful.fingerprint;
+                entry.inputs.extend(doubtful.inputs.into_iter().filter(|(name, _)| name == UNFINISHED));
+                entry.claims = joined(&entry.claims, doubtful.claims);
+                entry.contends = joined(&entry.contends, doubtful.contends);
+            }
+        }
+        all
     }
 
     /// Whether it fetches blobs, carries out a plan, or has nothing to do.
@@ -97,6 +115,14 @@ fn applied(task: &TaskId, record: &Record) -> Applied {
         on_remove,
         destroys,
     }
+}
+
+/// Both, sorted, each once.
+pub(super) fn joined(some: &[ClaimKey], mut more: Vec<ClaimKey>) -> Vec<ClaimKey> {
+    more.extend(some);
+    more.sort_unstable();
+    more.dedup();
+    more
 }
 
 /// A fingerprint that no plan has: it differs from whatever is desired.

@@ -40,7 +40,7 @@ impl Machine {
     /// # Errors
     /// If the stored plan cannot be read.
     pub fn restore(settings: Settings, snapshot: Snapshot, now: Now) -> Result<(Self, Vec<Effect>), UnreadablePlan> {
-        let Snapshot { ledger, epoch, boot, plan, done, applied, obligations, found, noted, .. } = snapshot;
+        let Snapshot { ledger, epoch, boot, plan, done, applied, takings, obligations, found, noted, .. } = snapshot;
         let (sequence, acked, outputs, started) =
             (snapshot.sequence, snapshot.acked, snapshot.outputs, snapshot.started);
         let same_boot = boot.as_ref().is_some_and(|boot| *boot == settings.boot || boot == SYNCED);
@@ -52,6 +52,8 @@ impl Machine {
             active: None,
             early_gates: None,
             applied,
+            takings_changed: !takings.is_empty(),
+            takings,
             obligations,
             found,
             running: Default::default(),
@@ -70,6 +72,7 @@ impl Machine {
             facts: Facts::new(),
         };
         let mut out = Vec::new();
+        machine.promise(&mut out);
         if let Some(plan) = plan {
             let generation = plan.generation;
             machine.restore_plan(plan, done, &mut out)?;
@@ -109,6 +112,9 @@ impl Machine {
                 }
                 claimed.insert(key);
             });
+        }
+        for (task, taking) in self.takings.iter().flat_map(|(task, takings)| takings.iter().map(move |t| (task, t))) {
+            found::keys(&taking.record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
         let unclaimed: Vec<String> = self.found.keys().filter(|key| !claimed.contains(*key)).cloned().collect();
         for key in unclaimed {

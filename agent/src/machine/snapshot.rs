@@ -28,6 +28,8 @@ pub enum Write {
     Done(TaskId, Outcome),
     /// The record of an applied task; `None` once nothing is applied.
     Applied(TaskId, Option<Box<Record>>),
+    /// What a task is about to take over from others; `None` once it has.
+    Taking(TaskId, Option<Vec<Taking>>),
     /// The obligation of a task; `None` once it has none.
     Obligation(TaskId, Option<StoredObligation>),
     /// What was found of a claim before a task took it; `None` once no task has the claim.
@@ -90,6 +92,18 @@ pub struct Record {
     pub fulfilled: Option<Fulfilled>,
 }
 
+/// What a task is about to take over from tasks that go on and give it up. It is the task's own from the moment the plan is accepted, so
+/// that it is never without an owner: whichever of the tasks is carried out first, fails, or is given up by a later plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Taking {
+    /// As the task's record will be once it is applied, with the memory of those that hand over; in doubt.
+    pub record: Record,
+    /// The tasks that hand over.
+    pub from: Vec<TaskId>,
+    /// Of the plan with which it was accepted.
+    pub generation: Generation,
+}
+
 /// An effect that was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fulfilled {
@@ -141,6 +155,8 @@ pub struct Snapshot {
     pub done: BTreeMap<TaskId, Outcome>,
     /// Records of what is applied.
     pub applied: BTreeMap<TaskId, Record>,
+    /// What tasks are about to take over, of one task the latest last.
+    pub takings: BTreeMap<TaskId, Vec<Taking>>,
     /// Obligations that are due or may become so.
     pub obligations: BTreeMap<TaskId, StoredObligation>,
     /// What was found before tasks took it, by the key of the claim.
@@ -167,6 +183,7 @@ impl Snapshot {
             plan: None,
             done: BTreeMap::new(),
             applied: BTreeMap::new(),
+            takings: BTreeMap::new(),
             obligations: BTreeMap::new(),
             found: BTreeMap::new(),
             noted: Vec::new(),
@@ -194,6 +211,7 @@ impl Snapshot {
                 self.done.insert(task.clone(), outcome.clone());
             }
             Write::Applied(task, record) => set(&mut self.applied, task, record.as_deref()),
+            Write::Taking(task, takings) => set(&mut self.takings, task, takings.as_ref()),
             Write::Obligation(task, obligation) => set(&mut self.obligations, task, obligation.as_ref()),
             Write::Found(key, Some(found)) => drop(self.found.insert(key.clone(), (**found).clone())),
             Write::Found(key, None) => drop(self.found.remove(key)),

@@ -3,23 +3,12 @@
 //! In: the queue and the obligations. Out: jobs, or the outcome of tasks that turn out to need none. A task starts when all
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
-use std::collections::BTreeMap;
-
-use groundplan_protocol::{
-    blob::Content,
-    effect::Action,
-    ids::TaskId,
-    plan::{PlannedTask, TaskSpec},
-    report::Outcome,
-    time::Now,
-};
-use serde_json::Value;
-
 use super::{
     io::{Effect, Start, Work},
-    snapshot::Record,
     state::{Machine, Running},
+    take_over::{gone, memory, parties, updated},
 };
+use groundplan_protocol::{blob::Content, effect::Action, plan::TaskSpec, report::Outcome, time::Now};
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -38,6 +27,7 @@ impl Machine {
             }
         }
         if !starts.is_empty() {
+            self.promise(out);
             self.journal_used = true;
             out.push(Effect::Start(self.generation(), starts));
         }
@@ -51,11 +41,12 @@ impl Machine {
         let task = node.planned.task.clone();
         let record = self.applied.get(&task);
         let from = &node.planned.from;
-        let memory = record.and_then(|record| record.memory.clone());
-        let memory = memory.or_else(|| handed_over(&self.applied, &node.planned));
+        let takings = self.takings.get(&task).map_or(&[][..], Vec::as_slice);
+        let memory = memory(&self.applied, takings, &node.planned);
         // What it takes over was changed by those that hand it over.
         let others = from.iter().filter_map(|from| self.applied.get(from));
-        let touched = record.into_iter().chain(others).any(|record| record.touched);
+        let touched = !takings.is_empty() || record.into_iter().chain(others).any(|record| record.touched);
+        let mut earlier = Vec::new();
         // A task that is about to be removed is not restarted first.
         let ends = matches!(node.planned.action, Action::Remove | Action::Forget);
         let obligation = self.obligations.get(&task).filter(|_| !ends);
@@ -67,7 +58,7 @@ impl Machine {
                 return Err(Outcome::Done { changed: did.changed, effect: did.effect });
             }
             (Action::Remove, _) => {
-                let Some(record) = record else {
+                let Some(spec) = gone(record, takings, &mut earlier) else {
                     // Not there. If a run for an earlier plan removed it, this plan's triggers have not seen that change yet.
                     return Err(if node.carried_change {
                         Outcome::Done { changed: true, effect: None }
@@ -81,19 +72,20 @@ impl Machine {
                 if let Some(heir) = heirs.iter().find(|heir| !self.applied.contains_key(heir)) {
                     return Err(Outcome::Blocked { by: heir.clone() });
                 }
-                Work::Remove { spec: record.spec.clone(), into: heirs.clone() }
+                Work::Remove { spec, into: heirs.clone() }
             }
             (Action::Forget, _) => {
-                let Some(record) = record else { return Err(unchanged()) };
-                Work::Forget { spec: record.spec.clone() }
+                let Some(spec) = gone(record, takings, &mut earlier) else { return Err(unchanged()) };
+                Work::Forget { spec }
             }
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
                 let full = spec.clone();
                 // From here on it is needed only for the record: the content goes with the job and is freed with it.
                 *spec = without_bytes(spec);
-                let previous = record.map(|r| Box::new(r.spec.clone()));
-                let from = from.iter().filter(|from| self.applied.contains_key(from)).cloned().collect();
+                let previous = updated(record, takings, &full, &task, &mut earlier).map(|r| Box::new(r.spec.clone()));
+                let from = from.iter().filter(|from| self.applied.contains_key(from)).cloned();
+                let from = from.chain(parties(&self.takings, &task)).collect();
                 Work::Apply { spec: full, previous, from }
             }
             (Action::Create | Action::Update, Some(_)) | (Action::Restart | Action::Reload | Action::Run, _) => {
@@ -106,7 +98,8 @@ impl Machine {
             }
         };
         // A removal comes when no site declares the task any more, so its record decides.
-        let on_remove = match (node.planned.action, record) {
+        let known = record.or(takings.last().map(|taking| &taking.record));
+        let on_remove = match (node.planned.action, known) {
             (Action::Remove, Some(record)) => record.edges.on_remove,
             _ => node.planned.edges.on_remove,
         };
@@ -128,16 +121,8 @@ impl Machine {
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect, memory, touched, on_remove })
+        Ok(Start { task, work, effect, memory, earlier, touched, on_remove })
     }
-}
-
-/// What a task remembers that others hand over to it: what one of them remembers, if it is of the same kind.
-pub(super) fn handed_over(applied: &BTreeMap<TaskId, Record>, planned: &PlannedTask) -> Option<Value> {
-    let params = &planned.spec.as_ref()?.params;
-    let records = planned.from.iter().filter_map(|from| applied.get(from));
-    let mut alike = records.filter(|record| record.spec.params.kind() == params.kind());
-    alike.find_map(|record| record.memory.clone())
 }
 
 /// `spec` as the ledger keeps it: content by digest and size alone.

@@ -19,7 +19,7 @@ use super::{
     io::{Facts, Settings},
     outbox::Outbox,
     queue::Queue,
-    snapshot::{Record, StoredObligation},
+    snapshot::{Record, StoredObligation, Taking},
 };
 
 /// The active plan: the last one that was accepted.
@@ -60,6 +60,7 @@ pub(super) struct Running {
 pub(super) struct Unsaved {
     pub(super) done: Vec<(TaskId, Outcome)>,
     pub(super) applied: BTreeSet<TaskId>,
+    pub(super) takings: BTreeSet<TaskId>,
     pub(super) obligations: BTreeSet<TaskId>,
     pub(super) found: BTreeSet<String>,
 }
@@ -85,6 +86,10 @@ pub struct Machine {
     /// Gates that came before their plan.
     pub(super) early_gates: Option<Gates>,
     pub(super) applied: BTreeMap<TaskId, Record>,
+    /// What tasks are about to take over, of one task the latest last.
+    pub(super) takings: BTreeMap<TaskId, Vec<Taking>>,
+    /// Whether the host does not know of them as they are.
+    pub(super) takings_changed: bool,
     pub(super) obligations: BTreeMap<TaskId, StoredObligation>,
     /// What was found before tasks took it, by the key of the claim.
     pub(super) found: BTreeMap<String, Found>,

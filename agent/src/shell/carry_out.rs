@@ -42,6 +42,7 @@ impl Shell {
                         log::warn(format_args!("the notes of what was found cannot be emptied: {e}"));
                     }
                 }
+                Effect::Promise(promises) => self.host.promise(&promises),
                 Effect::Start(generation, starts) => self.start(generation, starts).await?,
                 Effect::State(state) => self.publish_state(*state),
                 Effect::Reports { from, to } => self.queue_reports(from, to),
@@ -123,7 +124,7 @@ impl Shell {
     }
 
     fn job(&self, start: Start, plan: Generation) -> Job {
-        let Start { task, work, effect, memory, touched, on_remove } = start;
+        let Start { task, work, effect, memory, earlier, touched, on_remove } = start;
         let mut others = Vec::new();
         let work = match work {
             Work::Apply { spec, previous, from } => {
@@ -139,7 +140,7 @@ impl Shell {
             Work::Forget { spec } => HostWork::Forget { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, others, on_remove, touched, plan }
+        Job { task, work, effect, memory, earlier, others, on_remove, touched, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

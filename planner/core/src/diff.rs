@@ -215,8 +215,11 @@ impl<'a> Diff<'a> {
                 self.before[v] = Some(applied);
                 // A pending instance has nothing to compare with; `mark_pending` marks it.
                 if let Some(resolved) = self.resolved(task, v) {
-                    if applied.edges.prevent_destroy && resolved.gives_up(id, applied) {
-                        self.prevented.push((id, NodeIx(node as u32)));
+                    let node = NodeIx(node as u32);
+                    // What changes hands is not destroyed.
+                    let destroys = || resolved.gives_up(id, applied) && !self.desired.takes_all(node, applied);
+                    if applied.edges.prevent_destroy && destroys() {
+                        self.prevented.push((id, node));
                         // Its edges are not recorded either: with them the next plan would be free to remove.
                         continue;
                     }

@@ -3,6 +3,8 @@
 //! In: the desired state and the removals of a diff. Out: for each removal the vertices that take over from it, its *heirs*, and
 //! whether they take all of it; and for each vertex the removals that must come first, because both contend for something that cannot
 //! change hands, such as a port. Only claims count, never names: so it holds for renamed tasks and services, for splits and merges.
+//! What an update gives up changes hands as well. That needs no order, because the agent sees to it when it accepts the plan: here it is
+//! found for people alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -38,6 +40,8 @@ pub(crate) struct HandOvers {
     by_heir: BTreeMap<u32, Vec<u32>>,
     /// By vertex: the removed tasks, on its node, that must be gone before it is applied.
     first: BTreeMap<u32, Vec<u32>>,
+    /// By vertex: the vertices on its node that give up, by an update, what it takes over.
+    by_update: BTreeMap<u32, Vec<u32>>,
 }
 
 /// What a task claims, by key; `identity` sorted.
@@ -84,7 +88,7 @@ impl HandOvers {
                 all.for_each(|key| on.all.entry(key).or_default().push(g as u32));
             }
         }
-        let mut hand_overs = Self::default();
+        let mut hand_overs = Self { by_update: updates(diff), ..Self::default() };
         if given.is_empty() {
             return hand_overs;
         }
@@ -164,6 +168,11 @@ impl HandOvers {
         self.by_heir.get(&(vertex as u32)).map_or(&[], Vec::as_slice)
     }
 
+    /// The vertices on its node that give up, by an update, what a vertex takes over.
+    pub(crate) fn from_updates(&self, vertex: usize) -> &[u32] {
+        self.by_update.get(&(vertex as u32)).map_or(&[], Vec::as_slice)
+    }
+
     /// The removed tasks on a vertex's node that contend with it.
     pub(crate) fn first(&self, vertex: usize) -> &[u32] {
         self.first.get(&(vertex as u32)).map_or(&[], Vec::as_slice)
@@ -200,6 +209,55 @@ impl HandOvers {
         for (vertex, removed) in &mut self.first {
             let node = diff.node_of[*vertex as usize];
             removed.retain(|g| !by_removal.get(&(*g, node)).is_some_and(|hand_over| hand_over.whole));
+        }
+    }
+}
+
+/// By vertex: the vertices on its node that give up, by an update, what it takes over.
+fn updates(diff: &Diff<'_>) -> BTreeMap<u32, Vec<u32>> {
+    let mut given: HashMap<(NodeIx, ClaimKey), u32> = HashMap::new();
+    each_identity(
+        diff,
+        |change, _| change == Change::Modified,
+        |v, identity| {
+            let had = diff.before[v].map_or(&[][..], |before| &before.claims);
+            // Most updates keep all that they have.
+            if had != identity {
+                let lost = had.iter().filter(|claim| !identity.contains(claim));
+                given.extend(lost.map(|claim| ((diff.node_of[v], *claim), v as u32)));
+            }
+        },
+    );
+    let mut by_heir: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    if given.is_empty() {
+        return by_heir;
+    }
+    let nodes: BTreeSet<NodeIx> = given.keys().map(|(node, _)| *node).collect();
+    let takes = |change, node| matches!(change, Change::Added | Change::Modified) && nodes.contains(&node);
+    each_identity(diff, takes, |v, identity| {
+        let had = diff.before[v].map_or(&[][..], |before| &before.claims);
+        let new = identity.iter().filter(|claim| !had.contains(claim));
+        let givers: BTreeSet<u32> = new.filter_map(|claim| given.get(&(diff.node_of[v], *claim)).copied()).collect();
+        if !givers.is_empty() {
+            by_heir.insert(v as u32, givers.into_iter().collect());
+        }
+    });
+    by_heir
+}
+
+/// Calls `each` with what every vertex claims whose change and node are `chosen`.
+fn each_identity(diff: &Diff<'_>, chosen: impl Fn(Change, NodeIx) -> bool, mut each: impl FnMut(usize, &[ClaimKey])) {
+    for task in 0..diff.edges.len() {
+        // Most instances of a task share what they resolved to.
+        let mut last: Option<(&Arc<Resolved>, Vec<ClaimKey>)> = None;
+        for v in diff.vertices(task).filter(|v| chosen(diff.change[*v], diff.node_of[*v])) {
+            let Some(resolved) = diff.resolved(task, v) else { continue };
+            if !last.as_ref().is_some_and(|(same, _)| Arc::ptr_eq(same, resolved)) {
+                last = Some((resolved, resolved.spec.identity(&diff.desired.graph.tasks[task].id)));
+            }
+            if let Some((_, identity)) = &last {
+                each(v, identity);
+            }
         }
     }
 }

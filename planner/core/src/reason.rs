@@ -37,7 +37,7 @@ pub enum Reason {
         /// The file that the declaration is in, or would be.
         file: String,
     },
-    /// It is not applied there under its name, and takes over what tasks that are no longer desired claim: nothing is removed.
+    /// It takes over what other tasks claim there, which are no longer desired or give it up by an update: nothing is removed.
     TakesOver {
         /// Those tasks; at least one.
         from: Vec<TaskId>,

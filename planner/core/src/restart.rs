@@ -344,18 +344,21 @@ impl RestartGraph<'_> {
                     what: Declared::Node(desired.nodes[node].clone()),
                     at: desired.node_places[node].clone(),
                 },
-                false => match self.hand_overs.from(vertex) {
-                    [] => self
-                        .replaces(task, vertex)
-                        .unwrap_or_else(|| Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() }),
-                    from => self.takes_over(task, vertex, from),
-                },
+                false => self
+                    .takes_over(task, vertex)
+                    .or_else(|| self.replaces(task, vertex))
+                    .unwrap_or_else(|| Reason::Added { what: Declared::Task(at.id.clone()), at: at.at.clone() }),
             };
         };
         match diff.checks.get(&vertex) {
             Some(Check::Asked) => return Reason::Asked { at: at.at.clone() },
             Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
             None => {}
+        }
+        if !self.hand_overs.from_updates(vertex).is_empty()
+            && let Some(reason) = self.takes_over(task, vertex)
+        {
+            return reason;
         }
         let now = diff.resolved(task, vertex).map_or(&[][..], |resolved| &resolved.inputs);
         let changed =
@@ -371,23 +374,33 @@ impl RestartGraph<'_> {
         changed(lost.map_or_else(|| UNKNOWN.to_owned(), String::clone), None, at.at.clone())
     }
 
-    /// The reason of a new instance that takes over from removed ones, with the first input in which it differs from them.
-    fn takes_over(&self, task: usize, vertex: usize, from: &[u32]) -> Reason {
+    /// The reason of an instance that takes over from others, which are removed or updated, with the first input in which it differs from
+    /// them; none if it takes over nothing.
+    fn takes_over(&self, task: usize, vertex: usize) -> Option<Reason> {
         let diff = self.diff;
         let at = &diff.desired.graph.tasks[task];
-        let before = from.iter().filter_map(|g| diff.removed[*g as usize].on(diff.node_of[vertex]));
+        let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
+        let removed = self.hand_overs.from(vertex).iter().map(|g| &diff.removed[*g as usize]);
+        let removed = removed.map(|removed| (removed.id, removed.on(diff.node_of[vertex])));
+        let updated = self.hand_overs.from_updates(vertex).iter();
+        let updated = updated.map(|v| (&diff.desired.graph.tasks[task_of(*v)].id, diff.before[*v as usize]));
+        let from: Vec<_> = removed.chain(updated).collect();
+        if from.is_empty() {
+            return None;
+        }
+        let before = from.iter().filter_map(|(_, before)| *before);
         let change = diff.resolved(task, vertex).and_then(|now| {
             let same = before.clone().any(|before| before.fingerprint == now.fingerprint);
             let differs =
                 |input: &&Input| !before.clone().any(|before| before.inputs.get(&input.name) == Some(&input.digest));
             (!same).then(|| now.inputs.iter().find(differs).map_or_else(|| UNKNOWN.to_owned(), |i| i.name.clone()))
         });
-        Reason::TakesOver {
-            from: from.iter().map(|g| diff.removed[*g as usize].id.clone()).collect(),
+        Some(Reason::TakesOver {
+            from: from.iter().map(|(id, _)| (*id).clone()).collect(),
             to: at.id.clone(),
             change,
             at: at.at.clone(),
-        }
+        })
     }
 
     /// The reason of a new instance of a kind that nothing takes over, such as a process, that does what removed ones did: they end before

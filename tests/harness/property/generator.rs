@@ -20,10 +20,6 @@ const LEAST: usize = 12;
 /// No more tasks are added to a site that has so many.
 const MOST: usize = 32;
 
-/// Whether a task may take over what another one has given up that stays in the site for something else, as when two tasks exchange
-/// what they manage. Not yet: a plan knows hand-overs from tasks that are removed alone, and what was found is lost.
-const UPDATES_HAND_OVER: bool = false;
-
 /// What happens from one comparison of hosts to the next.
 pub(crate) struct Step {
     /// The site that the hosts are at in the end.
@@ -112,9 +108,7 @@ impl Generator {
         let placed = directories.map(|(_, task)| task.thing).all(|thing| !self.left.contains(&thing));
         // The node may also come from the first to the last at once.
         let mut pairs = path.windows(2).map(|pair| (pair[0], pair[1])).chain([(before, &step.site)]);
-        (certain || removed)
-            && placed
-            && pairs.all(|(from, to)| makes_way(from, to) && (UPDATES_HAND_OVER || no_update_gives(from, to)))
+        (certain || removed) && placed && pairs.all(|(from, to)| makes_way(from, to))
     }
 
     /// Applies a few operations.
@@ -393,13 +387,6 @@ impl Generator {
             }
         }
     }
-}
-
-/// Whether no task gives something to another one and stays.
-fn no_update_gives(before: &Site, after: &Site) -> bool {
-    let (now, ids) = (after.owners(), after.ids());
-    let mut moved = before.owners().into_iter().filter_map(|(claim, was)| Some((was, now.get(&claim)?.clone())));
-    moved.all(|(was, is)| was.task == is.task || !ids.contains(&was.task))
 }
 
 /// Whether all that one task gives to another without handing it over is restored in between: otherwise what is there is neither's.

@@ -2,7 +2,7 @@
 //!
 //! In: jobs of an agent, changes elsewhere that trigger something here. Out: what a job did. Holds no books of the agent's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_agent::machine::{JobOutcome, Start, Work};
 use groundplan_protocol::{
@@ -28,6 +28,10 @@ pub(super) struct Host {
     pub(super) tasks: BTreeMap<TaskId, TaskParams>,
     /// The targets of links, by path: whichever tasks they are of.
     pub(super) links: BTreeMap<String, String>,
+    /// Paths that tasks have, or have had as long as no job has given them up: as in the agent, they are another's only after that.
+    held: BTreeSet<(TaskId, String)>,
+    /// Paths that tasks are about to take over: the agent states them before any job.
+    pub(super) promised: BTreeSet<(TaskId, String)>,
     /// By task, and by the instance that changed.
     pub(super) dirt: BTreeMap<TaskId, BTreeMap<InstanceId, Dirt>>,
 }
@@ -39,8 +43,8 @@ pub(super) struct Did {
     pub(super) export: Option<String>,
     /// An effect was carried out that nothing called for.
     pub(super) needless: bool,
-    /// The path of a link that it took away.
-    pub(super) took_away: Option<String>,
+    /// The paths of links that it took away.
+    pub(super) took_away: Vec<String>,
     /// Whether it began to act on the host at all.
     pub(super) touched: bool,
 }
@@ -65,13 +69,17 @@ impl Host {
         let (params, applies) = match &start.work {
             // As the agent's host does: what no job has touched is not there.
             Work::Remove { .. } if !start.touched => return did,
-            Work::Remove { .. } => {
+            Work::Remove { spec, .. } => {
                 let known = self.tasks.remove(task);
                 did.outcome.changed = known.is_some();
                 self.dirt.remove(task);
-                if let Some(path) = known.as_ref().and_then(link) {
-                    did.took_away = self.take_away(path);
-                    did.outcome.changed = did.took_away.is_some();
+                let earlier = start.earlier.iter().filter_map(|earlier| link(&earlier.params));
+                let known = known.as_ref().and_then(link).into_iter().chain(link(&spec.params));
+                let paths: BTreeSet<&str> = known.chain(earlier).collect();
+                if !paths.is_empty() {
+                    did.took_away = paths.iter().filter_map(|path| self.take_away(task, path)).collect();
+                    self.promised.retain(|(other, path)| other != task || !paths.contains(path.as_str()));
+                    did.outcome.changed = !did.took_away.is_empty();
                 }
                 return did;
             }
@@ -83,10 +91,16 @@ impl Host {
             // A command without a guard cannot find out whether it was run before.
             let always = matches!(params, TaskParams::Command(_)) && !params.can_check();
             let before = self.tasks.insert(task.clone(), params.clone());
+            self.held.extend(link(params).map(|path| (task.clone(), path.to_owned())));
             let changed = before.as_ref() != Some(params) || always;
-            if let Some(given_up) = before.as_ref().and_then(link).filter(|path| Some(*path) != link(params)) {
-                self.take_away(given_up);
-            }
+            let earlier = start.earlier.iter().filter_map(|earlier| link(&earlier.params));
+            let given_up = before.as_ref().and_then(link).into_iter().chain(earlier);
+            let given_up = given_up.filter(|path| Some(*path) != link(params));
+            let given_up: Vec<&str> = given_up.collect();
+            did.took_away = given_up.iter().filter_map(|path| self.take_away(task, path)).collect();
+            let earlier: Vec<&str> = start.earlier.iter().filter_map(|earlier| link(&earlier.params)).collect();
+            let is_kept = |path: &str| Some(path) == link(params) || !earlier.contains(&path);
+            self.promised.retain(|(other, path)| other != task || is_kept(path));
             did.outcome.changed = match params {
                 TaskParams::Link(link) => {
                     self.links.insert(link.path.clone(), link.target.clone()).as_ref() != Some(&link.target)
@@ -117,9 +131,26 @@ impl Host {
         did
     }
 
+    /// The agent starts: it knows what its ledger has.
+    pub(super) fn adopt<'a>(&mut self, applied: impl Iterator<Item = (&'a TaskId, &'a TaskParams)>) {
+        let paths = applied.filter_map(|(task, params)| Some((task.clone(), link(params)?.to_owned())));
+        self.held = paths.collect();
+    }
+
+    /// A job has ended well: its task has what the job made, and nothing else.
+    pub(super) fn settle(&mut self, start: &Start) {
+        let kept = match &start.work {
+            Work::Apply { spec, .. } => link(&spec.params),
+            Work::Remove { .. } | Work::Forget { .. } => None,
+            Work::Trigger { .. } => return,
+        };
+        self.held.retain(|(task, path)| *task != start.task || Some(path.as_str()) == kept);
+    }
+
     /// Takes a link away, unless another task has it as well.
-    fn take_away(&mut self, path: &str) -> Option<String> {
-        let is_shared = self.tasks.values().any(|other| link(other) == Some(path));
+    fn take_away(&mut self, task: &TaskId, path: &str) -> Option<String> {
+        let mut claimed = self.held.iter().chain(&self.promised);
+        let is_shared = claimed.any(|(other, claimed)| other != task && claimed == path);
         if is_shared {
             return None;
         }

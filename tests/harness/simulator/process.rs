@@ -128,6 +128,8 @@ pub(super) struct Agent {
     pub(super) held: Option<(Generation, Box<agent::Event>, Conn, u16)>,
     /// Plans that this ledger has accepted.
     pub(super) accepted: BTreeMap<Generation, Digest>,
+    /// Those that were made without its last reports.
+    pub(super) outdated: BTreeSet<Generation>,
     /// The last generation that was planned before the host was built again: such a plan may come with gates that are open for what
     /// the host before had done.
     pub(super) plans_before: Generation,
@@ -162,6 +164,7 @@ impl Agent {
             settling: None,
             held: None,
             accepted: BTreeMap::new(),
+            outdated: BTreeSet::new(),
             plans_before: Generation(0),
             broken: BTreeMap::new(),
         }

@@ -12,7 +12,7 @@ use groundplan_core::{DesiredState, desired::Scope};
 use groundplan_protocol::{
     digest::Digest,
     effect::{Action, Effect},
-    ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, TaskId},
+    ids::{CommitId, Generation, InstanceId, NodeId, Sequence, ServiceId, TaskId},
     kinds::TaskParams,
     plan::NodePlan,
 };
@@ -81,6 +81,8 @@ pub(super) struct Record {
     pub(super) declared: BTreeSet<NodeId>,
     /// Nodes of which the planner had received a state.
     pub(super) known: BTreeSet<NodeId>,
+    /// The last report of each node of which the planner knew.
+    pub(super) reported: BTreeMap<NodeId, Sequence>,
     /// Nodes whose part is on its way under an older number.
     pub(super) kept: BTreeMap<NodeId, Generation>,
     /// Tasks of each node's message, with the service whose rolling limit each is under.

@@ -10,6 +10,9 @@ use super::rng::Rng;
 /// regressions.
 pub const WITH_RENAMES: u64 = 1_000_000;
 
+/// From this seed on, tasks also exchange what they own, and leave it to others by updates.
+pub(super) const WITH_EXCHANGES: u64 = 2_000_000;
+
 /// Something that happens to the world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -57,6 +60,8 @@ pub enum Fault {
     RenameTask,
     /// A task moves to another service, or to one of its own.
     MoveTask,
+    /// Two tasks exchange what they own, or one leaves it to another one and owns something new.
+    Exchange,
 }
 
 /// An operation.
@@ -78,6 +83,8 @@ pub(super) struct Profile {
     pub(super) planners: bool,
     /// Tasks change their names and services: what they own changes hands.
     pub(super) renames: bool,
+    /// And so by updates.
+    pub(super) exchanges: bool,
 }
 
 /// The schedule of a seed.
@@ -107,6 +114,9 @@ pub(super) fn schedule(profile: Profile, rng: &mut Rng) -> Vec<Op> {
     }
     if profile.renames {
         weights.extend([(RenameTask, 10), (MoveTask, 8)]);
+    }
+    if profile.exchanges {
+        weights.push((Exchange, 18));
     }
     let total: usize = weights.iter().map(|(_, weight)| weight).sum();
     let count = rng.between(10, 40);

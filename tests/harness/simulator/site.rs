@@ -298,6 +298,39 @@ impl Sketch {
         self.relocate(s, t, target);
     }
 
+    /// Two links exchange their paths; or one gets a new path, and leaves its own to the other one, or to none.
+    pub(super) fn exchange(&mut self, rng: &mut Rng) {
+        let links: Vec<(usize, usize)> = self
+            .services
+            .iter()
+            .enumerate()
+            .flat_map(|(s, service)| service.tasks.iter().enumerate().map(move |(t, task)| (s, t, task)))
+            .filter(|(.., task)| task.kind == Kind::Link)
+            .map(|(s, t, _)| (s, t))
+            .collect();
+        if links.len() < 2 {
+            return;
+        }
+        let (one, other) = (*rng.pick(&links), *rng.pick(&links));
+        let path = |sketch: &Self, (s, t): (usize, usize)| sketch.services[s].tasks[t].path.clone();
+        let (of_one, mut of_other) = (path(self, one), path(self, other));
+        match rng.below(5) {
+            0..3 if one != other => {}
+            choice => {
+                self.next_task += 1;
+                of_other = format!("/new/t{}", self.next_task);
+                if choice == 4 {
+                    self.services[one.0].tasks[one.1].path = of_other;
+                    return;
+                }
+            }
+        }
+        self.services[one.0].tasks[one.1].path = of_other;
+        if one != other {
+            self.services[other.0].tasks[other.1].path = of_one;
+        }
+    }
+
     /// Moves a task to a service under a new name, with the references to it.
     fn relocate(&mut self, s: usize, t: usize, target: usize) {
         let mut task = self.services[s].tasks.remove(t);

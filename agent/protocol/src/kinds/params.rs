@@ -196,6 +196,18 @@ impl TaskParams {
         }
     }
 
+    /// Whether an update to `after` gives up all that the task owns.
+    pub fn gives_up_all(&self, after: &Self, task: &TaskId) -> bool {
+        let mut kept = Vec::new();
+        after.identity(task, &mut |claim| kept.push(claim));
+        let (mut owns, mut keeps) = (false, false);
+        self.identity(task, &mut |claim| {
+            owns = true;
+            keeps |= kept.contains(&claim);
+        });
+        owns && !keeps
+    }
+
     /// What is lost for good when it is removed; none if nothing is. What wants something not to be there has nothing of its own.
     pub fn destroyed_by_removal(&self) -> Option<String> {
         self.destroys().filter(|_| !self.is_absence())

@@ -95,6 +95,31 @@ impl<'a> Context<'a> {
         Self { memory, ..self }
     }
 
+    /// The same job, as a kind sees it that takes away something else than what the job is about; `memory` is of that,
+    /// and `others` took over from it.
+    pub(crate) fn about<'b>(&'b self, memory: Option<&'b Value>, others: &'b [TaskId]) -> Context<'b> {
+        Context {
+            others,
+            plan: self.plan,
+            on_remove: self.on_remove,
+            begun: self.begun,
+            ..Context::new(self.host, self.task, self.cancel)
+        }
+        .with_memory(memory)
+    }
+
+    /// Takes over what `about` leaves behind: what it noted for the next time was of what is gone.
+    pub(crate) fn absorb(&self, about: Context<'_>) {
+        if about.has_touched() {
+            self.changing();
+        }
+        let (output, notes) = about.into_results();
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).found.extend(notes.found);
+        for text in output.iter().flat_map(|output| [&output.head, &output.tail]).filter(|text| !text.is_empty()) {
+            self.report(text.trim_end());
+        }
+    }
+
     /// What the task noted when it was last applied: how it found things, so that removal restores what was there and takes away
     /// only what the task itself made.
     pub(crate) fn memory(&self) -> Option<&'a Value> {

@@ -112,8 +112,6 @@ impl Kind for Plugin {
         let answer = Request { plugin: self, name: "remove" }.ask(cx).await?;
         let changed = answer.flag("changed", true)?;
         answer.only(&["changed", "output"])?;
-        // What replaces it starts without memory.
-        cx.remember(Value::Null);
         Ok(changed)
     }
 

@@ -6,6 +6,7 @@ mod commands;
 mod drift;
 mod files;
 mod found;
+mod hand_over;
 mod ini;
 mod jobs;
 mod line;
@@ -33,7 +34,7 @@ use tempfile::TempDir;
 
 use crate::{
     drift::CheckResult,
-    machine::{Found, JobOutcome},
+    machine::{Earlier, Found, JobOutcome},
 };
 
 use super::{
@@ -101,6 +102,12 @@ impl Site {
         let memory = self.memories.lock().unwrap().get(task).cloned();
         let job = Job { on_remove: self.on_remove, ..job(task, work, effect, memory) };
         let finished = self.host.run(job, Cancel::never()).await;
+        self.note(task, &finished, is_removal);
+        finished
+    }
+
+    /// Keeps what a job noted, as the ledger does.
+    fn note(&self, task: &str, finished: &Finished, is_removal: bool) {
         self.host.found_reported(&finished.notes.found);
         for (key, found) in finished.notes.found.clone() {
             let mut ledger = self.found.lock().unwrap();
@@ -114,7 +121,6 @@ impl Site {
         } else if let Some(memory) = &finished.notes.memory {
             self.memories.lock().unwrap().insert(task.to_owned(), memory.clone());
         }
-        finished
     }
 
     /// Checks the task for drift. As in the ledger, `spec` lacks the bytes that it ships.
@@ -145,7 +151,17 @@ impl Site {
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
     let touched = !matches!(work, Work::Apply { previous: None, .. });
     let on_remove = Default::default();
-    Job { task: id(task), work, effect, memory, others: Vec::new(), on_remove, touched, plan: Generation(1) }
+    Job {
+        task: id(task),
+        work,
+        effect,
+        memory,
+        earlier: Vec::new(),
+        others: Vec::new(),
+        on_remove,
+        touched,
+        plan: Generation(1),
+    }
 }
 
 fn id(task: &str) -> TaskId {

@@ -169,3 +169,130 @@ fn it_waits_for_a_job_of_its_predecessor_that_still_runs() {
     assert_eq!(bench.running(), "new:apply");
     assert_eq!(bench.jobs[&task("new")].memory, Some(json!("more")));
 }
+
+/// `name` with a link at this path.
+fn at(name: &str, action: Action, path: &str) -> PlannedTask {
+    let fingerprint = Some(Fingerprint(Digest::of(path.as_bytes())));
+    let spec = Some(spec(&format!(r#"{{"link":{{"path":"{path}","target":"t"}}}}"#)));
+    PlannedTask { spec, fingerprint, ..planned(name, action, 1, &[]) }
+}
+
+/// A bench on which `a` and `b` are applied at `/a` and `/b`, each with a memory.
+fn two() -> Bench {
+    let mut bench = Bench::new();
+    bench.handle(Event::Connected { session_present: false });
+    offer(&mut bench, 1, vec![at("a", Action::Create, "/a"), at("b", Action::Create, "/b")]);
+    end(&mut bench, "a", Ok(CHANGED), Some(json!({"of": "/a"})));
+    end(&mut bench, "b", Ok(CHANGED), Some(json!({"of": "/b"})));
+    bench.reported();
+    bench
+}
+
+/// What a job is about, what it remembers of that, and what else its task claims, with what is remembered of it.
+fn about(bench: &Bench, name: &str) -> String {
+    let path = |params: &TaskParams| params.subject(&task(name))[0].to_string().replace('`', "");
+    let of = |memory: &Value| memory["of"].as_str().unwrap().to_owned();
+    let memory = |memory: &Option<Value>| memory.as_ref().map_or("-".to_owned(), of);
+    let start = &bench.jobs[&task(name)];
+    let (what, spec, previous, parties) = match &start.work {
+        Work::Apply { spec, previous, from } => ("apply", spec, previous.as_ref(), from),
+        Work::Remove { spec, into } => ("remove", spec, None, into),
+        other => panic!("{other:?}"),
+    };
+    let mut text = format!("{what} {} {}", path(&spec.params), memory(&start.memory));
+    text.extend(previous.map(|previous| format!(", previous {}", path(&previous.params))));
+    text.extend(start.earlier.iter().map(|e| format!(", earlier {} {}", path(&e.params), memory(&e.memory))));
+    text.extend(parties.iter().map(|task| format!(", with {task}")));
+    text
+}
+
+#[test]
+fn two_tasks_exchange_what_they_own() {
+    let exchange = || vec![at("a", Action::Update, "/b"), at("b", Action::Update, "/a")];
+    for killed in [false, true] {
+        let mut bench = two();
+        offer(&mut bench, 2, exchange());
+        let promised: Vec<_> = bench.promised.iter().map(|(task, params)| (task.to_string(), params.clone())).collect();
+        let params = |path: &str| at("a", Action::Create, path).spec.unwrap().params;
+        assert_eq!(promised, [("s.a".to_owned(), params("/b")), ("s.b".to_owned(), params("/a"))], "before any job");
+        if killed {
+            kill(&mut bench);
+            assert_eq!(bench.promised.len(), 2, "of the new process as well");
+        }
+        assert_eq!(about(&bench, "a"), "apply /b /b, earlier /a /a, with s.b");
+        assert_eq!(about(&bench, "b"), "apply /a /a, earlier /b /b, with s.a");
+        end(&mut bench, "a", Ok(UNCHANGED), None);
+        if killed {
+            kill(&mut bench);
+            assert_eq!(about(&bench, "b"), "apply /a /a, earlier /b /b, with s.a");
+        }
+        end(&mut bench, "b", Ok(UNCHANGED), None);
+        let memories = ["a", "b"].map(|name| memory_of(&bench, name).unwrap());
+        assert_eq!(memories, [json!({"of": "/b"}), json!({"of": "/a"})]);
+        assert!(bench.disk.takings.is_empty());
+        let state = bench.machine.node_state();
+        assert!(state.applied.values().all(|applied| applied.inputs.is_empty()), "{state:?}");
+    }
+}
+
+#[test]
+fn a_new_task_takes_over_what_an_update_gives_up() {
+    let mut bench = two();
+    let new = || at("new", Action::Create, "/a");
+    offer(&mut bench, 2, vec![at("a", Action::Update, "/c"), PlannedTask { gates: vec![gate("g")], ..new() }]);
+    assert_eq!(about(&bench, "a"), "apply /c /a, previous /a, with s.new");
+    end(&mut bench, "a", Ok(CHANGED), Some(json!({"of": "/c"})));
+    // Not carried out yet, it is there for the planner all the same: as something to be applied, or to be removed.
+    let state = bench.machine.node_state();
+    assert!(state.applied[&task("new")].inputs.contains_key(groundplan_protocol::state::UNFINISHED));
+    kill(&mut bench);
+    bench.handle(Event::Gates(gates(2, &[("g", false)])));
+    assert_eq!(about(&bench, "new"), "apply /a /a, with s.a");
+    end(&mut bench, "new", Ok(UNCHANGED), None);
+    assert!(bench.reported().ends_with("new@2=unchanged"), "what changes hands is no change");
+    assert_eq!(memory_of(&bench, "new"), Some(json!({"of": "/a"})));
+    assert_eq!(memory_of(&bench, "a"), Some(json!({"of": "/c"})));
+}
+
+#[test]
+fn what_was_to_be_taken_over_is_removed_with_its_heir() {
+    let mut bench = two();
+    let new = PlannedTask { gates: vec![gate("never")], ..at("new", Action::Create, "/a") };
+    offer(&mut bench, 2, vec![at("a", Action::Update, "/c"), new]);
+    end(&mut bench, "a", Ok(CHANGED), None);
+    offer(&mut bench, 3, vec![planned("new", Action::Remove, 0, &[])]);
+    assert_eq!(about(&bench, "new"), "remove /a /a");
+    end(&mut bench, "new", Ok(CHANGED), None);
+    assert!(bench.disk.takings.is_empty() && !bench.disk.applied.contains_key(&task("new")));
+    assert!(!bench.machine.node_state().applied.contains_key(&task("new")));
+
+    // The same with a task that had something before, and fails.
+    let mut bench = two();
+    offer(&mut bench, 2, vec![at("a", Action::Update, "/c"), at("b", Action::Update, "/a")]);
+    end(&mut bench, "a", Ok(CHANGED), None);
+    end(&mut bench, "b", Err("no"), Some(json!({"of": "/a, more"})));
+    offer(&mut bench, 3, vec![planned("b", Action::Remove, 0, &[])]);
+    assert_eq!(about(&bench, "b"), "remove /b /b, earlier /a /a, more");
+    end(&mut bench, "b", Ok(CHANGED), None);
+    assert!(bench.disk.takings.is_empty());
+
+    // And one that goes back to what it was.
+    let mut bench = two();
+    offer(&mut bench, 2, vec![at("a", Action::Update, "/c"), at("b", Action::Update, "/a")]);
+    end(&mut bench, "a", Ok(CHANGED), None);
+    end(&mut bench, "b", Err("no"), None);
+    offer(&mut bench, 3, vec![at("b", Action::Update, "/b")]);
+    assert_eq!(about(&bench, "b"), "apply /b /b, previous /b, earlier /a /a, with s.a");
+    end(&mut bench, "b", Ok(CHANGED), None);
+    assert!(bench.disk.takings.is_empty());
+}
+
+#[test]
+fn a_job_of_an_older_plan_hands_over_what_it_notes() {
+    let mut bench = two();
+    let again = PlannedTask { fingerprint: Some(Fingerprint(Digest::of(b"other"))), ..at("a", Action::Update, "/a") };
+    offer(&mut bench, 2, vec![again]);
+    offer(&mut bench, 3, vec![at("a", Action::Update, "/c"), at("new", Action::Create, "/a")]);
+    end(&mut bench, "a", Ok(CHANGED), Some(json!({"of": "/a, more"})));
+    assert_eq!(about(&bench, "new"), "apply /a /a, more, with s.a");
+}

@@ -156,6 +156,8 @@ pub(super) struct Bench {
     pub(super) reports: Vec<TaskReport>,
     pub(super) states: Vec<NodeState>,
     pub(super) fetched: Vec<Digest>,
+    /// What was promised last.
+    pub(super) promised: Vec<(TaskId, TaskParams)>,
     /// The last report that was sent.
     pub(super) sent: Sequence,
     /// The number of effects until the agent is killed.
@@ -176,6 +178,7 @@ impl Bench {
             reports: Vec::new(),
             states: Vec::new(),
             fetched: Vec::new(),
+            promised: Vec::new(),
             sent: Sequence(0),
             fuel: None,
             last_revision: 0,
@@ -208,6 +211,7 @@ impl Bench {
     pub(super) fn restart(&mut self) {
         self.fuel = None;
         self.jobs.clear();
+        self.promised.clear();
         let (machine, effects) = Machine::restore(settings(&self.boot), self.disk.clone(), self.now).unwrap();
         self.machine = machine;
         self.carry_out(effects);
@@ -247,6 +251,7 @@ impl Bench {
                     }
                 }
                 Effect::Fetch(blobs) => self.fetched.extend(blobs.into_iter().map(|b| b.sha256)),
+                Effect::Promise(promises) => self.promised = promises,
                 Effect::FetchPlan(_) | Effect::KeepBlobs(_) | Effect::Log(_) | Effect::Stopped => {}
             }
         }

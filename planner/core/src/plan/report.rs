@@ -108,7 +108,7 @@ pub enum ReasonReport {
         #[serde(flatten)]
         at: Position,
     },
-    /// It is not applied there under its name, and takes over what tasks that are no longer desired own there: nothing is removed.
+    /// It takes over what other tasks own there, which are no longer desired or give it up by an update: nothing is removed.
     TakesOver {
         /// Those tasks.
         from: Vec<TaskId>,

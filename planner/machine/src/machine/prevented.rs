@@ -17,7 +17,9 @@ pub(super) fn faults(commit: &ActiveCommit, fleet: &Fleet) -> Vec<Fault> {
             let (desired, instance) = (&commit.desired, task.at(id));
             let passes_on = || desired.node(id).is_some_and(|at| desired.takes_all(at, applied));
             let fault = match desired.instance(&instance) {
-                Some(update) if update.resolved.gives_up(task, applied) => "would give up something that it owns on",
+                Some(update) if update.resolved.gives_up(task, applied) && !passes_on() => {
+                    "would give up something that it owns on"
+                }
                 None if !desired.wants(&instance) && !passes_on() => "would be removed from",
                 _ => continue,
             };

@@ -92,7 +92,9 @@ impl World {
             Ok(restored) => restored,
             Err(error) => return self.violate("a ledger can be read", || error.to_string()),
         };
-        self.agents[slot].machine = Some(machine);
+        let agent = &mut self.agents[slot];
+        agent.host.adopt(agent.disk.applied.iter().map(|(task, record)| (task, &record.spec.params)));
+        agent.machine = Some(machine);
         if !self.carry_out_agent(slot, effects) {
             return;
         }
@@ -200,6 +202,10 @@ impl World {
             match effect {
                 Effect::Persist { writes, durable } => self.persist_agent(slot, writes, durable),
                 Effect::ResetJournal => self.agents[slot].disk.started.clear(),
+                Effect::Promise(promises) => {
+                    let path = |(task, params): &(TaskId, _)| Some((task.clone(), link(params)?.to_owned()));
+                    self.agents[slot].host.promised = promises.iter().filter_map(path).collect();
+                }
                 Effect::Start(generation, starts) => {
                     if !self.sabotaged(Sabotage::SkipJournal) {
                         let marks = starts.iter().map(|start| (generation, start.task.clone()));
@@ -296,7 +302,7 @@ impl World {
         let did = self.agents[slot].host.run(&job.start, job.seen, progress);
         self.counts.needless += u64::from(did.needless);
         self.counts.effects += u64::from(did.outcome.effect.is_some());
-        if let Some(path) = &did.took_away {
+        for path in &did.took_away {
             self.check_taken_away(slot, job, path);
         }
         if did.needless {
@@ -315,8 +321,8 @@ impl World {
             return;
         }
         // Work on one claim excludes other work on it, as in the agent's `host/claims.rs`.
-        let own = agent.jobs.get(task).and_then(|job| path(&job.start)).map(str::to_owned);
-        let before = |job: &Job| job.number < number && own.is_some() && path(&job.start) == own.as_deref();
+        let own: Vec<String> = agent.jobs.get(task).map(|job| paths(&job.start)).unwrap_or_default();
+        let before = |job: &Job| job.number < number && paths(&job.start).iter().any(|path| own.contains(path));
         if agent.jobs.values().any(before) {
             return self.after(Duration::from_millis(1), Event::JobEnd(slot, incarnation, task.clone(), number));
         }
@@ -332,6 +338,7 @@ impl World {
         } else {
             let did = self.work(slot, &job, Progress::All);
             let outcome = did.outcome;
+            self.agents[slot].host.settle(&job.start);
             (did, Ok(outcome))
         };
         self.note(|| match &result {
@@ -498,13 +505,18 @@ impl World {
     }
 }
 
-/// The path of the link that a job works on.
-fn path(start: &Start) -> Option<&str> {
+/// The paths of the links that a job works on.
+fn paths(start: &Start) -> Vec<String> {
     let (agent::Work::Apply { spec, .. }
     | agent::Work::Remove { spec, .. }
     | agent::Work::Trigger { spec }
     | agent::Work::Forget { spec, .. }) = &start.work;
-    link(&spec.params)
+    let previous = match &start.work {
+        agent::Work::Apply { previous, .. } => previous.as_ref().map(|previous| &previous.params),
+        _ => None,
+    };
+    let earlier = start.earlier.iter().map(|earlier| &earlier.params);
+    [&spec.params].into_iter().chain(previous).chain(earlier).filter_map(link).map(str::to_owned).collect()
 }
 
 /// Whether a report is a good end.

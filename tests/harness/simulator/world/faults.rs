@@ -76,6 +76,7 @@ impl World {
             }
             Fault::Contend => self.contend(&mut rng),
             Fault::RenameTask => self.push(|sketch, rng| sketch.rename_task(rng), &mut rng),
+            Fault::Exchange => self.push(|sketch, rng| sketch.exchange(rng), &mut rng),
             Fault::MoveTask => self.push(|sketch, rng| sketch.move_task(rng), &mut rng),
             Fault::Commit => self.push(|sketch, rng| *sketch = sketch.changed(rng), &mut rng),
             Fault::BadCommit => self.push(|sketch, _| sketch.fault = true, &mut rng),

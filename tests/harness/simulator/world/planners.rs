@@ -355,6 +355,8 @@ impl World {
                 .collect::<BTreeSet<_>>()
         });
         let known = job.applied.nodes.keys().cloned().collect();
+        let nodes = self.planners[slot].machine.as_ref().map(|machine| machine.view().nodes).unwrap_or_default();
+        let reported = nodes.iter().map(|(node, known)| (node.clone(), known.belief.sequence)).collect();
         let mut messages: Vec<NodePlan> = Vec::new();
         let planned =
             job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None), &mut |plan| {
@@ -372,6 +374,7 @@ impl World {
             sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
             declared: desired.nodes.iter().cloned().collect(),
             known,
+            reported,
             kept: planned.kept.clone(),
             tasks: messages.iter().map(|plan| (plan.node.clone(), tasks_of(plan))).collect(),
             links: links_of(&desired),

@@ -1,0 +1,87 @@
+//! What updates give up and other tasks take over: whichever job comes first, nothing is taken away in between.
+
+use super::*;
+
+/// The jobs that make of `(task, before, after)` what a plan with all these updates makes, without running them.
+fn exchange(site: &Site, updates: &[(&str, TaskSpec, TaskSpec)]) -> Vec<Job> {
+    let parties: Vec<TaskId> = updates.iter().map(|(task, ..)| id(task)).collect();
+    let promises: Vec<_> = updates.iter().map(|(task, _, after)| (id(task), after.params.clone())).collect();
+    site.host.promise(&promises);
+    let memories = site.memories.lock().unwrap().clone();
+    let job = |(task, before, after): &(&str, TaskSpec, TaskSpec)| {
+        let claims = |spec: &TaskSpec| spec.identity(&id(task));
+        let giver = updates.iter().find(|(_, given, _)| claims(given) == claims(after));
+        let taken = giver.and_then(|(giver, ..)| memories.get(*giver).cloned());
+        let earlier = vec![Earlier { params: before.params.clone(), memory: memories.get(*task).cloned() }];
+        let others = parties.iter().filter(|other| **other != id(task)).cloned().collect();
+        Job { earlier, others, touched: true, ..job(task, apply(after, None), None, taken) }
+    };
+    updates.iter().map(job).collect()
+}
+
+async fn run(site: &Site, job: Job) -> Finished {
+    let task = job.task.to_string();
+    // As the machine does: what was noted changes hands as well.
+    match job.memory.clone() {
+        Some(memory) => drop(site.memories.lock().unwrap().insert(task.clone(), memory)),
+        None => drop(site.memories.lock().unwrap().remove(&task)),
+    }
+    let finished = site.host.run(job, Cancel::never()).await;
+    site.note(&task, &finished, false);
+    finished
+}
+
+#[tokio::test]
+async fn two_tasks_exchange_what_they_own() {
+    let directory = |path: &str| spec(json!({ "directory": { "path": path } }));
+    let link = |path: &str| spec(json!({ "link": { "path": path, "target": "t" } }));
+    let ini = |name: &str| spec(json!({ "ini": { "path": "/i", "section": "s", "option": name, "value": "new" } }));
+    let line = |text: &str| spec(json!({ "line": { "path": "/l", "line": text } }));
+    let cases: [[TaskSpec; 2]; 5] = [
+        [file("/a", "content"), file("/b", "content")],
+        [directory("/a"), directory("/b")],
+        [link("/a"), link("/b")],
+        [ini("a"), ini("b")],
+        [line("a"), line("b")],
+    ];
+    for [a, b] in cases {
+        for reversed in [false, true] {
+            let site = Site::new();
+            fs::write(site.at("i"), "[s]\na = old\n").unwrap();
+            fs::write(site.at("l"), "first\n").unwrap();
+            let before = tree(&site);
+            for (task, spec) in [("svc.one", &a), ("svc.two", &b)] {
+                assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED, "{:?}", spec.params);
+            }
+            let applied = tree(&site);
+            let updates = [("svc.one", a.clone(), b.clone()), ("svc.two", b.clone(), a.clone())];
+            let mut jobs = exchange(&site, &updates);
+            if reversed {
+                jobs.reverse();
+            }
+            for job in jobs {
+                let what = format!("{:?} of {:?}", job.task, a.params.kind());
+                assert_eq!(run(&site, job).await.result, UNCHANGED, "{what}");
+                assert_eq!(tree(&site), applied, "{what}");
+            }
+            site.host.promise(&[]);
+            // Each has what the other one had, and gives back what that found.
+            for (task, spec) in [("svc.one", &b), ("svc.two", &a)] {
+                let removed = site.job(task, Work::Remove { spec: spec.clone() }, None).await;
+                assert_eq!(removed.result, CHANGED, "{task}, {reversed}: {:?}", spec.params);
+            }
+            assert_eq!(tree(&site), before, "{}", a.params.kind());
+            assert!(site.found.lock().unwrap().is_empty());
+        }
+    }
+}
+
+/// What is in the root of the host: names, with contents, and where links lead.
+fn tree(site: &Site) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(site.at("")).unwrap().map(|entry| entry.unwrap().path());
+    let content = |path: &PathBuf| {
+        let link = fs::read_link(path).map(|target| format!("link to {}", target.display()));
+        link.or_else(|_| fs::read_to_string(path)).unwrap_or_else(|_| "directory".to_owned())
+    };
+    entries.map(|path| (path.display().to_string(), content(&path))).collect()
+}

@@ -1,0 +1,305 @@
+//! Hand-over between tasks that go on: what an update gives up and another task of the same plan takes.
+//!
+//! In: an accepted plan, and what is applied. Out: for each task that takes something over, a [`Taking`]: in the ledger with the plan
+//! itself, and claimed on the host before anything starts. So an update finds that what it gives up is another's by now and leaves it,
+//! whichever of the two is carried out first, and also where two tasks exchange what they own. What tasks hand over that are removed
+//! stays with them until their removal, which comes last (`PlannedTask::from` and `into`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use groundplan_protocol::{
+    effect::Action,
+    ids::{Generation, TaskId},
+    kinds::{ClaimKey, TaskParams},
+    plan::{PlannedTask, TaskSpec},
+};
+use serde_json::Value;
+
+use super::{
+    io::{Earlier, Effect},
+    node_state::joined,
+    snapshot::{Record, Taking},
+    start::without_bytes,
+    state::{Machine, Running},
+};
+
+impl Machine {
+    /// Notes what the tasks of a new plan take over from others that are updated.
+    pub(super) fn take_over(&mut self, tasks: &[PlannedTask], generation: Generation) {
+        let given = self.given_up(tasks);
+        if given.is_empty() {
+            return;
+        }
+        let planned = tasks.iter().filter_map(|planned| self.taking(planned, &given, generation));
+        let undone = self.undone(tasks).filter_map(|(task, record)| {
+            Some((task.clone(), self.taking_of(task, record.clone(), &given, generation)?))
+        });
+        let takings: Vec<_> = planned.chain(undone).collect();
+        for (task, taking) in takings {
+            let all = self.takings.entry(task.clone()).or_default();
+            // A plan that says the same again takes nothing more: what was handed over by then may be this task's own.
+            all.retain(|earlier| earlier.record.spec != taking.record.spec);
+            all.push(taking);
+            self.unsaved.takings.insert(task);
+            self.takings_changed = true;
+        }
+    }
+
+    /// What the updates of a plan give up, and those of older plans that still run: each claim with the tasks that have it.
+    fn given_up(&self, tasks: &[PlannedTask]) -> HashMap<ClaimKey, BTreeSet<TaskId>> {
+        let planned = tasks.iter().filter_map(|planned| Some((&planned.task, applied_spec(planned)?)));
+        let named: BTreeSet<&TaskId> = tasks.iter().map(|planned| &planned.task).collect();
+        let running = self.running.iter().filter(|(task, _)| !named.contains(task));
+        let running = running.filter_map(|(task, run)| Some((task, applied_spec(&run.planned)?)));
+        let mut given: HashMap<ClaimKey, BTreeSet<TaskId>> = HashMap::new();
+        for (task, spec) in planned.chain(running) {
+            let (kept, mut had) = (spec.identity(task), self.claims_of(task));
+            // What a job of an older plan is making is the task's as well.
+            if let Some(making) = self.running.get(task).and_then(|run| applied_spec(&run.planned)) {
+                had = joined(&had, making.identity(task));
+            }
+            for lost in had.into_iter().filter(|claim| kept.binary_search(claim).is_err()) {
+                given.entry(lost).or_default().insert(task.clone());
+            }
+        }
+        given
+    }
+
+    /// Tasks that the plan leaves as they are recorded, while a job of an older plan makes something else of them: the next plan will
+    /// undo that.
+    fn undone<'a>(&'a self, tasks: &'a [PlannedTask]) -> impl Iterator<Item = (&'a TaskId, &'a Record)> {
+        let named: BTreeSet<&TaskId> = tasks.iter().map(|planned| &planned.task).collect();
+        let running = self.running.keys().filter(move |task| !named.contains(task));
+        running.filter_map(|task| Some((task, self.applied.get(task)?)))
+    }
+
+    /// What a task of a plan takes over, of what is given up; none if that is nothing.
+    fn taking(
+        &self,
+        planned: &PlannedTask,
+        given: &HashMap<ClaimKey, BTreeSet<TaskId>>,
+        generation: Generation,
+    ) -> Option<(TaskId, Taking)> {
+        let (task, spec) = (&planned.task, applied_spec(planned)?);
+        let record = Record {
+            spec: without_bytes(spec),
+            fingerprint: planned.fingerprint?,
+            inputs: planned.inputs.clone(),
+            edges: planned.edges.clone(),
+            in_doubt: true,
+            touched: true,
+            memory: None,
+            export: None,
+            fulfilled: None,
+        };
+        Some((task.clone(), self.taking_of(task, record, given, generation)?))
+    }
+
+    fn taking_of(
+        &self,
+        task: &TaskId,
+        record: Record,
+        given: &HashMap<ClaimKey, BTreeSet<TaskId>>,
+        generation: Generation,
+    ) -> Option<Taking> {
+        // What the task has, or is left with by a job of an older plan.
+        let making = self.running.get(task).and_then(|run| applied_spec(&run.planned));
+        let has = making.or(self.applied.get(task).map(|record| &record.spec));
+        let own = has.map(|spec| spec.identity(task)).unwrap_or_default();
+        let wanted = record.spec.identity(task);
+        let mut givers: BTreeMap<&TaskId, ClaimKey> = BTreeMap::new();
+        for claim in wanted.iter().filter(|claim| own.binary_search(claim).is_err()) {
+            let others = given.get(claim).into_iter().flatten().filter(|giver| *giver != task);
+            givers.extend(others.map(|giver| (giver, *claim)));
+        }
+        if givers.is_empty() {
+            return None;
+        }
+        let kind = record.spec.params.kind();
+        let taken = givers.iter().find_map(|(giver, claim)| self.memory_of(giver, *claim, kind));
+        let from = givers.keys().map(|giver| (*giver).clone()).collect();
+        let memory = record.memory.clone().or(taken);
+        Some(Taking { record: Record { in_doubt: true, memory, ..record }, from, generation })
+    }
+
+    /// What a task remembers of what it claims so, if it is of that kind.
+    fn memory_of(&self, task: &TaskId, claim: ClaimKey, kind: &str) -> Option<Value> {
+        let takings = self.takings.get(task).into_iter().flatten().rev().map(|taking| &taking.record);
+        let mut records = takings.chain(self.applied.get(task));
+        let record = records.find(|record| record.spec.identity(task).binary_search(&claim).is_ok())?;
+        record.memory.clone().filter(|_| record.spec.params.kind() == kind)
+    }
+
+    /// All that a task claims by what is applied and by what it is about to take over, sorted.
+    pub(super) fn claims_of(&self, task: &TaskId) -> Vec<ClaimKey> {
+        let takings = self.takings.get(task).into_iter().flatten().map(|taking| &taking.record);
+        let records = self.applied.get(task).into_iter().chain(takings);
+        records.fold(Vec::new(), |claims, record| joined(&claims, record.spec.identity(task)))
+    }
+
+    /// Has the host know of all that is about to be taken over, if that has changed: before any job finds out who claims what.
+    pub(super) fn promise(&mut self, out: &mut Vec<Effect>) {
+        if !std::mem::take(&mut self.takings_changed) {
+            return;
+        }
+        let all = self.takings.iter().flat_map(|(task, all)| all.iter().map(move |taking| (task, taking)));
+        out.push(Effect::Promise(
+            all.map(|(task, taking)| (task.clone(), taking.record.spec.params.clone())).collect(),
+        ));
+    }
+
+    /// A task has been carried out for a plan: it has taken over what it was to by then, or is gone.
+    pub(super) fn taken(&mut self, planned: &PlannedTask, generation: Generation) {
+        let applies = matches!(planned.action, Action::Create | Action::Update | Action::Remove | Action::Forget);
+        let Some(takings) = self.takings.get_mut(&planned.task).filter(|_| applies) else { return };
+        // What a newer plan has added since, a job of an older one knew nothing of.
+        takings.retain(|taking| taking.generation > generation);
+        if takings.is_empty() {
+            self.takings.remove(&planned.task);
+        }
+        self.unsaved.takings.insert(planned.task.clone());
+        self.takings_changed = true;
+    }
+
+    /// Keeps what a failed job noted of what it was to take over, where the task's record is about something else. Returns whether it is so.
+    pub(super) fn note_of_taking(&mut self, planned: &PlannedTask, memory: Option<&Value>) -> bool {
+        let Some(params) = planned.spec.as_ref().map(|spec| &spec.params) else { return false };
+        let task = &planned.task;
+        if self.applied.get(task).is_some_and(|record| is_same(&record.spec.params, params, task)) {
+            return false;
+        }
+        let taking = self.takings.get_mut(task).into_iter().flatten().find(|t| t.record.spec.params == *params);
+        let Some(taking) = taking else { return false };
+        if let Some(memory) = memory {
+            taking.record.memory = Some(memory.clone());
+            self.unsaved.takings.insert(task.clone());
+        }
+        true
+    }
+
+    /// A job for an older plan has ended, while what its task remembers was handed over already: what it noted is handed over as well.
+    pub(super) fn handed_over_late(&mut self, run: &Running) {
+        let giver = &run.planned.task;
+        let is_older = self.active.as_ref().is_some_and(|active| run.generation < active.generation);
+        let Some(record) = self.applied.get(giver).filter(|_| is_older) else { return };
+        let (claims, kind) = (record.spec.identity(giver), record.spec.params.kind());
+        for (task, takings) in &mut self.takings {
+            for taking in takings.iter_mut().filter(|taking| taking.from.contains(giver)) {
+                let spec = &taking.record.spec;
+                let is_of_it = spec.identity(task).iter().any(|claim| claims.binary_search(claim).is_ok());
+                if is_of_it && spec.params.kind() == kind && record.memory.is_some() {
+                    taking.record.memory.clone_from(&record.memory);
+                    self.unsaved.takings.insert(task.clone());
+                }
+            }
+        }
+    }
+}
+
+/// What a task is to be, if the plan applies it.
+fn applied_spec(planned: &PlannedTask) -> Option<&TaskSpec> {
+    planned.spec.as_ref().filter(|_| matches!(planned.action, Action::Create | Action::Update))
+}
+
+/// What a job of a task is to remember: what the task noted; of what it takes over, what those noted that hand it over.
+pub(super) fn memory(applied: &BTreeMap<TaskId, Record>, takings: &[Taking], planned: &PlannedTask) -> Option<Value> {
+    let task = &planned.task;
+    let record = applied.get(task);
+    let own = record.and_then(|record| record.memory.clone());
+    let about = planned.spec.as_ref().or(record.map(|record| &record.spec));
+    let about = about.or(takings.last().map(|taking| &taking.record.spec));
+    let Some(params) = about.map(|spec| &spec.params) else { return own };
+    let taken = takings.iter().rev().find(|taking| taking.record.spec.params == *params);
+    let taken = taken.and_then(|taking| taking.record.memory.clone());
+    match (record, taken) {
+        // What it noted itself is about something else.
+        (Some(record), Some(taken)) if !is_same(&record.spec.params, params, task) => Some(taken),
+        (_, Some(taken)) => Some(merged(own, taken)),
+        (_, None) => own.or_else(|| handed_over(applied, planned)),
+    }
+}
+
+/// What a task remembers that others hand over to it which are removed: what one of them remembers, if it is of the same kind.
+fn handed_over(applied: &BTreeMap<TaskId, Record>, planned: &PlannedTask) -> Option<Value> {
+    let params = &planned.spec.as_ref()?.params;
+    let records = planned.from.iter().filter_map(|from| applied.get(from));
+    let mut alike = records.filter(|record| record.spec.params.kind() == params.kind());
+    alike.find_map(|record| record.memory.clone())
+}
+
+/// Whether what was noted of one is of use for the other: both are of one kind, and about the same thing at least in part.
+fn is_same(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+    before.kind() == after.kind() && !before.gives_up_all(after, task)
+}
+
+/// `own`, and what `taken` has besides, table by table: of a thing that both know, what the task noted itself counts.
+fn merged(own: Option<Value>, taken: Value) -> Value {
+    match (own, taken) {
+        (Some(Value::Object(mut own)), Value::Object(taken)) => {
+            for (name, value) in taken {
+                let merged = merged(own.remove(&name), value);
+                own.insert(name, merged);
+            }
+            Value::Object(own)
+        }
+        (None | Some(Value::Null), taken) => taken,
+        (Some(own), _) => own,
+    }
+}
+
+/// What a removal takes away: what is applied, or what the task was about to take over; what else it claims goes to `earlier`.
+pub(super) fn gone(record: Option<&Record>, takings: &[Taking], earlier: &mut Vec<Earlier>) -> Option<TaskSpec> {
+    let takings = takings.iter().rev().map(|taking| &taking.record);
+    let mut records = record.into_iter().chain(takings);
+    let first = records.next()?;
+    // A task that failed has the same as its record and as what it is still to take over.
+    earlier.extend(records.filter(|other| other.spec.params != first.spec.params).map(earlier_of));
+    Some(first.spec.clone())
+}
+
+/// What is updated, if it is about the same thing as what the task is to be. What else the task claims goes to `earlier`.
+pub(super) fn updated<'a>(
+    record: Option<&'a Record>,
+    takings: &[Taking],
+    spec: &TaskSpec,
+    task: &TaskId,
+    earlier: &mut Vec<Earlier>,
+) -> Option<&'a Record> {
+    let others = takings.iter().map(|taking| &taking.record);
+    let others = others.filter(|other| other.spec.params != spec.params);
+    earlier.extend(others.map(earlier_of));
+    if takings.is_empty() || record.is_none_or(|record| is_same(&record.spec.params, &spec.params, task)) {
+        return record;
+    }
+    // What the job remembers is of what it takes over, so what the task was before goes with what it noted of that.
+    earlier.extend(record.map(earlier_of));
+    None
+}
+
+fn earlier_of(record: &Record) -> Earlier {
+    Earlier { params: record.spec.params.clone(), memory: record.memory.clone() }
+}
+
+/// The tasks that hand over to a task, and those that it hands over to.
+pub(super) fn parties(takings: &BTreeMap<TaskId, Vec<Taking>>, task: &TaskId) -> BTreeSet<TaskId> {
+    let from = takings.get(task).into_iter().flatten().flat_map(|taking| taking.from.iter().cloned());
+    let takes = |all: &Vec<Taking>| all.iter().any(|taking| taking.from.contains(task));
+    from.chain(takings.iter().filter(|(_, all)| takes(all)).map(|(heir, _)| heir.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn memories_are_merged_by_what_they_are_of() {
+        let own = json!({"path": "/a", "before": {"s": {"x": ["1"]}}, "made": ["s"]});
+        let taken = json!({"path": "/a", "before": {"s": {"x": ["2"], "y": ["3"]}, "t": {}}, "made": [], "cut": 1});
+        let both = json!({"path": "/a", "before": {"s": {"x": ["1"], "y": ["3"]}, "t": {}}, "made": ["s"], "cut": 1});
+        assert_eq!(merged(Some(own), taken.clone()), both);
+        assert_eq!(merged(Some(Value::Null), taken.clone()), taken);
+        assert_eq!(merged(None, taken.clone()), taken);
+    }
+}
