@@ -16,7 +16,7 @@ use super::{
     account::Account,
     found::Found,
     io::{JobDone, JobOutcome},
-    node_state::fingerprint_in_doubt,
+    node_state::fingerprint,
     snapshot::{Fulfilled, Record},
     start::without_bytes,
     state::{Machine, Running},
@@ -41,6 +41,9 @@ impl Machine {
         // Before the record is another one, and what was to be taken over is.
         let takings = self.takings.get(&done.task).map_or(&[][..], Vec::as_slice);
         let handed = take_over::memory(&self.applied, takings, &run.planned).filter(|_| applies);
+        if applies && !matches!(outcome, Outcome::Done { changed: false, .. }) {
+            self.overtake(&run.planned);
+        }
         if outcome.is_success() {
             self.record(&run.planned);
             self.taken(&run.planned, run.generation);
@@ -122,6 +125,7 @@ impl Machine {
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: false,
+                    overtaken: false,
                     touched: true,
                     memory,
                     export,
@@ -194,6 +198,7 @@ impl Machine {
                     inputs: planned.inputs.clone(),
                     edges: planned.edges.clone(),
                     in_doubt: true,
+                    overtaken: false,
                     touched: true,
                     memory: None,
                     export: None,
@@ -218,7 +223,7 @@ impl Machine {
         let taking = self.takings.get(&planned.task).and_then(|takings| takings.last());
         let record = self.applied.get(&planned.task);
         let record = taking.map(|taking| &taking.record).or(record);
-        let fingerprint = record.map(|r| if r.in_doubt { fingerprint_in_doubt(r) } else { r.fingerprint });
+        let fingerprint = record.map(fingerprint);
         let succeeded = outcome.is_success();
         self.outbox.push(TaskReport {
             generation,

@@ -95,11 +95,11 @@ impl Machine {
 
 fn applied(task: &TaskId, record: &Record) -> Applied {
     let mut inputs = record.inputs.clone();
-    if record.in_doubt {
+    if record.is_doubtful() {
         // An input of its own, so that the planner can name the reason for which the task is applied again.
         inputs.insert(UNFINISHED.to_owned(), fingerprint_in_doubt(record).0.short());
     }
-    let fingerprint = if record.in_doubt { fingerprint_in_doubt(record) } else { record.fingerprint };
+    let fingerprint = fingerprint(record);
     let on_remove = record.spec.params.leaves_something().then_some(record.edges.on_remove);
     let keeps = record.edges.on_remove == OnRemove::Keep;
     let destroys = record.spec.params.destroyed_by_removal().filter(|_| record.touched && !keeps);
@@ -125,8 +125,15 @@ pub(super) fn joined(some: &[ClaimKey], mut more: Vec<ClaimKey>) -> Vec<ClaimKey
     more
 }
 
-/// A fingerprint that no plan has: it differs from whatever is desired.
-pub(super) fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
+/// The fingerprint as the planner is to know it. In doubt it is one that no plan has: it differs from whatever is desired.
+pub(super) fn fingerprint(record: &Record) -> Fingerprint {
+    match record.is_doubtful() {
+        true => fingerprint_in_doubt(record),
+        false => record.fingerprint,
+    }
+}
+
+fn fingerprint_in_doubt(record: &Record) -> Fingerprint {
     Fingerprint(Digest::of(format!("in doubt: {}", record.fingerprint).as_bytes()))
 }
 

@@ -215,6 +215,7 @@ impl Machine {
             }
             if applies {
                 self.doubt(&planned);
+                self.overtake(&planned);
             }
             // What can check itself finds out how far it came when it runs again.
             let Some(policy) = unchecked(&planned) else { continue };

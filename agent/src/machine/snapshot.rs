@@ -78,6 +78,10 @@ pub struct Record {
     /// The state then has a fingerprint that no plan has, and the next success counts as a change.
     #[serde(default)]
     pub in_doubt: bool,
+    /// Whether another task has changed what this one has, to take it over: what is on the host is not what was applied. As long as this
+    /// one has not given it up, the state has a fingerprint that no plan has.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overtaken: bool,
     /// Whether the task may have changed anything on the host; its removal does nothing otherwise. Ledgers of older agents lack it.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub touched: bool,
@@ -90,6 +94,13 @@ pub struct Record {
     /// The last effect that was carried out on it: it meets obligations that were known when that plan was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fulfilled: Option<Fulfilled>,
+}
+
+impl Record {
+    /// Whether nothing shows that the host is as it was applied.
+    pub fn is_doubtful(&self) -> bool {
+        self.in_doubt || self.overtaken
+    }
 }
 
 /// What a task is about to take over from tasks that go on and give it up. It is the task's own from the moment the plan is accepted, so
@@ -111,6 +122,11 @@ pub struct Fulfilled {
     pub generation: Generation,
     /// The effect.
     pub effect: Effect,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn yes() -> bool {

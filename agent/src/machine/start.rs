@@ -72,7 +72,8 @@ impl Machine {
                 if let Some(heir) = heirs.iter().find(|heir| !self.applied.contains_key(heir)) {
                     return Err(Outcome::Blocked { by: heir.clone() });
                 }
-                Work::Remove { spec, into: heirs.clone() }
+                let into = heirs.iter().cloned().chain(parties(&self.takings, &task)).collect();
+                Work::Remove { spec, into }
             }
             (Action::Forget, _) => {
                 let Some(spec) = gone(record, takings, &mut earlier) else { return Err(unchanged()) };

@@ -3,7 +3,8 @@
 //! In: an accepted plan, and what is applied. Out: for each task that takes something over, a [`Taking`]: in the ledger with the plan
 //! itself, and claimed on the host before anything starts. So an update finds that what it gives up is another's by now and leaves it,
 //! whichever of the two is carried out first, and also where two tasks exchange what they own. What tasks hand over that are removed
-//! stays with them until their removal, which comes last (`PlannedTask::from` and `into`).
+//! stays with them until their removal, which comes last (`PlannedTask::from` and `into`), unless the planner did not know of it: because
+//! an older plan was carried out, or is, that it took for superseded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -32,7 +33,7 @@ impl Machine {
         }
         let planned = tasks.iter().filter_map(|planned| self.taking(planned, &given, generation));
         let undone = self.undone(tasks).filter_map(|(task, record)| {
-            Some((task.clone(), self.taking_of(task, record.clone(), &given, generation)?))
+            Some((task.clone(), self.taking_of((task, record.clone()), &[], &given, generation)?))
         });
         let takings: Vec<_> = planned.chain(undone).collect();
         for (task, taking) in takings {
@@ -45,15 +46,18 @@ impl Machine {
         }
     }
 
-    /// What the updates of a plan give up, and those of older plans that still run: each claim with the tasks that have it.
+    /// What the updates and removals of a plan give up, and the updates of older plans that still run: each claim with the tasks that have
+    /// it.
     fn given_up(&self, tasks: &[PlannedTask]) -> HashMap<ClaimKey, BTreeSet<TaskId>> {
-        let planned = tasks.iter().filter_map(|planned| Some((&planned.task, applied_spec(planned)?)));
+        let gives = |planned: &&PlannedTask| planned.action == Action::Remove || applied_spec(planned).is_some();
+        let planned = tasks.iter().filter(gives).map(|planned| (&planned.task, applied_spec(planned)));
         let named: BTreeSet<&TaskId> = tasks.iter().map(|planned| &planned.task).collect();
         let running = self.running.iter().filter(|(task, _)| !named.contains(task));
-        let running = running.filter_map(|(task, run)| Some((task, applied_spec(&run.planned)?)));
+        let running = running.filter_map(|(task, run)| Some((task, Some(applied_spec(&run.planned)?))));
         let mut given: HashMap<ClaimKey, BTreeSet<TaskId>> = HashMap::new();
         for (task, spec) in planned.chain(running) {
-            let (kept, mut had) = (spec.identity(task), self.claims_of(task));
+            let kept = spec.map(|spec| spec.identity(task)).unwrap_or_default();
+            let mut had = self.claims_of(task);
             // What a job of an older plan is making is the task's as well.
             if let Some(making) = self.running.get(task).and_then(|run| applied_spec(&run.planned)) {
                 had = joined(&had, making.identity(task));
@@ -87,18 +91,20 @@ impl Machine {
             inputs: planned.inputs.clone(),
             edges: planned.edges.clone(),
             in_doubt: true,
+            overtaken: false,
             touched: true,
             memory: None,
             export: None,
             fulfilled: None,
         };
-        Some((task.clone(), self.taking_of(task, record, given, generation)?))
+        Some((task.clone(), self.taking_of((task, record), &planned.from, given, generation)?))
     }
 
+    /// `known`: the removed tasks of which the plan itself has it that they hand over, and so come later.
     fn taking_of(
         &self,
-        task: &TaskId,
-        record: Record,
+        (task, record): (&TaskId, Record),
+        known: &[TaskId],
         given: &HashMap<ClaimKey, BTreeSet<TaskId>>,
         generation: Generation,
     ) -> Option<Taking> {
@@ -109,7 +115,8 @@ impl Machine {
         let wanted = record.spec.identity(task);
         let mut givers: BTreeMap<&TaskId, ClaimKey> = BTreeMap::new();
         for claim in wanted.iter().filter(|claim| own.binary_search(claim).is_err()) {
-            let others = given.get(claim).into_iter().flatten().filter(|giver| *giver != task);
+            let others =
+                given.get(claim).into_iter().flatten().filter(|giver| *giver != task && !known.contains(giver));
             givers.extend(others.map(|giver| (giver, *claim)));
         }
         if givers.is_empty() {
@@ -146,6 +153,22 @@ impl Machine {
         out.push(Effect::Promise(
             all.map(|(task, taking)| (task.clone(), taking.record.spec.params.clone())).collect(),
         ));
+    }
+
+    /// A task has changed what it takes over from others, or may have: those that have it by their record do not have it as it was.
+    pub(super) fn overtake(&mut self, planned: &PlannedTask) {
+        let Some(spec) = applied_spec(planned) else { return };
+        let task = &planned.task;
+        let takings = self.takings.get(task).into_iter().flatten().flat_map(|taking| &taking.from);
+        let givers: BTreeSet<TaskId> = planned.from.iter().chain(takings).cloned().collect();
+        let taken = spec.identity(task);
+        for giver in givers {
+            let Some(record) = self.applied.get_mut(&giver) else { continue };
+            if record.spec.identity(&giver).iter().any(|claim| taken.binary_search(claim).is_ok()) {
+                record.overtaken = true;
+                self.unsaved.applied.insert(giver);
+            }
+        }
     }
 
     /// A task has been carried out for a plan: it has taken over what it was to by then, or is gone.

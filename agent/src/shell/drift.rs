@@ -41,7 +41,7 @@ impl Shell {
                     .machine
                     .applied()
                     .map(|(task, _)| task.clone())
-                    .partition(|task| self.machine.recorded(task).is_some_and(|record| !record.in_doubt));
+                    .partition(|task| self.machine.recorded(task).is_some_and(|record| !record.is_doubtful()));
                 self.drift.monitor.begin(known.into_iter(), in_doubt.len() as u64, generation, now);
             }
         }
@@ -69,7 +69,7 @@ impl Shell {
     /// Takes the result of a check, unless the task's record has changed meanwhile.
     pub(super) fn checked(&mut self, (check, fingerprint, result): Ended) {
         let record = self.machine.recorded(&check.task);
-        let same = record.is_some_and(|record| record.fingerprint == fingerprint && !record.in_doubt);
+        let same = record.is_some_and(|record| record.fingerprint == fingerprint && !record.is_doubtful());
         self.drift.monitor.checked(check, result, same.then_some(fingerprint));
     }
 

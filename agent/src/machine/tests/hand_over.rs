@@ -261,7 +261,7 @@ fn what_was_to_be_taken_over_is_removed_with_its_heir() {
     offer(&mut bench, 2, vec![at("a", Action::Update, "/c"), new]);
     end(&mut bench, "a", Ok(CHANGED), None);
     offer(&mut bench, 3, vec![planned("new", Action::Remove, 0, &[])]);
-    assert_eq!(about(&bench, "new"), "remove /a /a");
+    assert_eq!(about(&bench, "new"), "remove /a /a, with s.a");
     end(&mut bench, "new", Ok(CHANGED), None);
     assert!(bench.disk.takings.is_empty() && !bench.disk.applied.contains_key(&task("new")));
     assert!(!bench.machine.node_state().applied.contains_key(&task("new")));
@@ -272,7 +272,7 @@ fn what_was_to_be_taken_over_is_removed_with_its_heir() {
     end(&mut bench, "a", Ok(CHANGED), None);
     end(&mut bench, "b", Err("no"), Some(json!({"of": "/a, more"})));
     offer(&mut bench, 3, vec![planned("b", Action::Remove, 0, &[])]);
-    assert_eq!(about(&bench, "b"), "remove /b /b, earlier /a /a, more");
+    assert_eq!(about(&bench, "b"), "remove /b /b, earlier /a /a, more, with s.a");
     end(&mut bench, "b", Ok(CHANGED), None);
     assert!(bench.disk.takings.is_empty());
 
@@ -295,4 +295,33 @@ fn a_job_of_an_older_plan_hands_over_what_it_notes() {
     offer(&mut bench, 3, vec![at("a", Action::Update, "/c"), at("new", Action::Create, "/a")]);
     end(&mut bench, "a", Ok(CHANGED), Some(json!({"of": "/a, more"})));
     assert_eq!(about(&bench, "new"), "apply /a /a, more, with s.a");
+}
+
+#[test]
+fn what_another_task_has_changed_is_not_as_it_was_applied() {
+    // By a removal, and by an update: what takes over changes the thing, and a revert comes before what gives it up is carried out.
+    let renamed = || vec![PlannedTask { from: vec![task("a")], ..at("new", Action::Create, "/a") }];
+    let given = || {
+        vec![at("new", Action::Create, "/a"), PlannedTask { gates: vec![gate("g")], ..at("a", Action::Update, "/c") }]
+    };
+    for killed in [false, true] {
+        for plan in [renamed(), given()] {
+            let mut bench = two();
+            let before = bench.machine.node_state().applied[&task("a")].fingerprint;
+            offer(&mut bench, 2, plan);
+            if killed {
+                kill(&mut bench);
+            } else {
+                end(&mut bench, "new", Ok(CHANGED), None);
+            }
+            let after = bench.machine.node_state().applied[&task("a")].fingerprint;
+            assert_ne!(after, before, "it is to be applied again if it is to be as it was");
+        }
+    }
+    // What only changes hands is as it was.
+    let mut bench = two();
+    let before = bench.machine.node_state().applied[&task("a")].fingerprint;
+    offer(&mut bench, 2, renamed());
+    end(&mut bench, "new", Ok(UNCHANGED), None);
+    assert_eq!(bench.machine.node_state().applied[&task("a")].fingerprint, before);
 }
