@@ -133,6 +133,8 @@ pub(super) struct Agent {
     pub(super) plans_before: Generation,
     /// Tasks under a rolling limit that failed and were not repaired.
     pub(super) broken: BTreeMap<TaskId, (ServiceId, Generation)>,
+    /// By which plan a service was last repaired in which such a task had failed.
+    pub(super) repairs: BTreeMap<ServiceId, Generation>,
 }
 
 impl Agent {
@@ -164,6 +166,7 @@ impl Agent {
             accepted: BTreeMap::new(),
             plans_before: Generation(0),
             broken: BTreeMap::new(),
+            repairs: BTreeMap::new(),
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Edges {
     pub(super) sources: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
     /// What a change of each instance triggers.
     pub(super) triggers: BTreeMap<InstanceId, BTreeMap<InstanceId, Effect>>,
+    /// What is desired, apart from what is pending.
+    pub(super) instances: BTreeSet<InstanceId>,
     /// Instances of which too little is known.
     pub(super) pending: BTreeSet<InstanceId>,
     pub(super) limits: BTreeMap<ServiceId, u32>,
@@ -39,6 +41,7 @@ impl Edges {
         };
         let name = |task: usize, node: u32| desired.graph.tasks[task].id.at(&desired.nodes[node as usize]);
         for (t, task) in desired.graph.tasks.iter().enumerate() {
+            edges.instances.extend(task.instances.iter().map(|instance| name(t, instance.node.0)));
             edges.pending.extend(task.pending.iter().map(|pending| name(t, pending.node.0)));
             for node in all(t) {
                 for edge in &task.edges {
@@ -112,6 +115,11 @@ pub(super) fn tasks_of(plan: &NodePlan) -> BTreeMap<TaskId, Option<ServiceId>> {
 }
 
 impl Record {
+    /// Whether the plan does something to an instance, or leads to a state in which it is there.
+    pub(super) fn asks_for(&self, instance: &InstanceId) -> bool {
+        self.actions.contains_key(instance) || self.edges.instances.contains(instance)
+    }
+
     /// The instances of the plan that must be done before `target` may start: the nearest of each path of edges.
     pub(super) fn before(&self, target: &InstanceId) -> BTreeSet<InstanceId> {
         let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());

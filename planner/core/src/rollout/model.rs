@@ -127,6 +127,9 @@ pub(super) struct HeldTurn {
     pub(super) generation: Generation,
     /// Whether it failed: then the node counts as unavailable until the task succeeds or is no longer desired.
     pub(super) failed: bool,
+    /// Whether the task is desired on its node. It need not be in the plan: what was taken to be in sync may fail for an older one.
+    #[serde(default)]
+    pub(super) desired: bool,
 }
 
 impl Entry {

@@ -56,7 +56,7 @@ impl Run {
         let mut rollout = Rollout::new(&plan, generation);
         plan.nodes.keys().for_each(|node| rollout.presence(node, true));
         if let Some((before, desired)) = before {
-            rollout.take_over_turns(before, |node| desired.node(node).is_some());
+            rollout.take_over_turns(before, desired);
         }
         Self { plan, rollout, beliefs, sequence: 0, open: BTreeSet::new() }
     }
