@@ -107,6 +107,10 @@ impl Rollout {
             if held.node != *node || held.task != report.task || report.generation < held.generation {
                 return true;
             }
+            // What is given up of a newer plan had not begun: what the node began for the older one goes on, and is reported for that.
+            if report.outcome == Outcome::Superseded && report.generation > held.generation {
+                return true;
+            }
             let ended = ends(Some(&report.outcome));
             held.failed |= !ended;
             !ended && (failed_counts || held.desired)
