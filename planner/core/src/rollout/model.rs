@@ -31,7 +31,7 @@ pub struct Rollout {
     /// Instances that could not be planned.
     #[serde(default)]
     pub(super) pending: Vec<PendingInstance>,
-    /// Instances that are not in this plan, and of which a late report for an older plan has a change.
+    /// Instances that are not in this plan, and of which a report has a change, for an older plan or because of what one left due.
     pub(super) late: BTreeSet<InstanceId>,
 }
 
