@@ -8,7 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_core::{DesiredState, desired::Scope};
+use groundplan_core::{
+    DesiredState, Rollout,
+    desired::Scope,
+    rollout::{Status, Wait},
+};
 use groundplan_protocol::{
     digest::Digest,
     effect::{Action, Effect},
@@ -79,6 +83,8 @@ pub(super) struct Record {
     pub(super) edges: Arc<Edges>,
     /// What is done to which instance.
     pub(super) actions: BTreeMap<InstanceId, Action>,
+    /// Instances that wait for values that no node has reported.
+    pub(super) held_back: BTreeSet<InstanceId>,
     /// Digest of each node's message.
     pub(super) sealed: BTreeMap<NodeId, Digest>,
     pub(super) declared: BTreeSet<NodeId>,
@@ -104,6 +110,12 @@ pub(super) fn links_of(desired: &DesiredState) -> BTreeMap<NodeId, BTreeMap<Stri
         }
     }
     links
+}
+
+/// The instances that wait for values that no node has reported.
+pub(super) fn held_back_of(rollout: &Rollout) -> BTreeSet<InstanceId> {
+    let waits = |status: &Status| matches!(status, Status::Waiting(waits) if waits.iter().any(|w| matches!(w, Wait::Unknown(_))));
+    rollout.statuses().filter(|(_, _, status)| waits(status)).map(|(instance, ..)| instance).collect()
 }
 
 /// The tasks of a message, with the service whose rolling limit each is under.

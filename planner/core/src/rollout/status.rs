@@ -128,7 +128,10 @@ impl Rollout {
             // several holders, that which can give its turn back first.
             let of_node = |node: &NodeId| {
                 let unplanned = |held: &HeldTurn| {
-                    held.failed && held.node == *node && held.service == *service && self.find(node, &held.task).is_none()
+                    held.failed
+                        && held.node == *node
+                        && held.service == *service
+                        && self.find(node, &held.task).is_none()
                 };
                 if let Some(i) = self.held.iter().position(unplanned) {
                     return Outlook::Unavailable(i as u32);

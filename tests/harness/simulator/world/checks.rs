@@ -166,9 +166,11 @@ impl World {
             }
             let counts = |task: &TaskId| {
                 let target = task.at(&agent.node);
-                // What failed and waits by the plan for the same service on other nodes gives way to these.
+                // What failed and waits by the plan for the same service on other nodes, or for values that others are to bring, gives
+                // way to these.
                 let others = |source: &InstanceId| source.task.service == service && source.node != agent.node;
-                current.is_none_or(|current| current.asks_for(&target) && !current.reaches(&target, &others))
+                let gives_way = |by: &Record| by.held_back.contains(&target) || by.reaches(&target, &others);
+                current.is_none_or(|current| current.asks_for(&target) && !gives_way(current))
             };
             if is_broken(agent, &counts) {
                 unavailable.insert(number);
