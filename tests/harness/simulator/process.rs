@@ -128,8 +128,8 @@ pub(super) struct Agent {
     pub(super) held: Option<(Generation, Box<agent::Event>, Conn, u16)>,
     /// Plans that this ledger has accepted.
     pub(super) accepted: BTreeMap<Generation, Digest>,
-    /// The last generation that was planned before the host was built again, or got the name that another one had: such a plan may come with gates that are open for what
-    /// the host before had done.
+    /// The last generation that was planned before the host was built again, or got the name that another one had: such a plan may come
+    /// with gates that are open for what the host before had done.
     pub(super) plans_before: Generation,
     /// Tasks under a rolling limit that failed and were not repaired.
     pub(super) broken: BTreeMap<TaskId, (ServiceId, Generation)>,
