@@ -130,11 +130,13 @@ pub(super) struct Agent {
     pub(super) accepted: BTreeMap<Generation, Digest>,
     /// Those that were made without its last reports.
     pub(super) outdated: BTreeSet<Generation>,
-    /// The last generation that was planned before the host was built again: such a plan may come with gates that are open for what
-    /// the host before had done.
+    /// The last generation that was planned before the host was built again, or got the name that another one had: such a plan may come
+    /// with gates that are open for what the host before had done.
     pub(super) plans_before: Generation,
     /// Tasks under a rolling limit that failed and were not repaired.
     pub(super) broken: BTreeMap<TaskId, (ServiceId, Generation)>,
+    /// By which plan a service was last repaired in which such a task had failed.
+    pub(super) repairs: BTreeMap<ServiceId, Generation>,
 }
 
 impl Agent {
@@ -167,6 +169,7 @@ impl Agent {
             outdated: BTreeSet::new(),
             plans_before: Generation(0),
             broken: BTreeMap::new(),
+            repairs: BTreeMap::new(),
         }
     }
 

@@ -8,7 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_core::{DesiredState, desired::Scope};
+use groundplan_core::{
+    DesiredState, Rollout,
+    desired::Scope,
+    rollout::{Status, Wait},
+};
 use groundplan_protocol::{
     digest::Digest,
     effect::{Action, Effect},
@@ -24,6 +28,8 @@ pub(super) struct Edges {
     pub(super) sources: BTreeMap<InstanceId, BTreeSet<InstanceId>>,
     /// What a change of each instance triggers.
     pub(super) triggers: BTreeMap<InstanceId, BTreeMap<InstanceId, Effect>>,
+    /// What is desired, apart from what is pending.
+    pub(super) instances: BTreeSet<InstanceId>,
     /// Instances of which too little is known.
     pub(super) pending: BTreeSet<InstanceId>,
     pub(super) limits: BTreeMap<ServiceId, u32>,
@@ -39,6 +45,7 @@ impl Edges {
         };
         let name = |task: usize, node: u32| desired.graph.tasks[task].id.at(&desired.nodes[node as usize]);
         for (t, task) in desired.graph.tasks.iter().enumerate() {
+            edges.instances.extend(task.instances.iter().map(|instance| name(t, instance.node.0)));
             edges.pending.extend(task.pending.iter().map(|pending| name(t, pending.node.0)));
             for node in all(t) {
                 for edge in &task.edges {
@@ -76,6 +83,8 @@ pub(super) struct Record {
     pub(super) edges: Arc<Edges>,
     /// What is done to which instance.
     pub(super) actions: BTreeMap<InstanceId, Action>,
+    /// Instances that wait for values that no node has reported.
+    pub(super) held_back: BTreeSet<InstanceId>,
     /// Digest of each node's message.
     pub(super) sealed: BTreeMap<NodeId, Digest>,
     pub(super) declared: BTreeSet<NodeId>,
@@ -105,6 +114,12 @@ pub(super) fn links_of(desired: &DesiredState) -> BTreeMap<NodeId, BTreeMap<Stri
     links
 }
 
+/// The instances that wait for values that no node has reported.
+pub(super) fn held_back_of(rollout: &Rollout) -> BTreeSet<InstanceId> {
+    let waits = |status: &Status| matches!(status, Status::Waiting(waits) if waits.iter().any(|w| matches!(w, Wait::Unknown(_))));
+    rollout.statuses().filter(|(_, _, status)| waits(status)).map(|(instance, ..)| instance).collect()
+}
+
 /// The tasks of a message, with the service whose rolling limit each is under.
 pub(super) fn tasks_of(plan: &NodePlan) -> BTreeMap<TaskId, Option<ServiceId>> {
     let limited = |gates: &[groundplan_protocol::ids::GateId], task: &TaskId| {
@@ -114,6 +129,11 @@ pub(super) fn tasks_of(plan: &NodePlan) -> BTreeMap<TaskId, Option<ServiceId>> {
 }
 
 impl Record {
+    /// Whether the plan does something to an instance, or leads to a state in which it is there.
+    pub(super) fn asks_for(&self, instance: &InstanceId) -> bool {
+        self.actions.contains_key(instance) || self.edges.instances.contains(instance)
+    }
+
     /// The instances of the plan that must be done before `target` may start: the nearest of each path of edges.
     pub(super) fn before(&self, target: &InstanceId) -> BTreeSet<InstanceId> {
         let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());

@@ -87,7 +87,7 @@ impl Simulation {
         self.plan = plan(&desired, &base, &Policy::default());
         let generation = self.rollout.generation().next();
         let mut rollout = Rollout::new(&self.plan, generation);
-        rollout.take_over_turns(&self.rollout, |node| desired.node(node).is_some());
+        rollout.take_over_turns(&self.rollout, &desired);
         self.rollout = rollout;
         let commit: groundplan_protocol::ids::CommitId = "0".repeat(40).parse().unwrap();
         for agent in &self.agents {

@@ -12,6 +12,7 @@ mod preview;
 mod removal;
 mod report;
 
+pub(crate) use self::pending::MAX_LISTED;
 pub use self::{
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
     report::{ActionReport, PlanReport, Position, ReasonReport, WaitReport},

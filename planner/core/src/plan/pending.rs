@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many unknown values are listed for one instance. A barrier over a thousand nodes without facts would list a thousand.
-const MAX_LISTED: usize = 16;
+pub(crate) const MAX_LISTED: usize = 16;
 
 pub(super) type Waits = Arc<[Unknown]>;
 

@@ -26,9 +26,9 @@ impl Rollout {
     pub fn fold(&mut self, node: &NodeId, report: &TaskReport) -> bool {
         self.release(node, report);
         let Some(i) = self.find(node, &report.task) else {
-            // Not in this plan. If it changed something for an older one, this plan was made without knowing it: what its triggers
-            // reach is missing here, see `is_outdated`.
-            let late = report.generation < self.generation && report.outcome.fires();
+            // Not in this plan. If it changed something for an older one, or by itself at this one because of what an older one left due,
+            // this plan was made without knowing it: what its triggers reach is missing here, see `is_outdated`.
+            let late = report.generation <= self.generation && report.outcome.fires();
             return late && self.late.insert(report.task.at(node));
         };
         let entry = &mut self.entries[i as usize];

@@ -31,7 +31,7 @@ pub struct Rollout {
     /// Instances that could not be planned.
     #[serde(default)]
     pub(super) pending: Vec<PendingInstance>,
-    /// Instances that are not in this plan, and of which a late report for an older plan has a change.
+    /// Instances that are not in this plan, and of which a report has a change, for an older plan or because of what one left due.
     pub(super) late: BTreeSet<InstanceId>,
 }
 
@@ -127,6 +127,9 @@ pub(super) struct HeldTurn {
     pub(super) generation: Generation,
     /// Whether it failed: then the node counts as unavailable until the task succeeds or is no longer desired.
     pub(super) failed: bool,
+    /// Whether the task is desired on its node. It need not be in the plan: what was taken to be in sync may fail for an older one.
+    #[serde(default)]
+    pub(super) desired: bool,
 }
 
 impl Entry {

@@ -8,7 +8,7 @@ use groundplan_protocol::{
     report::Outcome,
 };
 
-use super::model::{Entry, On, Opens, Rollout, Status, Summary, Verdict, Wait};
+use super::model::{Entry, HeldTurn, On, Opens, Rollout, Status, Summary, Verdict, Wait};
 
 /// What can still happen to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ enum Outlook {
     Unknown,
     /// Nothing: this entry failed, which is itself or one that it comes after.
     Stuck(u32),
+    /// Nothing: the task of this turn of an earlier rollout failed, and is not in this plan.
+    Unavailable(u32),
     /// Nothing: a newer plan took its place.
     Superseded,
 }
@@ -125,6 +127,15 @@ impl Rollout {
             // A node gives its turn back when all of its entries in the turn are done, so the worst of them decides for the node; of
             // several holders, that which can give its turn back first.
             let of_node = |node: &NodeId| {
+                let unplanned = |held: &HeldTurn| {
+                    held.failed
+                        && held.node == *node
+                        && held.service == *service
+                        && self.find(node, &held.task).is_none()
+                };
+                if let Some(i) = self.held.iter().position(unplanned) {
+                    return Outlook::Unavailable(i as u32);
+                }
                 let order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
                 let theirs = order.filter(|i| self.in_turn(**i, service)).map(|i| first[*i as usize]);
                 theirs.fold(Outlook::Done, worse)
@@ -230,6 +241,10 @@ impl Rollout {
                 Status::Failed { error }
             }
             (_, Outlook::Stuck(by)) => Status::Blocked { by: self.entries[by as usize].instance.clone() },
+            (_, Outlook::Unavailable(held)) => {
+                let held = &self.held[held as usize];
+                Status::Blocked { by: held.task.at(&held.node) }
+            }
             _ if entry.running => Status::Running,
             _ => match self.waits(i) {
                 waits if waits.is_empty() => Status::Running,
@@ -281,7 +296,7 @@ fn worse(a: Outlook, b: Outlook) -> Outlook {
         Outlook::Away => 2,
         Outlook::Unknown => 3,
         Outlook::Superseded => 4,
-        Outlook::Stuck(_) => 5,
+        Outlook::Stuck(_) | Outlook::Unavailable(_) => 5,
     };
     if weight(&b) > weight(&a) { b } else { a }
 }

@@ -5,7 +5,7 @@
 
 use groundplan_protocol::{
     effect::Action,
-    ids::NodeId,
+    ids::{NodeId, TaskId},
     plan::TriggerSource,
     report::{Outcome, TaskReport},
 };
@@ -72,9 +72,10 @@ impl Rollout {
     /// Takes over the turns that nodes hold in the rollout that this one supersedes: an agent finishes what it has begun, and a node on
     /// which a task failed is unavailable until this plan repairs it. Otherwise more nodes than the limit could be disturbed at once.
     ///
-    /// A node that is not `declared` finishes nothing that this rollout waits for: its turns are kept, but limit no other node, until a
-    /// rollout takes them over in which it is declared again. Its agent has not stopped meanwhile, and may have failed.
-    pub fn take_over_turns(&mut self, earlier: &Rollout, declared: impl Fn(&NodeId) -> bool) {
+    /// A node that `desired`, the state that this rollout leads to, does not declare finishes nothing that this rollout waits for: its
+    /// turns are kept, but limit no other node, until a rollout takes them over in which it is declared again. Its agent has not stopped
+    /// meanwhile, and may have failed.
+    pub fn take_over_turns(&mut self, earlier: &Rollout, desired: &DesiredState) {
         let turns = earlier.gates.iter().filter(|gate| gate.open.is_some()).filter_map(|gate| match &gate.opens {
             Opens::Turn { service } => Some((service, gate.targets.iter().map(|i| &earlier.entries[*i as usize]))),
             Opens::Done { .. } | Opens::Unknown => None,
@@ -87,15 +88,18 @@ impl Rollout {
             task: entry.instance.task.clone(),
             generation: earlier.generation,
             failed: entry.outcome.is_some(),
+            desired: false,
         });
         let all = earlier.held.iter().chain(&earlier.dormant).cloned().chain(own);
-        let (mut held, dormant): (Vec<_>, Vec<_>) = all.partition(|held| declared(&held.node));
+        let all = all.map(|held| HeldTurn { desired: is_desired(desired, &held.node, &held.task), ..held });
+        let (mut held, dormant): (Vec<_>, Vec<_>) = all.partition(|held| desired.node(&held.node).is_some());
         // A failed task that this plan does not have is no longer desired: nothing would ever give its turn back.
         held.retain(|held| !held.failed || self.find(&held.node, &held.task).is_some());
         (self.held, self.dormant) = (held, dormant);
     }
 
-    /// Ends a turn of an earlier rollout, if the report is of its task: when that is done, was given up, or failed and is not in this plan.
+    /// Ends a turn of an earlier rollout, if the report is of its task: when that is done, was given up, or failed and is not desired. What
+    /// is desired and not in this plan was taken to be in sync: the node is unavailable until a newer plan repairs it.
     /// What an undeclared node failed at is in no plan; it is decided when the node is declared again.
     pub(super) fn release(&mut self, node: &NodeId, report: &TaskReport) {
         let planned = self.find(node, &report.task).is_some();
@@ -103,9 +107,13 @@ impl Rollout {
             if held.node != *node || held.task != report.task || report.generation < held.generation {
                 return true;
             }
+            // What is given up of a newer plan had not begun: what the node began for the older one goes on, and is reported for that.
+            if report.outcome == Outcome::Superseded && report.generation > held.generation {
+                return true;
+            }
             let ended = ends(Some(&report.outcome));
             held.failed |= !ended;
-            !ended && failed_counts
+            !ended && (failed_counts || held.desired)
         };
         self.held.retain_mut(|held| stays(held, planned));
         self.dormant.retain_mut(|held| stays(held, true));
@@ -137,6 +145,11 @@ impl Rollout {
             _ => fired.chain(left).reduce(Due::and),
         }
     }
+}
+
+/// Whether a task is desired on a node. Not where it is pending: it may wait for a value of a node that needs the turn.
+fn is_desired(desired: &DesiredState, node: &NodeId, task: &TaskId) -> bool {
+    desired.node(node).zip(desired.graph.task(task)).is_some_and(|(at, task)| task.on(at).is_some())
 }
 
 /// Whether an outcome gives a turn back.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use groundplan_protocol::ids::{NodeId, ServiceId};
 
 use super::model::{HeldTurn, Limit, NodeEntry, Opens, Rollout};
+use crate::{knowledge::Unknown, plan::MAX_LISTED};
 
 impl Rollout {
     /// Takes back turns that are finished, and gives those that are free. Adds to `grown` the nodes for which gates were opened. Returns
@@ -108,7 +109,8 @@ impl Rollout {
 
     /// Whether the task of a turn from an earlier rollout waits, in this one, for something that needs a turn on another node.
     fn waits_for_turn_elsewhere(&self, held: &HeldTurn, service: &ServiceId) -> bool {
-        // Backwards through everything that is not done: what is before the task on its node, and what its closed gates wait for.
+        // Backwards through everything that is not done: what is before the task on its node, what its closed gates wait for, and the
+        // exports of which it needs the values.
         let (mut open, mut seen) = (Vec::from_iter(self.find(&held.node, &held.task)), BTreeSet::new());
         while let Some(i) = open.pop() {
             let entry = &self.entries[i as usize];
@@ -120,7 +122,20 @@ impl Rollout {
                 match &gate.opens {
                     Opens::Turn { service: s } if s == service && entry.instance.node != held.node => return true,
                     Opens::Done { waits_for, .. } => open.extend(waits_for),
-                    Opens::Turn { .. } | Opens::Unknown => {}
+                    Opens::Turn { .. } => {}
+                    // Not all values are listed where they are many: then one of them may need a turn.
+                    Opens::Unknown if entry.unknown.len() >= MAX_LISTED => return true,
+                    Opens::Unknown => {
+                        for unknown in &entry.unknown {
+                            match unknown {
+                                Unknown::Export { task, node } => open.extend(self.find(node, task)),
+                                // Whatever is still to change may bring one that fits.
+                                Unknown::Fit { .. } => return true,
+                                // Reported whatever the node is doing.
+                                Unknown::Facts(_) | Unknown::Fact { .. } => {}
+                            }
+                        }
+                    }
                 }
             }
         }

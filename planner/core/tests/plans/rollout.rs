@@ -1,8 +1,8 @@
 //! Rollouts of a scenario: commands in, and the gates that open.
 //!
 //! Commands: `> changed|unchanged|restarted|reloaded|ran|skipped|superseded|interrupted INSTANCE`, `> failed INSTANCE: ERROR`, each a
-//! report, with `late` in front one of the generation before; `> online|offline NODE`; `> status`, `> verdict`, `> why INSTANCE`. All
-//! nodes are online at first.
+//! report, with `late` in front one of the generation before, with `late late` of the one before that; `> online|offline NODE`;
+//! `> status`, `> verdict`, `> why INSTANCE`. All nodes are online at first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +56,7 @@ impl Run {
         let mut rollout = Rollout::new(&plan, generation);
         plan.nodes.keys().for_each(|node| rollout.presence(node, true));
         if let Some((before, desired)) = before {
-            rollout.take_over_turns(before, |node| desired.node(node).is_some());
+            rollout.take_over_turns(before, desired);
         }
         Self { plan, rollout, beliefs, sequence: 0, open: BTreeSet::new() }
     }
@@ -97,13 +97,17 @@ impl Run {
                 let chain = self.rollout.why(&rest.parse().unwrap());
                 return chain.iter().map(|(i, s)| format!("  {i} {}\n", status(s))).collect();
             }
-            "late" => self.report(rest, true),
-            _ => self.report(command, false),
+            "late" => match rest.strip_prefix("late ") {
+                Some(rest) => self.report(rest, 2),
+                None => self.report(rest, 1),
+            },
+            _ => self.report(command, 0),
         }
         String::new()
     }
 
-    fn report(&mut self, report: &str, late: bool) {
+    /// Takes a report of a generation that is so many before the current one.
+    fn report(&mut self, report: &str, late: u64) {
         let (verb, of) = report.split_once(' ').unwrap_or_else(|| panic!("no command: {report}"));
         let (of, error) = of.split_once(": ").unwrap_or((of, ""));
         let InstanceId { task, node } = of.parse().unwrap_or_else(|e| panic!("{report}: {e}"));
@@ -124,7 +128,7 @@ impl Run {
         let belief = self.beliefs.entry(node.clone()).or_default();
         let known = belief.applied.tasks.get(&task).map(|applied| applied.fingerprint);
         let fingerprint = if outcome.is_success() { planned.map_or(known, PlanTask::fingerprint) } else { known };
-        let generation = Generation(self.rollout.generation().0 - u64::from(late));
+        let generation = Generation(self.rollout.generation().0 - late);
         let applied = planned.and_then(PlanTask::applied);
         let (claims, contends) = applied.map(|applied| (applied.claims, applied.contends)).unwrap_or_default();
         let report = TaskReport {
@@ -141,7 +145,7 @@ impl Run {
             export: None,
         };
         self.sequence += 1;
-        belief.fold_report(&ledger(), Sequence(self.sequence), &report, planned.filter(|_| !late));
+        belief.fold_report(&ledger(), Sequence(self.sequence), &report, planned.filter(|_| late == 0));
         self.rollout.fold(&node, &report);
     }
 

@@ -93,7 +93,7 @@ impl Machine {
             rollout.presence(id, node.is_online());
         }
         if let Some(before) = self.rollout.take() {
-            rollout.take_over_turns(&before.rollout, |node| active.declares(node));
+            rollout.take_over_turns(&before.rollout, &active.desired);
             self.persist(Write::History(Box::new(before.superseded(now.wall_ms))));
         }
         rollout.advance();

@@ -14,7 +14,7 @@ use groundplan_protocol::{
 use super::{
     super::{
         host::Dirt,
-        process::Job,
+        process::{Agent, Job},
         record::{Edges, Record},
     },
     World,
@@ -146,34 +146,44 @@ impl World {
         digest.and_then(|digest| self.done.get(digest)).is_some_and(|done| done.contains(&source.task))
     }
 
-    /// Whether no more nodes of a service are in the midst of something than its limit permits.
+    /// Whether no more nodes of a service are unavailable than its limit permits: those that are worked on, and those on which something
+    /// failed. Where these are too many already, one of them may be repaired: that makes no other one unavailable.
     pub(super) fn check_limits(&mut self, slot: usize, task: &TaskId) {
-        let Some((service, mut limit)) = self.agents[slot].jobs.get(task).and_then(|job| job.rolling.clone()) else {
-            return;
-        };
+        let Some(job) = self.agents[slot].jobs.get(task) else { return };
+        let (Some((service, mut limit)), generation) = (job.rolling.clone(), job.generation) else { return };
         let floor = Generation(self.turns_known_from);
-        let mut nodes = BTreeSet::new();
+        let is_broken = |agent: &Agent, counts: &dyn Fn(&TaskId) -> bool| {
+            let mut broken = agent.broken.iter().filter(|(_, (of, generation))| *of == service && *generation >= floor);
+            broken.any(|(task, _)| counts(task))
+        };
+        if is_broken(&self.agents[slot], &|_| true) {
+            self.agents[slot].repairs.insert(service.clone(), generation);
+        }
+        let repairs = self.agents[slot].repairs.get(&service) == Some(&generation);
         let current = self.current.map(|current| &self.records[current]);
-        let counts = |node: &NodeId| current.is_none_or(|current| current.declared.contains(node));
-        for (number, agent) in self.agents.iter().enumerate().filter(|(_, agent)| counts(&agent.node)) {
+        let declared = |node: &NodeId| current.is_none_or(|current| current.declared.contains(node));
+        let (mut worked_on, mut unavailable) = (BTreeSet::new(), BTreeSet::new());
+        for (number, agent) in self.agents.iter().enumerate().filter(|(_, agent)| declared(&agent.node)) {
             for job in agent.jobs.values().filter(|job| job.generation >= floor) {
-                if let Some((of, other)) = job.rolling.as_ref().filter(|(of, _)| *of == service) {
-                    let _ = of;
+                if let Some((_, other)) = job.rolling.as_ref().filter(|(of, _)| *of == service) {
                     limit = limit.max(*other);
-                    nodes.insert(number);
+                    worked_on.insert(number);
                 }
             }
-            // What failed and waits by the plan for the same service on other nodes gives way to these.
-            let gives_way = |task: &TaskId| {
+            let counts = |task: &TaskId| {
                 let target = task.at(&agent.node);
+                // What failed and waits by the plan for the same service on other nodes, or for values that others are to bring, gives
+                // way to these.
                 let others = |source: &InstanceId| source.task.service == service && source.node != agent.node;
-                current.is_some_and(|current| current.reaches(&target, &others))
+                let gives_way = |by: &Record| by.held_back.contains(&target) || by.reaches(&target, &others);
+                current.is_none_or(|current| current.asks_for(&target) && !gives_way(current))
             };
-            let mut broken = agent.broken.iter().filter(|(_, (of, generation))| *of == service && *generation >= floor);
-            if broken.any(|(task, _)| !gives_way(task)) {
-                nodes.insert(number);
+            if is_broken(agent, &counts) {
+                unavailable.insert(number);
             }
         }
+        unavailable.extend(&worked_on);
+        let nodes = if repairs { worked_on } else { unavailable };
         if nodes.len() > limit as usize {
             let names: Vec<String> = nodes.iter().map(|number| self.agents[*number].node.to_string()).collect();
             self.violate("rolling limits hold", || {

@@ -17,7 +17,7 @@ use super::{
     super::{
         broker::{Conn, Down, Message, Payload, Up},
         process::{Planner, burn},
-        record::{Record, links_of, tasks_of},
+        record::{Record, held_back_of, links_of, tasks_of},
         sabotage::Sabotage,
     },
     Event, Owner, World,
@@ -371,6 +371,7 @@ impl World {
             commit,
             edges,
             actions: planned.actions.iter().map(|planned| (planned.instance.clone(), planned.action)).collect(),
+            held_back: held_back_of(&planned.rollout),
             sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
             declared: desired.nodes.iter().cloned().collect(),
             known,
