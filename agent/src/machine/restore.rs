@@ -109,6 +109,7 @@ impl Machine {
                 }
                 claimed.insert(key);
             });
+            found::shared_keys(&record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
         let unclaimed: Vec<String> = self.found.keys().filter(|key| !claimed.contains(*key)).cloned().collect();
         for key in unclaimed {
