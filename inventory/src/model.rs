@@ -41,6 +41,8 @@ pub struct Site {
     pub drift: Drift,
     /// Length of the longest file that services may ship, in bytes.
     pub max_file: u64,
+    /// Most bytes of all files together that one node is shipped.
+    pub max_node: u64,
 }
 
 /// When nodes check for drift, and what happens to it in services that have no policy of their own.

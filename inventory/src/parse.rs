@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use groundplan_protocol::{blob::MAX_BLOB, duration::Span};
+use groundplan_protocol::{
+    blob::{MAX_BLOB, MAX_BLOBS},
+    duration::Span,
+};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
@@ -83,7 +86,8 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let rollout = rollout(&manifest.rollout);
     let drift = drift(&manifest.drift);
     let max_file = manifest.max_file_mib.map_or(MAX_BLOB, |mib| u64::from(mib.get()) << 20);
-    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file });
+    let max_node = manifest.max_node_mib.map_or(MAX_BLOBS, |mib| u64::from(mib.get()) << 20);
+    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file, max_node });
     SiteFile { site, diagnostics: document.diagnostics }
 }
 

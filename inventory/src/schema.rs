@@ -39,6 +39,10 @@ pub struct SiteManifest {
     /// `max_blob`, in bytes.
     #[schemars(example = 512)]
     pub max_file_mib: Option<NonZeroU32>,
+    /// Length of all files together that services ship to one node, in MiB; 1024 if not given. Files up to 32 KiB do not count.
+    /// Agents refuse plans with more than their own `max_blobs`, in bytes.
+    #[schemars(example = 2048)]
+    pub max_node_mib: Option<NonZeroU32>,
 }
 
 /// When nodes check for drift, and what happens to it.

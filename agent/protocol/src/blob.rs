@@ -22,6 +22,9 @@ pub const CHUNK: usize = 128 * 1024;
 /// Most bytes of one blob that an agent takes unless it is configured otherwise. The planner ships nothing longer.
 pub const MAX_BLOB: u64 = 256 * 1024 * 1024;
 
+/// Most bytes of all blobs of a plan together that an agent takes unless it is configured otherwise.
+pub const MAX_BLOBS: u64 = 1024 * 1024 * 1024;
+
 /// Most chunks that one `Want` may request: what may be in flight towards a small host.
 pub const WANT_LIMIT: usize = 16;
 

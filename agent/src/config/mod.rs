@@ -17,7 +17,7 @@ use std::{
 };
 
 use groundplan_protocol::{
-    blob::MAX_BLOB,
+    blob::{MAX_BLOB, MAX_BLOBS},
     broker::{BrokerAddress, InvalidBrokerAddress},
     envelope::{PublicKey, SigningKey},
     ids::{NodeId, SiteName},
@@ -35,7 +35,6 @@ pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
 const DEFAULT_FACTS: &str = "/etc/groundplan/facts.d";
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
-const DEFAULT_MAX_BLOBS: u64 = 1024 * 1024 * 1024;
 
 /// The settings, checked, with defaults for what was not given.
 #[derive(Debug)]
@@ -139,7 +138,7 @@ impl Config {
             planner_keys,
             max_parallel,
             max_blob: raw.max_blob.unwrap_or(MAX_BLOB),
-            max_blobs: raw.max_blobs.unwrap_or(DEFAULT_MAX_BLOBS),
+            max_blobs: raw.max_blobs.unwrap_or(MAX_BLOBS),
             max_found: raw.max_found.unwrap_or(DEFAULT_MAX_FOUND),
             stop_processes_on_exit: raw.stop_processes_on_exit.unwrap_or(false),
             keep_alive,

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use groundplan_protocol::kinds::Claim;
+use groundplan_protocol::kinds::{Claim, EDITED};
 
 use super::fs::paths::{Missing, Root};
 
@@ -27,14 +27,18 @@ pub(super) fn own_name(root: &Root, claim: &Claim<'_>) -> Option<Claim<'static>>
             }
             (own != **name).then(|| Claim::Named { what: "unit".into(), name: own.into() })
         }
-        Claim::Path(path) => {
-            let place = root.place(path, Missing::Leave).ok()??;
-            let below = place.real.strip_prefix(root.path()).ok()?;
-            let own = format!("/{}", below.to_str()?);
-            (own != **path).then(|| Claim::Path(own.into()))
-        }
+        Claim::Named { what, name } if what == EDITED => Some(Claim::named(EDITED, own_path(root, name)?)),
+        Claim::Path(path) => Some(Claim::Path(own_path(root, path)?.into())),
         _ => None,
     }
+}
+
+/// The path without links on its way; `None` if it is that already, or cannot be read.
+fn own_path(root: &Root, path: &str) -> Option<String> {
+    let place = root.place(path, Missing::Leave).ok()??;
+    let below = place.real.strip_prefix(root.path()).ok()?;
+    let own = format!("/{}", below.to_str()?);
+    (own != path).then_some(own)
 }
 
 /// The unit that `unit` is another name of: its file is a link to one of another name, in the first folder that has it.
@@ -77,6 +81,7 @@ mod tests {
         }
         own_name(&root, &unit("a.service"));
         assert_eq!(own_name(&root, &Claim::path("/var/run/x")), Some(Claim::path("/run/x")));
+        assert_eq!(own_name(&root, &Claim::edited("/var/run/x")), Some(Claim::edited("/run/x")));
         for own in ["/run/x", "/none/x", "/var/run"] {
             assert_eq!(own_name(&root, &Claim::path(own)), None, "{own}");
         }

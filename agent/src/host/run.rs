@@ -302,7 +302,7 @@ impl Host {
                 renamed.extend(machine_found::key(name).map(|name| (key, name)));
             }
         });
-        machine_found::keys(params, cx.task, &mut |key| {
+        let mut forget = |key: String| {
             if held.contains(&key) {
                 return;
             }
@@ -317,7 +317,9 @@ impl Host {
             if self.found.forget(&key) {
                 cx.keep_note(key, None);
             }
-        });
+        };
+        machine_found::keys(params, cx.task, &mut forget);
+        machine_found::shared_keys(params, cx.task, &mut forget);
     }
 
     /// The plugin that carried the task out may go once no task claims it.

@@ -61,6 +61,11 @@ pub enum Found {
         /// What it was, for people.
         what: String,
     },
+    /// A file that tasks edit together, whose last line had no line break.
+    Unended {
+        /// That line.
+        last: String,
+    },
     /// The files of a unit, each by its path.
     Files {
         /// What was at each path.
@@ -104,7 +109,7 @@ impl Found {
     /// What was there, for people, and the length of its content; none if nothing of it is kept.
     fn summary(&self) -> Option<(String, u64)> {
         match self {
-            Self::Absent | Self::Unknown | Self::Unrecorded | Self::Files { .. } => None,
+            Self::Absent | Self::Unknown | Self::Unrecorded | Self::Unended { .. } | Self::Files { .. } => None,
             Self::File { size, kept, .. } => Some(("file".to_owned(), if *kept { *size } else { 0 })),
             Self::Link { target, .. } => Some((format!("link to {target}"), 0)),
             Self::Directory { .. } => Some(("directory".to_owned(), 0)),
@@ -138,6 +143,19 @@ pub fn keys(params: &TaskParams, task: &TaskId, each: &mut dyn FnMut(String)) {
     };
     params.claims(task, &mut |stated| {
         if let Some(key) = key(&stated.claim).filter(|_| noted(&stated.claim)) {
+            each(key);
+        }
+    });
+}
+
+/// Calls `each` with the key of each thing that a task edits together with others: a note that nothing was there is made where a task
+/// makes it, and stays until no task has a part in it. What is there without such a note was there before.
+pub fn shared_keys(params: &TaskParams, task: &TaskId, each: &mut dyn FnMut(String)) {
+    if !matches!(params, TaskParams::Ini(_) | TaskParams::Line(_)) {
+        return;
+    }
+    params.claims(task, &mut |stated| {
+        if let Some(key) = key(&stated.claim).filter(|_| stated.shared) {
             each(key);
         }
     });

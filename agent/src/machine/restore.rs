@@ -112,6 +112,7 @@ impl Machine {
                 }
                 claimed.insert(key);
             });
+            found::shared_keys(&record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
         for (task, taking) in self.takings.iter().flat_map(|(task, takings)| takings.iter().map(move |t| (task, t))) {
             found::keys(&taking.record.spec.params, task, &mut |key| _ = claimed.insert(key));

@@ -91,6 +91,19 @@ pub struct RolloutSummary {
     pub started_ms: u64,
     /// When it ended.
     pub finished_ms: Option<u64>,
+    /// The records that it drops because an operator asked for it.
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// A record of a task on a node that is dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The task and the node.
+    pub instance: InstanceId,
+    /// Who asked for it, as the API knows them.
+    pub by: String,
+    /// Why, in their words; may be empty.
+    pub why: String,
 }
 
 /// The state of a rollout.
@@ -308,6 +321,7 @@ impl ActiveRollout {
             nodes: nodes.len(),
             started_ms: self.head.started_ms,
             finished_ms: self.head.ended_ms,
+            forgotten: self.head.actions.iter().filter_map(forgotten).collect(),
         }
     }
 
@@ -352,6 +366,15 @@ impl ActiveRollout {
         }
         detail
     }
+}
+
+fn forgotten(planned: &PlannedReasons) -> Option<Forgotten> {
+    planned.reasons.iter().find_map(|reason| match reason {
+        ReasonReport::Forgotten { by, why, .. } => {
+            Some(Forgotten { instance: planned.instance.clone(), by: by.clone(), why: why.clone() })
+        }
+        _ => None,
+    })
 }
 
 /// What has become of an instance. `running` is whether its agent has reported that it runs it.

@@ -341,6 +341,21 @@ pub struct RolloutSummary {
     pub started_ms: u64,
     /// When it ended, in milliseconds since the Unix epoch; none while it runs.
     pub finished_ms: Option<u64>,
+    /// The records that nodes drop in it because an operator asked for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// A record of a task on a node that is dropped upon a [`ForgetRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forgotten {
+    /// The task and the node.
+    pub instance: InstanceId,
+    /// Who asked for it.
+    pub by: String,
+    /// Why, in their words; absent if they gave no reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// The state of a rollout.

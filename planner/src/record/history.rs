@@ -2,7 +2,7 @@
 
 use groundplan_core::plan::ReasonReport;
 use groundplan_machine::rollout::{
-    Counts, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutResult, RolloutSummary,
+    Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutResult, RolloutSummary,
 };
 use groundplan_protocol::{
     effect::Action,
@@ -43,6 +43,21 @@ pub struct SummaryRow {
     pub started_ms: u64,
     /// When it ended, in milliseconds since the Unix epoch; none while it runs.
     pub finished_ms: Option<u64>,
+    /// The records that it drops because an operator asked for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<ForgottenRow>,
+}
+
+/// A record of a task on a node that is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenRow {
+    /// The task and the node.
+    pub instance: InstanceId,
+    /// Who asked for it.
+    pub by: String,
+    /// Why, in their words; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// The state of a rollout.
@@ -164,17 +179,21 @@ impl From<HistoryRow> for RolloutDetail {
 
 impl From<RolloutSummary> for SummaryRow {
     fn from(summary: RolloutSummary) -> Self {
-        let RolloutSummary { generation, commit, result, counts, nodes, started_ms, finished_ms } = summary;
+        let RolloutSummary { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten } = summary;
         let (commit, result, counts) = (commit.into(), result.into(), counts.into());
-        Self { generation, commit, result, counts, nodes, started_ms, finished_ms }
+        let row = |Forgotten { instance, by, why }| ForgottenRow { instance, by, why };
+        let forgotten = forgotten.into_iter().map(row).collect();
+        Self { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten }
     }
 }
 
 impl From<SummaryRow> for RolloutSummary {
     fn from(row: SummaryRow) -> Self {
-        let SummaryRow { generation, commit, result, counts, nodes, started_ms, finished_ms } = row;
+        let SummaryRow { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten } = row;
         let (commit, result, counts) = (commit.into(), result.into(), counts.into());
-        Self { generation, commit, result, counts, nodes, started_ms, finished_ms }
+        let value = |ForgottenRow { instance, by, why }| Forgotten { instance, by, why };
+        let forgotten = forgotten.into_iter().map(value).collect();
+        Self { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten }
     }
 }
 

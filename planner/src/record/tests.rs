@@ -14,7 +14,7 @@ use groundplan_machine::{
     commit::{Commit, Fault, FaultPlace, RefusedCommit},
     record::{LogEntry, Meta, StoredNode},
     rollout::{
-        Counts, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
+        Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
         RolloutSummary,
     },
 };
@@ -292,6 +292,7 @@ fn history() {
             nodes: 2,
             started_ms: 1_700_000_000_000,
             finished_ms: Some(1_700_000_000_100),
+            forgotten: vec![Forgotten { instance: id("app.old@b"), by: "ada".into(), why: "damaged".into() }],
         },
         instances: vec![failed, instance(waiting), instance(InstanceState::Pending), instance(InstanceState::Running)],
         pending: vec![(id("app.check@b"), vec!["export db.address of a".into()])],

@@ -68,6 +68,7 @@ fn detail(generation: u64, finished_ms: Option<u64>) -> RolloutDetail {
         nodes: 0,
         started_ms: 1,
         finished_ms,
+        forgotten: Vec::new(),
     };
     RolloutDetail { summary, instances: vec![], pending: vec![] }
 }

@@ -2,10 +2,10 @@
 
 use super::{
     Cell, Table, exec,
-    format::{ago, count, took},
-    rollout,
+    format::{ago, count, first_line, took},
+    reason, rollout,
 };
-use crate::api::history::History;
+use crate::api::{history::History, types::RolloutSummary};
 
 /// The table; its headings depend on whether it has rollouts, commands or both.
 pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
@@ -19,7 +19,7 @@ pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
             took(rollout.finished_ms.unwrap_or(now_ms).saturating_sub(rollout.started_ms)).into(),
             count(rollout.nodes, "node").into(),
             rollout::counts(&rollout.counts).into(),
-            rollout::commit(&rollout.commit).into(),
+            what(rollout).into(),
         ];
         rows.push((rollout.started_ms, cells.into()));
     }
@@ -45,4 +45,14 @@ pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
     let mut table = Table::new(&[first, "RESULT", "STARTED", "TOOK", "NODES", tasks, last]);
     rows.into_iter().for_each(|(_, cells)| table.row(cells));
     table.render(color)
+}
+
+/// The commit of a rollout, and the records that it drops.
+fn what(rollout: &RolloutSummary) -> String {
+    let mut text = rollout::commit(&rollout.commit);
+    for forgotten in &rollout.forgotten {
+        let asked = reason::asked(&forgotten.by, &forgotten.why);
+        text += &format!("; drops the record of {}: {}", forgotten.instance, first_line(&asked));
+    }
+    text
 }

@@ -33,6 +33,11 @@ fn off(when: &str, input: Option<&str>, before: Option<&str>, after: Option<&str
     format!("when `{when}` is false{what} ({place})")
 }
 
+/// That an operator asked for something, and why.
+pub(crate) fn asked(by: &str, why: &str) -> String {
+    if why.is_empty() { format!("{by} asked for it") } else { format!("{by} asked for it: {why}") }
+}
+
 /// Task ids with commas between them.
 pub(crate) fn list(tasks: &[TaskId]) -> String {
     tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
@@ -64,8 +69,7 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
             format!("handed over{part} to {} ({})", list(to), place(&at.file, at.line))
         }
         ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
-        ReasonReport::Forgotten { by, why, .. } if why.is_empty() => format!("{by} asked for it"),
-        ReasonReport::Forgotten { by, why, .. } => format!("{by} asked for it: {why}"),
+        ReasonReport::Forgotten { by, why, .. } => asked(by, why),
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),
         ReasonReport::Asked { .. } => RECHECK.to_owned(),

@@ -12,7 +12,7 @@ use crate::{
         event::Event,
         exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome},
         types::{
-            Commit, Counts, Fault, FaultPlace, InstanceRecord, InstanceState, NodePresence, PendingRecord,
+            Commit, Counts, Fault, FaultPlace, Forgotten, InstanceRecord, InstanceState, NodePresence, PendingRecord,
             RefusedCommit, Rejected, Related, Role, RolloutDetail, RolloutResult, RolloutSummary, VERSION,
         },
     },
@@ -102,7 +102,15 @@ impl From<rollout::RolloutSummary> for RolloutSummary {
             nodes: summary.nodes,
             started_ms: summary.started_ms,
             finished_ms: summary.finished_ms,
+            forgotten: summary.forgotten.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<rollout::Forgotten> for Forgotten {
+    fn from(forgotten: rollout::Forgotten) -> Self {
+        let rollout::Forgotten { instance, by, why } = forgotten;
+        Self { instance, by, why }
     }
 }
 

@@ -132,14 +132,9 @@ impl Expectation {
                 let was = self.first.all.get(key).map(String::as_str);
                 differ("a fresh host, where no task owns it", other, was);
             }
-            // Options that come back do so at the end of their section.
-            if key.starts_with("bytes ") && key.ends_with(".ini") {
-                continue;
-            }
             match (owner, files.shared(key)) {
                 (_, Some((shared, kind))) => match (shared, kind) {
                     (Shared::Open, _) | (Shared::Edited | Shared::Left, "bytes") => {}
-                    (Shared::Edited, _) if !EMPTY_FILES_GO && other.is_none() && was.is_none() => {}
                     (Shared::Edited, _) => differ("edited by tasks", is, other),
                     (Shared::Left, "rest") => {
                         differ("the rest of a file", Some(is.unwrap_or("")), Some(was.unwrap_or("")))
@@ -154,20 +149,11 @@ impl Expectation {
                     }
                 }
                 (Some(owner), None) => differ(&format!("owned by {}", owner.task), is, other),
-                (None, None) if !EMPTY_FILES_GO && was.is_none() && self.is_empty_shared_file(key, lived) => {}
                 (None, None) => differ(if is_left { "left by a removal" } else { "not owned" }, is, was),
             }
         }
         self.written(lived, &mut found);
         found
-    }
-
-    /// Whether the key is about a file that tasks shared and in which nothing is.
-    fn is_empty_shared_file(&self, key: &str, lived: &Fingerprint) -> bool {
-        let file = key.split_once(' ').map_or(key, |(_, file)| file);
-        let is_empty =
-            lived.all.get(&format!("bytes {file}")).is_some_and(|text| text.trim_matches(['"', '\\', 'n']).is_empty());
-        is_empty && self.ever.contains(&format!("path {file}"))
     }
 
     /// Which tasks have succeeded: they have what they declare, and no more.
@@ -202,9 +188,6 @@ enum Shared {
     /// Tasks have parts in it.
     Edited,
 }
-
-/// Whether an empty file goes that tasks made and have left. Not yet where the one that made it went before the last one.
-const EMPTY_FILES_GO: bool = false;
 
 /// The files with parts of several tasks that are not simply as they were.
 struct Files(BTreeMap<String, Shared>);

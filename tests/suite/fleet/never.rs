@@ -115,6 +115,19 @@ fn a_removal_that_fails_is_forgotten(kind: Kind) {
     let rollout = fleet.ask("one", &["show", "latest"]).expect("the rollout").to_string();
     assert!(rollout.contains("forgotten") && rollout.contains("damaged by hand"), "{rollout}");
     assert!(!fleet.run_json("one", &["forget", "n1", "web.tune"]).0, "the record is dropped");
+
+    // The list has the reason as well, for the rollouts in which it was to be dropped, and for no other.
+    let history = fleet.ask("one", &["history"]).expect("an answer");
+    let rollouts = history["rollouts"].as_array().expect("rollouts");
+    let forgotten: Vec<&Value> = rollouts.iter().map(|rollout| &rollout["forgotten"]).collect();
+    assert_eq!(forgotten[0][0]["instance"], "web.tune@n1", "{history:#}");
+    assert_eq!(forgotten[0][0]["why"], "damaged by hand", "{history:#}");
+    assert!(forgotten.last().is_some_and(|first| first.is_null()), "{history:#}");
+    let mut list = fleet.run("one", &["history"]);
+    let text = fleet.wait("the list", || list.ended()).out;
+    let line = text.lines().nth(1).unwrap_or_default();
+    assert!(line.contains("; drops the record of web.tune@n1: "), "{text}");
+    assert!(line.ends_with(" asked for it: damaged by hand"), "{text}");
 }
 
 fn a_request_to_forget_outlives_a_take_over(kind: Kind) {

@@ -167,3 +167,67 @@ fn what_others_own_is_kept_and_what_is_open_is_closed() {
     assert_eq!(hosts.out("h1", "cat /home/dan/keys"), theirs);
     assert_eq!(hosts.sh("h1", "getent passwd fay; getent group fay").out, "fay:x:4300:");
 }
+
+/// Stands for a usermod(8) that is killed together with the agent: it has changed the tables and one file of the home.
+const KILLED: &str = r#"#!/bin/sh
+case "$*" in
+*"-u 4712"*)
+    sed -i 's/^bob:x:4711:/bob:x:4712:/' /etc/passwd
+    chown 4712 /home/bob/first
+    rm /usr/local/sbin/usermod
+    systemctl kill --kill-whom all -s KILL groundplan-agent;;
+*"-d /srv/bob"*)
+    sed -i 's|:/home/bob:|:/srv/bob:|' /etc/passwd
+    rm /usr/local/sbin/usermod
+    systemctl kill --kill-whom all -s KILL groundplan-agent;;
+esac
+exec /usr/sbin/usermod "$@"
+"#;
+
+#[test]
+fn a_change_that_was_killed_halfway_is_made_again() {
+    needs_hosts!();
+    let user = |uid: u32, home: &str| {
+        format!(
+            "[[task]]\nid = \"bob\"\nuser = {{ name = \"bob\", uid = {uid}, home = \"{home}\", remove_home = true }}\n"
+        )
+    };
+    let hosts = Hosts::site(&["h1"]).serve(&user(4711, "/home/bob"));
+    hosts.converged(&hosts.head());
+    hosts
+        .out("h1", "cd /home/bob; mkdir deep; touch first deep/last; chown -R bob: .; touch theirs; chown 4300 theirs");
+    let owners = |home: &str| {
+        let line = format!("cd {home}; stat -c '%n %u' . first deep deep/last theirs");
+        hosts.out("h1", &line).lines().map(|line| line.to_owned() + ";").collect::<String>()
+    };
+    let killed = || {
+        let line = format!("cat > /usr/local/sbin/usermod <<'END'\n{KILLED}END\nchmod 755 /usr/local/sbin/usermod");
+        hosts.out("h1", &line);
+    };
+    let started = || {
+        hosts.wait("the agent to be killed", || hosts.file("h1", "/usr/local/sbin/usermod").is_none().then_some(()));
+        hosts.out("h1", "systemctl start groundplan-agent");
+    };
+
+    // Between the tables and the files.
+    killed();
+    let commit = hosts.change(&user(4712, "/home/bob"));
+    started();
+    hosts.converged(&commit);
+    assert_eq!(owners("/home/bob"), ". 4712;first 4712;deep 4712;deep/last 4712;theirs 4300;");
+    assert_eq!(hosts.out("h1", "id -u bob; ls /var/lib/groundplan/accounts"), "4712");
+    recheck(&hosts);
+    assert_eq!(hosts.report("s.bob", "h1").outcome, "unchanged");
+
+    // Between the tables and the home.
+    killed();
+    let commit = hosts.change(&user(4712, "/srv/bob"));
+    started();
+    hosts.converged(&commit);
+    assert_eq!(owners("/srv/bob"), ". 4712;first 4712;deep 4712;deep/last 4712;theirs 4300;");
+    assert_eq!(hosts.sh("h1", "ls -d /home/bob; ls /var/lib/groundplan/accounts").out, "");
+    assert_eq!(hosts.out("h1", "getent passwd bob"), "bob:x:4712:4711::/srv/bob:/bin/sh");
+
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(hosts.sh("h1", "getent passwd bob; ls -d /srv/bob").out, "");
+}

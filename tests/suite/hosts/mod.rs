@@ -11,6 +11,7 @@ mod exports;
 mod hand_over;
 mod kernel;
 mod memory;
+mod mounts;
 mod packages;
 mod plugins;
 mod property;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    claim::{Claim, TaskClaim},
+    claim::{Claim, TaskClaim, shortest},
     kind::{ContentSource, Kind},
     problem::{Problem, path_problem},
 };
@@ -149,6 +149,8 @@ impl Kind for Archive {
 
     fn claims<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(TaskClaim<'a>)) {
         claim(TaskClaim::exclusive(Claim::part(&self.dest, task), "dest"));
+        // Archives in one directory pass on what they made of it: one job at a time.
+        claim(TaskClaim::shared(Claim::named("directory of archives", shortest(&self.dest)), "dest"));
     }
 
     fn identity<'a>(&'a self, _: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {

@@ -49,6 +49,12 @@ pub enum Claim<'a> {
     },
 }
 
+/// What [`Claim::edited`] names.
+pub const EDITED: &str = "edited file";
+
+/// What [`Claim::section`] names.
+const SECTION: &str = "section";
+
 impl<'a> Claim<'a> {
     /// A file, link or directory: `/etc//x` and `/etc/x` are one claim.
     pub fn path(path: &'a str) -> Self {
@@ -57,12 +63,22 @@ impl<'a> Claim<'a> {
 
     /// An option of an INI file.
     pub fn option(path: &'a str, section: &'a str, option: &'a str) -> Self {
-        Self::Option { path: path.into(), section: section.into(), option: option.into() }
+        Self::Option { path: shortest(path), section: section.into(), option: option.into() }
     }
 
     /// A line of a text file.
     pub fn line(path: &'a str, line: &'a str) -> Self {
-        Self::Line { path: path.into(), line: line.into() }
+        Self::Line { path: shortest(path), line: line.into() }
+    }
+
+    /// A file as a whole that several tasks edit, each a part of it. The one that made it may go before the others.
+    pub fn edited(path: &'a str) -> Self {
+        Self::Named { what: EDITED.into(), name: shortest(path) }
+    }
+
+    /// A section of an INI file in which several tasks have options.
+    pub fn section(path: &str, section: &str) -> Self {
+        Self::Named { what: SECTION.into(), name: format!("[{section}] {}", shortest(path)).into() }
     }
 
     /// Something with a name: `what` it is, such as `user`, and the name.
@@ -174,7 +190,7 @@ impl fmt::Display for Claim<'_> {
 }
 
 /// A path in its shortest form, without what only the host could resolve, such as links: as it is, where it is in that form already.
-fn shortest(path: &str) -> Cow<'_, str> {
+pub(super) fn shortest(path: &str) -> Cow<'_, str> {
     let is_short =
         path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
     if is_short || !path.starts_with('/') {
@@ -231,6 +247,10 @@ mod tests {
             ("x", "x"),
         ] {
             assert_eq!(Claim::path(path), Claim::Path(normal.into()), "{path}");
+            assert_eq!(Claim::option(path, "s", "o"), Claim::option(normal, "s", "o"), "{path}");
+            assert_eq!(Claim::line(path, "x"), Claim::line(normal, "x"), "{path}");
+            assert_eq!(Claim::edited(path), Claim::edited(normal), "{path}");
+            assert_eq!(Claim::section(path, "s"), Claim::section(normal, "s"), "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use regex_lite::Regex;
 
 use super::{
-    claim::Claim,
+    claim::{Claim, shortest},
     ini::Ini,
     line::{Line, MARK},
     package::{Package, PackageState},
@@ -48,10 +48,10 @@ impl TaskParams {
             }
         });
         match self {
-            Self::Ini(ini) => _ = things.insert(Thing::Path((&ini.path).into())),
-            Self::Line(line) => _ = things.insert(Thing::Path((&line.path).into())),
-            Self::Archive(archive) => _ = things.insert(Thing::Path((&archive.dest).into())),
-            Self::Mount(mount) if !mount.is_swap() => _ = things.insert(Thing::Path((&mount.path).into())),
+            Self::Ini(ini) => _ = things.insert(Thing::Path(shortest(&ini.path))),
+            Self::Line(line) => _ = things.insert(Thing::Path(shortest(&line.path))),
+            Self::Archive(archive) => _ = things.insert(Thing::Path(shortest(&archive.dest))),
+            Self::Mount(mount) if !mount.is_swap() => _ = things.insert(Thing::Path(shortest(&mount.path))),
             Self::Package(package) => things.extend(package.names.iter().map(|name| Thing::Package(name))),
             _ => {}
         }

@@ -162,6 +162,12 @@ impl Kind for Ini {
         for (section, options) in &self.values {
             options.keys().for_each(|option| own(Claim::option(&self.path, section, option)));
         }
+        claim(TaskClaim::shared(Claim::edited(&self.path), "path"));
+        // Where a whole section is to be absent, the task has nothing in it.
+        let single = self.section.iter().filter(|section| self.option.is_some() && !section.is_empty());
+        for section in single.chain(self.values.keys().filter(|section| !section.is_empty())) {
+            claim(TaskClaim::shared(Claim::section(&self.path, section), "path"));
+        }
     }
 
     fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {

@@ -140,6 +140,7 @@ impl Kind for Line {
         if let Some(line) = self.line.as_deref().filter(|_| self.state.is_present()) {
             claim(TaskClaim::shared(Claim::line(&self.path, line), "line"));
         }
+        claim(TaskClaim::shared(Claim::edited(&self.path), "path"));
     }
 
     fn identity<'a>(&'a self, task: &'a TaskId, claim: &mut dyn FnMut(Claim<'a>)) {

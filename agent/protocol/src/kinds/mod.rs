@@ -42,7 +42,7 @@ mod wait;
 
 pub use self::{
     archive::{Archive, ArchiveFormat},
-    claim::{Claim, ClaimKey, TaskClaim},
+    claim::{Claim, ClaimKey, EDITED, TaskClaim},
     command::Command,
     conflict::{Conflict, Thing},
     container::{Container, RestartPolicy},

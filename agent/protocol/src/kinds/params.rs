@@ -271,10 +271,21 @@ mod tests {
             (r#"{"cron": {"schedule": "@daily", "run": "x"}}"#, &["`/etc/cron.d/groundplan-s-t-df4ee0`"]),
             (
                 r#"{"ini": {"path": "/i", "section": "a", "option": "b", "value": 1}}"#,
-                &["what s.t has in `/i`", "the option `b` of `[a]` in `/i`"],
+                &[
+                    "what s.t has in `/i`",
+                    "the option `b` of `[a]` in `/i`",
+                    "shared: the edited file `/i`",
+                    "shared: the section `[a] /i`",
+                ],
             ),
-            (r#"{"line": {"path": "/f", "line": "x"}}"#, &["what s.t has in `/f`", "shared: the line `x` in `/f`"]),
-            (r#"{"line": {"path": "/f", "line": "x", "state": "absent"}}"#, &["what s.t has in `/f`"]),
+            (
+                r#"{"line": {"path": "/f", "line": "x"}}"#,
+                &["what s.t has in `/f`", "shared: the line `x` in `/f`", "shared: the edited file `/f`"],
+            ),
+            (
+                r#"{"line": {"path": "/f", "line": "x", "state": "absent"}}"#,
+                &["what s.t has in `/f`", "shared: the edited file `/f`"],
+            ),
             (r#"{"package": ["a"]}"#, &["what s.t has in `packages`", "shared: the package `a`"]),
             (r#"{"package": {"names": ["a"], "state": "absent"}}"#, &["what s.t has in `packages`"]),
             (

@@ -7,6 +7,7 @@ pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod ini;
 pub(crate) mod paths;
+pub(crate) mod spot;
 pub(crate) mod text;
 pub(crate) mod users;
 pub(crate) mod validate;

@@ -42,6 +42,41 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// Notes that the task makes something that others may have parts in: it was not there before the first of them.
+    pub(crate) fn note_made(&self, claim: &Claim<'_>) -> Result<(), HostError> {
+        if self.is_unnoted(claim) { self.note_found(claim, Found::Absent) } else { Ok(()) }
+    }
+
+    /// Whether a task made it, and it was not there before.
+    pub(crate) fn is_made(&self, claim: &Claim<'_>) -> bool {
+        self.found(claim) == Some(Found::Absent)
+    }
+
+    /// Notes the last line of a file, which gets its line break now: whichever task edits the file last takes that away again.
+    pub(crate) fn note_unended(&self, path: &str, last: Option<&String>) -> Result<(), HostError> {
+        let claim = Claim::edited(path);
+        match last {
+            Some(last) if self.is_unnoted(&claim) => self.note_found(&claim, Found::Unended { last: last.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last line of a file that had no line break before the first task edited it.
+    pub(crate) fn unended(&self, path: &str) -> Option<String> {
+        match self.found(&Claim::edited(path))? {
+            Found::Unended { last } => Some(last),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is left in a file that tasks made and edit together, so that it goes; `is_own`: whether this task made it.
+    pub(crate) fn is_used_up(&self, path: &str, text: &str, is_own: bool) -> bool {
+        let claim = Claim::edited(path);
+        let is_made = text.trim().is_empty() && (is_own || self.is_made(&claim));
+        // An empty line may be what another task wants.
+        is_made && (text.is_empty() || self.held_by_another(&claim).is_none())
+    }
+
     /// What was at each path of the unit or the like that `claim` names; none where that is not known.
     pub(crate) fn found_files(&self, claim: &Claim<'_>, path: &str) -> Option<Found> {
         match self.found(claim)? {

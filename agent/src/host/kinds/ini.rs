@@ -21,6 +21,7 @@ use crate::host::{
     fs::{
         files::{self, Access, Removal, Text},
         ini::{Document, Fault},
+        spot::Spot,
     },
 };
 
@@ -46,14 +47,27 @@ struct Memory {
     made_sections: BTreeSet<String>,
     /// Options as they were written, by section and name.
     before: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// Where they were, of those that were taken out; absent in what an older agent noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    spots: BTreeMap<String, BTreeMap<String, Vec<Spot>>>,
     /// The values that the task set for them; absent in what an older agent noted.
     #[serde(default)]
     after: BTreeMap<String, BTreeMap<String, Vec<String>>>,
-    /// The text of sections that were removed, by name.
-    cut: BTreeMap<String, String>,
+    /// The parts of sections that were removed, by name.
+    cut: BTreeMap<String, Cut>,
     /// The last line of the file, if it got its line break from the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unended: Option<String>,
+}
+
+/// A section that was removed.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Cut {
+    /// Its parts, each with its place.
+    Parts(Vec<(String, Spot)>),
+    /// Its text, as an older agent noted it.
+    Text(String),
 }
 
 impl Kind for Ini {
@@ -98,33 +112,42 @@ impl Kind for Ini {
         let wanted = self.wanted();
         // Options that an earlier version of the task set, unless another task has them now.
         let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
-        for Taken { section, name, before, after } in left {
-            if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_none() {
-                give_back(cx, &mut document, (&section, &name), &before, after.as_deref());
+        for taken in left.into_iter().rev() {
+            if cx.held_by_another(&Claim::option(&self.path, &taken.section, &taken.name)).is_none() {
+                give_back(cx, &mut document, &taken, taken.after.as_deref());
             }
-            memory.leave(&mut document, &section);
+            memory.leave(&mut document, &taken.section, self, cx);
         }
+        memory.paste(self, self.unwanted_section(), &mut document)?;
         for ((section, name), values) in &wanted {
             let there = document.has_section(section) || section.is_empty();
-            let before = document.raw(section, name);
+            let (before, spots) = (document.raw(section, name), document.spots(section, name));
             if document.set(section, name, values) {
+                if values.len() < before.len() {
+                    memory.spots.entry(section.clone()).or_default().entry(name.clone()).or_insert(spots);
+                }
                 // Only the first value found is kept: later ones are the task's own.
                 memory.before.entry(section.clone()).or_default().entry(name.clone()).or_insert(before);
                 memory.after.entry(section.clone()).or_default().insert(name.clone(), values.clone());
                 if !there {
                     memory.made_sections.insert(section.clone());
+                    cx.note_made(&Claim::section(&self.path, section))?;
                 }
             }
         }
+        for ((section, _), _) in wanted.iter().filter(|(_, values)| values.is_empty()) {
+            memory.leave(&mut document, section, self, cx);
+        }
         if let Some(section) = self.unwanted_section() {
-            let text = document.cut(section);
-            if !text.is_empty() {
-                memory.cut.entry(section.to_owned()).or_insert(text);
+            let parts = document.cut(section);
+            if !parts.is_empty() {
+                memory.cut.entry(section.to_owned()).or_insert(Cut::Parts(parts));
             }
         }
         if document.unended().is_none() {
             memory.unended = memory.unended.take().or_else(|| was.as_ref()?.unended());
         }
+        cx.note_unended(&self.path, memory.unended.as_ref())?;
         // The memory before the file: a value that was overwritten exists nowhere else.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         if was.as_ref() == Some(&document) {
@@ -132,7 +155,16 @@ impl Kind for Ini {
             cx.nothing_changed();
             return Ok(Applied { afresh: false });
         }
-        cx.wrote(files::write_text(&cx.host.environment.root, &self.path, &document.text(), access))?;
+        let root = &cx.host.environment.root;
+        if was.is_none() {
+            cx.note_made(&Claim::edited(&self.path))?;
+        }
+        // Where nothing is wanted in it, a file that is not there is in sync.
+        if wanted.values().all(Vec::is_empty) && cx.is_used_up(&self.path, &document.text(), memory.made_file) {
+            cx.wrote(files::remove_file(root, &self.path, false))?;
+        } else {
+            cx.wrote(files::write_text(root, &self.path, &document.text(), access))?;
+        }
         Ok(Applied { afresh: false })
     }
 
@@ -146,28 +178,29 @@ impl Kind for Ini {
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
         let (before, wanted) = (document.clone(), self.wanted());
         let delete = cx.on_remove == OnRemove::Delete;
-        for Taken { section, name, before, after } in memory.take(|_, _| true) {
-            let ours = wanted.get(&(section.clone(), name.clone())).or(after.as_ref());
-            if cx.held_by_another(&Claim::option(&self.path, &section, &name)).is_some() {
+        // The last one that was taken out first: its neighbours are there by then.
+        for mut taken in memory.take(|_, _| true).into_iter().rev() {
+            let Taken { section, name, .. } = &taken;
+            if cx.held_by_another(&Claim::option(&self.path, section, name)).is_some() {
                 cx.report(&format!("`{name}` in [{section}] belongs to another task now: left as it is"));
             } else {
-                let before = if delete { &[][..] } else { &before };
-                give_back(cx, &mut document, (&section, &name), before, ours.map(Vec::as_slice));
+                let ours = wanted.get(&(section.clone(), name.clone())).or(taken.after.as_ref()).cloned();
+                if delete {
+                    taken.before.clear();
+                }
+                give_back(cx, &mut document, &taken, ours.as_deref());
             }
-            memory.leave(&mut document, &section);
+            memory.leave(&mut document, &taken.section, self, cx);
         }
-        for (section, text) in &memory.cut {
-            if !document.has_section(section) && !delete {
-                let invalid = |source| IniError::Invalid { path: self.path.clone(), source };
-                document.append(text).map_err(invalid)?;
-            }
+        if !delete {
+            memory.paste(self, None, &mut document)?;
         }
-        if let Some(last) = &memory.unended {
-            document.unend(last);
+        if let Some(last) = memory.unended.or_else(|| cx.unended(&self.path)) {
+            document.unend(&last);
         }
         let root = &cx.host.environment.root;
         // A file that the task made goes, unless others have put something into it.
-        if memory.made_file && document.is_blank() {
+        if cx.is_used_up(&self.path, &document.text(), memory.made_file) {
             return Ok(files::remove_file(root, &self.path, false)? == Removal::Removed);
         }
         if document == before {
@@ -214,6 +247,9 @@ impl Memory {
     /// Whether the task still wants all that it once changed.
     fn is_kept_by(&self, ini: &Ini) -> bool {
         let wanted = ini.wanted();
+        if self.cut.keys().any(|section| ini.unwanted_section() != Some(section)) {
+            return false;
+        }
         let all = self.before.iter().flat_map(|(section, options)| options.keys().map(move |name| (section, name)));
         all.into_iter().all(|(section, name)| wanted.contains_key(&(section.clone(), name.clone())))
     }
@@ -226,25 +262,49 @@ impl Memory {
                 let picked = which(section, name);
                 if picked {
                     let after = self.after.get_mut(section).and_then(|options| options.remove(name));
+                    let spots =
+                        self.spots.get_mut(section).and_then(|options| options.remove(name)).unwrap_or_default();
                     let (section, name, before) = (section.clone(), name.clone(), std::mem::take(values));
-                    taken.push(Taken { section, name, before, after });
+                    taken.push(Taken { section, name, before, spots, after });
                 }
                 !picked
             });
         }
         self.before.retain(|_, options| !options.is_empty());
         self.after.retain(|_, options| !options.is_empty());
+        self.spots.retain(|_, options| !options.is_empty());
         taken
     }
 
-    /// Removes a section that the task created, once nothing is left in it.
-    fn leave(&mut self, document: &mut Document, section: &str) {
-        if self.made_sections.contains(section) {
+    /// Removes a section that this task or another one made, once nothing is left in it.
+    fn leave(&mut self, document: &mut Document, section: &str, ini: &Ini, cx: &Context<'_>) {
+        if self.made_sections.contains(section) || cx.is_made(&Claim::section(&ini.path, section)) {
             document.cut_if_empty(section);
             if !document.has_section(section) {
                 self.made_sections.remove(section);
             }
         }
+    }
+}
+
+impl Memory {
+    /// Restores sections that were removed, but for `unwanted` and those that others have made again.
+    fn paste(&mut self, ini: &Ini, unwanted: Option<&str>, document: &mut Document) -> Result<(), IniError> {
+        let invalid = |source| IniError::Invalid { path: ini.path.clone(), source };
+        for (section, cut) in std::mem::take(&mut self.cut) {
+            if unwanted == Some(&section) {
+                self.cut.insert(section, cut);
+            } else if !document.has_section(&section) {
+                let parts = match cut {
+                    Cut::Parts(parts) => parts,
+                    Cut::Text(text) => vec![(text, Spot { at: usize::MAX, ..Spot::default() })],
+                };
+                for (text, spot) in parts {
+                    document.paste(&text, &spot).map_err(invalid)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -254,6 +314,8 @@ struct Taken {
     name: String,
     /// Its former text.
     before: Vec<String>,
+    /// Where it was, once for each repetition.
+    spots: Vec<Spot>,
     /// The values that the task set; `None` if that was not noted.
     after: Option<Vec<String>>,
 }
@@ -262,13 +324,12 @@ struct Taken {
 fn give_back(
     cx: &Context<'_>,
     document: &mut Document,
-    (section, name): (&str, &str),
-    before: &[String],
+    Taken { section, name, before, spots, .. }: &Taken,
     after: Option<&[String]>,
 ) {
     match after.is_some_and(|after| after != document.get(section, name)) {
         true => cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is")),
-        false => document.restore(section, name, before),
+        false => document.restore(section, name, before, spots),
     }
 }
 

@@ -504,3 +504,24 @@ async fn a_full_disk_leaves_nothing() {
     assert!(result.unwrap_err().contains("No space left on device"));
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[tokio::test]
+async fn the_last_archive_removes_the_directories_that_the_first_one_made() {
+    let of =
+        |name: &str| archive(&tar(&[("lib/", DIR, 0o755, ""), (&format!("lib/{name}"), FILE, 0o644, name)]), json!({}));
+    let tasks = ["a", "b", "c"].map(|name| (format!("svc.{name}"), of(name)));
+    for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
+        let site = Site::new();
+        fs::create_dir(site.at("opt")).unwrap();
+        for (task, spec) in &tasks {
+            assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+        }
+        assert_eq!(tree(&site.at("opt/app")), ["lib/", "lib/a", "lib/b", "lib/c"]);
+        for at in order {
+            let (task, spec) = &tasks[at];
+            assert_eq!(site.job(task, Work::Remove { spec: spec.clone() }, None).await.result, CHANGED);
+        }
+        assert!(!site.at("opt/app").exists(), "{order:?}: {:?}", tree(&site.at("opt/app")));
+        assert!(site.at("opt").exists());
+    }
+}

@@ -210,3 +210,119 @@ async fn a_file_that_is_not_ini_is_not_changed() {
     assert!(error.contains("is a symbolic link to") && error.contains("name the file itself"), "{error}");
     assert_eq!(fs::read_to_string(outside.join("app.conf")).unwrap(), FOUND);
 }
+
+#[tokio::test]
+async fn the_last_editor_removes_the_file_that_the_first_one_made() {
+    let of = |section: &str, option: &str| ini(json!({ "section": section, "option": option, "value": 1 }));
+    let tasks = [("svc.a", of("s", "a")), ("svc.b", of("s", "b")), ("svc.c", of("t", "c"))];
+    let all = "[s]\na = 1\nb = 1\n\n[t]\nc = 1\n";
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut site = Site::new();
+        fs::create_dir(site.at("etc")).unwrap();
+        for (task, spec) in &tasks {
+            assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+        }
+        assert_eq!(text(&site), all);
+        for at in order {
+            let (task, spec) = &tasks[at];
+            assert_eq!(site.job(task, Work::Remove { spec: spec.clone() }, None).await.result, CHANGED);
+            site.host.found_settled().unwrap();
+            site = site.after_a_crash();
+            for (task, spec) in order.iter().skip_while(|other| **other != at).skip(1).map(|left| &tasks[*left]) {
+                site.host.adopt(&[(id(task), spec.params.clone())]).await;
+            }
+        }
+        assert!(!site.at("etc/app.conf").exists(), "{order:?}: {:?}", text(&site));
+        assert!(site.found.lock().unwrap().is_empty());
+    }
+
+    // Unless others have written into it, or made it.
+    let site = Site::new();
+    fs::create_dir(site.at("etc")).unwrap();
+    for (task, spec) in &tasks {
+        site.job(task, apply(spec, None), None).await.result.unwrap();
+    }
+    fs::write(site.at("etc/app.conf"), format!("{all}theirs = 1\n")).unwrap();
+    for (task, spec) in &tasks {
+        site.job(task, Work::Remove { spec: spec.clone() }, None).await.result.unwrap();
+    }
+    assert_eq!(text(&site), "[t]\ntheirs = 1\n");
+    for found in ["", "\n", "[s]\n", "# Theirs.\n", "[t]\nz = 1", "# Theirs."] {
+        let site = with(found);
+        for (task, spec) in &tasks {
+            site.job(task, apply(spec, None), None).await.result.unwrap();
+        }
+        for (task, spec) in &tasks {
+            site.job(task, Work::Remove { spec: spec.clone() }, None).await.result.unwrap();
+        }
+        assert_eq!(text(&site), found);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_the_task_made_goes_with_its_last_option() {
+    let site = Site::new();
+    fs::create_dir(site.at("etc")).unwrap();
+    let option = json!({ "section": "a", "option": "b", "value": 1 });
+    let absent = json!({ "section": "a", "option": "b", "state": "absent" });
+    let [option, absent] = [option, absent].map(ini);
+    assert_eq!(site.create(&option).await, CHANGED);
+    assert_eq!(site.update(&option, &absent).await, CHANGED);
+    assert!(!site.at("etc/app.conf").exists(), "as on a host that never had the option");
+    assert_eq!(site.update(&absent, &absent).await, UNCHANGED);
+    assert_eq!(site.remove(&absent).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn what_was_absent_comes_back_at_its_place_and_in_its_bytes() {
+    const FOUND: &str = "\
+top=0\r\n# Mine.\n[one]\n  first : 1\n\nmulti=a\n# between\nb   =  2\n  and more\nmulti = c\nlast=9\n\n[two]\nx=1\n[three]\ny=1\n[two]\nz=1";
+    let absent = |section: &str, option: &str| json!({ "section": section, "option": option, "state": "absent" });
+    for (params, left) in [
+        (absent("", "top"), FOUND.replace("top=0\r\n", "")),
+        (absent("one", "first"), FOUND.replace("  first : 1\n", "")),
+        (absent("one", "multi"), FOUND.replace("multi=a\n", "").replace("multi = c\n", "")),
+        (absent("one", "b"), FOUND.replace("b   =  2\n  and more\n", "")),
+        (absent("one", "last"), FOUND.replace("last=9\n", "")),
+        (absent("two", "z"), FOUND.replace("z=1", "")),
+        (json!({ "section": "one", "option": "multi", "value": "d" }), {
+            FOUND.replace("multi=a\n", "multi=d\n").replace("multi = c\n", "")
+        }),
+        (json!({ "values": { "one": { "first": [], "b": [], "multi": [], "last": [] } } }), {
+            FOUND.replace(
+                "  first : 1\n\nmulti=a\n# between\nb   =  2\n  and more\nmulti = c\nlast=9\n",
+                "\n# between\n",
+            )
+        }),
+        (json!({ "section": "two", "state": "absent" }), {
+            FOUND.replace("[two]\nx=1\n", "").replace("[two]\nz=1", "")
+        }),
+        (json!({ "section": "one", "state": "absent" }), {
+            "top=0\r\n# Mine.\n[two]\nx=1\n[three]\ny=1\n[two]\nz=1".to_owned()
+        }),
+    ] {
+        let (site, spec) = (with(FOUND), ini(params));
+        assert_eq!(site.create(&spec).await, CHANGED);
+        assert_eq!(text(&site), left);
+        assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
+        assert_eq!(site.remove(&spec).await, CHANGED);
+        assert_eq!(text(&site), FOUND, "{spec:?}");
+    }
+    // Others have changed what is around it.
+    let site = with("[s]\na=1\nb=2\nc=3\nd=4\n");
+    let b = ini(absent("s", "b"));
+    assert_eq!(site.create(&b).await, CHANGED);
+    for (now, expect) in [
+        ("[s]\na = x\nc=y\nd=4\n", "[s]\na = x\nb=2\nc=y\nd=4\n"),
+        ("[s]\nnew=1\na=1\nd=4\nc=3\n", "[s]\nnew=1\na=1\nb=2\nd=4\nc=3\n"),
+        ("[s]\nd=4\nc=3\n", "[s]\nd=4\nb=2\nc=3\n"),
+        ("[s]\nd=4\n", "[s]\nd=4\nb=2\n"),
+        ("[t]\nd=4\n", "[t]\nd=4\n\n[s]\nb=2\n"),
+    ] {
+        fs::write(site.at("etc/app.conf"), now).unwrap();
+        let memory = site.memories.lock().unwrap().clone();
+        assert_eq!(site.remove(&b).await, CHANGED);
+        assert_eq!(text(&site), expect);
+        *site.memories.lock().unwrap() = memory;
+    }
+}

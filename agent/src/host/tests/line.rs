@@ -146,3 +146,55 @@ async fn invalid_new_content_leaves_the_old_file() {
     assert!(site.create(&line).await.unwrap_err().contains("refuses the new content"));
     assert_eq!(text(&site), "a\n");
 }
+
+#[tokio::test]
+async fn the_last_editor_removes_the_file_that_the_first_one_made() {
+    let option = spec(json!({ "ini": { "path": "//x.conf", "section": "", "option": "o", "value": 1 } }));
+    let tasks = [("svc.a", line(json!({ "line": "a" }))), ("svc.b", line(json!({ "block": "b" }))), ("svc.o", option)];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for found in [None, Some(""), Some("z"), Some("y\nz=1")] {
+            let site = Site::new();
+            if let Some(found) = found {
+                fs::write(site.at("x.conf"), found).unwrap();
+            }
+            for at in order {
+                site.job(tasks[at].0, apply(&tasks[at].1, None), None).await.result.unwrap();
+            }
+            for (task, spec) in &tasks {
+                site.job(task, Work::Remove { spec: spec.clone() }, None).await.result.unwrap();
+            }
+            let left = fs::read_to_string(site.at("x.conf")).ok();
+            assert_eq!(left.as_deref(), found, "{order:?}");
+            assert!(site.found.lock().unwrap().is_empty());
+        }
+    }
+    let site = Site::new();
+    let [present, absent] = ["present", "absent"].map(|state| line(json!({ "line": "a", "state": state })));
+    assert_eq!(site.create(&present).await, CHANGED);
+    assert_eq!(site.update(&present, &absent).await, CHANGED);
+    assert!(!site.at("x.conf").exists(), "as on a host that never had the line");
+    assert_eq!(site.update(&absent, &absent).await, UNCHANGED);
+}
+
+#[tokio::test]
+async fn lines_that_were_absent_come_back_at_their_places() {
+    const FOUND: &str = "a {\n  x\r\n}\n\nb {\n  x\r\n  y\n}\n\nc {\n}\n";
+    let block = "# BEGIN m\n1\n# END m\n";
+    for (params, found) in [
+        (json!({ "line": "  x", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "match": "^(  x|})$", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "match": "^b", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "match": "^$", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "match": "y|c", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "match": ".", "state": "absent" }), FOUND.to_owned()),
+        (json!({ "block": "", "marker": "# {mark} m", "state": "absent" }), {
+            FOUND.replacen("}\n\n", &format!("}}\n\n{block}"), 1)
+        }),
+    ] {
+        let (site, spec) = (with(&found), line(params));
+        assert_eq!(site.create(&spec).await, CHANGED);
+        assert_eq!(site.update(&spec, &spec).await, UNCHANGED);
+        assert_eq!(site.remove(&spec).await, CHANGED);
+        assert_eq!(text(&site), found, "{spec:?}");
+    }
+}

@@ -18,6 +18,7 @@ mod plugin;
 mod report;
 mod resolver;
 mod run;
+mod sizes;
 mod task;
 mod versions;
 
@@ -132,6 +133,7 @@ pub fn resolve(
     claims::conflicts(&placement, &owners, &mut faults);
     claims::pairs(&placement, &owners, &mut faults);
     claims::declared(&placement, &owners, &mut faults);
+    sizes::limit(&placement, &owners, site.max_node, &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod tests;
 
+use super::spot::Spot;
+
 /// Why a text is not an INI file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
@@ -115,18 +117,53 @@ impl Document {
         self.places(section, option).iter().map(|at| self.items[*at].raw.clone()).collect()
     }
 
-    /// Restores the raw text of an option.
-    pub(crate) fn restore(&mut self, section: &str, option: &str, raw: &[String]) {
+    /// Where an option is, once for each repetition; for [`Document::restore`].
+    pub(crate) fn spots(&self, section: &str, option: &str) -> Vec<Spot> {
+        let spot = |at: usize| Spot::of(at, at + 1, |at| self.mark(at));
+        self.places(section, option).into_iter().map(spot).collect()
+    }
+
+    /// Restores the raw text of an option, at `spots`, as far as they are known and the option is not there.
+    pub(crate) fn restore(&mut self, section: &str, option: &str, raw: &[String], spots: &[Spot]) {
         let items: Vec<Item> =
             raw.iter().filter_map(|raw| Self::parse(raw).ok()).flat_map(|document| document.items).collect();
-        let values: Vec<String> = items.iter().map(Item::value).collect();
-        self.set(section, option, &values);
-        for (at, mut item) in self.places(section, option).into_iter().zip(items) {
-            if !item.raw.ends_with('\n') && at + 1 < self.items.len() {
+        let places = self.places(section, option);
+        for at in places.iter().skip(items.len()).rev() {
+            self.items.remove(*at);
+        }
+        for (n, mut item) in items.into_iter().enumerate() {
+            let there = places.get(n);
+            let at = there.copied().unwrap_or_else(|| self.place(section, option, spots.get(n)));
+            if !item.raw.ends_with('\n') && at + usize::from(there.is_some()) < self.items.len() {
                 item.raw.push_str(&self.newline(at + 1));
             }
-            self.items[at] = item;
+            match there {
+                Some(at) => self.items[*at] = item,
+                None => self.insert(at, vec![item]),
+            }
         }
+    }
+
+    /// The index at which an option was: at its spot, else after its last repetition, else where a new one would be.
+    fn place(&mut self, section: &str, option: &str, spot: Option<&Spot>) -> usize {
+        let header = usize::from(!section.is_empty());
+        let candidates = self.spans(section).into_iter().flat_map(|(from, to)| from + header..=to);
+        let best = spot.and_then(|spot| spot.find(candidates, |at| self.mark(at)));
+        let last = || self.places(section, option).last().map(|last| last + 1);
+        match best.or_else(last) {
+            Some(at) => at,
+            None => self.room(section, option),
+        }
+    }
+
+    /// What tells a line from others: the name of an option or a section, or the text of a comment.
+    fn mark(&self, at: usize) -> Option<String> {
+        let item = self.items.get(at)?;
+        Some(match &item.what {
+            What::Section(name) => format!("[{name}]"),
+            What::Option { name, .. } => format!("{name} ="),
+            What::Blank | What::Other => item.raw.trim().to_owned(),
+        })
     }
 
     pub(crate) fn has_section(&self, section: &str) -> bool {
@@ -170,14 +207,47 @@ impl Document {
         }
     }
 
-    /// Removes all parts of a section; returns their text.
-    pub(crate) fn cut(&mut self, section: &str) -> String {
-        let mut text = Vec::new();
-        for (from, to) in self.spans(section).into_iter().rev() {
-            text.push(self.items.drain(from..to).map(|item| item.raw).collect::<String>());
+    /// Removes all parts of a section; returns each with its place among the other sections.
+    pub(crate) fn cut(&mut self, section: &str) -> Vec<(String, Spot)> {
+        let sections = self.sections();
+        // Of parts that follow each other, the neighbours are those that stay.
+        let name = |(_, name): &(usize, String)| (name != section).then(|| name.clone());
+        let spot = |n: usize| Spot {
+            before: sections[..n].iter().rev().find_map(name),
+            after: sections[n..].iter().find_map(name),
+            at: n,
+        };
+        let nth = |from: usize| sections.iter().position(|(at, _)| *at == from).unwrap_or_default();
+        let spans = self.spans(section);
+        let spots: Vec<Spot> = spans.iter().map(|(from, _)| spot(nth(*from))).collect();
+        let drain = |(from, to): &(usize, usize)| self.items.drain(*from..*to).map(|item| item.raw).collect();
+        // From the last on, so that the indices before it stay.
+        let mut texts: Vec<String> = spans.iter().rev().map(drain).collect();
+        texts.reverse();
+        texts.into_iter().zip(spots).collect()
+    }
+
+    /// Inserts the text of a section that was cut.
+    pub(crate) fn paste(&mut self, text: &str, spot: &Spot) -> Result<(), Fault> {
+        let mut items = Self::parse(text)?.items;
+        let sections = self.sections();
+        let name = |n: usize| sections.get(n).map(|(_, name)| name.clone());
+        let n = spot.find(0..=sections.len(), name).unwrap_or(sections.len());
+        let at = sections.get(n).map_or(self.items.len(), |(at, _)| *at);
+        if let Some(last) = items.last_mut().filter(|last| at < self.items.len() && !last.raw.ends_with('\n')) {
+            last.raw.push_str(&self.newline(at));
         }
-        text.reverse();
-        text.concat()
+        self.insert(at, items);
+        Ok(())
+    }
+
+    /// The headers of all sections, each with its index.
+    fn sections(&self) -> Vec<(usize, String)> {
+        let header = |(at, item): (usize, &Item)| match &item.what {
+            What::Section(name) => Some((at, name.clone())),
+            _ => None,
+        };
+        self.items.iter().enumerate().filter_map(header).collect()
     }
 
     /// Removes a section if nothing is left in it.
@@ -193,18 +263,6 @@ impl Document {
                 }
             }
         }
-    }
-
-    /// Appends text: a section that was cut.
-    pub(crate) fn append(&mut self, text: &str) -> Result<(), Fault> {
-        let items = Self::parse(text)?.items;
-        self.insert(self.items.len(), items);
-        Ok(())
-    }
-
-    /// Whether it has nothing but blank lines.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.items.iter().all(|item| item.what == What::Blank)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -235,7 +293,8 @@ impl Document {
         let spans = self.spans(section);
         let Some((from, to)) = spans.last().copied() else {
             let newline = self.newline(self.items.len());
-            if !self.items.last().is_none_or(|item| item.what == What::Blank) {
+            // Also after one that is there: with the section a blank line goes, and that one is to stay.
+            if !self.items.is_empty() {
                 let blank = Item { what: What::Blank, raw: newline.clone() };
                 self.insert(self.items.len(), vec![blank]);
             }

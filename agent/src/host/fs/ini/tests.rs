@@ -142,11 +142,17 @@ fn an_option_may_be_repeated() {
 #[test]
 fn sections_go_and_come_back() {
     let mut document = parsed(SAMPLE);
-    let cut = document.cut("database");
-    assert_eq!(cut, "[database]\n    connection = x\n    backend: y\n");
-    assert_eq!(document.text(), SAMPLE.replace(&cut, ""));
-    document.append(&cut).unwrap();
-    assert!(document.text().ends_with(&cut));
+    let [(text, spot)] = &document.cut("database")[..] else { panic!("it has one part") };
+    assert_eq!(text, "[database]\n    connection = x\n    backend: y\n");
+    assert_eq!(document.text(), SAMPLE.replace(text, ""));
+    document.paste(text, spot).unwrap();
+    assert_eq!(document.text(), SAMPLE);
+    // Where the sections around it are others by now: at the end of one that is left, else at the end.
+    for (text, expect) in [("[x]\n[empty]\n", "[x]\n[d]\n[empty]\n"), ("[y]\n[x]\n", "[y]\n[x]\n[d]\n")] {
+        let mut document = parsed(text);
+        document.paste("[d]\n", spot).unwrap();
+        assert_eq!(document.text(), expect);
+    }
     let mut document = parsed(&set(SAMPLE, "fresh", "new", &["1"]));
     document.cut_if_empty("fresh");
     assert!(document.has_section("fresh"));

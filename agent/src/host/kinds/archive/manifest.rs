@@ -123,11 +123,36 @@ impl Store {
 
     /// All manifests but those of the task, and of tasks that hand over to it, for that directory.
     pub(super) fn others(&self, task: &TaskId, from: &[TaskId], dest: &str) -> Vec<Manifest> {
+        self.files_of_others(task, from, dest).map(|(_, manifest)| manifest).collect()
+    }
+
+    /// The same, each with its file.
+    fn files_of_others(&self, task: &TaskId, from: &[TaskId], dest: &str) -> impl Iterator<Item = (PathBuf, Manifest)> {
         let own: Vec<PathBuf> = [task].into_iter().chain(from).map(|task| self.path(task, dest)).collect();
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
         let json =
-            |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && !own.contains(path);
-        entries.filter(json).filter_map(|path| read(&path)).collect()
+            move |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && !own.contains(path);
+        entries.filter(json).filter_map(|path| read(&path).map(|manifest| (path, manifest)))
+    }
+
+    /// Makes the directories that a task made and is about to leave those of the other tasks that have them as well: the last one
+    /// removes them.
+    pub(super) fn pass_on(&self, task: &TaskId, from: &[TaskId], manifest: &Manifest) -> io::Result<()> {
+        let others = self.files_of_others(task, from, &manifest.dest).filter(|(_, other)| other.dest == manifest.dest);
+        for (file, mut other) in others.collect::<Vec<_>>() {
+            let before = other.clone();
+            other.made_dest |= manifest.made_dest;
+            for (path, entry) in &mut other.members {
+                let was_made = matches!(manifest.members.get(path), Some(Entry::Directory { made: true, .. }));
+                if let (Entry::Directory { made, .. }, true) = (entry, was_made) {
+                    *made = true;
+                }
+            }
+            if other != before {
+                self.write(&file, &other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the manifest of a task that hands over to `task` its own, if it has none.
@@ -140,12 +165,15 @@ impl Store {
 
     pub(super) fn save(&self, task: &TaskId, manifest: &Manifest) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
-        let path = self.path(task, &manifest.dest);
+        self.write(&self.path(task, &manifest.dest), manifest)
+    }
+
+    fn write(&self, path: &Path, manifest: &Manifest) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
         let mut file = File::create(&temporary)?;
         file.write_all(&serde_json::to_vec(manifest)?)?;
         file.sync_all()?;
-        fs::rename(&temporary, &path)?;
+        fs::rename(&temporary, path)?;
         File::open(&self.0)?.sync_all()
     }
 

@@ -311,6 +311,7 @@ impl Job {
                 }
             }
         }
+        self.store.pass_on(&self.task, &self.from, &manifest).map_err(ArchiveError::Manifest)?;
         self.store.forget(&self.task, dest).map_err(ArchiveError::Manifest)?;
         Ok((removed, left))
     }

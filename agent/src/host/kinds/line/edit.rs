@@ -5,6 +5,8 @@ use groundplan_protocol::kinds::Line;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::host::fs::spot::Spot;
+
 /// A text as a list of lines, each with its own line break; the last may lack it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lines(Vec<String>);
@@ -19,12 +21,30 @@ pub(super) enum Done {
     Inserted(String),
     /// A line was replaced by this one.
     Replaced { now: String, before: String },
-    /// These lines were removed, each with the line before it.
-    Removed(Vec<(Option<String>, String)>),
+    /// These lines were removed.
+    Removed(Vec<Gone>),
     /// A block was written between these markers, in place of what was between them.
     Block { begin: String, end: String, before: Option<Vec<String>> },
-    /// A block was removed with its markers, from after this line.
-    BlockRemoved { after: Option<String>, lines: Vec<String> },
+    /// A block was removed with its markers, from after the line `after`, before the line `next`, as the line `at` of the text, from 0.
+    BlockRemoved {
+        after: Option<String>,
+        lines: Vec<String>,
+        #[serde(default)]
+        next: Option<String>,
+        #[serde(default)]
+        at: usize,
+    },
+}
+
+/// A line that was removed: the last line before it that stayed, itself, the first line after it that stayed, and which line of the
+/// text it was, from 0. What an older agent noted has only the first two.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Gone(Option<String>, String, #[serde(default)] Option<String>, #[serde(default)] usize);
+
+impl Gone {
+    fn spot(&self) -> Spot {
+        Spot { before: self.0.clone(), after: self.2.clone(), at: self.3 }
+    }
 }
 
 /// A block whose end is missing.
@@ -42,10 +62,6 @@ impl Lines {
 
     pub(super) fn text(&self) -> String {
         self.0.concat()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// The last line, if it has no line break.
@@ -88,20 +104,24 @@ impl Lines {
         if line.block.is_some() {
             let [begin, end] = line.marker_lines(task);
             let Some((from, to)) = self.block(&begin, &end)? else { return Ok(None) };
-            let after = from.checked_sub(1).map(|at| bare(&self.0[at]).to_owned());
-            return Ok(Some(Done::BlockRemoved { after, lines: self.0.drain(from..=to).collect() }));
+            let Spot { before: after, after: next, at } = Spot::of(from, to + 1, |at| self.mark(at));
+            return Ok(Some(Done::BlockRemoved { after, lines: self.0.drain(from..=to).collect(), next, at }));
         }
         let regex = line.matching.as_deref().and_then(regex);
         let goes =
             |text: &str| line.line.as_deref() == Some(text) || regex.as_ref().is_some_and(|regex| regex.is_match(text));
         let mut removed = Vec::new();
         let mut kept: Vec<String> = Vec::with_capacity(self.0.len());
-        for row in self.0.drain(..) {
+        // Those of which the next line that stays is still to come.
+        let mut open = 0;
+        for (at, row) in self.0.drain(..).enumerate() {
             if goes(bare(&row)) {
-                removed.push((kept.last().map(|row| bare(row).to_owned()), row));
-            } else {
-                kept.push(row);
+                removed.push(Gone(kept.last().map(|row| bare(row).to_owned()), row, None, at));
+                continue;
             }
+            removed[open..].iter_mut().for_each(|gone| gone.2 = Some(bare(&row).to_owned()));
+            open = removed.len();
+            kept.push(row);
         }
         self.0 = kept;
         Ok((!removed.is_empty()).then_some(Done::Removed(removed)))
@@ -127,34 +147,37 @@ impl Lines {
                 }
                 _ => false,
             },
-            Done::BlockRemoved { after, lines } => {
+            Done::BlockRemoved { after, lines, next, at } => {
                 let is_there = lines.first().is_some_and(|begin| self.find(bare(begin)).is_some());
                 if !is_there {
-                    self.insert(self.after(after.as_deref()), lines.iter().cloned());
+                    let spot = Spot { before: after.clone(), after: next.clone(), at: *at };
+                    self.insert(self.place(&spot), lines.iter().cloned());
                 }
                 !is_there
             }
         }
     }
 
-    /// Puts lines back, each after the line that was before it; whether any was missing.
-    fn restore(&mut self, removed: &[(Option<String>, String)]) -> bool {
-        let before = self.0.len();
-        let mut last: Option<(usize, &Option<String>)> = None;
-        for (anchor, row) in removed {
-            // An operator, or another task, has put the line back: once is enough.
-            if self.find(bare(row)).is_some() {
-                continue;
-            }
+    /// Puts lines back, each between the lines that were around it; whether any was missing.
+    fn restore(&mut self, removed: &[Gone]) -> bool {
+        // An operator, or another task, has put the line back: it is there already.
+        let is_missing = |gone: &&Gone| self.find(bare(&gone.1)).is_none();
+        let missing: Vec<&Gone> = removed.iter().filter(is_missing).collect();
+        let mut last: Option<(usize, &Gone)> = None;
+        for gone in &missing {
             // Lines that followed each other are restored in their order.
             let room = match last {
-                Some((at, previous)) if previous == anchor => at + 1,
-                _ => self.after(anchor.as_deref()),
+                Some((at, previous))
+                    if (&previous.0, &previous.2) == (&gone.0, &gone.2) && gone.3 <= previous.3 + 1 =>
+                {
+                    at + 1
+                }
+                _ => self.place(&gone.spot()),
             };
-            self.insert(room, [row.clone()]);
-            last = Some((room, anchor));
+            self.insert(room, [gone.1.clone()]);
+            last = Some((room, gone));
         }
-        self.0.len() > before
+        !missing.is_empty()
     }
 
     fn put_block(&mut self, line: &Line, block: &str, task: &str) -> Result<Option<Done>, Open> {
@@ -199,9 +222,14 @@ impl Lines {
         after.or_else(before).unwrap_or(self.0.len())
     }
 
-    /// The index after the last line with that text, or else at the end; the beginning if there is to be none before.
-    fn after(&self, anchor: Option<&str>) -> usize {
-        anchor.map_or(0, |anchor| self.find(anchor).map_or(self.0.len(), |at| at + 1))
+    /// The index at which a line was, or else the end.
+    fn place(&self, spot: &Spot) -> usize {
+        spot.find(0..=self.0.len(), |at| self.mark(at)).unwrap_or(self.0.len())
+    }
+
+    /// A line by its number, without its line break.
+    fn mark(&self, at: usize) -> Option<String> {
+        self.0.get(at).map(|row| bare(row).to_owned())
     }
 
     fn last(&self, regex: &Regex) -> Option<usize> {

@@ -83,15 +83,26 @@ impl Kind for Line {
             return Err(LineError::Missing { path: self.path.clone() }.into());
         }
         memory.path.clone_from(&self.path);
-        memory.made_file |= found.is_none();
+        let is_new = found.is_none();
+        memory.made_file |= is_new;
         let (text, access) = match found {
             Some(Text { text, access }) => (text, access),
             None => (String::new(), access(self)?),
         };
         let mut lines = Lines::of(&text);
         memory.change(self, &mut lines, cx)?;
+        cx.note_unended(&self.path, memory.unended.as_ref())?;
         // Kept also if writing fails: undoing then finds nothing, which does no harm.
         cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        let root = &cx.host.environment.root;
+        if is_new {
+            cx.note_made(&Claim::edited(&self.path))?;
+        }
+        // Where no line is wanted in it, a file that is not there is in sync.
+        if !self.state.is_present() && cx.is_used_up(&self.path, &lines.text(), memory.made_file) {
+            cx.wrote(files::remove_file(root, &self.path, false))?;
+            return Ok(Applied { afresh: false });
+        }
         match &self.validate {
             Some(validate) => {
                 let bytes = text::bytes(&lines.text());
@@ -99,7 +110,7 @@ impl Kind for Line {
                 let content = Content::Bytes(bytes);
                 validate::put(cx, &self.path, &content, sum, access, Replace::Files, validate).await?;
             }
-            None => cx.wrote(files::write_text(&cx.host.environment.root, &self.path, &lines.text(), access))?,
+            None => cx.wrote(files::write_text(root, &self.path, &lines.text(), access))?,
         }
         Ok(Applied { afresh: false })
     }
@@ -122,7 +133,7 @@ impl Kind for Line {
         let mut lines = Lines::of(&text);
         memory.undo(&mut lines, cx);
         let root = &cx.host.environment.root;
-        if memory.made_file && lines.is_empty() {
+        if cx.is_used_up(&self.path, &lines.text(), memory.made_file) {
             return Ok(files::remove_file(root, &self.path, false)? == Removal::Removed);
         }
         if lines.text() == text {
@@ -214,7 +225,7 @@ impl Memory {
         if !lines.undo(&done) {
             cx.report(&format!("{}: what this task put there is not there any more; nothing to undo", self.path));
         }
-        if let Some(last) = self.unended.take() {
+        if let Some(last) = self.unended.take().or_else(|| cx.unended(&self.path)) {
             lines.unend(&last);
         }
     }

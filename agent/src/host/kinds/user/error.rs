@@ -17,6 +17,8 @@ pub(crate) enum UserKindError {
     NoHome(String),
     #[error("cannot read /etc/shadow, where the password of {user} is")]
     Shadow { user: String, source: std::io::Error },
+    #[error("cannot record that the user is about to be changed, so it is not: {}", path.display())]
+    Moving { path: std::path::PathBuf, source: std::io::Error },
     #[error(transparent)]
     Group(#[from] users::UserError),
 }

@@ -6,6 +6,7 @@
 mod account;
 mod error;
 mod keys;
+mod moving;
 mod password;
 
 use std::{fs, path::Path};
@@ -111,7 +112,9 @@ impl Kind for User {
             report_differences(cx, self, &found)?;
         }
         let mut memory = Memory::of(cx, &self.name);
-        let in_sync = changes(self, &found)?.is_empty()
+        let is_left = moving::is_left(cx, &self.name);
+        let in_sync = !is_left
+            && changes(self, &found)?.is_empty()
             && password_is(self, &found)
             && (self.create_home != Some(true) || Path::new(&found.home).is_dir())
             && keys_are(self, &found, &memory)?;
@@ -127,24 +130,29 @@ impl Kind for User {
         let mut memory = Memory::of(cx, &self.name);
         if !self.is_present() {
             delete(cx, self).await?;
+            moving::end(cx, &self.name)?;
             Memory { name: self.name.clone(), ..Memory::default() }.keep(cx);
             return Ok(Applied { afresh: false });
         }
         let found = match find(cx, &self.name).await? {
             Some(found) => {
+                let found = moving::resume(cx, &self.name, found).await?;
                 // Before the change: if the agent is killed in between, removal can still restore the user.
                 memory.note(&found);
                 memory.tried = Some(self.clone());
                 memory.keep(cx);
                 let changes = changes(self, &found)?;
-                if !changes.is_empty() {
+                if changes.is_empty() {
+                    moving::end(cx, &self.name)?;
+                } else {
                     let words: Vec<&str> = ["usermod"].into_iter().chain(changes.iter().map(String::as_str)).collect();
                     let what = format!("cannot change the user {}", self.name);
-                    change(cx, &what, &[words.as_slice(), &["--", &self.name]].concat()).await?;
+                    moving::make(cx, &self.name, &found, &what, &words).await?;
                 }
                 found
             }
             None => {
+                moving::end(cx, &self.name)?;
                 let group = gid_of(cx, &self.name).await?;
                 create(cx, self, group.is_some()).await?;
                 memory = Memory { name: self.name.clone(), created: true, group, ..Memory::default() };
@@ -171,12 +179,19 @@ impl Kind for User {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let memory = Memory::of(cx, &self.name);
         let note = cx.found(&Claim::named("user", &self.name));
-        let Some(found) = find(cx, &self.name).await? else { return Ok(false) };
+        let Some(found) = find(cx, &self.name).await? else {
+            moving::end(cx, &self.name)?;
+            return Ok(false);
+        };
         if memory.created || note == Some(Note::Absent) || (cx.on_remove == OnRemove::Delete && self.is_present()) {
             delete(cx, self).await?;
+            moving::end(cx, &self.name)?;
             restore_group(cx, self, &memory).await?;
             return Ok(true);
         }
+        // What an interrupted change has set is of the task, whatever the tables show.
+        let interrupted = moving::is_left(cx, &self.name);
+        let found = moving::resume(cx, &self.name, found).await?;
         let was = match note {
             Some(Note::Fields { fields, .. }) => serde_json::from_value(fields).ok(),
             // Only these were noted by earlier agents.
@@ -189,7 +204,7 @@ impl Kind for User {
         };
         let mut changed = false;
         if let Some(was) = &was {
-            changed |= restore(self, cx, memory.tried.as_ref(), &found, was).await?;
+            changed |= restore(self, cx, memory.tried.as_ref(), (&found, interrupted), was).await?;
         }
         // Its home and ids may have changed just now.
         let found = find(cx, &self.name).await?.unwrap_or(found);
@@ -215,12 +230,13 @@ async fn restore(
     user: &User,
     cx: &Context<'_>,
     tried: Option<&User>,
-    now: &Found,
+    (now, interrupted): (&Found, bool),
     was: &Found,
 ) -> Result<bool, UserKindError> {
     // What differs from what the task wants, and from what it last tried, is not of the task: an administrator has changed it.
     let differs = [changes(user, now)?, changes(tried.unwrap_or(user), now)?];
-    let of_task = |option: &str| !differs.iter().all(|differs| differs.iter().any(|word| word == option));
+    let of_task =
+        |option: &str| interrupted || !differs.iter().all(|differs| differs.iter().any(|word| word == option));
     let (uid, gid, groups) = (was.uid.to_string(), was.gid.to_string(), was.groups.join(","));
     let fields = [
         ("-u", user.uid.is_some() && now.uid != was.uid, &uid),
@@ -247,7 +263,9 @@ async fn restore(
     let mut changed = words.len() > 1;
     let what = format!("cannot restore what the user {} had", user.name);
     if changed {
-        change(cx, &what, &[words.as_slice(), &["--", &user.name]].concat()).await?;
+        moving::make(cx, &user.name, now, &what, &words).await?;
+    } else {
+        moving::end(cx, &user.name)?;
     }
     let sets_password = user.password.is_some() || user.locked.is_some();
     if sets_password && now.password != was.password {
@@ -366,6 +384,9 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
             _ => continue,
         };
         cx.differs(what, change.get(1).map(String::as_str), Some(is));
+    }
+    if moving::is_left(cx, &user.name) {
+        cx.differs(&format!("files of {}", found.home), Some("of its new owner"), Some("of both owners"));
     }
     if !password_is(user, found) {
         let is_locked = found.password.starts_with('!');

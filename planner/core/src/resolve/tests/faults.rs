@@ -41,6 +41,44 @@ services/s/service.toml:13 ‹"database/ready"›: capability `database/ready` i
 }
 
 #[test]
+fn what_a_node_is_shipped_in_all_has_a_limit() {
+    let limited = |mib: u32, services: &[&str]| {
+        on_all(services).replace("name = \"test\"\n", &format!("name = \"test\"\nmax_node_mib = {mib}\n"))
+    };
+    let file = |id: &str, source: &str, more: &str| {
+        format!("[[task]]\nid = \"{id}\"\nfile = {{ source = \"{source}\", path = \"/{id}\" }}\n{more}\n")
+    };
+    let content = |name: &str, byte: &str, kib: usize| format!("=== services/s/{name}\n{}\n", byte.repeat(kib * 1024));
+    let tasks = file("a", "a", "")
+        + &file("b", "b", "")
+        + &file("c", "b", "")
+        + &file("d", "d", "when = \"node.name == 'n1'\"");
+    let files = content("a", "a", 600) + &content("b", "b", 400) + &content("d", "d", 500) + &content("small", "s", 30);
+    let text = |mib: u32, tasks: &str| {
+        format!("{}=== services/s/service.toml\n[service]\n{tasks}{files}", limited(mib, &["s"]))
+    };
+    // What two tasks ship counts once: 1000 KiB on two of the nodes.
+    check_faults(
+        &text(1, &tasks),
+        r#"
+services/s/service.toml:4 ‹"a"›: node `n1` is shipped 1.5 MiB of files; all of a node together may have 1.0 MiB (0.6 MiB by `s.a`)
+  services/s/service.toml:16 ‹"d"›: 0.5 MiB by `s.d`
+  services/s/service.toml:8 ‹"b"›: 0.4 MiB by `s.b`
+  hint: install what is large as packages, fetch it on the node with a `command`, or raise `max_node_mib` in site.toml and `max_blobs` of the agents
+"#,
+    );
+    check_faults(&text(2, &tasks), "");
+    check_faults(
+        &text(1, &(file("a", "a", "") + &file("d", "d", "") + &file("e", "small", ""))),
+        r#"
+services/s/service.toml:4 ‹"a"›: node `n0` (and 2 more) is shipped 1.1 MiB of files; all of a node together may have 1.0 MiB (0.6 MiB by `s.a`)
+  services/s/service.toml:8 ‹"d"›: 0.5 MiB by `s.d`
+  hint: install what is large as packages, fetch it on the node with a `command`, or raise `max_node_mib` in site.toml and `max_blobs` of the agents
+"#,
+    );
+}
+
+#[test]
 fn a_service_that_no_folder_declares() {
     let text = on_all(&["s", "sx", "zzz"]) + "=== services/s/service.toml\n[service]\n" + &task("x", "");
     check_faults(
