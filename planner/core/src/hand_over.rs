@@ -169,7 +169,7 @@ impl HandOvers {
     }
 
     /// The vertices on its node that give up, by an update, what a vertex takes over.
-    pub(crate) fn from_updates(&self, vertex: usize) -> &[u32] {
+    pub(crate) fn updated_for(&self, vertex: usize) -> &[u32] {
         self.by_update.get(&(vertex as u32)).map_or(&[], Vec::as_slice)
     }
 

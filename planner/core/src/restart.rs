@@ -355,7 +355,7 @@ impl RestartGraph<'_> {
             Some(Check::Drifted(what)) => return Reason::Drifted { what: what.clone(), at: at.at.clone() },
             None => {}
         }
-        if !self.hand_overs.from_updates(vertex).is_empty()
+        if !self.hand_overs.updated_for(vertex).is_empty()
             && let Some(reason) = self.takes_over(task, vertex)
         {
             return reason;
@@ -382,7 +382,7 @@ impl RestartGraph<'_> {
         let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
         let removed = self.hand_overs.from(vertex).iter().map(|g| &diff.removed[*g as usize]);
         let removed = removed.map(|removed| (removed.id, removed.on(diff.node_of[vertex])));
-        let updated = self.hand_overs.from_updates(vertex).iter();
+        let updated = self.hand_overs.updated_for(vertex).iter();
         let updated = updated.map(|v| (&diff.desired.graph.tasks[task_of(*v)].id, diff.before[*v as usize]));
         let from: Vec<_> = removed.chain(updated).collect();
         if from.is_empty() {
