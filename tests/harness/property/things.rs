@@ -47,9 +47,6 @@ pub(crate) const PARAMETERS: [(&str, [&str; 2]); 3] = [
     ("net.ipv4.conf.default.log_martians", ["0", "1"]),
     ("net.ipv4.ip_default_ttl", ["65", "66"]),
 ];
-/// Whether a failed task can be withdrawn whose removal fails for the same reason, such as an option of what is no INI file. Not yet: it
-/// blocks its service.
-const REMOVES_WHAT_NEVER_WAS: bool = true;
 /// The hash of the password `secret`.
 const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGg9Yf5hK3bq0wX1L2m9k6i3n7u8v4r5t6y7z8a9b0";
@@ -124,7 +121,7 @@ impl Thing {
 
     /// Those that fail.
     pub(crate) fn broken() -> Vec<Self> {
-        (0..6).filter(|n| REMOVES_WHAT_NEVER_WAS || *n != 1).map(Broken).collect()
+        (0..6).map(Broken).collect()
     }
 
     /// How many forms there are.
@@ -141,9 +138,10 @@ impl Thing {
     }
 
     /// Whether it says what becomes of it when a task of it has `on_remove`: what a unit of the system is without a file of its own in
-    /// `/etc` depends on what systemd makes of it.
+    /// `/etc` depends on what systemd makes of it, and a file of cron is named after its task, so that one that is kept stays beside that
+    /// of the renamed task.
     pub(crate) fn has_policy(self) -> bool {
-        !matches!(self, Process(_) | Broken(_) | Unit(3))
+        !matches!(self, Process(_) | Broken(_) | Unit(3) | Self::Cron(_))
     }
 
     /// Whether its parameters decide all of what is there, whatever was there before, but for extended attributes.
