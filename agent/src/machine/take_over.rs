@@ -100,7 +100,8 @@ impl Machine {
         Some((task.clone(), self.taking_of((task, record), &planned.from, given, generation)?))
     }
 
-    /// `known`: the removed tasks of which the plan itself has it that they hand over, and so come later.
+    /// The taking of a task that is to have `record`; none if nothing that it wants is given up. Not from `known`: the plan names these
+    /// removed tasks itself as those that hand over, and removes them later.
     fn taking_of(
         &self,
         (task, record): (&TaskId, Record),
