@@ -140,8 +140,8 @@ impl Machine {
         monitor.args(["-c", MONITOR, "monitor"]).args(&self.groups).args(["--", "systemd-nspawn", "--quiet"]);
         monitor.arg("-D").arg(self.root()).args(["-M", &self.machine, "--register=no", "--keep-unit"]);
         monitor.arg(format!("--hostname={}", self.node)).arg(format!("--network-bridge={}", self.bridge));
-        // Containers inside use the kernel's keyrings and load programs that filter devices.
-        monitor.arg("--system-call-filter=@keyring bpf");
+        // Containers inside use the kernel's keyrings and load programs that filter devices; a test uses a swap area.
+        monitor.arg("--system-call-filter=@keyring bpf @swap");
         monitor.args(["--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=passive", "--boot"]);
         // Without the terminal's signals: the slot ends it.
         monitor.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
