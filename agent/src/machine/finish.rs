@@ -17,8 +17,7 @@ use super::{
     found::Found,
     io::{JobDone, JobOutcome},
     node_state::fingerprint,
-    snapshot::{Fulfilled, Record},
-    start::without_bytes,
+    snapshot::{Fulfilled, Record, without_bytes},
     state::{Machine, Running},
     take_over,
 };

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use groundplan_protocol::{
+    blob::Content,
     digest::{Digest, Fingerprint},
     effect::Effect,
     ids::{CommitId, Generation, LedgerId, Sequence, TaskId},
@@ -100,6 +101,17 @@ impl Record {
     /// Whether nothing shows that the host is as it was applied.
     pub fn is_doubtful(&self) -> bool {
         self.in_doubt || self.overtaken
+    }
+}
+
+/// `spec` as the ledger keeps it: content by digest and size alone.
+pub(super) fn without_bytes(spec: &TaskSpec) -> TaskSpec {
+    TaskSpec {
+        params: spec.params.clone(),
+        content: spec.content.as_ref().and_then(Content::name).map(Content::Blob),
+        ready: spec.ready.clone(),
+        external: spec.external.clone(),
+        on_interrupt: spec.on_interrupt,
     }
 }
 

@@ -5,10 +5,11 @@
 
 use super::{
     io::{Effect, Start, Work},
+    snapshot::without_bytes,
     state::{Machine, Running},
     take_over::{gone, memory, parties, updated},
 };
-use groundplan_protocol::{blob::Content, effect::Action, plan::TaskSpec, report::Outcome, time::Now};
+use groundplan_protocol::{effect::Action, report::Outcome, time::Now};
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -123,16 +124,5 @@ impl Machine {
         };
         self.running.insert(task.clone(), running);
         Ok(Start { task, work, effect, memory, earlier, touched, on_remove })
-    }
-}
-
-/// `spec` as the ledger keeps it: content by digest and size alone.
-pub(super) fn without_bytes(spec: &TaskSpec) -> TaskSpec {
-    TaskSpec {
-        params: spec.params.clone(),
-        content: spec.content.as_ref().and_then(Content::name).map(Content::Blob),
-        ready: spec.ready.clone(),
-        external: spec.external.clone(),
-        on_interrupt: spec.on_interrupt,
     }
 }

@@ -19,8 +19,7 @@ use serde_json::Value;
 use super::{
     io::{Earlier, Effect},
     node_state::joined,
-    snapshot::{Record, Taking},
-    start::without_bytes,
+    snapshot::{Record, Taking, without_bytes},
     state::{Machine, Running},
 };
 

@@ -11,6 +11,7 @@ use std::{
 
 use groundplan_protocol::{
     ids::{InstanceId, TaskId},
+    kinds::ClaimKey,
     plan::{Edges, Source},
     state::Applied,
 };
@@ -162,6 +163,11 @@ impl<'a> Diff<'a> {
     /// Whether any instance is pending.
     pub(crate) fn has_pending(&self) -> bool {
         !self.mixed.is_empty()
+    }
+
+    /// What a removed task claims on a node.
+    pub(crate) fn claims(&self, removed: u32, node: NodeIx) -> &'a [ClaimKey] {
+        self.removed[removed as usize].on(node).map_or(&[], |applied| &applied.claims)
     }
 
     /// The index in `removed` of the task of that id.

@@ -80,7 +80,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         diff,
         contraction: Contraction::new(graph),
         removals: Removals::new(graph),
-        held_back: HeldBack::new(diff),
+        held_back: HeldBack::new(graph),
         actions: Vec::new(),
         parts: vec![NodePart::default(); diff.known.len()],
         gates: BTreeMap::new(),
@@ -262,7 +262,8 @@ impl Assembler<'_, '_> {
             Extent::Part | Extent::Whole => format!("before/{}/rest", task),
         };
         let mut links = Links::default();
-        let mut waits_for = self.held_back.of_removal(removed, node);
+        let owns = group.extent != Extent::Whole && !self.diff.claims(removed, node).is_empty();
+        let mut waits_for = self.held_back.of_removal(removed, node, owns);
         let mut single: Vec<Item> = self.removals.on(group, node).collect();
         let mut everywhere = shared.to_vec();
         let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));

@@ -2,10 +2,10 @@
 //!
 //! In: the diff, and the assembled plan. Out: per vertex and removal the unknown values that it waits for; where nothing is pending,
 //! empty sets at no cost. Held back is what order edges reach from a pending instance, through planned and unplanned instances alike;
-//! a removal is held back while a pending instance is applied that had required what is removed.
+//! a removal is held back while a pending instance is applied that had required what is removed, or while one may take over what is removed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     desired::{DesiredState, NodeIx, Pending, Scope, TaskVertex},
     diff::Diff,
     knowledge::Unknown,
-    restart::scope,
+    restart::{RestartGraph, scope},
 };
 
 /// How many unknown values are listed for one instance. A barrier over a thousand nodes without facts would list a thousand.
@@ -31,11 +31,15 @@ pub(super) struct HeldBack {
     vertices: Vec<Option<Waits>>,
     /// By removed task: the scope and node of the pending instance that had required it, and what that waits for.
     removals: HashMap<u32, Vec<(Scope, NodeIx, Waits)>>,
+    /// By node: what its new tasks wait for of which it is not known yet what they own, and may take over.
+    heirs: HashMap<NodeIx, Waits>,
 }
 
 impl HeldBack {
-    pub(super) fn new(diff: &Diff<'_>) -> Self {
-        let mut held = Self { none: Vec::new().into(), vertices: Vec::new(), removals: HashMap::new() };
+    pub(super) fn new(graph: &RestartGraph<'_>) -> Self {
+        let diff = graph.diff;
+        let none = Vec::new().into();
+        let mut held = Self { none, vertices: Vec::new(), removals: HashMap::new(), heirs: HashMap::new() };
         if !diff.has_pending() {
             return held;
         }
@@ -62,7 +66,26 @@ impl HeldBack {
             barriers[number] = union(diff.vertices(number).filter_map(|v| held.vertices[v].as_ref()));
         }
         held.hold_removals(diff);
+        held.hold_for_heirs(graph);
         held
+    }
+
+    /// Holds back removals on nodes with new tasks that are pending: one of them may take over what is removed, as a renamed task does
+    /// whose content needs a value. Not where anything waits for a removal, because that might be what makes the value known.
+    fn hold_for_heirs(&mut self, graph: &RestartGraph<'_>) {
+        if !graph.all_removals().is_empty() || graph.hand_overs.contended().next().is_some() {
+            return;
+        }
+        let diff = graph.diff;
+        let mut waits: BTreeMap<NodeIx, Vec<&Waits>> = BTreeMap::new();
+        for (number, task) in diff.desired.graph.tasks.iter().enumerate() {
+            for pending in &task.pending {
+                if diff.vertex(number, pending.node).is_some_and(|v| diff.before[v].is_none()) {
+                    waits.entry(pending.node).or_default().push(&pending.waits_for);
+                }
+            }
+        }
+        self.heirs = waits.into_iter().filter_map(|(node, all)| Some((node, union(all.into_iter())?))).collect();
     }
 
     /// Holds back the removal of what pending instances had required. They stay as they are applied, so what they rely on stays too.
@@ -86,8 +109,8 @@ impl HeldBack {
         self.vertices.get(vertex).cloned().flatten().unwrap_or_else(|| self.none.clone())
     }
 
-    /// The unknown values that the removal of a task on a node waits for.
-    pub(super) fn of_removal(&self, removed: u32, node: NodeIx) -> Waits {
+    /// The unknown values that the removal of a task on a node waits for. `owns`: whether there is anything that another task could take over.
+    pub(super) fn of_removal(&self, removed: u32, node: NodeIx, owns: bool) -> Waits {
         let relies = |scope: &Scope, at: NodeIx| match scope {
             Scope::SameNode => at == node,
             Scope::AllNodes => true,
@@ -95,7 +118,7 @@ impl HeldBack {
         };
         let held = self.removals.get(&removed).into_iter().flatten();
         let held = held.filter(|(scope, at, _)| relies(scope, *at)).map(|(.., waits)| waits);
-        union(held).unwrap_or_else(|| self.none.clone())
+        union(held.chain(self.heirs.get(&node).filter(|_| owns))).unwrap_or_else(|| self.none.clone())
     }
 }
 

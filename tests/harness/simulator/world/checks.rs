@@ -246,7 +246,8 @@ impl World {
         let agent = &self.agents[slot];
         // Where tasks exchange what they own, a plan that was made without the last reports may take one to have what another one has by
         // now. Neither it nor the agent can tell, and the next plan repairs it.
-        if self.setup.profile.exchanges && agent.outdated.contains(&job.generation) {
+        let by_update = self.setup.profile.exchanges || matches!(job.start.work, Work::Apply { .. });
+        if by_update && agent.outdated.contains(&job.generation) {
             return;
         }
         let node = agent.node.clone();
