@@ -288,7 +288,7 @@ impl Deployment {
         let may_resolve = plans && self.loading.is_none() && self.planning.is_none();
         let [news, unread_news] = [self.news, self.unread_news].map(|news| news.map(|n| n.at).filter(|_| may_resolve));
         let due = self.due.map(|due| due.at).filter(|_| plans && self.can_plan());
-        let unread = self.unread.as_ref().map(|(_, at)| *at);
+        let unread = self.unread.as_ref().map(|(_, at)| *at).filter(|_| !self.is_restoring());
         let restore = self.restore.as_ref().map(|(_, at)| *at).filter(|_| self.loading.is_none());
         [news, unread_news, due, unread, restore].into_iter().flatten().min()
     }
@@ -299,6 +299,10 @@ impl Deployment {
         self.planning.is_none() && !news && self.active.is_some()
     }
 
+    fn is_restoring(&self) -> bool {
+        self.loading.as_ref().is_some_and(|loading| loading.reason == LoadReason::Restored)
+    }
+
     /// The next job that is due.
     pub(crate) fn start(&mut self, plans: bool, now: Now) -> Option<Job> {
         let idle = self.loading.is_none();
@@ -306,8 +310,7 @@ impl Deployment {
             return Some(self.load(commit, LoadReason::Restored, None));
         }
         // Until what was active is so again, a tip would be taken for the first commit.
-        let restoring = self.loading.as_ref().is_some_and(|loading| loading.reason == LoadReason::Restored);
-        if restoring {
+        if self.is_restoring() {
             return None;
         }
         if let Some((commit, _)) = self.unread.take_if(|(_, at)| now.mono >= *at) {

@@ -129,3 +129,17 @@ fn what_was_active_is_read_again_until_it_is_active_or_a_tip_is() {
     assert!(!deployment.is_due());
     assert_eq!(loads(&mut deployment, 5300), None);
 }
+
+#[test]
+fn nothing_is_woken_for_a_tip_that_waits_until_what_was_active_is_so_again() {
+    let mut deployment = Deployment::new(Some(id('a')), None);
+    loads(&mut deployment, 1000);
+    unreadable(&mut deployment, 1100);
+    deployment.tip(id('b'));
+    assert_eq!(loads(&mut deployment, 1200), Some(id('b')));
+    unreadable(&mut deployment, 1300);
+    assert_eq!(loads(&mut deployment, 3100), Some(id('a')));
+    assert_eq!((loads(&mut deployment, 3300), deadline(&deployment)), (None, None), "the answer wakes it");
+    deployment.accept(commit('a'), false, at(3400));
+    assert_eq!(loads(&mut deployment, 3400), Some(id('b')));
+}

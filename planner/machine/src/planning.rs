@@ -93,8 +93,15 @@ impl PlanJob {
         let desired = &self.active.desired;
         let mut open = BTreeMap::new();
         if let Some(before) = &self.before {
+            // A node that has the plan of another planner: the rollout before knows nothing of its gates, which count as fired.
+            let of_another = |sent: &Sent| sent.planned.as_ref().is_none_or(|(planned, _)| sent.at > *planned);
+            let others = self.applied.nodes.iter().filter(|(node, _)| self.sent.get(*node).is_some_and(of_another));
+            let others: Vec<_> = others.map(|(node, known)| (node.clone(), known.obligations.clone())).collect();
             // What fired across nodes is known to the planner alone: it becomes an obligation of the new plan.
             before.rollout.carry_obligations(&mut self.applied);
+            for (node, obligations) in others {
+                self.applied.nodes.entry(node).or_default().obligations = obligations;
+            }
             before.rollout.carry_late_changes(desired, &mut self.applied);
             open = before.open_nodes();
         }

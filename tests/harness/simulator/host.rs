@@ -94,7 +94,14 @@ impl Host {
             self.held.extend(link(params).map(|path| (task.clone(), path.to_owned())));
             let changed = before.as_ref() != Some(params) || always;
             let earlier = start.earlier.iter().filter_map(|earlier| link(&earlier.params));
-            let given_up = before.as_ref().and_then(link).into_iter().chain(earlier);
+            // Also what the agent's record has of it, which may come from a job that never was.
+            let previous = match &start.work {
+                Work::Apply { previous, .. } => {
+                    previous.as_ref().filter(|_| start.touched).and_then(|p| link(&p.params))
+                }
+                _ => None,
+            };
+            let given_up = before.as_ref().and_then(link).into_iter().chain(previous).chain(earlier);
             let given_up = given_up.filter(|path| Some(*path) != link(params));
             let given_up: Vec<&str> = given_up.collect();
             did.took_away = given_up.iter().filter_map(|path| self.take_away(task, path)).collect();
