@@ -155,7 +155,7 @@ pub(crate) async fn note(params: &TaskParams, cx: &Context<'_>) -> Result<(), Ho
 
 /// Removes a task's work from its host, as its `on_remove` states; whether anything was changed.
 pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
-    if cx.on_remove == OnRemove::Keep && params.leaves_something() {
+    if cx.on_remove == OnRemove::Keep && params.leaves_something() && !is_handed_over(params, cx) {
         cx.report("left in place: `on_remove` is `keep`");
         return Ok(false);
     }
@@ -176,6 +176,16 @@ pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool
             Ok(cx.removed(restored))
         }
     }
+}
+
+/// Whether other tasks have all that the task has: nothing is left behind that a policy could be for, only what is named after the task.
+fn is_handed_over(params: &TaskParams, cx: &Context<'_>) -> bool {
+    let (mut owned, mut held) = (0, 0);
+    params.identity(cx.task, &mut |claim| {
+        owned += 1;
+        held += usize::from(cx.held_by_another(&claim).is_some());
+    });
+    owned > 0 && owned == held
 }
 
 /// Whether the task has come to nothing of what it claims: each claim gets its note before the first change.
