@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     account::Account,
-    found::Found,
+    found::{self, Found},
     io::{JobDone, JobOutcome},
     node_state::fingerprint,
     snapshot::{Fulfilled, Record, without_bytes},
@@ -54,7 +54,7 @@ impl Machine {
         }
         // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
         // found there until they are carried out, and then nowhere else.
-        let is_of_taking = self.note_of_taking(&run.planned, done.memory.as_ref());
+        let is_of_taking = !outcome.is_success() && self.note_of_taking(&run.planned, done.memory.as_ref());
         let memory = done.memory.or(handed).filter(|_| !is_of_taking);
         self.note(&done.task, memory, done.export);
         self.handed_over_late(&run);
@@ -103,8 +103,12 @@ impl Machine {
         let (planned, account) = (node.planned.clone(), node.account.take());
         let generation = active.generation;
         if outcome.is_success() {
+            // A run for an earlier plan did it, and may have begun before it was known what was to be taken over.
+            let takings = self.takings.get(&planned.task).map_or(&[][..], Vec::as_slice);
+            let handed = take_over::memory(&self.applied, takings, &planned).filter(|_| !takings.is_empty());
             self.record(&planned);
             self.taken(&planned, generation);
+            self.note(&planned.task, handed, None);
         }
         self.report(generation, &planned, outcome.clone(), account.unwrap_or_else(|| Account::at(now)));
         self.conclude(at, outcome, now);
@@ -174,6 +178,8 @@ impl Machine {
     fn note_found(&mut self, found: Vec<(String, Option<Found>)>) {
         for (key, found) in found {
             match found {
+                // What a task remembers is in its record.
+                None if found::is_memory(&key) => continue,
                 Some(found) => drop(self.found.insert(key.clone(), found)),
                 None => drop(self.found.remove(&key)),
             }

@@ -128,6 +128,27 @@ pub fn key(claim: &Claim<'_>) -> Option<String> {
     }
 }
 
+/// What keys of memories begin with: of what a task remembers, as a job noted it whose end the ledger may not have.
+const MEMORY: &str = "memory ";
+
+/// The key of a task's memory.
+pub fn memory_key(task: &TaskId) -> String {
+    format!("{MEMORY}{task}")
+}
+
+/// Whether a note is of what a task remembers.
+pub(super) fn is_memory(key: &str) -> bool {
+    key.starts_with(MEMORY)
+}
+
+/// The task and its memory, if that is what a note is.
+pub(super) fn memory_of(key: &str, found: &Found) -> Option<(TaskId, Value)> {
+    match (key.strip_prefix(MEMORY)?.parse(), found) {
+        (Ok(task), Found::Value { value }) => Some((task, serde_json::from_str(value).ok()?)),
+        _ => None,
+    }
+}
+
 /// Calls `each` with the key of each claim of a task of which notes are made. What other kinds find, their tasks' memory holds.
 pub fn keys(params: &TaskParams, task: &TaskId, each: &mut dyn FnMut(String)) {
     let noted = |claim: &Claim<'_>| match params {

@@ -14,6 +14,7 @@ use groundplan_protocol::{
     report::Outcome,
     time::Now,
 };
+use serde_json::Value;
 
 use super::{
     accept::distinct_blobs,
@@ -98,6 +99,10 @@ impl Machine {
     /// shows what was there: there, nothing may be taken for what was found that a task may have made.
     fn restore_found(&mut self, noted: Vec<(String, Found)>) {
         for (key, found) in noted {
+            if let Some((task, memory)) = found::memory_of(&key, &found) {
+                self.restore_memory(&task, memory);
+                continue;
+            }
             self.unsaved.found.insert(key.clone());
             self.found.insert(key, found);
         }
@@ -121,6 +126,18 @@ impl Machine {
         for key in unclaimed {
             self.found.remove(&key);
             self.unsaved.found.insert(key);
+        }
+    }
+
+    /// Takes over what a job noted for its task, if it may have been killed before its end was in the ledger.
+    fn restore_memory(&mut self, task: &TaskId, memory: Value) {
+        // What it was to take over is what it worked on, whatever the task was before.
+        if let Some(taking) = self.takings.get_mut(task).and_then(|takings| takings.last_mut()) {
+            taking.record.memory = Some(memory);
+            self.unsaved.takings.insert(task.clone());
+        } else if let Some(record) = self.applied.get_mut(task).filter(|record| record.in_doubt) {
+            record.memory = Some(memory);
+            self.unsaved.applied.insert(task.clone());
         }
     }
 

@@ -85,7 +85,8 @@ impl Machine {
                 let full = spec.clone();
                 // From here on it is needed only for the record: the content goes with the job and is freed with it.
                 *spec = without_bytes(spec);
-                let previous = updated(record, takings, &full, &task, &mut earlier).map(|r| Box::new(r.spec.clone()));
+                let previous =
+                    updated(record, takings, &full, &node.planned, &mut earlier).map(|r| Box::new(r.spec.clone()));
                 let from = from.iter().filter(|from| self.applied.contains_key(from)).cloned();
                 let from = from.chain(parties(&self.takings, &task)).collect();
                 Work::Apply { spec: full, previous, from }

@@ -233,12 +233,12 @@ pub(super) fn memory(applied: &BTreeMap<TaskId, Record>, takings: &[Taking], pla
     let about = about.or(takings.last().map(|taking| &taking.record.spec));
     let Some(params) = about.map(|spec| &spec.params) else { return own };
     let taken = takings.iter().rev().find(|taking| taking.record.spec.params == *params);
-    let taken = taken.and_then(|taking| taking.record.memory.clone());
+    let taken = taken.and_then(|taking| taking.record.memory.clone()).or_else(|| handed_over(applied, planned));
     match (record, taken) {
         // What it noted itself is about something else.
         (Some(record), Some(taken)) if !is_same(&record.spec.params, params, task) => Some(taken),
         (_, Some(taken)) => Some(merged(own, taken)),
-        (_, None) => own.or_else(|| handed_over(applied, planned)),
+        (_, None) => own,
     }
 }
 
@@ -285,13 +285,15 @@ pub(super) fn updated<'a>(
     record: Option<&'a Record>,
     takings: &[Taking],
     spec: &TaskSpec,
-    task: &TaskId,
+    planned: &PlannedTask,
     earlier: &mut Vec<Earlier>,
 ) -> Option<&'a Record> {
+    let task = &planned.task;
     let others = takings.iter().map(|taking| &taking.record);
     let others = others.filter(|other| other.spec.params != spec.params);
     earlier.extend(others.map(earlier_of));
-    if takings.is_empty() || record.is_none_or(|record| is_same(&record.spec.params, &spec.params, task)) {
+    let takes = !takings.is_empty() || !planned.from.is_empty();
+    if !takes || record.is_none_or(|record| is_same(&record.spec.params, &spec.params, task)) {
         return record;
     }
     // What the job remembers is of what it takes over, so what the task was before goes with what it noted of that.

@@ -24,7 +24,7 @@ use crate::host::{
     job::{Content, Notes},
     shared::Host,
 };
-use crate::machine::Found;
+use crate::machine::{Found, found as machine_found};
 
 /// A job or drift check of one task, as its kind sees it.
 pub(crate) struct Context<'a> {
@@ -129,6 +129,18 @@ impl<'a> Context<'a> {
     /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this.
     pub(crate) fn remember(&self, memory: Value) {
         self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+    }
+
+    /// As [`Context::remember`], before a change of which nothing on the host would show what it did: an agent that is killed in between
+    /// finds it all the same.
+    pub(in crate::host) fn remember_first(&self, memory: Value) -> Result<(), HostError> {
+        let key = machine_found::memory_key(self.task);
+        self.host.found.put(&key, &Found::Value { value: memory.to_string() })?;
+        // It is of no claim, and in the ledger with the job's end.
+        self.host.found.forget(&key);
+        self.keep_note(key, None);
+        self.remember(memory);
+        Ok(())
     }
 
     /// What is noted by now: in this job, or else when the task was last applied.

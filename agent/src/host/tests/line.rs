@@ -198,3 +198,22 @@ async fn lines_that_were_absent_come_back_at_their_places() {
         assert_eq!(text(&site), found, "{spec:?}");
     }
 }
+
+#[tokio::test]
+async fn a_killed_agent_knows_what_it_did_to_a_file() {
+    let ini = spec(json!({ "ini": { "path": "/i", "section": "s", "option": "o", "value": "new" } }));
+    let line = spec(json!({ "line": { "path": "/l", "line": "new" } }));
+    for (spec, path, before) in [(ini, "i", "[s]\no = old\n"), (line, "l", "old\n")] {
+        let site = Site::new();
+        fs::write(site.at(path), before).unwrap();
+        // The agent is killed after the change, and before the end of the job is in its ledger.
+        site.host.run(job("svc.task", apply(&spec, None), None, None), Cancel::never()).await.result.unwrap();
+        let site = site.after_a_crash();
+        let noted = site.found.lock().unwrap().remove("memory svc.task").expect("a note");
+        let Found::Value { value } = noted else { panic!("{noted:?}") };
+        site.memories.lock().unwrap().insert("svc.task".to_owned(), serde_json::from_str(&value).unwrap());
+        assert_eq!(site.job("svc.task", apply(&spec, Some(&spec)), None).await.result, UNCHANGED);
+        assert_eq!(site.remove(&spec).await, CHANGED);
+        assert_eq!(fs::read_to_string(site.at(path)).unwrap(), before);
+    }
+}

@@ -325,3 +325,42 @@ fn what_another_task_has_changed_is_not_as_it_was_applied() {
     end(&mut bench, "new", Ok(UNCHANGED), None);
     assert_eq!(bench.machine.node_state().applied[&task("a")].fingerprint, before);
 }
+
+#[test]
+fn what_a_run_for_an_earlier_plan_has_taken_over_is_remembered() {
+    // The next plan says the same, but was made by a planner that takes the first one for superseded.
+    let mut bench = two();
+    let renamed = || vec![at("new", Action::Create, "/a"), planned("a", Action::Remove, 0, &["new"])];
+    offer(&mut bench, 2, renamed());
+    offer(&mut bench, 3, renamed());
+    end(&mut bench, "new", Ok(UNCHANGED), None);
+    end(&mut bench, "a", Ok(UNCHANGED), None);
+    assert_eq!(bench.running(), "");
+    assert_eq!(memory_of(&bench, "new"), Some(json!({"of": "/a"})));
+    assert!(bench.disk.takings.is_empty());
+
+    // And so where the first plan knew nothing of it, or the job noted something of its own.
+    for noted in [None, Some(json!({"of": "/a, more"}))] {
+        let mut bench = two();
+        offer(&mut bench, 2, vec![at("new", Action::Create, "/a")]);
+        offer(&mut bench, 3, vec![at("new", Action::Create, "/a"), at("a", Action::Update, "/c")]);
+        end(&mut bench, "new", Ok(UNCHANGED), noted.clone());
+        end(&mut bench, "a", Ok(UNCHANGED), None);
+        assert_eq!(memory_of(&bench, "new"), Some(noted.unwrap_or(json!({"of": "/a"}))));
+        assert!(bench.disk.takings.is_empty());
+    }
+}
+
+#[test]
+fn a_task_that_had_something_else_takes_over_from_one_that_goes() {
+    let mut bench = two();
+    let taking = PlannedTask { from: vec![task("a")], ..at("b", Action::Update, "/a") };
+    offer(
+        &mut bench,
+        2,
+        vec![taking, PlannedTask { into: vec![task("b")], ..planned("a", Action::Remove, 0, &["b"]) }],
+    );
+    assert_eq!(about(&bench, "b"), "apply /a /a, earlier /b /b, with s.a");
+    end(&mut bench, "b", Ok(CHANGED), None);
+    assert_eq!(memory_of(&bench, "b"), Some(json!({"of": "/a"})));
+}

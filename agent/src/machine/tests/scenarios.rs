@@ -420,7 +420,7 @@ fn notes_of_a_killed_agent_are_taken_over() {
 fn where_nothing_shows_what_was_there_it_is_not_known() {
     // Applied by an agent that made no notes.
     let mut bench = applied(&["a"]);
-    assert!(bench.disk.found.is_empty());
+    assert!(bench.disk.found.keys().all(|key| !key.starts_with("memory")));
     kill(&mut bench);
     assert_eq!(bench.disk.found, [("path /a".to_owned(), Found::Unrecorded)].into());
     // After a power loss: the note of a task that may have been started may be lost.
@@ -444,4 +444,17 @@ fn a_removal_does_what_was_declared_last() {
     kill(&mut bench);
     offer(&mut bench, 3, vec![planned("a", Action::Remove, 0, &[])]);
     assert_eq!(bench.jobs[&task("a")].on_remove, OnRemove::Keep);
+}
+
+#[test]
+fn a_killed_job_has_what_it_noted_for_its_task() {
+    let noted = |name: &str, memory: &str| (format!("memory s.{name}"), Found::Value { value: memory.to_owned() });
+    let mut bench = applied(&["done"]);
+    offer(&mut bench, 2, vec![planned("begun", Action::Create, 1, &[])]);
+    bench.disk.noted = vec![noted("begun", r#"{"was":1}"#), noted("done", r#"{"was":2}"#), noted("gone", "3")];
+    bench.restart();
+    assert_eq!(bench.jobs[&task("begun")].memory, Some(serde_json::json!({"was": 1})));
+    // The end of this one is in the ledger, with what it remembers; and none of these is a note of a claim.
+    assert_eq!(bench.disk.applied[&task("done")].memory, None);
+    assert!(bench.disk.found.keys().all(|key| !key.starts_with("memory")));
 }
