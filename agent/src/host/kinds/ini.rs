@@ -41,6 +41,7 @@ impl KindError for IniError {}
 
 /// The task's memory: how it found the file.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 struct Memory {
     path: String,
     made_file: bool,
@@ -48,26 +49,19 @@ struct Memory {
     /// Options as they were written, by section and name.
     before: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     /// Where they were, of those that were taken out; absent in what an older agent noted.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     spots: BTreeMap<String, BTreeMap<String, Vec<Spot>>>,
     /// The values that the task set for them; absent in what an older agent noted.
-    #[serde(default)]
     after: BTreeMap<String, BTreeMap<String, Vec<String>>>,
-    /// The parts of sections that were removed, by name.
-    cut: BTreeMap<String, Cut>,
+    /// The text of sections that were removed, by name, as an older agent noted it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    cut: BTreeMap<String, String>,
+    /// The parts of sections that were removed, by name, each with its place.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parts: BTreeMap<String, Vec<(String, Spot)>>,
     /// The last line of the file, if it got its line break from the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     unended: Option<String>,
-}
-
-/// A section that was removed.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Cut {
-    /// Its parts, each with its place.
-    Parts(Vec<(String, Spot)>),
-    /// Its text, as an older agent noted it.
-    Text(String),
 }
 
 impl Kind for Ini {
@@ -141,7 +135,7 @@ impl Kind for Ini {
         if let Some(section) = self.unwanted_section() {
             let parts = document.cut(section);
             if !parts.is_empty() {
-                memory.cut.entry(section.to_owned()).or_insert(Cut::Parts(parts));
+                memory.parts.entry(section.to_owned()).or_insert(parts);
             }
         }
         if document.unended().is_none() {
@@ -172,7 +166,7 @@ impl Kind for Ini {
         let _edit = cx.host.edits.lock().await;
         let mut memory = Memory::of(self, cx);
         // Without a record of something done the file is none of this task's business, whatever it is by now.
-        if !memory.made_file && memory.before.is_empty() && memory.cut.is_empty() {
+        if !memory.made_file && memory.before.is_empty() && memory.cut.is_empty() && memory.parts.is_empty() {
             return Ok(false);
         }
         let Some((mut document, access)) = read(self, cx)? else { return Ok(false) };
@@ -247,7 +241,7 @@ impl Memory {
     /// Whether the task still wants all that it once changed.
     fn is_kept_by(&self, ini: &Ini) -> bool {
         let wanted = ini.wanted();
-        if self.cut.keys().any(|section| ini.unwanted_section() != Some(section)) {
+        if self.cut.keys().chain(self.parts.keys()).any(|section| ini.unwanted_section() != Some(section)) {
             return false;
         }
         let all = self.before.iter().flat_map(|(section, options)| options.keys().map(move |name| (section, name)));
@@ -291,14 +285,13 @@ impl Memory {
     /// Restores sections that were removed, but for `unwanted` and those that others have made again.
     fn paste(&mut self, ini: &Ini, unwanted: Option<&str>, document: &mut Document) -> Result<(), IniError> {
         let invalid = |source| IniError::Invalid { path: ini.path.clone(), source };
-        for (section, cut) in std::mem::take(&mut self.cut) {
+        let end = Spot { at: usize::MAX, ..Spot::default() };
+        let older =
+            std::mem::take(&mut self.cut).into_iter().map(|(section, text)| (section, vec![(text, end.clone())]));
+        for (section, parts) in older.chain(std::mem::take(&mut self.parts)).collect::<Vec<_>>() {
             if unwanted == Some(&section) {
-                self.cut.insert(section, cut);
+                self.parts.insert(section, parts);
             } else if !document.has_section(&section) {
-                let parts = match cut {
-                    Cut::Parts(parts) => parts,
-                    Cut::Text(text) => vec![(text, Spot { at: usize::MAX, ..Spot::default() })],
-                };
                 for (text, spot) in parts {
                     document.paste(&text, &spot).map_err(invalid)?;
                 }
