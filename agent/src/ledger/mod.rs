@@ -42,6 +42,8 @@ const APPLIED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("applied"
 const TAKINGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("takings");
 const OBLIGATIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owed");
 const FOUND: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("found");
+/// The tables that the first release did not have.
+const ADDED_LATER: [&str; 2] = ["found", "takings"];
 const OUTBOX: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("outbox");
 
 /// Why the ledger cannot be opened or written.
@@ -342,9 +344,9 @@ impl Ledger {
             plan,
             done: table(&tx, DONE)?,
             applied: table(&tx, APPLIED)?,
-            takings: added_later(&tx, TAKINGS)?,
+            takings: table(&tx, TAKINGS)?,
             obligations: table(&tx, OBLIGATIONS)?,
-            found: added_later(&tx, FOUND)?,
+            found: table(&tx, FOUND)?,
             noted: Vec::new(),
             sequence: sequence.max(forgotten),
             acked: acked.unwrap_or(forgotten).max(forgotten),
@@ -444,6 +446,7 @@ fn value<T: DeserializeOwned>(meta: &redb::ReadOnlyTable<&str, &[u8]>, key: &'st
     meta.get(key)?.map(|v| parse(key, v.value())).transpose()
 }
 
+/// A table; empty where a ledger of an older agent lacks it.
 fn table<K, T>(
     tx: &redb::ReadTransaction,
     definition: TableDefinition<'_, &str, &[u8]>,
@@ -452,25 +455,14 @@ where
     K: FromStr<Err: Into<Damage>> + Ord,
     T: DeserializeOwned,
 {
+    let table = match tx.open_table(definition) {
+        Err(redb::TableError::TableDoesNotExist(name)) if ADDED_LATER.contains(&&*name) => return Ok(BTreeMap::new()),
+        table => table?,
+    };
     let mut out = BTreeMap::new();
-    for entry in tx.open_table(definition)?.iter()? {
+    for entry in table.iter()? {
         let (key, bytes) = entry?;
         out.insert(key.value().parse().map_err(Into::into)?, parse(key.value(), bytes.value())?);
     }
     Ok(out)
-}
-
-/// A table that ledgers of older agents lack: empty there.
-fn added_later<K, T>(
-    tx: &redb::ReadTransaction,
-    definition: TableDefinition<'_, &str, &[u8]>,
-) -> Result<BTreeMap<K, T>, Damage>
-where
-    K: FromStr<Err: Into<Damage>> + Ord,
-    T: DeserializeOwned,
-{
-    match table(tx, definition) {
-        Err(Damage::Database(error)) if matches!(*error, redb::Error::TableDoesNotExist(_)) => Ok(BTreeMap::new()),
-        other => other,
-    }
 }

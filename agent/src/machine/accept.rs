@@ -4,14 +4,13 @@
 //! the machine: jobs that run continue and are waited for, tasks that have not begun are superseded, obligations that have fired
 //! stay.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     effect::{self, Action},
     ids::{Generation, TaskId},
-    kinds::ClaimKey,
     plan::{Edges, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
     time::Now,
@@ -91,7 +90,7 @@ impl Machine {
         // The planner may still take something of it to be under way, and have other nodes wait for that.
         let unfinished = before.as_ref().is_some_and(|before| !before.queue.is_finished()) || !self.running.is_empty();
         let blobs = distinct_blobs(tasks.iter());
-        let queue = self.enqueue(self.with_owners(tasks));
+        let queue = self.enqueue(tasks);
         self.persist_plan(stored, now, out);
         self.promise(out);
         out.push(Effect::Log(format!("accepted plan {generation} for commit {commit}: {count} tasks")));
@@ -121,38 +120,6 @@ impl Machine {
                 self.unsaved.applied.insert(task);
             }
         }
-    }
-
-    /// Adds to each new task those that own here what it is to own: the planner names those that it knows of, and may have made the plan
-    /// before it had the report of the last one. What that remembers would be lost otherwise, and what it made taken for found.
-    pub(super) fn with_owners(&self, mut tasks: Vec<PlannedTask>) -> Vec<PlannedTask> {
-        let is_new = |planned: &PlannedTask| {
-            planned.action == Action::Create && self.applied.get(&planned.task).is_none_or(|record| record.in_doubt)
-        };
-        if !tasks.iter().any(is_new) {
-            return tasks;
-        }
-        let stays: BTreeSet<TaskId> = tasks
-            .iter()
-            .filter(|planned| planned.action != Action::Remove)
-            .map(|planned| planned.task.clone())
-            .collect();
-        let applied = self.applied.iter().map(|(task, record)| (task, &record.spec));
-        let running = self.running.iter().filter_map(|(task, run)| Some((task, run.planned.spec.as_ref()?)));
-        let takings = self.takings.iter().flat_map(|(task, all)| all.iter().map(move |t| (task, &t.record.spec)));
-        let others = applied.chain(takings).chain(running).filter(|(task, _)| !stays.contains(*task));
-        let owners: HashMap<ClaimKey, TaskId> = others
-            .flat_map(|(task, spec)| spec.identity(task).into_iter().map(move |key| (key, task.clone())))
-            .collect();
-        for planned in tasks.iter_mut().filter(|planned| is_new(planned)) {
-            let keys = planned.spec.as_ref().map(|spec| spec.identity(&planned.task)).unwrap_or_default();
-            for owner in keys.iter().filter_map(|key| owners.get(key)) {
-                if !planned.from.contains(owner) {
-                    planned.from.push(owner.clone());
-                }
-            }
-        }
-        tasks
     }
 
     /// Makes the queue of a plan, and the obligations of its tasks.
@@ -187,7 +154,7 @@ impl Machine {
         let since = planned.since;
         let knew = |generation: Generation| since.is_some_and(|since| generation >= since);
         // Under its own name, or that of a task that hands over to it.
-        let mut names = std::iter::once(&planned.task).chain(&planned.from);
+        let mut names = std::iter::once(&planned.task).chain(self.givers(planned));
         let is_met = names.any(|task| {
             let fulfilled = self.applied.get(task).and_then(|record| record.fulfilled);
             let fulfilled = fulfilled.filter(|done| knew(done.generation)).map(|done| done.effect);
@@ -201,8 +168,7 @@ impl Machine {
     /// ends their own obligations. The planner knows of those that were reported to it.
     fn handed_over_due(&self, planned: &PlannedTask) -> Option<effect::Effect> {
         let effects = planned.spec.as_ref()?.params.effects();
-        let takings = self.takings.get(&planned.task).into_iter().flatten().flat_map(|taking| &taking.from);
-        let obligations = planned.from.iter().chain(takings).filter_map(|from| self.obligations.get(from));
+        let obligations = self.givers(planned).filter_map(|from| self.obligations.get(from));
         let runs =
             |source: &TriggerSource| matches!(source, TriggerSource::Task(task) if self.running.contains_key(task));
         let due = obligations.flat_map(|known| {

@@ -17,7 +17,7 @@ use super::{
     found::{self, Found},
     io::{JobDone, JobOutcome},
     node_state::fingerprint,
-    snapshot::{Fulfilled, Record, without_bytes},
+    snapshot::{Fulfilled, Record},
     state::{Machine, Running},
     take_over,
 };
@@ -54,7 +54,7 @@ impl Machine {
         }
         // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
         // found there until they are carried out, and then nowhere else.
-        let is_of_taking = !outcome.is_success() && self.note_of_taking(&run.planned, done.memory.as_ref());
+        let is_of_taking = self.note_of_taking(&run.planned, done.memory.as_ref());
         let memory = done.memory.or(handed).filter(|_| !is_of_taking);
         self.note(&done.task, memory, done.export);
         self.handed_over_late(&run);
@@ -103,12 +103,8 @@ impl Machine {
         let (planned, account) = (node.planned.clone(), node.account.take());
         let generation = active.generation;
         if outcome.is_success() {
-            // A run for an earlier plan did it, and may have begun before it was known what was to be taken over.
-            let takings = self.takings.get(&planned.task).map_or(&[][..], Vec::as_slice);
-            let handed = take_over::memory(&self.applied, takings, &planned).filter(|_| !takings.is_empty());
             self.record(&planned);
             self.taken(&planned, generation);
-            self.note(&planned.task, handed, None);
         }
         self.report(generation, &planned, outcome.clone(), account.unwrap_or_else(|| Account::at(now)));
         self.conclude(at, outcome, now);
@@ -117,24 +113,12 @@ impl Machine {
     /// Records what a successful end leaves applied.
     fn record(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
-        match (planned.action, &planned.spec, planned.fingerprint) {
-            (Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
+        match (planned.action, Record::of(planned)) {
+            (_, Some(record)) => {
                 let before = self.applied.remove(task);
                 let fulfilled = before.as_ref().and_then(|before| before.fulfilled);
                 let (memory, export) = before.map_or((None, None), |before| (before.memory, before.export));
-                let record = Record {
-                    spec: without_bytes(spec),
-                    fingerprint,
-                    inputs: planned.inputs.clone(),
-                    edges: planned.edges.clone(),
-                    in_doubt: false,
-                    overtaken: false,
-                    touched: true,
-                    memory,
-                    export,
-                    fulfilled,
-                };
-                self.applied.insert(task.clone(), record);
+                self.applied.insert(task.clone(), Record { memory, export, fulfilled, ..record });
                 self.unsaved.applied.insert(task.clone());
             }
             (Action::Remove | Action::Forget, ..) => {
@@ -190,26 +174,14 @@ impl Machine {
     /// Records that nothing shows what is on the host: the planner will have it applied again, and that counts as a change.
     pub(super) fn doubt(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
-        match (self.applied.get_mut(task), planned.action, &planned.spec, planned.fingerprint) {
-            (Some(record), action, ..) => {
+        match (self.applied.get_mut(task), Record::of(planned)) {
+            (Some(record), _) => {
                 record.in_doubt = true;
                 // A removal adds nothing that a later one would have to remove.
-                record.touched |= !removes(action);
+                record.touched |= !removes(planned.action);
             }
-            (None, Action::Create | Action::Update, Some(spec), Some(fingerprint)) => {
-                let record = Record {
-                    spec: without_bytes(spec),
-                    fingerprint,
-                    inputs: planned.inputs.clone(),
-                    edges: planned.edges.clone(),
-                    in_doubt: true,
-                    overtaken: false,
-                    touched: true,
-                    memory: None,
-                    export: None,
-                    fulfilled: None,
-                };
-                self.applied.insert(task.clone(), record);
+            (None, Some(record)) => {
+                self.applied.insert(task.clone(), Record { in_doubt: true, ..record });
             }
             _ => return,
         }

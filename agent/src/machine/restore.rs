@@ -165,7 +165,7 @@ impl Machine {
         if active.in_ledger {
             // Before inherited tasks are added: they take over what has fired, and wait only for what is still open.
             self.fire_undecided(&tasks);
-            self.with_owners(tasks).into_iter().for_each(|planned| {
+            tasks.into_iter().for_each(|planned| {
                 active.queue.push(planned, false);
             });
             self.add_inherited(&mut active.queue);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use groundplan_protocol::{
     blob::Content,
     digest::{Digest, Fingerprint},
-    effect::Effect,
+    effect::{Action, Effect},
     ids::{CommitId, Generation, LedgerId, Sequence, TaskId},
-    plan::{Edges, TaskSpec, TriggerSource},
+    plan::{Edges, PlannedTask, TaskSpec, TriggerSource},
     report::{Outcome, TaskReport},
 };
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,23 @@ pub struct Record {
 }
 
 impl Record {
+    /// Of a task once it is applied as planned; none if the plan applies nothing. Nothing is remembered of it.
+    pub(super) fn of(planned: &PlannedTask) -> Option<Self> {
+        matches!(planned.action, Action::Create | Action::Update).then_some(())?;
+        Some(Self {
+            spec: without_bytes(planned.spec.as_ref()?),
+            fingerprint: planned.fingerprint?,
+            inputs: planned.inputs.clone(),
+            edges: planned.edges.clone(),
+            in_doubt: false,
+            overtaken: false,
+            touched: true,
+            memory: None,
+            export: None,
+            fulfilled: None,
+        })
+    }
+
     /// Whether nothing shows that the host is as it was applied.
     pub fn is_doubtful(&self) -> bool {
         self.in_doubt || self.overtaken

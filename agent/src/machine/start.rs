@@ -44,12 +44,18 @@ impl Machine {
         let from = &node.planned.from;
         let takings = self.takings.get(&task).map_or(&[][..], Vec::as_slice);
         let memory = memory(&self.applied, takings, &node.planned);
-        // What it takes over was changed by those that hand it over.
-        let others = from.iter().filter_map(|from| self.applied.get(from));
-        let touched = !takings.is_empty() || record.into_iter().chain(others).any(|record| record.touched);
-        let mut earlier = Vec::new();
         // A task that is about to be removed is not restarted first.
         let ends = matches!(node.planned.action, Action::Remove | Action::Forget);
+        // What it takes over was changed by those that hand it over.
+        let records = || {
+            let givers = from.iter().chain(takings.iter().flat_map(|taking| &taking.from));
+            record.into_iter().chain(givers.filter_map(|giver| self.applied.get(giver)))
+        };
+        let (touched, in_doubt) = (
+            !takings.is_empty() || records().any(|record| record.touched),
+            records().any(|record| record.in_doubt && (!ends || record.touched)),
+        );
+        let mut earlier = Vec::new();
         let obligation = self.obligations.get(&task).filter(|_| !ends);
         let effect = obligation.and_then(|obligation| obligation.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };
@@ -114,11 +120,7 @@ impl Machine {
             fired_since: None,
             // A removal of what was never touched changes nothing, and neither does dropping a record. What is taken over from a
             // task in doubt is in doubt as well.
-            in_doubt: node.planned.action != Action::Forget
-                && record
-                    .into_iter()
-                    .chain(from.iter().filter_map(|from| self.applied.get(from)))
-                    .any(|r| r.in_doubt && (!ends || r.touched)),
+            in_doubt: node.planned.action != Action::Forget && in_doubt,
             touched,
             at: Some(at),
             waiting: Vec::new(),

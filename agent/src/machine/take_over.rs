@@ -1,12 +1,12 @@
-//! Hand-over between tasks that go on: what an update gives up and another task of the same plan takes.
+//! Hand-over on the node: what one task gives up and another one of the same plan takes.
 //!
 //! In: an accepted plan, and what is applied. Out: for each task that takes something over, a [`Taking`]: in the ledger with the plan
 //! itself, and claimed on the host before anything starts. So an update finds that what it gives up is another's by now and leaves it,
-//! whichever of the two is carried out first, and also where two tasks exchange what they own. What tasks hand over that are removed
-//! stays with them until their removal, which comes last (`PlannedTask::from` and `into`), unless the planner did not know of it: because
-//! an older plan was carried out, or is, that it took for superseded.
+//! whichever of the two is carried out first, and also where two tasks exchange what they own. The same holds for what a task has of
+//! which the planner did not know, because it made the plan before it had the last reports. Only what tasks hand over by the plan itself
+//! that it removes stays with them until their removal, which comes last (`PlannedTask::from` and `into`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{
     effect::Action,
@@ -19,22 +19,30 @@ use serde_json::Value;
 use super::{
     io::{Earlier, Effect},
     node_state::joined,
-    snapshot::{Record, Taking, without_bytes},
+    snapshot::{Record, Taking},
     state::{Machine, Running},
 };
 
+/// A task that is to have something which it has not.
+struct Heir {
+    task: TaskId,
+    /// As it is to be.
+    record: Record,
+    /// What of that it has not yet, sorted.
+    lacks: Vec<ClaimKey>,
+    /// Removed tasks of which the plan itself has it that they hand over: they are removed after this one.
+    from: Vec<TaskId>,
+}
+
 impl Machine {
-    /// Notes what the tasks of a new plan take over from others that are updated.
+    /// Notes what the tasks of a new plan take over from others.
     pub(super) fn take_over(&mut self, tasks: &[PlannedTask], generation: Generation) {
-        let given = self.given_up(tasks);
-        if given.is_empty() {
+        let heirs = self.heirs(tasks);
+        if heirs.is_empty() {
             return;
         }
-        let planned = tasks.iter().filter_map(|planned| self.taking(planned, &given, generation));
-        let undone = self.undone(tasks).filter_map(|(task, record)| {
-            Some((task.clone(), self.taking_of((task, record.clone()), &[], &given, generation)?))
-        });
-        let takings: Vec<_> = planned.chain(undone).collect();
+        let given = self.given_up(tasks, heirs.iter().flat_map(|heir| heir.lacks.iter().copied()).collect());
+        let takings: Vec<_> = heirs.into_iter().filter_map(|heir| self.taking(heir, &given, generation)).collect();
         for (task, taking) in takings {
             let all = self.takings.entry(task.clone()).or_default();
             // A plan that says the same again takes nothing more: what was handed over by then may be this task's own.
@@ -45,79 +53,65 @@ impl Machine {
         }
     }
 
-    /// What the updates and removals of a plan give up, and the updates of older plans that still run: each claim with the tasks that have
-    /// it.
-    fn given_up(&self, tasks: &[PlannedTask]) -> HashMap<ClaimKey, BTreeSet<TaskId>> {
-        let gives = |planned: &&PlannedTask| planned.action == Action::Remove || applied_spec(planned).is_some();
-        let planned = tasks.iter().filter(gives).map(|planned| (&planned.task, applied_spec(planned)));
+    /// The tasks that are to have something which they have not: those of the plan, and those that it leaves as they are recorded while a
+    /// job of an older plan makes something else of them, which the next plan will undo.
+    fn heirs(&self, tasks: &[PlannedTask]) -> Vec<Heir> {
         let named: BTreeSet<&TaskId> = tasks.iter().map(|planned| &planned.task).collect();
-        let running = self.running.iter().filter(|(task, _)| !named.contains(task));
-        let running = running.filter_map(|(task, run)| Some((task, Some(applied_spec(&run.planned)?))));
-        let mut given: HashMap<ClaimKey, BTreeSet<TaskId>> = HashMap::new();
-        for (task, spec) in planned.chain(running) {
-            let kept = spec.map(|spec| spec.identity(task)).unwrap_or_default();
+        let planned =
+            tasks.iter().filter_map(|planned| Some((planned.task.clone(), Record::of(planned)?, planned.from.clone())));
+        let undone = self.running.keys().filter(|task| !named.contains(task));
+        let undone = undone.filter_map(|task| Some((task.clone(), self.applied.get(task)?.clone(), Vec::new())));
+        let heir = |(task, record, from): (TaskId, Record, Vec<TaskId>)| {
+            // What the task has, or is left with by a job of an older plan.
+            let has = self.making(&task).or(self.applied.get(&task).map(|record| &record.spec));
+            let own = has.map(|spec| spec.identity(&task)).unwrap_or_default();
+            let mut lacks = record.spec.identity(&task);
+            lacks.retain(|claim| own.binary_search(claim).is_err());
+            (!lacks.is_empty()).then_some(Heir { task, record, lacks, from })
+        };
+        planned.chain(undone).filter_map(heir).collect()
+    }
+
+    /// Of these claims, those that tasks have and are not to have by the plan, with these tasks: they are updated or removed; or the plan
+    /// does not name them, because it was made before the planner had the report of what they have.
+    fn given_up(&self, tasks: &[PlannedTask], lacked: BTreeSet<ClaimKey>) -> BTreeMap<ClaimKey, BTreeSet<TaskId>> {
+        let kept: BTreeMap<&TaskId, Vec<ClaimKey>> = tasks
+            .iter()
+            .map(|planned| (&planned.task, applied_spec(planned).map(|spec| spec.identity(&planned.task))))
+            .filter_map(|(task, kept)| Some((task, kept?)))
+            .collect();
+        let mut given: BTreeMap<ClaimKey, BTreeSet<TaskId>> = BTreeMap::new();
+        let all: BTreeSet<&TaskId> =
+            self.applied.keys().chain(self.takings.keys()).chain(self.running.keys()).collect();
+        for task in all {
             let mut had = self.claims_of(task);
             // What a job of an older plan is making is the task's as well.
-            if let Some(making) = self.running.get(task).and_then(|run| applied_spec(&run.planned)) {
-                had = joined(&had, making.identity(task));
-            }
-            for lost in had.into_iter().filter(|claim| kept.binary_search(claim).is_err()) {
-                given.entry(lost).or_default().insert(task.clone());
+            had.extend(self.making(task).map(|spec| spec.identity(task)).unwrap_or_default());
+            let keeps = |claim: &ClaimKey| kept.get(task).is_some_and(|kept| kept.binary_search(claim).is_ok());
+            for claim in had.into_iter().filter(|claim| lacked.contains(claim) && !keeps(claim)) {
+                given.entry(claim).or_default().insert(task.clone());
             }
         }
         given
     }
 
-    /// Tasks that the plan leaves as they are recorded, while a job of an older plan makes something else of them: the next plan will
-    /// undo that.
-    fn undone<'a>(&'a self, tasks: &'a [PlannedTask]) -> impl Iterator<Item = (&'a TaskId, &'a Record)> {
-        let named: BTreeSet<&TaskId> = tasks.iter().map(|planned| &planned.task).collect();
-        let running = self.running.keys().filter(move |task| !named.contains(task));
-        running.filter_map(|task| Some((task, self.applied.get(task)?)))
+    /// What a job of a task makes of it that still runs.
+    fn making(&self, task: &TaskId) -> Option<&TaskSpec> {
+        self.running.get(task).and_then(|run| applied_spec(&run.planned))
     }
 
-    /// What a task of a plan takes over, of what is given up; none if that is nothing.
+    /// What a task takes over, of what is given up; none if nothing of what it lacks is.
     fn taking(
         &self,
-        planned: &PlannedTask,
-        given: &HashMap<ClaimKey, BTreeSet<TaskId>>,
+        heir: Heir,
+        given: &BTreeMap<ClaimKey, BTreeSet<TaskId>>,
         generation: Generation,
     ) -> Option<(TaskId, Taking)> {
-        let (task, spec) = (&planned.task, applied_spec(planned)?);
-        let record = Record {
-            spec: without_bytes(spec),
-            fingerprint: planned.fingerprint?,
-            inputs: planned.inputs.clone(),
-            edges: planned.edges.clone(),
-            in_doubt: true,
-            overtaken: false,
-            touched: true,
-            memory: None,
-            export: None,
-            fulfilled: None,
-        };
-        Some((task.clone(), self.taking_of((task, record), &planned.from, given, generation)?))
-    }
-
-    /// The taking of a task that is to have `record`; none if nothing that it wants is given up. Not from `known`: the plan names these
-    /// removed tasks itself as those that hand over, and removes them later.
-    fn taking_of(
-        &self,
-        (task, record): (&TaskId, Record),
-        known: &[TaskId],
-        given: &HashMap<ClaimKey, BTreeSet<TaskId>>,
-        generation: Generation,
-    ) -> Option<Taking> {
-        // What the task has, or is left with by a job of an older plan.
-        let making = self.running.get(task).and_then(|run| applied_spec(&run.planned));
-        let has = making.or(self.applied.get(task).map(|record| &record.spec));
-        let own = has.map(|spec| spec.identity(task)).unwrap_or_default();
-        let wanted = record.spec.identity(task);
+        let Heir { task, record, lacks, from } = heir;
         let mut givers: BTreeMap<&TaskId, ClaimKey> = BTreeMap::new();
-        for claim in wanted.iter().filter(|claim| own.binary_search(claim).is_err()) {
-            let others =
-                given.get(claim).into_iter().flatten().filter(|giver| *giver != task && !known.contains(giver));
-            givers.extend(others.map(|giver| (giver, *claim)));
+        for claim in lacks {
+            let others = given.get(&claim).into_iter().flatten();
+            givers.extend(others.filter(|other| **other != task && !from.contains(other)).map(|other| (other, claim)));
         }
         if givers.is_empty() {
             return None;
@@ -126,7 +120,13 @@ impl Machine {
         let taken = givers.iter().find_map(|(giver, claim)| self.memory_of(giver, *claim, kind));
         let from = givers.keys().map(|giver| (*giver).clone()).collect();
         let memory = record.memory.clone().or(taken);
-        Some(Taking { record: Record { in_doubt: true, memory, ..record }, from, generation })
+        Some((task, Taking { record: Record { in_doubt: true, memory, ..record }, from, generation }))
+    }
+
+    /// The tasks that hand over to a planned one, by the plan itself or as the agent has found.
+    pub(super) fn givers<'a>(&'a self, planned: &'a PlannedTask) -> impl Iterator<Item = &'a TaskId> {
+        let takings = self.takings.get(&planned.task).into_iter().flatten();
+        planned.from.iter().chain(takings.flat_map(|taking| &taking.from))
     }
 
     /// What a task remembers of what it claims so, if it is of that kind.
@@ -159,8 +159,7 @@ impl Machine {
     pub(super) fn overtake(&mut self, planned: &PlannedTask) {
         let Some(spec) = applied_spec(planned) else { return };
         let task = &planned.task;
-        let takings = self.takings.get(task).into_iter().flatten().flat_map(|taking| &taking.from);
-        let givers: BTreeSet<TaskId> = planned.from.iter().chain(takings).cloned().collect();
+        let givers: BTreeSet<TaskId> = self.givers(planned).cloned().collect();
         let taken = spec.identity(task);
         for giver in givers {
             let Some(record) = self.applied.get_mut(&giver) else { continue };

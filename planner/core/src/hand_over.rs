@@ -45,16 +45,15 @@ pub(crate) struct HandOvers {
 }
 
 /// What a task claims, by key; `identity` sorted.
-#[derive(Clone)]
 struct Keys {
-    identity: Arc<[ClaimKey]>,
-    contends: Arc<[ClaimKey]>,
+    identity: Vec<ClaimKey>,
+    contends: Vec<ClaimKey>,
 }
 
 impl Keys {
     fn of(resolved: &Resolved, task: &TaskId, conflicts: &[Resource]) -> Self {
         let contends = resolved.spec.contends(task).into_iter().chain(conflicts.iter().map(key));
-        Self { identity: resolved.spec.identity(task).into(), contends: contends.collect() }
+        Self { identity: resolved.spec.identity(task), contends: contends.collect() }
     }
 
     fn all(&self) -> impl Iterator<Item = &ClaimKey> {
@@ -65,6 +64,22 @@ impl Keys {
 /// The key of what the site declares that one task at a time may use.
 fn key(resource: &Resource) -> ClaimKey {
     ClaimKey::of(&Claim::named("conflict", resource.as_str()))
+}
+
+/// What is worked out of one instance after the other: most instances of a task share what they resolved to.
+struct Shared<'a, T>(Option<(&'a Arc<Resolved>, T)>);
+
+impl<T> Default for Shared<'_, T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'a, T> Shared<'a, T> {
+    fn of(&mut self, resolved: &'a Arc<Resolved>, make: impl FnOnce() -> T) -> &T {
+        self.0.take_if(|(last, _)| !Arc::ptr_eq(last, resolved));
+        &self.0.get_or_insert_with(|| (resolved, make())).1
+    }
 }
 
 /// The removals of one node, by what they claimed.
@@ -96,17 +111,12 @@ impl HandOvers {
         let mut taken: BTreeMap<(u32, NodeIx), BTreeSet<ClaimKey>> = BTreeMap::new();
         for task in 0..diff.edges.len() {
             let vertex = &diff.desired.graph.tasks[task];
-            // Most instances of a task share what they resolved to.
-            let mut last: Option<(&Arc<Resolved>, Keys)> = None;
+            let mut shared = Shared::default();
             for (node, given) in &given {
                 let Some(v) = diff.vertex(task, *node) else { continue };
                 let Some(resolved) = diff.resolved(task, v) else { continue };
-                let keys = match &last {
-                    Some((same, keys)) if Arc::ptr_eq(same, resolved) => keys.clone(),
-                    _ => Keys::of(resolved, &vertex.id, &vertex.conflicts),
-                };
-                hand_overs.compare(diff, v, *node, &keys, given, &mut taken);
-                last = Some((resolved, keys));
+                let keys = shared.of(resolved, || Keys::of(resolved, &vertex.id, &vertex.conflicts));
+                hand_overs.compare(diff, v, *node, keys, given, &mut taken);
             }
         }
         for ((g, node), hand_over) in &mut hand_overs.by_removal {
@@ -248,16 +258,10 @@ fn updates(diff: &Diff<'_>) -> BTreeMap<u32, Vec<u32>> {
 /// Calls `each` with what every vertex claims whose change and node are `chosen`.
 fn each_identity(diff: &Diff<'_>, chosen: impl Fn(Change, NodeIx) -> bool, mut each: impl FnMut(usize, &[ClaimKey])) {
     for task in 0..diff.edges.len() {
-        // Most instances of a task share what they resolved to.
-        let mut last: Option<(&Arc<Resolved>, Vec<ClaimKey>)> = None;
+        let mut shared = Shared::default();
         for v in diff.vertices(task).filter(|v| chosen(diff.change[*v], diff.node_of[*v])) {
             let Some(resolved) = diff.resolved(task, v) else { continue };
-            if !last.as_ref().is_some_and(|(same, _)| Arc::ptr_eq(same, resolved)) {
-                last = Some((resolved, resolved.spec.identity(&diff.desired.graph.tasks[task].id)));
-            }
-            if let Some((_, identity)) = &last {
-                each(v, identity);
-            }
+            each(v, shared.of(resolved, || resolved.spec.identity(&diff.desired.graph.tasks[task].id)));
         }
     }
 }

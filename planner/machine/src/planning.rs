@@ -57,6 +57,13 @@ pub struct Sent {
     pub idle: bool,
 }
 
+impl Sent {
+    /// Whether the node is at a plan of another planner.
+    fn has_plan_of_another(&self) -> bool {
+        self.planned.as_ref().is_none_or(|(planned, _)| self.at > *planned)
+    }
+}
+
 /// A plan that was worked out.
 #[derive(Debug)]
 pub struct Planned {
@@ -93,15 +100,10 @@ impl PlanJob {
         let desired = &self.active.desired;
         let mut open = BTreeMap::new();
         if let Some(before) = &self.before {
-            // A node that has the plan of another planner: the rollout before knows nothing of its gates, which count as fired.
-            let of_another = |sent: &Sent| sent.planned.as_ref().is_none_or(|(planned, _)| sent.at > *planned);
-            let others = self.applied.nodes.iter().filter(|(node, _)| self.sent.get(*node).is_some_and(of_another));
-            let others: Vec<_> = others.map(|(node, known)| (node.clone(), known.obligations.clone())).collect();
             // What fired across nodes is known to the planner alone: it becomes an obligation of the new plan.
-            before.rollout.carry_obligations(&mut self.applied);
-            for (node, obligations) in others {
-                self.applied.nodes.entry(node).or_default().obligations = obligations;
-            }
+            let sent = &self.sent;
+            let follows = |node: &NodeId| !sent.get(node).is_some_and(Sent::has_plan_of_another);
+            before.rollout.carry_obligations(&mut self.applied, follows);
             before.rollout.carry_late_changes(desired, &mut self.applied);
             open = before.open_nodes();
         }

@@ -76,7 +76,7 @@ impl Simulation {
         for (node, belief) in &self.beliefs {
             applied.insert(node.clone(), belief);
         }
-        self.rollout.carry_obligations(&mut applied);
+        self.rollout.carry_obligations(&mut applied, |_| true);
         applied
     }
 

@@ -20,11 +20,12 @@ impl Rollout {
     /// Puts what this rollout knows of gates into the base of the plan that supersedes it: what fired across nodes and is not carried
     /// out yet becomes an obligation.
     ///
-    /// Not to be called by a planner that lost its store: it has no such rollout, and gates that nodes list as open count as fired.
-    pub fn carry_obligations(&self, applied: &mut AppliedState) {
+    /// `follows`: whether a node has a plan of this planner. Of any other, this rollout knows nothing of its gates, and those that it lists
+    /// as open count as fired; as they do for a planner that lost its store, and so has no such rollout at all.
+    pub fn carry_obligations(&self, applied: &mut AppliedState, follows: impl Fn(&NodeId) -> bool) {
         // A node lists a gate as open that may still fire. This rollout knows whether it did, so the node's entry adds nothing: if it
         // fired, the obligation is added below; if its source is still to act, the new plan has the source and its trigger.
-        for known in applied.nodes.values_mut() {
+        for (_, known) in applied.nodes.iter_mut().filter(|(node, _)| follows(node)) {
             known.obligations.retain(|_, obligation| {
                 obligation.open.retain(|open| matches!(open, TriggerSource::Task(_)));
                 obligation.fired || !obligation.open.is_empty()

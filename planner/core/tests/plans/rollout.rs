@@ -68,7 +68,7 @@ impl Run {
         for node in &next.head.desired.nodes {
             known.nodes.entry(node.clone()).or_default();
         }
-        self.rollout.carry_obligations(&mut known);
+        self.rollout.carry_obligations(&mut known, |_| true);
         self.rollout.carry_late_changes(&next.head.desired, &mut known);
         let plan = next.plan_from(&known);
         let generation = Generation(self.rollout.generation().0 + 1);

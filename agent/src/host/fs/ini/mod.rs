@@ -156,7 +156,7 @@ impl Document {
         }
     }
 
-    /// What tells a line from others: the name of an option or a section, or the text of a comment.
+    /// What distinguishes a line: the name of an option or a section, or the text of a comment.
     fn mark(&self, at: usize) -> Option<String> {
         let item = self.items.get(at)?;
         Some(match &item.what {
