@@ -197,7 +197,7 @@ impl Host {
             changed |= self.give_up((before, job.memory.as_ref()), Some(params), cx).await?;
             // What a plugin noted is of what is gone.
             if matches!(before, TaskParams::Plugin(_)) {
-                cx.remember(Value::Null);
+                cx.remember(&Value::Null);
             }
         }
         for before in earlier().filter(|earlier| must_go_first(&earlier.params, params, task)) {

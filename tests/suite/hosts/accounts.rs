@@ -231,3 +231,38 @@ fn a_change_that_was_killed_halfway_is_made_again() {
     hosts.converged(&hosts.change(NOTHING));
     assert_eq!(hosts.sh("h1", "getent passwd bob; ls -d /srv/bob").out, "");
 }
+
+#[test]
+fn a_key_file_gets_back_what_was_replaced() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    let others = "# Of the office.\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKother ops@example.org\n";
+    let found = format!("no-pty {KEY}\n{others}");
+    for user in ["ann", "dan"] {
+        hosts.out(
+            "h1",
+            &format!(
+                "useradd -m {user}; install -d -o {user} -m 700 /home/{user}/.ssh; cd /home/{user}/.ssh
+                 printf '%s\\n' '{}' > authorized_keys; chown {user} authorized_keys; chmod 600 authorized_keys",
+                found.trim_end()
+            ),
+        );
+    }
+    let keys = |user: &str| hosts.file("h1", &format!("/home/{user}/.ssh/authorized_keys")).unwrap_or_default();
+    assert_eq!([keys("ann"), keys("dan")], [found.clone(), found.clone()]);
+    let task = |user: &str, more: &str| {
+        format!("[[task]]\nid = \"{user}\"\nuser = {{ name = \"{user}\", ssh_keys = [\"{KEY}\"]{more} }}\n")
+    };
+    let tasks = task("ann", "") + &task("dan", ", exclusive_keys = true");
+    hosts.converged(&hosts.change(&tasks));
+    assert_eq!([keys("ann"), keys("dan")], [format!("{KEY}\n{others}"), format!("{KEY}\n")]);
+
+    // What comes after that is taken away for good.
+    hosts.out("h1", "echo 'ssh-ed25519 AAAAintruder x' >> /home/dan/.ssh/authorized_keys");
+    recheck(&hosts);
+    assert_eq!(keys("dan"), format!("{KEY}\n"));
+
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!([keys("ann"), keys("dan")], [found.clone(), found]);
+}

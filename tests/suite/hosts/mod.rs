@@ -10,6 +10,7 @@ mod exec;
 mod exports;
 mod hand_over;
 mod kernel;
+mod killed;
 mod memory;
 mod mounts;
 mod packages;

@@ -12,6 +12,7 @@ use groundplan_protocol::{
     plan::OnRemove,
     report::Output,
 };
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -19,7 +20,7 @@ use crate::host::{
     cancel::Cancel,
     differences::Differences,
     error::HostError,
-    found::Own,
+    found::{FoundError, Own},
     fs::files::{FileError, Removal, Sum},
     job::{Content, Notes},
     shared::Host,
@@ -123,24 +124,42 @@ impl<'a> Context<'a> {
     /// What the task noted when it was last applied: how it found things, so that removal restores what was there and takes away
     /// only what the task itself made.
     pub(crate) fn memory(&self) -> Option<&'a Value> {
-        self.memory
+        self.memory.filter(|memory| !memory.is_null())
     }
 
-    /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this.
-    pub(crate) fn remember(&self, memory: Value) {
-        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+    /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this. For what the host shows as
+    /// well: an agent that is killed before the job's end has lost it.
+    pub(crate) fn remember(&self, memory: &impl Serialize) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(value(memory));
     }
 
     /// As [`Context::remember`], before a change of which nothing on the host would show what it did: an agent that is killed in between
     /// finds it all the same.
-    pub(in crate::host) fn remember_first(&self, memory: Value) -> Result<(), HostError> {
+    pub(in crate::host) fn remember_first(&self, memory: &impl Serialize) -> Result<(), FoundError> {
         let key = machine_found::memory_key(self.task);
-        self.host.found.put(&key, &Found::Value { value: memory.to_string() })?;
+        self.host.found.put(&key, &Found::Value { value: value(memory).to_string() })?;
         // It is of no claim, and in the ledger with the job's end.
         self.host.found.forget(&key);
         self.keep_note(key, None);
         self.remember(memory);
         Ok(())
+    }
+
+    /// Makes a change that is all or nothing. `memory` is as the change leaves it, and noted first; what was noted before counts again
+    /// if the change fails.
+    pub(in crate::host) async fn change<T, E: From<FoundError>>(
+        &self,
+        memory: &impl Serialize,
+        change: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let before = self.recall();
+        self.remember_first(memory)?;
+        let result = change.await;
+        // A program that was ended because the agent stops may have made the change.
+        if result.is_err() && !self.cancel.is_cancelled() {
+            self.remember(&before);
+        }
+        result
     }
 
     /// What is noted by now: in this job, or else when the task was last applied.
@@ -245,6 +264,10 @@ impl<'a> Context<'a> {
         let output = self.output.into_inner().unwrap_or_else(|e| e.into_inner());
         (output, self.notes.into_inner().unwrap_or_else(|e| e.into_inner()))
     }
+}
+
+fn value(memory: &impl Serialize) -> Value {
+    serde_json::to_value(memory).unwrap_or_default()
 }
 
 /// The content that a task ships. A check needs only its digest: a drift check has no bytes.

@@ -1,4 +1,4 @@
-//! The table of kinds: calls the module of a task's kind.
+//! The table of kinds: calls the module of a task's kind. Its work is boxed, so that a job is not as large as the largest of all kinds.
 
 use groundplan_protocol::{effect::Effect, kinds::TaskParams};
 
@@ -23,23 +23,23 @@ macro_rules! kinds {
         }
 
         pub(crate) async fn find(params: &TaskParams, cx: &Context<'_>) -> Result<(), HostError> {
-            match params { $(TaskParams::$kind(kind) => kind.find(cx).await,)* }
+            match params { $(TaskParams::$kind(kind) => Box::pin(kind.find(cx)).await,)* }
         }
 
         pub(crate) async fn check(params: &TaskParams, cx: &Context<'_>) -> Result<Check, HostError> {
-            match params { $(TaskParams::$kind(kind) => kind.check(cx).await,)* }
+            match params { $(TaskParams::$kind(kind) => Box::pin(kind.check(cx)).await,)* }
         }
 
         pub(crate) async fn apply(params: &TaskParams, cx: &Context<'_>) -> Result<Applied, HostError> {
-            match params { $(TaskParams::$kind(kind) => kind.apply(cx).await,)* }
+            match params { $(TaskParams::$kind(kind) => Box::pin(kind.apply(cx)).await,)* }
         }
 
         pub(crate) async fn remove(params: &TaskParams, cx: &Context<'_>) -> Result<bool, HostError> {
-            match params { $(TaskParams::$kind(kind) => kind.remove(cx).await,)* }
+            match params { $(TaskParams::$kind(kind) => Box::pin(kind.remove(cx)).await,)* }
         }
 
         pub(crate) async fn effect(params: &TaskParams, cx: &Context<'_>, effect: Effect) -> Result<bool, HostError> {
-            match params { $(TaskParams::$kind(kind) => kind.effect(cx, effect).await,)* }
+            match params { $(TaskParams::$kind(kind) => Box::pin(kind.effect(cx, effect)).await,)* }
         }
 
         pub(crate) async fn broken(params: &TaskParams, cx: &Context<'_>) -> HostError {

@@ -9,7 +9,7 @@ use groundplan_protocol::{
     effect::Effect,
     kinds::{EXPORT_LIMIT, Export, Run},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     context::Context,
@@ -48,7 +48,7 @@ impl Kind for Export {
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let value = value(self, cx).await?;
         let same = cx.memory().and_then(Value::as_str) == Some(&value);
-        cx.remember(json!(value));
+        cx.remember(&value);
         cx.publish(value);
         Ok(same.into())
     }

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::host::{
     error::{HostError, KindError, ToolError},
+    found::FoundError,
     tool::{Answer, Tool},
 };
 
@@ -21,6 +22,8 @@ pub(crate) enum AccountError {
     Refused { what: String, message: String },
     #[error(transparent)]
     Tool(ToolError),
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for AccountError {}
@@ -79,10 +82,6 @@ impl Memory {
         let memory = cx.memory().and_then(|memory| Self::deserialize(memory).ok());
         memory.filter(|memory| memory.name == name).unwrap_or_else(|| Self { name: name.to_owned(), ..Self::default() })
     }
-
-    fn keep(&self, cx: &Context<'_>) {
-        cx.remember(serde_json::to_value(self).unwrap_or_default());
-    }
 }
 
 /// A group as the host's tables have it.
@@ -134,8 +133,9 @@ impl Kind for Group {
         let mut memory = Memory::of(cx, &self.name);
         let name = self.name.as_str();
         if !self.is_present() {
-            change(cx, &format!("cannot delete the group {name}"), &["groupdel", "--", name]).await?;
-            Memory { name: name.to_owned(), ..Memory::default() }.keep(cx);
+            let memory = Memory { name: name.to_owned(), ..Memory::default() };
+            let what = format!("cannot delete the group {name}");
+            cx.change(&memory, change(cx, &what, &["groupdel", "--", name])).await?;
             return Ok(Applied { afresh: false });
         }
         let gid = self.gid.map(|gid| gid.to_string());
@@ -146,34 +146,30 @@ impl Kind for Group {
                 words.extend(gid.iter().flat_map(|gid| ["-g", gid]));
                 words.extend(self.system.filter(|system| *system).map(|_| "-r"));
                 words.extend(["--", name]);
-                change(cx, &format!("cannot create the group {name}"), &words).await?;
                 memory.created = true;
-                memory.keep(cx);
+                cx.change(&memory, change(cx, &format!("cannot create the group {name}"), &words)).await?;
                 find(cx, name).await?.unwrap_or_default()
             }
         };
         if let (Some(gid), true) = (&gid, self.gid != Some(found.gid)) {
-            change(cx, &format!("cannot change the number of the group {name}"), &["groupmod", "-g", gid, "--", name])
-                .await?;
             // The first one counts: the id from before the task, not one that an earlier version of it set.
             memory.gid.get_or_insert(found.gid);
-            memory.keep(cx);
+            let what = format!("cannot change the number of the group {name}");
+            cx.change(&memory, change(cx, &what, &["groupmod", "-g", gid, "--", name])).await?;
         }
-        // After each change the memory is kept at once: a run that fails halfway must not forget what it
-        // did.
+        // One by one: a run that fails halfway must not forget what it did.
         let (to_add, to_remove) = to_change(self, &found, &memory);
         for (members, option, doing) in [(to_add, "-a", "add"), (to_remove, "-d", "remove")] {
             for member in members {
-                let what = format!("cannot {doing} {member} as a member of the group {name}");
-                change(cx, &what, &["gpasswd", option, &member, "--", name]).await?;
                 let (done, undone) = match option {
                     "-a" => (&mut memory.added, &mut memory.removed),
                     _ => (&mut memory.removed, &mut memory.added),
                 };
                 // Undoing an earlier change of its own restores what was there, and leaves nothing to restore.
                 let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
-                done.extend(back.is_none().then_some(member));
-                memory.keep(cx);
+                done.extend(back.is_none().then(|| member.clone()));
+                let what = format!("cannot {doing} {member} as a member of the group {name}");
+                cx.change(&memory, change(cx, &what, &["gpasswd", option, &member, "--", name])).await?;
             }
         }
         Ok(Applied { afresh: false })

@@ -75,7 +75,7 @@ impl Kind for Hostname {
         let in_sync = names.running == self.name && names.of_file() == Some(&self.name) && pretty;
         // Noted also if nothing has to change: removal must find that the name was there before.
         if in_sync && cx.memory().is_none() {
-            note(cx, &names);
+            cx.remember(&names);
         }
         Ok(in_sync.into())
     }
@@ -83,7 +83,7 @@ impl Kind for Hostname {
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let names = Names::read()?;
         if cx.memory().is_none() {
-            note(cx, &names);
+            cx.remember_first(&names)?;
         }
         if names.of_file() != Some(&self.name) {
             put(cx, STATIC, Some(&format!("{}\n", self.name)))?;
@@ -112,10 +112,6 @@ impl Kind for Hostname {
         }
         Ok(Names::read()? != now)
     }
-}
-
-fn note(cx: &Context<'_>, names: &Names) {
-    cx.remember(serde_json::to_value(names).unwrap_or_default());
 }
 
 fn text(path: &'static str) -> Result<Option<String>, HostnameError> {

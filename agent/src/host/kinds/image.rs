@@ -52,6 +52,7 @@ impl From<ToolError> for PodmanError {
 /// The task's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
+    /// Empty as long as it is not known: the image is being brought, or was when the agent was killed.
     id: String,
     /// Digest of the archive that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +60,13 @@ struct Memory {
     /// The image that had the name before; absent if none had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+}
+
+impl Memory {
+    /// The memory while the image is being brought; `there`: the image that has the name now.
+    fn pending(known: Option<&Self>, there: Option<String>) -> Self {
+        Self { id: String::new(), archive: None, before: known.map_or(there, |known| known.before.clone()) }
+    }
 }
 
 impl Kind for Image {
@@ -71,7 +79,7 @@ impl Kind for Image {
         let known = memory(cx);
         if cx.is_drift_check() {
             // A drift check neither asks a registry nor reads an archive: what was applied is the image itself.
-            let wanted = known.map(|known| known.id);
+            let wanted = known.map(|known| known.id).filter(|id| !id.is_empty());
             let in_sync = id.is_some() && (wanted.is_none() || wanted == id);
             if !in_sync {
                 let what = format!("image {}", self.name);
@@ -80,36 +88,47 @@ impl Kind for Image {
             return Ok(in_sync.into());
         }
         let archive = archive(self, cx).await?;
+        // What an interrupted job brought is the task's: its id is yet to be noted.
+        let pending = known.as_ref().is_some_and(|known| known.id.is_empty());
         let same = known.as_ref().is_some_and(|known| id.as_ref() == Some(&known.id));
         Ok(match (archive, self.pull.unwrap_or_default()) {
             (Some((_, digest)), _) => same && known.is_some_and(|known| known.archive == Some(digest)),
             (None, Pull::Always) => {
-                pull(cx, &self.name).await?;
-                same && image_id(cx, &self.name).await? == id
+                let pulling = async { Ok::<_, HostError>(pull(cx, &self.name).await?) };
+                cx.change(&Memory::pending(known.as_ref(), id.clone()), pulling).await?;
+                let same = same && image_id(cx, &self.name).await? == id;
+                if same {
+                    cx.remember(&known);
+                }
+                same
             }
-            (None, Pull::Missing) => id.is_some(),
+            (None, Pull::Missing) => id.is_some() && !pending,
             (None, Pull::Never) if id.is_none() => return Err(PodmanError::NoImage(self.name.clone()).into()),
-            (None, Pull::Never) => true,
+            (None, Pull::Never) => !pending,
         }
         .into())
     }
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
-        let before = match memory(cx) {
-            Some(known) => known.before,
+        let known = memory(cx);
+        let before = match &known {
+            Some(known) => known.before.clone(),
             None => image_id(cx, &self.name).await?,
         };
         let archive = archive(self, cx).await?;
-        match &archive {
-            Some((content, _)) => bring(self, cx, content).await?,
-            // With `always` the check has pulled it already.
-            None if self.pull == Some(Pull::Always) => {}
-            None => pull(cx, &self.name).await?,
-        }
+        let bringing = async {
+            match (&archive, self.pull.unwrap_or_default()) {
+                (Some((content, _)), _) => Ok::<_, HostError>(bring(self, cx, content).await?),
+                (None, Pull::Missing) => Ok(pull(cx, &self.name).await?),
+                // With `always` the check has pulled it already.
+                (None, Pull::Always | Pull::Never) => Ok(()),
+            }
+        };
+        cx.change(&Memory::pending(known.as_ref(), before.clone()), bringing).await?;
         let id = image_id(cx, &self.name).await?.ok_or_else(|| PodmanError::Nothing(self.name.clone()))?;
         let before = before.filter(|before| *before != id);
         let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before };
-        cx.remember(serde_json::to_value(memory).unwrap_or_default());
+        cx.remember(&memory);
         Ok(Applied { afresh: true })
     }
 
@@ -121,7 +140,8 @@ impl Kind for Image {
             Err(PodmanError::NoPodman) => return Ok(false),
             id => id?,
         };
-        if id.as_ref() != Some(&known.id) {
+        let is_ours = if known.id.is_empty() { id != known.before } else { id.as_ref() == Some(&known.id) };
+        if !is_ours || id.is_none() {
             return Ok(false);
         }
         if let Some(before) = &known.before
@@ -139,7 +159,7 @@ impl Kind for Image {
 }
 
 fn memory(cx: &Context<'_>) -> Option<Memory> {
-    serde_json::from_value(cx.memory()?.clone()).ok()
+    serde_json::from_value(cx.recall()?).ok()
 }
 
 /// The archive that the image comes from; `None` if it comes from a registry.

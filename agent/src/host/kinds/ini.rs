@@ -143,7 +143,7 @@ impl Kind for Ini {
         }
         cx.note_unended(&self.path, memory.unended.as_ref())?;
         // The memory before the file: a value that was overwritten exists nowhere else.
-        cx.remember_first(serde_json::to_value(&memory).unwrap_or_default())?;
+        cx.remember_first(&memory)?;
         if was.as_ref() == Some(&document) {
             // Only the memory differed.
             cx.nothing_changed();

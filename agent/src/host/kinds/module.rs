@@ -7,6 +7,7 @@
 use std::{fs, path::Path};
 
 use groundplan_protocol::kinds::Module;
+use serde_json::json;
 
 use super::{
     context::Context,
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::host::{
     error::{HostError, KindError, ToolError},
+    found::FoundError,
     fs::files::{self, Access, Removal, Sum},
 };
 
@@ -30,6 +32,8 @@ pub(crate) enum ModuleError {
     InUse { name: String, by: String },
     #[error("modprobe reported success, but the kernel has no module {name}")]
     NotThere { name: String },
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for ModuleError {}
@@ -86,7 +90,8 @@ impl Kind for Module {
         let mut loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
         match (self.state.is_present(), found) {
             (true, Found::Not) => {
-                modprobe(cx, &self.name, "loaded", &["modprobe", "--", &self.name]).await?;
+                let args = ["modprobe", "--", &self.name];
+                cx.change(&json!({ "loaded": true }), modprobe(cx, &self.name, "loaded", &args)).await?;
                 if find(&self.name) == Found::Not {
                     return Err(ModuleError::NotThere { name: self.name.clone() }.into());
                 }
@@ -101,7 +106,7 @@ impl Kind for Module {
             (false, found) => unload(cx, &self.name, found).await?,
             _ => {}
         }
-        cx.remember(serde_json::json!({ "loaded": loaded_by_us }));
+        cx.remember(&json!({ "loaded": loaded_by_us }));
         Ok(Applied { afresh: false })
     }
 

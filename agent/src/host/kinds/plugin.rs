@@ -19,6 +19,7 @@ use super::{
 };
 use crate::host::{
     error::{HostError, KindError, ToolError},
+    found::FoundError,
     process::{
         exec::{ExecError, status_text},
         spawn::SpawnError,
@@ -64,6 +65,8 @@ pub(crate) enum PluginError {
     Reported { name: String, message: String },
     #[error(transparent)]
     Tool(ToolError),
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for PluginError {}
@@ -274,7 +277,7 @@ impl Answer<'_> {
             if memory.to_string().len() > MEMORY {
                 return Err(request.wrong(format!("`memory` has more than {} KiB", MEMORY >> 10)));
             }
-            cx.remember(memory.clone());
+            cx.remember_first(memory)?;
         }
         match self.fields.get("output") {
             None | Some(Value::Null) => {}

@@ -74,11 +74,11 @@ impl Kind for Pod {
         let parts = Parts::of(self, cx);
         let (before, now) = (known(cx), names(self));
         // Noted before anything is written: if this fails in between, removal still finds all containers.
-        remember(cx, before.union(&now));
+        cx.remember_first(&(&before | &now))?;
         remove_containers(cx, before.difference(&now)).await?;
         write(self, &parts, cx).await?;
         // The dropped containers are removed, so later removals need not try them again.
-        remember(cx, now.iter());
+        cx.remember(&now);
         if !should_run(self) {
             for unit in units(self) {
                 systemctl(cx, &["stop", &unit]).await?;
@@ -159,10 +159,6 @@ fn units(pod: &Pod) -> impl Iterator<Item = String> {
 /// The containers that the task has units for.
 fn known(cx: &Context<'_>) -> BTreeSet<String> {
     cx.memory().and_then(|memory| Deserialize::deserialize(memory).ok()).unwrap_or_default()
-}
-
-fn remember<'a>(cx: &Context<'_>, names: impl Iterator<Item = &'a String>) {
-    cx.remember(names.cloned().collect());
 }
 
 /// Gets all images before anything is changed.

@@ -96,7 +96,7 @@ fn came_back(reboot: &Reboot, cx: &Context<'_>) -> Option<String> {
 /// Remembers which request has been carried out, and which marker is used up by it.
 fn done(reboot: &Reboot, cx: &Context<'_>, boot: Option<&str>) {
     let before = cx.memory().and_then(|memory| memory.get("down")?.as_str());
-    cx.remember(json!({ "asked": essence(reboot), "down": boot.or(before) }));
+    cx.remember(&json!({ "asked": essence(reboot), "down": boot.or(before) }));
     if boot.is_some() {
         cx.report("the host has been down and is back");
     }

@@ -83,22 +83,22 @@ impl Kind for Selinux {
             let listed = tool(cx, &["semanage", "fcontext", "-l", "-C", "-n"]).await?;
             let before = listed_label(&listed, &pattern);
             if cx.memory().is_none() {
-                cx.remember(serde_json::to_value(before.clone().unwrap_or_default()).unwrap_or_default());
+                cx.remember_first(&before.clone().unwrap_or_default())?;
             }
             set_rule(cx, if before.is_some() { "-m" } else { "-a" }, &wanted, &pattern).await?;
             restore(self, path, cx, false).await?;
         } else if let (Some(boolean), Some(value)) = (&self.boolean, self.value) {
             if cx.memory().is_none() {
                 let listed = tool(cx, &["semanage", "boolean", "-l", "-n"]).await?;
-                cx.remember(serde_json::json!({ "value": boolean_of(&listed, boolean).map(|(_, at_boot)| at_boot) }));
+                let at_boot = boolean_of(&listed, boolean).map(|(_, at_boot)| at_boot);
+                cx.remember_first(&serde_json::json!({ "value": at_boot }))?;
             }
             tool(cx, &["setsebool", "-P", boolean, if value { "on" } else { "off" }]).await?;
         } else if let Some(mode) = self.mode {
             let config = files::read_text(&cx.host.environment.root, CONFIG, 1 << 16)?;
             if cx.memory().is_none() {
-                cx.remember(
-                    serde_json::json!({ "mode": config.as_ref().and_then(|config| config_mode(&config.text)) }),
-                );
+                let at_boot = config.as_ref().and_then(|config| config_mode(&config.text));
+                cx.remember_first(&serde_json::json!({ "mode": at_boot }))?;
             }
             set_mode(mode.as_str(), cx).await?;
         }

@@ -133,29 +133,18 @@ impl Kind for Sysctl {
             memory.give_back(cx, key, old)?;
         }
         memory.before.retain(|key, _| wanted.contains_key(key));
-        let mut done: Vec<(&String, String)> = Vec::new();
+        let mut former = Values::new();
         for (key, value) in &wanted {
             let old = get(key)?;
-            if old == *value {
-                continue;
+            if old != *value {
+                // The value from before the task counts, not one that an earlier version of it set.
+                memory.before.entry(key.clone()).or_insert_with(|| old.clone());
+                former.insert(key.clone(), old);
             }
-            // All or nothing: the parameters of a task belong together, and a failed task must not leave half of them
-            // changed.
-            if let Err(error) = set(key, value) {
-                for (key, old) in done.iter().rev() {
-                    set(key, old)?;
-                }
-                return Err(error.into());
-            }
-            done.push((key, old));
-        }
-        for (key, old) in done {
-            // The value from before the task counts, not one that an earlier version of it set.
-            memory.before.entry(key.clone()).or_insert(old);
         }
         memory.set = wanted.clone();
         memory.set.retain(|key, _| memory.before.contains_key(key));
-        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        cx.change(&memory, async { Ok::<_, HostError>(set_all(&wanted, &former)?) }).await?;
         let root = &cx.host.environment.root;
         files::write_text(root, &path(cx.task), &text(&wanted), access()?)?;
         files::remove_file(root, &former_path(cx.task), false)?;
@@ -273,6 +262,19 @@ fn get(key: &str) -> Result<String, SysctlError> {
         }
         Err(source) => Err(SysctlError::Read { key: key.to_owned(), source }),
     }
+}
+
+/// Sets those of the values that differ from the `former` ones: all or none, since the parameters of a task belong together.
+fn set_all(wanted: &Values, former: &Values) -> Result<(), SysctlError> {
+    for (at, key) in former.keys().enumerate() {
+        if let Err(error) = set(key, &wanted[key]) {
+            for (key, old) in former.iter().take(at) {
+                set(key, old)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn set(key: &str, value: &str) -> Result<(), SysctlError> {

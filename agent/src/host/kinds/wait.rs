@@ -47,7 +47,7 @@ impl Kind for Wait {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         wait(self, cx).await?;
-        cx.remember(essence(self));
+        cx.remember(&essence(self));
         Ok(Applied { afresh: true })
     }
 

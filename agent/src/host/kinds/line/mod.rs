@@ -93,7 +93,7 @@ impl Kind for Line {
         memory.change(self, &mut lines, cx)?;
         cx.note_unended(&self.path, memory.unended.as_ref())?;
         // Kept also if writing fails: undoing then finds nothing, which does no harm.
-        cx.remember_first(serde_json::to_value(&memory).unwrap_or_default())?;
+        cx.remember_first(&memory)?;
         let root = &cx.host.environment.root;
         if is_new {
             cx.note_made(&Claim::edited(&self.path))?;

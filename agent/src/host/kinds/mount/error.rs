@@ -1,6 +1,9 @@
 //! Why a mount or a swap area is not in the state that was asked for.
 
-use crate::host::error::{KindError, ToolError};
+use crate::host::{
+    error::{KindError, ToolError},
+    found::FoundError,
+};
 
 /// Why a mount could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,8 @@ pub(crate) enum MountError {
     Again { path: String, source: ToolError },
     #[error("mount reported success, but nothing is mounted at {path}")]
     NotThere { path: String },
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for MountError {}

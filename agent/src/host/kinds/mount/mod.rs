@@ -29,6 +29,7 @@ use super::{
 };
 use crate::host::{
     error::{HostError, ToolError},
+    found::FoundError,
     fs::{
         files::{self, Access, Text},
         paths::Missing,
@@ -102,25 +103,26 @@ impl Kind for Mount {
         let mut memory = Memory::of(self, cx);
         memory.path.clone_from(&self.path);
         let live = Live::of(self);
-        let done = match self.state {
-            MountState::Mounted => put(self, cx, &mut memory, live).await,
-            MountState::Unmounted if !live.is_unmounted() => Ok(end(self, cx, false).await?),
-            MountState::Absent if !live.is_none() => Ok(end(self, cx, true).await?),
-            _ => Ok(()),
-        };
-        // Also what a failed attempt has made.
-        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
-        done?;
+        match self.state {
+            MountState::Mounted => put(self, cx, &mut memory, live).await?,
+            MountState::Unmounted if !live.is_unmounted() => end(self, cx, false).await?,
+            MountState::Absent if !live.is_none() => end(self, cx, true).await?,
+            _ => {}
+        }
+        cx.remember(&memory);
         // After mounting: a line that cannot be mounted would stop the host at its next boot.
         if self.state != MountState::Unmounted {
-            let before = list(self, cx, self.line().as_deref(), memory.line.as_deref()).await?;
-            // Only the first line found: later ones are the task's own.
-            if !memory.listed {
-                (memory.listed, memory.before) = (true, before);
-            }
-            memory.line = self.line();
+            let known = memory.line.clone();
+            let note = |before| {
+                // Only the first line found: later ones are the task's own.
+                if !memory.listed {
+                    (memory.listed, memory.before) = (true, before);
+                }
+                memory.line = self.line();
+                cx.remember_first(&memory)
+            };
+            list(self, cx, self.line().as_deref(), known.as_deref(), note).await?;
         }
-        cx.remember(serde_json::to_value(&memory).unwrap_or_default());
         Ok(Applied { afresh: false })
     }
 
@@ -139,7 +141,7 @@ impl Kind for Mount {
         let is_ours = is_same(line_of(&now, subject(self), known, known), known);
         if memory.listed && !is_same(memory.before.as_deref(), known) && is_ours {
             let before = memory.before.as_deref().filter(|_| cx.on_remove == OnRemove::Restore);
-            list(self, cx, before, known).await?;
+            list(self, cx, before, known, |_| Ok(())).await?;
             changed = true;
         }
         changed |= self.mount_again(cx).await?;
@@ -294,22 +296,25 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -
         Live::Mounted(there) => Some(there),
         Live::Nothing => None,
         Live::Swap(_) => {
-            swap::put(cx, mount).await?;
             memory.mounted = memory.mounted.as_ref().and(mount.line());
+            cx.change(memory, swap::put(cx, mount)).await?;
             return Ok(());
         }
     };
     if mount.is_swap() {
-        swap::put(cx, mount).await?;
         memory.mounted = mount.line();
+        cx.change(memory, swap::put(cx, mount)).await?;
         return Ok(());
     }
     let same = there.as_ref().is_some_and(|there| is_this(mount, there, memory.shown.as_ref()));
+    // One that was mounted before the task stays mounted after it.
+    let mounted_by_task = if same { memory.mounted.as_ref().and(mount.line()) } else { mount.line() };
     let source = mount.source.as_deref().unwrap_or("none");
     if same {
         // What waits for its first use is mounted then, with the options that /etc/fstab has.
         if !there.as_ref().is_some_and(Mounted::is_idle_automount) {
-            remount(mount, cx, source).await?;
+            let after = Memory { mounted: mounted_by_task.clone(), ..memory.clone() };
+            cx.change(&after, remount(mount, cx, source)).await?;
         }
     } else {
         if let Some(there) = there.as_ref().filter(|_| mount.path == "/") {
@@ -320,12 +325,13 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -
             unmount(cx, &mount.path).await?;
         }
         let args = ["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path];
-        if let Err(error) = cx.tool(&args).await {
-            let former = match &there {
-                Some(there) => bring_back(mount, cx, memory, there).await?,
-                None => Former::Untouched,
-            };
-            return Err(refused(mount, former, error).into());
+        let after = Memory { mounted: mounted_by_task.clone(), shown: None, ..memory.clone() };
+        let made = async { cx.tool(&args).await.map_err(|error| refused(mount, error)) };
+        if let Err(mut error) = cx.change(&after, made).await {
+            if let (MountError::Mount { former, .. }, Some(there)) = (&mut error, &there) {
+                *former = bring_back(mount, cx, memory, there).await?;
+            }
+            return Err(error.into());
         }
     }
     let Some(now) = mounted(&mount.path) else {
@@ -334,10 +340,7 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -
     if !now.is_idle_automount() {
         memory.shown = Some(Shown::new(mount, &now));
     }
-    // One that was mounted before the task stays mounted after it.
-    if !same || memory.mounted.is_some() {
-        memory.mounted = mount.line();
-    }
+    memory.mounted = mounted_by_task;
     Ok(())
 }
 
@@ -348,13 +351,13 @@ async fn remount(mount: &Mount, cx: &Context<'_>, source: &str) -> Result<(), Mo
         Some(_) => vec!["mount", "-o", &options, "--", source, &mount.path],
         None => vec!["mount", "-o", &options, "--", &mount.path],
     };
-    cx.tool(&args).await.map(drop).map_err(|error| refused(mount, Former::Untouched, error))
+    cx.tool(&args).await.map(drop).map_err(|error| refused(mount, error))
 }
 
-fn refused(mount: &Mount, former: Former, error: ToolError) -> MountError {
+fn refused(mount: &Mount, error: ToolError) -> MountError {
     match missing(&error) {
         Some(missing) => missing,
-        None => MountError::Mount { path: mount.path.clone(), former, source: error },
+        None => MountError::Mount { path: mount.path.clone(), former: Former::Untouched, source: error },
     }
 }
 
@@ -364,12 +367,14 @@ fn make_place(mount: &Mount, cx: &Context<'_>, memory: &mut Memory) -> Result<()
     let is_file = mount.is_bind() && mount.source.as_ref().is_some_and(|source| Path::new(source).is_file());
     if is_file {
         if !root.exists(&mount.path)? {
-            files::write_text(root, &mount.path, "", Access::new(&mount.path, None, None, None, 0o644)?)?;
             memory.made_file = true;
+            cx.remember_first(memory)?;
+            files::write_text(root, &mount.path, "", Access::new(&mount.path, None, None, None, 0o644)?)?;
         }
     } else if root.directory(&mount.path, Missing::Leave)?.is_none() {
-        files::put_directory(root, &mount.path, Access::new(&mount.path, None, None, None, 0o755)?)?;
         memory.made_directory = true;
+        cx.remember_first(memory)?;
+        files::put_directory(root, &mount.path, Access::new(&mount.path, None, None, None, 0o755)?)?;
     }
     Ok(())
 }
@@ -412,23 +417,25 @@ fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
     }
 }
 
-/// Gives it another line in /etc/fstab, or none; returns the line that it had, or all of them where it is to have none. `known`
-/// is the line that the task wrote.
+/// Gives it another line in /etc/fstab, or none. Before that, `note` gets the line that it has, or all of them where it is to have none.
+/// `known` is the line that the task wrote.
 async fn list(
     mount: &Mount,
     cx: &Context<'_>,
     line: Option<&str>,
     known: Option<&str>,
-) -> Result<Option<String>, HostError> {
+    note: impl FnOnce(Option<String>) -> Result<(), FoundError>,
+) -> Result<(), HostError> {
     let _edit = cx.host.edits.lock().await;
     let Text { text, access } = fstab(cx)?;
     let before = line_of(&text, subject(mount), line, known).map(str::to_owned);
     let (before, new) = match mount.state {
         MountState::Absent if line.is_none() => (all_lines(&text, subject(mount)), without(&text, subject(mount))),
         // In sync, also with a comment or other blanks.
-        _ if is_same(before.as_deref(), line) => return Ok(before),
+        _ if is_same(before.as_deref(), line) => (before, text.clone()),
         _ => (before.clone(), with_line(&text, before.as_deref(), line)),
     };
+    note(before)?;
     if new != text {
         files::write_text(&cx.host.environment.root, FSTAB, &new, access)?;
         // systemd generates its mount units from the file, and would mount by the old ones.
@@ -436,7 +443,7 @@ async fn list(
             cx.tool(&["systemctl", "daemon-reload"]).await?;
         }
     }
-    Ok(before)
+    Ok(())
 }
 
 /// Unmounts it, or ends the use of the swap area. `for_good`: with the automount that would mount it again.

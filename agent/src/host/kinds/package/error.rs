@@ -4,6 +4,7 @@ use std::io;
 
 use crate::host::{
     error::{KindError, ToolError},
+    found::FoundError,
     process::exec::ExecError,
 };
 
@@ -43,6 +44,8 @@ pub(crate) enum PackageError {
     Tool(#[from] ToolError),
     #[error(transparent)]
     Exec(#[from] ExecError),
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for PackageError {}

@@ -5,7 +5,7 @@
 
 use groundplan_protocol::kinds::PackageState;
 
-use super::{Memory, Task, backend::Installed, error::PackageError, list};
+use super::{Task, backend::Installed, error::PackageError, list, memory::Memory};
 
 impl Task<'_> {
     /// Packages to mark as chosen by hand, because the task names them, and those that it marked and does not name any more.
@@ -39,12 +39,10 @@ impl Task<'_> {
         if to_mark.is_empty() && to_unmark.is_empty() {
             return Ok(());
         }
-        self.choose(&to_mark, true).await?;
-        self.choose(&to_unmark, false).await?;
-        memory.marked.extend(to_mark);
+        memory.marked.extend(to_mark.iter().cloned());
+        self.cx().change(memory, self.choose(&to_mark, true)).await?;
         memory.marked.retain(|name| !to_unmark.contains(name));
-        memory.keep(self.cx());
-        Ok(())
+        self.cx().change(memory, self.choose(&to_unmark, false)).await
     }
 
     pub(super) async fn choose<S: AsRef<str>>(&self, names: &[S], chosen: bool) -> Result<(), PackageError> {

@@ -1,8 +1,8 @@
 //! `package`: packages, with the host's own package manager.
 //!
 //! Missing packages are installed in one transaction; installed ones are left alone. The task's memory holds what it installed and
-//! what was installed with that, and removal removes no more than that, and nothing that other packages need. If the agent was
-//! killed during an installation, what it had installed counts as found.
+//! what was installed with that, and removal removes no more than that, and nothing that other packages need. Before an installation it
+//! also holds which packages there are, for the case that the agent is killed before it is known what came.
 
 mod apk;
 mod apt;
@@ -12,55 +12,31 @@ mod backend;
 mod dnf;
 mod error;
 mod guard;
+mod install;
 mod lock;
 mod manager;
 mod marks;
+mod memory;
 mod zypper;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use groundplan_protocol::{
     kinds::{Claim, Package, PackageState},
     plan::OnRemove,
 };
-use serde::{Deserialize, Serialize};
 
 use self::{
-    backend::{FoundState, Install, Installed},
+    backend::{FoundState, Installed},
     error::PackageError,
     manager::Manager,
+    memory::Memory,
 };
 use super::{
     context::Context,
     kind::{Applied, Check, Kind},
 };
 use crate::host::error::HostError;
-
-/// The task's memory: what it did to the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-struct Memory {
-    /// Packages that it installed because they are named.
-    installed: BTreeSet<String>,
-    /// Packages that were installed with those.
-    along: BTreeSet<String>,
-    held: BTreeSet<String>,
-    unheld: BTreeSet<String>,
-    /// Packages that were there as dependencies of others, and that it marked as chosen by hand.
-    marked: BTreeSet<String>,
-    /// Packages that it installed for a virtual one that is named, each with the name of that.
-    stand_ins: BTreeMap<String, String>,
-}
-
-impl Memory {
-    fn of(cx: &Context<'_>) -> Self {
-        cx.memory().and_then(|memory| Self::deserialize(memory).ok()).unwrap_or_default()
-    }
-
-    fn keep(&self, cx: &Context<'_>) {
-        cx.remember(serde_json::to_value(self).unwrap_or_default());
-    }
-}
 
 impl Kind for Package {
     fn whole_host(&self) -> bool {
@@ -77,18 +53,14 @@ impl Kind for Package {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let mut memory = Memory::of(cx);
-        if cx.on_remove == OnRemove::Delete && self.state() != PackageState::Absent {
-            // Also those that were there before.
-            memory.installed.extend(self.names.iter().cloned());
-        }
-        if memory == Memory::default() {
-            if self.state() != PackageState::Absent {
+        let is_present = self.state() != PackageState::Absent;
+        if Memory::of(cx) == Memory::default() && !(is_present && cx.on_remove == OnRemove::Delete) {
+            if is_present {
                 cx.report("left in place: all of it was there before this task");
             }
             return Ok(false);
         }
-        Ok(Task { params: self, manager: Manager::find(cx, self)? }.remove(memory).await?)
+        Ok(Task { params: self, manager: Manager::find(cx, self)? }.remove().await?)
     }
 }
 
@@ -126,7 +98,7 @@ impl Task<'_> {
         };
         let memory = Memory::of(self.cx());
         let left = memory.installed.iter().any(|name| self.is_given_up(&memory, name) && installed.is_there(name));
-        if !in_sync || left {
+        if !in_sync || left || memory.installing.is_some() {
             return Ok(false);
         }
         let (to_mark, to_unmark) = self.marking(&memory, &installed).await?;
@@ -167,7 +139,7 @@ impl Task<'_> {
 
     async fn apply(&self) -> Result<(), PackageError> {
         let _turn = self.manager.turn().await?;
-        let mut memory = Memory::of(self.cx());
+        let mut memory = self.memory().await?;
         let absent = self.params.state() == PackageState::Absent;
         if absent {
             // Holds first: the package manager does not remove a held package.
@@ -186,13 +158,28 @@ impl Task<'_> {
             self.give_up(&given_up, &memory.along).await?;
             memory.installed.retain(|name| !given_up.contains(name));
             memory.stand_ins.retain(|name, _| !given_up.contains(name));
-            memory.keep(self.cx());
+            self.cx().remember(&memory);
         }
         Ok(())
     }
 
-    async fn remove(&self, memory: Memory) -> Result<bool, PackageError> {
+    /// The memory, with what an interrupted installation brought.
+    async fn memory(&self) -> Result<Memory, PackageError> {
+        let mut memory = Memory::of(self.cx());
+        if memory.installing.is_some() {
+            memory.take_stock(&self.manager.installed().await?);
+            self.cx().remember(&memory);
+        }
+        Ok(memory)
+    }
+
+    async fn remove(&self) -> Result<bool, PackageError> {
         let _turn = self.manager.turn().await?;
+        let mut memory = self.memory().await?;
+        if self.cx().on_remove == OnRemove::Delete && self.params.state() != PackageState::Absent {
+            // Also those that were there before.
+            memory.installed.extend(self.names().map(str::to_owned));
+        }
         for (names, hold) in [(&memory.held, false), (&memory.unheld, true)] {
             let held = if names.is_empty() { BTreeSet::new() } else { self.manager.held().await? };
             let names: Vec<&str> =
@@ -244,105 +231,6 @@ impl Task<'_> {
             && self.cx().held_by_another(&Claim::named("package", name)).is_none()
     }
 
-    /// Installs missing packages and newer versions.
-    async fn install_wanted(&self, memory: &mut Memory) -> Result<(), PackageError> {
-        let manager = &self.manager;
-        let mut before = manager.installed().await?;
-        let latest = self.params.state() == PackageState::Latest;
-        let newer = if latest { self.newer(&before).await? } else { Vec::new() };
-        // In sync; for `present` this is known without fetching the index.
-        if self.missing(&before).is_empty() && newer.is_empty() {
-            return Ok(());
-        }
-        let mut missing = self.missing(&before);
-        if !missing.is_empty() {
-            manager.ensure_fresh(self.params.update_cache().into()).await?;
-        }
-        // Before anything is changed, so that an unknown version is an error without side effects.
-        let mut resolved = manager.resolve(&missing, self.params.version.as_deref()).await?;
-        if let Some(words) = manager.backend.complete_interrupted().filter(|_| before.interrupted) {
-            self.cx().report("an earlier installation was interrupted; completing it first");
-            // Even if another package stays broken, the wanted ones may still be installable.
-            if let Err(error) = manager.run("complete it", &words, &[]).await {
-                self.cx().report(&error.to_string());
-            }
-            before = manager.installed().await?;
-            missing = self.missing(&before);
-            resolved.retain(|(name, _)| missing.contains(name));
-        }
-        let result = self.install(resolved, &newer).await;
-        // What was installed is noted even after a failure: a later removal must find it.
-        let after = manager.installed().await?;
-        memory
-            .installed
-            .extend(missing.iter().filter(|n| !before.is_there(n) && after.is_there(n)).map(|&n| n.to_owned()));
-        for name in missing.iter().filter(|name| !after.is_there(name)) {
-            let new = after.providers(name).filter(|by| !before.is_there(by));
-            let new: Vec<(String, String)> = new.map(|by| (by.to_owned(), (*name).to_owned())).collect();
-            memory.installed.extend(new.iter().map(|(by, _)| by.clone()));
-            memory.stand_ins.extend(new);
-        }
-        let came = after.names().filter(|name| !before.is_there(name) && !name.contains(':'));
-        memory.along.extend(came.filter(|name| !memory.installed.contains(*name)).map(str::to_owned));
-        memory.keep(self.cx());
-        // The state counts, not the exit code: a failed script of another package is no failure of this task. But without the
-        // wanted packages, or a way to see whether they are the newest, an error is one.
-        match (result, self.missing(&after)) {
-            (Err(error), missing) if !missing.is_empty() || latest => Err(error),
-            (Ok(()), missing) if !missing.is_empty() => Err(PackageError::NotThere(list(&missing))),
-            (Err(error), _) => {
-                self.cx().report(&format!("installed, but the package manager reported another failure: {error}"));
-                Ok(())
-            }
-            (Ok(()), _) => Ok(()),
-        }
-    }
-
-    async fn install(&self, mut missing: Vec<(&str, Option<String>)>, newer: &[&str]) -> Result<(), PackageError> {
-        let params = self.params;
-        let newer = newer.iter().map(|name| (*name, None)).collect::<Vec<_>>();
-        let mut transactions = Vec::new();
-        if self.manager.backend.installs_newer() {
-            missing.extend(newer);
-            transactions.push((missing, params.state() == PackageState::Latest));
-        } else {
-            transactions.extend([(missing, false), (newer, true)]);
-        }
-        let _guard = self.manager.guard(params.start_services == Some(false))?;
-        let env: &[_] = if params.start_services == Some(false) { &[guard::VARIABLE] } else { &[] };
-        for (names, upgrade) in transactions.into_iter().filter(|(names, _)| !names.is_empty()) {
-            let doing = format!("install {}", list(&names.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
-            let install = Install { names, upgrade, recommends: params.recommends, change_held: params.hold.is_some() };
-            let words = self.manager.backend.install(&install);
-            let unknown = match self.manager.run(&doing, &words, env).await {
-                Err(PackageError::Failed { output, doing, cause }) => match self.manager.backend.unknown(&output) {
-                    Some(name) => match self.manager.backend.providers(&output).as_slice() {
-                        [] => name,
-                        providers => return Err(PackageError::Virtual { name, providers: list(providers) }),
-                    },
-                    None => return Err(PackageError::Failed { output, doing, cause }),
-                },
-                result => {
-                    result?;
-                    continue;
-                }
-            };
-            // The name may be newer than the index: try once more with a fresh one.
-            if !self.manager.has_refreshed() {
-                self.manager.refresh().await?;
-                match self.manager.run(&doing, &words, env).await {
-                    Err(PackageError::Failed { output, .. }) if self.manager.backend.unknown(&output).is_some() => {}
-                    result => {
-                        result?;
-                        continue;
-                    }
-                }
-            }
-            return Err(PackageError::Unknown { name: unknown });
-        }
-        Ok(())
-    }
-
     /// Removes packages that are to be absent.
     async fn remove_unwanted(&self, memory: &mut Memory) -> Result<(), PackageError> {
         let installed = self.manager.installed().await?;
@@ -359,7 +247,7 @@ impl Task<'_> {
         }
         self.remove_packages(&names).await?;
         memory.installed.retain(|name| !names.contains(&name.as_str()));
-        memory.keep(self.cx());
+        self.cx().remember(memory);
         Ok(())
     }
 
@@ -457,21 +345,19 @@ impl Task<'_> {
         if hold.is_empty() && release.is_empty() {
             return Ok(());
         }
-        // The package manager first, the memory after it: the memory must not claim a hold that the task did not set.
-        self.hold(&hold, true).await?;
-        self.hold(&release, false).await?;
-        for name in hold {
-            // One that the task itself had released is back to how it was found.
-            if !memory.unheld.remove(name) {
-                memory.held.insert(name.to_owned());
+        for (names, is_hold) in [(&hold, true), (&release, false)].into_iter().filter(|(names, _)| !names.is_empty()) {
+            for name in names.iter().copied() {
+                let (done, undone) = match is_hold {
+                    true => (&mut memory.held, &mut memory.unheld),
+                    false => (&mut memory.unheld, &mut memory.held),
+                };
+                // One that the task itself had changed the other way is back to how it was found.
+                if !undone.remove(name) {
+                    done.insert(name.to_owned());
+                }
             }
+            self.cx().change(memory, self.hold(names, is_hold)).await?;
         }
-        for name in release {
-            if !memory.held.remove(name) {
-                memory.unheld.insert(name.to_owned());
-            }
-        }
-        memory.keep(self.cx());
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::host::{
     error::{KindError, ToolError},
+    found::FoundError,
     fs::files::FileError,
 };
 
@@ -32,6 +33,8 @@ pub(crate) enum SystemdError {
     Systemctl(ToolError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 /// Why a unit can be neither enabled nor disabled.

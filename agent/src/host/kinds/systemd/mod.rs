@@ -64,16 +64,18 @@ impl Memory {
         cx.memory().and_then(|memory| Self::deserialize(memory).ok()).filter(|memory| memory.unit == unit)
     }
 
-    /// Notes the state of the unit when the task first found it.
-    async fn note(cx: &Context<'_>, name: &str, unit: &Unit) -> Result<(), SystemdError> {
+    /// Notes the state of the unit when the task first found it; on the disk, if the unit is about to be changed.
+    async fn note(cx: &Context<'_>, name: &str, unit: &Unit, changes: bool) -> Result<(), SystemdError> {
         let known = Self::of(cx, name);
         let before = match known.clone() {
             Some(known) => known,
             None => Self { unit: name.to_owned(), shipped: false, found: Found::of(cx, unit).await? },
         };
         let memory = Self { shipped: cx.content.is_some(), ..before };
-        if known.as_ref() != Some(&memory) {
-            cx.remember(serde_json::to_value(&memory).unwrap_or_default());
+        match known.as_ref() != Some(&memory) {
+            true if changes => cx.remember_first(&memory)?,
+            true => cx.remember(&memory),
+            false => {}
         }
         Ok(())
     }
@@ -139,7 +141,7 @@ impl Kind for Systemd {
             }
         };
         if in_sync {
-            Memory::note(cx, &self.unit, &unit).await?;
+            Memory::note(cx, &self.unit, &unit, false).await?;
         }
         Ok(in_sync.into())
     }
@@ -148,7 +150,7 @@ impl Kind for Systemd {
         let mut unit = show(cx, &self.unit).await?;
         // Note how the unit was found before anything changes: removal restores that.
         let shipped = Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped);
-        Memory::note(cx, &self.unit, &unit).await?;
+        Memory::note(cx, &self.unit, &unit, true).await?;
         if self.masked == Some(true) {
             return Ok(Applied { afresh: self.mask(cx, &unit).await? });
         }

@@ -3,6 +3,7 @@
 use super::{super::group::AccountError, keys::KeysError};
 use crate::host::{
     error::{KindError, ToolError},
+    found::FoundError,
     fs::users,
 };
 
@@ -21,6 +22,8 @@ pub(crate) enum UserKindError {
     Moving { path: std::path::PathBuf, source: std::io::Error },
     #[error(transparent)]
     Group(#[from] users::UserError),
+    #[error(transparent)]
+    Found(#[from] FoundError),
 }
 
 impl KindError for UserKindError {}

@@ -4,7 +4,7 @@
 //! the home is followed, and stays. One that leads out of it is an error: the file behind it may hold the keys of others.
 //! What cannot be read is never replaced. Lines are kept byte by byte, and owner and mode where sshd accepts them.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use groundplan_protocol::kinds::key_of;
 use nix::{
@@ -149,6 +149,22 @@ fn merged_lines(text: &str, wanted: &[String], unwanted: &[String], only: bool) 
         }
     }
     lines.iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The keys that a file has, without type and comment.
+pub(super) fn keys_in(text: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.filter_map(|line| key_of(line)).map(str::to_owned).collect()
+}
+
+/// The lines of a file that are not in it any more.
+pub(super) fn replaced(before: &[u8], after: &[u8]) -> Vec<String> {
+    let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let after = lines(after);
+    let gone = lines(before).into_iter().filter(|line| !line.trim_ascii().is_empty() && !after.contains(line));
+    // In another encoding than UTF-8 it could not be noted, and so not come back as it was.
+    gone.filter_map(|line| String::from_utf8(line).ok()).collect()
 }
 
 #[cfg(test)]

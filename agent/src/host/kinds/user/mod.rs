@@ -12,7 +12,7 @@ mod password;
 use std::{fs, path::Path};
 
 use groundplan_protocol::{
-    kinds::{Claim, User, key_of},
+    kinds::{Claim, TaskParams, User, key_of},
     plan::OnRemove,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     account::{Found, find, gid_of},
     error::UserKindError,
-    keys::{KeysError, Place, merged},
+    keys::{KeysError, Place, keys_in, merged},
     password::{password_is, put_password, set_password, wants_lock},
 };
 use super::{
@@ -41,6 +41,10 @@ struct Memory {
     created: bool,
     /// The keys that the task added, without type and comment.
     keys: Vec<String>,
+    /// Lines of the key file that the task's own took the place of: other options or comments of its keys, and the keys of others where
+    /// it allows none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replaced_keys: Vec<String>,
     /// The user as it was found; `None` if the task created it.
     found: Option<Before>,
     /// The parameters of the last attempt, which may have failed half-way: what it changed is of the task as well.
@@ -64,15 +68,27 @@ impl Memory {
         memory.filter(|memory| memory.name == name).unwrap_or_else(|| Self { name: name.to_owned(), ..Self::default() })
     }
 
-    fn keep(&self, cx: &Context<'_>) {
-        cx.remember(serde_json::to_value(self).unwrap_or_default());
-    }
-
     fn note(&mut self, found: &Found) {
         if !self.created && self.found.is_none() {
             let Found { shell, comment, groups, .. } = found.clone();
             self.found = Some(Before { shell, comment, groups });
         }
+    }
+
+    /// Notes what writing the keys does to a file of that text: which keys it adds, and which lines it replaces.
+    fn note_keys(&mut self, user: &User, cx: &Context<'_>, before: &[u8], after: &[u8]) {
+        let there = keys_in(before);
+        // What was put into a file that was as wanted is not given back: it may be what an intruder left.
+        let is_repair = matches!(cx.previous, Some(TaskParams::User(previous)) if *previous == *user);
+        if !is_repair {
+            let own = |line: &String| key_of(line).is_some_and(|key| self.keys.iter().any(|own| own == key));
+            let replaced = keys::replaced(before, after).into_iter().filter(|line| !own(line));
+            let new: Vec<String> = replaced.filter(|line| !self.replaced_keys.contains(line)).collect();
+            self.replaced_keys.extend(new);
+        }
+        let new = keys_of(user).into_iter().filter(|key| !there.contains(*key)).map(str::to_owned);
+        let new: Vec<String> = new.filter(|key| !self.keys.contains(key)).collect();
+        self.keys.extend(new);
     }
 }
 
@@ -121,7 +137,7 @@ impl Kind for User {
         // A user that already was as wanted: note how it was found, since `apply` does not run.
         if in_sync && cx.memory().is_none() {
             memory.note(&found);
-            memory.keep(cx);
+            cx.remember(&memory);
         }
         Ok(in_sync.into())
     }
@@ -131,7 +147,7 @@ impl Kind for User {
         if !self.is_present() {
             delete(cx, self).await?;
             moving::end(cx, &self.name)?;
-            Memory { name: self.name.clone(), ..Memory::default() }.keep(cx);
+            cx.remember(&Memory { name: self.name.clone(), ..Memory::default() });
             return Ok(Applied { afresh: false });
         }
         let found = match find(cx, &self.name).await? {
@@ -140,7 +156,7 @@ impl Kind for User {
                 // Before the change: if the agent is killed in between, removal can still restore the user.
                 memory.note(&found);
                 memory.tried = Some(self.clone());
-                memory.keep(cx);
+                cx.remember_first(&memory)?;
                 let changes = changes(self, &found)?;
                 if changes.is_empty() {
                     moving::end(cx, &self.name)?;
@@ -154,9 +170,8 @@ impl Kind for User {
             None => {
                 moving::end(cx, &self.name)?;
                 let group = gid_of(cx, &self.name).await?;
-                create(cx, self, group.is_some()).await?;
                 memory = Memory { name: self.name.clone(), created: true, group, ..Memory::default() };
-                memory.keep(cx);
+                cx.change(&memory, create(cx, self, group.is_some())).await?;
                 Found::default()
             }
         };
@@ -169,10 +184,14 @@ impl Kind for User {
         }
         if !keys_are(self, &found, &memory)? {
             let text = wanted_keys(self, &found, &memory)?;
+            let before = place(&found).read().map_err(|source| keys_error(self, &found, source))?;
+            memory.note_keys(self, cx, &before, &text);
+            cx.remember_first(&memory)?;
             place(&found).write(text).map_err(|source| keys_error(self, &found, source))?;
         }
-        memory.keys = self.ssh_keys.iter().filter_map(|key| key_of(key)).map(str::to_owned).collect();
-        memory.keep(cx);
+        let wanted = keys_of(self);
+        memory.keys.retain(|key| wanted.contains(&key.as_str()));
+        cx.remember(&memory);
         Ok(Applied { afresh: false })
     }
 
@@ -208,11 +227,13 @@ impl Kind for User {
         }
         // Its home and ids may have changed just now.
         let found = find(cx, &self.name).await?.unwrap_or(found);
-        if !memory.keys.is_empty() && Path::new(&found.home).is_dir() {
+        let has_edited = !memory.keys.is_empty() || !memory.replaced_keys.is_empty();
+        if has_edited && Path::new(&found.home).is_dir() {
             let failed = |source| keys_error(self, &found, source);
             let text = place(&found).read().map_err(failed)?;
+            let back = if cx.on_remove == OnRemove::Restore { &*memory.replaced_keys } else { &[] };
             // Keys of others stay, also those that were added since.
-            let kept = merged(&text, &[], &memory.keys, false);
+            let kept = merged(&text, back, &memory.keys, false);
             if kept != text {
                 place(&found).write(kept).map_err(failed)?;
                 changed = true;
@@ -407,6 +428,11 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
 
 fn place(found: &Found) -> Place<'_> {
     Place { home: Path::new(&found.home), uid: found.uid, gid: found.gid }
+}
+
+/// The keys that the task wants, without type and comment.
+fn keys_of(user: &User) -> Vec<&str> {
+    user.ssh_keys.iter().filter_map(|key| key_of(key)).collect()
 }
 
 fn keys_error(user: &User, found: &Found, source: KeysError) -> UserKindError {
