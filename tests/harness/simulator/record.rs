@@ -83,6 +83,8 @@ pub(super) struct Record {
     pub(super) edges: Arc<Edges>,
     /// What is done to which instance.
     pub(super) actions: BTreeMap<InstanceId, Action>,
+    /// Whether an operator has asked for all of it: a recheck.
+    pub(super) is_asked: bool,
     /// Instances that wait for values that no node has reported.
     pub(super) held_back: BTreeSet<InstanceId>,
     /// Digest of each node's message.

@@ -25,6 +25,10 @@ use super::{
     network::short,
 };
 
+fn is_asked(reason: &ReasonReport) -> bool {
+    matches!(reason, ReasonReport::Asked { .. })
+}
+
 impl World {
     pub(super) fn planner_will(&self, slot: usize) -> Message {
         let planner = &self.planners[slot];
@@ -371,6 +375,7 @@ impl World {
             commit,
             edges,
             actions: planned.actions.iter().map(|planned| (planned.instance.clone(), planned.action)).collect(),
+            is_asked: planned.actions.iter().all(|planned| planned.reasons.iter().all(is_asked)),
             held_back: held_back_of(&planned.rollout),
             sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
             declared: desired.nodes.iter().cloned().collect(),
