@@ -68,12 +68,28 @@ struct Assembler<'g, 'a> {
     barriers: Vec<Option<GateId>>,
     /// What waits for unknown values, itself or through what it comes after.
     held: HashSet<InstanceId>,
+    /// Removals that are not held back, because what makes the values known waits for them.
+    released: &'g HashSet<InstanceId>,
     /// The edges of removed tasks.
     no_edges: Arc<Edges>,
 }
 
 /// Makes the plan of all planned vertices and removals.
 pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
+    let mut released = HashSet::new();
+    loop {
+        let plan = attempt(graph, &released);
+        // Each round releases at least one more removal; mostly there is nothing to release.
+        let more = pending::circular(&plan);
+        if more.is_subset(&released) {
+            return plan;
+        }
+        released.extend(more);
+    }
+}
+
+/// The plan in which the `released` removals are not held back.
+fn attempt(graph: &RestartGraph<'_>, released: &HashSet<InstanceId>) -> Plan {
     let diff = graph.diff;
     let mut assembler = Assembler {
         graph,
@@ -86,6 +102,7 @@ pub(super) fn assemble(graph: &RestartGraph<'_>) -> Plan {
         gates: BTreeMap::new(),
         barriers: vec![None; diff.edges.len()],
         held: HashSet::new(),
+        released,
         no_edges: Arc::default(),
     };
     assembler.forget();
@@ -268,7 +285,7 @@ impl Assembler<'_, '_> {
         let mut everywhere = shared.to_vec();
         let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));
         let is_held = !waits_for.is_empty() || !single.iter().chain(shared).all(is_free);
-        if is_held && self.is_replaced(removed, node) {
+        if is_held && (self.released.contains(&task.at(at)) || self.is_replaced(removed, node)) {
             waits_for = Waits::default();
             single.retain(is_free);
             everywhere.retain(is_free);

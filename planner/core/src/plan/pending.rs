@@ -2,16 +2,20 @@
 //!
 //! In: the diff, and the assembled plan. Out: per vertex and removal the unknown values that it waits for; where nothing is pending,
 //! empty sets at no cost. Held back is what order edges reach from a pending instance, through planned and unplanned instances alike;
-//! a removal is held back while a pending instance is applied that had required what is removed, or while one may take over what is removed.
+//! a removal is held back while a pending instance is applied that had required what is removed, or while one may take over what is removed,
+//! but not while what makes the value known waits for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
-use groundplan_protocol::ids::InstanceId;
+use groundplan_protocol::{
+    effect::Action,
+    ids::{InstanceId, NodeId},
+};
 
-use super::model::{Gate, PendingInstance, Plan};
+use super::model::{Gate, PendingInstance, Plan, PlanTask};
 use crate::{
     desired::{DesiredState, NodeIx, Pending, Scope, TaskVertex},
     diff::Diff,
@@ -142,6 +146,48 @@ pub(super) fn instances(desired: &DesiredState) -> Vec<PendingInstance> {
         waits_for: pending.waits_for.to_vec(),
     };
     all.map(instance).collect()
+}
+
+/// The removals that are held back until a value is known, while what exports that value waits for them.
+pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
+    let missing = || plan.pending.iter().flat_map(|pending| &pending.waits_for);
+    let exports: HashSet<InstanceId> = missing().filter_map(exporter).collect();
+    if exports.is_empty() {
+        return HashSet::new();
+    }
+    let tasks: HashMap<InstanceId, (&NodeId, &PlanTask)> = plan
+        .nodes
+        .iter()
+        .flat_map(|(node, part)| part.tasks.iter().map(move |task| (task.task.at(node), (node, task))))
+        .collect();
+    let is_held = |task: &PlanTask| task.gates.iter().any(|gate| matches!(plan.gates.get(gate), Some(Gate::Unknown)));
+    let mut found = HashSet::new();
+    for export in exports.iter().filter(|export| tasks.get(*export).is_some_and(|(_, task)| !is_held(task))) {
+        // All that it waits for, by way of whatever.
+        let (mut open, mut seen) = (vec![export.clone()], HashSet::new());
+        while let Some(instance) = open.pop() {
+            let Some((node, task)) = tasks.get(&instance).filter(|_| seen.insert(instance.clone())) else { continue };
+            let behind = task.gates.iter().filter_map(|gate| match plan.gates.get(gate) {
+                Some(Gate::Done { waits_for, .. }) => Some(waits_for),
+                _ => None,
+            });
+            open.extend(behind.flatten().cloned().chain(task.after.iter().map(|before| before.at(node))));
+        }
+        let held: Vec<InstanceId> = seen.into_iter().filter(|instance| is_held(tasks[instance].1)).collect();
+        // Where something else is held back as well, that has to be known first.
+        if held.iter().all(|instance| tasks[instance].1.action == Action::Remove) {
+            found.extend(held);
+        }
+    }
+    found
+}
+
+/// The instance that exports a value.
+fn exporter(value: &Unknown) -> Option<InstanceId> {
+    match value {
+        Unknown::Export { task, node } => Some(task.at(node)),
+        Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::Fit { .. } => None,
+    }
 }
 
 /// Adds to each action what it waits for through other actions of the plan. The graph's edges alone are not enough: a removal that is held

@@ -250,8 +250,11 @@ impl World {
     }
 
     fn persist_agent(&mut self, slot: usize, writes: Vec<Write>, durable: bool) {
+        let reports =
+            |writes: &[Write]| writes.iter().filter(|write| matches!(write, Write::Report(..))).count() as u64;
+        let unsaved = reports(&self.agents[slot].unsynced) + reports(&writes);
         for write in &writes {
-            self.check_agent_write(slot, write);
+            self.check_agent_write(slot, write, unsaved);
         }
         let skips = self.sabotaged(Sabotage::SkipSync);
         let agent = &mut self.agents[slot];

@@ -55,16 +55,16 @@ impl World {
         }
     }
 
-    /// What an agent is about to write.
-    pub(super) fn check_agent_write(&mut self, slot: usize, write: &Write) {
+    /// What an agent is about to write, with `unsaved` reports that are not on its disk yet.
+    pub(super) fn check_agent_write(&mut self, slot: usize, write: &Write, unsaved: u64) {
         let agent = &mut self.agents[slot];
         let node = agent.node.clone();
         match write {
             Write::Plan(plan) => {
                 let last = agent.accepted.last_key_value().map_or(Generation(0), |(last, _)| *last);
                 agent.accepted.insert(plan.generation, plan.digest);
-                let knows =
-                    |record: &Record| record.reported.get(&node).is_some_and(|last| *last >= agent.disk.sequence);
+                let last_report = agent.disk.sequence.0 + unsaved;
+                let knows = |record: &Record| record.reported.get(&node).is_some_and(|last| last.0 >= last_report);
                 let of_it = |record: &&Record| record.sealed.values().any(|sealed| *sealed == plan.digest);
                 if !self.records.iter().rev().find(of_it).is_some_and(knows) {
                     agent.outdated.insert(plan.generation);
