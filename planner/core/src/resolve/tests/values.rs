@@ -55,7 +55,29 @@ fn templates_see_node_groups_site_service_and_external() {
     let external = "{{ external[\"database/ready\"].address }} {{ external['database/ready'].vars.user }}";
     check(external, ["db.example.org me"; 2]);
     check("{{ site.name }} {{ service.name }}", ["cloud s"; 2]);
-    check("{{ {'b': 1, 'a': [node.name]}|tojson }}", ["{\"a\": [\"n0\"], \"b\": 1}", "{\"a\": [\"n1\"], \"b\": 1}"]);
+    check("{{ {'b': 1, 'a': [node.name]}|tojson }}", ["{\"b\": 1, \"a\": [\"n0\"]}", "{\"b\": 1, \"a\": [\"n1\"]}"]);
+}
+
+#[test]
+fn tables_keep_the_order_in_which_they_are_written() {
+    let rendered = |table: &str| {
+        let text = format!(
+            "{SITE}=== services/s/service.toml\n[[task]]\nid = \"t\"\n\
+             template = {{ source = \"t.j2\", path = \"/t\" }}\n[vars]\n{table}\n\
+             === services/s/t.j2\n{{% for key, value in sshd|items %}}{{{{ key }}}} {{{{ value }}}};{{% endfor %}}"
+        );
+        let resolved = instance(&state(&text), "s.t@n0").resolved.clone();
+        (resolved.spec.content.clone(), resolved.fingerprint)
+    };
+    let content = |text: &str| Some(Content::Text(text.to_owned()));
+    let (match_last, fingerprint) = rendered("sshd = { Port = 22, AllowUsers = \"a b\", Match = { z = 1, a = 2 } }");
+    assert_eq!(match_last, content("Port 22;AllowUsers a b;Match {'z': 1, 'a': 2};"));
+    let (below, same) = rendered("[vars.sshd]\nPort = 22\nAllowUsers = \"a b\"\nMatch = { z = 1, a = 2 }");
+    assert_eq!((below, same), (match_last.clone(), fingerprint));
+    // Another order is another content.
+    let (match_first, other) = rendered("sshd = { Match = { a = 2, z = 1 }, Port = 22, AllowUsers = \"a b\" }");
+    assert_eq!(match_first, content("Match {'a': 2, 'z': 1};Port 22;AllowUsers a b;"));
+    assert_ne!(other, fingerprint);
 }
 
 #[test]
