@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::discriminant,
     pin::pin,
     sync::{Mutex, MutexGuard},
 };
 
 use groundplan_protocol::{
     ids::TaskId,
-    kinds::{Claim, TaskParams},
+    kinds::{Claim, TaskParams, Thing},
 };
 use tokio::sync::Notify;
 
@@ -265,11 +266,8 @@ fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId) {
 
 /// Whether an update from `before` to `after` gives up what the task was about, so that what was applied is removed.
 pub(crate) fn replaces(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
-    let is_plugin = |params: &TaskParams| matches!(params, TaskParams::Plugin(_));
-    before.subject(task) != after.subject(task)
-        || is_directory(before) != is_directory(after)
-        // Another kind cannot remove what a plugin's program made, and the other way round.
-        || is_plugin(before) != is_plugin(after)
+    // Another kind cannot undo what this one did, nor read what it remembers.
+    before.subject(task) != after.subject(task) || !is_one_family(before, after)
 }
 
 /// Whether the old must be removed before the new is applied: otherwise the two would be in each other's way.
@@ -280,13 +278,44 @@ pub(crate) fn must_go_first(before: &TaskParams, after: &TaskParams, task: &Task
         (TaskParams::Plugin(_), _) | (_, TaskParams::Plugin(_)) => true,
         // Their successors may use the same ports, and have parts of the same names.
         (TaskParams::Container(_) | TaskParams::Pod(_), _) => true,
-        // A directory and a file cannot be at one path.
-        _ => is_directory(before) != is_directory(after) && before.subject(task) == after.subject(task),
+        _ => are_at_one_place(before, after, task),
     }
 }
 
-fn is_directory(params: &TaskParams) -> bool {
-    matches!(params, TaskParams::Directory(_))
+/// Whether one takes the place of the other as it is: what the first found there is what the second finds.
+fn is_one_family(before: &TaskParams, after: &TaskParams) -> bool {
+    let is_file =
+        |params: &TaskParams| matches!(params, TaskParams::File(_) | TaskParams::Template(_) | TaskParams::Link(_));
+    is_file(before) && is_file(after) || discriminant(before) == discriminant(after)
+}
+
+/// Whether the removal of the old would take away what the new makes, or the old is where the new needs a directory.
+fn are_at_one_place(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+    let is_below = |path: &str, above: &str| path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    let news = paths(after, task);
+    let is_one_family = is_one_family(before, after);
+    paths(before, task).iter().any(|old| {
+        news.iter().any(|new| match is_one_family {
+            true => is_below(new, old) && !matches!(before, TaskParams::Directory(_)),
+            false => new == old || is_below(new, old) || is_below(old, new),
+        })
+    })
+}
+
+/// The paths of what a task makes or edits.
+fn paths(params: &TaskParams, task: &TaskId) -> Vec<String> {
+    let mut paths: Vec<String> = params
+        .things(task)
+        .into_iter()
+        .filter_map(|thing| match thing {
+            Thing::Path(path) => Some(path.into_owned()),
+            Thing::Package(_) => None,
+        })
+        .collect();
+    if let TaskParams::Systemd(unit) = params {
+        paths.extend([unit.path(), unit.folder()]);
+    }
+    paths
 }
 
 #[cfg(test)]

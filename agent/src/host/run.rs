@@ -14,7 +14,7 @@ use std::{
 
 use groundplan_protocol::{
     effect::Effect,
-    ids::Generation,
+    ids::{Generation, TaskId},
     kinds::{Claim, TaskParams},
     plan::TaskSpec,
 };
@@ -70,6 +70,8 @@ impl Host {
                 }
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
+                cx.replaces = matches!(&job.work, Work::Apply { spec, previous: Some(previous), .. }
+                    if self.is_replaced(&previous.params, &spec.params, &job.task));
                 cx.is_new = matches!(job.work, Work::Apply { .. }) && !job.touched && job.others.is_empty();
                 cx.previous = match &job.work {
                     Work::Apply { previous, .. } => previous.as_ref().map(|previous| &previous.params),
@@ -78,7 +80,12 @@ impl Host {
                 cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
                 touched = cx.has_touched();
+                let is_undecided = cx.replaces && result.is_err();
                 (output, notes) = cx.into_results();
+                if is_undecided {
+                    // The ledger's is of what the next job has to remove.
+                    notes.memory = None;
+                }
                 result
             }
             Err(e) => Err(e),
@@ -186,8 +193,7 @@ impl Host {
             return Err(HostError::Alias { own: own.to_string(), other });
         }
         let replaced = previous.filter(|_| job.touched).map(|previous| &previous.params);
-        let is_replaced =
-            |before: &TaskParams| replaces(before, params, task) && !self.claims.are_one(before, params, task);
+        let is_replaced = |before: &TaskParams| self.is_replaced(before, params, task);
         let replaced = replaced.filter(|before| is_replaced(before));
         // What is earlier is removed by what was noted of it, and the job remembers nothing of it.
         let is_gone = |before: &TaskParams| is_replaced(before) || before.gives_up_all(params, task);
@@ -195,10 +201,6 @@ impl Host {
         let first = replaced.is_some_and(|before| must_go_first(before, params, task));
         if let Some(before) = replaced.filter(|_| first) {
             changed |= self.give_up((before, job.memory.as_ref()), Some(params), cx).await?;
-            // What a plugin noted is of what is gone.
-            if matches!(before, TaskParams::Plugin(_)) {
-                cx.remember(&Value::Null);
-            }
         }
         for before in earlier().filter(|earlier| must_go_first(&earlier.params, params, task)) {
             changed |= self.give_up((&before.params, before.memory.as_ref()), Some(params), cx).await?;
@@ -239,6 +241,11 @@ impl Host {
         // Also where all was found in sync: an agent that was killed may have left it half ready.
         self.ready(spec, cx).await?;
         Ok(JobOutcome { changed: changed || effect.is_some(), effect })
+    }
+
+    /// Whether what the task was before is to be removed when it becomes `after`.
+    fn is_replaced(&self, before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+        replaces(before, after, task) && !self.claims.are_one(before, after, task)
     }
 
     /// Takes away what the task claims, unless another task claims it now. `next`: what the task claims from now on.

@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
     pub(crate) is_new: bool,
     /// Tasks that hand over to this one, or, in a removal, that took over from it.
     pub(crate) others: &'a [TaskId],
+    /// Whether that is removed, because the task becomes something else: nothing of what it noted is about that.
+    pub(crate) replaces: bool,
     /// What the ledger has as applied, which this job updates.
     pub(crate) previous: Option<&'a TaskParams>,
     /// The plan that the job is carried out for.
@@ -75,6 +77,7 @@ impl<'a> Context<'a> {
             probed: false,
             is_new: false,
             others: &[],
+            replaces: false,
             previous: None,
             plan: Generation(0),
             untouched: true,
@@ -124,7 +127,7 @@ impl<'a> Context<'a> {
     /// What the task noted when it was last applied: how it found things, so that removal restores what was there and takes away
     /// only what the task itself made.
     pub(crate) fn memory(&self) -> Option<&'a Value> {
-        self.memory.filter(|memory| !memory.is_null())
+        self.memory.filter(|memory| !memory.is_null() && !self.replaces)
     }
 
     /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this. For what the host shows as
@@ -136,6 +139,11 @@ impl<'a> Context<'a> {
     /// As [`Context::remember`], before a change of which nothing on the host would show what it did: an agent that is killed in between
     /// finds it all the same.
     pub(in crate::host) fn remember_first(&self, memory: &impl Serialize) -> Result<(), FoundError> {
+        // The ledger has one memory of a task, and until this job has ended that is of what has yet to be removed.
+        if self.replaces {
+            self.remember(memory);
+            return Ok(());
+        }
         let key = machine_found::memory_key(self.task);
         self.host.found.put(&key, &Found::Value { value: value(memory).to_string() })?;
         // It is of no claim, and in the ledger with the job's end.
@@ -165,7 +173,7 @@ impl<'a> Context<'a> {
     /// What is noted by now: in this job, or else when the task was last applied.
     pub(crate) fn recall(&self) -> Option<Value> {
         let noted = self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory.clone();
-        noted.or_else(|| self.memory.cloned()).filter(|memory| !memory.is_null())
+        noted.or_else(|| self.memory().cloned()).filter(|memory| !memory.is_null())
     }
 
     /// Notes that applying changed nothing after all, so that no trigger fires.

@@ -14,14 +14,14 @@ use tar::EntryType;
 use super::*;
 
 /// Name, type, mode, and content or target.
-type Given<'a> = (&'a str, EntryType, u32, &'a str);
+pub(super) type Given<'a> = (&'a str, EntryType, u32, &'a str);
 
-const FILE: EntryType = EntryType::Regular;
+pub(super) const FILE: EntryType = EntryType::Regular;
 const DIR: EntryType = EntryType::Directory;
 const LINK: EntryType = EntryType::Symlink;
 
 /// A tar archive with the names exactly as given, some of which the library refuses to write.
-fn tar(members: &[Given<'_>]) -> Vec<u8> {
+pub(super) fn tar(members: &[Given<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind, mode, text) in members {
         let mut header = tar::Header::new_gnu();

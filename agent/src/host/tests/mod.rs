@@ -9,6 +9,7 @@ mod found;
 mod hand_over;
 mod ini;
 mod jobs;
+mod kinds;
 mod line;
 mod never;
 mod plugins;
