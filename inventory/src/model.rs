@@ -43,6 +43,8 @@ pub struct Site {
     pub max_file: u64,
     /// Most bytes of all files together that one node is shipped.
     pub max_node: u64,
+    /// Length of the longest text that a template may render to, in bytes.
+    pub max_rendered: u64,
 }
 
 /// When nodes check for drift, and what happens to it in services that have no policy of their own.

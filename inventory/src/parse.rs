@@ -17,6 +17,9 @@ use crate::{
     vars,
 };
 
+/// Length of the longest text that a template may render to, in bytes, where `site.toml` sets none.
+const MAX_RENDERED: u64 = 4 << 20;
+
 /// The contents of `site.toml`.
 #[derive(Debug, Clone)]
 pub struct SiteFile {
@@ -87,7 +90,8 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let drift = drift(&manifest.drift);
     let max_file = manifest.max_file_mib.map_or(MAX_BLOB, |mib| u64::from(mib.get()) << 20);
     let max_node = manifest.max_node_mib.map_or(MAX_BLOBS, |mib| u64::from(mib.get()) << 20);
-    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file, max_node });
+    let max_rendered = manifest.max_rendered_mib.map_or(MAX_RENDERED, |mib| u64::from(mib.get()) << 20);
+    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file, max_node, max_rendered });
     SiteFile { site, diagnostics: document.diagnostics }
 }
 

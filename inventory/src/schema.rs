@@ -43,6 +43,9 @@ pub struct SiteManifest {
     /// Agents refuse plans with more than their own `max_blobs`, in bytes.
     #[schemars(example = 2048)]
     pub max_node_mib: Option<NonZeroU32>,
+    /// Length of the longest text that one template may render to, in MiB; 4 if not given. The steps that rendering may take grow with it.
+    #[schemars(example = 16)]
+    pub max_rendered_mib: Option<NonZeroU32>,
 }
 
 /// When nodes check for drift, and what happens to it.

@@ -4,7 +4,7 @@
 //! stage, in the order of their places. Decides what becomes of files that are not there as files, and nothing of what stands
 //! in them; reads through the tree only, so a commit, a folder and a test's map are all the same to it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, thread};
 
 use groundplan_core::{
     DesiredState, Knowledge, SourceTree,
@@ -41,11 +41,29 @@ pub struct Cache {
     resolved: resolve::Cache,
 }
 
-/// Loads the site of `tree` with what is known of its nodes.
+/// The stack for loading a site, in bytes. Address space only, until it is used: what templates and files may nest is limited so that this
+/// is enough.
+const STACK: usize = 256 << 20;
+
+/// Loads the site of `tree` with what is known of its nodes. On a thread of its own, for its stack.
 ///
 /// # Errors
 /// Every fault found, sorted by place. A tree without `site.toml` has exactly one.
 pub fn load(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
+    thread::scope(|scope| {
+        let loader = thread::Builder::new().name("load".to_owned()).stack_size(STACK);
+        let loading = loader.spawn_scoped(scope, || load_here(tree, knowledge, &mut *cache));
+        match loading.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                Err(vec![Diagnostic::new(Location::file(SITE), format!("there is no thread to load it: {error}"))])
+            }
+        }
+    })
+}
+
+fn load_here(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) -> Result<Loaded, Vec<Diagnostic>> {
     if tree.entry(SITE).is_none() {
         return Err(vec![no_site(tree)]);
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use groundplan_protocol::digest::Digest;
 
 /// The files of one commit or folder. Paths are relative to the site, with `/`.
-pub trait SourceTree {
+pub trait SourceTree: Sync {
     /// Every entry that is no directory, in path order.
     fn entries(&self) -> &[Entry];
 

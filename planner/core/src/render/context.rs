@@ -216,6 +216,17 @@ impl Object for Root {
     }
 }
 
+/// Whether a value is one of the given names or below one. These read what they contain from the site, and keep nothing.
+pub(super) fn is_given(value: &Value) -> bool {
+    let Some(object) = value.as_object() else { return false };
+    object.is::<Branch>()
+        || object.is::<HostFacts>()
+        || object.is::<Exports>()
+        || object.is::<ExportsOf>()
+        || object.is::<ByNode>()
+        || object.is::<Nothing>()
+}
+
 /// `node`, `groups`, `site`, `service`, `external`.
 #[derive(Debug)]
 struct Branch {

@@ -29,6 +29,8 @@ pub(crate) struct Fault {
     /// Whether it is a fault of its own even after undefined names were defined as nothing: these have every attribute, so none of them
     /// causes it.
     pub(crate) certain: bool,
+    /// The limit that it exceeds, by the engine's error. Such a fault is not looked for on every node: each search takes as long.
+    pub(crate) exceeds: Option<ErrorKind>,
 }
 
 /// The parts of a template's name.
@@ -74,14 +76,32 @@ impl Fault {
         // The engine's range may end behind the text.
         let range = range.start.min(text.len())..range.end.min(text.len());
         let (message, hint, undefined) = (String::new(), None, None);
-        let mut fault = Self { template, range, message, hint, undefined, sure: true, certain: false };
+        let mut fault = Self { template, range, message, hint, undefined, sure: true, certain: false, exceeds: None };
         match error.kind() {
             _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
             ErrorKind::UndefinedError => fault.undefined(error, text, place),
             ErrorKind::TemplateNotFound => fault.not_found(text),
+            kind @ (ErrorKind::OutOfFuel | ErrorKind::WriteFailure) => fault.exceeds = Some(kind),
             kind => fault.message = error.detail().map_or(kind.to_string(), |detail| in_words(kind, detail)),
         }
         fault
+    }
+
+    /// A template that exceeds a limit, with message and hint.
+    pub(crate) fn exceeding(name: &str, range: Range<usize>, (message, hint): (String, String)) -> Self {
+        let (template, hint) = (name.to_owned(), Some(hint));
+        let exceeds = Some(ErrorKind::WriteFailure);
+        Self { template, range, message, hint, undefined: None, sure: true, certain: true, exceeds }
+    }
+
+    /// A template that nests too deeply.
+    pub(crate) fn too_deep(name: &str, range: Range<usize>) -> Self {
+        let hint = "split it with `{% set %}`, or compare with a list: `x in [\"a\", \"b\"]`".to_owned();
+        Self::exceeding(
+            name,
+            range,
+            ("this nests too deeply: too many operators depend on each other".to_owned(), hint),
+        )
     }
 
     fn undefined(&mut self, error: &Error, text: &str, place: Option<&RenderContext>) {

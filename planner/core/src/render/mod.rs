@@ -2,26 +2,34 @@
 //!
 //! In: texts and a [`RenderContext`]. Out: the rendered text and a [`Log`] of what it came from, or every fault with its range in the
 //! template. Vars are values, never templates themselves. A template includes others of its service's folder by their path below it.
-//! Templates of a file are named `<folder>\0<path>`, strings of a task `<folder>\0\0<parameter>`.
+//! Templates of a file are named `<folder>\0<path>`, strings of a task `<folder>\0\0<parameter>`. Bounded in depth, steps and output.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
 };
 
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Template, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, Expression, Template, UndefinedBehavior, Value, escape_formatter,
+};
 
+mod assign;
 mod context;
+mod depth;
 mod facts;
 mod fault;
 mod known;
+mod limits;
 
+use self::{assign::Inserted, limits::Writer};
 pub(crate) use self::{
     context::{Access, Log, REPORTED, RenderContext, Root},
     facts::{ServiceFacts, SiteFacts, short},
     fault::{Fault, Named},
     known::{Exported, Known},
+    limits::Limits,
 };
 
 /// How many undefined names one rendering reports at most.
@@ -33,41 +41,50 @@ pub(crate) fn is_template(text: &str) -> bool {
 }
 
 /// Compiled templates that may include each other, and the log of what they read.
+#[derive(Clone)]
 pub(crate) struct Templates<'t> {
     env: Environment<'t>,
     log: Arc<Log>,
+    limits: Limits,
+    /// What was put into templates before they were compiled, by name.
+    inserted: BTreeMap<String, Inserted>,
 }
 
 impl<'t> Templates<'t> {
     /// Compiles texts by name. Those with a syntax error are left out and reported.
-    pub(crate) fn compile(texts: &'t BTreeMap<String, Arc<str>>) -> (Self, Vec<Fault>) {
+    pub(crate) fn compile(texts: &'t BTreeMap<String, Arc<str>>, limits: &Limits) -> (Self, Vec<Fault>) {
         let log = Arc::new(Log::default());
-        let mut env = Environment::new();
-        env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
-        env.set_auto_escape_callback(|_| AutoEscape::None);
-        env.set_debug(true);
-        let noted = log.clone();
-        env.set_path_join_callback(move |name, parent| included(name, parent, &noted));
-        let mut faults = Vec::new();
-        for (name, text) in texts {
-            if let Err(error) = env.add_template(name, text) {
-                faults.push(Fault::of(&error, name, text, None));
-            }
+        let env = environment(&log, limits);
+        let mut templates = Self { env, log, limits: limits.clone(), inserted: BTreeMap::new() };
+        let faults = texts.iter().filter_map(|(name, text)| templates.add(name.as_str(), &**text).err()).collect();
+        (templates, faults)
+    }
+
+    fn add<S: Into<Cow<'t, str>> + Clone + AsRef<str>>(&mut self, name: S, text: S) -> Result<(), Fault> {
+        let fault = |error: &Error| Fault::of(error, name.as_ref(), text.as_ref(), None);
+        if let Some(range) = depth::too_deep(text.as_ref(), false) {
+            return Err(Fault::too_deep(name.as_ref(), range));
         }
-        (Self { env, log }, faults)
+        // As it is written, so that errors of its syntax are its own.
+        self.env.add_template_owned(name.clone(), text.clone()).map_err(|error| fault(&error))?;
+        if let Some((filtered, inserted)) = assign::with_filters(text.as_ref()) {
+            self.env.add_template_owned(name.clone(), filtered).map_err(|error| fault(&error))?;
+            self.inserted.insert(name.as_ref().to_owned(), inserted);
+        }
+        Ok(())
     }
 
     /// Renders the compiled template of that name.
     pub(crate) fn render(&self, name: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let template = self.env.get_template(name).map_err(|error| vec![Fault::of(&error, name, "", Some(place))])?;
-        self.run(name, &template, place)
+        self.until_clear(place, &|root| self.written(name, &template, root, place))
     }
 
     /// Compiles and renders a template that is used for this one rendering.
     pub(crate) fn render_text(&self, name: &str, text: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
-        let template = self.env.template_from_named_str(name, text);
-        self.run(name, &template.map_err(|error| vec![Fault::of(&error, name, text, Some(place))])?, place)
+        let mut templates = self.clone();
+        templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![fault])?;
+        templates.render(name, place)
     }
 
     /// The log of what rendering read.
@@ -77,21 +94,29 @@ impl<'t> Templates<'t> {
 
     /// The syntax error of a condition, if it has one.
     pub(crate) fn syntax(&self, name: &str, text: &str) -> Option<Fault> {
-        let error = self.env.compile_expression_owned(text).err()?;
-        Some(Fault { template: name.to_owned(), ..Fault::of(&error, name, text, None) })
+        self.expression(name, text).err()
+    }
+
+    fn expression(&self, name: &str, text: &str) -> Result<Expression<'_, 't>, Fault> {
+        if let Some(range) = depth::too_deep(text, true) {
+            return Err(Fault::too_deep(name, range));
+        }
+        self.env.compile_expression_owned(text.to_owned()).map_err(|error| self.of_condition(&error, name, text, None))
+    }
+
+    fn of_condition(&self, error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Fault {
+        let mut fault = self.fault(error, name, text, place);
+        fault.template = name.to_owned();
+        if fault.range.is_empty() {
+            fault.range = 0..text.len();
+        }
+        fault
     }
 
     /// Evaluates a condition. It is a fault if the value is not true or false.
     pub(crate) fn condition(&self, name: &str, text: &str, place: &RenderContext) -> Result<bool, Vec<Fault>> {
-        let fault = |error: &Error| {
-            let mut fault = Fault::of(error, name, text, Some(place));
-            fault.template = name.to_owned();
-            if fault.range.is_empty() {
-                fault.range = 0..text.len();
-            }
-            fault
-        };
-        let expression = self.env.compile_expression_owned(text).map_err(|error| vec![fault(&error)])?;
+        let fault = |error: &Error| self.of_condition(error, name, text, Some(place));
+        let expression = self.expression(name, text).map_err(|fault| vec![fault])?;
         for unknown in expression.undeclared_variables(false) {
             // The engine compares an undefined value as unequal without an error, so that a misspelt name would go unnoticed.
             if !place.defines(&unknown) && !tested(text, &unknown) {
@@ -100,7 +125,7 @@ impl<'t> Templates<'t> {
                 return Err(vec![Fault { range, ..fault(&undefined(&unknown)) }]);
             }
         }
-        let value = self.until_clear(place, &fault, &|root| expression.eval(root))?;
+        let value = self.until_clear(place, &|root| expression.eval(root).map_err(|error| fault(&error)))?;
         match bool::try_from(value.clone()) {
             Ok(holds) => Ok(holds),
             Err(_) if value.is_undefined() => {
@@ -117,9 +142,61 @@ impl<'t> Templates<'t> {
         }
     }
 
-    fn run(&self, name: &str, template: &Template<'_, '_>, place: &RenderContext) -> Result<String, Vec<Fault>> {
-        let fault = |error: &Error| Fault::of(error, name, template.source(), Some(place));
-        self.until_clear(place, &fault, &|root| template.render(root))
+    /// What a template renders to, within the limits.
+    fn written(
+        &self,
+        name: &str,
+        template: &Template<'_, '_>,
+        root: Value,
+        place: &RenderContext,
+    ) -> Result<String, Fault> {
+        if self.limits.are_used_up() {
+            return Err(Fault::exceeding(name, 0..0, Limits::too_much()));
+        }
+        let mut writer = self.limits.writer();
+        let rendered = template.render_captured_to(root, &mut writer);
+        let levels = rendered.as_ref().ok().and_then(|rendered| rendered.state().fuel_levels());
+        self.limits.used(levels.map_or(self.limits.steps(), |(used, _)| used), writer.len());
+        match rendered {
+            Err(error) if self.limits.is_full() => {
+                let mut fault = self.fault(&error, name, template.source(), Some(place));
+                if fault.range.is_empty() {
+                    (fault.template, fault.range) = self.place_of_last(&writer, name);
+                }
+                Err(fault)
+            }
+            Err(error) => Err(self.fault(&error, name, template.source(), Some(place))),
+            Ok(_) if self.limits.is_full() => {
+                let (template, range) = self.place_of_last(&writer, name);
+                Err(Fault::exceeding(&template, range, self.limits.too_long()))
+            }
+            Ok(_) => Ok(writer.into_text()),
+        }
+    }
+
+    /// Where the text stands that a template wrote last: only the writer has seen it.
+    fn place_of_last(&self, writer: &Writer<'_>, name: &str) -> (String, Range<usize>) {
+        let found = self.env.templates().find_map(|(name, template)| {
+            let at = writer.last_in(template.source())?;
+            Some((name.to_owned(), self.original(name, &(at..at + 1))))
+        });
+        found.unwrap_or_else(|| (name.to_owned(), 0..0))
+    }
+
+    /// The fault behind an error of the template `name`, or of one that it includes.
+    fn fault(&self, error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Fault {
+        let mut fault = Fault::of(error, name, text, place);
+        fault.range = self.original(&fault.template, &fault.range);
+        let explained = match fault.exceeds {
+            Some(ErrorKind::OutOfFuel) => self.limits.too_many_steps(),
+            Some(_) => self.limits.too_long(),
+            None => return fault,
+        };
+        Fault { message: explained.0, hint: Some(explained.1), ..fault }
+    }
+
+    fn original(&self, name: &str, range: &Range<usize>) -> Range<usize> {
+        self.inserted.get(name).map_or_else(|| range.clone(), |inserted| inserted.original(range))
     }
 
     /// Renders repeatedly, each time with the undefined names so far defined as nothing, so that all of them are reported and not only
@@ -127,19 +204,17 @@ impl<'t> Templates<'t> {
     fn until_clear<T>(
         &self,
         place: &RenderContext,
-        fault: &dyn Fn(&Error) -> Fault,
-        render: &dyn Fn(Value) -> Result<T, Error>,
+        render: &dyn Fn(Value) -> Result<T, Fault>,
     ) -> Result<T, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut reported = BTreeSet::new();
         loop {
             let root = Root { place: place.clone(), log: self.log.clone(), reported: reported.clone() };
-            let error = match render(Value::from_object(root)) {
+            let mut fault = match render(Value::from_object(root)) {
                 Ok(done) if faults.is_empty() => return Ok(done),
                 Ok(_) => return Err(faults),
-                Err(error) => error,
+                Err(fault) => fault,
             };
-            let mut fault = fault(&error);
             // Where a value is missing, rendering with it may take another branch and not meet this fault.
             fault.sure = !self.log.seen().iter().any(|access| place.is_unknown(access));
             match &fault.undefined {
@@ -153,6 +228,25 @@ impl<'t> Templates<'t> {
             }
         }
     }
+}
+
+/// The engine as sites see it.
+fn environment<'t>(log: &Arc<Log>, limits: &Limits) -> Environment<'t> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_syntax(assign::syntax());
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_debug(true);
+    env.set_fuel(Some(limits.steps()));
+    let full = limits.clone();
+    env.set_formatter(move |out, state, value| match full.is_full() {
+        true => Err(ErrorKind::WriteFailure.into()),
+        false => escape_formatter(out, state, value),
+    });
+    assign::add_to(&mut env);
+    let noted = log.clone();
+    env.set_path_join_callback(move |name, parent| included(name, parent, &noted));
+    env
 }
 
 fn undefined(expression: &str) -> Error {

@@ -20,6 +20,11 @@ pub(super) enum ResolveError {
 }
 
 impl ResolveError {
+    /// The faults of templates, if that is what is wrong.
+    pub(super) fn faults(&self) -> Option<&Vec<Fault>> {
+        if let Self::Faults(faults) = self { Some(faults) } else { None }
+    }
+
     /// The first message, without its place.
     pub(super) fn first(&self) -> Arc<str> {
         let words = match self {

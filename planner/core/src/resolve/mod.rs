@@ -51,7 +51,7 @@ use crate::{
     graph::{self, Links},
     knowledge::Knowledge,
     placement::{Placed, Placement},
-    render::{ServiceFacts, SiteFacts},
+    render::{Limits, ServiceFacts, SiteFacts},
     source::SourceTree,
 };
 
@@ -61,6 +61,7 @@ pub struct Cache {
     now: u64,
     facts: Option<(Digest, Arc<SiteFacts>)>,
     contents: Contents,
+    max_rendered: u64,
     services: HashMap<ServiceId, KnownService>,
 }
 
@@ -106,11 +107,17 @@ pub fn resolve(
     let versions = Versions::of(tree);
     cache.now += 1;
     cache.contents.limit = site.max_file;
+    // What was rendered within another limit may be too long, or short enough, within this one.
+    if cache.max_rendered != site.max_rendered {
+        cache.max_rendered = site.max_rendered;
+        cache.services.clear();
+    }
     let mut run = Run {
         now: cache.now,
         facts: cache.facts(versions.global, site, inventory),
         known: Arc::new(known::of(&placement, knowledge)),
         misfit: knowledge.misfit,
+        limits: Limits::new(site.max_rendered),
         plugins,
         nodes: &placement.nodes,
         contents: &mut cache.contents,

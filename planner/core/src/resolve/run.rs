@@ -10,7 +10,7 @@ use super::{files::Contents, instances::Instances, memo::Memo};
 use crate::{
     desired::Resolved,
     knowledge::Misfit,
-    render::{Known, SiteFacts},
+    render::{Known, Limits, SiteFacts},
 };
 
 /// What is kept of a task from one resolution to the next.
@@ -27,6 +27,7 @@ pub(super) struct Run<'a> {
     pub(super) facts: Arc<SiteFacts>,
     pub(super) known: Arc<Known>,
     pub(super) misfit: Misfit,
+    pub(super) limits: Limits,
     pub(super) plugins: &'a Plugins,
     /// The nodes, by number.
     pub(super) nodes: &'a [&'a NodeId],

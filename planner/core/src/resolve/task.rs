@@ -28,8 +28,18 @@ use crate::{
 enum Stop {
     /// Faults, which have been reported.
     Faulty,
+    /// A fault that has been reported, of a template that exceeds a limit.
+    Exceeding,
     /// It includes templates that are not compiled yet.
     Missing(Missing),
+}
+
+impl Stop {
+    /// What these faults, once reported, stop.
+    fn after<'f>(mut faults: impl Iterator<Item = &'f Fault>) -> Self {
+        // Other nodes would take as long, and in vain.
+        if faults.any(|fault| fault.exceeds.is_some()) { Self::Exceeding } else { Self::Faulty }
+    }
 }
 
 impl Resolver<'_, '_, '_> {
@@ -46,7 +56,7 @@ impl Resolver<'_, '_, '_> {
         // nodes as the new result is for; so nodes that differ in nothing that the task reads cost one rendering together.
         let (drafts, mut texts) = self.drafts();
         while next < nodes.len() {
-            let (templates, faults) = Templates::compile(&texts);
+            let (templates, faults) = Templates::compile(&texts, &self.run.limits);
             if !faults.is_empty() {
                 self.template_faults(faults, &texts, None);
                 return instances;
@@ -62,7 +72,7 @@ impl Resolver<'_, '_, '_> {
                     }
                     // A fault that did not come from anything of the node is the same on all nodes: report it once and stop.
                     Err(Stop::Faulty) if self.varies(&templates.log().take(), node) => next += 1,
-                    Err(Stop::Faulty) => return instances,
+                    Err(Stop::Faulty | Stop::Exceeding) => return instances,
                 }
             }
         }
@@ -72,7 +82,7 @@ impl Resolver<'_, '_, '_> {
     /// The nodes on which its `when` is certain to be false. Where a value is missing, it may still become true.
     pub(crate) fn off(&mut self, nodes: &[NodeIx]) -> Vec<NodeIx> {
         let texts = BTreeMap::new();
-        let (templates, _) = Templates::compile(&texts);
+        let (templates, _) = Templates::compile(&texts, &self.run.limits);
         let is_off = |node: &NodeIx| {
             let place = self.place(*node);
             templates.log().take();
@@ -92,7 +102,7 @@ impl Resolver<'_, '_, '_> {
     /// Checks what can be checked without rendering: a service that runs on no node has no vars to render with.
     pub(crate) fn check(&mut self) {
         let (_, mut texts) = self.drafts();
-        let (templates, mut faults) = Templates::compile(&texts);
+        let (templates, mut faults) = Templates::compile(&texts, &self.run.limits);
         let name = self.when_name();
         faults.extend(self.task.when.as_deref().and_then(|when| templates.syntax(&name, when)));
         drop(templates);
@@ -244,8 +254,9 @@ impl Resolver<'_, '_, '_> {
                     Some(resolution) => resolution,
                     None => {
                         let varies = self.varies(&seen, node);
+                        let stop = Stop::after(errors.iter().filter_map(ResolveError::faults).flatten());
                         errors.into_iter().for_each(|error| self.report(error, texts, varies.then_some(node)));
-                        return Err(Stop::Faulty);
+                        return Err(stop);
                     }
                 }
             }
@@ -279,8 +290,9 @@ impl Resolver<'_, '_, '_> {
                 let varies = self.varies(&seen, node);
                 let text = self.task.when.as_deref().unwrap_or_default().into();
                 let texts = BTreeMap::from([(self.when_name(), text)]);
+                let stop = Stop::after(faults.iter().flatten());
                 self.template_faults(faults.unwrap_or_default(), &texts, varies.then_some(node));
-                Err(Stop::Faulty)
+                Err(stop)
             }
         }
     }
@@ -305,9 +317,7 @@ impl Resolver<'_, '_, '_> {
     /// What an instance is that could not be rendered: pending, if a value is missing; a misfit, if the values that are known do not fit
     /// and may change. None if its errors are faults of the site.
     fn without_result(&self, errors: &[ResolveError], seen: &[Access], place: &RenderContext) -> Option<Resolution> {
-        let faults = || {
-            errors.iter().filter_map(|error| if let ResolveError::Faults(faults) = error { Some(faults) } else { None })
-        };
+        let faults = || errors.iter().filter_map(ResolveError::faults);
         let unknown: Vec<_> = seen.iter().filter(|access| place.is_unknown(access)).cloned().collect();
         if !unknown.is_empty() {
             // A fault that was met before any missing value was read does not depend on it. A name below `facts` or `exports` does:

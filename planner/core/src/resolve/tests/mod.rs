@@ -6,6 +6,7 @@ mod exports;
 mod faults;
 mod inputs;
 mod known;
+mod limits;
 mod plugins;
 mod values;
 

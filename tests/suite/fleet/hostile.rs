@@ -1,0 +1,85 @@
+//! Templates that would not end, fill the memory or overflow the stack: the commit is refused at the line, the planner answers meanwhile and
+//! stops when it is to, and the good commit stays.
+
+use std::time::{Duration, Instant};
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+
+/// A site whose one service renders a template, on no node that has an agent.
+fn site(template: &str, when: &str) -> Vec<(&'static str, String)> {
+    let task = format!("[[task]]\nid = \"t\"\nwhen = \"{when}\"\ntemplate = {{ source = \"t\", path = \"/t\" }}\n");
+    vec![
+        ("site.toml", "name = \"testsite\"\n".to_owned()),
+        ("inventory/nodes.toml", "[nodes.n1]\n\n[groups.all]\nservices = [\"s\"]\n".to_owned()),
+        ("services/s/service.toml", task),
+        ("services/s/t", template.to_owned()),
+    ]
+}
+
+fn commit(fleet: &Fleet, files: &[(&str, String)], message: &str) -> String {
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    fleet.commit(&files, message)
+}
+
+/// The status, once the commit is refused; with the times that the planner took to answer meanwhile.
+fn refused(fleet: &Fleet, commit: &str) -> (serde_json::Value, Vec<Duration>) {
+    let mut took = Vec::new();
+    let status = fleet.wait("the commit to be refused", || {
+        let asked = Instant::now();
+        let status = fleet.ask("one", &["status"])?;
+        took.push(asked.elapsed());
+        (status["refused"]["commit"]["id"] == commit).then_some(status)
+    });
+    (status, took)
+}
+
+#[test]
+fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
+    let good = site("x", "true");
+    let files: Vec<(&str, &str)> = good.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    fleet.start_planner("one");
+    let active = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.wait("the first commit to be active", || {
+        (fleet.ask("one", &["status"])?["commit"]["id"] == active.as_str()).then_some(())
+    });
+    let nested = (0..100).fold("{{ x }}".to_owned(), |inner, _| {
+        format!("{{% with x = {}x{} %}}{inner}{{% endwith %}}", "[".repeat(40), "]".repeat(40))
+    });
+    let nested = format!("{{% set x = [] %}}{nested}");
+    let endless = "a\n{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+    let doubled =
+        "{% set ns = namespace(s='xxxxxxxx') %}\n{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}";
+    let output =
+        "a\n{% for a in range(100000) %}\n0123456789{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}";
+    let cyclic = "a\n{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}";
+    let not = "not ".repeat(10_000) + "true";
+    for (template, when, file, line) in [
+        (endless, "true", "services/s/t", 2),
+        (doubled, "true", "services/s/t", 2),
+        (output, "true", "services/s/t", 3),
+        (cyclic, "true", "services/s/t", 2),
+        ("x", &*not, "services/s/service.toml", 3),
+    ] {
+        let hostile = commit(&fleet, &site(template, when), "hostile");
+        let (status, mut took) = refused(&fleet, &hostile);
+        let at = &status["refused"]["diagnostics"][0]["at"];
+        assert!(at["file"] == file && at["line"] == line, "{:#}", status["refused"]);
+        assert_eq!(status["commit"]["id"], active.as_str());
+        took.sort();
+        assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
+    }
+    // At its start the planner has it as the tip again, and can be stopped meanwhile.
+    for _ in 0..2 {
+        fleet.terminate_planner("one");
+        fleet.start_planner("one");
+    }
+    let hostile = fleet.git(&["rev-parse", "HEAD"]);
+    let (status, _) = refused(&fleet, &hostile);
+    assert_eq!(status["commit"]["id"], active.as_str());
+    // What nests as deeply as the limits allow is rendered, and no reason to crash.
+    let deep = commit(&fleet, &site(&nested, "node.name != ''"), "deep");
+    fleet.wait("the deep commit to be active", || {
+        (fleet.ask("one", &["status"])?["commit"]["id"] == deep.as_str()).then_some(())
+    });
+}
