@@ -11,7 +11,7 @@ mod path;
 pub(crate) use self::own::Own;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -68,8 +68,33 @@ struct Books {
     file: Option<File>,
     /// Sizes of the contents, by digest.
     contents: BTreeMap<Digest, u64>,
+    /// Contents whose notes are about to be made, and how many.
+    awaited: BTreeMap<Digest, usize>,
     /// Whether notes were dropped since the contents were swept.
     dropped: bool,
+}
+
+impl Books {
+    /// Has a content stay until its note is made; whether it is in the store.
+    fn await_note(&mut self, digest: Digest) -> bool {
+        let is_there = self.contents.contains_key(&digest);
+        if is_there {
+            *self.awaited.entry(digest).or_default() += 1;
+        }
+        is_there
+    }
+
+    /// The note of what was found is made, or will not be.
+    fn expect_no_longer(&mut self, found: &Found) {
+        found.contents(&mut |digest| {
+            if let Entry::Occupied(mut awaited) = self.awaited.entry(digest) {
+                *awaited.get_mut() -= 1;
+                if *awaited.get() == 0 {
+                    awaited.remove();
+                }
+            }
+        });
+    }
 }
 
 /// A line of the file of notes.
@@ -83,12 +108,12 @@ impl FoundStore {
     /// The store below `state_dir`, and the notes that its file has. Nothing is made before there is something to keep.
     pub(crate) fn open(state_dir: &Path, limit: u64) -> io::Result<(Self, Vec<(String, Found)>)> {
         let dir = state_dir.join("found");
-        let text = match fs::read_to_string(dir.join(NOTES)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        let text = match fs::read(dir.join(NOTES)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             text => text?,
         };
-        // A torn line is of a change that was not begun.
-        let noted = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        // A torn line is of a change that was not begun; it may end inside a character.
+        let noted = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
         let noted = noted.map(|Line { claim, found }| (claim, found)).collect();
         let mut books = Books { dropped: true, ..Books::default() };
         for entry in fs::read_dir(&dir).into_iter().flatten() {
@@ -113,7 +138,9 @@ impl FoundStore {
     /// Keeps the note of a claim. In the file of notes before this returns; on the disk as well, if something was there.
     pub(crate) fn put(&self, key: &str, found: &Found) -> Result<(), FoundError> {
         let mut books = self.books();
-        self.append(&mut books, key, found).map_err(|source| self.failed(NOTES, source))?;
+        let appended = self.append(&mut books, key, found);
+        books.expect_no_longer(found);
+        appended.map_err(|source| self.failed(NOTES, source))?;
         books.notes.insert(key.to_owned(), found.clone());
         books.pending.insert(key.to_owned(), found.clone());
         Ok(())
@@ -122,9 +149,16 @@ impl FoundStore {
     /// Drops the note of a claim that no task has any more; whether there was one.
     pub(crate) fn forget(&self, key: &str) -> bool {
         let mut books = self.books();
-        let had = books.notes.remove(key).is_some();
-        books.dropped |= had;
-        had
+        let Some(found) = books.notes.remove(key) else { return false };
+        found.contents(&mut |_| books.dropped = true);
+        true
+    }
+
+    /// No note is made of what was found.
+    pub(crate) fn pass_over(&self, found: &Found) {
+        let mut books = self.books();
+        books.expect_no_longer(found);
+        books.dropped = true;
     }
 
     /// The job that made these notes has ended, and its end goes into the ledger with them.
@@ -164,7 +198,7 @@ impl FoundStore {
         if used.saturating_add(size) > self.limit {
             let digest = digest_of(file, &mut io::sink()).map_err(failed)?;
             // It may be in the store already.
-            if self.books().contents.contains_key(&digest) {
+            if self.books().await_note(digest) {
                 return Ok((digest, size, true));
             }
             if on_remove == OnRemove::Restore {
@@ -178,9 +212,13 @@ impl FoundStore {
         self.make_dir().map_err(store)?;
         let mut kept = private().truncate(true).open(&temporary).map_err(store)?;
         let digest = digest_of(file, &mut kept).and_then(|digest| kept.sync_all().map(|()| digest)).map_err(store)?;
+        // At once: what is swept meanwhile is what no note names, and the note of this one comes only after it.
+        let mut books = self.books();
         fs::rename(&temporary, self.content(&digest)).map_err(store)?;
+        books.contents.insert(digest, size);
+        books.await_note(digest);
+        drop(books);
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(store)?;
-        self.books().contents.insert(digest, size);
         Ok((digest, size, true))
     }
 
@@ -226,6 +264,7 @@ impl FoundStore {
             .values()
             .chain(books.pending.values())
             .for_each(|found| found.contents(&mut |d| _ = named.insert(d)));
+        named.extend(books.awaited.keys().copied());
         let dir = &self.dir;
         books
             .contents
@@ -249,7 +288,9 @@ fn private() -> OpenOptions {
 
 fn line(key: &str, found: &Found) -> String {
     let line = Line { claim: key.to_owned(), found: found.clone() };
-    serde_json::to_string(&line).expect("a note has string keys and serializes without IO") + "\n"
+    let text = serde_json::to_string(&line).expect("a note has string keys and serializes without IO");
+    // After a break of its own: the line before may be torn, by a full disk for one.
+    format!("\n{text}\n")
 }
 
 /// Copies a file in pieces; the digest of what was copied.
@@ -265,5 +306,59 @@ fn digest_of(file: &mut File, to: &mut dyn io::Write) -> io::Result<Digest> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(dir: &Path) -> FoundStore {
+        FoundStore::open(dir, 1 << 20).unwrap().0
+    }
+
+    /// What is found at a path, with its content kept.
+    fn find(store: &FoundStore, file: &Path) -> Found {
+        let root = super::super::fs::paths::Root::new(PathBuf::from("/"));
+        store.find(&root, file.to_str().unwrap(), false, OnRemove::Restore).unwrap()
+    }
+
+    #[test]
+    fn a_content_stays_from_when_it_is_kept_until_its_note_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "theirs").unwrap();
+        let store = store(dir.path());
+        let is_kept = || store.content(&Digest::of(b"theirs")).exists();
+        store.put("path /other", &find(&store, &file)).unwrap();
+        // Another job finds the same, and the only note of it goes, before it has made its own.
+        let found = find(&store, &file);
+        assert!(store.forget("path /other"));
+        store.reported(&[("path /other".to_owned(), None)]);
+        store.settle().unwrap();
+        assert!(is_kept());
+        store.put("path /file", &found).unwrap();
+        store.settle().unwrap();
+        assert!(is_kept());
+        // Without a note it goes.
+        store.pass_over(&find(&store, &file));
+        assert!(store.forget("path /file"));
+        store.reported(&[("path /file".to_owned(), None)]);
+        store.settle().unwrap();
+        assert!(!is_kept());
+    }
+
+    #[test]
+    fn a_torn_line_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Found::Value { value: "1".to_owned() };
+        store(dir.path()).put("kernel parameter a", &found).unwrap();
+        // Torn inside a character.
+        let notes = dir.path().join("found").join(NOTES);
+        private().append(true).open(&notes).unwrap().write_all(b"\n{\"claim\":\"path /m\xc3").unwrap();
+        store(dir.path()).put("kernel parameter b", &found).unwrap();
+        let (_, noted) = FoundStore::open(dir.path(), 1 << 20).unwrap();
+        let keys: Vec<&str> = noted.iter().map(|(key, _)| &**key).collect();
+        assert_eq!(keys, ["kernel parameter a", "kernel parameter b"]);
     }
 }

@@ -35,6 +35,7 @@ impl Context<'_> {
     pub(crate) fn note_found(&self, claim: &Claim<'_>, found: Found) -> Result<(), HostError> {
         let Some(key) = found::key(claim) else { return Ok(()) };
         if self.host.found.get(&key) == Some(Found::Unknown) && self.own.may_be(&found) {
+            self.host.found.pass_over(&found);
             return Ok(());
         }
         self.host.found.put(&key, &found)?;
@@ -105,7 +106,12 @@ impl Context<'_> {
         for path in paths {
             if !files.contains_key(path) {
                 let found = self.host.found.find(&self.host.environment.root, path, false, self.on_remove)?;
-                let found = if is_unknown && is_own(path, &found) { Found::Unknown } else { found };
+                let found = if is_unknown && is_own(path, &found) {
+                    self.host.found.pass_over(&found);
+                    Found::Unknown
+                } else {
+                    found
+                };
                 files.insert(path.clone(), found);
                 is_new = true;
             }

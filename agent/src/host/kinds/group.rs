@@ -165,11 +165,18 @@ impl Kind for Group {
                     "-a" => (&mut memory.added, &mut memory.removed),
                     _ => (&mut memory.removed, &mut memory.added),
                 };
-                // Undoing an earlier change of its own restores what was there, and leaves nothing to restore.
-                let back = undone.iter().position(|one| *one == member).map(|at| undone.remove(at));
-                done.extend(back.is_none().then(|| member.clone()));
+                // Undoing an earlier change of its own restores what was there, and leaves nothing to restore; that is noted once it is done.
+                let is_undoing = undone.contains(&member);
+                if !is_undoing && !done.contains(&member) {
+                    done.push(member.clone());
+                }
                 let what = format!("cannot {doing} {member} as a member of the group {name}");
                 cx.change(&memory, change(cx, &what, &["gpasswd", option, &member, "--", name])).await?;
+                if is_undoing {
+                    memory.added.retain(|one| *one != member || option == "-a");
+                    memory.removed.retain(|one| *one != member || option == "-d");
+                    cx.remember(&memory);
+                }
             }
         }
         Ok(Applied { afresh: false })

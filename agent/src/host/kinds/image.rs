@@ -126,7 +126,6 @@ impl Kind for Image {
         };
         cx.change(&Memory::pending(known.as_ref(), before.clone()), bringing).await?;
         let id = image_id(cx, &self.name).await?.ok_or_else(|| PodmanError::Nothing(self.name.clone()))?;
-        let before = before.filter(|before| *before != id);
         let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before };
         cx.remember(&memory);
         Ok(Applied { afresh: true })
@@ -140,6 +139,10 @@ impl Kind for Image {
             Err(PodmanError::NoPodman) => return Ok(false),
             id => id?,
         };
+        if known.before.as_ref() == Some(&known.id) {
+            cx.report("left in place: it was there before this task");
+            return Ok(false);
+        }
         let is_ours = if known.id.is_empty() { id != known.before } else { id.as_ref() == Some(&known.id) };
         if !is_ours || id.is_none() {
             return Ok(false);

@@ -313,20 +313,23 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -
     if same {
         // What waits for its first use is mounted then, with the options that /etc/fstab has.
         if !there.as_ref().is_some_and(Mounted::is_idle_automount) {
-            let after = Memory { mounted: mounted_by_task.clone(), ..memory.clone() };
-            cx.change(&after, remount(mount, cx, source)).await?;
+            // Options do not all show: an agent that is killed here mounts it again.
+            let meanwhile = Memory { mounted: mounted_by_task.as_ref().map(|_| String::new()), ..memory.clone() };
+            cx.change(&meanwhile, remount(mount, cx, source)).await?;
         }
     } else {
         if let Some(there) = there.as_ref().filter(|_| mount.path == "/") {
             return Err(MountError::Root { found: there.source.clone(), wanted: source.to_owned() }.into());
         }
         make_place(mount, cx, memory)?;
-        if there.is_some() {
-            unmount(cx, &mount.path).await?;
-        }
         let args = ["mount", "-t", mount.fstype(), "-o", mount.options(), "--", source, &mount.path];
         let after = Memory { mounted: mounted_by_task.clone(), shown: None, ..memory.clone() };
-        let made = async { cx.tool(&args).await.map_err(|error| refused(mount, error)) };
+        let made = async {
+            if there.is_some() {
+                unmount(cx, &mount.path).await?;
+            }
+            cx.tool(&args).await.map_err(|error| refused(mount, error))
+        };
         if let Err(mut error) = cx.change(&after, made).await {
             if let (MountError::Mount { former, .. }, Some(there)) = (&mut error, &there) {
                 *former = bring_back(mount, cx, memory, there).await?;

@@ -41,8 +41,10 @@ impl Task<'_> {
         }
         memory.marked.extend(to_mark.iter().cloned());
         self.cx().change(memory, self.choose(&to_mark, true)).await?;
+        self.choose(&to_unmark, false).await?;
         memory.marked.retain(|name| !to_unmark.contains(name));
-        self.cx().change(memory, self.choose(&to_unmark, false)).await
+        self.cx().remember(memory);
+        Ok(())
     }
 
     pub(super) async fn choose<S: AsRef<str>>(&self, names: &[S], chosen: bool) -> Result<(), PackageError> {

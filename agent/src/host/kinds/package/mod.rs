@@ -351,12 +351,15 @@ impl Task<'_> {
                     true => (&mut memory.held, &mut memory.unheld),
                     false => (&mut memory.unheld, &mut memory.held),
                 };
-                // One that the task itself had changed the other way is back to how it was found.
-                if !undone.remove(name) {
+                if !undone.contains(name) {
                     done.insert(name.to_owned());
                 }
             }
             self.cx().change(memory, self.hold(names, is_hold)).await?;
+            // One that the task itself had changed the other way is back to how it was found.
+            let undone = if is_hold { &mut memory.unheld } else { &mut memory.held };
+            undone.retain(|name| !names.contains(&&**name));
+            self.cx().remember(memory);
         }
         Ok(())
     }

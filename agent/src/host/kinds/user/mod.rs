@@ -12,7 +12,7 @@ mod password;
 use std::{fs, path::Path};
 
 use groundplan_protocol::{
-    kinds::{Claim, TaskParams, User, key_of},
+    kinds::{Claim, User, key_of},
     plan::OnRemove,
 };
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,9 @@ struct Memory {
     /// it allows none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     replaced_keys: Vec<String>,
+    /// The keys that the file had when it was last as wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written_keys: Option<WrittenKeys>,
     /// The user as it was found; `None` if the task created it.
     found: Option<Before>,
     /// The parameters of the last attempt, which may have failed half-way: what it changed is of the task as well.
@@ -52,6 +55,20 @@ struct Memory {
     tried: Option<User>,
     /// The id of the group of its name, if that was there before the task created the user.
     group: Option<u32>,
+}
+
+/// What a task wants of the key file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct WrittenKeys {
+    keys: Vec<String>,
+    exclusive: bool,
+    home: Option<String>,
+}
+
+impl WrittenKeys {
+    fn of(user: &User) -> Self {
+        Self { keys: user.ssh_keys.clone(), exclusive: user.exclusive_keys == Some(true), home: user.home.clone() }
+    }
 }
 
 /// What removal restores for a user that was there before, as an agent without a store of what was found noted it.
@@ -76,11 +93,11 @@ impl Memory {
     }
 
     /// Notes what writing the keys does to a file of that text: which keys it adds, and which lines it replaces.
-    fn note_keys(&mut self, user: &User, cx: &Context<'_>, before: &[u8], after: &[u8]) {
+    fn note_keys(&mut self, user: &User, before: &[u8], after: &[u8]) {
         let there = keys_in(before);
         // What was put into a file that was as wanted is not given back: it may be what an intruder left.
-        let is_repair = matches!(cx.previous, Some(TaskParams::User(previous)) if *previous == *user);
-        if !is_repair {
+        let written = WrittenKeys::of(user);
+        if self.written_keys.as_ref() != Some(&written) {
             let own = |line: &String| key_of(line).is_some_and(|key| self.keys.iter().any(|own| own == key));
             let replaced = keys::replaced(before, after).into_iter().filter(|line| !own(line));
             let new: Vec<String> = replaced.filter(|line| !self.replaced_keys.contains(line)).collect();
@@ -137,6 +154,7 @@ impl Kind for User {
         // A user that already was as wanted: note how it was found, since `apply` does not run.
         if in_sync && cx.memory().is_none() {
             memory.note(&found);
+            memory.written_keys = Some(WrittenKeys::of(self));
             cx.remember(&memory);
         }
         Ok(in_sync.into())
@@ -185,10 +203,11 @@ impl Kind for User {
         if !keys_are(self, &found, &memory)? {
             let text = wanted_keys(self, &found, &memory)?;
             let before = place(&found).read().map_err(|source| keys_error(self, &found, source))?;
-            memory.note_keys(self, cx, &before, &text);
+            memory.note_keys(self, &before, &text);
             cx.remember_first(&memory)?;
             place(&found).write(text).map_err(|source| keys_error(self, &found, source))?;
         }
+        memory.written_keys = Some(WrittenKeys::of(self));
         let wanted = keys_of(self);
         memory.keys.retain(|key| wanted.contains(&key.as_str()));
         cx.remember(&memory);
