@@ -170,9 +170,9 @@ impl Claims {
     /// Takes all that `task` claims with these parameters away from it, but for what it also claims with `kept`.
     pub(crate) fn release(&self, params: &TaskParams, kept: Option<&TaskParams>, task: &TaskId) {
         let mut released = BTreeSet::new();
-        params.claims(task, &mut |stated| _ = released.insert(stated.claim));
+        stated(params, task, &mut |claim| _ = released.insert(claim));
         if let Some(kept) = kept {
-            kept.claims(task, &mut |stated| _ = released.remove(&stated.claim));
+            stated(kept, task, &mut |claim| _ = released.remove(&claim));
         }
         let claims = &mut self.lock().held;
         for claim in released {
@@ -195,9 +195,9 @@ impl Claims {
     /// Ends the promise that `task` claims what these parameters state, but for what it also claims with `kept`.
     pub(crate) fn break_promise(&self, params: &TaskParams, kept: Option<&TaskParams>, task: &TaskId) {
         let mut broken = BTreeSet::new();
-        params.claims(task, &mut |stated| _ = broken.insert(stated.claim.into_owned()));
+        stated(params, task, &mut |claim| _ = broken.insert(claim.into_owned()));
         if let Some(kept) = kept {
-            kept.claims(task, &mut |stated| _ = broken.remove(&stated.claim.into_owned()));
+            stated(kept, task, &mut |claim| _ = broken.remove(&claim.into_owned()));
         }
         self.lock().promised.retain(|claim, tasks| {
             if broken.contains(claim) {
@@ -214,6 +214,16 @@ impl Claims {
 
     fn held_by_name(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
         self.lock().tasks(claim).find(|other| *other != task).cloned()
+    }
+
+    /// The same, apart from `others`.
+    pub(crate) fn held_by_any_but(&self, claim: &Claim<'_>, task: &TaskId, others: &[TaskId]) -> Option<TaskId> {
+        self.lock().tasks(claim).find(|other| *other != task && !others.contains(other)).cloned()
+    }
+
+    /// Whether one of these tasks has the claim.
+    pub(crate) fn is_held_by(&self, claim: &Claim<'_>, among: &[TaskId]) -> bool {
+        self.lock().tasks(claim).any(|task| among.contains(task))
     }
 
     /// Those of `among` that claim something that `task` claims with these parameters.
@@ -259,9 +269,16 @@ impl Claims {
 }
 
 fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId) {
-    params.claims(task, &mut |stated| {
-        claims.entry(stated.claim.into_owned()).or_default().insert(task.clone());
-    });
+    stated(params, task, &mut |claim| _ = claims.entry(claim.into_owned()).or_default().insert(task.clone()));
+}
+
+/// Calls `each` with all that a task claims. What a task finds its line or block by changes hands as well, though any number of tasks may
+/// look for the same.
+fn stated<'a>(params: &'a TaskParams, task: &'a TaskId, each: &mut dyn FnMut(Claim<'a>)) {
+    params.claims(task, &mut |stated| each(stated.claim));
+    if matches!(params, TaskParams::Line(_)) {
+        params.identity(task, each);
+    }
 }
 
 /// Whether an update from `before` to `after` gives up what the task was about, so that what was applied is removed.

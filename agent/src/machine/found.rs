@@ -128,6 +128,14 @@ pub fn key(claim: &Claim<'_>) -> Option<String> {
     }
 }
 
+/// What the claims of packages are named by that came along with others: a note stays for as long as any task has packages.
+pub const ALONG: &str = "package along";
+
+/// Whether a note is of such a package.
+pub(super) fn is_along(key: &str) -> bool {
+    key.strip_prefix(ALONG).is_some_and(|rest| rest.starts_with(' '))
+}
+
 /// What keys of memories begin with: of what a task remembers, as a job noted it whose end the ledger may not have.
 const MEMORY: &str = "memory ";
 

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use groundplan_protocol::{
     effect::Action,
     ids::{Sequence, TaskId},
+    kinds::TaskParams,
     plan::{NodePlan, OnInterrupt, PlannedTask, TriggerSource},
     report::Outcome,
     time::Now,
@@ -122,7 +123,9 @@ impl Machine {
         for (task, taking) in self.takings.iter().flat_map(|(task, takings)| takings.iter().map(move |t| (task, t))) {
             found::keys(&taking.record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
-        let unclaimed: Vec<String> = self.found.keys().filter(|key| !claimed.contains(*key)).cloned().collect();
+        let has_packages = self.applied.values().any(|record| matches!(record.spec.params, TaskParams::Package(_)));
+        let is_claimed = |key: &String| claimed.contains(key) || has_packages && found::is_along(key);
+        let unclaimed: Vec<String> = self.found.keys().filter(|key| !is_claimed(key)).cloned().collect();
         for key in unclaimed {
             self.found.remove(&key);
             self.unsaved.found.insert(key);

@@ -81,11 +81,16 @@ impl Expectation {
                 // What is not the task's is not removed.
                 Thing::Archive(_) => true,
                 Thing::Mount(_) => key.starts_with("path"),
+                // It has a name in any case; another package needs this one.
+                Thing::Hostname | Thing::Package(2) => true,
                 Thing::Line(..) => matches!(owner.form, 1 | 2),
                 _ => false,
             };
             if stays {
                 set(&mut self.base, &key, last.all.get(&key).cloned());
+            } else if owner.thing == Thing::Mount(2) && key.starts_with("path") {
+                // The directory below the file system that was mounted there before the task.
+                set(&mut self.base, &key, Some(BELOW_MOUNT.to_owned()));
             } else if !comes_back {
                 let absent = key.starts_with("unit").then(|| ABSENT_UNIT.to_owned());
                 set(&mut self.base, &key, absent);
@@ -177,6 +182,9 @@ impl Expectation {
 
 /// What a unit that systemd does not know is, as [`super::PRINTS`] prints it.
 pub(crate) const ABSENT_UNIT: &str = "not-found inactive ";
+
+/// The directory on which something was mounted before the first task.
+const BELOW_MOUNT: &str = "directory 755 root:root";
 
 /// How a file with parts of several tasks is compared.
 #[derive(Clone, Copy)]

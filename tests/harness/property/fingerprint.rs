@@ -21,7 +21,7 @@ const ROOTS: [&str; 9] =
     ["/etc", "/usr/local", "/srv", "/opt", "/home", "/root", "/var/lib", "/var/mail", "/var/spool"];
 
 /// Paths that do not count, with all below them.
-const LEFT_OUT: [&str; 16] = [
+const LEFT_OUT: [&str; 19] = [
     // The agent's own: its ledger, and what it found.
     "/var/lib/groundplan",
     // Compared by entry; the others are copies that the tools for accounts make before they write.
@@ -40,12 +40,17 @@ const LEFT_OUT: [&str; 16] = [
     "/etc/.pwd.lock",
     // Written by systemd on its own: its random seed, when timers ran.
     "/var/lib/systemd",
+    // Compared by package and by image.
+    "/var/lib/dpkg",
+    "/var/lib/apt",
+    "/var/lib/containers",
     // Written by the loader's tool, which packages run.
     "/etc/ld.so.cache",
 ];
 
 /// What is a host's own, and differs from one to the other from the beginning.
-pub(crate) const IDENTITY: [&str; 6] = [
+pub(crate) const IDENTITY: [&str; 7] = [
+    "hostname",
     "path /etc/hostname",
     "path /etc/hosts",
     "path /etc/machine-id",

@@ -40,14 +40,19 @@ pub(crate) struct Generator {
     history: Vec<Site>,
     /// Things that tasks left behind, so that nothing is known of them but that.
     left: BTreeSet<Thing>,
+    /// What tasks may have.
+    things: Vec<Thing>,
     /// Whether tasks may fail.
     faults: bool,
     names: usize,
 }
 
 impl Generator {
-    pub(crate) fn new(seed: u64, faults: bool) -> Self {
-        Self { rng: Rng::new(seed), history: vec![Site::default()], left: BTreeSet::new(), faults, names: 0 }
+    /// `without`: kinds of things that no site has.
+    pub(crate) fn new(seed: u64, faults: bool, without: &[String]) -> Self {
+        let kind = |thing: &Thing| thing.to_string().split('(').next().unwrap_or_default().to_lowercase();
+        let things = Thing::all().into_iter().filter(|thing| !without.contains(&kind(thing))).collect();
+        Self { rng: Rng::new(seed), history: vec![Site::default()], left: BTreeSet::new(), things, faults, names: 0 }
     }
 
     /// The next step.
@@ -147,7 +152,7 @@ impl Generator {
 
     fn add(&mut self, site: &mut Site) -> String {
         let used = site.things();
-        let free: Vec<Thing> = Thing::all().into_iter().filter(|thing| !used.contains(thing)).collect();
+        let free: Vec<Thing> = self.things.iter().copied().filter(|thing| !used.contains(thing)).collect();
         let thing = *self.rng.pick(&free);
         self.put(site, thing)
     }

@@ -10,6 +10,7 @@ mod generator;
 mod prepare;
 mod run;
 mod site;
+mod texts;
 mod things;
 
 pub use self::run::{Property, Totals};
@@ -24,5 +25,9 @@ done; print; }
 for name in net.ipv4.tcp_keepalive_intvl net.ipv4.conf.default.log_martians net.ipv4.ip_default_ttl; do
     printf 'sysctl %s\t%s\n' "$name" "$(cat "/proc/sys/$(echo "$name" | tr . /)")"
 done
+printf 'hostname\t%s\n' "$(cat /proc/sys/kernel/hostname)"
+dpkg-query -W -f='package ${Package}\t${db:Status-Abbrev}${Version}\n'
+awk '/^Package:/ { name = $2 } /^Auto-Installed: 1/ { print "package " name "\tfor another one" }' /var/lib/apt/extended_states
+podman image ls --all --no-trunc --format '{{.Repository}}:{{.Tag}} {{.Id}}' | sort | sed 's/^\([^ ]*\) /image \1\t/'
 ps -eo args= | sed -n 's,^\(/bin/\)\?sleep \(\(31\|77\).\)\(.*\)$,process \2\t\4,p' | sort
 "#;

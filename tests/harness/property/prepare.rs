@@ -33,6 +33,45 @@ echo x0 > prop/x; echo y > prop/dir/y; tar -C prop -cf /root/prop/0.tar x dir
 echo x1 > prop/x; echo z > prop/dir/z; tar -C prop -cf /root/prop/1.tar x dir
 rm -r prop/dir; echo file > prop/dir; tar -C prop -cf /root/prop/2.tar x dir
 rm -r prop
+echo CHASSIS=vm > /etc/machine-info
+mkdir -p /lib/modules/$(uname -r); echo kernel/gp/gp_three.ko > /lib/modules/$(uname -r)/modules.builtin
+"#;
+
+/// A repository of packages on the host, two of them installed, one of these for the other; and archives of images, of which one is in
+/// podman's store under the name that it has in the archive.
+const PACKAGES: &str = r#"
+mkdir -p /srv/repo /opt/gp /etc/gp /proc; echo theirs > /opt/gp/theirs; echo theirs > /etc/gp/theirs
+make() {
+    rm -rf /tmp/deb; mkdir -p /tmp/deb/DEBIAN /tmp/deb/opt/gp
+    printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: T <t@example.org>\nDescription: test\n' $1 $2 > /tmp/deb/DEBIAN/control
+    [ -z "$3" ] || echo "Depends: $3" >> /tmp/deb/DEBIAN/control
+    echo $1 $2 > /tmp/deb/opt/gp/$1
+    if [ $1 = gp-conf ]; then
+        mkdir -p /tmp/deb/etc/gp; echo conf > /tmp/deb/etc/gp/$1.conf; echo /etc/gp/$1.conf > /tmp/deb/DEBIAN/conffiles
+    fi
+    dpkg-deb --root-owner-group -Zgzip --build /tmp/deb /srv/repo/$1_$2_all.deb > /dev/null
+}
+make gp-a 1.0 gp-lib; make gp-b 1.0 gp-lib; make gp-c 1.0 gp-lib; make gp-c 2.0 gp-lib; make gp-lib 1.0
+make gp-old 1.0; make gp-old 2.0; make gp-top 1.0 gp-old; make gp-conf 1.0
+rm -r /tmp/deb; cd /srv/repo
+for deb in *.deb; do
+    dpkg-deb -f $deb
+    printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' $deb $(stat -c %s $deb) $(sha256sum $deb | cut -d' ' -f1)
+done > Packages
+echo 'deb [trusted=yes] file:/srv/repo ./' > /etc/apt/sources.list.d/local.list
+apt-get -q -o APT::Sandbox::User=root update
+dpkg -i gp-old_1.0_all.deb gp-top_1.0_all.deb; apt-mark auto gp-old
+for n in 0 1 2; do
+    mkdir -p /tmp/image/root; cd /tmp/image; echo $n > root/version
+    tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C root -cf layer.tar .
+    printf '{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+        $(sha256sum layer.tar | cut -d' ' -f1) > config
+    config=$(sha256sum config | cut -d' ' -f1).json; mv config $config
+    printf '[{"Config":"%s","RepoTags":["localhost/archived%s:1"],"Layers":["layer.tar"]}]' $config $((n / 2)) > manifest.json
+    tar -cf /root/prop/image$n.tar manifest.json $config layer.tar; cd /; rm -r /tmp/image
+done
+podman --storage-driver vfs load --quiet --input /root/prop/image0.tar
+podman --storage-driver vfs tag localhost/archived0:1 localhost/gi1:1
 "#;
 
 /// Prepares a root.
@@ -52,7 +91,13 @@ pub(super) fn prepare(root: &Path) -> io::Result<()> {
             Before::Equal => writeln!(script, "printf 'content 0\\n' > {path}"),
         };
     }
-    let output = Command::new("chroot").arg(root).args(["sh", "-ec", &script]).output()?;
+    script += PACKAGES;
+    // In namespaces of its own, so that nothing of it outlives it. Podman reads its limits and control groups.
+    let mounts = "mount -t proc proc \"$1/proc\"; mount -t sysfs sysfs \"$1/sys\"; mount --rbind /sys/fs/cgroup \"$1/sys/fs/cgroup\"\n";
+    let mut prepare = Command::new("unshare");
+    prepare.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-ec"]);
+    prepare.arg(format!("{mounts}chroot \"$1\" sh -ec \"$2\"")).arg("prepare").arg(root).arg(&script);
+    let output = prepare.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8").output()?;
     if !output.status.success() {
         return Err(io::Error::other(format!("the script failed: {}", String::from_utf8_lossy(&output.stderr))));
     }

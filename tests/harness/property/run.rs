@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     fleet::{Fleet, SITE},
-    hosts::Hosts,
+    hosts::{Hosts, Image},
 };
 
 /// How many steps a failure shows.
@@ -29,7 +29,7 @@ const SHOWN: usize = 6;
 const DIFFERENCES: usize = 25;
 
 /// What to run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Property {
     /// What everything follows from.
     pub seed: u64,
@@ -37,13 +37,17 @@ pub struct Property {
     pub commits: u32,
     /// Whether tasks may fail.
     pub faults: bool,
+    /// Whether agents are killed. The sites are the same either way.
+    pub kills: bool,
+    /// Kinds that no site has, in small letters, such as `image`.
+    pub without: Vec<String>,
     /// Whether each commit is printed.
     pub verbose: bool,
 }
 
 impl Default for Property {
     fn default() -> Self {
-        Self { seed: 1, commits: 200, faults: true, verbose: true }
+        Self { seed: 1, commits: 200, faults: true, kills: true, without: Vec::new(), verbose: true }
     }
 }
 
@@ -98,12 +102,15 @@ impl Property {
         let at = Cell::new(0);
         let _announced = Announced(self.seed, &at);
         let (begun, mut totals) = (Instant::now(), Totals::default());
-        let mut generator = Generator::new(self.seed, self.faults);
+        let mut generator = Generator::new(self.seed, self.faults, &self.without);
         let mut world = World::start();
         let mut done: Vec<String> = Vec::new();
         for number in 1..=self.commits {
             at.set(number);
-            let (step, began) = (generator.step(), Instant::now());
+            let (mut step, began) = (generator.step(), Instant::now());
+            if !self.kills && step.kill.take().is_some() {
+                step.done.pop();
+            }
             done.push(format!("{number}: {}", step.done.join("\n     ")));
             let (differences, keys) = world.take(&step, number);
             if self.verbose {
@@ -127,15 +134,19 @@ impl Property {
         let shown = differences[..differences.len().min(DIFFERENCES)].join("\n");
         let site: Vec<String> =
             world.site.files(&[]).iter().map(|(path, text)| format!("=== {path}\n{text}")).collect();
+        let without =
+            if self.without.is_empty() { String::new() } else { format!(" --without {}", self.without.join(",")) };
         format!(
             "seed {}, commit {number}: {} differences\n{shown}\n--- what was done last\n{steps}\n--- the site\n{}\n\
-             --- what the tasks reported last\n{}\n--- again: tests/run property --seed {} --commits {number}{}",
+             --- what the tasks reported last\n{}\n--- again: tests/run property --seed {} --commits {number}{}{}{}",
             self.seed,
             differences.len(),
             site.join("\n"),
             world.reports(),
             self.seed,
             if self.faults { "" } else { " --no-faults" },
+            if self.kills { "" } else { " --no-kills" },
+            without
         )
     }
 }
@@ -157,7 +168,7 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let builder = Hosts::site(&["lived", "fresh"]).prepared(prepare);
+        let builder = Hosts::site(&["lived", "fresh"]).image(Image::Podman).prepared(prepare);
         let addresses = ["lived", "fresh"].map(|node| builder.address(node).to_string());
         let files = Site::default().files(&[node("lived", &addresses[0]), node("fresh", &addresses[1])]);
         let mut first: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();

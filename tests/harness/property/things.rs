@@ -4,9 +4,11 @@
 //! All parameters of a thing determine it completely, or leave the same of it as it is: so what is on the host follows from the
 //! latest commit alone, whatever came before.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use groundplan_protocol::{ids::TaskId, kinds::Cron};
+
+use super::texts;
 
 /// Something on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,11 +37,22 @@ pub(crate) enum Thing {
     Archive(u8),
     /// A program that the agent keeps running.
     Process(u8),
+    /// The host's name.
+    Hostname,
+    /// What is configured of a kernel module.
+    Module(u8),
+    /// Packages, from a repository on the host.
+    Package(u8),
+    /// An image in podman's store.
+    Image(u8),
     /// Something that fails on every host, and of which nothing may be left.
     Broken(u8),
 }
 
-use Thing::{Archive, Broken, Folder, Group, Line, Mount, Option as Opt, Path, Process, Sysctl, Unit, User};
+use Thing::{
+    Archive, Broken, Folder, Group, Hostname, Image, Line, Module, Mount, Option as Opt, Package, Path, Process,
+    Sysctl, Unit, User,
+};
 
 /// Kernel parameters of a container's own network, each with two values; none that a new network has from this machine's own.
 pub(crate) const PARAMETERS: [(&str, [&str; 2]); 3] = [
@@ -47,9 +60,6 @@ pub(crate) const PARAMETERS: [(&str, [&str; 2]); 3] = [
     ("net.ipv4.conf.default.log_martians", ["0", "1"]),
     ("net.ipv4.ip_default_ttl", ["65", "66"]),
 ];
-/// The hash of the password `secret`.
-const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGg9Yf5hK3bq0wX1L2m9k6i3n7u8v4r5t6y7z8a9b0";
 
 /// What a failed task, or one that is not put into the site yet, is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +125,8 @@ impl Thing {
         }
         all.extend((0..4).flat_map(|n| [User(n), Unit(n)]));
         all.extend((0..3).flat_map(|n| [Group(n), Self::Cron(n), Mount(n), Sysctl(n)]));
-        all.extend((0..2).flat_map(|n| [Archive(n), Process(n)]));
+        all.extend((0..2).flat_map(|n| [Archive(n), Process(n), Image(n)]));
+        all.extend((0..3).map(Module).chain((0..4).map(Package)).chain([Hostname]));
         all
     }
 
@@ -132,6 +143,7 @@ impl Thing {
             Line(..) => 4,
             Opt(..) => 4,
             Unit(3) => 4,
+            Package(0) => 3,
             Unit(_) => 3,
             _ => 1,
         }
@@ -139,9 +151,9 @@ impl Thing {
 
     /// Whether it says what becomes of it when a task of it has `on_remove`: what a unit of the system is without a file of its own in
     /// `/etc` depends on what systemd makes of it, and a file of cron is named after its task, so that one that is kept stays beside that
-    /// of the renamed task.
+    /// of the renamed task; packages that another one needs stay with that.
     pub(crate) fn has_policy(self) -> bool {
-        !matches!(self, Process(_) | Broken(_) | Unit(3) | Self::Cron(_))
+        !matches!(self, Process(_) | Broken(_) | Unit(3) | Self::Cron(_) | Package(0 | 1))
     }
 
     /// Whether its parameters decide all of what is there, whatever was there before, but for extended attributes.
@@ -182,15 +194,15 @@ impl Thing {
         let Choice { form, content: c, .. } = choice;
         let (mut source, mut parts) = (None, Vec::new());
         let kind = match self {
-            Path(n) => self.path(n, id, choice, &mut source),
+            Path(n) => texts::path(n, id, choice, &mut source),
             Folder(n) => {
                 let file = |k: u8| format!("file = {{ path = \"/srv/prop/d{n}/c{k}\", content = \"{}\" }}", content(c));
                 parts.extend((0..c % 3).map(|k| (format!("-c{k}"), file(k))));
-                format!("directory = {{ path = \"/srv/prop/d{n}\"{} }}", access(choice.access))
+                format!("directory = {{ path = \"/srv/prop/d{n}\"{} }}", texts::access(choice.access))
             }
-            Line(file, place) => line(file, place, form, c),
-            Opt(file, place) => option(file, place, form, c),
-            User(n) => user(n, c),
+            Line(file, place) => texts::line(file, place, form, c),
+            Opt(file, place) => texts::option(file, place, form, c),
+            User(n) => texts::user(n, c),
             Group(2) => {
                 format!("group = {{ name = \"gg2\", members = [\"{}\"] }}", ["daemon", "bin"][usize::from(c % 2)])
             }
@@ -198,7 +210,7 @@ impl Thing {
                 format!("group = {{ name = \"gg{n}\", gid = {} }}", 5800 + u32::from(n) * 100 + u32::from(c) * 10)
             }
             Self::Cron(n) => format!("cron = {{ schedule = \"{c} 4 * * *\", run = \"true prop{n}\" }}"),
-            Unit(n) => unit(n, form, c),
+            Unit(n) => texts::unit(n, form, c),
             Mount(n) => format!(
                 "mount = {{ path = \"/srv/prop/m{n}\", source = \"tmpfs\", fstype = \"tmpfs\", options = \"size={}m\" }}",
                 c + 1
@@ -210,31 +222,16 @@ impl Thing {
             Archive(n) => {
                 format!("archive = {{ path = \"/root/prop/{}.tar\", dest = \"/opt/prop/a{n}\" }}", c % 3)
             }
+            Hostname => format!("hostname = {{ name = \"prop{c}\", pretty = \"pretty \\\"{c}\\\"\" }}"),
+            Module(n) => texts::module(n, c),
+            Package(n) => texts::package(n, form, c),
+            Image(n) => {
+                format!("image = {{ name = \"localhost/gi{n}:1\", path = \"/root/prop/image{}.tar\" }}", c % 3)
+            }
             Process(n) => format!("process = {{ run = [\"sleep\", \"77{n}{c}\"] }}"),
-            Broken(n) => broken(n),
+            Broken(n) => texts::broken(n),
         };
         Rendered { kind, source, parts }
-    }
-
-    fn path(self, n: u8, id: &str, choice: Choice, source: &mut Option<(String, String)>) -> String {
-        let (path, access) = (format!("/srv/prop/p{n}"), access(choice.access));
-        let validate = match choice.fault {
-            Some(Fault::Validation) => ", validate = { command = \"test -d %s\" }",
-            _ if choice.form == 3 => ", validate = { command = \"test -s %s\" }",
-            _ => "",
-        };
-        match choice.form {
-            1 => {
-                let name = format!("{id}.j2");
-                *source = Some((name.clone(), format!("{{# by {id} #}}template {}\n", choice.content)));
-                format!("template = {{ source = \"{name}\", path = \"{path}\"{access} }}")
-            }
-            2 => {
-                format!("link = {{ path = \"{path}\", target = \"/srv/prop/target{}\", force = true }}", choice.content)
-            }
-            4 => format!("directory = {{ path = \"{path}\"{access} }}"),
-            _ => format!("file = {{ path = \"{path}\", content = \"{}\"{access}{validate} }}", content(choice.content)),
-        }
     }
 
     /// What of the host is the task's, in the terms of [`super::fingerprint`]: keys, and with `/**` at the end all below a path.
@@ -279,6 +276,19 @@ impl Thing {
                 vec![format!("sysctl {name}"), path(format!("/etc/sysctl.d/99-zz-groundplan-{task}.conf"))]
             }
             Archive(n) => vec![path(format!("/opt/prop/a{n}")), path(format!("/opt/prop/a{n}/**"))],
+            Hostname => {
+                vec!["hostname".to_owned(), path("/etc/hostname".to_owned()), path("/etc/machine-info".to_owned())]
+            }
+            Module(n) => ["modules-load.d", "modprobe.d"]
+                .map(|folder| path(format!("/etc/{folder}/groundplan-{}.conf", module_name(n))))
+                .into(),
+            Package(n) => packages(n, choice.form)
+                .iter()
+                .flat_map(|name| {
+                    [format!("package {name}"), path(format!("/opt/gp/{name}")), path(format!("/etc/gp/{name}.conf"))]
+                })
+                .collect(),
+            Image(n) => vec![format!("image localhost/gi{n}:1")],
             Process(n) => vec![format!("process 77{n}")],
             Broken(4) => vec![path("/srv/prop/nodevice".to_owned())],
             Broken(_) => Vec::new(),
@@ -317,79 +327,19 @@ pub(crate) fn unit_name(n: u8) -> String {
     format!("prop{n}.service")
 }
 
-fn access(n: u8) -> String {
-    let choices =
-        ["", ", mode = \"0640\", owner = \"daemon\", group = \"games\"", ", mode = \"0700\"", ", owner = \"bin\""];
-    choices[usize::from(n) % choices.len()].to_owned()
+/// The name of a kernel module: of none that can be loaded; the last is built into the kernel, as far as the host knows.
+pub(crate) fn module_name(n: u8) -> &'static str {
+    ["gp_one", "gp-two", "gp_three"][usize::from(n)]
 }
 
-fn line(file: u8, place: u8, form: u8, content: u8) -> String {
-    let path = format!("path = \"{}\"", lines_file(file));
-    let found = format!("match = \"^#?key{place}=\"");
-    match form {
-        0 => format!("line = {{ {path}, {found}, line = \"key{place}={content}\" }}"),
-        1 => format!("line = {{ {path}, line = \"plain{place} {content}\" }}"),
-        2 => format!(
-            "line = {{ {path}, marker = \"# {{mark}} block{place}\", block = \"block{place} {content}\\nblock{place} end\" }}"
-        ),
-        _ => format!("line = {{ {path}, {found}, state = \"absent\" }}"),
+/// The packages that a task installs or has, with those that come along.
+pub(crate) fn packages(n: u8, form: u8) -> &'static [&'static str] {
+    match (n, form) {
+        (0, 0) => &["gp-a", "gp-lib"],
+        (0, 1) => &["gp-b", "gp-lib"],
+        (0, _) => &["gp-a", "gp-b", "gp-lib"],
+        (1, _) => &["gp-c", "gp-lib"],
+        (2, _) => &["gp-old"],
+        _ => &["gp-conf"],
     }
-}
-
-fn option(file: u8, place: u8, form: u8, content: u8) -> String {
-    let (path, section) = (format!("path = \"{}\"", options_file(file)), format!("s{}", place % 2));
-    let option = format!("{path}, section = \"{section}\", option = \"o{place}\"");
-    match form {
-        0 => format!("ini = {{ {option}, value = \"v{content}\" }}"),
-        1 => format!(
-            "ini = {{ {path}, values = {{ {section} = {{ o{place} = \"w{content}\", o{place}b = {content} }} }} }}"
-        ),
-        2 => format!("ini = {{ {option}, value = [\"one\", \"two{content}\"] }}"),
-        _ => format!("ini = {{ {option}, state = \"absent\" }}"),
-    }
-}
-
-fn user(n: u8, content: u8) -> String {
-    let (number, keys) = (u32::from(n), format!("ssh_keys = [\"{KEY}{content} one\"]"));
-    if n >= 2 {
-        return format!("user = {{ name = \"gu{n}\", comment = \"comment {content}\", remove_home = true, {keys} }}");
-    }
-    let shell = ["/bin/bash", "/bin/sh"][usize::from(content % 2)];
-    let home = if content < 2 { format!("/home/gu{n}") } else { format!("/srv/prop/home{n}") };
-    let mut text = format!(
-        "user = {{ name = \"gu{n}\", uid = {}, shell = \"{shell}\"",
-        5000 + number * 100 + u32::from(content) * 10
-    );
-    let _ = write!(
-        text,
-        ", comment = \"comment {content}\", home = \"{home}\", groups = [\"games\"], password = \"{HASH}\", locked = {}, remove_home = true }}",
-        content.is_multiple_of(2)
-    );
-    text
-}
-
-fn unit(n: u8, form: u8, content: u8) -> String {
-    let (unit, run) = (format!("unit = \"{}\", masked = false", unit_name(n)), format!("31{n}{content}"));
-    let file =
-        format!("content = \"[Service]\\nExecStart=/bin/sleep {run}\\n[Install]\\nWantedBy=multi-user.target\\n\"");
-    match form {
-        0 => format!("systemd = {{ {unit}, {file}, enabled = true, state = \"started\" }}"),
-        1 => format!("systemd = {{ {unit}, {file}, enabled = false, state = \"stopped\" }}"),
-        2 => format!(
-            "systemd = {{ {unit}, {file}, enabled = false, state = \"started\", dropins = {{ \"10-x.conf\" = \"[Service]\\nNice={content}\\n\" }} }}"
-        ),
-        _ => format!("systemd = {{ {unit}, enabled = true, state = \"started\" }}"),
-    }
-}
-
-fn broken(n: u8) -> String {
-    let text = match n {
-        0 => "file = { path = \"/etc/prop/plain/x\", content = \"x\" }",
-        1 => "ini = { path = \"/etc/prop/braces\", section = \"a\", option = \"b\", value = 1 }",
-        2 => "link = { path = \"/srv/prop/theirs\", target = \"nowhere\" }",
-        3 => "user = { name = \"gubad\", group = \"nosuchgroup\" }",
-        4 => "mount = { path = \"/srv/prop/nodevice\", source = \"/dev/nosuchdevice\", fstype = \"ext4\" }",
-        _ => "command = { run = \"exit 3\" }",
-    };
-    text.to_owned()
 }

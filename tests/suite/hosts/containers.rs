@@ -125,6 +125,47 @@ fn replaced_only_for_another_image_or_definition() {
     assert_eq!(hosts.sh("h1", "podman image exists localhost/web:1").status, Some(0));
 }
 
+/// Archives of two images under one name, which the host itself has for a third one by then.
+const ARCHIVES: &str = r#"
+for n in 1 2; do
+    podman import --quiet /srv/rootfs-$n.tar localhost/theirs:1; podman save --quiet --output /srv/archive-$n.tar localhost/theirs:1
+    podman image rm localhost/theirs:1
+done
+podman load --quiet --input /srv/archive-2.tar
+"#;
+
+#[test]
+fn an_image_takes_no_name_but_its_own_and_leaves_nothing_behind() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).image(Image::Podman).serve(LAST);
+    hosts.out("h1", MAKE);
+    hosts.out("h1", ARCHIVES);
+    let images =
+        || hosts.out("h1", "podman image ls --all --no-trunc --format '{{.Repository}}:{{.Tag}} {{.Id}}' | sort");
+    let image = |name: &str, archive: u32| {
+        let image = format!("image = {{ name = \"localhost/{name}:1\", path = \"/srv/archive-{archive}.tar\" }}");
+        format!("[[task]]\nid = \"image\"\n{image}\n{LAST}")
+    };
+    let before = images();
+    assert_eq!(before.lines().count(), 1, "{before}");
+    // The archive names an image that the host has: that one keeps the name.
+    hosts.converged(&hosts.change(&image("ours", 1)));
+    let with = images();
+    assert!(with.lines().count() == 2 && with.contains(&before) && with.contains("localhost/ours:1"), "{with}");
+    // The image of a former archive goes, unless it has other names.
+    hosts.converged(&hosts.change(&image("ours", 2)));
+    let with = images();
+    assert!(with.lines().count() == 2 && with.contains(&before) && with.contains("localhost/ours:1"), "{with}");
+    hosts.converged(&hosts.change(&image("ours", 1)));
+    hosts.converged(&hosts.change(LAST));
+    assert_eq!(images(), before);
+    // What was there before, and equal, stays.
+    hosts.converged(&hosts.change(&image("theirs", 2)));
+    assert_eq!(images(), before);
+    hosts.converged(&hosts.change(LAST));
+    assert_eq!(images(), before);
+}
+
 /// Images of root file systems on the host, and a pod of two containers; `more` is another container of it.
 fn pod(page: &str, note: &str, image: u32, ports: &str, more: &str) -> String {
     format!(

@@ -123,6 +123,12 @@ fn packages_come_change_fail_and_go() {
     hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], version = "1.*", hold = true }"#, "")));
     assert_eq!(installed(&hosts), "gp-one 1.0;gp-svc 1.0;");
     assert_eq!(hosts.out("h1", "apt-mark showhold"), "gp-one");
+    // Also under another name.
+    let held = tasks(r#"{ names = ["gp-one"], version = "1.*", hold = true }"#, "");
+    hosts.converged(&hosts.change(&held.replace("\"pair\"", "\"renamed\"")));
+    assert_eq!(hosts.out("h1", "apt-mark showhold"), "gp-one");
+    hosts.converged(&hosts.change(&held));
+    assert_eq!(hosts.out("h1", "apt-mark showhold"), "gp-one");
     let absent = "[[task]]\nid = \"none\"\nrequires = []\npackage = { names = [\"gp-late\"], state = \"absent\" }\n";
     hosts.converged(&hosts.change(&tasks(r#"{ names = ["gp-one"], version = "1.*", hold = false }"#, absent)));
     assert_eq!(hosts.out("h1", "apt-mark showhold"), "");
@@ -240,4 +246,31 @@ fn dependencies_are_chosen_virtual_packages_are_named_and_conflicts_explained() 
     hosts.converged(&hosts.change(NOTHING));
     assert_eq!(installed(&hosts), "gp-lib 1.0;gp-sql 1.0;");
     assert_eq!(hosts.out("h1", "apt-mark showauto | grep gp-"), "gp-lib");
+}
+
+#[test]
+fn what_comes_along_goes_with_the_last_that_needs_it() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    publish(&hosts, &["gp-lib 1.0", "gp-a 1.0 gp-lib", "gp-b 1.0 gp-lib"]);
+    let task = |id: &str, package: &str| format!("[[task]]\nid = \"{id}\"\nrequires = []\npackage = {package}\n");
+    let [a, b] = ["a", "b"].map(|id| task(id, &format!("\"gp-{id}\"")));
+    let steps = [
+        (a.clone(), "gp-a 1.0;gp-lib 1.0;"),
+        (format!("{a}{b}"), "gp-a 1.0;gp-b 1.0;gp-lib 1.0;"),
+        // The task that brought it along goes first.
+        (b, "gp-b 1.0;gp-lib 1.0;"),
+        (NOTHING.to_owned(), ""),
+        // One task becomes two: what one of them leaves behind is none of the other's business.
+        (task("pair", "[\"gp-a\", \"gp-b\"]"), "gp-a 1.0;gp-b 1.0;gp-lib 1.0;"),
+        (format!("{a}{}on_remove = \"keep\"\n", task("b", "\"gp-b\"")), "gp-a 1.0;gp-b 1.0;gp-lib 1.0;"),
+        (a, "gp-a 1.0;gp-b 1.0;gp-lib 1.0;"),
+        (task("a", "{ names = [\"gp-a\"], hold = false }"), "gp-a 1.0;gp-b 1.0;gp-lib 1.0;"),
+        (NOTHING.to_owned(), "gp-b 1.0;gp-lib 1.0;"),
+    ];
+    for (n, (text, there)) in steps.iter().enumerate() {
+        hosts.converged(&hosts.change(text));
+        assert_eq!(installed(&hosts), *there, "step {n}: {text}");
+    }
 }

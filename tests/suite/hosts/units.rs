@@ -140,3 +140,28 @@ fn units_come_change_break_and_go() {
     assert_eq!(hosts.out("h1", "ls /etc/systemd/system | grep -E 'demo|tick|worker' || true"), "");
     assert_eq!(hosts.out("h1", "systemctl list-units --all --plain --no-legend 'demo*' 'tick*' 'worker@one*'"), "");
 }
+
+#[test]
+fn the_links_of_an_enabled_unit_follow_its_file() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    let unit = "[Service]\\nExecStart=/bin/sleep infinity\\n[Install]\\nWantedBy=multi-user.target\\n";
+    hosts.out("h1", &format!("printf '{unit}' > /lib/systemd/system/both.service; systemctl daemon-reload"));
+    let link = || hosts.sh("h1", "readlink /etc/systemd/system/multi-user.target.wants/both.service").out;
+    let task = |content: &str| {
+        format!("[[task]]\nid = \"both\"\nsystemd = {{ unit = \"both.service\", enabled = true{content} }}\n")
+    };
+    let (shipped, plain) = (task(&format!(", content = \"{unit}\"")), task(""));
+    let (own, theirs) = ("/etc/systemd/system/both.service", "/lib/systemd/system/both.service");
+    for (text, target) in [(&*shipped, own), (&*plain, theirs), (&*shipped, own), (NOTHING, "")] {
+        hosts.converged(&hosts.change(text));
+        assert_eq!(link(), target, "{text}");
+    }
+    // It was enabled before.
+    hosts.out("h1", "systemctl --quiet enable both.service");
+    for (text, target) in [(&*shipped, own), (NOTHING, theirs)] {
+        hosts.converged(&hosts.change(text));
+        assert_eq!(link(), target, "{text}");
+    }
+}

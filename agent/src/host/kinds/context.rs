@@ -229,6 +229,11 @@ impl<'a> Context<'a> {
         self.host.claims.held_by_another(claim, self.task)
     }
 
+    /// The same, apart from the tasks that hand over to this one: they have it until their removal, which comes last.
+    pub(crate) fn held_by_a_third(&self, claim: &Claim<'_>) -> Option<TaskId> {
+        self.host.claims.held_by_any_but(claim, self.task, self.others)
+    }
+
     /// Whether what is at `path`, if it is no link, is there because of this task, or of another one that is about to be removed.
     pub(crate) fn has_put(&self, path: &str) -> bool {
         let claim = Claim::path(path);

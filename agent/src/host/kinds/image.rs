@@ -1,13 +1,19 @@
 //! `image`: an image in podman's store, from an archive or a registry.
 //!
 //! The task's memory holds the resulting image id, the digest of the archive, and the image that had the name before, if any:
-//! removal gives the name back to that one, or removes the image if nothing uses it.
+//! removal gives the name back to that one, or removes the image if nothing uses it. An image that a newer one has replaced goes as
+//! well, as soon as nothing uses it. Other names in an archive are none of the task's: they stay with the images that have them.
 
-use std::{fs::File as Archive, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File as Archive,
+    path::PathBuf,
+};
 
 use groundplan_protocol::{
     digest::Digest,
     kinds::{Image, Pull},
+    plan::OnRemove,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +66,18 @@ struct Memory {
     /// The image that had the name before; absent if none had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+    /// Images that the task brought and that newer ones have replaced, while a container uses them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    replaced: BTreeSet<String>,
 }
 
 impl Memory {
     /// The memory while the image is being brought; `there`: the image that has the name now.
     fn pending(known: Option<&Self>, there: Option<String>) -> Self {
-        Self { id: String::new(), archive: None, before: known.map_or(there, |known| known.before.clone()) }
+        let before = known.map_or(there, |known| known.before.clone());
+        let brought = known.into_iter().flat_map(|known| known.replaced.iter().chain([&known.id]));
+        let replaced = brought.filter(|id| !id.is_empty()).cloned().collect();
+        Self { id: String::new(), archive: None, before, replaced }
     }
 }
 
@@ -124,40 +136,47 @@ impl Kind for Image {
                 (None, Pull::Always | Pull::Never) => Ok(()),
             }
         };
-        cx.change(&Memory::pending(known.as_ref(), before.clone()), bringing).await?;
+        let pending = Memory::pending(known.as_ref(), before.clone());
+        cx.change(&pending, bringing).await?;
         let id = image_id(cx, &self.name).await?.ok_or_else(|| PodmanError::Nothing(self.name.clone()))?;
-        let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before };
+        // What the name is to be given back to stays.
+        let mut replaced = pending.replaced;
+        replaced.retain(|other| *other != id && before.as_ref() != Some(other));
+        discard(cx, &mut replaced).await?;
+        let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before, replaced };
         cx.remember(&memory);
         Ok(Applied { afresh: true })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        // An image that was there before the task stays.
-        let Some(known) = memory(cx) else { return Ok(false) };
         let id = match image_id(cx, &self.name).await {
             // Without podman, no image of it is in use.
             Err(PodmanError::NoPodman) => return Ok(false),
             id => id?,
         };
-        if known.before.as_ref() == Some(&known.id) {
-            cx.report("left in place: it was there before this task");
-            return Ok(false);
-        }
+        let delete = cx.on_remove == OnRemove::Delete;
+        let Some(known) = memory(cx) else {
+            // An image that was there before the task stays.
+            return Ok(delete && id.is_some() && rm(cx, &self.name).await?);
+        };
+        // Where it is not noted what came, whatever has the name since then is the task's.
         let is_ours = if known.id.is_empty() { id != known.before } else { id.as_ref() == Some(&known.id) };
-        if !is_ours || id.is_none() {
-            return Ok(false);
+        let mut images = known.replaced;
+        let mut changed = false;
+        match (id.filter(|_| is_ours), known.before.filter(|_| !delete)) {
+            // Another one has the name by now, or it had it before the task, too.
+            (None, _) => {}
+            (Some(id), Some(before)) if id == before => {}
+            (Some(id), Some(before)) if image_id(cx, &before).await?.is_some() => {
+                podman(cx, &["tag", &before, &self.name]).await?;
+                images.insert(id);
+                changed = true;
+            }
+            (Some(_), _) => changed = rm(cx, &self.name).await?,
         }
-        if let Some(before) = &known.before
-            && image_id(cx, before).await?.is_some()
-        {
-            podman(cx, &["tag", before, &self.name]).await?;
-            return Ok(true);
-        }
-        let answer = ask(cx, &["image", "rm", "--", &self.name]).await?;
-        if !answer.status.success() {
-            cx.report(&format!("left in place: {}", answer.err));
-        }
-        Ok(answer.status.success())
+        let count = images.len();
+        discard(cx, &mut images).await?;
+        Ok(changed || images.len() < count)
     }
 }
 
@@ -183,6 +202,45 @@ async fn archive(image: &Image, cx: &Context<'_>) -> Result<Option<(Content, Dig
     }
 }
 
+/// Removes the images that no name leads to and nothing uses; `images` are the others then.
+async fn discard(cx: &Context<'_>, images: &mut BTreeSet<String>) -> Result<(), PodmanError> {
+    let names = if images.is_empty() { BTreeMap::new() } else { names(cx).await? };
+    let mut left = BTreeSet::new();
+    for id in std::mem::take(images) {
+        if names.values().any(|named| *named == id) || image_id(cx, &id).await?.is_none() {
+            continue;
+        }
+        if !rm(cx, &id).await? {
+            left.insert(id);
+        }
+    }
+    *images = left;
+    Ok(())
+}
+
+/// Takes a name from its image, or with the last one the image; whether it could: nothing is done while a container uses it.
+async fn rm(cx: &Context<'_>, image: &str) -> Result<bool, PodmanError> {
+    let answer = ask(cx, &["image", "rm", "--", image]).await?;
+    if !answer.status.success() {
+        cx.report(&format!("left in place: {}", answer.err));
+    }
+    Ok(answer.status.success())
+}
+
+/// The ids of all images that have names, by these.
+async fn names(cx: &Context<'_>) -> Result<BTreeMap<String, String>, PodmanError> {
+    let format = "{{.Repository}}:{{.Tag}} {{.Id}}";
+    let out = podman(cx, &["image", "ls", "--no-trunc", "--format", format]).await?;
+    let rows = out.lines().filter_map(|line| line.trim().split_once(' '));
+    let named = rows.filter(|(name, _)| !name.contains("<none>"));
+    Ok(named.map(|(name, id)| (name.to_owned(), id.trim_start_matches("sha256:").to_owned())).collect())
+}
+
+/// Takes a name from its image, which stays.
+async fn untag(cx: &Context<'_>, name: &str) -> Result<(), PodmanError> {
+    podman(cx, &["untag", name, name]).await.map(drop)
+}
+
 /// Loads or imports an archive, and gives the resulting image the task's name.
 async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(), PodmanError> {
     let (path, stdin) = match content {
@@ -198,19 +256,22 @@ async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(),
         };
         return Ok(());
     }
+    let before = names(cx).await?;
     let out = match stdin {
         Some(bytes) => Tool::new(&["podman", "load", "--quiet"]).stdin(bytes).run(cx).await?,
         None => Tool::new(&["podman", "load", "--quiet", "--input", &path]).run(cx).await?,
     };
     let loaded = loaded(&out);
-    if loaded.contains(&image.name.as_str()) {
-        return Ok(());
-    }
     let first = loaded.first().ok_or_else(|| PodmanError::Nothing(out.trim().to_owned()))?;
-    podman(cx, &["tag", first, &image.name]).await?;
-    // Only the task's own name is kept, not the one in the archive.
-    if !first.starts_with("sha256:") {
-        ask(cx, &["untag", first, first]).await?;
+    if !loaded.contains(&image.name.as_str()) {
+        podman(cx, &["tag", first, &image.name]).await?;
+    }
+    // Only the task's own name is kept, not those in the archive: they go, or go back to the images that had them.
+    for name in loaded.iter().filter(|name| **name != image.name && !name.starts_with("sha256:")) {
+        match before.get(*name) {
+            Some(id) => podman(cx, &["tag", id, name]).await.map(drop)?,
+            None => untag(cx, name).await?,
+        }
     }
     Ok(())
 }

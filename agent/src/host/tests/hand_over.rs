@@ -37,12 +37,16 @@ async fn two_tasks_exchange_what_they_own() {
     let link = |path: &str| spec(json!({ "link": { "path": path, "target": "t" } }));
     let ini = |name: &str| spec(json!({ "ini": { "path": "/i", "section": "s", "option": name, "value": "new" } }));
     let line = |text: &str| spec(json!({ "line": { "path": "/l", "line": text } }));
-    let cases: [[TaskSpec; 2]; 5] = [
+    let absent = spec(json!({ "line": { "path": "/l", "match": "^first", "state": "absent" } }));
+    let block = spec(json!({ "line": { "path": "/l", "marker": "# {mark} it", "block": "1\n2" } }));
+    let cases: [[TaskSpec; 2]; 7] = [
         [file("/a", "content"), file("/b", "content")],
         [directory("/a"), directory("/b")],
         [link("/a"), link("/b")],
         [ini("a"), ini("b")],
         [line("a"), line("b")],
+        [absent.clone(), ini("a")],
+        [block, absent],
     ];
     for [a, b] in cases {
         for reversed in [false, true] {
@@ -73,6 +77,30 @@ async fn two_tasks_exchange_what_they_own() {
             assert_eq!(tree(&site), before, "{}", a.params.kind());
             assert!(site.found.lock().unwrap().is_empty());
         }
+    }
+}
+
+#[tokio::test]
+async fn an_heir_that_wants_another_line_remembers_what_was_there_before_both() {
+    let wants =
+        |value: u32| spec(json!({ "line": { "path": "/l", "match": "^#?key=", "line": format!("key={value}") } }));
+    for before in [None, Some("#key=theirs\n"), Some("other\n")] {
+        let site = Site::new();
+        if let Some(text) = before {
+            fs::write(site.at("l"), text).unwrap();
+        }
+        assert_eq!(site.job("svc.one", apply(&wants(1), None), None).await.result, CHANGED);
+        let memory = site.memories.lock().unwrap().get("svc.one").cloned();
+        let heir = Job { others: vec![id("svc.one")], ..job("svc.two", apply(&wants(2), None), None, memory) };
+        assert_eq!(run(&site, heir).await.result, CHANGED);
+        let memory = site.memories.lock().unwrap().get("svc.one").cloned();
+        let removal = Work::Remove { spec: wants(1) };
+        let removal = Job { others: vec![id("svc.two")], touched: true, ..job("svc.one", removal, None, memory) };
+        assert_eq!(run(&site, removal).await.result, UNCHANGED);
+        assert!(fs::read_to_string(site.at("l")).unwrap().contains("key=2"));
+        let removed = site.job("svc.two", Work::Remove { spec: wants(2) }, None).await;
+        assert_eq!(removed.result, CHANGED);
+        assert_eq!(fs::read_to_string(site.at("l")).ok().as_deref(), before, "{before:?}");
     }
 }
 

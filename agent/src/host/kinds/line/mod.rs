@@ -217,7 +217,7 @@ impl Memory {
     fn undo(&mut self, lines: &mut Lines, cx: &Context<'_>) {
         let Some(done) = self.done.take() else { return };
         if let (Done::Inserted(now) | Done::Replaced { now, .. }, Some(asked)) = (&done, &self.asked)
-            && let Some(other) = cx.held_by_another(&Claim::line(&asked.path, now))
+            && let Some(other) = cx.held_by_a_third(&Claim::line(&asked.path, now))
         {
             cx.report(&format!("`{now}` in {} is left in place: {other} claims it, too", self.path));
             return;

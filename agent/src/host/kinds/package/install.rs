@@ -50,6 +50,7 @@ impl Task<'_> {
         let after = manager.installed().await?;
         memory.take_stock(&after);
         self.cx().remember(memory);
+        self.note_along(memory.along.iter())?;
         // The state counts, not the exit code: a failed script of another package is no failure of this task. But without the
         // wanted packages, or a way to see whether they are the newest, an error is one.
         match (result, self.missing(&after)) {

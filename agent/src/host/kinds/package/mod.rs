@@ -4,6 +4,7 @@
 //! what was installed with that, and removal removes no more than that, and nothing that other packages need. Before an installation it
 //! also holds which packages there are, for the case that the agent is killed before it is known what came.
 
+mod along;
 mod apk;
 mod apt;
 #[cfg(test)]
@@ -54,7 +55,7 @@ impl Kind for Package {
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let is_present = self.state() != PackageState::Absent;
-        if Memory::of(cx) == Memory::default() && !(is_present && cx.on_remove == OnRemove::Delete) {
+        if Memory::of(cx, self) == Memory::default() && !(is_present && cx.on_remove == OnRemove::Delete) {
             if is_present {
                 cx.report("left in place: all of it was there before this task");
             }
@@ -96,7 +97,11 @@ impl Task<'_> {
                 missing && self.newer(&installed).await?.is_empty()
             }
         };
-        let memory = Memory::of(self.cx());
+        let memory = Memory::of(self.cx(), self.params);
+        // In sync, it is not applied: what was handed over is kept all the same, and no more than that.
+        if !self.cx().others.is_empty() && !self.cx().is_drift_check() {
+            self.cx().remember(&memory);
+        }
         let left = memory.installed.iter().any(|name| self.is_given_up(&memory, name) && installed.is_there(name));
         if !in_sync || left || memory.installing.is_some() {
             return Ok(false);
@@ -165,10 +170,11 @@ impl Task<'_> {
 
     /// The memory, with what an interrupted installation brought.
     async fn memory(&self) -> Result<Memory, PackageError> {
-        let mut memory = Memory::of(self.cx());
+        let mut memory = Memory::of(self.cx(), self.params);
         if memory.installing.is_some() {
             memory.take_stock(&self.manager.installed().await?);
             self.cx().remember(&memory);
+            self.note_along(memory.along.iter())?;
         }
         Ok(memory)
     }
@@ -176,6 +182,7 @@ impl Task<'_> {
     async fn remove(&self) -> Result<bool, PackageError> {
         let _turn = self.manager.turn().await?;
         let mut memory = self.memory().await?;
+        memory.leave_holds(self.cx());
         if self.cx().on_remove == OnRemove::Delete && self.params.state() != PackageState::Absent {
             // Also those that were there before.
             memory.installed.extend(self.names().map(str::to_owned));
@@ -287,12 +294,14 @@ impl Task<'_> {
         }
         // What the manager would remove as no longer needed may include packages that were there before the task.
         let wide = self.manager.preview(&going, true).await?;
-        let along: Vec<&str> = wide.iter().map(String::as_str).filter(|name| along.contains(*name)).collect();
+        let along: Vec<&str> =
+            wide.iter().map(String::as_str).filter(|name| along.contains(*name) || self.came_along(name)).collect();
         let along = along.into_iter().filter(|name| held_by_another(name).is_none() && !going.contains(name));
         let all: Vec<&str> = going.iter().copied().chain(along).collect();
         // Packages that were installed along go as well, but only if nothing beyond them would.
         let all = if self.others(&all).await?.is_empty() { all } else { going };
         self.remove_packages(&all).await?;
+        self.forget_along(&all);
         Ok(true)
     }
 

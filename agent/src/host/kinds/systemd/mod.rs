@@ -335,7 +335,8 @@ impl Wanted for Systemd {
     async fn ship(&self, cx: &Context<'_>, unit: Unit, shipped: bool) -> Result<(Unit, bool), HostError> {
         let differences = shipped::differences(cx, self, shipped)?;
         let wrote = !differences.is_empty();
-        let new_file = differences.iter().any(|difference| difference.puts(&self.path()));
+        // Also one that goes: the links by which it is enabled lead to the file.
+        let new_file = differences.iter().any(|difference| difference.is_of(&self.path()));
         let restart = wrote && unit.is_up() && self.on_change.unwrap_or_default() != OnChange::Nothing;
         // Noted before the files change: if the agent is killed between the change and the restart, the files are in sync when it
         // comes back, and only the note shows that the running unit is older than they are.
@@ -505,6 +506,9 @@ impl Wanted for Systemd {
         if found.enabled && self.enabled == Some(false) && now.is("UnitFileState", "disabled") {
             systemctl(cx, &["enable", &self.unit]).await?;
             changed = true;
+        } else if found.enabled && self.enabled == Some(true) && removed_files && now.is("UnitFileState", "enabled") {
+            // The links by which it is enabled led to the task's file.
+            systemctl(cx, &["reenable", &self.unit]).await?;
         }
         if found.active && (!now.is_up() || removed_files) {
             self.start(cx, "restart").await?;

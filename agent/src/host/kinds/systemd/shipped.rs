@@ -37,9 +37,9 @@ struct Wanted {
 }
 
 impl Difference {
-    /// Whether it writes the file at `path`.
-    pub(super) fn puts(&self, path: &str) -> bool {
-        self.path == path && self.wanted.is_some()
+    /// Whether it writes or removes the file at `path`.
+    pub(super) fn is_of(&self, path: &str) -> bool {
+        self.path == path
     }
 }
 
