@@ -127,13 +127,13 @@ mod tests {
         assert_eq!(violations(json!({})), [": has no `zone` (add `zone = …`)"]);
         assert_eq!(
             violations(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
-            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `list`, `zone`)"]
+            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `zone`, `list`)"]
         );
         assert_eq!(
             violations(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
             [
-                "list[1].port: \"x\" is not of type \"integer\" ()",
                 "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))"
+                "list[1].port: \"x\" is not of type \"integer\" ()",
             ]
         );
     }

@@ -13,7 +13,7 @@ use std::{
 
 use groundplan_protocol::digest::Digest;
 
-use super::things::{lines_file, options_file};
+use super::choice::{lines_file, options_file};
 use crate::xattrs;
 
 /// Directories of which everything counts.

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use groundplan_protocol::plan::OnRemove;
 
 use super::{
+    choice::Choice,
     site::{Owner, Service, Site, Task},
-    things::{Choice, Thing},
+    things::Thing,
 };
 use crate::simulator::rng::Rng;
 

@@ -4,6 +4,7 @@
 //! In: a seed. Out: how many commits held, or the first one that did not, with all differences. Real are planner, broker, agents and
 //! hosts; made up are the sites. The seed decides the sites and what is done to them; when an agent is killed is up to the machine.
 
+mod choice;
 mod expectation;
 mod fingerprint;
 mod generator;

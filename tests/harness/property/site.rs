@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_protocol::{ids::TaskId, plan::OnRemove};
 
-use super::things::{Choice, Thing};
+use super::{
+    choice::{Choice, Fault},
+    things::Thing,
+};
 
 /// A task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +164,7 @@ impl Task {
         if let (true, Some(file), Thing::Unit(_) | Thing::Process(_)) = (self.triggered, file_before, self.thing) {
             text += &format!("restart_on = [\"{file}\"]\n");
         }
-        if self.choice.fault == Some(super::things::Fault::Ready) {
+        if self.choice.fault == Some(Fault::Ready) {
             text += "ready = { command = \"false\", timeout = \"100ms\" }\n";
         }
         for (suffix, kind) in rendered.parts {

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::things::{Choice, Fault, content, lines_file, module_name, options_file, unit_name};
+use super::choice::{Choice, Fault, content, lines_file, module_name, options_file, unit_name};
 
 /// The hash of the password `secret`.
 const HASH: &str = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/";
