@@ -132,8 +132,8 @@ mod tests {
         assert_eq!(
             violations(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
             [
-                "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))"
-                "list[1].port: \"x\" is not of type \"integer\" ()",
+                "zone: \"vienna\" does not match \"^[A-Z]\" (a name from tzselect(8))",
+                "list[1].port: \"x\" is not of type \"integer\" ()"
             ]
         );
     }
