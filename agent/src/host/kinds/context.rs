@@ -133,23 +133,31 @@ impl<'a> Context<'a> {
     /// Notes `memory` for the next time, in place of what was noted before, also if the job fails after this. For what the host shows as
     /// well: an agent that is killed before the job's end has lost it.
     pub(crate) fn remember(&self, memory: &impl Serialize) {
-        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(value(memory));
+        self.remember_value(value(memory));
+    }
+
+    fn remember_value(&self, memory: Value) {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
     }
 
     /// As [`Context::remember`], before a change of which nothing on the host would show what it did: an agent that is killed in between
     /// finds it all the same.
     pub(in crate::host) fn remember_first(&self, memory: &impl Serialize) -> Result<(), FoundError> {
+        self.remember_value_first(value(memory))
+    }
+
+    fn remember_value_first(&self, memory: Value) -> Result<(), FoundError> {
         // The ledger has one memory of a task, and until this job has ended that is of what has yet to be removed.
         if self.replaces {
-            self.remember(memory);
+            self.remember_value(memory);
             return Ok(());
         }
         let key = machine_found::memory_key(self.task);
-        self.host.found.put(&key, &Found::Value { value: value(memory).to_string() })?;
+        self.host.found.put(&key, &Found::Value { value: memory.to_string() })?;
         // It is of no claim, and in the ledger with the job's end.
         self.host.found.forget(&key);
         self.keep_note(key, None);
-        self.remember(memory);
+        self.remember_value(memory);
         Ok(())
     }
 
@@ -165,7 +173,7 @@ impl<'a> Context<'a> {
         let result = change.await;
         // A program that was ended because the agent stops may have made the change.
         if result.is_err() && !self.cancel.is_cancelled() {
-            self.remember(&before);
+            self.remember_value(before.unwrap_or_default());
         }
         result
     }
