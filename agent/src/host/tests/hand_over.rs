@@ -103,13 +103,3 @@ async fn an_heir_that_wants_another_line_remembers_what_was_there_before_both() 
         assert_eq!(fs::read_to_string(site.at("l")).ok().as_deref(), before, "{before:?}");
     }
 }
-
-/// What is in the root of the host: names, with contents, and where links lead.
-fn tree(site: &Site) -> BTreeMap<String, String> {
-    let entries = fs::read_dir(site.at("")).unwrap().map(|entry| entry.unwrap().path());
-    let content = |path: &PathBuf| {
-        let link = fs::read_link(path).map(|target| format!("link to {}", target.display()));
-        link.or_else(|_| fs::read_to_string(path)).unwrap_or_else(|_| "directory".to_owned())
-    };
-    entries.map(|path| (path.display().to_string(), content(&path))).collect()
-}

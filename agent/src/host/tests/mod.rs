@@ -149,6 +149,23 @@ impl Site {
     }
 }
 
+/// All that is in the root of the host, with contents.
+fn tree(site: &Site) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![site.at("")];
+    while let Some(directory) = open.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            let link = fs::read_link(&path).map(|target| format!("link to {}", target.display()));
+            let content = link.or_else(|_| fs::read_to_string(&path)).unwrap_or_else(|_| {
+                open.push(path.clone());
+                "directory".to_owned()
+            });
+            found.insert(path.strip_prefix(site.at("")).unwrap().display().to_string(), content);
+        }
+    }
+    found
+}
+
 fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) -> Job {
     let touched = !matches!(work, Work::Apply { previous: None, .. });
     let on_remove = Default::default();

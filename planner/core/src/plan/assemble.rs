@@ -285,7 +285,7 @@ impl Assembler<'_, '_> {
         let mut everywhere = shared.to_vec();
         let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));
         let is_held = !waits_for.is_empty() || !single.iter().chain(shared).all(is_free);
-        if is_held && (self.released.contains(&task.at(at)) || self.is_replaced(removed, node)) {
+        if is_held && self.released.contains(&task.at(at)) {
             waits_for = Waits::default();
             single.retain(is_free);
             everywhere.retain(is_free);
@@ -300,17 +300,6 @@ impl Assembler<'_, '_> {
         links.after.sort_unstable();
         links.after.dedup();
         (links, waits_for)
-    }
-
-    /// Whether something that contends with a removal is created in its place, as a renamed process is, and held back by nothing. Then the
-    /// removal is not held back either: what relies on it may wait for what its successor does.
-    fn is_replaced(&self, removed: u32, node: NodeIx) -> bool {
-        let diff = self.diff;
-        let mut contended = self.graph.hand_overs.contended();
-        contended.any(|(vertex, first)| {
-            let v = vertex as usize;
-            first.contains(&removed) && diff.node_of[v] == node && self.held_back.of(v).is_empty()
-        })
     }
 
     /// Puts a task behind the gate that stays closed, if it waits for unknown values, and notes whether it is held back.
