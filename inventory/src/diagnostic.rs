@@ -2,7 +2,7 @@
 //!
 //! Here a place is a file and a range of bytes. Lines and columns are computed when a diagnostic is shown, from the file's text.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 /// A range of bytes in a file of the site.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,41 @@ impl<T> Located<T> {
     }
 }
 
+/// Whether a diagnostic refuses the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Severity {
+    /// The site is refused as a whole.
+    #[default]
+    Error,
+    /// The site is accepted; something in it is probably not as it was meant.
+    Warning,
+}
+
+/// Files of a site in which a name may be declared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DeclaredIn {
+    /// `site.toml`.
+    Site,
+    /// Any file below `inventory/`.
+    Inventory,
+    /// The `service.toml` of any service.
+    Services,
+    /// The file of this path.
+    File(Arc<str>),
+}
+
+impl DeclaredIn {
+    /// Whether the file of this path is one of them, or the folder of this path contains one.
+    pub fn contains(&self, path: &str) -> bool {
+        match self {
+            Self::Site => path == "site.toml",
+            Self::Inventory => path == "inventory" || path.starts_with("inventory/"),
+            Self::Services => path == "services" || path.starts_with("services/"),
+            Self::File(file) => file.strip_prefix(path).is_some_and(|below| below.is_empty() || below.starts_with('/')),
+        }
+    }
+}
+
 /// A fault in the site's files. Ordered by place, so that a report reads from top to bottom.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
@@ -61,12 +96,29 @@ pub struct Diagnostic {
     pub related: Vec<(Location, String)>,
     /// What the user can do about it, in one line; none where the message suffices.
     pub hint: Option<String>,
+    /// Whether it refuses the site.
+    pub severity: Severity,
+    /// Where the name that it reports as missing may be declared; empty for all other faults. See [`first_faults`].
+    pub missing_from: Vec<DeclaredIn>,
 }
 
 impl Diagnostic {
     /// A fault at a place.
     pub fn new(at: Location, message: impl Into<String>) -> Self {
-        Self { at, message: message.into(), label: String::new(), related: Vec::new(), hint: None }
+        Self {
+            at,
+            message: message.into(),
+            label: String::new(),
+            related: Vec::new(),
+            hint: None,
+            severity: Severity::Error,
+            missing_from: Vec::new(),
+        }
+    }
+
+    /// Something that is accepted and probably not as it was meant.
+    pub fn warning(at: Location, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::new(at, message) }
     }
 
     /// Sets the text beside the place.
@@ -88,5 +140,24 @@ impl Diagnostic {
     pub fn related(mut self, at: Location, text: impl Into<String>) -> Self {
         self.related.push((at, text.into()));
         self
+    }
+
+    /// Says that a name is missing, and where it may be declared.
+    #[must_use]
+    pub fn missing_from(mut self, files: impl IntoIterator<Item = DeclaredIn>) -> Self {
+        self.missing_from.extend(files);
+        self
+    }
+}
+
+/// Leaves out the faults that may only follow from others: a name is missing, and one of the files that may declare it is among `unread`,
+/// the paths of those that could not be read whole. Each of these has a fault of its own.
+pub fn first_faults(faults: &mut Vec<Diagnostic>, unread: &BTreeSet<Arc<str>>) {
+    let follows =
+        |fault: &&Diagnostic| fault.missing_from.iter().any(|files| unread.iter().any(|path| files.contains(path)));
+    let first: Vec<_> = faults.iter().filter(|fault| !follows(fault)).cloned().collect();
+    // A site is never refused without a fault.
+    if !first.is_empty() {
+        *faults = first;
     }
 }

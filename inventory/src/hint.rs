@@ -1,7 +1,12 @@
 //! Texts for hints: the nearest name, the names to choose from, and user text cut to one line.
 
+use crate::foreign;
+
 /// How many names a hint lists.
 const LISTED: usize = 30;
+
+/// How many names are listed for one that resembles none of them.
+const CHOICE: usize = 12;
 
 /// Longest message of a library that is shown, in characters.
 const MESSAGE: usize = 300;
@@ -27,23 +32,33 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 
 /// Names in backticks, joined by commas; a long list is cut.
 pub fn list<S: AsRef<str>>(names: &[S]) -> String {
-    let mut text = names.iter().take(LISTED).map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ");
-    if names.len() > LISTED {
-        text.push_str(&format!(" and {} more", names.len() - LISTED));
+    list_of(names, LISTED)
+}
+
+fn list_of<S: AsRef<str>>(names: &[S], most: usize) -> String {
+    let mut text = names.iter().take(most).map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ");
+    if names.len() > most {
+        text.push_str(&format!(" and {} more", names.len() - most));
     }
     text
 }
 
-/// The hint for a `name` that is none of `candidates`.
+/// The hint for a `name` that is none of `candidates`: what another tool's word is here, else the nearest name, else some of all names.
 pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
-    let all = match candidates {
-        [] => "none is known here".to_owned(),
-        _ => format!("known here: {}", list(candidates)),
-    };
-    match nearest(name, candidates.iter().map(AsRef::as_ref)) {
-        Some(near) => format!("did you mean `{near}`? {all}"),
-        None => all,
+    let names = || candidates.iter().map(AsRef::as_ref);
+    if let Some(hint) = foreign::key(name, names()) {
+        return hint.to_owned();
     }
+    match nearest(name, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if candidates.is_empty() => "none is known here".to_owned(),
+        None => format!("known here: {}", list_of(candidates, CHOICE)),
+    }
+}
+
+/// The one of `candidates` that was probably meant by `name`.
+pub fn meant<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    foreign::meant(name, candidates.iter().copied()).or_else(|| nearest(name, candidates.iter().copied()))
 }
 
 /// A message of a library, joined to one line and cut.

@@ -8,6 +8,7 @@
 
 pub mod decode;
 pub mod diagnostic;
+pub mod foreign;
 pub mod hint;
 pub mod merge;
 pub mod model;
@@ -17,7 +18,7 @@ pub mod schema;
 pub mod vars;
 
 pub use self::{
-    diagnostic::{Diagnostic, Located, Location},
+    diagnostic::{DeclaredIn, Diagnostic, Located, Location, Severity},
     model::{Drift, DriftPolicy, External, Group, Inventory, Node, Rollout, Site, Var, Vars},
     schema::schemas,
 };

@@ -9,7 +9,7 @@ use groundplan_protocol::{
 
 use crate::{
     decode::At,
-    diagnostic::{Diagnostic, Located, Location},
+    diagnostic::{DeclaredIn, Diagnostic, Located, Location},
     hint,
     model::{Group, Inventory, Node, Var, Vars},
     parse::{InventoryFile, SiteFile},
@@ -40,8 +40,6 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     let group_vars: BTreeMap<GroupId, Vars> =
         groups.iter().map(|(id, group)| ((*id).clone(), vars::place(&group.manifest.vars, &group.file.path))).collect();
     let site_vars = site.and_then(|site| site.site.as_ref()).map(|site| &site.vars);
-    // A group that seems undeclared may be in a file that could not be read.
-    let complete = !files.iter().any(|file| file.broken);
 
     let mut inventory = Inventory::default();
     for (id, group) in &groups {
@@ -70,7 +68,7 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
                 fault.hint("certificates for the broker use this name for planners or observers: choose another"),
             );
         }
-        let groups = membership(id, node, &inventory, complete, &mut faults.list);
+        let groups = membership(id, node, &inventory, &mut faults.list);
         let vars = node_vars(id, node, &groups, &group_vars, site_vars, &mut faults);
         for group in &groups {
             if let Some(group) = inventory.groups.get_mut(group) {
@@ -163,7 +161,6 @@ fn membership(
     id: &NodeId,
     node: &Declared<'_, NodeManifest>,
     inventory: &Inventory,
-    complete: bool,
     faults: &mut Vec<Diagnostic>,
 ) -> BTreeSet<GroupId> {
     let mut seen: BTreeMap<&GroupId, Location> = BTreeMap::new();
@@ -177,7 +174,7 @@ fn membership(
         seen.insert(&group.value, at.clone());
         if inventory.groups.contains_key(&group.value) {
             groups.insert(group.value.clone());
-        } else if complete {
+        } else {
             let names: Vec<_> = inventory.groups.keys().map(GroupId::as_str).collect();
             faults.push(
                 Diagnostic::new(at, format!("the node `{id}` is in an undeclared group `{}`", group.value))
@@ -186,7 +183,8 @@ fn membership(
                         "{}; declare it with `[groups.{}]`",
                         hint::choose(group.value.as_str(), &names),
                         group.value
-                    )),
+                    ))
+                    .missing_from([DeclaredIn::Inventory]),
             );
         }
     }

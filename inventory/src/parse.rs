@@ -27,6 +27,8 @@ pub struct SiteFile {
     pub site: Option<Site>,
     /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
+    /// Whether something may be declared in it that could not be read.
+    pub unread: bool,
 }
 
 /// The contents of a file of the inventory.
@@ -38,8 +40,8 @@ pub struct InventoryFile {
     pub manifest: InventoryManifest,
     /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
-    /// Whether nodes or groups may be in it that could not be read.
-    pub broken: bool,
+    /// Whether something may be declared in it that could not be read.
+    pub unread: bool,
 }
 
 /// Reads `site.toml`, and goes on after faults as far as possible.
@@ -47,7 +49,7 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let mut document = Document::parse(path, bytes);
     let syntax = document.diagnostics.len();
     let Some(manifest) = document.decode::<SiteManifest>() else {
-        return SiteFile { site: None, diagnostics: document.diagnostics };
+        return SiteFile { site: None, diagnostics: document.diagnostics, unread: true };
     };
     let mut faults = Vec::new();
     let given = document.table().is_some_and(|table| table.contains_key("name"));
@@ -92,7 +94,7 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let max_node = manifest.max_node_mib.map_or(MAX_BLOBS, |mib| u64::from(mib.get()) << 20);
     let max_rendered = manifest.max_rendered_mib.map_or(MAX_RENDERED, |mib| u64::from(mib.get()) << 20);
     let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file, max_node, max_rendered });
-    SiteFile { site, diagnostics: document.diagnostics }
+    SiteFile { site, diagnostics: document.diagnostics, unread: document.incomplete }
 }
 
 /// Reads a file of the inventory.
@@ -100,13 +102,13 @@ pub fn inventory(path: &Arc<str>, bytes: &[u8]) -> InventoryFile {
     let mut document = Document::parse(path, bytes);
     let syntax = !document.diagnostics.is_empty();
     let decoded = document.decode::<InventoryManifest>();
-    let broken = syntax || decoded.is_none();
+    let unread = document.incomplete;
     let manifest = decoded.unwrap_or_default();
     let mut diagnostics = document.diagnostics;
     if !syntax {
         diagnostics.extend(manifest.nodes.values().filter_map(|node| address_fault(node.address.as_ref(), path)));
     }
-    InventoryFile { path: path.clone(), manifest, diagnostics, broken }
+    InventoryFile { path: path.clone(), manifest, diagnostics, unread }
 }
 
 /// Rolling limits, as the model represents them.

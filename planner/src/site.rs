@@ -4,15 +4,19 @@
 //! stage, in the order of their places. Decides what becomes of files that are not there as files, and nothing of what stands
 //! in them; reads through the tree only, so a commit, a folder and a test's map are all the same to it.
 
-use std::{collections::HashMap, sync::Arc, thread};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    thread,
+};
 
 use groundplan_core::{
     DesiredState, Knowledge, SourceTree,
     resolve::{self, resolve},
     source::{Entry, EntryKind},
 };
-use groundplan_inventory::{Diagnostic, Inventory, Location, Site};
-use groundplan_services::{Catalog, Model, ParsedFile, tree};
+use groundplan_inventory::{Diagnostic, Inventory, Location, Site, diagnostic::first_faults};
+use groundplan_services::{Catalog, Model, ParsedFile, Plugins, tree};
 
 use crate::plugins;
 
@@ -28,6 +32,8 @@ pub struct Loaded {
     pub inventory: Inventory,
     /// The services, by id.
     pub catalog: Catalog,
+    /// The kinds of task that its own programs add.
+    pub plugins: Plugins,
     /// All instances that it asks for.
     pub desired: Arc<DesiredState>,
 }
@@ -68,6 +74,8 @@ fn load_here(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) ->
         return Err(vec![no_site(tree)]);
     }
     let mut faults: Vec<Diagnostic> = tree.entries().iter().filter_map(not_a_file).collect();
+    // What these paths, or files below them, would declare is not known.
+    let mut unread: BTreeSet<Arc<str>> = faults.iter().map(|fault| fault.at.file.clone()).collect();
     let mut parsed = HashMap::new();
     for entry in tree.entries().iter().filter(|e| e.kind == EntryKind::File && tree::wants(&e.path)) {
         let known = cache.parsed.remove(&entry.path).filter(|(version, _)| *version == entry.version);
@@ -76,6 +84,7 @@ fn load_here(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) ->
             None => match tree.read(&entry.path) {
                 Ok(bytes) => tree::parse(&entry.path, &bytes),
                 Err(e) => {
+                    unread.insert(entry.path.clone());
                     faults.push(Diagnostic::new(
                         Location::file(entry.path.clone()),
                         format!("cannot be read: {}", e.cause),
@@ -91,6 +100,7 @@ fn load_here(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) ->
     let files = tree.entries().iter().filter_map(|e| cache.parsed.get(&e.path)).map(|(_, file)| file);
     let (model, found) = tree::merge(files, tree.entries().iter().map(|e| &*e.path), &plugins);
     faults.extend(found);
+    unread.extend(model.unread.iter().cloned());
     let mut desired = None;
     if let Some(site) = &model.site {
         let Model { inventory, catalog, .. } = &model;
@@ -98,11 +108,13 @@ fn load_here(tree: &dyn SourceTree, knowledge: &Knowledge, cache: &mut Cache) ->
         faults.extend(found);
         desired = resolved;
     }
+    first_faults(&mut faults, &unread);
     faults.sort();
     faults.dedup();
     match (model.site, desired) {
         (Some(site), Some(desired)) if faults.is_empty() => {
-            Ok(Loaded { site, inventory: model.inventory, catalog: model.catalog, desired: Arc::new(desired) })
+            let Model { inventory, catalog, .. } = model;
+            Ok(Loaded { site, inventory, catalog, plugins, desired: Arc::new(desired) })
         }
         _ => Err(faults),
     }

@@ -15,7 +15,7 @@ pub mod task_fields;
 pub mod tree;
 
 pub use self::{
-    model::{Catalog, Lost, Reference, Service, Task, TaskTrigger},
+    model::{Catalog, Reference, Service, Task, TaskTrigger},
     plugin::{Description, Plugins},
     reference::InvalidReference,
     schema::schemas,

@@ -1,10 +1,6 @@
 //! The validated model of service definitions. Only this crate's validation makes it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars};
 use groundplan_protocol::{
@@ -20,17 +16,6 @@ use groundplan_protocol::{
 pub struct Catalog {
     /// The services; shared, because a file that did not change is not read again.
     pub services: BTreeMap<ServiceId, Arc<Service>>,
-    /// What is declared but missing above, because of a fault that has been reported.
-    pub lost: Lost,
-}
-
-/// Names that may be declared in files with faults: a reference to one of them is not reported as well.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lost {
-    /// Services of which something could not be read: a task that is not found there may exist.
-    pub services: BTreeSet<ServiceId>,
-    /// Capabilities that a task provides which could not be read.
-    pub capabilities: BTreeSet<Capability>,
 }
 
 /// A service: vars, tasks in their order, and policies.

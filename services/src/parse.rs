@@ -11,7 +11,7 @@ use groundplan_inventory::{
 };
 use groundplan_protocol::{
     effect::Effect,
-    ids::{Capability, ServiceId, TaskName},
+    ids::{Capability, TaskName},
     kinds::{Problem, TaskParams},
 };
 use toml::{
@@ -20,7 +20,7 @@ use toml::{
 };
 
 use crate::{
-    model::{Lost, Service, Task, TaskTrigger},
+    model::{Service, Task, TaskTrigger},
     schema::ServiceManifest,
     task::TaskManifest,
     task_fields::TaskFields,
@@ -33,20 +33,21 @@ pub struct ServiceFile {
     pub service: Arc<Service>,
     /// Keys of tasks that were left out of the service; each is a plugin's kind or unknown.
     pub strays: Vec<Located<TaskName>>,
-    /// What could not be read of it.
-    pub lost: Lost,
+    /// Whether something may be declared in it that could not be read.
+    pub unread: bool,
     /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads the file of the service `id`.
-pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
+/// Reads the file of a service.
+pub fn service(path: &Arc<str>, bytes: &[u8]) -> ServiceFile {
     let mut document = Document::parse(path, bytes);
     let syntax = !document.diagnostics.is_empty();
     let manifest = document.decode::<ServiceManifest>().unwrap_or_default();
     let mut reader = Reader { path, faults: Vec::new(), strays: Vec::new() };
     let tables = tasks_by_place(&document);
     let mut tasks: Vec<Task> = Vec::new();
+    let declared = manifest.task.len();
     for manifest in manifest.task {
         let table = tables.get(&manifest.value.fields.id.span.start).copied();
         let Some(task) = reader.task(manifest.value, table) else { continue };
@@ -85,30 +86,14 @@ pub fn service(path: &Arc<str>, id: &ServiceId, bytes: &[u8]) -> ServiceFile {
     if !syntax {
         document.diagnostics.append(&mut reader.faults);
     }
-    let lost = lost(id, &document, &service);
-    ServiceFile { service: Arc::new(service), strays: reader.strays, lost, diagnostics: document.diagnostics }
+    let unread = document.incomplete || service.tasks.len() < declared;
+    ServiceFile { service: Arc::new(service), strays: reader.strays, unread, diagnostics: document.diagnostics }
 }
 
 /// The tables of the tasks, by the place of their id.
 fn tasks_by_place<'a>(document: &'a Document<'a>) -> BTreeMap<usize, &'a DeTable<'a>> {
     let tasks = document.table().and_then(|root| root.get("task")?.get_ref().as_array());
     tasks.into_iter().flat_map(tables).filter_map(|table| Some((table.get("id")?.span().start, table))).collect()
-}
-
-/// What is declared, but not in `service` because of a fault.
-fn lost(id: &ServiceId, document: &Document<'_>, service: &Service) -> Lost {
-    let mut lost = Lost::default();
-    if document.diagnostics.is_empty() {
-        return lost;
-    }
-    lost.services.insert(id.clone());
-    let tasks = document.table().and_then(|root| root.get("task")?.get_ref().as_array());
-    let provided = tasks.into_iter().flat_map(tables).filter_map(|task| task.get("provides")?.get_ref().as_array());
-    let names = provided.flat_map(|list| list.iter()).filter_map(|name| Capability::new(name.get_ref().as_str()?).ok());
-    // A capability that only a faulty task provides must not be reported as missing where it is required.
-    let known = |name: &Capability| service.tasks.iter().any(|task| task.provides.iter().any(|p| p.value == *name));
-    lost.capabilities.extend(names.filter(|name| !known(name)));
-    lost
 }
 
 struct Reader<'a> {

@@ -40,6 +40,12 @@ pub struct Plugins {
 pub trait ParamCheck: Debug + Send + Sync {
     /// Everything in `params` that the schema does not allow.
     fn violations(&self, params: &Map<String, Value>) -> Vec<Violation>;
+
+    /// Everything in `params` that the schema neither mentions nor decides about: where it lists properties, says nothing of others, and
+    /// one of another name is given. Nothing, for a check that knows no list of properties.
+    fn unmentioned(&self, _params: &Map<String, Value>) -> Vec<Violation> {
+        Vec::new()
+    }
 }
 
 /// Compiles a JSON schema, or returns what is wrong with it in one line.
@@ -150,6 +156,11 @@ impl Description {
     /// Everything that the schema does not allow in `params`.
     pub fn violations(&self, params: &Map<String, Value>) -> Vec<Violation> {
         self.check.violations(params)
+    }
+
+    /// Everything in `params` that the schema neither mentions nor decides about: probably misspelt.
+    pub fn unmentioned(&self, params: &Map<String, Value>) -> Vec<Violation> {
+        self.check.unmentioned(params)
     }
 
     /// Completes `plugin` with effects, claims and limits from the description.

@@ -39,6 +39,18 @@ enum Content {
     Misnamed,
 }
 
+impl ParsedFile {
+    /// Whether something may be declared in it that could not be read.
+    fn is_unread(&self) -> bool {
+        match &self.content {
+            Content::Site(file) => file.unread,
+            Content::Inventory(file) => file.unread,
+            Content::Service(_, file) => file.unread,
+            Content::Misnamed => true,
+        }
+    }
+}
+
 /// The contents of all files, joined. In spite of faults it holds what could be read, so that later checks can report theirs.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -48,6 +60,9 @@ pub struct Model {
     pub inventory: Inventory,
     /// The services, as far as they could be read.
     pub catalog: Catalog,
+    /// Paths of the files in which something may be declared that could not be read: see
+    /// [`first_faults`](groundplan_inventory::diagnostic::first_faults).
+    pub unread: BTreeSet<Arc<str>>,
 }
 
 /// What a site file is, by its path.
@@ -79,7 +94,7 @@ pub fn parse(path: &Arc<str>, bytes: &[u8]) -> ParsedFile {
         Some(Role::Site) => Content::Site(Arc::new(inventory_parse::site(path, bytes))),
         Some(Role::Inventory) => Content::Inventory(Arc::new(inventory_parse::inventory(path, bytes))),
         Some(Role::Service(folder)) => match ServiceId::new(folder) {
-            Ok(id) => Content::Service(id.clone(), Arc::new(service_parse::service(path, &id, bytes))),
+            Ok(id) => Content::Service(id, Arc::new(service_parse::service(path, bytes))),
             Err(_) => Content::Misnamed,
         },
         None => Content::Misnamed,
@@ -103,7 +118,11 @@ pub fn merge<'a>(
     let mut inventory = Vec::new();
     let mut strays = Vec::new();
     let mut catalog = Catalog::default();
+    let mut unread: BTreeSet<Arc<str>> = BTreeSet::new();
     for file in &files {
+        if file.is_unread() {
+            unread.insert(file.path.clone());
+        }
         match &file.content {
             Content::Site(file) => {
                 faults.extend_from_slice(&file.diagnostics);
@@ -117,8 +136,6 @@ pub fn merge<'a>(
                 faults.extend_from_slice(&file.diagnostics);
                 strays.extend_from_slice(&file.strays);
                 catalog.services.insert(id.clone(), file.service.clone());
-                catalog.lost.services.extend(file.lost.services.iter().cloned());
-                catalog.lost.capabilities.extend(file.lost.capabilities.iter().cloned());
             }
             Content::Misnamed => faults.push(
                 Diagnostic::new(
@@ -134,9 +151,10 @@ pub fn merge<'a>(
         faults.push(no_site(&paths));
     }
     for (folder, example) in folders_without_file(&paths) {
-        // A reference to it is not reported as well: the service may exist, in a file that is named otherwise.
-        catalog.lost.services.extend(ServiceId::new(folder));
-        faults.push(no_service(folder, example, &paths));
+        let fault = no_service(folder, example, &paths);
+        // The service may be declared in a file that is named otherwise.
+        unread.insert(fault.at.file.clone());
+        faults.push(fault);
     }
     let (inventory, between) = inventory_merge::merge(site, &inventory);
     faults.extend(between);
@@ -145,7 +163,7 @@ pub fn merge<'a>(
     faults.extend(check::var_types(site.as_ref(), &inventory, &catalog));
     faults.sort();
     faults.dedup();
-    (Model { site, inventory, catalog }, faults)
+    (Model { site, inventory, catalog, unread }, faults)
 }
 
 fn no_site(paths: &BTreeSet<&str>) -> Diagnostic {

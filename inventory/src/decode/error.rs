@@ -3,6 +3,10 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use serde::de::{Error, Expected, Unexpected};
+use toml::{
+    Spanned,
+    de::{DeInteger, DeValue},
+};
 
 use crate::{
     diagnostic::{Diagnostic, Location},
@@ -53,16 +57,28 @@ pub(super) struct Origin {
     pub(super) entry: Option<(Element, String)>,
     /// If it is an element of a list: the key of that.
     pub(super) list: Option<String>,
+    /// Whether the element is a table or a list of tables, which may declare something.
+    pub(super) is_table: bool,
 }
 
 impl Origin {
-    pub(super) fn entry(span: Range<usize>, element: Element, entry: (Element, String)) -> Box<Self> {
-        Box::new(Self { span, element, entry: Some(entry), list: None })
+    pub(super) fn entry(span: Range<usize>, value: &Spanned<DeValue<'_>>, entry: (Element, String)) -> Box<Self> {
+        Box::new(Self { entry: Some(entry), ..*Self::element(span, value) })
     }
 
-    pub(super) fn element(span: Range<usize>, element: Element) -> Box<Self> {
-        Box::new(Self { span, element, entry: None, list: None })
+    pub(super) fn element(span: Range<usize>, value: &Spanned<DeValue<'_>>) -> Box<Self> {
+        let is_table = match value.get_ref() {
+            DeValue::Table(_) => true,
+            DeValue::Array(array) => array.iter().any(|element| element.get_ref().is_table()),
+            _ => false,
+        };
+        Box::new(Self { span, element: address(value), entry: None, list: None, is_table })
     }
+}
+
+/// The address of an element.
+pub(super) fn address<T>(of: &T) -> Element {
+    std::ptr::from_ref(of).addr()
 }
 
 /// An error with its place.
@@ -99,8 +115,21 @@ impl DecodeError {
         Self::new(Cause::Type { found: found_words(&found), expected, hint: None })
     }
 
-    /// As a diagnostic. Without a place it is about the file as a whole.
-    pub(super) fn diagnostic(&self, file: &Arc<str>) -> Diagnostic {
+    /// A number where text is expected.
+    pub(super) fn unquoted(number: &DeInteger<'_>) -> Self {
+        // A mode is written in octal: with quotes, and without the prefix of TOML.
+        let written = match number.radix() {
+            8 => format!("0{}", number.as_str()),
+            16 => format!("0x{}", number.as_str()),
+            2 => format!("0b{}", number.as_str()),
+            _ => number.as_str().to_owned(),
+        };
+        let hint = Some(format!("put it in quotes: \"{}\"", hint::excerpt(&written)));
+        Self::new(Cause::Type { found: "a whole number".to_owned(), expected: "text".to_owned(), hint })
+    }
+
+    /// As a diagnostic. Without a place it is about the file as a whole; `text` is that of the file.
+    pub(super) fn diagnostic(&self, file: &Arc<str>, text: &str) -> Diagnostic {
         let at = match &self.place {
             Some(place) => Location::new(file.clone(), place.span.clone()),
             None => Location::file(file.clone()),
@@ -124,7 +153,7 @@ impl DecodeError {
             Cause::Type { found, expected, hint } => {
                 let mut diagnostic = Diagnostic::new(at, format!("{subject} must be {expected}, not {found}"));
                 diagnostic.label = format!("expected {expected}");
-                diagnostic.hint = hint.clone();
+                diagnostic.hint = hint.clone().or_else(|| self.brackets(text, expected));
                 diagnostic
             }
             Cause::Custom(words) => match words.split_once(": ") {
@@ -135,9 +164,23 @@ impl DecodeError {
     }
 }
 
+impl DecodeError {
+    /// How many brackets the header should have, if that is what is wrong.
+    fn brackets(&self, text: &str, expected: &str) -> Option<String> {
+        let place = self.place.as_deref()?;
+        let (_, key) = place.entry.as_ref()?;
+        let header = text.get(place.span.clone())?;
+        match (header.starts_with('['), header.starts_with("[["), expected) {
+            (true, false, "a list") => Some(format!("write `[[{}]]`: two brackets, once for each", hint::excerpt(key))),
+            (_, true, "a table") => Some(format!("write `[{}]`: one bracket, and once", hint::excerpt(key))),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.diagnostic(&"".into()).message)
+        f.write_str(&self.diagnostic(&"".into(), "").message)
     }
 }
 

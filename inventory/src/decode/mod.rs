@@ -9,6 +9,7 @@ mod at;
 mod error;
 mod syntax;
 mod value;
+mod wording;
 
 use std::sync::Arc;
 
@@ -39,6 +40,9 @@ pub struct Document<'a> {
     root: Spanned<DeValue<'a>>,
     /// The faults so far: of the syntax, then of decoding.
     pub diagnostics: Vec<Diagnostic>,
+    /// Whether something that it declares may not have been read: after a fault of the syntax, and where a table was left out.
+    pub incomplete: bool,
+    text: &'a str,
 }
 
 impl<'a> Document<'a> {
@@ -58,7 +62,7 @@ impl<'a> Document<'a> {
         let root = Spanned::new(span, DeValue::Table(table.into_inner()));
         let mut diagnostics: Vec<_> = encoding.into_iter().collect();
         diagnostics.extend(syntax::faults(file, text, root.get_ref(), errors.iter().take(MAX_FAULTS)));
-        Self { file: file.clone(), root, diagnostics }
+        Self { file: file.clone(), root, incomplete: !diagnostics.is_empty(), diagnostics, text }
     }
 
     /// The parsed tree, for what the types do not keep, such as the places of parameters.
@@ -78,13 +82,17 @@ impl<'a> Document<'a> {
                 Err(error) => error,
             };
             if !error.quiet {
-                found.push(error.diagnostic(&self.file));
+                found.push(error.diagnostic(&self.file, self.text));
             }
-            let Some(place) = error.place else { break None };
+            let Some(place) = error.place else {
+                self.incomplete = true;
+                break None;
+            };
+            self.incomplete |= place.is_table;
             if let Some((table, key)) = place.entry {
                 let keys = faulty.keys.entry(table).or_default();
                 if let Cause::UnknownField { name, expected } = &error.cause {
-                    keys.extend(hint::nearest(name, expected.iter().copied()).map(str::to_owned));
+                    keys.extend(hint::meant(name, expected).map(str::to_owned));
                 }
                 keys.push(key);
             }

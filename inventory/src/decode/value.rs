@@ -19,7 +19,7 @@ use toml::{
 
 use super::{
     at::MARKER,
-    error::{Cause, DecodeError, Element, Origin},
+    error::{Cause, DecodeError, Element, Origin, address as element},
 };
 
 /// What to leave out.
@@ -29,10 +29,6 @@ pub(super) struct Faulty {
     pub(super) elements: std::collections::BTreeSet<Element>,
     /// By table: keys that it would have without faults that have been reported. Their absence is no fault of its own.
     pub(super) keys: BTreeMap<Element, Vec<String>>,
-}
-
-fn element<T>(of: &T) -> Element {
-    std::ptr::from_ref(of).addr()
 }
 
 /// A value of the tree, with its range.
@@ -81,7 +77,7 @@ impl<'a> Value<'a> {
         if let Cause::UnknownField { name, .. } = &error.cause
             && let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name)
         {
-            error.place = Some(Origin::entry(key.span(), element(value), table_key(table, key)));
+            error.place = Some(Origin::entry(key.span(), value, table_key(table, key)));
             return error;
         }
         error.quiet |= match (&error.cause, known_faults) {
@@ -126,6 +122,7 @@ impl<'a> Deserializer<'a> for Value<'a> {
     fn deserialize_str<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.value {
             DeValue::String(s) => visitor.visit_borrowed_str(s),
+            DeValue::Integer(number) => Err(DecodeError::unquoted(number)),
             _ => Err(DecodeError::invalid_type(self.unexpected(), &"a string")),
         }
     }
@@ -203,14 +200,14 @@ impl<'a> MapAccess<'a> for Table<'a> {
         self.value = Some((key, value));
         seed.deserialize(Key(key))
             .map(Some)
-            .map_err(|error| error.or_place(|| Origin::entry(key.span(), element(value), table_key(self.table, key))))
+            .map_err(|error| error.or_place(|| Origin::entry(key.span(), value, table_key(self.table, key))))
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let (key, value) = self.value.take().ok_or_else(|| DecodeError::custom("a value is asked for twice"))?;
         seed.deserialize(Value::new(value, self.faulty))
             .map_err(|error| error.below(key.get_ref()))
-            .map_err(|error| error.or_place(|| Origin::entry(value.span(), element(value), table_key(self.table, key))))
+            .map_err(|error| error.or_place(|| Origin::entry(value.span(), value, table_key(self.table, key))))
     }
 }
 
@@ -228,7 +225,7 @@ impl<'a> SeqAccess<'a> for List<'a> {
         let Some(value) = self.elements.find(|value| !faulty.elements.contains(&element(*value))) else {
             return Ok(None);
         };
-        let place = || Origin::element(value.span(), element(value));
+        let place = || Origin::element(value.span(), value);
         seed.deserialize(Value::new(value, faulty)).map(Some).map_err(|error| error.or_place(place))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use groundplan_inventory::{Diagnostic, Inventory};
+use groundplan_inventory::{DeclaredIn, Diagnostic, Inventory};
 use groundplan_protocol::ids::{NodeId, ServiceId, TaskId, TaskName};
 use groundplan_services::{Catalog, Service, Task};
 
@@ -110,13 +110,12 @@ fn groups<'a>(
         for service in &group.services {
             match by_name.get(service.value.as_str()) {
                 Some(number) => numbers.push(*number),
-                // Its file has a fault, which is reported; it may well declare the service.
-                None if catalog.lost.services.contains(&service.value) => {}
                 None => {
                     let message = format!("there is no service `{}`", service.value);
                     let near = did_you_mean(service.value.as_str(), catalog.services.keys().map(ServiceId::as_str));
                     let hint = near.unwrap_or_else(|| format!("declare it in services/{}/service.toml", service.value));
-                    faults.push(Diagnostic::new(service.at.clone(), message).hint(hint));
+                    let file = DeclaredIn::File(format!("services/{}/service.toml", service.value).into());
+                    faults.push(Diagnostic::new(service.at.clone(), message).hint(hint).missing_from([file]));
                 }
             }
         }

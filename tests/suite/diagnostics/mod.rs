@@ -1,5 +1,6 @@
 //! Trees with many faults: each is reported, at its place, with texts that are snapshots.
 
+mod mistakes;
 mod schemas;
 
 use std::{

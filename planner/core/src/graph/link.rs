@@ -2,7 +2,6 @@
 
 use groundplan_inventory::{Location, Site};
 use groundplan_protocol::{effect::Effect, ids::Capability};
-use groundplan_services::Catalog;
 
 use crate::{desired::Scope, placement::Placement};
 
@@ -43,5 +42,4 @@ pub(crate) enum How {
 pub(crate) struct Input<'a> {
     pub(crate) placement: &'a Placement<'a>,
     pub(crate) site: &'a Site,
-    pub(crate) catalog: &'a Catalog,
 }

@@ -4,7 +4,7 @@
 //! what is wrong with a name. `config`: this service, the same node, or all nodes if it runs once. `mariadb.start`: every node that
 //! runs it. `mariadb.start@node`: that node. `database/ready`: every node of its provider.
 
-use groundplan_inventory::{Diagnostic, Located, Location};
+use groundplan_inventory::{DeclaredIn, Diagnostic, Located, Location};
 use groundplan_protocol::ids::{Capability, NodeId, ServiceId, TaskId, TaskName};
 use groundplan_services::Reference;
 
@@ -160,19 +160,18 @@ impl<'a, 'f> Linker<'a, 'f> {
         if self.input.placement.tasks[task].task.once { Scope::AllNodes } else { Scope::SameNode }
     }
 
-    /// What a reference in a file of `service` refers to. None if it refers to nothing, which is reported, or to something whose own
-    /// faults have been reported.
+    /// What a reference in a file of `service` refers to; none if it refers to nothing, which is reported.
     fn resolve(&mut self, service: usize, reference: &'a Located<Reference>) -> Option<Target<'a>> {
         let found = match &reference.value {
             Reference::Local(task) => self.local(service, task),
-            Reference::Task(id) => self.find(id).map(|t| t.map(|task| Target::Task(task, Scope::AllNodes))),
+            Reference::Task(id) => self.find(id).map(|task| Target::Task(task, Scope::AllNodes)),
             Reference::Instance(id, node) => self.instance(id, node),
             Reference::Capability(capability) => self.capability(capability),
         };
         match found {
-            Ok(target) => target,
+            Ok(target) => Some(target),
             Err(fault) => {
-                let diagnostic = Diagnostic::new(reference.at.clone(), fault.message);
+                let diagnostic = Diagnostic::new(reference.at.clone(), fault.message).missing_from(fault.missing_from);
                 self.faults.push(Diagnostic { hint: fault.hint, ..diagnostic });
                 None
             }
@@ -182,9 +181,8 @@ impl<'a, 'f> Linker<'a, 'f> {
     /// A task of the same service, on the same node.
     fn local(&self, service: usize, task: &TaskName) -> Found<Target<'a>> {
         let placement = self.input.placement;
-        let found = self.find_in(service, task);
-        match found {
-            Ok(task) => Ok(task.map(|task| Target::Task(task, self.local_scope(task)))),
+        match self.find_in(service, task) {
+            Ok(task) => Ok(Target::Task(task, self.local_scope(task))),
             Err(fault) if fault.hint.is_none() => {
                 // The name of a service in the place of a task's.
                 let named = ServiceId::new(task.as_str()).ok().and_then(|id| placement.service(&id));
@@ -202,11 +200,10 @@ impl<'a, 'f> Linker<'a, 'f> {
         let placement = self.input.placement;
         match placement.service(&id.service) {
             Some(service) => self.find_in(service, &id.task),
-            // Its file has faults: it may well declare what is missing here, and one fault is enough.
-            None if self.input.catalog.lost.services.contains(&id.service) => Ok(None),
             None => Err(NameFault {
                 message: format!("there is no service `{}`", id.service),
                 hint: did_you_mean(id.service.as_str(), placement.services.iter().map(|s| s.id.as_str())),
+                missing_from: vec![file_of(&id.service)],
             }),
         }
     }
@@ -215,11 +212,11 @@ impl<'a, 'f> Linker<'a, 'f> {
     fn find_in(&self, service: usize, task: &TaskName) -> Found<usize> {
         let placed = &self.input.placement.services[service];
         match self.input.placement.task(service, task) {
-            Some(task) => Ok(Some(task)),
-            None if self.input.catalog.lost.services.contains(placed.id) => Ok(None),
+            Some(task) => Ok(task),
             None => Err(NameFault {
                 message: format!("service `{}` has no task `{task}`", placed.id),
                 hint: did_you_mean(task.as_str(), placed.service.tasks.iter().map(|t| t.id.as_str())),
+                missing_from: vec![file_of(placed.id)],
             }),
         }
     }
@@ -227,17 +224,18 @@ impl<'a, 'f> Linker<'a, 'f> {
     /// A task on a node. It is a fault if the node does not run it: the edge would never have a source.
     fn instance(&self, id: &TaskId, node: &NodeId) -> Found<Target<'a>> {
         let placement = self.input.placement;
-        let Some(task) = self.find(id)? else { return Ok(None) };
+        let task = self.find(id)?;
         let Ok(number) = placement.nodes.binary_search(&node) else {
             return Err(NameFault {
                 message: format!("there is no node `{node}`"),
                 hint: did_you_mean(node.as_str(), placement.nodes.iter().map(|n| n.as_str())),
+                missing_from: vec![DeclaredIn::Inventory],
             });
         };
         let number = NodeIx(number as u32);
         let nodes = placement.nodes_of(task);
         if nodes.binary_search(&number).is_ok() {
-            return Ok(Some(Target::Task(task, Scope::OneNode(number))));
+            return Ok(Target::Task(task, Scope::OneNode(number)));
         }
         let on = |nodes: &[NodeIx]| match nodes {
             [] => "no node runs it".to_owned(),
@@ -247,14 +245,18 @@ impl<'a, 'f> Linker<'a, 'f> {
                 format!("it runs on {}{more}", names.collect::<Vec<_>>().join(", "))
             }
         };
-        Err(NameFault { message: format!("`{id}` does not run on node `{node}`"), hint: Some(on(nodes)) })
+        Err(NameFault {
+            message: format!("`{id}` does not run on node `{node}`"),
+            hint: Some(on(nodes)),
+            missing_from: vec![DeclaredIn::Inventory],
+        })
     }
 
     /// The provider of a capability. It is a fault if it runs on no node: what requires the capability would not wait for anything.
     fn capability(&self, name: &'a Capability) -> Found<Target<'a>> {
         let placement = self.input.placement;
         match self.capabilities.provider(name) {
-            Some(Provider::External) => Ok(Some(Target::External(name))),
+            Some(Provider::External) => Ok(Target::External(name)),
             Some(Provider::Task(task)) if placement.nodes_of(task).is_empty() => {
                 let service = placement.services[placement.tasks[task].service].id;
                 Err(NameFault {
@@ -263,23 +265,31 @@ impl<'a, 'f> Linker<'a, 'f> {
                         placement.name(task)
                     ),
                     hint: Some(format!("let a group with nodes in it list the service `{service}`")),
+                    missing_from: vec![DeclaredIn::Inventory],
                 })
             }
-            Some(Provider::Task(task)) => Ok(Some(Target::Task(task, Scope::AllNodes))),
-            None if self.input.catalog.lost.capabilities.contains(name) => Ok(None),
+            Some(Provider::Task(task)) => Ok(Target::Task(task, Scope::AllNodes)),
             None => Err(NameFault {
                 message: format!("no task provides the capability `{name}`"),
                 hint: Some(self.capabilities.hint(name)),
+                missing_from: vec![DeclaredIn::Site, DeclaredIn::Services],
             }),
         }
     }
 }
 
-/// What a name refers to; `Ok(None)` if that has faults of its own, which have been reported.
-type Found<T> = Result<Option<T>, NameFault>;
+/// What a name refers to.
+type Found<T> = Result<T, NameFault>;
+
+/// The file that declares a service.
+fn file_of(service: &ServiceId) -> DeclaredIn {
+    DeclaredIn::File(format!("services/{service}/service.toml").into())
+}
 
 /// What is wrong with a name.
 struct NameFault {
     message: String,
     hint: Option<String>,
+    /// Where it may be declared nevertheless.
+    missing_from: Vec<DeclaredIn>,
 }

@@ -12,6 +12,7 @@ use super::{
     known::{FACTS, parts},
 };
 use crate::nearest::did_you_mean;
+use groundplan_inventory::{DeclaredIn, foreign};
 
 /// A fault in a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct Fault {
     pub(crate) hint: Option<String>,
     /// The undefined name, if that is what is wrong.
     pub(crate) undefined: Option<String>,
+    /// Where the name that it reports as missing may be declared.
+    pub(crate) missing_from: Vec<DeclaredIn>,
     /// Whether it is a fault whatever values nodes report: no missing value was read before it.
     pub(crate) sure: bool,
     /// Whether it is a fault of its own even after undefined names were defined as nothing: these have every attribute, so none of them
@@ -76,13 +79,14 @@ impl Fault {
         // The engine's range may end behind the text.
         let range = range.start.min(text.len())..range.end.min(text.len());
         let (message, hint, undefined) = (String::new(), None, None);
-        let mut fault = Self { template, range, message, hint, undefined, sure: true, certain: false, exceeds: None };
+        let (missing_from, exceeds) = (Vec::new(), None);
+        let mut fault = Self { template, range, message, hint, undefined, missing_from, sure: true, certain: false, exceeds };
         match error.kind() {
             _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
             ErrorKind::UndefinedError => fault.undefined(error, text, place),
             ErrorKind::TemplateNotFound => fault.not_found(text),
             kind @ (ErrorKind::OutOfFuel | ErrorKind::WriteFailure) => fault.exceeds = Some(kind),
-            kind => fault.message = error.detail().map_or(kind.to_string(), |detail| in_words(kind, detail)),
+            kind => fault.other(kind, error.detail(), text),
         }
         fault
     }
@@ -91,7 +95,8 @@ impl Fault {
     pub(crate) fn exceeding(name: &str, range: Range<usize>, (message, hint): (String, String)) -> Self {
         let (template, hint) = (name.to_owned(), Some(hint));
         let exceeds = Some(ErrorKind::WriteFailure);
-        Self { template, range, message, hint, undefined: None, sure: true, certain: true, exceeds }
+        let missing_from = Vec::new();
+        Self { template, range, message, hint, undefined: None, missing_from, sure: true, certain: true, exceeds }
     }
 
     /// A template that nests too deeply.
@@ -124,8 +129,10 @@ impl Fault {
         } else if !place.defines(root) && is_name(root) {
             self.message = format!("undefined variable `{root}`");
             let elsewhere = || "set it in the vars of the service, the site, a group or the node".to_owned();
-            self.hint = Some(did_you_mean(root, place.names()).unwrap_or_else(elsewhere));
+            let foreign = foreign::name(root).map(str::to_owned);
+            self.hint = Some(foreign.or_else(|| did_you_mean(root, place.names())).unwrap_or_else(elsewhere));
             self.undefined = Some(root.to_owned());
+            self.missing_from = vec![DeclaredIn::Site, DeclaredIn::Inventory, self.service_file()];
         } else if GIVEN.contains(&root) {
             if REPORTED.contains(&root) {
                 self.undefined = Some(root.to_owned());
@@ -134,20 +141,42 @@ impl Fault {
         }
     }
 
+    /// The file of the service that the template belongs to.
+    fn service_file(&self) -> DeclaredIn {
+        let (Named::File { folder, .. } | Named::Param { folder, .. }) = Named::of(&self.template);
+        DeclaredIn::File(format!("{folder}/service.toml").into())
+    }
+
+    /// Message and hint for an error that is not about an undefined name.
+    fn other(&mut self, kind: ErrorKind, detail: Option<&str>, text: &str) {
+        self.message = detail.map_or(kind.to_string(), |detail| in_words(kind, detail));
+        let named = |detail: &str| foreign::call(callee(detail)).map(str::to_owned);
+        self.hint = match kind {
+            ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => detail.and_then(named),
+            ErrorKind::SyntaxError => foreign_syntax(text, &self.range, detail.unwrap_or_default()),
+            _ => None,
+        };
+    }
+
     /// Message and hint for an attribute that one of the given names does not have.
     fn given(&mut self, root: &str, rest: &str, place: &RenderContext) {
         let Some(key) = key(rest) else { return };
         let site = &place.site;
         match root {
-            "node" if key == Field::Address.name() => self.hint = Some("give the node an `address`".to_owned()),
+            "node" if key == Field::Address.name() => {
+                self.hint = Some("give the node an `address`".to_owned());
+                self.missing_from = vec![DeclaredIn::Inventory];
+            }
             "node" => self.hint = did_you_mean(key, Field::ALL.map(|(name, _)| name)),
             "groups" if !site.groups.contains_key(key) => {
                 self.message = format!("there is no group `{key}`");
                 self.hint = did_you_mean(key, site.groups.keys().map(|name| &**name));
+                self.missing_from = vec![DeclaredIn::Inventory];
             }
             "external" if !site.externals.contains_key(key) => {
                 self.message = format!("there is no external capability `{key}`");
                 self.hint = did_you_mean(key, site.externals.keys().map(|name| &**name));
+                self.missing_from = vec![DeclaredIn::Site];
             }
             "facts" => self.fact(key, rest),
             "exports" => self.export(key, rest, place),
@@ -175,6 +204,7 @@ impl Fault {
     /// Message and hint for an export that does not exist.
     fn export(&mut self, service: &str, rest: &str, place: &RenderContext) {
         let exports = place.known.exports();
+        self.missing_from = vec![DeclaredIn::Services, DeclaredIn::Inventory];
         let Some(tasks) = exports.get(service) else {
             self.message = format!("no task of a service `{service}` exports anything");
             let none = || "a task of the kind `export` publishes a value".to_owned();
@@ -206,14 +236,38 @@ impl Fault {
 }
 
 fn in_words(kind: ErrorKind, detail: &str) -> String {
-    let thing = |what: &str, rest: &str| format!("there is no {what} `{}`", rest.split(' ').next().unwrap_or_default());
+    let thing = |what: &str| format!("there is no {what} `{}`", callee(detail));
     match kind {
         ErrorKind::SyntaxError => format!("syntax error in a template: {detail}"),
-        ErrorKind::UnknownFilter => thing("filter", detail.trim_start_matches("filter ")),
-        ErrorKind::UnknownTest => thing("test", detail.trim_start_matches("test ")),
-        ErrorKind::UnknownFunction => thing("function", detail),
+        ErrorKind::UnknownFilter => thing("filter"),
+        ErrorKind::UnknownTest => thing("test"),
+        ErrorKind::UnknownFunction => thing("function"),
         kind => format!("{kind}: {detail}"),
     }
+}
+
+/// The name of the filter, test or function that does not exist.
+fn callee(detail: &str) -> &str {
+    let rest = detail.trim_start_matches("filter ").trim_start_matches("test ");
+    rest.split(' ').next().unwrap_or_default()
+}
+
+/// The hint for text of another language that looks like a template.
+fn foreign_syntax(text: &str, range: &Range<usize>, detail: &str) -> Option<String> {
+    let opened = text.get(..range.start).and_then(|before| Some(&before[before.rfind("{{")? + 2..]));
+    if opened.is_some_and(|between| between.trim_matches(['-', ' ']).is_empty())
+        && text.get(range.start..).is_some_and(|rest| rest.starts_with('.'))
+    {
+        let rest = &text[range.start..];
+        let field = &rest[..rest.find("}}").unwrap_or(rest.len())];
+        let field = groundplan_inventory::hint::excerpt(field.trim());
+        return Some(format!("for another program to read, write {{% raw %}}{{{{{field}}}}}{{% endraw %}}"));
+    }
+    if detail.contains("end of comment") {
+        let hint = "`{#` begins a comment that ends with `#}`; for the shell's ${#…} write {% raw %}${#…}{% endraw %}";
+        return Some(hint.to_owned());
+    }
+    None
 }
 
 /// The expression in "`expression` is undefined".

@@ -137,7 +137,8 @@ impl<'t> Templates<'t> {
                 let message = format!("`when` is not true or false, but {value:?}");
                 let hint = Some("compare it with something, such as `facts.os.id == 'debian'`".to_owned());
                 let range = 0..text.len();
-                Err(vec![Fault { message, hint, range, undefined: None, ..fault(&undefined(text)) }])
+                let missing_from = Vec::new();
+                Err(vec![Fault { message, hint, range, undefined: None, missing_from, ..fault(&undefined(text)) }])
             }
         }
     }

@@ -54,7 +54,8 @@ fn probe_of(name: &Capability, external: &External, run: &mut Run<'_>) -> Option
         faults.extend(failed.into_iter().filter_map(Result::err).flatten());
         for fault in &faults {
             let diagnostic = Diagnostic::new(external.at.clone(), fault.message.clone()).label("in its probe");
-            run.faults.add(Diagnostic { hint: fault.hint.clone(), ..diagnostic });
+            let missing_from = fault.missing_from.clone();
+            run.faults.add(Diagnostic { hint: fault.hint.clone(), missing_from, ..diagnostic });
         }
         if !faults.is_empty() {
             return None;

@@ -102,7 +102,7 @@ pub fn resolve(
 ) -> (Option<DesiredState>, Vec<Diagnostic>) {
     let mut faults = Vec::new();
     let placement = Placement::of(inventory, catalog, &mut faults);
-    let links = graph::link(graph::Input { placement: &placement, site, catalog }, &mut faults);
+    let links = graph::link(graph::Input { placement: &placement, site }, &mut faults);
 
     let versions = Versions::of(tree);
     cache.now += 1;

@@ -71,6 +71,7 @@ impl Resolver<'_, '_, '_> {
             };
             let mut diagnostic = Diagnostic::new(at, fault.message);
             diagnostic.hint = fault.hint;
+            diagnostic.missing_from = fault.missing_from;
             if let Some(node) = node {
                 diagnostic.label = format!("on node `{}`", self.run.facts.nodes[node.0 as usize].name.value);
             }

@@ -89,7 +89,7 @@ fn unknown_keys_and_triggers_that_the_kind_does_not_accept() {
         ]
     );
     let hints: Vec<_> = faults.iter().map(|f| f.hint.as_deref().unwrap_or_default()).collect();
-    assert!(hints[0].starts_with("did you mean `timezone`? known here: `id`"), "{}", hints[0]);
+    assert_eq!(hints[0], "did you mean `timezone`?");
     assert_eq!(hints[1], "a `timezone` takes `run_on`");
     assert!(hints[3].starts_with("did you mean `file`?"), "{}", hints[3]);
 }
