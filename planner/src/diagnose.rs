@@ -7,8 +7,10 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
-use groundplan_inventory::{Diagnostic, Location};
+use groundplan_inventory::{Diagnostic, Location, Severity};
 use serde_json::{Value, json};
+
+use crate::terminal::ESCAPE;
 
 /// Returns the bytes of a file of the site; `None` if it cannot be read.
 pub type Texts<'a> = dyn Fn(&str) -> Option<Arc<[u8]>> + 'a;
@@ -17,7 +19,7 @@ pub type Texts<'a> = dyn Fn(&str) -> Option<Arc<[u8]>> + 'a;
 const APART: usize = 40;
 
 /// The diagnostics as text, in the order of their places, each with its source lines, and their number at the end. Empty if there are
-/// none.
+/// none. Colours begin with [`ESCAPE`], as all text for a terminal.
 pub fn render(diagnostics: &[Diagnostic], texts: &Texts<'_>, color: bool) -> String {
     let ordered = ordered(diagnostics);
     let mut files = Files { texts, known: BTreeMap::new() };
@@ -28,11 +30,16 @@ pub fn render(diagnostics: &[Diagnostic], texts: &Texts<'_>, color: bool) -> Str
     let mut out = String::new();
     for diagnostic in &ordered {
         let (title, hint) = (plain(&diagnostic.message), diagnostic.hint.as_deref().map(plain));
-        let mut group = Group::with_title(Level::ERROR.primary_title(title)).elements(elements(diagnostic, &files));
+        let level = match diagnostic.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = Group::with_title(level.primary_title(title)).elements(elements(diagnostic, &files));
         if let Some(hint) = hint {
             group = group.element(Level::HELP.message(hint));
         }
-        out.push_str(&renderer.render(&[group]));
+        // Its input has no control characters, so all that begin with the escape character are the renderer's own.
+        out.push_str(&renderer.render(&[group]).replace('\x1b', &ESCAPE.to_string()));
         out.push_str("\n\n");
     }
     if !ordered.is_empty() {
@@ -42,8 +49,8 @@ pub fn render(diagnostics: &[Diagnostic], texts: &Texts<'_>, color: bool) -> Str
     out
 }
 
-/// The diagnostics as a JSON list of `{file, line, column, message, label, hint, related: [{file, line, column, message}]}`, in the
-/// order of their places. Lines and columns count from 1, columns in characters; a diagnostic of a whole file is at 1, 1. `label` and
+/// The diagnostics as a JSON list of `{severity, file, line, column, message, label, hint, related: [{file, line, column, message}]}`, in
+/// the order of their places. `severity` is `error` or `warning`. Lines and columns count from 1, columns in characters; a diagnostic of a whole file is at 1, 1. `label` and
 /// `hint` may be `null`.
 pub fn to_json(diagnostics: &[Diagnostic], texts: &Texts<'_>) -> Value {
     let mut files = Files { texts, known: BTreeMap::new() };
@@ -58,6 +65,10 @@ pub fn to_json(diagnostics: &[Diagnostic], texts: &Texts<'_>) -> Value {
         value["related"] = related.collect();
         value["label"] = Some(&diagnostic.label).filter(|label| !label.is_empty()).cloned().into();
         value["hint"] = diagnostic.hint.clone().into();
+        value["severity"] = match diagnostic.severity {
+            Severity::Error => "error".into(),
+            Severity::Warning => "warning".into(),
+        };
         value
     };
     Value::Array(ordered(diagnostics).into_iter().map(one).collect())
@@ -74,7 +85,10 @@ fn total(ordered: &[&Diagnostic]) -> String {
     let mut files: Vec<_> = ordered.iter().map(|diagnostic| &diagnostic.at.file).collect();
     files.dedup();
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    format!("{} in {}", counted(ordered.len(), "error"), counted(files.len(), "file"))
+    let warnings = ordered.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning).count();
+    let kinds = [(ordered.len() - warnings, "error"), (warnings, "warning")];
+    let kinds: Vec<_> = kinds.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| counted(n, what)).collect();
+    format!("{} in {}", kinds.join(" and "), counted(files.len(), "file"))
 }
 
 /// The primary place of a diagnostic, then the related ones, each with its label.

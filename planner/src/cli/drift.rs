@@ -21,7 +21,7 @@ use crate::{
         types::NodePresence,
     },
     select::{self, Selector},
-    terminal::{self, Failure, Output, format::count},
+    terminal::{self, Failure, Output, format::count, redraw},
 };
 
 /// The interval of polling for the nodes' answers.
@@ -114,11 +114,11 @@ async fn check(
         let awaited = |(node, answered): &(&NodeId, &DriftAnswer)| is_awaited(answered, asked.get(*node));
         let missing: Vec<NodeId> = answered.nodes.iter().filter(awaited).map(|(node, _)| node.clone()).collect();
         if show {
-            eprint!("\r\x1b[Kchecking: {} of {} left", missing.len(), count(asked.len(), "node"));
+            redraw(&format!("checking: {} of {} left", missing.len(), count(asked.len(), "node")));
         }
         if missing.is_empty() || Instant::now() >= until {
             if show {
-                eprint!("\r\x1b[K");
+                redraw("");
             }
             let mut drift = client.drift(&asked.keys().cloned().collect()).await?;
             drift.nodes.retain(|node| asked.contains_key(&node.node));

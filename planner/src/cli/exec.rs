@@ -28,13 +28,17 @@ use crate::{
     },
 };
 
-/// The interval of redrawing the status line.
+/// The exit code after Ctrl-C: 128 and the number of SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// The interval of redrawing the status line, and of finding out whether the output is still read.
 const DRAW: Duration = Duration::from_millis(250);
 
 /// Run a command on nodes now, and show its output as it arrives.
 ///
 /// The command is not part of a plan, and no node runs it later: a node that is offline is skipped and reported. Each line of output
-/// has its node's name. Ctrl-C stops the command everywhere and waits until it has ended; a second Ctrl-C exits at once.
+/// has its node's name. Ctrl-C stops the command everywhere and waits until it has ended; a second Ctrl-C exits at once. It is stopped as
+/// well once nobody reads the output any more, as with `… | head -1`.
 /// The result is kept: `groundplan history` and `groundplan show ID`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\
@@ -104,6 +108,10 @@ pub(super) struct Args {
     #[arg(long)]
     quiet: bool,
 
+    /// Write the output to a terminal as it is, control characters and escape sequences included; files and pipes always get it so.
+    #[arg(long)]
+    raw: bool,
+
     #[command(flatten)]
     planner: Planner,
 
@@ -149,7 +157,7 @@ impl Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let socket = args.planner.socket();
-    let mut live = Live::new(args.shown(), now_ms(), out);
+    let mut live = Live::new(args.shown(), args.raw, now_ms(), out);
     let (interrupted, broken) = runtime()?.block_on(async {
         let client = Client::connect(&socket).await.map_err(|e| args.planner.failure(e))?;
         let events = client.follow(&args.request()).await.map_err(|e| args.planner.failure(e))?;
@@ -163,7 +171,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         out.print(&terminal::exec::summary(&record, out.color()))?;
     }
     if interrupted {
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(INTERRUPTED));
     }
     // `Standing` is ordered: the greatest decides.
     let worst = record.nodes.values().map(|node| node.outcome.standing()).max();
@@ -185,7 +193,8 @@ async fn follow(
     let listen = |kind| signal(kind).map_err(|e| Failure::because("cannot wait for signals", e));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let mut draw = tokio::time::interval(DRAW);
-    let mut stopping = false;
+    // Whether it is being stopped, and whether by a signal.
+    let (mut stopping, mut interrupted) = (false, false);
     loop {
         let stop_requested = tokio::select! {
             event = events.next() => {
@@ -194,19 +203,22 @@ async fn follow(
                         let last = matches!(event, ExecEvent::Finished { .. });
                         live.take(event)?;
                         if last {
-                            return Ok((stopping, None));
+                            return Ok((interrupted, None));
                         }
                     }
-                    Ok(None) => return Ok((stopping, None)),
-                    Err(error) => return Ok((stopping, Some(error))),
+                    Ok(None) => return Ok((interrupted, None)),
+                    Err(error) => return Ok((interrupted, Some(error))),
                 }
                 false
             }
-            _ = interrupt.recv() => true,
-            _ = terminate.recv() => true,
-            _ = draw.tick(), if std::io::stderr().is_terminal() => {
-                live.draw(Instant::now());
-                false
+            _ = interrupt.recv() => { interrupted = true; true }
+            _ = terminate.recv() => { interrupted = true; true }
+            _ = draw.tick() => {
+                if std::io::stderr().is_terminal() {
+                    live.draw(Instant::now());
+                }
+                // As at the end of `… | head -1`, also where the command prints nothing more.
+                !stopping && live.is_unread()
             }
         };
         if stop_requested && stopping {
@@ -215,13 +227,17 @@ async fn follow(
         }
         if stop_requested {
             stopping = true;
-            live.note("stopping the command; Ctrl-C again exits at once\n");
+            live.note(if live.is_unread() {
+                "the output is not read any more: stopping the command\n"
+            } else {
+                "stopping the command; Ctrl-C again exits at once\n"
+            });
             if let Some(id) = live.id()
                 && let Err(error) = stop(socket, id).await
             {
                 live.note(&format!("cannot send the stop request to the planner: {error}\n"));
                 // The planner also stops the command when the event stream is closed.
-                return Ok((true, None));
+                return Ok((interrupted, None));
             }
         }
     }

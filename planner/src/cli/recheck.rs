@@ -16,7 +16,7 @@ use crate::{
         types::{RecheckPlanned, RecheckRequest, RolloutDetail, RolloutResult},
     },
     select::{self, Selector},
-    terminal::{self, Failure, Output, format::count},
+    terminal::{self, Failure, Output, format::count, redraw},
 };
 
 /// The interval of polling the rollout.
@@ -100,7 +100,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             client,
             |detail| {
                 if show {
-                    eprint!("\r\x1b[K{}", terminal::rollout::line(&detail.summary, now_ms(), false));
+                    redraw(&terminal::rollout::line(&detail.summary, now_ms(), false));
                 }
             },
             generation,
@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         .await
     })?;
     if show {
-        eprint!("\r\x1b[K");
+        redraw("");
     }
     // The rollout also has instances that wait for facts or offline nodes: that is no failure of the tasks that were named.
     let counts = &detail.summary.counts;

@@ -1,8 +1,9 @@
 //! `groundplan status`: the state of a site, from the planner or directly from the broker.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, thread, time::Duration};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use groundplan_protocol::{broker::BrokerAddress, ids::SiteName};
+use serde::Serialize;
 
 use super::{
     format::{Format, FormatArg},
@@ -48,14 +49,15 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
-/// Clears the terminal and moves to its top left (ECMA-48: ED, CUP).
-const CLEAR: &str = "\x1b[H\x1b[2J";
-
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     loop {
-        let text = read(args, out)?;
-        let clear = if args.watch && std::io::stdout().is_terminal() { CLEAR } else { "" };
-        out.print(&format!("{clear}{text}"))?;
+        if let (Some(broker), Some(site)) = (&args.broker, &args.site) {
+            let seen = runtime()?.block_on(observe::observe(broker, site, args.trusted.as_deref()))?;
+            show(args, out, &seen, observe::text)?;
+        } else {
+            let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
+            show(args, out, &status, |status, color| terminal::status::text(status, now_ms(), color))?;
+        }
         if !args.watch {
             return Ok(ExitCode::SUCCESS);
         }
@@ -63,20 +65,15 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     }
 }
 
-fn read(args: &Args, out: &Output) -> Result<String, Failure> {
-    let json = |value: Result<String, serde_json::Error>| {
-        value.map(|text| text + "\n").map_err(|e| Failure::because("cannot write JSON", e))
-    };
-    if let (Some(broker), Some(site)) = (&args.broker, &args.site) {
-        let seen = runtime()?.block_on(observe::observe(broker, site, args.trusted.as_deref()))?;
-        return match args.format.format {
-            Format::Json => json(serde_json::to_string_pretty(&seen)),
-            Format::Text => Ok(observe::text(&seen, out.color())),
-        };
-    }
-    let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
+fn show<T: Serialize>(
+    args: &Args,
+    out: &mut Output,
+    value: &T,
+    text: impl FnOnce(&T, bool) -> String,
+) -> Result<(), Failure> {
     match args.format.format {
-        Format::Json => json(serde_json::to_string_pretty(&status)),
-        Format::Text => Ok(terminal::status::text(&status, now_ms(), out.color())),
+        Format::Json => out.json(value),
+        Format::Text if args.watch => out.repaint(&text(value, out.color())),
+        Format::Text => out.print(&text(value, out.color())),
     }
 }

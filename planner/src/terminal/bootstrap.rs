@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 use groundplan_protocol::ids::NodeId;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Cell, Style, Table, format::count};
+use super::{Cell, Style, Table, format::count, safe};
 use crate::bootstrap::{HostResult, HostState, ProgressEvent, Step};
 
 /// Progress on standard error: a line for each host that is finished and, on a terminal, one live line below.
@@ -45,6 +45,7 @@ impl Progress {
                 if self.lines {
                     let (state, style) = state(&result);
                     let line = format!("{}: {}", result.node, style.paint(&state, self.color));
+                    let line = safe(&line);
                     match &self.live {
                         Some(live) => live.println(line),
                         None => eprintln!("{line}"),
@@ -54,7 +55,8 @@ impl Progress {
         }
         if let Some(live) = &self.live {
             let steps: Vec<String> = self.steps.iter().map(|(node, step)| format!("{node} {}", step.text())).collect();
-            live.set_message(format!("{} of {}; {}", self.finished, count(self.hosts, "host"), steps.join(", ")));
+            let text = format!("{} of {}; {}", self.finished, count(self.hosts, "host"), steps.join(", "));
+            live.set_message(safe(&text).into_owned());
         }
     }
 

@@ -3,11 +3,7 @@
 //! In: events. Out: complete lines, each prefixed with its node's name; standard error goes to standard error. A last line without
 //! newline is shown when the node has ended. Buffers at most `LINE` bytes of an incomplete line.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write as _},
-    time::Instant,
-};
+use std::{borrow::Cow, collections::BTreeMap, io::IsTerminal as _, time::Instant};
 
 use groundplan_protocol::{
     exec::Stream,
@@ -16,8 +12,9 @@ use groundplan_protocol::{
 };
 
 use super::{
-    Failure, Output,
+    ESCAPE, Failure, Output,
     format::{count, took},
+    redraw, safe,
 };
 use crate::api::{
     exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome, Standing, TIMEOUT},
@@ -50,6 +47,8 @@ pub(crate) enum Shown {
 /// The display of one command, from its start to its record.
 pub(crate) struct Live<'a> {
     shown: Shown,
+    /// Whether a terminal gets the output as it is.
+    raw: bool,
     out: &'a mut Output,
     record: ExecRecord,
     width: usize,
@@ -69,7 +68,7 @@ struct Lines {
 }
 
 impl<'a> Live<'a> {
-    pub(crate) fn new(shown: Shown, now_ms: u64, out: &'a mut Output) -> Self {
+    pub(crate) fn new(shown: Shown, raw: bool, now_ms: u64, out: &'a mut Output) -> Self {
         let record = ExecRecord {
             version: VERSION,
             id: ExecId::new("00000000").expect("8 hexadecimal digits"),
@@ -85,7 +84,12 @@ impl<'a> Live<'a> {
             result: ExecResult::Running,
             nodes: BTreeMap::new(),
         };
-        Self { shown, out, record, width: 0, lines: BTreeMap::new(), began: Instant::now(), drawn: false }
+        Self { shown, raw, out, record, width: 0, lines: BTreeMap::new(), began: Instant::now(), drawn: false }
+    }
+
+    /// Whether nobody reads the output any more.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.out.is_closed()
     }
 
     /// The id of the command, once the planner has started it.
@@ -98,10 +102,8 @@ impl<'a> Live<'a> {
         if let Shown::Events { quiet } = self.shown
             && !(quiet && matches!(event, ExecEvent::Output { .. }))
         {
-            let mut line = serde_json::to_string(&event).map_err(|e| Failure::because("cannot write JSON", e))?;
-            line.push('\n');
             self.clear();
-            self.out.print(&line)?;
+            self.out.json_line(&event)?;
         }
         match event {
             ExecEvent::Started { id, nodes, .. } => {
@@ -181,10 +183,16 @@ impl<'a> Live<'a> {
         // Consecutive lines of one stream are written together: one write for a burst, and the streams stay in order.
         for same in lines.chunk_by(|a, b| a.0 == b.0) {
             let prefix = if same[0].0 == Stream::Out { &plain } else { &error };
-            let text: String = same.iter().map(|(_, line)| format!("{prefix}{line}\n")).collect();
+            let prefix = safe(prefix);
+            // A file or a program gets the output as it is; a terminal only if that was asked for.
+            let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+            let is_out = same[0].0 == Stream::Out;
+            let shown = !self.raw && if is_out { stdout.is_terminal() } else { stderr.is_terminal() };
+            let line = |line| if shown { safe(line) } else { Cow::Borrowed(line) };
+            let text: String = same.iter().map(|(_, text)| format!("{prefix}{}\n", line(text))).collect();
             match same[0].0 {
-                Stream::Out => self.out.print(&text)?,
-                Stream::Err => self.out.note(&text),
+                Stream::Out => self.out.raw(&text)?,
+                Stream::Err => self.out.raw_note(&text),
             }
         }
         Ok(())
@@ -196,7 +204,7 @@ impl<'a> Live<'a> {
         let name = format!("{:width$} |", node.as_str());
         let number = self.record.nodes.keys().position(|known| known == node).unwrap_or_default();
         match color {
-            true => format!("\x1b[{}m{name}\x1b[0m ", COLORS[number % COLORS.len()]),
+            true => format!("{ESCAPE}[{}m{name}{ESCAPE}[0m ", COLORS[number % COLORS.len()]),
             false => format!("{name} "),
         }
     }
@@ -239,16 +247,13 @@ impl<'a> Live<'a> {
             seconds(now, self.began),
             named.join(", ")
         );
-        let mut stderr = std::io::stderr().lock();
-        // Without line wrap (DECAWM off): of a line that wraps, only the last row would be cleared at the next draw.
-        let _ = write!(stderr, "\r\x1b[K\x1b[?7l{line}\x1b[?7h");
-        let _ = stderr.flush();
+        redraw(&line);
         self.drawn = true;
     }
 
     fn clear(&mut self) {
         if std::mem::take(&mut self.drawn) && std::io::stderr().is_terminal() {
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+            redraw("");
         }
     }
 

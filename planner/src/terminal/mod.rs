@@ -16,12 +16,14 @@ pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod reason;
 pub(crate) mod rollout;
+mod safe;
 pub(crate) mod status;
 mod table;
 pub(crate) mod why;
 
 pub(crate) use self::{
     failure::Failure,
-    output::{Color, Output, Style},
+    output::{Color, Output, Style, redraw},
+    safe::{ESCAPE, safe},
     table::{Cell, Table},
 };

@@ -18,7 +18,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{
     Style,
     format::{count, indent, printed, took},
-    reason, rollout, status,
+    reason, rollout, safe, status,
 };
 use crate::api::{
     event::Event,
@@ -77,9 +77,10 @@ impl Progress {
 
     /// Prints a line above the live lines.
     pub(crate) fn line(&self, text: &str) {
+        let text = safe(text.trim_end_matches('\n'));
         match &self.live {
-            Some(live) => drop(live.all.println(text.trim_end_matches('\n'))),
-            None => drop(writeln!(std::io::stdout().lock(), "{}", text.trim_end_matches('\n'))),
+            Some(live) => drop(live.all.println(text)),
+            None => drop(writeln!(std::io::stdout().lock(), "{text}")),
         }
     }
 
@@ -125,7 +126,7 @@ impl Progress {
             bar.disable_steady_tick();
         }
         bar.set_style(style(busy));
-        bar.set_message(text);
+        bar.set_message(safe(&text).into_owned());
     }
 
     /// A rollout began; `detail` has the reasons of its instances, which are shown when they finish.

@@ -70,6 +70,6 @@ mod tests {
         table.row(["a".into(), Cell::styled("online", Style::Good), "x".into()]);
         table.row(["longer".into(), "off".into(), "".into()]);
         assert_eq!(table.render(false), "NODE    STATE\na       online  x\nlonger  off\n");
-        assert!(table.render(true).contains("\x1b[32monline\x1b[0m  x"));
+        assert!(table.render(true).contains("\u{fdd0}[32monline\u{fdd0}[0m  x"));
     }
 }

@@ -1,6 +1,6 @@
 //! `groundplan exec`: output is shown as it is printed, every kind of end is distinguished, and nothing is left running.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use groundplan_protocol::{
     VERSION,
@@ -11,6 +11,7 @@ use groundplan_protocol::{
     kinds::Run,
 };
 use groundplan_tests::{
+    binaries,
     brokers::Kind,
     fleet::{Fleet, SITE},
     live::{Ended, Live},
@@ -25,6 +26,7 @@ use super::with_both_brokers;
 with_both_brokers!(
     output_is_live_and_ends_are_distinguished,
     nothing_is_left_running,
+    output_of_nodes_is_shown_safely,
     commands_without_a_client_are_stopped,
     an_agent_that_does_not_answer_is_reported_and_runs_nothing_later,
     some_at_a_time_within_limits,
@@ -173,6 +175,41 @@ fn nothing_is_left_running(kind: Kind) {
     assert!(ended.err.contains("stopping the command") && ended.out.contains("stopped: 2 nodes (n1, n2)"), "{ended:?}");
     assert!(running.iter().all(|process| !process.is_alive()), "they had ended when it was printed");
     assert_eq!(latest(&fleet).expect("a record")["result"], "stopped");
+
+    // A reader that has read enough, of a command that prints nothing more.
+    forget(&fleet, &["n1", "n2"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "{ \"$0\" exec --state \"$1\" --on n1 \"$2\"; echo $? >&2; } | head -n 1"]);
+    shell.arg(binaries::groundplan()).arg(fleet.planner_state("one")).arg(SLEEP);
+    let mut live = Live::start(shell);
+    let running = begun(&fleet, &live, 1);
+    let ended = end(&fleet, &mut live);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(0), "n1 | begun\n"), "{ended:?}");
+    assert!(ended.err.contains("not read any more: stopping the command") && ended.err.ends_with("\n3\n"), "{ended:?}");
+    assert!(running.iter().all(|process| !process.is_alive()));
+    assert_eq!(latest(&fleet).expect("a record")["result"], "stopped");
+}
+
+/// What a node prints is data for a file, and acts on no terminal.
+fn output_of_nodes_is_shown_safely(kind: Kind) {
+    let fleet = fleet(kind);
+    let hostile = "printf '\\033[2Jcleared\\342\\200\\256\\n'";
+    let ended = run(&fleet, &["exec", hostile, "--on", "n1"]);
+    assert!(ended.out.starts_with("n1 | \u{1b}[2Jcleared\u{202e}\n"), "{ended:?}");
+    let record = latest(&fleet).expect("a record");
+    let id = record["id"].as_str().expect("an id");
+    let shown = run(&fleet, &["show", id]);
+    assert!(shown.out.contains("␛[2Jcleared\u{fffd}"), "{shown:?}");
+    let json = run(&fleet, &["show", id, "--format", "json"]);
+    assert!(!json.out.contains('\u{202e}') && json.out.contains("\\u202e"), "{json:?}");
+    // And what is written in a commit.
+    let commit = fleet.commit(&[("site.toml", "name = \"testsite\"\nvars = { a = 1 }\n")], "\u{1b}]0;title\u{7}");
+    fleet.wait("the commit", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["commit"]["id"] == commit.as_str()).then_some(())
+    });
+    let status = run(&fleet, &["status"]);
+    assert!(status.out.contains("␛]0;title␇") && !status.out.contains('\u{1b}'), "{status:?}");
 }
 
 fn commands_without_a_client_are_stopped(kind: Kind) {
