@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod diagnose;
 mod launch;
+pub mod lint;
 mod plugins;
 mod record;
 pub mod repository;

@@ -10,20 +10,23 @@ use serde_json::json;
 
 use super::{
     format::{Format, FormatArg},
-    source::{self, Source},
+    source::Source,
 };
 use crate::{
-    diagnose,
+    diagnose, lint,
+    repository::{Repository, RepositoryError},
     site::{Cache, Loaded},
     terminal::{Failure, Output, Style, format::count},
 };
 
 /// Check a site and show all its errors at once, each with its place and a hint.
 ///
-/// Checks a directory as it is, committed or not, or a commit. Exits with 0 if there is no error, with 1 if there is one.
+/// Checks a directory as it is, committed or not, or a commit. A site without errors gets warnings of what is probably not meant: a var
+/// that nothing reads, a parameter that a plugin does not mention, two nodes of one address, a file that is not read. Exits with 0 if
+/// there is no error, with 1 if there is one.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan check                this directory\n  groundplan check my-site        that directory\n  groundplan check main~2         a commit of the repository here"
+    after_help = "Examples:\n  groundplan check                this directory\n  groundplan check my-site        that directory\n  groundplan check main~2         a commit of the repository here\n  groundplan check --deny-warnings  in a pipeline: warnings fail as well"
 )]
 pub(super) struct Args {
     /// A directory, or a revision of the repository.
@@ -34,6 +37,10 @@ pub(super) struct Args {
     #[arg(short = 'C', value_name = "DIR", default_value = ".")]
     directory: PathBuf,
 
+    /// Exit with 1 if there are warnings as well.
+    #[arg(long)]
+    deny_warnings: bool,
+
     #[command(flatten)]
     format: FormatArg,
 }
@@ -42,32 +49,35 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let source = open(&args.what, &args.directory)?;
     let loaded = source.load(&Knowledge::default(), &mut Cache::default());
     let texts = |path: &str| source.text(path);
+    let found = match &loaded {
+        Ok(site) => lint::warnings(site, &*source.tree),
+        Err(faults) => faults.clone(),
+    };
+    let ok = loaded.is_ok() && (found.is_empty() || !args.deny_warnings);
     match (args.format.format, &loaded) {
         (Format::Json, _) => {
-            let (sizes, faults) = match &loaded {
-                Ok(site) => (sizes(site).map(Some), Vec::new()),
-                Err(faults) => ([None; 3], faults.clone()),
-            };
-            let [nodes, services, tasks] = sizes;
+            let [nodes, services, tasks] = loaded.as_ref().map_or([None; 3], |site| sizes(site).map(Some));
             out.json(&json!({
                 "version": 1,
-                "ok": loaded.is_ok(),
+                "ok": ok,
                 "nodes": nodes,
                 "services": services,
                 "tasks": tasks,
-                "diagnostics": if faults.is_empty() { json!([]) } else { diagnose::to_json(&faults, &texts) },
+                "diagnostics": diagnose::to_json(&found, &texts),
             }))?;
         }
         (Format::Text, Ok(site)) => {
             let [nodes, services, tasks] = sizes(site);
             let sizes = [count(nodes, "node"), count(services, "service"), count(tasks, "task")].join(", ");
-            out.print(&format!("{sizes}: {}\n", Style::Good.paint("no errors", out.color())))?;
+            let good = if found.is_empty() { "no errors" } else { "no errors, but warnings" };
+            let text = diagnose::render(&found, &texts, out.color());
+            out.print(&format!("{text}{sizes}: {}\n", Style::Good.paint(good, out.color())))?;
         }
-        (Format::Text, Err(faults)) => {
-            out.print(&diagnose::render(faults, &texts, out.color()))?;
+        (Format::Text, Err(_)) => {
+            out.print(&diagnose::render(&found, &texts, out.color()))?;
         }
     }
-    Ok(if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The directory of that name if there is one, else the commit.
@@ -79,9 +89,17 @@ fn open(what: &str, directory: &Path) -> Result<Source, Failure> {
     if folder.exists() {
         return Err(Failure::new(format!("{what} is a file")).hint("name the top directory of the site"));
     }
-    let neither = |e: Failure| e.hint("name the top directory of a site, or a revision of the repository here");
-    let repository = source::repository(directory).map_err(neither)?;
-    Source::commit(&repository, what).map_err(neither)
+    const HINT: &str = "name the top directory of a site, or a revision of the repository here";
+    let Ok(repository) = Repository::discover(directory) else {
+        let failure = format!("there is no directory `{what}`, and no repository here that has such a revision");
+        return Err(Failure::new(failure).hint(HINT));
+    };
+    if matches!(repository.rev_parse(what), Err(RepositoryError::NoCommit { .. })) {
+        return Err(
+            Failure::new(format!("`{what}` is no directory, and names no commit of the repository here")).hint(HINT)
+        );
+    }
+    Source::commit(&repository, what)
 }
 
 /// The numbers of nodes, services and tasks.

@@ -1,6 +1,6 @@
 //! A directory as a [`SourceTree`], so that `check` and `plan` work before anything is committed.
 //!
-//! Only the parts of a site are walked, so that a build directory beside them costs nothing. Links are listed as links and never
+//! Only the folders of a site are walked, so that a build directory beside them costs nothing. Links are listed as links and never
 //! followed.
 
 use std::{
@@ -15,6 +15,11 @@ use groundplan_core::source::{Entry, EntryKind, ReadError, SourceTree};
 
 /// The top-level entries of a site.
 const TOP: [&str; 5] = ["inventory", "plugins", "secrets", "services", "site.toml"];
+
+/// Whether a path belongs to a site.
+pub(super) fn is_of_site(path: &str) -> bool {
+    TOP.iter().any(|top| path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
 
 /// How much of a file is read at a time, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -45,6 +50,15 @@ impl Folder {
                 Ok(meta) => add(&path, top, &meta, &mut entries)?,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(ListError { path, source }),
+            }
+        }
+        // Beside them only what is no folder, such as another tool's `hosts.yml`, of which `check` warns.
+        let list_error = |source| ListError { path: root.to_owned(), source };
+        for entry in fs::read_dir(root).map_err(list_error)? {
+            let entry = entry.map_err(list_error)?;
+            let meta = entry.metadata().map_err(list_error)?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| meta.is_file() && !TOP.contains(name)) {
+                add(&entry.path(), name, &meta, &mut entries)?;
             }
         }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -117,7 +131,7 @@ mod tests {
         for folder in ["services/a-b", "services/a", "target", "inventory/sub/.git"] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        for file in ["site.toml", "services/a/service.toml", "services/a-b/service.toml", "target/x"] {
+        for file in ["hosts.yml", "site.toml", "services/a/service.toml", "services/a-b/service.toml", "target/x"] {
             fs::write(dir.path().join(file), "x").unwrap();
         }
         std::os::unix::fs::symlink("/etc", dir.path().join("services/c")).unwrap();
@@ -126,6 +140,7 @@ mod tests {
         assert_eq!(
             listed,
             [
+                ("hosts.yml", EntryKind::File),
                 ("inventory/sub", EntryKind::Submodule),
                 ("services/a-b/service.toml", EntryKind::File),
                 ("services/a/service.toml", EntryKind::File),

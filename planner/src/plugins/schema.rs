@@ -36,6 +36,45 @@ impl ParamCheck for SchemaCheck {
         let params = Value::Object(params.clone());
         self.validator.iter_errors(&params).flat_map(|error| self.violation(&error)).collect()
     }
+
+    fn unmentioned(&self, params: &Map<String, Value>) -> Vec<Violation> {
+        let mut found = Vec::new();
+        unmentioned(&self.schema, &Value::Object(params.clone()), "", &mut found);
+        found
+    }
+}
+
+/// Keys below `at` that a schema which lists properties says nothing of.
+fn unmentioned(schema: &Value, value: &Value, at: &str, found: &mut Vec<Violation>) {
+    let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+    match value {
+        Value::Array(list) => {
+            for (i, value) in list.iter().enumerate() {
+                unmentioned(&schema["items"], value, &format!("{at}[{i}]"), found);
+            }
+        }
+        Value::Object(map) => {
+            let Some(properties) = schema["properties"].as_object() else { return };
+            // Keywords by which other names may have a meaning that is not followed here.
+            let decides =
+                ["additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames", "$ref"]
+                    .into_iter()
+                    .chain(["allOf", "anyOf", "oneOf", "if", "dependentSchemas"])
+                    .any(|keyword| schema.get(keyword).is_some());
+            for (key, value) in map {
+                match properties.get(key) {
+                    Some(schema) => unmentioned(schema, value, &below(key), found),
+                    None if decides => {}
+                    None => found.push(Violation {
+                        param: below(key),
+                        message: format!("has no parameter `{}`", hint::excerpt(&below(key))),
+                        hint: Some(hint::choose(key, &properties.keys().collect::<Vec<_>>())),
+                    }),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 impl SchemaCheck {
@@ -127,7 +166,7 @@ mod tests {
         assert_eq!(violations(json!({})), [": has no `zone` (add `zone = …`)"]);
         assert_eq!(
             violations(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
-            ["zoen: has no parameter `zoen` (did you mean `zone`? known here: `zone`, `list`)"]
+            ["zoen: has no parameter `zoen` (did you mean `zone`?)"]
         );
         assert_eq!(
             violations(json!({ "zone": "vienna", "list": [{ "port": 1 }, { "port": "x" }] })),
@@ -149,5 +188,31 @@ mod tests {
         ] {
             assert!(compile(&schema).is_err(), "{schema}");
         }
+    }
+
+    #[test]
+    fn a_parameter_that_the_schema_does_not_mention_is_found_unless_the_schema_decides_about_it() {
+        let found = |more: Value, params: Value| {
+            let mut schema = json!({
+                "type": "object",
+                "properties": { "zone": {}, "list": { "items": { "properties": { "port": {} } } } }
+            });
+            schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let check = compile(&schema).unwrap();
+            check
+                .unmentioned(params.as_object().unwrap())
+                .into_iter()
+                .map(|v| (v.param, v.hint.unwrap_or_default()))
+                .collect::<Vec<_>>()
+        };
+        let misspelt = || json!({ "zoen": 1, "list": [{ "port": 1 }, { "prot": 1 }] });
+        assert_eq!(
+            found(json!({}), misspelt()),
+            [("list[1].prot", "did you mean `port`?"), ("zoen", "did you mean `zone`?")]
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
+        assert_eq!(found(json!({ "additionalProperties": true }), json!({ "zoen": 1 })), []);
+        assert_eq!(found(json!({ "patternProperties": { "^z": {} } }), json!({ "zoen": 1 })), []);
+        assert_eq!(found(json!({}), json!({ "zone": { "any": 1 } })), []);
     }
 }

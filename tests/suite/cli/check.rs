@@ -40,7 +40,9 @@ fn a_folder_without_a_site_gets_a_clear_error() {
         run.stdout + &run.stderr
     };
     assert!(words(&["check"]).contains("this is not a groundplan site"));
-    assert!(words(&["check", "nowhere"]).contains("name the top directory of a site, or a revision"));
+    let nowhere = words(&["check", "nowhere"]);
+    assert!(nowhere.contains("there is no directory `nowhere`"), "{nowhere}");
+    assert!(nowhere.contains("name the top directory of a site, or a revision"), "{nowhere}");
     fs::write(dir.path().join("file"), "").unwrap();
     assert!(words(&["check", "file"]).contains("is a file"));
     std::os::unix::fs::symlink(quickstart().join("site.toml"), dir.path().join("site.toml")).unwrap();
@@ -53,4 +55,61 @@ fn the_folder_may_be_named_from_elsewhere() {
     let path = site.path().to_str().unwrap();
     assert_eq!(groundplan(Path::new("/"), &["check", path]).code, 0);
     assert_eq!(groundplan(Path::new("/"), &["check", "-C", path, "main"]).code, 0);
+}
+
+#[test]
+fn what_is_neither_a_folder_nor_a_commit_is_named() {
+    let run = Repository::quickstart().groundplan(&["check", "nonexist"]);
+    assert_eq!(
+        run.text(),
+        "exit 1\n--- stderr\nerror: `nonexist` is no directory, and names no commit of the repository here\n  \
+         → name the top directory of a site, or a revision of the repository here\n"
+    );
+}
+
+#[test]
+fn warnings_refuse_nothing_unless_they_are_denied() {
+    let site = Repository::quickstart();
+    fs::write(site.path().join("hosts.yml"), "all:\n").unwrap();
+    fs::write(site.path().join("inventory/hosts.yml"), "all:\n").unwrap();
+    let run = site.groundplan(&["check"]);
+    assert_eq!(run.code, 0, "{}", run.text());
+    for text in [
+        "warning: `hosts.yml` is not read",
+        "warning: `inventory/hosts.yml` is not read",
+        "2 warnings in 2 files",
+        "no errors, but warnings",
+    ] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.text());
+    }
+    assert_eq!(site.groundplan(&["check", "--deny-warnings"]).code, 1);
+    let json = site.groundplan(&["check", "--format", "json"]).json();
+    assert_eq!((&json["ok"], &json["diagnostics"][0]["severity"]), (&true.into(), &"warning".into()), "{json:#}");
+    // A commit is checked alike.
+    site.commit("stray files");
+    assert_eq!(site.groundplan(&["check", "--deny-warnings", "HEAD"]).code, 1);
+    assert_eq!(site.groundplan(&["check", "--deny-warnings", "HEAD~1"]).code, 0);
+}
+
+/// A name that a file gives must not act on the terminal that shows it.
+#[test]
+fn text_of_a_site_does_not_act_on_a_terminal() {
+    let site = Repository::quickstart();
+    site.edit(
+        "services/front/service.toml",
+        "requires = [\"app/ready\"]",
+        "requires = [\"app/\\u001b[2Jready\\u202e\"]",
+    );
+    for format in ["text", "json"] {
+        for color in ["always", "never"] {
+            let run = site.groundplan(&["--color", color, "check", "--format", format]);
+            assert_eq!(run.code, 1);
+            assert!(!run.stdout.contains("\u{1b}[2J") && !run.stdout.contains('\u{202e}'), "{:?}", run.stdout);
+        }
+    }
+    let colored = site.groundplan(&["--color", "always", "check"]).stdout;
+    assert!(
+        colored.contains("\u{1b}[1m") && !colored.contains('\u{fdd0}') && !colored.contains('\u{fffd}'),
+        "{colored:?}"
+    );
 }

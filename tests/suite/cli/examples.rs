@@ -21,7 +21,7 @@ fn each_is_valid_and_plans() {
     for entry in fs::read_dir(examples()).expect("the examples") {
         let folder = entry.expect("an entry").path();
         let site = Repository::of(&folder);
-        let check = site.groundplan(&["check"]);
+        let check = site.groundplan(&["check", "--deny-warnings"]);
         assert_eq!(check.code, 0, "{}: {}", folder.display(), check.text());
         let plan = site.groundplan(&["plan", "--from-nothing"]);
         assert_eq!(plan.code, 2, "{}: {}", folder.display(), plan.text());
@@ -88,7 +88,7 @@ fn keystones_database_may_be_external() {
     // As in the README.
     copy(&site.path().join("variants/external-database"), site.path());
     site.git(&["rm", "-r", "-q", "services/mariadb"]);
-    let check = site.groundplan(&["check"]);
+    let check = site.groundplan(&["check", "--deny-warnings"]);
     assert_eq!(check.code, 0, "{}", check.text());
     site.commit("an external database");
     let orphan = site.git(&["commit-tree", "HEAD^{tree}", "-m", "from nothing"]);
@@ -113,7 +113,7 @@ fn the_plugins_changes_touch_what_its_readme_lists() {
     assert!(why.contains("plugin limits changed (plugins/limits)"), "{why}");
 
     site.edit("site.toml", "Europe/Vienna", "Vienna/Europe?");
-    let check = site.groundplan(&["check"]);
+    let check = site.groundplan(&["check", "--deny-warnings"]);
     let errors = check.text();
     assert!(
         check.code == 1 && errors.contains("`zone` of the timezone: \"Vienna/Europe?\" does not match"),
