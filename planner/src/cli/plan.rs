@@ -18,25 +18,31 @@ use super::{
 use crate::{
     repository::Repository,
     site::{Cache, Loaded},
-    terminal::{self, Failure, Output},
+    terminal::{
+        self, Failure, Output,
+        format::{count, short},
+    },
 };
 
 /// Show what a change would do to the nodes, and why; needs no node and no broker.
 ///
 /// Assumes that BASE is applied everywhere and plans TARGET: what changes, what restarts because of it, and the reason of each action,
-/// down to an input in a file. Exits with 0 if nothing changes, with 2 if something does, with 1 on errors.
+/// down to an input in a file. A base with errors is never applied: the newest commit before it without errors counts instead. Exits with 0
+/// if nothing changes, with 2 if something does or cannot be known yet, with 1 on errors.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   groundplan plan                     the changes that are not committed yet
   groundplan plan HEAD                the last commit
-  groundplan plan main..HEAD          a branch; a missing end means HEAD
+  groundplan plan main...HEAD         what a branch adds since it left main
+  groundplan plan main..HEAD          from what main is to what HEAD is; a missing end means HEAD
   groundplan plan --from-nothing      a fresh deployment
   groundplan plan main.. --format json | jq -r '.actions[] | .action + \" \" + .node'
 
 The JSON is described by `groundplan schema plan` and docs/plan-format.md.")]
 pub(super) struct Args {
-    /// BASE..TARGET, or one commit against its parent [default: the work tree against HEAD].
+    /// BASE..TARGET, or with three dots from the newest commit that both have, or one commit against its parent [default: the work tree, as
+    /// git would commit it, against HEAD].
     #[arg(value_name = "BASE..TARGET|REV")]
     range: Option<String>,
 
@@ -60,21 +66,25 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
+/// How many commits before a base with errors are tried.
+const SEARCHED: usize = 100;
+
 /// The exit code for a plan with actions.
 const CHANGES: u8 = 2;
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
-    let (base, target) = ends(args)?;
+    let (base, target) = ends(args, out)?;
     let knowledge = knowledge(args)?;
     // One cache for both: files and plugins that they share are read and described once.
     let mut cache = Cache::default();
     let target_site = target.load_or_report(&knowledge, &mut cache, out)?;
-    let base_site = base.as_ref().map(|base| {
-        base.load_or_report(&knowledge, &mut cache, out).map_err(|e| {
-            e.hint("what is applied of a commit with errors is unknown: choose another base, or use --from-nothing")
-        })
-    });
-    let base_site = base_site.transpose()?;
+    let (base, base_site) = match base {
+        Some(base) => {
+            let (base, site) = good_base(args, base, &knowledge, &mut cache, out)?;
+            (Some(base), Some(site))
+        }
+        None => (None, None),
+    };
     let applied = applied(base_site.as_ref(), &target_site);
     let mut plan = plan(&target_site.desired, &applied, &Policy::default());
     if let Some(base) = &base_site {
@@ -100,7 +110,39 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         return Err(Failure::new(error)
             .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
     }
-    Ok(if report.actions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+    // What waits may change too, unless there is no difference that it could come from.
+    let may_change = !report.waiting.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
+    Ok(if report.actions.is_empty() && !may_change { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+}
+
+/// The base if it has no errors, else the newest commit before it that has none: a planner refuses the others.
+fn good_base(
+    args: &Args,
+    base: Source,
+    knowledge: &Knowledge,
+    cache: &mut Cache,
+    out: &mut Output,
+) -> Result<(Source, Loaded), Failure> {
+    let faults = match base.load(knowledge, cache) {
+        Ok(site) => return Ok((base, site)),
+        Err(faults) => faults,
+    };
+    let errors = format!("{} has {}", base.name, count(faults.len(), "error"));
+    if let Some(commit) = &base.commit {
+        let repository = source::repository(&args.directory)?;
+        for before in repository.before(commit, SEARCHED).map_err(|e| source::failure("cannot read the history", e))? {
+            let earlier = Source::commit(&repository, before.as_str())?;
+            if let Ok(site) = earlier.load(knowledge, cache) {
+                let subject = repository.describe(&before).map(|info| info.subject).unwrap_or_default();
+                out.note(&format!(
+                    "note: {errors}, so a planner refuses it: compared with {} {subject}, the newest commit before it without errors\n",
+                    short(before.as_str())
+                ));
+                return Ok((earlier, site));
+            }
+        }
+    }
+    Err(Failure::new(errors).hint("no commit before it is without errors: choose another base, or use --from-nothing"))
 }
 
 /// The facts and exports of nodes: from the file of `--facts`, or from the planner if one can be reached; else none.
@@ -127,13 +169,16 @@ struct Given {
 }
 
 /// The base, `None` for nothing applied, and the target.
-fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
+fn ends(args: &Args, out: &mut Output) -> Result<(Option<Source>, Source), Failure> {
     let repository = |()| source::repository(&args.directory);
     let commit =
         |repository: &Repository, rev: &str| Source::commit(repository, if rev.is_empty() { "HEAD" } else { rev });
     let Some(range) = &args.range else {
-        if args.from_nothing {
+        if args.from_nothing && !args.directory.join(".git").exists() {
             return Ok((None, Source::folder(&args.directory)?));
+        }
+        if args.from_nothing {
+            return Ok((None, Source::work_tree(&repository(())?, &args.directory)?));
         }
         let base = commit(&repository(())?, "HEAD")
             .map_err(|e| e.hint("use --from-nothing in a repository without a commit"))?;
@@ -141,17 +186,30 @@ fn ends(args: &Args) -> Result<(Option<Source>, Source), Failure> {
             return Err(Failure::new(format!("{} is not the top of a work tree", args.directory.display()))
                 .hint("give its path with -C, or give commits to compare"));
         }
-        return Ok((Some(base), Source::folder(&args.directory)?));
+        return Ok((Some(base), Source::work_tree(&repository(())?, &args.directory)?));
     };
     let repository = repository(())?;
     if let Some((base, target)) = range.split_once("..") {
-        if target.starts_with('.') {
-            let other = range.replacen("...", "..", 1);
-            return Err(Failure::new(format!("`{range}` has three dots"))
-                .hint(format!("use two dots to compare commits: {other}")));
+        let (base, fork) = (base, target.strip_prefix('.'));
+        let target = commit(&repository, fork.unwrap_or(target))?;
+        if args.from_nothing {
+            return Ok((None, target));
         }
-        let base = if args.from_nothing { None } else { Some(commit(&repository, base)?) };
-        return Ok((base, commit(&repository, target)?));
+        let mut base = commit(&repository, base)?;
+        let (Some(from), Some(to)) = (&base.commit, &target.commit) else { return Ok((Some(base), target)) };
+        if fork.is_some() {
+            let Some(common) = repository.merge_base(from, to) else {
+                return Err(Failure::new(format!("the two ends of `{range}` have no commit in common"))
+                    .hint("compare them with two dots; in a shallow clone, first fetch more of the history"));
+            };
+            base = Source::commit(&repository, common.as_str())?;
+        } else if let Ok(missing @ 1..) = repository.count_missing(from, to) {
+            out.note(&format!(
+                "note: {} has {} that {} lacks, which this plan takes back; with three dots, `{}...{}`, it shows only what {} adds\n",
+                base.name, count(missing, "commit"), target.name, base.name, target.name, target.name
+            ));
+        }
+        return Ok((Some(base), target));
     }
     let target = commit(&repository, range)?;
     // A root commit has no parent: its base is nothing.

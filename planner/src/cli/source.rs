@@ -6,7 +6,7 @@ use groundplan_core::{Knowledge, SourceTree};
 use groundplan_inventory::Diagnostic;
 use groundplan_protocol::ids::CommitId;
 
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use crate::{
     diagnose,
     repository::{Repository, RepositoryError},
@@ -29,6 +29,20 @@ impl Source {
     pub(super) fn folder(dir: &Path) -> Result<Self, Failure> {
         let tree = Folder::open(dir).map_err(|e| Failure::because("cannot read the directory", e))?;
         Ok(Self { name: dir.display().to_string(), tree: Box::new(tree), commit: None })
+    }
+
+    /// A work tree as git would commit it; `dir` is its top.
+    pub(super) fn work_tree(repository: &Repository, dir: &Path) -> Result<Self, Failure> {
+        let tree = repository.work_tree(dir).map_err(|e| failure("cannot read the work tree", e))?;
+        Ok(Self { name: "the work tree".to_owned(), tree: Box::new(tree), commit: None })
+    }
+
+    /// Whether the files of a site are the same in both, of which one is a commit and the other a commit or a work tree.
+    pub(super) fn is_same_site(&self, other: &Self) -> bool {
+        let files = |source: &'_ Self| -> Vec<_> {
+            source.tree.entries().iter().filter(|entry| folder::is_of_site(&entry.path)).cloned().collect()
+        };
+        files(self) == files(other)
     }
 
     /// The commit that a revision names.

@@ -5,21 +5,24 @@
 //! `git` command only, so that its credentials, proxies and ssh configuration work. Never writes to a repository except the mirror
 //! that it made itself, never checks anything out, never follows a symbolic link or a submodule.
 
+mod ancestry;
 mod backend;
 mod command;
 mod error;
+mod local;
 mod objects;
 mod read;
 mod remote;
 mod tree;
 pub mod watch;
+mod work_tree;
 
 use std::{path::Path, sync::Arc};
 
 use groundplan_protocol::ids::CommitId;
 
 use self::{backend::Backend, read::Paths};
-pub use self::{error::RepositoryError, read::CommitInfo, remote::is_remote, tree::GitTree};
+pub use self::{error::RepositoryError, read::CommitInfo, remote::is_remote, tree::GitTree, work_tree::WorkTree};
 
 /// An open repository. Cheap to clone; may be used from several threads.
 #[derive(Clone)]

@@ -146,3 +146,134 @@ fn row(line: &str) -> String {
     let until = line.find(" task ").unwrap_or(line.len());
     line[..until].split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[test]
+fn three_dots_compare_with_the_newest_common_commit() {
+    let site = Repository::quickstart();
+    site.git(&["checkout", "-q", "-b", "topic"]);
+    site.edit("services/app/service.toml", "greeting = \"hello\"", "greeting = \"good morning\"");
+    site.commit("topic");
+    site.git(&["checkout", "-q", "main"]);
+    site.edit("site.toml", "db_port = 17432", "db_port = 17433");
+    site.commit("main goes on");
+    let run = site.groundplan(&["plan", "main...topic"]);
+    assert_eq!(run.code, 2, "{}", run.text());
+    assert!(run.stdout.contains("var greeting") && !run.stdout.contains("db_port"), "{}", run.text());
+    assert_eq!(run.stderr, "");
+    // With two dots, what the branch lacks is taken back, which is said.
+    let run = site.groundplan(&["plan", "main..topic"]);
+    assert!(run.stdout.contains("var greeting") && run.stdout.contains("db_port 17433 → 17432"), "{}", run.text());
+    assert_eq!(
+        run.stderr,
+        "note: main has 1 commit that topic lacks, which this plan takes back; with three dots, `main...topic`, it shows only \
+         what topic adds\n"
+    );
+    assert_eq!(site.groundplan(&["plan", "main~1..main"]).stderr, "");
+    site.git(&["checkout", "-q", "--orphan", "alone"]);
+    site.commit("alone");
+    assert!(site.groundplan(&["plan", "main...alone"]).stderr.contains("have no commit in common"));
+}
+
+#[test]
+fn a_base_with_errors_gives_way_to_the_newest_commit_without() {
+    let site = Repository::quickstart();
+    site.edit("services/app/service.toml", "greeting = \"hello\"", "greeting = ");
+    site.commit("broken");
+    site.edit("services/app/service.toml", "greeting = ", "greeting = \"good morning\"");
+    let fixed = |args: &[&str]| {
+        let run = site.groundplan(args);
+        assert_eq!(run.code, 2, "{}", run.text());
+        assert!(run.stdout.contains("var greeting hello → good morning"), "{}", run.text());
+        assert!(run.stderr.contains("has 1 error, so a planner refuses it: compared with"), "{}", run.text());
+    };
+    fixed(&["plan"]);
+    site.commit("fixed");
+    fixed(&["plan", "HEAD~1..HEAD"]);
+    fixed(&["plan", "HEAD"]);
+}
+
+#[test]
+fn commits_without_errors_are_searched_for_and_subjects_shown_safely() {
+    let site = Repository::quickstart();
+    site.git(&["commit", "-q", "--allow-empty", "-m", "good \u{1b}[31mold\u{202e}"]);
+    site.edit("site.toml", "db_port = 17432", "db_port = ");
+    site.commit("broken");
+    site.edit("site.toml", "db_port = ", "db_port = 17433");
+    let run = site.groundplan(&["plan"]);
+    assert!(run.stderr.contains("good ␛[31mold\u{fffd}, the newest commit before it"), "{:?}", run.stderr);
+}
+
+/// What is planned of a work tree is what a commit of it would bring.
+#[test]
+fn a_work_tree_is_planned_as_git_would_commit_it() {
+    let site = Repository::quickstart();
+    site.edit("services/app/service.toml", "greeting = \"hello\"", "greeting = \"good morning\"");
+    std::fs::write(site.path().join(".gitattributes"), "*.j2 text eol=crlf\n").unwrap();
+    std::fs::write(site.path().join(".gitignore"), "/inventory/local.toml\n").unwrap();
+    site.commit("attributes");
+    // Line endings as a checkout on another system has them, and a file that git ignores.
+    let template = site.path().join("services/app/app.conf.j2");
+    let text = std::fs::read_to_string(&template).unwrap().replace('\n', "\r\n");
+    std::fs::write(&template, text).unwrap();
+    std::fs::write(site.path().join("inventory/local.toml"), "[nodes.local]\n").unwrap();
+    let run = site.groundplan(&["plan"]);
+    assert_eq!(run.text(), "exit 0\n--- stdout\nnothing changes: 3 nodes untouched\n");
+    // A folder that a sparse checkout leaves out is not removed.
+    site.git(&["sparse-checkout", "set", "--no-cone", "/*", "!/services/front/"]);
+    assert!(!site.path().join("services/front").exists());
+    assert_eq!(site.groundplan(&["plan"]).code, 0);
+    // Files that are new count, and nothing of the repository changes.
+    let state = || (site.git(&["status", "--porcelain"]), site.git(&["count-objects", "-v"]));
+    let before = state();
+    std::fs::write(site.path().join("inventory/more.toml"), "[nodes.more]\n").unwrap();
+    let run = site.groundplan(&["plan", "--format", "json"]);
+    assert_eq!(run.code, 0, "a node without services changes nothing: {}", run.text());
+    std::fs::write(
+        site.path().join("inventory/more.toml"),
+        "[nodes.more]\ngroups = [\"app\"]\naddress = \"127.0.0.14\"\n",
+    )
+    .unwrap();
+    assert_eq!(site.groundplan(&["plan"]).code, 2);
+    std::fs::remove_file(site.path().join("inventory/more.toml")).unwrap();
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn a_plan_in_which_everything_waits_exits_with_2() {
+    let site = Repository::quickstart();
+    site.edit("services/app/service.toml", "id = \"config\"", "id = \"config\"\nwhen = \"facts.os.id == 'debian'\"");
+    site.commit("when");
+    site.edit("services/app/app.conf.j2", "{{ greeting }}", "{{ greeting }}!");
+    site.commit("changes what waits");
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]);
+    assert_eq!(json.json()["actions"], serde_json::json!([]), "{}", json.text());
+    assert_eq!(json.code, 2, "{}", json.text());
+    // What waits is not touched by a commit that changes nothing of the site.
+    site.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]);
+    assert_eq!(site.groundplan(&["plan", "HEAD"]).code, 0);
+}
+
+/// The recipes of docs/plan-format.md and of the help print what they promise.
+#[test]
+fn the_recipes_for_jq_print_something() {
+    let docs = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plan-format.md"))
+        .unwrap();
+    let site = Repository::quickstart();
+    site.git(&["checkout", "-q", "-b", "topic"]);
+    site.edit("site.toml", "db_port = 17432", "db_port = 17433");
+    site.commit("port");
+    let folder = groundplan_tests::binaries::groundplan().parent().unwrap().to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    let recipes: Vec<&str> =
+        docs.lines().filter(|line| line.starts_with("groundplan plan") && line.contains("jq")).collect();
+    assert!(recipes.len() >= 2, "{recipes:?}");
+    for recipe in recipes {
+        let output = std::process::Command::new("sh")
+            .args(["-c", recipe])
+            .env("PATH", &path)
+            .current_dir(site.path())
+            .output()
+            .unwrap();
+        assert!(!output.stdout.is_empty(), "{recipe}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
