@@ -117,6 +117,9 @@ pub enum Outcome {
     Superseded,
 }
 
+/// How the output of a task begins that an agent has left out because it acts on the host as a whole, as under `groundplan up`.
+pub const SKIPPED: &str = "skipped";
+
 impl Outcome {
     /// Whether tasks that come after it may run.
     pub fn is_success(&self) -> bool {

@@ -45,6 +45,7 @@ Work
       --max-blob BYTES         largest blob of a plan (268435456)
       --max-blobs BYTES        most bytes of all blobs of a plan (1073741824)
       --max-found BYTES        most bytes of replaced files, kept to be restored (268435456)
+      --skip-host-kinds        with another root than /: skip what acts on the host as a whole; else it fails
 
 Shutdown
       --stop-timeout SPAN      how long running tasks may continue after SIGTERM (30s)
@@ -122,6 +123,7 @@ fn read(parser: &mut lexopt::Parser) -> Result<Args, lexopt::Error> {
             Long("max-blob") => raw.max_blob = Some(parser.value()?.parse()?),
             Long("max-blobs") => raw.max_blobs = Some(parser.value()?.parse()?),
             Long("max-found") => raw.max_found = Some(parser.value()?.parse()?),
+            Long("skip-host-kinds") => raw.skip_host_kinds = Some(true),
             Long("keep-alive") => raw.keep_alive = Some(parser.value()?.parse()?),
             Long("stop-timeout") => raw.stop_timeout = Some(parser.value()?.parse()?),
             Long("stop-processes-on-exit") => raw.stop_processes_on_exit = Some(true),

@@ -63,6 +63,8 @@ pub struct Config {
     pub max_blobs: u64,
     /// Most bytes of the contents of replaced files, together, that are kept to be restored.
     pub max_found: u64,
+    /// Whether tasks that act on the host as a whole are skipped where `root` is not `/`, as for trying out a site; otherwise they fail.
+    pub skip_host_kinds: bool,
     /// Whether a clean shutdown of the agent stops supervised processes.
     pub stop_processes_on_exit: bool,
     /// The MQTT keep-alive interval, 1 s to 65 535 s.
@@ -140,6 +142,7 @@ impl Config {
             max_blob: raw.max_blob.unwrap_or(MAX_BLOB),
             max_blobs: raw.max_blobs.unwrap_or(MAX_BLOBS),
             max_found: raw.max_found.unwrap_or(DEFAULT_MAX_FOUND),
+            skip_host_kinds: raw.skip_host_kinds.unwrap_or(false),
             stop_processes_on_exit: raw.stop_processes_on_exit.unwrap_or(false),
             keep_alive,
             stop_timeout: raw.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT, Duration::from),

@@ -17,6 +17,7 @@ use groundplan_protocol::{
     ids::{Generation, TaskId},
     kinds::{Claim, TaskParams},
     plan::TaskSpec,
+    report::SKIPPED,
 };
 
 use super::{
@@ -127,17 +128,31 @@ impl Host {
         find_content(spec, content.as_ref())
     }
 
-    /// Refuses what acts on the host as a whole if this agent's root is not `/`.
-    pub(super) fn may_act(&self, params: &TaskParams) -> Result<(), HostError> {
-        let root = self.environment.root.path();
-        if kinds::whole_host(params) && root != Path::new("/") {
-            return Err(HostError::WholeHost { kind: params.kind().to_owned(), root: root.to_owned() });
+    /// Refuses what acts on the host as a whole if this agent's root is not `/`, unless that is skipped.
+    fn may_act(&self, params: &TaskParams) -> Result<(), HostError> {
+        if self.is_beyond(params) && !self.skip_host_kinds {
+            let root = self.environment.root.path().to_owned();
+            return Err(HostError::WholeHost { kind: params.kind().to_owned(), root });
         }
         Ok(())
     }
 
+    /// Whether a task acts on the host as a whole, and this agent below its root only.
+    pub(super) fn is_beyond(&self, params: &TaskParams) -> bool {
+        kinds::whole_host(params) && self.environment.root.path() != Path::new("/")
+    }
+
     async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<JobOutcome, HostError> {
         match &job.work {
+            Work::Apply { spec, .. } | Work::Remove { spec } | Work::Trigger { spec }
+                if self.is_beyond(&spec.params) =>
+            {
+                let (kind, root) = (spec.params.kind(), self.environment.root.path().display());
+                cx.report(&format!(
+                    "{SKIPPED}: `{kind}` acts on the host as a whole, and this agent below {root} only"
+                ));
+                Ok(JobOutcome { changed: false, effect: None })
+            }
             Work::Apply { spec, previous, .. } => {
                 let result = self.apply(job, spec, previous.as_ref(), cx).await;
                 // A cancelled one is not given up: it goes on when the agent is back.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub boot: String,
     /// Most bytes of the contents of replaced files, together, that are kept to be restored.
     pub max_found: u64,
+    /// Whether tasks that act on the host as a whole are skipped where the root is not `/`.
+    pub skip_host_kinds: bool,
 }
 
 /// The documented limit of [`Settings::max_found`].
@@ -37,6 +39,6 @@ impl Settings {
     pub fn new(root: PathBuf, state_dir: PathBuf, site: SiteName, node: NodeId) -> Self {
         let (stop_grace, backoff) = (Duration::from_secs(10), Backoff::default());
         let (boot, max_found) = (boot_id(), DEFAULT_MAX_FOUND);
-        Self { root, state_dir, site, node, stop_grace, backoff, boot, max_found }
+        Self { root, state_dir, site, node, stop_grace, backoff, boot, max_found, skip_host_kinds: false }
     }
 }

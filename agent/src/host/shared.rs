@@ -46,6 +46,8 @@ pub struct Host {
     pub(super) programs: Arc<Programs>,
     /// The kernel's random name of this boot.
     pub(super) boot: String,
+    /// Whether tasks that act on the host as a whole are skipped where the root is not `/`.
+    pub(super) skip_host_kinds: bool,
     /// Whether any job of this process has changed anything.
     pub(super) touched: AtomicBool,
 }
@@ -86,6 +88,7 @@ impl Host {
             markers: Markers::new(&settings.state_dir),
             programs: Arc::new(Programs::new(&settings.state_dir)),
             boot: settings.boot,
+            skip_host_kinds: settings.skip_host_kinds,
             touched: AtomicBool::new(false),
         })
     }

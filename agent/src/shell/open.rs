@@ -139,6 +139,7 @@ fn open_host(config: &Config) -> Result<Arc<Host>, ShellError> {
     let mut settings =
         host::Settings::new(config.root.clone(), config.state_dir.clone(), config.site.clone(), config.node.clone());
     settings.max_found = config.max_found;
+    settings.skip_host_kinds = config.skip_host_kinds;
     Ok(Arc::new(Host::new(settings).map_err(at(&config.root))?))
 }
 

@@ -12,13 +12,17 @@ use crate::terminal::{Failure, Output, Style};
 /// Create a small commented site that passes `groundplan check`, in a git repository.
 ///
 /// Overwrites no file. Also writes the JSON schemas that the files refer to, so that editors complete and check the site without a
-/// network.
+/// network; `--schemas` writes only these again, for a site that is there, after an upgrade of groundplan.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  groundplan init\n  groundplan init my-site")]
+#[command(after_help = "Examples:\n  groundplan init\n  groundplan init my-site\n  groundplan init --schemas")]
 pub(super) struct Args {
     /// The directory of the site; created if missing.
     #[arg(default_value = ".", value_name = "DIR")]
     directory: PathBuf,
+
+    /// Write only the schemas, replacing those of another version.
+    #[arg(long)]
+    schemas: bool,
 }
 
 /// The files that the operator edits.
@@ -36,6 +40,17 @@ const SCHEMAS: [Document; 3] = [Document::Site, Document::Inventory, Document::S
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let dir = &args.directory;
     let schemas = SCHEMAS.map(|d| (format!(".groundplan/schemas/{}.schema.json", d.name()), d.text()));
+    if args.schemas {
+        if !dir.join("site.toml").is_file() {
+            return Err(Failure::new(format!("{} has no site.toml", dir.display()))
+                .hint("name the top directory of a site, or create one without --schemas"));
+        }
+        for (path, text) in &schemas {
+            write(&dir.join(path), text)?;
+            out.print(&format!("  {}\n", dir.join(path).display()))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let there: Vec<&str> = FILES.iter().map(|(path, _)| *path).filter(|path| dir.join(path).exists()).collect();
     if !there.is_empty() {
         return Err(Failure::new(format!("{} already has {}", dir.display(), there.join(", ")))
@@ -88,7 +103,10 @@ fn git_init(dir: &Path) -> Result<String, Failure> {
             dir.display()
         ));
     }
-    let made = git(&["init", "--quiet", "--initial-branch", "main"])?;
+    // A name that the user has chosen for new repositories counts (git-config(1), init.defaultBranch); else git warns and takes `master`.
+    let chosen = git(&["config", "init.defaultBranch"])?.status.success();
+    let branch: &[&str] = if chosen { &[] } else { &["--initial-branch", "main"] };
+    let made = git(&[&["init", "--quiet"], branch].concat())?;
     if !made.status.success() {
         let message = String::from_utf8_lossy(&made.stderr).trim().to_owned();
         return Err(Failure::new(format!("git could not create a repository: {message}")));

@@ -20,7 +20,8 @@ use crate::{
 /// The arguments that select a planner.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Planner {
-    /// The planner's state directory [default: that of `groundplan up` in this directory or above, else /var/lib/groundplan].
+    /// The planner's state directory [default: that of `groundplan up` in GROUNDPLAN_UP_DIR, in this
+    /// directory or above, else /var/lib/groundplan].
     #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE")]
     pub(super) state: Option<PathBuf>,
 
@@ -77,8 +78,12 @@ impl Planner {
     }
 }
 
-/// The planner's state directory of a `groundplan up` that runs, or ran, in the current directory or one above it.
+/// The planner's state directory of a `groundplan up`: of the one that GROUNDPLAN_UP_DIR names, else of one that runs, or ran, in the
+/// current directory or one above it.
 pub(super) fn find_state() -> Option<PathBuf> {
+    if let Some(dir) = std::env::var_os(layout::DIR_VARIABLE).filter(|dir| !dir.is_empty()) {
+        return Some(layout::planner_below(Path::new(&dir)));
+    }
     let here = std::env::current_dir().ok()?;
     here.ancestors().find_map(|dir| planner_state(dir).or_else(|| planner_state(&dir.join(layout::DEFAULT_DIR))))
 }

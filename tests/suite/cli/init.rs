@@ -47,3 +47,41 @@ fn committed_schemas_are_those_of_the_types() {
         assert!(run.stdout == committed, "docs/schemas/{name}.schema.json: run this test with UPDATE_SCHEMAS=1");
     }
 }
+
+#[test]
+fn the_branch_is_the_one_that_the_user_has_chosen() {
+    let dir = tempfile::tempdir().unwrap();
+    for (chosen, branch) in [("[init]\ndefaultBranch = trunk\n", "refs/heads/trunk"), ("", "refs/heads/main")] {
+        let config = dir.path().join("config");
+        fs::write(&config, chosen).unwrap();
+        let site = dir.path().join(branch.replace('/', "-"));
+        let run = std::process::Command::new(groundplan_tests::binaries::groundplan())
+            .args(["init", site.to_str().unwrap()])
+            .env("GIT_CONFIG_GLOBAL", &config)
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .output()
+            .unwrap();
+        assert!(run.status.success());
+        assert_eq!(fs::read_to_string(site.join(".git/HEAD")).unwrap(), format!("ref: {branch}\n"));
+    }
+}
+
+#[test]
+fn schemas_can_be_written_again_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(groundplan(dir.path(), &["init"]).code, 0);
+    let (schema, site) = (dir.path().join(".groundplan/schemas/site.schema.json"), dir.path().join("site.toml"));
+    let text = fs::read_to_string(&schema).unwrap();
+    fs::write(&schema, "of another version").unwrap();
+    fs::write(&site, "name = \"mine\"\n").unwrap();
+    let run = groundplan(dir.path(), &["init", "--schemas"]);
+    assert_eq!(run.code, 0, "{}", run.text());
+    assert_eq!(
+        (fs::read_to_string(&schema).unwrap(), fs::read_to_string(&site).unwrap().as_str()),
+        (text, "name = \"mine\"\n")
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = groundplan(elsewhere.path(), &["init", "--schemas"]);
+    assert!(run.code == 1 && run.stderr.contains("has no site.toml"), "{}", run.text());
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+}

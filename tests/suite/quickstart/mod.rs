@@ -110,7 +110,7 @@ fn without_a_site_it_lays_out_the_sample_and_prints_what_to_try() {
     let up = Up::sample();
     up.converged();
     let output = up.wait("what to try", || Some(up.output()).filter(|text| text.contains("Ctrl-C stops everything")));
-    for words in ["converged in", "sed -i", "git -C"] {
+    for words in ["converged in", "sed -i", "git -C", &format!("site {}/site, branch", up.dir().display())] {
         assert!(output.contains(words), "{words} is not in\n{output}");
     }
     // The usual port, or another one where that is in use.
@@ -127,5 +127,39 @@ fn a_second_one_in_the_same_directory_is_refused() {
     assert_eq!(again.status.code(), Some(1));
     let words = String::from_utf8_lossy(&again.stderr).into_owned();
     assert!(words.contains("another `groundplan up` is running in"), "{words}");
+    up.end(Signal::SIGINT);
+}
+
+#[test]
+fn without_a_site_it_runs_the_one_of_the_folder_and_every_command_finds_it() {
+    let up = Up::here();
+    up.converged();
+    assert!(up.output().contains("site ., branch main"), "{}", up.output());
+    let ignored = std::fs::read_to_string(up.dir().join(".gitignore")).expect("the folder ignores itself");
+    assert_eq!(ignored, "*\n");
+    for command in [&["status"][..], &["history"], &["key"], &["why", "beta", "app.server"]] {
+        let run = std::process::Command::new(groundplan_tests::binaries::groundplan())
+            .args(command)
+            .current_dir("/")
+            .env("GROUNDPLAN_UP_DIR", up.dir())
+            .env_remove("GROUNDPLAN_STATE")
+            .output()
+            .expect("groundplan runs");
+        assert!(run.status.success(), "{command:?}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+    up.end(Signal::SIGINT);
+}
+
+#[test]
+fn what_acts_on_a_host_as_a_whole_is_skipped_with_a_message() {
+    let up = Up::start();
+    let first = up.converged();
+    let task = "\n[[task]]\nid = \"zone\"\nrequires = []\nsysctl = { \"net.ipv4.ip_forward\" = 1 }\n";
+    let service = up.read("services/front/service.toml");
+    up.write("services/front/service.toml", &format!("{service}{task}"));
+    let commit = up.commit("zone");
+    up.deployed(&commit, first);
+    let skipped = "skipped: `sysctl` acts on the host as a whole";
+    up.wait(skipped, || up.output().contains(skipped).then_some(()));
     up.end(Signal::SIGINT);
 }

@@ -31,16 +31,27 @@ pub(super) struct Up {
     scratch: TempDir,
     net: Loopback,
     site: Option<PathBuf>,
+    /// Whether it is called in the folder of the site, without any argument.
+    here: bool,
     child: Option<Child>,
 }
 
 impl Up {
     /// Runs on a copy of the sample site.
     pub(super) fn start() -> Self {
+        Self::copied(false)
+    }
+
+    /// Runs in a copy of the sample site, without naming it.
+    pub(super) fn here() -> Self {
+        Self::copied(true)
+    }
+
+    fn copied(here: bool) -> Self {
         let (scratch, net) = (scratch(), Loopback::claim());
         let site = scratch.path().join("site");
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart"), &site);
-        let mut up = Self { scratch, net, site: Some(site), child: None };
+        let mut up = Self { scratch, net, site: Some(site), here, child: None };
         let nodes = up.read("inventory/nodes.toml").replace("127.0.0", &up.net.prefix());
         up.write("inventory/nodes.toml", &nodes);
         up.git(&["init", "-q", "-b", "main"]);
@@ -61,7 +72,7 @@ impl Up {
             }
             std::thread::sleep(Duration::from_millis(100));
         };
-        let mut up = Self { scratch: scratch(), net, site: None, child: None };
+        let mut up = Self { scratch: scratch(), net, site: None, here: false, child: None };
         up.start_again();
         up
     }
@@ -76,11 +87,15 @@ impl Up {
     /// `groundplan up` as this one was called.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(binaries::groundplan());
-        command.arg("up").args(&self.site).arg("--dir").arg(self.dir());
+        if self.here {
+            command.arg("up").current_dir(self.site()).env("GROUNDPLAN_UP_DIR", self.dir());
+        } else {
+            command.arg("up").args(&self.site).arg("--dir").arg(self.dir());
+        }
         command
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.scratch.path().join("up")
     }
 

@@ -196,3 +196,19 @@ async fn a_host_that_stays_up_is_a_failure() {
     let error = Site::new().create(&reboot(json!({}))).await.unwrap_err();
     assert!(error.contains("acts on the host as a whole"), "{error}");
 }
+
+#[tokio::test]
+async fn what_acts_on_the_host_as_a_whole_is_skipped_where_that_is_configured() {
+    let mut site = Site::new();
+    site.host.skip_host_kinds = true;
+    let spec = reboot(json!({}));
+    for work in [apply(&spec, None), Work::Remove { spec: spec.clone() }] {
+        let finished = site.job("svc.task", work, None).await;
+        assert_eq!(finished.result, UNCHANGED);
+        let output = finished.output.expect("why").head;
+        assert!(output.starts_with("skipped: `reboot` acts on the host as a whole"), "{output}");
+    }
+    assert_eq!(site.check(&spec).await, CheckResult::LeftOut);
+    // All else is carried out below the root.
+    assert_eq!(site.create(&command("true")).await, CHANGED);
+}

@@ -20,6 +20,9 @@ use crate::{terminal::Failure, trust};
 /// The directory if none is given.
 pub(crate) const DEFAULT_DIR: &str = "groundplan-up";
 
+/// The environment variable that names another one, for all commands.
+pub(crate) const DIR_VARIABLE: &str = "GROUNDPLAN_UP_DIR";
+
 /// The directory of the sample site.
 pub(super) const SITE: &str = "site";
 
@@ -49,6 +52,11 @@ impl Layout {
                     .hint("stop it with Ctrl-C in its terminal, or choose another directory with --dir"));
             }
             Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        // It lies in the site's own repository, usually: its keys must never be committed.
+        let ignored = layout.0.join(".gitignore");
+        if !ignored.exists() {
+            fs::write(&ignored, "*\n").map_err(failed)?;
         }
         fs::create_dir_all(layout.planner().join("trusted")).map_err(failed)?;
         Ok((layout, lock))
@@ -94,17 +102,23 @@ impl Layout {
     }
 
     /// Creates the directories, key and configuration of a node's agent, and adds the key to those that the planner trusts. Returns the
-    /// path of the configuration.
+    /// path of the configuration. `real`: the agent acts on this machine and not below a directory.
     pub(super) fn prepare_node(
         &self,
         node: &NodeId,
         site: &SiteName,
         broker: &BrokerAddress,
         planner: &PublicKey,
+        real: bool,
     ) -> Result<PathBuf, Failure> {
         let failed = |e| Failure::because(format!("cannot prepare node {node} in {}", self.node(node).display()), e);
         let dir = self.node(node);
-        let (root, state, key_file) = (dir.join("root"), dir.join("state"), dir.join("node.key"));
+        let key_file = dir.join("node.key");
+        // A ledger of its own: what was done below the other root, or skipped, is not done here.
+        let (root, state) = match real {
+            true => (PathBuf::from("/"), dir.join("state-real")),
+            false => (dir.join("root"), dir.join("state")),
+        };
         for path in [&root, &state] {
             fs::create_dir_all(path).map_err(failed)?;
         }
@@ -122,6 +136,7 @@ impl Layout {
             ("key".to_owned(), text(&key_file)),
             ("planner_keys".to_owned(), toml::Value::from(vec![planner.to_string()])),
             ("stop_processes_on_exit".to_owned(), toml::Value::from(true)),
+            ("skip_host_kinds".to_owned(), toml::Value::from(true)),
             // Ctrl-C should not have to wait for a command that is running.
             ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
@@ -129,6 +144,11 @@ impl Layout {
         replace(&path, config.to_string().as_bytes(), 0o600).map_err(failed)?;
         Ok(path)
     }
+}
+
+/// The planner's state directory below a directory of `groundplan up`.
+pub(crate) fn planner_below(dir: &Path) -> PathBuf {
+    Layout::at(dir).planner()
 }
 
 /// The planner's state directory below a directory of `groundplan up`, if it is one.

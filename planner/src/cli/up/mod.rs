@@ -12,12 +12,14 @@ mod shell;
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use nix::unistd::geteuid;
+
 use self::{
-    layout::{DEFAULT_DIR, Layout},
+    layout::{DEFAULT_DIR, DIR_VARIABLE, Layout},
     ports::Ports,
 };
 use crate::{
@@ -28,26 +30,32 @@ use crate::{
 
 /// Run broker, planner and one agent per node of a site on this machine, without root, below one directory.
 ///
-/// Without SITE it creates a sample site as a git repository and prints what to try next. It then shows the progress and follows the
+/// Without SITE it runs the site of the current directory, if that has a `site.toml`; else it creates a sample site as a git repository and
+/// prints what to try next. It then shows the progress and follows the
 /// commits of the repository until Ctrl-C, which stops everything, supervised processes included. Started again in the same
-/// directory, it resumes.
+/// directory, it resumes. What acts on a host as a whole is skipped, unless `--real` is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  groundplan up                     the sample site, below ./groundplan-up
+  groundplan up                     the site here if there is a site.toml, else the sample site, below ./groundplan-up
   groundplan up my-site             your own site: a git repository; commits on its branch are deployed
   groundplan up --dir /tmp/try      in another directory
 
 While it runs, `groundplan status`, `why`, `history` and `show` find it from the same directory.
 Each node's files lie below <dir>/nodes/<node>/root, its agent's log is <dir>/nodes/<node>/agent.log.")]
 pub(super) struct Args {
-    /// The site's git repository [default: the sample site in <dir>/site].
+    /// The site's git repository [default: `.` if it has a site.toml, else the sample site in <dir>/site].
     #[arg(value_name = "SITE")]
     site: Option<PathBuf>,
 
     /// The directory for all state; created if missing.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR, env = "GROUNDPLAN_UP_DIR")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DIR, env = DIR_VARIABLE)]
     dir: PathBuf,
+
+    /// Act on this machine itself, as root, for a site with one node. Without it, each node's files lie below a directory of its own, and
+    /// tasks that act on a host as a whole (packages, units, users, mounts, …) are skipped.
+    #[arg(long)]
+    real: bool,
 
     /// The loopback port of the broker; 0 means any free port.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -59,11 +67,17 @@ pub(super) struct Args {
 /// # Errors
 /// It cannot start, or the planner stopped by itself.
 pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
+    if args.real && !geteuid().is_root() {
+        return Err(Failure::new("only root may act on this machine as a whole")
+            .hint("run it as root, or leave out --real: what acts on the host as a whole is then skipped"));
+    }
     let agent = agents::find_program()?;
     let (layout, _lock) = Layout::open(&args.dir)?;
     layout.log_to_file()?;
-    let (site, try_next) = match &args.site {
-        Some(site) => (site.clone(), None),
+    let here = Path::new("site.toml").is_file().then(|| PathBuf::from("."));
+    // Shown as it can be typed; the layout has absolute paths.
+    let (site, shown, try_next) = match args.site.clone().or(here) {
+        Some(site) => (site.clone(), site, None),
         None => {
             sample::create(&layout.site())?;
             let ports = sample::ports(&layout.site());
@@ -73,7 +87,7 @@ pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
                     "ports of the sample site: database {database}, application {app}, front end {front}\n"
                 ))?;
             }
-            (layout.site(), Some(sample::try_next(&args.dir, ports)))
+            (layout.site(), args.dir.join(layout::SITE), Some(sample::try_next(&args.dir, ports)))
         }
     };
     let repository = Repository::open(&site).map_err(|e| {
@@ -86,12 +100,16 @@ pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
     if repository.branch(&branch).is_err() {
         out.print(&format!(
             "{} has no commit on {branch} yet: waiting for the first one (git add -A && git commit)\n",
-            site.display()
+            shown.display()
         ))?;
     }
-    out.print(&format!("site {}, branch {branch}; everything else is below {}\n", site.display(), args.dir.display()))?;
+    out.print(&format!(
+        "site {}, branch {branch}; everything else is below {}\n",
+        shown.display(),
+        args.dir.display()
+    ))?;
     let progress = Progress::new(out.color(), io::stdout().is_terminal(), try_next);
-    let shell = shell::Shell { layout, agent, site, branch, broker_port: args.broker_port };
+    let shell = shell::Shell { layout, agent, site, branch, broker_port: args.broker_port, real: args.real };
     launch::runtime()?.block_on(shell.run(progress))?;
     Ok(ExitCode::SUCCESS)
 }

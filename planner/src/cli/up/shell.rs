@@ -12,7 +12,7 @@ use groundplan_protocol::{
     broker::BrokerAddress,
     envelope::PublicKey,
     ids::{InstanceId, NodeId, SiteName},
-    report::Outcome,
+    report::{Outcome, Output, SKIPPED},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -56,6 +56,8 @@ pub(super) struct Shell {
     pub(super) branch: String,
     /// The broker's port; 0 means any free port.
     pub(super) broker_port: u16,
+    /// Whether the site's only node acts on this machine itself.
+    pub(super) real: bool,
 }
 
 /// The signals that stop everything: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal.
@@ -215,7 +217,10 @@ impl Shell {
                     self.agents(&status, broker, agents, progress).await?;
                 }
                 Event::TaskFinished { instance, outcome: Outcome::Failed { .. }, .. } => {
-                    show_output(&mut client, instance, progress).await;
+                    show_output(&mut client, instance, progress, |_| true).await;
+                }
+                Event::TaskFinished { instance, outcome: Outcome::Done { changed: false, .. }, .. } => {
+                    show_output(&mut client, instance, progress, |output| output.head.starts_with(SKIPPED)).await;
                 }
                 Event::Idle | Event::RolloutFinished { .. } | Event::Node { .. } => check.soon(),
                 _ => {}
@@ -237,6 +242,11 @@ impl Shell {
             agents.stop(node).await;
             progress.line(&format!("{node}: removed from the site; its agent was stopped"));
         }
+        if self.real && declared.len() > 1 {
+            let failure =
+                format!("the site declares {} nodes, and this machine can be only one of them", declared.len());
+            return Err(Failure::new(failure).hint("declare one node, or leave out --real"));
+        }
         progress.nodes(&declared);
         for node in declared.iter().filter(|node| !agents.has(node)).cloned().collect::<Vec<_>>() {
             let config = self.prepare(&node, site, broker, status)?;
@@ -255,7 +265,7 @@ impl Shell {
     ) -> Result<PathBuf, Failure> {
         let key: PublicKey =
             status.planner.key.parse().map_err(|e| Failure::because("the planner has an invalid public key", e))?;
-        self.layout.prepare_node(node, site, broker, &key)
+        self.layout.prepare_node(node, site, broker, &key, self.real)
     }
 }
 
@@ -302,11 +312,17 @@ fn settled(status: &Status, long: bool) -> bool {
     status.commit.is_some() && over && status.nodes.iter().filter(|n| n.declared).all(done)
 }
 
-/// Shows what a failed task printed, if the planner has it.
-async fn show_output(client: &mut Client, instance: &InstanceId, progress: &mut Progress) {
+/// Shows the output of a task, if the planner has it and it is `wanted`.
+async fn show_output(
+    client: &mut Client,
+    instance: &InstanceId,
+    progress: &mut Progress,
+    wanted: impl Fn(&Output) -> bool,
+) {
     let why = client.ask(&GetWhy { node: instance.node.clone(), task: instance.task.clone() }).await;
     // Only an addition to the failure that is on the screen already: without it the run goes on.
-    if let Some(output) = why.ok().and_then(|why| why.record).and_then(|record| record.output) {
+    let output = why.ok().and_then(|why| why.record).and_then(|record| record.output);
+    if let Some(output) = output.filter(|output| wanted(output)) {
         progress.output(&output);
     }
 }
