@@ -65,7 +65,7 @@ impl Keys {
     /// What to do about a node without a key.
     fn hint(&self, node: &NodeId) -> String {
         format!(
-            "give the node's `key` in the inventory, or write it to {}; the agent prints it at its start",
+            "give the node's `key` in the inventory, or write it to {}; `groundplan-agent --print-key` on its host prints it",
             trust::node_key_path(&self.state_dir, node).display()
         )
     }
