@@ -199,20 +199,14 @@ mod tests {
             });
             schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let check = compile(&schema).unwrap();
-            check
-                .unmentioned(params.as_object().unwrap())
-                .into_iter()
-                .map(|v| (v.param, v.hint.unwrap_or_default()))
-                .collect::<Vec<_>>()
+            let found = check.unmentioned(params.as_object().unwrap()).into_iter();
+            found.map(|v| (v.param, v.hint.unwrap_or_default())).collect::<std::collections::BTreeSet<_>>()
         };
         let misspelt = || json!({ "zoen": 1, "list": [{ "port": 1 }, { "prot": 1 }] });
-        assert_eq!(
-            found(json!({}), misspelt()),
-            [("list[1].prot", "did you mean `port`?"), ("zoen", "did you mean `zone`?")]
-                .map(|(a, b)| (a.to_owned(), b.to_owned()))
-        );
-        assert_eq!(found(json!({ "additionalProperties": true }), json!({ "zoen": 1 })), []);
-        assert_eq!(found(json!({ "patternProperties": { "^z": {} } }), json!({ "zoen": 1 })), []);
-        assert_eq!(found(json!({}), json!({ "zone": { "any": 1 } })), []);
+        let expected = [("list[1].prot", "did you mean `port`?"), ("zoen", "did you mean `zone`?")];
+        assert_eq!(found(json!({}), misspelt()), expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+        assert!(found(json!({ "additionalProperties": true }), json!({ "zoen": 1 })).is_empty());
+        assert!(found(json!({ "patternProperties": { "^z": {} } }), json!({ "zoen": 1 })).is_empty());
+        assert!(found(json!({}), json!({ "zone": { "any": 1 } })).is_empty());
     }
 }
