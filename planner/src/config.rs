@@ -28,10 +28,14 @@ pub struct ServeConfig {
     pub poll: Duration,
     /// The interval of fetching from a remote repository.
     pub fetch: Duration,
+    /// How long its server may send nothing before a fetch is ended.
+    pub fetch_timeout: Duration,
+    /// Whether SIGHUP has the repository be fetched; else it has its usual meaning.
+    pub fetch_on_hangup: bool,
 }
 
 impl ServeConfig {
-    /// The default settings: the branch of `HEAD`, no TLS, polling every 2 s, fetching every 10 s.
+    /// The default settings: the branch of `HEAD`, no TLS, polling every 2 s, fetching every 10 s with 60 s of silence at most.
     pub fn new(repository: impl Into<String>, broker: BrokerAddress, state_dir: impl Into<PathBuf>) -> Self {
         Self {
             repository: repository.into(),
@@ -42,6 +46,8 @@ impl ServeConfig {
             key: None,
             poll: Duration::from_secs(2),
             fetch: Duration::from_secs(10),
+            fetch_timeout: Duration::from_secs(60),
+            fetch_on_hangup: false,
         }
     }
 

@@ -11,14 +11,18 @@ use std::{
 };
 
 use groundplan_machine::write::{Stored, Write};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     api::{ListenError, server},
     config::ServeConfig,
     repository::{
         Repository, RepositoryError,
-        watch::{WatchOptions, watch},
+        follow::{Follow, fetch_all},
+        watch::watch,
     },
     shell::{Shell, Sources},
     store::{Group, Store, StoreError},
@@ -83,34 +87,49 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
     name_planner(&mut store, &mut stored)?;
 
     let (location, state_dir, branch) = (config.repository.clone(), config.state_dir.clone(), config.branch.clone());
+    // Without the network: the API must answer while a server does not.
     let open = move || {
         let repository = Repository::open_location(&location, &state_dir)?;
-        let branch = branch.map_or_else(|| repository.default_branch(), Ok)?;
-        Ok::<_, RepositoryError>((repository, branch))
+        let follow = Follow::new(repository.clone(), branch)?;
+        Ok::<_, RepositoryError>((repository, follow))
     };
-    let (repository, branch) = tokio::task::spawn_blocking(open).await??;
+    let (repository, follow) = tokio::task::spawn_blocking(open).await??;
 
     let socket = config.socket();
     let listener = server::listen(&socket).await?;
     let (sender, tips) = mpsc::channel(4);
-    let options = WatchOptions { branch: branch.clone(), poll: config.poll, fetch: config.fetch };
-    let watching = tokio::spawn(watch(repository.clone(), options, sender));
+    let watching = tokio::spawn(watch(repository.clone(), follow.clone(), config.poll, sender));
+    let fetching = tokio::spawn(fetch_all(follow.clone(), config.fetch, config.fetch_timeout));
+    let hangups = config.fetch_on_hangup.then(|| tokio::spawn(fetch_on_hangup(follow.clone())));
     let (stopping, stopped) = oneshot::channel();
     let waiting = tokio::spawn(async move {
         stop.await;
         let _ = stopping.send(());
     });
-    let shell = Shell::new(config, branch, Arc::new(key), repository, (store, stored));
+    let shell = Shell::new(config, follow, Arc::new(key), repository.clone(), (store, stored));
     let api = tokio::spawn(server::serve(listener, shell.handle()));
     // On a thread of its own: it waits for the disk, and must not hold up the broker beside it.
     let runtime = tokio::runtime::Handle::current();
     let sources = Sources { tips, stop: stopped };
     let result = tokio::task::spawn_blocking(move || runtime.block_on(shell.run(sources))).await;
-    waiting.abort();
-    watching.abort();
+    // First, so that none of them is waited for.
+    repository.stop();
+    [waiting, watching, fetching].into_iter().chain(hangups).for_each(|task| task.abort());
     api.abort();
     let _ = fs::remove_file(&socket);
     Ok(result??)
+}
+
+/// Fetches at each SIGHUP.
+async fn fetch_on_hangup(follow: Arc<Follow>) {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                follow.now();
+            }
+        }
+        Err(error) => tracing::warn!(%error, "SIGHUP does not fetch the repository"),
+    }
 }
 
 fn make_state_dir(dir: &Path) -> Result<(), ServeError> {

@@ -46,6 +46,16 @@ pub struct Fleet {
     embedded: Option<(SocketAddr, Loopback)>,
     /// Whether planners get the nodes' keys.
     trusting: bool,
+    /// How planners are given the repository, with more of their environment.
+    source: Source,
+}
+
+/// How planners are given the repository.
+#[derive(Default)]
+struct Source {
+    /// Instead of the path of the work tree and its branch.
+    args: Option<Vec<String>>,
+    env: Vec<(String, String)>,
 }
 
 impl Fleet {
@@ -67,6 +77,7 @@ impl Fleet {
             agent_program: None,
             embedded: None,
             trusting: true,
+            source: Source::default(),
         };
         fs::create_dir_all(fleet.repository()).expect("a folder");
         fleet.git(&["init", "-q", "-b", "main"]);
@@ -92,6 +103,12 @@ impl Fleet {
     /// Leaves planners that are started from now on without the nodes' keys; bootstrap adds them.
     pub fn keep_keys(&mut self) {
         self.trusting = false;
+    }
+
+    /// Has planners that are started from now on get the repository by these arguments, such as `--repo URL`, and with this environment.
+    pub fn serve_from(&mut self, args: &[&str], env: &[(&str, &str)]) {
+        self.source.args = Some(args.iter().map(|arg| (*arg).to_owned()).collect());
+        self.source.env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// Lets planners that are started from now on run the broker themselves, and agents connect to that one.
@@ -186,7 +203,11 @@ impl Fleet {
             fs::write(state.join("trusted").join(format!("{node}.pub")), key).expect("a key file");
         }
         let mut command = Command::new(binaries::groundplan());
-        command.arg("serve").arg("--repo").arg(self.repository()).args(["--branch", "main", "--state"]).arg(&state);
+        command.arg("serve").arg("--state").arg(&state).envs(self.source.env.iter().cloned());
+        match &self.source.args {
+            Some(args) => command.args(args),
+            None => command.arg("--repo").arg(self.repository()).args(["--branch", "main"]),
+        };
         match &self.embedded {
             Some((address, _)) => command.args(["--embedded-broker", &address.to_string()]),
             None => command.args(["--broker", &self.broker_url()]),
@@ -269,6 +290,21 @@ impl Fleet {
     /// Kills a planner with SIGKILL.
     pub fn kill_planner(&mut self, planner: &str) {
         end(self.planners.remove(planner).expect("a running planner"));
+    }
+
+    /// Sends a planner a signal.
+    pub fn signal_planner(&self, planner: &str, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.planner_pid(planner).cast_signed());
+        nix::sys::signal::kill(pid, signal).expect("a running planner");
+    }
+
+    /// Stops a planner with SIGTERM, and waits for its end.
+    pub fn terminate_planner(&mut self, planner: &str) {
+        self.signal_planner(planner, nix::sys::signal::Signal::SIGTERM);
+        let mut child = self.planners.remove(planner).expect("a running planner");
+        let ended = self.attempt("the planner to end", PATIENCE, || child.try_wait().expect("a child"));
+        let _ = child.kill();
+        assert!(ended.expect("an end on SIGTERM").success());
     }
 
     /// A running agent's process id.

@@ -39,6 +39,7 @@ request! {
     GetDriftAnswers => Get "/v1/drift/answered", DriftAnswers;
     GetExec => Get "/v1/exec/{id}", ExecRecord;
     StopExec => Post "/v1/exec/{id}/stop", Done;
+    FetchNow => Post "/v1/fetch", Done;
     DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
     RecheckRequest => Post "/v1/recheck", RecheckPlanned;
     ForgetRequest => Post "/v1/forget", ForgetPlanned;
@@ -118,6 +119,12 @@ pub struct StopExec {
     /// The id from the command's first event.
     pub id: ExecId,
 }
+
+/// Fetch the repository, or read it if it is local, without waiting for the interval. For hooks, which may be written as
+/// `curl --unix-socket …/planner.sock -X POST http://planner/v1/fetch`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchNow {}
 
 /// It is under way.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

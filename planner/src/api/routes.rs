@@ -32,8 +32,8 @@ use super::{
     hosts::{HostsRequest, TrustRequest, Trusted},
     peer::Peer,
     requests::{
-        Done, GetDrift, GetDriftAnswers, GetEvents, GetExec, GetHistory, GetKnowledge, GetRollout, GetStatus, GetWhy,
-        StopExec,
+        Done, FetchNow, GetDrift, GetDriftAnswers, GetEvents, GetExec, GetHistory, GetKnowledge, GetRollout, GetStatus,
+        GetWhy, StopExec,
     },
     stream::{EventReceiver, event_channel},
     types::{ForgetPlanned, ForgetRequest, Problem, ProblemKind, RecheckPlanned, RecheckRequest, VERSION},
@@ -63,6 +63,7 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<GetDriftAnswers, _>(router);
     router = add::<GetExec, _>(router);
     router = add::<StopExec, _>(router);
+    router = add::<FetchNow, _>(router);
     router = add::<DriftCheckRequest, _>(router);
     router = add::<RecheckRequest, _>(router);
     router = add::<ForgetRequest, _>(router);
@@ -117,6 +118,13 @@ impl Answer<Handle> for GetStatus {
     async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
         let snapshot = handle.snapshot().await?;
         off_thread(move || Ok(view::status(&snapshot))).await
+    }
+}
+
+impl Answer<Handle> for FetchNow {
+    async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
+        handle.info.follow.now();
+        json(Done {})
     }
 }
 

@@ -47,10 +47,38 @@ pub struct Status {
 pub struct RepositoryStatus {
     /// The repository's path or URL.
     pub location: String,
-    /// The branch whose tip is followed.
+    /// The branch whose tip is followed; empty until a remote has named its default branch.
     pub branch: String,
     /// Why it cannot be read at the moment.
     pub error: Option<String>,
+    /// How fetching goes; absent for a local repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<FetchStatus>,
+}
+
+impl RepositoryStatus {
+    /// Whether commits may be missing because it cannot be read or fetched.
+    pub fn is_behind(&self) -> bool {
+        self.error.is_some()
+            || self.fetch.as_ref().is_some_and(|fetch| fetch.error.is_some() || fetch.fetched_ms.is_none())
+    }
+}
+
+/// How fetching from a remote repository goes. Until it succeeds, commits that were fetched before are used.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct FetchStatus {
+    /// Since when a fetch is under way; absent while none is. Times are in milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+    /// What git has reported of it last.
+    pub progress: Option<String>,
+    /// When one succeeded last, since the start of this planner.
+    pub fetched_ms: Option<u64>,
+    /// Since when they fail.
+    pub failing_since_ms: Option<u64>,
+    /// Why the last one failed.
+    pub error: Option<String>,
+    /// When the next one begins; absent while one is under way.
+    pub next_ms: Option<u64>,
 }
 
 /// A commit of the site's repository.
@@ -496,6 +524,9 @@ pub struct Why {
     pub record: Option<InstanceRecord>,
     /// Whether its node's agent is connected.
     pub presence: NodePresence,
+    /// The repository, if it cannot be read or fetched at the moment: what was pushed since is not known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryStatus>,
 }
 
 /// Whether a node has an instance applied.

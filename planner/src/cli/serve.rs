@@ -13,7 +13,8 @@ use crate::{
 
 /// Run the planner: follow a repository and keep its nodes in the state that it declares.
 ///
-/// Stops on SIGTERM and Ctrl-C, and resumes when it is started again. Logs to standard error; RUST_LOG sets the log level.
+/// Stops on SIGTERM and Ctrl-C, and resumes when it is started again. Fetches the repository at once on SIGHUP, and on
+/// `POST /v1/fetch` to its socket. Logs to standard error; RUST_LOG sets the log level.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,6 +71,10 @@ pub(super) struct Args {
     /// The interval of fetching from a remote repository, in seconds.
     #[arg(long, value_name = "SECONDS", env = "GROUNDPLAN_FETCH", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     fetch: u64,
+
+    /// How long the server of a remote repository may send nothing before a fetch is ended and tried again later, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "GROUNDPLAN_FETCH_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    fetch_timeout: u64,
 }
 
 pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -94,6 +99,8 @@ async fn serve(args: Args) -> Result<(), Failure> {
     config.key = args.key;
     config.poll = Duration::from_secs(args.poll);
     config.fetch = Duration::from_secs(args.fetch);
+    config.fetch_timeout = Duration::from_secs(args.fetch_timeout);
+    config.fetch_on_hangup = true;
     if let (Some(ca), Some(cert), Some(key)) = (args.broker_ca, args.broker_cert, args.broker_key) {
         config.tls = Some(BrokerTls { ca, cert, key });
     }

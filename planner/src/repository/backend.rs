@@ -9,6 +9,7 @@ use super::{
     command::GitCommand,
     error::RepositoryError,
     objects::Objects,
+    process::Processes,
     read::{CommitInfo, Paths},
 };
 
@@ -16,21 +17,29 @@ use super::{
 pub(super) enum Backend {
     /// In this process.
     LibGit2(Objects),
-    /// By the `git` command, for formats that libgit2 does not support: reftable, SHA-256.
+    /// By the `git` command, for formats that libgit2 does not support: reftable, SHA-256, partial clones.
     Git(GitCommand),
 }
 
 impl Backend {
     /// Opens `path` with libgit2 if it can, else with the `git` command. `discover` also searches the directories above and respects
     /// `GIT_DIR`.
-    pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
-        match Objects::open(path, discover) {
+    pub(super) fn open(path: &Path, discover: bool, processes: &Processes) -> Result<(Self, Paths), RepositoryError> {
+        match Objects::open(path, discover, processes) {
             Ok((objects, paths)) => Ok((Self::LibGit2(objects), paths)),
             Err(error) if error.is_unsupported() => {
-                let (git, paths) = GitCommand::open(path, discover)?;
+                let (git, paths) = GitCommand::open(path, discover, processes)?;
                 Ok((Self::Git(git), paths))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The `git` command in the repository.
+    pub(super) fn command(&self) -> &GitCommand {
+        match self {
+            Self::LibGit2(objects) => objects.command(),
+            Self::Git(git) => git,
         }
     }
 

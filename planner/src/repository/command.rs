@@ -1,13 +1,15 @@
 //! The `git` command: for repositories that libgit2 cannot open, and for the network.
 //!
-//! Objects are read through one long-lived `git cat-file --batch`; everything else is one process per call. The `GIT_*` variables that
-//! name directories are removed from its environment, unless the repository was discovered by them.
+//! Objects are read through one long-lived `git cat-file --batch`; everything else is one process per call, with time limits. What a
+//! partial clone lacks git fetches by itself. The `GIT_*` variables that name directories are removed from its environment, unless the
+//! repository was discovered by them.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use groundplan_core::source::{Entry, EntryKind};
@@ -15,6 +17,7 @@ use groundplan_protocol::ids::CommitId;
 
 use super::{
     error::RepositoryError,
+    process::{LOCAL, Limits, Processes, Running, Watchdog},
     read::{CommitInfo, Paths, sorted},
 };
 
@@ -25,21 +28,20 @@ pub(super) struct GitCommand {
     from_env: bool,
     /// Started at the first read.
     batch: Mutex<Option<Batch>>,
+    processes: Processes,
 }
 
 /// A running `git cat-file --batch`.
 struct Batch {
-    child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
+    // Dropped before the process, whose number it has.
+    watchdog: Watchdog,
+    _running: Running,
 }
 
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// How long a read may take: in a partial clone git asks a server.
+const READ: Duration = Duration::from_secs(60);
 
 /// How much of a file is read at a time, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -53,6 +55,7 @@ const DIRECTORIES: [&str; 6] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
 ];
 
+/// The `git` command in `dir`.
 fn git(dir: &Path, from_env: bool) -> Command {
     let mut command = Command::new("git");
     command.current_dir(dir).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
@@ -64,25 +67,28 @@ fn git(dir: &Path, from_env: bool) -> Command {
     command
 }
 
-fn output(mut command: Command, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
-    let out = command.args(args).output().map_err(RepositoryError::NoGit)?;
-    if out.status.success() {
-        return Ok(out.stdout);
-    }
-    let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-    Err(RepositoryError::Git { what: args.first().copied().unwrap_or_default().to_owned(), stderr })
+fn output(processes: &Processes, mut command: Command, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
+    let what = args.first().copied().unwrap_or_default();
+    processes.output(command.args(args), what, LOCAL, &mut |_| {})
 }
 
-/// Runs `git` in `dir`, independent of the environment's `GIT_*` directories, and returns its standard output.
-pub(super) fn run(dir: &Path, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
-    output(git(dir, false), args)
+/// Runs `git` in `dir` within limits, independent of the environment's `GIT_*` directories, and returns its standard output.
+pub(super) fn run(
+    processes: &Processes,
+    dir: &Path,
+    args: &[&str],
+    limits: Limits,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<u8>, RepositoryError> {
+    let what = args.iter().copied().find(|arg| !arg.starts_with('-') && !arg.contains('=')).unwrap_or_default();
+    processes.output(git(dir, false).args(args), what, limits, progress)
 }
 
 impl GitCommand {
-    pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
+    pub(super) fn open(path: &Path, discover: bool, processes: &Processes) -> Result<(Self, Paths), RepositoryError> {
         let from_env = discover && std::env::var_os("GIT_DIR").is_some();
         let args = ["rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir"];
-        let out = output(git(path, from_env), &args).map_err(|e| match e {
+        let out = output(processes, git(path, from_env), &args).map_err(|e| match e {
             RepositoryError::Git { stderr, .. } if stderr.contains("dubious ownership") => {
                 RepositoryError::Owner { path: path.to_owned() }
             }
@@ -96,11 +102,12 @@ impl GitCommand {
         let git_dir = lines.next().unwrap_or_else(|| path.to_owned());
         let common_dir = lines.next().unwrap_or_else(|| git_dir.clone());
         let dir = if from_env { path.to_owned() } else { git_dir.clone() };
-        Ok((Self { dir, from_env, batch: Mutex::new(None) }, Paths { given: path.to_owned(), git_dir, common_dir }))
+        let paths = Paths { given: path.to_owned(), git_dir, common_dir };
+        Ok((Self::beside(dir, from_env, processes), paths))
     }
 
     fn run(&self, args: &[&str]) -> Result<Vec<u8>, RepositoryError> {
-        output(git(&self.dir, self.from_env), args)
+        output(&self.processes, git(&self.dir, self.from_env), args)
     }
 
     fn text(&self, args: &[&str]) -> Result<String, RepositoryError> {
@@ -124,7 +131,7 @@ impl GitCommand {
     }
 
     pub(super) fn rev_parse(&self, rev: &str) -> Result<CommitId, RepositoryError> {
-        let no_commit = || RepositoryError::NoCommit { rev: rev.to_owned() };
+        let no_commit = || RepositoryError::NoCommit { rev: rev.to_owned(), shallow: false };
         let commit = format!("{rev}^{{commit}}");
         let out = self.text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]);
         CommitId::new(out.map_err(|_| no_commit())?.trim()).map_err(|_| no_commit())
@@ -190,8 +197,13 @@ impl GitCommand {
     }
 
     /// A reader of the same repository that libgit2 has opened, for objects that libgit2 would hold as a whole.
-    pub(super) fn beside(dir: PathBuf, from_env: bool) -> Self {
-        Self { dir, from_env, batch: Mutex::new(None) }
+    pub(super) fn beside(dir: PathBuf, from_env: bool, processes: &Processes) -> Self {
+        Self { dir, from_env, batch: Mutex::new(None), processes: processes.clone() }
+    }
+
+    /// A `git` command in the repository, and what runs it.
+    pub(super) fn command(&self) -> (Command, &Processes) {
+        (git(&self.dir, self.from_env), &self.processes)
     }
 
     fn start(&self) -> io::Result<Batch> {
@@ -202,10 +214,13 @@ impl GitCommand {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut running = self.processes.start(&mut command)?;
+        let (stdin, stdout) = (running.child.stdin.take(), running.child.stdout.take());
         match (stdin, stdout) {
-            (Some(stdin), Some(stdout)) => Ok(Batch { child, stdin, stdout: BufReader::new(stdout) }),
+            (Some(stdin), Some(stdout)) => {
+                let watchdog = Watchdog::of(&running, READ);
+                Ok(Batch { stdin, stdout: BufReader::new(stdout), watchdog, _running: running })
+            }
             _ => Err(io::Error::other("`git cat-file` has no pipes")),
         }
     }
@@ -215,7 +230,7 @@ impl Batch {
     fn read(&mut self, oid: &str) -> io::Result<Arc<[u8]>> {
         let size = self.ask(oid)?;
         let mut bytes = vec![0; size as usize + 1];
-        self.stdout.read_exact(&mut bytes)?;
+        self.fill(&mut bytes)?;
         bytes.truncate(size as usize);
         Ok(bytes.into())
     }
@@ -229,15 +244,22 @@ impl Batch {
         let (mut piece, mut left) = (vec![0; PIECE], size);
         while left > 0 {
             let n = left.min(PIECE as u64) as usize;
-            self.stdout.read_exact(&mut piece[..n])?;
+            self.fill(&mut piece[..n])?;
             left -= n as u64;
             if !take(size, &piece[..n]) {
                 return Ok(false);
             }
         }
         // The line break after the content.
-        self.stdout.read_exact(&mut piece[..1])?;
+        self.fill(&mut piece[..1])?;
         Ok(true)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.watchdog.arm(true);
+        let read = self.stdout.read_exact(bytes);
+        self.watchdog.arm(false);
+        read
     }
 
     /// Asks for a file; its length, after which its content follows on standard output.
@@ -246,7 +268,12 @@ impl Batch {
         self.stdin.flush()?;
         // `<object> <type> <size>`, then the content and a newline (git-cat-file(1)); `<object> missing` for an unknown one.
         let mut head = String::new();
-        self.stdout.read_line(&mut head)?;
+        self.watchdog.arm(true);
+        let read = self.stdout.read_line(&mut head);
+        self.watchdog.arm(false);
+        if read? == 0 {
+            return Err(io::Error::other("`git cat-file` ended without an answer, or did not answer in time"));
+        }
         let size = head.trim_end().rsplit_once(' ').and_then(|(rest, size)| {
             let size: u64 = size.parse().ok()?;
             rest.ends_with(" blob").then_some(size)

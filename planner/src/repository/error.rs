@@ -56,6 +56,8 @@ pub enum RepositoryError {
     NoCommit {
         /// The revision, as in gitrevisions(7).
         rev: String,
+        /// Whether the repository is shallow, so that the commit may exist elsewhere.
+        shallow: bool,
     },
     /// Not of the form `BASE..HEAD`.
     #[error("`{given}` is not a range of commits of the form `BASE..HEAD`")]
@@ -82,6 +84,26 @@ pub enum RepositoryError {
         what: String,
         /// Its standard error.
         stderr: String,
+    },
+    /// The `git` command was ended.
+    #[error("`git {what}` {} {after} s and was ended", if *silent { "was silent for" } else { "took more than" })]
+    Limit {
+        /// Its subcommand.
+        what: String,
+        /// The limit, in seconds.
+        after: u64,
+        /// Whether it was silent, else it took too long.
+        silent: bool,
+    },
+    /// A file of a commit cannot be read, though it is there.
+    #[error("`{path}` of commit {commit} cannot be read: {cause}")]
+    File {
+        /// Its path.
+        path: String,
+        /// The commit.
+        commit: CommitId,
+        /// Why not.
+        cause: String,
     },
     /// A directory or file could not be read or created.
     #[error("cannot use {}", path.display())]
@@ -112,6 +134,14 @@ impl RepositoryError {
                     true => format!("did you mean `{near}`?"),
                     false => "choose one of them with --branch".to_owned(),
                 })
+            }
+            Self::NoCommit { shallow: true, .. } => Some(
+                "the repository is shallow, so nothing can be compared with what came before its first commit: \
+                 `git fetch --unshallow` gets the rest"
+                    .to_owned(),
+            ),
+            Self::Limit { .. } => {
+                Some("see whether the server answers; `--fetch-timeout` sets how long it may be silent".to_owned())
             }
             Self::NoDefaultBranch => Some("choose a branch with --branch".to_owned()),
             Self::NoGit(_) => Some("install git, or add its directory to PATH".to_owned()),

@@ -14,6 +14,7 @@ use groundplan_protocol::ids::CommitId;
 use super::{
     command::GitCommand,
     error::RepositoryError,
+    process::Processes,
     read::{CommitInfo, Paths, sorted},
 };
 
@@ -34,7 +35,7 @@ struct Inner {
 }
 
 impl Objects {
-    pub(super) fn open(path: &Path, discover: bool) -> Result<(Self, Paths), RepositoryError> {
+    pub(super) fn open(path: &Path, discover: bool, processes: &Processes) -> Result<(Self, Paths), RepositoryError> {
         // Discovery follows GIT_DIR like git itself; a path that was given by name must be the repository, not merely lie in one.
         let flags = match (discover, std::env::var_os("GIT_DIR").is_some()) {
             (true, true) => RepositoryOpenFlags::FROM_ENV,
@@ -48,10 +49,21 @@ impl Objects {
             // Anything else may be a format that libgit2 does not support: the caller tries the git command, whose error is better.
             _ => RepositoryError::Unsupported { path: given.clone(), source: e },
         })?;
+        // libgit2 opens a partial clone, and does not fetch what is missing in it.
+        if repo.config().is_ok_and(|config| config.get_string("extensions.partialclone").is_ok()) {
+            let source = git2::Error::from_str("a partial clone");
+            return Err(RepositoryError::Unsupported { path: given, source });
+        }
         let paths = Paths { given, git_dir: repo.path().to_owned(), common_dir: repo.commondir().to_owned() };
         let from_env = flags == RepositoryOpenFlags::FROM_ENV;
-        let long = GitCommand::beside(if from_env { paths.given.clone() } else { paths.git_dir.clone() }, from_env);
+        let dir = if from_env { paths.given.clone() } else { paths.git_dir.clone() };
+        let long = GitCommand::beside(dir, from_env, processes);
         Ok((Self { inner: Mutex::new(Inner { repo, last: None }), long }, paths))
+    }
+
+    /// The `git` command in the same repository.
+    pub(super) fn command(&self) -> &GitCommand {
+        &self.long
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -87,7 +99,7 @@ impl Objects {
     pub(super) fn rev_parse(&self, rev: &str) -> Result<CommitId, RepositoryError> {
         let inner = self.lock();
         let object = inner.repo.revparse_single(rev).and_then(|o| o.peel_to_commit());
-        object.map(|c| commit_id(c.id())).map_err(|_| RepositoryError::NoCommit { rev: rev.to_owned() })
+        object.map(|c| commit_id(c.id())).map_err(|_| RepositoryError::NoCommit { rev: rev.to_owned(), shallow: false })
     }
 
     pub(super) fn describe(&self, id: &CommitId) -> Result<CommitInfo, RepositoryError> {

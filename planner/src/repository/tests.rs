@@ -3,10 +3,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use groundplan_core::source::{EntryKind, SourceTree as _};
 use tokio::sync::mpsc;
 
-use super::{
-    watch::{WatchOptions, watch},
-    *,
-};
+use super::{follow::Follow, watch::watch, *};
 
 /// A work tree, created by the real git.
 struct Work {
@@ -155,26 +152,163 @@ fn a_submodule_is_listed_but_not_read() {
     assert!(tree.read("sub").unwrap_err().to_string().contains("submodule"));
 }
 
+/// Fetches with no patience for a silent server.
+fn fetch(repository: &Repository) -> Result<(), RepositoryError> {
+    repository.fetch(Duration::from_secs(30), &mut |_| {})
+}
+
+/// A work tree as a remote, and the mirror of it.
+fn mirror(work: &Work, state: &Path) -> (Repository, PathBuf) {
+    let url = format!("file://{}", work.path().display());
+    let repository = Repository::open_location(&url, state).unwrap();
+    let dir = repository.git_dirs()[0].clone();
+    (repository, dir)
+}
+
 #[test]
 fn a_remote_is_mirrored_and_fetched() {
     let work = Work::new(&[]);
     let first = work.commit("one");
     let state = tempfile::tempdir().unwrap();
-    let url = format!("file://{}", work.path().display());
-    let repository = Repository::open_location(&url, state.path()).unwrap();
+    let (repository, _) = mirror(&work, state.path());
+    assert!(matches!(repository.branch("main"), Err(RepositoryError::Empty { .. })), "nothing is fetched by opening");
+    fetch(&repository).unwrap();
     assert_eq!(repository.default_branch().unwrap(), "main");
     assert_eq!(repository.branch("main").unwrap(), first);
     let second = work.commit("two");
-    repository.fetch().unwrap();
+    let mut lines = Vec::new();
+    repository.fetch(Duration::from_secs(30), &mut |line| lines.push(line.to_owned())).unwrap();
+    assert!(lines.iter().any(|line| line.contains("objects")), "progress is reported: {lines:?}");
     assert_eq!(repository.branch("main").unwrap(), second);
+    // The default branch is followed under its new name.
     work.git(&["branch", "-m", "trunk"]);
-    repository.fetch().unwrap();
+    fetch(&repository).unwrap();
     assert!(matches!(repository.branch("main"), Err(RepositoryError::NoBranch { .. })));
+    assert_eq!(repository.default_branch().unwrap(), "trunk");
     // Without the remote, what was mirrored serves.
+    let (again, _) = mirror(&work, state.path());
     drop(work);
-    assert_eq!(Repository::open_location(&url, state.path()).unwrap().branch("trunk").unwrap(), second);
-    let error = Repository::open_location("file:///nowhere/at/all", state.path()).err().unwrap();
-    assert!(matches!(error, RepositoryError::Git { .. }), "{error}");
+    assert_eq!((again.default_branch().unwrap(), again.branch("trunk").unwrap()), ("trunk".to_owned(), second));
+    assert!(matches!(fetch(&again), Err(RepositoryError::Git { .. })));
+}
+
+#[test]
+fn a_remote_in_sha256_is_mirrored_in_sha256() {
+    let work = Work::new(&["--object-format=sha256"]);
+    work.write("site.toml", "x");
+    let tip = work.commit("one");
+    let state = tempfile::tempdir().unwrap();
+    let (repository, _) = mirror(&work, state.path());
+    fetch(&repository).unwrap();
+    assert_eq!((tip.as_str().len(), repository.branch("main").unwrap()), (64, tip.clone()));
+    assert_eq!(&*repository.tree(&tip).unwrap().read("site.toml").unwrap(), b"x");
+    let second = work.commit("two");
+    fetch(&repository).unwrap();
+    assert_eq!(repository.branch("main").unwrap(), second);
+}
+
+#[test]
+fn what_a_killed_git_left_in_the_mirror_does_no_harm() {
+    let work = Work::new(&[]);
+    work.commit("one");
+    let state = tempfile::tempdir().unwrap();
+    let (repository, dir) = mirror(&work, state.path());
+    fetch(&repository).unwrap();
+    let second = work.commit("two");
+    let left =
+        ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x"].map(|path| dir.join(path));
+    left.iter().for_each(|path| std::fs::write(path, "").unwrap());
+    assert!(fetch(&repository).is_err(), "a lock is respected while it may be held");
+    let (repository, _) = mirror(&work, state.path());
+    assert!(left.iter().all(|path| !path.exists()));
+    fetch(&repository).unwrap();
+    assert_eq!(repository.branch("main").unwrap(), second);
+}
+
+#[test]
+fn a_silent_server_is_given_up_with_all_that_was_started() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("git://{}/site.git", listener.local_addr().unwrap());
+    let state = tempfile::tempdir().unwrap();
+    let repository = Repository::open_location(&url, state.path()).unwrap();
+    let error = repository.fetch(Duration::from_secs(1), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, RepositoryError::Limit { silent: true, .. }), "{error}");
+    // Connections are closed: no process of git holds one any more.
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut connection, &mut rest).unwrap();
+    // One that is stopped ends at once, however patient it is.
+    let running = repository.clone();
+    let fetching = std::thread::spawn(move || running.fetch(Duration::from_secs(3600), &mut |_| {}));
+    let (connection, _) = listener.accept().unwrap();
+    repository.stop();
+    assert!(fetching.join().unwrap().is_err());
+    drop(connection);
+    assert!(fetch(&repository).is_err(), "none is started any more");
+}
+
+#[test]
+fn what_a_partial_clone_lacks_is_fetched_when_it_is_read() {
+    let work = Work::new(&[]);
+    work.write("a/b", "content");
+    let tip = work.commit("one");
+    work.git(&["config", "uploadpack.allowFilter", "true"]);
+    work.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    let dir = tempfile::tempdir().unwrap();
+    for filter in ["blob:none", "tree:0"] {
+        let clone = dir.path().join(filter);
+        let url = format!("file://{}", work.path().display());
+        let filter = format!("--filter={filter}");
+        git(dir.path(), &["clone", "--quiet", "--bare", &filter, &url, clone.to_str().unwrap()]);
+        let tree = Repository::open(&clone).unwrap().tree(&tip).unwrap();
+        assert_eq!(&*tree.read("a/b").unwrap(), b"content", "{filter}");
+    }
+}
+
+#[test]
+fn a_shallow_clone_says_what_it_cannot_compare() {
+    let work = Work::new(&[]);
+    work.commit("one");
+    work.commit("two");
+    let dir = tempfile::tempdir().unwrap();
+    let clone = dir.path().join("shallow");
+    let url = format!("file://{}", work.path().display());
+    git(dir.path(), &["clone", "--quiet", "--depth=1", &url, clone.to_str().unwrap()]);
+    let error = Repository::open(&clone).unwrap().range("HEAD~1..HEAD").unwrap_err();
+    assert!(error.hint().is_some_and(|hint| hint.contains("shallow") && hint.contains("--unshallow")), "{error:?}");
+    let error = Repository::open(work.path()).unwrap().range("HEAD~9..HEAD").unwrap_err();
+    assert_eq!(error.hint(), None);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_no_fault_of_the_commit() {
+    let work = Work::new(&[]);
+    work.write("a", "content");
+    let tip = work.commit("one");
+    let oid = work.git(&["rev-parse", "HEAD:a"]);
+    let object = work.path().join(".git/objects").join(&oid[..2]).join(oid[2..].trim());
+    let away = work.path().join("away");
+    std::fs::rename(&object, &away).unwrap();
+    let repository = Repository::open(work.path()).unwrap();
+    let tree = repository.tree(&tip).unwrap();
+    assert!(tree.read("none").is_err() && tree.unread().is_none(), "what is not in the commit never will be");
+    assert!(tree.read("a").is_err());
+    assert_eq!(tree.unread().unwrap().path, "a");
+    std::fs::rename(&away, &object).unwrap();
+    let tree = repository.tree(&tip).unwrap();
+    assert!(&*tree.read("a").unwrap() == b"content" && tree.unread().is_none());
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_not_taken_for_the_content() {
+    let work = Work::new(&[]);
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 3\n", "0".repeat(64));
+    work.write("big", &pointer);
+    let tip = work.commit("one");
+    let tree = Repository::open(work.path()).unwrap().tree(&tip).unwrap();
+    for error in [tree.read("big").unwrap_err(), tree.scan("big", &mut |_, _| true).unwrap_err()] {
+        assert!(error.cause.contains("pointer of Git LFS"), "{error}");
+    }
 }
 
 #[test]
@@ -193,8 +327,8 @@ async fn notices_a_push(options: &[&str]) {
     let repository = Repository::open(work.path()).unwrap();
     let (sender, mut tips) = mpsc::channel(4);
     let hour = Duration::from_secs(3600);
-    let options = WatchOptions { branch: "main".into(), poll: hour, fetch: hour };
-    tokio::spawn(watch(repository, options, sender));
+    let follow = Follow::new(repository.clone(), None).unwrap();
+    tokio::spawn(watch(repository, follow, hour, sender));
     let mut next = async || {
         let next = tokio::time::timeout(Duration::from_secs(10), tips.recv()).await;
         next.expect("events are noticed").unwrap()

@@ -4,81 +4,63 @@
 //! of the file system are hints that cause a read at once; polling at an interval makes up for lost events and for file systems without
 //! events. During a burst of events, the branch is read at its beginning and once after it.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use groundplan_protocol::ids::CommitId;
 use notify::{EventKind, RecursiveMode, Watcher as _};
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, watch};
 
-use super::{Repository, error::RepositoryError};
+use super::{Repository, error::RepositoryError, follow::Follow};
 
 /// The shortest pause between two reads during a burst of events.
 const COALESCE: Duration = Duration::from_millis(2);
-
-/// The settings of a watch.
-#[derive(Debug, Clone)]
-pub struct WatchOptions {
-    /// The branch to watch.
-    pub branch: String,
-    /// The interval of reading without an event.
-    pub poll: Duration,
-    /// The interval of fetching, if the repository is a mirror.
-    pub fetch: Duration,
-}
 
 /// The tip of the branch, or the error of reading it.
 pub type Seen = Result<CommitId, RepositoryError>;
 
 /// Watches until the receiver of `tips` is dropped. The first read is immediate. A tip, or an error, is sent only if it differs from the
-/// one before.
-pub async fn watch(repository: Repository, options: WatchOptions, tips: mpsc::Sender<Seen>) {
+/// one before. `poll` is the interval of reading without an event.
+pub(crate) async fn watch(repository: Repository, follow: Arc<Follow>, poll: Duration, tips: mpsc::Sender<Seen>) {
     let (hint, mut hints) = watch::channel(());
     // Dropping it would end the events. Without it (for example at the limit of inotify watches), polling alone has to do.
     let _watcher = start(&repository, hint)
         .inspect_err(|error| tracing::warn!(%error, "no events from the repository's files; polling only"))
         .ok();
+    let mut asked = follow.reads();
     let mut last: Option<Result<CommitId, String>> = None;
-    let mut fetched = Instant::now();
     loop {
-        let fetch = repository.is_mirror() && fetched.elapsed() >= options.fetch;
-        let tip = read(&repository, &options.branch, fetch).await;
-        if fetch {
-            fetched = Instant::now();
-        }
-        let comparable = tip.as_ref().map(Clone::clone).map_err(ToString::to_string);
-        if last.as_ref() != Some(&comparable) {
-            last = Some(comparable);
-            if tips.send(tip).await.is_err() {
-                return;
+        if let Some(tip) = read(&repository, &follow).await {
+            let comparable = tip.as_ref().map(Clone::clone).map_err(ToString::to_string);
+            if last.as_ref() != Some(&comparable) {
+                last = Some(comparable);
+                if tips.send(tip).await.is_err() {
+                    return;
+                }
             }
         }
         tokio::time::sleep(COALESCE).await;
-        let wait = if repository.is_mirror() { options.poll.min(options.fetch) } else { options.poll };
         tokio::select! {
             // An error means that there is no watcher, and would return at once each time: wait for the interval instead.
             hinted = hints.changed() => if hinted.is_err() {
-                tokio::time::sleep(wait).await;
+                tokio::time::sleep(poll).await;
             },
-            () = tokio::time::sleep(wait) => {}
+            _ = asked.changed() => {}
+            () = tokio::time::sleep(poll) => {}
             () = tips.closed() => return,
         }
     }
 }
 
-async fn read(repository: &Repository, branch: &str, fetch: bool) -> Seen {
-    let (repository, branch) = (repository.clone(), branch.to_owned());
-    let read = move || {
-        if fetch {
-            repository.fetch()?;
-        }
-        repository.branch(&branch)
-    };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(tip) => tip,
-        Err(error) => Err(RepositoryError::Git { what: "reading".to_owned(), stderr: error.to_string() }),
+/// The tip. None while a branch that is missing may still come: as long as nothing of a remote is known, and during a fetch, which deletes
+/// branches before it makes new ones. Why nothing comes is part of how fetching goes.
+async fn read(repository: &Repository, follow: &Follow) -> Option<Seen> {
+    let branch = follow.branch()?;
+    let fetching = follow.fetching().is_some_and(|state| state.fetched_ms.is_none() || state.since_ms.is_some());
+    let repository = repository.clone();
+    match tokio::task::spawn_blocking(move || repository.branch(&branch)).await {
+        Ok(Err(RepositoryError::Empty { .. } | RepositoryError::NoBranch { .. })) if fetching => None,
+        Ok(tip) => Some(tip),
+        Err(error) => Some(Err(RepositoryError::Git { what: "reading".to_owned(), stderr: error.to_string() })),
     }
 }
 
@@ -89,9 +71,9 @@ fn start(repository: &Repository, hint: watch::Sender<()>) -> notify::Result<not
         }
     })?;
     let [git_dir, common_dir] = repository.git_dirs();
-    watcher.watch(git_dir, RecursiveMode::NonRecursive)?;
+    watcher.watch(&git_dir, RecursiveMode::NonRecursive)?;
     if common_dir != git_dir {
-        watcher.watch(common_dir, RecursiveMode::NonRecursive)?;
+        watcher.watch(&common_dir, RecursiveMode::NonRecursive)?;
     }
     for (name, mode) in [("refs", RecursiveMode::Recursive), ("reftable", RecursiveMode::NonRecursive)] {
         let path = common_dir.join(name);

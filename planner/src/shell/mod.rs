@@ -51,7 +51,7 @@ pub(crate) use self::{
 use crate::{
     api::{event::Event, stream::EventSender},
     config::ServeConfig,
-    repository::{Repository, watch::Seen},
+    repository::{Repository, follow::Follow, watch::Seen},
     store::{Group, Store},
     transport::{self, Transport, TransportError},
     view::{self, PlannerInfo, Snapshot},
@@ -143,7 +143,7 @@ impl Shell {
     /// As the planner was when it ended; `stored.meta.planner` is its id.
     pub(crate) fn new(
         config: ServeConfig,
-        branch: String,
+        follow: Arc<Follow>,
         key: Arc<SigningKey>,
         repository: Repository,
         (store, stored): (Store, Stored),
@@ -155,7 +155,7 @@ impl Shell {
             planner: stored.meta.planner.clone(),
             key: key.public(),
             location: config.repository.clone(),
-            branch,
+            follow,
             broker: config.broker.to_string(),
         };
         let handle = Handle {

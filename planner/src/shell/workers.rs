@@ -81,7 +81,14 @@ fn load_one(
     // faults can be compared with the active one.
     let commit = Commit::from(repository.describe(&job.commit)?);
     let tree = repository.tree(&job.commit)?;
-    let loaded = match site::load(&tree, &job.knowledge, cache) {
+    let loaded = site::load(&tree, &job.knowledge, cache);
+    if let Some(unread) = tree.unread() {
+        // What was made of the rest must not be taken for what the commit holds.
+        *cache = Cache::default();
+        let commit = job.commit.clone();
+        return Err(RepositoryError::File { path: unread.path, commit, cause: unread.cause });
+    }
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
             let mut locator = Locator::of_tree(&tree);

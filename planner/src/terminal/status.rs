@@ -9,10 +9,13 @@ use super::{
     format::{ago, count},
     rollout,
 };
-use crate::api::types::{Fault, NodePresence, NodeStatus, RefusedCommit, Role, Status};
+use crate::api::types::{Fault, FetchStatus, NodePresence, NodeStatus, RefusedCommit, RepositoryStatus, Role, Status};
 
 /// How many tasks of one node are named that cannot be planned yet.
 const WAITING: usize = 5;
+
+/// How long a fetch may take before it is mentioned, in milliseconds.
+const SLOW_MS: u64 = 2000;
 
 pub(crate) fn text(status: &Status, now_ms: u64, color: bool) -> String {
     let mut out = String::new();
@@ -60,11 +63,11 @@ fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
         "{} {}  {} of {}",
         label("site"),
         Style::Bold.paint(site, color),
-        repository.branch,
+        if repository.branch.is_empty() { "the default branch" } else { &repository.branch },
         repository.location
     );
-    if let Some(error) = &repository.error {
-        let _ = writeln!(out, "{} {}", label(""), Style::Bad.paint(error, color));
+    for line in behind(repository, now_ms) {
+        let _ = writeln!(out, "{} {}", label(""), Style::Bad.paint(&line, color));
     }
     if let Some(commit) = &status.commit {
         let when = ago((commit.time.max(0) as u64) * 1000, now_ms);
@@ -88,6 +91,29 @@ fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
         let text = rollout::line(rollout, now_ms, color);
         let _ = writeln!(out, "{} {}  {text}", label("rollout"), rollout.generation);
     }
+}
+
+/// Why commits may be missing, in lines; none while the repository is read and fetched without trouble.
+pub(super) fn behind(repository: &RepositoryStatus, now_ms: u64) -> Vec<String> {
+    let fetching = repository.fetch.iter().flat_map(|fetch| fetching(fetch, now_ms));
+    repository.error.iter().cloned().chain(fetching).collect()
+}
+
+fn fetching(fetch: &FetchStatus, now_ms: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(error) = &fetch.error {
+        let since = fetch.failing_since_ms.map_or(String::new(), |ms| format!(" since {}", ago(ms, now_ms)));
+        let next = fetch
+            .next_ms
+            .map_or(String::new(), |ms| format!("; next try in {} s", ms.saturating_sub(now_ms).div_ceil(1000)));
+        lines.push(format!("fetching fails{since}{next}: {error}"));
+    }
+    let slow = |since: &u64| fetch.error.is_some() || fetch.fetched_ms.is_none() || since + SLOW_MS <= now_ms;
+    if let Some(since) = fetch.since_ms.filter(slow) {
+        let progress = fetch.progress.as_ref().map_or(String::new(), |progress| format!(": {progress}"));
+        lines.push(format!("a fetch is under way, begun {}{progress}", ago(since, now_ms)));
+    }
+    lines
 }
 
 /// A refused commit with all its errors.

@@ -6,6 +6,7 @@ use super::{
     Style,
     format::{indent, printed, took},
     reason, rollout,
+    status::behind,
 };
 use crate::api::types::{InstanceRecord, InstanceState, NodePresence, RolloutSummary, Why, WhyApplied};
 
@@ -28,6 +29,9 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         NodePresence::Unknown => "; the node has never reported: is its agent running, and its key trusted?",
     };
     let _ = writeln!(out, "  {state}{agent}");
+    for line in why.repository.iter().flat_map(|repository| behind(repository, now_ms)) {
+        let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("what was pushed since is not known: {line}"), color));
+    }
     for what in &why.waits_for {
         let _ = writeln!(out, "    waits for {}", Style::Warn.paint(what, color));
     }

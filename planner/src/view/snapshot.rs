@@ -7,6 +7,7 @@ use groundplan_protocol::envelope::PublicKey;
 
 use crate::{
     api::types::{Problem, ProblemKind},
+    repository::follow::Follow,
     shell::Site,
 };
 
@@ -18,8 +19,8 @@ pub(crate) struct PlannerInfo {
     pub(crate) key: PublicKey,
     /// The repository: a path or a URL.
     pub(crate) location: String,
-    /// The branch that it follows.
-    pub(crate) branch: String,
+    /// The branch that it follows, and how fetching goes. This does change.
+    pub(crate) follow: Arc<Follow>,
     /// The host and port of the broker, as configured.
     pub(crate) broker: String,
 }

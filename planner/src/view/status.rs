@@ -6,7 +6,7 @@ use groundplan_machine::rollout;
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
 use super::{Snapshot, convert::presence};
-use crate::api::types::{BrokerStatus, NodeStatus, PlannerStatus, RepositoryStatus, Status, VERSION};
+use crate::api::types::{BrokerStatus, FetchStatus, NodeStatus, PlannerStatus, RepositoryStatus, Status, VERSION};
 
 /// The state of all.
 pub(crate) fn status(snapshot: &Snapshot) -> Status {
@@ -14,11 +14,7 @@ pub(crate) fn status(snapshot: &Snapshot) -> Status {
     Status {
         version: VERSION,
         site: view.meta.site.clone(),
-        repository: RepositoryStatus {
-            location: info.location.clone(),
-            branch: info.branch.clone(),
-            error: view.repository_error.clone(),
-        },
+        repository: repository(snapshot),
         commit: view.meta.active.clone().map(Into::into),
         generation: view.meta.generation,
         planner: PlannerStatus {
@@ -38,6 +34,28 @@ pub(crate) fn status(snapshot: &Snapshot) -> Status {
         refused: view.meta.refused.clone().map(Into::into),
         nodes: nodes(snapshot),
         ignored: view.ignored,
+    }
+}
+
+/// Where commits come from.
+pub(super) fn repository(snapshot: &Snapshot) -> RepositoryStatus {
+    let follow = &snapshot.info.follow;
+    let fetch = follow.fetching().map(|state| {
+        let (failing_since_ms, error) = state.failing.unzip();
+        FetchStatus {
+            since_ms: state.since_ms,
+            progress: state.progress,
+            fetched_ms: state.fetched_ms,
+            failing_since_ms,
+            error,
+            next_ms: state.next_ms,
+        }
+    });
+    RepositoryStatus {
+        location: snapshot.info.location.clone(),
+        branch: follow.branch().unwrap_or_default(),
+        error: snapshot.view.repository_error.clone(),
+        fetch,
     }
 }
 

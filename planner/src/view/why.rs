@@ -3,9 +3,9 @@
 use groundplan_machine::rollout::{InstanceState, RolloutDetail};
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
-use super::{Snapshot, convert::presence};
+use super::{Snapshot, convert::presence, status::repository};
 use crate::{
-    api::types::{Problem, ProblemKind, VERSION, Why, WhyApplied},
+    api::types::{Problem, ProblemKind, RepositoryStatus, VERSION, Why, WhyApplied},
     store::{Reader, StoreError},
 };
 
@@ -46,6 +46,7 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
         record: latest.as_ref().and_then(|r| r.instances.iter().find(|i| i.instance == *instance).cloned()),
         rollout: latest.map(|r| r.summary),
         presence: presence(node),
+        repository: Some(repository(snapshot)).filter(RepositoryStatus::is_behind),
     })
 }
 

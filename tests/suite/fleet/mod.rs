@@ -8,10 +8,12 @@ mod drift;
 mod exec;
 mod full_disk;
 mod healing;
+mod hostile;
 mod knowledge;
 mod never;
 mod plugins;
 mod recheck;
+mod remote;
 mod survival;
 mod takeover;
 

@@ -152,7 +152,7 @@ fn replaced(state: &State, value: &Value, depth: usize) -> Result<Option<Value>,
     // Keys of a table, else the parts themselves.
     let (mut parts, mut same) = (Vec::new(), plain);
     for (n, item) in value.try_iter()?.enumerate() {
-        if n % VISITS == 0 {
+        if n.is_multiple_of(VISITS) {
             state.consume_fuel(1)?;
         }
         let part = if kind == ValueKind::Map { value.get_item(&item)? } else { item.clone() };
