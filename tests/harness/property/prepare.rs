@@ -23,7 +23,7 @@ useradd -m -u 4701 -s /bin/sh -c theirs gu1; echo 'gu1:$6$old$hash' | chpasswd -
 useradd -m -u 4703 -s /bin/sh gu3; mkdir -m 700 /home/gu3/.ssh; echo 'ssh-ed25519 AAAATHEIRS theirs' > /home/gu3/.ssh/authorized_keys
 echo dear > /home/gu1/letter; chown -R gu1: /home/gu1; chown -R gu3: /home/gu3
 groupadd -g 4801 gg1; usermod -a -G gg1 bin
-unit() { printf '[Service]\nExecStart=/bin/sleep %s\n[Install]\nWantedBy=multi-user.target\n' $2 > $1; }
+unit() { printf '[Service]\nExecStart=/bin/sleep %sd\n[Install]\nWantedBy=multi-user.target\n' $2 > $1; }
 unit /etc/systemd/system/prop2.service 3129; unit /lib/systemd/system/prop3.service 3139
 mkdir /etc/systemd/system/prop2.service.d; printf '[Service]\nNice=1\n' > /etc/systemd/system/prop2.service.d/10-x.conf
 ln -s /etc/systemd/system/prop2.service /etc/systemd/system/multi-user.target.wants/prop2.service

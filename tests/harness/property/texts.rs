@@ -83,7 +83,7 @@ pub(super) fn user(n: u8, content: u8) -> String {
 }
 
 pub(super) fn unit(n: u8, form: u8, content: u8) -> String {
-    let (unit, run) = (format!("unit = \"{}\", masked = false", unit_name(n)), format!("31{n}{content}"));
+    let (unit, run) = (format!("unit = \"{}\", masked = false", unit_name(n)), format!("31{n}{content}d"));
     let file =
         format!("content = \"[Service]\\nExecStart=/bin/sleep {run}\\n[Install]\\nWantedBy=multi-user.target\\n\"");
     match form {

@@ -204,7 +204,7 @@ impl Thing {
             Image(n) => {
                 format!("image = {{ name = \"localhost/gi{n}:1\", path = \"/root/prop/image{}.tar\" }}", c % 3)
             }
-            Process(n) => format!("process = {{ run = [\"sleep\", \"77{n}{c}\"] }}"),
+            Process(n) => format!("process = {{ run = [\"sleep\", \"77{n}{c}d\"] }}"),
             Broken(n) => texts::broken(n),
         };
         Rendered { kind, source, parts }
