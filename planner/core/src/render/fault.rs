@@ -80,7 +80,8 @@ impl Fault {
         let range = range.start.min(text.len())..range.end.min(text.len());
         let (message, hint, undefined) = (String::new(), None, None);
         let (missing_from, exceeds) = (Vec::new(), None);
-        let mut fault = Self { template, range, message, hint, undefined, missing_from, sure: true, certain: false, exceeds };
+        let mut fault =
+            Self { template, range, message, hint, undefined, missing_from, sure: true, certain: false, exceeds };
         match error.kind() {
             _ if error.detail().and_then(expression).is_some() => fault.undefined(error, text, place),
             ErrorKind::UndefinedError => fault.undefined(error, text, place),

@@ -56,14 +56,17 @@ impl<'t> Templates<'t> {
         let log = Arc::new(Log::default());
         let env = environment(&log, limits);
         let mut templates = Self { env, log, limits: limits.clone(), inserted: BTreeMap::new() };
-        let faults = texts.iter().filter_map(|(name, text)| templates.add(name.as_str(), &**text).err()).collect();
+        let faults = texts
+            .iter()
+            .filter_map(|(name, text)| templates.add(name.as_str(), &**text).err().map(|fault| *fault))
+            .collect();
         (templates, faults)
     }
 
-    fn add<S: Into<Cow<'t, str>> + Clone + AsRef<str>>(&mut self, name: S, text: S) -> Result<(), Fault> {
-        let fault = |error: &Error| Fault::of(error, name.as_ref(), text.as_ref(), None);
+    fn add<S: Into<Cow<'t, str>> + Clone + AsRef<str>>(&mut self, name: S, text: S) -> Result<(), Box<Fault>> {
+        let fault = |error: &Error| Box::new(Fault::of(error, name.as_ref(), text.as_ref(), None));
         if let Some(range) = depth::too_deep(text.as_ref(), false) {
-            return Err(Fault::too_deep(name.as_ref(), range));
+            return Err(Box::new(Fault::too_deep(name.as_ref(), range)));
         }
         // As it is written, so that errors of its syntax are its own.
         self.env.add_template_owned(name.clone(), text.clone()).map_err(|error| fault(&error))?;
@@ -83,7 +86,7 @@ impl<'t> Templates<'t> {
     /// Compiles and renders a template that is used for this one rendering.
     pub(crate) fn render_text(&self, name: &str, text: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let mut templates = self.clone();
-        templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![fault])?;
+        templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![*fault])?;
         templates.render(name, place)
     }
 
@@ -94,14 +97,15 @@ impl<'t> Templates<'t> {
 
     /// The syntax error of a condition, if it has one.
     pub(crate) fn syntax(&self, name: &str, text: &str) -> Option<Fault> {
-        self.expression(name, text).err()
+        self.expression(name, text).err().map(|fault| *fault)
     }
 
-    fn expression(&self, name: &str, text: &str) -> Result<Expression<'_, 't>, Fault> {
+    fn expression(&self, name: &str, text: &str) -> Result<Expression<'_, 't>, Box<Fault>> {
         if let Some(range) = depth::too_deep(text, true) {
-            return Err(Fault::too_deep(name, range));
+            return Err(Box::new(Fault::too_deep(name, range)));
         }
-        self.env.compile_expression_owned(text.to_owned()).map_err(|error| self.of_condition(&error, name, text, None))
+        let compiled = self.env.compile_expression_owned(text.to_owned());
+        compiled.map_err(|error| Box::new(self.of_condition(&error, name, text, None)))
     }
 
     fn of_condition(&self, error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Fault {
@@ -116,7 +120,7 @@ impl<'t> Templates<'t> {
     /// Evaluates a condition. It is a fault if the value is not true or false.
     pub(crate) fn condition(&self, name: &str, text: &str, place: &RenderContext) -> Result<bool, Vec<Fault>> {
         let fault = |error: &Error| self.of_condition(error, name, text, Some(place));
-        let expression = self.expression(name, text).map_err(|fault| vec![fault])?;
+        let expression = self.expression(name, text).map_err(|fault| vec![*fault])?;
         for unknown in expression.undeclared_variables(false) {
             // The engine compares an undefined value as unequal without an error, so that a misspelt name would go unnoticed.
             if !place.defines(&unknown) && !tested(text, &unknown) {
@@ -125,7 +129,7 @@ impl<'t> Templates<'t> {
                 return Err(vec![Fault { range, ..fault(&undefined(&unknown)) }]);
             }
         }
-        let value = self.until_clear(place, &|root| expression.eval(root).map_err(|error| fault(&error)))?;
+        let value = self.until_clear(place, &|root| expression.eval(root).map_err(|error| Box::new(fault(&error))))?;
         match bool::try_from(value.clone()) {
             Ok(holds) => Ok(holds),
             Err(_) if value.is_undefined() => {
@@ -150,9 +154,9 @@ impl<'t> Templates<'t> {
         template: &Template<'_, '_>,
         root: Value,
         place: &RenderContext,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, Box<Fault>> {
         if self.limits.are_used_up() {
-            return Err(Fault::exceeding(name, 0..0, Limits::too_much()));
+            return Err(Box::new(Fault::exceeding(name, 0..0, Limits::too_much())));
         }
         let mut writer = self.limits.writer();
         let rendered = template.render_captured_to(root, &mut writer);
@@ -164,12 +168,12 @@ impl<'t> Templates<'t> {
                 if fault.range.is_empty() {
                     (fault.template, fault.range) = self.place_of_last(&writer, name);
                 }
-                Err(fault)
+                Err(Box::new(fault))
             }
-            Err(error) => Err(self.fault(&error, name, template.source(), Some(place))),
+            Err(error) => Err(Box::new(self.fault(&error, name, template.source(), Some(place)))),
             Ok(_) if self.limits.is_full() => {
                 let (template, range) = self.place_of_last(&writer, name);
-                Err(Fault::exceeding(&template, range, self.limits.too_long()))
+                Err(Box::new(Fault::exceeding(&template, range, self.limits.too_long())))
             }
             Ok(_) => Ok(writer.into_text()),
         }
@@ -205,7 +209,7 @@ impl<'t> Templates<'t> {
     fn until_clear<T>(
         &self,
         place: &RenderContext,
-        render: &dyn Fn(Value) -> Result<T, Fault>,
+        render: &dyn Fn(Value) -> Result<T, Box<Fault>>,
     ) -> Result<T, Vec<Fault>> {
         let mut faults = Vec::new();
         let mut reported = BTreeSet::new();
@@ -214,7 +218,7 @@ impl<'t> Templates<'t> {
             let mut fault = match render(Value::from_object(root)) {
                 Ok(done) if faults.is_empty() => return Ok(done),
                 Ok(_) => return Err(faults),
-                Err(fault) => fault,
+                Err(fault) => *fault,
             };
             // Where a value is missing, rendering with it may take another branch and not meet this fault.
             fault.sure = !self.log.seen().iter().any(|access| place.is_unknown(access));
