@@ -34,6 +34,13 @@ struct Inner {
     last: Option<Arc<Dir>>,
 }
 
+/// Whether git may fetch objects that it lacks: a remote promised them (git-config(1): `remote.<name>.promisor`, or by its older name).
+fn is_partial(repo: &git2::Repository) -> bool {
+    let Ok(config) = repo.config() else { return false };
+    let promised = |names| config.entries(Some(names)).is_ok_and(|mut entries| entries.next().is_some());
+    config.get_string("extensions.partialclone").is_ok() || promised(r"^remote\..*\.promisor$")
+}
+
 impl Objects {
     pub(super) fn open(path: &Path, discover: bool, processes: &Processes) -> Result<(Self, Paths), RepositoryError> {
         // Discovery follows GIT_DIR like git itself; a path that was given by name must be the repository, not merely lie in one.
@@ -50,7 +57,7 @@ impl Objects {
             _ => RepositoryError::Unsupported { path: given.clone(), source: e },
         })?;
         // libgit2 opens a partial clone, and does not fetch what is missing in it.
-        if repo.config().is_ok_and(|config| config.get_string("extensions.partialclone").is_ok()) {
+        if is_partial(&repo) {
             let source = git2::Error::from_str("a partial clone");
             return Err(RepositoryError::Unsupported { path: given, source });
         }
