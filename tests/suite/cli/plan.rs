@@ -109,11 +109,12 @@ fn errors_exit_with_1_and_name_the_commit_that_has_them() {
     assert!(target.stderr.contains("db_port") && target.stderr.contains("HEAD has"), "{}", target.text());
     site.edit("site.toml", "db_prt = 17432", "db_port = 17432");
     site.commit("fixed");
+    // The fix of a broken commit is compared with what was deployed before it.
     let base = site.groundplan(&["plan", "HEAD~1..HEAD"]);
-    assert_eq!(base.code, 1);
-    assert!(base.stderr.contains("--from-nothing"), "{}", base.text());
+    assert_eq!(base.code, 0);
+    assert!(base.stderr.contains("the newest commit before it without errors"), "{}", base.text());
     assert_eq!(site.groundplan(&["plan", "HEAD~2..HEAD"]).code, 0);
-    for wrong in ["nowhere..HEAD", "HEAD...HEAD~1", "HEAD~99"] {
+    for wrong in ["nowhere..HEAD", "nowhere...HEAD", "HEAD~99"] {
         let run = site.groundplan(&["plan", wrong]);
         assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{wrong}");
         assert!(!run.stderr.is_empty());
@@ -162,7 +163,7 @@ fn three_dots_compare_with_the_newest_common_commit() {
     assert_eq!(run.stderr, "");
     // With two dots, what the branch lacks is taken back, which is said.
     let run = site.groundplan(&["plan", "main..topic"]);
-    assert!(run.stdout.contains("var greeting") && run.stdout.contains("db_port 17433 → 17432"), "{}", run.text());
+    assert!(run.stdout.contains("db_port 17433 → 17432"), "{}", run.text());
     assert_eq!(
         run.stderr,
         "note: main has 1 commit that topic lacks, which this plan takes back; with three dots, `main...topic`, it shows only \

@@ -85,6 +85,7 @@ fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
     for _ in 0..2 {
         fleet.terminate_planner("one");
         fleet.start_planner("one");
+        fleet.wait("an answer", || fleet.ask("one", &["status"]));
     }
     let hostile = fleet.git(&["rev-parse", "HEAD"]);
     let status = refused(&fleet, &hostile);

@@ -183,9 +183,15 @@ async fn drop_ins_come_and_go() {
     };
     assert_eq!(names(&folder), ["10-two.conf", "99-theirs.conf"]);
     // It was running before the task existed: it keeps running, without the drop-ins of the task.
-    assert_eq!(memory.job(&site, Work::Remove { spec: two }, None).await, CHANGED);
+    assert_eq!(memory.job(&site, Work::Remove { spec: two.clone() }, None).await, CHANGED);
     assert_eq!(requests(&site), ["daemon-reload", "restart x.service"]);
     assert_eq!(names(&folder), ["99-theirs.conf"]);
+    fs::remove_file(folder.join("99-theirs.conf")).unwrap();
+    // Of a task that ships none any more, the empty folder does not stay.
+    let none = shipping(None, json!({ "on_change": "reload" }));
+    assert_eq!(memory.job(&site, apply(&two, None), None).await, CHANGED);
+    assert_eq!(memory.job(&site, apply(&none, Some(&two)), None).await, CHANGED);
+    assert!(!folder.exists());
 }
 
 #[tokio::test]

@@ -366,7 +366,7 @@ impl Wanted for Systemd {
         }
         // The new files are unusable: roll back, so that the unit still starts at the next boot. A restart that was pending before
         // stays pending.
-        shipped::restore(cx, before)?;
+        shipped::restore(cx, self, before)?;
         if !pending_before {
             shipped::clear_restart(cx, &self.unit)?;
         }

@@ -102,15 +102,18 @@ pub(super) fn write(cx: &Context<'_>, unit: &Systemd, differences: &[Difference]
         };
         if let Err(error) = written {
             // The first error is reported, not one of the rollback.
-            let _ = restore(cx, before);
+            let _ = restore(cx, unit, before);
             return Err(error);
         }
+    }
+    if unit.dropins.is_empty() {
+        remove_empty_folder(root, unit)?;
     }
     Ok(before)
 }
 
 /// Restores what was there before.
-pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileError> {
+pub(super) fn restore(cx: &Context<'_>, unit: &Systemd, before: Vec<Before>) -> Result<(), FileError> {
     let root = &cx.host.environment.root;
     for Before { path, was } in before {
         match was {
@@ -122,7 +125,7 @@ pub(super) fn restore(cx: &Context<'_>, before: Vec<Before>) -> Result<(), FileE
             }
         }
     }
-    Ok(())
+    remove_empty_folder(root, unit)
 }
 
 /// Takes away all that the task shipped, and restores what was there before; whether there was anything.
@@ -133,11 +136,13 @@ pub(super) fn remove(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Result<
     for path in shipped.then(|| unit.path()).into_iter().chain(dropins) {
         changed |= take_away(cx, unit, &path)?;
     }
-    if changed {
-        // The folder stays if it has files of others.
-        files::remove_directory(root, &unit.folder())?;
-    }
+    remove_empty_folder(root, unit)?;
     Ok(changed)
+}
+
+/// Removes the folder of drop-ins once it has none, of others neither.
+fn remove_empty_folder(root: &Root, unit: &Systemd) -> Result<(), FileError> {
+    files::remove_directory(root, &unit.folder()).map(drop)
 }
 
 /// Takes one file of the task's away, and restores what was there before; whether there was anything.
