@@ -71,6 +71,7 @@ impl Host {
                 }
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
+                cx.params = Some(&job.work.spec().params);
                 cx.replaces = matches!(&job.work, Work::Apply { spec, previous: Some(previous), .. }
                     if self.is_replaced(&previous.params, &spec.params, &job.task));
                 cx.is_new = matches!(job.work, Work::Apply { .. }) && !job.touched && job.others.is_empty();
@@ -81,12 +82,7 @@ impl Host {
                 cx.content = content.as_ref().map(|(content, sum)| Shipped::new(content.as_ref(), *sum));
                 let result = self.carry_out(&job, &cx).await;
                 touched = cx.has_touched();
-                let is_undecided = cx.replaces && result.is_err();
                 (output, notes) = cx.into_results();
-                if is_undecided {
-                    // The ledger's is of what the next job has to remove.
-                    notes.memory = None;
-                }
                 result
             }
             Err(e) => Err(e),
@@ -298,7 +294,7 @@ impl Host {
         let (params, memory) = before;
         // Of the tasks that something changes hands with, those that have a part of this.
         let heirs = self.claims.heirs(params, cx.task, cx.others);
-        let about = cx.about(memory, &heirs);
+        let about = cx.about(params, memory, &heirs);
         let removed = self.remove(params, next, &about).await;
         cx.absorb(about);
         removed

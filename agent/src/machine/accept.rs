@@ -220,18 +220,18 @@ impl Machine {
         for planned in waiting {
             self.report(generation, &planned, Outcome::Superseded, Account::at(now));
         }
-        let running: Vec<PlannedTask> = self
+        let running: Vec<(PlannedTask, Generation)> = self
             .running
             .values_mut()
             .filter_map(|run| {
                 // Its index is one of the old queue.
                 run.at = None;
                 run.waiting.clear();
-                (!run.only_effect).then(|| run.planned.clone())
+                (!run.only_effect).then(|| (run.planned.clone(), run.generation))
             })
             .collect();
-        for planned in running {
-            self.doubt(&planned);
+        for (planned, generation) in running {
+            self.doubt_begun(&planned, generation);
         }
     }
 

@@ -49,7 +49,7 @@ impl Machine {
             self.fulfil(&done.task, run.effect, run.fired_since);
             self.note_fulfilled(&run);
         } else if applies {
-            self.doubt(&run.planned);
+            self.doubt_begun(&run.planned, run.generation);
             self.note_touched(&run, done.touched);
         }
         // Also after a failure: what the task found before it changed anything is not found again. What others hand over to it is
@@ -145,9 +145,11 @@ impl Machine {
         let planned = run.planned.clone();
         if applies {
             // A new task has no record yet, and its memory needs one.
-            self.doubt(&planned);
+            let generation = run.generation;
+            self.doubt_begun(&planned, generation);
         }
-        self.note(&done.task, done.memory, None);
+        let is_of_taking = self.note_of_taking(&planned, done.memory.as_ref());
+        self.note(&done.task, done.memory.filter(|_| !is_of_taking), None);
     }
 
     /// Records what a job left to be kept, however it ended.
@@ -188,8 +190,17 @@ impl Machine {
         self.unsaved.applied.insert(task.clone());
     }
 
-    /// Corrects what [`Machine::doubt`] assumed about a job of which no end was known: this one has ended, and failed.
+    /// The same of a job that may have begun.
+    pub(super) fn doubt_begun(&mut self, planned: &PlannedTask, generation: Generation) {
+        self.attempt(planned, generation);
+        self.doubt(planned);
+    }
+
+    /// Corrects what [`Machine::doubt_begun`] assumed about a job of which no end was known: this one has ended, and failed.
     fn note_touched(&mut self, run: &Running, touched: bool) {
+        if !touched && !run.attempted {
+            self.drop_attempt(&run.planned);
+        }
         if let Some(record) = self.applied.get_mut(&run.planned.task) {
             record.touched = run.touched || touched;
         }

@@ -13,7 +13,7 @@ use groundplan_protocol::{
     state::{FOUND_LIMIT, FoundList, FoundThing},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,9 +139,10 @@ pub(super) fn is_along(key: &str) -> bool {
 /// What keys of memories begin with: of what a task remembers, as a job noted it whose end the ledger may not have.
 const MEMORY: &str = "memory ";
 
-/// The key of a task's memory.
-pub fn memory_key(task: &TaskId) -> String {
-    format!("{MEMORY}{task}")
+/// A note of what a task remembers, and its key. With the parameters that it is about: a job that makes something else of a task works with
+/// two memories.
+pub fn memory_note(task: &TaskId, params: &TaskParams, memory: &Value) -> (String, Found) {
+    (format!("{MEMORY}{task}"), Found::Value { value: json!([params, memory]).to_string() })
 }
 
 /// Whether a note is of what a task remembers.
@@ -149,12 +150,11 @@ pub(super) fn is_memory(key: &str) -> bool {
     key.starts_with(MEMORY)
 }
 
-/// The task and its memory, if that is what a note is.
-pub(super) fn memory_of(key: &str, found: &Found) -> Option<(TaskId, Value)> {
-    match (key.strip_prefix(MEMORY)?.parse(), found) {
-        (Ok(task), Found::Value { value }) => Some((task, serde_json::from_str(value).ok()?)),
-        _ => None,
-    }
+/// The task, its parameters and its memory, if that is what a note is.
+pub(super) fn memory_of(key: &str, found: &Found) -> Option<(TaskId, TaskParams, Value)> {
+    let Found::Value { value } = found else { return None };
+    let (params, memory) = serde_json::from_str(value).ok()?;
+    Some((key.strip_prefix(MEMORY)?.parse().ok()?, params, memory))
 }
 
 /// Calls `each` with the key of each claim of a task of which notes are made. What other kinds find, their tasks' memory holds.

@@ -26,6 +26,7 @@ use super::{
     queue::Queue,
     snapshot::{Snapshot, StoredPlan, Write},
     state::{ActivePlan, Due, Machine, Unsaved},
+    take_over::is_same,
 };
 
 /// In place of a boot's name: all that was written is on the disk, the journal included.
@@ -100,8 +101,8 @@ impl Machine {
     /// shows what was there: there, nothing may be taken for what was found that a task may have made.
     fn restore_found(&mut self, noted: Vec<(String, Found)>) {
         for (key, found) in noted {
-            if let Some((task, memory)) = found::memory_of(&key, &found) {
-                self.restore_memory(&task, memory);
+            if let Some((task, params, memory)) = found::memory_of(&key, &found) {
+                self.restore_memory(&task, &params, memory);
                 continue;
             }
             self.unsaved.found.insert(key.clone());
@@ -133,12 +134,13 @@ impl Machine {
     }
 
     /// Takes over what a job noted for its task, if it may have been killed before its end was in the ledger.
-    fn restore_memory(&mut self, task: &TaskId, memory: Value) {
-        // What it was to take over is what it worked on, whatever the task was before.
-        if let Some(taking) = self.takings.get_mut(task).and_then(|takings| takings.last_mut()) {
+    fn restore_memory(&mut self, task: &TaskId, params: &TaskParams, memory: Value) {
+        let mut takings = self.takings.get_mut(task).into_iter().flatten();
+        let record = self.applied.get_mut(task).filter(|record| record.in_doubt);
+        if let Some(taking) = takings.find(|taking| taking.record.spec.params == *params) {
             taking.record.memory = Some(memory);
             self.unsaved.takings.insert(task.clone());
-        } else if let Some(record) = self.applied.get_mut(task).filter(|record| record.in_doubt) {
+        } else if let Some(record) = record.filter(|record| is_same(&record.spec.params, params, task)) {
             record.memory = Some(memory);
             self.unsaved.applied.insert(task.clone());
         }
@@ -235,7 +237,7 @@ impl Machine {
                 continue;
             }
             if applies {
-                self.doubt(&planned);
+                self.doubt_begun(&planned, generation);
                 self.overtake(&planned);
             }
             // What can check itself finds out how far it came when it runs again.

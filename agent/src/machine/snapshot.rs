@@ -132,13 +132,14 @@ pub(super) fn without_bytes(spec: &TaskSpec) -> TaskSpec {
     }
 }
 
-/// What a task is about to take over from tasks that go on and give it up. It is the task's own from the moment the plan is accepted, so
-/// that it is never without an owner: whichever of the tasks is carried out first, fails, or is given up by a later plan.
+/// What a task is about to be, besides what its record has. What it takes over from tasks that go on and give it up is its own from the
+/// moment the plan is accepted, so that it is never without an owner: whichever of the tasks is carried out first, fails, or is given up by
+/// a later plan. What a job makes of it elsewhere is its own once that may have begun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Taking {
     /// As the task's record will be once it is applied, with the memory of those that hand over; in doubt.
     pub record: Record,
-    /// The tasks that hand over.
+    /// The tasks that hand over; none if it is what a job that did not end well was to make.
     pub from: Vec<TaskId>,
     /// Of the plan with which it was accepted.
     pub generation: Generation,

@@ -7,7 +7,7 @@ use super::{
     io::{Effect, Start, Work},
     snapshot::without_bytes,
     state::{Machine, Running},
-    take_over::{gone, memory, parties, updated},
+    take_over::{gone, is_attempted, memory, parties, updated},
 };
 use groundplan_protocol::{effect::Action, report::Outcome, time::Now};
 
@@ -112,6 +112,7 @@ impl Machine {
             (Action::Remove, Some(record)) => record.edges.on_remove,
             _ => node.planned.edges.on_remove,
         };
+        let attempted = is_attempted(takings, &node.planned);
         let running = Running {
             generation,
             planned: node.planned.clone(),
@@ -122,6 +123,7 @@ impl Machine {
             // task in doubt is in doubt as well.
             in_doubt: node.planned.action != Action::Forget && in_doubt,
             touched,
+            attempted,
             at: Some(at),
             waiting: Vec::new(),
         };

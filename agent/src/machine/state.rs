@@ -49,6 +49,8 @@ pub(super) struct Running {
     pub(super) in_doubt: bool,
     /// Whether an earlier run of the task may have changed anything on the host.
     pub(super) touched: bool,
+    /// Whether an earlier run was to make the same of it.
+    pub(super) attempted: bool,
     /// Its place in the queue; none if a newer plan came.
     pub(super) at: Option<usize>,
     /// Tasks of the newer plan that wait for its end.

@@ -183,6 +183,33 @@ impl Machine {
         self.takings_changed = true;
     }
 
+    /// A job is to make something else of a task than its record says, and may have begun: what it makes there is the task's own as well,
+    /// whatever later plans make of the task.
+    pub(super) fn attempt(&mut self, planned: &PlannedTask, generation: Generation) {
+        let (task, record) = (&planned.task, self.applied.get(&planned.task));
+        let (Some(record), Some(attempted)) = (record, Record::of(planned)) else { return };
+        let takings = self.takings.get(task).map_or(&[][..], Vec::as_slice);
+        let is_known = takings.iter().any(|taking| taking.record.spec.params == attempted.spec.params);
+        if is_known || is_same(&record.spec.params, &attempted.spec.params, task) {
+            return;
+        }
+        let record = Record { in_doubt: true, ..attempted };
+        self.takings.entry(task.clone()).or_default().push(Taking { record, from: Vec::new(), generation });
+        self.unsaved.takings.insert(task.clone());
+        self.takings_changed = true;
+    }
+
+    /// The job has failed before it changed anything: there is nothing of it.
+    pub(super) fn drop_attempt(&mut self, planned: &PlannedTask) {
+        let (Some(takings), Some(spec)) = (self.takings.get_mut(&planned.task), &planned.spec) else { return };
+        takings.retain(|taking| !taking.from.is_empty() || taking.record.spec.params != spec.params);
+        if takings.is_empty() {
+            self.takings.remove(&planned.task);
+        }
+        self.unsaved.takings.insert(planned.task.clone());
+        self.takings_changed = true;
+    }
+
     /// Keeps what a failed job noted of what it was to take over, where the task's record is about something else. Returns whether it is so.
     pub(super) fn note_of_taking(&mut self, planned: &PlannedTask, memory: Option<&Value>) -> bool {
         let Some(params) = planned.spec.as_ref().map(|spec| &spec.params) else { return false };
@@ -218,6 +245,12 @@ impl Machine {
     }
 }
 
+/// Whether an earlier job was to make the same of a task as this plan does.
+pub(super) fn is_attempted(takings: &[Taking], planned: &PlannedTask) -> bool {
+    let params = planned.spec.as_ref().map(|spec| &spec.params);
+    takings.iter().any(|taking| Some(&taking.record.spec.params) == params)
+}
+
 /// What a task is to be, if the plan applies it.
 fn applied_spec(planned: &PlannedTask) -> Option<&TaskSpec> {
     planned.spec.as_ref().filter(|_| matches!(planned.action, Action::Create | Action::Update))
@@ -231,11 +264,15 @@ pub(super) fn memory(applied: &BTreeMap<TaskId, Record>, takings: &[Taking], pla
     let about = planned.spec.as_ref().or(record.map(|record| &record.spec));
     let about = about.or(takings.last().map(|taking| &taking.record.spec));
     let Some(params) = about.map(|spec| &spec.params) else { return own };
-    let taken = takings.iter().rev().find(|taking| taking.record.spec.params == *params);
-    let taken = taken.and_then(|taking| taking.record.memory.clone()).or_else(|| handed_over(applied, planned));
+    let taking = takings.iter().rev().find(|taking| taking.record.spec.params == *params);
+    let taken = taking.and_then(|taking| taking.record.memory.clone()).or_else(|| handed_over(applied, planned));
     match (record, taken) {
-        // What it noted itself is about something else.
-        (Some(record), Some(taken)) if !is_same(&record.spec.params, params, task) => Some(taken),
+        // What it noted itself is about something else, which goes with that (see `updated`).
+        (Some(record), taken)
+            if (taking.is_some() || taken.is_some()) && !is_same(&record.spec.params, params, task) =>
+        {
+            taken
+        }
         (_, Some(taken)) => Some(merged(own, taken)),
         (_, None) => own,
     }
@@ -250,7 +287,7 @@ fn handed_over(applied: &BTreeMap<TaskId, Record>, planned: &PlannedTask) -> Opt
 }
 
 /// Whether what was noted of one is of use for the other: both are of one kind, and about the same thing at least in part.
-fn is_same(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
+pub(super) fn is_same(before: &TaskParams, after: &TaskParams, task: &TaskId) -> bool {
     before.kind() == after.kind() && !before.gives_up_all(after, task)
 }
 

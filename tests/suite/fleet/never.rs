@@ -9,6 +9,7 @@ use super::with_both_brokers;
 
 with_both_brokers!(
     a_failed_task_is_replaced_and_reverted,
+    what_a_failed_update_made_elsewhere_goes_with_its_revert,
     a_removal_that_fails_is_forgotten,
     a_request_to_forget_outlives_a_take_over,
     what_must_not_be_removed_refuses_the_commit
@@ -71,6 +72,37 @@ fn a_failed_task_is_replaced_and_reverted(kind: Kind) {
     let without = fleet.commit(&[(SERVICE, &tasks(&[]))], "neither");
     fleet.converged("one", &without);
     assert_eq!(fleet.file("n1", "etc/nginx.conf").as_deref(), Some(NGINX));
+}
+
+fn what_a_failed_update_made_elsewhere_goes_with_its_revert(kind: Kind) {
+    let file = |path: &str, ready: &str| {
+        format!("[[task]]\nid = \"conf\"\nfile = {{ path = \"{path}\", content = \"ours\\n\" }}\n{ready}")
+    };
+    let line = |path: &str, ready: &str| {
+        format!("[[task]]\nid = \"entry\"\nline = {{ path = \"{path}\", line = \"ours\" }}\n{ready}")
+    };
+    let never = "ready = { command = \"false\", timeout = \"100ms\" }\n";
+    let here = tasks(&[&file("/a.conf", ""), &line("/a.txt", "")]);
+    let there = tasks(&[&file("/b.conf", never), &line("/b.txt", never)]);
+    let fleet = fleet(kind, &tasks(&[]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    for name in ["a.conf", "b.conf", "a.txt", "b.txt"] {
+        fs::write(fleet.root("n1").join(name), "theirs\n").expect("a file");
+    }
+    let files = || ["a.conf", "b.conf", "a.txt", "b.txt"].map(|name| fleet.file("n1", name).unwrap_or_default());
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &here)], "here"));
+    assert_eq!(files(), ["ours\n", "theirs\n", "theirs\nours\n", "theirs\n"]);
+
+    for _ in 0..2 {
+        fleet.failed("one", &fleet.commit(&[(SERVICE, &there)], "there, never ready"));
+        assert_eq!(files()[1..2], ["ours\n"]);
+        fleet.converged("one", &fleet.commit(&[(SERVICE, &here)], "back"));
+        assert_eq!(files(), ["ours\n", "theirs\n", "theirs\nours\n", "theirs\n"]);
+    }
+    // Withdrawn after the failure, both places are as they were.
+    fleet.failed("one", &fleet.commit(&[(SERVICE, &there)], "there, never ready"));
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "neither"));
+    assert_eq!(files(), ["theirs\n"; 4]);
 }
 
 fn a_removal_that_fails_is_forgotten(kind: Kind) {

@@ -40,7 +40,9 @@ pub(crate) struct Context<'a> {
     pub(crate) is_new: bool,
     /// Tasks that hand over to this one, or, in a removal, that took over from it.
     pub(crate) others: &'a [TaskId],
-    /// Whether that is removed, because the task becomes something else: nothing of what it noted is about that.
+    /// What the job is about.
+    pub(crate) params: Option<&'a TaskParams>,
+    /// Whether the task becomes something else: nothing of what it noted is about that.
     pub(crate) replaces: bool,
     /// What the ledger has as applied, which this job updates.
     pub(crate) previous: Option<&'a TaskParams>,
@@ -77,6 +79,7 @@ impl<'a> Context<'a> {
             probed: false,
             is_new: false,
             others: &[],
+            params: None,
             replaces: false,
             previous: None,
             plan: Generation(0),
@@ -99,11 +102,17 @@ impl<'a> Context<'a> {
         Self { memory, ..self }
     }
 
-    /// The same job, as a kind sees it that takes away something else than what the job is about; `memory` is of that,
-    /// and `others` took over from it.
-    pub(crate) fn about<'b>(&'b self, memory: Option<&'b Value>, others: &'b [TaskId]) -> Context<'b> {
+    /// The same job, as a kind sees it that takes away something else than what the job is about: `params` with `memory`, from which
+    /// `others` took over.
+    pub(crate) fn about<'b>(
+        &'b self,
+        params: &'b TaskParams,
+        memory: Option<&'b Value>,
+        others: &'b [TaskId],
+    ) -> Context<'b> {
         Context {
             others,
+            params: Some(params),
             plan: self.plan,
             on_remove: self.on_remove,
             begun: self.begun,
@@ -112,11 +121,8 @@ impl<'a> Context<'a> {
         .with_memory(memory)
     }
 
-    /// Takes over what `about` leaves behind: what it noted for the next time was of what is gone.
+    /// Takes over what `about` leaves behind: what it noted for the next time was of what is gone, and what it changed is in the ledger.
     pub(crate) fn absorb(&self, about: Context<'_>) {
-        if about.has_touched() {
-            self.changing();
-        }
         let (output, notes) = about.into_results();
         self.notes.lock().unwrap_or_else(|e| e.into_inner()).found.extend(notes.found);
         for text in output.iter().flat_map(|output| [&output.head, &output.tail]).filter(|text| !text.is_empty()) {
@@ -147,16 +153,13 @@ impl<'a> Context<'a> {
     }
 
     fn remember_value_first(&self, memory: Value) -> Result<(), FoundError> {
-        // The ledger has one memory of a task, and until this job has ended that is of what has yet to be removed.
-        if self.replaces {
-            self.remember_value(memory);
-            return Ok(());
+        if let Some(params) = self.params {
+            let (key, note) = machine_found::memory_note(self.task, params, &memory);
+            self.host.found.put(&key, &note)?;
+            // It is of no claim, and in the ledger with the job's end.
+            self.host.found.forget(&key);
+            self.keep_note(key, None);
         }
-        let key = machine_found::memory_key(self.task);
-        self.host.found.put(&key, &Found::Value { value: memory.to_string() })?;
-        // It is of no claim, and in the ledger with the job's end.
-        self.host.found.forget(&key);
-        self.keep_note(key, None);
         self.remember_value(memory);
         Ok(())
     }

@@ -81,6 +81,85 @@ fn the_successor_of_a_successor_that_the_planner_does_not_know_of_remembers_as_w
     assert_eq!(memory_of(&bench, "third"), Some(json!("what old found")));
 }
 
+/// `old` as an update makes it, about something else than it is.
+fn moved() -> PlannedTask {
+    let spec = planned("elsewhere", Action::Update, 1, &[]).spec;
+    PlannedTask { spec, ..planned("old", Action::Update, 2, &[]) }
+}
+
+/// What the job of `old` is to do away with besides what it updates, with what was noted of that.
+fn earlier(bench: &Bench) -> Vec<(&'static str, Option<Value>)> {
+    let name = |params: &TaskParams| match planned("elsewhere", Action::Update, 1, &[]).spec {
+        Some(spec) if spec.params == *params => "elsewhere",
+        _ => "old",
+    };
+    let earlier = bench.jobs[&task("old")].earlier.iter();
+    earlier.map(|earlier| (name(&earlier.params), earlier.memory.clone())).collect()
+}
+
+#[test]
+fn what_a_failed_update_made_elsewhere_is_the_tasks_until_it_is_gone() {
+    let mut bench = bench();
+    offer(&mut bench, 2, vec![moved()]);
+    let start = &bench.jobs[&task("old")];
+    assert_eq!((&start.memory, start.earlier.len()), (&Some(json!("what old found")), 0));
+    end(&mut bench, "old", Err("no"), Some(json!("found elsewhere")));
+    // Each of the two keeps what was found of it.
+    assert_eq!(memory_of(&bench, "old"), Some(json!("what old found")));
+    // Tried again, the job is about the new, and does away with the old.
+    offer(&mut bench, 3, vec![moved()]);
+    let start = &bench.jobs[&task("old")];
+    assert!(matches!(&start.work, Work::Apply { previous: None, .. }));
+    assert_eq!(start.memory, Some(json!("found elsewhere")));
+    assert_eq!(earlier(&bench), [("old", Some(json!("what old found")))]);
+    end(&mut bench, "old", Err("no"), None);
+    // Reverted, it is the other way round.
+    offer(&mut bench, 4, vec![planned("old", Action::Update, 1, &[])]);
+    let start = &bench.jobs[&task("old")];
+    assert!(matches!(&start.work, Work::Apply { previous: Some(_), .. }));
+    assert_eq!(start.memory, Some(json!("what old found")));
+    assert_eq!(earlier(&bench), [("elsewhere", Some(json!("found elsewhere")))]);
+    end(&mut bench, "old", Ok(CHANGED), None);
+    assert!(bench.disk.takings.is_empty());
+    assert_eq!(memory_of(&bench, "old"), Some(json!("what old found")));
+}
+
+#[test]
+fn what_a_killed_update_made_elsewhere_is_removed_with_the_task() {
+    let mut bench = bench();
+    offer(&mut bench, 2, vec![moved()]);
+    let params = moved().spec.expect("a spec").params;
+    bench.disk.noted = vec![found::memory_note(&task("old"), &params, &json!("found elsewhere"))];
+    bench.restart();
+    bench.handle(Event::Connected { session_present: false });
+    assert_eq!(bench.jobs[&task("old")].memory, Some(json!("found elsewhere")));
+    bench.restart();
+    // A commit withdraws it before it is tried again.
+    bench.handle(Event::Connected { session_present: false });
+    end(&mut bench, "old", Err("no"), None);
+    offer(&mut bench, 3, vec![planned("old", Action::Remove, 0, &[])]);
+    assert_eq!(bench.jobs[&task("old")].memory, Some(json!("what old found")));
+    assert_eq!(earlier(&bench), [("elsewhere", Some(json!("found elsewhere")))]);
+    end(&mut bench, "old", Ok(CHANGED), None);
+    assert!(bench.disk.takings.is_empty() && bench.disk.applied.is_empty());
+}
+
+#[test]
+fn an_update_that_failed_before_it_changed_anything_leaves_nothing_elsewhere() {
+    let mut bench = bench();
+    offer(&mut bench, 2, vec![moved()]);
+    let started = bench.jobs.remove(&task("old")).expect("it runs").task;
+    let (result, found) = (Err("no".to_owned()), Default::default());
+    let (output, memory, export) = (None, None, None);
+    let done =
+        JobDone { task: started, result, touched: false, output, memory, export, found, started_ms: 0, duration_ms: 0 };
+    bench.handle(Event::Finished(Box::new(done)));
+    bench.wait(Duration::from_secs(1));
+    assert!(bench.disk.takings.is_empty());
+    offer(&mut bench, 3, vec![planned("old", Action::Update, 1, &[])]);
+    assert_eq!(earlier(&bench), []);
+}
+
 #[test]
 fn nothing_is_removed_for_an_heir_that_is_not_there() {
     // The planner takes `new` to be applied, because a report is on its way.

@@ -448,10 +448,13 @@ fn a_removal_does_what_was_declared_last() {
 
 #[test]
 fn a_killed_job_has_what_it_noted_for_its_task() {
-    let noted = |name: &str, memory: &str| (format!("memory s.{name}"), Found::Value { value: memory.to_owned() });
+    let noted = |name: &str, memory: u32| {
+        let params = planned(name, Action::Create, 1, &[]).spec.expect("a spec").params;
+        found::memory_note(&task(name), &params, &serde_json::json!({ "was": memory }))
+    };
     let mut bench = applied(&["done"]);
     offer(&mut bench, 2, vec![planned("begun", Action::Create, 1, &[])]);
-    bench.disk.noted = vec![noted("begun", r#"{"was":1}"#), noted("done", r#"{"was":2}"#), noted("gone", "3")];
+    bench.disk.noted = vec![noted("begun", 1), noted("done", 2), noted("gone", 3)];
     bench.restart();
     assert_eq!(bench.jobs[&task("begun")].memory, Some(serde_json::json!({"was": 1})));
     // The end of this one is in the ledger, with what it remembers; and none of these is a note of a claim.
