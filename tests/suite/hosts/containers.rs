@@ -159,6 +159,24 @@ fn an_image_takes_no_name_but_its_own_and_leaves_nothing_behind() {
     hosts.converged(&hosts.change(&image("ours", 1)));
     hosts.converged(&hosts.change(LAST));
     assert_eq!(images(), before);
+    // Several at a time, whose archives all have one name in them.
+    let task = |n: u32| {
+        let image = format!("image = {{ name = \"localhost/ours{n}:1\", path = \"/srv/archive-{}.tar\" }}", 1 + n % 2);
+        format!("[[task]]\nid = \"image{n}\"\n{image}\n")
+    };
+    let several: String = (0..6).map(task).chain([LAST.to_owned()]).collect();
+    for _ in 0..2 {
+        hosts.converged(&hosts.change(&several));
+        let with = images();
+        let id =
+            |name: &str| with.lines().find_map(|line| line.strip_prefix(&format!("{name}:1 "))).unwrap_or_default();
+        for n in 0..6 {
+            assert_eq!(id(&format!("localhost/ours{n}")), id(&format!("localhost/ours{}", n % 2)), "{with}");
+        }
+        assert!(with.lines().count() == 7 && with.contains(&before) && id("localhost/ours0") != id("localhost/ours1"));
+        hosts.converged(&hosts.change(LAST));
+        assert_eq!(images(), before);
+    }
     // What was there before, and equal, stays.
     hosts.converged(&hosts.change(&image("theirs", 2)));
     assert_eq!(images(), before);

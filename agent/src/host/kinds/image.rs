@@ -16,6 +16,7 @@ use groundplan_protocol::{
     plan::OnRemove,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::RwLock;
 
 use super::{
     context::Context,
@@ -27,6 +28,10 @@ use crate::host::{
     job::Content,
     tool::{Answer, Tool},
 };
+
+/// Podman's store: several may pull into it at a time. One alone loads an archive, which moves names that are none of its task's for a
+/// moment, or looks which images have no name, to remove them.
+static STORE: RwLock<()> = RwLock::const_new(());
 
 /// Why an image could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +74,9 @@ struct Memory {
     /// Images that the task brought and that newer ones have replaced, while a container uses them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     replaced: BTreeSet<String>,
+    /// While an archive is loaded: the images that had names before, by these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    names: BTreeMap<String, String>,
 }
 
 impl Memory {
@@ -77,7 +85,7 @@ impl Memory {
         let before = known.map_or(there, |known| known.before.clone());
         let brought = known.into_iter().flat_map(|known| known.replaced.iter().chain([&known.id]));
         let replaced = brought.filter(|id| !id.is_empty()).cloned().collect();
-        Self { id: String::new(), archive: None, before, replaced }
+        Self { before, replaced, ..Self::default() }
     }
 }
 
@@ -128,27 +136,38 @@ impl Kind for Image {
             None => image_id(cx, &self.name).await?,
         };
         let archive = archive(self, cx).await?;
+        let turn = if archive.is_some() { Some(STORE.write().await) } else { None };
+        let mut pending = Memory::pending(known.as_ref(), before.clone());
+        if archive.is_some() && self.rootfs != Some(true) {
+            // A job that was killed while it loaded the archive knew better.
+            let noted = known.map(|known| known.names).filter(|names| !names.is_empty());
+            pending.names = if let Some(noted) = noted { noted } else { names(cx).await? };
+        }
         let bringing = async {
             match (&archive, self.pull.unwrap_or_default()) {
-                (Some((content, _)), _) => Ok::<_, HostError>(bring(self, cx, content).await?),
+                (Some((content, _)), _) => Ok::<_, HostError>(bring(self, cx, content, &pending.names).await?),
                 (None, Pull::Missing) => Ok(pull(cx, &self.name).await?),
                 // With `always` the check has pulled it already.
                 (None, Pull::Always | Pull::Never) => Ok(()),
             }
         };
-        let pending = Memory::pending(known.as_ref(), before.clone());
         cx.change(&pending, bringing).await?;
         let id = image_id(cx, &self.name).await?.ok_or_else(|| PodmanError::Nothing(self.name.clone()))?;
         // What the name is to be given back to stays.
         let mut replaced = pending.replaced;
         replaced.retain(|other| *other != id && before.as_ref() != Some(other));
-        discard(cx, &mut replaced).await?;
-        let memory = Memory { id, archive: archive.map(|(_, digest)| digest), before, replaced };
+        if !replaced.is_empty() {
+            let _turn = if let Some(turn) = turn { turn } else { STORE.write().await };
+            discard(cx, &mut replaced).await?;
+        }
+        let archive = archive.map(|(_, digest)| digest);
+        let memory = Memory { id, archive, before, replaced, ..Memory::default() };
         cx.remember(&memory);
         Ok(Applied { afresh: true })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
+        let _turn = STORE.write().await;
         let id = match image_id(cx, &self.name).await {
             // Without podman, no image of it is in use.
             Err(PodmanError::NoPodman) => return Ok(false),
@@ -241,8 +260,13 @@ async fn untag(cx: &Context<'_>, name: &str) -> Result<(), PodmanError> {
     podman(cx, &["untag", name, name]).await.map(drop)
 }
 
-/// Loads or imports an archive, and gives the resulting image the task's name.
-async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(), PodmanError> {
+/// Loads or imports an archive, and gives the resulting image the task's name. `before`: the images that had names before.
+async fn bring(
+    image: &Image,
+    cx: &Context<'_>,
+    content: &Content,
+    before: &BTreeMap<String, String>,
+) -> Result<(), PodmanError> {
     let (path, stdin) = match content {
         Content::Bytes(bytes) => ("-".to_owned(), Some(&bytes[..])),
         Content::File(path) => (path.to_string_lossy().into_owned(), None),
@@ -256,7 +280,6 @@ async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(),
         };
         return Ok(());
     }
-    let before = names(cx).await?;
     let out = match stdin {
         Some(bytes) => Tool::new(&["podman", "load", "--quiet"]).stdin(bytes).run(cx).await?,
         None => Tool::new(&["podman", "load", "--quiet", "--input", &path]).run(cx).await?,
@@ -269,8 +292,8 @@ async fn bring(image: &Image, cx: &Context<'_>, content: &Content) -> Result<(),
     // Only the task's own name is kept, not those in the archive: they go, or go back to the images that had them.
     for name in loaded.iter().filter(|name| **name != image.name && !name.starts_with("sha256:")) {
         match before.get(*name) {
-            Some(id) => podman(cx, &["tag", id, name]).await.map(drop)?,
-            None => untag(cx, name).await?,
+            Some(id) if image_id(cx, id).await?.is_some() => podman(cx, &["tag", id, name]).await.map(drop)?,
+            _ => untag(cx, name).await?,
         }
     }
     Ok(())
@@ -283,6 +306,7 @@ fn loaded(out: &str) -> Vec<&str> {
 }
 
 async fn pull(cx: &Context<'_>, name: &str) -> Result<(), PodmanError> {
+    let _turn = STORE.read().await;
     podman(cx, &["pull", "--quiet", "--", name]).await.map(drop)
 }
 
