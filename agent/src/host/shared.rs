@@ -74,7 +74,9 @@ impl Host {
         let environment = Environment { root: Root::new(root), env };
         let claims = Claims::on(environment.root.clone());
         let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
-        let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found)?;
+        let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}/found: {error}", settings.state_dir.display()))
+        })?;
         Ok(Self {
             environment,
             state_dir: settings.state_dir.clone(),

@@ -263,6 +263,17 @@ fn a_key_file_gets_back_what_was_replaced() {
     recheck(&hosts);
     assert_eq!(keys("dan"), format!("{KEY}\n"));
 
+    // Once the task wants less of the file, what it does not replace any more comes back: other keys, then the line of its own.
+    hosts.converged(&hosts.change(&(task("ann", "") + &task("dan", ""))));
+    assert_eq!([keys("ann"), keys("dan")], [format!("{KEY}\n{others}"), format!("{KEY}\n{others}")]);
+    hosts.converged(&hosts.change(&format!(
+        "[[task]]\nid = \"ann\"\nuser = {{ name = \"ann\" }}\n{}",
+        task("dan", ", exclusive_keys = true")
+    )));
+    assert_eq!([keys("ann"), keys("dan")], [found.clone(), format!("{KEY}\n")]);
+    // It is not the task's any more.
+    hosts.out("h1", "sed -i /no-pty/d /home/ann/.ssh/authorized_keys");
+
     hosts.converged(&hosts.change(NOTHING));
-    assert_eq!([keys("ann"), keys("dan")], [found.clone(), found]);
+    assert_eq!([keys("ann"), keys("dan")], [others.to_owned(), found]);
 }

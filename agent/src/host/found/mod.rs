@@ -50,6 +50,9 @@ impl KindError for FoundError {}
 /// The file of notes, in the store's directory.
 const NOTES: &str = "noted";
 
+/// What names of files end with until they are complete.
+const UNFINISHED: &str = ".new";
+
 /// The store, in a directory of the agent's state.
 #[derive(Debug)]
 pub(crate) struct FoundStore {
@@ -118,8 +121,12 @@ impl FoundStore {
         let mut books = Books { dropped: true, ..Books::default() };
         for entry in fs::read_dir(&dir).into_iter().flatten() {
             let entry = entry?;
-            if let Some(digest) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                books.contents.insert(digest, entry.metadata()?.len());
+            let name = entry.file_name();
+            match name.to_str().map(|name| (name, name.parse())) {
+                Some((_, Ok(digest))) => _ = books.contents.insert(digest, entry.metadata()?.len()),
+                // What an agent was writing when it was killed.
+                Some((name, _)) if name.ends_with(UNFINISHED) => fs::remove_file(entry.path())?,
+                _ => {}
             }
         }
         Ok((Self { dir, limit, books: Mutex::new(books) }, noted))
@@ -182,7 +189,7 @@ impl FoundStore {
         }
         // Complete at any moment: the running jobs have made changes since.
         let text: String = books.pending.iter().map(|(key, found)| line(key, found)).collect();
-        let temporary = self.dir.join(".noted.new");
+        let temporary = self.dir.join(format!(".noted{UNFINISHED}"));
         fs::write(&temporary, text)?;
         fs::rename(&temporary, self.dir.join(NOTES))?;
         books.file = Some(self.open_notes()?);
@@ -207,7 +214,7 @@ impl FoundStore {
             return Ok((digest, size, false));
         }
         // One name for each file that is read: several jobs may keep contents at the same time.
-        let temporary = self.dir.join(format!(".{}.new", Digest::of(path.as_bytes()).short()));
+        let temporary = self.dir.join(format!(".{}{UNFINISHED}", Digest::of(path.as_bytes()).short()));
         let store = |source| FoundError::Store { path: temporary.clone(), source };
         self.make_dir().map_err(store)?;
         let mut kept = private().truncate(true).open(&temporary).map_err(store)?;

@@ -1,21 +1,23 @@
 //! What is at a path: noted before a task takes it, and restored after it.
 //!
 //! In: a path below the root. Out: a note with owner, group, mode and extended attributes; or the path as the note has it. Restoring
-//! replaces whatever file is there, atomically, and no directory that has something in it.
+//! replaces whatever file is there, atomically, and no directory that has something in it. All of it works from the opened directory:
+//! whoever owns one above may swap it for a link meanwhile.
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    ffi::OsStr,
+    fs::File,
     io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, lchown},
-    path::Path,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
 };
 
 use groundplan_protocol::plan::OnRemove;
 use nix::{
-    libc,
-    sys::stat::Mode,
-    unistd::{Gid, Uid},
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat, readlinkat},
+    sys::stat::{Mode, SFlag, fstatat},
+    unistd::{Gid, Uid, fchownat},
 };
 
 use super::{FoundError, FoundStore};
@@ -42,34 +44,33 @@ impl FoundStore {
             Err(e) => return Err(e.into()),
         };
         let failed = |doing| move |source| FoundError::Read { path: path.to_owned(), doing, source };
-        let found = match std::fs::symlink_metadata(&place.real) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
-            found => found.map_err(failed("read its metadata"))?,
+        let found = match fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(Found::Absent),
+            found => found.map_err(|errno| failed("read its metadata")(errno.into()))?,
         };
-        let kind = found.file_type();
-        if (kind.is_dir() || kind.is_symlink() && follow)
-            && let Ok(Some((_, real))) = root.directory(path, Missing::Leave)
+        let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+        if (kind == SFlag::S_IFDIR || kind == SFlag::S_IFLNK && follow)
+            && let Ok(Some((dir, _))) = root.directory(path, Missing::Leave)
         {
-            let dir = open(&real).map_err(failed("open it"))?;
+            let dir = open(&dir, OsStr::new(".")).map_err(failed("open it"))?;
             let (access, xattrs) = described(&dir).map_err(failed("read its attributes"))?;
             return Ok(Found::Directory { access, xattrs });
         }
-        if kind.is_symlink() {
-            let target = std::fs::read_link(&place.real).map_err(failed("read the link"))?;
+        if kind == SFlag::S_IFLNK {
+            let target = readlinkat(&place.dir, place.name.as_os_str());
+            let target = target.map_err(|errno| failed("read the link")(errno.into()))?;
             let target = target.to_string_lossy().into_owned();
-            return Ok(Found::Link { target, uid: found.uid(), gid: found.gid() });
+            return Ok(Found::Link { target, uid: found.st_uid, gid: found.st_gid });
         }
-        if !kind.is_file() {
-            let what = if kind.is_fifo() {
-                "FIFO"
-            } else if kind.is_socket() {
-                "socket"
-            } else {
-                "device"
+        if kind != SFlag::S_IFREG {
+            let what = match kind {
+                SFlag::S_IFIFO => "FIFO",
+                SFlag::S_IFSOCK => "socket",
+                _ => "device",
             };
             return Ok(Found::Other { what: what.to_owned() });
         }
-        let mut file = open(&place.real).map_err(failed("open it"))?;
+        let mut file = open(&place.dir, &place.name).map_err(failed("open it"))?;
         let (access, xattrs) = described(&file).map_err(failed("read its attributes"))?;
         let (sha256, size, kept) = self.keep(path, &mut file, on_remove)?;
         Ok(Found::File { sha256, size, kept, access, xattrs })
@@ -91,8 +92,11 @@ impl FoundStore {
                 }
                 files::put_link(root, path, target)?;
                 if let Some(place) = root.place(path, Missing::Leave)? {
-                    let failed = |source| FoundError::Read { path: path.to_owned(), doing: "change its owner", source };
-                    lchown(&place.real, Some(*uid), Some(*gid)).map_err(failed)?;
+                    let (uid, gid, flags) = (Uid::from_raw(*uid), Gid::from_raw(*gid), AtFlags::AT_SYMLINK_NOFOLLOW);
+                    fchownat(&place.dir, place.name.as_os_str(), Some(uid), Some(gid), flags).map_err(|errno| {
+                        let source = errno.into();
+                        FoundError::Read { path: path.to_owned(), doing: "change its owner", source }
+                    })?;
                 }
                 Ok(Removal::Removed)
             }
@@ -123,7 +127,7 @@ impl FoundStore {
             staged => staged?,
         };
         if let Some(staged) = staged {
-            let file = open(&staged.path()).map_err(failed)?;
+            let file = staged.open().map_err(failed)?;
             xattrs::write(&file, attributes).map_err(failed)?;
             staged.put()?;
             return Ok(Removal::Removed);
@@ -160,10 +164,10 @@ fn restore_directory(
         }
         was => was?,
     };
-    let Some((_, real)) = root.directory(path, Missing::Leave)? else {
+    let Some((dir, _)) = root.directory(path, Missing::Leave)? else {
         return Ok(Removal::Left(format!("{path} is not there any more: not made again")));
     };
-    let dir = open(&real).map_err(failed)?;
+    let dir = open(&dir, OsStr::new(".")).map_err(failed)?;
     let same = was && xattrs::read(&dir).map_err(failed)? == *attributes;
     files::put_directory(root, path, access)?;
     xattrs::write(&dir, attributes).map_err(failed)?;
@@ -171,8 +175,9 @@ fn restore_directory(
 }
 
 /// Opens what may be anything: neither follows a link nor blocks on a FIFO.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
+fn open(dir: &impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(openat(dir, name, flags, Mode::empty())?.into())
 }
 
 /// Owner, group, mode and extended attributes of an open file.

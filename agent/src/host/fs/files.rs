@@ -251,6 +251,12 @@ impl Staged {
         self.place.real.with_file_name(temporary(&self.place.name))
     }
 
+    /// Opens it, for its attributes.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        let (dir, name) = (&self.place.dir, temporary(&self.place.name));
+        Ok(openat(dir, name.as_os_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
     /// Renames it to its place.
     pub(crate) fn put(mut self) -> Result<(), FileError> {
         let place = &self.place;

@@ -63,6 +63,8 @@ pub(crate) struct Context<'a> {
     idle: AtomicBool,
     /// Whether the job may have changed anything on the host.
     touched: AtomicBool,
+    /// Whether a memory was noted before a change.
+    noted_first: AtomicBool,
     /// The effect that was carried out, where it is greater than the one that was due.
     instead: Mutex<Option<Effect>>,
     output: Mutex<Option<Output>>,
@@ -91,6 +93,7 @@ impl<'a> Context<'a> {
             memory: None,
             idle: AtomicBool::new(false),
             touched: AtomicBool::new(false),
+            noted_first: AtomicBool::new(false),
             instead: Mutex::new(None),
             output: Mutex::new(None),
             notes: Mutex::default(),
@@ -143,6 +146,12 @@ impl<'a> Context<'a> {
     }
 
     fn remember_value(&self, memory: Value) {
+        // What was noted first is not true any more. If the store is full, a kill before the job's end is in the ledger shows the older one.
+        if let Some(params) = self.params.filter(|_| self.noted_first.load(Ordering::Relaxed)) {
+            let (key, note) = machine_found::memory_note(self.task, params, &memory);
+            let _ = self.host.found.put(&key, &note);
+            self.host.found.forget(&key);
+        }
         self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
     }
 
@@ -160,7 +169,8 @@ impl<'a> Context<'a> {
             self.host.found.forget(&key);
             self.keep_note(key, None);
         }
-        self.remember_value(memory);
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).memory = Some(memory);
+        self.noted_first.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -98,7 +98,12 @@ impl Memory {
         // What was put into a file that was as wanted is not given back: it may be what an intruder left.
         let written = WrittenKeys::of(user);
         if self.written_keys.as_ref() != Some(&written) {
-            let own = |line: &String| key_of(line).is_some_and(|key| self.keys.iter().any(|own| own == key));
+            let before_this = self.written_keys.iter().flat_map(|written| &written.keys);
+            let own_lines: Vec<&str> = before_this.map(|line| line.trim()).collect();
+            let own = |line: &String| {
+                own_lines.contains(&line.as_str())
+                    || key_of(line).is_some_and(|key| self.keys.iter().any(|own| own == key))
+            };
             let replaced = keys::replaced(before, after).into_iter().filter(|line| !own(line));
             let new: Vec<String> = replaced.filter(|line| !self.replaced_keys.contains(line)).collect();
             self.replaced_keys.extend(new);
@@ -106,6 +111,21 @@ impl Memory {
         let new = keys_of(user).into_iter().filter(|key| !there.contains(*key)).map(str::to_owned);
         let new: Vec<String> = new.filter(|key| !self.keys.contains(key)).collect();
         self.keys.extend(new);
+    }
+
+    /// The lines that an update gives back, because the task wants something else of the key file than when they were replaced.
+    fn given_back(&self, user: &User, on_remove: OnRemove) -> &[String] {
+        let is_other = self.written_keys.as_ref().is_some_and(|written| *written != WrittenKeys::of(user));
+        if is_other && on_remove == OnRemove::Restore { &self.replaced_keys } else { &[] }
+    }
+
+    /// Notes that the key file is as wanted, with that text: what is in it is not replaced any more.
+    fn wrote_keys(&mut self, user: &User, text: &[u8]) {
+        self.written_keys = Some(WrittenKeys::of(user));
+        let wanted = keys_of(user);
+        self.keys.retain(|key| wanted.contains(&key.as_str()));
+        let text = String::from_utf8_lossy(text);
+        self.replaced_keys.retain(|replaced| !text.lines().any(|line| line == replaced));
     }
 }
 
@@ -150,11 +170,15 @@ impl Kind for User {
             && changes(self, &found)?.is_empty()
             && password_is(self, &found)
             && (self.create_home != Some(true) || Path::new(&found.home).is_dir())
-            && keys_are(self, &found, &memory)?;
+            && keys_are(self, cx, &found, &memory)?;
         // A user that already was as wanted: note how it was found, since `apply` does not run.
         if in_sync && cx.memory().is_none() {
             memory.note(&found);
             memory.written_keys = Some(WrittenKeys::of(self));
+            cx.remember(&memory);
+        } else if in_sync && memory.written_keys != Some(WrittenKeys::of(self)) {
+            let text = keys_text(self, &found)?;
+            memory.wrote_keys(self, &text);
             cx.remember(&memory);
         }
         Ok(in_sync.into())
@@ -200,16 +224,13 @@ impl Kind for User {
             let what = format!("cannot create the home directory of {}", self.name);
             change(cx, &what, &["mkhomedir_helper", &self.name]).await?;
         }
-        if !keys_are(self, &found, &memory)? {
-            let text = wanted_keys(self, &found, &memory)?;
-            let before = place(&found).read().map_err(|source| keys_error(self, &found, source))?;
-            memory.note_keys(self, &before, &text);
+        if !keys_are(self, cx, &found, &memory)? {
+            let text = wanted_keys(self, cx, &found, &memory)?;
+            memory.note_keys(self, &keys_text(self, &found)?, &text);
             cx.remember_first(&memory)?;
             place(&found).write(text).map_err(|source| keys_error(self, &found, source))?;
         }
-        memory.written_keys = Some(WrittenKeys::of(self));
-        let wanted = keys_of(self);
-        memory.keys.retain(|key| wanted.contains(&key.as_str()));
+        memory.wrote_keys(self, &keys_text(self, &found)?);
         cx.remember(&memory);
         Ok(Applied { afresh: false })
     }
@@ -439,7 +460,7 @@ fn report_differences(cx: &Context<'_>, user: &User, found: &Found) -> Result<()
     if user.create_home == Some(true) && !Path::new(&found.home).is_dir() {
         cx.differs(&format!("home {}", found.home), Some("present"), None);
     }
-    if !keys_are(user, found, &Memory::of(cx, &user.name))? {
+    if !keys_are(user, cx, found, &Memory::of(cx, &user.name))? {
         cx.differs("ssh keys", Some("as they were set"), Some("others, or with another owner or mode"));
     }
     Ok(())
@@ -458,29 +479,41 @@ fn keys_error(user: &User, found: &Found, source: KeysError) -> UserKindError {
     UserKindError::Keys { user: user.name.clone(), home: found.home.clone(), source }
 }
 
-/// Whether the task neither wants nor has added any keys.
+/// Whether the task neither wants nor has added or replaced any keys.
 fn ignores_keys(user: &User, memory: &Memory) -> bool {
-    user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && memory.keys.is_empty()
+    let has_edited = !memory.keys.is_empty() || !memory.replaced_keys.is_empty();
+    user.ssh_keys.is_empty() && user.exclusive_keys != Some(true) && !has_edited
 }
 
-fn wanted_keys(user: &User, found: &Found, memory: &Memory) -> Result<Vec<u8>, UserKindError> {
+/// The key file as it is; empty if there is none, or no home.
+fn keys_text(user: &User, found: &Found) -> Result<Vec<u8>, UserKindError> {
+    if !Path::new(&found.home).is_dir() {
+        return Ok(Vec::new());
+    }
+    place(found).read().map_err(|source| keys_error(user, found, source))
+}
+
+/// The key file as the task wants it.
+fn wanted_keys(user: &User, cx: &Context<'_>, found: &Found, memory: &Memory) -> Result<Vec<u8>, UserKindError> {
     if !Path::new(&found.home).is_dir() {
         return Err(UserKindError::NoHome(user.name.clone()));
     }
-    let text = place(found).read().map_err(|source| keys_error(user, found, source))?;
+    let text = keys_text(user, found)?;
+    // As after a removal, and from there as if it had always been so.
+    let text = merged(&text, memory.given_back(user, cx.on_remove), &memory.keys, false);
     Ok(merged(&text, &user.ssh_keys, &memory.keys, user.exclusive_keys == Some(true)))
 }
 
-fn keys_are(user: &User, found: &Found, memory: &Memory) -> Result<bool, UserKindError> {
+fn keys_are(user: &User, cx: &Context<'_>, found: &Found, memory: &Memory) -> Result<bool, UserKindError> {
     if ignores_keys(user, memory) {
         return Ok(true);
     }
     if !Path::new(&found.home).is_dir() {
         return Ok(user.ssh_keys.is_empty());
     }
-    let text = wanted_keys(user, found, memory)?;
+    let text = wanted_keys(user, cx, found, memory)?;
     let place = place(found);
-    if text.is_empty() && place.read().map_err(|source| keys_error(user, found, source))?.is_empty() {
+    if text.is_empty() && keys_text(user, found)?.is_empty() {
         return Ok(true);
     }
     place.is(&text).map_err(|source| keys_error(user, found, source))
