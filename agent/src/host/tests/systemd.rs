@@ -195,6 +195,24 @@ async fn drop_ins_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_removal_that_was_killed_restarts_what_runs_with_files_that_are_gone() {
+    let site = site(["loaded", "active", "enabled", "no"]);
+    let mut memory = TaskMemory(None);
+    let path = site.at("etc/systemd/system/x.service");
+    let spec = shipping(Some("[Service]\n# ours\n"), json!({}));
+    assert_eq!(memory.job(&site, apply(&spec, None), None).await, CHANGED);
+    requests(&site);
+    // Killed after the file went and before systemd was told.
+    fs::remove_file(&path).unwrap();
+    let noted = site.at("run/groundplan/restart/x.service");
+    fs::create_dir_all(noted.parent().unwrap()).unwrap();
+    fs::write(&noted, "").unwrap();
+    assert_eq!(memory.job(&site, Work::Remove { spec }, None).await, CHANGED);
+    assert_eq!(requests(&site), ["daemon-reload", "restart x.service"]);
+    assert!(!noted.exists());
+}
+
+#[tokio::test]
 async fn a_broken_unit_file_is_rolled_back() {
     let site = site(["loaded", "active", "enabled", "no"]);
     let mut memory = TaskMemory(None);

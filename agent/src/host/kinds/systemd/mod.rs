@@ -192,13 +192,18 @@ impl Kind for Systemd {
             unmask(cx, &unit).await?;
             changed = true;
         }
-        let removed_files = shipped::remove(cx, self, memory.shipped)?;
-        shipped::clear_restart(cx, &self.unit)?;
+        // Noted before the files go, as in `ship`: if the agent is killed in between, nothing else shows that the unit runs with them.
+        let pending = shipped::is_restart_pending(cx, &self.unit)?;
+        if unit.is_up() && found.active {
+            shipped::note_restart(cx, &self.unit)?;
+        }
+        let removed_files = shipped::remove(cx, self, memory.shipped)? || pending;
         if removed_files {
             systemctl(cx, &["daemon-reload"]).await?;
         }
         changed |= removed_files;
         changed |= self.restore_found(cx, &unit, &found, removed_files).await?;
+        shipped::clear_restart(cx, &self.unit)?;
         Ok(changed)
     }
 
