@@ -278,3 +278,18 @@ sysctl = { "net.ipv4.ip_forward" = 1 }
     assert_eq!(hosts.file("h1", path), None);
     hosts.converged(&hosts.commit(&[("services/s/service.toml", "[service]\n")], "remove"));
 }
+
+#[test]
+fn what_a_failed_update_set_is_the_tasks() {
+    needs_hosts!();
+    let task = |ttl: u32, ready: &str| {
+        format!("[[task]]\nid = \"ttl\"\nsysctl = {{ \"net.ipv4.ip_default_ttl\" = {ttl} }}\n{ready}")
+    };
+    let hosts = Hosts::site(&["h1"]).serve(&task(66, ""));
+    let ttl = || hosts.out("h1", "cat /proc/sys/net/ipv4/ip_default_ttl");
+    hosts.converged(&hosts.head());
+    hosts.settled(&hosts.change(&task(67, "ready = { command = \"false\", timeout = \"100ms\" }\n")));
+    assert_eq!(ttl(), "67");
+    hosts.converged(&hosts.change(super::NOTHING));
+    assert_eq!(ttl(), "64");
+}

@@ -69,8 +69,8 @@ impl Memory {
     }
 
     /// Restores the value that `key` had before the task, unless an operator has changed it since, or another task has it;
-    /// whether that changed anything.
-    fn give_back(&self, cx: &Context<'_>, key: &str, old: &str) -> Result<bool, SysctlError> {
+    /// whether that changed anything. `applied`: the values of the task's record; what was set last may have been a failed update's.
+    fn give_back(&self, cx: &Context<'_>, key: &str, old: &str, applied: &Values) -> Result<bool, SysctlError> {
         let is_anothers = cx.held_by_another(&Sysctl::claim_of(key)).is_some();
         if is_anothers || cx.on_remove != OnRemove::Restore {
             return Ok(false);
@@ -84,7 +84,8 @@ impl Memory {
                 return Ok(false);
             }
         };
-        if self.set.get(key).is_some_and(|ours| *ours != now) {
+        let mut ours = [self.set.get(key), applied.get(key)].into_iter().flatten().peekable();
+        if ours.peek().is_some() && !ours.any(|ours| *ours == now) {
             cx.report(&format!("{key} is `{now}` now, changed out of band: left as it is"));
             return Ok(false);
         }
@@ -130,7 +131,7 @@ impl Kind for Sysctl {
         let (wanted, mut memory) = (self.wanted(), Memory::of(cx));
         // Parameters that are no longer wanted.
         for (key, old) in memory.before.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
-            memory.give_back(cx, key, old)?;
+            memory.give_back(cx, key, old, &Values::new())?;
         }
         memory.before.retain(|key, _| wanted.contains_key(key));
         let mut former = Values::new();
@@ -159,12 +160,11 @@ impl Kind for Sysctl {
         for path in [path(cx.task), former_path(cx.task)] {
             changed |= files::remove_file(&cx.host.environment.root, &path, false)? == Removal::Removed;
         }
-        let mut memory = Memory::of(cx);
-        memory.set = self.wanted();
+        let (memory, applied) = (Memory::of(cx), self.wanted());
         let mut before = memory.before.clone();
-        before.extend(memory.set.keys().filter_map(|key| Some((key.clone(), found(cx, key)?))));
+        before.extend(applied.keys().filter_map(|key| Some((key.clone(), found(cx, key)?))));
         for (key, old) in &before {
-            changed |= memory.give_back(cx, key, old)?;
+            changed |= memory.give_back(cx, key, old, &applied)?;
         }
         Ok(changed)
     }
