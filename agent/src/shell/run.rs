@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use groundplan_protocol::{
     VERSION,
+    ids::Generation,
     plan::{NodePlan, NodePlanRef},
 };
 
@@ -33,6 +34,13 @@ impl Shell {
             self.machine.generation(),
             self.machine.ledger()
         ));
+        // No planner has ever accepted it: its key may have to be given to one.
+        if self.machine.generation() == Generation(0) {
+            let (node, key) = (&self.config.node, self.config.key.public());
+            log::info(format_args!(
+                "no plan has come yet; if the planner does not know this node's key: groundplan trust {node} {key}"
+            ));
+        }
         while !self.stopped {
             self.step().await?;
         }

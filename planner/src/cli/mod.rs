@@ -23,6 +23,7 @@ mod serve;
 mod show;
 mod source;
 mod status;
+mod trust;
 mod up;
 mod what;
 mod why;
@@ -81,6 +82,7 @@ enum Command {
     Recheck(recheck::Args),
     Forget(forget::Args),
     Bootstrap(bootstrap::Args),
+    Trust(trust::Args),
     Exec(exec::Args),
     Key(key::Args),
 }
@@ -108,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Recheck(args) => recheck::run(&args, &mut out),
         Command::Forget(args) => forget::run(&args, &mut out),
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
+        Command::Trust(args) => trust::run(&args, &mut out),
         Command::Exec(args) => exec::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };

@@ -4,9 +4,10 @@
 //! the reason and a hint for the operator. Nothing here decides anything else.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use groundplan_inventory::Inventory;
@@ -20,11 +21,14 @@ use groundplan_protocol::{
     presence::PlannerPresence,
     topic::{NodeTopic, Topic},
 };
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::{
+    sync::mpsc::{Receiver, Sender},
+    time::MissedTickBehavior,
+};
 
 use super::site::Site;
 use crate::{
-    transport::{self, Receipt},
+    transport::{self, Receipt, Transport},
     trust::{self, NodeKeys, TrustError},
 };
 
@@ -54,6 +58,12 @@ impl Keys {
         (keys.key(node, inventory), declared)
     }
 
+    /// The key of a declared node.
+    fn known(&self, node: &NodeId) -> Option<PublicKey> {
+        let (key, declared) = self.find(node);
+        key.ok().flatten().filter(|_| declared)
+    }
+
     /// Writes down that a node's key is trusted.
     pub(crate) fn trust(&self, node: &NodeId, key: &PublicKey) -> Result<(), TrustError> {
         trust::trust_node(&self.state_dir, node, key)?;
@@ -63,10 +73,10 @@ impl Keys {
     }
 
     /// What to do about a node without a key.
-    fn hint(&self, node: &NodeId) -> String {
+    fn hint(node: &NodeId) -> String {
         format!(
-            "give the node's `key` in the inventory, or write it to {}; `groundplan-agent --print-key` on its host prints it",
-            trust::node_key_path(&self.state_dir, node).display()
+            "if it is the right host: `groundplan trust {node} KEY`, or `key` in the inventory; `groundplan-agent --print-key` on its host \
+             prints the key"
         )
     }
 }
@@ -109,15 +119,61 @@ impl Received {
     }
 }
 
+/// How often to look whether a node that was refused has a key by now.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Most nodes to look for: anyone may write under any name at some brokers.
+const MOST_REFUSED: usize = 4096;
+
+/// What messages are verified by.
+pub(super) struct Verifier {
+    pub(super) site: SiteName,
+    pub(super) planner_key: PublicKey,
+    pub(super) keys: Arc<Keys>,
+}
+
+/// Nodes of which a message was refused, each with the key that was known then. Once another one is, what the broker retains of the node
+/// is asked for again: the agent does not send it twice.
+#[derive(Default)]
+struct Refusals(BTreeMap<NodeId, Option<PublicKey>>);
+
+impl Refusals {
+    fn note(&mut self, keys: &Keys, node: &NodeId) {
+        if self.0.len() < MOST_REFUSED || self.0.contains_key(node) {
+            self.0.insert(node.clone(), keys.known(node));
+        }
+    }
+
+    /// The nodes that have another key by now.
+    fn settled(&mut self, keys: &Keys) -> Vec<NodeId> {
+        let settled = self.0.extract_if(.., |node, tried| keys.known(node).is_some_and(|key| Some(key) != *tried));
+        settled.map(|(node, _)| node).collect()
+    }
+}
+
 /// Hands on what comes in until the connection's task ends.
 pub(super) async fn run(
-    site: SiteName,
-    planner_key: PublicKey,
-    keys: Arc<Keys>,
+    verifier: Verifier,
+    transport: Transport,
     mut incoming: Receiver<transport::Incoming>,
     loop_: Sender<Received>,
 ) {
-    while let Some(incoming) = incoming.recv().await {
+    let Verifier { site, planner_key, keys } = verifier;
+    let mut refusals = Refusals::default();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let incoming = tokio::select! {
+            incoming = incoming.recv() => incoming,
+            _ = look.tick(), if !refusals.0.is_empty() => {
+                for node in refusals.settled(&keys) {
+                    tracing::info!(%node, "the node has a key: what it said before is read again");
+                    transport.replay(&site, &node);
+                }
+                continue;
+            }
+        };
+        let Some(incoming) = incoming else { return };
         let received = match incoming {
             transport::Incoming::Ready { fresh, replay } => {
                 tracing::info!(fresh, replay, "connected to the broker");
@@ -125,7 +181,11 @@ pub(super) async fn run(
             }
             transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
             transport::Incoming::Message { topic, payload, receipt } => {
-                Received::Message(receipt, open(&site, &planner_key, &keys, &topic, &payload))
+                let message = open(&site, &planner_key, &keys, &topic, &payload);
+                if let Incoming::Refused { node, .. } = &message {
+                    refusals.note(&keys, node);
+                }
+                Received::Message(receipt, message)
             }
         };
         // When the loop has ended, what comes in is dropped: the connection's task must not wait for room while it ends.
@@ -202,7 +262,7 @@ fn of_node<M: FromNode>(
             Ok(message) if *message.node() == node => return Incoming::Node(node, wrap(message)),
             Ok(message) => (format!("is signed by it, but for node `{}`", message.node()), String::new()),
             Err(OpenError::Signature) => {
-                let hint = format!("if the node was rebuilt: {}", keys.hint(&node));
+                let hint = format!("if the node was rebuilt: {}", Keys::hint(&node));
                 ("is not signed by the node's key".to_owned(), hint)
             }
             Err(error @ (OpenError::Version { .. } | OpenError::Site(_))) => {
@@ -211,9 +271,9 @@ fn of_node<M: FromNode>(
             // No envelope of this type: any client may have sent it, and the node is not blamed for it.
             Err(_) => return Incoming::Foreign,
         },
-        Ok(None) if declared => ("no key of the node is known".to_owned(), keys.hint(&node)),
+        Ok(None) if declared => ("no key of the node is known".to_owned(), Keys::hint(&node)),
         Ok(None) => ("the inventory does not declare the node".to_owned(), "declare it in the inventory".to_owned()),
-        Err(error) => (error.to_string(), keys.hint(&node)),
+        Err(error) => (error.to_string(), Keys::hint(&node)),
     };
     Incoming::Refused { node, reason, hint }
 }

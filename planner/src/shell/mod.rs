@@ -370,7 +370,8 @@ impl Shell {
         let (incoming, inbox) = mpsc::channel(TOGETHER);
         let (transport, task) = transport::start(settings, incoming);
         let keys = self.handle.keys.clone();
-        tokio::spawn(inbox::run(site.clone(), self.key.public(), keys, inbox, self.received.0.clone()));
+        let verifier = inbox::Verifier { site: site.clone(), planner_key: self.key.public(), keys };
+        tokio::spawn(inbox::run(verifier, transport.clone(), inbox, self.received.0.clone()));
         let (outgoing, outbox) = mpsc::unbounded_channel();
         let (key, store) = (self.key.clone(), self.handle.store.clone());
         tokio::spawn(outbox::run(site, key, store, transport.clone(), outbox));

@@ -1,6 +1,7 @@
 //! Keeping a connection: one client and event loop of rumqttc for each, polled in a task of its own.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -82,6 +83,7 @@ pub(super) async fn run(
             ready: false,
             fresh: true,
             receipts: Vec::new(),
+            replays: Default::default(),
             stall: Instant::now() + STALL,
             shutdown: None,
             backlog: &backlog,
@@ -148,6 +150,8 @@ struct Connection<'a> {
     fresh: bool,
     /// Packets to be acknowledged, for which the client has had no room so far.
     receipts: Vec<u16>,
+    /// Topics whose retained messages are wanted again: still to be subscribed to, and subscribed to.
+    replays: (VecDeque<Vec<String>>, VecDeque<Vec<String>>),
     /// When the connection is given up if nothing happens before.
     stall: Instant,
     /// Set once the connection is to end: by when at the latest.
@@ -240,6 +244,13 @@ impl Connection<'_> {
                 self.ready = true;
                 Incoming::Ready { fresh: false, replay: false }
             }
+            // For a moment only: the session's own subscriptions cover these topics, and a broker may send a message once for each.
+            ConnectionEvent::Subscribed if self.ready => {
+                for topic in self.replays.1.pop_front().into_iter().flatten() {
+                    let _ = self.client.try_unsubscribe(topic);
+                }
+                return Ok(None);
+            }
             ConnectionEvent::Subscribed => {
                 (self.ready, *self.subscribed) = (true, true);
                 Incoming::Ready { fresh: self.fresh, replay: true }
@@ -268,6 +279,7 @@ impl Connection<'_> {
             // Packet ids are numbered for each connection: a receipt of an earlier one would acknowledge another message here.
             Command::Acknowledge(receipt) if receipt.connection == self.number => self.receipts.push(receipt.packet),
             Command::Acknowledge(_) => {}
+            Command::Replay(topics) => self.replays.0.push_back(topics),
             Command::Publish { message, urgent } => match (fits(&message), urgent) {
                 (true, true) => self.outbox.push_urgent(message),
                 (true, false) => self.outbox.push(message),
@@ -293,6 +305,13 @@ impl Connection<'_> {
             done += 1;
         }
         self.receipts.drain(..done);
+        while let Some(topics) = self.replays.0.front() {
+            let filters = topics.iter().map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
+            if self.client.try_subscribe_many(filters).is_err() {
+                return false;
+            }
+            self.replays.1.extend(self.replays.0.pop_front());
+        }
         // Acknowledgements before messages: with many of them outstanding the broker stops sending to us.
         while let Some(next) = self.outbox.peek(self.open).filter(|_| self.receipts.is_empty()) {
             let payload = next.payload.to_vec();

@@ -39,8 +39,13 @@ pub struct Receipt {
 
 /// What is to be done on the connection.
 pub(super) enum Command {
-    Publish { message: Outgoing, urgent: bool },
+    Publish {
+        message: Outgoing,
+        urgent: bool,
+    },
     Acknowledge(Receipt),
+    /// Has the broker send the retained messages of these topics again.
+    Replay(Vec<String>),
     Open,
     Stop,
 }

@@ -16,8 +16,8 @@ use std::sync::{
 
 use bytes::Bytes;
 use groundplan_protocol::{
-    ids::SiteName,
-    topic::{Topic, planner_filters},
+    ids::{NodeId, SiteName},
+    topic::{TOPICS, Topic, TopicKind, planner_filters},
 };
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
 use tokio::sync::mpsc;
@@ -80,6 +80,17 @@ impl Transport {
     /// Acknowledges a message to the broker.
     pub fn acknowledge(&self, receipt: Receipt) {
         self.send(Command::Acknowledge(receipt));
+    }
+
+    /// Has the broker send the retained messages of a node again, if there is a connection: a new one brings them in any case, or comes with
+    /// a session in which they wait.
+    pub fn replay(&self, site: &SiteName, node: &NodeId) {
+        let retained = TOPICS.iter().filter(|spec| spec.is_retained() && spec.direction.is_to_planners());
+        let topics = retained.filter_map(|spec| match spec.kind {
+            TopicKind::Node(topic) => Some(Topic::Node(node.clone(), topic).name(site)),
+            TopicKind::Planner | TopicKind::Blob => None,
+        });
+        self.send(Command::Replay(topics.collect()));
     }
 
     /// Lets the outbox flow on the connection that there is.

@@ -25,6 +25,7 @@ fn help_of_every_command() {
         "exec",
         "drift",
         "bootstrap",
+        "trust",
         "key",
     ] {
         let run = groundplan(Path::new("/"), &[command, "--help"]);

@@ -10,6 +10,7 @@ mod full_disk;
 mod healing;
 mod hostile;
 mod knowledge;
+mod late_keys;
 mod never;
 mod plugins;
 mod recheck;

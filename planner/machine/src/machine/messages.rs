@@ -172,6 +172,10 @@ impl Machine {
 
     fn take_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) {
         if let Some(changed) = self.fleet.fold_presence(node, presence) {
+            // It is heard as of now: what was refused before, of the same agent or of another one, is of no more use.
+            if let Some(known) = self.fleet.get_mut(node) {
+                known.rejected = None;
+            }
             let online = presence.online;
             let open = self.rollout.as_ref().map(|rollout| rollout.head.ended_ms.is_none());
             if let Some(rollout) = self.rollout_mut() {
