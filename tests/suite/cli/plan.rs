@@ -129,6 +129,30 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
     site.commit("keep");
     let text = site.groundplan(&["plan", "HEAD"]).text();
     assert_eq!(text, "exit 0\n--- stdout\nnothing changes: 3 nodes untouched\n", "the node only records it");
+    // An update that makes another thing of a task gives up what it was.
+    site.edit("services/front/service.toml", "path = \"/srv/front/front.conf\"", "path = \"/srv/front/other.conf\"");
+    let plan = site.groundplan(&["plan"]);
+    assert!(
+        plan.stdout.lines().map(words).any(|row| row.starts_with("update (keep) alpha front.config ")),
+        "{}",
+        plan.text()
+    );
+    let user = |name: &str| {
+        let user = format!("user = {{ name = \"{name}\", remove_home = true }}");
+        let text = format!("[[task]]\nid = \"account\"\n{user}\n");
+        std::fs::write(site.path().join("services/front/service.toml"), text).expect("a file");
+    };
+    user("ann");
+    site.commit("an account");
+    user("bob");
+    let plan = site.groundplan(&["plan"]);
+    let updated = plan.stdout.lines().map(words).find(|line| line.starts_with("update")).unwrap_or_default();
+    assert!(
+        updated.starts_with("update (restore)") && updated.contains("destroys the home directory of the user ann"),
+        "{}",
+        plan.text()
+    );
+    site.git(&["reset", "-q", "--hard", "HEAD~1"]);
     std::fs::write(site.path().join("services/front/service.toml"), "# Nothing.\n").expect("a file");
     let plan = site.groundplan(&["plan"]);
     let actions: Vec<String> = plan.stdout.lines().filter(|line| line.starts_with("remove")).map(row).collect();
@@ -144,8 +168,12 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
 
 /// The action, node and task of a line of the table.
 fn row(line: &str) -> String {
-    let until = line.find(" task ").unwrap_or(line.len());
-    line[..until].split_whitespace().collect::<Vec<_>>().join(" ")
+    words(&line[..line.find(" task ").unwrap_or(line.len())])
+}
+
+/// A line with one space between words.
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]

@@ -184,11 +184,16 @@ impl Assembler<'_, '_> {
             let instance = instance(diff, task, v);
             let ends = |resolved: &&Arc<Resolved>| resolved.spec.params.is_absence() && diff.change[v].is_planned();
             let destroys = resolved.filter(ends).and_then(|resolved| resolved.spec.params.destroys());
+            let given_up = diff.before[v as usize].filter(|applied| {
+                let updated = resolved.filter(|_| action == Action::Update);
+                updated.is_some_and(|resolved| resolved.gives_up(&instance.task, applied))
+                    && !diff.desired.takes_all(node, applied)
+            });
             self.actions.push(PlannedAction {
                 instance,
                 action,
-                on_remove: None,
-                destroys,
+                on_remove: given_up.and_then(|applied| applied.on_remove),
+                destroys: destroys.or_else(|| given_up?.destroys.clone()),
                 reasons: graph.reasons(task, v),
                 waits_for,
             });

@@ -59,7 +59,8 @@ pub struct PlannedAction {
     pub instance: InstanceId,
     /// What is done; for an instance that changes and is triggered as well, the change.
     pub action: Action,
-    /// What a removal does with what the task changed; none for another action, and for a task that leaves nothing.
+    /// What a removal does with what the task changed, or an update with what it gives up; none for another action, and for a task that
+    /// leaves nothing.
     pub on_remove: Option<OnRemove>,
     /// What is lost for good by it, for people.
     pub destroys: Option<String>,
