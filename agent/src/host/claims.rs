@@ -207,16 +207,18 @@ impl Claims {
         });
     }
 
-    /// Another task than `task` that has the claim, if there is one.
-    pub(crate) fn held_by_another(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
-        self.held_by_name(claim, task).or_else(|| self.alias_held(claim, task).map(|(_, other)| other))
+    /// Another task than `task` that has the claim, if there is one; `yielding` are left out.
+    pub(crate) fn held_by_another(&self, claim: &Claim<'_>, task: &TaskId, yielding: &[TaskId]) -> Option<TaskId> {
+        let by_alias =
+            || self.alias_held(claim, task).map(|(_, other)| other).filter(|other| !yielding.contains(other));
+        self.held_by_any_but(claim, task, yielding).or_else(by_alias)
     }
 
     fn held_by_name(&self, claim: &Claim<'_>, task: &TaskId) -> Option<TaskId> {
         self.lock().tasks(claim).find(|other| *other != task).cloned()
     }
 
-    /// The same, apart from `others`.
+    /// Another task than `task` and `others` that has the claim by this name, if there is one.
     pub(crate) fn held_by_any_but(&self, claim: &Claim<'_>, task: &TaskId, others: &[TaskId]) -> Option<TaskId> {
         self.lock().tasks(claim).find(|other| *other != task && !others.contains(other)).cloned()
     }
@@ -352,11 +354,11 @@ mod tests {
         let (claims, one, two) = (Claims::default(), task("s.one"), task("s.two"));
         let (link, file) = (params(r#"{"link":{"path":"/a","target":"b"}}"#), params(r#"{"file":{"path":"/a"}}"#));
         claims.add(&link, &one);
-        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one), None);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one, &[]), None);
         claims.add(&file, &two);
-        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one), Some(two.clone()));
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &one, &[]), Some(two.clone()));
         claims.release(&link, None, &one);
-        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two), None);
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two, &[]), None);
         claims.release(&file, Some(&file), &two);
         assert!(claims.is_held(&Claim::path("/a")), "what it still claims is kept");
         claims.release(&file, None, &two);
@@ -370,7 +372,7 @@ mod tests {
         claims.add(&file, &one);
         claims.promise(&[(one.clone(), file.clone())]);
         claims.release(&file, None, &one);
-        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two), Some(one));
+        assert_eq!(claims.held_by_another(&Claim::path("/a"), &two, &[]), Some(one));
         claims.promise(&[]);
         assert!(!claims.is_held(&Claim::path("/a")));
     }

@@ -33,6 +33,8 @@ pub struct Job {
     pub earlier: Vec<Earlier>,
     /// Tasks that hand over to it, or, for a removal, that took over from it.
     pub others: Vec<TaskId>,
+    /// Tasks that still claim what this one took from them, and are about to go as well: for a removal, they do not count.
+    pub yielding: Vec<TaskId>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.
     pub on_remove: OnRemove,
     /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.

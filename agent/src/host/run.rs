@@ -71,6 +71,7 @@ impl Host {
                 }
                 cx.probed = is_probed(&job.work);
                 cx.others = &job.others;
+                cx.yielding = &job.yielding;
                 cx.params = Some(&job.work.spec().params);
                 cx.replaces = matches!(&job.work, Work::Apply { spec, previous: Some(previous), .. }
                     if self.is_replaced(&previous.params, &spec.params, &job.task));
@@ -268,7 +269,7 @@ impl Host {
     ) -> Result<bool, HostError> {
         // Kinds with several subjects, which only plugins have, ask for each of them.
         if let [subject] = params.subject(cx.task).as_slice()
-            && let Some(other) = self.claims.held_by_another(subject, cx.task)
+            && let Some(other) = cx.held_by_another(subject)
         {
             cx.report(&format!("left in place: it belongs to {other} now"));
             self.release(params, cx);

@@ -170,6 +170,8 @@ pub struct Start {
     pub memory: Option<Value>,
     /// What else the task claims on the host, which is not what it is to be any more.
     pub earlier: Vec<Earlier>,
+    /// Tasks that still claim what this one took from them, and are about to go as well: what is there is this one's to give back.
+    pub yielding: Vec<TaskId>,
     /// What happens to what is removed: of the task itself, or of what an update leaves behind.
     pub on_remove: OnRemove,
     /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.

@@ -128,6 +128,10 @@ impl Machine {
             waiting: Vec::new(),
         };
         self.running.insert(task.clone(), running);
-        Ok(Start { task, work, effect, memory, earlier, touched, on_remove })
+        let yielding = match &work {
+            Work::Remove { spec, .. } => self.yielding(&task, spec),
+            _ => Vec::new(),
+        };
+        Ok(Start { task, work, effect, memory, earlier, yielding, touched, on_remove })
     }
 }

@@ -170,6 +170,22 @@ impl Machine {
         }
     }
 
+    /// The tasks that this one has overtaken and that the plan removes as well. What is on the host is not what they applied, so that their
+    /// own removals would take it for changed out of band.
+    pub(super) fn yielding(&self, task: &TaskId, spec: &TaskSpec) -> Vec<TaskId> {
+        let Some(active) = &self.active else { return Vec::new() };
+        let goes = |other: &TaskId| {
+            let node = active.queue.find(other).map(|at| active.queue.get(at));
+            node.is_some_and(|node| node.planned.action == Action::Remove && node.outcome().is_none())
+        };
+        let has = spec.identity(task);
+        let shares = |(other, record): &(&TaskId, &Record)| {
+            record.spec.identity(other).iter().any(|claim| has.binary_search(claim).is_ok())
+        };
+        let others = self.applied.iter().filter(|(other, record)| *other != task && record.overtaken);
+        others.filter(shares).map(|(other, _)| other.clone()).filter(goes).collect()
+    }
+
     /// A task has been carried out for a plan: it has taken over what it was to by then, or is gone.
     pub(super) fn taken(&mut self, planned: &PlannedTask, generation: Generation) {
         let applies = matches!(planned.action, Action::Create | Action::Update | Action::Remove | Action::Forget);

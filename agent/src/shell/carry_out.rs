@@ -124,7 +124,7 @@ impl Shell {
     }
 
     fn job(&self, start: Start, plan: Generation) -> Job {
-        let Start { task, work, effect, memory, earlier, touched, on_remove } = start;
+        let Start { task, work, effect, memory, earlier, yielding, touched, on_remove } = start;
         let mut others = Vec::new();
         let work = match work {
             Work::Apply { spec, previous, from } => {
@@ -140,7 +140,7 @@ impl Shell {
             Work::Forget { spec } => HostWork::Forget { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        Job { task, work, effect, memory, earlier, others, on_remove, touched, plan }
+        Job { task, work, effect, memory, earlier, others, yielding, on_remove, touched, plan }
     }
 
     fn publish_state(&mut self, mut state: NodeState) {

@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
     pub(crate) is_new: bool,
     /// Tasks that hand over to this one, or, in a removal, that took over from it.
     pub(crate) others: &'a [TaskId],
+    /// Tasks whose claims do not count: they are about to go, and what they claim is this one's by now.
+    pub(crate) yielding: &'a [TaskId],
     /// What the job is about.
     pub(crate) params: Option<&'a TaskParams>,
     /// Whether the task becomes something else: nothing of what it noted is about that.
@@ -81,6 +83,7 @@ impl<'a> Context<'a> {
             probed: false,
             is_new: false,
             others: &[],
+            yielding: &[],
             params: None,
             replaces: false,
             previous: None,
@@ -115,6 +118,7 @@ impl<'a> Context<'a> {
     ) -> Context<'b> {
         Context {
             others,
+            yielding: self.yielding,
             params: Some(params),
             plan: self.plan,
             on_remove: self.on_remove,
@@ -247,7 +251,7 @@ impl<'a> Context<'a> {
 
     /// Another task that has the same claim, if there is one: then what is claimed must be left in place.
     pub(crate) fn held_by_another(&self, claim: &Claim<'_>) -> Option<TaskId> {
-        self.host.claims.held_by_another(claim, self.task)
+        self.host.claims.held_by_another(claim, self.task, self.yielding)
     }
 
     /// The same, apart from the tasks that hand over to this one: they have it until their removal, which comes last.

@@ -211,7 +211,7 @@ async fn a_killed_agent_knows_what_it_did_to_a_file() {
         let site = site.after_a_crash();
         let noted = site.found.lock().unwrap().remove("memory svc.task").expect("a note");
         let Found::Value { value } = noted else { panic!("{noted:?}") };
-        let (_, memory): (TaskParams, serde_json::Value) = serde_json::from_str(&value).unwrap();
+        let (_, memory): (TaskParams, Value) = serde_json::from_str(&value).unwrap();
         site.memories.lock().unwrap().insert("svc.task".to_owned(), memory);
         assert_eq!(site.job("svc.task", apply(&spec, Some(&spec)), None).await.result, UNCHANGED);
         assert_eq!(site.remove(&spec).await, CHANGED);

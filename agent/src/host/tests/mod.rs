@@ -170,6 +170,7 @@ fn job(task: &str, work: Work, effect: Option<Effect>, memory: Option<Value>) ->
     let touched = !matches!(work, Work::Apply { previous: None, .. });
     let on_remove = Default::default();
     Job {
+        yielding: Vec::new(),
         task: id(task),
         work,
         effect,

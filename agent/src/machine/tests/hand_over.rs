@@ -81,6 +81,20 @@ fn the_successor_of_a_successor_that_the_planner_does_not_know_of_remembers_as_w
     assert_eq!(memory_of(&bench, "third"), Some(json!("what old found")));
 }
 
+#[test]
+fn what_a_failed_successor_changed_is_its_own_to_give_back() {
+    let mut bench = bench();
+    let mut plan = renamed(2);
+    plan[0].spec = planned("old", Action::Create, 2, &[]).spec;
+    offer(&mut bench, 2, plan);
+    end(&mut bench, "new", Err("no"), None);
+    // Withdrawn, both of them: what is there is as the successor made it, although its predecessor still has the record.
+    offer(&mut bench, 3, vec![planned("new", Action::Remove, 0, &[]), planned("old", Action::Remove, 0, &["new"])]);
+    assert_eq!(bench.jobs[&task("new")].yielding, [task("old")]);
+    end(&mut bench, "new", Ok(CHANGED), None);
+    assert_eq!(bench.jobs[&task("old")].yielding, []);
+}
+
 /// `old` as an update makes it, about something else than it is.
 fn moved() -> PlannedTask {
     let spec = planned("elsewhere", Action::Update, 1, &[]).spec;
