@@ -283,13 +283,20 @@ sysctl = { "net.ipv4.ip_forward" = 1 }
 fn what_a_failed_update_set_is_the_tasks() {
     needs_hosts!();
     let task = |ttl: u32, ready: &str| {
-        format!("[[task]]\nid = \"ttl\"\nsysctl = {{ \"net.ipv4.ip_default_ttl\" = {ttl} }}\n{ready}")
+        format!(
+            "[[task]]\nid = \"ttl\"\nrequires = []\nsysctl = {{ \"net.ipv4.ip_default_ttl\" = {ttl} }}\n{ready}\n\
+             [[task]]\nid = \"name\"\nrequires = []\nhostname = {{ name = \"host{ttl}\", pretty = \"Host {ttl}\" }}\n{ready}"
+        )
     };
-    let hosts = Hosts::site(&["h1"]).serve(&task(66, ""));
-    let ttl = || hosts.out("h1", "cat /proc/sys/net/ipv4/ip_default_ttl");
+    let hosts = Hosts::site(&["h1"]).serve(super::NOTHING);
+    let shown = || {
+        hosts.out("h1", "cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/hostname /etc/hostname /etc/machine-info 2>/dev/null; true")
+    };
     hosts.converged(&hosts.head());
+    let found = shown();
+    hosts.converged(&hosts.change(&task(66, "")));
     hosts.settled(&hosts.change(&task(67, "ready = { command = \"false\", timeout = \"100ms\" }\n")));
-    assert_eq!(ttl(), "67");
+    assert_eq!(shown(), "67\nhost67\nhost67\nPRETTY_HOSTNAME=\"Host 67\"");
     hosts.converged(&hosts.change(super::NOTHING));
-    assert_eq!(ttl(), "64");
+    assert_eq!(shown(), found);
 }

@@ -42,6 +42,9 @@ struct Names {
     file: Option<String>,
     running: String,
     pretty: Option<String>,
+    /// In the memory: what was tried last, which may have failed halfway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tried: Option<Hostname>,
 }
 
 impl Names {
@@ -50,7 +53,7 @@ impl Names {
         // The last assignment counts, as in a shell that reads the file.
         let info = text(INFO)?.unwrap_or_default();
         let pretty = info.lines().rev().find_map(|line| line.trim().strip_prefix(PRETTY)).map(unquoted);
-        Ok(Self { file: text(STATIC)?, running, pretty })
+        Ok(Self { file: text(STATIC)?, running, pretty, tried: None })
     }
 
     /// The name in the file (hostname(5)).
@@ -82,9 +85,8 @@ impl Kind for Hostname {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let names = Names::read()?;
-        if cx.memory().is_none() {
-            cx.remember_first(&names)?;
-        }
+        let before = cx.memory().and_then(|memory| Names::deserialize(memory).ok());
+        cx.remember_first(&Names { tried: Some(self.clone()), ..before.unwrap_or_else(|| names.clone()) })?;
         if names.of_file() != Some(&self.name) {
             put(cx, STATIC, Some(&format!("{}\n", self.name)))?;
         }
@@ -101,13 +103,16 @@ impl Kind for Hostname {
         let Some(before) = cx.memory().and_then(|memory| Names::deserialize(memory).ok()) else { return Ok(false) };
         let now = Names::read()?;
         // A name that was changed out of band since then is left as it is.
-        if now.of_file() == Some(&self.name) && before.file != now.file {
+        let ours = [Some(self), before.tried.as_ref()];
+        let is_ours = |name: Option<&str>| ours.iter().flatten().any(|ours| name == Some(&ours.name));
+        if is_ours(now.of_file()) && before.file != now.file {
             put(cx, STATIC, before.file.as_deref())?;
         }
-        if now.running == self.name && before.running != now.running {
+        if is_ours(Some(&now.running)) && before.running != now.running {
             sethostname(&before.running).map_err(HostnameError::Kernel)?;
         }
-        if self.pretty.is_some() && now.pretty == self.pretty && before.pretty != now.pretty {
+        let is_ours = |pretty: &Option<String>| ours.iter().flatten().any(|ours| ours.pretty == *pretty);
+        if now.pretty.is_some() && is_ours(&now.pretty) && before.pretty != now.pretty {
             put_pretty(cx, before.pretty.as_deref())?;
         }
         Ok(Names::read()? != now)

@@ -108,7 +108,7 @@ impl Kind for Ini {
         let left = memory.take(|section, name| !wanted.contains_key(&(section.to_owned(), name.to_owned())));
         for taken in left.into_iter().rev() {
             if cx.held_by_another(&Claim::option(&self.path, &taken.section, &taken.name)).is_none() {
-                give_back(cx, &mut document, &taken, taken.after.as_deref());
+                give_back(cx, &mut document, &taken, None);
             }
             memory.leave(&mut document, &taken.section, self, cx);
         }
@@ -178,11 +178,11 @@ impl Kind for Ini {
             if cx.held_by_another(&Claim::option(&self.path, section, name)).is_some() {
                 cx.report(&format!("`{name}` in [{section}] belongs to another task now: left as it is"));
             } else {
-                let ours = wanted.get(&(section.clone(), name.clone())).or(taken.after.as_ref()).cloned();
+                let applied = wanted.get(&(section.clone(), name.clone()));
                 if delete {
                     taken.before.clear();
                 }
-                give_back(cx, &mut document, &taken, ours.as_deref());
+                give_back(cx, &mut document, &taken, applied);
             }
             memory.leave(&mut document, &taken.section, self, cx);
         }
@@ -313,14 +313,17 @@ struct Taken {
     after: Option<Vec<String>>,
 }
 
-/// Restores the former text of an option, unless it no longer has the values that the task set.
+/// Restores the former text of an option, unless it no longer has the values that the task set. `applied`: those of the task's record; what
+/// was set last may have been a failed update's.
 fn give_back(
     cx: &Context<'_>,
     document: &mut Document,
-    Taken { section, name, before, spots, .. }: &Taken,
-    after: Option<&[String]>,
+    Taken { section, name, before, spots, after }: &Taken,
+    applied: Option<&Vec<String>>,
 ) {
-    match after.is_some_and(|after| after != document.get(section, name)) {
+    let now = document.get(section, name);
+    let mut ours = applied.into_iter().chain(after).peekable();
+    match ours.peek().is_some() && !ours.any(|ours| *ours == now) {
         true => cx.report(&format!("`{name}` in [{section}] was changed out of band: left as it is")),
         false => document.restore(section, name, before, spots),
     }

@@ -100,6 +100,17 @@ async fn changes_by_others_are_kept() {
 }
 
 #[tokio::test]
+async fn what_a_failed_update_set_is_given_back() {
+    let site = with(FOUND);
+    let value = |value: &str| ini(json!({ "section": "DEFAULT", "option": "debug", "value": value }));
+    site.create(&value("one")).await.unwrap();
+    // It was not ready: the record still has the first.
+    site.update(&value("two"), &value("one")).await.unwrap();
+    assert_eq!(site.remove(&value("one")).await, CHANGED);
+    assert_eq!(text(&site), FOUND);
+}
+
+#[tokio::test]
 async fn options_and_sections_can_be_absent() {
     let site = with(FOUND);
     let option = ini(json!({ "section": "DEFAULT", "option": "debug", "state": "absent" }));
