@@ -250,9 +250,13 @@ async fn an_heir_replaces_and_removes_what_the_former_task_unpacked() {
     let heir = Job { others: vec![id("svc.task")], ..job("svc.heir", apply(&after, None), None, None) };
     assert_eq!(site.host.run(heir, Cancel::never()).await.result, CHANGED);
     assert_eq!(tree(&site.at("opt/app")), ["a"]);
-    let given = Job { others: vec![id("svc.heir")], ..job("svc.task", Work::Remove { spec: before }, None, None) };
+    let removal = job("svc.task", Work::Remove { spec: before }, None, None);
+    let given = Job { others: vec![id("svc.heir")], touched: true, ..removal };
     assert!(site.host.run(given, Cancel::never()).await.result.is_ok());
     assert_eq!(tree(&site.at("opt/app")), ["a"]);
+    // Nothing is left of the former one that would keep what both had.
+    assert_eq!(site.job("svc.heir", Work::Remove { spec: after }, None).await.result, CHANGED);
+    assert!(!site.at("opt/app").exists());
 }
 
 #[tokio::test]
