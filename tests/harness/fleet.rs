@@ -334,13 +334,19 @@ impl Fleet {
 
     /// The same for commands whose exit code is part of the answer: whether it was 0, and the output.
     pub fn run_json(&self, planner: &str, args: &[&str]) -> (bool, Option<Value>) {
-        let output = Command::new(binaries::groundplan())
-            .args(args)
-            .args(["--format", "json", "--state"])
-            .arg(self.planner_state(planner))
-            .output()
-            .expect("groundplan runs");
+        let output = self.output(planner, &[args, &["--format", "json"]].concat());
         (output.status.success(), serde_json::from_slice(&output.stdout).ok())
+    }
+
+    /// Exit code and output of `groundplan <args>` with that planner.
+    pub fn output(&self, planner: &str, args: &[&str]) -> std::process::Output {
+        let mut command = Command::new(binaries::groundplan());
+        command.args(args).arg("--state").arg(self.planner_state(planner)).output().expect("groundplan runs")
+    }
+
+    /// What `groundplan <args>` with that planner prints for people.
+    pub fn text(&self, planner: &str, args: &[&str]) -> String {
+        String::from_utf8_lossy(&self.output(planner, args).stdout).into_owned()
     }
 
     /// Waits until `commit` is deployed on every node whose agent runs, and nothing is left to be planned; returns the planner's status.

@@ -72,6 +72,15 @@ pub struct RefusedCommit {
     pub faults: Vec<Fault>,
 }
 
+/// A refusal for the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When the planner refused it, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The commit with its faults.
+    pub refused: RefusedCommit,
+}
+
 /// A fault in a site's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {

@@ -7,6 +7,7 @@ use groundplan_protocol::ids::{Generation, LedgerId, NodeId, Sequence};
 
 use crate::{
     command::CommandRecord,
+    commit::Refusal,
     record::{LogEntry, Meta, SealedPlan, StoredNode},
     rollout::{RolloutDetail, RolloutHead},
 };
@@ -28,6 +29,8 @@ pub enum Write {
     Log(LogEntry),
     /// A rollout for the history; replaces one of its generation.
     History(Box<RolloutDetail>),
+    /// A refused commit, for the history.
+    Refusal(Box<Refusal>),
     /// A command, as it stands; replaces one of its id.
     Command(Box<CommandRecord>),
 }

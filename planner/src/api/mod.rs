@@ -16,6 +16,7 @@ pub mod requests;
 mod routes;
 pub(crate) mod server;
 pub(crate) mod stream;
+pub mod trouble;
 pub mod types;
 
 pub use client::{Client, ClientError};

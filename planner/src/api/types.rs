@@ -12,6 +12,7 @@ use groundplan_protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::trouble::Trouble;
 use crate::select::Selector;
 
 /// Version of the API; a client refuses any other.
@@ -36,6 +37,9 @@ pub struct Status {
     pub rollout: Option<RolloutSummary>,
     /// The branch's tip, if it was refused.
     pub refused: Option<RefusedCommit>,
+    /// What is wrong at the moment; empty while nothing is.
+    #[serde(default)]
+    pub troubles: Vec<Trouble>,
     /// Every node that is declared, or from which a message has come, in name order.
     pub nodes: Vec<NodeStatus>,
     /// How many payloads were ignored since the start, because they came from something else than an agent or a planner of this site.

@@ -1,4 +1,4 @@
-//! `groundplan history`: the latest rollouts and commands.
+//! `groundplan history`: the latest rollouts, refused commits and commands.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,10 @@ use crate::{
     terminal::{self, Failure, Output},
 };
 
-/// Show the latest rollouts and commands, newest first.
+/// Show the latest rollouts, refused commits and commands, newest first.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan history\n  groundplan history --kind commands\n  groundplan history --limit 3 --format json"
+    after_help = "Examples:\n  groundplan history\n  groundplan history --kind commands\n  groundplan history --kind refused\n  groundplan history --limit 3 --format json"
 )]
 pub(super) struct Args {
     /// The greatest number of entries.
@@ -37,20 +37,24 @@ pub(super) struct Args {
 enum Kind {
     Rollouts,
     Commands,
+    Refused,
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let mut history =
         args.planner.query(async |mut client| client.ask(&GetHistory { limit: args.limit as usize }).await)?;
     match args.kind {
-        Some(Kind::Rollouts) => history.execs.clear(),
-        Some(Kind::Commands) => history.rollouts.clear(),
+        Some(kind) => keep(&mut history, kind),
         None => trim(&mut history, args.limit as usize),
     }
     match args.format.format {
         Format::Json => out.json(&history)?,
-        Format::Text if history.rollouts.is_empty() && history.execs.is_empty() => {
-            let what = if args.kind == Some(Kind::Commands) { "command" } else { "rollout" };
+        Format::Text if times(&history).next().is_none() => {
+            let what = match args.kind {
+                Some(Kind::Commands) => "command",
+                Some(Kind::Refused) => "refused commit",
+                Some(Kind::Rollouts) | None => "rollout",
+            };
             out.print(&format!("no {what} yet\n"))?;
         }
         Format::Text => out.print(&terminal::history::text(&history, now_ms(), out.color()))?,
@@ -58,14 +62,34 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps the newest `limit` entries of both kinds together.
-fn trim(history: &mut History, limit: usize) {
+/// Keeps the entries of one kind.
+fn keep(history: &mut History, kind: Kind) {
+    if kind != Kind::Rollouts {
+        history.rollouts.clear();
+    }
+    if kind != Kind::Commands {
+        history.execs.clear();
+    }
+    if kind != Kind::Refused {
+        history.refusals.clear();
+    }
+}
+
+/// When each entry began.
+fn times(history: &History) -> impl Iterator<Item = u64> {
     let rollouts = history.rollouts.iter().map(|rollout| rollout.started_ms);
+    let execs = history.execs.iter().map(|exec| exec.started_ms);
+    rollouts.chain(execs).chain(history.refusals.iter().map(|refusal| refusal.at_ms))
+}
+
+/// Keeps the newest `limit` entries of all kinds together.
+fn trim(history: &mut History, limit: usize) {
     // The planner returns up to `limit` of each kind: the start of the entry at the limit separates what stays.
-    let mut times: Vec<u64> = rollouts.chain(history.execs.iter().map(|exec| exec.started_ms)).collect();
+    let mut times: Vec<u64> = times(history).collect();
     times.sort_unstable_by(|a, b| b.cmp(a));
     if let Some(oldest) = limit.checked_sub(1).and_then(|last| times.get(last)) {
         history.rollouts.retain(|rollout| rollout.started_ms >= *oldest);
         history.execs.retain(|exec| exec.started_ms >= *oldest);
+        history.refusals.retain(|refusal| refusal.at_ms >= *oldest);
     }
 }

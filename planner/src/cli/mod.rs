@@ -38,7 +38,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  success; for `plan`: nothing changes
   1  an error, also in the usage; standard error has the cause
-  2  `plan`: something changes; `drift`: something has drifted
+  2  `plan`: something changes; `drift`: something has drifted;
+     `status --exit-code`: something is wrong
   2, 3, 4, 130  `exec`: how the command ended; see its help";
 
 const EXAMPLES: &str = "\

@@ -23,12 +23,17 @@ use crate::{
 Examples:
   groundplan status
   groundplan status --watch
+  groundplan status --exit-code --format json | jq '.troubles'
   groundplan status --format json | jq -r '.nodes[] | select(.presence != \"online\") | .node'
   groundplan status --broker mqtt://broker.example.org --site cloud-1 --trusted /etc/groundplan/trusted")]
 pub(super) struct Args {
     /// Refresh every second until Ctrl-C.
     #[arg(long)]
     watch: bool,
+
+    /// Exit with 2 while something is wrong: a refused commit, a failed rollout, a broker or a repository that cannot be reached.
+    #[arg(long, conflicts_with_all = ["watch", "broker"])]
+    exit_code: bool,
 
     #[command(flatten)]
     planner: Planner,
@@ -49,6 +54,9 @@ pub(super) struct Args {
     format: FormatArg,
 }
 
+/// The exit code while something is wrong; 1 is for a planner that does not answer.
+const TROUBLE: u8 = 2;
+
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     loop {
         if let (Some(broker), Some(site)) = (&args.broker, &args.site) {
@@ -57,6 +65,9 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         } else {
             let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
             show(args, out, &status, |status, color| terminal::status::text(status, now_ms(), color))?;
+            if args.exit_code && !status.troubles.is_empty() {
+                return Ok(ExitCode::from(TROUBLE));
+            }
         }
         if !args.watch {
             return Ok(ExitCode::SUCCESS);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_core::{applied::Forget, plan::Position};
 use groundplan_machine::{
-    commit::{Commit, Fault, FaultPlace, RefusedCommit},
+    commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
     record::Meta,
 };
 use groundplan_protocol::ids::{CommitId, Generation, InstanceId, SiteName};
@@ -59,6 +59,16 @@ pub struct RefusedRow {
     pub commit: CommitRow,
     /// Every fault in it, in the order of their places.
     pub faults: Vec<FaultRow>,
+}
+
+/// A refused commit in the history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalRow {
+    /// When it was refused, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The commit with its faults. Its fields stand beside the other.
+    #[serde(flatten)]
+    pub refused: RefusedRow,
 }
 
 /// A fault in a site's files.
@@ -144,6 +154,18 @@ impl From<RefusedCommit> for RefusedRow {
 impl From<RefusedRow> for RefusedCommit {
     fn from(row: RefusedRow) -> Self {
         Self { commit: row.commit.into(), faults: row.faults.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<Refusal> for RefusalRow {
+    fn from(refusal: Refusal) -> Self {
+        Self { at_ms: refusal.at_ms, refused: refusal.refused.into() }
+    }
+}
+
+impl From<RefusalRow> for Refusal {
+    fn from(row: RefusalRow) -> Self {
+        Self { at_ms: row.at_ms, refused: row.refused.into() }
     }
 }
 

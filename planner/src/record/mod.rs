@@ -16,7 +16,7 @@ mod tests;
 pub(crate) use self::{
     command::{CommandResultRow, CommandRow},
     history::{HistoryRow, SummaryRow},
-    meta::MetaRow,
+    meta::{MetaRow, RefusalRow},
     node::NodeRow,
     rollout::{HeadRow, LogRow},
 };

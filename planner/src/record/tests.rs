@@ -11,7 +11,7 @@ use groundplan_core::{
 };
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
-    commit::{Commit, Fault, FaultPlace, RefusedCommit},
+    commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
     record::{LogEntry, Meta, StoredNode},
     rollout::{
         Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
@@ -121,6 +121,8 @@ fn meta() {
     };
     assert_snapshot!(written::<_, MetaRow>(&meta));
     written::<_, MetaRow>(&Meta::default());
+    let refused = meta.refused.expect("set above");
+    written::<_, RefusalRow>(&Refusal { at_ms: 8, refused });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use groundplan_core::Rollout;
 use groundplan_machine::{record::SealedPlan, rollout::RolloutHead, write::Write};
 use groundplan_protocol::ids::{LedgerId, NodeId, Sequence};
 
-use crate::record::{CommandRow, HistoryRow, LogRow, MetaRow, NodeRow};
+use crate::record::{CommandRow, HistoryRow, LogRow, MetaRow, NodeRow, RefusalRow};
 
 /// Changes of the store, of one round or of several: one transaction. Of two changes of one thing the later counts.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ pub struct Group {
     /// Of that rollout if there is one, else of the one in the store.
     pub(super) log: Vec<LogRow>,
     pub(super) history: Vec<HistoryRow>,
+    pub(super) refusals: Vec<RefusalRow>,
     pub(super) commands: Vec<CommandRow>,
 }
 
@@ -39,13 +40,14 @@ impl Group {
             }
             Write::Log(entry) => self.log.push(entry.into()),
             Write::History(detail) => self.history.push((*detail).into()),
+            Write::Refusal(refusal) => self.refusals.push((*refusal).into()),
             Write::Command(record) => self.commands.push((*record).into()),
         }
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Self { meta, nodes, acks, plans, rollout, log, history, commands } = self;
+        let Self { meta, nodes, acks, plans, rollout, log, history, refusals, commands } = self;
         meta.is_none()
             && nodes.is_empty()
             && acks.is_empty()
@@ -53,6 +55,7 @@ impl Group {
             && rollout.is_none()
             && log.is_empty()
             && history.is_empty()
+            && refusals.is_empty()
             && commands.is_empty()
     }
 }

@@ -19,7 +19,7 @@ use std::{fs, path::Path, str::FromStr, sync::Arc};
 use groundplan_core::Rollout;
 use groundplan_machine::write::Stored;
 use groundplan_protocol::ids::{Generation, Sequence};
-use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, TableHandle as _, WriteTransaction};
 use serde::de::Error as _;
 
 pub use self::{error::StoreError, group::Group, reader::Reader};
@@ -27,14 +27,17 @@ use self::{
     error::access,
     file::File,
     tables::{
-        ACKS, COMMANDS, LOG, META, META_KEY, NODES, PLANS, ROLLOUT_KEY, ROLLOUTS, SCHEMA, SCHEMA_KEY, from_json,
-        to_json,
+        ACKS, COMMANDS, LOG, META, META_KEY, NODES, PLANS, REFUSALS, ROLLOUT_KEY, ROLLOUTS, SCHEMA, SCHEMA_KEY,
+        from_json, to_json,
     },
 };
 use crate::record::{HeadRow, LogRow, MetaRow, NodeRow, SummaryRow};
 
 /// How many rollouts the history holds; the oldest are dropped.
 const HISTORY: u64 = 1000;
+
+/// How many refused commits the history holds; the oldest are dropped.
+const REFUSED: u64 = 200;
 
 /// How many commands the store holds; the oldest are dropped.
 const EXECS: u64 = 200;
@@ -173,6 +176,14 @@ impl Store {
             while !group.history.is_empty() && rollouts.len().map_err(access)? > HISTORY {
                 rollouts.pop_first().map_err(access)?;
             }
+            let mut refusals = tx.open_table(REFUSALS).map_err(access)?;
+            for row in &group.refusals {
+                let key = (row.at_ms, row.refused.commit.id.as_str());
+                refusals.insert(key, to_json(row)?.as_slice()).map_err(access)?;
+            }
+            while !group.refusals.is_empty() && refusals.len().map_err(access)? > REFUSED {
+                refusals.pop_first().map_err(access)?;
+            }
             let mut commands = tx.open_table(COMMANDS).map_err(access)?;
             for row in &group.commands {
                 let key = (row.started_ms, row.id.as_str());
@@ -192,7 +203,15 @@ impl Store {
 fn upgrade(file: &File, path: &Path) -> Result<(), StoreError> {
     let tx = file.begin_write()?;
     match schema(&tx)? {
-        Some(SCHEMA) => return Ok(()),
+        Some(SCHEMA) => {
+            // A table that came later is made here: releases without it pass over it, so the layout's number stays.
+            let made = tx.list_tables().map_err(access)?.any(|table| table.name() == REFUSALS.name());
+            if !made {
+                tx.open_table(REFUSALS).map_err(access)?;
+                tx.commit().map_err(access)?;
+            }
+            return Ok(());
+        }
         Some(found) if found > SCHEMA => {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: SCHEMA });
         }
@@ -210,6 +229,7 @@ fn upgrade(file: &File, path: &Path) -> Result<(), StoreError> {
         tx.open_table(PLANS).map_err(access)?;
         tx.open_table(LOG).map_err(access)?;
         tx.open_table(ROLLOUTS).map_err(access)?;
+        tx.open_table(REFUSALS).map_err(access)?;
         // Releases before it was there wrote layout 1 as well.
         tx.open_table(COMMANDS).map_err(access)?;
     }

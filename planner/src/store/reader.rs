@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use groundplan_machine::{
     command::CommandRecord,
+    commit::Refusal,
     record::SealedPlan,
     rollout::{RolloutDetail, RolloutSummary},
 };
@@ -15,9 +16,9 @@ use redb::ReadableTable as _;
 use super::{
     error::{StoreError, access},
     file::File,
-    tables::{COMMANDS, PLANS, ROLLOUTS, from_json},
+    tables::{COMMANDS, PLANS, REFUSALS, ROLLOUTS, from_json},
 };
-use crate::record::{CommandResultRow, CommandRow, HistoryRow, SummaryRow};
+use crate::record::{CommandResultRow, CommandRow, HistoryRow, RefusalRow, SummaryRow};
 
 /// The open store, to be read. A clone is cheap. The file stays in use until all of them are dropped.
 #[derive(Clone)]
@@ -81,6 +82,17 @@ impl Reader {
         let rollouts = tx.open_table(ROLLOUTS).map_err(access)?;
         let row = rollouts.get(generation.0).map_err(access)?;
         row.map(|row| from_json::<HistoryRow>(row.value()).map(Into::into)).transpose()
+    }
+
+    /// The latest refused commits, newest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn refusals(&self, limit: usize) -> Result<Vec<Refusal>, StoreError> {
+        let tx = self.file.begin_read()?;
+        let refusals = tx.open_table(REFUSALS).map_err(access)?;
+        let rows = refusals.iter().map_err(access)?.rev().take(limit);
+        rows.map(|row| from_json::<RefusalRow>(row.map_err(access)?.1.value()).map(Into::into)).collect()
     }
 
     /// The latest commands, newest first, without what they printed.

@@ -25,6 +25,8 @@ pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 pub(super) const ROLLOUTS: TableDefinition<u64, &[u8]> = TableDefinition::new("rollouts");
 /// By the time at which they began, and their id.
 pub(super) const COMMANDS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("commands");
+/// By the time at which they were refused, and their id: refused commits. Releases before 0.2 lack it.
+pub(super) const REFUSALS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("refusals");
 
 /// Key in [`META`] of the number of the layout.
 pub(super) const SCHEMA_KEY: &str = "schema";

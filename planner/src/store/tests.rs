@@ -4,7 +4,7 @@ use groundplan_core::plan::{Plan, ReasonReport};
 use groundplan_machine::{
     Effect, Input, Machine, Settings,
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
-    commit::Commit,
+    commit::{Commit, Refusal, RefusedCommit},
     record::{LogEntry, Meta, SealedPlan, StoredNode},
     rollout::{Counts, InstanceState, RolloutDetail, RolloutHead, RolloutResult, RolloutSummary},
     write::Write,
@@ -206,6 +206,32 @@ fn commands_are_kept_by_time_up_to_a_number() {
     drop((store, reader));
     let (_, again) = Store::open(dir.path()).unwrap();
     assert_eq!(again.commands, [record(last, CommandResult::Running)], "what had not ended is there at the next start");
+}
+
+#[test]
+fn refused_commits_are_kept_by_time_up_to_a_number() {
+    let refusal = |at_ms| Refusal { at_ms, refused: RefusedCommit { commit: commit(), faults: Vec::new() } };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path()).unwrap();
+    for at_ms in 0..REFUSED + 3 {
+        store.commit(&group([Write::Refusal(refusal(at_ms).into())])).unwrap();
+    }
+    let reader = store.reader();
+    let all = reader.refusals(usize::MAX).unwrap();
+    assert_eq!((all.len() as u64, all.last().unwrap().at_ms), (REFUSED, 3));
+    assert_eq!(reader.refusals(2).unwrap(), [refusal(REFUSED + 2), refusal(REFUSED + 1)]);
+}
+
+#[test]
+fn a_store_without_the_table_of_refused_commits_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    let tx = store.file.begin_write().unwrap();
+    assert!(tx.delete_table(REFUSALS).unwrap());
+    tx.commit().unwrap();
+    drop(store);
+    let (store, _) = Store::open(dir.path()).unwrap();
+    assert_eq!(store.reader().refusals(1).unwrap(), []);
 }
 
 /// A directory with the store of the last release with layout 1.

@@ -1,13 +1,13 @@
-//! Rollouts and commands in one table, newest first.
+//! Rollouts, refused commits and commands in one table, newest first.
 
 use super::{
-    Cell, Table, exec,
+    Cell, Style, Table, exec,
     format::{ago, count, first_line, took},
     reason, rollout,
 };
 use crate::api::{history::History, types::RolloutSummary};
 
-/// The table; its headings depend on whether it has rollouts, commands or both.
+/// The table; its headings depend on which kinds of entries it has.
 pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
     let mut rows: Vec<(u64, Vec<Cell>)> = Vec::new();
     for rollout in &history.rollouts {
@@ -36,10 +36,25 @@ pub(crate) fn text(history: &History, now_ms: u64, color: bool) -> String {
         ];
         rows.push((exec.started_ms, cells.into()));
     }
+    for refusal in &history.refusals {
+        let faults = &refusal.refused.diagnostics;
+        let first = faults.first().map_or(String::new(), |fault| format!(": {}", first_line(&fault.message)));
+        let cells = [
+            "-".into(),
+            Cell::styled("refused", Style::Bad),
+            ago(refusal.at_ms, now_ms).into(),
+            "-".into(),
+            "-".into(),
+            count(faults.len(), "error").into(),
+            (rollout::commit(&refusal.refused.commit) + &first).into(),
+        ];
+        rows.push((refusal.at_ms, cells.into()));
+    }
     rows.sort_by_key(|(started, _)| std::cmp::Reverse(*started));
     let (first, tasks, last) = match (history.rollouts.is_empty(), history.execs.is_empty()) {
+        (true, true) => ("ID", "ERRORS", "COMMIT"),
         (false, true) => ("ROLLOUT", "TASKS", "COMMIT"),
-        (true, false) => ("COMMAND", "ON NODES", "WHAT"),
+        (true, false) if history.refusals.is_empty() => ("COMMAND", "ON NODES", "WHAT"),
         _ => ("ID", "TASKS OR NODES", "COMMIT OR COMMAND"),
     };
     let mut table = Table::new(&[first, "RESULT", "STARTED", "TOOK", "NODES", tasks, last]);

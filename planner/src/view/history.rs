@@ -1,4 +1,4 @@
-//! Past rollouts and commands, with those under way as they are now.
+//! Past rollouts, refused commits and commands, with those under way as they are now.
 
 use groundplan_protocol::ids::{ExecId, Generation};
 
@@ -6,7 +6,7 @@ use super::Snapshot;
 use crate::{
     api::{
         exec::ExecRecord,
-        history::History,
+        history::{History, Refusal},
         types::{Problem, ProblemKind, RolloutDetail, VERSION},
     },
     store::Reader,
@@ -15,7 +15,7 @@ use crate::{
 /// Most rollouts in one answer.
 const LIMIT: usize = 1000;
 
-/// The latest rollouts and commands, newest first, without what was printed.
+/// The latest rollouts, refused commits and commands, newest first, without what was printed.
 pub(crate) fn history(snapshot: &Snapshot, store: &Reader, limit: usize) -> Result<History, Problem> {
     let (view, limit) = (&snapshot.view, limit.min(LIMIT));
     let mut rollouts = store.summaries(limit)?;
@@ -30,10 +30,12 @@ pub(crate) fn history(snapshot: &Snapshot, store: &Reader, limit: usize) -> Resu
             *record = run.record().without_output();
         }
     }
+    let refusals = store.refusals(limit)?.into_iter();
     Ok(History {
         version: VERSION,
         rollouts: rollouts.into_iter().map(Into::into).collect(),
         execs: execs.into_iter().map(Into::into).collect(),
+        refusals: refusals.map(|row| Refusal { at_ms: row.at_ms, refused: row.refused.into() }).collect(),
     })
 }
 

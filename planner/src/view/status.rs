@@ -6,10 +6,38 @@ use groundplan_machine::rollout;
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
 use super::{Snapshot, convert::presence};
-use crate::api::types::{BrokerStatus, FetchStatus, NodeStatus, PlannerStatus, RepositoryStatus, Status, VERSION};
+use crate::api::{
+    trouble::Trouble,
+    types::{BrokerStatus, FetchStatus, NodeStatus, PlannerStatus, RepositoryStatus, RolloutResult, Status, VERSION},
+};
 
 /// The state of all.
 pub(crate) fn status(snapshot: &Snapshot) -> Status {
+    let mut status = all(snapshot);
+    status.troubles = troubles(&status);
+    status
+}
+
+/// What is wrong, worst first.
+fn troubles(status: &Status) -> Vec<Trouble> {
+    let broker = status.planner.broker.error.iter().map(|error| Trouble::Broker { error: error.clone() });
+    let fetch = status.repository.fetch.as_ref().and_then(|fetch| fetch.error.as_ref());
+    let repository = status.repository.error.iter().chain(fetch).take(1);
+    let repository = repository.map(|error| Trouble::Repository { error: error.clone() });
+    let refused = status
+        .refused
+        .iter()
+        .map(|refused| Trouble::RefusedCommit { commit: refused.commit.id.clone(), errors: refused.diagnostics.len() });
+    let failed = status.rollout.iter().filter(|rollout| rollout.result == RolloutResult::Failed);
+    let failed = failed.map(|rollout| Trouble::FailedRollout {
+        generation: rollout.generation,
+        failed: rollout.counts.failed,
+        blocked: rollout.counts.blocked,
+    });
+    broker.chain(repository).chain(refused).chain(failed).collect()
+}
+
+fn all(snapshot: &Snapshot) -> Status {
     let (view, info) = (&snapshot.view, &snapshot.info);
     Status {
         version: VERSION,
@@ -32,6 +60,7 @@ pub(crate) fn status(snapshot: &Snapshot) -> Status {
         },
         rollout: view.rollout.as_ref().map(|rollout| rollout.summary().into()),
         refused: view.meta.refused.clone().map(Into::into),
+        troubles: Vec::new(),
         nodes: nodes(snapshot),
         ignored: view.ignored,
     }

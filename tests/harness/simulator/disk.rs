@@ -40,7 +40,7 @@ impl PlannerDisk {
             }
             Write::Log(entry) => self.log.push(entry),
             Write::History(detail) => self.history(&detail),
-            Write::Command(_) => {}
+            Write::Refusal(_) | Write::Command(_) => {}
         }
     }
 

@@ -68,6 +68,11 @@ fn n1(status: &Value) -> Value {
     nodes.iter().find(|n| n["node"] == "n1").cloned().expect("n1")
 }
 
+/// The exit code of `groundplan <args>`.
+fn exit_code(fleet: &Fleet, args: &[&str]) -> i32 {
+    fleet.output("one", args).status.code().expect("it was not killed")
+}
+
 with_both_brokers!(messages_that_are_not_for_this_agent, foreign_payloads);
 
 fn messages_that_are_not_for_this_agent(kind: Kind) {
@@ -148,9 +153,21 @@ fn a_broken_commit_is_refused_and_the_last_good_one_stays() {
     assert!(status["refused"].to_string().contains("greting"), "{status:#}");
     assert!(status["refused"].to_string().contains("greeting"), "the nearest name is offered: {status:#}");
     assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("greeting = one\n"));
+    assert_eq!(status["troubles"][0]["is"], "refused_commit", "{status:#}");
+    assert_eq!(exit_code(&fleet, &["status", "--exit-code"]), 2);
+    assert_eq!(exit_code(&fleet, &["status"]), 0);
     let fixed = fleet.commit(&[("services/web/web.conf.j2", "hello = {{ greeting }}\n")], "fixed");
     fleet.converged("one", &fixed);
     assert_eq!(fleet.file("n1", "etc/web.conf").as_deref(), Some("hello = one\n"));
+    assert_eq!(exit_code(&fleet, &["status", "--exit-code"]), 0, "nothing is wrong any more");
+    let history = fleet.ask("one", &["history", "--kind", "refused"]).expect("a history");
+    let refusals = history["refusals"].as_array().expect("refused commits");
+    assert_eq!(refusals.len(), 1, "{history:#}");
+    assert_eq!((&refusals[0]["commit"]["id"], &history["rollouts"]), (&broken.into(), &Value::Array(vec![])));
+    assert!(refusals[0]["diagnostics"].to_string().contains("greting"), "{history:#}");
+    let text = fleet.text("one", &["history"]);
+    let line = text.lines().find(|line| line.contains("a slip")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.contains("refused") && line.contains("1 error"), "{line}");
 }
 
 #[test]
@@ -200,6 +217,8 @@ fn a_host_that_cannot_be_written_fails_that_task_and_blocks_what_depends_on_it()
     let status = fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     assert_eq!(fleet.lines("n1", "starts"), 0, "what depends on it waits: {status:#}");
     assert_eq!(fleet.lines("n2", "starts"), 1, "everything else proceeds");
+    assert_eq!(status["troubles"][0]["is"], "failed_rollout", "{status:#}");
+    assert_eq!(exit_code(&fleet, &["status", "--exit-code"]), 2);
     let why = fleet.ask("one", &["why", "n1", "web.server"]).expect("an explanation").to_string();
     assert!(why.contains("web.config"), "{why}");
     let why = fleet.ask("one", &["why", "n1", "web.config"]).expect("an explanation").to_string();

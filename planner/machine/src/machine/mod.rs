@@ -23,7 +23,7 @@ use groundplan_protocol::{
 
 use crate::{
     command::{Commands, NodeOutcome},
-    commit::RefusedCommit,
+    commit::{Refusal, RefusedCommit},
     deployment::{Deployment, Job, LoadReason},
     drift::Drift,
     fleet::Fleet,
@@ -290,6 +290,11 @@ impl Machine {
                         Level::Warn,
                         format!("commit {id} is refused with {faults} faults; the one before it stays active"),
                     );
+                    // Another start, or news of a node, may lead to the same refusal: the history has it once.
+                    if self.meta.refused.as_ref() != Some(&refused) {
+                        let refusal = Refusal { at_ms: now.wall_ms, refused: refused.clone() };
+                        self.persist(Write::Refusal(Box::new(refusal)));
+                    }
                     self.meta.refused = Some(refused.clone());
                     self.write_meta();
                     self.event(|| Event::Refused(refused));
