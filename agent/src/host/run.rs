@@ -303,6 +303,7 @@ impl Host {
 
     fn release(&self, params: &TaskParams, cx: &Context<'_>) {
         self.claims.release(params, None, cx.task);
+        kinds::given_up(params, cx);
         self.forget_found(params, cx);
         self.drop_program(params, cx.plan);
     }

@@ -46,6 +46,10 @@ macro_rules! kinds {
             match params { $(TaskParams::$kind(kind) => kind.broken(cx).await,)* }
         }
 
+        pub(crate) fn given_up(params: &TaskParams, cx: &Context<'_>) {
+            match params { $(TaskParams::$kind(kind) => kind.given_up(cx),)* }
+        }
+
         pub(crate) async fn abandon(params: &TaskParams, cx: &Context<'_>) {
             match params { $(TaskParams::$kind(kind) => kind.abandon(cx).await,)* }
         }

@@ -74,6 +74,9 @@ pub(crate) trait Kind {
 
     /// Gives up what a failed job of a new task has begun, where it would otherwise go on with no record of it.
     async fn abandon(&self, _: &Context<'_>) {}
+
+    /// Drops what it keeps besides the ledger: the task has given it up, whether anything was removed or not.
+    fn given_up(&self, _: &Context<'_>) {}
 }
 
 /// The parameters that decide the result of a task, to be kept in its memory: whether they changed since then.

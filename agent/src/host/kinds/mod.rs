@@ -38,5 +38,5 @@ mod user;
 mod wait;
 
 pub(crate) use self::dispatch::{
-    abandon, apply, brings_host_down, broken, check, drifts, effect, notes_changes, remove, whole_host,
+    abandon, apply, brings_host_down, broken, check, drifts, effect, given_up, notes_changes, remove, whole_host,
 };

@@ -260,6 +260,21 @@ async fn an_heir_replaces_and_removes_what_the_former_task_unpacked() {
 }
 
 #[tokio::test]
+async fn what_a_removal_kept_belongs_to_nobody() {
+    let site = Site::new();
+    let spec = archive(&tar(&[("a/b", FILE, 0o644, "b")]), json!({}));
+    assert_eq!(site.create(&spec).await, CHANGED);
+    let removal = job("svc.task", Work::Remove { spec: spec.clone() }, None, None);
+    let kept = Job { on_remove: OnRemove::Keep, touched: true, ..removal };
+    assert!(site.host.run(kept, Cancel::never()).await.result.is_ok());
+    assert_eq!(tree(&site.at("opt/app")), ["a/", "a/b"]);
+    // Another task that unpacks the same takes it away as its own, but for the directories, which were there.
+    assert_eq!(site.job("svc.other", apply(&spec, None), None).await.result, CHANGED);
+    assert_eq!(site.job("svc.other", Work::Remove { spec }, None).await.result, CHANGED);
+    assert_eq!(tree(&site.at("opt/app")), ["a/"]);
+}
+
+#[tokio::test]
 async fn what_others_claim_is_left_to_them() {
     let site = Site::new();
     let bytes = |version: &str| {

@@ -84,6 +84,13 @@ impl Kind for Archive {
         left.iter().for_each(|line| cx.report(line));
         Ok(removed)
     }
+
+    fn given_up(&self, cx: &Context<'_>) {
+        // Also where all was left in place: to others, its manifest would say that a task still has it.
+        if let Err(error) = Store::new(&cx.host.state_dir).forget(cx.task, &self.dest) {
+            cx.report(&format!("the manifest of {} cannot be removed: {error}", self.dest));
+        }
+    }
 }
 
 impl Job {
