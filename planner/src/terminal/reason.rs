@@ -68,6 +68,10 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
             let part = if *whole { "" } else { " in part" };
             format!("handed over{part} to {} ({})", list(to), place(&at.file, at.line))
         }
+        // The node is there, or nothing would be done on it.
+        ReasonReport::Removed { input, at } if input.starts_with("node ") => {
+            format!("{input} is in no group with the service any more ({})", place(&at.file, at.line))
+        }
         ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
         ReasonReport::Forgotten { by, why, .. } => asked(by, why),
         ReasonReport::Triggered { by, .. } => by.to_string(),
