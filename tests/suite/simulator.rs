@@ -1,6 +1,8 @@
 //! The simulator: seeds that once failed, the everyday run, and that it notices what is broken on purpose.
 
-use groundplan_tests::simulator::{Sabotage, Totals, WITH_RENAMES, regressions, run, run_many};
+use groundplan_tests::simulator::{
+    Omission, Previewed, Sabotage, Totals, WITH_RENAMES, preview, regressions, run, run_many,
+};
 
 /// How much happens in the everyday run, at least.
 const EVENTS: u64 = 500_000;
@@ -55,4 +57,29 @@ fn what_is_broken_on_purpose_is_noticed() {
         }
     }
     assert!(unnoticed.is_empty(), "{unnoticed:?} went unnoticed in {SEEDS} seeds");
+}
+
+/// How many sites are previewed and run.
+const PREVIEWS: u64 = 1500;
+
+#[test]
+fn a_run_does_what_its_preview_listed() {
+    let mut all = Previewed::default();
+    for seed in 1..=PREVIEWS {
+        match preview(seed, None) {
+            Ok(shown) => (all.done, all.outcomes) = (all.done + shown.done, all.outcomes + shown.outcomes),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    println!("{all:?}");
+    assert!(all.outcomes > 1000, "hardly anything was known after apply: {all:?}");
+}
+
+#[test]
+fn what_a_preview_omits_is_noticed() {
+    for omission in Omission::ALL {
+        let noticed = (1..=PREVIEWS).find(|seed| preview(*seed, Some(omission)).is_err());
+        println!("{omission:?}: seed {noticed:?}");
+        assert!(noticed.is_some(), "{omission:?} went unnoticed in {PREVIEWS} seeds");
+    }
 }

@@ -94,7 +94,10 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let text = |path: &str| target.text(path).or_else(|| base.as_ref()?.text(path));
     let mut locator = Locator::new(text);
     let commit = |source: &Source| source.commit.clone();
-    let report = PlanReport::new(&plan, base.as_ref().and_then(commit), commit(&target), &mut |at| locator.find(at));
+    let before = base_site.as_ref().map(|site| &*site.desired);
+    let base_commit = base.as_ref().and_then(commit);
+    let report =
+        PlanReport::new(&plan, &target_site.desired, before, base_commit, commit(&target), &mut |at| locator.find(at));
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
@@ -111,8 +114,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
     }
     // What waits may change too, unless there is no difference that it could come from.
-    let may_change = !report.waiting.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
-    Ok(if report.actions.is_empty() && !may_change { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+    let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
+    Ok(if report.is_due() || may_change { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
 }
 
 /// The base if it has no errors, else the newest commit before it that has none: a planner refuses the others.

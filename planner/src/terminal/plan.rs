@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_core::plan::{ActionReport, PlanReport, ReasonReport, WaitReport};
+use groundplan_core::plan::{ActionReport, Disruption, PlanReport, ReasonReport};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -12,27 +12,37 @@ use super::{Cell, Style, Table, format::count, reason};
 
 /// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
-    let waiting = waiting(&report.waiting, color);
     if report.actions.is_empty() {
-        let changes = if waiting.is_empty() { "nothing changes" } else { "nothing changes yet" };
-        return format!("{waiting}{changes}: {} untouched\n", count(nodes.len(), "node"));
+        return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     let rows = rows(&report.actions);
     for row in &rows {
+        let because = because(row.action);
         table.row([
             Cell::styled(row.words.clone(), row.style),
             row.action.node.to_string().into(),
             row.task.clone().into(),
             match &row.action.destroys {
-                Some(what) => {
-                    Cell::styled(format!("destroys {what} ← {}", reason::chain(&row.action.reasons)), Style::Bad)
-                }
-                None => Cell::styled(reason::chain(&row.action.reasons), Style::Dim),
+                Some(what) => Cell::styled(format!("destroys {what} ← {because}"), Style::Bad),
+                None => Cell::styled(because, Style::Dim),
             },
         ]);
     }
-    format!("{}\n{waiting}{}\n", table.render(color), summary(&rows, nodes))
+    format!("{}\n{}\n", table.render(color), summary(&rows, nodes))
+}
+
+/// Why something is done, and which values it waits for or depends on.
+fn because(action: &ActionReport) -> String {
+    let chain = reason::chain(&action.reasons);
+    let values = action.known_after_apply.join(", ");
+    match (action.is_outcome(), action.reasons.is_empty()) {
+        (true, true) => format!("known after apply: {values}"),
+        (true, false) => format!("{chain} ← known after apply: {values}"),
+        (false, _) if !values.is_empty() => format!("{chain}; the rest is known after apply: {values}"),
+        (false, _) if !action.waits_for.is_empty() => format!("{chain}; waits for {}", action.waits_for.join(", ")),
+        (false, _) => chain,
+    }
 }
 
 /// What a person sees of an action.
@@ -71,6 +81,8 @@ fn rows(actions: &[ActionReport]) -> Vec<Row<'_>> {
             _ => (action.action.as_str(), style(action.action), id.to_string()),
         };
         let words = if verb == action.action.as_str() { words(action) } else { verb.to_owned() };
+        let words = with_effects(words, verb, &action.effects);
+        let words = if action.is_outcome() { format!("may {words}") } else { words };
         Some(Row { action, verb, words, style, task })
     };
     actions.iter().filter_map(row).collect()
@@ -88,29 +100,25 @@ fn taken_over(action: &ActionReport) -> &[TaskId] {
     }
 }
 
-/// The instances that cannot be planned yet, with the facts and exports that are missing; empty if there are none.
-fn waiting(waiting: &[WaitReport], color: bool) -> String {
-    if waiting.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new(&["LATER", "NODE", "TASK", "WAITS FOR"]);
-    for wait in waiting {
-        table.row([
-            Cell::styled(wait.action.map_or_else(|| "?".to_owned(), |action| action.to_string()), Style::Dim),
-            wait.node.to_string().into(),
-            format!("{}.{}", wait.service, wait.task).into(),
-            Cell::styled(wait.waits_for.join(", "), Style::Warn),
-        ]);
-    }
-    format!("{}\n", table.render(color))
-}
-
 /// The action; for a removal also what it does with what the task changed: `remove (restore)`.
 fn words(action: &ActionReport) -> String {
     match action.on_remove {
         Some(on_remove) => format!("{} ({on_remove})", action.action),
         None => action.action.to_string(),
     }
+}
+
+/// What an action does with its effects, such as `update, restarts`; without those that its name states already, and without what it
+/// destroys, which is described with the reasons.
+fn with_effects(words: String, verb: &str, effects: &[Disruption]) -> String {
+    let stated = |effect: &Disruption| match effect {
+        Disruption::Restarts => verb == Action::Restart.as_str(),
+        Disruption::Reloads => verb == Action::Reload.as_str(),
+        Disruption::Destroys => true,
+        Disruption::Stops => false,
+    };
+    let effects = effects.iter().filter(|effect| !stated(effect)).map(|effect| effect.as_str().to_owned());
+    [words].into_iter().chain(effects).collect::<Vec<_>>().join(", ")
 }
 
 fn style(action: Action) -> Style {
@@ -121,20 +129,44 @@ fn style(action: Action) -> Style {
     }
 }
 
-/// `2 updates, 2 restarts on 2 of 3 nodes; 1 node untouched`.
+/// `2 updates (1 restarts), 2 restarts on 2 of 3 nodes; 1 node untouched`.
 fn summary(rows: &[Row<'_>], nodes: &[NodeId]) -> String {
     const ORDER: [Action; 7] =
         [Action::Create, Action::Update, Action::Remove, Action::Forget, Action::Restart, Action::Reload, Action::Run];
+    let (later, sure): (Vec<&Row<'_>>, Vec<_>) = rows.iter().partition(|row| row.action.is_outcome());
     let counted = ORDER.into_iter().map(Action::as_str).chain([MOVE]).filter_map(|verb| {
-        let n = rows.iter().filter(|row| row.verb == verb).count();
-        (n > 0).then(|| count(n, verb))
+        let of_verb = || sure.iter().filter(|row| row.verb == verb);
+        let restarting = of_verb().filter(|row| row.action.effects.contains(&Disruption::Restarts)).count();
+        let restarting = match restarting {
+            _ if verb == Action::Restart.as_str() => String::new(),
+            0 => String::new(),
+            1 => " (1 restarts)".to_owned(),
+            n => format!(" ({n} restart)"),
+        };
+        let n = of_verb().count();
+        (n > 0).then(|| format!("{}{restarting}", count(n, verb)))
     });
-    let touched: BTreeSet<&NodeId> = rows.iter().map(|row| &row.action.node).collect();
-    let all: BTreeSet<&NodeId> = nodes.iter().chain(touched.iter().copied()).collect();
-    let untouched = match all.len() - touched.len() {
-        0 => String::new(),
-        n => format!("; {} untouched", count(n, "node")),
-    };
     let counted: Vec<String> = counted.collect();
-    format!("{} on {} of {}{untouched}", counted.join(", "), touched.len(), count(all.len(), "node"))
+    let touched: BTreeSet<&NodeId> = sure.iter().map(|row| &row.action.node).collect();
+    let listed: BTreeSet<&NodeId> = rows.iter().map(|row| &row.action.node).collect();
+    let all: BTreeSet<&NodeId> = nodes.iter().chain(listed.iter().copied()).collect();
+    let mut parts = vec![match counted.is_empty() {
+        true => "nothing changes yet".to_owned(),
+        false => format!("{} on {} of {}", counted.join(", "), touched.len(), count(all.len(), "node")),
+    }];
+    let waiting = sure.iter().filter(|row| !row.action.waits_for.is_empty()).count();
+    if waiting > 0 {
+        parts.push(format!(
+            "{} for values that are not known yet",
+            if waiting == 1 { "1 waits".to_owned() } else { format!("{waiting} wait") }
+        ));
+    }
+    if !later.is_empty() {
+        parts.push(format!("{} known after apply", count(later.len(), "action")));
+    }
+    let untouched = all.len() - listed.len();
+    if untouched > 0 {
+        parts.push(format!("{} untouched", count(untouched, "node")));
+    }
+    parts.join("; ")
 }

@@ -114,7 +114,15 @@ impl Branch {
         }
     }
 
-    fn desired(&mut self, number: usize, knowledge: &Knowledge) -> Result<Arc<DesiredState>, Vec<Diagnostic>> {
+    /// What a commit resolves to with what nodes reported.
+    ///
+    /// # Errors
+    /// Its faults.
+    pub(super) fn desired(
+        &mut self,
+        number: usize,
+        knowledge: &Knowledge,
+    ) -> Result<Arc<DesiredState>, Vec<Diagnostic>> {
         if let Some((.., known)) = self.loaded.iter().find(|(n, k, _)| *n == number && k == knowledge) {
             return known.clone();
         }

@@ -8,6 +8,7 @@ mod branch;
 mod broker;
 mod disk;
 mod host;
+mod preview;
 mod process;
 mod record;
 pub(crate) mod rng;
@@ -18,6 +19,7 @@ mod site;
 mod world;
 
 pub use self::{
+    preview::{Omission, Previewed, preview},
     run::{Failure, Totals, regressions, run, run_many},
     sabotage::Sabotage,
     schedule::{Fault, WITH_RENAMES},

@@ -52,6 +52,114 @@ fn what_is_renamed_moves_and_what_contends_goes_first() {
 }
 
 #[test]
+fn each_action_shows_what_it_does_to_what_runs() {
+    let site = Repository::quickstart();
+    site.edit("services/app/service.toml", "process = { ", "process = { env = { COLOUR = \"red\" }, ");
+    site.commit("env");
+    let plan = site.groundplan(&["plan", "HEAD"]);
+    let columns = |line: &str| {
+        line.split("  ").filter(|cell| !cell.is_empty()).take(3).map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    let rows = |plan: &str| plan.lines().filter(|line| line.starts_with("update")).map(columns).collect::<Vec<_>>();
+    assert_eq!(rows(&plan.stdout), ["update, restarts beta app.server", "update, restarts gamma app.server"]);
+    assert!(plan.stdout.contains("2 updates (2 restart) on 2 of 3 nodes"), "{}", plan.text());
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    assert_eq!(json["actions"][0]["effects"], serde_json::json!(["restarts"]), "{json:#}");
+
+    site.edit("services/app/service.toml", "process = { ", "process = { stop_timeout = \"20s\", ");
+    site.commit("how it is stopped");
+    let plan = site.groundplan(&["plan", "HEAD"]);
+    assert_eq!(rows(&plan.stdout), ["update beta app.server", "update gamma app.server"], "{}", plan.text());
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    assert_eq!(json["actions"][0]["effects"], serde_json::json!([]), "{json:#}");
+}
+
+/// A site in which an export is read by what a process and another export depend on.
+fn with_exports() -> Repository {
+    let folder = tempfile::tempdir().expect("a scratch directory");
+    let files = [
+        ("site.toml", "name = \"demo\"\n\n[vars]\nport = 1\n"),
+        ("inventory/nodes.toml", "[groups.all]\nservices = [\"db\", \"app\"]\n\n[nodes.n1]\ngroups = [\"all\"]\n"),
+        ("services/db/service.toml", "[[task]]\nid = \"address\"\nexport = { value = \"h:{{ port }}\" }\n"),
+        (
+            "services/app/service.toml",
+            r#"
+[service]
+requires = ["db.address"]
+
+[[task]]
+id = "config"
+file = { path = "/srv/conf", content = "{{ exports.db.address['n1'] }}" }
+
+[[task]]
+id = "server"
+process = { run = ["app"] }
+restart_on = ["config"]
+
+[[task]]
+id = "status"
+export = { command = "status" }
+run_on = ["server"]
+
+[[task]]
+id = "page"
+file = { path = "/srv/page", content = "{{ exports.app.status['n1'] }}" }
+"#,
+        ),
+    ];
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    }
+    Repository::of(folder.path())
+}
+
+#[test]
+fn what_depends_on_a_changed_export_is_known_after_apply() {
+    let site = with_exports();
+    site.edit("site.toml", "port = 1", "port = 2");
+    site.commit("port");
+    let facts = site.path().join("facts.json");
+    let known = r#"{ "exports": { "db.address": { "n1": "h:1" }, "app.status": { "n1": "up" } } }"#;
+    std::fs::write(&facts, known).expect("a file");
+    let plan = ["plan", "HEAD", "--facts", "facts.json"];
+    assert_snapshot!("export_changed_text", site.groundplan(&plan).text());
+    let json = site.groundplan(&[&plan[..], &["--format", "json"]].concat()).json();
+    let rows: Vec<String> = json["actions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| format!("{} {} {}", a["action"], a["task"], a["known_after_apply"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "update address null",
+            "update config [export db.address of n1]",
+            "restart server [export db.address of n1]",
+            "run status [export db.address of n1]",
+            "update page [export app.status of n1,export db.address of n1]"
+        ],
+        "{json:#}"
+    );
+    // Where the export stays as it is, what uses it is not listed.
+    site.edit("services/app/service.toml", "[\"app\"]", "[\"app\", \"now\"]");
+    site.commit("another program");
+    assert_snapshot!("export_unchanged_text", site.groundplan(&plan).text());
+}
+
+#[test]
+fn a_first_plan_shows_the_whole_graph() {
+    let site = with_exports();
+    let plan = site.groundplan(&["plan", "HEAD"]);
+    assert_snapshot!("early_export_text", plan.text());
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    assert_eq!(json["actions"].as_array().map(Vec::len), Some(5), "{json:#}");
+    assert_eq!(json["actions"][2]["waits_for"], serde_json::json!(["export db.address of n1"]), "{json:#}");
+}
+
+#[test]
 fn a_comment_changes_nothing() {
     let site = Repository::quickstart();
     site.edit("services/app/service.toml", "# This is a comment", "# This is another comment");
@@ -158,7 +266,7 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
     let actions: Vec<String> = plan.stdout.lines().filter(|line| line.starts_with("remove")).map(row).collect();
     assert_eq!(
         actions,
-        ["remove alpha front.server", "remove (keep) alpha front.config", "remove (restore) alpha front.program"],
+        ["remove, stops alpha front.server", "remove (keep) alpha front.config", "remove (restore) alpha front.program"],
         "{}",
         plan.text()
     );
@@ -275,7 +383,9 @@ fn a_plan_in_which_everything_waits_exits_with_2() {
     site.edit("services/app/app.conf.j2", "{{ greeting }}", "{{ greeting }}!");
     site.commit("changes what waits");
     let json = site.groundplan(&["plan", "HEAD", "--format", "json"]);
-    assert_eq!(json.json()["actions"], serde_json::json!([]), "{}", json.text());
+    let actions = json.json()["actions"].clone();
+    let waits = |action: &serde_json::Value| action["known_after_apply"].is_array();
+    assert!(actions.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(waits)), "{}", json.text());
     assert_eq!(json.code, 2, "{}", json.text());
     // What waits is not touched by a commit that changes nothing of the site.
     site.git(&["commit", "-q", "--allow-empty", "-m", "nothing"]);

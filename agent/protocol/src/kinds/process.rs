@@ -62,6 +62,13 @@ impl Process {
     pub fn stop_timeout(&self) -> Span {
         self.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT)
     }
+
+    /// Whether one that runs as `before` describes must be started again to become as `after` does; how it is stopped or reloaded does not
+    /// matter.
+    pub fn must_restart(before: &Self, after: &Self) -> bool {
+        let essence = |process: &Self| Self { reload_signal: None, stop_timeout: None, ..process.clone() };
+        essence(before) != essence(after)
+    }
 }
 
 impl Kind for Process {

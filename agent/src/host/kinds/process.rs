@@ -13,7 +13,6 @@ use crate::host::{
     process::{
         monitor::{Reloaded, StartTerms},
         state::ProcessState,
-        supervisor::differs,
     },
 };
 
@@ -37,7 +36,7 @@ impl Kind for Process {
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let supervisor = &cx.host.supervisor;
         if let Some((process, ProcessState::Up { .. })) = supervisor.process(cx.task)
-            && !differs(&process, self)
+            && !Process::must_restart(&process, self)
         {
             // Only how it is stopped or reloaded has changed.
             supervisor.amend(cx.task, self.clone()).await?;

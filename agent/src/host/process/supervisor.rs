@@ -35,13 +35,6 @@ pub(crate) fn process_of(params: &TaskParams) -> Option<&Process> {
     }
 }
 
-/// Whether a process must be started again to become as the other is described; how it is stopped or reloaded does not
-/// matter.
-pub(crate) fn differs(a: &Process, b: &Process) -> bool {
-    let essence = |process: &Process| Process { reload_signal: None, stop_timeout: None, ..process.clone() };
-    essence(a) != essence(b)
-}
-
 /// The processes that this host's tasks have supervised, each with its monitor.
 #[derive(Debug)]
 pub(crate) struct Supervisor {

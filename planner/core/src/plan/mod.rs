@@ -6,7 +6,9 @@
 
 mod assemble;
 mod contract;
+mod disruption;
 mod model;
+mod outcome;
 mod pending;
 mod preview;
 mod removal;
@@ -14,6 +16,7 @@ mod report;
 
 pub(crate) use self::pending::MAX_LISTED;
 pub use self::{
+    disruption::Disruption,
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
     report::{ActionReport, PlanReport, Position, ReasonReport, WaitReport},
 };

@@ -1,6 +1,6 @@
 //! A plan as people and programs read it: actions with reasons, as JSON with a schema. No node plans, no gates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_inventory::Location;
 use groundplan_protocol::{
@@ -12,8 +12,12 @@ use groundplan_protocol::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::model::Plan;
-use crate::{knowledge::Unknown, locate::LineColumn, reason::Reason};
+use super::{
+    disruption::{self, Before, Disrupted, Disruption},
+    model::{Plan, PlannedAction},
+    outcome::{self, Outcome},
+};
+use crate::{desired::DesiredState, knowledge::Unknown, locate::LineColumn, reason::Reason};
 
 /// What a plan does and why. Printed by `groundplan plan --format json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +30,7 @@ pub struct PlanReport {
     /// The commit that it leads to; absent for a folder that is no commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<CommitId>,
-    /// What is done, in a valid execution order.
+    /// What is done, and what may be done once more values are known, in a valid execution order.
     pub actions: Vec<ActionReport>,
     /// What cannot be planned yet, because no node has reported a value that it needs, and the changes that come after it. What is applied of
     /// it stays as it is.
@@ -49,6 +53,9 @@ pub struct WaitReport {
     /// What will be done to it; absent where that depends on the missing value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
+    /// What it will do to what runs on the node, as far as it is known now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Disruption>,
     /// What it waits for, such as `facts of node n1` or `export db.address of db-0`.
     pub waits_for: Vec<String>,
 }
@@ -67,10 +74,21 @@ pub struct ActionReport {
     /// What a removal does with what the task changed on the node; absent for another action, and for a task that leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_remove: Option<OnRemove>,
+    /// What it does to what runs on the node, beside the change itself.
+    #[serde(default)]
+    pub effects: Vec<Disruption>,
     /// What is lost for good by it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destroys: Option<String>,
-    /// Why: each is the cause of the one before it, and the last is a named input of a named file.
+    /// The values that it waits for, because it comes after what needs them, such as `export db.address of db-0`. What is done is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+    /// The values that decide whether it is done, or with what; such as `export db.address of db-0`. They are missing, or the plan may
+    /// change them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_after_apply: Vec<String>,
+    /// Why: each is the cause of the one before it, and the last is a named input of a named file. Empty, or without that input, where it is
+    /// known after apply.
     pub reasons: Vec<ReasonReport>,
 }
 
@@ -223,28 +241,39 @@ pub struct Position {
 
 impl PlanReport {
     /// The report of a plan. `locate` returns the line and column of a location, where the file's text is at hand:
-    /// [`Locator::find`](crate::locate::Locator::find).
+    /// [`Locator::find`](crate::locate::Locator::find). The plan leads to `desired`; `applied` is what is applied everywhere, where that is
+    /// known: what an update does to what runs depends on it.
     pub fn new(
         plan: &Plan,
+        desired: &DesiredState,
+        applied: Option<&DesiredState>,
         base: Option<CommitId>,
         target: Option<CommitId>,
         locate: &mut dyn FnMut(&Location) -> Option<LineColumn>,
     ) -> Self {
-        let actions = plan.due().map(|action| ActionReport {
-            node: action.instance.node.clone(),
-            service: action.instance.task.service.clone(),
-            task: action.instance.task.task.clone(),
-            action: action.action,
-            on_remove: action.on_remove,
-            destroys: action.destroys.clone(),
-            reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
+        let mut disrupted = disrupted(plan, applied);
+        let mut effects_of = |instance: &InstanceId| disrupted.remove(instance).unwrap_or_default();
+        let planned = plan.actions.iter().map(|action| {
+            let disrupted = effects_of(&action.instance);
+            ActionReport {
+                action: action.action,
+                on_remove: action.on_remove,
+                effects: disrupted.all.into_iter().collect(),
+                destroys: disrupted.destroys,
+                waits_for: action.waits_for.iter().map(Unknown::to_string).collect(),
+                reasons: ReasonReport::chain(&action.instance, &action.reasons, locate),
+                ..ActionReport::of(&action.instance)
+            }
         });
+        let actions = with_outcomes(planned.collect(), outcome::of(plan, desired, applied), desired);
 
+        let effects: BTreeMap<_, _> = actions.iter().map(|action| (action.instance(), &action.effects)).collect();
         let wait = |instance: &InstanceId, action, waits: &[Unknown]| WaitReport {
             node: instance.node.clone(),
             service: instance.task.service.clone(),
             task: instance.task.task.clone(),
             action,
+            effects: effects.get(instance).map(|effects| (*effects).clone()).unwrap_or_default(),
             waits_for: waits.iter().map(Unknown::to_string).collect(),
         };
         let pending: BTreeSet<_> = plan.pending.iter().map(|pending| &pending.instance).collect();
@@ -252,15 +281,105 @@ impl PlanReport {
         let held = held.filter(|action| !pending.contains(&action.instance));
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
+        let waiting = waiting.collect();
+        Self { version: VERSION, base, target, actions, waiting, prevented: plan.prevented.clone() }
+    }
+
+    /// Whether something is done that neither waits for a value nor depends on one.
+    pub fn is_due(&self) -> bool {
+        self.actions.iter().any(|action| action.waits_for.is_empty() && !action.is_outcome())
+    }
+}
+
+impl ActionReport {
+    fn of(instance: &InstanceId) -> Self {
         Self {
-            version: VERSION,
-            base,
-            target,
-            actions: actions.collect(),
-            waiting: waiting.collect(),
-            prevented: plan.prevented.clone(),
+            node: instance.node.clone(),
+            service: instance.task.service.clone(),
+            task: instance.task.task.clone(),
+            action: Action::Update,
+            on_remove: None,
+            effects: Vec::new(),
+            destroys: None,
+            waits_for: Vec::new(),
+            known_after_apply: Vec::new(),
+            reasons: Vec::new(),
         }
     }
+
+    fn instance(&self) -> InstanceId {
+        TaskId::new(self.service.clone(), self.task.clone()).at(&self.node)
+    }
+
+    /// Whether only values that are known after apply decide if it is done. Where it is done anyway, and these decide with what, it has a
+    /// reason that ends at an input.
+    pub fn is_outcome(&self) -> bool {
+        let decided = |reason: &ReasonReport| !matches!(reason, ReasonReport::Triggered { .. });
+        !self.known_after_apply.is_empty() && !self.reasons.iter().any(decided)
+    }
+}
+
+/// The actions of a plan with what is known after apply: each in its place of the order, and one row for each instance.
+fn with_outcomes(planned: Vec<ActionReport>, outcomes: Vec<Outcome>, desired: &DesiredState) -> Vec<ActionReport> {
+    if outcomes.is_empty() {
+        return planned;
+    }
+    let at: BTreeMap<InstanceId, usize> = planned.iter().enumerate().map(|(i, a)| (a.instance(), i)).collect();
+    let number = |id: &TaskId| desired.graph.by_id.get(id).map(|ix| ix.0);
+    let mut planned: Vec<_> = planned.into_iter().map(Some).collect();
+    let (mut more, mut merged) = (Vec::new(), Vec::new());
+    for outcome in outcomes {
+        let values = outcome.depends_on.iter().map(Unknown::to_string).collect();
+        match at.get(&outcome.instance).and_then(|i| planned[*i].as_mut()) {
+            Some(action) => {
+                let effects: BTreeSet<_> = action.effects.iter().copied().chain(outcome.effects).collect();
+                action.effects = effects.into_iter().collect();
+                action.known_after_apply = values;
+            }
+            None => {
+                let by = outcome.by.map(|(by, effect)| ReasonReport::Triggered { by, effect });
+                more.push(ActionReport {
+                    action: outcome.action,
+                    effects: outcome.effects.into_iter().collect(),
+                    known_after_apply: values,
+                    reasons: by.into_iter().collect(),
+                    ..ActionReport::of(&outcome.instance)
+                });
+            }
+        }
+    }
+    // Both are in the order of the tasks' numbers; a removal has none, and stays before what follows it.
+    let mut more = more.into_iter().peekable();
+    for action in planned.into_iter().flatten() {
+        if let Some(next) = number(&action.instance().task).filter(|_| action.action != Action::Remove) {
+            while let Some(before) = more.next_if(|more| number(&more.instance().task) < Some(next)) {
+                merged.push(before);
+            }
+        }
+        merged.push(action);
+    }
+    merged.extend(more);
+    merged
+}
+
+/// What each action of the plan does to what runs.
+fn disrupted<'p>(plan: &'p Plan, applied: Option<&DesiredState>) -> BTreeMap<&'p InstanceId, Disrupted> {
+    let mut next: BTreeMap<&NodeId, usize> = BTreeMap::new();
+    let of = |action: &'p PlannedAction| {
+        let node = &action.instance.node;
+        // The actions of one node are in the order of its tasks.
+        let at = next.entry(node).or_default();
+        let part = plan.nodes.get(node)?;
+        let task = part.tasks.get(*at)?;
+        *at += 1;
+        let before = |id: &TaskId| {
+            let vertex = applied?.graph.task(id)?;
+            let spec = &vertex.on(applied?.node(node)?)?.resolved.spec;
+            Some(Before { spec, on_remove: vertex.on_remove })
+        };
+        Some((&action.instance, disruption::of(action, task, part, &before)))
+    };
+    plan.actions.iter().filter_map(of).collect()
 }
 
 impl ReasonReport {

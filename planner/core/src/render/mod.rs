@@ -16,6 +16,7 @@ use minijinja::{
 };
 
 mod assign;
+mod calls;
 mod context;
 mod depth;
 mod facts;
@@ -88,6 +89,20 @@ impl<'t> Templates<'t> {
         let mut templates = self.clone();
         templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![*fault])?;
         templates.render(name, place)
+    }
+
+    /// What the compiled templates and the `condition`, a name with a text, call that does not exist, whether or not rendering comes to it.
+    pub(crate) fn missing(&self, condition: Option<(&str, &str)>) -> Vec<Fault> {
+        let templates: Vec<_> = self.env.templates().collect();
+        let texts = templates.iter().map(|(name, template)| (*name, template.source(), false));
+        let texts = texts.chain(condition.map(|(name, text)| (name, text, true)));
+        let texts: Vec<_> = texts.map(|(name, text, expression)| calls::Text { name, text, expression }).collect();
+        let fault = |missing: calls::Missing<'_>| {
+            let error = Error::new(missing.kind, format!("{} is unknown", missing.name));
+            let range = self.original(missing.of.name, &missing.range);
+            Fault { range, ..Fault::of(&error, missing.of.name, missing.of.text, None) }
+        };
+        calls::missing(&self.env, &texts).into_iter().map(fault).collect()
     }
 
     /// The log of what rendering read.

@@ -219,7 +219,14 @@ impl Resolver<'_, '_, '_> {
         templates.log().take();
         match self.holds(templates, &place) {
             Ok(true) => {}
-            held => return self.not_held(held.err(), templates, &place, node, memo),
+            held => {
+                // Also what is not rendered yet: it will be once the value is known.
+                let unknown = templates.log().seen().iter().any(|access| place.is_unknown(access));
+                if unknown && self.calls_missing(templates, texts) {
+                    return Err(Stop::Faulty);
+                }
+                return self.not_held(held.err(), templates, &place, node, memo);
+            }
         }
         // Inputs that no template names are noted as well, so that the memo distinguishes results by them.
         templates.log().note(Access::Probes);
@@ -244,6 +251,9 @@ impl Resolver<'_, '_, '_> {
         // With a missing value rendering may succeed all the same, by `is defined` or `default`: the result would be for a value that is
         // absent and not for one that is not known yet.
         let unknown = seen.iter().any(|access| place.is_unknown(access));
+        if unknown && self.calls_missing(templates, texts) {
+            return Err(Stop::Faulty);
+        }
         let resolution = match (params, shipped, ready) {
             (Ok(params), Ok(shipped), Ok(ready)) if !unknown => {
                 Resolution::Resolved(Arc::new(self.resolved(params, shipped, ready, drafts, &place, &decisive)))
@@ -295,6 +305,21 @@ impl Resolver<'_, '_, '_> {
                 Err(stop)
             }
         }
+    }
+
+    /// Reports what the templates and `when` call that does not exist, whatever the values are that are missing; whether there is any. Not in
+    /// the active commit: there it may be what is never rendered, and a new node is no reason to refuse it.
+    fn calls_missing(&mut self, templates: &Templates<'_>, texts: &BTreeMap<String, Arc<str>>) -> bool {
+        if self.run.misfit == Misfit::Wait {
+            return false;
+        }
+        let (name, mut texts) = (self.when_name(), texts.clone());
+        let when = self.task.when.as_deref();
+        let faults = templates.missing(when.map(|when| (&*name, when)));
+        let any = !faults.is_empty();
+        texts.extend(when.map(|when| (name, when.into())));
+        self.template_faults(faults, &texts, None);
+        any
     }
 
     fn when_name(&self) -> String {
