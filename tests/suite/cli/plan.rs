@@ -266,7 +266,11 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
     let actions: Vec<String> = plan.stdout.lines().filter(|line| line.starts_with("remove")).map(row).collect();
     assert_eq!(
         actions,
-        ["remove, stops alpha front.server", "remove (keep) alpha front.config", "remove (restore) alpha front.program"],
+        [
+            "remove, stops alpha front.server",
+            "remove (keep) alpha front.config",
+            "remove (restore) alpha front.program"
+        ],
         "{}",
         plan.text()
     );

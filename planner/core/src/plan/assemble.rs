@@ -184,7 +184,7 @@ impl Assembler<'_, '_> {
             let instance = instance(diff, task, v);
             let ends = |resolved: &&Arc<Resolved>| resolved.spec.params.is_absence() && diff.change[v].is_planned();
             let destroys = resolved.filter(ends).and_then(|resolved| resolved.spec.params.destroys());
-            let given_up = diff.before[v as usize].filter(|applied| {
+            let given_up = diff.before[v].filter(|applied| {
                 let updated = resolved.filter(|_| action == Action::Update);
                 updated.is_some_and(|resolved| resolved.gives_up(&instance.task, applied))
                     && !diff.desired.takes_all(node, applied)
