@@ -201,7 +201,7 @@ impl Nodes {
 
     /// Carries out a plan up to the first export with another value.
     fn carry_out(&mut self, planned: &Plan, applied: &mut AppliedState, rng: &mut Rng, done: &mut Vec<Done>) {
-        let (mut part, mut unchanged) = (Plan { gates: planned.gates.clone(), ..Plan::default() }, BTreeSet::new());
+        let mut part = Plan { gates: planned.gates.clone(), ..Plan::default() };
         for action in planned.due() {
             let (task, node) = (&action.instance.task, &action.instance.node);
             let of = planned.nodes[node].tasks.iter().find(|t| t.task == *task).expect("an action has its task");
@@ -221,9 +221,7 @@ impl Nodes {
                     format!("x{}", self.values)
                 }
             };
-            if known.insert(node.clone(), value.clone()).as_ref() == Some(&value) {
-                unchanged.insert(action.instance.clone());
-            } else {
+            if known.insert(node.clone(), value.clone()).as_ref() != Some(&value) {
                 break;
             }
         }
@@ -236,12 +234,8 @@ impl Nodes {
             applied.apply(&Plan { actions: Vec::new(), ..part });
             return;
         }
-        let changed: BTreeSet<&InstanceId> = part
-            .actions
-            .iter()
-            .map(|action| &action.instance)
-            .filter(|instance| !unchanged.contains(*instance))
-            .collect();
+        // All of it, changed or not: a trigger that does not fire leaves out what the preview lists by it.
+        let changed: BTreeSet<&InstanceId> = part.actions.iter().map(|action| &action.instance).collect();
         let left =
             planned.actions.iter().filter(|action| !part.actions.iter().any(|done| done.instance == action.instance));
         for action in left {

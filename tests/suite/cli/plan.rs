@@ -139,7 +139,7 @@ fn what_depends_on_a_changed_export_is_known_after_apply() {
             "update config [export db.address of n1]",
             "restart server [export db.address of n1]",
             "run status [export db.address of n1]",
-            "update page [export app.status of n1,export db.address of n1]"
+            "update page [export app.status of n1]"
         ],
         "{json:#}"
     );

@@ -333,8 +333,11 @@ fn with_outcomes(planned: Vec<ActionReport>, outcomes: Vec<Outcome>, desired: &D
         match at.get(&outcome.instance).and_then(|i| planned[*i].as_mut()) {
             Some(action) => {
                 let effects: BTreeSet<_> = action.effects.iter().copied().chain(outcome.effects).collect();
+                // A trigger that does nothing beyond what is done anyway changes nothing.
+                if outcome.by.is_none() || effects.len() > action.effects.len() {
+                    action.known_after_apply = values;
+                }
                 action.effects = effects.into_iter().collect();
-                action.known_after_apply = values;
             }
             None => {
                 let by = outcome.by.map(|(by, effect)| ReasonReport::Triggered { by, effect });
