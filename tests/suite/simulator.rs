@@ -60,7 +60,7 @@ fn what_is_broken_on_purpose_is_noticed() {
 }
 
 /// How many sites are previewed and run.
-const PREVIEWS: u64 = 1500;
+const PREVIEWS: u64 = 200;
 
 #[test]
 fn a_run_does_what_its_preview_listed() {
@@ -72,7 +72,7 @@ fn a_run_does_what_its_preview_listed() {
         }
     }
     println!("{all:?}");
-    assert!(all.outcomes > 1000, "hardly anything was known after apply: {all:?}");
+    assert!(all.outcomes > 100, "hardly anything was known after apply: {all:?}");
 }
 
 #[test]
