@@ -146,8 +146,11 @@ impl Refusals {
 
     /// The nodes that have another key by now.
     fn settled(&mut self, keys: &Keys) -> Vec<NodeId> {
-        let settled = self.0.extract_if(.., |node, tried| keys.known(node).is_some_and(|key| Some(key) != *tried));
-        settled.map(|(node, _)| node).collect()
+        let has_another =
+            |(node, tried): &(&NodeId, &Option<PublicKey>)| keys.known(node).is_some_and(|key| Some(key) != **tried);
+        let settled: Vec<NodeId> = self.0.iter().filter(has_another).map(|(node, _)| node.clone()).collect();
+        settled.iter().for_each(|node| _ = self.0.remove(node));
+        settled
     }
 }
 
