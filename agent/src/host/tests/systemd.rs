@@ -195,6 +195,29 @@ async fn drop_ins_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_drop_in_that_a_task_left_is_found_by_the_next_one() {
+    let site = site(["loaded", "active", "enabled", "no"]);
+    let mut memory = TaskMemory(None);
+    let folder = site.at("etc/systemd/system/x.service.d");
+    fs::create_dir_all(&folder).unwrap();
+    let left = "# Written by groundplan: changes made here are undone.\n[Service]\nNice=1\n";
+    fs::write(folder.join("10-x.conf"), left).unwrap();
+    let read = || fs::read_to_string(folder.join("10-x.conf")).unwrap_or_default();
+    let [without, with] = [json!({}), json!({ "dropins": { "10-x.conf": "[Service]\nNice=2" } })];
+    let [without, with] = [without, with].map(|more| shipping(Some("[Service]\n# ours\n"), more));
+    assert_eq!(memory.job(&site, apply(&without, None), None).await, CHANGED);
+    assert_eq!(read(), left);
+    // In the way of the task's own, it comes back once the task has no such drop-in any more.
+    assert_eq!(memory.job(&site, apply(&with, Some(&without)), None).await, CHANGED);
+    assert!(read().contains("Nice=2"));
+    assert_eq!(memory.job(&site, apply(&without, Some(&with)), None).await, CHANGED);
+    assert_eq!(read(), left);
+    assert_eq!(memory.job(&site, apply(&without, Some(&without)), None).await, UNCHANGED);
+    assert_eq!(memory.job(&site, Work::Remove { spec: without }, None).await, CHANGED);
+    assert_eq!(read(), left);
+}
+
+#[tokio::test]
 async fn a_removal_that_was_killed_restarts_what_runs_with_files_that_are_gone() {
     let site = site(["loaded", "active", "enabled", "no"]);
     let mut memory = TaskMemory(None);

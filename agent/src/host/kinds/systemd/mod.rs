@@ -104,15 +104,18 @@ impl Kind for Systemd {
     }
 
     async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
-        let dropins = self.dropins.keys().map(|name| format!("{}/{name}", self.folder()));
-        let paths: Vec<String> = cx.content.map(|_| self.path()).into_iter().chain(dropins).collect();
         let ours = shipped::ours(&cx.host.environment.root, self)?;
+        // Drop-ins that are there before any task has the unit were left by one that is gone: they are found like those of others.
+        let claim = Claim::named("unit", &self.unit);
+        let left = if cx.found(&claim).is_none() { &*ours } else { &[] };
+        let dropins = self.dropins.keys().chain(left).map(|name| format!("{}/{name}", self.folder()));
+        let paths: Vec<String> = cx.content.map(|_| self.path()).into_iter().chain(dropins).collect();
         let is_own = |path: &str, found: &crate::machine::Found| match path.strip_prefix(&format!("{}/", self.folder()))
         {
             Some(dropin) => ours.iter().any(|name| name == dropin),
             None => cx.own.may_be(found),
         };
-        cx.note_files(&Claim::named("unit", &self.unit), &paths, is_own)
+        cx.note_files(&claim, &paths, is_own)
     }
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
