@@ -166,6 +166,7 @@ pub fn keys(params: &TaskParams, task: &TaskId, each: &mut dyn FnMut(String)) {
         TaskParams::Cron(_) => matches!(claim, Claim::Path(_)),
         TaskParams::User(_) => matches!(claim, Claim::Named { what, .. } if what == "user"),
         TaskParams::Systemd(_) => matches!(claim, Claim::Named { what, .. } if what == "unit"),
+        TaskParams::Module(_) => matches!(claim, Claim::Named { what, .. } if what == "kernel module"),
         TaskParams::Sysctl(_) => matches!(claim, Claim::Named { what, .. } if what == "kernel parameter"),
         TaskParams::Mount(_) => matches!(claim, Claim::Named { what, .. } if what == "mount point"),
         _ => false,

@@ -300,3 +300,24 @@ fn what_a_failed_update_set_is_the_tasks() {
     hosts.converged(&hosts.change(super::NOTHING));
     assert_eq!(shown(), found);
 }
+
+#[test]
+fn what_a_removal_kept_is_found_by_the_next_task() {
+    needs_hosts!();
+    let task = |more: &str| {
+        let module = "module = { name = \"gp_none\", state = \"absent\", blacklist = true }";
+        format!("[[task]]\nid = \"module\"\n{module}\n{more}")
+    };
+    let hosts = Hosts::site(&["h1"]).serve(&task("on_remove = \"keep\"\n"));
+    let file = || hosts.file("h1", "/etc/modprobe.d/groundplan-gp_none.conf");
+    hosts.converged(&hosts.head());
+    let kept = file();
+    assert!(kept.is_some());
+    hosts.converged(&hosts.change(super::NOTHING));
+    assert_eq!(file(), kept);
+    for more in ["", "on_remove = \"delete\"\n"] {
+        hosts.converged(&hosts.change(&task(more)));
+        hosts.converged(&hosts.change(super::NOTHING));
+        assert_eq!(file(), kept.clone().filter(|_| more.is_empty()));
+    }
+}

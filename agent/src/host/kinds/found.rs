@@ -11,7 +11,10 @@ use groundplan_protocol::{
 
 use super::{context::Context, dispatch, kind::blocking};
 use crate::{
-    host::{error::HostError, fs::files::Removal},
+    host::{
+        error::HostError,
+        fs::files::{self, Removal, Sum},
+    },
     machine::{Found, found},
 };
 
@@ -84,6 +87,13 @@ impl Context<'_> {
             Found::Files { mut files } => files.remove(path),
             _ => None,
         }
+    }
+
+    /// Whether a file has the content that it had before any task had what `claim` names.
+    pub(crate) fn is_as_found(&self, claim: &Claim<'_>, path: &str) -> bool {
+        let Some(Found::File { sha256, .. }) = self.found_files(claim, path) else { return false };
+        let now = files::open_file(&self.host.environment.root, path);
+        matches!(now, Ok(Some(file)) if Sum::of(&file).is_ok_and(|now| now.digest == sha256))
     }
 
     /// Adds what is at these paths to the note of a claim, where it has nothing of them. `is_own`: whether what is found may be the task's

@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-use groundplan_protocol::kinds::Module;
+use groundplan_protocol::kinds::{Claim, Module};
 use serde_json::json;
 
 use super::{
@@ -18,6 +18,7 @@ use crate::host::{
     found::FoundError,
     fs::files::{self, Access, Removal, Sum},
 };
+use crate::machine::Found as Note;
 
 /// Why a module could not be brought in sync.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,17 @@ impl Kind for Module {
         true
     }
 
+    async fn find(&self, cx: &Context<'_>) -> Result<(), HostError> {
+        let files = files_of(self);
+        let is_own = |path: &str, found: &Note| {
+            let wanted = files.iter().find(|(of, _)| of == path).and_then(|(_, text)| text.as_ref());
+            let wanted = wanted.map(|text| Sum::of_bytes(text.as_bytes()).digest);
+            matches!(found, Note::File { sha256, .. } if Some(*sha256) == wanted)
+        };
+        let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
+        cx.note_files(&claim(self), &paths, is_own)
+    }
+
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let loaded = find(&self.name) != Found::Not;
         let mut in_sync = loaded == self.state.is_present();
@@ -66,7 +78,7 @@ impl Kind for Module {
         for (path, text) in files_of(self) {
             match text {
                 Some(text) => in_sync &= cx.is_file(&path, Sum::of_bytes(text.as_bytes()), access()?, true)?,
-                None if cx.host.environment.root.exists(&path)? => {
+                None if cx.host.environment.root.exists(&path)? && !cx.is_as_found(&claim(self), &path) => {
                     in_sync = false;
                     cx.differs(&path, None, Some("present"));
                 }
@@ -83,7 +95,7 @@ impl Kind for Module {
         for (path, text) in files_of(self) {
             match text {
                 Some(text) => files::write_text(root, &path, &text, access()?)?,
-                None => drop(files::remove_file(root, &path, false)?),
+                None => drop(take_away(self, cx, &path)?),
             }
         }
         // Kept from earlier runs: a module that the task loaded once stays the task's to unload.
@@ -113,7 +125,7 @@ impl Kind for Module {
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let mut changed = false;
         for (path, _) in files_of(self) {
-            changed |= files::remove_file(&cx.host.environment.root, &path, false)? == Removal::Removed;
+            changed |= take_away(self, cx, &path)? == Removal::Removed;
         }
         let loaded_by_us = cx.memory().and_then(|memory| memory["loaded"].as_bool()).unwrap_or(false);
         if loaded_by_us && self.state.is_present() {
@@ -128,6 +140,17 @@ impl Kind for Module {
         }
         Ok(changed)
     }
+}
+
+/// The claim under which it is noted what its files were before any task had the module.
+fn claim(module: &Module) -> Claim<'static> {
+    Claim::named("kernel module", module.name.replace('-', "_"))
+}
+
+/// Takes one of its files away; what was there before comes back.
+fn take_away(module: &Module, cx: &Context<'_>, path: &str) -> Result<Removal, HostError> {
+    let found = cx.found_files(&claim(module), path);
+    cx.take_away(path, found.as_ref(), || Ok(files::remove_file(&cx.host.environment.root, path, false)?))
 }
 
 async fn unload(cx: &Context<'_>, name: &str, found: Found) -> Result<(), ModuleError> {

@@ -17,7 +17,6 @@ use crate::host::{
     job::Content,
     kinds::context::Context,
 };
-use crate::machine::Found;
 
 /// The first line of every drop-in that is shipped.
 const HEADER: &str = "# Written by groundplan: changes made here are undone.\n";
@@ -80,7 +79,8 @@ pub(super) fn differences(cx: &Context<'_>, unit: &Systemd, shipped: bool) -> Re
         differences.push(Difference { path: unit.path(), wanted: None });
     }
     let stale = ours(root, unit)?.into_iter().filter(|name| !unit.dropins.contains_key(name));
-    let stale = stale.map(|name| format!("{}/{name}", unit.folder())).filter(|path| !is_as_found(cx, unit, path));
+    let claim = Claim::named("unit", &unit.unit);
+    let stale = stale.map(|name| format!("{}/{name}", unit.folder())).filter(|path| !cx.is_as_found(&claim, path));
     differences.extend(stale.map(|path| Difference { path, wanted: None }));
     for Difference { path, .. } in differences.iter().filter(|difference| difference.wanted.is_none()) {
         cx.differs(path, None, Some("present"));
@@ -153,15 +153,6 @@ fn take_away(cx: &Context<'_>, unit: &Systemd, path: &str) -> Result<bool, HostE
     let taken =
         cx.take_away(path, found.as_ref(), || Ok(files::remove_file(&cx.host.environment.root, path, false)?))?;
     Ok(taken == Removal::Removed)
-}
-
-/// Whether a file has the content that it had before any task had the unit.
-fn is_as_found(cx: &Context<'_>, unit: &Systemd, path: &str) -> bool {
-    let Some(Found::File { sha256, .. }) = cx.found_files(&Claim::named("unit", &unit.unit), path) else {
-        return false;
-    };
-    let now = read(&cx.host.environment.root, path);
-    matches!(now, Ok(Was::File(bytes)) if Sum::of_bytes(&bytes).digest == sha256)
 }
 
 /// Notes that a restart of the unit is pending.
