@@ -63,8 +63,6 @@ pub struct ActiveRollout {
     pub rollout: Rollout,
     /// What was planned for each node; empty after a restart of the planner.
     parts: Arc<BTreeMap<NodeId, NodePart>>,
-    /// How many nodes are there, declared, and not planned for yet: it is not over before they are.
-    pub unplanned: usize,
     results: BTreeMap<InstanceId, Arc<TaskResult>>,
 }
 
@@ -190,7 +188,7 @@ pub struct InstanceDetail {
 
 impl ActiveRollout {
     pub(crate) fn new(head: RolloutHead, rollout: Rollout, parts: Arc<BTreeMap<NodeId, NodePart>>) -> Self {
-        Self { head, rollout, parts, unplanned: 0, results: BTreeMap::new() }
+        Self { head, rollout, parts, results: BTreeMap::new() }
     }
 
     /// As it was when the planner ended.
@@ -309,11 +307,6 @@ impl ActiveRollout {
 
     /// Whether it has ended, well or not. What was interrupted may run again after all.
     pub fn is_over(&self) -> bool {
-        self.unplanned == 0 && self.has_run()
-    }
-
-    /// Whether all of it has ended, whatever nodes are still to be planned for.
-    pub(crate) fn has_run(&self) -> bool {
         matches!(self.rollout.verdict(), Verdict::Succeeded | Verdict::Failed)
     }
 
@@ -323,10 +316,7 @@ impl ActiveRollout {
         RolloutSummary {
             generation: self.head.generation,
             commit: self.head.commit.clone(),
-            result: match result(&self.rollout.verdict()) {
-                RolloutResult::Succeeded if self.unplanned > 0 => RolloutResult::Running,
-                result => result,
-            },
+            result: result(&self.rollout.verdict()),
             counts: counts(self.rollout.summary()),
             nodes: nodes.len(),
             started_ms: self.head.started_ms,

@@ -116,9 +116,6 @@ pub struct PlannerStatus {
     pub due: bool,
     /// Its connection to the broker.
     pub broker: BrokerStatus,
-    /// Why its store cannot be written; absent while it can.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store_error: Option<String>,
 }
 
 /// Whether a planner plans.
@@ -205,9 +202,6 @@ pub struct NodeStatus {
     pub declared: bool,
     /// Whether its agent is connected.
     pub presence: NodePresence,
-    /// How it stands, in one word.
-    #[serde(default)]
-    pub condition: NodeCondition,
     /// The generation of the last plan that its agent accepted.
     pub generation: Generation,
     /// The commit of that plan.
@@ -223,12 +217,6 @@ pub struct NodeStatus {
     /// Tasks of it that cannot be planned yet, with what each waits for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<TaskId, Vec<String>>,
-    /// Applied tasks that do not work at this moment, each with the reason.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub degraded: BTreeMap<TaskId, String>,
-    /// What keeps its agent from its work though it is connected.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
     /// How many tasks its last drift check found out of sync.
     #[serde(default)]
     pub drifted: usize,
@@ -268,27 +256,6 @@ pub struct Knowledge {
     pub facts: BTreeMap<NodeId, BTreeMap<String, serde_json::Value>>,
     /// What has been published, by task and node.
     pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
-}
-
-/// How a node stands: the first that holds, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeCondition {
-    /// The active commit does not declare it.
-    NotDeclared,
-    /// Tasks of its part of the latest rollout have failed, or are blocked by one that has.
-    Failed,
-    /// No state of it was received, or none since the planner started: what it has applied is not known.
-    #[default]
-    Unknown,
-    /// Applied tasks do not work.
-    Degraded,
-    /// Something of it is still to be carried out.
-    Pending,
-    /// Its last drift check found tasks out of sync.
-    Drifted,
-    /// It has all that the active commit asks for.
-    Converged,
 }
 
 /// Whether an agent is connected.
@@ -402,12 +369,6 @@ pub struct RolloutSummary {
     pub counts: Counts,
     /// Nodes that have a part in it.
     pub nodes: usize,
-    /// Declared nodes that are connected and not planned for yet; it is not over before they are. Only of the latest.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub unplanned: usize,
-    /// Instances that it has carried out and that do not work at this moment. Only of the latest.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub degraded: usize,
     /// When it began, in milliseconds since the Unix epoch.
     pub started_ms: u64,
     /// When it ended, in milliseconds since the Unix epoch; none while it runs.
@@ -415,12 +376,6 @@ pub struct RolloutSummary {
     /// The records that nodes drop in it because an operator asked for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgotten: Vec<Forgotten>,
-}
-
-/// Whether there is nothing to list.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
 }
 
 /// A record of a task on a node that is dropped upon a [`ForgetRequest`].

@@ -84,8 +84,6 @@ impl Machine {
         let same_commit = before.is_some_and(|before| before.head.commit.id == commit.id);
         let waits_as_before = planned.pending == pending && (pending.is_empty() || same_commit);
         if planned.plans.is_empty() && !planned.supersedes_open && planned.actions.is_empty() && waits_as_before {
-            // It may have waited for this plan.
-            self.rollout_dirty = true;
             return false;
         }
         self.meta.generation = generation;
@@ -157,14 +155,7 @@ impl Machine {
         if rollout.rollout.is_outdated() && !self.deployment.plan_is_due() {
             self.deployment.plan_soon(now, false);
         }
-        // One that has ended stays so, whatever node comes later.
-        let ended = rollout.head.ended_ms.is_some();
-        let unplanned = if rollout.has_run() && !ended { self.unplanned() } else { 0 };
-        let rollout = self.rollout.as_mut().expect("checked above");
-        if rollout.unplanned != unplanned {
-            Arc::make_mut(rollout).unplanned = unplanned;
-        }
-        let over = rollout.is_over();
+        let (over, ended) = (rollout.is_over(), rollout.head.ended_ms.is_some());
         match (over, ended) {
             (false, true) => {
                 // Again under way: what was interrupted runs after all.
@@ -187,18 +178,10 @@ impl Machine {
         }
     }
 
-    /// How many declared nodes are there that nothing was planned for: of which no state has come, or that are about to be planned for.
-    fn unplanned(&self) -> usize {
-        let Some(active) = self.deployment.active() else { return 0 };
-        let due = self.deployment.plan_is_due();
-        let waits = |node: &Node| node.is_online() && (!node.is_known() || due && node.is_untried());
-        self.fleet.nodes().iter().filter(|(id, node)| waits(node) && active.declares(id)).count()
-    }
-
     fn report_idle(&mut self) {
         let over = self.rollout.as_ref().is_none_or(|rollout| rollout.head.ended_ms.is_some());
         let planned = self.deployment.planned_commit.is_some() && !self.deployment.plan_is_due();
-        if over && planned && !self.idle_reported && self.unplanned() == 0 {
+        if over && planned && !self.idle_reported {
             self.event(|| Event::Idle);
             self.idle_reported = true;
         }
