@@ -16,7 +16,6 @@ use super::{
     exclusive::Exclusive,
     found::FoundStore,
     fs::paths::Root,
-    health::Health,
     markers::Markers,
     process::{
         spawn::Environment,
@@ -25,7 +24,6 @@ use super::{
     },
     programs::{self, Programs},
     settings::Settings,
-    unit_ends::UnitEnds,
 };
 use crate::machine::Found;
 
@@ -39,8 +37,6 @@ pub struct Host {
     pub(super) edits: tokio::sync::Mutex<()>,
     pub(super) stop_grace: Duration,
     pub(super) supervisor: Supervisor,
-    pub(super) health: Health,
-    pub(super) unit_ends: UnitEnds,
     pub(super) claims: Claims,
     pub(super) found: Arc<FoundStore>,
     /// Notes of jobs whose end no ledger has, until they are taken.
@@ -77,8 +73,7 @@ impl Host {
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let environment = Environment { root: Root::new(root), env };
         let claims = Claims::on(environment.root.clone());
-        let health = Health::default();
-        let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff, health.clone())?;
+        let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
         let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found).map_err(|error| {
             io::Error::new(error.kind(), format!("{}/found: {error}", settings.state_dir.display()))
         })?;
@@ -88,8 +83,6 @@ impl Host {
             edits: Default::default(),
             stop_grace: settings.stop_grace,
             supervisor,
-            health,
-            unit_ends: UnitEnds::default(),
             claims,
             found: Arc::new(found),
             noted: Mutex::new(noted),

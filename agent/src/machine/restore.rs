@@ -72,7 +72,6 @@ impl Machine {
             stopped: false,
             refused: None,
             ignored: 0,
-            degraded: Default::default(),
             facts: Facts::new(),
         };
         let mut out = Vec::new();

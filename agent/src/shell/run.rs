@@ -71,7 +71,6 @@ impl Shell {
         // Before it waits, all that the last event made possible: each of these does nothing if there is nothing to do.
         self.request_chunks().await?;
         self.check_drift();
-        self.check_units();
         self.outlet.pump(now);
         self.send_reports()?;
         self.send_output();
@@ -83,7 +82,6 @@ impl Shell {
             self.catch_up.at(),
             self.output_due(),
             self.drift.deadline(),
-            self.units.due(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
@@ -96,8 +94,6 @@ impl Shell {
                 let (_, done) = done.map_err(ShellError::Job)?;
                 // Findings about a task that has just run may no longer hold.
                 self.drift.task_ran(&done.task);
-                self.units.job_ended();
-                self.host.unit_job_ended(&done.task);
                 self.host.found_reported(&done.found);
                 self.handle(Event::Finished(Box::new(done))).await
             }
@@ -106,11 +102,6 @@ impl Shell {
                 self.checked(ended.map_err(ShellError::Job)?);
                 Ok(())
             }
-            Some(found) = self.units.ended() => {
-                self.units_checked(found.map_err(ShellError::Job)?);
-                Ok(())
-            }
-            degraded = self.host.degraded_changed() => self.handle(Event::Degraded(degraded)).await,
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
             () = self.stop_signals.wait() => self.stop().await,
             () = sleep_until(due) => self.handle(Event::Tick).await,
@@ -132,9 +123,8 @@ impl Shell {
                 self.blobs.reconnected();
                 // A new id for each connection: orders to run a command that were meant for an earlier one are refused.
                 let session = new_session()?;
+                self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
                 self.session = Some(session);
-                self.unsubscribed &= !fresh;
-                self.publish_presence();
                 self.commands.connected(true);
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
@@ -151,11 +141,8 @@ impl Shell {
                 }
                 self.disconnected().await
             }
-            Signal::Subscribed { refused } => {
+            Signal::Subscribed => {
                 self.outlet.subscribed();
-                if refused && !std::mem::replace(&mut self.unsubscribed, true) {
-                    self.publish_presence();
-                }
                 Ok(())
             }
             Signal::Sent(pkid) => {
@@ -168,15 +155,6 @@ impl Shell {
             }
             Signal::Received(publish) => self.take_message(publish, now).await,
         }
-    }
-
-    /// Publishes that the agent is connected, and what keeps it from its work.
-    pub(super) fn publish_presence(&mut self) {
-        let Some(session) = &self.session else { return };
-        let refused = || self.unsubscribed.then(|| "the broker refuses a subscription of it".to_owned());
-        let trouble = self.unwritten.clone().or_else(refused);
-        self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(session), trouble));
-        self.outlet.pump(self.clock.now().mono);
     }
 
     /// Takes a message of the broker, and acknowledges it once its effect is in the ledger.

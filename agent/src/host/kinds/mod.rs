@@ -37,9 +37,6 @@ mod unit_text;
 mod user;
 mod wait;
 
-pub(crate) use self::{
-    dispatch::{
-        abandon, apply, brings_host_down, broken, check, drifts, effect, given_up, notes_changes, remove, whole_host,
-    },
-    systemd::watch,
+pub(crate) use self::dispatch::{
+    abandon, apply, brings_host_down, broken, check, drifts, effect, given_up, notes_changes, remove, whole_host,
 };

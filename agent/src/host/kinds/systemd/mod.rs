@@ -9,7 +9,6 @@ mod error;
 mod shipped;
 mod socket;
 mod unit;
-pub(crate) mod watch;
 
 use std::time::Duration;
 

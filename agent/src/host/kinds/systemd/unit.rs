@@ -11,7 +11,7 @@ use crate::host::{
 /// The properties that are read of a unit (org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
                           RemainAfterExit,FragmentPath,DropInPaths,SourcePath,WantedBy,RequiredBy,UpheldBy,Triggers,\
-                          TriggeredBy,Accept,InvocationID,Result,NRestarts";
+                          TriggeredBy,Accept,InvocationID";
 
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
