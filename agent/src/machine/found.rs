@@ -13,7 +13,7 @@ use groundplan_protocol::{
     state::{FOUND_LIMIT, FoundList, FoundThing},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,7 +142,9 @@ const MEMORY: &str = "memory ";
 /// A note of what a task remembers, and its key. With the parameters that it is about: a job that makes something else of a task works with
 /// two memories.
 pub fn memory_note(task: &TaskId, params: &TaskParams, memory: &Value) -> (String, Found) {
-    (format!("{MEMORY}{task}"), Found::Value { value: json!([params, memory]).to_string() })
+    // Written and read as the ledger does: each further way would be code of its own for all kinds.
+    let value = serde_json::to_string(&(params, memory)).expect("parameters have string keys and serialize without IO");
+    (format!("{MEMORY}{task}"), Found::Value { value })
 }
 
 /// Whether a note is of what a task remembers.
@@ -153,7 +155,7 @@ pub(super) fn is_memory(key: &str) -> bool {
 /// The task, its parameters and its memory, if that is what a note is.
 pub(super) fn memory_of(key: &str, found: &Found) -> Option<(TaskId, TaskParams, Value)> {
     let Found::Value { value } = found else { return None };
-    let (params, memory) = serde_json::from_str(value).ok()?;
+    let (params, memory) = serde_json::from_slice(value.as_bytes()).ok()?;
     Some((key.strip_prefix(MEMORY)?.parse().ok()?, params, memory))
 }
 
