@@ -38,7 +38,7 @@ const DRAW: Duration = Duration::from_millis(250);
 ///
 /// The command is not part of a plan, and no node runs it later: a node that is offline is skipped and reported. Each line of output
 /// has its node's name. Ctrl-C stops the command everywhere and waits until it has ended; a second Ctrl-C exits at once. It is stopped as
-/// well once nobody reads the output any more, as with `… | head -1`.
+/// well once its output is not read any more, as with `… | head -1`.
 /// The result is kept: `groundplan history` and `groundplan show ID`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("\

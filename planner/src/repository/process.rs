@@ -263,7 +263,7 @@ impl Watchdog {
         Self(sender)
     }
 
-    /// Whether an answer is awaited from now on; each call begins the time anew.
+    /// Whether an answer is awaited from now on; each call begins the time again.
     pub(super) fn arm(&self, armed: bool) {
         let _ = self.0.send(armed);
     }

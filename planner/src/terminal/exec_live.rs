@@ -87,7 +87,7 @@ impl<'a> Live<'a> {
         Self { shown, raw, out, record, width: 0, lines: BTreeMap::new(), began: Instant::now(), drawn: false }
     }
 
-    /// Whether nobody reads the output any more.
+    /// Whether the output is not read any more.
     pub(crate) fn is_unread(&self) -> bool {
         self.out.is_closed()
     }

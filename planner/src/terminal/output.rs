@@ -135,7 +135,7 @@ impl Output {
         Ok(())
     }
 
-    /// Whether nobody reads standard output any more: a write has failed, or the other end of the pipe is closed.
+    /// Whether standard output is not read any more: a write has failed, or the other end of the pipe is closed.
     pub(crate) fn is_closed(&self) -> bool {
         let stdout = io::stdout();
         let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::empty())];

@@ -2,7 +2,7 @@
 //!
 //! In: text with names, errors, commit subjects and output of nodes in it. Out: the same with control characters, escape sequences and
 //! characters that change the direction of text made visible. The sequences that this program writes itself begin with [`ESCAPE`]
-//! instead of the escape character, so that they can be told from those of others; only colours and weights are let through.
+//! instead of the escape character, so that they can be distinguished from those of others; only colours and weights are let through.
 
 use std::borrow::Cow;
 

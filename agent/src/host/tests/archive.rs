@@ -260,7 +260,7 @@ async fn an_heir_replaces_and_removes_what_the_former_task_unpacked() {
 }
 
 #[tokio::test]
-async fn what_a_removal_kept_belongs_to_nobody() {
+async fn what_a_removal_kept_belongs_to_no_task() {
     let site = Site::new();
     let spec = archive(&tar(&[("a/b", FILE, 0o644, "b")]), json!({}));
     assert_eq!(site.create(&spec).await, CHANGED);

@@ -225,7 +225,7 @@ async fn a_removal_that_was_killed_restarts_what_runs_with_files_that_are_gone()
     let spec = shipping(Some("[Service]\n# ours\n"), json!({}));
     assert_eq!(memory.job(&site, apply(&spec, None), None).await, CHANGED);
     requests(&site);
-    // Killed after the file went and before systemd was told.
+    // Killed after the file went and before systemd read its files again.
     fs::remove_file(&path).unwrap();
     let noted = site.at("run/groundplan/restart/x.service");
     fs::create_dir_all(noted.parent().unwrap()).unwrap();
