@@ -55,8 +55,8 @@ const DIRECTORIES: [&str; 6] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
 ];
 
-/// The `git` command in `dir`.
-fn git(dir: &Path, from_env: bool) -> Command {
+/// The `git` command in `dir`; `from_env`: with the variables by which it finds a repository.
+pub(super) fn git(dir: &Path, from_env: bool) -> Command {
     let mut command = Command::new("git");
     command.current_dir(dir).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
     if !from_env {

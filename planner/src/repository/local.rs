@@ -1,27 +1,13 @@
 //! The `git` command for what the command line asks of a repository on this machine; the planner never asks this.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
-use super::error::RepositoryError;
-
-/// Variables by which `git` finds a repository; those of the environment may be those of a hook.
-const DIRECTORIES: [&str; 6] = [
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_COMMON_DIR",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-];
+use super::{command, error::RepositoryError};
 
 /// Runs `git` in `dir` with these variables, and returns its standard output without the last newline.
 pub(super) fn git(dir: &Path, env: &[(&str, PathBuf)], args: &[&str]) -> Result<String, RepositoryError> {
-    let mut command = Command::new("git");
-    DIRECTORIES.iter().for_each(|name| _ = command.env_remove(name));
-    command.current_dir(dir).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").stdin(Stdio::null());
+    // Without the variables of the environment by which `git` finds a repository: they may be those of a hook.
+    let mut command = command::git(dir, false);
     let out = command.envs(env.iter().map(|(name, path)| (name, path))).args(args).output();
     let out = out.map_err(RepositoryError::NoGit)?;
     if out.status.success() {

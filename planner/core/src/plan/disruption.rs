@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use groundplan_protocol::{
     effect::{Action, Effect},
     ids::TaskId,
-    kinds::{OnChange, Process, Systemd, TaskParams, UnitState},
+    kinds::{Container, OnChange, Pod, Process, Systemd, TaskParams, UnitState},
     plan::{OnRemove, TaskSpec},
 };
 use schemars::JsonSchema;
@@ -180,33 +180,39 @@ fn creation(after: &TaskSpec) -> Option<Disruption> {
     }
 }
 
+/// The same of a container or a pod. `was`: the state that it was to have, and whether it is defined as it was.
+fn supervised(now: Option<UnitState>, was: Option<(Option<UnitState>, bool)>) -> Option<Disruption> {
+    match (now.unwrap_or_default(), was) {
+        (UnitState::Stopped, Some((before, _))) if before == now => None,
+        (UnitState::Stopped, _) => Some(Disruption::Stops),
+        (_, Some((before, same))) => (before != Some(UnitState::Stopped) && !same).then_some(Disruption::Restarts),
+        _ => Some(Disruption::Restarts),
+    }
+}
+
 /// What applying a task does over what was applied of it before, if that is known.
 fn change(before: Option<&TaskSpec>, after: &TaskSpec) -> Option<Disruption> {
     let restarts = |changed: bool| changed.then_some(Disruption::Restarts);
     let was = before.map(|before| &before.params);
     match (&after.params, was) {
         (TaskParams::Process(now), Some(TaskParams::Process(was))) => restarts(Process::must_restart(was, now)),
-        (TaskParams::Container(now), was) => match (now.state.unwrap_or_default(), was) {
-            (UnitState::Stopped, Some(TaskParams::Container(was))) if was.state == now.state => None,
-            (UnitState::Stopped, _) => Some(Disruption::Stops),
-            (_, Some(TaskParams::Container(was))) => {
-                // When a registry is asked for the image is no part of the definition, but may bring another image.
-                let mut same = was.clone();
-                (same.enabled, same.state) = (now.enabled, now.state);
-                restarts(was.state != Some(UnitState::Stopped) && same != *now)
-            }
-            _ => restarts(true),
-        },
-        (TaskParams::Pod(now), was) => match (now.state.unwrap_or_default(), was) {
-            (UnitState::Stopped, Some(TaskParams::Pod(was))) if was.state == now.state => None,
-            (UnitState::Stopped, _) => Some(Disruption::Stops),
-            (_, Some(TaskParams::Pod(was))) => {
-                let mut same = was.clone();
-                (same.enabled, same.state) = (now.enabled, now.state);
-                restarts(was.state != Some(UnitState::Stopped) && same != *now)
-            }
-            _ => restarts(true),
-        },
+        (TaskParams::Container(now), was) => {
+            let was = match was {
+                Some(TaskParams::Container(was)) => Some(was),
+                _ => None,
+            };
+            // When a registry is asked for the image is no part of the definition, but may bring another image.
+            let same = |was: &Container| Container { enabled: now.enabled, state: now.state, ..was.clone() } == *now;
+            supervised(now.state, was.map(|was| (was.state, same(was))))
+        }
+        (TaskParams::Pod(now), was) => {
+            let was = match was {
+                Some(TaskParams::Pod(was)) => Some(was),
+                _ => None,
+            };
+            let same = |was: &Pod| Pod { enabled: now.enabled, state: now.state, ..was.clone() } == *now;
+            supervised(now.state, was.map(|was| (was.state, same(was))))
+        }
         (TaskParams::Systemd(now), was) => {
             let was = match was {
                 Some(TaskParams::Systemd(was)) => Some(was),
