@@ -60,7 +60,29 @@ pub struct PlannerPresence {
     /// offline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forget: Vec<PendingForget>,
+    /// Nodes that operators have parked, as many as [`PARK_LIMIT`] allows: one that stands by carries on with them. None if it is offline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parked: Vec<ParkedNode>,
 }
+
+/// A node that an operator has parked: nothing on other nodes waits for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ParkedNode {
+    /// The node.
+    pub node: NodeId,
+    /// The operator.
+    pub by: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Until when, in milliseconds since the Unix epoch; absent until an operator takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+}
+
+/// Most bytes of all [`ParkedNode`] of a message, as JSON.
+pub const PARK_LIMIT: usize = 32 * 1024;
 
 /// An operator's request that a node drop the record of a task, which the node has not carried out yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -16,7 +16,7 @@ use crate::{
     exec::{Exec, ExecOutput},
     ids::{NodeId, SiteName},
     plan::{Gates, NodePlan, NodePlanRef},
-    presence::{FORGET_LIMIT, PlannerPresence, Presence},
+    presence::{FORGET_LIMIT, PARK_LIMIT, PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
 };
@@ -153,7 +153,7 @@ pub struct TopicSpec {
 const SMALL: usize = 8 * 1024;
 
 /// Largest payload of a planner's presence, which lists requests besides.
-const LISTED: usize = SMALL + 2 * FORGET_LIMIT;
+const LISTED: usize = SMALL + 2 * (FORGET_LIMIT + PARK_LIMIT);
 
 macro_rules! messages {
     ($($message:ident)*) => { &[$(MessageType { name: stringify!($message), payload_type: $message::TYPE }),*] };

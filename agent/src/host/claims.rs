@@ -223,11 +223,6 @@ impl Claims {
         self.lock().tasks(claim).find(|other| *other != task && !others.contains(other)).cloned()
     }
 
-    /// Whether one of these tasks has the claim.
-    pub(crate) fn is_held_by(&self, claim: &Claim<'_>, among: &[TaskId]) -> bool {
-        self.lock().tasks(claim).any(|task| among.contains(task))
-    }
-
     /// Those of `among` that claim something that `task` claims with these parameters.
     pub(crate) fn heirs(&self, params: &TaskParams, task: &TaskId, among: &[TaskId]) -> Vec<TaskId> {
         if among.is_empty() {

@@ -274,3 +274,28 @@ fn what_comes_along_goes_with_the_last_that_needs_it() {
         assert_eq!(installed(&hosts), *there, "step {n}: {text}");
     }
 }
+
+#[test]
+fn a_hold_passes_to_the_task_that_takes_the_package() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    publish(&hosts, &["gp-a 1.0", "gp-b 1.0"]);
+    let held =
+        |id: &str, names: &str| format!("[[task]]\nid = \"{id}\"\npackage = {{ names = {names}, hold = true }}\n");
+    let folder = "[[task]]\nid = \"x\"\ndirectory = { path = \"/srv/d\" }\n";
+    // The first comes before the task that gives the package up, whose update takes away what it had.
+    let steps = [
+        (held("x", "[\"gp-a\"]"), "gp-a"),
+        (held("z", "[\"gp-a\"]") + folder, "gp-a"),
+        (held("z", "[\"gp-a\", \"gp-b\"]"), "gp-a\ngp-b"),
+        (held("y", "[\"gp-b\"]") + &held("z", "[\"gp-a\"]"), "gp-a\ngp-b"),
+        (held("z", "[\"gp-a\"]"), "gp-a"),
+        (NOTHING.to_owned(), ""),
+    ];
+    for (n, (text, there)) in steps.iter().enumerate() {
+        hosts.converged(&hosts.change(text));
+        assert_eq!(hosts.out("h1", "apt-mark showhold"), *there, "step {n}: {text}");
+    }
+    assert_eq!(installed(&hosts), "");
+}

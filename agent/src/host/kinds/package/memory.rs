@@ -35,14 +35,14 @@ pub(super) struct Installing {
 }
 
 impl Memory {
-    /// What the task noted, or what was handed over to it, without the packages of the tasks that something changes hands with.
+    /// What the task noted, or what was handed over to it, without the packages that other tasks have by now.
     pub(super) fn of(cx: &Context<'_>, params: &Package) -> Self {
         let mut memory: Self = cx.memory().and_then(|memory| Self::deserialize(memory).ok()).unwrap_or_default();
         let stand_ins = memory.stand_ins.clone();
         let is_theirs = |package: &String| {
             let named = stand_ins.get(package).unwrap_or(package);
             let claim = Claim::named("package", named.as_str());
-            !params.names.contains(named) && cx.host.claims.is_held_by(&claim, cx.others)
+            !params.names.contains(named) && cx.held_by_another(&claim).is_some()
         };
         for packages in [&mut memory.installed, &mut memory.held, &mut memory.unheld, &mut memory.marked] {
             packages.retain(|package| !is_theirs(package));
@@ -53,7 +53,7 @@ impl Memory {
 
     /// Drops the holds and marks of what other tasks have taken over: they are theirs.
     pub(super) fn leave_holds(&mut self, cx: &Context<'_>) {
-        let is_theirs = |name: &String| cx.host.claims.is_held_by(&Claim::named("package", name.as_str()), cx.others);
+        let is_theirs = |name: &String| cx.held_by_another(&Claim::named("package", name.as_str())).is_some();
         for names in [&mut self.held, &mut self.unheld, &mut self.marked] {
             names.retain(|name| !is_theirs(name));
         }
