@@ -19,6 +19,6 @@ pub mod vars;
 
 pub use self::{
     diagnostic::{DeclaredIn, Diagnostic, Located, Location, Severity},
-    model::{Drift, DriftPolicy, External, Group, Inventory, Node, Rollout, Site, Var, Vars},
+    model::{Drift, DriftPolicy, External, Group, Inventory, Lifecycle, Node, Rollout, Site, Var, Vars},
     schema::schemas,
 };

@@ -11,13 +11,13 @@ use crate::{
     decode::At,
     diagnostic::{DeclaredIn, Diagnostic, Located, Location},
     hint,
-    model::{Group, Inventory, Node, Var, Vars},
+    model::{Group, Inventory, Lifecycle, Node, Var, Vars},
     parse::{InventoryFile, SiteFile},
     schema::{GroupManifest, NodeManifest},
     vars,
 };
 
-/// The group that holds every node.
+/// The group that holds every node that is not decommissioned.
 pub const ALL: &str = "all";
 
 /// A node or group as declared, with the file it stands in.
@@ -68,14 +68,20 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
                 fault.hint("certificates for the broker use this name for planners or observers: choose another"),
             );
         }
-        let groups = membership(id, node, &inventory, &mut faults.list);
+        let mut groups = membership(id, node, &inventory, &mut faults.list);
         let vars = node_vars(id, node, &groups, &group_vars, site_vars, &mut faults);
+        // Its groups are checked all the same: they count again when the line is taken back.
+        let lifecycle = node.manifest.state;
+        if lifecycle == Lifecycle::Decommissioned {
+            groups.clear();
+        }
         for group in &groups {
             if let Some(group) = inventory.groups.get_mut(group) {
                 group.nodes.insert((*id).clone());
             }
         }
         let model = Node {
+            lifecycle,
             groups,
             address: node.manifest.address.as_ref().map(|address| address.value.clone()),
             labels: node.manifest.labels.clone(),

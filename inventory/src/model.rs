@@ -98,14 +98,29 @@ pub struct Rollout {
 pub struct Inventory {
     /// The nodes, in name order.
     pub nodes: BTreeMap<NodeId, Node>,
-    /// The groups; `all` is always there and holds every node.
+    /// The groups; `all` is always there and holds every node that is not decommissioned.
     pub groups: BTreeMap<GroupId, Group>,
+}
+
+/// Whether the site waits for a node, and whether anything is to run on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// What comes after its tasks waits for it.
+    #[default]
+    Active,
+    /// Nothing on other nodes waits for it. It gets its part of each plan all the same, and carries it out when it is there.
+    Parked,
+    /// It is in no group and runs nothing: what is applied there is removed. Take it out of the inventory once that is done.
+    Decommissioned,
 }
 
 /// A host with an agent.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// The groups it is in, `all` included.
+    /// Whether the site waits for it.
+    pub lifecycle: Lifecycle,
+    /// The groups it is in, `all` included; none if it is decommissioned.
     pub groups: BTreeSet<GroupId>,
     /// Its address, for templates.
     pub address: Option<String>,

@@ -12,7 +12,11 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::Recursiv
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{decode::At, model::DriftPolicy, vars::VarTable};
+use crate::{
+    decode::At,
+    model::{DriftPolicy, Lifecycle},
+    vars::VarTable,
+};
 
 /// The site: its name, vars for all nodes, external capabilities, rolling limits, and drift.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -135,6 +139,11 @@ pub struct NodeManifest {
     /// The public key of its agent: `ed25519:` and 32 bytes in base64. The planner may get it in other ways instead; without a key, it
     /// refuses all messages of the node.
     pub key: Option<At<PublicKey>>,
+    /// Whether the site waits for it: `parked` while it is known to be away, `decommissioned` to have everything removed from it before it
+    /// leaves the inventory.
+    #[serde(default)]
+    #[schemars(example = &"parked")]
+    pub state: Lifecycle,
 }
 
 /// The JSON schema of a site file, in the draft that editors for TOML know. TOML has no null, so neither has the schema.

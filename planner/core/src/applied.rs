@@ -1,6 +1,9 @@
 //! What planning starts from: what each node last acknowledged, and what is to be checked again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     effect::Effect,
@@ -54,6 +57,8 @@ pub struct NodeApplied {
 pub struct Policy {
     /// Instances to plan although they are applied as desired: their nodes check them and repair what differs.
     pub check: BTreeMap<InstanceId, Check>,
+    /// Nodes that an operator has parked, beside those of the inventory: nothing on other nodes waits for them.
+    pub parked: BTreeSet<NodeId>,
     /// Instances whose records are dropped instead of being removed. One that is desired is left alone.
     pub forget: BTreeMap<InstanceId, Forget>,
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::knowledge::Unknown;
-use groundplan_inventory::{Location, Rollout};
+use groundplan_inventory::{Lifecycle, Location, Rollout};
 use groundplan_protocol::{
     digest::Fingerprint,
     effect::Effect,
@@ -36,6 +36,8 @@ pub struct DesiredState {
     pub nodes: Vec<NodeId>,
     /// Where each node is declared; same order.
     pub node_places: Vec<Location>,
+    /// Which of them the inventory has as parked or decommissioned; same order.
+    pub lifecycles: Vec<Lifecycle>,
     /// Its tasks on all nodes, with the edges between them.
     pub graph: InstanceGraph,
     /// Rolling limits by service, the site's defaults merged in; only services that have one.
@@ -216,6 +218,11 @@ impl TaskVertex {
 }
 
 impl DesiredState {
+    /// What the inventory has of a node's lifecycle; none for a node that is not declared.
+    pub fn lifecycle(&self, id: &NodeId) -> Option<Lifecycle> {
+        self.lifecycles.get(self.node(id)?.0 as usize).copied()
+    }
+
     /// The number of a node.
     pub fn node(&self, id: &NodeId) -> Option<NodeIx> {
         self.nodes.binary_search(id).ok().map(|i| NodeIx(i as u32))

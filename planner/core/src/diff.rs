@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use groundplan_inventory::Lifecycle;
 use groundplan_protocol::{
     ids::{InstanceId, TaskId},
     kinds::ClaimKey,
@@ -61,6 +62,8 @@ pub(crate) struct Diff<'a> {
     pub(crate) applied: &'a AppliedState,
     /// What is applied, by node number; none for a node that has never reported.
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
+    /// Whether it is parked, by node number: nothing on another node waits for it.
+    pub(crate) parked: Vec<bool>,
     /// The first vertex of each task, and the number of vertices at the end.
     pub(crate) first: Vec<u32>,
     /// By vertex: its node.
@@ -112,6 +115,7 @@ impl<'a> Diff<'a> {
             desired,
             applied,
             known: known(desired, applied),
+            parked: parked(desired, policy),
             change: vec![Change::LeftOut; node_of.len()],
             before: vec![None; node_of.len()],
             edges: tasks.iter().map(|task| Arc::new(desired.declared_edges(task))).collect(),
@@ -160,9 +164,15 @@ impl<'a> Diff<'a> {
         Some(&graph.tasks[task].instances[i].resolved)
     }
 
-    /// Whether any instance is pending.
-    pub(crate) fn has_pending(&self) -> bool {
-        !self.mixed.is_empty()
+    /// Whether anything may have to wait for an unknown value: an instance is pending, or a node has never reported.
+    pub(crate) fn has_unknown(&self) -> bool {
+        !self.mixed.is_empty() || self.unheard().next().is_some()
+    }
+
+    /// The nodes that have never reported, and that others wait for.
+    pub(crate) fn unheard(&self) -> impl Iterator<Item = NodeIx> {
+        let nodes = self.known.iter().zip(&self.parked).enumerate();
+        nodes.filter(|(_, (known, parked))| known.is_none() && !**parked).map(|(node, _)| NodeIx(node as u32))
     }
 
     /// What a removed task claims on a node.
@@ -303,6 +313,16 @@ fn known<'a>(desired: &DesiredState, applied: &'a AppliedState) -> Vec<Option<&'
         reported.next_if(|(id, _)| *id == node).map(|(_, known)| known)
     };
     desired.nodes.iter().map(of).collect()
+}
+
+/// Whether each node is parked, by number.
+fn parked(desired: &DesiredState, policy: &Policy) -> Vec<bool> {
+    let by_site = desired.lifecycles.iter().map(|lifecycle| *lifecycle == Lifecycle::Parked);
+    let mut parked: Vec<bool> = by_site.collect();
+    for node in policy.parked.iter().filter_map(|node| desired.node(node)) {
+        parked[node.0 as usize] = true;
+    }
+    parked
 }
 
 /// Whether two texts are equal. Ids that were cloned from each other share their text, so most comparisons end at the address.

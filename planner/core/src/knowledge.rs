@@ -33,10 +33,12 @@ pub enum Misfit {
     Wait,
 }
 
-/// A value that an instance needs and that no node has reported. Stored with rollouts: its JSON stays.
+/// Something that an instance needs, or comes after, and that no node has reported. Stored with rollouts: its JSON stays.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unknown {
+    /// What is applied on a node, which has never reported.
+    Node(NodeId),
     /// All facts of a node, which has never reported.
     Facts(NodeId),
     /// A fact that a program on the node provides, and that its report does not have yet.
@@ -62,9 +64,13 @@ pub enum Unknown {
     },
 }
 
+/// How the text of [`Unknown::Node`] begins, by which a client can tell it from other values.
+pub const FIRST_REPORT: &str = "the first report of node ";
+
 impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Node(node) => write!(f, "{FIRST_REPORT}{node}"),
             Self::Facts(node) => write!(f, "facts of node {node}"),
             Self::Fact { name, node } => write!(f, "facts.{name} of node {node}"),
             Self::Export { task, node } => write!(f, "export {task} of {node}"),

@@ -37,6 +37,13 @@ pub enum Reason {
         /// The file that the declaration is in, or would be.
         file: String,
     },
+    /// It is applied, and its node runs nothing any more.
+    Decommissioned {
+        /// The node.
+        node: NodeId,
+        /// Where it is declared.
+        at: Location,
+    },
     /// It takes over what other tasks claim there, which are no longer desired or give it up by an update: nothing is removed.
     TakesOver {
         /// Those tasks; at least one.
@@ -148,6 +155,7 @@ impl fmt::Display for Reason {
             }
             Self::Removed { what: Declared::Task(task), .. } => write!(f, "task {task} is no longer declared"),
             Self::Removed { what: Declared::Node(node), .. } => write!(f, "node {node} no longer runs its service"),
+            Self::Decommissioned { node, .. } => write!(f, "node {node} is decommissioned"),
             Self::TakesOver { from, to, change: None, .. } => {
                 write!(f, "task {to} takes over from {}, unchanged", list(from))
             }
@@ -200,6 +208,7 @@ impl Reason {
     pub fn place(&self) -> Option<Location> {
         match self {
             Self::Added { at, .. }
+            | Self::Decommissioned { at, .. }
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
             | Self::TakesOver { at, .. }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_inventory::Location;
+use groundplan_inventory::{Lifecycle, Location};
 use groundplan_protocol::{
     effect::{Action, Effect},
     ids::{Generation, InstanceId, TaskId},
@@ -34,6 +34,9 @@ pub(crate) struct RestartGraph<'a> {
     removal_triggers: Vec<RemovalTrigger>,
     /// What removed tasks hand over, as far as the order allows.
     pub(crate) hand_overs: HandOvers,
+    /// What changes on parked nodes and has triggers on others, which do not wait for it: vertices, and removed tasks with their nodes.
+    pub(crate) detached: BTreeSet<u32>,
+    pub(crate) detached_removals: BTreeSet<(u32, NodeIx)>,
 }
 
 /// Whether and why a vertex is planned.
@@ -79,12 +82,14 @@ pub(crate) struct RemovalTrigger {
     /// Which of its instances act.
     pub(crate) scope: Scope,
     pub(crate) effect: Effect,
+    /// Whether none of them is waited for, because their nodes are parked: then the effect is due at once.
+    pub(crate) at_once: bool,
 }
 
 impl<'a> RestartGraph<'a> {
     pub(crate) fn new(diff: &'a Diff<'a>) -> Self {
         let mut hand_overs = HandOvers::new(diff);
-        let removal_triggers = removal_triggers(diff, &hand_overs);
+        let (removal_triggers, detached_removals) = removal_triggers(diff, &hand_overs);
         let task_of = |v: u32| diff.first.partition_point(|first| *first <= v) - 1;
         hand_overs.give_up_before(diff, removal_triggers.iter().map(|hit| (hit.removed, task_of(hit.vertex))));
         let mut graph = Self {
@@ -93,6 +98,8 @@ impl<'a> RestartGraph<'a> {
             planned: vec![0; diff.edges.len()],
             removal_triggers,
             hand_overs,
+            detached: BTreeSet::new(),
+            detached_removals,
         };
         let obligations = obligations(diff, &graph.hand_overs);
         // Both lists ascend by vertex, as the sweep does: each is walked once.
@@ -114,6 +121,11 @@ impl<'a> RestartGraph<'a> {
                     Scope::OneNode(node) => node,
                 };
                 graph.trigger(hit.vertex as usize, hit.effect, 1, Cause::Removal(hit.removed, node));
+                if hit.at_once {
+                    let due = Due { effect: hit.effect, since: None };
+                    let mark = &mut graph.marks[hit.vertex as usize];
+                    mark.due = mark.due.map_or(Some(due), |before| Some(before.and(due)));
+                }
                 next_removal += 1;
             }
             // After the triggers: an obligation that a trigger of this plan covers adds nothing.
@@ -173,6 +185,9 @@ impl<'a> RestartGraph<'a> {
             if self.planned[from] == 0 {
                 continue;
             }
+            // What changes on a parked node is not waited for elsewhere, so it cannot act there in this plan: see `Plan::detached`.
+            let elsewhere =
+                |s: &usize, node: NodeIx| diff.parked[diff.node_of[*s].0 as usize] && diff.node_of[*s] != node;
             let source = match edge.scope {
                 Scope::SameNode => {
                     // Both tasks' vertices are in node order: pair them by one merge.
@@ -186,16 +201,20 @@ impl<'a> RestartGraph<'a> {
                     }
                     continue;
                 }
-                // One source suffices to explain a barrier: that with the shortest chain, the first of several.
-                Scope::AllNodes => {
-                    diff.vertices(from).filter(|s| self.is_planned(*s)).min_by_key(|s| self.marks[*s].length)
-                }
-                Scope::OneNode(node) => diff.vertex(from, node).filter(|s| self.is_planned(*s)),
+                Scope::AllNodes => diff.vertices(from),
+                Scope::OneNode(node) => diff.vertex(from, node).map_or(0..0, |s| s..s + 1),
             };
-            let Some(s) = source else { continue };
+            // One source suffices to explain a barrier: that with the shortest chain, the first of several.
+            let (parked, sources): (Vec<_>, Vec<_>) =
+                source.filter(|s| self.is_planned(*s)).partition(|s| diff.parked[diff.node_of[*s].0 as usize]);
+            let first = sources.into_iter().min_by_key(|s| self.marks[*s].length);
             // A node that never reported gets no plan, so nothing may be planned for it; a merge by `vertex` above excludes it as well.
             for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut) {
-                self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
+                let own = parked.iter().find(|s| !elsewhere(s, diff.node_of[v])).copied();
+                if let Some(s) = own.or(first) {
+                    self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
+                }
+                self.detached.extend(parked.iter().filter(|s| elsewhere(s, diff.node_of[v])).map(|s| *s as u32));
             }
         }
     }
@@ -277,7 +296,10 @@ impl<'a> RestartGraph<'a> {
         };
         // The edges may have changed since that plan: compare the instances that the open source stands for (`at`, or all) with those
         // that the edge of today comes from.
-        let planned = |node| diff.vertex(from, node).is_some_and(|s| self.is_planned(s));
+        // Also not one on a parked node, which acts on others by a newer plan.
+        let acts =
+            |s: usize| self.is_planned(s) && (diff.node_of[s] == node || !diff.parked[diff.node_of[s].0 as usize]);
+        let planned = |node| diff.vertex(from, node).is_some_and(acts);
         diff.desired.graph.tasks[task].edges.iter().any(|edge| {
             edge.from.0 as usize == from
                 && edge.trigger.is_some()
@@ -291,10 +313,7 @@ impl<'a> RestartGraph<'a> {
                     // A barrier is open, and any of its instances may be the one that changed: all must be planned.
                     (Scope::AllNodes, None) => {
                         self.planned[from] > 0
-                            && diff
-                                .vertices(from)
-                                .filter(|s| diff.change[*s] != Change::LeftOut)
-                                .all(|s| self.is_planned(s))
+                            && diff.vertices(from).filter(|s| diff.change[*s] != Change::LeftOut).all(acts)
                     }
                 }
         })
@@ -448,6 +467,11 @@ impl RestartGraph<'_> {
                 at: off.at.clone(),
             };
         }
+        let ix = node.0 as usize;
+        if diff.desired.lifecycles.get(ix) == Some(&Lifecycle::Decommissioned) {
+            let (node, at) = (diff.desired.nodes[ix].clone(), diff.desired.node_places[ix].clone());
+            return Reason::Decommissioned { node, at };
+        }
         // Another task of the service shows whether the service still exists, and whether it still runs on this node.
         let service = &removed.id.service;
         let graph = &diff.desired.graph;
@@ -478,47 +502,66 @@ pub(crate) fn instance(diff: &Diff<'_>, task: usize, vertex: usize) -> InstanceI
     diff.desired.graph.tasks[task].id.at(&diff.desired.nodes[diff.node_of[vertex].0 as usize])
 }
 
-/// The triggers that removals fire, by the edges declared now and by those recorded.
-fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> Vec<RemovalTrigger> {
-    let mut triggers = Vec::new();
+/// The triggers that removals fire, by the edges declared now and by those recorded; and what is removed on parked nodes and triggers others
+/// by declared edges, which do not wait for it.
+fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrigger>, BTreeSet<(u32, NodeIx)>) {
+    let (mut triggers, mut detached) = (Vec::new(), BTreeSet::new());
     if diff.removed.is_empty() {
-        return triggers;
+        return (triggers, detached);
     }
-    // What changes hands as a whole is not removed, and fires nothing: its heir fires what is declared on the heir.
-    let goes = |removed: usize, node: NodeIx| {
-        diff.removed[removed].on(node).is_some() && !hand_overs.is_whole(removed as u32, node)
+    // Where what acts on a vertex is removed. What changes hands as a whole is not removed, and fires nothing: its heir fires what is
+    // declared on the heir.
+    let sources = |removed: usize, scope: Scope, vertex: usize| {
+        let at = diff.node_of[vertex];
+        let all = diff.removed[removed].instances.iter().map(|(node, _)| *node);
+        all.filter(move |node| match scope {
+            Scope::SameNode => *node == at,
+            Scope::AllNodes => true,
+            Scope::OneNode(only) => *node == only,
+        })
+        .filter(move |node| !hand_overs.is_whole(removed as u32, *node))
     };
-    let reaches = |removed: usize, scope: Scope, vertex: usize| match scope {
-        Scope::SameNode => goes(removed, diff.node_of[vertex]),
-        Scope::AllNodes => diff.removed[removed].instances.iter().any(|(node, _)| goes(removed, *node)),
-        Scope::OneNode(node) => goes(removed, node),
+    let parked = |node: NodeIx, vertex: usize| diff.parked[node.0 as usize] && node != diff.node_of[vertex];
+    let trigger = |removed: usize, scope: Scope, effect: Effect, vertex: usize, at_once: bool| RemovalTrigger {
+        vertex: vertex as u32,
+        removed: removed as u32,
+        scope,
+        effect,
+        at_once,
     };
-    let mut add = |removed: usize, scope: Scope, effect: Effect, vertex: usize| {
-        if diff.change[vertex] != Change::LeftOut && reaches(removed, scope, vertex) {
-            triggers.push(RemovalTrigger { vertex: vertex as u32, removed: removed as u32, scope, effect });
-        }
-    };
+    let takes_part = |v: &usize| diff.change[*v] != Change::LeftOut;
     // Declared edges: their source is removed on some nodes and stays on others.
     for (task, declared) in diff.desired.graph.tasks.iter().enumerate() {
         for edge in &declared.edges {
-            if let (Some(effect), Some(removed)) = (edge.trigger, diff.removed_of[edge.from.0 as usize]) {
-                diff.vertices(task).for_each(|v| add(removed as usize, edge.scope, effect, v));
+            let (Some(effect), Some(removed)) = (edge.trigger, diff.removed_of[edge.from.0 as usize]) else { continue };
+            for v in diff.vertices(task).filter(takes_part) {
+                let (away, there): (Vec<_>, Vec<_>) =
+                    sources(removed as usize, edge.scope, v).partition(|node| parked(*node, v));
+                detached.extend(away.into_iter().map(|node| (removed, node)));
+                triggers.extend((!there.is_empty()).then(|| trigger(removed as usize, edge.scope, effect, v, false)));
             }
         }
     }
     // Recorded edges: the site may have dropped the edge together with its source, or in a commit that the node never got.
-    for v in &diff.stale {
-        let recorded = diff.before[*v as usize].map_or(&[][..], |before| &before.edges.triggers);
-        for trigger in recorded {
-            let (Some(removed), Some(scope)) = (diff.removed_by_id(&trigger.on.task), scope(diff, &trigger.on)) else {
+    for v in diff.stale.iter().map(|v| *v as usize).filter(takes_part) {
+        let recorded = diff.before[v].map_or(&[][..], |before| &before.edges.triggers);
+        let task = diff.first.partition_point(|first| *first as usize <= v) - 1;
+        for edge in recorded {
+            let (Some(removed), Some(scope)) = (diff.removed_by_id(&edge.on.task), scope(diff, &edge.on)) else {
                 continue;
             };
-            add(removed, scope, trigger.effect, *v as usize);
+            let mut all = sources(removed, scope, v).peekable();
+            let (any, at_once) = (all.peek().is_some(), all.all(|node| parked(node, v)));
+            // No later plan would know of the edge: so its effect does not wait for a node that is parked.
+            let declared = || diff.edges[task].triggers.iter().any(|declared| declared.on.task == edge.on.task);
+            if any && !(at_once && declared()) {
+                triggers.push(trigger(removed, scope, edge.effect, v, at_once));
+            }
         }
     }
     triggers.sort_unstable();
     triggers.dedup();
-    triggers
+    (triggers, detached)
 }
 
 /// The scope of a recorded source; none if it names a node that is no longer declared.

@@ -96,6 +96,8 @@ pub(crate) enum Wants {
     Recheck { left_out: Vec<InstanceId> },
     /// A record to be dropped.
     Forget,
+    /// To go on without a node, or to wait for it again.
+    Park,
 }
 
 impl PlanRequest {
@@ -104,6 +106,7 @@ impl PlanRequest {
         let reply = match self.wants {
             Wants::Recheck { left_out } => Reply::Recheck { generation, left_out },
             Wants::Forget => Reply::Forget(generation),
+            Wants::Park => Reply::Park(generation),
         };
         Effect::Reply(self.request, Ok(reply))
     }

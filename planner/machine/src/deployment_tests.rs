@@ -28,6 +28,7 @@ fn commit(digit: char) -> Arc<ActiveCommit> {
     let desired = DesiredState {
         site: site.clone(),
         nodes: vec![node()],
+        lifecycles: Vec::new(),
         node_places: Vec::new(),
         graph: Default::default(),
         rollouts: BTreeMap::new(),

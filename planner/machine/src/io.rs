@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use groundplan_core::{Knowledge, applied::Forget, knowledge::Misfit};
@@ -148,6 +149,19 @@ pub enum Request {
         /// Who asked, and why.
         forget: Forget,
     },
+    /// Let nothing on other nodes wait for a node.
+    Park {
+        /// The node.
+        node: NodeId,
+        /// Who asked.
+        by: String,
+        /// Why.
+        reason: String,
+        /// For how long; none until it is taken back.
+        span: Option<Duration>,
+    },
+    /// Wait for a node again.
+    Unpark(NodeId),
     /// Have these nodes check for drift now.
     CheckDrift(BTreeSet<NodeId>),
     /// Run a command now. The shell chooses an id that no other command has.
@@ -168,6 +182,8 @@ pub enum Reply {
     },
     /// The rollout that drops the record; none if the node has none by now, or the task is desired.
     Forget(Option<Generation>),
+    /// The rollout that goes on without the node, or waits for it again; none if that makes no difference now.
+    Park(Option<Generation>),
     /// The number of the request that each node's report will answer.
     CheckDrift(BTreeMap<NodeId, u64>),
     /// The command is under way; its events follow.

@@ -237,6 +237,7 @@ mod tests {
             term,
             generation: Generation(term),
             forget: vec![],
+            parked: vec![],
         }
     }
 

@@ -28,6 +28,21 @@ pub struct Meta {
     pub refused: Option<RefusedCommit>,
     /// Instances whose records are to be dropped, until their nodes have reported that they are.
     pub forget: BTreeMap<InstanceId, Forget>,
+    /// Nodes that operators have parked.
+    pub parked: BTreeMap<NodeId, Park>,
+}
+
+/// An operator's request that nothing on other nodes wait for a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Park {
+    /// The operator, as the API knows them.
+    pub by: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Until when; none until an operator takes it back.
+    pub until_ms: Option<u64>,
 }
 
 /// What the store keeps of a node.

@@ -11,6 +11,7 @@ pub mod event;
 pub mod exec;
 pub mod history;
 pub mod hosts;
+pub mod park;
 mod peer;
 pub mod requests;
 mod routes;

@@ -10,6 +10,7 @@ use super::{
     exec::{ExecEvent, ExecRecord, ExecRequest},
     history::History,
     hosts::{Hosts, HostsRequest, TrustRequest, Trusted},
+    park::{ParkPlanned, ParkRequest, UnparkRequest},
     types::{ForgetPlanned, ForgetRequest, Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
 };
 
@@ -43,6 +44,8 @@ request! {
     DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
     RecheckRequest => Post "/v1/recheck", RecheckPlanned;
     ForgetRequest => Post "/v1/forget", ForgetPlanned;
+    ParkRequest => Post "/v1/park", ParkPlanned;
+    UnparkRequest => Post "/v1/unpark", ParkPlanned;
     ExecRequest => Post "/v1/exec", ExecEvent;
     HostsRequest => Post "/v1/hosts", Hosts;
     TrustRequest => Post "/v1/trust", Trusted;

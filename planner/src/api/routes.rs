@@ -30,6 +30,7 @@ use super::{
     event::Event,
     exec::ExecRequest,
     hosts::{HostsRequest, TrustRequest, Trusted},
+    park::{ParkPlanned, ParkRequest, Parked, UnparkRequest},
     peer::Peer,
     requests::{
         Done, FetchNow, GetDrift, GetDriftAnswers, GetEvents, GetExec, GetHistory, GetKnowledge, GetRollout, GetStatus,
@@ -67,6 +68,8 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<DriftCheckRequest, _>(router);
     router = add::<RecheckRequest, _>(router);
     router = add::<ForgetRequest, _>(router);
+    router = add::<ParkRequest, _>(router);
+    router = add::<UnparkRequest, _>(router);
     router = add::<ExecRequest, _>(router);
     router = add::<HostsRequest, _>(router);
     router = add::<TrustRequest, _>(router);
@@ -230,6 +233,41 @@ impl Answer<Handle> for ForgetRequest {
             Reply::Forget(generation) => json(ForgetPlanned { version: VERSION, generation, online }),
             reply => Err(unexpected(&reply)),
         }
+    }
+}
+
+impl Answer<Handle> for ParkRequest {
+    async fn answer(self, handle: Handle, Peer(by): Peer) -> Result<Response, Problem> {
+        view::is_declared(&*handle.snapshot().await?, &self.node)?;
+        let reason = self.reason.trim().to_owned();
+        if reason.is_empty() {
+            return Err(Problem::new(ProblemKind::BadRequest, "a reason is missing")
+                .hint("give one, so that others know why nothing waits for the node"));
+        }
+        park_node(&handle, io::Request::Park { node: self.node, by, reason, span: self.span.map(Into::into) }).await
+    }
+}
+
+impl Answer<Handle> for UnparkRequest {
+    async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
+        let snapshot = handle.snapshot().await?;
+        view::is_declared(&snapshot, &self.node)?;
+        match view::parked(&snapshot.view, &self.node) {
+            Some(Parked::Operator { .. }) => park_node(&handle, io::Request::Unpark(self.node)).await,
+            Some(Parked::Inventory) => {
+                let error = format!("the inventory has node {} as parked", self.node);
+                Err(Problem::new(ProblemKind::Conflict, error)
+                    .hint(format!("take `state = \"parked\"` out of [nodes.{}]", self.node)))
+            }
+            None => Err(Problem::new(ProblemKind::Conflict, format!("node {} is not parked", self.node))),
+        }
+    }
+}
+
+async fn park_node(handle: &Handle, request: io::Request) -> Result<Response, Problem> {
+    match handle.request(request).await?? {
+        Reply::Park(generation) => json(ParkPlanned { version: VERSION, generation }),
+        reply => Err(unexpected(&reply)),
     }
 }
 

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_core::plan::ReasonReport;
+use groundplan_inventory::Lifecycle;
 use groundplan_protocol::{
     effect::{Action, Effect},
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
     report::{Outcome, Output},
-    state::{FoundList, Phase, Refused},
+    state::{Applied, FoundList, Phase, Refused},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::trouble::Trouble;
+use super::{park::Parked, trouble::Trouble};
 use crate::select::Selector;
 
 /// Version of the API; a client refuses any other.
@@ -200,6 +201,12 @@ pub struct NodeStatus {
     pub node: NodeId,
     /// Whether the active commit declares it.
     pub declared: bool,
+    /// What the inventory has of its lifecycle.
+    #[serde(default)]
+    pub state: Lifecycle,
+    /// Why nothing on other nodes waits for it; absent if it is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// Whether its agent is connected.
     pub presence: NodePresence,
     /// The generation of the last plan that its agent accepted.
@@ -256,6 +263,12 @@ pub struct Knowledge {
     pub facts: BTreeMap<NodeId, BTreeMap<String, serde_json::Value>>,
     /// What has been published, by task and node.
     pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
+    /// Nodes that operators have parked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parked: BTreeSet<NodeId>,
+    /// What is applied on nodes that the active commit does not declare.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orphaned: BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
 }
 
 /// Whether an agent is connected.
@@ -515,6 +528,9 @@ pub struct Why {
     /// Values without which it is not known whether and how the commit asks for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
+    /// Why nothing on other nodes waits for its node; absent if it is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// Its `when`, if that is false there, with what that asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off: Option<String>,

@@ -15,6 +15,7 @@ mod init;
 mod key;
 mod kinds;
 mod observe;
+mod park;
 mod plan;
 mod planner;
 mod recheck;
@@ -82,6 +83,8 @@ enum Command {
     Drift(drift::Args),
     Recheck(recheck::Args),
     Forget(forget::Args),
+    Park(park::Args),
+    Unpark(park::UnparkArgs),
     Bootstrap(bootstrap::Args),
     Trust(trust::Args),
     Exec(exec::Args),
@@ -110,6 +113,8 @@ pub fn main() -> ExitCode {
         Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
         Command::Forget(args) => forget::run(&args, &mut out),
+        Command::Park(args) => park::run(&args, &mut out),
+        Command::Unpark(args) => park::unpark(&args, &mut out),
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
         Command::Trust(args) => trust::run(&args, &mut out),
         Command::Exec(args) => exec::run(&args, &mut out),

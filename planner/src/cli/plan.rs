@@ -1,14 +1,23 @@
 //! `groundplan plan`: what a change would do to the nodes, and why. Computed by the same function as a deployment.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use groundplan_core::{
-    AppliedState, DesiredState, Knowledge, Policy, Reason,
+    AppliedState, DesiredState, Knowledge, NodeApplied, Policy, Reason,
     knowledge::Facts,
     locate::Locator,
     plan::{PlanReport, PlannedAction, plan},
 };
-use groundplan_protocol::ids::{NodeId, TaskId};
+use groundplan_inventory::Node;
+use groundplan_protocol::{
+    ids::{NodeId, TaskId},
+    state::Applied,
+};
 
 use super::{
     format::{Format, FormatArg},
@@ -16,6 +25,7 @@ use super::{
     source::{self, Source},
 };
 use crate::{
+    api::types,
     repository::Repository,
     site::{Cache, Loaded},
     terminal::{
@@ -74,7 +84,8 @@ const CHANGES: u8 = 2;
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args, out)?;
-    let knowledge = knowledge(args)?;
+    let given = given(args)?;
+    let knowledge = planner::known(given.facts, given.exports);
     // One cache for both: files and plugins that they share are read and described once.
     let mut cache = Cache::default();
     let target_site = target.load_or_report(&knowledge, &mut cache, out)?;
@@ -85,8 +96,9 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         }
         None => (None, None),
     };
-    let applied = applied(base_site.as_ref(), &target_site);
-    let mut plan = plan(&target_site.desired, &applied, &Policy::default());
+    let applied = applied(base_site.as_ref(), &target_site, &given.orphaned);
+    let policy = Policy { parked: given.parked, ..Policy::default() };
+    let mut plan = plan(&target_site.desired, &applied, &policy);
     if let Some(base) = &base_site {
         fill_in(&mut plan.actions, &base.desired);
     }
@@ -96,8 +108,11 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let commit = |source: &Source| source.commit.clone();
     let before = base_site.as_ref().map(|site| &*site.desired);
     let base_commit = base.as_ref().and_then(commit);
-    let report =
+    let mut report =
         PlanReport::new(&plan, &target_site.desired, before, base_commit, commit(&target), &mut |at| locator.find(at));
+    if let Some(base) = &base_site {
+        name_renamed(&mut report, base, &target_site);
+    }
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
@@ -112,6 +127,14 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         );
         return Err(Failure::new(error)
             .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
+    }
+    if let Some((before, after)) = base_site.as_ref().map(|base| (&base.site.name, &target_site.site.name))
+        && before != after
+    {
+        let error = format!("this change is refused: it renames the site from `{before}` to `{after}`");
+        return Err(Failure::new(error).hint(format!(
+            "agents know the site by its name: keep `{before}`, or start a planner with another --state for a new site"
+        )));
     }
     // What waits may change too, unless there is no difference that it could come from.
     let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
@@ -148,19 +171,35 @@ fn good_base(
     Err(Failure::new(errors).hint("no commit before it is without errors: choose another base, or use --from-nothing"))
 }
 
-/// The facts and exports of nodes: from the file of `--facts`, or from the planner if one can be reached; else none.
-fn knowledge(args: &Args) -> Result<Knowledge, Failure> {
+/// What nodes have reported: from the file of `--facts`, or from the planner if one can be reached; else nothing.
+fn given(args: &Args) -> Result<Given, Failure> {
     let Some(path) = &args.facts else {
-        return Ok(args.planner.knowledge().unwrap_or_default());
+        let known = args.planner.knowledge();
+        return Ok(known.map_or_else(
+            Given::default,
+            |types::Knowledge { facts, exports, parked, orphaned, .. }| Given { facts, exports, parked, orphaned },
+        ));
     };
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| Failure::because(format!("cannot read {name}"), e))?;
-    let given: Given = serde_json::from_slice(&bytes).map_err(|e| {
+    serde_json::from_slice(&bytes).map_err(|e| {
         let hint =
             "it must have `facts` by node and `exports` by task and node, like `GET /v1/knowledge` of the planner";
         Failure::because(format!("{name} is not a file of facts"), e).hint(hint)
-    })?;
-    Ok(planner::known(given.facts, given.exports))
+    })
+}
+
+/// Names the node under which an orphaned host is declared now: its key or its address shows it.
+fn name_renamed(report: &mut PlanReport, base: &Loaded, target: &Loaded) {
+    for orphan in &mut report.orphaned {
+        let Some(before) = base.inventory.nodes.get(&orphan.node) else { continue };
+        let same = |node: &Node| {
+            (before.key.is_some() && node.key == before.key)
+                || (before.address.is_some() && node.address == before.address)
+        };
+        let new = target.inventory.nodes.iter().filter(|(id, _)| !base.inventory.nodes.contains_key(*id));
+        orphan.renamed_to = new.into_iter().find(|(_, node)| same(node)).map(|(id, _)| id.clone());
+    }
 }
 
 /// The content of the file of `--facts`.
@@ -169,6 +208,9 @@ fn knowledge(args: &Args) -> Result<Knowledge, Failure> {
 struct Given {
     facts: BTreeMap<NodeId, Facts>,
     exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
+    parked: BTreeSet<NodeId>,
+    /// What is applied on nodes that the active commit does not declare.
+    orphaned: BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
 }
 
 /// The base, `None` for nothing applied, and the target.
@@ -220,11 +262,20 @@ fn ends(args: &Args, out: &mut Output) -> Result<(Option<Source>, Source), Failu
     Ok((base, target))
 }
 
-/// The applied state if `base` is applied everywhere; nodes that only `target` declares have nothing applied.
-fn applied(base: Option<&Loaded>, target: &Loaded) -> AppliedState {
+/// The applied state if `base` is applied everywhere. On nodes that only `target` declares, what was left there when they were declared
+/// before is applied; else nothing.
+fn applied(
+    base: Option<&Loaded>,
+    target: &Loaded,
+    orphaned: &BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
+) -> AppliedState {
     let mut applied = base.map(|base| AppliedState::of(&base.desired)).unwrap_or_default();
     for node in &target.desired.nodes {
-        applied.nodes.entry(node.clone()).or_default();
+        let left = || orphaned.get(node).filter(|_| base.is_some()).cloned().unwrap_or_default();
+        applied
+            .nodes
+            .entry(node.clone())
+            .or_insert_with(|| NodeApplied { tasks: Arc::new(left()), ..NodeApplied::default() });
     }
     applied
 }

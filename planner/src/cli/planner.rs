@@ -12,7 +12,7 @@ use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::up::layout::{self, planner_state};
 use crate::{
-    api::{Client, ClientError, requests::GetKnowledge},
+    api::{Client, ClientError, requests::GetKnowledge, types},
     config::STATE_DIR,
     terminal::Failure,
 };
@@ -52,10 +52,9 @@ impl Planner {
         response.map_err(|e| self.failure(e))
     }
 
-    /// The facts and exports that nodes have reported; `None` if no planner can be reached.
-    pub(super) fn knowledge(&self) -> Option<Knowledge> {
-        let knowledge = self.query(async |mut client| client.ask(&GetKnowledge {}).await).ok()?;
-        Some(known(knowledge.facts, knowledge.exports))
+    /// What nodes have reported; `None` if no planner can be reached.
+    pub(super) fn knowledge(&self) -> Option<types::Knowledge> {
+        self.query(async |mut client| client.ask(&GetKnowledge {}).await).ok()
     }
 
     /// The failure of a request, with the next step.

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use groundplan_core::{applied::Forget, plan::Position};
 use groundplan_machine::{
     commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
-    record::Meta,
+    record::{Meta, Park},
 };
-use groundplan_protocol::ids::{CommitId, Generation, InstanceId, SiteName};
+use groundplan_protocol::ids::{CommitId, Generation, InstanceId, NodeId, SiteName};
 use serde::{Deserialize, Serialize};
 
 /// What there is one of. Written when a commit becomes active or is refused, and with every plan and term.
@@ -28,6 +28,23 @@ pub struct MetaRow {
     /// Instances whose records are to be dropped; releases before 0.2 lack it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forget: BTreeMap<InstanceId, ForgetRow>,
+    /// Nodes that operators have parked; releases before 0.2 lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parked: BTreeMap<NodeId, ParkRow>,
+}
+
+/// A node that an operator has parked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkRow {
+    /// The operator.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Until when; absent until an operator takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 /// A request to drop the record of an instance.
@@ -113,21 +130,25 @@ pub struct PlaceRow {
 
 impl From<Meta> for MetaRow {
     fn from(meta: Meta) -> Self {
-        let Meta { site, planner, generation, term, active, refused, forget } = meta;
+        let Meta { site, planner, generation, term, active, refused, forget, parked } = meta;
         let (active, refused) = (active.map(Into::into), refused.map(Into::into));
         let row = |Forget { by, reason }| ForgetRow { by, reason };
         let forget = forget.into_iter().map(|(instance, forget)| (instance, row(forget))).collect();
-        Self { site, planner, generation, term, active, refused, forget }
+        let row = |Park { by, reason, since_ms, until_ms }| ParkRow { by, reason, since_ms, until_ms };
+        let parked = parked.into_iter().map(|(node, park)| (node, row(park))).collect();
+        Self { site, planner, generation, term, active, refused, forget, parked }
     }
 }
 
 impl From<MetaRow> for Meta {
     fn from(row: MetaRow) -> Self {
-        let MetaRow { site, planner, generation, term, active, refused, forget } = row;
+        let MetaRow { site, planner, generation, term, active, refused, forget, parked } = row;
         let (active, refused) = (active.map(Into::into), refused.map(Into::into));
         let value = |ForgetRow { by, reason }| Forget { by, reason };
         let forget = forget.into_iter().map(|(instance, row)| (instance, value(row))).collect();
-        Self { site, planner, generation, term, active, refused, forget }
+        let value = |ParkRow { by, reason, since_ms, until_ms }| Park { by, reason, since_ms, until_ms };
+        let parked = parked.into_iter().map(|(node, row)| (node, value(row))).collect();
+        Self { site, planner, generation, term, active, refused, forget, parked }
     }
 }
 

@@ -12,7 +12,7 @@ use groundplan_core::{
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
-    record::{LogEntry, Meta, StoredNode},
+    record::{LogEntry, Meta, Park, StoredNode},
     rollout::{
         Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
         RolloutSummary,
@@ -118,6 +118,8 @@ fn meta() {
         active: Some(commit()),
         refused: Some(RefusedCommit { commit: commit(), faults: vec![fault, whole] }),
         forget: [(id("app.old@b"), Forget { by: "ada".into(), reason: "damaged".into() })].into(),
+        parked: [(id("b"), Park { by: "ada".into(), reason: "new disk".into(), since_ms: 5, until_ms: Some(9) })]
+            .into(),
     };
     assert_snapshot!(written::<_, MetaRow>(&meta));
     written::<_, MetaRow>(&Meta::default());
@@ -214,6 +216,8 @@ fn snapshot_of_a_rollout() {
     };
     let unknown = Unknown::Export { task: id("db.address"), node: id("a") };
     let plan = Plan {
+        parked: [id("b")].into(),
+        detached: [id("app.config@b")].into(),
         actions: vec![
             action("db.server@a", Action::Update, &[]),
             action("app.config@b", Action::Update, std::slice::from_ref(&unknown)),

@@ -365,6 +365,7 @@ impl Shell {
             term: 0,
             generation: self.machine.view().meta.generation,
             forget: Vec::new(),
+            parked: Vec::new(),
         };
         let settings = transport::Settings::new(&self.config, &site, client, envelope::seal(&self.key, &will))?;
         let (incoming, inbox) = mpsc::channel(TOGETHER);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use groundplan_core::plan::{ActionReport, Disruption, PlanReport, ReasonReport};
+use groundplan_core::plan::{ActionReport, Disruption, OrphanReport, PlanReport, ReasonReport};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -13,7 +13,7 @@ use super::{Cell, Style, Table, format::count, reason};
 /// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
     if report.actions.is_empty() {
-        return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
+        return format!("nothing changes: {} untouched\n{}", count(nodes.len(), "node"), notes(report, color));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     let rows = rows(&report.actions);
@@ -29,7 +29,27 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             },
         ]);
     }
-    format!("{}\n{}\n", table.render(color), summary(&rows, nodes))
+    format!("{}\n{}\n{}", table.render(color), summary(&rows, nodes), notes(report, color))
+}
+
+/// What is to be known of nodes besides, each on its own line.
+fn notes(report: &PlanReport, color: bool) -> String {
+    let mut out = String::new();
+    for OrphanReport { node, tasks, renamed_to } in &report.orphaned {
+        let left = format!("{node} is orphaned, with {} left running", count(*tasks, "task"));
+        let next = match renamed_to {
+            Some(to) => format!(
+                "its host is declared as {to} now, which starts from nothing: its agent goes by the old name until it is set up again"
+            ),
+            None => "to have them removed first, keep it with `state = \"decommissioned\"` for one commit".to_owned(),
+        };
+        out += &format!("{}\n  → {next}\n", Style::Warn.paint(&left, color));
+    }
+    for node in &report.parked {
+        let text = format!("{node} is parked: nothing on other nodes waits for it");
+        out += &format!("{}\n", Style::Warn.paint(&text, color));
+    }
+    out
 }
 
 /// Why something is done, and which values it waits for or depends on.

@@ -73,6 +73,9 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
             format!("{input} is in no group with the service any more ({})", place(&at.file, at.line))
         }
         ReasonReport::Removed { input, at } => format!("{input} was removed ({})", place(&at.file, at.line)),
+        ReasonReport::Decommissioned { input, at } => {
+            format!("{input} is decommissioned ({})", place(&at.file, at.line))
+        }
         ReasonReport::Forgotten { by, why, .. } => asked(by, why),
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),

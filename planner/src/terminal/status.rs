@@ -2,14 +2,18 @@
 
 use std::fmt::Write as _;
 
+use groundplan_inventory::Lifecycle;
 use groundplan_protocol::state::Phase;
 
 use super::{
     Cell, Style, Table,
-    format::{ago, count},
+    format::{ago, count, took},
     rollout,
 };
-use crate::api::types::{Fault, FetchStatus, NodePresence, NodeStatus, RefusedCommit, RepositoryStatus, Role, Status};
+use crate::api::{
+    park::Parked,
+    types::{Fault, FetchStatus, NodePresence, NodeStatus, RefusedCommit, RepositoryStatus, Role, Status},
+};
 
 /// How many tasks of one node are named that cannot be planned yet.
 const WAITING: usize = 5;
@@ -153,8 +157,12 @@ fn presence(presence: NodePresence) -> (&'static str, Style) {
 fn state(node: &NodeStatus) -> (String, Style) {
     let counts = &node.counts;
     let behind = node.planned > node.generation;
-    if !node.declared {
+    if !node.declared && node.applied > 0 {
+        (format!("orphaned: {} left running", count(node.applied, "task")), Style::Warn)
+    } else if !node.declared {
         ("not declared".to_owned(), Style::Warn)
+    } else if node.state == Lifecycle::Decommissioned && node.applied == 0 {
+        ("decommissioned: nothing is left on it".to_owned(), Style::Good)
     } else if counts.failed + counts.blocked > 0 {
         (rollout::counts(counts), Style::Bad)
     } else if node.presence == NodePresence::Unknown {
@@ -176,9 +184,25 @@ fn state(node: &NodeStatus) -> (String, Style) {
     }
 }
 
+/// That a node is parked, and why.
+pub(crate) fn parked_text(parked: &Parked, now_ms: u64) -> String {
+    let why = match parked {
+        Parked::Inventory => "by the inventory".to_owned(),
+        Parked::Operator { operator, reason, since_ms, until_ms } => {
+            let left =
+                until_ms.map_or_else(String::new, |until| format!(", for {} more", took(until.saturating_sub(now_ms))));
+            format!("by {operator} {}{left}: {reason}", ago(*since_ms, now_ms))
+        }
+    };
+    format!("parked {why}; nothing on other nodes waits for it")
+}
+
 /// The problems of a node that do not fit into the table, each on its own line.
 fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     let name = &node.node;
+    if let Some(parked) = &node.parked {
+        let _ = writeln!(out, "{name}: {}", Style::Warn.paint(&parked_text(parked, now_ms), color));
+    }
     for (task, waits_for) in node.waiting.iter().take(WAITING) {
         let _ = writeln!(out, "{name}: {task} waits for {}", waits_for.join(", "));
     }

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use groundplan_core::knowledge::FIRST_REPORT;
+
 use super::{
     Style,
     format::{indent, printed, took},
     reason, rollout,
-    status::behind,
+    status::{behind, parked_text},
 };
 use crate::api::types::{InstanceRecord, InstanceState, NodePresence, RolloutSummary, Why, WhyApplied};
 
@@ -34,6 +36,9 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     }
     for what in &why.waits_for {
         let _ = writeln!(out, "    waits for {}", Style::Warn.paint(what, color));
+    }
+    if let Some(parked) = &why.parked {
+        let _ = writeln!(out, "  {} is {}", why.instance.node, Style::Warn.paint(&parked_text(parked, now_ms), color));
     }
     if let Some(off) = &why.off {
         let _ = writeln!(out, "  `when` is false there: {off}");
@@ -74,6 +79,10 @@ fn write_record(
         let unknown = unknown.iter().filter(|unknown| !why.waits_for.contains(unknown));
         for what in unknown.cloned().chain(on.iter().map(ToString::to_string)) {
             let _ = writeln!(out, "    waits for {what}");
+            if what.starts_with(FIRST_REPORT) {
+                let next = "is its agent running, and its key trusted? `groundplan park` goes on without the node";
+                let _ = writeln!(out, "      → {next}");
+            }
         }
     }
     for (depth, reason) in record.reasons.iter().enumerate() {

@@ -15,7 +15,7 @@ pub(crate) use self::{
     convert::command_event,
     drift::{drift, drift_answers},
     history::{exec_record, history, rollout},
-    select::{has, hosts, knowledge, may_forget, selected},
+    select::{has, hosts, is_declared, knowledge, may_forget, parked, selected},
     snapshot::{PlannerInfo, Snapshot},
     status::status,
     why::why,

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_inventory::hint;
+use groundplan_inventory::{Lifecycle, hint};
+use groundplan_machine::{View, record::Park};
 use groundplan_protocol::{
     envelope::PublicKey,
     ids::{NodeId, ServiceId, TaskId},
@@ -12,6 +13,7 @@ use super::Snapshot;
 use crate::{
     api::{
         hosts::{Host, Hosts},
+        park::Parked,
         types::{Knowledge, Problem, ProblemKind, VERSION},
     },
     select::Selector,
@@ -51,19 +53,42 @@ pub(crate) fn has(
     }
 }
 
+/// Whether the active commit declares a node.
+pub(crate) fn is_declared(snapshot: &Snapshot, node: &NodeId) -> Result<(), Problem> {
+    let site = snapshot.active()?;
+    if site.active.declares(node) {
+        return Ok(());
+    }
+    let nodes: Vec<String> = site.active.desired.nodes.iter().map(ToString::to_string).collect();
+    let hint = nearest(node.as_str(), &nodes, "`groundplan status` lists the nodes");
+    Err(Problem::new(ProblemKind::NotFound, format!("the site has no node `{node}`")).hint(hint))
+}
+
+/// A hint that names what is nearest to a name that is unknown.
+fn nearest(given: &str, names: &[String], otherwise: &str) -> String {
+    let near = hint::nearest(given, names.iter().map(String::as_str));
+    near.map_or_else(|| otherwise.to_owned(), |name| format!("did you mean `{name}`?"))
+}
+
+/// Why nothing on other nodes waits for a node; none if it is waited for.
+pub(crate) fn parked(view: &View, node: &NodeId) -> Option<Parked> {
+    // The inventory's word stands longer: it is shown, though an operator asked for the same.
+    if view.active.as_ref().and_then(|active| active.desired.lifecycle(node)) == Some(Lifecycle::Parked) {
+        return Some(Parked::Inventory);
+    }
+    view.meta.parked.get(node).cloned().map(|Park { by, reason, since_ms, until_ms }| Parked::Operator {
+        operator: by,
+        reason,
+        since_ms,
+        until_ms,
+    })
+}
+
 /// Whether the record of a task may be dropped: its node has it, and the active commit does not want it. Returns whether the node is
 /// connected.
 pub(crate) fn may_forget(snapshot: &Snapshot, node: &NodeId, task: &TaskId) -> Result<bool, Problem> {
     let site = snapshot.active()?;
-    let nearest = |given: &str, names: &[String], otherwise: String| {
-        let near = hint::nearest(given, names.iter().map(String::as_str));
-        near.map_or(otherwise, |name| format!("did you mean `{name}`?"))
-    };
-    if !site.active.declares(node) {
-        let nodes: Vec<String> = site.active.desired.nodes.iter().map(ToString::to_string).collect();
-        let hint = nearest(node.as_str(), &nodes, "`groundplan status` lists the nodes".to_owned());
-        return Err(Problem::new(ProblemKind::NotFound, format!("the site has no node `{node}`")).hint(hint));
-    }
+    is_declared(snapshot, node)?;
     let Some(known) = snapshot.view.nodes.get(node).filter(|known| known.is_known()) else {
         let error = format!("the node `{node}` has never reported, so nothing is recorded of it");
         return Err(Problem::new(ProblemKind::NotFound, error).hint("`groundplan status` shows which nodes have"));
@@ -71,7 +96,7 @@ pub(crate) fn may_forget(snapshot: &Snapshot, node: &NodeId, task: &TaskId) -> R
     if !known.belief.applied.tasks.contains_key(task) {
         let tasks: Vec<String> = known.belief.applied.tasks.keys().map(ToString::to_string).collect();
         let hint =
-            nearest(&task.to_string(), &tasks, format!("`groundplan why {node} {task}` shows what is known of it"));
+            nearest(&task.to_string(), &tasks, &format!("`groundplan why {node} {task}` shows what is known of it"));
         return Err(Problem::new(ProblemKind::NotFound, format!("`{node}` has no record of `{task}`")).hint(hint));
     }
     if site.active.desired.wants(&task.at(node)) {
@@ -94,7 +119,11 @@ pub(crate) fn knowledge(snapshot: &Snapshot) -> Knowledge {
             exports.entry(task.clone()).or_default().insert(id.clone(), value.clone());
         }
     }
-    Knowledge { version: VERSION, facts, exports }
+    let view = &snapshot.view;
+    let declared = |node: &NodeId| view.active.as_ref().is_some_and(|active| active.declares(node));
+    let orphaned = view.nodes.iter().filter(|(id, node)| !declared(id) && !node.belief.applied.tasks.is_empty());
+    let orphaned = orphaned.map(|(id, node)| (id.clone(), (*node.belief.applied.tasks).clone())).collect();
+    Knowledge { version: VERSION, facts, exports, parked: view.meta.parked.keys().cloned().collect(), orphaned }
 }
 
 /// What is known of the hosts of some nodes; `key` finds the key of a node.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use groundplan_machine::rollout;
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
-use super::{Snapshot, convert::presence};
+use super::{Snapshot, convert::presence, select::parked};
 use crate::api::{
     trouble::Trouble,
     types::{BrokerStatus, FetchStatus, NodeStatus, PlannerStatus, RepositoryStatus, RolloutResult, Status, VERSION},
@@ -112,6 +112,8 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
         NodeStatus {
             node: id.clone(),
             declared: declared(id),
+            state: view.active.as_ref().and_then(|active| active.desired.lifecycle(id)).unwrap_or_default(),
+            parked: parked(view, id),
             presence: presence(node),
             generation: belief.map(|b| b.generation).unwrap_or_default(),
             commit: state.and_then(|s| s.commit.clone()),

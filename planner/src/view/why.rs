@@ -3,7 +3,7 @@
 use groundplan_machine::rollout::{InstanceState, RolloutDetail};
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
-use super::{Snapshot, convert::presence, status::repository};
+use super::{Snapshot, convert::presence, select::parked, status::repository};
 use crate::{
     api::types::{Problem, ProblemKind, RepositoryStatus, VERSION, Why, WhyApplied},
     store::{Reader, StoreError},
@@ -32,6 +32,7 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
         instance: instance.clone(),
         desired: desired.is_some(),
         waits_for: pending.into_iter().flat_map(|p| p.waits_for.iter()).map(ToString::to_string).collect(),
+        parked: parked(view, &instance.node),
         off: off.map(|off| {
             let inputs = off.inputs.iter().map(|i| format!("{} is {}", i.name, i.value.as_deref().unwrap_or("…")));
             let inputs = inputs.collect::<Vec<_>>().join(", ");

@@ -41,7 +41,7 @@ fn fleet(kind: Kind, service: &str) -> Fleet {
 /// The outcome of a task in the latest rollout.
 fn outcome(fleet: &Fleet, task: &str) -> Value {
     let why = fleet.ask("one", &["why", "n1", task]).expect("an answer");
-    why["planned"].clone()
+    why["record"].clone()
 }
 
 fn a_failed_task_is_replaced_and_reverted(kind: Kind) {

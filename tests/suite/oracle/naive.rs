@@ -25,7 +25,7 @@ pub(super) struct Expected {
     pub(super) order: BTreeSet<(InstanceId, InstanceId)>,
     /// Removed ones and what had required them, by the ledgers.
     pub(super) depended: BTreeSet<(InstanceId, InstanceId)>,
-    /// What is pending, and what comes after that, on whatever nodes.
+    /// What is pending, and what comes after that or after what is on a node that never reported, on whatever nodes.
     pub(super) held: BTreeSet<InstanceId>,
     /// What is pending.
     pub(super) pending: BTreeSet<InstanceId>,
@@ -40,7 +40,14 @@ struct Bundle {
     trigger: Option<Effect>,
 }
 
-pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<InstanceId>) -> Expected {
+pub(super) fn expect(
+    world: &World,
+    applied: &AppliedState,
+    drifted: &BTreeSet<InstanceId>,
+    parked: &BTreeSet<NodeId>,
+) -> Expected {
+    // What is on a parked node acts there alone, and no other node waits for it.
+    let lets_go = |from: &InstanceId, to: &InstanceId| parked.contains(&from.node) && from.node != to.node;
     let known: Vec<usize> = world.nodes.iter().copied().filter(|n| applied.nodes.contains_key(&node_id(*n))).collect();
     let is_applied = |i: &InstanceId| applied.nodes[&i.node].tasks.get(&i.task);
     let mut desired = BTreeMap::new();
@@ -79,6 +86,7 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
         let gone = removed.iter().filter(|i| i.task == bundle.from && reaches(bundle.at, &i.node, &bundle.to.node));
         triggers.extend(gone.map(|s| (s.clone(), bundle.to.clone(), effect)));
     }
+    triggers.retain(|(from, to, _)| !lets_go(from, to));
     let mut depended = BTreeSet::new();
     for to in known.iter().flat_map(|n| applied.nodes[&node_id(*n)].tasks.keys().map(|t| t.at(&node_id(*n)))) {
         let edges = &is_applied(&to).unwrap().edges;
@@ -115,7 +123,7 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
                 bundles.iter().filter(|b| b.to == *to && b.from == *task && b.trigger.is_some()).any(|bundle| {
                     let sources: Vec<_> =
                         bundle.sources.iter().filter(|s| at.as_ref().is_none_or(|at| s.node == *at)).collect();
-                    !sources.is_empty() && sources.iter().all(|s| planned.contains_key(s))
+                    !sources.is_empty() && sources.iter().all(|s| planned.contains_key(s) && !lets_go(s, to))
                 });
             by_removal || by_edge
         };
@@ -150,10 +158,16 @@ pub(super) fn expect(world: &World, applied: &AppliedState, drifted: &BTreeSet<I
         bundles.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
     let everywhere: Vec<usize> = world.nodes.iter().copied().collect();
     let all = self::bundles(world, &everywhere);
-    let all = all.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone()))).collect();
-    let behind = closure(&all).into_iter().filter(|(from, _)| pending.contains(from)).map(|(_, to)| to);
+    let all = all.iter().flat_map(|b| b.sources.iter().map(|s| (s.clone(), b.to.clone())));
+    let all = all.filter(|(from, to)| !lets_go(from, to)).collect();
+    let is_unknown = |i: &InstanceId| pending.contains(i) || !applied.nodes.contains_key(&i.node);
+    let behind = closure(&all).into_iter().filter(|(from, _)| is_unknown(from)).map(|(_, to)| to);
     let held = behind.chain(pending.iter().cloned()).collect();
-    Expected { actions, obligations, due, triggers, order: closure(&edges), depended, held, pending }
+    // What no other node waits for is before others on its own node alone. What comes before it elsewhere is waited for all the same.
+    let kept: BTreeSet<_> = edges.iter().filter(|(from, to)| !lets_go(from, to)).cloned().collect();
+    let through = closure(&edges).into_iter().filter(|(from, _)| !parked.contains(&from.node));
+    let order = closure(&kept).into_iter().chain(through).collect();
+    Expected { actions, obligations, due, triggers, order, depended, held, pending }
 }
 
 fn reaches(at: At, from: &NodeId, to: &NodeId) -> bool {

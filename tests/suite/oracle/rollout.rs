@@ -259,7 +259,7 @@ proptest! {
         let mut dice = Dice(bytes.iter());
         let (_, mut sim) = start(&mut dice);
         let luck = Luck { failures: 0, absences: 5, restores: 3, commits: 0, unknowns: 0 };
-        let expected = expect(&sim.world, &sim.base(), &Default::default());
+        let expected = expect(&sim.world, &sim.base(), &Default::default(), &Default::default());
         while !dice.0.as_slice().is_empty() {
             sim.step(&mut dice, luck);
         }
@@ -318,7 +318,7 @@ proptest! {
         let mut dice = Dice(bytes.iter());
         let (_, mut sim) = start(&mut dice);
         let luck = Luck { failures: 4, absences: 5, restores: 3, commits: 4, unknowns: 40 };
-        let triggers = expect(&sim.world, &sim.base(), &Default::default()).triggers;
+        let triggers = expect(&sim.world, &sim.base(), &Default::default(), &Default::default()).triggers;
         while !dice.0.as_slice().is_empty() {
             sim.step(&mut dice, luck);
         }

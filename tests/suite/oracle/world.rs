@@ -9,7 +9,7 @@ use groundplan_core::{
     AppliedState, DesiredState, Unknown,
     desired::{Edge, Input, Instance, InstanceGraph, NodeInputs, NodeIx, Pending, Resolved, Scope, TaskIx, TaskVertex},
 };
-use groundplan_inventory::{Location, Rollout};
+use groundplan_inventory::{Lifecycle, Location, Rollout};
 use groundplan_protocol::{
     digest::{Digest, Fingerprint},
     effect::Effect,
@@ -215,6 +215,7 @@ impl World {
         let limit = |n: &u32| Rollout { max_unavailable: Some(*n) };
         DesiredState {
             site: "made-up".parse().unwrap(),
+            lifecycles: nodes.iter().map(|_| Lifecycle::Active).collect(),
             node_places: nodes.iter().map(|_| place("inventory/nodes.toml")).collect(),
             nodes,
             graph,

@@ -6,7 +6,7 @@
 //! `before/service.task` (what a removal waits for), `export/service.task@node`, `rolling/service.task@node`, `unknown`.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -125,10 +125,29 @@ fn attempt(graph: &RestartGraph<'_>, released: &HashSet<InstanceId>) -> Plan {
         nodes: parts.filter(|(_, part)| !part.tasks.is_empty() || !part.edges.is_empty()).collect(),
         gates: assembler.gates,
         pending: pending::instances(diff.desired),
+        parked: BTreeSet::new(),
+        detached: detached(graph),
         prevented: diff.prevented.iter().map(|(task, node)| task.at(&diff.desired.nodes[node.0 as usize])).collect(),
     };
+    let parked =
+        diff.desired.nodes.iter().zip(&diff.parked).filter(|(id, parked)| **parked && plan.nodes.contains_key(*id));
+    plan.parked = parked.map(|(id, _)| id.clone()).collect();
     pending::spread(&mut plan);
     plan
+}
+
+/// What changes on parked nodes and has triggers on others.
+fn detached(graph: &RestartGraph<'_>) -> BTreeSet<InstanceId> {
+    let diff = graph.diff;
+    let vertices = graph.detached.iter().map(|v| {
+        let task = diff.first.partition_point(|first| first <= v) - 1;
+        instance(diff, task, *v as usize)
+    });
+    let removed = graph
+        .detached_removals
+        .iter()
+        .map(|(removed, node)| diff.removed[*removed as usize].id.at(&diff.desired.nodes[node.0 as usize]));
+    vertices.chain(removed).collect()
 }
 
 /// A gate's id. A name that is longer than ids may be is replaced by its digest, which keeps it the same for every task that waits there.
@@ -286,10 +305,15 @@ impl Assembler<'_, '_> {
         let mut links = Links::default();
         let owns = group.extent != Extent::Whole && !self.diff.claims(removed, node).is_empty();
         let mut waits_for = self.held_back.of_removal(removed, node, owns);
-        let mut single: Vec<Item> = self.removals.on(group, node).collect();
-        let mut everywhere = shared.to_vec();
+        // Nothing waits for what is on a parked node but the node itself.
+        let parked = |item: &Item| self.diff.parked[self.node(*item).0 as usize];
+        let (own, shared): (Vec<Item>, Vec<Item>) = shared.iter().partition(|item| parked(item));
+        let own = own.into_iter().filter(|item| self.node(*item) == node);
+        let single = self.removals.on(group, node).filter(|item| self.node(*item) == node || !parked(item));
+        let mut single: Vec<Item> = single.chain(own).collect();
+        let mut everywhere = shared.clone();
         let is_free = |item: &Item| self.held.is_empty() || !self.held.contains(&self.instance(*item));
-        let is_held = !waits_for.is_empty() || !single.iter().chain(shared).all(is_free);
+        let is_held = !waits_for.is_empty() || !single.iter().chain(&shared).all(is_free);
         if is_held && self.released.contains(&task.at(at)) {
             waits_for = Waits::default();
             single.retain(is_free);
@@ -309,7 +333,7 @@ impl Assembler<'_, '_> {
 
     /// Puts a task behind the gate that stays closed, if it waits for unknown values, and notes whether it is held back.
     fn hold_back(&mut self, links: &mut Links, waits_for: &[Unknown], task: &TaskId, node: NodeIx) {
-        if !self.diff.has_pending() {
+        if !self.diff.has_unknown() {
             return;
         }
         if !waits_for.is_empty() {
@@ -345,7 +369,7 @@ impl Assembler<'_, '_> {
     /// Every source of a trigger must be among what the vertex waits for: the agent decides whether it fires when the vertex's turn
     /// comes. That holds because a trigger edge orders as well, so that [`Contraction::waits`] has its source if it is planned.
     fn links(&mut self, task: usize, vertex: usize) -> Links {
-        let (graph, diff) = (self.graph, self.diff);
+        let diff = self.diff;
         let tasks = &diff.desired.graph.tasks;
         let node = diff.node_of[vertex];
         let waits = self.contraction.waits(task, vertex);
@@ -365,9 +389,9 @@ impl Assembler<'_, '_> {
             links.gates.push(self.barrier(*from as usize));
         }
         for (from, v) in &waits.one {
-            // A gate for an instance that is not planned stands for the planned ones behind it. They are not its task, and must not
+            // A gate for an instance that is not waited for stands for the planned ones behind it. They are not its task, and must not
             // fire its triggers.
-            let fires_on = graph.is_planned(*v as usize).then_some(*from as usize);
+            let fires_on = self.contraction.is_waited_for(*v as usize).then_some(*from as usize);
             let members = self.contraction.one(*from as usize, *v as usize);
             let name = instance(diff, *from as usize, *v as usize).to_string();
             links.gates.push(self.gate(&name, &members.members, fires_on));
@@ -388,11 +412,16 @@ impl Assembler<'_, '_> {
             // A source on the same node fires by name. Only a planned source can fire: what is not planned does not change.
             let local = || TriggerSource::Task(tasks[from].id.clone());
             let planned = |node| diff.vertex(from, node).is_some_and(|s| graph.is_planned(s));
+            // A barrier leaves a parked node out, also for the node itself: there the source fires by name.
+            if edge.scope == Scope::AllNodes && diff.parked[node.0 as usize] && planned(node) {
+                links.triggers.push(Trigger { effect, on: local() });
+            }
             let on = match edge.scope {
                 _ if graph.count(from) == 0 => continue,
                 Scope::SameNode => planned(node).then(local),
                 Scope::OneNode(at) if at == node => planned(node).then(local),
                 // The gate that `links` has made for `waits.one`: same name, same gate.
+                Scope::OneNode(at) if diff.parked[at.0 as usize] => continue,
                 Scope::OneNode(at) => planned(at).then(|| {
                     let at = &diff.desired.nodes[at.0 as usize];
                     TriggerSource::Gate(gate_id(&tasks[from].id.at(at).to_string()))
@@ -400,6 +429,8 @@ impl Assembler<'_, '_> {
                 // All of the barrier is on this node, so `waits` made local waits of it and there is no gate. It may consist of what
                 // is behind the source alone; then the source is not planned here and fires nothing.
                 Scope::AllNodes if self.contraction.all(from).only == Some(node) => planned(node).then(local),
+                // Only parked nodes have it: nothing fires here in this plan.
+                Scope::AllNodes if !diff.vertices(from).any(|s| self.contraction.is_waited_for(s)) => continue,
                 Scope::AllNodes => Some(TriggerSource::Gate(self.barrier(from))),
             };
             links.triggers.extend(on.map(|on| Trigger { effect, on }));
@@ -410,33 +441,38 @@ impl Assembler<'_, '_> {
     fn add_removal_triggers(&mut self, links: &mut Links, vertex: usize) {
         let (graph, diff) = (self.graph, self.diff);
         let node = diff.node_of[vertex];
-        for hit in graph.removals(vertex) {
+        for hit in graph.removals(vertex).iter().filter(|hit| !hit.at_once) {
             let removed = &diff.removed[hit.removed as usize];
             let all_here = removed.instances.iter().all(|(at, _)| *at == node);
-            let on = match hit.scope {
+            let mut on = Vec::new();
+            match hit.scope {
                 // A prefix of its own: instances of the same task that stay may have a barrier under the plain name.
                 Scope::AllNodes if !all_here => {
-                    // What changes hands as a whole fires nothing.
+                    // What changes hands as a whole fires nothing. What goes on a parked node acts there alone.
                     let goes = |at: &NodeIx| !graph.hand_overs.is_whole(hit.removed, *at);
                     let nodes = removed.instances.iter().map(|(at, _)| *at).filter(goes);
-                    let items: Vec<_> = nodes.map(|at| Item::Removed(hit.removed, at)).collect();
-                    TriggerSource::Gate(self.gate_of_items(
-                        &format!("removed/{}", removed.id),
-                        &items,
-                        Some(removed.id),
-                    ))
+                    let (parked, nodes): (Vec<_>, Vec<_>) = nodes.partition(|at| diff.parked[at.0 as usize]);
+                    let items: Vec<_> = nodes.into_iter().map(|at| Item::Removed(hit.removed, at)).collect();
+                    if !items.is_empty() {
+                        let gate = format!("removed/{}", removed.id);
+                        on.push(TriggerSource::Gate(self.gate_of_items(&gate, &items, Some(removed.id))));
+                    }
+                    on.extend(parked.contains(&node).then(|| TriggerSource::Task(removed.id.clone())));
                 }
                 Scope::OneNode(at) if at != node => {
                     let name = removed.id.at(&diff.desired.nodes[at.0 as usize]).to_string();
-                    TriggerSource::Gate(self.gate_of_items(&name, &[Item::Removed(hit.removed, at)], Some(removed.id)))
+                    let gate = self.gate_of_items(&name, &[Item::Removed(hit.removed, at)], Some(removed.id));
+                    on.push(TriggerSource::Gate(gate));
                 }
-                _ => TriggerSource::Task(removed.id.clone()),
-            };
-            match &on {
-                TriggerSource::Task(task) => links.after.push(task.clone()),
-                TriggerSource::Gate(gate) => links.gates.push(gate.clone()),
+                _ => on.push(TriggerSource::Task(removed.id.clone())),
             }
-            links.triggers.push(Trigger { effect: hit.effect, on });
+            for on in on {
+                match &on {
+                    TriggerSource::Task(task) => links.after.push(task.clone()),
+                    TriggerSource::Gate(gate) => links.gates.push(gate.clone()),
+                }
+                links.triggers.push(Trigger { effect: hit.effect, on });
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! In: the restart graph. Out: per planned vertex the nearest planned ones before it, along edges and through instances that are not
 //! planned. If A requires B requires C, and only A and C are planned, A waits for C. A barrier stays one gate, however many vertices
 //! wait there: its set is the planned instances of its task and, for each instance that is not planned, the planned ones before that.
+//! What is planned on a parked node counts as not planned for every other node.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -102,7 +103,11 @@ impl<'g, 'a> Contraction<'g, 'a> {
                 let on = match edge.scope {
                     Scope::AllNodes => {
                         waits.all.push(from as u32);
-                        continue;
+                        // The barrier leaves a parked node out, also for the node itself.
+                        if !diff.parked[node.0 as usize] {
+                            continue;
+                        }
+                        node
                     }
                     Scope::SameNode => node,
                     Scope::OneNode(node) => node,
@@ -132,9 +137,9 @@ impl<'g, 'a> Contraction<'g, 'a> {
             return set.clone();
         }
         let diff = self.graph.diff;
-        // A node that never reported gets no plan; a barrier that waited for it would never open.
+        // A node that never reported gets no plan: what waits for it is held back until it has one.
         let known = diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut);
-        let (planned, others): (Vec<_>, Vec<_>) = known.partition(|v| self.graph.is_planned(*v));
+        let (planned, others): (Vec<_>, Vec<_>) = known.partition(|v| self.is_waited_for(*v));
         let behind = self.behind(others.into_iter().map(|v| (task, v)).collect());
         let set = self.set(planned.into_iter().map(|v| v as u32).chain(behind).collect());
         self.all[task] = Some(set.clone());
@@ -146,13 +151,18 @@ impl<'g, 'a> Contraction<'g, 'a> {
         if let Some(set) = self.one.get(&(vertex as u32)) {
             return set.clone();
         }
-        let members = match self.graph.is_planned(vertex) {
+        let members = match self.is_waited_for(vertex) {
             true => vec![vertex as u32],
             false => self.behind(vec![(task, vertex)]),
         };
         let set = self.set(members);
         self.one.insert(vertex as u32, set.clone());
         set
+    }
+
+    /// Whether other nodes wait for a vertex: it is planned, and its node is not parked.
+    pub(super) fn is_waited_for(&self, vertex: usize) -> bool {
+        self.graph.is_planned(vertex) && !self.graph.diff.parked[self.graph.diff.node_of[vertex].0 as usize]
     }
 
     fn set(&self, mut members: Vec<u32>) -> Rc<Set> {
@@ -185,7 +195,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
                     Scope::OneNode(node) => node,
                 };
                 if let Some(source) = self.vertex(from, on, task, vertex).filter(|s| self.first_visit(*s)) {
-                    match self.graph.is_planned(source) {
+                    match self.is_waited_for(source) {
                         true => found.push(source as u32),
                         false => stack.push((from, source)),
                     }

@@ -1,6 +1,9 @@
 //! The plan as a value: actions with reasons, each node's part, gates. Rollouts, node plans and reports are made from it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_protocol::{
     VERSION,
@@ -26,6 +29,10 @@ pub struct Plan {
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
+    /// The parked nodes that have a part: nothing on other nodes waits for them.
+    pub parked: BTreeSet<NodeId>,
+    /// What changes on parked nodes and has triggers on others, which do not wait for it. Once it has changed, another plan has the effects.
+    pub detached: BTreeSet<InstanceId>,
     /// Instances that are applied, and no longer desired or about to give up what they own, and that stay as they are because the site
     /// forbade their removal when they were applied: a commit that leads to this is to be refused.
     pub prevented: Vec<InstanceId>,

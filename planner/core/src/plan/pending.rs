@@ -1,6 +1,6 @@
 //! Pending instances, and the actions that are held back because they come after one.
 //!
-//! In: the diff, and the assembled plan. Out: per vertex and removal the unknown values that it waits for; where nothing is pending,
+//! In: the diff, and the assembled plan. Out: per vertex and removal the unknown values that it waits for; where nothing is unknown,
 //! empty sets at no cost. Held back is what order edges reach from a pending instance, through planned and unplanned instances alike;
 //! a removal is held back while a pending instance is applied that had required what is removed, or while one may take over what is removed,
 //! but not while what makes the value known waits for it.
@@ -44,30 +44,40 @@ impl HeldBack {
         let diff = graph.diff;
         let none = Vec::new().into();
         let mut held = Self { none, vertices: Vec::new(), removals: HashMap::new(), heirs: HashMap::new() };
-        if !diff.has_pending() {
+        if !diff.has_unknown() {
             return held;
         }
         let tasks = &diff.desired.graph.tasks;
+        // By node: its first report, where it has never reported. What is applied there is unknown, so all of it may be about to change.
+        let mut unheard: Vec<Option<Waits>> = vec![None; diff.known.len()];
+        for node in diff.unheard() {
+            let first = Unknown::Node(diff.desired.nodes[node.0 as usize].clone());
+            unheard[node.0 as usize] = Some([first].into());
+        }
         held.vertices = vec![None; diff.change.len()];
         // By task: what all its instances together wait for, computed once however many edges lead from there.
         let mut barriers: Vec<Option<Waits>> = vec![None; tasks.len()];
         for (number, task) in tasks.iter().enumerate() {
             for v in diff.vertices(number) {
                 let node = diff.node_of[v];
-                let own = task.pending_on(node).map(|pending| &pending.waits_for);
-                let sources = task.edges.iter().filter_map(|edge| {
+                let own = task.pending_on(node).map(|pending| &pending.waits_for).or(unheard[node.0 as usize].as_ref());
+                let sources = task.edges.iter().flat_map(|edge| {
                     let from = edge.from.0 as usize;
                     // Also on nodes that have never reported: a pending instance there holds back what comes after it elsewhere.
                     let on = |node| diff.any_vertex(from, node).and_then(|source| held.vertices[source].as_ref());
                     match edge.scope {
-                        Scope::AllNodes => barriers[from].as_ref(),
-                        Scope::SameNode => on(node),
-                        Scope::OneNode(node) => on(node),
+                        // A barrier leaves a parked node out, but for the node itself.
+                        Scope::AllNodes if diff.parked[node.0 as usize] => [barriers[from].as_ref(), on(node)],
+                        Scope::AllNodes => [barriers[from].as_ref(), None],
+                        Scope::SameNode => [on(node), None],
+                        Scope::OneNode(at) if at != node && diff.parked[at.0 as usize] => [None, None],
+                        Scope::OneNode(at) => [on(at), None],
                     }
                 });
-                held.vertices[v] = union(own.into_iter().chain(sources));
+                held.vertices[v] = union(own.into_iter().chain(sources.flatten()));
             }
-            barriers[number] = union(diff.vertices(number).filter_map(|v| held.vertices[v].as_ref()));
+            let waited_for = diff.vertices(number).filter(|v| !diff.parked[diff.node_of[*v].0 as usize]);
+            barriers[number] = union(waited_for.filter_map(|v| held.vertices[v].as_ref()));
         }
         held.hold_removals(diff);
         held.hold_for_heirs(graph);
@@ -186,14 +196,14 @@ pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
 fn exporter(value: &Unknown) -> Option<InstanceId> {
     match value {
         Unknown::Export { task, node } => Some(task.at(node)),
-        Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::Fit { .. } => None,
+        Unknown::Node(_) | Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::Fit { .. } => None,
     }
 }
 
 /// Adds to each action what it waits for through other actions of the plan. The graph's edges alone are not enough: a removal that is held
 /// back holds back what is created after it.
 pub(super) fn spread(plan: &mut Plan) {
-    if plan.pending.is_empty() {
+    if !plan.gates.values().any(|gate| matches!(gate, Gate::Unknown)) {
         return;
     }
     let mut held: HashMap<InstanceId, Waits> = HashMap::new();

@@ -39,6 +39,24 @@ pub struct PlanReport {
     /// Removals that the site forbids by `prevent_destroy`, as `service.task@node`: a planner refuses the commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prevented: Vec<InstanceId>,
+    /// Nodes that leave the inventory with tasks applied: these stay as they are, and what they started runs on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphaned: Vec<OrphanReport>,
+    /// Parked nodes on which something is to be done: nothing on other nodes waits for them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parked: BTreeSet<NodeId>,
+}
+
+/// A node that leaves the inventory with tasks applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OrphanReport {
+    /// The node.
+    pub node: NodeId,
+    /// How many tasks are left on it as they are.
+    pub tasks: usize,
+    /// The node under which its host, by key or address, is declared now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_to: Option<NodeId>,
 }
 
 /// An instance that waits for a value that no node has reported.
@@ -123,6 +141,14 @@ pub enum ReasonReport {
         /// The declaration that was removed, or that no longer leads to it: `task app.config` or `node app-0`.
         input: String,
         /// Where that is, or was.
+        #[serde(flatten)]
+        at: Position,
+    },
+    /// It is applied, and its node runs nothing any more.
+    Decommissioned {
+        /// The node: `node db-1`.
+        input: String,
+        /// Where it is declared.
         #[serde(flatten)]
         at: Position,
     },
@@ -282,13 +308,28 @@ impl PlanReport {
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
         let waiting = waiting.collect();
-        Self { version: VERSION, base, target, actions, waiting, prevented: plan.prevented.clone() }
+        let orphaned = applied.map_or_else(Vec::new, |applied| orphans(applied, desired));
+        let (prevented, parked) = (plan.prevented.clone(), plan.parked.clone());
+        Self { version: VERSION, base, target, actions, waiting, prevented, orphaned, parked }
     }
 
     /// Whether something is done that neither waits for a value nor depends on one.
     pub fn is_due(&self) -> bool {
         self.actions.iter().any(|action| action.waits_for.is_empty() && !action.is_outcome())
     }
+}
+
+/// The nodes that leave the inventory with tasks applied.
+fn orphans(applied: &DesiredState, desired: &DesiredState) -> Vec<OrphanReport> {
+    let mut tasks: BTreeMap<&NodeId, usize> = BTreeMap::new();
+    let left: Vec<bool> = applied.nodes.iter().map(|node| desired.node(node).is_none()).collect();
+    if left.contains(&true) {
+        let instances = applied.graph.tasks.iter().flat_map(|task| &task.instances);
+        for at in instances.map(|instance| instance.node.0 as usize).filter(|at| left[*at]) {
+            *tasks.entry(&applied.nodes[at]).or_default() += 1;
+        }
+    }
+    tasks.into_iter().map(|(node, tasks)| OrphanReport { node: node.clone(), tasks, renamed_to: None }).collect()
 }
 
 impl ActionReport {
@@ -429,6 +470,9 @@ impl ReasonReport {
                 }
                 Reason::Removed { what, file } => {
                     Self::Removed { input: what.to_string(), at: position(&Location::file(file.as_str())) }
+                }
+                Reason::Decommissioned { node, at } => {
+                    Self::Decommissioned { input: format!("node {node}"), at: position(at) }
                 }
                 Reason::Forgotten { by, why, file } => Self::Forgotten {
                     input: format!("task {}", of.task),

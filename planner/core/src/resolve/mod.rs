@@ -151,6 +151,7 @@ pub fn resolve(
         site: site.name.clone(),
         nodes: inventory.nodes.keys().cloned().collect(),
         node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
+        lifecycles: inventory.nodes.values().map(|node| node.lifecycle).collect(),
         graph: assemble(&placement, &links, &tasks),
         rollouts: rollouts(site, catalog),
         node_inputs: known::node_inputs(&placement, &tasks),

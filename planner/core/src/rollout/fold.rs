@@ -40,6 +40,10 @@ impl Rollout {
         if report.outcome.fires() && report.generation <= self.generation {
             news |= !std::mem::replace(&mut entry.fired, true);
             entry.late |= report.generation < self.generation;
+            // What it triggers on other nodes has not waited for it: a newer plan has these effects.
+            if self.detached.contains(&entry.instance) {
+                news |= self.late.insert(entry.instance.clone());
+            }
         }
         // An outcome for an older plan is none for this one. A success is final: a repeated report must not count down gates twice.
         if report.generation != self.generation || entry.succeeded() || entry.outcome.as_ref() == Some(&report.outcome)

@@ -33,6 +33,12 @@ pub struct Rollout {
     pub(super) pending: Vec<PendingInstance>,
     /// Instances that are not in this plan, and of which a report has a change, for an older plan or because of what one left due.
     pub(super) late: BTreeSet<InstanceId>,
+    /// The parked nodes of the plan: the rollout is over without them, and they hold no turns.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) parked: BTreeSet<NodeId>,
+    /// See [`Plan::detached`](crate::plan::Plan::detached).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) detached: BTreeSet<InstanceId>,
 }
 
 /// An instance of the plan. Other entries and gates are named by index.

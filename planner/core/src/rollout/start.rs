@@ -95,6 +95,7 @@ impl Rollout {
             nodes.insert(node.clone(), at);
         }
         let (ripe, held, dormant, late) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
-        Self { generation, entries, gates, nodes, limits, ripe, held, dormant, pending: plan.pending.clone(), late }
+        let (pending, parked, detached) = (plan.pending.clone(), plan.parked.clone(), plan.detached.clone());
+        Self { generation, entries, gates, nodes, limits, ripe, held, dormant, pending, late, parked, detached }
     }
 }

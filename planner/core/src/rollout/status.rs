@@ -87,7 +87,13 @@ impl Rollout {
 
     /// The state of the rollout as a whole.
     pub fn verdict(&self) -> Verdict {
-        let outlooks = self.outlooks();
+        let mut outlooks = self.outlooks();
+        // What a parked node does when it is back is waited for by no one.
+        for (entry, outlook) in self.entries.iter().zip(&mut outlooks) {
+            if *outlook == Outlook::Away && self.parked.contains(&entry.instance.node) {
+                *outlook = Outlook::Done;
+            }
+        }
         let has = |outlook| outlooks.contains(&outlook);
         if has(Outlook::Live) {
             return Verdict::Running;

@@ -76,9 +76,10 @@ impl Rollout {
         at.is_some_and(|at| self.turn(at, service, false).is_some())
     }
 
-    /// Whether a node holds a turn: it has begun one and not finished it, or is unavailable since an earlier rollout.
+    /// Whether a node holds a turn: it has begun one and not finished it, or is unavailable since an earlier rollout. A parked node counts as
+    /// unavailable for a time that no other node waits for.
     fn holds(&self, node: &NodeId, service: &ServiceId) -> bool {
-        self.is_under_way(node, service) || self.is_damaged(node, service)
+        !self.parked.contains(node) && (self.is_under_way(node, service) || self.is_damaged(node, service))
     }
 
     /// Whether a node has begun a turn and not finished it, in this rollout or in one before it.
@@ -132,7 +133,7 @@ impl Rollout {
                                 // Whatever is still to change may bring one that fits.
                                 Unknown::Fit { .. } => return true,
                                 // Reported whatever the node is doing.
-                                Unknown::Facts(_) | Unknown::Fact { .. } => {}
+                                Unknown::Node(_) | Unknown::Facts(_) | Unknown::Fact { .. } => {}
                             }
                         }
                     }

@@ -9,6 +9,7 @@
 //! | `applied` | how nodes differ from what `before` says, see `world.rs` |
 //! | `check` | what is to be checked again: `recheck app.config@n1`, `drifted app.config@n1: content differs` |
 //! | `forget` | what records are to be dropped, each with a reason: `app.config@n1 no longer needed` |
+//! | `parked`, `next parked`, `then parked` | the nodes that an operator has parked, beside those of the inventory |
 //! | `plan` | expected: the actions in order, each with its chain of reasons |
 //! | `pending`, `waits`, `gates` | expected, where given: what cannot be planned, what each task waits for, what opens each gate |
 //! | `rollout` | commands that begin with `> `, and after each what came of it, see `rollout.rs` |
@@ -17,7 +18,7 @@
 //! | `then`, `then knowledge`, `then plan`, `then waits`, `then rollout` | a commit after that one, in the same way |
 
 /// Sections that hold input.
-const INPUT: [&str; 12] = [
+const INPUT: [&str; 15] = [
     "before",
     "after",
     "older",
@@ -26,6 +27,9 @@ const INPUT: [&str; 12] = [
     "applied",
     "check",
     "forget",
+    "parked",
+    "next parked",
+    "then parked",
     "next",
     "next knowledge",
     "then",

@@ -4,7 +4,10 @@
 //! `n1 never reported`, `n1 has nothing`, `n1 is at older`, `app.config@n1 is not applied`, `app.config@n1 reported no inputs`,
 //! `app.server@n1 restart is pending`, `app.server@n1 restart is open on config` or `… on gate db.start`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use groundplan_core::{
     AppliedState, Cache, Check, DesiredState, Knowledge, NodeApplied, Plan, Policy, SourceTree,
@@ -72,6 +75,7 @@ impl World {
         let policy = Policy {
             check: checks(&scenario.section("check").unwrap_or_default()),
             forget: forgets(&scenario.section("forget").unwrap_or_default()),
+            parked: nodes(&scenario.section("parked").unwrap_or_default()),
         };
         Self { name: name.clone(), base, head, applied, policy }
     }
@@ -87,7 +91,9 @@ impl World {
         let head = Commit::read(&self.name, overlay(self.head.tree.clone(), &files), &known);
         let base = Commit { tree: self.head.tree.clone(), desired: self.head.desired.clone() };
         let applied = AppliedState::default();
-        Some(Self { name: self.name.clone(), base: Some(base), head, applied, policy: Policy::default() })
+        let parked = nodes(&section(" parked").unwrap_or_default());
+        let policy = Policy { parked, ..Policy::default() };
+        Some(Self { name: self.name.clone(), base: Some(base), head, applied, policy })
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -124,6 +130,10 @@ impl World {
             read(&self.head.tree).or_else(|| read(&self.base.as_ref()?.tree))
         })
     }
+}
+
+fn nodes(names: &str) -> BTreeSet<NodeId> {
+    names.split_whitespace().map(|name| NodeId::new(name).expect("a node's name")).collect()
 }
 
 impl Commit {

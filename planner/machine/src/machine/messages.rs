@@ -62,6 +62,7 @@ impl Machine {
                 let actions = self.leadership.presence(&presence, now.mono);
                 self.obey(actions, now);
                 self.follow_forgets(&presence);
+                self.follow_parks(&presence);
             }
             Incoming::Refused { node, reason, hint } => {
                 let active = self.deployment.active().map(|active| &**active);

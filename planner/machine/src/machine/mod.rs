@@ -3,6 +3,7 @@
 mod forget;
 mod messages;
 mod orders;
+mod park;
 mod plans;
 mod prevented;
 mod requests;
@@ -207,6 +208,7 @@ impl Machine {
     fn settle(&mut self, now: Now) {
         let actions = self.leadership.tick(now.mono);
         self.obey(actions, now);
+        self.end_parks(now);
         self.start_jobs(now);
         self.progress(now);
         self.commands.tick(now);
@@ -429,6 +431,7 @@ impl Machine {
             term: if online { self.meta.term } else { 0 },
             generation: self.meta.generation,
             forget: if online { self.pending_forgets() } else { Vec::new() },
+            parked: if online { self.parked_nodes() } else { Vec::new() },
         };
         self.out.push(Effect::Publish(Message::Presence { presence, retain }));
     }

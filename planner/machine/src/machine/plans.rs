@@ -36,7 +36,7 @@ impl Machine {
             let idle = latest.is_some() && !busy;
             sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy, idle });
         }
-        let policy = Policy { check: self.drift.to_check(), forget: self.meta.forget.clone() };
+        let policy = Policy { check: self.drift.to_check(), parked: self.parked(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
         self.deployment.planning_started(job, generation);
         let job = PlanJob { job, generation, active, earlier, applied, policy, before, sent };

@@ -13,6 +13,7 @@ use crate::{
     deployment::{PlanRequest, Wants},
     ids::RequestId,
     io::{Effect, Level, Problem, Reply, Request},
+    record::Park,
 };
 
 impl Machine {
@@ -24,6 +25,18 @@ impl Machine {
                 Err(problem) => Err(problem),
             },
             Request::Forget { instance, forget } => match self.forget(id, instance, forget, now) {
+                Ok(()) => return,
+                Err(problem) => Err(problem),
+            },
+            Request::Park { node, by, reason, span } => {
+                let since_ms = now.wall_ms;
+                let until_ms = span.map(|span| since_ms.saturating_add(span.as_millis() as u64));
+                match self.park(id, node, Some(Park { by, reason, since_ms, until_ms }), now) {
+                    Ok(()) => return,
+                    Err(problem) => Err(problem),
+                }
+            }
+            Request::Unpark(node) => match self.park(id, node, None, now) {
                 Ok(()) => return,
                 Err(problem) => Err(problem),
             },

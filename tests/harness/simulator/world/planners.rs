@@ -40,6 +40,7 @@ impl World {
             term: 0,
             generation: planner.disk.meta.generation,
             forget: Vec::new(),
+            parked: Vec::new(),
         };
         Message { address: (None, "planner"), payload: Payload::Planner(presence), retain: true }
     }

@@ -103,9 +103,12 @@ impl World {
         let until = self.now + PATIENCE;
         let (mut quiet, mut declared) = (0, false);
         let mut why = String::new();
+        let mut leader = self.leader();
         while self.violation.is_none() && quiet < REST {
             self.run_until(self.now + Duration::from_secs(1));
-            match self.restless() {
+            // Another one takes over, and is only about to write down what it has received.
+            let changed = std::mem::replace(&mut leader, self.leader()) != leader;
+            match self.restless().or_else(|| changed.then(|| "another planner leads".to_owned())) {
                 None => quiet += 1,
                 Some(reason) => (quiet, why) = (0, reason),
             }
