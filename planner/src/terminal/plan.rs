@@ -1,8 +1,8 @@
 //! A plan as a table: each action with its node, task and chain of reasons, in execution order, and a summary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_core::plan::{ActionReport, Disruption, PlanReport, ReasonReport};
+use groundplan_core::plan::{ActionReport, Disruption, PlanReport, ReasonReport, RecordReport};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -12,8 +12,12 @@ use super::{Cell, Style, Table, format::count, reason};
 
 /// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
-    if report.actions.is_empty() {
+    let recorded = recorded(report);
+    if report.actions.is_empty() && recorded.is_empty() {
         return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
+    }
+    if report.actions.is_empty() {
+        return format!("nothing is done on any of {}\n{recorded}", count(nodes.len(), "node"));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     let rows = rows(&report.actions);
@@ -29,7 +33,27 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             },
         ]);
     }
-    format!("{}\n{}\n", table.render(color), summary(&rows, nodes))
+    format!("{}\n{}\n{recorded}", table.render(color), summary(&rows, nodes))
+}
+
+/// What nodes record and do nothing else for: `recorded without any action: on_remove of app.config on alpha, beta`.
+fn recorded(report: &PlanReport) -> String {
+    // Where something is done, the order of other tasks changes by itself: of a task, the one before it in the file may be new.
+    let is_order = |key: &String| key == "requires";
+    let is_shown = |record: &&RecordReport| report.actions.is_empty() || !record.keys.iter().all(is_order);
+    let mut nodes: BTreeMap<String, Vec<&NodeId>> = BTreeMap::new();
+    for record in report.recorded.iter().filter(is_shown) {
+        let what = format!("{} of {}.{}", record.keys.join(", "), record.service, record.task);
+        nodes.entry(what).or_default().push(&record.node);
+    }
+    let line = |(what, nodes): (String, Vec<&NodeId>)| {
+        let on = match &*nodes {
+            [] | [_] | [_, _] | [_, _, _] => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            more => count(more.len(), "node"),
+        };
+        format!("recorded without any action: {what} on {on}\n")
+    };
+    nodes.into_iter().map(line).collect()
 }
 
 /// Why something is done, and which values it waits for or depends on.

@@ -160,6 +160,43 @@ fn a_first_plan_shows_the_whole_graph() {
 }
 
 #[test]
+fn what_nodes_only_record_is_listed() {
+    let site = Repository::quickstart();
+    let service = |keys: &str| {
+        let file = |id: &str, more: &str| {
+            format!("[[task]]\nid = \"{id}\"\nfile = {{ path = \"/srv/{id}\", content = \"{id}\" }}\n{more}\n")
+        };
+        file("first", "") + &file("second", keys)
+    };
+    let write = |keys: &str| {
+        std::fs::write(site.path().join("services/front/service.toml"), service(keys)).expect("a file");
+        site.groundplan(&["plan"])
+    };
+    write("");
+    site.commit("two files");
+    for (keys, named) in [
+        ("prevent_destroy = true", "prevent_destroy"),
+        ("on_remove = \"keep\"\nconflicts = [\"gpu0\"]", "conflicts, on_remove"),
+        ("requires = []", "requires"),
+    ] {
+        let plan = write(keys);
+        let line = format!("recorded without any action: {named} of front.second on alpha");
+        assert_eq!(plan.stdout, format!("nothing is done on any of 3 nodes\n{line}\n"), "{}", plan.text());
+        assert_eq!(plan.code, 0);
+    }
+    // Beside what is done, an order that follows from it is not listed.
+    std::fs::write(
+        site.path().join("services/front/service.toml"),
+        service("on_remove = \"keep\"").replace("[[task]]\nid = \"second\"", "[[task]]\nid = \"between\"\nfile = { path = \"/srv/between\", content = \"\" }\n[[task]]\nid = \"second\""),
+    )
+    .expect("a file");
+    let plan = site.groundplan(&["plan"]);
+    let last = plan.stdout.lines().last().unwrap_or_default();
+    assert_eq!(last, "recorded without any action: requires, on_remove of front.second on alpha", "{}", plan.text());
+    assert_eq!(plan.stdout.lines().filter(|line| line.starts_with("recorded")).count(), 1, "{}", plan.text());
+}
+
+#[test]
 fn a_comment_changes_nothing() {
     let site = Repository::quickstart();
     site.edit("services/app/service.toml", "# This is a comment", "# This is another comment");
@@ -236,7 +273,13 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
     site.edit("services/front/service.toml", config, &format!("{config}\non_remove = \"keep\""));
     site.commit("keep");
     let text = site.groundplan(&["plan", "HEAD"]).text();
-    assert_eq!(text, "exit 0\n--- stdout\nnothing changes: 3 nodes untouched\n", "the node only records it");
+    assert_eq!(
+        text,
+        "exit 0\n--- stdout\nnothing is done on any of 3 nodes\nrecorded without any action: on_remove of front.config on alpha\n"
+    );
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    let recorded = serde_json::json!([{ "node": "alpha", "service": "front", "task": "config", "keys": ["on_remove"] }]);
+    assert_eq!((&json["recorded"], &json["actions"]), (&recorded, &serde_json::json!([])));
     // An update that makes another thing of a task gives up what it was.
     site.edit("services/front/service.toml", "path = \"/srv/front/front.conf\"", "path = \"/srv/front/other.conf\"");
     let plan = site.groundplan(&["plan"]);

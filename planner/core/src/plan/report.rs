@@ -7,7 +7,7 @@ use groundplan_protocol::{
     VERSION,
     effect::{Action, Effect},
     ids::{CommitId, InstanceId, NodeId, ServiceId, TaskId, TaskName},
-    plan::OnRemove,
+    plan::{Edges, OnRemove, Source},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,22 @@ pub struct PlanReport {
     /// Removals that the site forbids by `prevent_destroy`, as `service.task@node`: a planner refuses the commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prevented: Vec<InstanceId>,
+    /// What nodes record and do nothing else for; absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<RecordReport>,
+}
+
+/// An applied instance of which only what orders it or decides about its removal is declared in another way: its node records that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecordReport {
+    /// The node of the instance.
+    pub node: NodeId,
+    /// The service of its task.
+    pub service: ServiceId,
+    /// The task's name in the service.
+    pub task: TaskName,
+    /// The keys of which a node records another value, such as `on_remove`.
+    pub keys: Vec<String>,
 }
 
 /// An instance that waits for a value that no node has reported.
@@ -282,13 +298,56 @@ impl PlanReport {
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
         let waiting = waiting.collect();
-        Self { version: VERSION, base, target, actions, waiting, prevented: plan.prevented.clone() }
+        let recorded = applied.map(|applied| recorded(plan, applied)).unwrap_or_default();
+        Self { version: VERSION, base, target, actions, waiting, prevented: plan.prevented.clone(), recorded }
     }
 
     /// Whether something is done that neither waits for a value nor depends on one.
     pub fn is_due(&self) -> bool {
         self.actions.iter().any(|action| action.waits_for.is_empty() && !action.is_outcome())
     }
+}
+
+/// What nodes only record: each task's keys once, because all its instances have the same.
+fn recorded(plan: &Plan, applied: &DesiredState) -> Vec<RecordReport> {
+    let mut keys: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
+    let mut recorded = Vec::new();
+    for (node, part) in &plan.nodes {
+        for (task, edges) in &part.edges {
+            let keys = keys.entry(task).or_insert_with(|| {
+                let before = applied.graph.task(task).map(|before| applied.declared_edges(before));
+                before.map(|before| changed_keys(&before, edges)).unwrap_or_default()
+            });
+            if !keys.is_empty() {
+                let (service, keys) = (task.service.clone(), keys.clone());
+                recorded.push(RecordReport { node: node.clone(), service, task: task.task.clone(), keys });
+            }
+        }
+    }
+    recorded
+}
+
+/// The keys of a task by which two declarations of it differ.
+fn changed_keys(before: &Edges, after: &Edges) -> Vec<String> {
+    // A trigger orders as well, and is recorded as both.
+    let order = |edges: &Edges| {
+        let orders = |source: &&Source| !edges.triggers.iter().any(|trigger| trigger.on == **source);
+        edges.requires.iter().filter(orders).cloned().collect::<Vec<_>>()
+    };
+    let triggers = |edges: &Edges, effect: Effect| {
+        edges.triggers.iter().filter(|trigger| trigger.effect == effect).cloned().collect::<Vec<_>>()
+    };
+    let differs = |effect| triggers(before, effect) != triggers(after, effect);
+    let keys = [
+        ("requires", order(before) != order(after)),
+        ("restart_on", differs(Effect::Restart)),
+        ("reload_on", differs(Effect::Reload)),
+        ("run_on", differs(Effect::Run)),
+        ("conflicts", before.conflicts != after.conflicts),
+        ("prevent_destroy", before.prevent_destroy != after.prevent_destroy),
+        ("on_remove", before.on_remove != after.on_remove),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
 }
 
 impl ActionReport {
