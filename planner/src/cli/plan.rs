@@ -96,26 +96,55 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let commit = |source: &Source| source.commit.clone();
     let before = base_site.as_ref().map(|site| &*site.desired);
     let base_commit = base.as_ref().and_then(commit);
-    let report =
+    let mut report =
         PlanReport::new(&plan, &target_site.desired, before, base_commit, commit(&target), &mut |at| locator.find(at));
+    if let (Some(base), Some(before)) = (&base, before) {
+        // The target may have the same file with another text.
+        let mut locator = Locator::new(|path: &str| base.text(path));
+        report.locate_prevented(before, &mut |at| locator.find(at));
+    }
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
     }
-    if let Some(first) = report.prevented.first() {
-        let more = match report.prevented.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let error = format!(
-            "this change is refused: it would remove what `{first}`{more} owns, applied with `prevent_destroy = true`"
-        );
-        return Err(Failure::new(error)
-            .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
+    if !report.prevented.is_empty() {
+        return Err(prevented(&report));
     }
     // What waits may change too, unless there is no difference that it could come from.
     let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
     Ok(if report.is_due() || may_change { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
+}
+
+/// How many of the tasks that stand in the way of a change are named.
+const NAMED: usize = 5;
+
+/// The refusal of a change that `prevent_destroy` forbids: which tasks, on which nodes, and where they say so.
+fn prevented(report: &PlanReport) -> Failure {
+    let mut tasks: BTreeMap<&TaskId, Vec<&str>> = BTreeMap::new();
+    for instance in &report.prevented {
+        tasks.entry(&instance.task).or_default().push(instance.node.as_str());
+    }
+    let place = |task: &TaskId| {
+        let by = report.prevented_by.iter().find(|by| by.instance.task == *task)?;
+        Some(by.at.line.map_or_else(|| by.at.file.clone(), |line| format!("{}:{line}", by.at.file)))
+    };
+    let named = tasks.iter().take(NAMED).map(|(task, nodes)| {
+        let nodes = if nodes.len() > NAMED { count(nodes.len(), "node") } else { nodes.join(", ") };
+        let place = place(task).map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("`{task}` on {nodes}{place}")
+    });
+    let named = named.collect::<Vec<_>>().join("; ");
+    let more = match tasks.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let error = format!(
+        "this change is refused, because it would remove what these tasks own, and `prevent_destroy = true` forbids that: {named}{more}"
+    );
+    let them = if tasks.len() == 1 { "the task" } else { "these tasks" };
+    Failure::new(error).hint(format!(
+        "keep {them} and what is owned, or first deploy a commit that sets `prevent_destroy = false` there, and then this one"
+    ))
 }
 
 /// The base if it has no errors, else the newest commit before it that has none: a planner refuses the others.

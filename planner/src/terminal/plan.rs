@@ -13,6 +13,10 @@ use super::{Cell, Style, Table, format::count, reason};
 /// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
     let recorded = recorded(report);
+    if report.actions.is_empty() && !report.prevented.is_empty() {
+        // It is refused: what it does not do is of no interest.
+        return String::new();
+    }
     if report.actions.is_empty() && recorded.is_empty() {
         return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
     }

@@ -160,6 +160,40 @@ fn a_first_plan_shows_the_whole_graph() {
 }
 
 #[test]
+fn a_refused_removal_names_what_forbids_it() {
+    let site = Repository::quickstart();
+    let write = |text: &str| std::fs::write(site.path().join("services/front/service.toml"), text).expect("a file");
+    let file = |id: &str, more: &str| {
+        format!("[[task]]\nid = \"{id}\"\n{more}file = {{ path = \"/srv/{id}\", content = \"{id}\" }}\n")
+    };
+    write(&(file("other", "") + &file("data", "prevent_destroy = true\n")));
+    site.commit("data");
+    let refused = |run: &super::Run, stdout: &str| {
+        assert_eq!((run.code, run.stdout.as_str()), (1, stdout), "{}", run.text());
+        let stderr = words(&run.stderr);
+        for part in [
+            "`front.data` on alpha (services/front/service.toml:6)",
+            "`prevent_destroy = true` forbids that",
+            "first deploy a commit that sets `prevent_destroy = false` there, and then this one",
+        ] {
+            assert!(stderr.contains(part), "{part}: {}", run.text());
+        }
+        assert!(!run.text().contains("nothing"), "{}", run.text());
+    };
+    // The same file, with another text above.
+    write(&format!("# A comment.\n# Another.\n{}", file("other", "")));
+    refused(&site.groundplan(&["plan"]), "");
+    let json = site.groundplan(&["plan", "--format", "json"]).json();
+    let by = serde_json::json!([{
+        "instance": "front.data@alpha", "file": "services/front/service.toml", "line": 6, "column": 19
+    }]);
+    assert_eq!((&json["prevented_by"], &json["prevented"]), (&by, &serde_json::json!(["front.data@alpha"])));
+    // An update that gives up what the task owns.
+    write(&(file("other", "") + &file("data", "prevent_destroy = true\n").replace("/srv/data", "/srv/elsewhere")));
+    refused(&site.groundplan(&["plan"]), "");
+}
+
+#[test]
 fn what_nodes_only_record_is_listed() {
     let site = Repository::quickstart();
     let service = |keys: &str| {
@@ -187,7 +221,10 @@ fn what_nodes_only_record_is_listed() {
     // Beside what is done, an order that follows from it is not listed.
     std::fs::write(
         site.path().join("services/front/service.toml"),
-        service("on_remove = \"keep\"").replace("[[task]]\nid = \"second\"", "[[task]]\nid = \"between\"\nfile = { path = \"/srv/between\", content = \"\" }\n[[task]]\nid = \"second\""),
+        service("on_remove = \"keep\"").replace(
+            "[[task]]\nid = \"second\"",
+            "[[task]]\nid = \"between\"\nfile = { path = \"/srv/between\", content = \"\" }\n[[task]]\nid = \"second\"",
+        ),
     )
     .expect("a file");
     let plan = site.groundplan(&["plan"]);
@@ -278,7 +315,8 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
         "exit 0\n--- stdout\nnothing is done on any of 3 nodes\nrecorded without any action: on_remove of front.config on alpha\n"
     );
     let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
-    let recorded = serde_json::json!([{ "node": "alpha", "service": "front", "task": "config", "keys": ["on_remove"] }]);
+    let recorded =
+        serde_json::json!([{ "node": "alpha", "service": "front", "task": "config", "keys": ["on_remove"] }]);
     assert_eq!((&json["recorded"], &json["actions"]), (&recorded, &serde_json::json!([])));
     // An update that makes another thing of a task gives up what it was.
     site.edit("services/front/service.toml", "path = \"/srv/front/front.conf\"", "path = \"/srv/front/other.conf\"");

@@ -18,7 +18,7 @@ pub(crate) use self::pending::MAX_LISTED;
 pub use self::{
     disruption::Disruption,
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
-    report::{ActionReport, PlanReport, Position, ReasonReport, RecordReport, WaitReport},
+    report::{ActionReport, PlanReport, Position, PreventionReport, ReasonReport, RecordReport, WaitReport},
 };
 use crate::{
     applied::{AppliedState, Policy},

@@ -39,9 +39,22 @@ pub struct PlanReport {
     /// Removals that the site forbids by `prevent_destroy`, as `service.task@node`: a planner refuses the commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prevented: Vec<InstanceId>,
+    /// Where `prevent_destroy` stands in the base, for each of `prevented` of which that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prevented_by: Vec<PreventionReport>,
     /// What nodes record and do nothing else for; absent if there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recorded: Vec<RecordReport>,
+}
+
+/// An instance that is not to be removed, and what forbids it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PreventionReport {
+    /// The instance, as `service.task@node`.
+    pub instance: InstanceId,
+    /// Where its `prevent_destroy` stands in the base.
+    #[serde(flatten)]
+    pub at: Position,
 }
 
 /// An applied instance of which only what orders it or decides about its removal is declared in another way: its node records that.
@@ -255,6 +268,13 @@ pub struct Position {
     pub column: Option<usize>,
 }
 
+impl Position {
+    fn new(at: &Location, locate: &mut dyn FnMut(&Location) -> Option<LineColumn>) -> Self {
+        let found = locate(at);
+        Self { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
+    }
+}
+
 impl PlanReport {
     /// The report of a plan. `locate` returns the line and column of a location, where the file's text is at hand:
     /// [`Locator::find`](crate::locate::Locator::find). The plan leads to `desired`; `applied` is what is applied everywhere, where that is
@@ -299,7 +319,17 @@ impl PlanReport {
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
         let waiting = waiting.collect();
         let recorded = applied.map(|applied| recorded(plan, applied)).unwrap_or_default();
-        Self { version: VERSION, base, target, actions, waiting, prevented: plan.prevented.clone(), recorded }
+        let (prevented, prevented_by) = (plan.prevented.clone(), Vec::new());
+        Self { version: VERSION, base, target, actions, waiting, prevented, prevented_by, recorded }
+    }
+
+    /// Adds where `base` forbids what is prevented. `locate` finds locations in the files of the base.
+    pub fn locate_prevented(&mut self, base: &DesiredState, locate: &mut dyn FnMut(&Location) -> Option<LineColumn>) {
+        let by = self.prevented.iter().filter_map(|instance| {
+            let at = base.graph.task(&instance.task)?.prevent_destroy.as_ref()?;
+            Some(PreventionReport { instance: instance.clone(), at: Position::new(at, locate) })
+        });
+        self.prevented_by = by.collect();
     }
 
     /// Whether something is done that neither waits for a value nor depends on one.
@@ -451,10 +481,7 @@ impl ReasonReport {
         chain: &[Reason],
         locate: &mut dyn FnMut(&Location) -> Option<LineColumn>,
     ) -> Vec<Self> {
-        let mut position = |at: &Location| {
-            let found = locate(at);
-            Position { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
-        };
+        let mut position = |at: &Location| Position::new(at, locate);
         // Each reason is of the instance that the last trigger before it named.
         let mut of = instance;
         let mut out = Vec::with_capacity(chain.len());
