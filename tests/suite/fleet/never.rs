@@ -10,6 +10,7 @@ use super::with_both_brokers;
 with_both_brokers!(
     a_failed_task_is_replaced_and_reverted,
     what_a_failed_update_made_elsewhere_goes_with_its_revert,
+    a_removal_that_fails_is_tried_again,
     a_removal_that_fails_is_forgotten,
     a_request_to_forget_outlives_a_take_over,
     what_must_not_be_removed_refuses_the_commit
@@ -103,6 +104,35 @@ fn what_a_failed_update_made_elsewhere_goes_with_its_revert(kind: Kind) {
     fleet.failed("one", &fleet.commit(&[(SERVICE, &there)], "there, never ready"));
     fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "neither"));
     assert_eq!(files(), ["theirs\n"; 4]);
+}
+
+fn a_removal_that_fails_is_tried_again(kind: Kind) {
+    let ini =
+        "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
+    let fleet = fleet(kind, &tasks(&[ini]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let path = fleet.root("n1").join("etc/app.ini");
+    let written = fs::read_to_string(&path).expect("a file");
+    let damage = || fs::write(&path, "[a\nb = 1\n").expect("a file");
+    let repair = || fs::write(&path, &written).expect("a file");
+
+    // With the next commit, also one that changes nothing else.
+    damage();
+    fleet.failed("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "without the ini"));
+    repair();
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &format!("# Again.\n{}", tasks(&[])))], "again"));
+    assert!(!path.exists());
+
+    // Without a commit, once an operator asks for it: as long as the host is not repaired, it fails again.
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[ini]))], "the ini"));
+    damage();
+    fleet.failed("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "without the ini"));
+    assert!(!fleet.output("one", &["recheck"]).status.success());
+    assert!(path.exists());
+    repair();
+    let recheck = fleet.output("one", &["recheck"]);
+    assert!(recheck.status.success(), "{}", String::from_utf8_lossy(&recheck.stderr));
+    assert!(!path.exists());
 }
 
 fn a_removal_that_fails_is_forgotten(kind: Kind) {
