@@ -6,7 +6,7 @@ use groundplan_tests::{
     needs_hosts,
 };
 
-use super::{NOTHING, packages::publish};
+use super::{NOTHING, packages::publish, recheck};
 
 /// When the agent is killed, and what comes after.
 #[derive(Clone, Copy, PartialEq)]
@@ -148,4 +148,58 @@ fn what_a_killed_agent_was_about_to_do_and_never_did_is_not_the_tasks() {
     needs_hosts!();
     let (left, text) = left_behind(Killed::BeforeRefusal);
     assert!(left == 0, "{left} tasks changed the host\n{text}");
+}
+
+#[test]
+fn a_member_that_an_agent_was_killed_over_is_added_and_given_back_once() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    hosts.out("h1", "groupadd -g 4800 old");
+    let group = |members: &str| format!("group = {{ name = \"old\", members = [{members}] }}");
+    let members = || hosts.out("h1", "getent group old | cut -d: -f4");
+    // Tried twice, and added once.
+    deploy(&hosts, Killed::Before, "gpasswd", "-a*", &group("\"daemon\""));
+    assert_eq!(members(), "daemon");
+    // The member is still the task's while it is not given back.
+    deploy(&hosts, Killed::Before, "gpasswd", "-d*", &group(""));
+    assert_eq!(members(), "");
+    // One that an administrator adds after that is not.
+    hosts.out("h1", "gpasswd -a daemon old");
+    recheck(&hosts);
+    assert_eq!(members(), "daemon");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(members(), "daemon");
+    hosts.out("h1", "gpasswd -d daemon old");
+
+    // Withdrawn before it is given back.
+    hosts.converged(&hosts.change(&format!("[[task]]\nid = \"x\"\n{}\n", group("\"daemon\""))));
+    assert_eq!(members(), "daemon");
+    deploy(&hosts, Killed::BeforeRefusal, "gpasswd", "-d*", &group(""));
+    assert_eq!(members(), "daemon");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(members(), "");
+}
+
+#[test]
+fn a_remount_that_an_agent_was_killed_over_is_made() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    let mount = |size: &str| {
+        format!(
+            "mount = {{ path = \"/srv/there\", source = \"tmpfs\", fstype = \"tmpfs\", options = \"size={size}\" }}"
+        )
+    };
+    let size = || hosts.out("h1", "df --output=size -k /srv/there | tail -1").trim().to_owned();
+    hosts.converged(&hosts.change(&format!("[[task]]\nid = \"x\"\n{}\n", mount("1m"))));
+    assert_eq!(size(), "1024");
+    for (killed, wanted) in [(Killed::Before, "2m"), (Killed::After, "3m")] {
+        deploy(&hosts, killed, "mount", "*remount*", &mount(wanted));
+        assert_eq!(size(), (wanted[..1].parse::<u32>().unwrap() * 1024).to_string());
+    }
+    deploy(&hosts, Killed::BeforeRefusal, "mount", "*remount*", &mount("4m"));
+    assert_eq!(size(), "3072");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(hosts.sh("h1", "findmnt -n /srv/there; ls -d /srv/there; grep /srv/there /etc/fstab").out, "");
 }
