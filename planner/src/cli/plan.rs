@@ -1,14 +1,23 @@
 //! `groundplan plan`: what a change would do to the nodes, and why. Computed by the same function as a deployment.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use groundplan_core::{
     AppliedState, DesiredState, Knowledge, Policy, Reason,
     knowledge::Facts,
     locate::Locator,
-    plan::{PlanReport, PlannedAction, plan},
+    plan::{ActionReport, PlanReport, PlannedAction, plan},
 };
-use groundplan_protocol::ids::{NodeId, TaskId};
+use groundplan_protocol::{
+    effect::Action,
+    ids::{NodeId, TaskId},
+    kinds::Claim,
+    plan::OnRemove,
+};
 
 use super::{
     format::{Format, FormatArg},
@@ -20,7 +29,7 @@ use crate::{
     site::{Cache, Loaded},
     terminal::{
         self, Failure, Output,
-        format::{count, short},
+        format::{count, first_line, short},
     },
 };
 
@@ -102,6 +111,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         // The target may have the same file with another text.
         let mut locator = Locator::new(|path: &str| base.text(path));
         report.locate_prevented(before, &mut |at| locator.find(at));
+        add_restored(args, &mut report, before);
     }
     match args.format.format {
         Format::Json => out.json(&report)?,
@@ -113,6 +123,30 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     // What waits may change too, unless there is no difference that it could come from.
     let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
     Ok(if report.is_due() || may_change { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
+}
+
+/// Adds what removals bring back: what the nodes keep of what the removed tasks own. Asks the planner only if something is to be restored.
+fn add_restored(args: &Args, report: &mut PlanReport, before: &DesiredState) {
+    let restores =
+        |action: &&mut ActionReport| action.action == Action::Remove && action.on_remove == Some(OnRemove::Restore);
+    let mut removals = report.actions.iter_mut().filter(restores).peekable();
+    if args.facts.is_some() || removals.peek().is_none() {
+        return;
+    }
+    let found = args.planner.found();
+    for action in removals {
+        let id = action.instance();
+        let (Some(instance), Some(found)) = (before.instance(&id), found.get(&id.node)) else { continue };
+        // As agents name them.
+        let mut owned = BTreeSet::new();
+        instance.resolved.spec.params.claims(&id.task, &mut |stated| match &stated.claim {
+            Claim::Path(path) => _ = owned.insert(format!("path {path}")),
+            Claim::Named { what, name } => _ = owned.insert(format!("{what} {name}")),
+            _ => {}
+        });
+        let things = found.first.iter().filter(|thing| owned.contains(&thing.claim));
+        action.restores = things.map(|thing| first_line(&format!("{} ({})", thing.claim, thing.what))).collect();
+    }
 }
 
 /// How many of the tasks that stand in the way of a change are named.

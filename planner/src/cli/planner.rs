@@ -8,11 +8,17 @@ use std::{
 };
 
 use groundplan_core::{Knowledge, knowledge::Facts};
-use groundplan_protocol::ids::{NodeId, TaskId};
+use groundplan_protocol::{
+    ids::{NodeId, TaskId},
+    state::FoundList,
+};
 
 use super::up::layout::{self, planner_state};
 use crate::{
-    api::{Client, ClientError, requests::GetKnowledge},
+    api::{
+        Client, ClientError,
+        requests::{GetKnowledge, GetStatus},
+    },
     config::STATE_DIR,
     terminal::Failure,
 };
@@ -56,6 +62,12 @@ impl Planner {
     pub(super) fn knowledge(&self) -> Option<Knowledge> {
         let knowledge = self.query(async |mut client| client.ask(&GetKnowledge {}).await).ok()?;
         Some(known(knowledge.facts, knowledge.exports))
+    }
+
+    /// What each node keeps to be restored; nothing if no planner can be reached.
+    pub(super) fn found(&self) -> BTreeMap<NodeId, FoundList> {
+        let status = self.query(async |mut client| client.ask(&GetStatus {}).await);
+        status.map(|status| status.nodes.into_iter().map(|node| (node.node, node.found)).collect()).unwrap_or_default()
     }
 
     /// The failure of a request, with the next step.

@@ -32,6 +32,9 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             row.action.node.to_string().into(),
             row.task.clone().into(),
             match &row.action.destroys {
+                None if !row.action.restores.is_empty() => {
+                    Cell::styled(format!("brings back {} ← {because}", row.action.restores.join(", ")), Style::Dim)
+                }
                 Some(what) => Cell::styled(format!("destroys {what} ← {because}"), Style::Bad),
                 None => Cell::styled(because, Style::Dim),
             },

@@ -103,6 +103,10 @@ pub struct ActionReport {
     /// What a removal does with what the task changed on the node; absent for another action, and for a task that leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_remove: Option<OnRemove>,
+    /// What a removal brings back on the node, such as `path /etc/motd (file)`, as far as a planner has a report of it: absent without one, and
+    /// where nothing was there, or a kind notes in another way what it found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restores: Vec<String>,
     /// What it does to what runs on the node, beside the change itself.
     #[serde(default)]
     pub effects: Vec<Disruption>,
@@ -388,6 +392,7 @@ impl ActionReport {
             task: instance.task.task.clone(),
             action: Action::Update,
             on_remove: None,
+            restores: Vec::new(),
             effects: Vec::new(),
             destroys: None,
             waits_for: Vec::new(),
@@ -396,7 +401,8 @@ impl ActionReport {
         }
     }
 
-    fn instance(&self) -> InstanceId {
+    /// The instance that it is done to.
+    pub fn instance(&self) -> InstanceId {
         TaskId::new(self.service.clone(), self.task.clone()).at(&self.node)
     }
 
