@@ -68,8 +68,8 @@ pub struct Task {
     pub provides: Vec<Located<Capability>>,
     /// What no other task of a node may use at the same time.
     pub conflicts: Vec<Located<Resource>>,
-    /// Whether a commit that would remove it from a node is refused.
-    pub prevent_destroy: bool,
+    /// Where it says that a commit that would remove it from a node is refused, if it does.
+    pub prevent_destroy: Option<Location>,
     /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,
     /// What its removal does with what it changed.

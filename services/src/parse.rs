@@ -138,6 +138,10 @@ impl Reader<'_> {
             let faults = probe::faults(&ready.value, true, &place);
             self.faults.extend(faults);
         }
+        let prevent_destroy = fields.prevent_destroy.then(|| {
+            let span = tree("prevent_destroy").map_or_else(|| fields.id.span.clone(), Spanned::span);
+            self.at(span)
+        });
         let triggers = self.triggers(&fields, &kind);
         self.on_remove(&fields, &kind);
         self.provides(&fields.provides);
@@ -160,7 +164,7 @@ impl Reader<'_> {
             ready: fields.ready.map(|ready| ready.value),
             provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
             conflicts: fields.conflicts.into_iter().map(|resource| resource.located(self.path)).collect(),
-            prevent_destroy: fields.prevent_destroy,
+            prevent_destroy,
             on_interrupt: fields.on_interrupt,
             on_remove: fields.on_remove.map(|on_remove| on_remove.value).unwrap_or_default(),
         })

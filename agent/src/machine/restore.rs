@@ -76,14 +76,18 @@ impl Machine {
         };
         let mut out = Vec::new();
         machine.promise(&mut out);
+        let mut open = BTreeSet::new();
         if let Some(plan) = plan {
             let generation = plan.generation;
             machine.restore_plan(plan, done, &mut out)?;
+            // Before some of them are given up. Of an effect nothing is in doubt but what its task remembers.
+            let left = machine.active.iter().flat_map(|active| active.queue.iter()).filter(|n| n.outcome().is_none());
+            open.extend(left.map(|node| node.planned.task.clone()));
             // Marks of an older plan do not count: what it ran was put in doubt in the ledger in the transaction that accepted this one.
             let marks = started.into_iter().filter(|(g, _)| *g == generation).map(|(_, task)| task).collect();
             machine.doubt_started(&marks, same_boot, now);
         }
-        machine.restore_found(noted);
+        machine.restore_found(noted, &open);
         // The doubts are in the ledger before the journal that they come from is emptied, and before anything starts.
         let mut writes = vec![Write::Epoch(machine.epoch), Write::Boot(machine.settings.boot.clone())];
         machine.take_unsaved(&mut writes);
@@ -98,11 +102,12 @@ impl Machine {
     }
 
     /// Takes over the notes of jobs whose end the ledger does not have, drops those of claims that no task has, and notes where nothing
-    /// shows what was there: there, nothing may be taken for what was found that a task may have made.
-    fn restore_found(&mut self, noted: Vec<(String, Found)>) {
+    /// shows what was there: there, nothing may be taken for what was found that a task may have made. `open`: the tasks of the plan that have
+    /// no outcome.
+    fn restore_found(&mut self, noted: Vec<(String, Found)>, open: &BTreeSet<TaskId>) {
         for (key, found) in noted {
             if let Some((task, params, memory)) = found::memory_of(&key, &found) {
-                self.restore_memory(&task, &params, memory);
+                self.restore_memory(&task, &params, memory, open.contains(&task));
                 continue;
             }
             self.unsaved.found.insert(key.clone());
@@ -133,10 +138,11 @@ impl Machine {
         }
     }
 
-    /// Takes over what a job noted for its task, if it may have been killed before its end was in the ledger.
-    fn restore_memory(&mut self, task: &TaskId, params: &TaskParams, memory: Value) {
+    /// Takes over what a job noted for its task, if it may have been killed before its end was in the ledger: one that was applied leaves its
+    /// task in doubt, and one that only carried out an effect leaves it without an outcome.
+    fn restore_memory(&mut self, task: &TaskId, params: &TaskParams, memory: Value, is_open: bool) {
         let mut takings = self.takings.get_mut(task).into_iter().flatten();
-        let record = self.applied.get_mut(task).filter(|record| record.in_doubt);
+        let record = self.applied.get_mut(task).filter(|record| record.in_doubt || is_open);
         if let Some(taking) = takings.find(|taking| taking.record.spec.params == *params) {
             taking.record.memory = Some(memory);
             self.unsaved.takings.insert(task.clone());

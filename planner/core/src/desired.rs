@@ -81,8 +81,8 @@ pub struct TaskVertex {
     pub edges: Vec<Edge>,
     /// What its removal does with what it changed.
     pub on_remove: OnRemove,
-    /// Whether the site forbids its removal.
-    pub prevent_destroy: bool,
+    /// Where the site forbids its removal, if it does.
+    pub prevent_destroy: Option<Location>,
     /// What no other task of a node may use at the same time, sorted.
     pub conflicts: Vec<Resource>,
 }
@@ -246,7 +246,7 @@ impl DesiredState {
         // A trigger is recorded twice: as what acts, and as what orders.
         let mut edges = Edges {
             on_remove: task.on_remove,
-            prevent_destroy: task.prevent_destroy,
+            prevent_destroy: task.prevent_destroy.is_some(),
             conflicts: task.conflicts.clone(),
             ..Edges::default()
         };

@@ -11,11 +11,14 @@ use groundplan_core::{
     AppliedState, DesiredState, Knowledge, NodeApplied, Policy, Reason,
     knowledge::Facts,
     locate::Locator,
-    plan::{PlanReport, PlannedAction, plan},
+    plan::{ActionReport, PlanReport, PlannedAction, plan},
 };
 use groundplan_inventory::Node;
 use groundplan_protocol::{
+    effect::Action,
     ids::{NodeId, TaskId},
+    kinds::Claim,
+    plan::OnRemove,
     state::Applied,
 };
 
@@ -30,7 +33,7 @@ use crate::{
     site::{Cache, Loaded},
     terminal::{
         self, Failure, Output,
-        format::{count, short},
+        format::{count, first_line, short},
     },
 };
 
@@ -110,23 +113,19 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let base_commit = base.as_ref().and_then(commit);
     let mut report =
         PlanReport::new(&plan, &target_site.desired, before, base_commit, commit(&target), &mut |at| locator.find(at));
-    if let Some(base) = &base_site {
-        name_renamed(&mut report, base, &target_site);
+    if let (Some(base), Some(site)) = (&base, &base_site) {
+        // The target may have the same file with another text.
+        let mut locator = Locator::new(|path: &str| base.text(path));
+        report.locate_prevented(&site.desired, &mut |at| locator.find(at));
+        add_restored(args, &mut report, &site.desired);
+        name_renamed(&mut report, site, &target_site);
     }
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
     }
-    if let Some(first) = report.prevented.first() {
-        let more = match report.prevented.len() {
-            1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
-        let error = format!(
-            "this change is refused: it would remove what `{first}`{more} owns, applied with `prevent_destroy = true`"
-        );
-        return Err(Failure::new(error)
-            .hint("keep the task and what it owns, or first deploy a commit that sets `prevent_destroy = false`"));
+    if !report.prevented.is_empty() {
+        return Err(prevented(&report));
     }
     if let Some((before, after)) = base_site.as_ref().map(|base| (&base.site.name, &target_site.site.name))
         && before != after
@@ -139,6 +138,62 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     // What waits may change too, unless there is no difference that it could come from.
     let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
     Ok(if report.is_due() || may_change { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
+}
+
+/// Adds what removals bring back: what the nodes keep of what the removed tasks own. Asks the planner only if something is to be restored.
+fn add_restored(args: &Args, report: &mut PlanReport, before: &DesiredState) {
+    let restores =
+        |action: &&mut ActionReport| action.action == Action::Remove && action.on_remove == Some(OnRemove::Restore);
+    let mut removals = report.actions.iter_mut().filter(restores).peekable();
+    if args.facts.is_some() || removals.peek().is_none() {
+        return;
+    }
+    let found = args.planner.found();
+    for action in removals {
+        let id = action.instance();
+        let (Some(instance), Some(found)) = (before.instance(&id), found.get(&id.node)) else { continue };
+        // As agents name them.
+        let mut owned = BTreeSet::new();
+        instance.resolved.spec.params.claims(&id.task, &mut |stated| match &stated.claim {
+            Claim::Path(path) => _ = owned.insert(format!("path {path}")),
+            Claim::Named { what, name } => _ = owned.insert(format!("{what} {name}")),
+            _ => {}
+        });
+        let things = found.first.iter().filter(|thing| owned.contains(&thing.claim));
+        action.restores = things.map(|thing| first_line(&format!("{} ({})", thing.claim, thing.what))).collect();
+    }
+}
+
+/// How many of the tasks that stand in the way of a change are named.
+const NAMED: usize = 5;
+
+/// The refusal of a change that `prevent_destroy` forbids: which tasks, on which nodes, and where they say so.
+fn prevented(report: &PlanReport) -> Failure {
+    let mut tasks: BTreeMap<&TaskId, Vec<&str>> = BTreeMap::new();
+    for instance in &report.prevented {
+        tasks.entry(&instance.task).or_default().push(instance.node.as_str());
+    }
+    let place = |task: &TaskId| {
+        let by = report.prevented_by.iter().find(|by| by.instance.task == *task)?;
+        Some(by.at.line.map_or_else(|| by.at.file.clone(), |line| format!("{}:{line}", by.at.file)))
+    };
+    let named = tasks.iter().take(NAMED).map(|(task, nodes)| {
+        let nodes = if nodes.len() > NAMED { count(nodes.len(), "node") } else { nodes.join(", ") };
+        let place = place(task).map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("`{task}` on {nodes}{place}")
+    });
+    let named = named.collect::<Vec<_>>().join("; ");
+    let more = match tasks.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let error = format!(
+        "this change is refused, because it would remove what these tasks own, and `prevent_destroy = true` forbids that: {named}{more}"
+    );
+    let them = if tasks.len() == 1 { "the task" } else { "these tasks" };
+    Failure::new(error).hint(format!(
+        "keep {them} and what is owned, or first deploy a commit that sets `prevent_destroy = false` there, and then this one"
+    ))
 }
 
 /// The base if it has no errors, else the newest commit before it that has none: a planner refuses the others.

@@ -8,11 +8,18 @@ use std::{
 };
 
 use groundplan_core::{Knowledge, knowledge::Facts};
-use groundplan_protocol::ids::{NodeId, TaskId};
+use groundplan_protocol::{
+    ids::{NodeId, TaskId},
+    state::FoundList,
+};
 
 use super::up::layout::{self, planner_state};
 use crate::{
-    api::{Client, ClientError, requests::GetKnowledge, types},
+    api::{
+        Client, ClientError,
+        requests::{GetKnowledge, GetStatus},
+        types,
+    },
     config::STATE_DIR,
     terminal::Failure,
 };
@@ -55,6 +62,12 @@ impl Planner {
     /// What nodes have reported; `None` if no planner can be reached.
     pub(super) fn knowledge(&self) -> Option<types::Knowledge> {
         self.query(async |mut client| client.ask(&GetKnowledge {}).await).ok()
+    }
+
+    /// What each node keeps to be restored; nothing if no planner can be reached.
+    pub(super) fn found(&self) -> BTreeMap<NodeId, FoundList> {
+        let status = self.query(async |mut client| client.ask(&GetStatus {}).await);
+        status.map(|status| status.nodes.into_iter().map(|node| (node.node, node.found)).collect()).unwrap_or_default()
     }
 
     /// The failure of a request, with the next step.

@@ -1,8 +1,8 @@
 //! A plan as a table: each action with its node, task and chain of reasons, in execution order, and a summary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_core::plan::{ActionReport, Disruption, OrphanReport, PlanReport, ReasonReport};
+use groundplan_core::plan::{ActionReport, Disruption, OrphanReport, PlanReport, ReasonReport, RecordReport};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -12,8 +12,16 @@ use super::{Cell, Style, Table, format::count, reason};
 
 /// The plan as text. `nodes` are those that the target commit declares.
 pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> String {
+    let besides = recorded(report) + &notes(report, color);
+    if report.actions.is_empty() && !report.prevented.is_empty() {
+        // It is refused: what it does not do is of no interest.
+        return String::new();
+    }
+    if report.actions.is_empty() && besides.is_empty() {
+        return format!("nothing changes: {} untouched\n", count(nodes.len(), "node"));
+    }
     if report.actions.is_empty() {
-        return format!("nothing changes: {} untouched\n{}", count(nodes.len(), "node"), notes(report, color));
+        return format!("nothing is done on any of {}\n{besides}", count(nodes.len(), "node"));
     }
     let mut table = Table::new(&["ACTION", "NODE", "TASK", "BECAUSE"]);
     let rows = rows(&report.actions);
@@ -24,12 +32,35 @@ pub(crate) fn render(report: &PlanReport, nodes: &[NodeId], color: bool) -> Stri
             row.action.node.to_string().into(),
             row.task.clone().into(),
             match &row.action.destroys {
+                None if !row.action.restores.is_empty() => {
+                    Cell::styled(format!("brings back {} ← {because}", row.action.restores.join(", ")), Style::Dim)
+                }
                 Some(what) => Cell::styled(format!("destroys {what} ← {because}"), Style::Bad),
                 None => Cell::styled(because, Style::Dim),
             },
         ]);
     }
-    format!("{}\n{}\n{}", table.render(color), summary(&rows, nodes), notes(report, color))
+    format!("{}\n{}\n{besides}", table.render(color), summary(&rows, nodes))
+}
+
+/// What nodes record and do nothing else for: `recorded without any action: on_remove of app.config on alpha, beta`.
+fn recorded(report: &PlanReport) -> String {
+    // Where something is done, the order of other tasks changes by itself: of a task, the one before it in the file may be new.
+    let is_order = |key: &String| key == "requires";
+    let is_shown = |record: &&RecordReport| report.actions.is_empty() || !record.keys.iter().all(is_order);
+    let mut nodes: BTreeMap<String, Vec<&NodeId>> = BTreeMap::new();
+    for record in report.recorded.iter().filter(is_shown) {
+        let what = format!("{} of {}.{}", record.keys.join(", "), record.service, record.task);
+        nodes.entry(what).or_default().push(&record.node);
+    }
+    let line = |(what, nodes): (String, Vec<&NodeId>)| {
+        let on = match &*nodes {
+            [] | [_] | [_, _] | [_, _, _] => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            more => count(more.len(), "node"),
+        };
+        format!("recorded without any action: {what} on {on}\n")
+    };
+    nodes.into_iter().map(line).collect()
 }
 
 /// What is to be known of nodes besides, each on its own line.

@@ -4,16 +4,52 @@ use std::{fs, path::Path};
 
 use super::groundplan;
 
-/// Compares `docs/kinds.md` with what the program prints; with `UPDATE_SCHEMAS` set, writes it again.
+/// Compares pages with what the program prints; with `UPDATE_SCHEMAS` set, writes them again.
 #[test]
-fn the_committed_page_is_that_of_the_types() {
-    let run = groundplan(Path::new("/"), &["kinds", "--format", "markdown"]);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kinds.md");
-    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
-        fs::write(&path, &run.stdout).expect("docs/kinds.md can be written");
+fn the_committed_pages_are_those_of_the_types() {
+    for (page, args) in [("docs/kinds.md", &["kinds", "--format", "markdown"][..]), ("docs/task-keys.md", &KEYS)] {
+        let run = groundplan(Path::new("/"), args);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            fs::write(&path, &run.stdout).expect("a page can be written");
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(run.stdout == committed, "{page} is old: groundplan {} > {page}", args.join(" "));
     }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(run.stdout == committed, "docs/kinds.md is old: groundplan kinds --format markdown > docs/kinds.md");
+}
+
+const KEYS: [&str; 4] = ["kinds", "--keys", "--format", "markdown"];
+
+#[test]
+fn every_key_of_a_task_is_explained() {
+    let page = groundplan(Path::new("/"), &KEYS).stdout;
+    for key in [
+        "id",
+        "requires",
+        "needed_by",
+        "restart_on",
+        "reload_on",
+        "run_on",
+        "once",
+        "when",
+        "ready",
+        "ready.timeout",
+        "provides",
+        "conflicts",
+        "prevent_destroy",
+        "on_interrupt",
+        "on_remove",
+    ] {
+        assert!(page.contains(&format!("\n| `{key}`")), "{key}:\n{page}");
+    }
+    assert!(!page.contains("| `file"), "{page}");
+    let text = groundplan(Path::new("/"), &["kinds", "--keys"]).stdout;
+    assert!(
+        text.contains("\nid  (string, required)\n")
+            && text.contains("    requires = [\"packages\", \"database/ready\"]\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n    ready = { http = "), "{text}");
 }
 
 #[test]

@@ -160,6 +160,80 @@ fn a_first_plan_shows_the_whole_graph() {
 }
 
 #[test]
+fn a_refused_removal_names_what_forbids_it() {
+    let site = Repository::quickstart();
+    let write = |text: &str| std::fs::write(site.path().join("services/front/service.toml"), text).expect("a file");
+    let file = |id: &str, more: &str| {
+        format!("[[task]]\nid = \"{id}\"\n{more}file = {{ path = \"/srv/{id}\", content = \"{id}\" }}\n")
+    };
+    write(&(file("other", "") + &file("data", "prevent_destroy = true\n")));
+    site.commit("data");
+    let refused = |run: &super::Run, stdout: &str| {
+        assert_eq!((run.code, run.stdout.as_str()), (1, stdout), "{}", run.text());
+        let stderr = words(&run.stderr);
+        for part in [
+            "`front.data` on alpha (services/front/service.toml:6)",
+            "`prevent_destroy = true` forbids that",
+            "first deploy a commit that sets `prevent_destroy = false` there, and then this one",
+        ] {
+            assert!(stderr.contains(part), "{part}: {}", run.text());
+        }
+        assert!(!run.text().contains("nothing"), "{}", run.text());
+    };
+    // The same file, with another text above.
+    write(&format!("# A comment.\n# Another.\n{}", file("other", "")));
+    refused(&site.groundplan(&["plan"]), "");
+    let json = site.groundplan(&["plan", "--format", "json"]).json();
+    let by = serde_json::json!([{
+        "instance": "front.data@alpha", "file": "services/front/service.toml", "line": 6, "column": 19
+    }]);
+    assert_eq!((&json["prevented_by"], &json["prevented"]), (&by, &serde_json::json!(["front.data@alpha"])));
+    // An update that gives up what the task owns.
+    write(&(file("other", "") + &file("data", "prevent_destroy = true\n").replace("/srv/data", "/srv/elsewhere")));
+    refused(&site.groundplan(&["plan"]), "");
+}
+
+#[test]
+fn what_nodes_only_record_is_listed() {
+    let site = Repository::quickstart();
+    let service = |keys: &str| {
+        let file = |id: &str, more: &str| {
+            format!("[[task]]\nid = \"{id}\"\nfile = {{ path = \"/srv/{id}\", content = \"{id}\" }}\n{more}\n")
+        };
+        file("first", "") + &file("second", keys)
+    };
+    let write = |keys: &str| {
+        std::fs::write(site.path().join("services/front/service.toml"), service(keys)).expect("a file");
+        site.groundplan(&["plan"])
+    };
+    write("");
+    site.commit("two files");
+    for (keys, named) in [
+        ("prevent_destroy = true", "prevent_destroy"),
+        ("on_remove = \"keep\"\nconflicts = [\"gpu0\"]", "conflicts, on_remove"),
+        ("requires = []", "requires"),
+    ] {
+        let plan = write(keys);
+        let line = format!("recorded without any action: {named} of front.second on alpha");
+        assert_eq!(plan.stdout, format!("nothing is done on any of 3 nodes\n{line}\n"), "{}", plan.text());
+        assert_eq!(plan.code, 0);
+    }
+    // Beside what is done, an order that follows from it is not listed.
+    std::fs::write(
+        site.path().join("services/front/service.toml"),
+        service("on_remove = \"keep\"").replace(
+            "[[task]]\nid = \"second\"",
+            "[[task]]\nid = \"between\"\nfile = { path = \"/srv/between\", content = \"\" }\n[[task]]\nid = \"second\"",
+        ),
+    )
+    .expect("a file");
+    let plan = site.groundplan(&["plan"]);
+    let last = plan.stdout.lines().last().unwrap_or_default();
+    assert_eq!(last, "recorded without any action: requires, on_remove of front.second on alpha", "{}", plan.text());
+    assert_eq!(plan.stdout.lines().filter(|line| line.starts_with("recorded")).count(), 1, "{}", plan.text());
+}
+
+#[test]
 fn a_comment_changes_nothing() {
     let site = Repository::quickstart();
     site.edit("services/app/service.toml", "# This is a comment", "# This is another comment");
@@ -236,7 +310,14 @@ fn a_removal_shows_what_it_does_with_what_was_there() {
     site.edit("services/front/service.toml", config, &format!("{config}\non_remove = \"keep\""));
     site.commit("keep");
     let text = site.groundplan(&["plan", "HEAD"]).text();
-    assert_eq!(text, "exit 0\n--- stdout\nnothing changes: 3 nodes untouched\n", "the node only records it");
+    assert_eq!(
+        text,
+        "exit 0\n--- stdout\nnothing is done on any of 3 nodes\nrecorded without any action: on_remove of front.config on alpha\n"
+    );
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    let recorded =
+        serde_json::json!([{ "node": "alpha", "service": "front", "task": "config", "keys": ["on_remove"] }]);
+    assert_eq!((&json["recorded"], &json["actions"]), (&recorded, &serde_json::json!([])));
     // An update that makes another thing of a task gives up what it was.
     site.edit("services/front/service.toml", "path = \"/srv/front/front.conf\"", "path = \"/srv/front/other.conf\"");
     let plan = site.groundplan(&["plan"]);

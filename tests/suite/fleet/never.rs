@@ -10,6 +10,8 @@ use super::with_both_brokers;
 with_both_brokers!(
     a_failed_task_is_replaced_and_reverted,
     what_a_failed_update_made_elsewhere_goes_with_its_revert,
+    a_preview_names_what_comes_back,
+    a_removal_that_fails_is_tried_again,
     a_removal_that_fails_is_forgotten,
     a_request_to_forget_outlives_a_take_over,
     what_must_not_be_removed_refuses_the_commit
@@ -103,6 +105,60 @@ fn what_a_failed_update_made_elsewhere_goes_with_its_revert(kind: Kind) {
     fleet.failed("one", &fleet.commit(&[(SERVICE, &there)], "there, never ready"));
     fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "neither"));
     assert_eq!(files(), ["theirs\n"; 4]);
+}
+
+fn a_preview_names_what_comes_back(kind: Kind) {
+    let file =
+        |id: &str| format!("[[task]]\nid = \"{id}\"\nfile = {{ path = \"/{id}.conf\", content = \"ours\\n\" }}\n");
+    let fleet = fleet(kind, &tasks(&[]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    fs::write(fleet.root("n1").join("old.conf"), "theirs\n").expect("a file");
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[&file("old"), &file("new")]))], "two files"));
+    // Not committed, so that nothing is done.
+    fs::write(fleet.repository().join(SERVICE), tasks(&[])).expect("a file");
+    let directory = fleet.repository();
+    let plan = |more: &[&str]| {
+        let args = [&["plan", "-C", directory.to_str().expect("UTF-8")], more].concat();
+        String::from_utf8(fleet.output("one", &args).stdout).expect("UTF-8")
+    };
+    let rows = fleet.wait("the node's report to be of the two files", || {
+        let plan = plan(&[]);
+        plan.contains("brings back").then_some(plan)
+    });
+    let rows: Vec<&str> = rows.lines().filter(|line| line.starts_with("remove (restore)")).collect();
+    assert!(rows[0].contains("web.new") && !rows[0].contains("brings back"), "{rows:#?}");
+    assert!(rows[1].contains("web.old") && rows[1].contains("brings back path /old.conf (file) ← "), "{rows:#?}");
+    let json: Value = serde_json::from_str(&plan(&["--format", "json"])).expect("JSON");
+    assert_eq!(json["actions"][1]["restores"], serde_json::json!(["path /old.conf (file)"]), "{json:#}");
+}
+
+fn a_removal_that_fails_is_tried_again(kind: Kind) {
+    let ini =
+        "[[task]]\nid = \"tune\"\nini = { path = \"/etc/app.ini\", section = \"a\", option = \"b\", value = 1 }\n";
+    let fleet = fleet(kind, &tasks(&[ini]));
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    let path = fleet.root("n1").join("etc/app.ini");
+    let written = fs::read_to_string(&path).expect("a file");
+    let damage = || fs::write(&path, "[a\nb = 1\n").expect("a file");
+    let repair = || fs::write(&path, &written).expect("a file");
+
+    // With the next commit, also one that changes nothing else.
+    damage();
+    fleet.failed("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "without the ini"));
+    repair();
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &format!("# Again.\n{}", tasks(&[])))], "again"));
+    assert!(!path.exists());
+
+    // Without a commit, once an operator asks for it: as long as the host is not repaired, it fails again.
+    fleet.converged("one", &fleet.commit(&[(SERVICE, &tasks(&[ini]))], "the ini"));
+    damage();
+    fleet.failed("one", &fleet.commit(&[(SERVICE, &tasks(&[]))], "without the ini"));
+    assert!(!fleet.output("one", &["recheck"]).status.success());
+    assert!(path.exists());
+    repair();
+    let recheck = fleet.output("one", &["recheck"]);
+    assert!(recheck.status.success(), "{}", String::from_utf8_lossy(&recheck.stderr));
+    assert!(!path.exists());
 }
 
 fn a_removal_that_fails_is_forgotten(kind: Kind) {

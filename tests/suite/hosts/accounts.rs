@@ -232,6 +232,69 @@ fn a_change_that_was_killed_halfway_is_made_again() {
     assert_eq!(hosts.sh("h1", "getent passwd bob; ls -d /srv/bob").out, "");
 }
 
+/// The key of an intruder.
+const INTRUDER: &str = "ssh-ed25519 AAAAintruder x";
+
+/// A task that allows only its own key.
+fn exclusive(more: &str) -> String {
+    format!(
+        "[[task]]\nid = \"ann\"\nuser = {{ name = \"ann\", ssh_keys = [\"{KEY}\"], exclusive_keys = true{more} }}\n"
+    )
+}
+
+/// A user with the keys of others.
+const OTHERS: &str = "# Of the office.\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKother ops@example.org";
+
+fn with_keys_of_others(hosts: &Hosts) {
+    let line = format!(
+        "useradd -m -s /bin/sh ann; install -d -o ann -m 700 /home/ann/.ssh; cd /home/ann/.ssh; echo '{OTHERS}' > authorized_keys
+         chown ann authorized_keys; chmod 600 authorized_keys"
+    );
+    hosts.out("h1", &line);
+}
+
+#[test]
+fn keys_that_a_failed_attempt_did_not_reach_come_back() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    with_keys_of_others(&hosts);
+    let keys = || hosts.out("h1", "cat /home/ann/.ssh/authorized_keys");
+    // The first attempt ends when it reads them, because they are a link out of the home.
+    hosts.out("h1", "cd /home/ann/.ssh; mv authorized_keys /srv/keys; ln -s /srv/keys authorized_keys");
+    hosts.settled(&hosts.change(&exclusive("")));
+    let outcome = hosts.report("s.ann", "h1").outcome;
+    assert!(outcome.contains("outside of the home"), "{outcome}");
+    assert_eq!(keys(), OTHERS);
+    hosts.out("h1", "mv /srv/keys /home/ann/.ssh/authorized_keys");
+    recheck(&hosts);
+    assert_eq!(keys(), KEY);
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(keys(), OTHERS);
+}
+
+#[test]
+fn an_intruders_key_does_not_come_back() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    with_keys_of_others(&hosts);
+    let keys = || hosts.out("h1", "cat /home/ann/.ssh/authorized_keys");
+    hosts.converged(&hosts.change(&exclusive("")));
+    assert_eq!(keys(), KEY);
+    // The change that takes it away is about something else.
+    hosts.out("h1", &format!("echo '{INTRUDER}' >> /home/ann/.ssh/authorized_keys"));
+    hosts.converged(&hosts.change(&exclusive(", shell = \"/bin/bash\"")));
+    assert_eq!(keys(), KEY);
+    // Once others are allowed again, those that the task found come back, and it does not.
+    hosts.converged(
+        &hosts.change(&exclusive(", shell = \"/bin/bash\"").replace("exclusive_keys = true", "exclusive_keys = false")),
+    );
+    assert_eq!(keys(), format!("{OTHERS}\n{KEY}"));
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(keys(), OTHERS);
+}
+
 #[test]
 fn a_key_file_gets_back_what_was_replaced() {
     needs_hosts!();
@@ -259,7 +322,7 @@ fn a_key_file_gets_back_what_was_replaced() {
     assert_eq!([keys("ann"), keys("dan")], [format!("{KEY}\n{others}"), format!("{KEY}\n")]);
 
     // What comes after that is taken away for good.
-    hosts.out("h1", "echo 'ssh-ed25519 AAAAintruder x' >> /home/dan/.ssh/authorized_keys");
+    hosts.out("h1", &format!("echo '{INTRUDER}' >> /home/dan/.ssh/authorized_keys"));
     recheck(&hosts);
     assert_eq!(keys("dan"), format!("{KEY}\n"));
 

@@ -1,6 +1,6 @@
 //! Mounts that the kernel shows in another way than they were asked for, on a real host: an image on a loop device, file systems in
 //! user space, a device that is write-protected, an automount that waits, a swap area, the root, a bound file. None of them is mounted
-//! again by a recheck, also not by an agent that was killed since.
+//! again by a recheck, also not by an agent that was killed since. And one of an administrator, whose end cannot be noted.
 //!
 //! The host is a container: it gets the device files of its machine, and what it has of loop devices and swap areas is the machine's.
 
@@ -136,4 +136,28 @@ fn what_the_kernel_shows_in_another_way_stays_mounted() {
     );
     assert_eq!(left, "auto");
     assert!(hosts.out("h1", "cat /etc/fstab").starts_with("tmpfs /srv/m/auto tmpfs size=1m"));
+}
+
+#[test]
+fn what_is_mounted_stays_where_its_end_cannot_be_noted() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    // The agent's notes have room for what was found, and not for the long name of what is to be mounted instead.
+    hosts.out(
+        "h1",
+        "mkdir -p /var/lib/groundplan/found; mount -t tmpfs -o size=4k,mode=700 tmpfs /var/lib/groundplan/found
+         mkdir /srv/theirs; mount -t tmpfs theirs /srv/theirs; touch /srv/theirs/file",
+    );
+    let source = "s".repeat(2500);
+    let task = format!(
+        "[[task]]\nid = \"x\"\nmount = {{ path = \"/srv/theirs\", source = \"{source}\", fstype = \"tmpfs\" }}\n"
+    );
+    hosts.settled(&hosts.change(&task));
+    let outcome = hosts.report("s.x", "h1").outcome;
+    assert!(outcome.contains("what was there cannot be kept"), "{outcome}");
+    let mounted = || hosts.out("h1", "findmnt -n -o SOURCE /srv/theirs; ls /srv/theirs");
+    assert_eq!(mounted(), "theirs\nfile");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(mounted(), "theirs\nfile");
 }

@@ -204,7 +204,7 @@ impl World {
                 off: Vec::new(),
                 edges,
                 on_remove: OnRemove::Restore,
-                prevent_destroy: false,
+                prevent_destroy: None,
                 conflicts: Vec::new(),
             }
         };

@@ -198,3 +198,73 @@ fn unpacked(xattrs: &BTreeMap<String, String>) -> xattrs::Xattrs {
     let bytes = |hex: &str| hex.as_bytes().chunks(2).map_while(byte).collect();
     xattrs.iter().map(|(name, hex)| (name.clone(), bytes(hex))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::symlink,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+    use super::*;
+
+    /// How often each of the two is to be seen while the folder is swapped: the folder itself, and the link in its place.
+    const OFTEN: usize = 100;
+
+    #[test]
+    fn a_folder_that_is_swapped_for_a_link_leads_nowhere_outside() {
+        let temp = tempfile::tempdir().unwrap();
+        let [outside, top, state] = ["outside", "root", "state"].map(|name| temp.path().join(name));
+        for (dir, content) in [(&outside, "precious"), (&top.join("folder"), "theirs")] {
+            fs::create_dir_all(dir.join("sub")).unwrap();
+            fs::write(dir.join("file"), content).unwrap();
+            symlink("there", dir.join("link")).unwrap();
+        }
+        symlink(&outside, top.join("swapped")).unwrap();
+        fs::create_dir(&state).unwrap();
+        let attributes = || xattrs::read(&File::open(outside.join("sub")).unwrap()).unwrap();
+        let described = || {
+            let of = |name: &str| {
+                let found = fs::symlink_metadata(outside.join(name)).unwrap();
+                (found.uid(), found.gid(), found.mode())
+            };
+            (["sub", "file", "link"].map(of), fs::read_link(outside.join("link")).unwrap(), attributes())
+        };
+        let before = described();
+
+        let (root, done) = (Root::new(top.clone()), AtomicBool::new(false));
+        let store = FoundStore::open(&state, 1 << 20).unwrap().0;
+        let (mut here, mut elsewhere) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (folder, swapped) = (top.join("folder"), top.join("swapped"));
+                while !done.load(Ordering::Relaxed) {
+                    renameat2(AT_FDCWD, &folder, AT_FDCWD, &swapped, RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            let access = Owned { uid: 1, gid: 1, mode: 0o750 };
+            let marks = BTreeMap::from([("user.origin".to_owned(), "00".to_owned())]);
+            let directory = Found::Directory { access, xattrs: marks };
+            let mut n = 0;
+            while here < OFTEN || elsewhere < OFTEN {
+                // Another target each time, so that there is always something to restore.
+                n += 1;
+                let link = Found::Link { target: format!("target-{n}"), uid: 1, gid: 1 };
+                match store.restore(&root, "/folder/link", &link) {
+                    Ok(_) => here += 1,
+                    Err(_) => elsewhere += 1,
+                }
+                let _ = store.restore(&root, "/folder/sub", &directory);
+                if let Ok(Found::File { sha256, .. }) = store.find(&root, "/folder/file", false, OnRemove::Delete) {
+                    assert_eq!(sha256, Sum::of_bytes(b"theirs").digest, "what is read is what is in the folder");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(described(), before);
+    }
+}

@@ -130,6 +130,42 @@ async fn links_and_the_modes_of_directories_come_back() {
 }
 
 #[tokio::test]
+async fn a_folder_that_leads_elsewhere_since_is_not_where_things_come_back() {
+    let site = Site::new();
+    let outside = tempfile::tempdir().unwrap();
+    for name in ["file", "link"] {
+        site.write(&format!("/dir/{name}"), "old", 0o640);
+        fs::write(outside.path().join(name), "precious").unwrap();
+    }
+    let two = spec(json!({ "link": { "path": "/dir/link", "target": "new", "force": true } }));
+    let one = file("/dir/file", "new");
+    for (task, spec) in [("svc.one", &one), ("svc.two", &two)] {
+        assert_eq!(site.job(task, apply(spec, None), None).await.result, CHANGED);
+    }
+    // The owner of the folder puts a link in its place.
+    fs::rename(site.at("/dir"), site.at("/aside")).unwrap();
+    symlink(outside.path(), site.at("/dir")).unwrap();
+    let remove = |spec: &TaskSpec| Work::Remove { spec: spec.clone() };
+    for (task, spec) in [("svc.one", &one), ("svc.two", &two)] {
+        let error = site.job(task, remove(spec), None).await.result.unwrap_err();
+        assert!(error.contains("the symbolic link /dir leads out of the root"), "{error}");
+    }
+    for name in ["file", "link"] {
+        let there = outside.path().join(name);
+        assert_eq!(fs::read_to_string(&there).unwrap(), "precious");
+        assert_eq!(fs::metadata(&there).unwrap().mode() & 0o7777, 0o644);
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);
+    // It is still known what was there.
+    fs::remove_file(site.at("/dir")).unwrap();
+    fs::rename(site.at("/aside"), site.at("/dir")).unwrap();
+    for (task, spec, path) in [("svc.one", &one, "/dir/file"), ("svc.two", &two, "/dir/link")] {
+        assert_eq!(site.job(task, remove(spec), None).await.result, CHANGED);
+        assert_eq!((&*site.read(path), site.mode(path)), ("old", 0o640));
+    }
+}
+
+#[tokio::test]
 async fn on_remove_decides() {
     let mut site = Site::new();
     let path = "/etc/motd";

@@ -461,3 +461,32 @@ fn a_killed_job_has_what_it_noted_for_its_task() {
     assert_eq!(bench.disk.applied[&task("done")].memory, None);
     assert!(bench.disk.found.keys().all(|key| !key.starts_with("memory")));
 }
+
+#[test]
+fn a_killed_effect_has_what_it_noted_for_its_task() {
+    let params = planned("b", Action::Update, 1, &[]).spec.expect("a spec").params;
+    let noted = |was: u32| found::memory_note(&task("b"), &params, &serde_json::json!({ "was": was }));
+    let mut bench = applied(&["a", "b"]);
+    // Another task still runs, so that the notes are kept.
+    let tasks = vec![
+        planned("a", Action::Update, 2, &[]),
+        restarted("b", Action::Restart, 1, &["a"]),
+        planned("c", Action::Create, 1, &[]),
+    ];
+    offer(&mut bench, 2, tasks);
+    bench.finish("a", CHANGED);
+    assert_eq!(bench.running(), "b:only+restart c:apply");
+    bench.wait(Duration::from_secs(1));
+    // The restart is done, and what is waited for is that the task is ready.
+    bench.disk.noted = vec![noted(1)];
+    kill(&mut bench);
+    assert_eq!(bench.running(), "b:only+restart c:apply");
+    assert_eq!(bench.jobs[&task("b")].memory, Some(serde_json::json!({"was": 1})));
+    // With its end in the ledger, what is in the ledger counts.
+    bench.finish("b", RESTARTED);
+    bench.wait(Duration::from_secs(1));
+    bench.disk.noted = vec![noted(2)];
+    kill(&mut bench);
+    assert_eq!(bench.running(), "c:apply");
+    assert_eq!(bench.disk.applied[&task("b")].memory, Some(serde_json::json!({"was": 1})));
+}

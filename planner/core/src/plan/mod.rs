@@ -18,7 +18,9 @@ pub(crate) use self::pending::MAX_LISTED;
 pub use self::{
     disruption::Disruption,
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
-    report::{ActionReport, OrphanReport, PlanReport, Position, ReasonReport, WaitReport},
+    report::{
+        ActionReport, OrphanReport, PlanReport, Position, PreventionReport, ReasonReport, RecordReport, WaitReport,
+    },
 };
 use crate::{
     applied::{AppliedState, Policy},

@@ -7,7 +7,7 @@ use groundplan_protocol::{
     VERSION,
     effect::{Action, Effect},
     ids::{CommitId, InstanceId, NodeId, ServiceId, TaskId, TaskName},
-    plan::OnRemove,
+    plan::{Edges, OnRemove, Source},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,12 @@ pub struct PlanReport {
     /// Parked nodes on which something is to be done: nothing on other nodes waits for them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub parked: BTreeSet<NodeId>,
+    /// Where `prevent_destroy` stands in the base, for each of `prevented` of which that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prevented_by: Vec<PreventionReport>,
+    /// What nodes record and do nothing else for; absent if there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<RecordReport>,
 }
 
 /// A node that leaves the inventory with tasks applied.
@@ -57,6 +63,29 @@ pub struct OrphanReport {
     /// The node under which its host, by key or address, is declared now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_to: Option<NodeId>,
+}
+
+/// An instance that is not to be removed, and what forbids it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PreventionReport {
+    /// The instance, as `service.task@node`.
+    pub instance: InstanceId,
+    /// Where its `prevent_destroy` stands in the base.
+    #[serde(flatten)]
+    pub at: Position,
+}
+
+/// An applied instance of which only what orders it or decides about its removal is declared in another way: its node records that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecordReport {
+    /// The node of the instance.
+    pub node: NodeId,
+    /// The service of its task.
+    pub service: ServiceId,
+    /// The task's name in the service.
+    pub task: TaskName,
+    /// The keys of which a node records another value, such as `on_remove`.
+    pub keys: Vec<String>,
 }
 
 /// An instance that waits for a value that no node has reported.
@@ -92,6 +121,10 @@ pub struct ActionReport {
     /// What a removal does with what the task changed on the node; absent for another action, and for a task that leaves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_remove: Option<OnRemove>,
+    /// What a removal brings back on the node, such as `path /etc/motd (file)`, as far as a planner has a report of it: absent without one, and
+    /// where nothing was there, or a kind notes in another way what it found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restores: Vec<String>,
     /// What it does to what runs on the node, beside the change itself.
     #[serde(default)]
     pub effects: Vec<Disruption>,
@@ -265,6 +298,13 @@ pub struct Position {
     pub column: Option<usize>,
 }
 
+impl Position {
+    fn new(at: &Location, locate: &mut dyn FnMut(&Location) -> Option<LineColumn>) -> Self {
+        let found = locate(at);
+        Self { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
+    }
+}
+
 impl PlanReport {
     /// The report of a plan. `locate` returns the line and column of a location, where the file's text is at hand:
     /// [`Locator::find`](crate::locate::Locator::find). The plan leads to `desired`; `applied` is what is applied everywhere, where that is
@@ -308,9 +348,29 @@ impl PlanReport {
         let held = held.map(|action| wait(&action.instance, Some(action.action), &action.waits_for));
         let waiting = plan.pending.iter().map(|pending| wait(&pending.instance, None, &pending.waits_for)).chain(held);
         let waiting = waiting.collect();
+        let recorded = applied.map(|applied| recorded(plan, applied)).unwrap_or_default();
         let orphaned = applied.map_or_else(Vec::new, |applied| orphans(applied, desired));
-        let (prevented, parked) = (plan.prevented.clone(), plan.parked.clone());
-        Self { version: VERSION, base, target, actions, waiting, prevented, orphaned, parked }
+        Self {
+            version: VERSION,
+            base,
+            target,
+            actions,
+            waiting,
+            prevented: plan.prevented.clone(),
+            prevented_by: Vec::new(),
+            recorded,
+            orphaned,
+            parked: plan.parked.clone(),
+        }
+    }
+
+    /// Adds where `base` forbids what is prevented. `locate` finds locations in the files of the base.
+    pub fn locate_prevented(&mut self, base: &DesiredState, locate: &mut dyn FnMut(&Location) -> Option<LineColumn>) {
+        let by = self.prevented.iter().filter_map(|instance| {
+            let at = base.graph.task(&instance.task)?.prevent_destroy.as_ref()?;
+            Some(PreventionReport { instance: instance.clone(), at: Position::new(at, locate) })
+        });
+        self.prevented_by = by.collect();
     }
 
     /// Whether something is done that neither waits for a value nor depends on one.
@@ -332,6 +392,48 @@ fn orphans(applied: &DesiredState, desired: &DesiredState) -> Vec<OrphanReport> 
     tasks.into_iter().map(|(node, tasks)| OrphanReport { node: node.clone(), tasks, renamed_to: None }).collect()
 }
 
+/// What nodes only record: each task's keys once, because all its instances have the same.
+fn recorded(plan: &Plan, applied: &DesiredState) -> Vec<RecordReport> {
+    let mut keys: BTreeMap<&TaskId, Vec<String>> = BTreeMap::new();
+    let mut recorded = Vec::new();
+    for (node, part) in &plan.nodes {
+        for (task, edges) in &part.edges {
+            let keys = keys.entry(task).or_insert_with(|| {
+                let before = applied.graph.task(task).map(|before| applied.declared_edges(before));
+                before.map(|before| changed_keys(&before, edges)).unwrap_or_default()
+            });
+            if !keys.is_empty() {
+                let (service, keys) = (task.service.clone(), keys.clone());
+                recorded.push(RecordReport { node: node.clone(), service, task: task.task.clone(), keys });
+            }
+        }
+    }
+    recorded
+}
+
+/// The keys of a task by which two declarations of it differ.
+fn changed_keys(before: &Edges, after: &Edges) -> Vec<String> {
+    // A trigger orders as well, and is recorded as both.
+    let order = |edges: &Edges| {
+        let orders = |source: &&Source| !edges.triggers.iter().any(|trigger| trigger.on == **source);
+        edges.requires.iter().filter(orders).cloned().collect::<Vec<_>>()
+    };
+    let triggers = |edges: &Edges, effect: Effect| {
+        edges.triggers.iter().filter(|trigger| trigger.effect == effect).cloned().collect::<Vec<_>>()
+    };
+    let differs = |effect| triggers(before, effect) != triggers(after, effect);
+    let keys = [
+        ("requires", order(before) != order(after)),
+        ("restart_on", differs(Effect::Restart)),
+        ("reload_on", differs(Effect::Reload)),
+        ("run_on", differs(Effect::Run)),
+        ("conflicts", before.conflicts != after.conflicts),
+        ("prevent_destroy", before.prevent_destroy != after.prevent_destroy),
+        ("on_remove", before.on_remove != after.on_remove),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+}
+
 impl ActionReport {
     fn of(instance: &InstanceId) -> Self {
         Self {
@@ -340,6 +442,7 @@ impl ActionReport {
             task: instance.task.task.clone(),
             action: Action::Update,
             on_remove: None,
+            restores: Vec::new(),
             effects: Vec::new(),
             destroys: None,
             waits_for: Vec::new(),
@@ -348,7 +451,8 @@ impl ActionReport {
         }
     }
 
-    fn instance(&self) -> InstanceId {
+    /// The instance that it is done to.
+    pub fn instance(&self) -> InstanceId {
         TaskId::new(self.service.clone(), self.task.clone()).at(&self.node)
     }
 
@@ -433,10 +537,7 @@ impl ReasonReport {
         chain: &[Reason],
         locate: &mut dyn FnMut(&Location) -> Option<LineColumn>,
     ) -> Vec<Self> {
-        let mut position = |at: &Location| {
-            let found = locate(at);
-            Position { file: at.file.to_string(), line: found.map(|p| p.line), column: found.map(|p| p.column) }
-        };
+        let mut position = |at: &Location| Position::new(at, locate);
         // Each reason is of the instance that the last trigger before it named.
         let mut of = instance;
         let mut out = Vec::with_capacity(chain.len());

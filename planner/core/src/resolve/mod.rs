@@ -250,7 +250,7 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
             pending,
             off,
             edges,
-            prevent_destroy: declared.task.prevent_destroy,
+            prevent_destroy: declared.task.prevent_destroy.clone(),
             conflicts,
             on_remove: declared.task.on_remove,
         });

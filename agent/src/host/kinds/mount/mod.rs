@@ -48,6 +48,9 @@ struct Memory {
     listed: bool,
     before: Option<String>,
     line: Option<String>,
+    /// Whether systemd may not have read /etc/fstab since the task wrote it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unread: bool,
     /// The options that it mounted with: a change of these leads to a remount.
     mounted: Option<String>,
     made_directory: bool,
@@ -91,10 +94,10 @@ impl Kind for Mount {
         }
         let as_mounted = memory.mounted.is_none() || memory.mounted == self.line();
         Ok(match self.state {
-            MountState::Mounted => live.is_as_wanted(self, &memory) && as_mounted && is_listed,
-            MountState::Present => is_listed,
+            MountState::Mounted => live.is_as_wanted(self, &memory) && as_mounted && is_listed && !memory.unread,
+            MountState::Present => is_listed && !memory.unread,
             MountState::Unmounted => live.is_unmounted(),
-            MountState::Absent => live.is_none() && listed.is_none(),
+            MountState::Absent => live.is_none() && listed.is_none() && !memory.unread,
         }
         .into())
     }
@@ -112,8 +115,10 @@ impl Kind for Mount {
         cx.remember(&memory);
         // After mounting: a line that cannot be mounted would stop the host at its next boot.
         if self.state != MountState::Unmounted {
-            let known = memory.line.clone();
+            let (known, was_unread) = (memory.line.clone(), memory.unread);
             let note = |before| {
+                // Nothing on the host would show it to an agent that comes after a kill.
+                memory.unread = true;
                 // Only the first line found: later ones are the task's own.
                 if !memory.listed {
                     (memory.listed, memory.before) = (true, before);
@@ -121,7 +126,9 @@ impl Kind for Mount {
                 memory.line = self.line();
                 cx.remember_first(&memory)
             };
-            list(self, cx, self.line().as_deref(), known.as_deref(), note).await?;
+            list(self, cx, self.line().as_deref(), known.as_deref(), was_unread, note).await?;
+            memory.unread = false;
+            cx.remember(&memory);
         }
         Ok(Applied { afresh: false })
     }
@@ -141,8 +148,11 @@ impl Kind for Mount {
         let is_ours = is_same(line_of(&now, subject(self), known, known), known);
         if memory.listed && !is_same(memory.before.as_deref(), known) && is_ours {
             let before = memory.before.as_deref().filter(|_| cx.on_remove == OnRemove::Restore);
-            list(self, cx, before, known, |_| Ok(())).await?;
+            list(self, cx, before, known, false, |_| Ok(())).await?;
             changed = true;
+        } else if memory.listed && !is_ours {
+            // An agent may have been killed right after it wrote the file.
+            reload(cx).await?;
         }
         changed |= self.mount_again(cx).await?;
         if memory.made_directory {
@@ -421,12 +431,13 @@ fn fstab(cx: &Context<'_>) -> Result<Text, HostError> {
 }
 
 /// Gives it another line in /etc/fstab, or none. Before that, `note` gets the line that it has, or all of them where it is to have none.
-/// `known` is the line that the task wrote.
+/// `known` is the line that the task wrote. systemd reads the file if that changes it, and if it has not read an earlier change (`unread`).
 async fn list(
     mount: &Mount,
     cx: &Context<'_>,
     line: Option<&str>,
     known: Option<&str>,
+    unread: bool,
     note: impl FnOnce(Option<String>) -> Result<(), FoundError>,
 ) -> Result<(), HostError> {
     let _edit = cx.host.edits.lock().await;
@@ -441,10 +452,17 @@ async fn list(
     note(before)?;
     if new != text {
         files::write_text(&cx.host.environment.root, FSTAB, &new, access)?;
-        // systemd generates its mount units from the file, and would mount by the old ones.
-        if Path::new("/run/systemd/system").exists() {
-            cx.tool(&["systemctl", "daemon-reload"]).await?;
-        }
+    }
+    if new != text || unread {
+        reload(cx).await?;
+    }
+    Ok(())
+}
+
+/// Has systemd read /etc/fstab: it generates its mount units from that, and would mount by the old ones.
+async fn reload(cx: &Context<'_>) -> Result<(), HostError> {
+    if Path::new("/run/systemd/system").exists() {
+        cx.tool(&["systemctl", "daemon-reload"]).await?;
     }
     Ok(())
 }
