@@ -41,6 +41,8 @@ pub(crate) struct Generator {
     history: Vec<Site>,
     /// Things that tasks left behind, so that nothing is known of them but that.
     left: BTreeSet<Thing>,
+    /// Those of them of which a directory may have stayed.
+    left_directories: BTreeSet<Thing>,
     /// What tasks may have.
     things: Vec<Thing>,
     /// Whether tasks may fail.
@@ -53,7 +55,15 @@ impl Generator {
     pub(crate) fn new(seed: u64, faults: bool, without: &[String]) -> Self {
         let kind = |thing: &Thing| thing.to_string().split('(').next().unwrap_or_default().to_lowercase();
         let things = Thing::all().into_iter().filter(|thing| !without.contains(&kind(thing))).collect();
-        Self { rng: Rng::new(seed), history: vec![Site::default()], left: BTreeSet::new(), things, faults, names: 0 }
+        Self {
+            rng: Rng::new(seed),
+            history: vec![Site::default()],
+            left: BTreeSet::new(),
+            left_directories: BTreeSet::new(),
+            things,
+            faults,
+            names: 0,
+        }
     }
 
     /// The next step.
@@ -65,6 +75,9 @@ impl Generator {
                 for (_, owner, on_remove) in before.given_up(&step.site) {
                     if on_remove != OnRemove::Restore {
                         self.left.insert(owner.thing);
+                        if owner.identity == "directory" {
+                            self.left_directories.insert(owner.thing);
+                        }
                     }
                 }
                 self.history.push(step.site.clone());
@@ -110,8 +123,11 @@ impl Generator {
         let removed = path.windows(2).all(|pair| restores(pair[0], pair[1])) && restores(before, &step.site);
         let all = path.iter().copied().chain(&step.skipped);
         // A directory is not put where something was left that may be none.
-        let directories = all.flat_map(Site::tasks).filter(|(_, task)| task.thing.is_directory(task.choice.form));
+        let directories =
+            all.clone().flat_map(Site::tasks).filter(|(_, task)| task.thing.is_directory(task.choice.form));
         let placed = directories.map(|(_, task)| task.thing).all(|thing| !self.left.contains(&thing));
+        // And nothing where a directory was left, which is never replaced.
+        let placed = placed && all.flat_map(Site::tasks).all(|(_, task)| !self.left_directories.contains(&task.thing));
         // The node may also come from the first to the last at once.
         let mut pairs = path.windows(2).map(|pair| (pair[0], pair[1])).chain([(before, &step.site)]);
         (certain || removed) && placed && pairs.all(|(from, to)| makes_way(from, to))
