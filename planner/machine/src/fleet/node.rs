@@ -46,6 +46,8 @@ pub struct Node {
     pub belief: Belief,
     /// Whether its agent is connected.
     pub presence: NodePresence,
+    /// What keeps its agent from its work though it is connected, as the agent reports it.
+    pub trouble: Option<String>,
     /// Its agent's connection, while there is one.
     pub session: Option<SessionId>,
     /// The last facts that it reported.
@@ -126,6 +128,16 @@ impl Node {
     /// Whether a state of it was ever received, so that it can be planned for.
     pub fn is_known(&self) -> bool {
         self.belief.ledger.is_some()
+    }
+
+    /// Its tasks that do not work, each with the reason, by its last state.
+    pub fn degraded(&self) -> Option<&BTreeMap<TaskId, String>> {
+        self.state.as_ref().map(|state| &state.degraded).filter(|degraded| !degraded.is_empty())
+    }
+
+    /// Whether no plan of this planner has had a part for it.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.planned.is_none() && self.tried.is_none()
     }
 
     /// Whether its agent is connected, as far as is known.
@@ -323,6 +335,7 @@ mod tests {
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),
             found: Default::default(),
+            degraded: BTreeMap::new(),
             agent: "0".to_owned(),
             refused: None,
             ignored: 0,
