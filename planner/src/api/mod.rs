@@ -13,6 +13,7 @@ pub mod history;
 pub mod hosts;
 mod peer;
 pub mod requests;
+pub mod rollout;
 mod routes;
 pub(crate) mod server;
 pub(crate) mod stream;

@@ -1,4 +1,4 @@
-//! A planner whose disk is full: it publishes nothing that it could not write, and goes on by itself once there is room.
+//! Full disks: a planner or an agent does nothing that it could not write down, says so in the status, and goes on once there is room.
 
 use std::{fs, io::Write, path::PathBuf, process::Command};
 
@@ -63,7 +63,48 @@ fn a_planner_goes_on_when_its_disk_has_room_again() {
     fleet.wait("the store to fail", || {
         fleet.logged("planner-one").contains("the store cannot be written").then_some(())
     });
+    let status = fleet.ask("one", &["status"]).expect("an answer");
+    assert_eq!(status["troubles"][0]["is"], "store", "{status:#}");
+    assert_eq!(fleet.output("one", &["status", "--exit-code"]).status.code(), Some(2));
+    let text = fleet.text("one", &["status"]);
+    assert!(text.contains("its store cannot be written"), "{text}");
     fs::remove_file(disk.0.join("filler")).expect("the filler is there");
     fleet.wait("the store to work", || fleet.logged("planner-one").contains("the store works again").then_some(()));
+    let status = fleet.converged("one", &last);
+    assert_eq!(status["troubles"], serde_json::json!([]), "{status:#}");
+}
+
+#[test]
+fn an_agent_reports_that_it_cannot_write_its_ledger_and_goes_on_when_it_can() {
+    // It needs root, as real hosts do.
+    needs_hosts!();
+    let mut fleet = Fleet::new(Kind::Embedded, &web());
+    let disk = Small::mount(fleet.agent_state("n1"));
+    for node in ["n1", "n2"] {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+
+    disk.fill();
+    let trouble = || {
+        let status = fleet.ask("one", &["status"])?;
+        status["troubles"].as_array()?.iter().find(|trouble| trouble["is"] == "agent").cloned()
+    };
+    let found = (0..40).find_map(|round| {
+        let site = format!("name = \"testsite\"\n[vars]\ngreeting = \"{round} {}\"\n", "x".repeat(20_000));
+        fleet.commit(&[("site.toml", &site)], "more");
+        fleet.wait("the commit to be carried out, or the ledger to fail", || {
+            let taken = fleet.file("n1", "etc/web.conf")?.starts_with(&format!("greeting = {round} "));
+            trouble().map(Some).or(taken.then_some(None))
+        })
+    });
+    let found = found.expect("the disk is full");
+    assert_eq!(found["node"], "n1", "{found}");
+    assert_eq!(fleet.output("one", &["status", "--exit-code"]).status.code(), Some(2));
+    fs::remove_file(disk.0.join("filler")).expect("the filler is there");
+    fleet.wait("the agent to go on", || trouble().is_none().then_some(()));
+    // What could not be written as part of a task has failed, and is tried again with the next commit.
+    let last = fleet.commit(&[], "again");
     fleet.converged("one", &last);
 }

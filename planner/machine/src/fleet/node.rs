@@ -72,6 +72,8 @@ pub struct Node {
     past: Vec<LedgerId>,
     /// For which commit, and from which base, it was planned last.
     tried: Option<(CommitId, NodeApplied)>,
+    /// Whether a plan was started with what it has applied, since it was last found that no plan counts for it.
+    pub(crate) considered: bool,
     /// Not in the store as it is here.
     dirty: bool,
 }
@@ -133,11 +135,6 @@ impl Node {
     /// Its tasks that do not work, each with the reason, by its last state.
     pub fn degraded(&self) -> Option<&BTreeMap<TaskId, String>> {
         self.state.as_ref().map(|state| &state.degraded).filter(|degraded| !degraded.is_empty())
-    }
-
-    /// Whether no plan of this planner has had a part for it.
-    pub(crate) fn is_untried(&self) -> bool {
-        self.planned.is_none() && self.tried.is_none()
     }
 
     /// Whether its agent is connected, as far as is known.
@@ -210,7 +207,10 @@ impl Node {
         self.state = Some(state);
         self.dirty = true;
         match (rebuilt || overtaken, unexplained) {
-            (true, _) => StateNews::Unplanned,
+            (true, _) => {
+                self.considered = false;
+                StateNews::Unplanned
+            }
             (false, true) => StateNews::Unexplained,
             (false, false) => StateNews::Seen,
         }

@@ -1,0 +1,176 @@
+//! What status must not hide: processes that die, nodes of which nothing is known, a broker that is away.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+};
+
+use groundplan_protocol::{
+    VERSION,
+    envelope::seal,
+    ids::{LedgerId, NodeId, SessionId, SiteName},
+    presence::Presence,
+};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, SITE},
+    publish::publish,
+};
+use serde_json::{Value, json};
+
+use super::{BOTH, web};
+
+/// A site whose only service is a process, on node `n1`.
+fn process(parameters: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("site.toml", format!("name = \"{SITE}\"\n")),
+        ("inventory/nodes.toml", "[groups.web]\nservices = [\"web\"]\n\n[nodes.n1]\ngroups = [\"web\"]\n".to_owned()),
+        ("services/web/service.toml", format!("[[task]]\nid = \"server\"\nprocess = {{ {parameters} }}\n")),
+    ]
+}
+
+fn started(files: &[(&'static str, String)]) -> Fleet {
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    Fleet::started(Kind::Embedded, &files, &["n1"])
+}
+
+/// The entry of a node in a status.
+fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let nodes = status["nodes"].as_array().expect("nodes");
+    nodes.iter().find(|node| node["node"] == name).unwrap_or_else(|| panic!("no {name} in {status:#}"))
+}
+
+/// The status, once a node stands so.
+fn stands(fleet: &Fleet, name: &str, condition: &str) -> Value {
+    fleet.wait(&format!("{name} to be {condition}"), || {
+        let status = fleet.ask("one", &["status"])?;
+        (node(&status, name)["condition"] == condition).then_some(status)
+    })
+}
+
+fn exit_code(fleet: &Fleet) -> Option<i32> {
+    fleet.output("one", &["status", "--exit-code"]).status.code()
+}
+
+/// The planner's events, one JSON object a line.
+fn events(fleet: &Fleet) -> BufReader<UnixStream> {
+    let mut socket = UnixStream::connect(fleet.planner_state("one").join("planner.sock")).expect("a socket");
+    socket.write_all(b"GET /v1/events HTTP/1.1\r\nHost: planner\r\n\r\n").expect("a request");
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("a socket");
+    let mut events = BufReader::new(socket);
+    next(&mut events, "hello");
+    events
+}
+
+/// The next event of that name.
+fn next(events: &mut BufReader<UnixStream>, name: &str) -> Value {
+    loop {
+        let mut line = String::new();
+        assert_ne!(events.read_line(&mut line).expect("an event before long"), 0, "the stream has ended");
+        let event = serde_json::from_str::<Value>(line.trim()).unwrap_or_default();
+        if event["event"] == name {
+            return event;
+        }
+    }
+}
+
+#[test]
+fn a_process_that_dies_at_its_start_fails_its_task() {
+    let fleet = started(&process("run = \"sleep 0.3; exit 1\""));
+    let status = fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(node(&status, "n1")["condition"], "failed", "{status:#}");
+    assert_eq!(exit_code(&fleet), Some(2));
+}
+
+#[test]
+fn a_process_that_dies_is_reported_at_once_until_it_runs_on() {
+    let run = "while [ ! -e stop ]; do sleep 0.1; done; echo gone; exit 7";
+    let fleet = started(&process(&format!("run = \"{run}\", settle = \"300ms\"")));
+    let status = fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(node(&status, "n1")["condition"], "converged", "{status:#}");
+    assert_eq!(exit_code(&fleet), Some(0));
+    let mut events = events(&fleet);
+
+    fs::write(fleet.root("n1").join("stop"), "").expect("a file");
+    let event = next(&mut events, "degraded");
+    assert_eq!(event["instance"], "web.server@n1");
+    assert!(event["why"].as_str().is_some_and(|why| why.contains("gone")), "{event}");
+    let status = stands(&fleet, "n1", "degraded");
+    assert_eq!(status["troubles"], json!([{ "is": "degraded", "node": "n1", "tasks": ["web.server"] }]));
+    assert_eq!(status["rollout"]["degraded"], 1, "{status:#}");
+    assert!(node(&status, "n1")["degraded"]["web.server"].to_string().contains("gone"), "{status:#}");
+    assert_eq!(exit_code(&fleet), Some(2));
+    let text = fleet.text("one", &["status"]);
+    assert!(text.contains("1 task degraded") && text.contains("n1: web.server is degraded: the process"), "{text}");
+    assert!(text.contains("1 degraded since"), "{text}");
+    let reason = node(&status, "n1")["degraded"]["web.server"].as_str().expect("a reason");
+    for command in [&["show", "n1"][..], &["why", "n1", "web.server"], &["show", "n1", "--format", "json"]] {
+        let text = fleet.text("one", command);
+        assert!(text.contains("degraded") && text.contains("gone"), "{command:?}: {text}");
+    }
+    assert_eq!(fleet.ask("one", &["why", "n1", "web.server"]).expect("an answer")["degraded"], reason);
+
+    fs::remove_file(fleet.root("n1").join("stop")).expect("a file");
+    assert_eq!(next(&mut events, "degraded"), json!({ "event": "degraded", "instance": "web.server@n1" }));
+    stands(&fleet, "n1", "converged");
+    assert_eq!(exit_code(&fleet), Some(0));
+}
+
+#[test]
+fn a_node_of_which_nothing_is_known_is_unknown() {
+    let fleet = Fleet::started(Kind::Embedded, &web(), &["n1"]);
+    let status = fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(node(&status, "n1")["condition"], "converged", "{status:#}");
+    assert_eq!(node(&status, "n2")["condition"], "unknown", "{status:#}");
+    let text = fleet.text("one", &["status"]);
+    assert!(text.contains("2: 1 unknown, 1 converged") && text.contains("unknown: never reported"), "{text}");
+}
+
+#[test]
+fn a_rollout_is_not_done_while_a_connected_node_was_not_planned_for() {
+    let mut fleet = Fleet::new(Kind::Embedded, &web());
+    // The agent of n2 is there, and its state was lost on the way.
+    let presence = Presence {
+        version: VERSION,
+        site: SiteName::new(SITE).unwrap(),
+        node: NodeId::new("n2").unwrap(),
+        online: true,
+        agent: "0".to_owned(),
+        ledger: LedgerId::new("0123456789abcdef0123456789abcdef").unwrap(),
+        session: SessionId::new("0123456789abcdef").ok(),
+        trouble: None,
+    };
+    let topic = format!("groundplan/1/{SITE}/node/n2/presence");
+    publish(fleet.broker.address(), &topic, seal(&Fleet::node_key("n2"), &presence), true);
+    fleet.start_agent("n1");
+    fleet.start_planner("one");
+    let status = fleet.wait("all but n2", || {
+        let status = fleet.ask("one", &["status"])?;
+        let done = node(&status, "n1")["condition"] == "converged" && status["rollout"]["unplanned"] == 1;
+        done.then_some(status)
+    });
+    assert_eq!(status["rollout"]["result"], "running", "{status:#}");
+    assert_eq!(node(&status, "n2")["condition"], "unknown", "{status:#}");
+    let text = fleet.text("one", &["status"]);
+    assert!(text.contains("1 connected node not planned for yet") && text.contains("no state received"), "{text}");
+
+    fleet.start_agent("n2");
+    let status = fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    for name in BOTH {
+        assert_eq!(node(&status, name)["condition"], "converged", "{status:#}");
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_is_a_trouble() {
+    let mut fleet = Fleet::started(Kind::Mosquitto, &web(), &BOTH);
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    fleet.broker.stop();
+    fleet.wait("the loss to be noticed", || {
+        (fleet.ask("one", &["status"])?["troubles"][0]["is"] == "broker").then_some(())
+    });
+    assert_eq!(exit_code(&fleet), Some(2));
+    fleet.broker.restart();
+    fleet.wait("the connection", || (exit_code(&fleet) == Some(0)).then_some(()));
+}
