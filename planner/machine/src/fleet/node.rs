@@ -72,7 +72,7 @@ pub struct Node {
     past: Vec<LedgerId>,
     /// For which commit, and from which base, it was planned last.
     tried: Option<(CommitId, NodeApplied)>,
-    /// Whether a plan was started with what it has applied, since it was last found that no plan counts for it.
+    /// Whether a plan was made with what it has applied, since it was last found that no plan counts for it.
     pub(crate) considered: bool,
     /// Not in the store as it is here.
     dirty: bool,

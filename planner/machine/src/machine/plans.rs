@@ -36,12 +36,6 @@ impl Machine {
             let idle = latest.is_some() && !busy;
             sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy, idle });
         }
-        for id in sent.keys() {
-            // Most are already, and a node that is changed is copied while a view of it is in use.
-            if self.fleet.get(id).is_some_and(|node| !node.considered) {
-                self.fleet.get_mut(id).expect("it is there").considered = true;
-            }
-        }
         let policy = Policy { check: self.drift.to_check(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
         self.deployment.planning_started(job, generation);
@@ -69,6 +63,14 @@ impl Machine {
     fn use_plan(&mut self, planned: Planned, generation: groundplan_protocol::ids::Generation, now: Now) -> bool {
         let Some(active) = self.deployment.active().cloned() else { return false };
         let commit = active.commit.clone();
+        // No state was taken since it was started. Most are marked already, and a node that is changed is copied while a view of it is in use.
+        let unmarked = |(id, node): &(&NodeId, &Arc<Node>)| node.is_known() && !node.considered && active.declares(id);
+        let considered: Vec<NodeId> = self.fleet.nodes().iter().filter(unmarked).map(|(id, _)| id.clone()).collect();
+        for id in considered {
+            if let Some(node) = self.fleet.get_mut(&id) {
+                node.considered = true;
+            }
+        }
         let (actions, nodes) = (planned.actions.len(), planned.plans.len());
         self.log(
             Level::Info,

@@ -63,9 +63,9 @@ impl World {
         if rollout.head.generation != ended {
             return;
         }
-        let left_out = |node: &NodeId| view.nodes.get(node).is_some_and(|at| at.is_online() && !at.is_known());
-        if let Some(node) = active.desired.nodes.iter().find(|node| left_out(node)) {
-            let node = node.clone();
+        let planned = |node: &NodeId| self.records.iter().any(|plan| plan.planner == slot && plan.known.contains(node));
+        let left_out = |node: &NodeId| view.nodes.get(node).is_some_and(|at| at.is_online()) && !planned(node);
+        if let Some(node) = active.desired.nodes.iter().find(|node| left_out(node)).cloned() {
             self.violate("no rollout ends before every connected node is planned for", || format!("{node} in {ended}"));
         }
     }
