@@ -48,17 +48,21 @@ fn started(files: &[(&'static str, String)]) -> Fleet {
     Fleet::started(Kind::Embedded, &files, &["n1"])
 }
 
+/// The entry of a node in a status, if it has one yet.
+fn entry<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    status["nodes"].as_array()?.iter().find(|node| node["node"] == name)
+}
+
 /// The entry of a node in a status.
 fn node<'a>(status: &'a Value, name: &str) -> &'a Value {
-    let nodes = status["nodes"].as_array().expect("nodes");
-    nodes.iter().find(|node| node["node"] == name).unwrap_or_else(|| panic!("no {name} in {status:#}"))
+    entry(status, name).unwrap_or_else(|| panic!("no {name} in {status:#}"))
 }
 
 /// The status, once a node stands so.
 fn stands(fleet: &Fleet, name: &str, condition: &str) -> Value {
     fleet.wait(&format!("{name} to be {condition}"), || {
         let status = fleet.ask("one", &["status"])?;
-        (node(&status, name)["condition"] == condition).then_some(status)
+        (entry(&status, name)?["condition"] == condition).then_some(status)
     })
 }
 
@@ -160,7 +164,7 @@ fn a_rollout_is_not_done_while_a_connected_node_was_not_planned_for() {
     fleet.start_planner("one");
     let status = fleet.wait("all but n2", || {
         let status = fleet.ask("one", &["status"])?;
-        let done = node(&status, "n1")["condition"] == "converged" && status["rollout"]["unplanned"] == 1;
+        let done = entry(&status, "n1")?["condition"] == "converged" && status["rollout"]["unplanned"] == 1;
         done.then_some(status)
     });
     assert_eq!(status["rollout"]["result"], "running", "{status:#}");
@@ -219,7 +223,7 @@ fn a_broker_that_refuses_subscriptions_is_a_trouble() {
             status["troubles"].as_array()?.iter().find(|found| found["is"] == trouble).cloned()
         });
         assert!(found["error"].as_str().is_some_and(|error| error.contains("refuses")), "{found}");
-        assert_eq!(exit_code(&fleet), Some(2));
+        fleet.wait("the exit code", || (exit_code(&fleet) == Some(2)).then_some(()));
         // With the next connection, it is granted.
         policy.1.store(false, Ordering::SeqCst);
         fleet.broker.restart();
