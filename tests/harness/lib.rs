@@ -10,4 +10,5 @@ pub mod processes;
 pub mod property;
 pub mod publish;
 pub mod simulator;
+pub mod small_disk;
 mod xattrs;

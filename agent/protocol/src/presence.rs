@@ -26,6 +26,10 @@ pub struct Presence {
     /// Id of this connection, for orders that are meant for no other; absent when offline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
+    /// What keeps the agent from its work though it is connected, for people: its ledger cannot be written, the broker refuses a
+    /// subscription. Absent while nothing does, and from agents that do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 impl Message for Presence {

@@ -65,6 +65,10 @@ pub struct NodeState {
     /// What was there before tasks took it, and comes back when they go.
     #[serde(default, skip_serializing_if = "FoundList::is_empty")]
     pub found: FoundList,
+    /// Applied tasks that do not work at this moment, each with the reason, for people: a supervised process that ends by itself, a unit that
+    /// has failed. Empty from agents that do not report it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub degraded: BTreeMap<TaskId, String>,
     /// The agent's program version.
     pub agent: String,
     /// The last message that it refused, if any.

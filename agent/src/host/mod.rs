@@ -15,6 +15,7 @@ mod error;
 mod exclusive;
 mod found;
 mod fs;
+mod health;
 pub mod job;
 mod kinds;
 mod markers;
@@ -27,6 +28,8 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod unit_ends;
+mod units;
 
 pub use self::{
     settings::{DEFAULT_MAX_FOUND, Settings},

@@ -16,6 +16,7 @@ use super::{
     exclusive::Exclusive,
     found::FoundStore,
     fs::paths::Root,
+    health::Health,
     markers::Markers,
     process::{
         spawn::Environment,
@@ -24,6 +25,7 @@ use super::{
     },
     programs::{self, Programs},
     settings::Settings,
+    unit_ends::UnitEnds,
 };
 use crate::machine::Found;
 
@@ -37,6 +39,8 @@ pub struct Host {
     pub(super) edits: tokio::sync::Mutex<()>,
     pub(super) stop_grace: Duration,
     pub(super) supervisor: Supervisor,
+    pub(super) health: Health,
+    pub(super) unit_ends: UnitEnds,
     pub(super) claims: Claims,
     pub(super) found: Arc<FoundStore>,
     /// Notes of jobs whose end no ledger has, until they are taken.
@@ -73,7 +77,8 @@ impl Host {
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
         let environment = Environment { root: Root::new(root), env };
         let claims = Claims::on(environment.root.clone());
-        let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff)?;
+        let health = Health::default();
+        let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff, health.clone())?;
         let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found).map_err(|error| {
             io::Error::new(error.kind(), format!("{}/found: {error}", settings.state_dir.display()))
         })?;
@@ -83,6 +88,8 @@ impl Host {
             edits: Default::default(),
             stop_grace: settings.stop_grace,
             supervisor,
+            health,
+            unit_ends: UnitEnds::default(),
             claims,
             found: Arc::new(found),
             noted: Mutex::new(noted),

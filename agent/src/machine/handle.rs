@@ -73,6 +73,10 @@ impl Machine {
                 }
                 self.facts = facts;
             }
+            Event::Degraded(degraded) => {
+                self.degraded = degraded;
+                self.request_state(now);
+            }
             Event::Tick => {}
             Event::Aborted(done) => {
                 self.aborted(*done);

@@ -78,6 +78,8 @@ pub enum Event {
     },
     /// A payload came that no trusted planner signed for this site.
     Ignored,
+    /// Other tasks than before do not work: all that do not, each with the reason.
+    Degraded(BTreeMap<TaskId, String>),
     /// The facts of the host were read.
     Facts(Facts),
     /// The time of [`Machine::deadline`](super::Machine::deadline) has come.

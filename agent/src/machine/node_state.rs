@@ -59,10 +59,17 @@ impl Machine {
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
             found: found::list(&self.found),
+            degraded: self.degraded(),
             agent: self.settings.agent.clone(),
             refused: self.refused.clone(),
             ignored: self.ignored,
         }
+    }
+
+    /// What is applied and does not work.
+    fn degraded(&self) -> BTreeMap<TaskId, String> {
+        let applied = self.degraded.iter().filter(|(task, _)| self.applied.contains_key(task));
+        applied.map(|(task, why)| (task.clone(), why.clone())).collect()
     }
 
     /// What is applied; and what is about to be taken over, as in doubt: it is to be removed if no site declares its task any more.

@@ -72,6 +72,7 @@ impl Machine {
             stopped: false,
             refused: None,
             ignored: 0,
+            degraded: Default::default(),
             facts: Facts::new(),
         };
         let mut out = Vec::new();

@@ -113,6 +113,8 @@ pub struct Machine {
     pub(super) refused: Option<Refused>,
     /// How many payloads of others were ignored.
     pub(super) ignored: u64,
+    /// Tasks that do not work, each with the reason.
+    pub(super) degraded: BTreeMap<TaskId, String>,
     /// Facts of the host; empty until they were read.
     pub(super) facts: Facts,
 }

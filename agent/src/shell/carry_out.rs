@@ -73,7 +73,9 @@ impl Shell {
     async fn persist(&mut self, writes: &[Write], durable: bool) -> Result<(), ShellError> {
         let mut wait = RETRY;
         while let Err(error) = self.ledger.write(writes, durable) {
-            log::warn(format_args!("{}; trying again", log::chain(&error)));
+            let reason = log::chain(&error);
+            log::warn(format_args!("{reason}; trying again"));
+            self.report_unwritten(Some(reason));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop_signals.wait() => return Err(ShellError::Unwritten),
@@ -83,20 +85,32 @@ impl Shell {
                 log::warn(log::chain(&error));
             }
         }
+        self.report_unwritten(None);
         Ok(())
+    }
+
+    /// Reports why the agent waits, or that it goes on. The presence holds nothing that would have to be in the ledger first.
+    fn report_unwritten(&mut self, reason: Option<String>) {
+        if self.unwritten != reason {
+            self.unwritten = reason;
+            self.publish_presence();
+        }
     }
 
     async fn start(&mut self, generation: Generation, starts: Vec<Start>) -> Result<(), ShellError> {
         // In the journal before the first starts: after a crash it shows what may have been done.
         let mut wait = RETRY;
         while let Err(error) = self.journal.start(generation, starts.iter().map(|s| &s.task)) {
-            log::warn(format_args!("the journal of started tasks cannot be written: {error}; trying again"));
+            let reason = format!("the journal of started tasks cannot be written: {error}");
+            log::warn(format_args!("{reason}; trying again"));
+            self.report_unwritten(Some(reason));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.stop_signals.wait() => return Err(ShellError::Unwritten),
             }
             wait = (wait * 2).min(RETRY_MAX);
         }
+        self.report_unwritten(None);
         for start in starts {
             let (host, cancel) = (Arc::clone(&self.host), self.canceller.listen());
             let job = self.job(start, generation);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
+    digest::Fingerprint,
     drift::{CheckRequest, DriftReport},
     envelope::seal,
 };
@@ -60,14 +61,22 @@ impl Shell {
         };
         let (host, cancel) = (Arc::clone(&self.host), self.drift.canceller.listen());
         let (spec, memory, fingerprint) = (record.spec.clone(), record.memory.clone(), record.fingerprint);
-        self.drift.checks.spawn(async move {
+        self.drift.spawn(Box::pin(async move {
             let result = host.check(&check.task, &spec, memory.as_ref(), &cancel).await;
-            (check, fingerprint, result)
-        });
+            Ended::Task(check, fingerprint, result)
+        }));
+    }
+
+    /// Takes the result of a check.
+    pub(super) fn checked(&mut self, ended: Ended) {
+        match ended {
+            Ended::Task(check, fingerprint, result) => self.task_checked(check, fingerprint, result),
+            Ended::Units(found) => self.units_checked(found),
+        }
     }
 
     /// Takes the result of a check, unless the task's record has changed meanwhile.
-    pub(super) fn checked(&mut self, (check, fingerprint, result): Ended) {
+    fn task_checked(&mut self, check: TaskCheck, fingerprint: Fingerprint, result: CheckResult) {
         let record = self.machine.recorded(&check.task);
         let same = record.is_some_and(|record| record.fingerprint == fingerprint && !record.is_doubtful());
         self.drift.monitor.checked(check, result, same.then_some(fingerprint));

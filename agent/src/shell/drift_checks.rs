@@ -1,4 +1,6 @@
-//! Drift checks under way, and the monitor that decides about them.
+//! Checks under way, of single tasks for drift and of all units, and the monitor that decides about the former.
+
+use std::pin::Pin;
 
 use groundplan_protocol::{
     digest::Fingerprint,
@@ -7,25 +9,38 @@ use groundplan_protocol::{
 };
 use tokio::task::{JoinError, JoinSet};
 
-use super::limits::CANCEL_LIMIT;
+use super::{limits::CANCEL_LIMIT, unit_watch::Found};
 use crate::{
     drift::{CheckResult, DriftMonitor, TaskCheck},
     host::cancel::Canceller,
 };
 
-/// A finished check: of which task and round, at which fingerprint, and what it found.
-pub(super) type Ended = (TaskCheck, Fingerprint, CheckResult);
+/// A finished check.
+pub(super) enum Ended {
+    /// Of which task and round, at which fingerprint, and what it found.
+    Task(TaskCheck, Fingerprint, CheckResult),
+    /// Of all units that tasks keep running.
+    Units(Found),
+}
 
-/// The monitor, and the checks of single tasks that run.
+/// A check that runs. Of one type, so that the code that runs it is in the program once.
+type Check = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// The monitor, and the checks that run.
 pub(super) struct DriftChecks {
     pub(super) monitor: DriftMonitor,
-    pub(super) checks: JoinSet<Ended>,
+    checks: JoinSet<Ended>,
     pub(super) canceller: Canceller,
 }
 
 impl DriftChecks {
     pub(super) fn new(node: &NodeId, now: Now) -> Self {
         Self { monitor: DriftMonitor::new(node, now), checks: JoinSet::new(), canceller: Canceller::new() }
+    }
+
+    /// Runs a check beside the loop.
+    pub(super) fn spawn(&mut self, check: Check) {
+        self.checks.spawn(check);
     }
 
     /// When the next round is due, by the monotonic clock.

@@ -15,5 +15,7 @@ mod run;
 mod state;
 mod stop;
 mod stop_signals;
+mod unit_watch;
+mod units;
 
 pub use self::{error::ShellError, state::Shell, stop_signals::StopSignals};

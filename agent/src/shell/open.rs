@@ -18,6 +18,7 @@ use super::{
     error::ShellError,
     state::{ReportCursor, Shell, Topics},
     stop_signals::StopSignals,
+    unit_watch::UnitWatch,
 };
 use crate::{
     blobs::Blobs,
@@ -53,7 +54,7 @@ impl Shell {
         let (site, node) = (config.site.clone(), config.node.clone());
         let topic = |topic| Topic::Node(node.clone(), topic).name(&site);
         // The will, which the broker publishes when the connection breaks.
-        let offline = presence(&config, machine.ledger(), None);
+        let offline = presence(&config, machine.ledger(), None, None);
         let link = Link::start(
             &config.broker,
             agent_client(&site, &node),
@@ -81,6 +82,7 @@ impl Shell {
             jobs: JoinSet::new(),
             canceller: Canceller::new(),
             drift: DriftChecks::new(&config.node, clock.now()),
+            units: UnitWatch::new(clock.now()),
             facts: facts::FactsWatch::start(config.facts_dir.clone()).map_err(at(&config.facts_dir))?,
             inbox: VecDeque::new(),
             catch_up: CatchUp::default(),
@@ -88,6 +90,8 @@ impl Shell {
             down_logged: false,
             subscribed: false,
             session: None,
+            unwritten: None,
+            unsubscribed: false,
             stopped: false,
             config,
             clock,
@@ -155,12 +159,20 @@ fn machine_settings(config: &Config) -> Settings {
     }
 }
 
-/// The sealed presence of this node: online on the connection `session`, or offline.
-pub(super) fn presence(config: &Config, ledger: &LedgerId, session: Option<&SessionId>) -> Vec<u8> {
+/// The sealed presence of this node: online on the connection `session`, or offline; and what keeps it from its work.
+pub(super) fn presence(
+    config: &Config,
+    ledger: &LedgerId,
+    session: Option<&SessionId>,
+    trouble: Option<String>,
+) -> Vec<u8> {
     let (site, node): (SiteName, NodeId) = (config.site.clone(), config.node.clone());
     let (online, session) = (session.is_some(), session.cloned());
     let agent = env!("CARGO_PKG_VERSION").to_owned();
-    seal(&config.key, &Presence { version: VERSION, site, node, online, agent, ledger: ledger.clone(), session })
+    seal(
+        &config.key,
+        &Presence { version: VERSION, site, node, online, agent, ledger: ledger.clone(), session, trouble },
+    )
 }
 
 pub(super) fn new_session() -> Result<SessionId, ShellError> {

@@ -71,6 +71,7 @@ impl Shell {
         // Before it waits, all that the last event made possible: each of these does nothing if there is nothing to do.
         self.request_chunks().await?;
         self.check_drift();
+        self.check_units();
         self.outlet.pump(now);
         self.send_reports()?;
         self.send_output();
@@ -82,6 +83,7 @@ impl Shell {
             self.catch_up.at(),
             self.output_due(),
             self.drift.deadline(),
+            self.units.due(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
@@ -94,6 +96,8 @@ impl Shell {
                 let (_, done) = done.map_err(ShellError::Job)?;
                 // Findings about a task that has just run may no longer hold.
                 self.drift.task_ran(&done.task);
+                self.units.job_ended();
+                self.host.unit_job_ended(&done.task);
                 self.host.found_reported(&done.found);
                 self.handle(Event::Finished(Box::new(done))).await
             }
@@ -102,6 +106,7 @@ impl Shell {
                 self.checked(ended.map_err(ShellError::Job)?);
                 Ok(())
             }
+            degraded = self.host.degraded_changed() => self.handle(Event::Degraded(degraded)).await,
             facts = self.facts.changed() => self.handle(Event::Facts(facts)).await,
             () = self.stop_signals.wait() => self.stop().await,
             () = sleep_until(due) => self.handle(Event::Tick).await,
@@ -117,14 +122,16 @@ impl Shell {
                 self.down_logged = false;
                 self.catch_up.connected(session_present, now);
                 // A new process subscribes again even if the broker kept the session: only then does the broker send what is retained.
-                let fresh = !(session_present && self.subscribed);
+                // And one that was refused subscribes again too: it may be granted now.
+                let fresh = !session_present || !self.subscribed || self.unsubscribed;
                 self.subscribed = true;
                 self.outlet.up(client, fresh);
                 self.blobs.reconnected();
                 // A new id for each connection: orders to run a command that were meant for an earlier one are refused.
                 let session = new_session()?;
-                self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(&session)));
                 self.session = Some(session);
+                self.unsubscribed = false;
+                self.publish_presence();
                 self.commands.connected(true);
                 self.handle(Event::Connected { session_present: !fresh }).await
             }
@@ -141,8 +148,11 @@ impl Shell {
                 }
                 self.disconnected().await
             }
-            Signal::Subscribed => {
+            Signal::Subscribed { refused } => {
                 self.outlet.subscribed();
+                if refused && !std::mem::replace(&mut self.unsubscribed, true) {
+                    self.publish_presence();
+                }
                 Ok(())
             }
             Signal::Sent(pkid) => {
@@ -155,6 +165,15 @@ impl Shell {
             }
             Signal::Received(publish) => self.take_message(publish, now).await,
         }
+    }
+
+    /// Publishes that the agent is connected, and what keeps it from its work.
+    pub(super) fn publish_presence(&mut self) {
+        let Some(session) = &self.session else { return };
+        let refused = || self.unsubscribed.then(|| "the broker refuses a subscription of it".to_owned());
+        let trouble = self.unwritten.clone().or_else(refused);
+        self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(session), trouble));
+        self.outlet.pump(self.clock.now().mono);
     }
 
     /// Takes a message of the broker, and acknowledges it once its effect is in the ledger.

@@ -8,7 +8,7 @@ use groundplan_protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::{catch_up::CatchUp, drift_checks::DriftChecks, stop_signals::StopSignals};
+use super::{catch_up::CatchUp, drift_checks::DriftChecks, stop_signals::StopSignals, unit_watch::UnitWatch};
 use crate::{
     blobs::Blobs,
     clock::Clock,
@@ -59,6 +59,7 @@ pub struct Shell {
     pub(super) canceller: Canceller,
     pub(super) commands: Commands,
     pub(super) drift: DriftChecks,
+    pub(super) units: UnitWatch,
     pub(super) facts: facts::FactsWatch,
     /// Events that follow from the one being handled.
     pub(super) inbox: VecDeque<Event>,
@@ -72,5 +73,9 @@ pub struct Shell {
     pub(super) subscribed: bool,
     /// The id of the connection, while there is one.
     pub(super) session: Option<SessionId>,
+    /// Why the ledger cannot be written, while it cannot.
+    pub(super) unwritten: Option<String>,
+    /// Whether the broker refuses a subscription.
+    pub(super) unsubscribed: bool,
     pub(super) stopped: bool,
 }

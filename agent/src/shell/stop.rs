@@ -99,7 +99,7 @@ impl Shell {
                         self.commands.connected(false);
                     }
                     // A new connection is of no use any more.
-                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed) => {}
+                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed { .. }) => {}
                 },
             }
         }
@@ -112,7 +112,7 @@ impl Shell {
         } else {
             self.host.leave_processes();
         }
-        let offline = presence(&self.config, self.machine.ledger(), None);
+        let offline = presence(&self.config, self.machine.ledger(), None, None);
         self.outlet.presence(offline);
         let until = self.clock.instant(self.clock.now().mono + SHUTDOWN_LIMIT).into();
         let mut disconnecting = false;
@@ -137,7 +137,7 @@ impl Shell {
                 signal = self.link.signal() => match signal {
                     Some(Signal::Sent(pkid)) => self.outlet.sent(pkid),
                     Some(Signal::Confirmed(pkid)) => self.outlet.confirmed(pkid, now),
-                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed) => {}
+                    Some(Signal::Up { .. } | Signal::Received(_) | Signal::Subscribed { .. }) => {}
                     Some(Signal::Down(_)) | None => return,
                 },
                 () = sleep_until(limit) => return,

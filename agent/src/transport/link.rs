@@ -35,8 +35,11 @@ pub enum Signal {
     Down(String),
     /// A message came from the broker.
     Received(Publish),
-    /// The broker has confirmed the oldest subscription that was not confirmed.
-    Subscribed,
+    /// The broker has answered the oldest subscription that it had not answered.
+    Subscribed {
+        /// Whether it grants nothing.
+        refused: bool,
+    },
     /// The oldest publish that was not reported here yet was sent with this packet id.
     Sent(u16),
     /// The broker has confirmed the publish with this packet id.
@@ -121,10 +124,11 @@ async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed
                 Ok(Event::Incoming(Packet::Publish(publish))) => Signal::Received(publish),
                 Ok(Event::Incoming(Packet::PubAck(ack))) => Signal::Confirmed(ack.pkid),
                 Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                    if ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) {
+                    let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
+                    if refused {
                         log::warn("the broker refuses a subscription: check this node's access rights there");
                     }
-                    Signal::Subscribed
+                    Signal::Subscribed { refused }
                 }
                 Ok(Event::Outgoing(Outgoing::Publish(pkid))) => Signal::Sent(pkid),
                 Ok(_) => continue,

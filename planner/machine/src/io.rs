@@ -354,6 +354,8 @@ pub enum Event {
     RolloutFinished(RolloutSummary),
     /// An agent connected or left.
     Node(NodeId, NodePresence),
+    /// An applied task does not work any more, and why; or it works again.
+    Degraded(InstanceId, Option<String>),
     /// The planner began to plan, or stands by.
     Role(Role),
     /// Nothing is open: every node that is online has what the active commit asks for, or has failed at it.

@@ -63,6 +63,8 @@ pub struct ActiveRollout {
     pub rollout: Rollout,
     /// What was planned for each node; empty after a restart of the planner.
     parts: Arc<BTreeMap<NodeId, NodePart>>,
+    /// How many nodes are there, declared, and not planned for yet: it is not over before they are.
+    pub unplanned: usize,
     results: BTreeMap<InstanceId, Arc<TaskResult>>,
 }
 
@@ -188,7 +190,7 @@ pub struct InstanceDetail {
 
 impl ActiveRollout {
     pub(crate) fn new(head: RolloutHead, rollout: Rollout, parts: Arc<BTreeMap<NodeId, NodePart>>) -> Self {
-        Self { head, rollout, parts, results: BTreeMap::new() }
+        Self { head, rollout, parts, unplanned: 0, results: BTreeMap::new() }
     }
 
     /// As it was when the planner ended.
@@ -307,6 +309,11 @@ impl ActiveRollout {
 
     /// Whether it has ended, well or not. What was interrupted may run again after all.
     pub fn is_over(&self) -> bool {
+        self.unplanned == 0 && self.has_run()
+    }
+
+    /// Whether all of it has ended, whatever nodes are still to be planned for.
+    pub(crate) fn has_run(&self) -> bool {
         matches!(self.rollout.verdict(), Verdict::Succeeded | Verdict::Failed)
     }
 
@@ -316,7 +323,10 @@ impl ActiveRollout {
         RolloutSummary {
             generation: self.head.generation,
             commit: self.head.commit.clone(),
-            result: result(&self.rollout.verdict()),
+            result: match result(&self.rollout.verdict()) {
+                RolloutResult::Succeeded if self.unplanned > 0 => RolloutResult::Running,
+                result => result,
+            },
             counts: counts(self.rollout.summary()),
             nodes: nodes.len(),
             started_ms: self.head.started_ms,

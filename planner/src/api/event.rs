@@ -64,6 +64,14 @@ pub enum Event {
         /// Whether it is connected now.
         presence: NodePresence,
     },
+    /// An applied task does not work any more, or works again.
+    Degraded {
+        /// The task and its node.
+        instance: InstanceId,
+        /// Why it does not work; absent if it works again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     /// The planner began to plan, or stands by.
     Role {
         /// Its role.

@@ -14,6 +14,7 @@ pub mod hosts;
 pub mod park;
 mod peer;
 pub mod requests;
+pub mod rollout;
 mod routes;
 pub(crate) mod server;
 pub(crate) mod stream;

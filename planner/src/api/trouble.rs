@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use groundplan_protocol::ids::{CommitId, Generation};
+use groundplan_protocol::ids::{CommitId, Generation, NodeId, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +33,31 @@ pub enum Trouble {
         /// Why.
         error: String,
     },
-    /// There is no connection to the broker.
+    /// There is no connection to the broker, or it refuses what the planner needs.
     Broker {
         /// Why.
         error: String,
+    },
+    /// The planner's store cannot be written, as on a full disk: nothing is published until it can.
+    Store {
+        /// Why.
+        error: String,
+        /// Since when, in milliseconds since the Unix epoch.
+        since_ms: u64,
+    },
+    /// An agent is connected and cannot go on: it cannot write its ledger, or the broker refuses what it needs.
+    Agent {
+        /// Its node.
+        node: NodeId,
+        /// Why, in the agent's words.
+        error: String,
+    },
+    /// Tasks were applied on a node, and do not work any more.
+    Degraded {
+        /// The node.
+        node: NodeId,
+        /// The tasks; why is in the node's entry.
+        tasks: Vec<TaskId>,
     },
 }
 
@@ -49,6 +70,14 @@ impl fmt::Display for Trouble {
             }
             Self::Repository { error } => write!(f, "the repository: {error}"),
             Self::Broker { error } => write!(f, "no connection to the broker: {error}"),
+            Self::Store { error, .. } => {
+                write!(f, "the planner's store cannot be written; nothing is published until it can: {error}")
+            }
+            Self::Agent { node, error } => write!(f, "{node}: its agent cannot go on: {error}"),
+            Self::Degraded { node, tasks } => {
+                let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+                write!(f, "{node}: degraded: {}", tasks.join(", "))
+            }
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_core::plan::ReasonReport;
 use groundplan_inventory::Lifecycle;
 use groundplan_protocol::{
-    effect::{Action, Effect},
+    effect::Effect,
     ids::{CommitId, Generation, InstanceId, NodeId, ServiceId, SessionId, SiteName, TaskId},
-    report::{Outcome, Output},
     state::{Applied, FoundList, Phase, Refused},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::rollout::{
+    Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, RolloutDetail, RolloutResult, RolloutSummary,
+};
 use super::{park::Parked, trouble::Trouble};
 use crate::select::Selector;
 
@@ -117,6 +118,9 @@ pub struct PlannerStatus {
     pub due: bool,
     /// Its connection to the broker.
     pub broker: BrokerStatus,
+    /// Why its store cannot be written; absent while it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<String>,
 }
 
 /// Whether a planner plans.
@@ -209,6 +213,9 @@ pub struct NodeStatus {
     pub parked: Option<Parked>,
     /// Whether its agent is connected.
     pub presence: NodePresence,
+    /// How it stands, in one word.
+    #[serde(default)]
+    pub condition: NodeCondition,
     /// The generation of the last plan that its agent accepted.
     pub generation: Generation,
     /// The commit of that plan.
@@ -224,6 +231,12 @@ pub struct NodeStatus {
     /// Tasks of it that cannot be planned yet, with what each waits for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<TaskId, Vec<String>>,
+    /// Applied tasks that do not work at this moment, each with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub degraded: BTreeMap<TaskId, String>,
+    /// What keeps its agent from its work though it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// How many tasks its last drift check found out of sync.
     #[serde(default)]
     pub drifted: usize,
@@ -271,6 +284,27 @@ pub struct Knowledge {
     pub orphaned: BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
 }
 
+/// How a node stands: the first that holds, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCondition {
+    /// The active commit does not declare it.
+    NotDeclared,
+    /// Tasks of its part of the latest rollout have failed, or are blocked by one that has.
+    Failed,
+    /// No state of it was received, or none since the planner started: what it has applied is not known.
+    #[default]
+    Unknown,
+    /// Applied tasks do not work.
+    Degraded,
+    /// Something of it is still to be carried out.
+    Pending,
+    /// Its last drift check found tasks out of sync.
+    Drifted,
+    /// It has all that the active commit asks for.
+    Converged,
+}
+
 /// Whether an agent is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -293,177 +327,6 @@ pub struct Rejected {
     pub reason: String,
     /// What an operator can do about it; may be empty.
     pub hint: String,
-}
-
-/// Instances of a rollout, counted by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Counts {
-    /// Not started yet: behind others on their node, or their node is away.
-    pub pending: usize,
-    /// Behind a gate that is not open.
-    pub waiting: usize,
-    /// Running at this moment.
-    pub running: usize,
-    /// Done, and something was changed, restarted, reloaded or run.
-    pub changed: usize,
-    /// Done with nothing to do, or not needed.
-    pub unchanged: usize,
-    /// Failed, or interrupted for good.
-    pub failed: usize,
-    /// Not tried, because of a failure.
-    pub blocked: usize,
-    /// Given up for a newer plan.
-    pub superseded: usize,
-}
-
-impl Counts {
-    /// The number of all instances, whatever their state.
-    pub fn total(&self) -> usize {
-        self.open() + self.changed + self.unchanged + self.failed + self.blocked + self.superseded
-    }
-
-    /// The number of instances that have not ended.
-    pub fn open(&self) -> usize {
-        self.pending + self.waiting + self.running
-    }
-
-    /// Adds one instance of that state.
-    pub fn add(&mut self, state: &InstanceState) {
-        let slot = match state {
-            InstanceState::Pending => &mut self.pending,
-            InstanceState::Waiting { .. } => &mut self.waiting,
-            InstanceState::Running => &mut self.running,
-            InstanceState::Finished { outcome } => match outcome {
-                Outcome::Done { changed: true, .. } => &mut self.changed,
-                Outcome::Done { .. } | Outcome::Skipped => &mut self.unchanged,
-                Outcome::Failed { .. } | Outcome::Interrupted => &mut self.failed,
-                Outcome::Blocked { .. } => &mut self.blocked,
-                Outcome::Superseded => &mut self.superseded,
-            },
-        };
-        *slot += 1;
-    }
-}
-
-/// The state of an instance in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum InstanceState {
-    /// Not started yet.
-    Pending,
-    /// Behind instances on other nodes that are not done, or behind a value that no node has reported yet.
-    Waiting {
-        /// The first of them, by name.
-        #[serde(rename = "for")]
-        on: Vec<InstanceId>,
-        /// Values that no node has reported yet, such as `facts of node n1`.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        unknown: Vec<String>,
-    },
-    /// Running at this moment.
-    Running,
-    /// It has ended, for good.
-    Finished {
-        /// How it ended.
-        outcome: Outcome,
-    },
-}
-
-/// A rollout, or `GET /v1/history?limit=N`: the latest ones, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RolloutSummary {
-    /// Its id: the generation of its plan.
-    pub generation: Generation,
-    /// The commit that it leads to.
-    pub commit: Commit,
-    /// Whether it runs, or how it ended.
-    pub result: RolloutResult,
-    /// Its instances, counted by state.
-    pub counts: Counts,
-    /// Nodes that have a part in it.
-    pub nodes: usize,
-    /// When it began, in milliseconds since the Unix epoch.
-    pub started_ms: u64,
-    /// When it ended, in milliseconds since the Unix epoch; none while it runs.
-    pub finished_ms: Option<u64>,
-    /// The records that nodes drop in it because an operator asked for it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub forgotten: Vec<Forgotten>,
-}
-
-/// A record of a task on a node that is dropped upon a [`ForgetRequest`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Forgotten {
-    /// The task and the node.
-    pub instance: InstanceId,
-    /// Who asked for it.
-    pub by: String,
-    /// Why, in their words; absent if they gave no reason.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub why: String,
-}
-
-/// The state of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RolloutResult {
-    /// Something of it is still open.
-    Running,
-    /// All that is left waits for values that no node has reported yet.
-    Waiting,
-    /// All of it succeeded.
-    Succeeded,
-    /// Something failed.
-    Failed,
-    /// A newer one replaced it.
-    Superseded,
-}
-
-/// `GET /v1/rollouts/{generation|latest}`: one rollout in full.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct RolloutDetail {
-    /// The version of the API; a client refuses any other.
-    pub version: u32,
-    /// The rollout as `history` lists it.
-    #[serde(flatten)]
-    pub summary: RolloutSummary,
-    /// Its instances in an execution order.
-    pub instances: Vec<InstanceRecord>,
-    /// What it could not plan, because no node has reported a value that it needs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending: Vec<PendingRecord>,
-}
-
-/// An instance that could not be planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PendingRecord {
-    /// The task and the node that need a missing value.
-    pub instance: InstanceId,
-    /// What is missing, such as `export db.address of db-0`.
-    pub waits_for: Vec<String>,
-}
-
-/// An instance of a rollout.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct InstanceRecord {
-    /// The task and the node that it is on.
-    pub instance: InstanceId,
-    /// What is done to it.
-    pub action: Action,
-    /// Why: each is the cause of the one before it.
-    pub reasons: Vec<ReasonReport>,
-    /// Its state in the rollout.
-    #[serde(flatten)]
-    pub state: InstanceState,
-    /// When it started by its node's clock, in milliseconds since the Unix epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_ms: Option<u64>,
-    /// How long it took, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<u64>,
-    /// What it printed; in the history only the end of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Output>,
 }
 
 /// `POST /v1/recheck`: have nodes check again what they have applied, and repair what is out of sync.
@@ -542,8 +405,14 @@ pub struct Why {
     pub rollout: Option<RolloutSummary>,
     /// What that rollout recorded of the instance.
     pub record: Option<InstanceRecord>,
+    /// Why it does not work, if it was applied and does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<String>,
     /// Whether its node's agent is connected.
     pub presence: NodePresence,
+    /// What keeps that agent from its work though it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// The repository, if it cannot be read or fetched at the moment: what was pushed since is not known then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryStatus>,

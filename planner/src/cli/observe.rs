@@ -215,6 +215,9 @@ pub(super) fn text(seen: &Observed, color: bool) -> String {
         let verified =
             node.presence.as_ref().is_none_or(|p| p.verified) && node.state.as_ref().is_none_or(|s| s.verified);
         let work = state.map_or("no state".to_owned(), |state| match (state.phase, state.obligations.len()) {
+            (Phase::Idle, _) if !state.degraded.is_empty() => {
+                format!("{} degraded", count(state.degraded.len(), "task"))
+            }
             (Phase::Idle, 0) => "idle".to_owned(),
             (Phase::Idle, n) => format!("idle, {} pending", count(n, "action")),
             (Phase::Fetching, _) => "fetching".to_owned(),

@@ -1,4 +1,4 @@
-//! `groundplan show`: one rollout by task, with reasons; one command by node; or one node with its facts and exports.
+//! `groundplan show`: one rollout by task, with reasons; one command by node; or one node with its degraded tasks, facts and exports.
 
 use std::process::ExitCode;
 
@@ -17,10 +17,10 @@ use crate::{
     terminal::{self, Failure, Output},
 };
 
-/// Show one rollout with its actions, reasons and outcomes; a command; or the facts and exports of a node.
+/// Show one rollout with its actions, reasons and outcomes; a command; or a node's degraded tasks, facts and exports.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  groundplan show             the latest rollout\n  groundplan show 17          a number from `groundplan history`\n  groundplan show 3f2a91c0    a command with its output\n  groundplan show db-0        the facts and exports of a node"
+    after_help = "Examples:\n  groundplan show             the latest rollout\n  groundplan show 17          a number from `groundplan history`\n  groundplan show 3f2a91c0    a command with its output\n  groundplan show db-0        the degraded tasks, facts and exports of a node"
 )]
 pub(super) struct Args {
     /// The rollout's number, or `latest`; a command's id; or a node's name.

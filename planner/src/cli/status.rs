@@ -31,7 +31,8 @@ pub(super) struct Args {
     #[arg(long)]
     watch: bool,
 
-    /// Exit with 2 while something is wrong: a refused commit, a failed rollout, a broker or a repository that cannot be reached.
+    /// Exit with 2 while something is wrong: a refused commit, a failed rollout, tasks that do not work any more, a full disk,
+    /// a broker or a repository that cannot be reached.
     #[arg(long, conflicts_with_all = ["watch", "broker"])]
     exit_code: bool,
 

@@ -54,7 +54,7 @@ use crate::{
     repository::{Repository, follow::Follow, watch::Seen},
     store::{Group, Store},
     transport::{self, Transport, TransportError},
-    view::{self, PlannerInfo, Snapshot},
+    view::{self, PlannerInfo, Snapshot, StoreFault},
 };
 
 /// How many events a slow client may fall behind.
@@ -114,8 +114,10 @@ pub(crate) struct Shell {
     group_since: Option<Instant>,
     /// Effects that wait until the group is on the disk.
     waiting: VecDeque<Effect>,
-    /// Since when the store fails.
+    /// When the store failed last, while it fails.
     store_failed: Option<Instant>,
+    /// Why, and since when, for readers.
+    store_fault: Option<StoreFault>,
     handle: Handle,
     arrivals: mpsc::Receiver<Arrival>,
     received: (mpsc::Sender<Received>, mpsc::Receiver<Received>),
@@ -187,6 +189,7 @@ impl Shell {
             group_since: None,
             waiting: VecDeque::new(),
             store_failed: None,
+            store_fault: None,
             handle,
             arrivals,
             received: mpsc::channel(TOGETHER),
@@ -277,12 +280,15 @@ impl Shell {
             Ok(()) => {
                 self.group = Group::default();
                 self.group_since = None;
+                self.store_fault = None;
                 if self.store_failed.take().is_some() {
                     tracing::info!("the store works again");
                 }
                 true
             }
             Err(error) => {
+                let since_ms = self.store_fault.take().map_or_else(wall_ms, |fault| fault.since_ms);
+                self.store_fault = Some(StoreFault { error: chain(&error), since_ms });
                 if self.store_failed.is_none() {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(error, "the store cannot be written; nothing is published until it can");
@@ -478,8 +484,12 @@ impl Shell {
         if self.readers.is_empty() || begun < self.snapshot_at {
             return;
         }
-        let snapshot =
-            Arc::new(Snapshot { view: self.machine.view(), site: self.active.clone(), info: self.handle.info.clone() });
+        let snapshot = Arc::new(Snapshot {
+            view: self.machine.view(),
+            site: self.active.clone(),
+            info: self.handle.info.clone(),
+            store: self.store_fault.clone(),
+        });
         for reader in self.readers.drain(..) {
             let _ = reader.send(snapshot.clone());
         }
@@ -503,6 +513,12 @@ impl Shell {
             }
         }
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn tip(seen: Seen) -> Input {

@@ -1,4 +1,4 @@
-//! One node with the facts and exports that it reported, and with what it keeps of what was there before.
+//! One node with what does not work there, the facts and exports that it reported, and with what it keeps of what was there before.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,17 @@ use groundplan_protocol::state::{FoundList, FoundThing};
 use super::{
     Style,
     format::{ago, bytes, first_line},
+    status::faults,
 };
 use crate::api::types::NodeStatus;
 
-/// When the node was last seen, and a section each for its facts, its exports, and what it keeps to be restored.
+/// When the node was last seen, what does not work there, and a section each for its facts, its exports, and what it keeps to be restored.
 pub(crate) fn text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
     let seen = node.last_seen_ms.map_or("never reported".to_owned(), |ms| format!("last seen {}", ago(ms, now_ms)));
     let mut out = format!("{}  {seen}\n", Style::Bold.paint(node.node.as_str(), color));
+    for fault in faults(node) {
+        let _ = writeln!(out, "  {}", Style::Bad.paint(&fault, color));
+    }
     let mut section = |title: &str, lines: &[(String, String)]| {
         if !lines.is_empty() {
             let _ = writeln!(out, "\n{}", Style::Dim.paint(title, color));
@@ -83,8 +87,10 @@ mod tests {
         });
         let mut node: NodeStatus = serde_json::from_value(node).unwrap();
         node.found = FoundList { total: 207, bytes: 7 << 20, first };
+        node.degraded.insert("web.server".parse().unwrap(), "the process exited with status 3".to_owned());
         insta::assert_snapshot!(text(&node, 120_000, false), @r"
         n1  last seen 60 s ago
+          web.server is degraded: the process exited with status 3
 
         facts
           arch  x86_64

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::api::{
     event::Event,
-    types::{NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
+    trouble::Trouble,
+    types::{NodeCondition, NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
 };
 
 /// The interval of the spinner.
@@ -48,6 +49,8 @@ pub(crate) struct Progress {
     /// Whether the site has converged once.
     settled: bool,
     presence: BTreeMap<NodeId, NodePresence>,
+    /// What was wrong at the last call of `troubles`.
+    troubles: Vec<Trouble>,
 }
 
 /// The lines that are redrawn, on a terminal only.
@@ -72,6 +75,7 @@ impl Progress {
             commit: None,
             settled: false,
             presence: BTreeMap::new(),
+            troubles: Vec::new(),
         }
     }
 
@@ -160,6 +164,8 @@ impl Progress {
             }
             Event::RolloutFinished { rollout } => self.rollout_finished(rollout),
             Event::Node { node, presence } => self.node(node, *presence),
+            Event::Degraded { instance, why: Some(why) } => self.problem(&format!("{instance} is degraded: {why}")),
+            Event::Degraded { instance, why: None } => self.line(&format!("{instance} works again")),
             Event::Role { role: Role::Standby { planner } } => {
                 self.problem(&format!("another planner ({planner}) leads this site; this one is on standby"));
             }
@@ -228,7 +234,7 @@ impl Progress {
     pub(crate) fn settled(&mut self, status: &Status) {
         for node in &status.nodes {
             self.presence.insert(node.node.clone(), node.presence);
-            let bad = node.counts.failed + node.counts.blocked > 0;
+            let bad = node.condition == NodeCondition::Failed;
             let text =
                 if bad { rollout::counts(&node.counts) } else { format!("converged, {}", count(node.applied, "task")) };
             self.set(&node.node, false, text);
@@ -255,6 +261,25 @@ impl Progress {
                     self.line(&format!("\nfollowing branch {branch}: commit to it to deploy. Ctrl-C stops everything."))
                 }
             }
+        }
+    }
+
+    /// Prints what is wrong with the planner or an agent and was not so at the last call, and what no longer is. Other troubles have
+    /// events of their own.
+    pub(crate) fn troubles(&mut self, troubles: &[Trouble]) {
+        let shown = |trouble: &&Trouble| {
+            matches!(
+                trouble,
+                Trouble::Store { .. } | Trouble::Broker { .. } | Trouble::Repository { .. } | Trouble::Agent { .. }
+            )
+        };
+        let now: Vec<Trouble> = troubles.iter().filter(shown).cloned().collect();
+        let before = std::mem::replace(&mut self.troubles, now);
+        for new in self.troubles.iter().filter(|trouble| !before.contains(trouble)) {
+            self.problem(&new.to_string());
+        }
+        for over in before.iter().filter(|trouble| !self.troubles.contains(trouble)) {
+            self.line(&format!("no longer: {over}"));
         }
     }
 

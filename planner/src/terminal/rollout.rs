@@ -55,7 +55,16 @@ pub(crate) fn time(rollout: &RolloutSummary, now_ms: u64) -> String {
 pub(crate) fn line(rollout: &RolloutSummary, now_ms: u64, color: bool) -> String {
     let (word, style) = result(rollout.result);
     let nodes = count(rollout.nodes, "node");
-    format!("{}: {} on {nodes}, {}", style.paint(word, color), counts(&rollout.counts), time(rollout, now_ms))
+    let mut line =
+        format!("{}: {} on {nodes}, {}", style.paint(word, color), counts(&rollout.counts), time(rollout, now_ms));
+    if rollout.degraded > 0 {
+        line += &Style::Bad.paint(&format!("; {} degraded since", rollout.degraded), color);
+    }
+    if rollout.unplanned > 0 {
+        let n = count(rollout.unplanned, "connected node");
+        line += &Style::Warn.paint(&format!("; {n} not planned for yet"), color);
+    }
+    line
 }
 
 /// The state of an instance in a few words. An outcome with details may have several lines.

@@ -12,7 +12,9 @@ use super::{
 };
 use crate::api::{
     park::Parked,
-    types::{Fault, FetchStatus, NodePresence, NodeStatus, RefusedCommit, RepositoryStatus, Role, Status},
+    types::{
+        Fault, FetchStatus, NodeCondition, NodePresence, NodeStatus, RefusedCommit, RepositoryStatus, Role, Status,
+    },
 };
 
 /// How many tasks of one node are named that cannot be planned yet.
@@ -91,10 +93,35 @@ fn head(out: &mut String, status: &Status, now_ms: u64, color: bool) {
         }
     };
     let _ = writeln!(out, "{} {role}, {broker}", label("planner"));
+    if let Some(error) = &planner.store_error {
+        let text = format!("its store cannot be written; nothing is published until it can: {error}");
+        let _ = writeln!(out, "{} {}", label(""), Style::Bad.paint(&text, color));
+    }
     if let Some(rollout) = &status.rollout {
         let text = rollout::line(rollout, now_ms, color);
         let _ = writeln!(out, "{} {}  {text}", label("rollout"), rollout.generation);
     }
+    if status.nodes.len() > 1 {
+        let _ = writeln!(out, "{} {}", label("nodes"), conditions(&status.nodes));
+    }
+}
+
+/// How many nodes stand how: `1000: 19 converged, 981 unknown`.
+fn conditions(nodes: &[NodeStatus]) -> String {
+    let words = [
+        (NodeCondition::Failed, "failed"),
+        (NodeCondition::Degraded, "degraded"),
+        (NodeCondition::Unknown, "unknown"),
+        (NodeCondition::Pending, "pending"),
+        (NodeCondition::Drifted, "drifted"),
+        (NodeCondition::Converged, "converged"),
+        (NodeCondition::NotDeclared, "not declared"),
+    ];
+    let counted = words.iter().filter_map(|(condition, word)| {
+        let n = nodes.iter().filter(|node| node.condition == *condition).count();
+        (n > 0).then(|| format!("{n} {word}"))
+    });
+    format!("{}: {}", nodes.len(), counted.collect::<Vec<_>>().join(", "))
 }
 
 /// Why commits may be missing, in lines; none while the repository is read and fetched without trouble.
@@ -155,33 +182,49 @@ fn presence(presence: NodePresence) -> (&'static str, Style) {
 
 /// The most urgent thing about a node, in a few words.
 fn state(node: &NodeStatus) -> (String, Style) {
-    let counts = &node.counts;
-    let behind = node.planned > node.generation;
-    if !node.declared && node.applied > 0 {
-        (format!("orphaned: {} left running", count(node.applied, "task")), Style::Warn)
-    } else if !node.declared {
-        ("not declared".to_owned(), Style::Warn)
-    } else if node.state == Lifecycle::Decommissioned && node.applied == 0 {
-        ("decommissioned: nothing is left on it".to_owned(), Style::Good)
-    } else if counts.failed + counts.blocked > 0 {
-        (rollout::counts(counts), Style::Bad)
-    } else if node.presence == NodePresence::Unknown {
-        ("never reported".to_owned(), Style::Warn)
-    } else if node.phase == Some(Phase::Fetching) {
-        ("fetching content".to_owned(), Style::Warn)
-    } else if counts.open() > 0 {
-        (rollout::counts(counts), Style::Warn)
-    } else if !node.waiting.is_empty() {
-        (format!("{} cannot be planned yet", count(node.waiting.len(), "task")), Style::Warn)
-    } else if behind {
-        (format!("behind: plan {} not received yet", node.planned), Style::Warn)
-    } else if !node.obligations.is_empty() {
-        (format!("{} pending", count(node.obligations.len(), "action")), Style::Warn)
-    } else if node.drifted > 0 {
-        (format!("{} drifted", count(node.drifted, "task")), Style::Warn)
-    } else {
-        ("converged".to_owned(), Style::Good)
+    match node.condition {
+        NodeCondition::NotDeclared if node.applied > 0 => {
+            (format!("orphaned: {} left running", count(node.applied, "task")), Style::Warn)
+        }
+        NodeCondition::NotDeclared => ("not declared".to_owned(), Style::Warn),
+        NodeCondition::Converged if node.state == Lifecycle::Decommissioned => {
+            ("decommissioned: nothing is left on it".to_owned(), Style::Good)
+        }
+        NodeCondition::Failed => (rollout::counts(&node.counts), Style::Bad),
+        NodeCondition::Unknown => {
+            let why = match (node.presence, node.last_seen_ms) {
+                (NodePresence::Unknown, None) => "never reported",
+                (NodePresence::Unknown, Some(_)) => "not seen since the planner started",
+                _ => "no state received",
+            };
+            (format!("unknown: {why}"), Style::Warn)
+        }
+        NodeCondition::Degraded => (format!("{} degraded", count(node.degraded.len(), "task")), Style::Bad),
+        NodeCondition::Pending => (pending(node), Style::Warn),
+        NodeCondition::Drifted => (format!("{} drifted", count(node.drifted, "task")), Style::Warn),
+        NodeCondition::Converged => ("converged".to_owned(), Style::Good),
     }
+}
+
+/// What is still to be carried out on a node.
+fn pending(node: &NodeStatus) -> String {
+    if node.phase == Some(Phase::Fetching) {
+        "fetching content".to_owned()
+    } else if node.counts.open() > 0 {
+        rollout::counts(&node.counts)
+    } else if !node.waiting.is_empty() {
+        format!("{} cannot be planned yet", count(node.waiting.len(), "task"))
+    } else if node.planned > node.generation {
+        format!("behind: plan {} not received yet", node.planned)
+    } else {
+        format!("{} pending", count(node.obligations.len(), "action"))
+    }
+}
+
+/// What keeps the agent of a node from its work, and which tasks do not work, with the reasons.
+pub(super) fn faults(node: &NodeStatus) -> impl Iterator<Item = String> {
+    let trouble = node.trouble.iter().map(|trouble| format!("its agent cannot go on: {trouble}"));
+    trouble.chain(node.degraded.iter().map(|(task, why)| format!("{task} is degraded: {why}")))
 }
 
 /// That a node is parked, and why.
@@ -202,6 +245,9 @@ fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     let name = &node.node;
     if let Some(parked) = &node.parked {
         let _ = writeln!(out, "{name}: {}", Style::Warn.paint(&parked_text(parked, now_ms), color));
+    }
+    for fault in faults(node) {
+        let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {fault}"), color));
     }
     for (task, waits_for) in node.waiting.iter().take(WAITING) {
         let _ = writeln!(out, "{name}: {task} waits for {}", waits_for.join(", "));

@@ -31,6 +31,12 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         NodePresence::Unknown => "; the node has never reported: is its agent running, and its key trusted?",
     };
     let _ = writeln!(out, "  {state}{agent}");
+    if let Some(trouble) = &why.trouble {
+        let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("its node's agent cannot go on: {trouble}"), color));
+    }
+    if let Some(reason) = &why.degraded {
+        let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("degraded: {reason}"), color));
+    }
     for line in why.repository.iter().flat_map(|repository| behind(repository, now_ms)) {
         let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("what was pushed since is not known: {line}"), color));
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use groundplan_protocol::MAX_PACKET;
 use rumqttc::{
     AsyncClient, ConnAck, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing as Written, Packet, Publish, QoS,
-    SubscribeFilter,
+    SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::{
     sync::mpsc,
@@ -43,7 +43,8 @@ const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)
 /// What the polling task reports.
 enum ConnectionEvent {
     Connected(ConnAck),
-    Subscribed,
+    /// Whether every subscription was granted.
+    Subscribed(bool),
     Message(Publish),
     /// The client has written the next message in order, as this packet.
     Written(u16),
@@ -245,13 +246,18 @@ impl Connection<'_> {
                 Incoming::Ready { fresh: false, replay: false }
             }
             // For a moment only: the session's own subscriptions cover these topics, and a broker may send a message once for each.
-            ConnectionEvent::Subscribed if self.ready => {
+            ConnectionEvent::Subscribed(_) if self.ready => {
                 for topic in self.replays.1.pop_front().into_iter().flatten() {
                     let _ = self.client.try_unsubscribe(topic);
                 }
                 return Ok(None);
             }
-            ConnectionEvent::Subscribed => {
+            ConnectionEvent::Subscribed(false) => {
+                return Err(
+                    self.lost("it refuses the subscription to the site's topics: check the planner's access rights")
+                );
+            }
+            ConnectionEvent::Subscribed(true) => {
                 (self.ready, *self.subscribed) = (true, true);
                 Incoming::Ready { fresh: self.fresh, replay: true }
             }
@@ -333,7 +339,9 @@ async fn poll(mut events: EventLoop, sender: mpsc::Sender<ConnectionEvent>) {
     loop {
         let event = match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => ConnectionEvent::Connected(ack),
-            Ok(Event::Incoming(Packet::SubAck(_))) => ConnectionEvent::Subscribed,
+            Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                ConnectionEvent::Subscribed(!ack.return_codes.contains(&SubscribeReasonCode::Failure))
+            }
             Ok(Event::Incoming(Packet::Publish(publish))) => ConnectionEvent::Message(publish),
             Ok(Event::Incoming(Packet::PubAck(ack))) => ConnectionEvent::Confirmed(ack.pkid),
             Ok(Event::Outgoing(Written::Publish(packet))) => ConnectionEvent::Written(packet),

@@ -100,6 +100,8 @@ impl From<rollout::RolloutSummary> for RolloutSummary {
             result: summary.result.into(),
             counts: summary.counts.into(),
             nodes: summary.nodes,
+            unplanned: 0,
+            degraded: 0,
             started_ms: summary.started_ms,
             finished_ms: summary.finished_ms,
             forgotten: summary.forgotten.into_iter().map(Into::into).collect(),
@@ -158,6 +160,7 @@ impl From<io::Event> for Event {
             }
             io::Event::RolloutFinished(rollout) => Self::RolloutFinished { rollout: rollout.into() },
             io::Event::Node(node, presence) => Self::Node { node, presence: presence.into() },
+            io::Event::Degraded(instance, why) => Self::Degraded { instance, why },
             io::Event::Role(role) => Self::Role { role: role.into() },
             io::Event::Idle => Self::Idle,
         }

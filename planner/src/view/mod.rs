@@ -16,7 +16,7 @@ pub(crate) use self::{
     drift::{drift, drift_answers},
     history::{exec_record, history, rollout},
     select::{has, hosts, is_declared, knowledge, may_forget, parked, selected},
-    snapshot::{PlannerInfo, Snapshot},
+    snapshot::{PlannerInfo, Snapshot, StoreFault},
     status::status,
     why::why,
 };

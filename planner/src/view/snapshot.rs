@@ -33,6 +33,17 @@ pub(crate) struct Snapshot {
     pub(crate) site: Option<Arc<Site>>,
     /// What does not change.
     pub(crate) info: Arc<PlannerInfo>,
+    /// Why the store cannot be written, while it cannot.
+    pub(crate) store: Option<StoreFault>,
+}
+
+/// The store cannot be written: nothing is published until it can.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreFault {
+    /// Why.
+    pub(crate) error: String,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
 }
 
 impl Snapshot {

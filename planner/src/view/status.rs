@@ -2,24 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_machine::rollout;
-use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
+use groundplan_machine::{
+    View,
+    rollout::{self, ActiveRollout, PlannedReasons},
+};
+use groundplan_protocol::{
+    ids::{InstanceId, NodeId, TaskId},
+    state::Phase,
+};
 
-use super::{Snapshot, convert::presence, select::parked};
+use super::{Snapshot, convert::presence, select::parked, snapshot::StoreFault};
 use crate::api::{
     trouble::Trouble,
-    types::{BrokerStatus, FetchStatus, NodeStatus, PlannerStatus, RepositoryStatus, RolloutResult, Status, VERSION},
+    types::{
+        BrokerStatus, FetchStatus, NodeCondition, NodePresence, NodeStatus, PlannerStatus, RepositoryStatus,
+        RolloutResult, RolloutSummary, Status, VERSION,
+    },
 };
 
 /// The state of all.
 pub(crate) fn status(snapshot: &Snapshot) -> Status {
     let mut status = all(snapshot);
-    status.troubles = troubles(&status);
+    status.troubles = troubles(&status, snapshot.store.as_ref());
     status
 }
 
 /// What is wrong, worst first.
-fn troubles(status: &Status) -> Vec<Trouble> {
+fn troubles(status: &Status, store: Option<&StoreFault>) -> Vec<Trouble> {
+    let store = store.map(|fault| Trouble::Store { error: fault.error.clone(), since_ms: fault.since_ms });
     let broker = status.planner.broker.error.iter().map(|error| Trouble::Broker { error: error.clone() });
     let fetch = status.repository.fetch.as_ref().and_then(|fetch| fetch.error.as_ref());
     let repository = status.repository.error.iter().chain(fetch).take(1);
@@ -34,7 +44,24 @@ fn troubles(status: &Status) -> Vec<Trouble> {
         failed: rollout.counts.failed,
         blocked: rollout.counts.blocked,
     });
-    broker.chain(repository).chain(refused).chain(failed).collect()
+    let declared = || status.nodes.iter().filter(|node| node.declared);
+    let agents =
+        declared().filter_map(|node| Some(Trouble::Agent { node: node.node.clone(), error: node.trouble.clone()? }));
+    let degraded = declared()
+        .filter(|node| !node.degraded.is_empty())
+        .map(|node| Trouble::Degraded { node: node.node.clone(), tasks: node.degraded.keys().cloned().collect() });
+    let planner = store.into_iter().chain(broker).chain(repository).chain(refused);
+    planner.chain(failed).chain(agents).chain(degraded).collect()
+}
+
+/// The latest rollout, with what is known of it beyond its own outcome.
+pub(super) fn latest(view: &View, rollout: &ActiveRollout) -> RolloutSummary {
+    let degraded = |planned: &&PlannedReasons| {
+        let InstanceId { node, task } = &planned.instance;
+        view.nodes.get(node).and_then(|node| node.degraded()).is_some_and(|degraded| degraded.contains_key(task))
+    };
+    let degraded = rollout.head.actions.iter().filter(degraded).count();
+    RolloutSummary { unplanned: rollout.unplanned, degraded, ..rollout.summary().into() }
 }
 
 fn all(snapshot: &Snapshot) -> Status {
@@ -57,8 +84,9 @@ fn all(snapshot: &Snapshot) -> Status {
                 connected: view.broker.is_ok(),
                 error: view.broker.clone().err().flatten(),
             },
+            store_error: snapshot.store.as_ref().map(|fault| fault.error.clone()),
         },
-        rollout: view.rollout.as_ref().map(|rollout| rollout.summary().into()),
+        rollout: view.rollout.as_ref().map(|rollout| latest(view, rollout)),
         refused: view.meta.refused.clone().map(Into::into),
         troubles: Vec::new(),
         nodes: nodes(snapshot),
@@ -109,12 +137,13 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
         let node = view.nodes.get(id).map(|node| &**node);
         let state = node.and_then(|node| node.state.as_ref());
         let belief = node.map(|node| &node.belief);
-        NodeStatus {
+        let mut status = NodeStatus {
             node: id.clone(),
             declared: declared(id),
             state: view.active.as_ref().and_then(|active| active.desired.lifecycle(id)).unwrap_or_default(),
             parked: parked(view, id),
             presence: presence(node),
+            condition: NodeCondition::Unknown,
             generation: belief.map(|b| b.generation).unwrap_or_default(),
             commit: state.and_then(|s| s.commit.clone()),
             planned: node.map(|node| node.planned_generation()).unwrap_or_default(),
@@ -122,6 +151,8 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             counts: counts.get(id).copied().unwrap_or_default().into(),
             applied: belief.map_or(0, |b| b.applied.tasks.len()),
             waiting: waiting.get(id).cloned().unwrap_or_default(),
+            degraded: node.and_then(|node| node.degraded().cloned()).unwrap_or_default(),
+            trouble: node.and_then(|node| node.trouble.clone()),
             drifted: view.drift.get(id).map_or(0, |drift| drift.drifted()),
             obligations: belief
                 .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())
@@ -135,7 +166,33 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             facts: node.map(|node| (*node.facts).clone()).unwrap_or_default(),
             exports: node.map(|node| node.exports.clone()).unwrap_or_default(),
             found: state.map(|s| s.found.clone()).unwrap_or_default(),
-        }
+        };
+        status.condition = condition(&status, node.is_some_and(|node| node.is_known()));
+        status
     };
     names.into_iter().map(status).collect()
+}
+
+/// How a node stands; `known` is whether a state of it was ever received.
+fn condition(node: &NodeStatus, known: bool) -> NodeCondition {
+    let pending = node.counts.open() > 0
+        || node.phase == Some(Phase::Fetching)
+        || !node.waiting.is_empty()
+        || node.planned > node.generation
+        || !node.obligations.is_empty();
+    if !node.declared {
+        NodeCondition::NotDeclared
+    } else if node.counts.failed + node.counts.blocked > 0 {
+        NodeCondition::Failed
+    } else if !known || node.presence == NodePresence::Unknown {
+        NodeCondition::Unknown
+    } else if !node.degraded.is_empty() {
+        NodeCondition::Degraded
+    } else if pending {
+        NodeCondition::Pending
+    } else if node.drifted > 0 {
+        NodeCondition::Drifted
+    } else {
+        NodeCondition::Converged
+    }
 }

@@ -46,7 +46,9 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
         obligation: node.and_then(|node| node.belief.applied.obligations.get(&instance.task)).map(|o| o.effect),
         record: latest.as_ref().and_then(|r| r.instances.iter().find(|i| i.instance == *instance).cloned()),
         rollout: latest.map(|r| r.summary),
+        degraded: node.and_then(|node| node.degraded()?.get(&instance.task).cloned()),
         presence: presence(node),
+        trouble: node.and_then(|node| node.trouble.clone()),
         repository: Some(repository(snapshot)).filter(RepositoryStatus::is_behind),
     })
 }

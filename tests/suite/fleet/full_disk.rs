@@ -1,44 +1,15 @@
-//! A planner whose disk is full: it publishes nothing that it could not write, and goes on by itself once there is room.
+//! Full disks: a planner or an agent does nothing that it could not write down, says so in the status, and goes on once there is room.
 
-use std::{fs, io::Write, path::PathBuf, process::Command};
-
-use groundplan_tests::{brokers::Kind, fleet::Fleet, needs_hosts};
+use groundplan_tests::{brokers::Kind, fleet::Fleet, needs_hosts, small_disk::SmallDisk};
 
 use super::web;
-
-/// A small file system of its own at a path, until it is dropped.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(path: PathBuf) -> Self {
-        fs::create_dir_all(&path).expect("a folder");
-        run("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs", &path.to_string_lossy()]);
-        Self(path)
-    }
-
-    /// Writes until nothing more fits.
-    fn fill(&self) {
-        let mut filler = fs::File::create(self.0.join("filler")).expect("a file");
-        while filler.write_all(&[0; 4096]).is_ok() {}
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["--lazy", &self.0.to_string_lossy()]).status();
-    }
-}
-
-fn run(program: &str, args: &[&str]) {
-    assert!(Command::new(program).args(args).status().expect("it starts").success(), "{program} {args:?}");
-}
 
 #[test]
 fn a_planner_goes_on_when_its_disk_has_room_again() {
     // It needs root, as real hosts do.
     needs_hosts!();
     let mut fleet = Fleet::new(Kind::Embedded, &web());
-    let disk = Small::mount(fleet.planner_state("one"));
+    let disk = SmallDisk::mount(fleet.planner_state("one"), 2);
     for node in ["n1", "n2"] {
         fleet.start_agent(node);
     }
@@ -63,7 +34,48 @@ fn a_planner_goes_on_when_its_disk_has_room_again() {
     fleet.wait("the store to fail", || {
         fleet.logged("planner-one").contains("the store cannot be written").then_some(())
     });
-    fs::remove_file(disk.0.join("filler")).expect("the filler is there");
+    let status = fleet.ask("one", &["status"]).expect("an answer");
+    assert_eq!(status["troubles"][0]["is"], "store", "{status:#}");
+    assert_eq!(fleet.output("one", &["status", "--exit-code"]).status.code(), Some(2));
+    let text = fleet.text("one", &["status"]);
+    assert!(text.contains("its store cannot be written"), "{text}");
+    disk.empty();
     fleet.wait("the store to work", || fleet.logged("planner-one").contains("the store works again").then_some(()));
+    let status = fleet.converged("one", &last);
+    assert_eq!(status["troubles"], serde_json::json!([]), "{status:#}");
+}
+
+#[test]
+fn an_agent_reports_that_it_cannot_write_its_ledger_and_goes_on_when_it_can() {
+    // It needs root, as real hosts do.
+    needs_hosts!();
+    let mut fleet = Fleet::new(Kind::Embedded, &web());
+    let disk = SmallDisk::mount(fleet.agent_state("n1"), 2);
+    for node in ["n1", "n2"] {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+
+    disk.fill();
+    let trouble = || {
+        let status = fleet.ask("one", &["status"])?;
+        status["troubles"].as_array()?.iter().find(|trouble| trouble["is"] == "agent").cloned()
+    };
+    let found = (0..40).find_map(|round| {
+        let site = format!("name = \"testsite\"\n[vars]\ngreeting = \"{round} {}\"\n", "x".repeat(20_000));
+        fleet.commit(&[("site.toml", &site)], "more");
+        fleet.wait("the commit to be carried out, or the ledger to fail", || {
+            let taken = fleet.file("n1", "etc/web.conf")?.starts_with(&format!("greeting = {round} "));
+            trouble().map(Some).or(taken.then_some(None))
+        })
+    });
+    let found = found.expect("the disk is full");
+    assert_eq!(found["node"], "n1", "{found}");
+    assert_eq!(fleet.output("one", &["status", "--exit-code"]).status.code(), Some(2));
+    disk.empty();
+    fleet.wait("the agent to go on", || trouble().is_none().then_some(()));
+    // What could not be written as part of a task has failed, and is tried again with the next commit.
+    let last = fleet.commit(&[], "again");
     fleet.converged("one", &last);
 }

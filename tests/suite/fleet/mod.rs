@@ -18,6 +18,7 @@ mod recheck;
 mod remote;
 mod survival;
 mod takeover;
+mod troubles;
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
 

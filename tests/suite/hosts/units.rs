@@ -1,6 +1,9 @@
 //! systemd units on a real host: shipped, changed, masked, broken, and given back.
 
+use std::time::{Duration, Instant};
+
 use groundplan_tests::{hosts::Hosts, needs_hosts};
+use serde_json::Value;
 
 use super::{NOTHING, drifted, recheck};
 
@@ -164,4 +167,45 @@ fn the_links_of_an_enabled_unit_follow_its_file() {
         hosts.converged(&hosts.change(text));
         assert_eq!(link(), target, "{text}");
     }
+}
+
+/// A service that runs until there is a file for it, and then fails: once for all, or to be started again by systemd.
+const FAILING: &str = r#"
+[[task]]
+id = "once"
+requires = []
+systemd = { unit = "once.service", content = "[Service]\nExecStart=/bin/sh -c 'while [ ! -e /run/stop-once ]; do sleep 0.1; done; exit 3'\n" }
+
+[[task]]
+id = "again"
+requires = []
+systemd = { unit = "again.service", content = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=100ms\nExecStart=/bin/sh -c 'sleep 0.5; [ ! -e /run/stop-again ] && exec sleep infinity; exit 3'\n" }
+"#;
+
+fn degraded(hosts: &Hosts) -> Option<Value> {
+    Some(hosts.ask(&["status"])?["nodes"][0]["degraded"].clone())
+}
+
+#[test]
+fn a_unit_that_fails_after_its_start_is_degraded_within_seconds() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(FAILING);
+    let status = hosts.converged(&hosts.head());
+    assert_eq!(status["nodes"][0]["condition"], "converged", "{status:#}");
+
+    hosts.out("h1", "touch /run/stop-once");
+    let begun = Instant::now();
+    let found = hosts.wait("the failure", || degraded(&hosts).filter(|found| !found.is_null()));
+    assert!(begun.elapsed() < Duration::from_secs(30), "no drift check was due");
+    assert!(found["s.once"].as_str().is_some_and(|why| why.contains("failed (exit-code)")), "{found}");
+    hosts.out("h1", "rm /run/stop-once; systemctl start once.service");
+    hosts.wait("the unit to be reported as running", || degraded(&hosts).filter(Value::is_null));
+
+    // One that systemd starts again and again is up at most moments.
+    hosts.out("h1", "touch /run/stop-again; systemctl kill --signal=KILL again.service");
+    hosts.wait("the restarts", || degraded(&hosts)?["s.again"].as_str().map(drop));
+    hosts.out("h1", "rm /run/stop-again");
+    hosts.wait("the unit to run on", || degraded(&hosts).filter(Value::is_null));
+    let status = hosts.ask(&["status"]).expect("a status");
+    assert_eq!(status["nodes"][0]["condition"], "converged", "{status:#}");
 }

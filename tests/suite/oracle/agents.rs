@@ -77,6 +77,7 @@ impl Agent {
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),
             found: Default::default(),
+            degraded: BTreeMap::new(),
             agent: String::new(),
             refused: None,
             ignored: 0,

@@ -5,6 +5,7 @@ mod site;
 
 use std::collections::BTreeMap;
 
+use groundplan_tests::needs_hosts;
 use nix::sys::signal::Signal;
 
 use self::site::Up;
@@ -162,4 +163,35 @@ fn what_acts_on_a_host_as_a_whole_is_skipped_with_a_message() {
     let skipped = "skipped: `sysctl` acts on the host as a whole";
     up.wait(skipped, || up.output().contains(skipped).then_some(()));
     up.end(Signal::SIGINT);
+}
+
+#[test]
+fn it_prints_that_a_disk_is_full_and_that_it_has_room_again() {
+    // It needs root, as real hosts do.
+    needs_hosts!();
+    for (place, full) in [
+        ("planner", "the planner's store cannot be written; nothing is published until it can: "),
+        ("nodes/beta/state", "beta: its agent cannot go on: "),
+    ] {
+        let (up, disk) = Up::on_small_disk(place);
+        up.converged();
+        disk.fill();
+        let service = up.read("services/app/service.toml");
+        // More than the room that a store or a ledger has in its own file.
+        let failed = (0..40).any(|round| {
+            let content = format!("{round} {}", "x".repeat(20_000));
+            let task = format!("[[task]]\nid = \"note\"\nfile = {{ content = \"{content}\", path = \"/srv/note\" }}\n");
+            up.write("services/app/service.toml", &format!("{service}\n{task}"));
+            up.commit("more");
+            up.wait("the commit to be carried out, or the disk to be reported", || {
+                let failed = up.output().contains(full);
+                let note = std::fs::read_to_string(up.dir().join("nodes/beta/root/srv/note")).unwrap_or_default();
+                (failed || note.starts_with(&format!("{round} "))).then_some(failed)
+            })
+        });
+        assert!(failed, "{}", up.output());
+        disk.empty();
+        up.wait("it to go on", || up.output().contains(&format!("no longer: {full}")).then_some(()));
+        up.end(Signal::SIGTERM);
+    }
 }

@@ -14,6 +14,7 @@ use groundplan_tests::{
     binaries,
     fleet::{PATIENCE, is_planned},
     loopback::Loopback,
+    small_disk::SmallDisk,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -47,16 +48,29 @@ impl Up {
         Self::copied(true)
     }
 
+    /// Runs on a copy of the sample site, with a small disk at a place below its directory.
+    pub(super) fn on_small_disk(place: &str) -> (Self, SmallDisk) {
+        let mut up = Self::prepared(false);
+        let disk = SmallDisk::mount(up.dir().join(place), 2);
+        up.start_again();
+        (up, disk)
+    }
+
     fn copied(here: bool) -> Self {
+        let mut up = Self::prepared(here);
+        up.start_again();
+        up
+    }
+
+    fn prepared(here: bool) -> Self {
         let (scratch, net) = (scratch(), Loopback::claim());
         let site = scratch.path().join("site");
         copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/quickstart"), &site);
-        let mut up = Self { scratch, net, site: Some(site), here, child: None };
+        let up = Self { scratch, net, site: Some(site), here, child: None };
         let nodes = up.read("inventory/nodes.toml").replace("127.0.0", &up.net.prefix());
         up.write("inventory/nodes.toml", &nodes);
         up.git(&["init", "-q", "-b", "main"]);
         up.commit("first");
-        up.start_again();
         up
     }
 

@@ -16,6 +16,9 @@ use crate::{duration::Span, effect::Effect, ids::TaskId};
 /// How long a process may take to end after TERM if no `stop_timeout` is given.
 const DEFAULT_STOP_TIMEOUT: Span = Span::secs(10);
 
+/// How long a process must run to count as started if no `settle` is given.
+const DEFAULT_SETTLE: Span = Span::secs(1);
+
 /// A program that the agent keeps running: started, restarted on a trigger or, with back-off, when it ends, reloaded by a
 /// signal, stopped on removal. It survives a restart of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +41,9 @@ pub struct Process {
     /// How long it may take to end after TERM before its process group gets KILL; `10s` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_timeout: Option<Span>,
+    /// How long it must run after a start to count as started, if the task has no `ready`; `1s` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Span>,
 }
 
 /// A signal that asks a process to reload (signal(7)).
@@ -63,10 +69,16 @@ impl Process {
         self.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT)
     }
 
-    /// Whether one that runs as `before` describes must be started again to become as `after` does; how it is stopped or reloaded does not
-    /// matter.
+    /// How long it must run to count as started.
+    pub fn settle(&self) -> Span {
+        self.settle.unwrap_or(DEFAULT_SETTLE)
+    }
+
+    /// Whether one that runs as `before` describes must be started again to become as `after` does; how it is stopped or reloaded, and when
+    /// it counts as started, does not matter.
     pub fn must_restart(before: &Self, after: &Self) -> bool {
-        let essence = |process: &Self| Self { reload_signal: None, stop_timeout: None, ..process.clone() };
+        let essence =
+            |process: &Self| Self { reload_signal: None, stop_timeout: None, settle: None, ..process.clone() };
         essence(before) != essence(after)
     }
 }

@@ -37,6 +37,9 @@ mod unit_text;
 mod user;
 mod wait;
 
-pub(crate) use self::dispatch::{
-    abandon, apply, brings_host_down, broken, check, drifts, effect, given_up, notes_changes, remove, whole_host,
+pub(crate) use self::{
+    dispatch::{
+        abandon, apply, brings_host_down, broken, check, drifts, effect, given_up, notes_changes, remove, whole_host,
+    },
+    systemd::watch,
 };

@@ -16,7 +16,7 @@ use crate::host::{
     },
 };
 
-/// How long a process without a readiness probe is watched after its start: one that ends within it has failed to start.
+/// How long a process with a readiness probe is watched after its start before the probe counts.
 const SETTLE: Duration = Duration::from_millis(100);
 
 impl Kind for Process {
@@ -42,7 +42,7 @@ impl Kind for Process {
             supervisor.amend(cx.task, self.clone()).await?;
             return Ok(Applied { afresh: false });
         }
-        supervisor.start(cx.task, self.clone(), terms(cx)).await?;
+        supervisor.start(cx.task, self.clone(), self.terms(cx)).await?;
         Ok(Applied { afresh: true })
     }
 
@@ -55,17 +55,17 @@ impl Kind for Process {
         let up = supervisor.process(cx.task).is_some_and(|(_, state)| matches!(state, ProcessState::Up { .. }));
         match effect {
             Effect::Reload if up => {
-                if let Reloaded::Restarted { why } = supervisor.reload(cx.task, terms(cx)).await? {
+                if let Reloaded::Restarted { why } = supervisor.reload(cx.task, self.terms(cx)).await? {
                     cx.report(&format!("restarted: {why}"));
                     cx.carried_out(Effect::Restart);
                 }
             }
             // Reloading a process that does not run means starting it.
             Effect::Reload => {
-                supervisor.start(cx.task, self.clone(), terms(cx)).await?;
+                supervisor.start(cx.task, self.clone(), self.terms(cx)).await?;
                 cx.carried_out(Effect::Restart);
             }
-            _ => supervisor.start(cx.task, self.clone(), terms(cx)).await?,
+            _ => supervisor.start(cx.task, self.clone(), self.terms(cx)).await?,
         }
         Ok(true)
     }
@@ -81,8 +81,15 @@ impl Kind for Process {
     }
 }
 
-/// A new process, which the ledger does not have yet, is not retried without a job. It must run for a moment even if a probe
-/// follows: another program may have its port, and answer in its place.
-fn terms(cx: &Context<'_>) -> StartTerms {
-    StartTerms { settle: SETTLE, retry: !cx.is_new }
+trait Terms {
+    fn terms(&self, cx: &Context<'_>) -> StartTerms;
+}
+
+impl Terms for Process {
+    /// A new process, which the ledger does not have yet, is not retried without a job. It must run for a moment even if a probe
+    /// follows: another program may have its port, and answer in its place.
+    fn terms(&self, cx: &Context<'_>) -> StartTerms {
+        let settle = if cx.probed { SETTLE } else { self.settle().into() };
+        StartTerms { settle, retry: !cx.is_new }
+    }
 }

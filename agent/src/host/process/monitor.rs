@@ -1,8 +1,8 @@
 //! The monitor of one supervised process: starts it, waits for its end, starts it again.
 //!
-//! In: requests, and the end of the process. Out: its state, for all that watch it. A process leads a session of its own;
-//! signals to end it go to its whole group, and whatever of the group outlives it is ended before the next start. A process
-//! that an earlier agent started is not a child of this one: its end is detected by a pidfd.
+//! In: requests, and the end of the process. Out: its state, for all that watch it, and that it ends by itself, until it runs on. A
+//! process leads a session of its own; signals to end it go to its whole group, and whatever of the group outlives it is ended before the
+//! next start. A process that an earlier agent started is not a child of this one: its end is detected by a pidfd.
 
 use std::{
     io,
@@ -44,6 +44,9 @@ const TRIM: Duration = Duration::from_secs(30);
 /// How often a group that got a signal to end is checked, and how long one that got KILL may take to vanish.
 const POLL: Duration = Duration::from_millis(20);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a process must run on after a signal to reload.
+const RELOADED: Duration = Duration::from_millis(100);
 
 type Reply<T> = oneshot::Sender<Result<T, SupervisorError>>;
 
@@ -89,6 +92,8 @@ pub(crate) struct ProcessMonitor {
     running: Option<Running>,
     /// When it is started again.
     retry: Option<Instant>,
+    /// When it no longer counts as one that ends by itself.
+    recovers: Option<Instant>,
     since: SystemTime,
     restarts: u32,
     /// How often in a row it ended before it was healthy.
@@ -118,6 +123,7 @@ enum Event {
     Request(Request),
     Ended(Option<ExitStatus>),
     Retry,
+    Recovered,
     Trim,
     /// The supervisor was dropped.
     Retire,
@@ -143,6 +149,7 @@ impl ProcessMonitor {
             process,
             running: None,
             retry: None,
+            recovers: None,
             since: SystemTime::now(),
             restarts: 0,
             ends: 0,
@@ -181,6 +188,7 @@ impl ProcessMonitor {
                 request = self.requests.recv() => request.map_or(Event::Retire, Event::Request),
                 status = ended(self.running.as_mut()) => Event::Ended(status),
                 () = at(self.retry) => Event::Retry,
+                () = at(self.recovers) => Event::Recovered,
                 () = sleep(TRIM), if self.running.is_some() => Event::Trim,
             };
             match event {
@@ -203,6 +211,10 @@ impl ProcessMonitor {
                 Event::Retry => {
                     self.restarts += 1;
                     self.try_again();
+                }
+                Event::Recovered => {
+                    self.recovers = None;
+                    self.shared.health.works(&self.task);
                 }
                 Event::Trim => {
                     if let Err(e) = self.log.trim() {
@@ -272,7 +284,7 @@ impl ProcessMonitor {
                     format!("the program has no handler for {}, which would end it", signal.as_str())
                 } else {
                     kill(pid, signal).map_err(|e| SupervisorError::Signal(pid, e))?;
-                    match timeout(terms.settle, ended(self.running.as_mut())).await {
+                    match timeout(RELOADED, ended(self.running.as_mut())).await {
                         Err(_) => return Ok(Reloaded::Signalled),
                         Ok(status) => {
                             let why = self.clear(status).await.unwrap_or_default();
@@ -289,6 +301,8 @@ impl ProcessMonitor {
     /// Ends the process and its group; whether it ran.
     async fn stop(&mut self) -> Result<bool, SupervisorError> {
         self.retry = None;
+        self.recovers = None;
+        self.shared.health.works(&self.task);
         let Some(mut running) = self.running.take() else { return Ok(false) };
         let pid = running.identity.pid();
         let until = Instant::now() + Duration::from(self.process.stop_timeout());
@@ -310,6 +324,7 @@ impl ProcessMonitor {
     /// Cleans up after the process ended by itself; how it ended, with the last lines of its log.
     async fn clear(&mut self, status: Option<ExitStatus>) -> Option<String> {
         let running = self.running.take()?;
+        self.recovers = None;
         let mut why = status.map_or_else(|| "ended".to_owned(), status_text);
         // Read before the monitor adds a line of its own.
         let last = self.log.last_lines(running.log_from);
@@ -333,6 +348,7 @@ impl ProcessMonitor {
         let again = format!("started again in {:.1}s", wait.as_secs_f32());
         self.log.add(&again);
         crate::log::warn(format_args!("{}: {why}; {again}", self.task));
+        self.shared.health.fails(&self.task, &format!("the process {why}"));
         self.set_down(why);
     }
 
@@ -360,7 +376,16 @@ impl ProcessMonitor {
         self.write(&record);
         self.set_up(running.identity.pid());
         self.running = Some(running);
+        self.recovers = Some(Instant::now() + self.recovery());
         Ok(())
+    }
+
+    /// How long it must run to be no longer reported as one that ends by itself: the longer, the more often it has done so in a row, or
+    /// one that lives a little longer than it must would be reported as well and broken by turns.
+    fn recovery(&self) -> Duration {
+        let settle = Duration::from(self.process.settle());
+        let factor = 1_u32.checked_shl(self.ends).unwrap_or(u32::MAX);
+        settle.saturating_mul(factor).min(self.shared.backoff.healthy.max(settle))
     }
 
     fn spawn(&self) -> Result<Running, SupervisorError> {

@@ -10,6 +10,7 @@ use super::{
     record::Records,
     spawn::{Environment, SpawnError},
 };
+use crate::host::health::Health;
 
 /// A supervised process that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,4 +59,6 @@ pub(crate) struct Shared {
     /// The directory of their logs.
     pub(crate) logs: PathBuf,
     pub(crate) backoff: Backoff,
+    /// Where a process that ends by itself is reported.
+    pub(crate) health: Health,
 }

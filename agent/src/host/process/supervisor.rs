@@ -26,6 +26,7 @@ use super::{
     spawn::Environment,
     state::{ProcessState, Shared, Supervised, SupervisorError},
 };
+use crate::host::health::Health;
 
 /// The parameters of a supervised process, if the task is one.
 pub(crate) fn process_of(params: &TaskParams) -> Option<&Process> {
@@ -50,11 +51,16 @@ struct Handle {
 }
 
 impl Supervisor {
-    pub(crate) fn new(environment: Environment, state_dir: &Path, backoff: Backoff) -> io::Result<Self> {
+    pub(crate) fn new(
+        environment: Environment,
+        state_dir: &Path,
+        backoff: Backoff,
+        health: Health,
+    ) -> io::Result<Self> {
         let logs = state_dir.join("log");
         std::fs::create_dir_all(&logs)?;
         let records = Records::new(state_dir.join("process"))?;
-        Ok(Self { shared: Shared { environment, records, logs, backoff }, monitors: Mutex::default() })
+        Ok(Self { shared: Shared { environment, records, logs, backoff, health }, monitors: Mutex::default() })
     }
 
     /// Adopts the processes that run, and starts those of `applied` that do not.
@@ -155,6 +161,7 @@ impl Supervisor {
     /// Ends the supervision of the process, which continues to run and is not adopted again.
     pub(crate) fn release(&self, task: &TaskId) {
         self.lock().remove(task);
+        self.shared.health.works(task);
         self.forget(task);
     }
 

@@ -255,3 +255,35 @@ async fn processes_that_are_down_start_with_the_agent() {
     site.host.stop_processes().await;
     assert!(site.host.processes().is_empty());
 }
+
+#[tokio::test]
+async fn a_start_counts_once_the_process_has_lived_for_a_moment() {
+    let site = Site::new();
+    let dying = spec(json!({ "process": { "run": "sleep 0.2; echo broken; exit 3" } }));
+    let error = site.create(&dying).await.unwrap_err();
+    assert!(error.contains('3') && error.contains("broken"), "{error}");
+    assert!(site.host.processes().is_empty(), "what has never worked is not started again");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_by_itself_is_degraded_until_it_runs_on() {
+    let site = Site::new();
+    // It ends twice, and then runs on.
+    let run = "echo x >> runs; [ $(wc -l < runs) -gt 2 ] || { sleep 0.2; echo broken; exit 3; }; exec sleep 1000";
+    let task = spec(json!({ "process": { "run": run, "settle": "50ms" } }));
+    // By its own `settle` it has started: with the default it would have failed.
+    assert_eq!(site.create(&task).await, CHANGED);
+    let degraded = site.host.degraded_changed().await;
+    let (of, why) = degraded.first_key_value().expect("it has ended");
+    assert_eq!(of.to_string(), "svc.task");
+    assert!(why.contains("broken"), "{why}");
+    until(|| site.host.processes().first().is_some_and(|process| process.restarts == 2)).await;
+    while !site.host.degraded_changed().await.is_empty() {}
+
+    // What is stopped is not degraded.
+    signal(only(&site).pid, Signal::SIGKILL);
+    assert_eq!(site.host.degraded_changed().await.len(), 1);
+    // Whether there is anything to stop depends on whether it runs again already.
+    site.remove(&task).await.unwrap();
+    while !site.host.degraded_changed().await.is_empty() {}
+}

@@ -109,6 +109,7 @@ impl Fleet {
         let known = self.get_mut(node)?;
         let now = if presence.online { NodePresence::Online } else { NodePresence::Offline };
         known.session = presence.session.clone().filter(|_| presence.online);
+        known.trouble = presence.trouble.clone().filter(|_| presence.online);
         if std::mem::replace(&mut known.presence, now) == now {
             return None;
         }

@@ -46,6 +46,8 @@ pub struct Node {
     pub belief: Belief,
     /// Whether its agent is connected.
     pub presence: NodePresence,
+    /// What keeps its agent from its work though it is connected, as the agent reports it.
+    pub trouble: Option<String>,
     /// Its agent's connection, while there is one.
     pub session: Option<SessionId>,
     /// The last facts that it reported.
@@ -70,6 +72,8 @@ pub struct Node {
     past: Vec<LedgerId>,
     /// For which commit, and from which base, it was planned last.
     tried: Option<(CommitId, NodeApplied)>,
+    /// Whether a plan was made with what it has applied, since it was last found that no plan counts for it.
+    pub(crate) considered: bool,
     /// Not in the store as it is here.
     dirty: bool,
 }
@@ -126,6 +130,11 @@ impl Node {
     /// Whether a state of it was ever received, so that it can be planned for.
     pub fn is_known(&self) -> bool {
         self.belief.ledger.is_some()
+    }
+
+    /// Its tasks that do not work, each with the reason, by its last state.
+    pub fn degraded(&self) -> Option<&BTreeMap<TaskId, String>> {
+        self.state.as_ref().map(|state| &state.degraded).filter(|degraded| !degraded.is_empty())
     }
 
     /// Whether its agent is connected, as far as is known.
@@ -198,7 +207,10 @@ impl Node {
         self.state = Some(state);
         self.dirty = true;
         match (rebuilt || overtaken, unexplained) {
-            (true, _) => StateNews::Unplanned,
+            (true, _) => {
+                self.considered = false;
+                StateNews::Unplanned
+            }
             (false, true) => StateNews::Unexplained,
             (false, false) => StateNews::Seen,
         }
@@ -323,6 +335,7 @@ mod tests {
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),
             found: Default::default(),
+            degraded: BTreeMap::new(),
             agent: "0".to_owned(),
             refused: None,
             ignored: 0,

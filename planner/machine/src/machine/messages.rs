@@ -1,5 +1,7 @@
 //! Messages of the broker, given to the parts that they concern.
 
+use std::collections::BTreeMap;
+
 use groundplan_protocol::{
     ids::{Generation, NodeId, Sequence, TaskId},
     presence::Presence,
@@ -143,7 +145,9 @@ impl Machine {
             self.take_accepted(node, state.generation, &[]);
         }
         self.take_refusal(node, &state, now);
+        let degraded = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
+        self.take_degraded(node, &degraded);
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
         let plan = match folded.news {
             StateNews::Past => {
@@ -171,7 +175,24 @@ impl Machine {
         folded.exports.iter().for_each(|task| self.deployment.export_changed(task, now));
     }
 
+    /// Reports which tasks of a node no longer work, and which work again; `before` are those that did not work until now.
+    fn take_degraded(&mut self, node: &NodeId, before: &BTreeMap<TaskId, String>) {
+        let now = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
+        for (task, why) in now.iter().filter(|(task, _)| !before.contains_key(*task)) {
+            self.log(Level::Warn, format!("{} is degraded: {why}", task.at(node)));
+            self.event(|| Event::Degraded(task.at(node), Some(why.clone())));
+        }
+        for task in before.keys().filter(|task| !now.contains_key(*task)) {
+            self.log(Level::Info, format!("{} works again", task.at(node)));
+            self.event(|| Event::Degraded(task.at(node), None));
+        }
+    }
+
     fn take_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) {
+        let trouble = self.fleet.get(node).and_then(|known| known.trouble.clone());
+        if let Some(reason) = presence.trouble.as_ref().filter(|reason| trouble.as_ref() != Some(*reason)) {
+            self.log(Level::Warn, format!("the agent of node {node} cannot go on: {reason}"));
+        }
         if let Some(changed) = self.fleet.fold_presence(node, presence) {
             // It is heard as of now: what was refused before, of the same agent or of another one, is of no more use.
             if let Some(known) = self.fleet.get_mut(node) {

@@ -63,6 +63,14 @@ impl Machine {
     fn use_plan(&mut self, planned: Planned, generation: groundplan_protocol::ids::Generation, now: Now) -> bool {
         let Some(active) = self.deployment.active().cloned() else { return false };
         let commit = active.commit.clone();
+        // No state was taken since it was started. Most are marked already, and a node that is changed is copied while a view of it is in use.
+        let unmarked = |(id, node): &(&NodeId, &Arc<Node>)| node.is_known() && !node.considered && active.declares(id);
+        let considered: Vec<NodeId> = self.fleet.nodes().iter().filter(unmarked).map(|(id, _)| id.clone()).collect();
+        for id in considered {
+            if let Some(node) = self.fleet.get_mut(&id) {
+                node.considered = true;
+            }
+        }
         let (actions, nodes) = (planned.actions.len(), planned.plans.len());
         self.log(
             Level::Info,
@@ -132,7 +140,10 @@ impl Machine {
         }
         if !self.rollout_dirty || self.rollout.is_none() {
             self.rollout_dirty = false;
-            return self.report_idle();
+            // Nothing of it has changed, but it may have waited for nothing but nodes that are planned for by now. Not through
+            // `rollout_dirty`: a plan that finds nothing to do leaves an outdated rollout as it is, which would be planned for for ever.
+            let waits = self.rollout.as_ref().is_some_and(|rollout| rollout.unplanned > 0);
+            return if waits { self.end_rollout(true, now) } else { self.report_idle() };
         }
         let held = self.deployment.holds_gates();
         let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
@@ -155,16 +166,29 @@ impl Machine {
         if rollout.rollout.is_outdated() && !self.deployment.plan_is_due() {
             self.deployment.plan_soon(now, false);
         }
-        let (over, ended) = (rollout.is_over(), rollout.head.ended_ms.is_some());
-        match (over, ended) {
+        let has_run = rollout.has_run();
+        self.end_rollout(has_run, now);
+    }
+
+    /// Ends the rollout if all of it has ended (`has_run`) and no node is left to be planned for.
+    fn end_rollout(&mut self, has_run: bool, now: Now) {
+        let Some(rollout) = &self.rollout else { return };
+        // One that has ended stays so, whatever node comes later.
+        let ended = rollout.head.ended_ms.is_some();
+        let unplanned = if has_run && !ended { self.unplanned() } else { 0 };
+        let Some(rollout) = &mut self.rollout else { return };
+        if rollout.unplanned != unplanned {
+            Arc::make_mut(rollout).unplanned = unplanned;
+        }
+        match (has_run && unplanned == 0, ended) {
             (false, true) => {
                 // Again under way: what was interrupted runs after all.
-                Arc::make_mut(self.rollout.as_mut().expect("checked above")).head.ended_ms = None;
+                Arc::make_mut(rollout).head.ended_ms = None;
                 self.idle_reported = false;
             }
             (false, false) => self.idle_reported = false,
             (true, false) => {
-                let rollout = Arc::make_mut(self.rollout.as_mut().expect("checked above"));
+                let rollout = Arc::make_mut(rollout);
                 rollout.head.ended_ms = Some(now.wall_ms);
                 let detail = rollout.detail(&|_| false);
                 let result = if detail.summary.result == RolloutResult::Failed { "failed" } else { "succeeded" };
@@ -178,10 +202,18 @@ impl Machine {
         }
     }
 
+    /// How many declared nodes are connected and not planned for: no state of them has come, or the plan that is due is their first.
+    fn unplanned(&self) -> usize {
+        let Some(active) = self.deployment.active() else { return 0 };
+        let due = self.deployment.plan_is_due();
+        let waits = |node: &Node| node.is_online() && (!node.is_known() || due && !node.considered);
+        self.fleet.nodes().iter().filter(|(id, node)| waits(node) && active.declares(id)).count()
+    }
+
     fn report_idle(&mut self) {
         let over = self.rollout.as_ref().is_none_or(|rollout| rollout.head.ended_ms.is_some());
         let planned = self.deployment.planned_commit.is_some() && !self.deployment.plan_is_due();
-        if over && planned && !self.idle_reported {
+        if over && planned && !self.idle_reported && self.unplanned() == 0 {
             self.event(|| Event::Idle);
             self.idle_reported = true;
         }

@@ -31,7 +31,7 @@ use crate::{
         client::Events,
         event::Event,
         requests::{GetEvents, GetStatus, GetWhy},
-        types::{NodePresence, NodeStatus, RolloutResult, Status},
+        types::{NodeCondition, NodePresence, NodeStatus, RolloutResult, Status},
     },
     config::ServeConfig,
     launch::{embedded_broker, planner},
@@ -45,6 +45,9 @@ const STOP: Duration = Duration::from_secs(30);
 
 /// The pause before checking again whether the site has converged: the first, which doubles, and the longest.
 const CHECK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// How often the planner is asked for what is wrong and causes no event, such as a full disk.
+const TROUBLES: Duration = Duration::from_secs(2);
 
 /// Everything that the loop needs.
 pub(super) struct Shell {
@@ -184,6 +187,7 @@ impl Shell {
         }
         // An agent's last state may arrive after the last event, and causes none: the status is polled until the site has converged.
         let mut check = Check::default();
+        let mut troubles = tokio::time::interval(TROUBLES);
         loop {
             let event = tokio::select! {
                 // Events first: a task's outcome must be shown before the convergence that follows from it.
@@ -194,6 +198,10 @@ impl Shell {
                     if check.done(settled(&status, check.is_long())) {
                         progress.settled(&status);
                     }
+                    continue;
+                }
+                _ = troubles.tick() => {
+                    progress.troubles(&client.ask(&GetStatus {}).await.map_err(query_failed)?.troubles);
                     continue;
                 }
                 Some(AgentExit { node, how }) = exits.recv() => {
@@ -304,7 +312,10 @@ impl Check {
 /// Whether every declared node is online and has applied what the active commit declares, as far as possible. A site without tasks never
 /// has a rollout, any other gets one soon: without one, the site counts as converged only after `long`.
 fn settled(status: &Status, long: bool) -> bool {
-    let done = |n: &NodeStatus| n.presence == NodePresence::Online && n.counts.open() == 0 && n.generation >= n.planned;
+    let done = |n: &NodeStatus| {
+        let known = n.presence == NodePresence::Online && n.condition != NodeCondition::Unknown;
+        known && n.counts.open() == 0 && n.generation >= n.planned
+    };
     let over = status
         .rollout
         .as_ref()

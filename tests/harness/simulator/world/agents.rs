@@ -49,6 +49,7 @@ impl World {
     pub(super) fn agent_presence(&mut self, slot: usize, online: bool) -> Message {
         let agent = &self.agents[slot];
         let presence = Presence {
+            trouble: None,
             version: VERSION,
             site: site(),
             node: agent.node.clone(),

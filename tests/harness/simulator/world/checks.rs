@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_agent::machine::{Start, Work, Write};
 use groundplan_core::DesiredState;
+use groundplan_machine::{io::Effect, rollout::RolloutResult, write as planner};
 use groundplan_protocol::{
     digest::Digest,
     ids::{Generation, InstanceId, NodeId, ServiceId, TaskId},
@@ -43,6 +44,30 @@ impl World {
     /// The record of the plan with this digest.
     fn record_of(&self, digest: &Digest) -> Option<&Record> {
         self.records.iter().rev().find(|record| record.sealed.values().any(|sealed| sealed == digest))
+    }
+
+    /// A rollout that a planner ends has left out no declared node whose agent is connected, as far as that planner can know.
+    pub(super) fn check_rollout_end(&mut self, slot: usize, effects: &[Effect]) {
+        let ended = effects.iter().find_map(|effect| match effect {
+            Effect::Persist(planner::Write::History(detail))
+                if detail.summary.finished_ms.is_some() && detail.summary.result == RolloutResult::Succeeded =>
+            {
+                Some(detail.summary.generation)
+            }
+            _ => None,
+        });
+        let Some((ended, machine)) = ended.zip(self.planners[slot].machine.as_ref()) else { return };
+        let view = machine.view();
+        // One that is written again because another supersedes it has ended before.
+        let (Some(rollout), Some(active)) = (&view.rollout, &view.active) else { return };
+        if rollout.head.generation != ended {
+            return;
+        }
+        let planned = |node: &NodeId| self.records.iter().any(|plan| plan.planner == slot && plan.known.contains(node));
+        let left_out = |node: &NodeId| view.nodes.get(node).is_some_and(|at| at.is_online()) && !planned(node);
+        if let Some(node) = active.desired.nodes.iter().find(|node| left_out(node)).cloned() {
+            self.violate("no rollout ends before every connected node is planned for", || format!("{node} in {ended}"));
+        }
     }
 
     /// What an agent says is on its disk.

@@ -164,6 +164,7 @@ impl World {
         let now = self.clock();
         let Some(machine) = &mut self.planners[slot].machine else { return };
         let effects = machine.handle_all(inputs, now);
+        self.check_rollout_end(slot, &effects);
         if self.carry_out_planner(slot, effects) {
             self.pump_planner(slot);
             self.wake_planner_later(slot);

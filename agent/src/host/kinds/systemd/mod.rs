@@ -9,6 +9,7 @@ mod error;
 mod shipped;
 mod socket;
 mod unit;
+pub(crate) mod watch;
 
 use std::time::Duration;
 

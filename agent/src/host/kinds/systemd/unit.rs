@@ -11,13 +11,13 @@ use crate::host::{
 /// The properties that are read of a unit (org.freedesktop.systemd1(5)).
 const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,NeedDaemonReload,Type,\
                           RemainAfterExit,FragmentPath,DropInPaths,SourcePath,WantedBy,RequiredBy,UpheldBy,Triggers,\
-                          TriggeredBy,Accept,InvocationID";
+                          TriggeredBy,Accept,InvocationID,Result,NRestarts";
 
 /// The properties of a unit, by name.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     /// The name that it was asked for by.
-    asked: String,
+    pub(super) asked: String,
     properties: BTreeMap<String, String>,
 }
 
