@@ -223,6 +223,11 @@ impl DesiredState {
         self.lifecycles.get(self.node(id)?.0 as usize).copied()
     }
 
+    /// Whether the inventory has a node as parked.
+    pub fn is_parked(&self, id: &NodeId) -> bool {
+        self.lifecycle(id) == Some(Lifecycle::Parked)
+    }
+
     /// The number of a node.
     pub fn node(&self, id: &NodeId) -> Option<NodeIx> {
         self.nodes.binary_search(id).ok().map(|i| NodeIx(i as u32))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_inventory::{Lifecycle, hint};
+use groundplan_inventory::hint;
 use groundplan_machine::{View, record::Park};
 use groundplan_protocol::{
     envelope::PublicKey,
@@ -72,8 +72,8 @@ fn nearest(given: &str, names: &[String], otherwise: &str) -> String {
 
 /// Why nothing on other nodes waits for a node; none if it is waited for.
 pub(crate) fn parked(view: &View, node: &NodeId) -> Option<Parked> {
-    // The inventory's word stands longer: it is shown, though an operator asked for the same.
-    if view.active.as_ref().and_then(|active| active.desired.lifecycle(node)) == Some(Lifecycle::Parked) {
+    // What the inventory has holds longer than a request.
+    if view.active.as_ref().is_some_and(|active| active.desired.is_parked(node)) {
         return Some(Parked::Inventory);
     }
     view.meta.parked.get(node).cloned().map(|Park { by, reason, since_ms, until_ms }| Parked::Operator {

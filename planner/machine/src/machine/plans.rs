@@ -202,12 +202,15 @@ impl Machine {
         }
     }
 
-    /// How many declared nodes are connected and not planned for: no state of them has come, or the plan that is due is their first.
+    /// How many declared nodes are connected and not planned for: no state of them has come, or the plan that is due is their first. What is
+    /// parked is not waited for.
     fn unplanned(&self) -> usize {
         let Some(active) = self.deployment.active() else { return 0 };
         let due = self.deployment.plan_is_due();
         let waits = |node: &Node| node.is_online() && (!node.is_known() || due && !node.considered);
-        self.fleet.nodes().iter().filter(|(id, node)| waits(node) && active.declares(id)).count()
+        let is_parked = |id: &NodeId| self.meta.parked.contains_key(id) || active.desired.is_parked(id);
+        let nodes = self.fleet.nodes().iter().filter(|(id, node)| waits(node) && active.declares(id));
+        nodes.filter(|(id, _)| !is_parked(id)).count()
     }
 
     fn report_idle(&mut self) {
