@@ -22,6 +22,8 @@ fn help_of_every_command() {
         "show",
         "recheck",
         "forget",
+        "park",
+        "unpark",
         "exec",
         "drift",
         "bootstrap",
