@@ -3,13 +3,24 @@
 use groundplan_core::plan::ReasonReport;
 use groundplan_protocol::{
     effect::Action,
-    ids::{Generation, InstanceId},
+    ids::{CommitId, Generation, InstanceId},
     report::{Outcome, Output},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::types::Commit;
+/// A commit of the site's repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Commit {
+    /// Its full object id in hexadecimal.
+    pub id: CommitId,
+    /// The first line of its message.
+    pub subject: String,
+    /// The name of its author, as git records it.
+    pub author: String,
+    /// When it was committed, in seconds since the Unix epoch.
+    pub time: i64,
+}
 
 /// Instances of a rollout, counted by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

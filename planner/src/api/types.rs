@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::rollout::{
-    Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, RolloutDetail, RolloutResult, RolloutSummary,
+    Commit, Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, RolloutDetail, RolloutResult,
+    RolloutSummary,
 };
 use super::{park::Parked, trouble::Trouble};
 use crate::select::Selector;
@@ -85,19 +86,6 @@ pub struct FetchStatus {
     pub error: Option<String>,
     /// When the next one begins; absent while one is under way.
     pub next_ms: Option<u64>,
-}
-
-/// A commit of the site's repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Commit {
-    /// Its full object id in hexadecimal.
-    pub id: CommitId,
-    /// The first line of its message.
-    pub subject: String,
-    /// The name of its author, as git records it.
-    pub author: String,
-    /// When it was committed, in seconds since the Unix epoch.
-    pub time: i64,
 }
 
 /// The planner that answers the request.
