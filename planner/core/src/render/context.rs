@@ -4,7 +4,7 @@
 //! but the answers to what its log holds: that makes results reusable, and reasons are made of it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -18,6 +18,7 @@ use minijinja::{
 use super::{
     facts::{Fact, ServiceFacts, SiteFacts},
     known::{FACTS, Known, parts},
+    vars::{self, Vars},
 };
 
 /// Names that only the node has values for.
@@ -186,6 +187,39 @@ pub(crate) struct Root {
     pub(crate) log: Arc<Log>,
     /// Undefined names that have been reported: they are defined as [`Nothing`], so that the next one is found.
     pub(crate) reported: BTreeSet<String>,
+    /// What vars are rendered with.
+    pub(super) vars: Vars,
+    /// The vars that are being rendered, outermost first.
+    pub(super) open: Vec<Arc<str>>,
+    /// Those that are rendered already: each is, once for one rendering, however often it is used.
+    pub(super) done: Arc<Mutex<BTreeMap<Arc<str>, Value>>>,
+}
+
+impl Root {
+    /// A var as a template sees it.
+    fn var(self: &Arc<Self>, name: &str) -> Option<Value> {
+        let access = Access::Var(name.into());
+        let fact = self.place.fact(&access).cloned();
+        self.log.note(access);
+        let fact = fact?;
+        if !fact.has_templates() {
+            return Some(fact.value.clone());
+        }
+        let mut open = self.open.clone();
+        open.push(name.into());
+        if self.open.iter().any(|outer| &**outer == name) {
+            let way = open.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" → ");
+            return Some(vars::failed(name, &format!("it needs itself: {way}")).into());
+        }
+        if let Some(value) = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Some(value.clone());
+        }
+        let (place, log, reported) = (self.place.clone(), self.log.clone(), self.reported.clone());
+        let (vars, done) = (self.vars.clone(), self.done.clone());
+        let value = self.vars.rendered(name, &fact.value, &Arc::new(Self { place, log, reported, vars, open, done }));
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), value.clone());
+        Some(value)
+    }
 }
 
 impl Object for Root {
@@ -207,7 +241,7 @@ impl Object for Root {
             _ if self.reported.contains(name) => Some(Value::from_object(Nothing)),
             // Never a var: only the node has these values, and nothing is rendered there yet.
             _ if ON_NODE.contains(&name) => None,
-            _ => self.place.ask(&self.log, Access::Var(name.into())),
+            _ => self.var(name),
         }
     }
 

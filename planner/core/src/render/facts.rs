@@ -13,6 +13,8 @@ use groundplan_protocol::digest::{Digest, Hasher};
 use groundplan_services::Service;
 use minijinja::{Value, value::Serde};
 
+use super::vars::has_templates;
+
 /// Longest value that a reason shows, in bytes.
 const SHOWN: usize = 80;
 
@@ -23,6 +25,7 @@ pub(crate) struct Fact {
     pub(crate) at: Location,
     shown: Option<String>,
     digests: OnceLock<Digests>,
+    templates: OnceLock<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +36,12 @@ struct Digests {
 
 impl Fact {
     pub(crate) fn new(value: Value, at: Location) -> Arc<Self> {
-        Arc::new(Self { value, at, shown: None, digests: OnceLock::new() })
+        Arc::new(Self { value, at, shown: None, digests: OnceLock::new(), templates: OnceLock::new() })
+    }
+
+    /// Whether any text in it is a template; of a var, it is rendered where it is used.
+    pub(super) fn has_templates(&self) -> bool {
+        *self.templates.get_or_init(|| has_templates(&self.value))
     }
 
     fn digests(&self) -> &Digests {
@@ -151,7 +159,10 @@ impl SiteFacts {
                 let names: Vec<_> = group.nodes.iter().map(|n| n.as_str()).collect();
                 let shown = Some(names.join(", "));
                 let at = group.at.clone();
-                (id.as_str().into(), Arc::new(Fact { value, at, shown, digests: OnceLock::new() }))
+                (
+                    id.as_str().into(),
+                    Arc::new(Fact { value, at, shown, digests: OnceLock::new(), templates: OnceLock::new() }),
+                )
             })
             .collect();
         let externals: Facts =

@@ -10,6 +10,7 @@ use minijinja::{Error, ErrorKind};
 use super::{
     context::{Field, GIVEN, ON_NODE, REPORTED, RenderContext},
     known::{FACTS, parts},
+    vars,
 };
 use crate::nearest::did_you_mean;
 use groundplan_inventory::{DeclaredIn, foreign};
@@ -87,6 +88,10 @@ impl Fault {
             ErrorKind::UndefinedError => fault.undefined(error, text, place),
             ErrorKind::TemplateNotFound => fault.not_found(text),
             kind @ (ErrorKind::OutOfFuel | ErrorKind::WriteFailure) => fault.exceeds = Some(kind),
+            // With the name of the var, which has the fault, instead of the kind of error.
+            _ if error.detail().is_some_and(|detail| detail.starts_with(vars::BEGINS)) => {
+                fault.message = error.detail().unwrap_or_default().to_owned();
+            }
             kind => fault.other(kind, error.detail(), text),
         }
         fault

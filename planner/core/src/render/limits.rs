@@ -65,6 +65,16 @@ impl Limits {
         Writer { limits: self, text: Vec::new(), past: 0, last: 0 }
     }
 
+    /// Renders a text that another template needs while it is rendered: the text, if it is within the limit of one template, and what
+    /// `render` returns.
+    pub(super) fn within<T>(&self, render: impl FnOnce(&mut Writer<'_>) -> T) -> (Option<String>, T) {
+        let outer = self.is_full();
+        let mut writer = self.writer();
+        let result = render(&mut writer);
+        let full = self.full.swap(outer, Relaxed);
+        ((!full).then(|| writer.into_text()), result)
+    }
+
     /// Message and hint for a template that takes too many steps.
     pub(super) fn too_many_steps(&self) -> (String, String) {
         let message = "rendering this takes too many steps; it may never end".to_owned();

@@ -1,7 +1,7 @@
 //! Templates, by minijinja: strict about undefined names, with the trailing newline kept and nothing escaped.
 //!
 //! In: texts and a [`RenderContext`]. Out: the rendered text and a [`Log`] of what it came from, or every fault with its range in the
-//! template. Vars are values, never templates themselves. A template includes others of its service's folder by their path below it.
+//! template. A var may hold templates, which are rendered where it is used. A template includes others of its service's folder by their path below it.
 //! Templates of a file are named `<folder>\0<path>`, strings of a task `<folder>\0\0<parameter>`. Bounded in depth, steps and output.
 
 use std::{
@@ -23,8 +23,9 @@ mod facts;
 mod fault;
 mod known;
 mod limits;
+mod vars;
 
-use self::{assign::Inserted, limits::Writer};
+use self::{assign::Inserted, limits::Writer, vars::Vars};
 pub(crate) use self::{
     context::{Access, Log, REPORTED, RenderContext, Root},
     facts::{ServiceFacts, SiteFacts, short},
@@ -47,6 +48,7 @@ pub(crate) struct Templates<'t> {
     env: Environment<'t>,
     log: Arc<Log>,
     limits: Limits,
+    vars: Vars,
     /// What was put into templates before they were compiled, by name.
     inserted: BTreeMap<String, Inserted>,
 }
@@ -56,7 +58,8 @@ impl<'t> Templates<'t> {
     pub(crate) fn compile(texts: &'t BTreeMap<String, Arc<str>>, limits: &Limits) -> (Self, Vec<Fault>) {
         let log = Arc::new(Log::default());
         let env = environment(&log, limits);
-        let mut templates = Self { env, log, limits: limits.clone(), inserted: BTreeMap::new() };
+        let vars = Vars::new(&log, limits);
+        let mut templates = Self { env, log, limits: limits.clone(), vars, inserted: BTreeMap::new() };
         let faults = texts
             .iter()
             .filter_map(|(name, text)| templates.add(name.as_str(), &**text).err().map(|fault| *fault))
@@ -229,7 +232,14 @@ impl<'t> Templates<'t> {
         let mut faults = Vec::new();
         let mut reported = BTreeSet::new();
         loop {
-            let root = Root { place: place.clone(), log: self.log.clone(), reported: reported.clone() };
+            let root = Root {
+                place: place.clone(),
+                log: self.log.clone(),
+                reported: reported.clone(),
+                vars: self.vars.clone(),
+                open: Vec::new(),
+                done: Arc::default(),
+            };
             let mut fault = match render(Value::from_object(root)) {
                 Ok(done) if faults.is_empty() => return Ok(done),
                 Ok(_) => return Err(faults),

@@ -9,6 +9,7 @@ mod known;
 mod limits;
 mod plugins;
 mod values;
+mod vars;
 
 use std::{fmt::Write as _, sync::Arc};
 
