@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct ParkRequest {
     /// The node.
     pub node: NodeId,
-    /// For how long, such as `4h`; without it until it is taken back.
+    /// For how long, such as `4h`, from one second to a year; without it until it is taken back.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub span: Option<Span>,
-    /// Why, for those who look at the status.
+    /// Why, in one line, for those who look at the status.
     pub reason: String,
 }
 
@@ -33,8 +33,13 @@ pub struct UnparkRequest {
 pub struct ParkPlanned {
     /// The version of the API; a client refuses any other.
     pub version: u32,
+    /// The node.
+    pub node: NodeId,
     /// The rollout that follows from it; none if it makes no difference now.
     pub generation: Option<Generation>,
+    /// Why nothing on other nodes waits for the node from now on; absent if it is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
 }
 
 /// Why nothing on other nodes waits for a node.

@@ -16,6 +16,7 @@ use groundplan_machine::{
     io::{self, Reply},
 };
 use groundplan_protocol::{
+    duration::Span,
     exec::TIMEOUT_MAX,
     ids::{ExecId, Generation, NodeId},
     kinds::Run,
@@ -48,6 +49,11 @@ use crate::{
 const ALIVE: Duration = Duration::from_millis(500);
 /// Most text of a command line with its environment, in bytes: the kernel takes no argument above 128 KiB.
 const LONGEST: usize = 100 * 1024;
+/// The longest reason that an operator gives, in bytes.
+const REASON_MOST: usize = 1000;
+/// How long a node may be parked by a request.
+const PARKED_LEAST: Span = Span::secs(1);
+const PARKED_MOST: Span = Span::secs(365 * 24 * 3600);
 /// Most output of a node that can be asked for, in bytes.
 const OUTPUT_MOST: u64 = 1 << 30;
 
@@ -228,7 +234,7 @@ impl Answer<Handle> for ForgetRequest {
     async fn answer(self, handle: Handle, Peer(by): Peer) -> Result<Response, Problem> {
         let snapshot = handle.snapshot().await?;
         let online = view::may_forget(&snapshot, &self.node, &self.task)?;
-        let (instance, reason) = (self.task.at(&self.node), self.reason.trim().to_owned());
+        let (instance, reason) = (self.task.at(&self.node), one_line(&self.reason)?);
         match handle.request(io::Request::Forget { instance, forget: Forget { by, reason } }).await?? {
             Reply::Forget(generation) => json(ForgetPlanned { version: VERSION, generation, online }),
             reply => Err(unexpected(&reply)),
@@ -239,12 +245,18 @@ impl Answer<Handle> for ForgetRequest {
 impl Answer<Handle> for ParkRequest {
     async fn answer(self, handle: Handle, Peer(by): Peer) -> Result<Response, Problem> {
         view::is_declared(&*handle.snapshot().await?, &self.node)?;
-        let reason = self.reason.trim().to_owned();
+        let reason = one_line(&self.reason)?;
         if reason.is_empty() {
             return Err(Problem::new(ProblemKind::BadRequest, "a reason is missing")
                 .hint("give one, so that others know why nothing waits for the node"));
         }
-        park_node(&handle, io::Request::Park { node: self.node, by, reason, span: self.span.map(Into::into) }).await
+        if self.span.is_some_and(|span| !(PARKED_LEAST..=PARKED_MOST).contains(&span)) {
+            let error = format!("a node is parked for {PARKED_LEAST} to {PARKED_MOST}");
+            return Err(Problem::new(ProblemKind::BadRequest, error)
+                .hint("without a time, it is parked until `groundplan unpark`; `state = \"parked\"` in the inventory is for good"));
+        }
+        let span = self.span.map(Into::into);
+        park_node(&handle, self.node.clone(), io::Request::Park { node: self.node, by, reason, span }).await
     }
 }
 
@@ -253,7 +265,9 @@ impl Answer<Handle> for UnparkRequest {
         let snapshot = handle.snapshot().await?;
         view::is_declared(&snapshot, &self.node)?;
         match view::parked(&snapshot.view, &self.node) {
-            Some(Parked::Operator { .. }) => park_node(&handle, io::Request::Unpark(self.node)).await,
+            Some(Parked::Operator { .. }) => {
+                park_node(&handle, self.node.clone(), io::Request::Unpark(self.node)).await
+            }
             Some(Parked::Inventory) => {
                 let error = format!("the inventory has node {} as parked", self.node);
                 Err(Problem::new(ProblemKind::Conflict, error)
@@ -264,10 +278,26 @@ impl Answer<Handle> for UnparkRequest {
     }
 }
 
-async fn park_node(handle: &Handle, request: io::Request) -> Result<Response, Problem> {
+async fn park_node(handle: &Handle, node: NodeId, request: io::Request) -> Result<Response, Problem> {
     match handle.request(request).await?? {
-        Reply::Park(generation) => json(ParkPlanned { version: VERSION, generation }),
+        Reply::Park(generation) => {
+            let parked = view::parked(&handle.snapshot().await?.view, &node);
+            json(ParkPlanned { version: VERSION, node, generation, parked })
+        }
         reply => Err(unexpected(&reply)),
+    }
+}
+
+/// An operator's reason, which others read in a line of a table.
+fn one_line(reason: &str) -> Result<String, Problem> {
+    let reason = reason.trim();
+    let problem = |error: String| Err(Problem::new(ProblemKind::BadRequest, error).hint("say it in a few words"));
+    match () {
+        () if reason.chars().any(char::is_control) => {
+            problem("a reason has one line, without control characters".into())
+        }
+        () if reason.len() > REASON_MOST => problem(format!("a reason has at most {REASON_MOST} bytes")),
+        () => Ok(reason.to_owned()),
     }
 }
 

@@ -77,7 +77,11 @@ pub(super) fn unpark(args: &UnparkArgs, out: &mut Output) -> Result<ExitCode, Fa
     let node = &args.node;
     let request = UnparkRequest { node: node.clone() };
     let planned: ParkPlanned = args.planner.query(async |mut client| client.ask(&request).await)?;
-    print(args.format.format, &planned, &format!("{node} is parked no longer"), out)
+    let text = match &planned.parked {
+        Some(_) => format!("the request is withdrawn; {node} stays parked, because the inventory has it as parked"),
+        None => format!("{node} is parked no longer"),
+    };
+    print(args.format.format, &planned, &text, out)
 }
 
 fn print(format: Format, planned: &ParkPlanned, text: &str, out: &mut Output) -> Result<ExitCode, Failure> {

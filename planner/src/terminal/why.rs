@@ -53,7 +53,12 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
         let _ = writeln!(out, "  {}", Style::Warn.paint(&format!("{effect} pending"), color));
     }
     let (Some(rollout), Some(record)) = (&why.rollout, &why.record) else {
-        out.push_str("  no rollout has included it: neither its inputs nor a trigger of it has changed\n");
+        out.push_str(match why.presence {
+            NodePresence::Unknown => {
+                "  no rollout has included it: nothing is planned for a node that has never reported\n"
+            }
+            _ => "  no rollout has included it: neither its inputs nor a trigger of it has changed\n",
+        });
         return out;
     };
     write_record(&mut out, why, rollout, record, now_ms, color);

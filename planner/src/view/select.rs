@@ -72,16 +72,16 @@ fn nearest(given: &str, names: &[String], otherwise: &str) -> String {
 
 /// Why nothing on other nodes waits for a node; none if it is waited for.
 pub(crate) fn parked(view: &View, node: &NodeId) -> Option<Parked> {
-    // What the inventory has holds longer than a request.
-    if view.active.as_ref().is_some_and(|active| active.desired.is_parked(node)) {
-        return Some(Parked::Inventory);
-    }
-    view.meta.parked.get(node).cloned().map(|Park { by, reason, since_ms, until_ms }| Parked::Operator {
+    // The request first, which can be withdrawn: then what the inventory has shows.
+    let request = view.meta.parked.get(node).cloned();
+    let request = request.map(|Park { by, reason, since_ms, until_ms }| Parked::Operator {
         operator: by,
         reason,
         since_ms,
         until_ms,
-    })
+    });
+    let inventory = || view.active.as_ref().is_some_and(|active| active.desired.is_parked(node));
+    request.or_else(|| inventory().then_some(Parked::Inventory))
 }
 
 /// Whether the record of a task may be dropped: its node has it, and the active commit does not want it. Returns whether the node is

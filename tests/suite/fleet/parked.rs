@@ -153,8 +153,29 @@ fn a_parked_node_lets_others_go_and_its_change_follows(kind: Kind) {
     let again = text(&fleet, &["unpark", "db"]);
     assert!(again.contains("node db is not parked"), "{again}");
 
+    // What is refused: reasons that would forge lines, times that are none.
+    for (args, error) in [
+        (["--for", "1h", "--reason", "a\nb"], "a reason has one line"),
+        (["--for", "1h", "--reason", " "], "a reason is missing"),
+        (["--for", "0s", "--reason", "x"], "a node is parked for 1s to 8760h"),
+        (["--for", "99999h", "--reason", "x"], "a node is parked for 1s to 8760h"),
+    ] {
+        let refused = text(&fleet, &[&["park", "db"][..], &args].concat());
+        assert!(refused.contains(error), "{refused}");
+        assert!(node(&fleet, "db")["parked"].is_null());
+    }
+    // A request can be withdrawn although the inventory has the node as parked.
+    let commit = fleet.commit(&[(INVENTORY, &inventory(PARKED))], "parked by the inventory");
+    fleet.converged("one", &commit);
+    text(&fleet, &["park", "db", "--reason", "and by request"]);
+    assert_eq!(node(&fleet, "db")["parked"]["by"], "operator");
+    let withdrawn = text(&fleet, &["unpark", "db"]);
+    assert!(withdrawn.contains("db stays parked, because the inventory has it as parked"), "{withdrawn}");
+    let commit = fleet.commit(&[(INVENTORY, &inventory(ACTIVE))], "active again");
+    fleet.converged("one", &commit);
+
     // A time that is over ends it.
-    text(&fleet, &["park", "db", "--for", "1ms", "--reason", "a moment"]);
+    text(&fleet, &["park", "db", "--for", "1s", "--reason", "a moment"]);
     fleet.wait("the end of its time", || node(&fleet, "db")["parked"].is_null().then_some(()));
 }
 
