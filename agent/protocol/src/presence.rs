@@ -103,6 +103,16 @@ pub struct PendingForget {
 /// Most bytes of all [`PendingForget`] of a message, as JSON.
 pub const FORGET_LIMIT: usize = 32 * 1024;
 
+/// Those items of a list that have room in a message: as JSON not more than `limit` bytes together.
+pub fn fitting<T: Serialize>(items: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
+    let mut room = limit;
+    let mut fits = |item: &T| {
+        let size = serde_json::to_vec(item).map_or(usize::MAX, |json| json.len() + 1);
+        room.checked_sub(size).inspect(|left| room = *left).is_some()
+    };
+    items.filter(|item| fits(item)).collect()
+}
+
 impl Message for PlannerPresence {
     const TYPE: &'static str = "application/vnd.groundplan.planner+json";
     fn version(&self) -> u32 {

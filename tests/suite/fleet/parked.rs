@@ -1,4 +1,4 @@
-//! Nodes that are not there: never heard from, away, parked, orphaned, decommissioned.
+//! Nodes that are not there: those that never reported, are away, parked, orphaned or decommissioned.
 
 use std::fs;
 

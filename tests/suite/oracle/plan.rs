@@ -217,7 +217,7 @@ proptest! {
         let parked: BTreeSet<_> = desired.nodes.iter().filter(|_| dice.chance(30)).cloned().collect();
         let policy = Policy { parked: parked.clone(), ..Policy::default() };
         let plan = plan(&desired, &applied, &policy);
-        // What a removal on a parked node does elsewhere depends on who knows of the edge: scenarios have it.
+        // What a removal on a parked node does elsewhere depends on where the edge is recorded: scenarios show it.
         let removes = |a: &PlannedAction| a.action == Action::Remove && parked.contains(&a.instance.node);
         prop_assume!(!plan.actions.iter().any(removes));
         let expected = expect(&world, &applied, &BTreeSet::new(), &parked);

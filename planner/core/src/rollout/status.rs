@@ -88,7 +88,7 @@ impl Rollout {
     /// The state of the rollout as a whole.
     pub fn verdict(&self) -> Verdict {
         let mut outlooks = self.outlooks();
-        // What a parked node does when it is back is waited for by no one.
+        // The rollout does not wait for what a parked node does when it is back.
         for (entry, outlook) in self.entries.iter().zip(&mut outlooks) {
             if *outlook == Outlook::Away && self.parked.contains(&entry.instance.node) {
                 *outlook = Outlook::Done;

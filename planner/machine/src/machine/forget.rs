@@ -6,7 +6,7 @@
 use groundplan_core::applied::Forget;
 use groundplan_protocol::{
     ids::InstanceId,
-    presence::{FORGET_LIMIT, PendingForget, PlannerPresence},
+    presence::{FORGET_LIMIT, PendingForget, PlannerPresence, fitting},
     time::Now,
 };
 
@@ -66,12 +66,7 @@ impl Machine {
             by: by.clone(),
             reason: reason.clone(),
         });
-        let mut room = FORGET_LIMIT;
-        let mut fits = |pending: &PendingForget| {
-            let size = serde_json::to_vec(pending).map_or(usize::MAX, |json| json.len() + 1);
-            room.checked_sub(size).inspect(|left| room = *left).is_some()
-        };
-        pending.filter(|pending| fits(pending)).collect()
+        fitting(pending, FORGET_LIMIT)
     }
 
     /// Keeps the list of the planner that this one stands by for, so that a take-over carries on with it.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use groundplan_protocol::{
     ids::NodeId,
-    presence::{PARK_LIMIT, ParkedNode, PlannerPresence},
+    presence::{PARK_LIMIT, ParkedNode, PlannerPresence, fitting},
     time::Now,
 };
 
@@ -83,12 +83,7 @@ impl Machine {
             since_ms: *since_ms,
             until_ms: *until_ms,
         });
-        let mut room = PARK_LIMIT;
-        let mut fits = |parked: &ParkedNode| {
-            let size = serde_json::to_vec(parked).map_or(usize::MAX, |json| json.len() + 1);
-            room.checked_sub(size).inspect(|left| room = *left).is_some()
-        };
-        all.filter(|parked| fits(parked)).collect()
+        fitting(all, PARK_LIMIT)
     }
 
     /// Keeps the list of the planner that this one stands by for, so that a take-over carries on with it.
