@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
+    fmt, mem,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,9 +16,8 @@ use minijinja::{
 };
 
 use super::{
-    facts::{Fact, ServiceFacts, SiteFacts},
+    facts::{Fact, ServiceFacts, SiteFacts, var_fault},
     known::{FACTS, Known, parts},
-    vars::{self, Vars},
 };
 
 /// Names that only the node has values for.
@@ -180,6 +179,13 @@ impl RenderContext {
     }
 }
 
+/// What renders the texts of a var.
+pub(super) trait RenderVar: fmt::Debug + Send + Sync {
+    /// The value of a var with all that it holds rendered, or an error value. `root` is what its texts see, with the var among those that
+    /// are open.
+    fn rendered(&self, name: &str, value: &Value, root: &Arc<Root>) -> Value;
+}
+
 /// The root of what a template sees.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -188,7 +194,7 @@ pub(crate) struct Root {
     /// Undefined names that have been reported: they are defined as [`Nothing`], so that the next one is found.
     pub(crate) reported: BTreeSet<String>,
     /// What vars are rendered with.
-    pub(super) vars: Vars,
+    pub(super) vars: Arc<dyn RenderVar>,
     /// The vars that are being rendered, outermost first.
     pub(super) open: Vec<Arc<str>>,
     /// Those that are rendered already: each is, once for one rendering, however often it is used.
@@ -209,7 +215,7 @@ impl Root {
         open.push(name.into());
         if self.open.iter().any(|outer| &**outer == name) {
             let way = open.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" → ");
-            return Some(vars::failed(name, &format!("it needs itself: {way}")).into());
+            return Some(var_fault(name, &format!("it needs itself: {way}")).into());
         }
         if let Some(value) = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Some(value.clone());

@@ -11,12 +11,40 @@ use std::{
 use groundplan_inventory::{External, Inventory, Location, Node, Site, Vars};
 use groundplan_protocol::digest::{Digest, Hasher};
 use groundplan_services::Service;
-use minijinja::{Value, value::Serde};
-
-use super::vars::has_templates;
+use minijinja::{
+    Error, ErrorKind, Value,
+    value::{Serde, ValueKind},
+};
 
 /// Longest value that a reason shows, in bytes.
 const SHOWN: usize = 80;
+
+/// How the messages of faults in vars begin.
+pub(super) const VAR_FAULT: &str = "the var `";
+
+/// An error of the var `name`.
+pub(super) fn var_fault(name: &str, message: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("{VAR_FAULT}{name}`: {message}"))
+}
+
+/// Whether a string is a template at all.
+pub(crate) fn is_template(text: &str) -> bool {
+    text.contains('{') && ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
+}
+
+/// Whether any text in a value is a template.
+fn has_templates(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::String => value.as_str().is_some_and(is_template),
+        ValueKind::Seq => value.try_iter().is_ok_and(|mut items| items.any(|item| has_templates(&item))),
+        ValueKind::Map => entries(value).any(|(_, value)| has_templates(&value)),
+        _ => false,
+    }
+}
+
+fn entries(map: &Value) -> impl Iterator<Item = (Value, Value)> {
+    map.try_iter().into_iter().flatten().filter_map(|key| Some((key.clone(), map.get_item(&key).ok()?)))
+}
 
 /// A value and where it is set.
 #[derive(Debug)]

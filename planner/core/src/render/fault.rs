@@ -9,8 +9,8 @@ use minijinja::{Error, ErrorKind};
 
 use super::{
     context::{Field, GIVEN, ON_NODE, REPORTED, RenderContext},
+    facts::VAR_FAULT,
     known::{FACTS, parts},
-    vars,
 };
 use crate::nearest::did_you_mean;
 use groundplan_inventory::{DeclaredIn, foreign};
@@ -89,7 +89,7 @@ impl Fault {
             ErrorKind::TemplateNotFound => fault.not_found(text),
             kind @ (ErrorKind::OutOfFuel | ErrorKind::WriteFailure) => fault.exceeds = Some(kind),
             // With the name of the var, which has the fault, instead of the kind of error.
-            _ if error.detail().is_some_and(|detail| detail.starts_with(vars::BEGINS)) => {
+            _ if error.detail().is_some_and(|detail| detail.starts_with(VAR_FAULT)) => {
                 fault.message = error.detail().unwrap_or_default().to_owned();
             }
             kind => fault.other(kind, error.detail(), text),

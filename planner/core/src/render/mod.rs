@@ -11,24 +11,23 @@ use std::{
     sync::Arc,
 };
 
-use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, Expression, Template, UndefinedBehavior, Value, escape_formatter,
-};
+use minijinja::{Environment, Error, ErrorKind, Expression, Template, Value};
 
 mod assign;
 mod calls;
 mod context;
 mod depth;
+mod engine;
 mod facts;
 mod fault;
 mod known;
 mod limits;
 mod vars;
 
-use self::{assign::Inserted, limits::Writer, vars::Vars};
+use self::{assign::Inserted, engine::environment, limits::Writer, vars::Vars};
 pub(crate) use self::{
     context::{Access, Log, REPORTED, RenderContext, Root},
-    facts::{ServiceFacts, SiteFacts, short},
+    facts::{ServiceFacts, SiteFacts, is_template, short},
     fault::{Fault, Named},
     known::{Exported, Known},
     limits::Limits,
@@ -36,11 +35,6 @@ pub(crate) use self::{
 
 /// How many undefined names one rendering reports at most.
 const MOST_FAULTS: usize = 50;
-
-/// Whether a string is a template at all.
-pub(crate) fn is_template(text: &str) -> bool {
-    text.contains('{') && ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
-}
 
 /// Compiled templates that may include each other, and the log of what they read.
 #[derive(Clone)]
@@ -236,7 +230,7 @@ impl<'t> Templates<'t> {
                 place: place.clone(),
                 log: self.log.clone(),
                 reported: reported.clone(),
-                vars: self.vars.clone(),
+                vars: Arc::new(self.vars.clone()),
                 open: Vec::new(),
                 done: Arc::default(),
             };
@@ -260,25 +254,6 @@ impl<'t> Templates<'t> {
     }
 }
 
-/// The engine as sites see it.
-fn environment<'t>(log: &Arc<Log>, limits: &Limits) -> Environment<'t> {
-    let mut env = Environment::new();
-    env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.set_syntax(assign::syntax());
-    env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_debug(true);
-    env.set_fuel(Some(limits.steps()));
-    let full = limits.clone();
-    env.set_formatter(move |out, state, value| match full.is_full() {
-        true => Err(ErrorKind::WriteFailure.into()),
-        false => escape_formatter(out, state, value),
-    });
-    assign::add_to(&mut env);
-    let noted = log.clone();
-    env.set_path_join_callback(move |name, parent| included(name, parent, &noted));
-    env
-}
-
 fn undefined(expression: &str) -> Error {
     Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined"))
 }
@@ -293,14 +268,4 @@ fn tested(text: &str, name: &str) -> bool {
         }
     }
     false
-}
-
-/// The full name of the template that `parent` includes as `name`. The access is noted, so that the file is loaded and counts as an input.
-fn included<'s>(name: &'s str, parent: &'s str, log: &Log) -> Cow<'s, str> {
-    let folder = parent.split('\0').next().unwrap_or_default();
-    let plain = name.split('/').all(|part| !matches!(part, "" | "." | "..")) && !name.contains('\0');
-    if plain {
-        log.note(Access::Template(name.into()));
-    }
-    Cow::Owned(Named::File { folder, path: name }.to_string())
 }

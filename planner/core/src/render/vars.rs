@@ -6,16 +6,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use minijinja::{
-    Environment, Error, ErrorKind, Value,
-    value::{Serde, ValueKind},
-};
+use minijinja::{Environment, Error, ErrorKind, Value, value::Serde};
 use serde_json::Value as Json;
 
 use super::{
-    Fault, Limits,
-    context::{Log, Root},
-    depth, environment, is_template,
+    context::{Log, RenderVar, Root},
+    depth,
+    engine::environment,
+    facts::{VAR_FAULT, is_template, var_fault},
+    fault::Fault,
+    limits::Limits,
 };
 
 /// What vars are rendered with: the engine, made at first use.
@@ -26,31 +26,9 @@ pub(super) struct Vars {
     env: Arc<OnceLock<Environment<'static>>>,
 }
 
-/// Whether any text in a value is a template.
-pub(super) fn has_templates(value: &Value) -> bool {
-    match value.kind() {
-        ValueKind::String => value.as_str().is_some_and(is_template),
-        ValueKind::Seq => value.try_iter().is_ok_and(|mut items| items.any(|item| has_templates(&item))),
-        ValueKind::Map => entries(value).any(|(_, value)| has_templates(&value)),
-        _ => false,
-    }
-}
-
-fn entries(map: &Value) -> impl Iterator<Item = (Value, Value)> {
-    map.try_iter().into_iter().flatten().filter_map(|key| Some((key.clone(), map.get_item(&key).ok()?)))
-}
-
 impl Vars {
     pub(super) fn new(log: &Arc<Log>, limits: &Limits) -> Self {
         Self { log: log.clone(), limits: limits.clone(), env: Arc::default() }
-    }
-
-    /// The value of a var with all that it holds rendered. `root` is what its texts see, with the var among those that are open.
-    pub(super) fn rendered(&self, name: &str, value: &Value, root: &Arc<Root>) -> Value {
-        // As JSON, which keeps the order of tables.
-        let json = serde_json::to_value(value);
-        let json = json.map_err(|e| failed(name, &e.to_string())).and_then(|json| self.walk(name, json, root));
-        json.map_or_else(Value::from, |json| Value::from(Serde(json)))
     }
 
     fn walk(&self, name: &str, value: Json, root: &Arc<Root>) -> Result<Json, Error> {
@@ -69,16 +47,16 @@ impl Vars {
 
     fn text(&self, name: &str, text: &str, root: &Arc<Root>) -> Result<String, Error> {
         if depth::too_deep(text, false).is_some() {
-            return Err(failed(name, "this nests too deeply"));
+            return Err(var_fault(name, "this nests too deeply"));
         }
         if self.limits.are_used_up() {
-            return Err(failed(name, &Limits::too_much().0));
+            return Err(var_fault(name, &Limits::too_much().0));
         }
         let env = self.env.get_or_init(|| environment(&self.log, &self.limits));
-        let fault = |error: &Error| match error.detail().filter(|detail| detail.starts_with(BEGINS)) {
+        let fault = |error: &Error| match error.detail().filter(|detail| detail.starts_with(VAR_FAULT)) {
             // Of a var that this one uses.
             Some(detail) => Error::new(ErrorKind::InvalidOperation, detail.to_owned()),
-            None => failed(name, &Fault::of(error, name, text, Some(&root.place)).message),
+            None => var_fault(name, &Fault::of(error, name, text, Some(&root.place)).message),
         };
         let template = env.template_from_named_str(name, text).map_err(|error| fault(&error))?;
         let (written, steps) = self.limits.within(|writer| {
@@ -87,14 +65,16 @@ impl Vars {
         });
         let bytes = written.as_ref().map_or(0, |text| text.len() as u64);
         self.limits.used(*steps.as_ref().unwrap_or(&self.limits.steps()), bytes);
-        let Some(written) = written else { return Err(failed(name, &self.limits.too_long().0)) };
+        let Some(written) = written else { return Err(var_fault(name, &self.limits.too_long().0)) };
         steps.map(|_| written).map_err(|error: Error| fault(&error))
     }
 }
 
-/// How the messages of faults in vars begin.
-pub(super) const BEGINS: &str = "the var `";
-
-pub(super) fn failed(name: &str, message: &str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("{BEGINS}{name}`: {message}"))
+impl RenderVar for Vars {
+    fn rendered(&self, name: &str, value: &Value, root: &Arc<Root>) -> Value {
+        // As JSON, which keeps the order of tables.
+        let json = serde_json::to_value(value);
+        let json = json.map_err(|e| var_fault(name, &e.to_string())).and_then(|json| self.walk(name, json, root));
+        json.map_or_else(Value::from, |json| Value::from(Serde(json)))
+    }
 }
