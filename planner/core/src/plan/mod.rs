@@ -11,6 +11,7 @@ mod model;
 mod outcome;
 mod pending;
 mod preview;
+mod reasons;
 mod removal;
 mod report;
 
@@ -18,9 +19,8 @@ pub(crate) use self::pending::MAX_LISTED;
 pub use self::{
     disruption::Disruption,
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
-    report::{
-        ActionReport, OrphanReport, PlanReport, Position, PreventionReport, ReasonReport, RecordReport, WaitReport,
-    },
+    reasons::{Position, ReasonReport},
+    report::{ActionReport, OrphanReport, PlanReport, PreventionReport, RecordReport, WaitReport},
 };
 use crate::{
     applied::{AppliedState, Policy},
