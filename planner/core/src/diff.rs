@@ -63,7 +63,7 @@ pub(crate) struct Diff<'a> {
     /// What is applied, by node number; none for a node that has never reported.
     pub(crate) known: Vec<Option<&'a NodeApplied>>,
     /// Whether it is parked, by node number: nothing on another node waits for it.
-    pub(crate) parked: Vec<bool>,
+    parked: Vec<bool>,
     /// The first vertex of each task, and the number of vertices at the end.
     pub(crate) first: Vec<u32>,
     /// By vertex: its node.
@@ -167,6 +167,16 @@ impl<'a> Diff<'a> {
     /// Whether anything may have to wait for an unknown value: an instance is pending, or a node has never reported.
     pub(crate) fn has_unknown(&self) -> bool {
         !self.mixed.is_empty() || self.unheard().next().is_some()
+    }
+
+    /// Whether a node is parked: nothing on another node waits for it, or is triggered from there.
+    pub(crate) fn is_parked(&self, node: NodeIx) -> bool {
+        self.parked[node.0 as usize]
+    }
+
+    /// Whether what is on the node `at` is waited for on `node`.
+    pub(crate) fn is_waited_for(&self, at: NodeIx, node: NodeIx) -> bool {
+        at == node || !self.is_parked(at)
     }
 
     /// The nodes that have never reported, and that others wait for.

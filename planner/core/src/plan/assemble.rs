@@ -129,9 +129,12 @@ fn attempt(graph: &RestartGraph<'_>, released: &HashSet<InstanceId>) -> Plan {
         detached: detached(graph),
         prevented: diff.prevented.iter().map(|(task, node)| task.at(&diff.desired.nodes[node.0 as usize])).collect(),
     };
-    let parked =
-        diff.desired.nodes.iter().zip(&diff.parked).filter(|(id, parked)| **parked && plan.nodes.contains_key(*id));
-    plan.parked = parked.map(|(id, _)| id.clone()).collect();
+    plan.parked = plan
+        .nodes
+        .keys()
+        .filter(|id| diff.desired.node(id).is_some_and(|node| diff.is_parked(node)))
+        .cloned()
+        .collect();
     pending::spread(&mut plan);
     plan
 }
@@ -306,7 +309,7 @@ impl Assembler<'_, '_> {
         let owns = group.extent != Extent::Whole && !self.diff.claims(removed, node).is_empty();
         let mut waits_for = self.held_back.of_removal(removed, node, owns);
         // Nothing waits for what is on a parked node but the node itself.
-        let parked = |item: &Item| self.diff.parked[self.node(*item).0 as usize];
+        let parked = |item: &Item| self.diff.is_parked(self.node(*item));
         let (own, shared): (Vec<Item>, Vec<Item>) = shared.iter().partition(|item| parked(item));
         let own = own.into_iter().filter(|item| self.node(*item) == node);
         let single = self.removals.on(group, node).filter(|item| self.node(*item) == node || !parked(item));
@@ -413,7 +416,7 @@ impl Assembler<'_, '_> {
             let local = || TriggerSource::Task(tasks[from].id.clone());
             let planned = |node| diff.vertex(from, node).is_some_and(|s| graph.is_planned(s));
             // A barrier leaves a parked node out, also for the node itself: there the source fires by name.
-            if edge.scope == Scope::AllNodes && diff.parked[node.0 as usize] && planned(node) {
+            if edge.scope == Scope::AllNodes && diff.is_parked(node) && planned(node) {
                 links.triggers.push(Trigger { effect, on: local() });
             }
             let on = match edge.scope {
@@ -421,7 +424,7 @@ impl Assembler<'_, '_> {
                 Scope::SameNode => planned(node).then(local),
                 Scope::OneNode(at) if at == node => planned(node).then(local),
                 // The gate that `links` has made for `waits.one`: same name, same gate.
-                Scope::OneNode(at) if diff.parked[at.0 as usize] => continue,
+                Scope::OneNode(at) if diff.is_parked(at) => continue,
                 Scope::OneNode(at) => planned(at).then(|| {
                     let at = &diff.desired.nodes[at.0 as usize];
                     TriggerSource::Gate(gate_id(&tasks[from].id.at(at).to_string()))
@@ -451,7 +454,7 @@ impl Assembler<'_, '_> {
                     // What changes hands as a whole fires nothing. What goes on a parked node acts there alone.
                     let goes = |at: &NodeIx| !graph.hand_overs.is_whole(hit.removed, *at);
                     let nodes = removed.instances.iter().map(|(at, _)| *at).filter(goes);
-                    let (parked, nodes): (Vec<_>, Vec<_>) = nodes.partition(|at| diff.parked[at.0 as usize]);
+                    let (parked, nodes): (Vec<_>, Vec<_>) = nodes.partition(|at| diff.is_parked(*at));
                     let items: Vec<_> = nodes.into_iter().map(|at| Item::Removed(hit.removed, at)).collect();
                     if !items.is_empty() {
                         let gate = format!("removed/{}", removed.id);

@@ -104,7 +104,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
                     Scope::AllNodes => {
                         waits.all.push(from as u32);
                         // The barrier leaves a parked node out, also for the node itself.
-                        if !diff.parked[node.0 as usize] {
+                        if !diff.is_parked(node) {
                             continue;
                         }
                         node
@@ -162,7 +162,7 @@ impl<'g, 'a> Contraction<'g, 'a> {
 
     /// Whether other nodes wait for a vertex: it is planned, and its node is not parked.
     pub(super) fn is_waited_for(&self, vertex: usize) -> bool {
-        self.graph.is_planned(vertex) && !self.graph.diff.parked[self.graph.diff.node_of[vertex].0 as usize]
+        self.graph.is_planned(vertex) && !self.graph.diff.is_parked(self.graph.diff.node_of[vertex])
     }
 
     fn set(&self, mut members: Vec<u32>) -> Rc<Set> {

@@ -67,16 +67,16 @@ impl HeldBack {
                     let on = |node| diff.any_vertex(from, node).and_then(|source| held.vertices[source].as_ref());
                     match edge.scope {
                         // A barrier leaves a parked node out, but for the node itself.
-                        Scope::AllNodes if diff.parked[node.0 as usize] => [barriers[from].as_ref(), on(node)],
+                        Scope::AllNodes if diff.is_parked(node) => [barriers[from].as_ref(), on(node)],
                         Scope::AllNodes => [barriers[from].as_ref(), None],
                         Scope::SameNode => [on(node), None],
-                        Scope::OneNode(at) if at != node && diff.parked[at.0 as usize] => [None, None],
+                        Scope::OneNode(at) if !diff.is_waited_for(at, node) => [None, None],
                         Scope::OneNode(at) => [on(at), None],
                     }
                 });
                 held.vertices[v] = union(own.into_iter().chain(sources.flatten()));
             }
-            let waited_for = diff.vertices(number).filter(|v| !diff.parked[diff.node_of[*v].0 as usize]);
+            let waited_for = diff.vertices(number).filter(|v| !diff.is_parked(diff.node_of[*v]));
             barriers[number] = union(waited_for.filter_map(|v| held.vertices[v].as_ref()));
         }
         held.hold_removals(diff);

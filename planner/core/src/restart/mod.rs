@@ -186,8 +186,7 @@ impl<'a> RestartGraph<'a> {
                 continue;
             }
             // What changes on a parked node is not waited for elsewhere, so it cannot act there in this plan: see `Plan::detached`.
-            let elsewhere =
-                |s: &usize, node: NodeIx| diff.parked[diff.node_of[*s].0 as usize] && diff.node_of[*s] != node;
+            let acts = |s: &usize, node: NodeIx| diff.is_waited_for(diff.node_of[*s], node);
             let source = match edge.scope {
                 Scope::SameNode => {
                     // Both tasks' vertices are in node order: pair them by one merge.
@@ -206,15 +205,15 @@ impl<'a> RestartGraph<'a> {
             };
             // One source suffices to explain a barrier: that with the shortest chain, the first of several.
             let (parked, sources): (Vec<_>, Vec<_>) =
-                source.filter(|s| self.is_planned(*s)).partition(|s| diff.parked[diff.node_of[*s].0 as usize]);
+                source.filter(|s| self.is_planned(*s)).partition(|s| diff.is_parked(diff.node_of[*s]));
             let first = sources.into_iter().min_by_key(|s| self.marks[*s].length);
             // A node that never reported gets no plan, so nothing may be planned for it; a merge by `vertex` above excludes it as well.
             for v in diff.vertices(task).filter(|v| diff.change[*v] != Change::LeftOut) {
-                let own = parked.iter().find(|s| !elsewhere(s, diff.node_of[v])).copied();
+                let own = parked.iter().find(|s| acts(s, diff.node_of[v])).copied();
                 if let Some(s) = own.or(first) {
                     self.trigger(v, effect, self.marks[s].length, Cause::Vertex(s as u32));
                 }
-                self.detached.extend(parked.iter().filter(|s| elsewhere(s, diff.node_of[v])).map(|s| *s as u32));
+                self.detached.extend(parked.iter().filter(|s| !acts(s, diff.node_of[v])).map(|s| *s as u32));
             }
         }
     }
@@ -297,8 +296,7 @@ impl<'a> RestartGraph<'a> {
         // The edges may have changed since that plan: compare the instances that the open source stands for (`at`, or all) with those
         // that the edge of today comes from.
         // Also not one on a parked node, which acts on others by a newer plan.
-        let acts =
-            |s: usize| self.is_planned(s) && (diff.node_of[s] == node || !diff.parked[diff.node_of[s].0 as usize]);
+        let acts = |s: usize| self.is_planned(s) && diff.is_waited_for(diff.node_of[s], node);
         let planned = |node| diff.vertex(from, node).is_some_and(acts);
         diff.desired.graph.tasks[task].edges.iter().any(|edge| {
             edge.from.0 as usize == from
@@ -344,7 +342,7 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
         })
         .filter(move |node| !hand_overs.is_whole(removed as u32, *node))
     };
-    let parked = |node: NodeIx, vertex: usize| diff.parked[node.0 as usize] && node != diff.node_of[vertex];
+    let parked = |node: NodeIx, vertex: usize| !diff.is_waited_for(node, diff.node_of[vertex]);
     let trigger = |removed: usize, scope: Scope, effect: Effect, vertex: usize, at_once: bool| RemovalTrigger {
         vertex: vertex as u32,
         removed: removed as u32,
