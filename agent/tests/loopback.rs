@@ -125,6 +125,7 @@ fn task(name: &str, params: &str, content: Option<Content>, after: Option<&str>)
         since: None,
         from: Vec::new(),
         into: Vec::new(),
+        retry: None,
     }
 }
 

@@ -6,13 +6,17 @@ use groundplan_protocol::{
     duration::Span,
     envelope::PublicKey,
     ids::{Capability, GroupId, NodeId, ServiceId, SiteName},
+    plan::Retry,
     ready::Ready,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::diagnostic::{Located, Location};
+use crate::{
+    decode::Toggle,
+    diagnostic::{Located, Location},
+};
 
 /// A variable's value and where it was set.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +95,15 @@ pub struct External {
 pub struct Rollout {
     /// On how many nodes at once a service's tasks may be created, updated, restarted or reloaded, at least 1; no limit if absent.
     pub max_unavailable: Option<u32>,
+    /// Whether what fails is tried again; absent: what the site says, else no.
+    pub retry: Option<Toggle<Retry>>,
+}
+
+impl Rollout {
+    /// Its own settings, and those of `site` where it has none.
+    pub fn or(self, site: Self) -> Self {
+        Self { max_unavailable: self.max_unavailable.or(site.max_unavailable), retry: self.retry.or(site.retry) }
+    }
 }
 
 /// All nodes and groups.

@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use groundplan_protocol::{
     blob::{MAX_BLOB, MAX_BLOBS},
     duration::Span,
+    plan::Retry,
 };
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    decode::{At, Document},
+    decode::{At, Document, Toggle},
     diagnostic::{Diagnostic, Location},
     model::{Drift, External, Rollout, Site},
     probe,
-    schema::{DriftManifest, InventoryManifest, RolloutManifest, SiteManifest},
+    schema::{DriftManifest, InventoryManifest, RetryManifest, RolloutManifest, SiteManifest},
     vars,
 };
 
@@ -80,6 +81,7 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
         external.insert(capability.value.clone(), model);
     }
     faults.extend(interval_fault(manifest.drift.interval.as_ref(), path));
+    faults.extend(retry_fault(manifest.rollout.retry.as_ref(), path));
     // After a syntax error, what could be parsed may not be what was meant: only that error is reported.
     if syntax == 0 {
         document.diagnostics.extend(faults);
@@ -113,7 +115,27 @@ pub fn inventory(path: &Arc<str>, bytes: &[u8]) -> InventoryFile {
 
 /// Rolling limits, as the model represents them.
 pub fn rollout(manifest: &RolloutManifest) -> Rollout {
-    Rollout { max_unavailable: manifest.max_unavailable.map(u32::from) }
+    let retry = manifest.retry.as_ref().map(|retry| retry.as_ref().map(retries));
+    Rollout { max_unavailable: manifest.max_unavailable.map(u32::from), retry }
+}
+
+/// How often and how soon something is tried again, as the model represents it.
+pub fn retries(manifest: &RetryManifest) -> Retry {
+    let given = Retry::default();
+    Retry {
+        attempts: manifest.attempts.as_ref().map_or(given.attempts, |attempts| attempts.value.get()),
+        backoff: manifest.backoff.as_ref().map_or(given.backoff, |backoff| backoff.value),
+    }
+}
+
+/// Reports waits so short that a host would do nothing but fail.
+pub fn retry_fault(retry: Option<&Toggle<RetryManifest>>, file: &Arc<str>) -> Option<Diagnostic> {
+    let Some(Toggle::With(RetryManifest { backoff: Some(backoff), .. })) = retry else { return None };
+    if backoff.value >= Span::secs(1) {
+        return None;
+    }
+    let message = format!("a wait of {} between two attempts is too short", backoff.value);
+    Some(Diagnostic::new(backoff.location(file), message).hint("give at least `1s`"))
 }
 
 /// Settings of drift, as the model represents them.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    decode::At,
+    decode::{At, Toggle},
     model::{DriftPolicy, Lifecycle},
     vars::VarTable,
 };
@@ -85,6 +85,22 @@ pub struct RolloutManifest {
     /// On how many nodes at once tasks of one service may be created, updated, restarted or reloaded. No limit if not given.
     #[schemars(example = 1)]
     pub max_unavailable: Option<NonZeroU32>,
+    /// Whether tasks that fail are tried again, and how often: `true`, or a table. `false` if not given. What runs a program of yours
+    /// (`command`) is tried again only where the task itself says so.
+    #[schemars(extend("default" = false), example = serde_json::json!({ "attempts": 3, "backoff": "30s" }))]
+    pub retry: Option<Toggle<RetryManifest>>,
+}
+
+/// How often and how soon a task that fails is tried again.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryManifest {
+    /// How often it is tried in all, the first time included; 3 if not given.
+    #[schemars(example = 3)]
+    pub attempts: Option<At<NonZeroU32>>,
+    /// How long to wait before the second attempt; `30s` if not given. Each further wait is twice as long as the one before, an hour at most.
+    #[schemars(example = "30s")]
+    pub backoff: Option<At<Span>>,
 }
 
 /// Nodes and groups. There may be any number of such files below `inventory/`; they count as one.

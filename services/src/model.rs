@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars};
+use groundplan_inventory::{DriftPolicy, Located, Location, Rollout, Vars, decode::Toggle};
 use groundplan_protocol::{
+    duration::Span,
     effect::Effect,
     ids::{Capability, NodeId, Resource, ServiceId, TaskId, TaskName},
     kinds::TaskParams,
-    plan::{OnInterrupt, OnRemove},
+    plan::{OnInterrupt, OnRemove, Retry},
     ready::Ready,
 };
 
@@ -58,8 +59,8 @@ pub struct Task {
     pub needed_by: Vec<Located<Reference>>,
     /// Trigger edges that lead to it.
     pub triggers: Vec<TaskTrigger>,
-    /// Whether it runs on one elected node of the service only: the first by name.
-    pub once: bool,
+    /// Whether it runs on one elected node of the service only, and when another node takes over.
+    pub once: Option<Once>,
     /// The expression that decides whether a node has it; its place is `when` in `places`.
     pub when: Option<String>,
     /// The probe that decides when it counts as done; strings may be templates.
@@ -70,12 +71,21 @@ pub struct Task {
     pub conflicts: Vec<Located<Resource>>,
     /// Where it says that a commit that would remove it from a node is refused, if it does.
     pub prevent_destroy: Option<Location>,
+    /// Whether it is tried again when it fails; absent: what its service or the site says.
+    pub retry: Option<Toggle<Retry>>,
     /// What happens after the agent was killed while it ran.
     pub on_interrupt: OnInterrupt,
     /// What its removal does with what it changed.
     pub on_remove: OnRemove,
     /// Where it is declared.
     pub at: Location,
+}
+
+/// That a task runs on one node of its service only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Once {
+    /// How long its node may be away before another one takes over, at least 1 s; none: however long.
+    pub failover: Option<Span>,
 }
 
 /// A trigger edge as declared: `restart_on`, `reload_on` or `run_on`.

@@ -6,10 +6,11 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use groundplan_inventory::{
     Diagnostic, Located, Location,
-    decode::{At, Document, tables},
+    decode::{At, Document, Toggle, tables},
     hint, parse as inventory, probe, vars,
 };
 use groundplan_protocol::{
+    duration::Span,
     effect::Effect,
     ids::{Capability, TaskName},
     kinds::{Problem, TaskParams},
@@ -20,10 +21,10 @@ use toml::{
 };
 
 use crate::{
-    model::{Service, Task, TaskTrigger},
+    model::{Once, Service, Task, TaskTrigger},
     schema::ServiceManifest,
     task::TaskManifest,
-    task_fields::TaskFields,
+    task_fields::{OnceFields, TaskFields},
 };
 
 /// The contents of a service's file.
@@ -37,6 +38,15 @@ pub struct ServiceFile {
     pub unread: bool,
     /// Every fault of this file alone, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// `once`, as the model represents it.
+fn once(field: Option<Toggle<OnceFields>>) -> Option<Once> {
+    match field? {
+        Toggle::Off => None,
+        Toggle::On => Some(Once::default()),
+        Toggle::With(table) => Some(Once { failover: table.failover.map(|failover| failover.value) }),
+    }
 }
 
 /// Reads the file of a service.
@@ -83,6 +93,7 @@ pub fn service(path: &Arc<str>, bytes: &[u8]) -> ServiceFile {
         folder: path.strip_suffix("/service.toml").unwrap_or(path).to_owned(),
         at: Location::file(path.clone()),
     };
+    reader.faults.extend(inventory::retry_fault(manifest.rollout.retry.as_ref(), path));
     if !syntax {
         document.diagnostics.append(&mut reader.faults);
     }
@@ -144,6 +155,8 @@ impl Reader<'_> {
         });
         let triggers = self.triggers(&fields, &kind);
         self.on_remove(&fields, &kind);
+        self.failover(fields.once.as_ref());
+        self.faults.extend(inventory::retry_fault(fields.retry.as_ref(), self.path));
         self.provides(&fields.provides);
         let mut all: BTreeMap<String, Location> =
             params_places.into_iter().map(|(path, span)| (path, self.at(span))).collect();
@@ -159,12 +172,13 @@ impl Reader<'_> {
             requires: fields.requires.map(|list| list.into_iter().map(|r| r.located(self.path)).collect()),
             needed_by: fields.needed_by.into_iter().map(|reference| reference.located(self.path)).collect(),
             triggers,
-            once: fields.once,
+            once: once(fields.once),
             when: fields.when.map(|when| when.value),
             ready: fields.ready.map(|ready| ready.value),
             provides: fields.provides.into_iter().map(|capability| capability.located(self.path)).collect(),
             conflicts: fields.conflicts.into_iter().map(|resource| resource.located(self.path)).collect(),
             prevent_destroy,
+            retry: fields.retry.map(|retry| retry.map(|table| inventory::retries(&table))),
             on_interrupt: fields.on_interrupt,
             on_remove: fields.on_remove.map(|on_remove| on_remove.value).unwrap_or_default(),
         })
@@ -230,6 +244,16 @@ impl Reader<'_> {
             .label(format!("in `{}`", fields.id.value))
             .hint("leave `on_remove` out here"),
         );
+    }
+
+    /// Reports a failover so soon that a broken connection would have it.
+    fn failover(&mut self, once: Option<&Toggle<OnceFields>>) {
+        let Some(Toggle::With(OnceFields { failover: Some(failover) })) = once else { return };
+        if failover.value < Span::secs(1) {
+            let message = format!("a failover after {} is too soon", failover.value);
+            let hint = "give at least `1s`; a node counts as away as soon as its connection is gone";
+            self.faults.push(Diagnostic::new(self.at(failover.span.clone()), message).hint(hint));
+        }
     }
 
     fn provides(&mut self, provides: &[At<Capability>]) {

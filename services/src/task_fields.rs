@@ -1,7 +1,11 @@
 //! The keys that tasks of all kinds have. Descriptions here become those of the JSON schema.
 
-use groundplan_inventory::decode::At;
+use groundplan_inventory::{
+    decode::{At, Toggle},
+    schema::RetryManifest,
+};
 use groundplan_protocol::{
+    duration::Span,
     ids::{Capability, Resource, TaskName},
     plan::{OnInterrupt, OnRemove},
     ready::Ready,
@@ -34,10 +38,10 @@ pub struct TaskFields {
     /// Run it again when one of these changed something; orders as `requires` does.
     #[serde(default)]
     pub run_on: Vec<At<Reference>>,
-    /// On one node of the service only: the first by name. `false` if not given.
-    #[serde(default)]
-    #[schemars(extend("default" = false))]
-    pub once: bool,
+    /// On one node of the service only: the first by name that is connected, and from then on that one. `{ failover = "2m" }`: another node
+    /// takes over when it has been away for so long, and may carry it out once more. `false` if not given.
+    #[schemars(extend("default" = false), example = serde_json::json!({ "failover": "2m" }))]
+    pub once: Option<Toggle<OnceFields>>,
     /// An expression over all that templates see. Where it is false, the node has no such task, and one that was applied is removed.
     #[schemars(example = &"facts.os.id == 'debian'")]
     pub when: Option<At<String>>,
@@ -63,8 +67,22 @@ pub struct TaskFields {
     #[serde(default)]
     #[schemars(extend("default" = "rerun"))]
     pub on_interrupt: OnInterrupt,
+    /// Whether it is tried again when it fails, and how often: `true`, `false` or a table, as in `[rollout]` of the service and of the site,
+    /// which hold without it. A `command` is tried again only if this is given.
+    #[schemars(example = serde_json::json!({ "attempts": 3, "backoff": "30s" }))]
+    pub retry: Option<Toggle<RetryManifest>>,
     /// What its removal does: `restore` (the default) brings back what was there before, `keep` leaves everything as it is, `delete`
     /// takes it away and brings nothing back. Not for kinds that leave nothing on a node, such as `command`.
     #[schemars(extend("default" = "restore"))]
     pub on_remove: Option<At<OnRemove>>,
+}
+
+/// `once` as a table.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OnceFields {
+    /// How long its node may be away before another one takes over, at least `1s`; however long if not given. The node that is away may
+    /// have carried the task out, or may still do so: it is carried out at least once then, and on two nodes until the first is back.
+    #[schemars(example = "2m")]
+    pub failover: Option<At<Span>>,
 }

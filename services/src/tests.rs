@@ -81,7 +81,7 @@ max_unavailable = 2
     assert_eq!((web.rollout.max_unavailable, web.folder.as_str()), (Some(2), "services/web"));
     assert_eq!(web.vars["since"].value, "2026-01-02");
     let run = &web.tasks[1];
-    assert_eq!((run.triggers.len(), run.once, run.requires.as_deref()), (2, true, Some(&[][..])));
+    assert_eq!((run.triggers.len(), run.once.is_some(), run.requires.as_deref()), (2, true, Some(&[][..])));
     assert_eq!(&text[run.places["run[2]"].span()], "\"{{ port }}\"");
     assert_eq!(&text[run.places["env.A"].span()], "\"b\"");
     assert_eq!(&text[run.places["ready.timeout"].span()], "\"5s\"");

@@ -3,7 +3,7 @@
 //! In: what the planner decided. Out: messages. A node plan is self-contained except for blobs. It lists a task at most once,
 //! after all tasks of its own node that it waits for.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     blob::{BlobRef, Content},
     digest::Fingerprint,
+    duration::Span,
     effect::{Action, Effect},
     envelope::Message,
     ids::{CommitId, GateId, Generation, InvalidId, NodeId, Resource, SiteName, TaskId},
@@ -128,6 +129,35 @@ pub struct PlannedTask {
     /// For a removal: the tasks that it hands over to, all of them before it. What they claim stays as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub into: Vec<TaskId>,
+    /// Whether it is tried again after it has failed. Until the last attempt has failed it counts as running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// How often and how soon a task that fails is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Retry {
+    /// How often it is tried in all, the first time included.
+    pub attempts: u32,
+    /// How long to wait before the second attempt. Each further wait is twice as long as the one before, [`Retry::LONGEST`] at most.
+    pub backoff: Span,
+}
+
+impl Retry {
+    /// The longest wait between two attempts.
+    pub const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+    /// How long to wait after `failed` attempts; none after the last one.
+    pub fn after(&self, failed: u32) -> Option<Duration> {
+        let doubled = 1u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX);
+        (failed < self.attempts).then(|| Duration::from(self.backoff).saturating_mul(doubled).min(Self::LONGEST))
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, backoff: Span::secs(30) }
+    }
 }
 
 /// A trigger edge within a plan.

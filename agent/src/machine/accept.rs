@@ -294,6 +294,7 @@ impl Machine {
                 since: None,
                 from: Vec::new(),
                 into: Vec::new(),
+                retry: None,
             };
             queue.push(planned, true);
         }

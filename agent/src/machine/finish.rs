@@ -61,6 +61,10 @@ impl Machine {
         // A job of an older plan may have ended a promise of the same that is newer.
         self.takings_changed |= run.at.is_none() && !self.takings.is_empty();
         self.note_found(done.found);
+        if self.tries_again(&run, &outcome, now) {
+            return;
+        }
+        let outcome = self.counted(&run, outcome);
         self.report(run.generation, &run.planned, outcome.clone(), account.clone());
         match run.at {
             Some(at) => self.conclude(at, outcome, now),
@@ -81,6 +85,35 @@ impl Machine {
             }
             _ => error,
         }
+    }
+
+    /// How often the task of a run has been tried in the active plan, this time included; none if a newer plan came.
+    fn attempts(&self, run: &Running) -> Option<u32> {
+        let node = self.active.as_ref()?.queue.get(run.at?);
+        Some(node.failed.as_ref().map_or(0, |(failed, _)| *failed) + 1)
+    }
+
+    /// A failure after several attempts says how many there were.
+    fn counted(&self, run: &Running, outcome: Outcome) -> Outcome {
+        match (outcome, self.attempts(run)) {
+            (Outcome::Failed { error }, Some(attempts @ 2..)) => {
+                Outcome::Failed { error: format!("{error} (attempt {attempts})") }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Whether a task that has failed is tried again. It stays in the plan then as if it had not been started: what it has changed is on
+    /// record, and what comes after it waits on.
+    fn tries_again(&mut self, run: &Running, outcome: &Outcome, now: Now) -> bool {
+        let (Outcome::Failed { error }, Some(at), Some(retry)) = (outcome, run.at, run.planned.retry) else {
+            return false;
+        };
+        let Some(attempts) = self.attempts(run) else { return false };
+        let (Some(wait), Some(active)) = (retry.after(attempts), &mut self.active) else { return false };
+        active.queue.try_again(at, now.mono + wait, attempts, error.clone());
+        self.request_state(now);
+        true
     }
 
     /// Records the effect that a run carried out: a plan that is on its way may still list it as due.

@@ -96,7 +96,9 @@ impl Machine {
     pub fn deadline(&self) -> Option<Duration> {
         // A state waits for the connection.
         let state = self.due.state.filter(|_| self.connected);
-        let due = [self.due.flush, state, self.due.announce, self.outbox.resend_at()];
+        // One that stops starts nothing any more.
+        let again = self.active.as_ref().filter(|_| !self.stopping).and_then(|active| active.queue.next_try());
+        let due = [self.due.flush, state, self.due.announce, self.outbox.resend_at(), again];
         due.into_iter().flatten().min()
     }
 

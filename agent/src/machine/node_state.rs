@@ -66,10 +66,21 @@ impl Machine {
         }
     }
 
-    /// What is applied and does not work.
+    /// What is applied and does not work, and what has failed and is to be tried again.
     fn degraded(&self) -> BTreeMap<TaskId, String> {
         let applied = self.degraded.iter().filter(|(task, _)| self.applied.contains_key(task));
-        applied.map(|(task, why)| (task.clone(), why.clone())).collect()
+        let mut degraded: BTreeMap<_, _> = applied.map(|(task, why)| (task.clone(), why.clone())).collect();
+        for node in self.active.iter().flat_map(|active| active.queue.iter()) {
+            let (Some((failed, why)), Some(retry)) = (&node.failed, node.planned.retry) else { continue };
+            if node.is_waiting() {
+                let next = retry
+                    .after(*failed)
+                    .map_or_else(String::new, |wait| format!(", the next one is {} s later", wait.as_secs()));
+                let why = format!("attempt {failed} of {} failed{next}: {why}", retry.attempts);
+                degraded.insert(node.planned.task.clone(), why);
+            }
+        }
+        degraded
     }
 
     /// What is applied; and what is about to be taken over, as in doubt: it is to be removed if no site declares its task any more.

@@ -3,7 +3,10 @@
 //! In: a plan's tasks, ends of tasks, gates that open. Out: indices of tasks that are ready, in plan order, and of those
 //! that an end blocks. It has no notion of jobs, effects or reports. Every task is finished exactly once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use groundplan_protocol::{
     ids::{GateId, TaskId},
@@ -26,6 +29,8 @@ pub(super) struct Node {
     pub(super) account: Option<Account>,
     /// A run for an earlier plan changed something: this task's own end counts as a change, too.
     pub(super) carried_change: bool,
+    /// How often it has failed, and why the last time, while it is to be tried again.
+    pub(super) failed: Option<(u32, String)>,
     /// How many tasks, runs and gates it still waits for.
     waits: usize,
     /// Indices of the tasks that come after it.
@@ -43,6 +48,8 @@ pub(super) struct Queue {
     gates: BTreeMap<GateId, Vec<usize>>,
     /// Indices of the tasks that may start; ordered, so that they start in plan order.
     ready: BTreeSet<usize>,
+    /// When failed tasks are tried again, by the monotonic clock, with their indices.
+    again: BTreeSet<(Duration, usize)>,
     unfinished: usize,
 }
 
@@ -75,6 +82,7 @@ impl Queue {
             adopted: None,
             account: None,
             carried_change: false,
+            failed: None,
             waits,
             dependants: Vec::new(),
             started: false,
@@ -158,6 +166,27 @@ impl Queue {
         let at = self.ready.pop_first()?;
         self.nodes[at].started = true;
         Some(at)
+    }
+
+    /// A task that has failed is to be tried again at `time`; until then it counts as not started.
+    pub(super) fn try_again(&mut self, at: usize, time: Duration, failed: u32, why: String) {
+        let node = &mut self.nodes[at];
+        node.started = false;
+        node.failed = Some((failed, why));
+        self.again.insert((time, at));
+    }
+
+    /// When the next failed task is to be tried again.
+    pub(super) fn next_try(&self) -> Option<Duration> {
+        self.again.first().map(|(time, _)| *time)
+    }
+
+    /// Makes those ready whose time has come.
+    pub(super) fn wake(&mut self, now: Duration) {
+        while let Some((_, at)) = self.again.first().copied().filter(|(time, _)| *time <= now) {
+            self.again.pop_first();
+            self.ready.insert(at);
+        }
     }
 
     /// Opens a gate; returns the tasks that waited for it, none if it was open already.

@@ -9,11 +9,14 @@ use super::{
     state::{Machine, Running},
     take_over::{gone, is_attempted, memory, parties, updated},
 };
-use groundplan_protocol::{effect::Action, report::Outcome, time::Now};
+use groundplan_protocol::{effect::Action, plan::PlannedTask, report::Outcome, time::Now};
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
         let mut starts = Vec::new();
+        if let Some(active) = &mut self.active {
+            active.queue.wake(now.mono);
+        }
         while !self.stopping && self.running.len() < self.settings.max_parallel {
             let Some(active) = &mut self.active else { break };
             // All blobs first: a plan whose content cannot be had changes nothing.
@@ -89,8 +92,11 @@ impl Machine {
             (Action::Create | Action::Update, None) => {
                 let Some(spec) = &mut node.planned.spec else { return Err(unchanged()) };
                 let full = spec.clone();
-                // From here on it is needed only for the record: the content goes with the job and is freed with it.
-                *spec = without_bytes(spec);
+                // From here on it is needed only for the record: the content goes with the job and is freed with it; unless there may be
+                // another attempt.
+                if node.planned.retry.is_none() {
+                    *spec = without_bytes(spec);
+                }
                 let previous =
                     updated(record, takings, &full, &node.planned, &mut earlier).map(|r| Box::new(r.spec.clone()));
                 let from = from.iter().filter(|from| self.applied.contains_key(from)).cloned();
@@ -101,9 +107,8 @@ impl Machine {
                 if effect.is_none() {
                     return Err(Outcome::Skipped);
                 }
-                let Some(spec) = &mut node.planned.spec else { return Err(Outcome::Skipped) };
-                *spec = without_bytes(spec);
-                Work::Trigger { spec: spec.clone() }
+                let Some(spec) = &node.planned.spec else { return Err(Outcome::Skipped) };
+                Work::Trigger { spec: without_bytes(spec) }
             }
         };
         // A removal comes when no site declares the task any more, so its record decides.
@@ -115,7 +120,7 @@ impl Machine {
         let attempted = is_attempted(takings, &node.planned);
         let running = Running {
             generation,
-            planned: node.planned.clone(),
+            planned: PlannedTask { spec: node.planned.spec.as_ref().map(without_bytes), ..node.planned.clone() },
             only_effect: matches!(work, Work::Trigger { .. }),
             effect,
             fired_since: None,

@@ -8,6 +8,7 @@
 mod at;
 mod error;
 mod syntax;
+mod toggle;
 mod value;
 mod wording;
 
@@ -23,6 +24,7 @@ use self::value::{Faulty, Value};
 pub use self::{
     at::At,
     error::{Cause, DecodeError},
+    toggle::Toggle,
     value::tables,
 };
 use crate::{

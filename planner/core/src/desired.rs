@@ -12,10 +12,11 @@ use crate::knowledge::Unknown;
 use groundplan_inventory::{Lifecycle, Location, Rollout};
 use groundplan_protocol::{
     digest::Fingerprint,
+    duration::Span,
     effect::Effect,
     ids::{InstanceId, NodeId, Resource, ServiceId, SiteName, TaskId},
     kinds::ClaimKey,
-    plan::{EdgeTrigger, Edges, OnRemove, Place, Source, TaskSpec},
+    plan::{EdgeTrigger, Edges, OnRemove, Place, Retry, Source, TaskSpec},
     state::Applied,
 };
 
@@ -42,8 +43,47 @@ pub struct DesiredState {
     pub graph: InstanceGraph,
     /// Rolling limits by service, the site's defaults merged in; only services that have one.
     pub rollouts: BTreeMap<ServiceId, Rollout>,
+    /// Whether a removal that fails is tried again, as the site says it for all tasks.
+    pub retry: Option<Retry>,
+    /// The tasks with `once`, and where each is to run.
+    pub once: BTreeMap<TaskId, Once>,
     /// Which reported values it depends on.
     pub node_inputs: NodeInputs,
+}
+
+/// A task that runs on one node of its service only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// The nodes that run its service, in name order; at least one.
+    pub candidates: Arc<[NodeIx]>,
+    /// Which of them was elected.
+    pub elected: Elected,
+    /// How long that node may be away before another one takes over; none: however long.
+    pub failover: Option<Span>,
+}
+
+/// The outcome of the election for a task with `once`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elected {
+    /// The node that is to run it.
+    pub node: NodeIx,
+    /// The node that it was planned on before and that has no part in the election any more, as long as it may run it still: the elected
+    /// one waits for it.
+    pub after: Option<NodeIx>,
+}
+
+impl Elected {
+    /// Elects a node. `held` is the node that the task was planned on before, if that is declared.
+    ///
+    /// That node stays, however the others are called and whoever is connected: the task would be carried out once more. For a task that
+    /// is on no node yet it is the first that is there, or the first of all if none is.
+    pub fn of(candidates: &[NodeIx], held: Option<NodeIx>, is_present: impl Fn(NodeIx) -> bool) -> Option<Self> {
+        if let Some(node) = held.filter(|node| candidates.binary_search(node).is_ok()) {
+            return Some(Self { node, after: None });
+        }
+        let present = candidates.iter().copied().find(|node| is_present(*node));
+        Some(Self { node: present.or(candidates.first().copied())?, after: held })
+    }
 }
 
 /// The values reported by nodes that a resolution read, known or not: as long as none of them changes, resolving again gives the same.
@@ -79,6 +119,8 @@ pub struct TaskVertex {
     pub off: Vec<(NodeIx, Arc<Off>)>,
     /// Incoming edges, sorted, at most one for each source and scope. A trigger orders as well: it is one edge, not two.
     pub edges: Vec<Edge>,
+    /// Whether it is tried again after it has failed.
+    pub retry: Option<Retry>,
     /// What its removal does with what it changed.
     pub on_remove: OnRemove,
     /// Where the site forbids its removal, if it does.

@@ -3,7 +3,11 @@
 //! In: the values that each node reported last. Out: an input of `resolve` like the tree itself, and names for values that are missing.
 //! They cross the broker signed and not encrypted, so they are no place for secrets.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use groundplan_protocol::ids::{NodeId, TaskId};
 use serde::{Deserialize, Serialize};
@@ -19,6 +23,13 @@ pub struct Knowledge {
     pub facts: BTreeMap<NodeId, Arc<Facts>>,
     /// Published values, by `export` task and node.
     pub exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
+    /// The nodes that tasks with `once` were planned on, or are applied on: each stays there.
+    pub elected: BTreeMap<TaskId, NodeId>,
+    /// Whether these nodes may still run them where they are no longer to: then the next one waits until they have given them up. A preview
+    /// takes that for done, as all that is applied.
+    pub not_given_up: bool,
+    /// Nodes that are connected and that no operator has parked: for other tasks with `once` the first of these is elected.
+    pub present: BTreeSet<NodeId>,
     /// What happens to an instance that these values do not fit.
     pub misfit: Misfit,
 }
@@ -55,6 +66,13 @@ pub enum Unknown {
         /// The node that is to publish it.
         node: NodeId,
     },
+    /// That a node has acknowledged a plan without a task with `once` that was planned there before.
+    GivenUp {
+        /// The task.
+        task: TaskId,
+        /// The node that it was planned on before.
+        node: NodeId,
+    },
     /// Values that fit, in place of those that are known.
     Fit {
         /// What is wrong with these.
@@ -74,6 +92,7 @@ impl fmt::Display for Unknown {
             Self::Facts(node) => write!(f, "facts of node {node}"),
             Self::Fact { name, node } => write!(f, "facts.{name} of node {node}"),
             Self::Export { task, node } => write!(f, "export {task} of {node}"),
+            Self::GivenUp { task, node } => write!(f, "node {node} to give up {task}, which runs on one node only"),
             Self::Fit { fault, node } => write!(f, "facts and exports that fit on node {node}: {fault}"),
         }
     }

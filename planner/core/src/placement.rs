@@ -1,15 +1,19 @@
 //! Placement: node → groups → services → tasks.
 //!
 //! In: inventory and catalog. Out: every task of the catalog, numbered by service and file order, with the nodes that run it.
-//! A service that several groups of a node list runs there once; a task with `once` runs on the first node by name.
+//! A service that several groups of a node list runs there once; a task with `once` runs on the node that is elected for it.
 
 use std::collections::{BTreeMap, HashMap};
 
-use groundplan_inventory::{DeclaredIn, Diagnostic, Inventory};
+use groundplan_inventory::{DeclaredIn, Diagnostic, Inventory, Lifecycle};
 use groundplan_protocol::ids::{NodeId, ServiceId, TaskId, TaskName};
 use groundplan_services::{Catalog, Service, Task};
 
-use crate::{desired::NodeIx, nearest::did_you_mean};
+use crate::{
+    desired::{Elected, NodeIx},
+    knowledge::Knowledge,
+    nearest::did_you_mean,
+};
 
 /// Which nodes run which services and tasks. Tasks, services and nodes are numbers: indices of these lists.
 pub(crate) struct Placement<'a> {
@@ -19,6 +23,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) tasks: Vec<Declared<'a>>,
     /// The nodes, in name order.
     pub(crate) nodes: Vec<&'a NodeId>,
+    /// The nodes that tasks with `once` run on, by task.
+    elected: HashMap<usize, Elected>,
     by_name: HashMap<&'a str, usize>,
     by_task: HashMap<(usize, &'a str), usize>,
 }
@@ -43,7 +49,12 @@ pub(crate) struct Declared<'a> {
 
 impl<'a> Placement<'a> {
     /// Places all tasks; a service that a group lists and no folder declares is a fault.
-    pub(crate) fn of(inventory: &'a Inventory, catalog: &'a Catalog, faults: &mut Vec<Diagnostic>) -> Self {
+    pub(crate) fn of(
+        inventory: &'a Inventory,
+        catalog: &'a Catalog,
+        knowledge: &Knowledge,
+        faults: &mut Vec<Diagnostic>,
+    ) -> Self {
         let mut services = Vec::with_capacity(catalog.services.len());
         let (mut tasks, mut by_task) = (Vec::new(), HashMap::new());
         for (number, (id, service)) in catalog.services.iter().enumerate() {
@@ -65,7 +76,35 @@ impl<'a> Placement<'a> {
                 }
             }
         }
-        Self { services, tasks, nodes: inventory.nodes.keys().collect(), by_name, by_task }
+        let nodes = inventory.nodes.keys().collect();
+        let mut placement = Self { services, tasks, nodes, elected: HashMap::new(), by_name, by_task };
+        placement.elect(inventory, knowledge);
+        placement
+    }
+
+    /// Elects a node for each task with `once`.
+    fn elect(&mut self, inventory: &Inventory, knowledge: &Knowledge) {
+        let is_present = |node: NodeIx| {
+            let id = self.nodes[node.0 as usize];
+            knowledge.present.contains(id) && inventory.nodes[id].lifecycle == Lifecycle::Active
+        };
+        let elect = |task: usize| {
+            let held = knowledge.elected.get(&self.id(task)).and_then(|node| self.node(node));
+            let elected = Elected::of(&self.services[self.tasks[task].service].nodes, held, is_present)?;
+            Some((task, Elected { after: elected.after.filter(|_| knowledge.not_given_up), ..elected }))
+        };
+        let once = (0..self.tasks.len()).filter(|task| self.tasks[*task].task.once.is_some());
+        self.elected = once.filter_map(elect).collect();
+    }
+
+    /// The number of a node.
+    fn node(&self, id: &NodeId) -> Option<NodeIx> {
+        self.nodes.binary_search(&id).ok().map(|i| NodeIx(i as u32))
+    }
+
+    /// Where a task with `once` is to run; none for another task, and for one that runs nowhere.
+    pub(crate) fn elected(&self, task: usize) -> Option<Elected> {
+        self.elected.get(&task).copied()
     }
 
     /// The number of a service.
@@ -82,7 +121,10 @@ impl<'a> Placement<'a> {
     pub(crate) fn nodes_of(&self, task: usize) -> &[NodeIx] {
         let declared = self.tasks[task];
         let nodes = &self.services[declared.service].nodes;
-        if declared.task.once { &nodes[..nodes.len().min(1)] } else { nodes }
+        match self.elected.get(&task) {
+            Some(elected) => std::slice::from_ref(&elected.node),
+            None => nodes,
+        }
     }
 
     /// The task's id as text, `service.task`, for messages.

@@ -44,6 +44,15 @@ pub enum Reason {
         /// Where it is declared.
         at: Location,
     },
+    /// Its task runs on one node only, and another one was elected than before: that is where it begins, or the reason why it ends here.
+    Elected {
+        /// The task.
+        task: TaskId,
+        /// The node that is to run it.
+        node: NodeId,
+        /// Where the task is declared.
+        at: Location,
+    },
     /// It takes over what other tasks claim there, which are no longer desired or give it up by an update: nothing is removed.
     TakesOver {
         /// Those tasks; at least one.
@@ -156,6 +165,7 @@ impl fmt::Display for Reason {
             Self::Removed { what: Declared::Task(task), .. } => write!(f, "task {task} is no longer declared"),
             Self::Removed { what: Declared::Node(node), .. } => write!(f, "node {node} no longer runs its service"),
             Self::Decommissioned { node, .. } => write!(f, "node {node} is decommissioned"),
+            Self::Elected { task, node, .. } => write!(f, "task {task} runs once, and on node {node} from now on"),
             Self::TakesOver { from, to, change: None, .. } => {
                 write!(f, "task {to} takes over from {}, unchanged", list(from))
             }
@@ -209,6 +219,7 @@ impl Reason {
         match self {
             Self::Added { at, .. }
             | Self::Decommissioned { at, .. }
+            | Self::Elected { at, .. }
             | Self::Changed { at, .. }
             | Self::Off { at, .. }
             | Self::TakesOver { at, .. }

@@ -94,6 +94,8 @@ pub(crate) struct PlanRequest {
 pub(crate) enum Wants {
     /// A check; with what cannot be checked.
     Recheck { left_out: Vec<InstanceId> },
+    /// What has failed to be tried again.
+    Retry,
     /// A record to be dropped.
     Forget,
     /// To go on without a node, or to wait for it again.
@@ -105,6 +107,7 @@ impl PlanRequest {
     pub(crate) fn reply(self, generation: Option<Generation>) -> Effect {
         let reply = match self.wants {
             Wants::Recheck { left_out } => Reply::Recheck { generation, left_out },
+            Wants::Retry => Reply::Retry(generation),
             Wants::Forget => Reply::Forget(generation),
             Wants::Park => Reply::Park(generation),
         };
@@ -215,6 +218,16 @@ impl Deployment {
         if self.active.as_ref().is_some_and(|active| active.desired.node_inputs.exports.contains(task)) {
             self.add_news(now.mono + DEBOUNCE[0], true);
         }
+    }
+
+    /// Whether a commit is being loaded, or is to be because of news.
+    pub(crate) fn is_resolving(&self) -> bool {
+        self.loading.is_some() || self.news.is_some() || self.unread_news.is_some() || self.tip.is_some()
+    }
+
+    /// Elections have another outcome: what comes after the tasks waits until they are planned with it.
+    pub(crate) fn elected(&mut self, now: Now) {
+        self.add_news(now.mono, true);
     }
 
     fn add_news(&mut self, at: Duration, holds_gates: bool) {
@@ -354,6 +367,11 @@ impl Deployment {
         // In a commit that is active no person has changed anything: a node's odd fact must not stop a fleet.
         let misfit = if reason == LoadReason::Tip { Misfit::Refuse } else { Misfit::Wait };
         Job::Load { job, commit, misfit }
+    }
+
+    /// Whether a request that waits for the next plan wants what has failed to be tried again.
+    pub(crate) fn wants_retry(&self) -> bool {
+        self.requests.iter().any(|request| matches!(request.wants, Wants::Retry))
     }
 
     /// A plan is under way.

@@ -32,6 +32,8 @@ fn commit(digit: char) -> Arc<ActiveCommit> {
         node_places: Vec::new(),
         graph: Default::default(),
         rollouts: BTreeMap::new(),
+        retry: None,
+        once: BTreeMap::new(),
         node_inputs: NodeInputs { facts: [node()].into(), exports: [export()].into() },
     };
     let commit = Commit { id: id(digit), subject: String::new(), author: String::new(), time: 0 };

@@ -142,6 +142,8 @@ pub enum Request {
         /// These tasks; with no services either, all tasks.
         tasks: BTreeSet<TaskId>,
     },
+    /// Try again what has failed.
+    Retry,
     /// Have a node drop the record of a task that is not desired there, and leave its host as it is.
     Forget {
         /// The task and the node.
@@ -180,6 +182,8 @@ pub enum Reply {
         /// Instances that are asked for and cannot be checked, such as commands without a guard.
         left_out: Vec<InstanceId>,
     },
+    /// The rollout that tries again; none if nothing has failed.
+    Retry(Option<Generation>),
     /// The rollout that drops the record; none if the node has none by now, or the task is desired.
     Forget(Option<Generation>),
     /// The rollout that goes on without the node, or waits for it again; none if that makes no difference now.

@@ -42,6 +42,9 @@ pub struct PlanJob {
     pub before: Option<Arc<ActiveRollout>>,
     /// What each of these nodes was sent last.
     pub sent: BTreeMap<NodeId, Sent>,
+    /// Whether each is sent its part even if it has the very same already: an agent begins anew with it, and tries at once what waits
+    /// for its next attempt.
+    pub again: bool,
 }
 
 /// What a node was sent last.
@@ -157,7 +160,7 @@ impl PlanJob {
                 // again, which an agent does only for a newer plan.
                 // And what it has ended it does not report again, if another planner had the reports.
                 let ended = sent.idle && sent.at >= last;
-                if same && under_way && untouched && last >= sent.at && !ended && !has_gates(part) {
+                if !self.again && same && under_way && untouched && last >= sent.at && !ended && !has_gates(part) {
                     planned.kept.insert(node.clone(), last);
                     continue;
                 }

@@ -28,6 +28,8 @@ pub struct Meta {
     pub refused: Option<RefusedCommit>,
     /// Instances whose records are to be dropped, until their nodes have reported that they are.
     pub forget: BTreeMap<InstanceId, Forget>,
+    /// The nodes that tasks with `once` were planned on.
+    pub elected: BTreeMap<TaskId, NodeId>,
     /// Nodes that operators have parked.
     pub parked: BTreeMap<NodeId, Park>,
 }

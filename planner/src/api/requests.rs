@@ -11,7 +11,10 @@ use super::{
     history::History,
     hosts::{Hosts, HostsRequest, TrustRequest, Trusted},
     park::{ParkPlanned, ParkRequest, UnparkRequest},
-    types::{ForgetPlanned, ForgetRequest, Knowledge, RecheckPlanned, RecheckRequest, RolloutDetail, Status, Why},
+    types::{
+        ForgetPlanned, ForgetRequest, Knowledge, RecheckPlanned, RecheckRequest, RetryPlanned, RetryRequest,
+        RolloutDetail, Status, Why,
+    },
 };
 
 /// How many rollouts and commands [`GetHistory`] lists if nothing is asked for.
@@ -43,6 +46,7 @@ request! {
     FetchNow => Post "/v1/fetch", Done;
     DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
     RecheckRequest => Post "/v1/recheck", RecheckPlanned;
+    RetryRequest => Post "/v1/retry", RetryPlanned;
     ForgetRequest => Post "/v1/forget", ForgetPlanned;
     ParkRequest => Post "/v1/park", ParkPlanned;
     UnparkRequest => Post "/v1/unpark", ParkPlanned;

@@ -38,7 +38,10 @@ use super::{
         GetWhy, StopExec,
     },
     stream::{EventReceiver, event_channel},
-    types::{ForgetPlanned, ForgetRequest, Problem, ProblemKind, RecheckPlanned, RecheckRequest, VERSION},
+    types::{
+        ForgetPlanned, ForgetRequest, Problem, ProblemKind, RecheckPlanned, RecheckRequest, RetryPlanned, RetryRequest,
+        VERSION,
+    },
 };
 use crate::{
     shell::{Handle, Stopping},
@@ -73,6 +76,7 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<FetchNow, _>(router);
     router = add::<DriftCheckRequest, _>(router);
     router = add::<RecheckRequest, _>(router);
+    router = add::<RetryRequest, _>(router);
     router = add::<ForgetRequest, _>(router);
     router = add::<ParkRequest, _>(router);
     router = add::<UnparkRequest, _>(router);
@@ -225,6 +229,15 @@ impl Answer<Handle> for RecheckRequest {
         let request = io::Request::Recheck { nodes, services: self.services, tasks: self.tasks };
         match handle.request(request).await?? {
             Reply::Recheck { generation, left_out } => json(RecheckPlanned { version: VERSION, generation, left_out }),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+}
+
+impl Answer<Handle> for RetryRequest {
+    async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
+        match handle.request(io::Request::Retry).await?? {
+            Reply::Retry(generation) => json(RetryPlanned { version: VERSION, generation }),
             reply => Err(unexpected(&reply)),
         }
     }

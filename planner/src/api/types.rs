@@ -267,6 +267,12 @@ pub struct Knowledge {
     /// Nodes that operators have parked.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub parked: BTreeSet<NodeId>,
+    /// The nodes that tasks with `once` are on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub elected: BTreeMap<TaskId, NodeId>,
+    /// Nodes that are connected and not parked: tasks with `once` that are on no node yet go to the first of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub present: BTreeSet<NodeId>,
     /// What is applied on nodes that the active commit does not declare.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub orphaned: BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
@@ -330,6 +336,20 @@ pub struct RecheckRequest {
     /// These tasks; with no services either, all tasks.
     #[serde(default)]
     pub tasks: BTreeSet<TaskId>,
+}
+
+/// `POST /v1/retry`: try again what has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {}
+
+/// What was planned upon a [`RetryRequest`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RetryPlanned {
+    /// The version of the API; a client refuses any other.
+    pub version: u32,
+    /// The rollout that tries it; none if nothing has failed.
+    pub generation: Option<Generation>,
 }
 
 /// What was planned upon a [`RecheckRequest`].

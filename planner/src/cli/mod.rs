@@ -19,6 +19,7 @@ mod park;
 mod plan;
 mod planner;
 mod recheck;
+mod retry;
 mod schema;
 mod serve;
 mod show;
@@ -82,6 +83,7 @@ enum Command {
     Show(show::Args),
     Drift(drift::Args),
     Recheck(recheck::Args),
+    Retry(retry::Args),
     Forget(forget::Args),
     Park(park::Args),
     Unpark(park::UnparkArgs),
@@ -112,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Show(args) => show::run(&args, &mut out),
         Command::Drift(args) => drift::run(&args, &mut out),
         Command::Recheck(args) => recheck::run(&args, &mut out),
+        Command::Retry(args) => retry::run(&args, &mut out),
         Command::Forget(args) => forget::run(&args, &mut out),
         Command::Park(args) => park::run(&args, &mut out),
         Command::Unpark(args) => park::unpark(&args, &mut out),

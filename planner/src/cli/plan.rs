@@ -89,6 +89,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args, out)?;
     let given = given(args)?;
     let knowledge = planner::known(given.facts, given.exports);
+    let knowledge = Knowledge { elected: given.elected, present: given.present, ..knowledge };
     // One cache for both: files and plugins that they share are read and described once.
     let mut cache = Cache::default();
     let target_site = target.load_or_report(&knowledge, &mut cache, out)?;
@@ -232,7 +233,14 @@ fn given(args: &Args) -> Result<Given, Failure> {
         let known = args.planner.knowledge();
         return Ok(known.map_or_else(
             Given::default,
-            |types::Knowledge { facts, exports, parked, orphaned, .. }| Given { facts, exports, parked, orphaned },
+            |types::Knowledge { facts, exports, parked, elected, present, orphaned, .. }| Given {
+                facts,
+                exports,
+                parked,
+                elected,
+                present,
+                orphaned,
+            },
         ));
     };
     let name = path.display();
@@ -264,6 +272,8 @@ struct Given {
     facts: BTreeMap<NodeId, Facts>,
     exports: BTreeMap<TaskId, BTreeMap<NodeId, String>>,
     parked: BTreeSet<NodeId>,
+    elected: BTreeMap<TaskId, NodeId>,
+    present: BTreeSet<NodeId>,
     /// What is applied on nodes that the active commit does not declare.
     orphaned: BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
 }

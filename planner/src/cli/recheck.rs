@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use groundplan_protocol::ids::InstanceId;
+use groundplan_protocol::ids::{Generation, InstanceId};
 use serde::Serialize;
 
 use super::{
@@ -88,40 +88,52 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
                 generation: Some(generation),
                 left_out,
             })?,
-            Format::Text => out.print(&format!(
-                "rollout {generation} has started; `groundplan show {generation}` shows its progress\n"
-            ))?,
+            Format::Text => out.print(&started(generation))?,
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let show = args.format.format == Format::Text && std::io::stderr().is_terminal();
-    let detail = args.planner.query(async |client| {
-        follow(
-            client,
-            |detail| {
-                if show {
-                    redraw(&terminal::rollout::line(&detail.summary, now_ms(), false));
-                }
-            },
-            generation,
-        )
-        .await
-    })?;
+    let detail = wait(&args.planner, generation, args.format.format == Format::Text)?;
+    let good = is_good(&detail);
+    match args.format.format {
+        Format::Json => out.json(&Rechecked { left_out, rollout: Some(detail) })?,
+        Format::Text => print(&detail, out)?,
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// That a rollout has started, and how to follow it.
+pub(super) fn started(generation: Generation) -> String {
+    format!("rollout {generation} has started; `groundplan show {generation}` shows its progress\n")
+}
+
+/// Waits for the end of a rollout, with its progress on a terminal if `progress`.
+pub(super) fn wait(planner: &Planner, generation: Generation, progress: bool) -> Result<RolloutDetail, Failure> {
+    let show = progress && std::io::stderr().is_terminal();
+    let line = |detail: &RolloutDetail| {
+        if show {
+            redraw(&terminal::rollout::line(&detail.summary, now_ms(), false));
+        }
+    };
+    let detail = planner.query(async |client| follow(client, line, generation).await)?;
     if show {
         redraw("");
     }
-    // The rollout also has instances that wait for facts or offline nodes: that is no failure of the tasks that were named.
+    Ok(detail)
+}
+
+/// Whether nothing of it has failed. It also has instances that wait for facts or offline nodes: that is no failure of what was asked for.
+pub(super) fn is_good(detail: &RolloutDetail) -> bool {
     let counts = &detail.summary.counts;
-    let good = match detail.summary.result {
+    match detail.summary.result {
         RolloutResult::Succeeded => true,
         RolloutResult::Waiting => counts.failed + counts.blocked == 0,
         _ => false,
-    };
-    match args.format.format {
-        Format::Json => out.json(&Rechecked { left_out, rollout: Some(detail) })?,
-        Format::Text => out.print(&terminal::rollout::detail(&detail, now_ms(), out.color()))?,
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints a rollout with its tasks.
+pub(super) fn print(detail: &RolloutDetail, out: &mut Output) -> Result<(), Failure> {
+    Ok(out.print(&terminal::rollout::detail(detail, now_ms(), out.color()))?)
 }
 
 /// Names the tasks that are skipped, the first five of them.
@@ -140,7 +152,7 @@ fn note_left_out(left_out: &[InstanceId], out: &mut Output) {
 async fn follow(
     mut client: Client,
     show: impl Fn(&RolloutDetail),
-    generation: groundplan_protocol::ids::Generation,
+    generation: Generation,
 ) -> Result<RolloutDetail, ClientError> {
     loop {
         let detail = client.rollout(Some(generation)).await?;

@@ -7,7 +7,7 @@ use groundplan_machine::{
     commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
     record::{Meta, Park},
 };
-use groundplan_protocol::ids::{CommitId, Generation, InstanceId, NodeId, SiteName};
+use groundplan_protocol::ids::{CommitId, Generation, InstanceId, NodeId, SiteName, TaskId};
 use serde::{Deserialize, Serialize};
 
 /// What there is one of. Written when a commit becomes active or is refused, and with every plan and term.
@@ -28,6 +28,9 @@ pub struct MetaRow {
     /// Instances whose records are to be dropped; releases before 0.2 lack it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub forget: BTreeMap<InstanceId, ForgetRow>,
+    /// The nodes that tasks with `once` were planned on; releases before 0.2 lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub elected: BTreeMap<TaskId, NodeId>,
     /// Nodes that operators have parked; releases before 0.2 lack it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parked: BTreeMap<NodeId, ParkRow>,
@@ -130,25 +133,25 @@ pub struct PlaceRow {
 
 impl From<Meta> for MetaRow {
     fn from(meta: Meta) -> Self {
-        let Meta { site, planner, generation, term, active, refused, forget, parked } = meta;
+        let Meta { site, planner, generation, term, active, refused, forget, elected, parked } = meta;
         let (active, refused) = (active.map(Into::into), refused.map(Into::into));
         let row = |Forget { by, reason }| ForgetRow { by, reason };
         let forget = forget.into_iter().map(|(instance, forget)| (instance, row(forget))).collect();
         let row = |Park { by, reason, since_ms, until_ms }| ParkRow { by, reason, since_ms, until_ms };
         let parked = parked.into_iter().map(|(node, park)| (node, row(park))).collect();
-        Self { site, planner, generation, term, active, refused, forget, parked }
+        Self { site, planner, generation, term, active, refused, forget, elected, parked }
     }
 }
 
 impl From<MetaRow> for Meta {
     fn from(row: MetaRow) -> Self {
-        let MetaRow { site, planner, generation, term, active, refused, forget, parked } = row;
+        let MetaRow { site, planner, generation, term, active, refused, forget, elected, parked } = row;
         let (active, refused) = (active.map(Into::into), refused.map(Into::into));
         let value = |ForgetRow { by, reason }| Forget { by, reason };
         let forget = forget.into_iter().map(|(instance, row)| (instance, value(row))).collect();
         let value = |ParkRow { by, reason, since_ms, until_ms }| Park { by, reason, since_ms, until_ms };
         let parked = parked.into_iter().map(|(node, row)| (node, value(row))).collect();
-        Self { site, planner, generation, term, active, refused, forget, parked }
+        Self { site, planner, generation, term, active, refused, forget, elected, parked }
     }
 }
 

@@ -118,6 +118,7 @@ fn meta() {
         active: Some(commit()),
         refused: Some(RefusedCommit { commit: commit(), faults: vec![fault, whole] }),
         forget: [(id("app.old@b"), Forget { by: "ada".into(), reason: "damaged".into() })].into(),
+        elected: [(id("db.seed"), id("a"))].into(),
         parked: [(id("b"), Park { by: "ada".into(), reason: "new disk".into(), since_ms: 5, until_ms: Some(9) })]
             .into(),
     };
@@ -202,6 +203,7 @@ fn snapshot_of_a_rollout() {
         obligation: None,
         from: vec![],
         into: vec![],
+        retry: None,
     };
     let part = |tasks| NodePart { tasks, edges: BTreeMap::new() };
     let server = PlanTask {

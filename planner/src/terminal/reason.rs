@@ -76,6 +76,9 @@ pub(crate) fn report(reason: &ReasonReport) -> String {
         ReasonReport::Decommissioned { input, at } => {
             format!("{input} is decommissioned ({})", place(&at.file, at.line))
         }
+        ReasonReport::Elected { input, node, at } => {
+            format!("{input} runs once, and on {node} from now on ({})", place(&at.file, at.line))
+        }
         ReasonReport::Forgotten { by, why, .. } => asked(by, why),
         ReasonReport::Triggered { by, .. } => by.to_string(),
         ReasonReport::Drifted { what, .. } => drifted(what),

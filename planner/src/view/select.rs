@@ -123,7 +123,16 @@ pub(crate) fn knowledge(snapshot: &Snapshot) -> Knowledge {
     let declared = |node: &NodeId| view.active.as_ref().is_some_and(|active| active.declares(node));
     let orphaned = view.nodes.iter().filter(|(id, node)| !declared(id) && !node.belief.applied.tasks.is_empty());
     let orphaned = orphaned.map(|(id, node)| (id.clone(), (*node.belief.applied.tasks).clone())).collect();
-    Knowledge { version: VERSION, facts, exports, parked: view.meta.parked.keys().cloned().collect(), orphaned }
+    let is_present = |id: &&NodeId| !view.meta.parked.contains_key(*id) && view.nodes[*id].is_online();
+    Knowledge {
+        version: VERSION,
+        facts,
+        exports,
+        parked: view.meta.parked.keys().cloned().collect(),
+        elected: view.meta.elected.clone(),
+        present: view.nodes.keys().filter(is_present).cloned().collect(),
+        orphaned,
+    }
 }
 
 /// What is known of the hosts of some nodes; `key` finds the key of a node.

@@ -57,6 +57,7 @@ fn forged(generation: u64) -> NodePlan {
             since: None,
             from: vec![],
             into: vec![],
+            retry: None,
         }],
         edges: Default::default(),
     }

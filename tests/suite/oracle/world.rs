@@ -203,6 +203,7 @@ impl World {
                 pending: pending.collect(),
                 off: Vec::new(),
                 edges,
+                retry: None,
                 on_remove: OnRemove::Restore,
                 prevent_destroy: None,
                 conflicts: Vec::new(),
@@ -212,13 +213,15 @@ impl World {
             tasks: self.tasks.iter().map(vertex).collect(),
             by_id: self.tasks.iter().map(|task| (task_id(task.name), number(task.name))).collect(),
         };
-        let limit = |n: &u32| Rollout { max_unavailable: Some(*n) };
+        let limit = |n: &u32| Rollout { max_unavailable: Some(*n), retry: None };
         DesiredState {
             site: "made-up".parse().unwrap(),
             lifecycles: nodes.iter().map(|_| Lifecycle::Active).collect(),
             node_places: nodes.iter().map(|_| place("inventory/nodes.toml")).collect(),
             nodes,
             graph,
+            retry: None,
+            once: BTreeMap::new(),
             node_inputs: NodeInputs::default(),
             rollouts: self.limits.iter().map(|(service, n)| (service_id(*service), limit(n))).collect(),
         }

@@ -3,6 +3,7 @@
 mod hand_over;
 mod obligations;
 mod removals;
+mod retry;
 mod scenarios;
 mod simulation;
 
@@ -100,6 +101,7 @@ pub(super) fn planned(name: &str, action: Action, version: u32, after: &[&str]) 
         since: None,
         from: Vec::new(),
         into: Vec::new(),
+        retry: None,
     }
 }
 

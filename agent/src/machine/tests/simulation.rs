@@ -4,7 +4,7 @@
 //! restarted since the last change that triggers it. Whatever happened, once plans arrive again, every task has the desired
 //! version and no restart is missing.
 
-use groundplan_protocol::state::Phase;
+use groundplan_protocol::{duration::Span, plan::Retry, state::Phase};
 use proptest::prelude::*;
 
 use super::*;
@@ -149,6 +149,9 @@ impl World {
                 let id = gate(&format!("g.{name}"));
                 planned.gates.push(id.clone());
                 planned.triggers.push(Trigger { effect: effect::Effect::Restart, on: TriggerSource::Gate(id) });
+            }
+            if self.desired[i].is_multiple_of(2) {
+                planned.retry = Some(Retry { attempts: 1 + i as u32 % 3, backoff: Span::millis(700) });
             }
             tasks.push(planned);
         }

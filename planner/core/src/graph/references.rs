@@ -157,7 +157,7 @@ impl<'a, 'f> Linker<'a, 'f> {
     /// Which instances of a task a reference within its service stands for. One that runs once may be on another node: all others wait
     /// for it there.
     fn local_scope(&self, task: usize) -> Scope {
-        if self.input.placement.tasks[task].task.once { Scope::AllNodes } else { Scope::SameNode }
+        if self.input.placement.tasks[task].task.once.is_some() { Scope::AllNodes } else { Scope::SameNode }
     }
 
     /// What a reference in a file of `service` refers to; none if it refers to nothing, which is reported.
@@ -232,6 +232,13 @@ impl<'a, 'f> Linker<'a, 'f> {
                 missing_from: vec![DeclaredIn::Inventory],
             });
         };
+        if placement.tasks[task].task.once.is_some() {
+            return Err(NameFault {
+                message: format!("`{id}` runs on one node only, and which that is may change"),
+                hint: Some(format!("write `{id}`, which stands for it on the node where it runs")),
+                missing_from: Vec::new(),
+            });
+        }
         let number = NodeIx(number as u32);
         let nodes = placement.nodes_of(task);
         if nodes.binary_search(&number).is_ok() {

@@ -199,6 +199,7 @@ impl Assembler<'_, '_> {
                     obligation: graph.due(v),
                     from,
                     into: Vec::new(),
+                    retry: vertex.retry,
                 },
                 node,
                 disruptive,
@@ -250,6 +251,7 @@ impl Assembler<'_, '_> {
                     obligation: None,
                     from: Vec::new(),
                     into,
+                    retry: diff.desired.retry,
                 },
                 *node,
                 disruptive,
@@ -280,6 +282,7 @@ impl Assembler<'_, '_> {
                 obligation: None,
                 from: Vec::new(),
                 into: Vec::new(),
+                retry: None,
             });
             self.actions.push(PlannedAction {
                 instance: task.at(&diff.desired.nodes[node.0 as usize]),

@@ -10,7 +10,7 @@ use groundplan_protocol::{
     digest::Fingerprint,
     effect::Action,
     ids::{CommitId, GateId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
-    plan::{Edges, NodePlan, OnRemove, PlannedTask, Trigger},
+    plan::{Edges, NodePlan, OnRemove, PlannedTask, Retry, Trigger},
     state::Applied,
 };
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,8 @@ pub struct PlanTask {
     pub from: Vec<TaskId>,
     /// For a removal: the tasks that it hands over to.
     pub into: Vec<TaskId>,
+    /// Whether it is tried again after it has failed.
+    pub retry: Option<Retry>,
 }
 
 impl PlanTask {
@@ -155,6 +157,7 @@ impl PlanTask {
             since: self.obligation.and_then(|due| due.since),
             from: self.from.clone(),
             into: self.into.clone(),
+            retry: self.retry,
         }
     }
 }

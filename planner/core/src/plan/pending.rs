@@ -196,7 +196,9 @@ pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
 fn exporter(value: &Unknown) -> Option<InstanceId> {
     match value {
         Unknown::Export { task, node } => Some(task.at(node)),
-        Unknown::Node(_) | Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::Fit { .. } => None,
+        Unknown::Node(_) | Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::GivenUp { .. } | Unknown::Fit { .. } => {
+            None
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use groundplan_inventory::Location;
 use groundplan_protocol::{
     effect::Effect,
-    ids::{InstanceId, TaskId},
+    ids::{InstanceId, NodeId, TaskId},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,16 @@ pub enum ReasonReport {
         /// The node: `node db-1`.
         input: String,
         /// Where it is declared.
+        #[serde(flatten)]
+        at: Position,
+    },
+    /// Its task runs on one node only, and another one was elected than before: that is where it begins, or the reason why it ends here.
+    Elected {
+        /// The task: `task app.schema`.
+        input: String,
+        /// The node that is to run it.
+        node: NodeId,
+        /// Where the task is declared.
         #[serde(flatten)]
         at: Position,
     },
@@ -216,6 +226,9 @@ impl ReasonReport {
                 }
                 Reason::Decommissioned { node, at } => {
                     Self::Decommissioned { input: format!("node {node}"), at: position(at) }
+                }
+                Reason::Elected { task, node, at } => {
+                    Self::Elected { input: format!("task {task}"), node: node.clone(), at: position(at) }
                 }
                 Reason::Forgotten { by, why, file } => Self::Forgotten {
                     input: format!("task {}", of.task),

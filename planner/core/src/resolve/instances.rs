@@ -7,7 +7,10 @@ use std::{
 
 use groundplan_protocol::ids::TaskId;
 
-use crate::desired::{Instance, NodeIx, Off, Pending};
+use crate::{
+    desired::{Instance, NodeIx, Off, Pending},
+    knowledge::Unknown,
+};
 
 /// A task on all its nodes: each node is in one of the first three lists, unless the task has faults there. Lists are in node order.
 #[derive(Debug, Default)]
@@ -25,6 +28,19 @@ pub(crate) struct Instances {
 }
 
 impl Instances {
+    /// Has it wait for something on all nodes, beside what it waits for there already.
+    pub(crate) fn hold(&mut self, unknown: &Unknown) {
+        let resolved = self.resolved.drain(..).map(|instance| Pending { node: instance.node, waits_for: Arc::new([]) });
+        self.pending.extend(resolved);
+        self.pending.sort_unstable_by_key(|pending| pending.node);
+        for pending in &mut self.pending {
+            let mut waits_for: Vec<Unknown> = pending.waits_for.to_vec();
+            waits_for.push(unknown.clone());
+            waits_for.sort_unstable();
+            pending.waits_for = waits_for.into();
+        }
+    }
+
     /// The number of nodes on which it has no faults.
     pub(crate) fn count(&self) -> usize {
         self.resolved.len() + self.pending.len() + self.off.len()

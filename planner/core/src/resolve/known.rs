@@ -41,7 +41,13 @@ pub(super) fn of(placement: &Placement<'_>, knowledge: &Knowledge) -> Known {
     for task in exporters(placement) {
         let declared = placement.tasks[task].task;
         let nodes: Vec<_> = placement.nodes_of(task).iter().map(|node| placement.nodes[node.0 as usize]).collect();
-        known.export(Exported::new(id(placement, task), declared.once, declared.at.clone(), &nodes, knowledge));
+        known.export(Exported::new(
+            id(placement, task),
+            declared.once.is_some(),
+            declared.at.clone(),
+            &nodes,
+            knowledge,
+        ));
     }
     known
 }

@@ -30,13 +30,15 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_inventory::{Diagnostic, Inventory, Rollout, Site};
+use groundplan_inventory::{Diagnostic, Inventory, Rollout, Site, decode::Toggle};
 use groundplan_protocol::{
     digest::Digest,
     ids::{Capability, ServiceId, TaskId},
+    kinds::TaskParams,
+    plan::Retry,
     ready::Ready,
 };
-use groundplan_services::{Catalog, Plugins};
+use groundplan_services::{Catalog, Plugins, Service, Task};
 
 use self::{
     claims::Owner,
@@ -47,9 +49,9 @@ use self::{
     versions::Versions,
 };
 use crate::{
-    desired::{DesiredState, Edge, InstanceGraph, TaskIx, TaskVertex},
+    desired::{DesiredState, Edge, Elected, InstanceGraph, Once, TaskIx, TaskVertex},
     graph::{self, Links},
-    knowledge::Knowledge,
+    knowledge::{Knowledge, Unknown},
     placement::{Placed, Placement},
     render::{Limits, ServiceFacts, SiteFacts},
     source::SourceTree,
@@ -101,7 +103,7 @@ pub fn resolve(
     cache: &mut Cache,
 ) -> (Option<DesiredState>, Vec<Diagnostic>) {
     let mut faults = Vec::new();
-    let placement = Placement::of(inventory, catalog, &mut faults);
+    let placement = Placement::of(inventory, catalog, knowledge, &mut faults);
     let links = graph::link(graph::Input { placement: &placement, site }, &mut faults);
 
     let versions = Versions::of(tree);
@@ -152,8 +154,10 @@ pub fn resolve(
         nodes: inventory.nodes.keys().cloned().collect(),
         node_places: inventory.nodes.values().map(|node| node.at.clone()).collect(),
         lifecycles: inventory.nodes.values().map(|node| node.lifecycle).collect(),
-        graph: assemble(&placement, &links, &tasks),
+        graph: assemble(&placement, &links, &tasks, site),
         rollouts: rollouts(site, catalog),
+        retry: usual(site.rollout.retry),
+        once: once(&placement),
         node_inputs: known::node_inputs(&placement, &tasks),
     });
     (state, faults)
@@ -182,7 +186,7 @@ impl Part<'_, '_> {
     /// Resolves a service, as far as its kept results are out of date.
     fn service(&self, number: usize, run: &mut Run<'_>, known: &mut KnownService) {
         let placed = &self.placement.services[number];
-        let whole = self.versions.whole(placed.service);
+        let whole = self.versions.whole(placed.service, &self.elected(placed));
         // The digest is of files alone: what reads reported values is looked up again.
         let asks = |task: &KnownTask| !task.instances.facts.is_empty() || !task.instances.exports.is_empty();
         if known.whole == Some(whole) && !known.tasks.iter().any(asks) {
@@ -207,6 +211,12 @@ impl Part<'_, '_> {
         known.whole = (complete && run.faults.all.len() == faults).then_some(whole);
     }
 
+    /// Where the tasks with `once` of a service are to run.
+    fn elected(&self, placed: &Placed<'_>) -> Vec<Elected> {
+        let tasks = placed.first..placed.first + placed.service.tasks.len();
+        tasks.filter_map(|task| self.placement.elected(task)).collect()
+    }
+
     fn task(&self, placed: &Placed<'_>, number: usize, home: &Home<'_>, run: &mut Run<'_>, known: &mut KnownTask) {
         let probes = external::of_task(self.probes, &self.links.external[number]);
         let now = run.now;
@@ -217,6 +227,10 @@ impl Part<'_, '_> {
             resolver.check();
         }
         known.instances = resolver.instances(nodes, &mut known.memo);
+        if let Some(after) = self.placement.elected(number).and_then(|elected| elected.after) {
+            let node = self.placement.nodes[after.0 as usize].clone();
+            known.instances.hold(&Unknown::GivenUp { task: self.placement.id(number), node });
+        }
         known.memo.prune(now);
         known.distinct.clear();
         known.memo.each(&mut |resolved| known.distinct.push(resolved.clone()));
@@ -224,7 +238,7 @@ impl Part<'_, '_> {
 }
 
 /// The graph, in topological order.
-fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) -> InstanceGraph {
+fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask], site: &Site) -> InstanceGraph {
     let order = graph::order(placement, links);
     let mut places = vec![TaskIx(0); order.len()];
     for (place, task) in order.iter().enumerate() {
@@ -252,6 +266,7 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
             edges,
             prevent_destroy: declared.task.prevent_destroy.clone(),
             conflicts,
+            retry: retry(declared.task, placement.services[declared.service].service, site),
             on_remove: declared.task.on_remove,
         });
     }
@@ -261,8 +276,40 @@ fn assemble(placement: &Placement<'_>, links: &Links<'_>, known: &[&KnownTask]) 
 /// Rolling limits: the service's own, else the site's; only of services that have one.
 fn rollouts(site: &Site, catalog: &Catalog) -> BTreeMap<ServiceId, Rollout> {
     let merged = catalog.services.iter().map(|(id, service)| {
-        let max_unavailable = service.rollout.max_unavailable.or(site.rollout.max_unavailable);
-        (id.clone(), Rollout { max_unavailable })
+        let max_unavailable = service.rollout.or(site.rollout).max_unavailable;
+        (id.clone(), Rollout { max_unavailable, retry: None })
     });
     merged.filter(|(_, rollout)| *rollout != Rollout::default()).collect()
+}
+
+/// Whether a task is tried again after it has failed: as it says itself, else as its service or the site says. What a program of the site
+/// does is no state that could be compared with what is desired, so a command is tried again only if its task says so.
+fn retry(task: &Task, service: &Service, site: &Site) -> Option<Retry> {
+    let given = usual(service.rollout.or(site.rollout).retry);
+    match task.retry {
+        Some(Toggle::Off) => None,
+        Some(Toggle::On) => Some(given.unwrap_or_default()),
+        Some(Toggle::With(retry)) => Some(retry),
+        None => given.filter(|_| !matches!(task.params, TaskParams::Command(_))),
+    }
+}
+
+/// What a service or the site says of tasks that fail.
+fn usual(given: Option<Toggle<Retry>>) -> Option<Retry> {
+    match given? {
+        Toggle::Off => None,
+        Toggle::On => Some(Retry::default()),
+        Toggle::With(retry) => Some(retry),
+    }
+}
+
+/// The tasks with `once` that run anywhere.
+fn once(placement: &Placement<'_>) -> BTreeMap<TaskId, Once> {
+    let elected = |task: usize| {
+        let (elected, declared) = (placement.elected(task)?, placement.tasks[task]);
+        let candidates = placement.services[declared.service].nodes.as_slice().into();
+        let failover = declared.task.once.and_then(|once| once.failover);
+        Some((placement.id(task), Once { candidates, elected, failover }))
+    };
+    (0..placement.tasks.len()).filter_map(elected).collect()
 }

@@ -10,7 +10,7 @@ use groundplan_protocol::{
 };
 use groundplan_services::{Service, plugin};
 
-use crate::source::SourceTree;
+use crate::{desired::Elected, source::SourceTree};
 
 /// Versions of a tree's parts.
 pub(crate) struct Versions<'t> {
@@ -39,9 +39,13 @@ impl<'t> Versions<'t> {
         Self { global: global.finish(), folders, tree }
     }
 
-    /// Digest of all files that may matter to a service.
-    pub(crate) fn whole(&self, service: &Service) -> Digest {
+    /// Digest of all files that may matter to a service, and of where its tasks with `once` are to run.
+    pub(crate) fn whole(&self, service: &Service, elected: &[Elected]) -> Digest {
         let mut hasher = Hasher::new();
+        for Elected { node, after } in elected {
+            hasher.update(&node.0.to_le_bytes());
+            hasher.update(&after.map_or(u32::MAX, |after| after.0).to_le_bytes());
+        }
         hasher.update(self.global.as_bytes());
         if let Some(own) = self.folders.get(&*service.folder) {
             hasher.update(own.as_bytes());

@@ -50,6 +50,9 @@ impl RestartGraph<'_> {
         let diff = self.diff;
         let (desired, at) = (diff.desired, &diff.desired.graph.tasks[task]);
         let Some(before) = diff.before[vertex] else {
+            if let Some(elected) = self.elected(task).filter(|_| diff.removed_of[task].is_some()) {
+                return elected;
+            }
             // On a node without anything applied, the node is what is new, not each of its tasks.
             let node = diff.node_of[vertex].0 as usize;
             let empty = diff.known[node].is_none_or(|known| known.tasks.is_empty());
@@ -86,6 +89,17 @@ impl RestartGraph<'_> {
         }
         let lost = before.inputs.keys().find(|name| !now.iter().any(|input| input.name == **name));
         changed(lost.map_or_else(|| UNKNOWN.to_owned(), String::clone), None, at.at.clone())
+    }
+
+    /// Where a task with `once` is to run, as a reason.
+    fn elected(&self, task: usize) -> Option<Reason> {
+        let (desired, task) = (self.diff.desired, &self.diff.desired.graph.tasks[task]);
+        let node = desired.once.get(&task.id)?.elected.node;
+        Some(Reason::Elected {
+            task: task.id.clone(),
+            node: desired.nodes[node.0 as usize].clone(),
+            at: task.at.clone(),
+        })
     }
 
     /// The reason of an instance that takes over from others, which are removed or updated, with the first input in which it differs from
@@ -166,6 +180,12 @@ impl RestartGraph<'_> {
         if diff.desired.lifecycles.get(ix) == Some(&Lifecycle::Decommissioned) {
             let (node, at) = (diff.desired.nodes[ix].clone(), diff.desired.node_places[ix].clone());
             return Reason::Decommissioned { node, at };
+        }
+        let declared = removed.task.and_then(|task| Some((task, diff.desired.once.get(removed.id)?)));
+        if let Some((task, _)) = declared.filter(|(_, once)| once.candidates.binary_search(&node).is_ok())
+            && let Some(elected) = self.elected(task)
+        {
+            return elected;
         }
         // Another task of the service shows whether the service still exists, and whether it still runs on this node.
         let service = &removed.id.service;

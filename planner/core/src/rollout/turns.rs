@@ -129,7 +129,10 @@ impl Rollout {
                     Opens::Unknown => {
                         for unknown in &entry.unknown {
                             match unknown {
-                                Unknown::Export { task, node } => open.extend(self.find(node, task)),
+                                // The node gives up what it removes.
+                                Unknown::Export { task, node } | Unknown::GivenUp { task, node } => {
+                                    open.extend(self.find(node, task))
+                                }
                                 // Whatever is still to change may bring one that fits.
                                 Unknown::Fit { .. } => return true,
                                 // Reported whatever the node is doing.

@@ -5,7 +5,7 @@
 //! | `before` | the files of the site that is applied, each after `--- path`; without it, nothing is applied anywhere |
 //! | `after` | files that the change adds or replaces; `--- path removed` removes one |
 //! | `older` | files that differ from `before` in an older commit, which some node is still at |
-//! | `knowledge before`, `knowledge` | what nodes reported: `facts n1 {json}` and `export db.address@n1 text`; the second replaces the first |
+//! | `knowledge before`, `knowledge` | what is known of nodes: `facts n1 {json}`, `export db.address@n1 text`, `present n1`, `elected db.seed@n1`, and `runs db.seed@n1`, which is elected and has not given it up; the second replaces the first |
 //! | `applied` | how nodes differ from what `before` says, see `world.rs` |
 //! | `check` | what is to be checked again: `recheck app.config@n1`, `drifted app.config@n1: content differs` |
 //! | `forget` | what records are to be dropped, each with a reason: `app.config@n1 no longer needed` |

@@ -193,8 +193,14 @@ fn knowledge(text: &str) -> Knowledge {
     let mut knowledge = Knowledge::default();
     for line in text.lines() {
         let (what, rest) = line.split_once(' ').unwrap();
-        let (of, value) = rest.split_once(' ').unwrap();
+        let (of, value) = rest.split_once(' ').unwrap_or((rest, ""));
         match what {
+            "elected" | "runs" => {
+                let InstanceId { task, node } = of.parse().unwrap();
+                knowledge.elected.insert(task, node);
+                knowledge.not_given_up |= what == "runs";
+            }
+            "present" => drop(knowledge.present.insert(NodeId::new(of).unwrap())),
             "facts" => {
                 let facts = serde_json::from_str(value).unwrap_or_else(|e| panic!("{line}: {e}"));
                 knowledge.facts.insert(NodeId::new(of).unwrap(), Arc::new(facts));
@@ -203,7 +209,7 @@ fn knowledge(text: &str) -> Knowledge {
                 let InstanceId { task, node } = of.parse().unwrap();
                 knowledge.exports.entry(task).or_default().insert(node, value.to_owned());
             }
-            _ => panic!("neither facts nor an export: {line}"),
+            _ => panic!("nothing that is known of nodes: {line}"),
         }
     }
     knowledge

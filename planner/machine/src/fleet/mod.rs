@@ -13,6 +13,7 @@ use groundplan_protocol::{
     presence::Presence,
     report::ReportBatch,
     state::NodeState,
+    time::Now,
 };
 
 use self::node::edges_differ;
@@ -48,11 +49,11 @@ pub(crate) struct StateFolded {
 
 impl Fleet {
     /// As it was stored, with the reports that came after a node was written.
-    pub(crate) fn restore(stored: &mut Stored, strangers: usize) -> Self {
+    pub(crate) fn restore(stored: &mut Stored, strangers: usize, now: Now) -> Self {
         let mut fleet = Self { nodes: BTreeMap::new(), strangers };
         for (node, known) in std::mem::take(&mut stored.nodes) {
             let acked = stored.acks.remove(&node);
-            fleet.nodes.insert(node, Arc::new(Node::restore(known, acked)));
+            fleet.nodes.insert(node, Arc::new(Node::restore(known, acked, now)));
         }
         for (node, planned) in std::mem::take(&mut stored.plans) {
             fleet.entry(&node).planned = Some(planned);
@@ -105,18 +106,19 @@ impl Fleet {
     }
 
     /// Takes a node's presence. Returns it if it is another one than before.
-    pub(crate) fn fold_presence(&mut self, node: &NodeId, presence: &Presence) -> Option<NodePresence> {
+    pub(crate) fn fold_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) -> Option<NodePresence> {
         let known = self.get_mut(node)?;
-        let now = if presence.online { NodePresence::Online } else { NodePresence::Offline };
+        known.away_since = (!presence.online).then(|| known.away_since.unwrap_or(now.mono));
+        let standing = if presence.online { NodePresence::Online } else { NodePresence::Offline };
         known.session = presence.session.clone().filter(|_| presence.online);
         known.trouble = presence.trouble.clone().filter(|_| presence.online);
-        if std::mem::replace(&mut known.presence, now) == now {
+        if std::mem::replace(&mut known.presence, standing) == standing {
             return None;
         }
         if !presence.online {
             known.running.clear();
         }
-        Some(now)
+        Some(standing)
     }
 
     /// Takes what a node runs. Returns the tasks that it has begun since the last time.

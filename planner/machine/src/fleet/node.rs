@@ -1,6 +1,6 @@
 //! What is known of one node, apart from its drift.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use groundplan_core::{Belief, applied::NodeApplied, knowledge::Facts, rollout::StateFold};
 use groundplan_protocol::{
@@ -9,6 +9,7 @@ use groundplan_protocol::{
     ids::{CommitId, Generation, LedgerId, Sequence, SessionId, TaskId},
     report::{ReportBatch, TaskReport},
     state::{Applied, NodeState, Phase},
+    time::Now,
 };
 
 use crate::record::StoredNode;
@@ -46,6 +47,8 @@ pub struct Node {
     pub belief: Belief,
     /// Whether its agent is connected.
     pub presence: NodePresence,
+    /// Since when its agent has not been connected, by the monotonic clock: at the earliest since this planner started.
+    pub away_since: Option<Duration>,
     /// What keeps its agent from its work though it is connected, as the agent reports it.
     pub trouble: Option<String>,
     /// Its agent's connection, while there is one.
@@ -94,7 +97,7 @@ pub(crate) enum StateNews {
 }
 
 impl Node {
-    pub(crate) fn restore(stored: StoredNode, acked: Option<(LedgerId, Sequence)>) -> Self {
+    pub(crate) fn restore(stored: StoredNode, acked: Option<(LedgerId, Sequence)>, now: Now) -> Self {
         let seen_ms = Some(stored.seen_ms).filter(|ms| *ms > 0);
         let (facts, exports) = stored.state.as_ref().map(|s| (s.facts.clone(), s.exports.clone())).unwrap_or_default();
         Self {
@@ -103,6 +106,7 @@ impl Node {
             belief: stored.belief,
             past: stored.past,
             state: stored.state,
+            away_since: Some(now.mono),
             acked,
             seen_ms,
             ..Self::default()

@@ -193,7 +193,7 @@ impl Machine {
         if let Some(reason) = presence.trouble.as_ref().filter(|reason| trouble.as_ref() != Some(*reason)) {
             self.log(Level::Warn, format!("the agent of node {node} cannot go on: {reason}"));
         }
-        if let Some(changed) = self.fleet.fold_presence(node, presence) {
+        if let Some(changed) = self.fleet.fold_presence(node, presence, now) {
             // It is heard as of now: what was refused before, of the same agent or of another one, is of no more use.
             if let Some(known) = self.fleet.get_mut(node) {
                 known.rejected = None;

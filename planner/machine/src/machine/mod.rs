@@ -1,5 +1,6 @@
 //! Where the parts meet: each input is given to the parts that it concerns, and what follows is settled once for all inputs of a round.
 
+mod elect;
 mod forget;
 mod messages;
 mod orders;
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
     ids::{InstanceId, NodeId},
@@ -68,6 +70,10 @@ pub struct Machine {
     /// Messages that change what a plan under way started from: taken when it is there.
     held: VecDeque<(Receipt, NodeId, NodeMessage)>,
     write_at: Duration,
+    /// The outcome of elections that the active commit was last to be resolved with.
+    asked: Vec<Elected>,
+    /// When elections were last looked at, by the monotonic clock.
+    looked_at: Duration,
     stopping: bool,
     out: Vec<Effect>,
 }
@@ -75,7 +81,7 @@ pub struct Machine {
 impl Machine {
     /// As it was when the planner ended; empty for a new one. `stored.meta.planner` must be set.
     pub fn restore(settings: &Settings, mut stored: Stored, now: Now) -> Self {
-        let fleet = Fleet::restore(&mut stored, settings.strangers);
+        let fleet = Fleet::restore(&mut stored, settings.strangers, now);
         let (log, rollout) = (stored.log, stored.rollout);
         let rollout = rollout.map(|(head, rollout)| Arc::new(ActiveRollout::restore(head, rollout, log)));
         let active = stored.meta.active.as_ref().filter(|_| stored.meta.site.is_some());
@@ -98,6 +104,8 @@ impl Machine {
             finished: Vec::new(),
             held: VecDeque::new(),
             write_at: now.mono + WRITE_EVERY,
+            asked: Vec::new(),
+            looked_at: now.mono,
             stopping: false,
             out: Vec::new(),
         }
@@ -129,6 +137,7 @@ impl Machine {
             self.leadership.deadline(),
             self.deployment.deadline(self.leadership.plans()),
             self.commands.deadline(),
+            self.election_deadline(),
             Some(self.write_at),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(self.write_at)
@@ -209,6 +218,8 @@ impl Machine {
         let actions = self.leadership.tick(now.mono);
         self.obey(actions, now);
         self.end_parks(now);
+        self.elect(now);
+        self.looked_at = now.mono;
         self.start_jobs(now);
         self.progress(now);
         self.commands.tick(now);
@@ -225,7 +236,9 @@ impl Machine {
         while let Some(job) = self.deployment.start(self.leadership.plans(), now) {
             match job {
                 Job::Load { job, commit, misfit } => {
-                    let knowledge = self.fleet.knowledge(misfit);
+                    let present = self.fleet.nodes().keys().filter(|node| self.is_present(node)).cloned().collect();
+                    let elected = self.meta.elected.clone();
+                    let knowledge = Knowledge { elected, not_given_up: true, present, ..self.fleet.knowledge(misfit) };
                     let (site, active) = (self.meta.site.clone(), self.deployment.active().cloned());
                     self.out.push(Effect::Load(Box::new(LoadJob { job, commit, knowledge, site, active })));
                 }
@@ -249,6 +262,7 @@ impl Machine {
         };
         match outcome {
             LoadOutcome::Good { commit, same } => {
+                self.asked.clear();
                 self.out.push(Effect::Activate(job));
                 match reason {
                     LoadReason::Tip => {
@@ -358,6 +372,8 @@ impl Machine {
             }
             _ => {
                 if foreign {
+                    // Another planner may have elected others: what nodes have applied shows where tasks with `once` are.
+                    self.meta.elected.clear();
                     self.drop_stale(now);
                 }
                 self.deployment.plan_soon(now, true);

@@ -38,8 +38,9 @@ impl Machine {
         }
         let policy = Policy { check: self.drift.to_check(), parked: self.parked(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
+        let again = self.deployment.wants_retry();
         self.deployment.planning_started(job, generation);
-        let job = PlanJob { job, generation, active, earlier, applied, policy, before, sent };
+        let job = PlanJob { job, generation, active, earlier, applied, policy, before, sent, again };
         self.out.push(Effect::Plan(Box::new(job)));
     }
 
@@ -105,6 +106,7 @@ impl Machine {
             self.persist(Write::History(Box::new(before.superseded(now.wall_ms))));
         }
         rollout.advance();
+        self.note_elections(&active);
         // The log ends here: what it alone held of nodes is written with them.
         self.write_nodes();
         self.write_meta();

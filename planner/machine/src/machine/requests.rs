@@ -24,6 +24,11 @@ impl Machine {
                 Ok(()) => return,
                 Err(problem) => Err(problem),
             },
+            Request::Retry => match self.retry(id, now) {
+                Ok(true) => return,
+                Ok(false) => Ok(Reply::Retry(None)),
+                Err(problem) => Err(problem),
+            },
             Request::Forget { instance, forget } => match self.forget(id, instance, forget, now) {
                 Ok(()) => return,
                 Err(problem) => Err(problem),
@@ -89,6 +94,21 @@ impl Machine {
         }
         self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Recheck { left_out } }, now);
         Ok(())
+    }
+
+    /// Plans again, which tries what has failed: its nodes do not have it applied. Returns whether anything has.
+    fn retry(&mut self, request: RequestId, now: Now) -> Result<bool, Problem> {
+        self.may_plan()?;
+        let Some(active) = self.deployment.active() else { return Err(Problem::NoActiveCommit) };
+        let counts = self.rollout.as_ref().map(|rollout| rollout.summary().counts);
+        let failed = counts.is_some_and(|counts| counts.failed + counts.blocked > 0);
+        // One that waits for its next attempt is reported as degraded.
+        let mut nodes = self.fleet.nodes().iter().filter(|(id, _)| active.declares(id));
+        if !failed && !nodes.any(|(_, node)| node.degraded().is_some()) {
+            return Ok(false);
+        }
+        self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Retry }, now);
+        Ok(true)
     }
 
     fn run_command(&mut self, mut request: CommandRequest, now: Now) -> Result<(), Problem> {
