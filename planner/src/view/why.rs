@@ -94,7 +94,8 @@ fn no_instance(snapshot: &Snapshot, instance: &InstanceId) -> Problem {
         return not_found(format!("the site has no task `{}`", instance.task), hint);
     };
     let nodes: Vec<&NodeId> = task.instances.iter().map(|i| &desired.nodes[i.node.0 as usize]).collect();
-    let hint = format!("it runs on {}", listed(nodes));
+    let once = if desired.once.contains_key(&instance.task) { "once, " } else { "" };
+    let hint = format!("it runs {once}on {}", listed(nodes));
     not_found(format!("node `{}` does not run `{}`", instance.node, instance.task), hint)
 }
 

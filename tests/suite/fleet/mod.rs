@@ -12,6 +12,7 @@ mod hostile;
 mod knowledge;
 mod late_keys;
 mod never;
+mod once;
 mod parked;
 mod plugins;
 mod recheck;

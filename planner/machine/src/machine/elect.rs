@@ -2,13 +2,14 @@
 //!
 //! In: what the active commit asks for, who is connected since when, what nodes have applied, the time. Out: the elections that the next
 //! resolution obeys. One is on record, in the store, before a plan with it is published. It ends only when its node has acknowledged a plan
-//! without it, or can run it no more as far as operators and the site say: parked, left out of the inventory, or away for longer than
-//! `failover`. In the last cases the task is carried out at least once, and not exactly once.
+//! without it, or can run it no more as far as operators and the site say: left out of the inventory, away and parked, or away for longer
+//! than `failover`. In the last cases the task is carried out at least once, and not exactly once.
 
 use std::time::Duration;
 
 use groundplan_core::desired::{Elected, NodeIx, Once};
 use groundplan_protocol::{
+    effect::Effect::Run,
     ids::{NodeId, TaskId},
     time::Now,
 };
@@ -126,10 +127,9 @@ impl Machine {
                 false => Turn::Stays,
             };
         };
-        let parked = self.is_out(active, node);
-        let away = self.away_for(node, now);
+        let (parked, away) = (self.is_out(active, node), self.away_for(node, now));
         let why = match (parked, away.zip(once.failover.map(Duration::from))) {
-            (true, _) => "it is parked".to_owned(),
+            (true, _) => "it is away and parked".to_owned(),
             (false, Some((away, failover))) if away >= failover => format!("it has been away for {} s", away.as_secs()),
             _ => return Turn::Stays,
         };
@@ -143,10 +143,10 @@ impl Machine {
             // Where its `when` is false there is nothing to do.
             None => vertex.is_some_and(|vertex| vertex.off_on(at).is_some()),
         };
-        // What has been done and leaves nothing on its node, such as a command, is done, wherever that was. And who parks a node wants it
-        // back: what is applied there stays there.
-        let leaves_nothing = instance.is_none_or(|instance| !instance.resolved.spec.params.leaves_something());
-        if is_done && (parked || leaves_nothing) {
+        // What is run, such as a command, is done once it has been, wherever that was. And who parks a node wants it back: what is applied
+        // there stays there.
+        let is_run = instance.is_none_or(|instance| instance.resolved.spec.params.effects().contains(&Run));
+        if is_done && (parked || is_run) {
             return Turn::Stays;
         }
         let candidates = once.candidates.iter().map(|node| &desired.nodes[node.0 as usize]);
@@ -177,9 +177,10 @@ impl Machine {
             && !known.running.contains(task)
     }
 
-    /// Whether an operator or the site has parked a node.
+    /// Whether a node is away, and an operator or the site has parked it.
     fn is_out(&self, active: &ActiveCommit, node: &NodeId) -> bool {
-        self.meta.parked.contains_key(node) || active.desired.is_parked(node)
+        let parked = self.meta.parked.contains_key(node) || active.desired.is_parked(node);
+        parked && self.fleet.get(node).is_none_or(|known| !known.is_online())
     }
 
     /// For how long a node has been away.
