@@ -185,6 +185,14 @@ impl<'a> Diff<'a> {
         nodes.filter(|(_, (known, parked))| known.is_none() && !**parked).map(|(node, _)| NodeIx(node as u32))
     }
 
+    /// Whether a removed task runs once, and on another node by now: what comes after it on other nodes follows it where it runs now, and
+    /// neither waits for the node that it ran on nor keeps that one from removing it.
+    pub(crate) fn has_moved(&self, removed: usize) -> bool {
+        let removed = &self.removed[removed];
+        let elected = self.desired.once.get(removed.id).map(|once| once.elected.node);
+        elected.zip(removed.task).is_some_and(|(elected, task)| self.any_vertex(task, elected).is_some())
+    }
+
     /// What a removed task claims on a node.
     pub(crate) fn claims(&self, removed: u32, node: NodeIx) -> &'a [ClaimKey] {
         self.removed[removed as usize].on(node).map_or(&[], |applied| &applied.claims)

@@ -158,11 +158,12 @@ pub(super) fn instances(desired: &DesiredState) -> Vec<PendingInstance> {
     all.map(instance).collect()
 }
 
-/// The removals that are held back until a value is known, while what exports that value waits for them.
+/// The removals that must not be held back until a value is known, because that value comes only after them.
 pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
     let missing = || plan.pending.iter().flat_map(|pending| &pending.waits_for);
     let exports: HashSet<InstanceId> = missing().filter_map(exporter).collect();
-    if exports.is_empty() {
+    let given_up: HashSet<InstanceId> = missing().filter_map(given_up).collect();
+    if exports.is_empty() && given_up.is_empty() {
         return HashSet::new();
     }
     let tasks: HashMap<InstanceId, (&NodeId, &PlanTask)> = plan
@@ -170,25 +171,34 @@ pub(super) fn circular(plan: &Plan) -> HashSet<InstanceId> {
         .iter()
         .flat_map(|(node, part)| part.tasks.iter().map(move |task| (task.task.at(node), (node, task))))
         .collect();
-    let is_held = |task: &PlanTask| task.gates.iter().any(|gate| matches!(plan.gates.get(gate), Some(Gate::Unknown)));
-    let mut found = HashSet::new();
-    for export in exports.iter().filter(|export| tasks.get(*export).is_some_and(|(_, task)| !is_held(task))) {
-        // All that it waits for, by way of whatever.
-        let (mut open, mut seen) = (vec![export.clone()], HashSet::new());
+    // All that an instance waits for, itself included: by way of whatever passes.
+    let all_before = |instance: &InstanceId, passes: &dyn Fn(&PlanTask) -> bool| {
+        let (mut open, mut seen) = (vec![instance.clone()], HashSet::new());
         while let Some(instance) = open.pop() {
-            let Some((node, task)) = tasks.get(&instance).filter(|_| seen.insert(instance.clone())) else { continue };
+            let Some((node, task)) = tasks.get(&instance).filter(|(_, task)| passes(task)) else { continue };
+            if !seen.insert(instance) {
+                continue;
+            }
             let behind = task.gates.iter().filter_map(|gate| match plan.gates.get(gate) {
                 Some(Gate::Done { waits_for, .. }) => Some(waits_for),
                 _ => None,
             });
             open.extend(behind.flatten().cloned().chain(task.after.iter().map(|before| before.at(node))));
         }
-        let held: Vec<InstanceId> = seen.into_iter().filter(|instance| is_held(tasks[instance].1)).collect();
+        seen
+    };
+    let is_held = |task: &PlanTask| task.gates.iter().any(|gate| matches!(plan.gates.get(gate), Some(Gate::Unknown)));
+    let mut found = HashSet::new();
+    for export in exports.iter().filter(|export| tasks.get(*export).is_some_and(|(_, task)| !is_held(task))) {
+        let held = all_before(export, &|_| true).into_iter().filter(|instance| is_held(tasks[instance].1));
+        let held: Vec<InstanceId> = held.collect();
         // Where something else is held back as well, that has to be known first.
         if held.iter().all(|instance| tasks[instance].1.action == Action::Remove) {
             found.extend(held);
         }
     }
+    // What is given up, and what goes before it, may be what all that is held back waits for, by way of what takes its place.
+    found.extend(given_up.iter().flat_map(|removed| all_before(removed, &|task| task.action == Action::Remove)));
     found
 }
 
@@ -199,6 +209,14 @@ fn exporter(value: &Unknown) -> Option<InstanceId> {
         Unknown::Node(_) | Unknown::Facts(_) | Unknown::Fact { .. } | Unknown::GivenUp { .. } | Unknown::Fit { .. } => {
             None
         }
+    }
+}
+
+/// The instance whose removal is waited for.
+fn given_up(value: &Unknown) -> Option<InstanceId> {
+    match value {
+        Unknown::GivenUp { task, node } => Some(task.at(node)),
+        _ => None,
     }
 }
 

@@ -273,6 +273,7 @@ fn dependents(graph: &RestartGraph<'_>) -> Vec<Dependent> {
     let mut add = |item, task: Result<u32, u32>, node: NodeIx, requires: &[Source]| {
         for source in requires {
             let (Some(on), Some(scope)) = (diff.removed_by_id(&source.task), scope(diff, source)) else { continue };
+            let scope = if diff.has_moved(on) { Scope::SameNode } else { scope };
             let at = |node| diff.removed[on].on(node).map(|_| Group::of(graph, on as u32, node));
             let one = match scope {
                 Scope::SameNode => at(node),

@@ -330,15 +330,6 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
     if diff.removed.is_empty() {
         return (triggers, detached);
     }
-    // A task that runs once has moved: what comes after it is triggered by it where it runs now, and does not wait until the node that it
-    // ran on is there to remove it.
-    let moved = |removed: usize, node: NodeIx| {
-        let removed = &diff.removed[removed];
-        let elected = diff.desired.once.get(removed.id).map(|once| once.elected.node);
-        elected
-            .zip(removed.task)
-            .is_some_and(|(elected, task)| elected != node && diff.any_vertex(task, elected).is_some())
-    };
     // Where what acts on a vertex is removed. What changes hands as a whole is not removed, and fires nothing: its heir fires what is
     // declared on the heir.
     let sources = |removed: usize, scope: Scope, vertex: usize| {
@@ -350,7 +341,7 @@ fn removal_triggers(diff: &Diff<'_>, hand_overs: &HandOvers) -> (Vec<RemovalTrig
             Scope::OneNode(only) => *node == only,
         })
         .filter(move |node| !hand_overs.is_whole(removed as u32, *node))
-        .filter(move |node| *node == at || !moved(removed, *node))
+        .filter(move |node| *node == at || !diff.has_moved(removed))
     };
     let parked = |node: NodeIx, vertex: usize| !diff.is_waited_for(node, diff.node_of[vertex]);
     let trigger = |removed: usize, scope: Scope, effect: Effect, vertex: usize, at_once: bool| RemovalTrigger {

@@ -112,7 +112,8 @@ impl Rollout {
             if report.outcome == Outcome::Superseded && report.generation > held.generation {
                 return true;
             }
-            let ended = ends(Some(&report.outcome));
+            // An effect that was not needed repairs nothing: the run for the older plan has failed, and its task is in doubt.
+            let ended = ends(Some(&report.outcome)) && !(held.failed && report.outcome == Outcome::Skipped);
             held.failed |= !ended;
             !ended && (failed_counts || held.desired)
         };
