@@ -87,6 +87,7 @@ impl Processes {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Vec<u8>, RepositoryError> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        end_with_this_thread(command);
         let mut running = self.start(command).map_err(RepositoryError::NoGit)?;
         let (sender, pieces) = mpsc::channel();
         let (stdout, stderr) = (running.child.stdout.take(), running.child.stderr.take());
@@ -125,6 +126,18 @@ impl Processes {
                 return Err(RepositoryError::Limit { what: what.to_owned(), after, silent });
             }
         }
+    }
+}
+
+/// Has the process ended when the thread that starts it does, which waits for it: so a planner that is killed leaves no git behind that
+/// talks to a server and writes to the mirror.
+fn end_with_this_thread(command: &mut Command) {
+    // `SIGTERM`, upon which git ends its own programs and removes its locks.
+    let step = || nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from);
+    #[expect(unsafe_code, reason = "std has no safe way to have a process end with its parent")]
+    // SAFETY: the step is one system call, which may be made between fork and exec.
+    unsafe {
+        command.pre_exec(step);
     }
 }
 

@@ -64,6 +64,10 @@ fn a_silent_server_freezes_nothing() {
         fleet.terminate_planner("one");
         fleet.wait("git to have ended too", || processes(&url).is_empty().then_some(()));
     }
+    fleet.start_planner("one");
+    fleet.wait("a fetch to be under way", || (!processes(&url).is_empty()).then_some(()));
+    fleet.kill_planner("one");
+    fleet.wait("git to have ended with the planner", || processes(&url).is_empty().then_some(()));
 }
 
 #[test]
