@@ -156,6 +156,18 @@ fn every_fault_of_a_task_is_reported_at_its_place() {
         ],
     );
     check(
+        "[[task]]\nid = \"a\"\nonce = \"2m\"\ncommand = { run = \"x\" }\n[[task]]\nid = \"b\"\nonce = { failover = \"0s\" }\nretry = { backoff = \
+         \"10ms\", attempts = 0, times = 3 }\ncommand = { run = \"x\" }\n[rollout]\nretry = { backoff = \"0s\" }\n",
+        &[
+            "3: `once` must be `true`, `false` or a table, not the text \"2m\" <\"2m\">",
+            "7: a failover after 0s is too soon <\"0s\">",
+            "8: a wait of 10ms between two attempts is too short <\"10ms\">",
+            "8: `attempts` must be a whole number of at least 1, not the number 0 <0>",
+            "8: unknown key `times` <times>",
+            "11: a wait of 0s between two attempts is too short <\"0s\">",
+        ],
+    );
+    check(
         "[vars]\nnode = 1\n\"a-b\" = 2\nif = 3\nfine = nan\nok = [1, { x = inf }]\n",
         &[
             "2: `node` has a meaning of its own in templates <node>",

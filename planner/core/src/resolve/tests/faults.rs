@@ -28,8 +28,8 @@ services/s/service.toml:13 ‹"db.strat"›: service `db` has no task `strat`
 services/s/service.toml:13 ‹"db.start@n9"›: there is no node `n9`
 services/s/service.toml:13 ‹"db.start@n1"›: `db.start` does not run on node `n1`
   hint: no node runs it
-services/s/service.toml:13 ‹"s.once@n2"›: `s.once` does not run on node `n2`
-  hint: it runs on `n0`
+services/s/service.toml:13 ‹"s.once@n2"›: `s.once` runs on one node only, and which that is may change
+  hint: write `s.once`, which stands for it on the node where it runs
 services/s/service.toml:13 ‹"database/redy"›: no task provides the capability `database/redy`
   hint: did you mean `database/ready`?
 services/s/service.toml:13 ‹"what/ever"›: no task provides the capability `what/ever`
