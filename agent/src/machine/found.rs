@@ -136,6 +136,15 @@ pub(super) fn is_along(key: &str) -> bool {
     key.strip_prefix(ALONG).is_some_and(|rest| rest.starts_with(' '))
 }
 
+/// What keys begin with of what members of archives took the place of, before the path. Apart from the note of the path itself, which is
+/// of a task that claims it: that one finds the member.
+pub const REPLACED: &str = "replaced path ";
+
+/// Whether a note is of what a member of an archive replaced: it stays for as long as any task has an archive, unless its kind drops it.
+pub(super) fn is_replaced(key: &str) -> bool {
+    key.starts_with(REPLACED)
+}
+
 /// What keys of memories begin with: of what a task remembers, as a job noted it whose end the ledger may not have.
 const MEMORY: &str = "memory ";
 

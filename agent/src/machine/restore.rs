@@ -130,8 +130,15 @@ impl Machine {
         for (task, taking) in self.takings.iter().flat_map(|(task, takings)| takings.iter().map(move |t| (task, t))) {
             found::keys(&taking.record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
-        let has_packages = self.applied.values().any(|record| matches!(record.spec.params, TaskParams::Package(_)));
-        let is_claimed = |key: &String| claimed.contains(key) || has_packages && found::is_along(key);
+        let records = self.applied.values().chain(self.takings.values().flatten().map(|taking| &taking.record));
+        let (mut has_packages, mut has_archives) = (false, false);
+        for record in records {
+            has_packages |= matches!(record.spec.params, TaskParams::Package(_));
+            has_archives |= matches!(record.spec.params, TaskParams::Archive(_));
+        }
+        let is_claimed = |key: &String| {
+            claimed.contains(key) || has_packages && found::is_along(key) || has_archives && found::is_replaced(key)
+        };
         let unclaimed: Vec<String> = self.found.keys().filter(|key| !is_claimed(key)).cloned().collect();
         for key in unclaimed {
             self.found.remove(&key);

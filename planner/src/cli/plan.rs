@@ -17,7 +17,7 @@ use groundplan_inventory::Node;
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
-    kinds::Claim,
+    kinds::{Claim, TaskParams},
     plan::OnRemove,
     state::Applied,
 };
@@ -160,7 +160,12 @@ fn add_restored(args: &Args, report: &mut PlanReport, before: &DesiredState) {
             Claim::Named { what, name } => _ = owned.insert(format!("{what} {name}")),
             _ => {}
         });
-        let things = found.first.iter().filter(|thing| owned.contains(&thing.claim));
+        let members = match &instance.resolved.spec.params {
+            TaskParams::Archive(archive) => Some(format!("replaced path {}/", archive.dest.trim_end_matches('/'))),
+            _ => None,
+        };
+        let is_member = |claim: &str| members.as_ref().is_some_and(|members| claim.starts_with(members));
+        let things = found.first.iter().filter(|thing| owned.contains(&thing.claim) || is_member(&thing.claim));
         action.restores = things.map(|thing| first_line(&format!("{} ({})", thing.claim, thing.what))).collect();
     }
 }

@@ -21,6 +21,7 @@ fn tasks(on_remove: &str) -> String {
             &format!("user = {{ name = \"ann\", uid = 4711, shell = \"/bin/bash\", home = \"/srv/ann\", password = \"{HASH}\", locked = false }}"),
         ),
         task("sysctl", "sysctl = { \"net.ipv4.ip_forward\" = 1 }"),
+        task("archive", "archive = { path = \"/srv/tree.tar\", dest = \"/srv/tree\" }"),
         task("mount", "mount = { path = \"/srv/scratch\", source = \"tmpfs\", fstype = \"tmpfs\", options = \"size=2m\" }"),
     ]
     .concat()
@@ -37,6 +38,7 @@ const LOOK: &str = "
     systemctl is-active theirs; systemctl show -P ExecStart theirs | grep -o 'sleep [0-9]*'
     getent passwd ann; getent shadow ann | cut -d: -f2; ls -d /home/ann /srv/ann 2> /dev/null
     cat /proc/sys/net/ipv4/ip_forward
+    cd /srv/tree; grep -r . | sort; stat -c '%n %a %u:%g %N' a equal link new sub 2> /dev/null
     findmnt -rno SOURCE,FSTYPE /srv/scratch; grep scratch /etc/fstab; cat /srv/scratch/x 2> /dev/null; true";
 
 fn prepare(hosts: &Hosts) {
@@ -55,6 +57,9 @@ fn prepare(hosts: &Hosts) {
         systemctl daemon-reload; systemctl start theirs
         useradd -m -u 4000 -s /bin/sh ann; echo 'ann:$6$old$hash' | chpasswd -e; usermod -L ann
         echo 0 > /proc/sys/net/ipv4/ip_forward
+        mkdir -p /srv/tree/sub; cd /srv/tree; echo packed > a; echo equal > equal; echo packed > link; echo packed > new; echo packed > sub/a
+        tar -cf /srv/tree.tar *; rm new link; for file in a sub/a; do echo theirs > $file; chmod 640 $file; chown 1:2 $file; done
+        ln -s sub link; chmod 600 equal; chmod 750 sub
         echo 'none /srv/scratch ramfs mode=700 0 0' >> /etc/fstab; mount /srv/scratch",
     );
 }
@@ -69,17 +74,31 @@ fn what_was_there_comes_back() {
 
     hosts.converged(&hosts.change(&tasks("")));
     let during = hosts.out("h1", LOOK);
-    for ours in
-        ["nameserver 192.0.2.1", "ours", "/srv/new", "755 root", "sleep 2222", "Nice=2", "ann:x:4711:", HASH, "tmpfs"]
-    {
+    for ours in [
+        "nameserver 192.0.2.1",
+        "ours",
+        "/srv/new",
+        "755 root",
+        "sub/a:packed",
+        "sleep 2222",
+        "Nice=2",
+        "ann:x:4711:",
+        HASH,
+        "tmpfs",
+    ] {
         assert!(during.contains(ours), "{ours} in {during}");
     }
     // The node lists what it keeps.
     let node = hosts.wait("the list of what is kept", || {
         let node = hosts.ask(&["show", "h1"])?;
         let kept: Vec<_> = node["found"]["first"].as_array()?.iter().map(|thing| &thing["claim"]).collect();
-        let claims =
-            ["path /etc/resolv.conf", "path /etc/equal", "path /etc/systemd/system/theirs.service", "user ann"];
+        let claims = [
+            "path /etc/resolv.conf",
+            "path /etc/equal",
+            "path /etc/systemd/system/theirs.service",
+            "replaced path /srv/tree/a",
+            "user ann",
+        ];
         claims.iter().all(|claim| kept.iter().any(|kept| *kept == claim)).then_some(node.clone())
     });
     assert!(!node.to_string().contains("$6$old"), "no password's hash leaves the node");

@@ -14,7 +14,8 @@ use crate::{digest::Digest, effect::Effect, ids::TaskId};
 const DEFAULT_MAX_SIZE: u64 = 1 << 30;
 
 /// A tar or zip archive, unpacked into a directory: all of it or nothing. An update removes what the new archive no longer has;
-/// removal removes exactly what was unpacked. Nothing is ever written outside of `dest`.
+/// removal removes exactly what was unpacked, and restores the files and links that it replaced or found equal. Nothing is ever
+/// written outside of `dest`.
 ///
 /// Left in place and reported: a member that an update or a removal would remove, if its content was changed since it was
 /// unpacked; and in every case a member at a path that another task claims.

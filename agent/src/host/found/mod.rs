@@ -23,9 +23,13 @@ use groundplan_protocol::{
     digest::{Digest, Hasher},
     plan::OnRemove,
 };
+use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
-use super::error::KindError;
+use super::{
+    error::{HostError, KindError},
+    fs::paths::Root,
+};
 use crate::machine::Found;
 
 /// Why what was found cannot be kept, so that nothing is changed.
@@ -73,6 +77,8 @@ struct Books {
     contents: BTreeMap<Digest, u64>,
     /// Contents whose notes are about to be made, and how many.
     awaited: BTreeMap<Digest, usize>,
+    /// How many contents were written by this process.
+    written: u64,
     /// Whether notes were dropped since the contents were swept.
     dropped: bool,
 }
@@ -145,12 +151,50 @@ impl FoundStore {
     /// Keeps the note of a claim. In the file of notes before this returns; on the disk as well, if something was there.
     pub(crate) fn put(&self, key: &str, found: &Found) -> Result<(), FoundError> {
         let mut books = self.books();
-        let appended = self.append(&mut books, key, found);
+        let appended = self.append(&mut books, &line(key, found)).and_then(|()| match (found, &books.file) {
+            // What is not there needs no sync: after a power loss its note is missing, and then what is there is left alone.
+            (Found::Absent, _) | (_, None) => Ok(()),
+            (_, Some(file)) => file.sync_data().and_then(|()| File::open(&self.dir)?.sync_all()),
+        });
         books.expect_no_longer(found);
         appended.map_err(|source| self.failed(NOTES, source))?;
         books.notes.insert(key.to_owned(), found.clone());
         books.pending.insert(key.to_owned(), found.clone());
         Ok(())
+    }
+
+    /// Notes what is at each of many paths, each under its key, where there is no note of it yet: all of it is on the disk when this
+    /// returns, at the cost of one sync. What failed comes with the path.
+    pub(crate) fn note_all(
+        &self,
+        root: &Root,
+        wanted: &[(String, String)],
+        on_remove: OnRemove,
+    ) -> Result<Vec<(String, Found)>, (String, HostError)> {
+        let mut noted: Vec<(String, Found)> = Vec::new();
+        for (key, path) in wanted.iter().filter(|(key, _)| self.get(key).is_none()) {
+            match self.find_unsynced(root, path, on_remove) {
+                Ok(found) => noted.push((key.clone(), found)),
+                Err(error) => {
+                    noted.iter().for_each(|(_, found)| self.pass_over(found));
+                    return Err((path.clone(), error));
+                }
+            }
+        }
+        let Some((_, path)) = wanted.first().filter(|_| !noted.is_empty()) else { return Ok(noted) };
+        let mut books = self.books();
+        let text: String = noted.iter().map(|(key, found)| line(key, found)).collect();
+        let appended = self.append(&mut books, &text).and_then(|()| Ok(syncfs(File::open(&self.dir)?)?));
+        noted.iter().for_each(|(_, found)| books.expect_no_longer(found));
+        appended.map_err(|source| (path.clone(), self.failed(NOTES, source).into()))?;
+        books.notes.extend(noted.iter().cloned());
+        books.pending.extend(noted.iter().cloned());
+        Ok(noted)
+    }
+
+    /// The keys of notes that begin so.
+    pub(crate) fn keys(&self, prefix: &str) -> Vec<String> {
+        self.books().notes.keys().filter(|key| key.starts_with(prefix)).cloned().collect()
     }
 
     /// Drops the note of a claim that no task has any more; whether there was one.
@@ -196,9 +240,15 @@ impl FoundStore {
         Ok(())
     }
 
-    /// Keeps the content of an open file; its digest and size, and whether it is kept. Where it does not fit, an error, unless `on_remove`
-    /// never needs it.
-    fn keep(&self, path: &str, file: &mut File, on_remove: OnRemove) -> Result<(Digest, u64, bool), FoundError> {
+    /// Keeps the content of an open file, on the disk if `synced`; its digest and size, and whether it is kept. Where it does not fit, an
+    /// error, unless `on_remove` never needs it.
+    fn keep(
+        &self,
+        path: &str,
+        file: &mut File,
+        on_remove: OnRemove,
+        synced: bool,
+    ) -> Result<(Digest, u64, bool), FoundError> {
         let failed = |source| FoundError::Read { path: path.to_owned(), doing: "read what is there", source };
         let size = file.metadata().map_err(failed)?.len();
         let used: u64 = self.books().contents.values().sum();
@@ -214,19 +264,44 @@ impl FoundStore {
             return Ok((digest, size, false));
         }
         // One name for each file that is read: several jobs may keep contents at the same time.
-        let temporary = self.dir.join(format!(".{}{UNFINISHED}", Digest::of(path.as_bytes()).short()));
-        let store = |source| FoundError::Store { path: temporary.clone(), source };
-        self.make_dir().map_err(store)?;
-        let mut kept = private().truncate(true).open(&temporary).map_err(store)?;
-        let digest = digest_of(file, &mut kept).and_then(|digest| kept.sync_all().map(|()| digest)).map_err(store)?;
+        let number = {
+            let mut books = self.books();
+            books.written += 1;
+            books.written
+        };
+        let temporary = self.dir.join(format!(".{number}{UNFINISHED}"));
+        let kept = self.copy(file, &temporary, size, synced);
+        if kept.is_err() {
+            // Otherwise the next start of the agent removes it.
+            let _ = fs::remove_file(&temporary);
+        }
+        Ok((kept.map_err(|source| FoundError::Store { path: temporary, source })?, size, true))
+    }
+
+    /// Copies a file to `temporary`, and from there to its place in the store.
+    fn copy(&self, file: &mut File, temporary: &Path, size: u64, synced: bool) -> io::Result<Digest> {
+        self.make_dir()?;
+        let mut kept = private().truncate(true).open(temporary)?;
+        let digest = digest_of(file, &mut kept)?;
+        if synced {
+            kept.sync_all()?;
+        }
         // At once: what is swept meanwhile is what no note names, and the note of this one comes only after it.
         let mut books = self.books();
-        fs::rename(&temporary, self.content(&digest)).map_err(store)?;
-        books.contents.insert(digest, size);
-        books.await_note(digest);
+        if books.await_note(digest) && !synced {
+            // What others need as well is on the disk, and is not replaced by what is not.
+            fs::remove_file(temporary)?;
+            return Ok(digest);
+        }
+        fs::rename(temporary, self.content(&digest))?;
+        if books.contents.insert(digest, size).is_none() {
+            books.await_note(digest);
+        }
         drop(books);
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(store)?;
-        Ok((digest, size, true))
+        if synced {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(digest)
     }
 
     /// The file of a content.
@@ -234,19 +309,12 @@ impl FoundStore {
         self.dir.join(digest.to_string())
     }
 
-    fn append(&self, books: &mut Books, key: &str, found: &Found) -> io::Result<()> {
+    fn append(&self, books: &mut Books, text: &str) -> io::Result<()> {
         if books.file.is_none() {
             self.make_dir()?;
             books.file = Some(self.open_notes()?);
         }
-        let Some(file) = &mut books.file else { return Ok(()) };
-        file.write_all(line(key, found).as_bytes())?;
-        // What is not there needs no sync: after a power loss its note is missing, and then what is there is left alone.
-        if *found == Found::Absent {
-            return Ok(());
-        }
-        file.sync_data()?;
-        File::open(&self.dir)?.sync_all()
+        books.file.as_mut().map_or(Ok(()), |file| file.write_all(text.as_bytes()))
     }
 
     fn open_notes(&self) -> io::Result<File> {
@@ -326,7 +394,7 @@ mod tests {
 
     /// What is found at a path, with its content kept.
     fn find(store: &FoundStore, file: &Path) -> Found {
-        let root = super::super::fs::paths::Root::new(PathBuf::from("/"));
+        let root = Root::new(PathBuf::from("/"));
         store.find(&root, file.to_str().unwrap(), false, OnRemove::Restore).unwrap()
     }
 

@@ -37,6 +37,22 @@ use crate::{
 impl FoundStore {
     /// What is at `path`, with the content of a file in the store. With `follow`, a link to a directory counts as that directory.
     pub(crate) fn find(&self, root: &Root, path: &str, follow: bool, on_remove: OnRemove) -> Result<Found, HostError> {
+        self.look_up(root, path, follow, on_remove, true)
+    }
+
+    /// The same, where a content that is kept need not be on the disk yet.
+    pub(super) fn find_unsynced(&self, root: &Root, path: &str, on_remove: OnRemove) -> Result<Found, HostError> {
+        self.look_up(root, path, false, on_remove, false)
+    }
+
+    fn look_up(
+        &self,
+        root: &Root,
+        path: &str,
+        follow: bool,
+        on_remove: OnRemove,
+        synced: bool,
+    ) -> Result<Found, HostError> {
         let place = match root.place(path, Missing::Leave) {
             // Where a parent is missing or no directory, nothing can be there.
             Ok(None) | Err(PathError::NotADirectory { .. }) => return Ok(Found::Absent),
@@ -72,7 +88,7 @@ impl FoundStore {
         }
         let mut file = open(&place.dir, &place.name).map_err(failed("open it"))?;
         let (access, xattrs) = described(&file).map_err(failed("read its attributes"))?;
-        let (sha256, size, kept) = self.keep(path, &mut file, on_remove)?;
+        let (sha256, size, kept) = self.keep(path, &mut file, on_remove, synced)?;
         Ok(Found::File { sha256, size, kept, access, xattrs })
     }
 

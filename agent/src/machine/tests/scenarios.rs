@@ -432,6 +432,28 @@ fn where_nothing_shows_what_was_there_it_is_not_known() {
 }
 
 #[test]
+fn what_members_of_archives_replaced_is_kept_while_there_are_archives() {
+    let key = "replaced path /opt/a/x";
+    let absent = || (key.to_owned(), Found::Absent);
+    let mut bench = bench();
+    let mut archive = planned("a", Action::Create, 1, &[]);
+    let spec = archive.spec.as_mut().expect("a spec");
+    spec.params = serde_json::from_str(r#"{"archive":{"path":"/a.tar","dest":"/opt/a"}}"#).expect("an archive");
+    offer(&mut bench, 1, vec![archive]);
+    // The job is killed after the note and before its end is in the ledger.
+    bench.disk.noted = vec![absent()];
+    kill(&mut bench);
+    assert_eq!(bench.disk.found, [absent()].into());
+    bench.finish("a", UNCHANGED);
+    bench.restart();
+    assert_eq!(bench.disk.found, [absent()].into());
+    let mut bench = applied(&["b"]);
+    bench.disk.noted = vec![absent()];
+    bench.restart();
+    assert!(!bench.disk.found.contains_key(key), "{:?}", bench.disk.found);
+}
+
+#[test]
 fn a_removal_does_what_was_declared_last() {
     use groundplan_protocol::plan::{Edges, OnRemove};
 

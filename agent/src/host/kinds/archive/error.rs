@@ -5,7 +5,10 @@ use std::{io, process::ExitStatus};
 use groundplan_protocol::digest::Digest;
 
 use super::members::Refused;
-use crate::host::{error::KindError, fs::files::FileError};
+use crate::host::{
+    error::{HostError, KindError},
+    fs::files::FileError,
+};
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +40,10 @@ pub(crate) enum ArchiveError {
          which {why}, is in the way; move it away"
     )]
     Foreign { member: String, inside: String, why: &'static str },
+    #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
+    Replaced { member: String, source: Box<HostError> },
     #[error("the member `{member}` cannot be put in place; the next attempt starts over")]
-    Place { member: String, source: FileError },
+    Place { member: String, source: Box<HostError> },
     #[error("cannot write the manifest of the archive in the state directory")]
     Manifest(#[source] io::Error),
     #[error(transparent)]

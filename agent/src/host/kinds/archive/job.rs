@@ -1,12 +1,13 @@
 //! All that unpacking needs: the task with its parameters, its archive, and the paths that are left to other tasks.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use groundplan_protocol::{ids::TaskId, kinds::Archive};
+use groundplan_protocol::{ids::TaskId, kinds::Archive, plan::OnRemove};
 use nix::unistd::{Gid, Uid};
 
 use super::manifest::Store;
 use crate::host::{
+    found::FoundStore,
     fs::{files::Sum, paths::Root},
     job::Content,
 };
@@ -19,6 +20,10 @@ pub(super) struct Job {
     pub(super) content: Option<(Option<Content>, Sum)>,
     pub(super) owner: (Uid, Gid),
     pub(super) store: Store,
+    /// What members replaced.
+    pub(super) found: Arc<FoundStore>,
+    /// What happens to what a member replaced, once that goes.
+    pub(super) on_remove: OnRemove,
     pub(super) search: String,
     /// Tasks that hand over to it: what they unpacked is its own.
     pub(super) from: Vec<TaskId>,

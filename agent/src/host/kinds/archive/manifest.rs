@@ -4,7 +4,7 @@
 //! an agent which was killed in between has put there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -133,6 +133,16 @@ impl Store {
         let json =
             move |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json") && !own.contains(path);
         entries.filter(json).filter_map(|path| read(&path).map(|manifest| (path, manifest)))
+    }
+
+    /// The absolute paths of the members of all archives, those that are left to other tasks included.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let manifests = fs::read_dir(&self.0).into_iter().flatten().flatten().filter_map(|entry| read(&entry.path()));
+        let paths = |manifest: Manifest| {
+            let dest = manifest.dest.trim_end_matches('/').to_owned();
+            manifest.members.into_keys().chain(manifest.spared.into_keys()).map(move |path| format!("{dest}/{path}"))
+        };
+        manifests.flat_map(paths).collect()
     }
 
     /// Makes the directories that a task made and is about to leave those of the other tasks that have them as well: the last one

@@ -3,14 +3,16 @@
 //! The archive is read completely into a staging directory, where each member is checked and files have numbers as names; only
 //! then each is renamed to its place below `dest`, and none can leave it. A manifest in the state directory lists what was put
 //! there: an update removes members that the archive no longer has, and removal all of them, except those that were changed since,
-//! and those that another archive has put there, too. Paths that other tasks claim are left to them. Devices, set-user-id files and
-//! more bytes than allowed are refused with the member's name.
+//! and those that another archive has put there, too. What a member takes the place of is noted first, and comes back when it goes.
+//! Paths that other tasks claim are left to them. Devices, set-user-id files and more bytes than allowed are refused with the
+//! member's name.
 
 mod error;
 mod job;
 mod manifest;
 mod members;
 mod place;
+mod replaced;
 mod staging;
 
 use std::{
@@ -36,6 +38,7 @@ use self::{
     manifest::{Entry, Manifest, Origin, Put, Store},
     members::{Limits, Member, Members, What},
     place::Room,
+    replaced::Notes,
     staging::Staging,
 };
 use super::{
@@ -74,22 +77,38 @@ impl Kind for Archive {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let job = Job { from: cx.others.to_vec(), ..Job::new(self, cx)? };
-        blocking(move || job.apply()).await??.iter().for_each(|line| cx.report(line));
+        let work = move || {
+            let mut notes = Notes::new();
+            (job.apply(&mut notes), notes)
+        };
+        let (applied, notes) = blocking(work).await?;
+        keep_notes(cx, notes);
+        applied?.iter().for_each(|line| cx.report(line));
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         let job = Job::new(self, cx)?;
-        let (removed, left) = blocking(move || job.remove()).await??;
+        let work = move || {
+            let mut notes = Notes::new();
+            (job.remove(&mut notes), notes)
+        };
+        let (result, notes) = blocking(work).await?;
+        keep_notes(cx, notes);
+        let (removed, left) = result?;
         left.iter().for_each(|line| cx.report(line));
         Ok(removed)
     }
 
     fn given_up(&self, cx: &Context<'_>) {
         // Also where all was left in place: to others, its manifest would say that a task still has it.
-        if let Err(error) = Store::new(&cx.host.state_dir).forget(cx.task, &self.dest) {
+        let store = Store::new(&cx.host.state_dir);
+        if let Err(error) = store.forget(cx.task, &self.dest) {
             cx.report(&format!("the manifest of {} cannot be removed: {error}", self.dest));
         }
+        let mut notes = Notes::new();
+        replaced::drop_unused(&cx.host.found, &store, &self.dest, &mut notes);
+        keep_notes(cx, notes);
     }
 }
 
@@ -105,6 +124,8 @@ impl Job {
             content: cx.content.map(|shipped| (shipped.bytes().ok().cloned(), shipped.sum)),
             owner: (uid, gid),
             store: Store::new(&cx.host.state_dir),
+            found: cx.host.found.clone(),
+            on_remove: cx.on_remove,
             search: search.unwrap_or_default().to_owned(),
             from: Vec::new(),
             claimed: cx.host.claims.below(&params.dest, cx.task),
@@ -185,7 +206,7 @@ impl Job {
         }
     }
 
-    fn apply(&self) -> Result<Vec<String>, HostError> {
+    fn apply(&self, notes: &mut Notes) -> Result<Vec<String>, HostError> {
         // 1. Read the whole archive into a staging directory below `dest`: on the same file system, so that each member is put in
         //    place by a rename, and before the first rename everything is unpacked and checked.
         let (archive, sha256) = self.open()?;
@@ -217,41 +238,48 @@ impl Job {
         // 2. Check that every member has a place, before any is put there: an obstacle must not leave half an archive.
         let (mut members, tree) = (staging.members(), Root::new(real));
         let put = before.as_ref().map(Manifest::put).unwrap_or_default();
-        let (mut now, obstacles, mut left) = self.plan(&tree, &mut members, &put)?;
+        let (mut now, obstacles, mut left, taken) = self.plan(&tree, &mut members, &put)?;
         now.made_dest = made_dest;
-        // 3. Record the old and the new members together: if the agent is killed from here on, removal finds them all. Without
+        // 3. Note what members are about to replace: from here on it can be brought back, whatever happens.
+        self.note_replaced(&tree, &taken, notes)?;
+        for (path, entries) in put.iter().filter(|(path, _)| now.spared.contains_key(*path)) {
+            self.hand_on(path, entries, notes)?;
+        }
+        // 4. Record the old and the new members together: if the agent is killed from here on, removal finds them all. Without
         //    `from`, the manifest counts as out of sync, so that the task is applied again.
         self.store.save(&self.task, &now.with(&put)).map_err(ArchiveError::Manifest)?;
-        // 4. Put the members in place, in the order of their paths: directories come before their content. What the task put where
+        // 5. Put the members in place, in the order of their paths: directories come before their content. What the task put where
         //    something of another type is to be now goes first.
-        self.remove_members(&tree, &obstacles)?;
+        self.remove_members(&tree, &obstacles, None)?;
         for (path, member) in &members {
             let made = matches!(now.members[path], Entry::Directory { made: true, .. });
             self.put(&staging, &tree, path, member, made)
-                .map_err(|source| ArchiveError::Place { member: path.clone(), source })?;
+                .map_err(|source| ArchiveError::Place { member: path.clone(), source: Box::new(source.into()) })?;
         }
-        // 5. Remove what only the old archive had, make all durable, and only then record the archive as unpacked.
+        // 6. Remove what only the old archive had, make all durable, and only then record the archive as unpacked.
         let is_kept = |path: &String| now.members.contains_key(path) || now.spared.contains_key(path);
         let dropped = put.into_iter().filter(|(path, _)| !is_kept(path)).collect();
-        left.extend(self.remove_members(&tree, &dropped)?.1);
+        left.extend(self.remove_members(&tree, &dropped, Some(notes))?.1);
         let synced = staged_fs(&staging.dir);
         synced.map_err(|source| ArchiveError::Stage { path: dest.clone(), source })?;
         now.from = Some(self.origin(sha256));
         self.store.save(&self.task, &now).map_err(ArchiveError::Manifest)?;
+        replaced::drop_unused(&self.found, &self.store, dest, notes);
         Ok(left)
     }
 
     /// Finds a place for each member; those whose paths other tasks claim are taken out of `members`. Returns the new manifest,
-    /// what the task itself put in the way, and the reports on what is left to others.
+    /// what the task itself put in the way, the reports on what is left to others, and where files and links are that no archive has
+    /// put there.
     fn plan(
         &self,
         tree: &Root,
         members: &mut BTreeMap<String, Member>,
         put: &Put,
-    ) -> Result<(Manifest, Put, Vec<String>), HostError> {
+    ) -> Result<(Manifest, Put, Vec<String>, Vec<String>), HostError> {
         let dest = &self.params.dest;
         let mut now = Manifest::new(dest);
-        let (mut obstacles, mut own, mut left) = (Put::new(), Vec::new(), Vec::new());
+        let (mut obstacles, mut own, mut left, mut taken) = (Put::new(), Vec::new(), Vec::new(), Vec::new());
         let others = self.unpacked_by_others();
         for (path, member) in &*members {
             // Below what is removed first, whatever a link there leads to, nothing is.
@@ -270,6 +298,12 @@ impl Job {
                     obstacles.extend(place::below(put, path));
                     own.push(path.clone());
                 }
+                (_, Room::Taken) if member.what != What::Directory => {
+                    if !put.contains_key(path) && !others.contains(&self.absolute(path)) {
+                        taken.push(path.clone());
+                    }
+                }
+                // A directory stays as it is.
                 _ => {}
             }
             // A directory that an earlier version of the task made is still the task's to remove.
@@ -278,7 +312,7 @@ impl Job {
             now.members.insert(path.clone(), Entry::of(member, room != Room::Taken || was_made));
         }
         members.retain(|path, _| now.members.contains_key(path));
-        Ok((now, obstacles, left))
+        Ok((now, obstacles, left, taken))
     }
 
     fn limits(&self) -> Limits {
@@ -303,12 +337,12 @@ impl Job {
         renameat(&staging.dir, staged.as_str(), &place.dir, place.name.as_os_str()).map_err(|e| failed(e.into()))
     }
 
-    fn remove(&self) -> Result<(bool, Vec<String>), HostError> {
+    fn remove(&self, notes: &mut Notes) -> Result<(bool, Vec<String>), HostError> {
         let dest = &self.params.dest;
         let Some(manifest) = self.store.load(&self.task, dest) else { return Ok((false, Vec::new())) };
         let (mut removed, mut left) = (false, Vec::new());
         if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
-            (removed, left) = self.remove_members(&Root::new(real), &manifest.put())?;
+            (removed, left) = self.remove_members(&Root::new(real), &manifest.put(), Some(notes))?;
             let others = self.store.others(&self.task, &self.from, dest);
             if manifest.made_dest && !others.iter().any(|other| other.dest == *dest) {
                 match files::remove_directory(&self.root, dest)? {
@@ -322,6 +356,11 @@ impl Job {
         self.store.forget(&self.task, dest).map_err(ArchiveError::Manifest)?;
         Ok((removed, left))
     }
+}
+
+/// Has the ledger keep what was found, or drop it.
+fn keep_notes(cx: &Context<'_>, notes: Notes) {
+    notes.into_iter().for_each(|(key, found)| cx.keep_note(key, found));
 }
 
 /// Notes how a member differs from what was unpacked.

@@ -8,11 +8,14 @@ use std::{
     fs,
 };
 
+use groundplan_protocol::plan::OnRemove;
+
 use super::{
     error::ArchiveError,
     job::Job,
     manifest::{Entry, Manifest, Put},
     members::{Member, What},
+    replaced::Notes,
 };
 use crate::host::{
     error::HostError,
@@ -134,13 +137,19 @@ impl Job {
         Ok(None)
     }
 
-    /// Removes what the task unpacked, the innermost first; whether anything was removed, and what was left in place.
-    pub(super) fn remove_members(&self, tree: &Root, put: &Put) -> Result<(bool, Vec<String>), HostError> {
+    /// Removes what the task unpacked, the innermost first, and brings back what it replaced, unless there are no `notes`: whether
+    /// anything was changed, and what was left in place.
+    pub(super) fn remove_members(
+        &self,
+        tree: &Root,
+        put: &Put,
+        mut notes: Option<&mut Notes>,
+    ) -> Result<(bool, Vec<String>), HostError> {
         let others = if put.is_empty() { BTreeSet::new() } else { self.unpacked_by_others() };
         let (mut removed, mut left) = (false, Vec::new());
         for (path, entries) in put.iter().rev().filter(|(path, _)| !others.contains(&self.absolute(path))) {
-            let removal = self.remove_member(tree, path, entries);
-            match removal.map_err(|source| ArchiveError::Place { member: path.clone(), source })? {
+            let removal = self.remove_member(tree, path, entries, notes.as_deref_mut());
+            match removal.map_err(|source| ArchiveError::Place { member: path.clone(), source: Box::new(source) })? {
                 Removal::Removed => removed = true,
                 Removal::NotThere => {}
                 Removal::Left(why) => left.push(format!("in {}: {why}", self.params.dest)),
@@ -149,7 +158,13 @@ impl Job {
         Ok((removed, left))
     }
 
-    fn remove_member(&self, tree: &Root, path: &str, entries: &[Entry]) -> Result<Removal, FileError> {
+    fn remove_member(
+        &self,
+        tree: &Root,
+        path: &str,
+        entries: &[Entry],
+        notes: Option<&mut Notes>,
+    ) -> Result<Removal, HostError> {
         let at = format!("/{path}");
         let occupant = match files::occupant(tree, &at) {
             // The directory that it was in is something else now.
@@ -157,17 +172,24 @@ impl Job {
             result => result?,
         };
         let Some(occupant) = occupant else { return Ok(Removal::NotThere) };
+        let is_final = notes.is_some();
         if let Some(other) = self.claimant(path) {
+            notes.map_or(Ok(()), |notes| self.hand_on(path, entries, notes))?;
             return Ok(Removal::Left(format!("{at} belongs to {other}: left in place")));
         }
+        let replaced = self.replaced(path).filter(|_| is_final && self.on_remove != OnRemove::Delete);
         let is_made = |entry: &Entry| matches!(entry, Entry::Directory { made: true, .. });
         let is_directory = |entry: &Entry| matches!(entry, Entry::Directory { .. });
         match occupant {
-            Occupant::Directory if entries.iter().any(is_made) => files::remove_directory(tree, &at),
+            Occupant::Directory if entries.iter().any(is_made) => match replaced {
+                Some(found) => self.found.restore(tree, &at, &found),
+                None => Ok(files::remove_directory(tree, &at)?),
+            },
             Occupant::Directory if entries.iter().any(is_directory) => Ok(Removal::NotThere),
-            Occupant::File | Occupant::Link if is_unchanged(tree, &at, Some(entries))? => {
-                files::remove_file(tree, &at, occupant == Occupant::Link)
-            }
+            Occupant::File | Occupant::Link if is_unchanged(tree, &at, Some(entries))? => match replaced {
+                Some(found) => self.found.restore(tree, &at, &found),
+                None => Ok(files::remove_file(tree, &at, occupant == Occupant::Link)?),
+            },
             _ => Ok(Removal::Left(format!("{at} was changed since it was unpacked: left in place"))),
         }
     }

@@ -1,0 +1,75 @@
+//! What members take the place of: noted before the first of them is put in place, and brought back by whichever archive has the path last.
+//!
+//! A note is of an absolute path and not of a task: it stays while any task has a member there, and any version of it. It is no note
+//! of a claim: a task that claims the path finds the member, and what that replaced is handed on to it once the archive goes first.
+
+use super::{
+    error::ArchiveError,
+    job::Job,
+    manifest::{Entry, Store},
+};
+use crate::{
+    host::{
+        error::HostError,
+        found::{FoundError, FoundStore},
+        fs::paths::Root,
+    },
+    machine::{Found, found::REPLACED},
+};
+
+/// What is to be kept in the ledger, or dropped there.
+pub(super) type Notes = Vec<(String, Option<Found>)>;
+
+impl Job {
+    fn key(&self, path: &str) -> String {
+        format!("{REPLACED}{}", self.absolute(path))
+    }
+
+    /// What the member at a path replaced, if there was anything.
+    pub(super) fn replaced(&self, path: &str) -> Option<Found> {
+        self.found.get(&self.key(path))
+    }
+
+    /// Notes what is at these paths. If it cannot be kept, nothing is changed.
+    pub(super) fn note_replaced(&self, tree: &Root, paths: &[String], notes: &mut Notes) -> Result<(), HostError> {
+        let wanted: Vec<_> = paths.iter().map(|path| (self.key(path), format!("/{path}"))).collect();
+        let noted = self.found.note_all(tree, &wanted, self.on_remove).map_err(|(path, source)| {
+            ArchiveError::Replaced { member: path[1..].to_owned(), source: Box::new(source) }
+        })?;
+        notes.extend(noted.into_iter().map(|(key, found)| (key, Some(found))));
+        Ok(())
+    }
+
+    /// Leaves a path to the task that claims it: if that one found what this task had put there, it was not there before the two.
+    pub(super) fn hand_on(&self, path: &str, entries: &[Entry], notes: &mut Notes) -> Result<(), FoundError> {
+        let key = format!("path {}", self.absolute(path));
+        let is_own = match self.found.get(&key) {
+            Some(Found::File { sha256: found, .. }) => {
+                entries.iter().any(|entry| matches!(entry, Entry::File { sha256, .. } if *sha256 == found))
+            }
+            Some(Found::Link { target: found, .. }) => {
+                entries.iter().any(|entry| matches!(entry, Entry::Link { target } if *target == found))
+            }
+            _ => false,
+        };
+        if is_own {
+            let before = self.replaced(path).unwrap_or(Found::Absent);
+            self.found.put(&key, &before)?;
+            notes.push((key, Some(before)));
+        }
+        Ok(())
+    }
+}
+
+/// Drops the notes of all paths below `dest` at which no task has a member any more.
+pub(super) fn drop_unused(found: &FoundStore, store: &Store, dest: &str, notes: &mut Notes) {
+    let keys = found.keys(&format!("{REPLACED}{}/", dest.trim_end_matches('/')));
+    if keys.is_empty() {
+        return;
+    }
+    let used = store.names();
+    for key in keys.into_iter().filter(|key| !used.contains(&key[REPLACED.len()..])) {
+        found.forget(&key);
+        notes.push((key, None));
+    }
+}
