@@ -73,6 +73,8 @@ struct Books {
     pending: BTreeMap<String, Found>,
     /// The file of notes, once something is written.
     file: Option<File>,
+    /// Notes that jobs have dropped whose ends are not reported: the ledger still has them.
+    forgotten: Vec<(String, Found)>,
     /// Sizes of the contents, by digest.
     contents: BTreeMap<Digest, u64>,
     /// Contents whose notes are about to be made, and how many.
@@ -201,7 +203,8 @@ impl FoundStore {
     pub(crate) fn forget(&self, key: &str) -> bool {
         let mut books = self.books();
         let Some(found) = books.notes.remove(key) else { return false };
-        found.contents(&mut |_| books.dropped = true);
+        // Until the job's end is in the ledger, the note is what an agent that is killed finds there.
+        books.forgotten.push((key.to_owned(), found));
         true
     }
 
@@ -215,7 +218,16 @@ impl FoundStore {
     /// The job that made these notes has ended, and its end goes into the ledger with them.
     pub(crate) fn reported(&self, found: &[(String, Option<Found>)]) {
         let mut books = self.books();
-        found.iter().for_each(|(key, _)| drop(books.pending.remove(key)));
+        let mut last = BTreeMap::new();
+        last.extend(found.iter().map(|(key, found)| (key, found)));
+        for (key, found) in last {
+            // A claim that was given up may have been noted again since, by a job that has not ended.
+            if found.is_some() || !books.notes.contains_key(key) {
+                books.pending.remove(key);
+            }
+            books.forgotten.retain(|(forgotten, _)| forgotten != key);
+            books.dropped = true;
+        }
     }
 
     /// The ledger has the notes of all jobs that have ended: the file need not have them any more, and contents that no note names go.
@@ -338,6 +350,7 @@ impl FoundStore {
             .notes
             .values()
             .chain(books.pending.values())
+            .chain(books.forgotten.iter().map(|(_, found)| found))
             .for_each(|found| found.contents(&mut |d| _ = named.insert(d)));
         named.extend(books.awaited.keys().copied());
         let dir = &self.dir;
@@ -418,6 +431,46 @@ mod tests {
         // Without a note it goes.
         store.pass_over(&find(&store, &file));
         assert!(store.forget("path /file"));
+        store.reported(&[("path /file".to_owned(), None)]);
+        store.settle().unwrap();
+        assert!(!is_kept());
+    }
+
+    #[test]
+    fn a_note_is_not_taken_for_that_of_an_earlier_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, key] = [dir.path().join("file"), PathBuf::from("path /file")];
+        let key = key.to_str().unwrap();
+        fs::write(&file, "theirs").unwrap();
+        let store = store(dir.path());
+        store.put(key, &find(&store, &file)).unwrap();
+        store.reported(&[(key.to_owned(), store.get(key))]);
+        store.settle().unwrap();
+        // A removal restores it, and the next task takes it, before the end of the removal is handled, and a plan is accepted.
+        assert!(store.forget(key));
+        let again = find(&store, &file);
+        store.put(key, &again).unwrap();
+        store.reported(&[(key.to_owned(), None)]);
+        store.settle().unwrap();
+        // Then the agent is killed: its file of notes is all that has the second one.
+        drop(store);
+        let (_, noted) = FoundStore::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(noted, [(key.to_owned(), again)]);
+    }
+
+    #[test]
+    fn a_content_stays_until_the_ledger_has_that_it_is_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "theirs").unwrap();
+        let store = store(dir.path());
+        let is_kept = || store.content(&Digest::of(b"theirs")).exists();
+        store.put("path /file", &find(&store, &file)).unwrap();
+        store.reported(&[("path /file".to_owned(), store.get("path /file"))]);
+        // The job that gives it back goes on, or its end is not handled yet: the ledger still has the note.
+        assert!(store.forget("path /file"));
+        store.settle().unwrap();
+        assert!(is_kept());
         store.reported(&[("path /file".to_owned(), None)]);
         store.settle().unwrap();
         assert!(!is_kept());
