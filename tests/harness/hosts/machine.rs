@@ -149,7 +149,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Waits until systemd has started all units.
+    /// Waits until systemd has started all units of the boot, and whatever these have started.
     pub(super) fn wait_up(&self) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = "no process".to_owned();
@@ -157,9 +157,9 @@ impl Machine {
         let is_running = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
         while Instant::now() < deadline && self.monitor.as_ref().is_some_and(|monitor| is_running(monitor.id())) {
             if let Some(leader) = self.leader() {
-                let output = enter(leader, &["systemctl", "is-system-running", "--wait"])?;
+                let output = enter(leader, &["sh", "-c", SETTLED])?;
                 last = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-                if matches!(&*last, "running" | "degraded") {
+                if output.status.success() {
                     return Ok(());
                 }
             }
@@ -234,6 +234,16 @@ pub(super) fn clone_of(image: &Path, directory: &Path) -> io::Result<PathBuf> {
     }
     Ok(root)
 }
+
+/// Succeeds once the boot is over; prints what is left. That systemd is `degraded` alone shows no more than that a unit failed: it may have
+/// dropped the others, or may still be starting some of them.
+const SETTLED: &str = "
+state=$(systemctl is-system-running --wait)
+jobs=$(systemctl list-jobs --plain --no-legend --no-pager | grep -v '^No jobs')
+target=$(systemctl is-active multi-user.target)
+echo \"$state; multi-user.target is $target; $jobs\"
+[ \"$state\" = running ] || systemctl list-units --state=failed --plain --no-legend --no-pager
+case $state in running | degraded) [ -z \"$jobs\" ] && [ \"$target\" = active ];; *) false;; esac";
 
 /// Runs a command in all namespaces of a host.
 fn enter(leader: u32, command: &[&str]) -> io::Result<std::process::Output> {
