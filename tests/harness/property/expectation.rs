@@ -259,7 +259,8 @@ fn lookup<'a>(claims: &'a BTreeSet<String>, key: &str) -> Option<&'a String> {
     candidates(key).find_map(|claim| claims.get(&claim))
 }
 
-fn owner<'a>(owners: &'a BTreeMap<String, Owner>, key: &str) -> Option<&'a Owner> {
+/// The owner of what a key is about.
+pub(super) fn owner<'a>(owners: &'a BTreeMap<String, Owner>, key: &str) -> Option<&'a Owner> {
     candidates(key).find_map(|claim| owners.get(&claim))
 }
 

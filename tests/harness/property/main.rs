@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use groundplan_tests::{hosts, property::Property};
 
-const USAGE: &str = "groundplan-property [--seed N] [--seeds N] [--commits N] [--no-faults] [--no-kills] [--without KINDS] [--keep-going]";
+const USAGE: &str = "groundplan-property [--seed N] [--seeds N] [--commits N] [--from N] [--no-faults] [--no-kills] [--without KINDS] [--keep-going]";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let (mut seed, mut seeds, mut commits) = (1, 1, 200);
+    let (mut seed, mut seeds, mut commits, mut from) = (1, 1, 200, 1);
     let (mut faults, mut kills, mut keep_going) = (true, true, false);
     let mut without = Vec::new();
     while let Some(arg) = args.next() {
@@ -20,11 +20,12 @@ fn main() -> ExitCode {
                 without.extend(kinds.split(',').map(str::to_lowercase));
             }
             "--keep-going" => keep_going = true,
-            "--seed" | "--seeds" | "--commits" => {
+            "--seed" | "--seeds" | "--commits" | "--from" => {
                 let Some(value) = args.next().and_then(|value| value.parse::<u64>().ok()) else { return usage() };
                 match arg.as_str() {
                     "--seed" => seed = value,
                     "--seeds" => seeds = value,
+                    "--from" => from = value as u32,
                     _ => commits = value as u32,
                 }
             }
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let mut failed = Vec::new();
     for seed in seed..seed + seeds {
         println!("== seed {seed}");
-        match (Property { seed, commits, faults, kills, without: without.clone(), verbose: true }).run() {
+        match (Property { seed, commits, from, faults, kills, without: without.clone(), verbose: true }).run() {
             Ok(totals) => println!("seed {seed}: {totals}"),
             Err(report) => {
                 println!("\n{report}\n");

@@ -6,6 +6,7 @@
 
 mod choice;
 mod expectation;
+mod explain;
 mod fingerprint;
 mod generator;
 mod prepare;
