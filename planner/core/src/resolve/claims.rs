@@ -5,6 +5,7 @@
 //! through nodes only where two tasks use the same thing at all.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
@@ -24,7 +25,7 @@ use crate::{
 /// A task with its instances and their distinct results.
 pub(crate) struct Owner<'a> {
     pub(crate) task: usize,
-    pub(crate) instances: &'a [Instance],
+    pub(crate) instances: Cow<'a, [Instance]>,
     pub(crate) distinct: &'a [Arc<Resolved>],
 }
 
@@ -188,7 +189,7 @@ fn note(
     let (a, b) = (&owners[pair.0], &owners[pair.1]);
     // Most tasks have one result for all nodes: each pair of results is compared once.
     let mut compared = BTreeSet::new();
-    for instance in a.instances {
+    for instance in &*a.instances {
         let Ok(i) = b.instances.binary_search_by_key(&instance.node, |i| i.node) else { continue };
         let (one, other) = (&instance.resolved, &b.instances[i].resolved);
         if !compared.insert((Arc::as_ptr(one), Arc::as_ptr(other))) {

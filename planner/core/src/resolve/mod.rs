@@ -49,7 +49,7 @@ use self::{
     versions::Versions,
 };
 use crate::{
-    desired::{DesiredState, Edge, Elected, InstanceGraph, Once, TaskIx, TaskVertex},
+    desired::{DesiredState, Edge, Elected, Instance, InstanceGraph, Once, TaskIx, TaskVertex},
     graph::{self, Links},
     knowledge::{Knowledge, Unknown},
     placement::{Placed, Placement},
@@ -139,10 +139,11 @@ pub fn resolve(
     let tasks: Vec<&KnownTask> =
         placement.services.iter().filter_map(|placed| cache.services.get(placed.id)).flat_map(|k| &k.tasks).collect();
     let owners = owners(&tasks);
+    sizes::limit(&placement, &owners, site.max_node, &mut faults);
+    let owners = wherever_elected(&placement, owners);
     claims::conflicts(&placement, &owners, &mut faults);
     claims::pairs(&placement, &owners, &mut faults);
     claims::declared(&placement, &owners, &mut faults);
-    sizes::limit(&placement, &owners, site.max_node, &mut faults);
     known::check_order(&placement, &links, &tasks, &mut faults);
 
     faults.sort();
@@ -167,10 +168,21 @@ pub fn resolve(
 fn owners<'a>(tasks: &[&'a KnownTask]) -> Vec<Owner<'a>> {
     let owner = |(task, known): (usize, &&'a KnownTask)| Owner {
         task,
-        instances: &known.instances.resolved,
+        instances: known.instances.resolved.as_slice().into(),
         distinct: &known.distinct,
     };
     tasks.iter().enumerate().map(owner).collect()
+}
+
+/// The same with each task that runs once on all nodes that may be elected, as it is on the one that is: a commit must not become faulty
+/// because another node takes over.
+fn wherever_elected<'a>(placement: &Placement<'_>, mut owners: Vec<Owner<'a>>) -> Vec<Owner<'a>> {
+    for owner in owners.iter_mut().filter(|owner| placement.elected(owner.task).is_some()) {
+        let Some(Instance { resolved, .. }) = owner.instances.first().cloned() else { continue };
+        let candidates = placement.services[placement.tasks[owner.task].service].nodes.iter();
+        owner.instances = candidates.map(|node| Instance { node: *node, resolved: resolved.clone() }).collect();
+    }
+    owners
 }
 
 /// What the resolution of one service needs.

@@ -38,7 +38,7 @@ pub(super) fn limit(placement: &Placement<'_>, owners: &[Owner<'_>], limit: u64,
         if owner.distinct.iter().all(|resolved| blob(&resolved.spec).is_none()) {
             continue;
         }
-        for instance in owner.instances {
+        for instance in &*owner.instances {
             if let Some(blob) = blob(&instance.resolved.spec) {
                 nodes.entry(instance.node.0).or_default().add(&blob, i);
             }

@@ -315,6 +315,9 @@ fn two_tasks_do_not_own_one_path_on_a_node() {
 services/s/service.toml:7 ‹"/{{ 'x' }}"›: two tasks own `/x` on node `n0` (`s.b` here)
   services/s/service.toml:4 ‹"/x"›: `s.a` here
   hint: let one task own it, or place the services on different nodes
+services/s/service.toml:14 ‹"/n1"›: two tasks own `/n1` on node `n1` (`s.d` here)
+  services/s/service.toml:10 ‹"/{{ node.name }}"›: `s.c` here
+  hint: let one task own it, or place the services on different nodes
 services/s/service.toml:17 ‹"/n2"›: two tasks own `/n2` on node `n2` (`s.e` here)
   services/s/service.toml:10 ‹"/{{ node.name }}"›: `s.c` here
   hint: let one task own it, or place the services on different nodes
