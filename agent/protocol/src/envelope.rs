@@ -23,6 +23,9 @@ pub trait Message: Serialize + DeserializeOwned {
     fn site(&self) -> &SiteName;
 }
 
+/// How many signatures an envelope may have.
+const SIGNATURES: usize = 4;
+
 /// Why an envelope is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -40,6 +43,9 @@ pub enum OpenError {
         /// The type that was expected.
         expected: &'static str,
     },
+    /// It has more signatures than are looked at.
+    #[error("has {0} signatures; the limit is {SIGNATURES}")]
+    Signatures(usize),
     /// Not signed by a key that the receiver trusts.
     #[error("not signed by a trusted key")]
     Signature,
@@ -110,11 +116,19 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
     // With the expected type, not the claimed one: a signed message of one type is never valid as another.
     let signed = pae(M::TYPE, &payload);
-    // One good signature suffices; others may be by keys that are not known here.
+    // One good signature suffices; others may be by keys that are not known here. Each costs time, whoever sent it: so they are few, and
+    // each is tried with the key that it names alone.
+    if envelope.signatures.len() > SIGNATURES {
+        return Err(OpenError::Signatures(envelope.signatures.len()));
+    }
+    let keys: Vec<(String, &PublicKey)> = trusted.iter().map(|key| (key.id(), key)).collect();
     let mut good = false;
     for signature in &envelope.signatures {
-        let sig = BASE64.decode(&signature.sig).map_err(OpenError::Base64)?;
-        good |= trusted.iter().any(|key| key.verify(&signed, &sig));
+        let named = keys.iter().filter(|(id, _)| *id == signature.keyid);
+        for (_, key) in named {
+            let sig = BASE64.decode(&signature.sig).map_err(OpenError::Base64)?;
+            good |= key.verify(&signed, &sig);
+        }
     }
     if !good {
         return Err(OpenError::Signature);
@@ -293,6 +307,26 @@ mod tests {
         assert!(matches!(open::<Note>(&future, &[key.public()], &site("s")), Err(OpenError::Version { found: 2 })));
     }
 
+    /// An envelope with these signatures in the place of its own.
+    fn with(sealed: &[u8], signatures: Vec<Signature>) -> Vec<u8> {
+        let envelope: Envelope = serde_json::from_slice(sealed).unwrap();
+        to_json(&Envelope { signatures, ..envelope })
+    }
+
+    #[test]
+    fn only_signatures_that_name_a_trusted_key_are_looked_at_and_no_more_than_a_few() {
+        let key = SigningKey::from_seed([1; 32]);
+        let sealed = seal(&key, &note(VERSION));
+        let own = || serde_json::from_slice::<Envelope>(&sealed).unwrap().signatures.remove(0);
+        let other = |n: u8| Signature { keyid: SigningKey::from_seed([n; 32]).public().id(), sig: own().sig };
+        let opened = |signatures| open::<Note>(&with(&sealed, signatures), &[key.public()], &site("s"));
+        assert!(opened(vec![other(2), other(3), other(4), own()]).is_ok(), "signed by others as well");
+        assert!(matches!(opened(vec![other(2)]), Err(OpenError::Signature)), "a good one under another key's id");
+        let five = vec![other(2), other(3), other(4), other(5), own()];
+        assert!(matches!(opened(five), Err(OpenError::Signatures(5))));
+        assert!(matches!(opened((0..20_000).map(|_| own()).collect()), Err(OpenError::Signatures(20_000))));
+    }
+
     #[test]
     fn any_altered_byte_is_refused() {
         let key = SigningKey::from_seed([1; 32]);
@@ -300,7 +334,7 @@ mod tests {
         for i in 0..sealed.len() {
             let mut altered = sealed.clone();
             altered[i] ^= 1;
-            // The key id is advice only; everything else is covered by the signature or by the format.
+            // Another spelling of the same JSON may pass: everything in it is covered by the signature or by the format.
             if let Ok(opened) = open::<Note>(&altered, &[key.public()], &site("s")) {
                 assert_eq!(opened, note(VERSION));
             }
