@@ -114,8 +114,9 @@ impl Machine {
             self.unsaved.found.insert(key.clone());
             self.found.insert(key, found);
         }
-        let mut claimed = BTreeSet::new();
+        let (mut claimed, mut has_archives) = (BTreeSet::new(), false);
         for (task, record) in &self.applied {
+            has_archives |= matches!(record.spec.params, TaskParams::Archive(_));
             found::keys(&record.spec.params, task, &mut |key| {
                 // Of what no job has touched nothing is the task's own.
                 if record.touched && !self.found.contains_key(&key) {
@@ -128,14 +129,10 @@ impl Machine {
             found::shared_keys(&record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
         for (task, taking) in self.takings.iter().flat_map(|(task, takings)| takings.iter().map(move |t| (task, t))) {
+            has_archives |= matches!(taking.record.spec.params, TaskParams::Archive(_));
             found::keys(&taking.record.spec.params, task, &mut |key| _ = claimed.insert(key));
         }
-        let records = self.applied.values().chain(self.takings.values().flatten().map(|taking| &taking.record));
-        let (mut has_packages, mut has_archives) = (false, false);
-        for record in records {
-            has_packages |= matches!(record.spec.params, TaskParams::Package(_));
-            has_archives |= matches!(record.spec.params, TaskParams::Archive(_));
-        }
+        let has_packages = self.applied.values().any(|record| matches!(record.spec.params, TaskParams::Package(_)));
         let is_claimed = |key: &String| {
             claimed.contains(key) || has_packages && found::is_along(key) || has_archives && found::is_replaced(key)
         };

@@ -14,7 +14,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
 };
@@ -26,10 +29,7 @@ use groundplan_protocol::{
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    error::{HostError, KindError},
-    fs::paths::Root,
-};
+use super::error::KindError;
 use crate::machine::Found;
 
 /// Why what was found cannot be kept, so that nothing is changed.
@@ -79,8 +79,6 @@ struct Books {
     contents: BTreeMap<Digest, u64>,
     /// Contents whose notes are about to be made, and how many.
     awaited: BTreeMap<Digest, usize>,
-    /// How many contents were written by this process.
-    written: u64,
     /// Whether notes were dropped since the contents were swept.
     dropped: bool,
 }
@@ -165,33 +163,23 @@ impl FoundStore {
         Ok(())
     }
 
-    /// Notes what is at each of many paths, each under its key, where there is no note of it yet: all of it is on the disk when this
-    /// returns, at the cost of one sync. What failed comes with the path.
-    pub(crate) fn note_all(
-        &self,
-        root: &Root,
-        wanted: &[(String, String)],
-        on_remove: OnRemove,
-    ) -> Result<Vec<(String, Found)>, (String, HostError)> {
-        let mut noted: Vec<(String, Found)> = Vec::new();
-        for (key, path) in wanted.iter().filter(|(key, _)| self.get(key).is_none()) {
-            match self.find_unsynced(root, path, on_remove) {
-                Ok(found) => noted.push((key.clone(), found)),
-                Err(error) => {
-                    noted.iter().for_each(|(_, found)| self.pass_over(found));
-                    return Err((path.clone(), error));
-                }
+    /// Keeps many notes, whose contents need not be on the disk: all is when this returns, at the cost of one sync.
+    pub(crate) fn put_all(&self, notes: &[(String, Option<Found>)]) -> Result<(), FoundError> {
+        let mut books = self.books();
+        let mut text = String::new();
+        for (key, found) in notes {
+            found.iter().for_each(|found| text += &line(key, found));
+        }
+        let appended = self.append(&mut books, &text).and_then(|()| Ok(syncfs(File::open(&self.dir)?)?));
+        for (key, found) in notes {
+            let Some(found) = found else { continue };
+            books.expect_no_longer(found);
+            if appended.is_ok() {
+                books.notes.insert(key.clone(), found.clone());
+                books.pending.insert(key.clone(), found.clone());
             }
         }
-        let Some((_, path)) = wanted.first().filter(|_| !noted.is_empty()) else { return Ok(noted) };
-        let mut books = self.books();
-        let text: String = noted.iter().map(|(key, found)| line(key, found)).collect();
-        let appended = self.append(&mut books, &text).and_then(|()| Ok(syncfs(File::open(&self.dir)?)?));
-        noted.iter().for_each(|(_, found)| books.expect_no_longer(found));
-        appended.map_err(|source| (path.clone(), self.failed(NOTES, source).into()))?;
-        books.notes.extend(noted.iter().cloned());
-        books.pending.extend(noted.iter().cloned());
-        Ok(noted)
+        appended.map_err(|source| self.failed(NOTES, source))
     }
 
     /// The keys of notes that begin so.
@@ -218,12 +206,11 @@ impl FoundStore {
     /// The job that made these notes has ended, and its end goes into the ledger with them.
     pub(crate) fn reported(&self, found: &[(String, Option<Found>)]) {
         let mut books = self.books();
-        let mut last = BTreeMap::new();
-        last.extend(found.iter().map(|(key, found)| (key, found)));
-        for (key, found) in last {
-            // A claim that was given up may have been noted again since, by a job that has not ended.
-            if found.is_some() || !books.notes.contains_key(key) {
-                books.pending.remove(key);
+        for (key, found) in found {
+            match books.notes.get(key).cloned() {
+                // Given up by this job, and noted again since by one that has not ended.
+                Some(again) if found.is_none() => _ = books.pending.insert(key.clone(), again),
+                _ => _ = books.pending.remove(key),
             }
             books.forgotten.retain(|(forgotten, _)| forgotten != key);
             books.dropped = true;
@@ -257,6 +244,7 @@ impl FoundStore {
     fn keep(
         &self,
         path: &str,
+        place: &Path,
         file: &mut File,
         on_remove: OnRemove,
         synced: bool,
@@ -276,44 +264,30 @@ impl FoundStore {
             return Ok((digest, size, false));
         }
         // One name for each file that is read: several jobs may keep contents at the same time.
-        let number = {
-            let mut books = self.books();
-            books.written += 1;
-            books.written
-        };
-        let temporary = self.dir.join(format!(".{number}{UNFINISHED}"));
-        let kept = self.copy(file, &temporary, size, synced);
-        if kept.is_err() {
-            // Otherwise the next start of the agent removes it.
-            let _ = fs::remove_file(&temporary);
-        }
-        Ok((kept.map_err(|source| FoundError::Store { path: temporary, source })?, size, true))
-    }
-
-    /// Copies a file to `temporary`, and from there to its place in the store.
-    fn copy(&self, file: &mut File, temporary: &Path, size: u64, synced: bool) -> io::Result<Digest> {
-        self.make_dir()?;
-        let mut kept = private().truncate(true).open(temporary)?;
-        let digest = digest_of(file, &mut kept)?;
+        let name = Digest::of(place.as_os_str().as_bytes()).short();
+        let temporary = self.dir.join(format!(".{name}{UNFINISHED}"));
+        let store = |source| FoundError::Store { path: temporary.clone(), source };
+        self.make_dir().map_err(store)?;
+        let mut kept = private().truncate(true).open(&temporary).map_err(store)?;
+        let digest = digest_of(file, &mut kept).map_err(store)?;
         if synced {
-            kept.sync_all()?;
+            kept.sync_all().map_err(store)?;
         }
         // At once: what is swept meanwhile is what no note names, and the note of this one comes only after it.
         let mut books = self.books();
-        if books.await_note(digest) && !synced {
-            // What others need as well is on the disk, and is not replaced by what is not.
-            fs::remove_file(temporary)?;
-            return Ok(digest);
+        if synced || !books.contents.contains_key(&digest) {
+            fs::rename(&temporary, self.content(&digest)).map_err(store)?;
+            books.contents.insert(digest, size);
+        } else {
+            // What is there is on the disk: it is not replaced by what is not.
+            fs::remove_file(&temporary).map_err(store)?;
         }
-        fs::rename(temporary, self.content(&digest))?;
-        if books.contents.insert(digest, size).is_none() {
-            books.await_note(digest);
-        }
+        books.await_note(digest);
         drop(books);
         if synced {
-            File::open(&self.dir)?.sync_all()?;
+            File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(store)?;
         }
-        Ok(digest)
+        Ok((digest, size, true))
     }
 
     /// The file of a content.
@@ -407,7 +381,7 @@ mod tests {
 
     /// What is found at a path, with its content kept.
     fn find(store: &FoundStore, file: &Path) -> Found {
-        let root = Root::new(PathBuf::from("/"));
+        let root = crate::host::fs::paths::Root::new(PathBuf::from("/"));
         store.find(&root, file.to_str().unwrap(), false, OnRemove::Restore).unwrap()
     }
 

@@ -40,12 +40,8 @@ impl FoundStore {
         self.look_up(root, path, follow, on_remove, true)
     }
 
-    /// The same, where a content that is kept need not be on the disk yet.
-    pub(super) fn find_unsynced(&self, root: &Root, path: &str, on_remove: OnRemove) -> Result<Found, HostError> {
-        self.look_up(root, path, false, on_remove, false)
-    }
-
-    fn look_up(
+    /// The same; not `synced`, a content that is kept need not be on the disk yet.
+    pub(crate) fn look_up(
         &self,
         root: &Root,
         path: &str,
@@ -88,7 +84,7 @@ impl FoundStore {
         }
         let mut file = open(&place.dir, &place.name).map_err(failed("open it"))?;
         let (access, xattrs) = described(&file).map_err(failed("read its attributes"))?;
-        let (sha256, size, kept) = self.keep(path, &mut file, on_remove, synced)?;
+        let (sha256, size, kept) = self.keep(path, &place.real, &mut file, on_remove, synced)?;
         Ok(Found::File { sha256, size, kept, access, xattrs })
     }
 

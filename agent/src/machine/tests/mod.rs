@@ -1,6 +1,7 @@
 //! The machine under test, with a simple disk, journal and host, and one place that carries out its effects.
 
 mod hand_over;
+mod kills;
 mod obligations;
 mod removals;
 mod retry;
@@ -164,6 +165,8 @@ pub(super) struct Bench {
     pub(super) sent: Sequence,
     /// The number of effects until the agent is killed.
     pub(super) fuel: Option<usize>,
+    /// How often the journal was emptied.
+    pub(super) resets: usize,
     last_revision: u64,
 }
 
@@ -183,6 +186,7 @@ impl Bench {
             promised: Vec::new(),
             sent: Sequence(0),
             fuel: None,
+            resets: 0,
             last_revision: 0,
         };
         bench.carry_out(effects);
@@ -230,7 +234,10 @@ impl Bench {
             }
             match effect {
                 Effect::Persist { writes, .. } => writes.into_iter().for_each(|write| self.write(write)),
-                Effect::ResetJournal => self.disk.started.clear(),
+                Effect::ResetJournal => {
+                    self.disk.started.clear();
+                    self.resets += 1;
+                }
                 Effect::Start(generation, starts) => {
                     for start in starts {
                         self.check_start(&start);

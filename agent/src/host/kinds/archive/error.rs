@@ -34,14 +34,12 @@ pub(crate) enum ArchiveError {
     #[error("{path}: cannot unpack here")]
     Stage { path: String, source: io::Error },
     #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
-    InTheWay { member: String, source: FileError },
+    InTheWay { member: String, source: Box<HostError> },
     #[error(
         "the member `{member}` cannot be put in place, and nothing of the archive was: /{member}: a directory with `{inside}`, \
          which {why}, is in the way; move it away"
     )]
     Foreign { member: String, inside: String, why: &'static str },
-    #[error("the member `{member}` cannot be put in place, and nothing of the archive was")]
-    Replaced { member: String, source: Box<HostError> },
     #[error("the member `{member}` cannot be put in place; the next attempt starts over")]
     Place { member: String, source: Box<HostError> },
     #[error("cannot write the manifest of the archive in the state directory")]

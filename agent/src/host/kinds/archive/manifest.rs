@@ -137,12 +137,15 @@ impl Store {
 
     /// The absolute paths of the members of all archives, those that are left to other tasks included.
     pub(super) fn names(&self) -> BTreeSet<String> {
-        let manifests = fs::read_dir(&self.0).into_iter().flatten().flatten().filter_map(|entry| read(&entry.path()));
-        let paths = |manifest: Manifest| {
-            let dest = manifest.dest.trim_end_matches('/').to_owned();
-            manifest.members.into_keys().chain(manifest.spared.into_keys()).map(move |path| format!("{dest}/{path}"))
-        };
-        manifests.flat_map(paths).collect()
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let Some(manifest) = read(&entry.path()) else { continue };
+            let dest = manifest.dest.trim_end_matches('/');
+            for members in [&manifest.members, &manifest.spared] {
+                members.keys().for_each(|path| _ = names.insert(format!("{dest}/{path}")));
+            }
+        }
+        names
     }
 
     /// Makes the directories that a task made and is about to leave those of the other tasks that have them as well: the last one

@@ -77,27 +77,12 @@ impl Kind for Archive {
 
     async fn apply(&self, cx: &Context<'_>) -> Result<Applied, HostError> {
         let job = Job { from: cx.others.to_vec(), ..Job::new(self, cx)? };
-        let work = move || {
-            let mut notes = Notes::new();
-            (job.apply(&mut notes), notes)
-        };
-        let (applied, notes) = blocking(work).await?;
-        keep_notes(cx, notes);
-        applied?.iter().for_each(|line| cx.report(line));
+        carry_out(job, false, cx).await?;
         Ok(Applied { afresh: false })
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let job = Job::new(self, cx)?;
-        let work = move || {
-            let mut notes = Notes::new();
-            (job.remove(&mut notes), notes)
-        };
-        let (result, notes) = blocking(work).await?;
-        keep_notes(cx, notes);
-        let (removed, left) = result?;
-        left.iter().for_each(|line| cx.report(line));
-        Ok(removed)
+        carry_out(Job::new(self, cx)?, true, cx).await
     }
 
     fn given_up(&self, cx: &Context<'_>) {
@@ -356,6 +341,22 @@ impl Job {
         self.store.forget(&self.task, dest).map_err(ArchiveError::Manifest)?;
         Ok((removed, left))
     }
+}
+
+/// Unpacks the archive, or removes what was unpacked; whether anything was changed. One function for both: work on another thread is
+/// code of its own for each.
+async fn carry_out(job: Job, removes: bool, cx: &Context<'_>) -> Result<bool, HostError> {
+    let work = move || {
+        let mut notes = Notes::new();
+        let done = if removes { job.remove(&mut notes) } else { job.apply(&mut notes).map(|left| (true, left)) };
+        (done, notes)
+    };
+    let (done, notes) = blocking(work).await?;
+    // Also after a failure: what is noted is not found again.
+    keep_notes(cx, notes);
+    let (changed, left) = done?;
+    left.iter().for_each(|line| cx.report(line));
+    Ok(changed)
 }
 
 /// Has the ledger keep what was found, or drop it.

@@ -62,7 +62,8 @@ impl Job {
         others: &BTreeSet<String>,
     ) -> Result<Room, ArchiveError> {
         let at = format!("/{path}");
-        let failed = |source| ArchiveError::InTheWay { member: path.to_owned(), source };
+        let failed =
+            |source: FileError| ArchiveError::InTheWay { member: path.to_owned(), source: Box::new(source.into()) };
         let in_the_way = |there| failed(FileError::InTheWay { path: at.clone(), there });
         let is_own = || is_unchanged(tree, &at, put.get(path).map(Vec::as_slice)).map_err(failed);
         let is_directory = member.what == What::Directory;
@@ -108,7 +109,8 @@ impl Job {
         put: &Put,
         others: &BTreeSet<String>,
     ) -> Result<Option<(String, &'static str)>, ArchiveError> {
-        let failed = |source| ArchiveError::InTheWay { member: path.to_owned(), source };
+        let failed =
+            |source: FileError| ArchiveError::InTheWay { member: path.to_owned(), source: Box::new(source.into()) };
         let Some((_, real)) = tree.directory(&format!("/{path}"), Missing::Leave).map_err(|e| failed(e.into()))? else {
             return Ok(None);
         };
@@ -180,18 +182,20 @@ impl Job {
         let replaced = self.replaced(path).filter(|_| is_final && self.on_remove != OnRemove::Delete);
         let is_made = |entry: &Entry| matches!(entry, Entry::Directory { made: true, .. });
         let is_directory = |entry: &Entry| matches!(entry, Entry::Directory { .. });
-        match occupant {
-            Occupant::Directory if entries.iter().any(is_made) => match replaced {
-                Some(found) => self.found.restore(tree, &at, &found),
-                None => Ok(files::remove_directory(tree, &at)?),
-            },
-            Occupant::Directory if entries.iter().any(is_directory) => Ok(Removal::NotThere),
-            Occupant::File | Occupant::Link if is_unchanged(tree, &at, Some(entries))? => match replaced {
-                Some(found) => self.found.restore(tree, &at, &found),
-                None => Ok(files::remove_file(tree, &at, occupant == Occupant::Link)?),
-            },
-            _ => Ok(Removal::Left(format!("{at} was changed since it was unpacked: left in place"))),
+        let is_own = match occupant {
+            Occupant::Directory if entries.iter().any(is_made) => true,
+            Occupant::Directory if entries.iter().any(is_directory) => return Ok(Removal::NotThere),
+            Occupant::File | Occupant::Link => is_unchanged(tree, &at, Some(entries))?,
+            _ => false,
+        };
+        if !is_own {
+            return Ok(Removal::Left(format!("{at} was changed since it was unpacked: left in place")));
         }
+        Ok(match replaced {
+            Some(found) => self.found.restore(tree, &at, &found)?,
+            None if occupant == Occupant::Directory => files::remove_directory(tree, &at)?,
+            None => files::remove_file(tree, &at, occupant == Occupant::Link)?,
+        })
     }
 }
 

@@ -32,26 +32,36 @@ impl Job {
 
     /// Notes what is at these paths. If it cannot be kept, nothing is changed.
     pub(super) fn note_replaced(&self, tree: &Root, paths: &[String], notes: &mut Notes) -> Result<(), HostError> {
-        let wanted: Vec<_> = paths.iter().map(|path| (self.key(path), format!("/{path}"))).collect();
-        let noted = self.found.note_all(tree, &wanted, self.on_remove).map_err(|(path, source)| {
-            ArchiveError::Replaced { member: path[1..].to_owned(), source: Box::new(source) }
-        })?;
-        notes.extend(noted.into_iter().map(|(key, found)| (key, Some(found))));
+        let mut noted = Notes::new();
+        for path in paths {
+            let key = self.key(path);
+            if self.found.get(&key).is_some() {
+                continue;
+            }
+            match self.found.look_up(tree, &format!("/{path}"), false, self.on_remove, false) {
+                Ok(found) => noted.push((key, Some(found))),
+                Err(source) => {
+                    noted.iter().for_each(|(_, found)| found.iter().for_each(|found| self.found.pass_over(found)));
+                    return Err(ArchiveError::InTheWay { member: path.clone(), source: Box::new(source) }.into());
+                }
+            }
+        }
+        if !noted.is_empty() {
+            self.found.put_all(&noted)?;
+            notes.append(&mut noted);
+        }
         Ok(())
     }
 
     /// Leaves a path to the task that claims it: if that one found what this task had put there, it was not there before the two.
     pub(super) fn hand_on(&self, path: &str, entries: &[Entry], notes: &mut Notes) -> Result<(), FoundError> {
         let key = format!("path {}", self.absolute(path));
-        let is_own = match self.found.get(&key) {
-            Some(Found::File { sha256: found, .. }) => {
-                entries.iter().any(|entry| matches!(entry, Entry::File { sha256, .. } if *sha256 == found))
-            }
-            Some(Found::Link { target: found, .. }) => {
-                entries.iter().any(|entry| matches!(entry, Entry::Link { target } if *target == found))
-            }
+        let found = self.found.get(&key);
+        let is_own = entries.iter().any(|entry| match (entry, &found) {
+            (Entry::File { sha256, .. }, Some(Found::File { sha256: found, .. })) => sha256 == found,
+            (Entry::Link { target }, Some(Found::Link { target: found, .. })) => target == found,
             _ => false,
-        };
+        });
         if is_own {
             let before = self.replaced(path).unwrap_or(Found::Absent);
             self.found.put(&key, &before)?;
