@@ -212,7 +212,10 @@ impl Progress {
             RolloutResult::Succeeded => format!("{} in {time}: {summary}", self.paint(Style::Good, "converged")),
             RolloutResult::Superseded => format!("superseded by a newer commit after {time}: {summary}"),
             RolloutResult::Failed => {
-                format!("{} after {time}: {summary}; the next commit tries again", self.paint(Style::Bad, "failed"))
+                format!(
+                    "{} after {time}: {summary}; the next commit, or `groundplan retry`, tries again",
+                    self.paint(Style::Bad, "failed")
+                )
             }
             RolloutResult::Running | RolloutResult::Waiting => return,
         });

@@ -182,7 +182,15 @@ impl Machine {
             self.log(Level::Warn, format!("{} is degraded: {why}", task.at(node)));
             self.event(|| Event::Degraded(task.at(node), Some(why.clone())));
         }
-        for task in before.keys().filter(|task| !now.contains_key(*task)) {
+        let active = self.deployment.active().cloned();
+        // One that has failed with its last attempt is not degraded any more, and does not work either.
+        let works = |task: &TaskId| {
+            let desired = active.as_ref().and_then(|active| active.desired.instance(&task.at(node)));
+            let applied = self.fleet.get(node).and_then(|known| known.fingerprint(task));
+            desired.is_none_or(|desired| applied == Some(desired.resolved.fingerprint))
+        };
+        let works_again: Vec<&TaskId> = before.keys().filter(|task| !now.contains_key(*task) && works(task)).collect();
+        for task in works_again {
             self.log(Level::Info, format!("{} works again", task.at(node)));
             self.event(|| Event::Degraded(task.at(node), None));
         }
