@@ -7,7 +7,6 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::atomic::Ordering,
     time::{Instant, SystemTime},
 };
@@ -136,7 +135,7 @@ impl Host {
 
     /// Whether a task acts on the host as a whole, and this agent below its root only.
     pub(super) fn is_beyond(&self, params: &TaskParams) -> bool {
-        kinds::whole_host(params) && self.environment.root.path() != Path::new("/")
+        kinds::whole_host(params) && !self.is_whole_host
     }
 
     async fn carry_out(&self, job: &Job, cx: &Context<'_>) -> Result<JobOutcome, HostError> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
@@ -50,6 +50,8 @@ pub struct Host {
     pub(super) programs: Arc<Programs>,
     /// The kernel's random name of this boot.
     pub(super) boot: String,
+    /// Whether tasks may act on the host as a whole: the root is `/`.
+    pub(super) is_whole_host: bool,
     /// Whether tasks that act on the host as a whole are skipped where the root is not `/`.
     pub(super) skip_host_kinds: bool,
     /// Whether any job of this process has changed anything.
@@ -75,6 +77,7 @@ impl Host {
         env.insert("GROUNDPLAN_ROOT".to_owned(), root.clone().into());
         env.insert("GROUNDPLAN_SITE".to_owned(), settings.site.as_str().into());
         env.insert("GROUNDPLAN_NODE".to_owned(), settings.node.as_str().into());
+        let is_whole_host = root == Path::new("/");
         let environment = Environment { root: Root::new(root), env };
         let claims = Claims::on(environment.root.clone());
         let health = Health::default();
@@ -97,6 +100,7 @@ impl Host {
             markers: Markers::new(&settings.state_dir),
             programs: Arc::new(Programs::new(&settings.state_dir)),
             boot: settings.boot,
+            is_whole_host,
             skip_host_kinds: settings.skip_host_kinds,
             touched: AtomicBool::new(false),
         })

@@ -201,14 +201,33 @@ async fn a_host_that_stays_up_is_a_failure() {
 async fn what_acts_on_the_host_as_a_whole_is_skipped_where_that_is_configured() {
     let mut site = Site::new();
     site.host.skip_host_kinds = true;
-    let spec = reboot(json!({}));
-    for work in [apply(&spec, None), Work::Remove { spec: spec.clone() }] {
-        let finished = site.job("svc.task", work, None).await;
-        assert_eq!(finished.result, UNCHANGED);
-        let output = finished.output.expect("why").head;
-        assert!(output.starts_with("skipped: `reboot` acts on the host as a whole"), "{output}");
+    let kinds = [
+        ("reboot", json!({})),
+        ("package", json!({ "names": ["nginx"] })),
+        ("systemd", json!({ "unit": "ssh.service", "state": "stopped" })),
+        ("container", json!({ "name": "web", "image": "docker.io/nginx:1" })),
+        ("pod", json!({ "name": "web", "containers": [{ "name": "web", "image": "docker.io/nginx:1" }] })),
+        ("image", json!({ "name": "docker.io/nginx:1" })),
+        ("user", json!({ "name": "ann" })),
+        ("group", json!({ "name": "staff" })),
+        ("hostname", json!({ "name": "web" })),
+        ("sysctl", json!({ "net.ipv4.ip_forward": 1 })),
+        ("module", json!({ "name": "br_netfilter" })),
+        ("mount", json!({ "path": "/mnt", "source": "tmpfs", "fstype": "tmpfs" })),
+        ("cron", json!({ "schedule": "@daily", "run": "true" })),
+        ("selinux", json!({ "boolean": "httpd_can_network_connect", "value": true })),
+    ];
+    for (kind, params) in kinds {
+        let spec = spec(json!({ kind: params }));
+        for work in [apply(&spec, None), Work::Remove { spec: spec.clone() }, Work::Trigger { spec: spec.clone() }] {
+            let finished = site.job("svc.task", work, None).await;
+            assert_eq!(finished.result, UNCHANGED, "{kind}");
+            let output = finished.output.expect("why").head;
+            assert!(output.starts_with(&format!("skipped: `{kind}` acts on the host as a whole")), "{output}");
+        }
+        assert_eq!(site.check(&spec).await, CheckResult::LeftOut, "{kind}");
+        assert_eq!(site.host.watched_unit(&spec.params), None, "{kind}");
     }
-    assert_eq!(site.check(&spec).await, CheckResult::LeftOut);
     // All else is carried out below the root.
     assert_eq!(site.create(&command("true")).await, CHANGED);
 }

@@ -48,6 +48,7 @@ fn site(states: [&str; 4]) -> Site {
     }
     let path = format!("{}:/usr/bin:/bin", bin.display());
     site.host.environment.env.insert("PATH".to_owned(), path.into());
+    site.host.is_whole_host = true;
     site
 }
 
@@ -110,6 +111,7 @@ async fn reports_why_a_unit_cannot_be_started() {
     assert_eq!(site.create(&unit(Some(true), "started")).await, UNCHANGED);
 
     let mut bare = Site::new();
+    bare.host.is_whole_host = true;
     bare.host.environment.env.insert("PATH".to_owned(), "/nowhere".into());
     let error = "this host has no systemctl and so no systemd; use `process` or `command` instead";
     assert_eq!(bare.create(&up).await, Err(error.to_owned()));

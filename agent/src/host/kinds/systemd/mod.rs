@@ -98,6 +98,10 @@ impl Found {
 }
 
 impl Kind for Systemd {
+    fn whole_host(&self) -> bool {
+        true
+    }
+
     /// An agent that did not record what it shipped left files that cannot be distinguished from others.
     fn drifts(&self, cx: &Context<'_>) -> bool {
         cx.content.is_some() || !Memory::of(cx, &self.unit).is_some_and(|memory| memory.shipped)
