@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{BrokerTls, STATE_DIR, ServeConfig},
     launch::{embedded_broker, planner, runtime},
-    terminal::{Failure, Output},
+    terminal::{Failure, LogWriter, Output},
 };
 
 /// Run the planner: follow a repository and keep its nodes in the state that it declares.
@@ -128,5 +128,6 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
 /// Logs to standard error.
 fn log(out: &Output) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(out.error_color()).with_writer(std::io::stderr).init();
+    let color = out.error_color();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(|| LogWriter).init();
 }

@@ -23,7 +23,7 @@ pub(crate) mod why;
 
 pub(crate) use self::{
     failure::Failure,
-    output::{Color, Output, Style, redraw},
+    output::{Color, LogWriter, Output, Style, redraw},
     safe::{ESCAPE, safe},
     table::{Cell, Table},
 };

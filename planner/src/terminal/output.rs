@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     Failure,
-    safe::{ESCAPE, safe, safe_json},
+    safe::{ESCAPE, safe, safe_json, safe_log},
 };
 
 // No doc comments on the variants: clap would spread one line of help over five.
@@ -76,6 +76,22 @@ pub(crate) struct Output {
 pub(crate) fn redraw(text: &str) {
     // Without line wrap (DECAWM off): of a line that wraps, only the last row would be cleared at the next draw.
     let _ = write!(io::stderr().lock(), "\r\x1b[K\x1b[?7l{}\x1b[?7h", safe(text));
+}
+
+/// The log on standard error: with its own colours, and safe for a terminal otherwise. Commit subjects and messages of nodes are in it.
+#[derive(Debug)]
+pub(crate) struct LogWriter;
+
+impl io::Write for LogWriter {
+    /// Takes whole lines, as the log writes them.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(safe_log(&String::from_utf8_lossy(lines)).as_bytes())?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 impl Output {

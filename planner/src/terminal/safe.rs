@@ -42,6 +42,11 @@ pub(crate) fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A log with the colours of its own writer as it may be written to a terminal: only those are let through.
+pub(super) fn safe_log(text: &str) -> String {
+    safe(&text.replace('\x1b', ESCAPE.encode_utf8(&mut [0; 4]))).into_owned()
+}
+
 /// JSON as it may be written to a terminal: the same value, with such characters as escapes. serde_json escapes only those below space.
 pub(crate) fn safe_json(json: &str) -> String {
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {
@@ -65,7 +70,8 @@ fn is_hostile(c: char) -> bool {
 /// The length of a sequence for colours and weights (ECMA-48, SGR) that `rest` begins with, without its escape character.
 fn sequence(rest: &str) -> Option<usize> {
     let end = rest.find('m')?;
-    let known = |code: &str| matches!(code, "0" | "1" | "2") || matches!(code.as_bytes(), [b'3' | b'9', b'1'..=b'6']);
+    let known =
+        |code: &str| matches!(code, "0" | "1" | "2" | "3") || matches!(code.as_bytes(), [b'3' | b'9', b'1'..=b'6']);
     rest[..end].strip_prefix('[')?.split(';').all(known).then_some(end + 1)
 }
 
@@ -85,6 +91,13 @@ mod tests {
         ] {
             assert_eq!(safe(text), shown);
         }
+    }
+
+    #[test]
+    fn a_log_keeps_the_colours_of_its_writer() {
+        let line = "\x1b[2m12:00\x1b[0m \x1b[3mat\x1b[0m\x1b[2m=\x1b[0m\x1b[32m INFO\x1b[0m two\n";
+        assert_eq!(safe_log(line), line);
+        assert_eq!(safe_log("a\x1b[2J\x1b]0;t\x07\u{202e}\n"), "a\u{fffd}[2J\u{fffd}]0;t␇\u{fffd}\n");
     }
 
     #[test]
