@@ -24,32 +24,56 @@ use crate::{
     terminal::Failure,
 };
 
+/// The environment variables that select a planner where no argument does.
+const STATE_VARIABLE: &str = "GROUNDPLAN_STATE";
+const SOCKET_VARIABLE: &str = "GROUNDPLAN_SOCKET";
+
 /// The arguments that select a planner.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Planner {
-    /// The planner's state directory [default: that of `groundplan up` in GROUNDPLAN_UP_DIR, in this
+    /// The planner's state directory [default: GROUNDPLAN_STATE, else that of `groundplan up` in GROUNDPLAN_UP_DIR, in this
     /// directory or above, else /var/lib/groundplan].
-    #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE")]
-    pub(super) state: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 
-    /// The planner's socket, if it is not in its state directory.
-    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_SOCKET", conflicts_with = "state")]
-    pub(super) socket: Option<PathBuf>,
+    /// The planner's socket, if it is not in its state directory [default: GROUNDPLAN_SOCKET].
+    #[arg(long, value_name = "PATH", conflicts_with = "state")]
+    socket: Option<PathBuf>,
+}
+
+/// Where a planner is, as far as it is given.
+#[derive(Debug, PartialEq, Eq)]
+enum Given {
+    Socket(PathBuf),
+    State(PathBuf),
+    Nothing,
 }
 
 impl Planner {
     /// The path of the planner's socket, whether it exists or not.
     pub(super) fn socket(&self) -> PathBuf {
         let below = |dir: &Path| dir.join("planner.sock");
-        match (&self.socket, &self.state) {
-            (Some(socket), _) => socket.clone(),
+        match self.given() {
+            Given::Socket(socket) => socket,
             // The directory of a `groundplan up` is accepted as well as the planner's own below it.
-            (None, Some(state)) if !below(state).exists() => {
-                planner_state(state).map_or_else(|| below(state), |state| below(&state))
+            Given::State(state) if !below(&state).exists() => {
+                planner_state(&state).map_or_else(|| below(&state), |state| below(&state))
             }
-            (None, Some(state)) => below(state),
-            (None, None) => below(&find_state().unwrap_or_else(|| STATE_DIR.into())),
+            Given::State(state) => below(&state),
+            Given::Nothing => below(&find_state().unwrap_or_else(|| STATE_DIR.into())),
         }
+    }
+
+    /// What is given. An argument, of whichever of the two, comes before a variable of the environment: clap would take the variable of
+    /// the one for a conflict with the argument of the other.
+    fn given(&self) -> Given {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let argument = |socket: Option<PathBuf>, state: Option<PathBuf>| {
+            socket.map(Given::Socket).or_else(|| state.map(Given::State))
+        };
+        argument(self.socket.clone(), self.state.clone())
+            .or_else(|| argument(variable(SOCKET_VARIABLE), variable(STATE_VARIABLE)))
+            .unwrap_or(Given::Nothing)
     }
 
     /// Sends a request to the planner and waits for the response.
@@ -72,8 +96,8 @@ impl Planner {
 
     /// The failure of a request, with the next step.
     pub(super) fn failure(&self, e: ClientError) -> Failure {
-        let hint = match (&e, &self.state, &self.socket) {
-            (ClientError::NoPlanner { .. }, None, None) => Some(
+        let hint = match (&e, self.given()) {
+            (ClientError::NoPlanner { .. }, Given::Nothing) => Some(
                 "start one with `groundplan up` or `groundplan serve`, or name its state directory with --state\n\
                  `groundplan status --broker mqtt://HOST --site NAME` needs no planner"
                     .to_owned(),

@@ -55,6 +55,38 @@ fn without_a_planner_the_commands_print_what_to_do() {
     assert!(run.stderr.contains("→"), "{}", run.text());
 }
 
+/// An argument comes before a variable of the environment, also before that of another argument.
+#[test]
+fn arguments_come_before_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(groundplan_tests::binaries::groundplan());
+        command.arg("status").args(args).current_dir(dir.path());
+        for variable in ["GROUNDPLAN_STATE", "GROUNDPLAN_SOCKET", "GROUNDPLAN_UP_DIR"] {
+            command.env_remove(variable);
+        }
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let (state, socket) = (("GROUNDPLAN_STATE", "from-state"), ("GROUNDPLAN_SOCKET", "from-socket"));
+    for (args, variables, socket) in [
+        (&["--socket", "given"][..], &[state][..], "given"),
+        (&["--socket", "given"], &[state, socket], "given"),
+        (&["--state", "given"], &[socket], "given/planner.sock"),
+        (&["--state", "given"], &[state, socket], "given/planner.sock"),
+        (&[], &[state, socket], "from-socket"),
+        (&[], &[state], "from-state/planner.sock"),
+        (&[], &[("GROUNDPLAN_STATE", ""), ("GROUNDPLAN_UP_DIR", "up")], "up/planner/planner.sock"),
+    ] {
+        let error = asked(args, variables);
+        assert!(error.contains(&format!("no planner listens on {socket}:")), "{args:?} {variables:?}: {error}");
+    }
+    // The broker is an argument as well.
+    let error = asked(&["--broker", "mqtt://127.0.0.1:1", "--site", "s"], &[state, socket]);
+    assert!(!error.contains("cannot be used with"), "{error}");
+    assert!(asked(&["--state", "a", "--socket", "b"], &[]).contains("cannot be used with"));
+}
+
 #[test]
 fn a_reader_that_closes_the_pipe_is_no_error() {
     let program = groundplan_tests::binaries::groundplan();
