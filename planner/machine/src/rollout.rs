@@ -140,7 +140,7 @@ pub struct Counts {
     pub failed: usize,
     /// Not tried, because of a failure.
     pub blocked: usize,
-    /// Given up for a newer plan.
+    /// Given up for a newer plan, or left to it.
     pub superseded: usize,
 }
 
@@ -373,8 +373,34 @@ impl ActiveRollout {
         if !self.is_over() {
             detail.summary.result = RolloutResult::Superseded;
             detail.summary.finished_ms = Some(now_ms);
+            detail.leave_to_newer();
         }
         detail
+    }
+}
+
+impl RolloutSummary {
+    /// If a newer rollout has replaced it, nothing of it is open any more: what had not ended was left to that one.
+    pub fn leave_to_newer(&mut self) {
+        if self.result == RolloutResult::Superseded {
+            let Counts { pending, waiting, running, .. } = self.counts;
+            let superseded = self.counts.superseded + pending + waiting + running;
+            self.counts = Counts { pending: 0, waiting: 0, running: 0, superseded, ..self.counts };
+        }
+    }
+}
+
+impl RolloutDetail {
+    /// As [`RolloutSummary::leave_to_newer`], for its instances as well.
+    pub fn leave_to_newer(&mut self) {
+        self.summary.leave_to_newer();
+        if self.summary.result == RolloutResult::Superseded {
+            for instance in &mut self.instances {
+                if !matches!(instance.state, InstanceState::Finished(_)) {
+                    instance.state = InstanceState::Finished(Outcome::Superseded);
+                }
+            }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Counts {
     pub failed: usize,
     /// Not tried, because of a failure.
     pub blocked: usize,
-    /// Given up for a newer plan.
+    /// Given up for a newer plan, or left to it.
     pub superseded: usize,
 }
 

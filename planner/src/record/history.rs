@@ -169,11 +169,13 @@ impl From<HistoryRow> for RolloutDetail {
     fn from(row: HistoryRow) -> Self {
         let HistoryRow { summary, instances, pending } = row;
         let pending = pending.into_iter().map(|pending| (pending.instance, pending.waits_for));
-        Self {
+        let mut detail = Self {
             summary: summary.into(),
             instances: instances.into_iter().map(Into::into).collect(),
             pending: pending.collect(),
-        }
+        };
+        detail.leave_to_newer();
+        detail
     }
 }
 
@@ -193,7 +195,10 @@ impl From<SummaryRow> for RolloutSummary {
         let (commit, result, counts) = (commit.into(), result.into(), counts.into());
         let value = |ForgottenRow { instance, by, why }| Forgotten { instance, by, why };
         let forgotten = forgotten.into_iter().map(value).collect();
-        Self { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten }
+        let mut summary = Self { generation, commit, result, counts, nodes, started_ms, finished_ms, forgotten };
+        // Rows of older versions have what was open when the newer one came.
+        summary.leave_to_newer();
+        summary
     }
 }
 

@@ -125,4 +125,15 @@ fn a_newer_commit_takes_over_a_pending_restart(kind: Kind) {
     open(&fleet);
     fleet.converged("one", &commit);
     fleet.wait("the restart", || (fleet.lines("n1", "starts") == 2).then_some(()));
+    // What was under way then is left to the newer one: nothing of the older one is open for ever.
+    let history = fleet.ask("one", &["history"]).expect("an answer");
+    let mut rollouts = history["rollouts"].as_array().expect("rollouts").iter();
+    let older = rollouts.find(|rollout| rollout["result"] == "superseded").expect("a superseded rollout");
+    let open: u64 =
+        ["pending", "waiting", "running"].map(|state| older["counts"][state].as_u64().unwrap()).iter().sum();
+    assert_eq!((open, older["counts"]["superseded"].as_u64() > Some(0)), (0, true), "{older:#}");
+    let generation = older["generation"].to_string();
+    let shown = fleet.ask("one", &["show", &generation]).expect("an answer");
+    let states: Vec<_> = shown["instances"].as_array().expect("instances").iter().map(|i| &i["state"]).collect();
+    assert!(states.iter().all(|state| **state == "finished"), "{shown:#}");
 }
