@@ -64,7 +64,10 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RefusedCommit { commit, errors } => write!(f, "commit {commit} is refused: {errors} errors"),
+            Self::RefusedCommit { commit, errors } => {
+                let plural = if *errors == 1 { "" } else { "s" };
+                write!(f, "commit {commit} is refused: {errors} error{plural}")
+            }
             Self::FailedRollout { generation, failed, blocked } => {
                 write!(f, "rollout {generation} failed: {failed} failed, {blocked} blocked")
             }

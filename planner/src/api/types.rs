@@ -219,6 +219,9 @@ pub struct NodeStatus {
     /// Tasks of it that cannot be planned yet, with what each waits for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting: BTreeMap<TaskId, Vec<String>>,
+    /// Tasks of the latest rollout that have failed on it, each with the error.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<TaskId, String>,
     /// Applied tasks that do not work at this moment, each with the reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub degraded: BTreeMap<TaskId, String>,

@@ -7,7 +7,7 @@ use groundplan_protocol::state::{FoundList, FoundThing};
 use super::{
     Style,
     format::{ago, bytes, first_line},
-    status::faults,
+    status::{failures, faults},
 };
 use crate::api::types::NodeStatus;
 
@@ -15,7 +15,7 @@ use crate::api::types::NodeStatus;
 pub(crate) fn text(node: &NodeStatus, now_ms: u64, color: bool) -> String {
     let seen = node.last_seen_ms.map_or("never reported".to_owned(), |ms| format!("last seen {}", ago(ms, now_ms)));
     let mut out = format!("{}  {seen}\n", Style::Bold.paint(node.node.as_str(), color));
-    for fault in faults(node) {
+    for fault in faults(node).chain(failures(node)) {
         let _ = writeln!(out, "  {}", Style::Bad.paint(&fault, color));
     }
     let mut section = |title: &str, lines: &[(String, String)]| {

@@ -23,7 +23,7 @@ use super::{
 use crate::api::{
     event::Event,
     trouble::Trouble,
-    types::{NodeCondition, NodePresence, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
+    types::{NodeCondition, NodePresence, RefusedCommit, Role, RolloutDetail, RolloutResult, RolloutSummary, Status},
 };
 
 /// The interval of the spinner.
@@ -46,6 +46,10 @@ pub(crate) struct Progress {
     widths: (usize, usize),
     /// A new commit, until a rollout begins or it turns out to change nothing.
     commit: Option<String>,
+    /// Whether any commit is active.
+    active: bool,
+    /// A refused commit that was shown before its event came.
+    refused: Option<RefusedCommit>,
     /// Whether the site has converged once.
     settled: bool,
     presence: BTreeMap<NodeId, NodePresence>,
@@ -73,6 +77,8 @@ impl Progress {
             reasons: HashMap::new(),
             widths: (0, 0),
             commit: None,
+            active: false,
+            refused: None,
             settled: false,
             presence: BTreeMap::new(),
             troubles: Vec::new(),
@@ -150,8 +156,12 @@ impl Progress {
     /// Shows an event. For those that carry too little to show, the caller queries the planner and calls another method.
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
-            Event::Refused { refused } => self.line(&format!("\n{}", status::refusal(refused, self.color))),
-            Event::Commit { commit } => self.commit = Some(rollout::commit(commit)),
+            // Once: the planner may have refused it after the events began and before it was asked for its status.
+            Event::Refused { refused } if self.refused.take().as_ref() == Some(refused) => {}
+            Event::Refused { refused } => self.refusal(refused),
+            Event::Commit { commit } => {
+                (self.commit, self.active) = (Some(rollout::commit(commit)), true);
+            }
             Event::TaskStarted { instance } => self.set(&instance.node, true, format!("{} …", instance.task)),
             Event::TaskFinished { instance, outcome, duration_ms, .. } => {
                 self.finished(instance, outcome, *duration_ms);
@@ -174,6 +184,19 @@ impl Progress {
             }
             Event::Hello { .. } | Event::RolloutStarted { .. } | Event::Role { .. } | Event::Idle => {}
         }
+    }
+
+    /// The status at the start, which no event repeats: a refused commit, and whether another one is active.
+    pub(crate) fn begin(&mut self, status: &Status) {
+        self.active = status.commit.is_some();
+        if let Some(refused) = &status.refused {
+            self.refusal(refused);
+            self.refused = Some(refused.clone());
+        }
+    }
+
+    fn refusal(&self, refused: &RefusedCommit) {
+        self.line(&format!("\n{}", status::refusal(refused, self.active, self.color)));
     }
 
     fn finished(&self, instance: &InstanceId, outcome: &Outcome, duration_ms: u64) {

@@ -7,7 +7,7 @@ use groundplan_protocol::state::Phase;
 
 use super::{
     Cell, Style, Table,
-    format::{ago, count, took},
+    format::{ago, count, first_line, took},
     rollout,
 };
 use crate::api::{
@@ -17,8 +17,8 @@ use crate::api::{
     },
 };
 
-/// How many tasks of one node are named that cannot be planned yet.
-const WAITING: usize = 5;
+/// How many tasks of one node are named that have failed, and how many that cannot be planned yet.
+const NAMED: usize = 5;
 
 /// How long a fetch may take before it is mentioned, in milliseconds.
 const SLOW_MS: u64 = 2000;
@@ -28,7 +28,7 @@ pub(crate) fn text(status: &Status, now_ms: u64, color: bool) -> String {
     head(&mut out, status, now_ms, color);
     if let Some(refused) = &status.refused {
         out.push('\n');
-        out.push_str(&refusal(refused, color));
+        out.push_str(&refusal(refused, status.commit.is_some(), color));
     }
     if status.nodes.is_empty() {
         out.push_str("\nno node is declared, and no agent has reported\n");
@@ -147,13 +147,17 @@ fn fetching(fetch: &FetchStatus, now_ms: u64) -> Vec<String> {
     lines
 }
 
-/// A refused commit with all its errors.
-pub(crate) fn refusal(refused: &RefusedCommit, color: bool) -> String {
+/// A refused commit with all its errors; `active` is whether an earlier one is active.
+pub(crate) fn refusal(refused: &RefusedCommit, active: bool, color: bool) -> String {
     let n = count(refused.diagnostics.len(), "error");
     let commit = rollout::commit(&refused.commit);
     let mut out = Style::Bad.paint(&format!("commit {commit} is refused: {n}"), color) + "\n";
     refused.diagnostics.iter().for_each(|fault| out.push_str(&self::fault(fault)));
-    out.push_str("the previous commit stays active\n");
+    out.push_str(if active {
+        "the previous commit stays active\n"
+    } else {
+        "no commit is active: nothing is deployed\n"
+    });
     out
 }
 
@@ -227,6 +231,11 @@ pub(super) fn faults(node: &NodeStatus) -> impl Iterator<Item = String> {
     trouble.chain(node.degraded.iter().map(|(task, why)| format!("{task} is degraded: {why}")))
 }
 
+/// Which tasks of its part of the latest rollout have failed, with the errors.
+pub(super) fn failures(node: &NodeStatus) -> impl Iterator<Item = String> {
+    node.failed.iter().map(|(task, error)| format!("{task} failed: {}", first_line(error)))
+}
+
 /// That a node is parked, and why.
 pub(crate) fn parked_text(parked: &Parked, now_ms: u64) -> String {
     let why = match parked {
@@ -249,10 +258,16 @@ fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     for fault in faults(node) {
         let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {fault}"), color));
     }
-    for (task, waits_for) in node.waiting.iter().take(WAITING) {
+    for failure in failures(node).take(NAMED) {
+        let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {failure}"), color));
+    }
+    if let Some(more @ 1..) = node.failed.len().checked_sub(NAMED) {
+        let _ = writeln!(out, "{name}: {more} more tasks failed; `groundplan show {name}` lists them");
+    }
+    for (task, waits_for) in node.waiting.iter().take(NAMED) {
         let _ = writeln!(out, "{name}: {task} waits for {}", waits_for.join(", "));
     }
-    if let Some(more @ 1..) = node.waiting.len().checked_sub(WAITING) {
+    if let Some(more @ 1..) = node.waiting.len().checked_sub(NAMED) {
         let _ = writeln!(out, "{name}: {more} more tasks wait");
     }
     for (task, effect) in &node.obligations {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_machine::{
     View,
-    rollout::{self, ActiveRollout, PlannedReasons},
+    rollout::{self, ActiveRollout, InstanceState, PlannedReasons},
 };
 use groundplan_protocol::{
     ids::{InstanceId, NodeId, TaskId},
+    report::Outcome,
     state::Phase,
 };
 
@@ -120,9 +121,17 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
     let view = &snapshot.view;
     let mut counts = BTreeMap::<NodeId, rollout::Counts>::new();
     let mut waiting = BTreeMap::<NodeId, BTreeMap<TaskId, Vec<String>>>::new();
+    let mut failed = BTreeMap::<NodeId, BTreeMap<TaskId, String>>::new();
     if let Some(rollout) = &view.rollout {
         for (planned, state) in rollout.states(&|instance| view.runs(instance)) {
-            counts.entry(planned.instance.node.clone()).or_default().add(&state);
+            let InstanceId { node, task } = &planned.instance;
+            counts.entry(node.clone()).or_default().add(&state);
+            let error = match state {
+                InstanceState::Finished(Outcome::Failed { error }) => error,
+                InstanceState::Finished(outcome @ Outcome::Interrupted) => outcome.to_string(),
+                _ => continue,
+            };
+            failed.entry(node.clone()).or_default().insert(task.clone(), error);
         }
         for pending in rollout.rollout.pending() {
             let InstanceId { node, task } = pending.instance.clone();
@@ -151,6 +160,7 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             counts: counts.get(id).copied().unwrap_or_default().into(),
             applied: belief.map_or(0, |b| b.applied.tasks.len()),
             waiting: waiting.get(id).cloned().unwrap_or_default(),
+            failed: failed.get(id).cloned().unwrap_or_default(),
             degraded: node.and_then(|node| node.degraded().cloned()).unwrap_or_default(),
             trouble: node.and_then(|node| node.trouble.clone()),
             drifted: view.drift.get(id).map_or(0, |drift| drift.drifted()),

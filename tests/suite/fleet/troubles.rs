@@ -98,6 +98,13 @@ fn a_process_that_dies_at_its_start_fails_its_task() {
     let status = fleet.failed("one", &fleet.git(&["rev-parse", "HEAD"]));
     assert_eq!(node(&status, "n1")["condition"], "failed", "{status:#}");
     assert_eq!(exit_code(&fleet), Some(2));
+    // The task is named with its error, wherever the node is shown.
+    let error = node(&status, "n1")["failed"]["web.server"].as_str().expect("an error").to_owned();
+    let first = error.lines().next().expect("a line");
+    for command in [&["status"][..], &["show", "n1"]] {
+        let text = fleet.text("one", command);
+        assert!(text.contains(&format!("web.server failed: {first}")), "{command:?}: {text}");
+    }
 }
 
 #[test]

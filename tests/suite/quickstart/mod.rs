@@ -42,6 +42,10 @@ fn edits_restart_what_the_readme_lists_and_nothing_else() {
     assert_eq!(after.len(), 4);
     assert!(up.get("11", 17400).contains("good morning from"));
 
+    // As the README shows it.
+    let reason = "app.config@beta ← var greeting hello → good morning (services/app/service.toml:7)";
+    up.wait(reason, || up.output().contains(reason).then_some(()));
+
     // A comment: nothing.
     let commit = up.edit("services/app/service.toml", "# This is a comment", "# This is another comment");
     up.planned(&commit);
@@ -155,13 +159,42 @@ fn without_a_site_it_runs_the_one_of_the_folder_and_every_command_finds_it() {
 fn what_acts_on_a_host_as_a_whole_is_skipped_with_a_message() {
     let up = Up::start();
     let first = up.converged();
-    let task = "\n[[task]]\nid = \"zone\"\nrequires = []\nsysctl = { \"net.ipv4.ip_forward\" = 1 }\n";
+    let tasks = "\n[[task]]\nid = \"zone\"\nrequires = []\nsysctl = { \"net.ipv4.ip_forward\" = 1 }\n\
+                 \n[[task]]\nid = \"unit\"\nrequires = []\nsystemd = { unit = \"nginx.service\" }\n";
     let service = up.read("services/front/service.toml");
-    up.write("services/front/service.toml", &format!("{service}{task}"));
+    up.write("services/front/service.toml", &format!("{service}{tasks}"));
     let commit = up.commit("zone");
     up.deployed(&commit, first);
-    let skipped = "skipped: `sysctl` acts on the host as a whole";
-    up.wait(skipped, || up.output().contains(skipped).then_some(()));
+    for kind in ["sysctl", "systemd"] {
+        let skipped = format!("skipped: `{kind}` acts on the host as a whole");
+        up.wait(&skipped, || up.output().contains(&skipped).then_some(()));
+    }
+    up.end(Signal::SIGINT);
+}
+
+/// Its broker is part of it and admits everything, so what can go wrong with it is its start.
+#[test]
+fn a_broker_that_cannot_start_is_named_with_the_next_step() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let up = Up::waiting();
+    let run = up.command().args(["--broker-port", &port]).output().expect("groundplan runs");
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{error}");
+    for part in ["cannot start the embedded broker", "in use", "→ choose another port"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_first_commit_that_is_refused_is_printed_once() {
+    let up = Up::broken();
+    let output = up.wait("the refusal", || Some(up.output()).filter(|text| text.contains("is refused: 1 error")));
+    assert!(output.contains("no commit is active: nothing is deployed"), "{output}");
+    up.write("site.toml", &up.read("site.toml").replace("nmae = ", "name = "));
+    up.commit("fixed");
+    up.converged();
+    assert_eq!(up.output().matches("is refused").count(), 1, "{}", up.output());
     up.end(Signal::SIGINT);
 }
 

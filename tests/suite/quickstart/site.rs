@@ -48,6 +48,23 @@ impl Up {
         Self::copied(true)
     }
 
+    /// With a copy of the sample site, not started.
+    pub(super) fn waiting() -> Self {
+        Self::prepared(false)
+    }
+
+    /// Runs on a copy of the sample site whose only commit has a mistake.
+    pub(super) fn broken() -> Self {
+        let mut up = Self::prepared(false);
+        up.write("site.toml", &up.read("site.toml").replace("name = ", "nmae = "));
+        up.commit("broken");
+        up.git(&["checkout", "-q", "--orphan", "only"]);
+        up.commit("only");
+        up.git(&["branch", "-q", "-M", "main"]);
+        up.start_again();
+        up
+    }
+
     /// Runs on a copy of the sample site, with a small disk at a place below its directory.
     pub(super) fn on_small_disk(place: &str) -> (Self, SmallDisk) {
         let mut up = Self::prepared(false);

@@ -178,12 +178,11 @@ impl Shell {
         let mut client = Client::connect(socket).await.map_err(query_failed)?;
         let status = client.ask(&GetStatus {}).await.map_err(query_failed)?;
         self.agents(&status, broker, agents, progress).await?;
+        progress.begin(&status);
         // Its first event came before this program followed the events.
         if status.rollout.as_ref().is_some_and(|r| matches!(r.result, RolloutResult::Running | RolloutResult::Waiting))
         {
             progress.rollout(&client.rollout(None).await.map_err(query_failed)?);
-        } else if let Some(refused) = &status.refused {
-            progress.event(&Event::Refused { refused: refused.clone() });
         }
         // An agent's last state may arrive after the last event, and causes none: the status is polled until the site has converged.
         let mut check = Check::default();
