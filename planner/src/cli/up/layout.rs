@@ -53,12 +53,18 @@ impl Layout {
             }
             Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
         }
-        // It lies in the site's own repository, usually: its keys must never be committed.
-        let ignored = layout.0.join(".gitignore");
-        if !ignored.exists() {
-            fs::write(&ignored, "*\n").map_err(failed)?;
-        }
         fs::create_dir_all(layout.planner().join("trusted")).map_err(failed)?;
+        fs::create_dir_all(layout.nodes()).map_err(failed)?;
+        // It lies in the site's own repository, usually: its keys must never be committed. A directory that has such a file already, or
+        // is the top of a repository, is not only ours: there the two folders with keys in them ignore themselves.
+        let is_repository = layout.0.join(".git").exists();
+        let folders = [(&layout.0, is_repository), (&layout.planner(), false), (&layout.nodes(), false)];
+        for (folder, _) in folders.into_iter().filter(|(_, skip)| !skip) {
+            let ignored = folder.join(".gitignore");
+            if !ignored.exists() {
+                fs::write(&ignored, "*\n").map_err(failed)?;
+            }
+        }
         Ok((layout, lock))
     }
 
@@ -176,4 +182,38 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
     file.write_all(bytes)?;
     fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `git add` would take of a repository in which an up's directory is, after its keys are there.
+    fn taken(dir: &str, before: &[(&str, &str)]) -> Vec<String> {
+        let top = tempfile::tempdir().unwrap();
+        let git = |args: &[&str]| {
+            let output = std::process::Command::new("git").arg("-C").arg(top.path()).args(args).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        git(&["init", "-q"]);
+        for (path, text) in before {
+            let path = top.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let (layout, _lock) = Layout::open(&top.path().join(dir)).unwrap();
+        fs::write(layout.planner().join("planner.key"), "secret").unwrap();
+        fs::create_dir_all(layout.nodes().join("a")).unwrap();
+        fs::write(layout.nodes().join("a/node.key"), "secret").unwrap();
+        git(&["ls-files", "--others", "--exclude-standard"]).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn no_key_can_be_committed_wherever_the_directory_is() {
+        assert_eq!(taken("groundplan-up", &[("site.toml", "")]), ["site.toml"]);
+        assert_eq!(taken("build", &[("build/.gitignore", "*.o\n")]), ["build/.gitignore", "build/up.lock"]);
+        // The site's own directory: what belongs to the site is not ignored.
+        assert_eq!(taken(".", &[("site.toml", "")]), ["site.toml", "up.lock"]);
+    }
 }
