@@ -100,6 +100,14 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         }
         None => (None, None),
     };
+    if let Some((before, after)) = base_site.as_ref().map(|base| (&base.site.name, &target_site.site.name))
+        && before != after
+    {
+        let error = format!("this change is refused: it renames the site from `{before}` to `{after}`");
+        return Err(Failure::new(error).hint(format!(
+            "agents know the site by its name: keep `{before}`, or start a planner with another --state for a new site"
+        )));
+    }
     let applied = applied(base_site.as_ref(), &target_site, &given.orphaned);
     let policy = Policy { parked: given.parked, ..Policy::default() };
     let mut plan = plan(&target_site.desired, &applied, &policy);
@@ -127,14 +135,6 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     }
     if !report.prevented.is_empty() {
         return Err(prevented(&report));
-    }
-    if let Some((before, after)) = base_site.as_ref().map(|base| (&base.site.name, &target_site.site.name))
-        && before != after
-    {
-        let error = format!("this change is refused: it renames the site from `{before}` to `{after}`");
-        return Err(Failure::new(error).hint(format!(
-            "agents know the site by its name: keep `{before}`, or start a planner with another --state for a new site"
-        )));
     }
     // What waits may change too, unless there is no difference that it could come from.
     let may_change = !report.actions.is_empty() && base.as_ref().is_none_or(|base| !base.is_same_site(&target));
@@ -317,7 +317,8 @@ fn ends(args: &Args, out: &mut Output) -> Result<(Option<Source>, Source), Failu
                 return Err(Failure::new(format!("the two ends of `{range}` have no commit in common"))
                     .hint("compare them with two dots; in a shallow clone, first fetch more of the history"));
             };
-            base = Source::commit(&repository, common.as_str())?;
+            let name = short(common.as_str()).to_owned();
+            base = Source { name, ..Source::commit(&repository, common.as_str())? };
         } else if let Ok(missing @ 1..) = repository.count_missing(from, to) {
             out.note(&format!(
                 "note: {} has {} that {} lacks, which this plan takes back; with three dots, `{}...{}`, it shows only what {} adds\n",

@@ -370,6 +370,39 @@ fn words(line: &str) -> String {
 }
 
 #[test]
+fn a_site_that_is_renamed_is_refused() {
+    let site = Repository::quickstart();
+    site.edit("site.toml", "name = \"quickstart\"", "name = \"other\"");
+    let refused = |args: &[&str]| {
+        let run = site.groundplan(args);
+        assert_eq!(
+            run.text(),
+            "exit 1\n--- stderr\nerror: this change is refused: it renames the site from `quickstart` to `other`\n  \
+             → agents know the site by its name: keep `quickstart`, or start a planner with another --state for a new site\n"
+        );
+    };
+    refused(&["plan"]);
+    refused(&["plan", "--format", "json"]);
+    site.commit("renamed");
+    refused(&["plan", "HEAD~1..HEAD"]);
+    assert_eq!(site.groundplan(&["plan", "--from-nothing"]).code, 2);
+}
+
+/// The README shows what the program prints.
+#[test]
+fn the_plan_in_the_readme_is_the_one_that_is_printed() {
+    let readme =
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let shown = readme.split("groundplan plan -C groundplan-up/site HEAD~1..HEAD\n").nth(1).expect("a transcript");
+    let shown = shown.split("```").next().unwrap_or_default();
+    let site = Repository::quickstart();
+    site.edit("site.toml", "db_port = 17432", "db_port = 17433");
+    site.commit("The database moves");
+    let run = site.groundplan(&["plan", "HEAD~1..HEAD"]);
+    assert_eq!(run.stdout, shown, "{}", run.text());
+}
+
+#[test]
 fn three_dots_compare_with_the_newest_common_commit() {
     let site = Repository::quickstart();
     site.git(&["checkout", "-q", "-b", "topic"]);
@@ -409,9 +442,16 @@ fn a_base_with_errors_gives_way_to_the_newest_commit_without() {
         assert!(run.stderr.contains("has 1 error, so a planner refuses it: compared with"), "{}", run.text());
     };
     fixed(&["plan"]);
+    site.git(&["checkout", "-q", "-b", "fix"]);
     site.commit("fixed");
     fixed(&["plan", "HEAD~1..HEAD"]);
     fixed(&["plan", "HEAD"]);
+    fixed(&["plan", "main..fix"]);
+    // By a short id: the common commit has no name.
+    fixed(&["plan", "main...fix"]);
+    let broken = site.git(&["rev-parse", "--short=9", "main"]);
+    let run = site.groundplan(&["plan", "main...fix"]);
+    assert!(run.stderr.starts_with(&format!("note: {broken} has 1 error")), "{}", run.text());
 }
 
 #[test]
