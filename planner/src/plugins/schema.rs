@@ -3,6 +3,8 @@
 //! In: a schema, then parameters. Out: each violation by parameter, worded like the faults of built-in kinds where it is of a usual
 //! form. A schema that refers to another document does not compile: none is ever fetched.
 
+use std::collections::BTreeSet;
+
 use groundplan_inventory::hint;
 use groundplan_services::plugin::{ParamCheck, Violation};
 use jsonschema::{
@@ -34,7 +36,16 @@ pub(super) fn compile(schema: &Value) -> Result<Box<dyn ParamCheck>, String> {
 impl ParamCheck for SchemaCheck {
     fn violations(&self, params: &Map<String, Value>) -> Vec<Violation> {
         let params = Value::Object(params.clone());
-        self.validator.iter_errors(&params).flat_map(|error| self.violation(&error)).collect()
+        let errors: Vec<_> = self.validator.iter_errors(&params).collect();
+        // What was probably meant by a name that is not known is not missing.
+        let meant: BTreeSet<String> = errors.iter().flat_map(|error| self.meant(error)).collect();
+        let follows = |error: &&ValidationError<'_>| match error.kind() {
+            ValidationErrorKind::Required { property } => {
+                property.as_str().is_some_and(|key| meant.contains(&below(&path(error.instance_path()), key)))
+            }
+            _ => false,
+        };
+        errors.iter().filter(|error| !follows(error)).flat_map(|error| self.violation(error)).collect()
     }
 
     fn unmentioned(&self, params: &Map<String, Value>) -> Vec<Violation> {
@@ -46,7 +57,7 @@ impl ParamCheck for SchemaCheck {
 
 /// Keys below `at` that a schema which lists properties says nothing of.
 fn unmentioned(schema: &Value, value: &Value, at: &str, found: &mut Vec<Violation>) {
-    let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+    let below = |key: &str| below(at, key);
     match value {
         Value::Array(list) => {
             for (i, value) in list.iter().enumerate() {
@@ -81,7 +92,7 @@ impl SchemaCheck {
     /// An error of the validator, in our own words where it is of a usual form.
     fn violation(&self, error: &ValidationError<'_>) -> Vec<Violation> {
         let at = path(error.instance_path());
-        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        let below = |key: &str| below(&at, key);
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected }
             | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
@@ -108,6 +119,19 @@ impl SchemaCheck {
         }
     }
 
+    /// The parameters that were probably meant by those which an error reports as unknown.
+    fn meant(&self, error: &ValidationError<'_>) -> Vec<String> {
+        let (ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected }) = error.kind()
+        else {
+            return Vec::new();
+        };
+        let known = self.properties(error.instance_path());
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let at = path(error.instance_path());
+        unexpected.iter().filter_map(|key| Some(below(&at, hint::meant(key, &known)?))).collect()
+    }
+
     /// The part of the schema for a parameter; none where it is reached through `$ref`, `anyOf` and the like.
     fn schema_of(&self, at: &Location) -> Option<&Value> {
         let mut schema = &self.schema;
@@ -124,6 +148,11 @@ impl SchemaCheck {
         let properties = self.schema_of(at).and_then(|schema| schema.get("properties")?.as_object());
         properties.into_iter().flatten().map(|(key, _)| key.clone()).collect()
     }
+}
+
+/// The path to the parameter `key` of the one at `at`.
+fn below(at: &str, key: &str) -> String {
+    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
 /// The path to a parameter as messages show it: `list[1].port`.
@@ -164,6 +193,8 @@ mod tests {
     fn each_violation_names_its_parameter() {
         assert_eq!(violations(json!({ "zone": "Europe/Vienna" })), [""; 0]);
         assert_eq!(violations(json!({})), [": has no `zone` (add `zone = …`)"]);
+        // One fault: what is misspelt is not missing as well.
+        assert_eq!(violations(json!({ "zoen": 1 })), ["zoen: has no parameter `zoen` (did you mean `zone`?)"]);
         assert_eq!(
             violations(json!({ "zone": "Europe/Vienna", "zoen": 1 })),
             ["zoen: has no parameter `zoen` (did you mean `zone`?)"]
@@ -200,7 +231,7 @@ mod tests {
             schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let check = compile(&schema).unwrap();
             let found = check.unmentioned(params.as_object().unwrap()).into_iter();
-            found.map(|v| (v.param, v.hint.unwrap_or_default())).collect::<std::collections::BTreeSet<_>>()
+            found.map(|v| (v.param, v.hint.unwrap_or_default())).collect::<BTreeSet<_>>()
         };
         let misspelt = || json!({ "zoen": 1, "list": [{ "port": 1 }, { "prot": 1 }] });
         let expected = [("list[1].prot", "did you mean `port`?"), ("zoen", "did you mean `zone`?")];

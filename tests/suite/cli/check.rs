@@ -91,6 +91,27 @@ fn warnings_refuse_nothing_unless_they_are_denied() {
     assert_eq!(site.groundplan(&["check", "--deny-warnings", "HEAD~1"]).code, 0);
 }
 
+#[test]
+fn a_misspelt_key_of_a_plugin_is_a_warning_where_its_schema_permits_it() {
+    let site = Repository::of(&super::examples().join("plugins"));
+    let plugin = "plugins/limits";
+    let program = fs::read_to_string(site.path().join(plugin)).unwrap();
+    let open = program.lines().filter(|line| !line.contains("additionalProperties")).collect::<Vec<_>>().join("\n");
+    assert_ne!(program, open);
+    site.edit("services/worker/service.toml", "memory = ", "memry = ");
+    let run = site.groundplan(&["check"]);
+    assert!(run.code == 1 && run.stdout.contains("error: the limits has no parameter `memry`"), "{}", run.text());
+    fs::write(site.path().join(plugin), open).unwrap();
+    let run = site.groundplan(&["check"]);
+    assert_eq!(run.code, 0, "{}", run.text());
+    for text in
+        ["warning: the limits has no parameter `memry`", "did you mean `memory`?", "services/worker/service.toml:13:"]
+    {
+        assert!(run.stdout.contains(text), "{text}: {}", run.text());
+    }
+    assert_eq!(site.groundplan(&["check", "--deny-warnings"]).code, 1);
+}
+
 /// A name that a file gives must not act on the terminal that shows it.
 #[test]
 fn text_of_a_site_does_not_act_on_a_terminal() {
