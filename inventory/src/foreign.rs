@@ -18,6 +18,14 @@ const PACKAGE: &str = "write `package = { names = [\"…\"] }`: it uses the host
 const COMMAND: &str =
     "write `command = { run = \"…\" }`: a text is a line for the shell, a list is a program with arguments";
 const UNIT: &str = "write `unit`: the unit's full name with its type, such as \"nginx.service\"";
+const RETRY: &str =
+    "a task is done when its `ready` passes, which is tried until then; the kind `wait` waits before another task";
+const WITHIN: &str = "`command`, `process` and other kinds that run programs have `env`, which stands in their braces";
+const INCLUDE: &str =
+    "leave it out: a service has all its tasks in its service.toml; what several need is a service of its own";
+const TEST: &str = "write `command = { run = \"…\" }`: if it fails, that holds back what requires it";
+const DOWNLOAD: &str = "write `command = { run = [\"…\"], creates = \"…\" }`: files come from the repository otherwise";
+const INSTALL: &str = "write `command`, with a guard such as `creates`; `package` uses the host's own package manager";
 const ALL: &str = "leave it out: a plan contains what has changed and what follows from it";
 
 /// Keys, and words where one of several is to be chosen.
@@ -52,7 +60,8 @@ const KEYS: &[Row] = &[
     ("ensure", "state", "write `state`"),
     ("name", "id", "write `id`: one word, by which other tasks refer to this one"),
     ("dest", "path", "write `path`: the place on the node"),
-    ("src", "source", "write `source`: a file below the service's folder"),
+    ("src", "source", "write `source`: a file below the service's folder, or what is mounted"),
+    ("device", "source", "write `source`: what is mounted"),
     ("src", "target", "write `target`: what the link leads to"),
     ("permissions", "mode", "write `mode`, in octal and in quotes, such as \"0640\""),
     ("chdir", "cwd", "write `cwd`"),
@@ -67,6 +76,41 @@ const KEYS: &[Row] = &[
         "leave it out: a task that is left out of its service is removed; directories and links have kinds of their own",
     ),
     ("loop", "id", EACH),
+    ("with_list", "id", EACH),
+    ("with_sequence", "id", EACH),
+    ("with_together", "id", EACH),
+    ("with_nested", "id", EACH),
+    ("loop_control", "id", EACH),
+    ("retries", "id", RETRY),
+    ("until", "id", RETRY),
+    ("delay", "id", RETRY),
+    ("vars", "id", "vars stand in `[vars]` of the service or the site, or in `vars` of a group or a node"),
+    ("env", "id", WITHIN),
+    ("environment", "id", WITHIN),
+    ("ports", "id", "they are parameters of `container` and `pod`, and stand in its braces"),
+    ("volumes", "id", "they are parameters of `container` and `pod`, and stand in its braces"),
+    ("description", "id", "write it as a comment: # …"),
+    ("comment", "id", "write it as a comment: # …"),
+    ("include", "id", INCLUDE),
+    ("include_tasks", "id", INCLUDE),
+    ("import_tasks", "id", INCLUDE),
+    ("include_role", "id", INCLUDE),
+    ("import_role", "id", INCLUDE),
+    ("assert", "id", TEST),
+    ("fail", "id", TEST),
+    ("debug", "id", "leave it out: `groundplan show` prints what a task has printed"),
+    ("stat", "id", "write a `when` on `facts`, or a guard of a `command`: `creates`, `unless` or `only_if`"),
+    ("pause", "wait", "write `wait`"),
+    ("get_url", "command", DOWNLOAD),
+    ("uri", "command", DOWNLOAD),
+    ("git", "command", DOWNLOAD),
+    ("pip", "command", INSTALL),
+    ("npm", "command", INSTALL),
+    ("gem", "command", INSTALL),
+    ("authorized_key", "user", "write `user`, with `ssh_keys`"),
+    ("replace", "line", "write `line`"),
+    ("ansible", "id", "write the kind alone, without the name of a collection; `groundplan kinds` lists all kinds"),
+    ("serial", "rollout", "write `[rollout]` with `max_unavailable`: on how many nodes it may be unavailable at once"),
     ("with_items", "id", EACH),
     ("with_dict", "id", EACH),
     ("with_fileglob", "id", EACH),
@@ -162,8 +206,17 @@ const NAMES: &[(&str, &str)] = &[
     ("query", "a template runs nothing: use vars, `facts` and `exports`"),
     ("item", "write `{% for item in … %}` … `{% endfor %}`"),
     ("omit", "write an `{% if … %}` around what is to be left out"),
+    ("playbook_dir", "name a file by its path below the folder of its service"),
+    ("role_path", "name a file by its path below the folder of its service"),
+    ("if", STATEMENT),
+    ("else", STATEMENT),
+    ("end", STATEMENT),
+    ("range", STATEMENT),
+    ("with", STATEMENT),
 ];
 
+/// Of words of Go's templates.
+const STATEMENT: &str = "statements stand in `{% … %}`: `{% if … %}`, `{% for … in … %}`; for another program to read, put the text between {% raw %} and {% endraw %}";
 const JSON: &str = "write `tojson`: JSON is YAML as well";
 const TEXT: &str = "`replace` replaces a text; there are no regular expressions";
 const HERE: &str =
@@ -195,6 +248,21 @@ const CALLS: &[(&str, &str)] = &[
     ("password_hash", HERE),
     ("combine", HERE),
     ("ipaddr", HERE),
+    ("basename", "write `split('/') | last`"),
+    ("dirname", HERE),
+    ("splitext", HERE),
+    ("flatten", HERE),
+    ("union", HERE),
+    ("difference", HERE),
+    ("intersect", HERE),
+    ("from_json", HERE),
+    ("from_yaml", HERE),
+    ("urlsplit", HERE),
+    ("strftime", HERE),
+    ("random", HERE),
+    ("shuffle", HERE),
+    ("comment", "write the signs of the comment in the template"),
+    ("regex_escape", TEXT),
     ("now", HERE),
     ("changed", "a task lists in `restart_on`, `reload_on` or `run_on` what acts on it"),
     ("failed", FAILURE),
@@ -204,6 +272,12 @@ const CALLS: &[(&str, &str)] = &[
 /// The hint for a key, or a choice, that is none of `allowed`.
 pub fn key<'a>(name: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
     row(name, allowed).map(|row| row.2)
+}
+
+/// The hint for a word of another tool that is misspelt.
+pub fn near<'a>(name: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+    let words = KEYS.iter().map(|row| row.0).filter(|word| row(word, allowed.clone()).is_some());
+    key(crate::hint::nearest(name, words)?, allowed)
 }
 
 /// The key that a word of another tool stands for, where its hint is to write that.

@@ -51,6 +51,7 @@ pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
     }
     match nearest(name, names()) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if foreign::near(name, names()).is_some() => foreign::near(name, names()).unwrap_or_default().to_owned(),
         None if candidates.is_empty() => "none is known here".to_owned(),
         None => format!("known here: {}", list_of(candidates, CHOICE)),
     }

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use crate::{
     decode::{At, Document, Toggle},
     diagnostic::{Diagnostic, Location},
+    hint,
     model::{Drift, External, Rollout, Site},
     probe,
     schema::{DriftManifest, InventoryManifest, RetryManifest, RolloutManifest, SiteManifest},
@@ -53,7 +54,9 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
         return SiteFile { site: None, diagnostics: document.diagnostics, unread: true };
     };
     let mut faults = Vec::new();
-    let given = document.table().is_some_and(|table| table.contains_key("name"));
+    // Also by a misspelt key, which is a fault of its own.
+    let is_name = |key: &str| key == "name" || hint::meant(key, &["name"]).is_some();
+    let given = document.table().is_some_and(|table| table.keys().any(|key| is_name(key.get_ref())));
     if manifest.name.is_none() && !given {
         faults.push(
             Diagnostic::new(Location::file(path.clone()), "the site has no name")
@@ -155,7 +158,7 @@ fn interval_fault(interval: Option<&At<Span>>, file: &Arc<str>) -> Option<Diagno
 
 fn address_fault(address: Option<&At<String>>, file: &Arc<str>) -> Option<Diagnostic> {
     let address = address.filter(|address| !probe::is_plain(&address.value))?;
-    let message = format!("`{}` is not an address", crate::hint::excerpt(&address.value));
+    let message = format!("`{}` is not an address", hint::excerpt(&address.value));
     Some(Diagnostic::new(address.location(file), message).hint("give a host name or an IP address, or leave it out"))
 }
 

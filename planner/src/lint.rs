@@ -21,15 +21,19 @@ use crate::site::Loaded;
 const SEARCHED: u64 = 1 << 20;
 
 /// What other tools read at the top of a repository.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 13] = [
     "ansible.cfg",
+    "groups.toml",
     "hosts",
     "hosts.ini",
     "hosts.yaml",
+    "hosts.toml",
     "hosts.yml",
     "inventory.ini",
+    "inventory.toml",
     "inventory.yaml",
     "inventory.yml",
+    "nodes.toml",
     "top.sls",
 ];
 
@@ -181,7 +185,19 @@ fn stray(entry: &Entry) -> Option<Diagnostic> {
         ["inventory", ..] if !name.ends_with(".toml") => "nodes and groups are declared in files that end with .toml",
         ["services", _] => "a service is a folder with a service.toml: services/<name>/service.toml",
         ["services", _, "service.yml" | "service.yaml" | "service.json"] => "a service is declared in service.toml",
-        ["site.yml" | "site.yaml" | "site.json"] => "the site is described in site.toml",
+        ["site.yml" | "site.yaml" | "site.json" | "Site.toml"] => "the site is described in site.toml",
+        ["service.toml" | "services.toml"] | ["service" | "Services", _, "service.toml"] => {
+            "a service is a folder of services/ with a service.toml: services/<name>/service.toml"
+        }
+        ["playbook.yml" | "playbook.yaml"] | ["roles", _, "tasks", "main.yml" | "main.yaml"] => {
+            "tasks are declared in services: services/<name>/service.toml"
+        }
+        ["group_vars" | "host_vars", ..] if name.ends_with(".yml") || name.ends_with(".yaml") => {
+            "groups and nodes have their vars in the inventory: `vars = { … }` in `[groups.<name>]` and `[nodes.<name>]`"
+        }
+        ["inventories" | "nodes" | "hosts" | "groups", ..] if name.ends_with(".toml") => {
+            "nodes and groups are declared below inventory/, in files that end with .toml"
+        }
         [name] if FOREIGN.contains(&name) => {
             "nodes and groups are declared below inventory/, in files that end with .toml"
         }

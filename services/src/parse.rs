@@ -196,9 +196,18 @@ impl Reader<'_> {
             return;
         }
         let templated = templated(&kind.value);
+        let read = kind.value.given();
+        let unknown: Vec<&String> =
+            places.keys().filter(|key| !key.contains(['.', '[']) && !read.contains_key(*key)).collect();
         for Problem { param, message, hint } in problems {
             // A template has its value only on a node: it is checked again once it is rendered.
             if templated.iter().any(|name| name == param) {
+                continue;
+            }
+            // What is missing was probably given by a name that is not known, which is a fault already.
+            let named: Vec<&str> =
+                message.split('`').skip(1).step_by(2).filter(|name| !places.contains_key(*name)).collect();
+            if unknown.iter().any(|key| hint::meant(key, &named).is_some()) {
                 continue;
             }
             let span = places.get(param).filter(|_| !param.is_empty()).unwrap_or(&kind.span).clone();

@@ -169,10 +169,18 @@ impl DecodeError {
     fn brackets(&self, text: &str, expected: &str) -> Option<String> {
         let place = self.place.as_deref()?;
         let (_, key) = place.entry.as_ref()?;
-        let header = text.get(place.span.clone())?;
-        match (header.starts_with('['), header.starts_with("[["), expected) {
-            (true, false, "a list") => Some(format!("write `[[{}]]`: two brackets, once for each", hint::excerpt(key))),
-            (_, true, "a table") => Some(format!("write `[{}]`: one bracket, and once", hint::excerpt(key))),
+        let (key, header) = (hint::excerpt(key), text.get(place.span.clone())?);
+        // A header with a name behind the key, such as `[task.conf]`, stands with that key alone.
+        let before = text[..place.span.start].chars().next_back();
+        match (header.starts_with('[') || before == Some('['), header.starts_with("[["), expected) {
+            (true, false, "a list") if !header.starts_with('[') => {
+                Some(format!("write `[[{key}]]`: two brackets, once for each, and the name as a key below it"))
+            }
+            (true, false, "a list") => Some(format!("write `[[{key}]]`: two brackets, once for each")),
+            (_, true, "a table") => Some(format!("write `[{key}]`: one bracket, and once")),
+            (false, false, "a list") if header.starts_with('{') => {
+                Some(format!("write `[[{key}]]`, once for each, with its keys in lines below"))
+            }
             _ => None,
         }
     }

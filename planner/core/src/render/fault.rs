@@ -159,7 +159,17 @@ impl Fault {
         let named = |detail: &str| foreign::call(callee(detail)).map(str::to_owned);
         self.hint = match kind {
             ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => detail.and_then(named),
-            ErrorKind::SyntaxError => foreign_syntax(text, &self.range, detail.unwrap_or_default()),
+            ErrorKind::SyntaxError => {
+                let detail = detail.unwrap_or_default();
+                match unclosed(text, &self.range, detail) {
+                    // Where it begins: the engine names the end of the text, which says nothing of the cause.
+                    Some((range, hint)) => {
+                        self.range = range;
+                        Some(hint)
+                    }
+                    None => foreign_syntax(text, &self.range),
+                }
+            }
             _ => None,
         };
     }
@@ -173,7 +183,11 @@ impl Fault {
                 self.hint = Some("give the node an `address`".to_owned());
                 self.missing_from = vec![DeclaredIn::Inventory];
             }
-            "node" => self.hint = did_you_mean(key, Field::ALL.map(|(name, _)| name)),
+            "node" => {
+                let names = Field::ALL.map(|(name, _)| name);
+                let known = || format!("a node has {}", groundplan_inventory::hint::list(&names));
+                self.hint = Some(did_you_mean(key, names).unwrap_or_else(known));
+            }
             "groups" if !site.groups.contains_key(key) => {
                 self.message = format!("there is no group `{key}`");
                 self.hint = did_you_mean(key, site.groups.keys().map(|name| &**name));
@@ -259,21 +273,64 @@ fn callee(detail: &str) -> &str {
 }
 
 /// The hint for text of another language that looks like a template.
-fn foreign_syntax(text: &str, range: &Range<usize>, detail: &str) -> Option<String> {
-    let opened = text.get(..range.start).and_then(|before| Some(&before[before.rfind("{{")? + 2..]));
-    if opened.is_some_and(|between| between.trim_matches(['-', ' ']).is_empty())
-        && text.get(range.start..).is_some_and(|rest| rest.starts_with('.'))
-    {
-        let rest = &text[range.start..];
-        let field = &rest[..rest.find("}}").unwrap_or(rest.len())];
-        let field = groundplan_inventory::hint::excerpt(field.trim());
+fn foreign_syntax(text: &str, range: &Range<usize>) -> Option<String> {
+    let opened = text.get(..range.start)?.rfind("{{")? + 2;
+    let inner = &text[opened..];
+    let inner = inner[..inner.find("}}").unwrap_or(inner.len())].trim_matches(['-', ' ']);
+    let word = root(inner);
+    // A field of a value that has no name, or a word that begins a statement of Go's templates.
+    if inner.starts_with('.') || ["template", "define", "block", "with", "if", "range", "else", "end"].contains(&word) {
+        let field = groundplan_inventory::hint::excerpt(inner);
         return Some(format!("for another program to read, write {{% raw %}}{{{{{field}}}}}{{% endraw %}}"));
     }
-    if detail.contains("end of comment") {
-        let hint = "`{#` begins a comment that ends with `#}`; for the shell's ${#…} write {% raw %}${#…}{% endraw %}";
-        return Some(hint.to_owned());
-    }
     None
+}
+
+/// What is begun and does not end, with the hint; `range` and `detail` are what the engine reports of it.
+fn unclosed(text: &str, range: &Range<usize>, detail: &str) -> Option<(Range<usize>, String)> {
+    if detail.contains("end of comment") {
+        let start = text.rfind("{#").filter(|start| !text[*start..].contains("#}"))?;
+        let hint = "`{#` begins a comment that ends with `#}`; for the shell's ${#…} write {% raw %}${#…}{% endraw %}";
+        return Some((start..start + 2, hint.to_owned()));
+    }
+    if let Some(word) = detail.strip_prefix("unknown statement end") {
+        // The engine stops at the first end that is not the one it waits for.
+        let before = text.get(..range.start)?;
+        let (open, statement) = opened(before).pop()?;
+        let line = text[..open.start].matches('\n').count() + 1;
+        let hint = format!(
+            "`{{% {statement} … %}}` in line {line} is still open: is `{{% end{statement} %}}` missing before this?"
+        );
+        return (statement != word).then(|| (range.clone(), hint));
+    }
+    if !detail.contains("unexpected end of input") {
+        return None;
+    }
+    for (opens, closes) in [("{{", "}}"), ("{%", "%}")] {
+        if let Some(start) = text.rfind(opens).filter(|start| !text[*start..].contains(closes)) {
+            return Some((start..start + 2, format!("is a `{closes}` missing?")));
+        }
+    }
+    let (range, word) = opened(text).pop()?;
+    Some((range, format!("is `{{% end{word} %}}` missing?")))
+}
+
+/// The statements of a text that have not ended, each with its range and its word.
+fn opened(text: &str) -> Vec<(Range<usize>, &str)> {
+    let mut open: Vec<(Range<usize>, &str)> = Vec::new();
+    for (start, _) in text.match_indices("{%") {
+        let statement = &text[start..];
+        let statement = &statement[..statement.find("%}").map_or(statement.len(), |end| end + 2)];
+        let word = root(statement[2..].trim_start_matches(['-', '+', ' ']));
+        if word.starts_with("end") {
+            open.pop();
+        } else if ["if", "for", "filter", "macro", "block", "with", "call", "autoescape"].contains(&word)
+            || word == "set" && !statement.contains('=')
+        {
+            open.push((start..start + statement.len(), word));
+        }
+    }
+    open
 }
 
 /// The expression in "`expression` is undefined".

@@ -245,7 +245,8 @@ fn templates_that_cannot_be_read_or_rendered() {
 services/s/b.j2:2 ‹%}›: syntax error in a template: unexpected end of block
 services/s/e.j2:2 ‹include "no.j2"›: there is no template `no.j2` in the service's folder
   hint: name a file by its path below that folder
-services/s/service.toml:4 ‹x›: syntax error in a template: unexpected end of input, expected end of variable block
+services/s/service.toml:4 ‹{{›: syntax error in a template: unexpected end of input, expected end of variable block
+  hint: is a `}}` missing?
 services/s/service.toml:4 ‹endif›: syntax error in a template: unknown statement endif
 services/s/service.toml:10 ‹nope›: there is no filter `nope`
 services/s/service.toml:10 ‹nope()›: there is no function `nope`
