@@ -25,6 +25,9 @@ fn is_static_and_small() {
     assert!(ldd.contains("statically linked") || ldd.contains("not a dynamic executable"), "{ldd}");
     let size = fs::metadata(path).expect("the program").len();
     assert!(size <= LARGEST, "{size} bytes");
+    let page = fs::read_to_string(super::workspace().join("docs/benchmarks.md")).expect("the page");
+    let allowed = format!("allows {} MB", LARGEST as f64 / 1e6);
+    assert!(page.contains(&allowed), "docs/benchmarks.md does not have `{allowed}`");
     let version = run(path, "--version");
     assert!(version.contains(env!("CARGO_PKG_VERSION")), "it runs: {version}");
 }

@@ -3,6 +3,7 @@
 
 mod agent_binary;
 mod circles;
+mod pages;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
