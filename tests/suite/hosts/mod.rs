@@ -22,6 +22,7 @@ mod survival;
 mod texts;
 mod unit_states;
 mod units;
+mod up;
 
 use groundplan_tests::{
     hosts::{Hosts, Image},
