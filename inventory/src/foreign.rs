@@ -274,10 +274,9 @@ pub fn key<'a>(name: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Op
     row(name, allowed).map(|row| row.2)
 }
 
-/// The hint for a word of another tool that is misspelt.
-pub fn near<'a>(name: &str, allowed: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
-    let words = KEYS.iter().map(|row| row.0).filter(|word| row(word, allowed.clone()).is_some());
-    key(crate::hint::nearest(name, words)?, allowed)
+/// The words of other tools that have a hint among `allowed`.
+pub fn words<'a>(allowed: impl Iterator<Item = &'a str> + Clone) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|row| row.0).filter(move |word| row(word, allowed.clone()).is_some())
 }
 
 /// The key that a word of another tool stands for, where its hint is to write that.

@@ -49,11 +49,16 @@ pub fn choose<S: AsRef<str>>(name: &str, candidates: &[S]) -> String {
     if let Some(hint) = foreign::key(name, names()) {
         return hint.to_owned();
     }
-    match nearest(name, names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if foreign::near(name, names()).is_some() => foreign::near(name, names()).unwrap_or_default().to_owned(),
-        None if candidates.is_empty() => "none is known here".to_owned(),
-        None => format!("known here: {}", list_of(candidates, CHOICE)),
+    if let Some(near) = nearest(name, names()) {
+        return format!("did you mean `{near}`?");
+    }
+    // A word of another tool may be misspelt as well.
+    if let Some(hint) = nearest(name, foreign::words(names())).and_then(|word| foreign::key(word, names())) {
+        return hint.to_owned();
+    }
+    match candidates {
+        [] => "none is known here".to_owned(),
+        _ => format!("known here: {}", list_of(candidates, CHOICE)),
     }
 }
 
