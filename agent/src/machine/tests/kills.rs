@@ -18,6 +18,9 @@ use crate::host::{
 /// Runs of the everyday test.
 const SEEDS: u64 = 150;
 
+/// Seeds that failed once: a note was lost that a job had made between the end of a removal and the handling of that end.
+const REGRESSIONS: [u64; 1] = [626];
+
 /// The path that all tasks of a run have, and another one.
 const PATHS: [&str; 2] = ["/x", "/y"];
 
@@ -267,7 +270,7 @@ async fn what_was_replaced_comes_back_whatever_is_superseded_or_killed() {
         Err(_) => SEEDS,
     };
     let mut failed = Vec::new();
-    for seed in 0..seeds {
+    for seed in (0..seeds).chain(REGRESSIONS) {
         failed.extend(run(seed).await.err());
     }
     assert!(failed.is_empty(), "{} of {seeds} failed, the first of them:\n{}", failed.len(), failed[0]);

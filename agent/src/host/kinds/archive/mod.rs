@@ -283,12 +283,14 @@ impl Job {
                     obstacles.extend(place::below(put, path));
                     own.push(path.clone());
                 }
-                (_, Room::Taken) if member.what != What::Directory => {
-                    if !put.contains_key(path) && !others.contains(&self.absolute(path)) {
-                        taken.push(path.clone());
-                    }
+                // A directory stays as it is; and what this task or another archive has put there was not there before.
+                (_, Room::Taken)
+                    if member.what != What::Directory
+                        && !put.contains_key(path)
+                        && !others.contains(&self.absolute(path)) =>
+                {
+                    taken.push(path.clone());
                 }
-                // A directory stays as it is.
                 _ => {}
             }
             // A directory that an earlier version of the task made is still the task's to remove.
