@@ -81,7 +81,7 @@ const KEYS: &[Row] = &[
     ("with_together", "id", EACH),
     ("with_nested", "id", EACH),
     ("loop_control", "id", EACH),
-    ("retries", "id", RETRY),
+    ("retries", "id", "`retry = { attempts = 3, backoff = \"30s\" }` has a task that fails tried again"),
     ("until", "id", RETRY),
     ("delay", "id", RETRY),
     ("vars", "id", "vars stand in `[vars]` of the service or the site, or in `vars` of a group or a node"),
