@@ -131,6 +131,10 @@ impl Expectation {
             if lookup(&open, key).is_some() || lookup(&self.unknown, key).is_some() {
                 continue;
             }
+            // What a name stood for before a task took it is there to be restored, and has no name meanwhile. So too what a removal left.
+            if key == UNNAMED_IMAGE && self.left.iter().any(|claim| claim.starts_with("image ")) {
+                continue;
+            }
             let owner = owner(&owners, key);
             let is_left = lookup(&self.left, key).is_some();
             if owner.is_none() && !IDENTITY.contains(&key.as_str()) && files.shared(key).is_none() {
@@ -185,6 +189,9 @@ impl Expectation {
 
 /// What a unit that systemd does not know is, as [`super::PRINTS`] prints it.
 pub(crate) const ABSENT_UNIT: &str = "not-found inactive ";
+
+/// The images without a name, as [`super::PRINTS`] prints them.
+const UNNAMED_IMAGE: &str = "image <none>:<none>";
 
 /// The directory on which something was mounted before the first task.
 const BELOW_MOUNT: &str = "directory 755 root:root";
