@@ -388,3 +388,22 @@ fn long_files_are_read_in_pieces() {
         }
     }
 }
+
+/// An edit within the tick of the clock in which the index was written shows by nothing but the times being the same.
+#[test]
+fn an_edit_right_after_a_commit_is_seen() {
+    let work = Work::new(&[]);
+    work.git(&["config", "core.checkStat", "minimal"]);
+    work.git(&["config", "core.trustctime", "false"]);
+    work.write("site.toml", "ann");
+    let file = |path: &str| std::fs::File::options().write(true).open(work.path().join(path)).unwrap();
+    let tick = std::time::SystemTime::now() - Duration::from_secs(10);
+    file("site.toml").set_modified(tick).unwrap();
+    work.commit("ann");
+    work.write("site.toml", "bob");
+    for path in ["site.toml", ".git/index"] {
+        file(path).set_modified(tick).unwrap();
+    }
+    let tree = Repository::open(work.path()).unwrap().work_tree(&work.path()).unwrap();
+    assert_eq!(&*tree.read("site.toml").unwrap(), b"bob");
+}

@@ -38,7 +38,7 @@ impl Repository {
         let borrowed = copy.join("objects/info/alternates");
         fs::create_dir_all(copy.join("objects/info")).map_err(|e| failed(&borrowed, e))?;
         fs::write(&borrowed, format!("{}\n", objects.display())).map_err(|e| failed(&borrowed, e))?;
-        match fs::copy(git_dir.join("index"), &index) {
+        match copy_index(&git_dir.join("index"), &index) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&index, e)),
             _ => {}
         }
@@ -63,6 +63,13 @@ impl Repository {
         })?;
         Ok(WorkTree { tree: Self::open(copy)?.tree(&commit)?, _scratch: scratch })
     }
+}
+
+/// Copies an index with its time: what was changed within one tick of the clock after it was written, git recognizes by that alone.
+fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    let written = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(written)
 }
 
 fn failed(path: &Path, source: io::Error) -> RepositoryError {
