@@ -4,11 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
 };
 
 use groundplan_core::{
-    AppliedState, DesiredState, Knowledge, NodeApplied, Policy, Reason,
+    AppliedState, DesiredState, Knowledge, Policy, Reason,
     knowledge::Facts,
     locate::Locator,
     plan::{ActionReport, PlanReport, PlannedAction, plan},
@@ -108,7 +107,8 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             "agents know the site by its name: keep `{before}`, or start a planner with another --state for a new site"
         )));
     }
-    let applied = applied(base_site.as_ref(), &target_site, &given.orphaned);
+    let base_desired = base_site.as_ref().map(|site| &*site.desired);
+    let applied = AppliedState::preview(base_desired, &target_site.desired, &given.orphaned);
     let policy = Policy { parked: given.parked, ..Policy::default() };
     let mut plan = plan(&target_site.desired, &applied, &policy);
     if let Some(base) = &base_site {
@@ -118,10 +118,11 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let text = |path: &str| target.text(path).or_else(|| base.as_ref()?.text(path));
     let mut locator = Locator::new(text);
     let commit = |source: &Source| source.commit.clone();
-    let before = base_site.as_ref().map(|site| &*site.desired);
     let base_commit = base.as_ref().and_then(commit);
     let mut report =
-        PlanReport::new(&plan, &target_site.desired, before, base_commit, commit(&target), &mut |at| locator.find(at));
+        PlanReport::new(&plan, &target_site.desired, &applied, base_desired, base_commit, commit(&target), &mut |at| {
+            locator.find(at)
+        });
     if let (Some(base), Some(site)) = (&base, &base_site) {
         // The target may have the same file with another text.
         let mut locator = Locator::new(|path: &str| base.text(path));
@@ -331,24 +332,6 @@ fn ends(args: &Args, out: &mut Output) -> Result<(Option<Source>, Source), Failu
     // A root commit has no parent: its base is nothing.
     let base = if args.from_nothing { None } else { commit(&repository, &format!("{range}^")).ok() };
     Ok((base, target))
-}
-
-/// The applied state if `base` is applied everywhere. On nodes that only `target` declares, what was left there when they were declared
-/// before is applied; else nothing.
-fn applied(
-    base: Option<&Loaded>,
-    target: &Loaded,
-    orphaned: &BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
-) -> AppliedState {
-    let mut applied = base.map(|base| AppliedState::of(&base.desired)).unwrap_or_default();
-    for node in &target.desired.nodes {
-        let left = || orphaned.get(node).filter(|_| base.is_some()).cloned().unwrap_or_default();
-        applied
-            .nodes
-            .entry(node.clone())
-            .or_insert_with(|| NodeApplied { tasks: Arc::new(left()), ..NodeApplied::default() });
-    }
-    applied
 }
 
 /// Adds the values before each change: applied states have only digests of them, but the base has the values.

@@ -1,17 +1,18 @@
 //! What is known after apply only: which instances depend on values that are missing, or that a plan may change.
 //!
-//! In: a plan, the desired state that it leads to, and the one that is applied. Out: by instance, the values that decide whether something is
-//! done to it, or with what. These are pending instances, what reads the export of a task that the plan acts on, and all that their trigger
-//! edges reach; an export among them changes in turn. For previews only: nodes get none of it.
+//! In: a plan, the desired state that it leads to, and what is applied. Out: by instance, the values that decide whether something is
+//! done to it, or with what. These are pending instances, what reads the export of a task that the plan acts on, what changes on parked nodes
+//! trigger on others, which do not wait for it, and all that their trigger edges reach; an export among them changes in turn. For previews
+//! only: nodes get none of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    fmt,
 };
 
 use groundplan_protocol::{
     effect::{Action, Effect},
-    ids::{InstanceId, TaskId},
+    ids::{InstanceId, NodeId, TaskId},
 };
 
 use super::{
@@ -20,19 +21,40 @@ use super::{
     pending::MAX_LISTED,
 };
 use crate::{
+    applied::AppliedState,
     desired::{DesiredState, Input, NodeIx, Scope},
     knowledge::Unknown,
 };
+
+/// What decides whether something is done, or with what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Decisive {
+    /// A value that is missing, or that the plan may change.
+    Value(Unknown),
+    /// What the plan changes on a parked node, once that is there.
+    Parked(NodeId),
+}
+
+impl fmt::Display for Decisive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => value.fmt(f),
+            Self::Parked(node) => write!(f, "changes on parked node {node}"),
+        }
+    }
+}
 
 /// An instance to which something may be done that the plan does not have, or with other content.
 pub(super) struct Outcome {
     pub(super) instance: InstanceId,
     /// What may be done to it.
     pub(super) action: Action,
+    /// Whether it is pending, and not applied.
+    pub(super) is_creation: bool,
     /// What that may do to what runs.
     pub(super) effects: BTreeSet<Disruption>,
-    /// The values that decide it, sorted; at least one, and not more than [`MAX_LISTED`].
-    pub(super) depends_on: BTreeSet<Unknown>,
+    /// What decides it, sorted; at least one, and not more than [`MAX_LISTED`].
+    pub(super) depends_on: BTreeSet<Decisive>,
     /// The instance of which a trigger edge leads to it, if it does not depend on the values itself.
     pub(super) by: Option<(InstanceId, Effect)>,
 }
@@ -43,7 +65,7 @@ type Key = (usize, NodeIx);
 /// What is noted of an instance.
 #[derive(Default)]
 struct Noted {
-    depends_on: BTreeSet<Unknown>,
+    depends_on: BTreeSet<Decisive>,
     /// Whether it reads one of the values itself.
     reads: bool,
     /// The greatest effect of trigger edges that lead to it, and from where.
@@ -63,7 +85,12 @@ struct Search<'a> {
 }
 
 /// What is known after apply, in an order in which each comes after all that it waits for.
-pub(super) fn of(plan: &Plan, desired: &DesiredState, applied: Option<&DesiredState>) -> Vec<Outcome> {
+pub(super) fn of(
+    plan: &Plan,
+    desired: &DesiredState,
+    applied: &AppliedState,
+    before: Option<&DesiredState>,
+) -> Vec<Outcome> {
     let mut search = Search {
         desired,
         readers: readers(desired),
@@ -74,7 +101,8 @@ pub(super) fn of(plan: &Plan, desired: &DesiredState, applied: Option<&DesiredSt
     };
     for (number, task) in desired.graph.tasks.iter().enumerate() {
         for pending in &task.pending {
-            search.note((number, pending.node), &pending.waits_for.iter().cloned().collect(), true, None);
+            let values = pending.waits_for.iter().cloned().map(Decisive::Value).collect();
+            search.note((number, pending.node), &values, true, None);
         }
     }
     // What carries out an export may bring another value, whatever the reason.
@@ -83,15 +111,16 @@ pub(super) fn of(plan: &Plan, desired: &DesiredState, applied: Option<&DesiredSt
             search.publish(&action.instance.task, node);
         }
     }
+    plan.detached.iter().for_each(|source| search.detach(source));
     while let Some(key) = search.open.pop() {
         search.spread(key);
     }
-    search.noted.iter().map(|(key, noted)| outcome(desired, applied, *key, noted)).collect()
+    search.noted.iter().map(|(key, noted)| outcome(desired, applied, before, *key, noted)).collect()
 }
 
 impl Search<'_> {
     /// Notes that an instance depends on values. `reads`: by itself, else by a trigger.
-    fn note(&mut self, key: Key, values: &BTreeSet<Unknown>, reads: bool, trigger: Option<(Effect, Key)>) {
+    fn note(&mut self, key: Key, values: &BTreeSet<Decisive>, reads: bool, trigger: Option<(Effect, Key)>) {
         let noted = self.noted.entry(key).or_default();
         let mut more = false;
         for value in values {
@@ -114,8 +143,19 @@ impl Search<'_> {
     /// Notes what reads the value that a task exports on a node, if it is an export.
     fn publish(&mut self, task: &TaskId, node: NodeIx) {
         let Some(readers) = self.readers.get(&(task.clone(), node)).cloned() else { return };
-        let value = Unknown::Export { task: task.clone(), node: self.desired.nodes[node.0 as usize].clone() };
+        let node = self.desired.nodes[node.0 as usize].clone();
+        let value = Decisive::Value(Unknown::Export { task: task.clone(), node });
         readers.into_iter().for_each(|key| self.note(key, &[value.clone()].into(), true, None));
+    }
+
+    /// Notes what a change or a removal on a parked node triggers on others, by the edges that are declared. On its own node the plan has it.
+    fn detach(&mut self, source: &InstanceId) {
+        let (Some(task), Some(node)) = (self.desired.graph.by_id.get(&source.task), self.desired.node(&source.node))
+        else {
+            return;
+        };
+        let values = [Decisive::Parked(source.node.clone())].into();
+        self.trigger((task.0 as usize, node), &values, |at| at != node);
     }
 
     /// Notes what follows from a change of an instance.
@@ -123,6 +163,12 @@ impl Search<'_> {
         let values = self.noted[&(task, node)].depends_on.clone();
         let desired = self.desired;
         self.publish(&desired.graph.tasks[task].id, node);
+        self.trigger((task, node), &values, |_| true);
+    }
+
+    /// Notes what the trigger edges of an instance lead to, on the nodes that are chosen.
+    fn trigger(&mut self, (task, node): Key, values: &BTreeSet<Decisive>, chosen: impl Fn(NodeIx) -> bool) {
+        let desired = self.desired;
         for (to, scope, effect) in self.targets.get(&task).cloned().unwrap_or_default() {
             if scope == Scope::AllNodes {
                 // From each of its nodes it leads to the same targets, with other values, of which only some are listed.
@@ -139,7 +185,8 @@ impl Search<'_> {
                 Scope::AllNodes => true,
                 Scope::OneNode(only) => only == node,
             };
-            nodes.filter(reached).for_each(|at| self.note((to, at), &values, false, Some((effect, (task, node)))));
+            let nodes = nodes.filter(reached).filter(|at| chosen(*at));
+            nodes.for_each(|at| self.note((to, at), values, false, Some((effect, (task, node)))));
         }
     }
 }
@@ -192,23 +239,41 @@ fn targets(desired: &DesiredState) -> HashMap<usize, Vec<(usize, Scope, Effect)>
     targets
 }
 
-fn outcome(desired: &DesiredState, applied: Option<&DesiredState>, key: Key, noted: &Noted) -> Outcome {
+fn outcome(
+    desired: &DesiredState,
+    applied: &AppliedState,
+    before: Option<&DesiredState>,
+    key: Key,
+    noted: &Noted,
+) -> Outcome {
     let id = |(task, node): Key| desired.graph.tasks[task].id.at(&desired.nodes[node.0 as usize]);
     let instance = id(key);
-    let before = applied.and_then(|applied| applied.instance(&instance));
-    let is_applied = before.is_some() || applied.is_some_and(|applied| applied.wants(&instance));
+    // On a node that is declared again, what it had is applied; and what waited for a value may be.
+    let is_left = applied.nodes.get(&instance.node).is_some_and(|node| node.tasks.contains_key(&instance.task));
+    let is_applied = is_left || before.is_some_and(|before| before.wants(&instance));
+    let at_base = before.and_then(|before| before.instance(&instance));
     let trigger = noted.trigger;
     let action = match trigger {
         Some((effect, _)) if !noted.reads && is_applied => effect.action(),
         _ if is_applied => Action::Update,
         _ => Action::Create,
     };
-    let now = desired.instance(&instance).or(before).map(|instance| Arc::as_ref(&instance.resolved));
+    let is_creation = !is_applied && desired.graph.tasks[key.0].pending_on(key.1).is_some();
+    // A trigger does nothing to what is only created.
+    let effect = trigger.map(|(effect, _)| effect).filter(|_| !is_creation);
+    // What it resolves to on another node is of the same kind, which decides most of what it does to what runs.
+    let elsewhere = |state: Option<&'_ DesiredState>| {
+        let task = state.and_then(|state| state.graph.task(&instance.task));
+        task.and_then(|task| task.instances.first()).map(|instance| instance.resolved.clone())
+    };
+    let own = desired.instance(&instance).or(at_base).map(|instance| instance.resolved.clone());
+    let now = own.or_else(|| elsewhere(Some(desired))).or_else(|| elsewhere(before));
     Outcome {
-        effects: now.map(|now| disruption::possible(&now.spec, action, trigger.map(|(e, _)| e))).unwrap_or_default(),
+        effects: now.map(|now| disruption::possible(&now.spec, action, effect)).unwrap_or_default(),
         depends_on: noted.depends_on.clone(),
         by: trigger.filter(|_| !noted.reads).map(|(effect, by)| (id(by), effect)),
         instance,
         action,
+        is_creation,
     }
 }

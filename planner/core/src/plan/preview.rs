@@ -1,8 +1,15 @@
 //! Applied states that are computed rather than reported, for previews; and values before a change, which ledgers do not keep.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use groundplan_protocol::{ids::TaskId, plan::Edges};
+use groundplan_protocol::{
+    ids::{NodeId, TaskId},
+    plan::Edges,
+    state::Applied,
+};
 
 use super::model::{self, Plan};
 use crate::{
@@ -32,11 +39,18 @@ impl AppliedState {
         Self { nodes: desired.nodes.iter().cloned().zip(nodes.into_iter().map(node)).collect(), ..Self::default() }
     }
 
-    /// For a preview of `head`: everything of `base` is applied, and on nodes that only `head` declares, nothing is.
-    pub fn preview(base: &DesiredState, head: &DesiredState) -> Self {
-        let mut applied = Self::of(base);
+    /// For a preview of `head`: everything of `base` is applied. On nodes that only `head` declares, what was left there when they were
+    /// declared before is applied, as far as a planner reports it; else nothing.
+    pub fn preview(
+        base: Option<&DesiredState>,
+        head: &DesiredState,
+        orphaned: &BTreeMap<NodeId, BTreeMap<TaskId, Applied>>,
+    ) -> Self {
+        let mut applied = base.map(Self::of).unwrap_or_default();
         for node in &head.nodes {
-            applied.nodes.entry(node.clone()).or_default();
+            let left = || orphaned.get(node).filter(|_| base.is_some()).cloned().unwrap_or_default();
+            let node = applied.nodes.entry(node.clone());
+            node.or_insert_with(|| NodeApplied { tasks: Arc::new(left()), ..NodeApplied::default() });
         }
         applied
     }

@@ -18,7 +18,7 @@ use super::{
     outcome::{self, Outcome},
     reasons::{Position, ReasonReport},
 };
-use crate::{desired::DesiredState, knowledge::Unknown, locate::LineColumn};
+use crate::{applied::AppliedState, desired::DesiredState, knowledge::Unknown, locate::LineColumn};
 
 /// What a plan does and why. Printed by `groundplan plan --format json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -136,7 +136,7 @@ pub struct ActionReport {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<String>,
     /// The values that decide whether it is done, or with what; such as `export db.address of db-0`. They are missing, or the plan may
-    /// change them.
+    /// change them. Also `changes on parked node db-1`, where it follows once that node has carried out its part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_after_apply: Vec<String>,
     /// Why: each is the cause of the one before it, and the last is a named input of a named file. Empty, or without that input, where it is
@@ -146,11 +146,12 @@ pub struct ActionReport {
 
 impl PlanReport {
     /// The report of a plan. `locate` returns the line and column of a location, where the file's text is at hand:
-    /// [`Locator::find`](crate::locate::Locator::find). The plan leads to `desired`; `applied` is what is applied everywhere, where that is
-    /// known: what an update does to what runs depends on it.
+    /// [`Locator::find`](crate::locate::Locator::find). The plan leads from `state` to `desired`; `applied` is what was desired before, where
+    /// that is known: what an update does to what runs depends on it.
     pub fn new(
         plan: &Plan,
         desired: &DesiredState,
+        state: &AppliedState,
         applied: Option<&DesiredState>,
         base: Option<CommitId>,
         target: Option<CommitId>,
@@ -170,7 +171,7 @@ impl PlanReport {
                 ..ActionReport::of(&action.instance)
             }
         });
-        let actions = with_outcomes(planned.collect(), outcome::of(plan, desired, applied), desired);
+        let actions = with_outcomes(planned.collect(), outcome::of(plan, desired, state, applied), desired);
 
         let effects: BTreeMap<_, _> = actions.iter().map(|action| (action.instance(), &action.effects)).collect();
         let wait = |instance: &InstanceId, action, waits: &[Unknown]| WaitReport {
@@ -313,8 +314,17 @@ fn with_outcomes(planned: Vec<ActionReport>, outcomes: Vec<Outcome>, desired: &D
     let mut planned: Vec<_> = planned.into_iter().map(Some).collect();
     let (mut more, mut merged) = (Vec::new(), Vec::new());
     for outcome in outcomes {
-        let values = outcome.depends_on.iter().map(Unknown::to_string).collect();
+        let values = outcome.depends_on.iter().map(ToString::to_string).collect();
         match at.get(&outcome.instance).and_then(|i| planned[*i].as_mut()) {
+            // It is not applied, and waits for a value: whatever trigger leads to it, it is only created.
+            Some(action) if outcome.is_creation && action.action != Action::Create => {
+                *action = ActionReport {
+                    action: outcome.action,
+                    effects: outcome.effects.into_iter().collect(),
+                    known_after_apply: values,
+                    ..ActionReport::of(&outcome.instance)
+                };
+            }
             Some(action) => {
                 let effects: BTreeSet<_> = action.effects.iter().copied().chain(outcome.effects).collect();
                 // A trigger that does nothing beyond what is done anyway changes nothing.

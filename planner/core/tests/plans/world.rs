@@ -58,13 +58,8 @@ impl World {
         let base = base_tree.as_ref().map(|tree| Commit::read(name, tree.clone(), &before));
         let changes = scenario.section("after").unwrap_or_default();
         let head = Commit::read(name, overlay(base_tree.clone().unwrap_or_default(), &changes), &after);
-        let mut applied = match &base {
-            Some(base) => AppliedState::preview(&base.desired, &head.desired),
-            None => AppliedState::default(),
-        };
-        for node in &head.desired.nodes {
-            applied.nodes.entry(node.clone()).or_default();
-        }
+        let base_desired = base.as_ref().map(|base| &base.desired);
+        let mut applied = AppliedState::preview(base_desired, &head.desired, &BTreeMap::new());
         let older = scenario.section("older").map(|files| {
             let tree = overlay(base_tree.unwrap_or_default(), &files);
             AppliedState::of(&Commit::read(name, tree, &before).desired)
