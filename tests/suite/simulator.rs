@@ -62,23 +62,45 @@ fn what_is_broken_on_purpose_is_noticed() {
 /// How many sites are previewed and run.
 const PREVIEWS: u64 = 200;
 
+/// Seeds of previews that once failed, each with what it showed. Since then, commits and runs of seeds may have changed.
+const PREVIEWS_THAT_FAILED: [(u64, &str); 2] = [
+    (416, "what is pending and not applied was listed as restarted"),
+    (1723, "what a node has that is declared again was taken to be created"),
+];
+
 #[test]
 fn a_run_does_what_its_preview_listed() {
     let mut all = Previewed::default();
+    for (seed, showed) in PREVIEWS_THAT_FAILED {
+        if let Err(failure) = preview(seed, None, &mut |_| {}) {
+            panic!("again: {showed}\n{failure}");
+        }
+    }
     for seed in 1..=PREVIEWS {
-        match preview(seed, None) {
-            Ok(shown) => (all.done, all.outcomes) = (all.done + shown.done, all.outcomes + shown.outcomes),
+        match preview(seed, None, &mut |_| {}) {
+            Ok(shown) => all.add(&shown),
             Err(failure) => panic!("{failure}"),
         }
     }
     println!("{all:?}");
-    assert!(all.outcomes > 100, "hardly anything was known after apply: {all:?}");
+    let Previewed { outcomes, after_parked, removals, on_parked, on_returned, on_new, .. } = all;
+    for (what, n) in [
+        ("known after apply", outcomes),
+        ("decided by a change on a parked node", after_parked),
+        ("removed", removals),
+        ("done on parked nodes", on_parked),
+        ("done on nodes that came back", on_returned),
+        ("done on nodes that reported late", on_new),
+    ] {
+        assert!(n > 20, "hardly anything was {what}: {all:?}");
+    }
+    assert!(all.behind * 3 < all.done, "much was done that the previews did not list: {all:?}");
 }
 
 #[test]
 fn what_a_preview_omits_is_noticed() {
     for omission in Omission::ALL {
-        let noticed = (1..=PREVIEWS).find(|seed| preview(*seed, Some(omission)).is_err());
+        let noticed = (1..=PREVIEWS).find(|seed| preview(*seed, Some(omission), &mut |_| {}).is_err());
         println!("{omission:?}: seed {noticed:?}");
         assert!(noticed.is_some(), "{omission:?} went unnoticed in {PREVIEWS} seeds");
     }

@@ -33,10 +33,13 @@ pub(super) struct SketchNode {
     /// Numbers of its services.
     services: BTreeSet<usize>,
     size: u32,
+    /// Its `state` in the inventory, if it has one.
+    pub(super) state: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
 struct SketchService {
+    name: String,
     tasks: Vec<SketchTask>,
     requires: Option<String>,
     max_unavailable: Option<u32>,
@@ -82,7 +85,7 @@ impl Sketch {
             if n < services {
                 runs.insert(n);
             }
-            sketch.nodes.push(SketchNode { name: format!("n{n}"), services: runs, size: 0 });
+            sketch.nodes.push(SketchNode { name: format!("n{n}"), services: runs, size: 0, state: None });
         }
         for extra in nodes..services {
             let n = rng.below(nodes);
@@ -96,7 +99,7 @@ impl Sketch {
         let before = self.references(number, usize::MAX, rng);
         let requires = (!before.is_empty() && rng.chance(35)).then(|| rng.pick(&before).clone());
         let max_unavailable = rng.chance(40).then(|| rng.between(1, 2) as u32);
-        self.services.push(SketchService { tasks: Vec::new(), requires, max_unavailable });
+        self.services.push(SketchService { name: format!("s{number}"), tasks: Vec::new(), requires, max_unavailable });
         for _ in 0..rng.between(1, 4) {
             self.add_task(number, rng);
         }
@@ -107,10 +110,12 @@ impl Sketch {
         let mut found = Vec::new();
         for (s, before) in self.services.iter().enumerate().take(service) {
             for task in before.tasks.iter().take(tasks) {
-                found.push(format!("s{s}.{}", task.name));
+                found.push(format!("{}.{}", before.name, task.name));
                 if rng.chance(15) {
                     let at = self.nodes.iter().find(|node| node.services.contains(&s));
-                    found.extend(at.filter(|_| !task.once).map(|node| format!("s{s}.{}@{}", task.name, node.name)));
+                    found.extend(
+                        at.filter(|_| !task.once).map(|node| format!("{}.{}@{}", before.name, task.name, node.name)),
+                    );
                 }
             }
         }
@@ -155,11 +160,10 @@ impl Sketch {
         let exports: Vec<(String, bool)> = self
             .services
             .iter()
-            .enumerate()
             .take(service)
-            .flat_map(|(s, before)| before.tasks.iter().map(move |task| (s, task)))
+            .flat_map(|before| before.tasks.iter().map(move |task| (&before.name, task)))
             .filter(|(_, task)| matches!(task.kind, Kind::Export { .. }))
-            .map(|(s, task)| (format!("s{s}.{}", task.name), task.once))
+            .map(|(service, task)| (format!("{service}.{}", task.name), task.once))
             .collect();
         let export = (!exports.is_empty() && rng.chance(60)).then(|| rng.pick(&exports).clone());
         if let Some((export, _)) = &export {
@@ -255,7 +259,7 @@ impl Sketch {
             return;
         }
         let name = self.services[s].tasks.remove(t).name;
-        let full = format!("s{s}.{name}");
+        let full = format!("{}.{name}", self.services[s].name);
         let names = |of: &str, local: bool| {
             (local && of == name) || of == full || of.strip_prefix(&full).is_some_and(|rest| rest.starts_with('@'))
         };
@@ -289,7 +293,8 @@ impl Sketch {
             return;
         }
         if target == self.services.len() {
-            self.services.push(SketchService { tasks: Vec::new(), requires: None, max_unavailable: None });
+            let name = format!("s{target}");
+            self.services.push(SketchService { name, tasks: Vec::new(), requires: None, max_unavailable: None });
             self.nodes.iter_mut().filter(|node| node.services.contains(&s)).for_each(|node| {
                 node.services.insert(target);
             });
@@ -336,7 +341,8 @@ impl Sketch {
         let mut task = self.services[s].tasks.remove(t);
         self.next_task += 1;
         let (old, new) = (task.name.clone(), format!("t{}", self.next_task));
-        let (old_full, new_full) = (format!("s{s}.{old}"), format!("s{target}.{new}"));
+        let from = self.services[s].name.clone();
+        let (old_full, new_full) = (format!("{from}.{old}"), format!("{}.{new}", self.services[target].name));
         let moved = |of: &mut String, local: bool| {
             if local && *of == old {
                 *of = if target == s { new.clone() } else { new_full.clone() };
@@ -357,7 +363,7 @@ impl Sketch {
         if target != s {
             let qualify = |of: &mut String| {
                 if !of.contains('.') {
-                    *of = format!("s{s}.{of}");
+                    *of = format!("{from}.{of}");
                 }
             };
             task.requires.iter_mut().flatten().for_each(qualify);
@@ -368,10 +374,41 @@ impl Sketch {
         tasks.insert(if target == s { t } else { tasks.len() }, task);
     }
 
+    /// Gives a service another name, with the references to it.
+    pub(super) fn rename_service(&mut self, rng: &mut Rng) {
+        let s = rng.below(self.services.len());
+        self.next_task += 1;
+        let new = format!("r{}", self.next_task);
+        let old = std::mem::replace(&mut self.services[s].name, new.clone());
+        let renamed = |of: &mut String| {
+            if let Some(rest) = of.strip_prefix(&old).filter(|rest| rest.starts_with('.')) {
+                *of = format!("{new}{rest}");
+            }
+        };
+        for service in &mut self.services {
+            service.requires.iter_mut().for_each(renamed);
+            for task in &mut service.tasks {
+                task.requires.iter_mut().flatten().for_each(renamed);
+                task.triggers.iter_mut().for_each(|(_, of)| renamed(of));
+                task.export.iter_mut().for_each(|(of, _)| renamed(of));
+            }
+        }
+    }
+
+    /// The node of this name.
+    pub(super) fn node_mut(&mut self, name: &str) -> Option<&mut SketchNode> {
+        self.nodes.iter_mut().find(|node| node.name == name)
+    }
+
+    /// Declares a node again that was declared once.
+    pub(super) fn restore_node(&mut self, node: SketchNode) {
+        self.nodes.push(node);
+    }
+
     /// Declares a node under this name, with some services.
     pub(super) fn add_node(&mut self, name: &str, rng: &mut Rng) {
         let services = (0..self.services.len()).filter(|_| rng.chance(55)).collect();
-        self.nodes.push(SketchNode { name: name.to_owned(), services, size: 0 });
+        self.nodes.push(SketchNode { name: name.to_owned(), services, size: 0, state: None });
     }
 
     /// Declares a node no more, with the references to it.
@@ -421,17 +458,19 @@ impl Sketch {
         }
         tree.write("site.toml", site);
         let mut inventory = String::new();
-        for number in 0..self.services.len() {
-            let _ = writeln!(inventory, "[groups.g{number}]\nservices = [\"s{number}\"]\n");
+        for (number, service) in self.services.iter().enumerate() {
+            let _ = writeln!(inventory, "[groups.g{number}]\nservices = [\"{}\"]\n", service.name);
         }
         for node in &self.nodes {
             let groups: Vec<String> = node.services.iter().map(|service| format!("\"g{service}\"")).collect();
-            let _ = writeln!(inventory, "[nodes.{}]\ngroups = [{}]\n", node.name, groups.join(", "));
+            let _ = writeln!(inventory, "[nodes.{}]\ngroups = [{}]", node.name, groups.join(", "));
+            let state = node.state.map(|state| format!("state = \"{state}\"\n")).unwrap_or_default();
+            let _ = writeln!(inventory, "{state}");
             let _ = writeln!(inventory, "[nodes.{}.vars]\nsize = \"z{}\"\n", node.name, node.size);
         }
         tree.write("inventory/nodes.toml", inventory);
-        for (number, service) in self.services.iter().enumerate() {
-            tree.write(format!("services/s{number}/service.toml"), service.text());
+        for service in &self.services {
+            tree.write(format!("services/{}/service.toml", service.name), service.text());
         }
         tree
     }

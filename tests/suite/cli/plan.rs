@@ -160,6 +160,50 @@ fn a_first_plan_shows_the_whole_graph() {
 }
 
 #[test]
+fn what_is_created_once_a_value_is_known_is_restarted_by_no_trigger() {
+    let site = with_exports();
+    let service = "services/app/service.toml";
+    site.edit(service, "content = \"{{ exports.db.address['n1'] }}\"", "content = \"x\"");
+    site.edit(service, "[\"app\"]", "[\"app\", \"{{ exports.db.address['n1'] }}\"]");
+    site.commit("the server reads the export");
+    let plan = site.groundplan(&["plan", "HEAD", "--from-nothing"]);
+    let row = plan.stdout.lines().find(|line| line.contains("app.server")).unwrap_or_default();
+    assert!(
+        row.starts_with("may create  n1    app.server  known after apply: export db.address of n1"),
+        "{}",
+        plan.text()
+    );
+}
+
+#[test]
+fn what_follows_from_a_parked_node_is_known_after_apply() {
+    let site = with_exports();
+    let nodes = "inventory/nodes.toml";
+    site.edit(nodes, "\"db\", \"app\"", "\"app\"");
+    site.edit(
+        nodes,
+        "[nodes.n1]",
+        "[groups.db]\nservices = [\"db\"]\n\n[nodes.d1]\ngroups = [\"db\"]\nstate = \"parked\"\n\n[nodes.n1]",
+    );
+    let config = "[[task]]\nid = \"config\"\nfile = { path = \"/etc/db\", content = \"{{ port }}\" }\n";
+    let service =
+        format!("{config}\n[[task]]\nid = \"start\"\nprocess = {{ run = [\"db\"] }}\nrestart_on = [\"config\"]\n");
+    std::fs::write(site.path().join("services/db/service.toml"), service).expect("a file");
+    let app = "[[task]]\nid = \"server\"\nprocess = { run = [\"app\"] }\nrestart_on = [\"db.start\"]\n\n\
+               [[task]]\nid = \"warm\"\ncommand = { run = [\"warm\"], unless = [\"true\"] }\nrun_on = [\"server\"]\n";
+    std::fs::write(site.path().join("services/app/service.toml"), app).expect("a file");
+    site.commit("a database that is parked");
+    site.edit("site.toml", "port = 1", "port = 2");
+    site.commit("port");
+    let plan = site.groundplan(&["plan", "HEAD"]);
+    assert_snapshot!("after_parked_text", plan.text());
+    let json = site.groundplan(&["plan", "HEAD", "--format", "json"]).json();
+    let decided = json["actions"].as_array().expect("actions").iter().filter(|a| a["node"] == "n1");
+    let decided: Vec<&serde_json::Value> = decided.map(|action| &action["known_after_apply"]).collect();
+    assert_eq!(decided, [&serde_json::json!(["changes on parked node d1"]); 2], "{json:#}");
+}
+
+#[test]
 fn a_refused_removal_names_what_forbids_it() {
     let site = Repository::quickstart();
     let write = |text: &str| std::fs::write(site.path().join("services/front/service.toml"), text).expect("a file");
