@@ -129,12 +129,8 @@ fn attempt(graph: &RestartGraph<'_>, released: &HashSet<InstanceId>) -> Plan {
         detached: detached(graph),
         prevented: diff.prevented.iter().map(|(task, node)| task.at(&diff.desired.nodes[node.0 as usize])).collect(),
     };
-    plan.parked = plan
-        .nodes
-        .keys()
-        .filter(|id| diff.desired.node(id).is_some_and(|node| diff.is_parked(node)))
-        .cloned()
-        .collect();
+    let parked = diff.desired.nodes.iter().enumerate().filter(|(number, _)| diff.is_parked(NodeIx(*number as u32)));
+    plan.parked = parked.map(|(_, id)| id.clone()).collect();
     pending::spread(&mut plan);
     plan
 }

@@ -29,7 +29,7 @@ pub struct Plan {
     pub gates: BTreeMap<GateId, Gate>,
     /// Instances that cannot be planned yet, with what is missing, in the order of the graph.
     pub pending: Vec<PendingInstance>,
-    /// The parked nodes that have a part: nothing on other nodes waits for them.
+    /// The parked nodes, whether or not they have a part: nothing on other nodes waits for them.
     pub parked: BTreeSet<NodeId>,
     /// What changes on parked nodes and has triggers on others, which do not wait for it. Once it has changed, another plan has the effects.
     pub detached: BTreeSet<InstanceId>,

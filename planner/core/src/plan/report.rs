@@ -200,7 +200,7 @@ impl PlanReport {
             prevented_by: Vec::new(),
             recorded,
             orphaned,
-            parked: plan.parked.clone(),
+            parked: plan.parked.iter().filter(|node| plan.nodes.contains_key(*node)).cloned().collect(),
         }
     }
 
