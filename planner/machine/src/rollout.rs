@@ -312,6 +312,11 @@ impl ActiveRollout {
         self.unplanned == 0 && self.has_run()
     }
 
+    /// Whether what becomes of it depends on the presence of a node: then the log has to have that.
+    pub(crate) fn depends_on_presence(&self, node: &NodeId) -> bool {
+        self.head.ended_ms.is_none() || self.rollout.is_open_on(node)
+    }
+
     /// Whether all of it has ended, whatever nodes are still to be planned for.
     pub(crate) fn has_run(&self) -> bool {
         matches!(self.rollout.verdict(), Verdict::Succeeded | Verdict::Failed)

@@ -90,6 +90,8 @@ pub(super) struct Record {
     /// Digest of each node's message.
     pub(super) sealed: BTreeMap<NodeId, Digest>,
     pub(super) declared: BTreeSet<NodeId>,
+    /// Nodes that were parked: nothing on other nodes waits for them.
+    pub(super) parked: BTreeSet<NodeId>,
     /// Nodes of which the planner had received a state.
     pub(super) known: BTreeSet<NodeId>,
     /// The last report of each node of which the planner knew.
@@ -139,17 +141,20 @@ impl Record {
     /// The instances of the plan that must be done before `target` may start: the nearest of each path of edges.
     pub(super) fn before(&self, target: &InstanceId) -> BTreeSet<InstanceId> {
         let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
-        let mut open = vec![target.clone()];
-        while let Some(at) = open.pop() {
+        // `own`: whether the path has not left the node. What is done on a parked node is before what is there alone.
+        let mut open = vec![(target.clone(), true)];
+        while let Some((at, own)) = open.pop() {
             for source in self.edges.sources.get(&at).into_iter().flatten() {
                 // What a node of which nothing was ever received has to do holds nothing back, and neither does what comes before it.
                 if !self.known.contains(&source.node) || !seen.insert(source.clone()) {
                     continue;
                 }
-                if self.actions.get(source).is_some_and(|action| *action != Action::Remove) {
+                let own = own && source.node == target.node;
+                let is_waited_for = own || !self.parked.contains(&source.node);
+                if is_waited_for && self.actions.get(source).is_some_and(|action| *action != Action::Remove) {
                     found.insert(source.clone());
                 } else {
-                    open.push(source.clone());
+                    open.push((source.clone(), own));
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::{
 use super::{
     rng::Rng,
     sabotage::Sabotage,
-    schedule::{Fault, Op, Profile, WITH_EXCHANGES, WITH_RENAMES, schedule},
+    schedule::{Fault, Op, Profile, WITH_EXCHANGES, WITH_PARKING, WITH_RENAMES, schedule},
     world::{Setup, Verdict, Violation, World},
 };
 
@@ -67,7 +67,9 @@ fn setup(seed: u64, sabotage: Option<Sabotage>) -> Setup {
         failures: if rough && rng.chance(50) { *rng.pick(&[2, 6, 15]) } else { 0 },
         planners: rough && rng.chance(50),
         renames: seed >= WITH_RENAMES,
+        // What changes hands is as in the worlds before; parking is added to that.
         exchanges: seed >= WITH_EXCHANGES,
+        parks: seed >= WITH_PARKING,
     };
     Setup { seed, profile, ops: schedule(profile, &mut rng), sabotage, tracing: false }
 }

@@ -13,6 +13,9 @@ pub const WITH_RENAMES: u64 = 1_000_000;
 /// From this seed on, tasks also exchange what they own, and leave it to others by updates.
 pub(super) const WITH_EXCHANGES: u64 = 2_000_000;
 
+/// From this seed on, operators also park nodes, by request and in the inventory.
+pub const WITH_PARKING: u64 = 3_000_000;
+
 /// Something that happens to the world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -62,6 +65,10 @@ pub enum Fault {
     MoveTask,
     /// Two tasks exchange what they own, or one leaves it to another one and owns something new.
     Exchange,
+    /// An operator parks a node, for a time or until it is taken back, often one that is away from then on; or takes that back.
+    Park,
+    /// The inventory has a node as parked, decommissioned or active from now on.
+    Lifecycle,
 }
 
 /// An operation.
@@ -85,6 +92,8 @@ pub(super) struct Profile {
     pub(super) renames: bool,
     /// And so by updates.
     pub(super) exchanges: bool,
+    /// Nodes are parked.
+    pub(super) parks: bool,
 }
 
 /// The schedule of a seed.
@@ -117,6 +126,9 @@ pub(super) fn schedule(profile: Profile, rng: &mut Rng) -> Vec<Op> {
     }
     if profile.exchanges {
         weights.push((Exchange, 18));
+    }
+    if profile.parks {
+        weights.extend([(Park, 16), (Lifecycle, 8)]);
     }
     let total: usize = weights.iter().map(|(_, weight)| weight).sum();
     let count = rng.between(10, 40);

@@ -111,6 +111,12 @@ impl Rollout {
         }
     }
 
+    /// Whether something on a node is not done. It may be done after the rollout has ended without the node, because that is parked.
+    pub fn is_open_on(&self, node: &NodeId) -> bool {
+        let mut order = self.nodes.get(node).into_iter().flat_map(|at| &at.order);
+        order.any(|i| !self.entries[*i as usize].succeeded())
+    }
+
     fn online(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(|at| at.online)
     }

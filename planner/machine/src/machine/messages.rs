@@ -207,11 +207,11 @@ impl Machine {
                 known.rejected = None;
             }
             let online = presence.online;
-            let open = self.rollout.as_ref().map(|rollout| rollout.head.ended_ms.is_none());
+            let depends = self.rollout.as_ref().is_some_and(|rollout| rollout.depends_on_presence(node));
             if let Some(rollout) = self.rollout_mut() {
                 rollout.rollout.presence(node, online);
             }
-            if open == Some(true) {
+            if depends {
                 self.persist(Write::Log(LogEntry::Presence { node: node.clone(), online }));
             }
             self.event(|| Event::Node(node.clone(), changed));

@@ -228,13 +228,12 @@ impl Machine {
     pub(super) fn resume(&mut self, now: Now) {
         let Some(rollout) = self.rollout.as_mut().map(Arc::make_mut) else { return };
         self.rollout_dirty = true;
-        let over = rollout.head.ended_ms.is_some();
         let generation = rollout.head.generation;
         let mut log = Vec::new();
         for (id, node) in self.fleet.nodes() {
             let online = node.is_online();
             rollout.rollout.presence(id, online);
-            if !over {
+            if rollout.depends_on_presence(id) {
                 log.push(Write::Log(LogEntry::Presence { node: id.clone(), online }));
             }
         }

@@ -64,7 +64,9 @@ impl World {
             return;
         }
         let planned = |node: &NodeId| self.records.iter().any(|plan| plan.planner == slot && plan.known.contains(node));
-        let left_out = |node: &NodeId| view.nodes.get(node).is_some_and(|at| at.is_online()) && !planned(node);
+        let is_parked = |node: &NodeId| view.meta.parked.contains_key(node) || active.desired.is_parked(node);
+        let is_online = |node: &NodeId| view.nodes.get(node).is_some_and(|at| at.is_online());
+        let left_out = |node: &NodeId| is_online(node) && !planned(node) && !is_parked(node);
         if let Some(node) = active.desired.nodes.iter().find(|node| left_out(node)).cloned() {
             self.violate("no rollout ends before every connected node is planned for", || format!("{node} in {ended}"));
         }
@@ -186,7 +188,10 @@ impl World {
         }
         let repairs = self.agents[slot].repairs.get(&service) == Some(&generation);
         let current = self.current.map(|current| &self.records[current]);
-        let declared = |node: &NodeId| current.is_none_or(|current| current.declared.contains(node));
+        // A parked node is not counted, also while it carries out its part.
+        let declared = |node: &NodeId| {
+            current.is_none_or(|current| current.declared.contains(node) && !current.parked.contains(node))
+        };
         let (mut worked_on, mut unavailable) = (BTreeSet::new(), BTreeSet::new());
         for (number, agent) in self.agents.iter().enumerate().filter(|(_, agent)| declared(&agent.node)) {
             for job in agent.jobs.values().filter(|job| job.generation >= floor) {
@@ -258,7 +263,9 @@ impl World {
             if !self.agents[at].host.tasks.contains_key(&target.task) {
                 continue;
             }
-            let must = record.actions.contains_key(&target);
+            // Also what no plan has because the source is on a parked node: the next one has it.
+            let is_apart = record.parked.contains(&source.node) && target.node != source.node;
+            let must = record.actions.contains_key(&target) || is_apart;
             dirt.push((at, target.task, Dirt { number, effect, must }));
         }
         for (at, task, dirt) in dirt {
@@ -288,7 +295,8 @@ impl World {
         let node = self.agents[slot].node.clone();
         self.note(|| format!("{node}: nothing called for {:?} of {}", job.start.effect, job.start.task));
         // Where a plan replaced one under way, a node may have acted before or after what the newer plan has it act on.
-        if !self.setup.profile.rough && !self.overlapped {
+        // And where a parked node changed something while the rollout went on: whether an effect came after that, no one can tell.
+        if !self.setup.profile.rough && !self.overlapped && !self.parked {
             self.violate("no effect happens for nothing", || {
                 format!("{:?} of {} on {node}", job.start.effect, job.start.task)
             });

@@ -17,6 +17,7 @@ use super::{
         rng::Rng,
         sabotage::Sabotage,
         schedule::{Fault, Op},
+        site::SketchNode,
     },
     Event, World,
 };
@@ -134,11 +135,38 @@ impl World {
                 let facts = self.agents[slot].facts.clone();
                 self.handle_agent(slot, groundplan_agent::machine::Event::Facts(facts));
             }
+            Fault::Park => self.park(slot, salt, &mut rng),
+            Fault::Lifecycle => {
+                let name = self.agents[slot].node.to_string();
+                let state = *rng.pick(&[None, Some("parked"), Some("parked"), Some("decommissioned")]);
+                let set = |node: &mut SketchNode| node.state = state;
+                self.push(|sketch, _| sketch.node_mut(&name).into_iter().for_each(set), &mut rng);
+            }
             Fault::Recheck => {
                 let nodes = [self.agents[slot].node.clone()].into();
                 let request = Request::Recheck { nodes, services: [].into(), tasks: [].into() };
                 self.offer(planner, Input::Request(RequestId(salt), request));
             }
+        }
+    }
+
+    /// An operator asks the planner that plans to park a node, or to take that back.
+    fn park(&mut self, slot: usize, salt: u64, rng: &mut Rng) {
+        let Some(leader) = self.leader() else { return };
+        let machine = self.planners[leader].machine.as_ref();
+        let parked = machine.map(|machine| machine.view().meta.parked.clone()).unwrap_or_default();
+        if !parked.is_empty() && rng.chance(40) {
+            let all: Vec<NodeId> = parked.into_keys().collect();
+            let request = Request::Unpark(rng.pick(&all).clone());
+            return self.offer(leader, Input::Request(RequestId(salt), request));
+        }
+        let span = rng.chance(50).then(|| Duration::from_millis(rng.between(500, 20_000)));
+        let (node, by) = (self.agents[slot].node.clone(), "operator".to_owned());
+        let request = Request::Park { node, by, reason: "waits for a disk".to_owned(), span };
+        self.offer(leader, Input::Request(RequestId(salt), request));
+        if self.setup.profile.rough && rng.chance(60) {
+            self.agents[slot].away_until = self.now + Duration::from_millis(rng.between(1000, 30_000));
+            self.kill_agent(slot, true);
         }
     }
 

@@ -158,6 +158,8 @@ pub(super) struct World {
     turns_known_from: u64,
     /// Whether a plan was taken up while nodes were busy with the one before.
     overlapped: bool,
+    /// Whether a plan was made with parked nodes.
+    parked: bool,
     last_change: u64,
     last_job: u64,
     last_name: usize,
@@ -219,6 +221,7 @@ impl World {
             current: None,
             turns_known_from: 0,
             overlapped: false,
+            parked: false,
             last_change: 0,
             last_job: 0,
             last_name: names.len(),

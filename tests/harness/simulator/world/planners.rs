@@ -360,6 +360,9 @@ impl World {
                 .flat_map(|(node, known)| known.obligations.keys().map(move |task| task.at(node)))
                 .collect::<BTreeSet<_>>()
         });
+        let by_site = desired.nodes.iter().filter(|node| desired.is_parked(node));
+        let parked: BTreeSet<_> = job.policy.parked.iter().chain(by_site).cloned().collect();
+        self.parked |= !parked.is_empty();
         let known = job.applied.nodes.keys().cloned().collect();
         let nodes = self.planners[slot].machine.as_ref().map(|machine| machine.view().nodes).unwrap_or_default();
         let reported = nodes.iter().map(|(node, known)| (node.clone(), known.belief.sequence)).collect();
@@ -381,6 +384,7 @@ impl World {
             held_back: held_back_of(&planned.rollout),
             sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
             declared: desired.nodes.iter().cloned().collect(),
+            parked,
             known,
             reported,
             kept: planned.kept.clone(),
