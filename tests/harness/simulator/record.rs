@@ -33,11 +33,19 @@ pub(super) struct Edges {
     /// Instances of which too little is known.
     pub(super) pending: BTreeSet<InstanceId>,
     pub(super) limits: BTreeMap<ServiceId, u32>,
+    /// Tasks that run on one node only.
+    pub(super) once: BTreeSet<TaskId>,
+    /// All declared nodes.
+    pub(super) nodes: BTreeSet<NodeId>,
 }
 
 impl Edges {
     pub(super) fn of(desired: &DesiredState) -> Self {
-        let mut edges = Self::default();
+        let mut edges = Self {
+            once: desired.once.keys().cloned().collect(),
+            nodes: desired.nodes.iter().cloned().collect(),
+            ..Self::default()
+        };
         let all = |task: usize| -> Vec<u32> {
             let task = &desired.graph.tasks[task];
             let pending = task.pending.iter().map(|pending| pending.node.0);

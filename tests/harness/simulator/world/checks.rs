@@ -17,6 +17,7 @@ use super::{
         host::Dirt,
         process::{Agent, Job},
         record::{Edges, Record},
+        schedule::Fault,
     },
     World,
     agents::is_good,
@@ -150,12 +151,34 @@ impl World {
         if matches!(start.work, Work::Remove { .. }) {
             return limit;
         }
+        let edges = record.edges.clone();
+        if matches!(start.work, Work::Apply { .. }) && edges.once.contains(&start.task) {
+            self.check_once(slot, &start.task, &edges);
+        }
+        let record = self.record_of(&self.agents[slot].disk.plan.as_ref()?.digest)?;
         let target = start.task.at(&node);
         let early = record.before(&target).into_iter().find(|source| !self.is_done(record, source, slot));
         if let Some(early) = early {
             self.violate("gates hold", || format!("{target} starts for {generation} before {early} is done"));
         }
         limit
+    }
+
+    /// A task that runs once begins on a node only after every other one has given it up: unless an operator has parked that one, or
+    /// planners have lost what they had elected.
+    fn check_once(&mut self, slot: usize, task: &TaskId, edges: &Edges) {
+        let agent = &self.agents[slot];
+        let forgotten = [Fault::LoseDisk, Fault::Contend].iter().any(|fault| self.faults.contains_key(fault));
+        // One that came by it before, such as a node that has left the inventory and come back, does not begin.
+        if self.parked || forgotten || agent.disk.applied.contains_key(task) {
+            return;
+        }
+        let has = |other: &Agent| other.disk.applied.contains_key(task) || other.jobs.contains_key(task);
+        let others = self.agents.iter().filter(|other| other.exists && other.node != agent.node);
+        let other = others.filter(|other| edges.nodes.contains(&other.node)).find(|other| has(other));
+        if let Some((other, node)) = other.map(|other| (other.node.clone(), agent.node.clone())) {
+            self.violate("what runs once runs nowhere else", || format!("{task} begins on {node}, and is on {other}"));
+        }
     }
 
     fn is_done(&self, record: &Record, source: &InstanceId, slot: usize) -> bool {
