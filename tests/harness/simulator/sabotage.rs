@@ -25,11 +25,13 @@ pub enum Sabotage {
     LoseReports,
     /// An agent's state does not list what its tasks claim.
     ForgetClaims,
+    /// A planner waits for parked nodes as for others.
+    WaitForParked,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ForgetObligations,
         Self::SkipJournal,
         Self::SkipSync,
@@ -41,10 +43,15 @@ impl Sabotage {
         Self::ForgetFired,
         Self::LoseReports,
         Self::ForgetClaims,
+        Self::WaitForParked,
     ];
 
     /// The first seed of whose world it may be noticed.
     pub fn first_seed(self) -> u64 {
-        if self == Self::ForgetClaims { super::schedule::WITH_RENAMES } else { 1 }
+        match self {
+            Self::ForgetClaims => super::schedule::WITH_RENAMES,
+            Self::WaitForParked => super::schedule::WITH_PARKING,
+            _ => 1,
+        }
     }
 }

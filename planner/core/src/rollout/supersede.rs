@@ -59,8 +59,10 @@ impl Rollout {
                 {
                     let instance = task.id.at(&desired.nodes[node.0 as usize]);
                     let known = applied.nodes.get(&instance.node);
-                    // What is not applied yet is created, and needs no restart.
-                    if known.is_some_and(|known| known.tasks.contains_key(&task.id)) {
+                    // What is not applied yet is created, and needs no restart; unless this rollout has it created: it may have been, before
+                    // the change.
+                    let is_applied = known.is_some_and(|known| known.tasks.contains_key(&task.id));
+                    if is_applied || known.is_some() && self.find(&instance.node, &task.id).is_some() {
                         let late = Due { effect, since: None };
                         let due = applied.fired.get(&instance).map_or(late, |due| due.and(late));
                         applied.fired.insert(instance, due);

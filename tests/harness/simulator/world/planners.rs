@@ -351,7 +351,10 @@ impl World {
         }
     }
 
-    fn plan(&mut self, slot: usize, job: PlanJob) {
+    fn plan(&mut self, slot: usize, mut job: PlanJob) {
+        if self.sabotaged(Sabotage::WaitForParked) {
+            job.policy.parked.clear();
+        }
         let (generation, desired) = (job.generation, job.active.desired.clone());
         let commit = job.active.commit.id.clone();
         let without_memory = job.before.is_none().then(|| {

@@ -8,7 +8,11 @@ use std::{
 
 use groundplan_agent::machine::Write;
 use groundplan_core::{AppliedState, DesiredState, NodeApplied, Policy, plan, rollout::Status};
-use groundplan_machine::{Machine, View, io::Settings};
+use groundplan_machine::{
+    Input, Machine, View,
+    ids::RequestId,
+    io::{Request, Settings},
+};
 use groundplan_protocol::{
     ids::{Generation, NodeId, Sequence, TaskId},
     kinds::TaskParams,
@@ -71,9 +75,54 @@ impl World {
             self.add_absent_hosts();
             self.come_to_rest();
         }
+        if self.violation.is_none() && self.setup.profile.parks {
+            self.go_on_without_parked();
+        }
         if self.violation.is_none() {
             self.judge();
         }
+    }
+
+    /// A node is parked and stays away: all others come to what a further commit asks for. Then it is back.
+    fn go_on_without_parked(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let active = self.planners[leader].machine.as_ref().map(Machine::view).and_then(|view| view.active);
+        let Some(active) = active.filter(|active| self.is_applied(&active.desired)) else { return };
+        let slots = 0..self.agents.len();
+        let here = slots.filter(|slot| self.agents[*slot].exists && active.declares(&self.agents[*slot].node));
+        let here: Vec<usize> = here.collect();
+        if here.len() < 2 {
+            return;
+        }
+        let slot = *self.rng.pick(&here);
+        let node = self.agents[slot].node.clone();
+        self.note(|| format!("=== {node} is parked, and away"));
+        self.agents[slot].away_until = self.now + 2 * PATIENCE;
+        self.kill_agent(slot, true);
+        let request = Request::Park { node: node.clone(), by: "operator".into(), reason: "repair".into(), span: None };
+        self.offer(leader, Input::Request(RequestId(1), request));
+        self.run_until(self.now + Duration::from_secs(2));
+        let mut rng = self.rng.clone();
+        let sketch = self.branch.sketch().changed(&mut rng);
+        self.branch.push(sketch);
+        self.note_files();
+        self.come_to_rest();
+        let leader = self.leader().filter(|_| self.violation.is_none());
+        let view = leader.and_then(|slot| self.planners[slot].machine.as_ref()).map(Machine::view);
+        let Some((leader, active)) = leader.zip(view.and_then(|view| view.active)) else { return };
+        let policy = Policy { parked: [node.clone()].into(), ..Policy::default() };
+        let left = plan(&active.desired, &self.applied(&active.desired), &policy);
+        let left: Vec<String> = left.due().map(|action| action.instance.to_string()).collect();
+        if !left.is_empty() {
+            return self.violate("nothing waits for a parked node that is away", || {
+                format!("{node} is parked, and {} is not done", left.join(" "))
+            });
+        }
+        self.note(|| format!("=== {node} is back"));
+        self.agents[slot].away_until = Duration::ZERO;
+        self.after(Duration::from_millis(10), Event::StartAgent(slot));
+        self.offer(leader, Input::Request(RequestId(2), Request::Unpark(node)));
+        self.come_to_rest();
     }
 
     /// An operator commits what the last good commit asks for.
@@ -155,6 +204,10 @@ impl World {
         }
         for agent in self.agents.iter().filter(|agent| agent.exists) {
             let node = &agent.node;
+            // Nothing waits for one that is parked.
+            if agent.away_until > self.now {
+                continue;
+            }
             let Some(machine) = &agent.machine else { return Some(format!("{node} does not run")) };
             if !agent.link.up {
                 return Some(format!("{node} is not connected"));
