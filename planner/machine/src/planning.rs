@@ -160,7 +160,9 @@ impl PlanJob {
                 // again, which an agent does only for a newer plan.
                 // And what it has ended it does not report again, if another planner had the reports.
                 let ended = sent.idle && sent.at >= last;
-                if !self.again && same && under_way && untouched && last >= sent.at && !ended && !has_gates(part) {
+                // And what came to light too late for every plan so far is met by none of them, however alike they are.
+                let kept = same && under_way && untouched && last >= sent.at && !ended;
+                if kept && !self.again && !has_gates(part) && !has_late_obligations(part) {
                     planned.kept.insert(node.clone(), last);
                     continue;
                 }
@@ -177,6 +179,11 @@ impl PlanJob {
 /// Whether any task of a part waits for a gate.
 fn has_gates(part: &NodePart) -> bool {
     part.tasks.iter().any(|task| !task.gates.is_empty())
+}
+
+/// Whether an effect is due to any task of a part that no earlier plan had.
+fn has_late_obligations(part: &NodePart) -> bool {
+    part.tasks.iter().any(|task| task.obligation.is_some_and(|due| due.since.is_none()))
 }
 
 /// Digest of what a part asks for, whatever its generation and commit.

@@ -9,7 +9,7 @@ use groundplan_protocol::{
     report::{Outcome, TaskReport},
 };
 
-use super::model::{Entry, On, Opens, Rollout};
+use super::model::{Entry, HeldTurn, On, Opens, Rollout};
 use crate::plan::PendingInstance;
 
 impl Rollout {
@@ -106,14 +106,15 @@ impl Rollout {
     }
 
     /// Takes which generation a node is at, and what it still runs: from its reports; nothing if its state is idle. A turn that it held
-    /// from an earlier rollout ends when it is at this one and no longer runs the task.
+    /// from an earlier rollout ends when it is at a newer one, or at this one, and no longer runs the task. It may never have been at the plan
+    /// of that turn, and then reports nothing for it.
     ///
     /// Returns whether a turn has ended: then the call is to be replayed where the rollout is restored.
     pub fn accepted(&mut self, node: &NodeId, generation: Generation, running: &[TaskId]) -> bool {
         let before = self.held.len();
-        if generation >= self.generation {
-            self.held.retain(|held| held.node != *node || held.failed || running.contains(&held.task));
-        }
+        let rollout = self.generation;
+        let is_past = |held: &HeldTurn| generation >= rollout || generation > held.generation;
+        self.held.retain(|held| held.node != *node || held.failed || !is_past(held) || running.contains(&held.task));
         self.held.len() < before
     }
 

@@ -202,8 +202,13 @@ impl World {
         let Some(job) = self.agents[slot].jobs.get(task) else { return };
         let (Some((service, mut limit)), generation) = (job.rolling.clone(), job.generation) else { return };
         let floor = Generation(self.turns_known_from);
+        // A turn that a node has while it is parked limits no other, also not those that have theirs when it no longer is.
+        let was_parked = |agent: &Agent, since: Generation| {
+            self.records.iter().any(|record| record.generation >= since && record.parked.contains(&agent.node))
+        };
         let is_broken = |agent: &Agent, counts: &dyn Fn(&TaskId) -> bool| {
-            let mut broken = agent.broken.iter().filter(|(_, (of, generation))| *of == service && *generation >= floor);
+            let is_of = |of: &ServiceId, at: Generation| *of == service && at >= floor && !was_parked(agent, at);
+            let mut broken = agent.broken.iter().filter(|(_, (of, generation))| is_of(of, *generation));
             broken.any(|(task, _)| counts(task))
         };
         if is_broken(&self.agents[slot], &|_| true) {
@@ -217,7 +222,8 @@ impl World {
         };
         let (mut worked_on, mut unavailable) = (BTreeSet::new(), BTreeSet::new());
         for (number, agent) in self.agents.iter().enumerate().filter(|(_, agent)| declared(&agent.node)) {
-            for job in agent.jobs.values().filter(|job| job.generation >= floor) {
+            let counts = |job: &&Job| job.generation >= floor && !was_parked(agent, job.generation);
+            for job in agent.jobs.values().filter(counts) {
                 if let Some((_, other)) = job.rolling.as_ref().filter(|(of, _)| *of == service) {
                     limit = limit.max(*other);
                     worked_on.insert(number);
@@ -286,8 +292,9 @@ impl World {
             if !self.agents[at].host.tasks.contains_key(&target.task) {
                 continue;
             }
-            // Also what no plan has because the source is on a parked node: the next one has it.
+            // Also what no plan has because the source is on a parked node: the next one has it, where the planner knows what is applied.
             let is_apart = record.parked.contains(&source.node) && target.node != source.node;
+            let is_apart = is_apart && record.known.contains(&target.node);
             let must = record.actions.contains_key(&target) || is_apart;
             dirt.push((at, target.task, Dirt { number, effect, must }));
         }
