@@ -1,6 +1,6 @@
 //! Reads one file of site or inventory, and reports the faults that show without any other file.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use groundplan_protocol::{
     blob::{MAX_BLOB, MAX_BLOBS},
@@ -134,11 +134,13 @@ pub fn retries(manifest: &RetryManifest) -> Retry {
 /// Reports waits so short that a host would do nothing but fail.
 pub fn retry_fault(retry: Option<&Toggle<RetryManifest>>, file: &Arc<str>) -> Option<Diagnostic> {
     let Some(Toggle::With(RetryManifest { backoff: Some(backoff), .. })) = retry else { return None };
-    if backoff.value >= Span::secs(1) {
-        return None;
-    }
-    let message = format!("a wait of {} between two attempts is too short", backoff.value);
-    Some(Diagnostic::new(backoff.location(file), message).hint("give at least `1s`"))
+    let (message, hint) = match backoff.value {
+        short if short < Span::secs(1) => ("short", "give at least `1s`"),
+        long if Duration::from(long) > Retry::LONGEST => ("long", "give `1h` at most"),
+        _ => return None,
+    };
+    let message = format!("a wait of {} between two attempts is too {message}", backoff.value);
+    Some(Diagnostic::new(backoff.location(file), message).hint(hint))
 }
 
 /// Settings of drift, as the model represents them.

@@ -156,6 +156,15 @@ impl Reader<'_> {
         let triggers = self.triggers(&fields, &kind);
         self.on_remove(&fields, &kind);
         self.failover(fields.once.as_ref());
+        if let (Some(at), Some(Toggle::With(OnceFields { failover: Some(failover) }))) =
+            (&prevent_destroy, &fields.once)
+        {
+            let message =
+                "a task that another node takes over is removed where it was, which `prevent_destroy` forbids";
+            let fault = Diagnostic::new(at.clone(), message).label(format!("in `{}`", fields.id.value));
+            let fault = fault.related(self.at(failover.span.clone()), "`failover` here");
+            self.faults.push(fault.hint("leave one of the two out"));
+        }
         self.faults.extend(inventory::retry_fault(fields.retry.as_ref(), self.path));
         self.provides(&fields.provides);
         let mut all: BTreeMap<String, Location> =

@@ -168,6 +168,14 @@ fn every_fault_of_a_task_is_reported_at_its_place() {
         ],
     );
     check(
+        "[[task]]\nid = \"a\"\nonce = { failover = \"2m\" }\nprevent_destroy = true\nfile = { path = \"/x\", content = \"\" }\nretry = { \
+         backoff = \"2h\" }\n",
+        &[
+            "4: a task that another node takes over is removed where it was, which `prevent_destroy` forbids <true> (`failover` here: 3)",
+            "6: a wait of 2h between two attempts is too long <\"2h\">",
+        ],
+    );
+    check(
         "[vars]\nnode = 1\n\"a-b\" = 2\nif = 3\nfine = nan\nok = [1, { x = inf }]\n",
         &[
             "2: `node` has a meaning of its own in templates <node>",

@@ -52,6 +52,9 @@ pub struct NodeState {
     /// Applied tasks, by id.
     #[serde(default)]
     pub applied: BTreeMap<TaskId, Applied>,
+    /// Tasks that were started for an earlier plan and still run. The plan at hand may not have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<TaskId>,
     /// Obligations that are due or may become so, by task.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub obligations: BTreeMap<TaskId, Obligation>,

@@ -55,6 +55,7 @@ impl Machine {
             phase: self.phase(),
             sequence: self.outbox.stored(),
             applied: self.applied_state(),
+            running: self.running.iter().filter(|(_, run)| run.at.is_none()).map(|(task, _)| task.clone()).collect(),
             obligations: obligations.filter_map(|(task, stored)| Some((task.clone(), obligation(stored)?))).collect(),
             facts: self.facts.clone(),
             exports: self.applied.iter().filter_map(|(task, r)| Some((task.clone(), r.export.clone()?))).collect(),
@@ -75,7 +76,7 @@ impl Machine {
             if node.is_waiting() {
                 let next = retry
                     .after(*failed)
-                    .map_or_else(String::new, |wait| format!(", the next one is {} s later", wait.as_secs()));
+                    .map_or_else(String::new, |wait| format!(", the next one follows {} s after it", wait.as_secs()));
                 let why = format!("attempt {failed} of {} failed{next}: {why}", retry.attempts);
                 degraded.insert(node.planned.task.clone(), why);
             }

@@ -4,12 +4,17 @@
 //! that it comes after has ended well and its gates are open; so every trigger on it is decided by then.
 
 use super::{
-    io::{Effect, Start, Work},
+    io::{Effect, JobOutcome, Start, Work},
     snapshot::without_bytes,
     state::{Machine, Running},
     take_over::{gone, is_attempted, memory, parties, updated},
 };
-use groundplan_protocol::{effect::Action, plan::PlannedTask, report::Outcome, time::Now};
+use groundplan_protocol::{
+    effect::{Action, Effect::Run},
+    plan::PlannedTask,
+    report::Outcome,
+    time::Now,
+};
 
 impl Machine {
     pub(super) fn start_ready(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -59,6 +64,17 @@ impl Machine {
             records().any(|record| record.in_doubt && (!ends || record.touched)),
         );
         let mut earlier = Vec::new();
+        // A planner whose last report of it is still on its way asks for it once more. What can be checked does no harm then; a command
+        // without a guard has been run, and is not run again for nothing.
+        let asked_again = record.is_some_and(|record| {
+            Some(record.fingerprint) == node.planned.fingerprint
+                && !record.is_doubtful()
+                && !record.spec.params.can_check()
+                && record.spec.params.effects().contains(&Run)
+        });
+        if asked_again && node.adopted.is_none() && from.is_empty() && takings.is_empty() {
+            node.adopted = Some(JobOutcome::default());
+        }
         let obligation = self.obligations.get(&task).filter(|_| !ends);
         let effect = obligation.and_then(|obligation| obligation.fired);
         let unchanged = || Outcome::Done { changed: false, effect: None };

@@ -27,7 +27,7 @@ Tasks are tried again without being asked where the site, a service or a task sa
   [rollout]
   retry = { attempts = 3, backoff = \"30s\" }
 
-Exit codes: 0 nothing has failed any more, 1 a task failed or the planner cannot be reached")]
+Exit codes: 0 nothing has failed any more, 1 a task failed, a newer rollout took its place, or the planner cannot be reached")]
 pub(super) struct Args {
     /// Do not wait for the end of the rollout.
     #[arg(long)]

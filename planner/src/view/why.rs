@@ -95,7 +95,10 @@ fn no_instance(snapshot: &Snapshot, instance: &InstanceId) -> Problem {
     };
     let nodes: Vec<&NodeId> = task.instances.iter().map(|i| &desired.nodes[i.node.0 as usize]).collect();
     let once = if desired.once.contains_key(&instance.task) { "once, " } else { "" };
-    let hint = format!("it runs {once}on {}", listed(nodes));
+    let hint = match nodes.is_empty() {
+        true => "it runs on no node".to_owned(),
+        false => format!("it runs {once}on {}", listed(nodes)),
+    };
     not_found(format!("node `{}` does not run `{}`", instance.node, instance.task), hint)
 }
 

@@ -222,7 +222,7 @@ fn what_fails_is_tried_again(kind: Kind) {
         let status = fleet.ask("one", &["status"])?;
         let why = node(&status)["degraded"]["app.conf"].as_str()?.to_owned();
         assert_eq!(status["rollout"]["result"], "running", "{status:#}");
-        why.starts_with("attempt 1 of 100 failed, the next one is 1 s later: ").then_some(())
+        why.starts_with("attempt 1 of 100 failed, the next one follows 1 s after it: ").then_some(())
     });
     assert_eq!(fleet.output("one", &["status", "--exit-code"]).status.code(), Some(2));
     fleet.wait("another failed attempt", || {
@@ -255,7 +255,7 @@ fn what_has_failed_is_tried_again_on_request(kind: Kind) {
     let commit = fleet.commit(&[(APP, &service)], "two");
     fleet.wait("a failed attempt", || {
         let status = fleet.ask("one", &["status"])?;
-        node(&status)["degraded"]["app.conf"].as_str()?.contains("the next one is 3600 s later").then_some(())
+        node(&status)["degraded"]["app.conf"].as_str()?.contains("the next one follows 3600 s after it").then_some(())
     });
     fs::remove_file(fleet.root("a").join("etc/app")).expect("what is in the way");
     let output = fleet.output("one", &["retry"]);

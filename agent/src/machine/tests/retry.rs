@@ -29,14 +29,14 @@ fn a_task_that_fails_is_tried_again_and_what_comes_after_it_waits() {
     bench.finish("c", CHANGED);
     assert_eq!(bench.running(), "", "nothing runs between two attempts");
     assert_eq!(bench.reported(), "c@1=changed", "no end of it is reported");
-    assert_eq!(degraded(&mut bench).unwrap(), "attempt 1 of 3 failed, the next one is 30 s later: no mirror");
+    assert_eq!(degraded(&mut bench).unwrap(), "attempt 1 of 3 failed, the next one follows 30 s after it: no mirror");
     assert_eq!(bench.states.last().unwrap().phase, Phase::Running);
     bench.wait(Duration::from_secs(27));
     assert_eq!(bench.running(), "");
     bench.wait(Duration::from_secs(1));
     assert_eq!(bench.running(), "a:apply");
     bench.finish("a", Err("no mirror"));
-    assert_eq!(degraded(&mut bench).unwrap(), "attempt 2 of 3 failed, the next one is 60 s later: no mirror");
+    assert_eq!(degraded(&mut bench).unwrap(), "attempt 2 of 3 failed, the next one follows 60 s after it: no mirror");
     bench.wait(Duration::from_secs(60));
     assert_eq!(bench.running(), "a:apply");
     bench.finish("a", UNCHANGED);
@@ -67,7 +67,7 @@ fn a_newer_plan_takes_the_place_of_one_that_waits_for_an_attempt() {
     offer(&mut bench, 2, vec![retried(3, "a", Action::Create, 2, &[])]);
     assert_eq!(bench.running(), "a:apply", "at once, and with all attempts");
     bench.finish("a", Err("no mirror"));
-    assert_eq!(degraded(&mut bench).unwrap(), "attempt 1 of 3 failed, the next one is 30 s later: no mirror");
+    assert_eq!(degraded(&mut bench).unwrap(), "attempt 1 of 3 failed, the next one follows 30 s after it: no mirror");
     offer(&mut bench, 3, Vec::new());
     assert_eq!((degraded(&mut bench), bench.machine.phase()), (None, Phase::Idle));
     bench.wait(Duration::from_secs(3600));

@@ -512,3 +512,28 @@ fn a_killed_effect_has_what_it_noted_for_its_task() {
     assert_eq!(bench.running(), "c:apply");
     assert_eq!(bench.disk.applied[&task("b")].memory, Some(serde_json::json!({"was": 1})));
 }
+
+#[test]
+fn a_command_that_has_been_run_is_not_run_again_for_a_plan_that_did_not_know_it() {
+    let mut bench = bench();
+    let command = |name: &str, guard: &str| {
+        let spec = spec(&format!(r#"{{"command":{{"run":"true"{guard}}}}}"#));
+        PlannedTask { spec: Some(spec), ..planned(name, Action::Create, 1, &[]) }
+    };
+    let plan = || vec![command("a", ""), command("b", r#","creates":"/x""#), restarted("c", Action::Create, 1, &["a"])];
+    offer(&mut bench, 1, plan());
+    bench.finish("a", CHANGED);
+    bench.finish("b", CHANGED);
+    // Made before the report of it had come.
+    offer(&mut bench, 2, plan());
+    assert_eq!(bench.running(), "b:apply c:apply+restart");
+    bench.finish("b", UNCHANGED);
+    bench.finish("c", CHANGED);
+    let reported = bench.reported();
+    assert_eq!(reported, "a@1=changed; b@1=changed; a@2=unchanged; b@2=unchanged; c@1=changed; c@2=changed");
+    // What calls for it runs it.
+    let mut run = command("a", "");
+    run.obligation = Some(Fire::Run);
+    offer(&mut bench, 3, vec![run]);
+    assert_eq!(bench.running(), "a:only+run");
+}

@@ -98,6 +98,13 @@ impl Rollout {
         let (mut held, dormant): (Vec<_>, Vec<_>) = all.partition(|held| desired.node(&held.node).is_some());
         // A failed task that this plan does not have is no longer desired: nothing would ever give its turn back.
         held.retain(|held| !held.failed || self.find(&held.node, &held.task).is_some());
+        // Another node has taken over what runs once from one that is away: what that one had begun of it must not keep it from being done.
+        let taken_over = |held: &HeldTurn| {
+            let once = desired.once.get(&held.task);
+            once.zip(desired.node(&held.node))
+                .is_some_and(|(once, at)| once.elected.node != at && once.candidates.binary_search(&at).is_ok())
+        };
+        held.retain(|held| !taken_over(held));
         (self.held, self.dormant) = (held, dormant);
     }
 

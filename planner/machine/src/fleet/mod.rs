@@ -108,7 +108,7 @@ impl Fleet {
     /// Takes a node's presence. Returns it if it is another one than before.
     pub(crate) fn fold_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) -> Option<NodePresence> {
         let known = self.get_mut(node)?;
-        known.away_since = (!presence.online).then(|| known.away_since.unwrap_or(now.mono));
+        known.away_since = (!presence.online).then(|| known.away_since.map_or(now.mono, |since| since.min(now.mono)));
         let standing = if presence.online { NodePresence::Online } else { NodePresence::Offline };
         known.session = presence.session.clone().filter(|_| presence.online);
         known.trouble = presence.trouble.clone().filter(|_| presence.online);

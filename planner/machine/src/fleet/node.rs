@@ -14,6 +14,10 @@ use groundplan_protocol::{
 
 use crate::record::StoredNode;
 
+/// How long after the start of this planner agents may take to connect again before they count as away: with the embedded broker, their
+/// connections ended with the planner before.
+const RECONNECT: Duration = Duration::from_secs(60);
+
 /// How many earlier ledgers of a node are remembered.
 const PAST: usize = 16;
 
@@ -47,7 +51,8 @@ pub struct Node {
     pub belief: Belief,
     /// Whether its agent is connected.
     pub presence: NodePresence,
-    /// Since when its agent has not been connected, by the monotonic clock: at the earliest since this planner started.
+    /// Since when its agent has not been connected, by the monotonic clock. Where that is not known, since a while after the start of this
+    /// planner.
     pub away_since: Option<Duration>,
     /// What keeps its agent from its work though it is connected, as the agent reports it.
     pub trouble: Option<String>,
@@ -106,7 +111,7 @@ impl Node {
             belief: stored.belief,
             past: stored.past,
             state: stored.state,
-            away_since: Some(now.mono),
+            away_since: Some(now.mono + RECONNECT),
             acked,
             seen_ms,
             ..Self::default()
@@ -335,6 +340,7 @@ mod tests {
             phase,
             sequence: Sequence(0),
             applied: BTreeMap::new(),
+            running: Vec::new(),
             obligations: BTreeMap::new(),
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),

@@ -146,7 +146,10 @@ impl Machine {
         // What is run, such as a command, is done once it has been, wherever that was. And who parks a node wants it back: what is applied
         // there stays there.
         let is_run = instance.is_none_or(|instance| instance.resolved.spec.params.effects().contains(&Run));
-        if is_done && (parked || is_run) {
+        // And what the site protects is not removed there, so it cannot move.
+        let applied = self.fleet.get(node).and_then(|known| known.belief.applied.tasks.get(task));
+        let is_protected = applied.is_some_and(|applied| applied.edges.prevent_destroy);
+        if is_protected || is_done && (parked || is_run) {
             return Turn::Stays;
         }
         let candidates = once.candidates.iter().map(|node| &desired.nodes[node.0 as usize]);
@@ -171,10 +174,9 @@ impl Machine {
         // The plan that takes it away is out, and the node is at it, or at the one before if that has nothing to do for it.
         let planned =
             self.deployment.planned_commit.as_ref() == Some(&active.commit.id) && !self.deployment.plan_is_due();
-        planned
-            && known.belief.generation >= known.planned_generation()
-            && known.fingerprint(task).is_none()
-            && !known.running.contains(task)
+        // Its own word: a report of a later plan may overtake it, and says nothing of what still runs for an earlier one.
+        let state = known.state.as_ref().filter(|state| state.generation >= known.planned_generation());
+        planned && known.fingerprint(task).is_none() && state.is_some_and(|state| !state.running.contains(task))
     }
 
     /// Whether a node is away, and an operator or the site has parked it.
