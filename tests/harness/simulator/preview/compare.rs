@@ -11,9 +11,8 @@ use groundplan_protocol::{
 
 use super::{
     super::record::Edges,
-    Preview, Previewed, is_after_parked,
+    listed::{Preview, Previewed, is_after_parked, restarts},
     nodes::{Nodes, Ran, of_removed},
-    restarts,
 };
 
 /// What was not as the preview assumes: as its base, or as what the planner reports of orphaned nodes.

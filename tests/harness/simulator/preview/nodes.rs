@@ -25,7 +25,7 @@ use groundplan_protocol::{
 
 use super::{
     super::{branch::Branch, process::facts, record::Edges, rng::Rng},
-    Omission, line,
+    omission::Omission,
 };
 
 /// How many plans a run may take; one for each export that gets another value, and some more.
@@ -407,4 +407,9 @@ fn fired(planned: &Plan, action: &PlannedAction, changed: &BTreeSet<&InstanceId>
     };
     let triggers = of.triggers.iter().filter(|trigger| fires(&trigger.on)).map(|trigger| trigger.effect);
     triggers.chain(of.obligation.map(|due| due.effect)).max()
+}
+
+/// What was done to which instance, for people.
+fn line(action: Action, instance: &InstanceId) -> String {
+    format!("{action} {instance}")
 }
