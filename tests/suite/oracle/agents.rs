@@ -73,6 +73,7 @@ impl Agent {
             phase: Phase::Idle,
             sequence: Sequence(self.reports.len() as u64),
             applied: self.applied.clone(),
+            running: Vec::new(),
             obligations: self.obligations.clone(),
             facts: BTreeMap::new(),
             exports: BTreeMap::new(),

@@ -100,7 +100,7 @@ impl Rollout {
         held.retain(|held| !held.failed || self.find(&held.node, &held.task).is_some());
         // Another node has taken over what runs once from one that is away: what that one had begun of it must not keep it from being done.
         let taken_over = |held: &HeldTurn| {
-            let once = desired.once.get(&held.task);
+            let once = desired.once.get(&held.task).filter(|once| once.failover.is_some());
             once.zip(desired.node(&held.node))
                 .is_some_and(|(once, at)| once.elected.node != at && once.candidates.binary_search(&at).is_ok())
         };
