@@ -164,11 +164,12 @@ impl World {
         limit
     }
 
-    /// A task that runs once begins on a node only after every other one has given it up: unless an operator has parked that one, or
-    /// planners have lost what they had elected.
+    /// A task that runs once begins on a node only after every other one has given it up: unless an operator has parked that one, it has left
+    /// the inventory, or planners have lost what they had elected.
     fn check_once(&mut self, slot: usize, task: &TaskId, edges: &Edges) {
         let agent = &self.agents[slot];
-        let forgotten = [Fault::LoseDisk, Fault::Contend].iter().any(|fault| self.faults.contains_key(fault));
+        let faults = [Fault::LoseDisk, Fault::Contend, Fault::RenameNode, Fault::RemoveNode];
+        let forgotten = faults.iter().any(|fault| self.faults.contains_key(fault));
         // One that came by it before, such as a node that has left the inventory and come back, does not begin.
         if self.parked || forgotten || agent.disk.applied.contains_key(task) {
             return;
