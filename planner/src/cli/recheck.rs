@@ -133,7 +133,7 @@ pub(super) fn is_good(detail: &RolloutDetail) -> bool {
 
 /// Prints a rollout with its tasks.
 pub(super) fn print(detail: &RolloutDetail, out: &mut Output) -> Result<(), Failure> {
-    Ok(out.print(&terminal::rollout::detail(detail, now_ms(), out.color()))?)
+    out.print(&terminal::rollout::detail(detail, now_ms(), out.color()))
 }
 
 /// Names the tasks that are skipped, the first five of them.

@@ -127,7 +127,11 @@ impl Generator {
             all.clone().flat_map(Site::tasks).filter(|(_, task)| task.thing.is_directory(task.choice.form));
         let placed = directories.map(|(_, task)| task.thing).all(|thing| !self.left.contains(&thing));
         // And nothing where a directory was left, which is never replaced.
-        let placed = placed && all.flat_map(Site::tasks).all(|(_, task)| !self.left_directories.contains(&task.thing));
+        let placed =
+            placed && all.clone().flat_map(Site::tasks).all(|(_, task)| !self.left_directories.contains(&task.thing));
+        // Nor an archive where one was left: a member may be a directory now that was a file there.
+        let archives = all.flat_map(Site::tasks).filter(|(_, task)| matches!(task.thing, Thing::Archive(_)));
+        let placed = placed && archives.map(|(_, task)| task.thing).all(|thing| !self.left.contains(&thing));
         // The node may also come from the first to the last at once.
         let mut pairs = path.windows(2).map(|pair| (pair[0], pair[1])).chain([(before, &step.site)]);
         (certain || removed) && placed && pairs.all(|(from, to)| makes_way(from, to))
