@@ -42,7 +42,7 @@ pub struct PlanJob {
     pub before: Option<Arc<ActiveRollout>>,
     /// What each of these nodes was sent last.
     pub sent: BTreeMap<NodeId, Sent>,
-    /// Whether each is sent its part even if it has the very same already: an agent begins anew with it, and tries at once what waits
+    /// Whether each is sent its part even if it has the very same already: an agent begins again with it, and tries at once what waits
     /// for its next attempt.
     pub again: bool,
 }

@@ -1,6 +1,7 @@
 //! Jobs from start to end on this machine, each test in a directory of its own.
 
 mod archive;
+mod archive_replaced;
 mod attributes;
 mod commands;
 mod drift;

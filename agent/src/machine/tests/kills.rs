@@ -41,7 +41,7 @@ struct World {
     /// Jobs that have ended, and whose end is not handled.
     ended: Vec<JobDone>,
     generation: u64,
-    /// How often the journal was emptied when the host was told last.
+    /// How often the journal was emptied when the host last heard of it.
     resets: usize,
     rng: Rng,
     done: Vec<String>,
@@ -74,7 +74,7 @@ impl World {
         Self { dir, host, bench, ended: Vec::new(), generation: 0, resets: 0, rng, done: Vec::new() }
     }
 
-    /// What the machine has had the host told.
+    /// What the machine has reported to the host.
     fn tell_host(&mut self) {
         self.host.promise(&self.bench.promised);
         if self.resets != self.bench.resets {

@@ -21,7 +21,7 @@ use crate::{commit::ActiveCommit, io::Level};
 enum Turn {
     /// The node stays.
     Stays,
-    /// It ends: the next resolution elects anew.
+    /// It ends: the next resolution elects again.
     Ends,
     /// Another node takes over, for this reason.
     Moves(NodeId, String),
