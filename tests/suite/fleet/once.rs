@@ -12,6 +12,7 @@ with_both_brokers!(
     a_node_that_is_there_is_elected_and_stays,
     a_change_waits_for_the_elected_node_until_it_is_parked,
     another_node_takes_over_from_one_that_is_away_for_too_long,
+    a_rolling_limit_does_not_keep_another_node_from_taking_over,
     no_other_node_runs_it_before_the_former_one_has_given_it_up,
     what_fails_is_tried_again,
     what_has_failed_is_tried_again_on_request,
@@ -167,6 +168,26 @@ fn another_node_takes_over_from_one_that_is_away_for_too_long(kind: Kind) {
     fleet.converged("one", &commit);
     assert_eq!(NODES.map(|node| fleet.lines(node, "starts")), [1, 2, 0]);
     assert_eq!(runs(&fleet, NODES), [1, 0, 0]);
+}
+
+fn a_rolling_limit_does_not_keep_another_node_from_taking_over(kind: Kind) {
+    let service = "[rollout]\nmax_unavailable = 1\n\n[[task]]\nid = \"schema\"\nonce = { failover = \"1s\" }\ncommand = { run = \"echo ran >> \
+                   schema.runs; while [ -e hold ]; do sleep 0.05; done\" }\n";
+    let mut fleet = fleet(kind, "abc", service);
+    fs::create_dir_all(fleet.root("a")).expect("a folder");
+    fs::write(fleet.root("a").join("hold"), "").expect("a file");
+    fleet.start_planner("one");
+    fleet.start_agent("a");
+    fleet.wait("the task on the first node", || (fleet.lines("a", "schema.runs") > 0).then_some(()));
+    fleet.start_agent("b");
+    fleet.start_agent("c");
+    // The one that is away has begun, and holds the only turn.
+    fleet.kill_agent("a");
+    fleet.wait("the task on another node", || (runs(&fleet, NODES)[1..].iter().sum::<usize>() > 0).then_some(()));
+    fs::remove_file(fleet.root("a").join("hold")).expect("a file");
+    fleet.start_agent("a");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+    assert_eq!(runs(&fleet, NODES)[1..].iter().sum::<usize>(), 1);
 }
 
 fn no_other_node_runs_it_before_the_former_one_has_given_it_up(kind: Kind) {
