@@ -209,6 +209,9 @@ impl Machine {
     /// Records that nothing shows what is on the host: the planner will have it applied again, and that counts as a change.
     pub(super) fn doubt(&mut self, planned: &PlannedTask) {
         let task = &planned.task;
+        // What it takes over it may have begun to change: that is its own to remember, because those that hand it over may go first.
+        let takings = self.takings.get(task).map_or(&[][..], Vec::as_slice);
+        let handed = take_over::memory(&self.applied, takings, planned);
         match (self.applied.get_mut(task), Record::of(planned)) {
             (Some(record), _) => {
                 record.in_doubt = true;
@@ -216,7 +219,7 @@ impl Machine {
                 record.touched |= !removes(planned.action);
             }
             (None, Some(record)) => {
-                self.applied.insert(task.clone(), Record { in_doubt: true, ..record });
+                self.applied.insert(task.clone(), Record { in_doubt: true, memory: handed, ..record });
             }
             _ => return,
         }

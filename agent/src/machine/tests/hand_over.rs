@@ -53,6 +53,25 @@ fn the_successor_remembers_what_its_predecessor_did() {
 }
 
 #[test]
+fn a_successor_that_is_killed_while_a_newer_plan_withdraws_both_remembers() {
+    let mut bench = bench();
+    // As `old`, by another name: both have the same.
+    let spec = planned("old", Action::Create, 1, &[]).spec;
+    let new = PlannedTask { spec, from: vec![task("old")], ..planned("new", Action::Create, 1, &[]) };
+    let old = PlannedTask { into: vec![task("new")], ..planned("old", Action::Remove, 0, &["new"]) };
+    offer(&mut bench, 2, vec![new, old]);
+    assert_eq!(bench.running(), "new:apply");
+    // Made without a report of `new`, which still runs; and then the agent is killed.
+    let removed = |name: &str| planned(name, Action::Remove, 0, &[]);
+    offer(&mut bench, 3, vec![removed("old")]);
+    kill(&mut bench);
+    assert_eq!(memory_of(&bench, "new"), Some(json!("what old found")));
+    offer(&mut bench, 4, vec![removed("old"), removed("new")]);
+    assert_eq!(bench.running(), "new:remove old:remove");
+    assert_eq!(bench.jobs[&task("new")].memory, Some(json!("what old found")), "it removes what is there");
+}
+
+#[test]
 fn the_successor_of_a_successor_that_the_planner_does_not_know_of_remembers_as_well() {
     let mut bench = bench();
     // As `old`, by another name.
