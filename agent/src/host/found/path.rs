@@ -16,7 +16,7 @@ use groundplan_protocol::plan::OnRemove;
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, readlinkat},
-    sys::stat::{Mode, SFlag, fstatat},
+    sys::stat::{Mode, SFlag, fstat, fstatat},
     unistd::{Gid, Uid, fchownat},
 };
 
@@ -26,7 +26,7 @@ use crate::{
         error::HostError,
         fs::{
             files::{self, Access, FileError, Removal, Replace, Sum},
-            paths::{Missing, PathError, Root},
+            paths::{Missing, PathError, Place, Root},
             xattrs,
         },
         job::Content,
@@ -104,8 +104,8 @@ impl FoundStore {
                 }
                 files::put_link(root, path, target)?;
                 if let Some(place) = root.place(path, Missing::Leave)? {
-                    let (uid, gid, flags) = (Uid::from_raw(*uid), Gid::from_raw(*gid), AtFlags::AT_SYMLINK_NOFOLLOW);
-                    fchownat(&place.dir, place.name.as_os_str(), Some(uid), Some(gid), flags).map_err(|errno| {
+                    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+                    own_link(&place, uid, gid).map_err(|errno| {
                         let source = errno.into();
                         FoundError::Read { path: path.to_owned(), doing: "change its owner", source }
                     })?;
@@ -150,6 +150,20 @@ impl FoundStore {
         xattrs::write(&file, attributes).map_err(failed)?;
         Ok(if same { Removal::NotThere } else { Removal::Removed })
     }
+}
+
+/// Changes the owner of a link. Whoever has its directory may have put something else there, and that keeps its owner.
+fn own_link(place: &Place, uid: Uid, gid: Gid) -> nix::Result<()> {
+    let link = openat(
+        &place.dir,
+        place.name.as_os_str(),
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    if SFlag::from_bits_truncate(fstat(&link)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+        return Err(Errno::EINVAL);
+    }
+    fchownat(&link, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
 }
 
 /// Makes way for a file or link: a directory goes if it is empty. Or why nothing can be restored there.

@@ -34,7 +34,7 @@ use super::{
         temporary,
     },
     error::{failed, io_failed},
-    paths::{Missing, PathError, Place, Root},
+    paths::{Missing, PathError, Place, Root, controls, path_of},
     text, xattrs,
 };
 use crate::host::job::Content;
@@ -126,7 +126,7 @@ impl Sum {
 
 /// Up to `most` bytes of the file at `path`; `None` if there is nothing. Links are followed below the root.
 pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec<u8>>, FileError> {
-    let mut at = path.to_owned();
+    let (mut at, mut user) = (path.to_owned(), None);
     for _ in 0..MOST_LINKS {
         let Some(place) = root.place(&at, Missing::Leave)? else { return Ok(None) };
         let Some(stat) = stat(&place, path)? else { return Ok(None) };
@@ -134,12 +134,19 @@ pub(crate) fn read_file(root: &Root, path: &str, most: u64) -> Result<Option<Vec
             SFlag::S_IFREG => {
                 let file = openat(&place.dir, place.name.as_os_str(), READ, Mode::empty());
                 let file = File::from(file.map_err(failed(path, "open it"))?);
+                let owner = fstat(&file).map_err(failed(path, "read its metadata"))?.st_uid;
+                if user.is_some_and(|user| user != owner) {
+                    return Err(failed(path, "follow a user's link to a file that is not theirs")(Errno::EPERM));
+                }
                 let mut bytes = Vec::new();
                 file.take(most).read_to_end(&mut bytes).map_err(io_failed(path, "read it"))?;
                 return Ok(Some(bytes));
             }
             SFlag::S_IFLNK => {
                 let target = readlinkat(&place.dir, place.name.as_os_str()).map_err(failed(path, "follow it"))?;
+                let dir = fstat(&place.dir).map_err(failed(path, "follow it"))?.st_uid;
+                // Of two users, what both lead to can be of neither.
+                user = controls(dir, stat.st_uid, user).unwrap_or(Some(u32::MAX));
                 let directory = at.rsplit_once('/').map_or("", |(directory, _)| directory);
                 let directory = if directory.is_empty() { "/" } else { directory };
                 // Through the root again, which refuses a target outside of it.
@@ -211,7 +218,7 @@ pub(crate) fn has_content(root: &Root, path: &str, sum: Sum) -> Result<bool, Fil
 /// The SELinux label of what is at `path`, be it a link; `None` if there is nothing, or it has none.
 pub(crate) fn label(root: &Root, path: &str) -> Result<Option<String>, FileError> {
     let Some(place) = root.place(path, Missing::Leave)? else { return Ok(None) };
-    match xattrs::label(&place.real) {
+    match xattrs::label(&path_of(&place.dir).join(&place.name)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         result => result.map_err(io_failed(path, "read its label")),
     }
@@ -297,6 +304,8 @@ pub(crate) fn stage_file(
             // Not rewritten: a new inode would be a change for programs that watch the file.
             if let Some(file) = &before
                 && holds(&place, path, &stat, sum)?
+                && (!is_shared(&place, file).map_err(failed(path, "read its metadata"))?
+                    || Access::of(path, file)? == access)
             {
                 access.give(path, file)?;
                 return Ok(None);
@@ -322,6 +331,11 @@ pub(crate) fn stage_file(
     // Before the rename: after a power loss the name must not lead to an empty file.
     file.sync_all().map_err(io_failed(path, "write it"))?;
     Ok(Some(staged))
+}
+
+/// Whether the file may be one from elsewhere, to which a user who has the directory has given a second name there.
+fn is_shared(place: &Place, file: &File) -> nix::Result<bool> {
+    Ok(fstat(file)?.st_nlink > 1 && controls(fstat(&place.dir)?.st_uid, 0, None) != Ok(None))
 }
 
 /// Sets the access of a file that takes the place of `before`, and the extended attributes of that.

@@ -4,22 +4,30 @@
 //! Resolved one component at a time through directory handles, so that no component can be swapped in between. With the
 //! root `/`, symbolic links among the parents are followed as on any host (`/var/run`); with another root a link that is
 //! absolute or climbs above the root is an error. The last component is never followed here.
+//!
+//! A link that a user made, or may have put where it is, leads only to a directory of that user, as with systemd's `CHASE_SAFE`: the
+//! agent works as root, and would write for the user where only root may. What is done at a place goes through its handle, which
+//! stays on the directory that was checked.
 
 use std::{
     ffi::{OsStr, OsString},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsRawFd as _, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open, openat, readlinkat},
-    sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat},
+    fcntl::{AtFlags, OFlag, open, openat, readlinkat},
+    sys::stat::{Mode, fchmod, fstat, fstatat, mkdirat},
+    unistd::Uid,
 };
+
+use super::users;
 
 /// Most links followed on one path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -31,6 +39,11 @@ const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_
 pub(crate) enum PathError {
     #[error("{path}: the symbolic link {link} leads out of the root")]
     Escapes { path: String, link: String },
+    #[error(
+        "{path}: the symbolic link {link} to {} is under the control of the user {user} and leads to what is not theirs: it is not \
+         followed; name the path that it leads to, or replace the link", target.display()
+    )]
+    Unsafe { path: String, link: String, target: PathBuf, user: String },
     #[error("{path}: {part} is not a directory")]
     NotADirectory { path: String, part: String },
     #[error("{path}: cannot {doing} {part}")]
@@ -57,7 +70,11 @@ pub(crate) enum Missing {
 
 /// The directory below which all paths of tasks are.
 #[derive(Debug, Clone)]
-pub(crate) struct Root(PathBuf);
+pub(crate) struct Root {
+    path: PathBuf,
+    /// The directory itself, where others may put another one at its path.
+    held: Option<Arc<OwnedFd>>,
+}
 
 /// The place of a file: its directory, opened, and its name there.
 #[derive(Debug)]
@@ -69,12 +86,17 @@ pub(crate) struct Place {
 }
 
 impl Root {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self(dir)
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, held: None }
+    }
+
+    /// A directory that was found below another root.
+    pub(crate) fn held((dir, path): (OwnedFd, PathBuf)) -> Self {
+        Self { path, held: Some(Arc::new(dir)) }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The place of `path`; `None` if a parent is missing and is not to be created.
@@ -95,11 +117,41 @@ impl Root {
     /// Whether anything is at `path`; the last component may be any file, even a dangling link.
     pub(crate) fn exists(&self, path: &str) -> Result<bool, PathError> {
         Ok(match self.place(path, Missing::Leave) {
-            Ok(Some(place)) => std::fs::symlink_metadata(&place.real).is_ok(),
+            Ok(Some(place)) => fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok(),
             Ok(None) | Err(PathError::NotADirectory { .. }) => false,
             Err(e) => return Err(e),
         })
     }
+}
+
+/// A path to an open directory that stays on it, for what takes only paths.
+pub(crate) fn path_of(dir: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", dir.as_raw_fd()).into()
+}
+
+/// The user who has a link under control: who owns it, or the directory that it is in. `None` for root, and for the agent's own.
+/// Where the two are different users, what the link leads to cannot be of both.
+pub(super) fn controls(dir: u32, link: u32, before: Option<u32>) -> Result<Option<u32>, u32> {
+    let mut found = before;
+    for uid in [dir, link] {
+        match found {
+            _ if uid == 0 || uid == Uid::effective().as_raw() => {}
+            Some(other) if other != uid => return Err(other),
+            _ => found = Some(uid),
+        }
+    }
+    Ok(found)
+}
+
+/// A link that was followed and that a user has under control: what it leads to must be theirs.
+struct Bound {
+    user: u32,
+    link: String,
+    target: PathBuf,
+    /// How many names are left to be walked where it leads to.
+    left: usize,
+    /// Whether the directory there is still to be checked.
+    due: bool,
 }
 
 /// A walk from the root downwards.
@@ -112,26 +164,34 @@ struct Walk<'a> {
     entered: Vec<(OwnedFd, OsString)>,
     /// The last link that was followed, as seen on the node.
     followed: String,
+    bound: Option<Bound>,
 }
 
 impl<'a> Walk<'a> {
     fn new(root: &'a Root, path: &'a str, missing: Missing) -> Result<Self, PathError> {
-        let flags = DIRECTORY.difference(OFlag::O_NOFOLLOW);
-        let top = open(&root.0, flags, Mode::empty()).map_err(|e| PathError::Io {
+        let top = match &root.held {
+            Some(dir) => dir.try_clone(),
+            None => open(&root.path, DIRECTORY.difference(OFlag::O_NOFOLLOW), Mode::empty()).map_err(io::Error::from),
+        };
+        let top = top.map_err(|source| PathError::Io {
             path: path.to_owned(),
             doing: "open the root",
-            part: root.0.display().to_string(),
-            source: e.into(),
+            part: root.path.display().to_string(),
+            source,
         })?;
-        Ok(Self { root, path, missing, top, entered: Vec::new(), followed: String::new() })
+        Ok(Self { root, path, missing, top, entered: Vec::new(), followed: String::new(), bound: None })
     }
 
     fn to(mut self, directory: &str) -> Result<Option<(OwnedFd, PathBuf)>, PathError> {
         // The components that are still to be walked, the next one last.
         let mut rest: Vec<OsString> = names(Path::new(directory));
         let mut links = 0;
-        while let Some(name) = rest.pop() {
+        loop {
+            self.check(rest.len())?;
+            let Some(name) = rest.pop() else { break };
             if name == ".." {
+                // It may lead above what was checked.
+                self.bound.iter_mut().for_each(|bound| bound.due = true);
                 // On a host, `..` of `/` is `/`; below another root it would be a directory outside.
                 if self.entered.pop().is_none() && !self.on_host() {
                     return Err(self.escapes());
@@ -143,6 +203,10 @@ impl<'a> Walk<'a> {
                 Ok(dir) => self.entered.push((dir, name)),
                 Err(Errno::ENOENT) if self.missing == Missing::Leave => return Ok(None),
                 Err(Errno::ENOENT) => {
+                    // A user's link would have it made wherever it leads.
+                    if let Some(bound) = self.bound.take_if(|bound| bound.due) {
+                        return Err(self.not_theirs(bound));
+                    }
                     // Opened in the next round like any other, since someone may have replaced it by a link.
                     self.create(&name)?;
                     rest.push(name);
@@ -150,7 +214,7 @@ impl<'a> Walk<'a> {
                 // A link, or a file, for which `link` returns the error. The target's components are walked like the others.
                 Err(Errno::ENOTDIR | Errno::ELOOP) => {
                     links += 1;
-                    let target = self.link(&name, links)?;
+                    let target = self.link(&name, links, rest.len())?;
                     self.followed = self.part(&name);
                     if target.is_absolute() {
                         if !self.on_host() {
@@ -163,13 +227,13 @@ impl<'a> Walk<'a> {
                 Err(e) => return Err(self.io("open", &name, e)),
             }
         }
-        let real = self.entered.iter().fold(self.root.0.clone(), |path, (_, name)| path.join(name));
+        let real = self.entered.iter().fold(self.root.path.clone(), |path, (_, name)| path.join(name));
         let dir = self.entered.pop().map_or(self.top, |(dir, _)| dir);
         Ok(Some((dir, real)))
     }
 
     fn on_host(&self) -> bool {
-        self.root.0 == Path::new("/")
+        self.root.path == Path::new("/")
     }
 
     fn here(&self) -> &OwnedFd {
@@ -183,20 +247,55 @@ impl<'a> Walk<'a> {
             Err(Errno::EEXIST) => return Ok(()),
             result => result.map_err(|e| self.io("create the directory", name, e))?,
         }
-        // The umask of the agent does not count.
-        fchmodat(self.here(), name, mode, FchmodatFlags::FollowSymlink).map_err(|e| self.io("set the mode of", name, e))
+        // The umask of the agent does not count. By a handle: its name may be a link by now.
+        let flags = DIRECTORY.difference(OFlag::O_PATH);
+        let dir = openat(self.here(), name, flags, Mode::empty()).map_err(|e| self.io("open", name, e))?;
+        fchmod(&dir, mode).map_err(|e| self.io("set the mode of", name, e))
     }
 
-    /// The target of the link `name`.
-    fn link(&self, name: &OsStr, links: usize) -> Result<PathBuf, PathError> {
+    /// The target of the link `name`, after which `left` names are to be walked.
+    fn link(&mut self, name: &OsStr, links: usize, left: usize) -> Result<PathBuf, PathError> {
         if links > MAX_LINKS {
             return Err(self.io("follow", name, Errno::ELOOP));
         }
-        match readlinkat(self.here().as_fd(), name) {
-            Ok(target) => Ok(target.into()),
-            Err(Errno::EINVAL) => Err(PathError::NotADirectory { path: self.path.to_owned(), part: self.part(name) }),
-            Err(e) => Err(self.io("read the link", name, e)),
+        let failed = |e| self.io("read the link", name, e);
+        // One handle for owner and target: the name may be another link's in between.
+        let flags = DIRECTORY.difference(OFlag::O_DIRECTORY);
+        let link = openat(self.here(), name, flags, Mode::empty()).map_err(failed)?;
+        let target: PathBuf = match readlinkat(&link, "") {
+            Ok(target) => target.into(),
+            Err(Errno::EINVAL | Errno::ENOENT) => {
+                return Err(PathError::NotADirectory { path: self.path.to_owned(), part: self.part(name) });
+            }
+            Err(e) => return Err(failed(e)),
+        };
+        let [dir, owner] = [fstat(self.here()).map_err(failed)?.st_uid, fstat(&link).map_err(failed)?.st_uid];
+        let bound = |user| Bound { user, link: self.part(name), target: target.clone(), left, due: true };
+        let before = self.bound.as_ref().filter(|bound| bound.due).map(|bound| bound.user);
+        match controls(dir, owner, before) {
+            // On the way to where another leads, only the end of that is checked.
+            Ok(_) if before.is_some() => {}
+            Ok(Some(user)) => self.bound = Some(bound(user)),
+            Ok(None) => {}
+            Err(user) => return Err(self.not_theirs(bound(user))),
         }
+        Ok(target)
+    }
+
+    /// Checks the directory that a user's link leads to, once the walk is there.
+    fn check(&mut self, left: usize) -> Result<(), PathError> {
+        if let Some(mut bound) = self.bound.take_if(|bound| bound.due && left <= bound.left) {
+            if !fstat(self.here()).is_ok_and(|found| found.st_uid == bound.user) {
+                return Err(self.not_theirs(bound));
+            }
+            bound.due = false;
+            self.bound = Some(bound);
+        }
+        Ok(())
+    }
+
+    fn not_theirs(&self, Bound { user, link, target, .. }: Bound) -> PathError {
+        PathError::Unsafe { path: self.path.to_owned(), link, target, user: users::user_name(Uid::from_raw(user)) }
     }
 
     /// `name` here, as seen on the node.

@@ -12,6 +12,7 @@ mod ini;
 mod jobs;
 mod kinds;
 mod line;
+mod links;
 mod never;
 mod plugins;
 mod processes;

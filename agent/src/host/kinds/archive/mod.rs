@@ -153,9 +153,9 @@ impl Job {
         let Some(manifest) = self.store.load(&self.task, &self.params.dest) else {
             return Ok(self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?);
         };
-        let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(false) };
+        let Some(dest) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(false) };
         let (_, sha256) = self.open()?;
-        let tree = Root::new(real);
+        let tree = Root::held(dest);
         let mut members = manifest.members.iter().chain(&manifest.spared);
         Ok(manifest.from == Some(self.origin(sha256)) && members.all(|(path, entry)| self.is_right(&tree, path, entry)))
     }
@@ -163,8 +163,8 @@ impl Job {
     /// The members that are not as they were unpacked. The archive itself is not needed and may be missing. `None` if no manifest
     /// shows what was unpacked, or its directory is missing.
     fn differences(&self) -> Result<Option<Differing>, HostError> {
-        let Some((_, real)) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(None) };
-        let tree = Root::new(real);
+        let Some(dest) = self.root.directory(&self.params.dest, Missing::Leave)? else { return Ok(None) };
+        let tree = Root::held(dest);
         let Some(mut manifest) = self.store.load(&self.task, &self.params.dest) else {
             let in_sync = self.params.creates.as_ref().map_or(Ok(false), |path| self.root.exists(path))?;
             return Ok(in_sync.then(|| (tree, BTreeMap::new())));
@@ -221,7 +221,7 @@ impl Job {
             }
         };
         // 2. Check that every member has a place, before any is put there: an obstacle must not leave half an archive.
-        let (mut members, tree) = (staging.members(), Root::new(real));
+        let (mut members, tree) = (staging.members(), Root::held((dir, real)));
         let put = before.as_ref().map(Manifest::put).unwrap_or_default();
         let (mut now, obstacles, mut left, taken) = self.plan(&tree, &mut members, &put)?;
         now.made_dest = made_dest;
@@ -328,8 +328,8 @@ impl Job {
         let dest = &self.params.dest;
         let Some(manifest) = self.store.load(&self.task, dest) else { return Ok((false, Vec::new())) };
         let (mut removed, mut left) = (false, Vec::new());
-        if let Some((_, real)) = self.root.directory(dest, Missing::Leave)? {
-            (removed, left) = self.remove_members(&Root::new(real), &manifest.put(), Some(notes))?;
+        if let Some(found) = self.root.directory(dest, Missing::Leave)? {
+            (removed, left) = self.remove_members(&Root::held(found), &manifest.put(), Some(notes))?;
             let others = self.store.others(&self.task, &self.from, dest);
             if manifest.made_dest && !others.iter().any(|other| other.dest == *dest) {
                 match files::remove_directory(&self.root, dest)? {

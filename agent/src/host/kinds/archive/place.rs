@@ -21,7 +21,7 @@ use crate::host::{
     error::HostError,
     fs::{
         files::{self, FileError, Occupant, Removal, Sum},
-        paths::{Missing, Root},
+        paths::{Missing, Root, path_of},
     },
 };
 
@@ -111,11 +111,11 @@ impl Job {
     ) -> Result<Option<(String, &'static str)>, ArchiveError> {
         let failed =
             |source: FileError| ArchiveError::InTheWay { member: path.to_owned(), source: Box::new(source.into()) };
-        let Some((_, real)) = tree.directory(&format!("/{path}"), Missing::Leave).map_err(|e| failed(e.into()))? else {
+        let Some((dir, _)) = tree.directory(&format!("/{path}"), Missing::Leave).map_err(|e| failed(e.into()))? else {
             return Ok(None);
         };
         let io = |source| failed(FileError::Io { path: format!("/{path}"), doing: "list it", source });
-        for entry in fs::read_dir(real).map_err(io)? {
+        for entry in fs::read_dir(path_of(&dir)).map_err(io)? {
             let entry = entry.map_err(io)?;
             let inside = format!("{path}/{}", entry.file_name().to_string_lossy());
             let why = if self.claimant(&inside).is_some() {

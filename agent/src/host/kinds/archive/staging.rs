@@ -27,6 +27,7 @@ use super::{
     error::ArchiveError,
     members::{Member, Members, Refused, What},
 };
+use crate::host::fs::paths::path_of;
 
 /// Most bytes between one member of a tar and the next: long names and extended headers, which are read into memory.
 const HEADERS: u64 = 1 << 20;
@@ -35,6 +36,7 @@ const HEADERS: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Staging {
     pub(super) dir: OwnedFd,
+    dest: OwnedFd,
     real: PathBuf,
     next: u32,
     owner: (Uid, Gid),
@@ -51,14 +53,15 @@ impl Staging {
         members: Members,
     ) -> Result<Self, ArchiveError> {
         let failed = |source: io::Error| ArchiveError::Stage { path: real.display().to_string(), source };
-        match std::fs::remove_dir_all(&real) {
+        match std::fs::remove_dir_all(path_of(dest).join(name)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
         mkdirat(dest, name, Mode::from_bits_truncate(0o700)).map_err(|e| failed(e.into()))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let dir = openat(dest, name, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        Ok(Self { dir, real, next: 0, owner, members })
+        let dest = dest.try_clone().map_err(failed)?;
+        Ok(Self { dir, dest, real, next: 0, owner, members })
     }
 
     /// Reads the whole archive; `path` is the `PATH` in which decompression programs are found.
@@ -244,7 +247,8 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // If it cannot be removed now, the next job of the task removes it.
-        let _ = std::fs::remove_dir_all(&self.real);
+        let name = self.real.file_name().unwrap_or_default();
+        let _ = std::fs::remove_dir_all(path_of(&self.dest).join(name));
     }
 }
 

@@ -15,7 +15,7 @@ use nix::{
 use crate::host::{
     fs::{
         files::{self, Access, FileError, Sum},
-        paths::Root,
+        paths::{Missing, Root},
     },
     job::Content,
 };
@@ -49,9 +49,9 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn root(&self) -> Root {
-        // Links on the way to the home are followed: the user does not control them.
-        Root::new(self.home.canonicalize().unwrap_or_else(|_| self.home.to_owned()))
+    fn root(&self) -> Result<Root, FileError> {
+        let home = Root::new("/".into()).directory(&self.home.to_string_lossy(), Missing::Leave)?;
+        Ok(home.map_or_else(|| Root::new(self.home.to_owned()), Root::held))
     }
 
     fn access(&self, mode: u32) -> Access {
@@ -87,21 +87,21 @@ impl Place<'_> {
 
     /// The content of the file; empty if there is none.
     pub(super) fn read(&self) -> Result<Vec<u8>, KeysError> {
-        let root = self.root();
+        let root = self.root()?;
         let bytes = files::read_file(&root, &self.file(&root)?, MOST + 1)?.unwrap_or_default();
         if bytes.len() as u64 > MOST { Err(KeysError::TooLong) } else { Ok(bytes) }
     }
 
     /// Whether the file has that content, owner and mode.
     pub(super) fn is(&self, text: &[u8]) -> Result<bool, KeysError> {
-        let root = self.root();
+        let root = self.root()?;
         let file = self.file(&root)?;
         Ok(files::is_directory(&root, FOLDER, self.access_at(&root, FOLDER, 0o700)?)?
             && files::is_file(&root, &file, Sum::of_bytes(text), self.access_at(&root, &file, 0o600)?)?)
     }
 
     pub(super) fn write(&self, text: Vec<u8>) -> Result<(), KeysError> {
-        let root = self.root();
+        let root = self.root()?;
         let folder = self.access_at(&root, FOLDER, 0o700)?;
         if !files::is_directory(&root, FOLDER, folder)? {
             files::put_directory(&root, FOLDER, folder)?;
