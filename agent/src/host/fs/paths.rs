@@ -39,11 +39,11 @@ const DIRECTORY: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_
 pub(crate) enum PathError {
     #[error("{path}: the symbolic link {link} leads out of the root")]
     Escapes { path: String, link: String },
+    /// `link` is the link with its target, and who has it under control.
     #[error(
-        "{path}: the symbolic link {link} to {} is under the control of the user {user} and leads to what is not theirs: it is not \
-         followed; name the path that it leads to, or replace the link", target.display()
+        "{path}: the symbolic link {link} and leads to what is not theirs: it is not followed; name the path that it leads to, or replace the link"
     )]
-    Unsafe { path: String, link: String, target: PathBuf, user: String },
+    Unsafe { path: String, link: String },
     #[error("{path}: {part} is not a directory")]
     NotADirectory { path: String, part: String },
     #[error("{path}: cannot {doing} {part}")]
@@ -146,8 +146,8 @@ pub(super) fn controls(dir: u32, link: u32, before: Option<u32>) -> Result<Optio
 /// A link that was followed and that a user has under control: what it leads to must be theirs.
 struct Bound {
     user: u32,
+    /// The link and its target.
     link: String,
-    target: PathBuf,
     /// How many names are left to be walked where it leads to.
     left: usize,
     /// Whether the directory there is still to be checked.
@@ -270,7 +270,8 @@ impl<'a> Walk<'a> {
             Err(e) => return Err(failed(e)),
         };
         let [dir, owner] = [fstat(self.here()).map_err(failed)?.st_uid, fstat(&link).map_err(failed)?.st_uid];
-        let bound = |user| Bound { user, link: self.part(name), target: target.clone(), left, due: true };
+        let bound =
+            |user| Bound { user, link: format!("{} to {}", self.part(name), target.display()), left, due: true };
         let before = self.bound.as_ref().filter(|bound| bound.due).map(|bound| bound.user);
         match controls(dir, owner, before) {
             // On the way to where another leads, only the end of that is checked.
@@ -294,8 +295,10 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn not_theirs(&self, Bound { user, link, target, .. }: Bound) -> PathError {
-        PathError::Unsafe { path: self.path.to_owned(), link, target, user: users::user_name(Uid::from_raw(user)) }
+    fn not_theirs(&self, Bound { user, link, .. }: Bound) -> PathError {
+        let user = users::user_name(Uid::from_raw(user));
+        let link = format!("{link} is under the control of the user {user}");
+        PathError::Unsafe { path: self.path.to_owned(), link }
     }
 
     /// `name` here, as seen on the node.

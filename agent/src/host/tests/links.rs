@@ -175,7 +175,7 @@ fn race(tasks: &[TaskSpec]) {
         let swapper = scope.spawn(swapper);
         // Not in an async block: the thread must end whatever happens here.
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(1).build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             while !swapper.is_finished() && here.iter().chain(&refused).any(|n| *n < OFTEN) {
                 for (n, task) in tasks.iter().enumerate() {
                     let result = runtime.block_on(site.create(task));
