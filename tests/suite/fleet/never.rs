@@ -284,7 +284,8 @@ fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
             (status["refused"]["commit"]["id"] == refused.as_str()).then_some(status)
         });
         assert_eq!(status["commit"]["id"], active.as_str(), "{status:#}");
-        assert!(status["refused"].to_string().contains("prevent_destroy"), "{status:#}");
+        let place = format!("`prevent_destroy = true` ({SERVICE} of commit {})", &active[..9]);
+        assert!(status["refused"].to_string().contains(&place), "{status:#}");
         assert!(fleet.root("n1").join("data").is_dir());
         fleet.git(&["revert", "--no-edit", "HEAD"]);
         active = fleet.git(&["rev-parse", "HEAD"]);

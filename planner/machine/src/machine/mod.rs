@@ -252,7 +252,7 @@ impl Machine {
         let outcome = match outcome {
             // What is active stays so, whatever nodes have reported since: its plan leaves alone what must not be removed.
             LoadOutcome::Good { commit, same } if reason == LoadReason::Tip => {
-                let faults = prevented::faults(&commit, &self.fleet);
+                let faults = prevented::faults(&commit, self.deployment.active().map(AsRef::as_ref), &self.fleet);
                 match faults.is_empty() {
                     true => LoadOutcome::Good { commit, same },
                     false => LoadOutcome::Refused(RefusedCommit { commit: commit.commit.clone(), faults }),
