@@ -18,6 +18,7 @@ mod plugins;
 mod property;
 mod reboot;
 mod restored;
+mod rpm_packages;
 mod survival;
 mod texts;
 mod unit_states;

@@ -299,3 +299,48 @@ fn a_hold_passes_to_the_task_that_takes_the_package() {
     }
     assert_eq!(installed(&hosts), "");
 }
+
+#[test]
+fn what_came_along_goes_also_where_an_installation_or_a_removal_was_cut_off() {
+    needs_hosts!();
+    let hosts = Hosts::site(&["h1"]).serve(NOTHING);
+    hosts.converged(&hosts.head());
+    let wait = "touch /run/in; while [ ! -e /run/go ]; do sleep 0.05; done";
+    publish(&hosts, &["gp-lib 1.0", "gp-a 1.0 gp-lib", &format!("gp-slow 1.0 gp-lib '{wait}'")]);
+    let task = |name: &str| format!("[[task]]\nid = \"{name}\"\npackage = \"{name}\"\n");
+    let at_removal = |package: &str, script: &str| {
+        let path = format!("/var/lib/dpkg/info/{package}.prerm");
+        hosts.out("h1", &format!("rm -f /run/go; printf '#!/bin/sh\n{script}\n' > {path}; chmod 755 {path}"));
+    };
+    // The agent, apt and dpkg.
+    let kill = || {
+        hosts.wait("the script of the package", || (hosts.sh("h1", "test -e /run/in").status == Some(0)).then_some(()));
+        hosts.out("h1", "systemctl kill --signal KILL --kill-whom all groundplan-agent; rm /run/in; touch /run/go");
+    };
+    let commit = hosts.change(&task("gp-slow"));
+    kill();
+    hosts.converged(&commit);
+    assert_eq!(installed(&hosts), "gp-lib 1.0;gp-slow 1.0;");
+    assert_eq!(hosts.out("h1", "apt-mark showauto | grep gp-"), "gp-lib");
+
+    // Before the first of them is removed, and after it.
+    for package in ["gp-slow", "gp-lib"] {
+        at_removal(package, wait);
+        let commit = hosts.change(NOTHING);
+        kill();
+        hosts.converged(&commit);
+        assert_eq!(installed(&hosts), "", "cut off while {package} was removed");
+        hosts.converged(&hosts.change(&task("gp-slow")));
+    }
+
+    // A script fails, and apt has noted by then that nothing is a dependency any more. Another package comes to need what is left.
+    at_removal("gp-lib", "exit 1");
+    hosts.settled(&hosts.change(NOTHING));
+    assert_eq!(installed(&hosts), "gp-lib 1.0;");
+    hosts.settled(&hosts.change(&task("gp-a")));
+    assert_eq!(installed(&hosts), "gp-a 1.0;gp-lib 1.0;");
+    assert_eq!(hosts.out("h1", "apt-mark showauto | grep gp-"), "gp-lib");
+    at_removal("gp-lib", "exit 0");
+    hosts.converged(&hosts.change(NOTHING));
+    assert_eq!(installed(&hosts), "");
+}

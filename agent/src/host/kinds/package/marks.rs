@@ -3,7 +3,7 @@
 //! A package that a task names is wanted for itself: without the mark, the package manager removes it with the last package that
 //! needs it. The memory holds what the task marked, and that is marked as a dependency again when the task gives it up.
 
-use groundplan_protocol::kinds::PackageState;
+use groundplan_protocol::kinds::{Claim, PackageState};
 
 use super::{Task, backend::Installed, error::PackageError, list, memory::Memory};
 
@@ -45,6 +45,20 @@ impl Task<'_> {
         memory.marked.retain(|name| !to_unmark.contains(name));
         self.cx().remember(memory);
         Ok(())
+    }
+
+    /// Marks as dependencies again what a removal was to take away and did not: apt notes all that it set out to remove as not there,
+    /// also what a failed script keeps there, and that counts as chosen by hand from then on.
+    pub(super) async fn unmark_left(&self, memory: &Memory) -> Result<(), PackageError> {
+        if memory.removing.is_empty() {
+            return Ok(());
+        }
+        let installed = self.manager.installed().await?;
+        let Some(chosen) = self.manager.chosen(&installed).await? else { return Ok(()) };
+        let is_wanted = |name: &str| self.cx().held_by_another(&Claim::named("package", name)).is_some();
+        let left = |name: &&String| installed.is_there(name) && chosen.contains(*name) && !is_wanted(name);
+        let left: Vec<&String> = memory.removing.iter().filter(left).collect();
+        self.choose(&left, false).await
     }
 
     pub(super) async fn choose<S: AsRef<str>>(&self, names: &[S], chosen: bool) -> Result<(), PackageError> {

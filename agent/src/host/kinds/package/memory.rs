@@ -22,6 +22,9 @@ pub(super) struct Memory {
     pub(super) marked: BTreeSet<String>,
     /// Packages that it installed for a virtual one that is named, each with the name of that.
     pub(super) stand_ins: BTreeMap<String, String>,
+    /// Packages that a removal of which the end is not noted yet takes away with those that are named: nothing else needed them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) removing: BTreeSet<String>,
     /// Packages that were there before an installation of which the end is not noted yet, and the names that it was for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) installing: Option<Installing>,

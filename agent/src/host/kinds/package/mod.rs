@@ -160,7 +160,7 @@ impl Task<'_> {
         let given_up: Vec<String> =
             memory.installed.iter().filter(|name| self.is_given_up(&memory, name)).cloned().collect();
         if !given_up.is_empty() {
-            self.give_up(&given_up, &memory.along).await?;
+            self.give_up(&given_up, &mut memory).await?;
             memory.installed.retain(|name| !given_up.contains(name));
             memory.stand_ins.retain(|name, _| !given_up.contains(name));
             self.cx().remember(&memory);
@@ -168,7 +168,7 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// The memory, with what an interrupted installation brought.
+    /// The memory, with what an interrupted installation brought; and marks as they were before an interrupted removal.
     async fn memory(&self) -> Result<Memory, PackageError> {
         let mut memory = Memory::of(self.cx(), self.params);
         if memory.installing.is_some() {
@@ -176,6 +176,7 @@ impl Task<'_> {
             self.cx().remember(&memory);
             self.note_along(memory.along.iter())?;
         }
+        self.unmark_left(&memory).await?;
         Ok(memory)
     }
 
@@ -196,9 +197,10 @@ impl Task<'_> {
         let there = if memory.marked.is_empty() { Installed::default() } else { self.manager.installed().await? };
         let marked: Vec<&str> = memory.marked.iter().map(String::as_str).filter(|name| there.is_there(name)).collect();
         self.choose(&marked, false).await?;
+        let had_marks = !marked.is_empty();
         let installed: Vec<String> = memory.installed.iter().cloned().collect();
-        let removed = self.give_up(&installed, &memory.along).await?;
-        Ok(removed || !memory.held.is_empty() || !memory.unheld.is_empty() || !marked.is_empty())
+        let removed = self.give_up(&installed, &mut memory).await?;
+        Ok(removed || !memory.held.is_empty() || !memory.unheld.is_empty() || had_marks)
     }
 
     /// Wanted packages that are not installed.
@@ -259,7 +261,7 @@ impl Task<'_> {
     }
 
     /// Removes what the task installed and no other package needs, with what was installed along; whether anything was removed.
-    async fn give_up(&self, names: &[String], along: &BTreeSet<String>) -> Result<bool, PackageError> {
+    async fn give_up(&self, names: &[String], memory: &mut Memory) -> Result<bool, PackageError> {
         let installed = self.manager.installed().await?;
         let held_by_another = |name: &str| self.cx().held_by_another(&Claim::named("package", name));
         // Packages that another task names stay, without removal and later installation in between.
@@ -289,18 +291,30 @@ impl Task<'_> {
             }
             going.retain(|name| !kept.contains(name));
         }
-        if going.is_empty() {
+        // Of an earlier removal that ended halfway, what came along may be all that is left.
+        if going.is_empty() && memory.removing.is_empty() {
             return Ok(false);
         }
         // What the manager would remove as no longer needed may include packages that were there before the task.
         let wide = self.manager.preview(&going, true).await?;
-        let along: Vec<&str> =
-            wide.iter().map(String::as_str).filter(|name| along.contains(*name) || self.came_along(name)).collect();
-        let along = along.into_iter().filter(|name| held_by_another(name).is_none() && !going.contains(name));
-        let all: Vec<&str> = going.iter().copied().chain(along).collect();
+        let came_along = |name: &String| memory.along.contains(name) || self.came_along(name);
+        let is_free = |name: &String| held_by_another(name).is_none() && !going.contains(&name.as_str());
+        let along: BTreeSet<String> = wide.into_iter().filter(|name| came_along(name) && is_free(name)).collect();
+        let all: Vec<&str> = going.iter().copied().chain(along.iter().map(String::as_str)).collect();
         // Packages that were installed along go as well, but only if nothing beyond them would.
-        let all = if self.others(&all).await?.is_empty() { all } else { going };
-        self.remove_packages(&all).await?;
+        let (all, along) =
+            if self.others(&all).await?.is_empty() { (all, along.clone()) } else { (going, BTreeSet::new()) };
+        if all.is_empty() {
+            return Ok(false);
+        }
+        memory.removing = along;
+        self.cx().remember_first(memory)?;
+        let result = self.remove_packages(&all).await;
+        if result.is_err() {
+            self.unmark_left(memory).await?;
+        }
+        result?;
+        memory.removing.clear();
         self.forget_along(&all);
         Ok(true)
     }
