@@ -11,15 +11,16 @@ use std::{
 };
 
 use groundplan_protocol::{
-    ids::TaskId,
+    ids::{Generation, TaskId},
     kinds::{Claim, TaskParams, Thing},
 };
 use tokio::sync::Notify;
 
 use super::{aliases::own_name, cancel::Cancel, fs::paths::Root};
+use crate::machine::Promise;
 
-/// The tasks of each claim.
-type Claimants = BTreeMap<Claim<'static>, BTreeSet<TaskId>>;
+/// The tasks of each claim, each with the plan by which it has it: of no account for what is applied.
+type Claimants = BTreeMap<Claim<'static>, BTreeMap<TaskId, Generation>>;
 
 /// Who claims what.
 #[derive(Debug, Default)]
@@ -32,12 +33,12 @@ struct Claimed {
 
 impl Claimed {
     fn tasks<'a>(&'a self, claim: &'a Claim<'a>) -> impl Iterator<Item = &'a TaskId> {
-        let maps: [&'a BTreeMap<Claim<'a>, BTreeSet<TaskId>>; 2] = [&self.held, &self.promised];
-        maps.into_iter().filter_map(move |map| map.get(claim)).flatten()
+        let maps: [&'a BTreeMap<Claim<'a>, BTreeMap<TaskId, Generation>>; 2] = [&self.held, &self.promised];
+        maps.into_iter().filter_map(move |map| map.get(claim)).flat_map(BTreeMap::keys)
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&Claim<'static>, &BTreeSet<TaskId>)> {
-        self.held.iter().chain(&self.promised)
+    fn iter(&self) -> impl Iterator<Item = (&Claim<'static>, impl Iterator<Item = &TaskId>)> {
+        self.held.iter().chain(&self.promised).map(|(claim, tasks)| (claim, tasks.keys()))
     }
 }
 
@@ -157,13 +158,13 @@ impl Claims {
                 self.aliases().entry(own).or_default().insert(task.clone(), stated.claim.clone().into_owned());
             }
         });
-        add(&mut self.lock().held, params, task);
+        add(&mut self.lock().held, params, task, Generation(0));
     }
 
     /// Has these tasks claim what these parameters state, in place of all that was promised before.
-    pub(crate) fn promise(&self, promises: &[(TaskId, TaskParams)]) {
+    pub(crate) fn promise(&self, promises: &[Promise]) {
         let mut promised = Claimants::new();
-        promises.iter().for_each(|(task, params)| add(&mut promised, params, task));
+        promises.iter().for_each(|Promise { task, params, plan }| add(&mut promised, params, task, *plan));
         self.lock().promised = promised;
     }
 
@@ -192,15 +193,22 @@ impl Claims {
         }
     }
 
-    /// Ends the promise that `task` claims what these parameters state, but for what it also claims with `kept`.
-    pub(crate) fn break_promise(&self, params: &TaskParams, kept: Option<&TaskParams>, task: &TaskId) {
+    /// Ends the promise that `task` claims what these parameters state, but for what it also claims with `kept`. A promise by a newer plan
+    /// than `plan` stays: the job that ends it is still to come.
+    pub(crate) fn break_promise(
+        &self,
+        params: &TaskParams,
+        kept: Option<&TaskParams>,
+        task: &TaskId,
+        plan: Generation,
+    ) {
         let mut broken = BTreeSet::new();
         stated(params, task, &mut |claim| _ = broken.insert(claim.into_owned()));
         if let Some(kept) = kept {
             stated(kept, task, &mut |claim| _ = broken.remove(&claim.into_owned()));
         }
         self.lock().promised.retain(|claim, tasks| {
-            if broken.contains(claim) {
+            if broken.contains(claim) && tasks.get(task).is_some_and(|by| *by <= plan) {
                 tasks.remove(task);
             }
             !tasks.is_empty()
@@ -248,7 +256,7 @@ impl Claims {
                 continue;
             };
             let is_below = path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
-            if let Some(other) = tasks.iter().find(|other| *other != task).filter(|_| is_below) {
+            if let Some(other) = { tasks }.find(|other| *other != task).filter(|_| is_below) {
                 below.insert(path.to_string(), other.clone());
             }
         }
@@ -265,8 +273,11 @@ impl Claims {
     }
 }
 
-fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId) {
-    stated(params, task, &mut |claim| _ = claims.entry(claim.into_owned()).or_default().insert(task.clone()));
+fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId, plan: Generation) {
+    stated(params, task, &mut |claim| {
+        let by = claims.entry(claim.into_owned()).or_default().entry(task.clone()).or_insert(plan);
+        *by = plan.max(*by);
+    });
 }
 
 /// Calls `each` with all that a task claims. What a task finds its line or block by changes hands as well, though any number of tasks may
@@ -365,7 +376,10 @@ mod tests {
         let (claims, one, two) = (Claims::default(), task("s.one"), task("s.two"));
         let file = params(r#"{"file":{"path":"/a"}}"#);
         claims.add(&file, &one);
-        claims.promise(&[(one.clone(), file.clone())]);
+        let promise = Promise { task: one.clone(), params: file.clone(), plan: Generation(2) };
+        claims.promise(&[promise]);
+        // A job of an older plan does not end it.
+        claims.break_promise(&file, None, &one, Generation(1));
         claims.release(&file, None, &one);
         assert_eq!(claims.held_by_another(&Claim::path("/a"), &two, &[]), Some(one));
         claims.promise(&[]);

@@ -168,7 +168,7 @@ impl Host {
                     changed |= self.give_up((params, memory.as_ref()), None, cx).await?;
                 }
                 let all = job.earlier.iter().map(|earlier| &earlier.params).chain([&spec.params]);
-                all.for_each(|params| self.claims.break_promise(params, None, &job.task));
+                all.for_each(|params| self.claims.break_promise(params, None, &job.task, job.plan));
                 Ok(JobOutcome { changed, effect: None })
             }
             Work::Forget { spec } => {
@@ -238,7 +238,8 @@ impl Host {
             changed |= self.give_up((&before.params, before.memory.as_ref()), Some(params), cx).await?;
         }
         // Whoever else works on it waits for this job, and must not find that it still belongs here.
-        job.earlier.iter().for_each(|earlier| self.claims.break_promise(&earlier.params, Some(params), task));
+        let ended = job.earlier.iter().map(|earlier| &earlier.params);
+        ended.for_each(|earlier| self.claims.break_promise(earlier, Some(params), task, job.plan));
         let others = job.earlier.iter().map(|earlier| &earlier.params);
         for before in previous.map(|previous| &previous.params).into_iter().chain(others) {
             self.claims.release(before, Some(params), task);

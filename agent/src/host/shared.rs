@@ -27,7 +27,7 @@ use super::{
     settings::Settings,
     unit_ends::UnitEnds,
 };
-use crate::machine::Found;
+use crate::machine::{Found, Promise};
 
 /// The host that the agent acts on. Jobs of different tasks may run side by side.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Host {
 
     /// Has these tasks claim all that these parameters state, in place of all that was promised before: no job of another task takes it
     /// away from then on.
-    pub fn promise(&self, promises: &[(TaskId, TaskParams)]) {
+    pub fn promise(&self, promises: &[Promise]) {
         self.claims.promise(promises);
     }
 

@@ -58,8 +58,6 @@ impl Machine {
         let memory = done.memory.or(handed).filter(|_| !is_of_taking);
         self.note(&done.task, memory, done.export);
         self.handed_over_late(&run);
-        // A job of an older plan may have ended a promise of the same that is newer.
-        self.takings_changed |= run.at.is_none() && !self.takings.is_empty();
         self.note_found(done.found);
         if self.tries_again(&run, &outcome, now) {
             return;

@@ -135,7 +135,7 @@ pub enum Effect {
     /// Empty the journal of started tasks: the ledger holds the outcome of each.
     ResetJournal,
     /// These tasks claim what these parameters state, before any job of theirs, in place of all that was promised before.
-    Promise(Vec<(TaskId, TaskParams)>),
+    Promise(Vec<Promise>),
     /// Append them to the journal as started for this generation, then start them.
     Start(Generation, Vec<Start>),
     /// Publish this state, in place of any that is not yet sent.
@@ -178,6 +178,17 @@ pub struct Start {
     pub on_remove: OnRemove,
     /// Whether an earlier job of the task may have changed anything on the host: otherwise there is nothing to remove.
     pub touched: bool,
+}
+
+/// That a task is about to take over what another one gives up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Promise {
+    /// The task that takes it over.
+    pub task: TaskId,
+    /// What states it.
+    pub params: TaskParams,
+    /// The plan by which it does: a job of an older one does not end the promise.
+    pub plan: Generation,
 }
 
 /// Something that a task claims by a plan that was not carried out, or had before it took over something else.

@@ -29,7 +29,7 @@ mod tests;
 
 pub use self::{
     found::Found,
-    io::{Earlier, Effect, Event, Facts, JobDone, JobOutcome, Settings, Start, Work},
+    io::{Earlier, Effect, Event, Facts, JobDone, JobOutcome, Promise, Settings, Start, Work},
     restore::{SYNCED, UnreadablePlan},
     snapshot::{Record, Snapshot, StoredObligation, StoredPlan, Taking, Write},
     state::Machine,

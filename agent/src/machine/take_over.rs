@@ -17,7 +17,7 @@ use groundplan_protocol::{
 use serde_json::Value;
 
 use super::{
-    io::{Earlier, Effect},
+    io::{Earlier, Effect, Promise},
     node_state::joined,
     snapshot::{Record, Taking},
     state::{Machine, Running},
@@ -150,9 +150,12 @@ impl Machine {
             return;
         }
         let all = self.takings.iter().flat_map(|(task, all)| all.iter().map(move |taking| (task, taking)));
-        out.push(Effect::Promise(
-            all.map(|(task, taking)| (task.clone(), taking.record.spec.params.clone())).collect(),
-        ));
+        let promise = |(task, taking): (&TaskId, &Taking)| Promise {
+            task: task.clone(),
+            params: taking.record.spec.params.clone(),
+            plan: taking.generation,
+        };
+        out.push(Effect::Promise(all.map(promise).collect()));
     }
 
     /// A task has changed what it takes over from others, or may have: those that have it by their record do not have it as it was.

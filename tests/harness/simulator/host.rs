@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use groundplan_agent::machine::{JobOutcome, Start, Work};
 use groundplan_protocol::{
     effect::Effect,
-    ids::{InstanceId, TaskId},
+    ids::{Generation, InstanceId, TaskId},
     kinds::TaskParams,
 };
 
@@ -30,8 +30,8 @@ pub(super) struct Host {
     pub(super) links: BTreeMap<String, String>,
     /// Paths that tasks have, or have had as long as no job has given them up: as in the agent, they are another's only after that.
     held: BTreeSet<(TaskId, String)>,
-    /// Paths that tasks are about to take over: the agent states them before any job.
-    pub(super) promised: BTreeSet<(TaskId, String)>,
+    /// Paths that tasks are about to take over, each with the plan by which: the agent states them before any job.
+    pub(super) promised: BTreeMap<(TaskId, String), Generation>,
     /// By task, and by the instance that changed.
     pub(super) dirt: BTreeMap<TaskId, BTreeMap<InstanceId, Dirt>>,
 }
@@ -58,8 +58,8 @@ pub(super) enum Progress {
 }
 
 impl Host {
-    /// Carries out a job that began when `seen` changes had happened.
-    pub(super) fn run(&mut self, start: &Start, seen: u64, progress: Progress) -> Did {
+    /// Carries out a job of the plan `plan` that began when `seen` changes had happened.
+    pub(super) fn run(&mut self, start: &Start, plan: Generation, seen: u64, progress: Progress) -> Did {
         let mut did = Did::default();
         if progress == Progress::Nothing {
             return did;
@@ -78,7 +78,8 @@ impl Host {
                 let paths: BTreeSet<&str> = known.chain(earlier).collect();
                 if !paths.is_empty() {
                     did.took_away = paths.iter().filter_map(|path| self.take_away(task, path)).collect();
-                    self.promised.retain(|(other, path)| other != task || !paths.contains(path.as_str()));
+                    self.promised
+                        .retain(|(other, path), by| other != task || !paths.contains(path.as_str()) || *by > plan);
                     did.outcome.changed = !did.took_away.is_empty();
                 }
                 return did;
@@ -107,7 +108,7 @@ impl Host {
             did.took_away = given_up.iter().filter_map(|path| self.take_away(task, path)).collect();
             let earlier: Vec<&str> = start.earlier.iter().filter_map(|earlier| link(&earlier.params)).collect();
             let is_kept = |path: &str| Some(path) == link(params) || !earlier.contains(&path);
-            self.promised.retain(|(other, path)| other != task || is_kept(path));
+            self.promised.retain(|(other, path), by| other != task || is_kept(path) || *by > plan);
             did.outcome.changed = match params {
                 TaskParams::Link(link) => {
                     self.links.insert(link.path.clone(), link.target.clone()).as_ref() != Some(&link.target)
@@ -156,7 +157,7 @@ impl Host {
 
     /// Takes a link away, unless another task has it as well.
     fn take_away(&mut self, task: &TaskId, path: &str) -> Option<String> {
-        let mut claimed = self.held.iter().chain(&self.promised);
+        let mut claimed = self.held.iter().chain(self.promised.keys());
         let is_shared = claimed.any(|(other, claimed)| other != task && claimed == path);
         if is_shared {
             return None;

@@ -5,7 +5,12 @@ use super::*;
 /// The jobs that make of `(task, before, after)` what a plan with all these updates makes, without running them.
 fn exchange(site: &Site, updates: &[(&str, TaskSpec, TaskSpec)]) -> Vec<Job> {
     let parties: Vec<TaskId> = updates.iter().map(|(task, ..)| id(task)).collect();
-    let promises: Vec<_> = updates.iter().map(|(task, _, after)| (id(task), after.params.clone())).collect();
+    let promise = |(task, _, after): &(&str, TaskSpec, TaskSpec)| Promise {
+        task: id(task),
+        params: after.params.clone(),
+        plan: Generation(1),
+    };
+    let promises: Vec<_> = updates.iter().map(promise).collect();
     site.host.promise(&promises);
     let memories = site.memories.lock().unwrap().clone();
     let job = |(task, before, after): &(&str, TaskSpec, TaskSpec)| {

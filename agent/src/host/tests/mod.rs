@@ -37,7 +37,7 @@ use tempfile::TempDir;
 
 use crate::{
     drift::CheckResult,
-    machine::{Earlier, Found, JobOutcome},
+    machine::{Earlier, Found, JobOutcome, Promise},
 };
 
 use super::{

@@ -324,7 +324,8 @@ fn two_tasks_exchange_what_they_own() {
     for killed in [false, true] {
         let mut bench = two();
         offer(&mut bench, 2, exchange());
-        let promised: Vec<_> = bench.promised.iter().map(|(task, params)| (task.to_string(), params.clone())).collect();
+        let promised: Vec<_> =
+            bench.promised.iter().map(|promise| (promise.task.to_string(), promise.params.clone())).collect();
         let params = |path: &str| at("a", Action::Create, path).spec.unwrap().params;
         assert_eq!(promised, [("s.a".to_owned(), params("/b")), ("s.b".to_owned(), params("/a"))], "before any job");
         if killed {

@@ -160,7 +160,7 @@ pub(super) struct Bench {
     pub(super) states: Vec<NodeState>,
     pub(super) fetched: Vec<Digest>,
     /// What was promised last.
-    pub(super) promised: Vec<(TaskId, TaskParams)>,
+    pub(super) promised: Vec<Promise>,
     /// The last report that was sent.
     pub(super) sent: Sequence,
     /// The number of effects until the agent is killed.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Start, Write};
+use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Promise, Start, Write};
 use groundplan_protocol::{
     VERSION,
     ids::{Generation, Sequence, SessionId, SiteName, TaskId},
@@ -204,7 +204,9 @@ impl World {
                 Effect::Persist { writes, durable } => self.persist_agent(slot, writes, durable),
                 Effect::ResetJournal => self.agents[slot].disk.started.clear(),
                 Effect::Promise(promises) => {
-                    let path = |(task, params): &(TaskId, _)| Some((task.clone(), link(params)?.to_owned()));
+                    let path = |promise: &Promise| {
+                        Some(((promise.task.clone(), link(&promise.params)?.to_owned()), promise.plan))
+                    };
                     self.agents[slot].host.promised = promises.iter().filter_map(path).collect();
                 }
                 Effect::Start(generation, starts) => {
@@ -303,7 +305,7 @@ impl World {
 
     /// Does to the host what a job does, as far as it came.
     fn work(&mut self, slot: usize, job: &Job, progress: Progress) -> super::super::host::Did {
-        let did = self.agents[slot].host.run(&job.start, job.seen, progress);
+        let did = self.agents[slot].host.run(&job.start, job.generation, job.seen, progress);
         self.counts.needless += u64::from(did.needless);
         self.counts.effects += u64::from(did.outcome.effect.is_some());
         for path in &did.took_away {
