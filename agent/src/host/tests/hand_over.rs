@@ -108,3 +108,31 @@ async fn an_heir_that_wants_another_line_remembers_what_was_there_before_both() 
         assert_eq!(fs::read_to_string(site.at("l")).ok().as_deref(), before, "{before:?}");
     }
 }
+
+#[tokio::test]
+async fn a_successor_of_an_earlier_plan_keeps_its_line_when_the_former_goes_or_becomes_something_else() {
+    let absent = spec(json!({ "line": { "path": "/l", "match": "^#?key=", "state": "absent" } }));
+    let block = spec(json!({ "line": { "path": "/l", "marker": "# {mark} it", "block": "1\n2" } }));
+    for (line, there) in [(absent, "other\n"), (block, "#key=theirs\nother\n# BEGIN it\n1\n2\n# END it\n")] {
+        for becomes in [None, Some(file("/f", "content"))] {
+            let site = Site::new();
+            fs::write(site.at("l"), "#key=theirs\nother\n").unwrap();
+            assert_eq!(site.job("svc.one", apply(&line, None), None).await.result, CHANGED);
+            let memory = site.memories.lock().unwrap().get("svc.one").cloned();
+            let heir = Job { others: vec![id("svc.one")], ..job("svc.two", apply(&line, None), None, memory) };
+            assert_eq!(run(&site, heir).await.result, UNCHANGED);
+            // A newer plan came before the former gave it up, and has it alone.
+            let work = match becomes {
+                Some(file) => Work::Apply { spec: file, content: None, previous: Some(line.clone()) },
+                None => Work::Remove { spec: line.clone() },
+            };
+            let memory = site.memories.lock().unwrap().get("svc.one").cloned();
+            let former = Job { touched: true, ..job("svc.one", work, None, memory) };
+            run(&site, former).await.result.unwrap();
+            assert_eq!(fs::read_to_string(site.at("l")).unwrap(), there);
+            let removed = site.job("svc.two", Work::Remove { spec: line.clone() }, None).await;
+            assert_eq!(removed.result, CHANGED);
+            assert_eq!(fs::read_to_string(site.at("l")).unwrap(), "#key=theirs\nother\n");
+        }
+    }
+}

@@ -117,7 +117,7 @@ impl Kind for Line {
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
         // What it replaced is what its successor remembers now.
-        if !cx.others.is_empty() {
+        if !cx.others.is_empty() || has_successor(self, cx) {
             return Ok(false);
         }
         let _edit = cx.host.edits.lock().await;
@@ -142,6 +142,17 @@ impl Kind for Line {
         files::write_text(root, &self.path, &lines.text(), access)?;
         Ok(true)
     }
+}
+
+/// Whether another task has the same block, or finds its lines by the same pattern. It may have taken them over for an earlier plan than
+/// the one that ends this task: such a plan names no successor.
+fn has_successor(line: &Line, cx: &Context<'_>) -> bool {
+    let mut is_held = false;
+    // A line alone may be wanted by any number of tasks, of which each remembers for itself whether it was there.
+    if let Some(params) = cx.params.filter(|_| line.matching.is_some() || line.block.is_some()) {
+        params.identity(cx.task, &mut |claim| is_held |= cx.held_by_another(&claim).is_some());
+    }
+    is_held
 }
 
 trait Differences {
