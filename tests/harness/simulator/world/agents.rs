@@ -94,7 +94,8 @@ impl World {
             Err(error) => return self.violate("a ledger can be read", || error.to_string()),
         };
         let agent = &mut self.agents[slot];
-        agent.host.adopt(agent.disk.applied.iter().map(|(task, record)| (task, &record.spec.params)));
+        // As the agent's shell does: with what the machine has put on record of jobs of which no end is known.
+        agent.host.adopt(machine.applied().map(|(task, spec)| (task, &spec.params)));
         agent.machine = Some(machine);
         if !self.carry_out_agent(slot, effects) {
             return;
