@@ -67,6 +67,7 @@ impl Planner {
             commit: CommitId::new("0".repeat(40)).unwrap(),
             tasks,
             edges: BTreeMap::new(),
+            receipt: None,
         };
         self.publish(NodeTopic::Plan, true, &plan);
     }

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use groundplan_protocol::broker::BrokerAddress;
+use groundplan_protocol::{broker::BrokerAddress, ids::Generation};
 
 /// Where a planner keeps its state if nothing else is given.
 pub const STATE_DIR: &str = "/var/lib/groundplan";
@@ -30,6 +30,8 @@ pub struct ServeConfig {
     pub fetch: Duration,
     /// How long its server may send nothing before a fetch is ended.
     pub fetch_timeout: Duration,
+    /// Plans are numbered above this, and above all that the store and the nodes' receipts have.
+    pub generation: Generation,
     /// Whether SIGHUP has the repository be fetched; else it has its usual meaning.
     pub fetch_on_hangup: bool,
 }
@@ -47,6 +49,7 @@ impl ServeConfig {
             poll: Duration::from_secs(2),
             fetch: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(60),
+            generation: Generation(0),
             fetch_on_hangup: false,
         }
     }

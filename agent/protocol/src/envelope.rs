@@ -11,7 +11,11 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{VERSION, digest::Digest, ids::SiteName};
+use crate::{
+    VERSION,
+    digest::Digest,
+    ids::{Generation, NodeId, SiteName},
+};
 
 /// A message that is sent in an envelope.
 pub trait Message: Serialize + DeserializeOwned {
@@ -148,6 +152,35 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
         return Err(OpenError::Site(message.site().clone()));
     }
     Ok(message)
+}
+
+/// A planner's signature on a generation that it gave a node's plan: by what a node returns of it, a planner without a store finds out
+/// which generations are in use, and no node can make one up.
+///
+/// An ed25519 signature in base64, over DSSE's pre-authentication encoding of [`RECEIPT`] and `SITE NODE GENERATION`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct PlanReceipt(String);
+
+/// The payload type of what a receipt signs: no message has it.
+const RECEIPT: &str = "application/vnd.groundplan.receipt";
+
+impl PlanReceipt {
+    /// Signed by a planner.
+    pub fn sign(key: &SigningKey, site: &SiteName, node: &NodeId, generation: Generation) -> Self {
+        Self(BASE64.encode(key.pair.sign(&Self::signed(site, node, generation)).as_ref()))
+    }
+
+    /// Whether `key` signed it for this generation of this node.
+    pub fn is_by(&self, key: &PublicKey, site: &SiteName, node: &NodeId, generation: Generation) -> bool {
+        let signature = BASE64.decode(&self.0);
+        signature.is_ok_and(|signature| key.verify(&Self::signed(site, node, generation), &signature))
+    }
+
+    /// Names have no spaces, so that no two sets of these give the same bytes.
+    fn signed(site: &SiteName, node: &NodeId, generation: Generation) -> Vec<u8> {
+        pae(RECEIPT, format!("{site} {node} {generation}").as_bytes())
+    }
 }
 
 /// Text that is not a key.

@@ -285,9 +285,17 @@ impl fmt::Display for Generation {
 }
 
 impl Generation {
+    /// All generations are below this, so that they are exact in any JSON (RFC 8259, section 6) and never wrap.
+    pub const LIMIT: Self = Self(1 << 53);
+
     /// The generation of the plan that follows this one.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+
+    /// Whether it is one that a planner may give.
+    pub fn is_valid(self) -> bool {
+        self < Self::LIMIT
     }
 }
 

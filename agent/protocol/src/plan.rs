@@ -13,7 +13,7 @@ use crate::{
     digest::Fingerprint,
     duration::Span,
     effect::{Action, Effect},
-    envelope::Message,
+    envelope::{Message, PlanReceipt},
     ids::{CommitId, GateId, Generation, InvalidId, NodeId, Resource, SiteName, TaskId},
     kinds::{Claim, ClaimKey, TaskParams},
     ready::Ready,
@@ -38,6 +38,9 @@ pub struct NodePlan {
     /// New edges of applied tasks of which nothing else has changed: to be recorded only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub edges: BTreeMap<TaskId, Edges>,
+    /// The planner's signature on the generation: the agent returns it with its state. Opaque to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<PlanReceipt>,
 }
 
 impl NodePlan {

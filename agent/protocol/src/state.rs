@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     digest::Fingerprint,
     effect::Effect,
-    envelope::Message,
+    envelope::{Message, PlanReceipt},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::ClaimKey,
     plan::{Edges, OnRemove, TriggerSource},
@@ -45,6 +45,9 @@ pub struct NodeState {
     /// The commit of that plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
+    /// The receipt of that plan. A planner that does not know the generation believes it by this alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<PlanReceipt>,
     /// What the agent is doing.
     pub phase: Phase,
     /// Number of the last report whose effect this state contains.

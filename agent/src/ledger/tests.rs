@@ -50,6 +50,7 @@ fn plan(json: &[u8]) -> Write {
         generation: Generation(3),
         commit: CommitId::new("0".repeat(40)).unwrap(),
         digest: Digest::of(json),
+        receipt: None,
         json: Some(json.to_vec()),
     }))
 }

@@ -63,6 +63,12 @@ impl Machine {
 
     /// Whether a plan of this generation is new; an error if it may not be accepted. `digest` of its JSON, if that is known.
     fn fence(&self, generation: Generation, digest: Option<Digest>) -> Result<bool, String> {
+        if !generation.is_valid() {
+            return Err(format!(
+                "generation {generation} is none that a planner gives: they are below {}",
+                Generation::LIMIT
+            ));
+        }
         let Some(active) = &self.active else {
             return if generation == Generation(0) {
                 Err("generation 0 means that there is no plan".to_owned())
@@ -80,9 +86,10 @@ impl Machine {
     }
 
     fn accept(&mut self, plan: NodePlan, json: Vec<u8>, digest: Digest, now: Now, out: &mut Vec<Effect>) {
-        let NodePlan { generation, commit, tasks, edges, .. } = plan;
+        let NodePlan { generation, commit, tasks, edges, receipt, .. } = plan;
         let count = tasks.len();
-        let stored = StoredPlan { generation, commit: commit.clone(), digest, json: Some(json) };
+        let stored =
+            StoredPlan { generation, commit: commit.clone(), digest, receipt: receipt.clone(), json: Some(json) };
         self.supersede(&tasks, now);
         self.record_edges(edges);
         self.take_over(&tasks, generation);
@@ -100,7 +107,7 @@ impl Machine {
         if !blobs.is_empty() {
             out.push(Effect::Fetch(blobs));
         }
-        self.active = Some(ActivePlan { generation, commit, digest, queue, missing, in_ledger: true });
+        self.active = Some(ActivePlan { generation, commit, digest, receipt, queue, missing, in_ledger: true });
         if let Some(gates) = self.early_gates.take_if(|g| g.generation <= generation)
             && gates.generation == generation
         {

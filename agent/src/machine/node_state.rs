@@ -52,6 +52,7 @@ impl Machine {
             revision: self.numbered(self.revision),
             generation: self.generation(),
             commit: self.active.as_ref().map(|active| active.commit.clone()),
+            receipt: self.active.as_ref().and_then(|active| active.receipt.clone()),
             phase: self.phase(),
             sequence: self.outbox.stored(),
             applied: self.applied_state(),

@@ -87,6 +87,9 @@ impl Machine {
             // Marks of an older plan do not count: what it ran was put in doubt in the ledger in the transaction that accepted this one.
             let marks = started.into_iter().filter(|(g, _)| *g == generation).map(|(_, task)| task).collect();
             machine.doubt_started(&marks, same_boot, now);
+            // No planner gives such a generation, and none could follow it: an agent of before has been led to take it. What was begun is in
+            // doubt by now, so that the next plan has it again.
+            machine.active.take_if(|active| !active.generation.is_valid());
         }
         machine.restore_found(noted, &open);
         // The doubts are in the ledger before the journal that they come from is emptied, and before anything starts.
@@ -164,7 +167,7 @@ impl Machine {
         done: BTreeMap<TaskId, Outcome>,
         out: &mut Vec<Effect>,
     ) -> Result<(), UnreadablePlan> {
-        let StoredPlan { generation, commit, digest, json } = plan;
+        let StoredPlan { generation, commit, digest, receipt, json } = plan;
         // A finished plan has no tasks any more, but its generation and digest still refuse older plans.
         let tasks = match &json {
             Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
@@ -174,6 +177,7 @@ impl Machine {
             generation,
             commit,
             digest,
+            receipt,
             queue: Queue::default(),
             missing: BTreeSet::new(),
             in_ledger: json.is_some(),

@@ -9,6 +9,7 @@ use groundplan_protocol::{
     blob::Content,
     digest::{Digest, Fingerprint},
     effect::{Action, Effect},
+    envelope::PlanReceipt,
     ids::{CommitId, Generation, LedgerId, Sequence, TaskId},
     plan::{Edges, PlannedTask, TaskSpec, TriggerSource},
     report::{Outcome, TaskReport},
@@ -56,6 +57,9 @@ pub struct StoredPlan {
     pub commit: CommitId,
     /// Digest of the plan's JSON, by which another plan of the same generation is refused.
     pub digest: Digest,
+    /// Its receipt, to be returned with every state. Ledgers of older agents lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<PlanReceipt>,
     /// The plan's JSON; kept apart from the rest, and only until the plan is carried out.
     #[serde(skip)]
     pub json: Option<Vec<u8>>,

@@ -8,6 +8,7 @@ use std::{
 use groundplan_protocol::{
     digest::Digest,
     effect::Effect,
+    envelope::PlanReceipt,
     ids::{CommitId, Generation, LedgerId, TaskId},
     plan::{Gates, PlannedTask},
     report::Outcome,
@@ -28,6 +29,7 @@ pub(super) struct ActivePlan {
     pub(super) generation: Generation,
     pub(super) commit: CommitId,
     pub(super) digest: Digest,
+    pub(super) receipt: Option<PlanReceipt>,
     pub(super) queue: Queue,
     /// Blobs that are not in the store yet; no task starts before all are.
     pub(super) missing: BTreeSet<Digest>,

@@ -129,7 +129,9 @@ impl Leadership {
 
     /// A planner's presence came.
     pub(crate) fn presence(&mut self, p: &PlannerPresence, now: Duration) -> Vec<LeaderAction> {
-        self.seen_generation = self.seen_generation.max(p.generation);
+        if p.generation.is_valid() {
+            self.seen_generation = self.seen_generation.max(p.generation);
+        }
         if p.planner == self.me {
             match &mut self.stage {
                 Stage::Claiming { echoed, .. } if p.online && p.term == self.term => *echoed = true,

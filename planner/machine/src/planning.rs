@@ -94,8 +94,8 @@ pub struct Planned {
 /// What gives reasons their lines.
 pub type Describe<'a> = dyn FnMut(&InstanceId, &[Reason]) -> Vec<ReasonReport> + 'a;
 
-/// What the shell makes of a plan's message: the signed bytes, and the plan's JSON where these only refer to it.
-pub type Seal<'a> = dyn FnMut(&NodePlan) -> (Vec<u8>, Vec<u8>) + 'a;
+/// What the shell makes of a plan's message: the signed bytes with a receipt, and the plan's JSON where these only refer to it.
+pub type Seal<'a> = dyn FnMut(NodePlan) -> (Vec<u8>, Vec<u8>) + 'a;
 
 impl PlanJob {
     /// Works it out. `describe` gives the chain of reasons of an instance the lines of its places; `seal` signs.
@@ -170,7 +170,7 @@ impl PlanJob {
             let part = part.unwrap_or(&nothing);
             let commit = self.active.commit.id.clone();
             let message = part.node_plan(self.active.site.clone(), node.clone(), self.generation, commit);
-            let (sealed, body) = seal(&message);
+            let (sealed, body) = seal(message);
             planned.plans.push((node.clone(), SealedPlan { generation: self.generation, digest, sealed, body }));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use groundplan_protocol::broker::BrokerAddress;
+use groundplan_protocol::{broker::BrokerAddress, ids::Generation};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -75,6 +75,11 @@ pub(super) struct Args {
     /// How long the server of a remote repository may send nothing before a fetch is ended and tried again later, in seconds.
     #[arg(long, value_name = "SECONDS", env = "GROUNDPLAN_FETCH_TIMEOUT", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     fetch_timeout: u64,
+
+    /// Number plans above N. Needed once if this planner has lost its store and agents of a release without receipts have plans of it:
+    /// their states name the generation (`groundplan show NODE`), and do not prove it.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..Generation::LIMIT.0 / 2))]
+    generation: u64,
 }
 
 pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -100,6 +105,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     config.poll = Duration::from_secs(args.poll);
     config.fetch = Duration::from_secs(args.fetch);
     config.fetch_timeout = Duration::from_secs(args.fetch_timeout);
+    config.generation = Generation(args.generation);
     config.fetch_on_hangup = true;
     if let (Some(ca), Some(cert), Some(key)) = (args.broker_ca, args.broker_cert, args.broker_key) {
         config.tls = Some(BrokerTls { ca, cert, key });

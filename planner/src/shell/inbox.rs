@@ -19,6 +19,7 @@ use groundplan_protocol::{
     envelope::{self, Message, OpenError, PublicKey},
     ids::{NodeId, SiteName},
     presence::PlannerPresence,
+    state::NodeState,
     topic::{NodeTopic, Topic},
 };
 use tokio::{
@@ -214,7 +215,9 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
             }
         },
         Some(Topic::Node(node, topic)) => match topic {
-            NodeTopic::State => of_node(keys, site, node, payload, |m| NodeMessage::State(Box::new(m))),
+            NodeTopic::State => {
+                of_node(keys, site, node, payload, |m| NodeMessage::State(Box::new(proven(m, planner_key))))
+            }
             NodeTopic::Report => of_node(keys, site, node, payload, NodeMessage::Reports),
             NodeTopic::Presence => of_node(keys, site, node, payload, NodeMessage::Presence),
             NodeTopic::Drift => of_node(keys, site, node, payload, NodeMessage::Drift),
@@ -224,6 +227,15 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
         },
         _ => Incoming::Foreign,
     }
+}
+
+/// The state without its receipt, if no planner of this site signed it for that generation of that node.
+fn proven(mut state: NodeState, planner_key: &PublicKey) -> NodeState {
+    let NodeState { site, node, generation, .. } = &state;
+    if !state.receipt.as_ref().is_some_and(|receipt| receipt.is_by(planner_key, site, node, *generation)) {
+        state.receipt = None;
+    }
+    state
 }
 
 /// A message that names the node that it is of.
@@ -243,7 +255,7 @@ macro_rules! from_node {
 }
 
 from_node!(
-    groundplan_protocol::state::NodeState,
+    NodeState,
     groundplan_protocol::report::ReportBatch,
     groundplan_protocol::presence::Presence,
     groundplan_protocol::drift::DriftReport,

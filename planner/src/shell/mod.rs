@@ -148,7 +148,7 @@ impl Shell {
         follow: Arc<Follow>,
         key: Arc<SigningKey>,
         repository: Repository,
-        (store, stored): (Store, Stored),
+        (store, mut stored): (Store, Stored),
     ) -> Self {
         let (arrive, arrivals) = mpsc::channel(64);
         let (events, _) = broadcast::channel(EVENTS);
@@ -178,6 +178,7 @@ impl Shell {
         thread::spawn(move || workers::ship(&reader, &dir, &ship_jobs));
         let (planner, started) = (stored.meta.planner.clone(), Instant::now());
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
+        stored.meta.generation = stored.meta.generation.max(config.generation);
         Self {
             machine: Machine::restore(&Settings::default(), stored, now),
             config,

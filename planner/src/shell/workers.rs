@@ -20,7 +20,7 @@ use groundplan_protocol::{
     MAX_PACKET, VERSION,
     blob::{BlobRef, WANT_LIMIT, Want},
     digest::Digest,
-    envelope::{self, SigningKey},
+    envelope::{self, PlanReceipt, SigningKey},
     ids::NodeId,
     plan::{NodePlan, NodePlanRef},
     topic::Topic,
@@ -125,7 +125,9 @@ pub(super) fn plan(key: &SigningKey, jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>,
 }
 
 /// The signed message of a plan, and the plan's JSON where it is too large for one packet and the message only refers to it.
-fn seal(key: &SigningKey, plan: &NodePlan) -> (Vec<u8>, Vec<u8>) {
+fn seal(key: &SigningKey, mut plan: NodePlan) -> (Vec<u8>, Vec<u8>) {
+    plan.receipt = Some(PlanReceipt::sign(key, &plan.site, &plan.node, plan.generation));
+    let plan = &plan;
     let sealed = envelope::seal(key, plan);
     // A larger one would be refused by the broker. The node fetches it in chunks, like content, and checks it against
     // the digest in the signed reference.

@@ -60,6 +60,7 @@ fn forged(generation: u64) -> NodePlan {
             retry: None,
         }],
         edges: Default::default(),
+        receipt: None,
     }
 }
 

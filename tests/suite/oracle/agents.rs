@@ -70,6 +70,7 @@ impl Agent {
             revision: self.revision,
             generation: self.generation,
             commit: None,
+            receipt: None,
             phase: Phase::Idle,
             sequence: Sequence(self.reports.len() as u64),
             applied: self.applied.clone(),

@@ -122,6 +122,7 @@ pub(super) fn node_plan(generation: u64, tasks: Vec<PlannedTask>) -> NodePlan {
         commit: CommitId::new("c".repeat(40)).unwrap(),
         tasks,
         edges: BTreeMap::new(),
+        receipt: None,
     }
 }
 

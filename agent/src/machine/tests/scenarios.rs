@@ -537,3 +537,25 @@ fn a_command_that_has_been_run_is_not_run_again_for_a_plan_that_did_not_know_it(
     offer(&mut bench, 3, vec![run]);
     assert_eq!(bench.running(), "a:only+run");
 }
+
+#[test]
+fn a_generation_that_no_planner_gives_is_refused_and_forgotten() {
+    let mut bench = bench();
+    let a = || vec![planned("a", Action::Create, 1, &[])];
+    offer(&mut bench, 1 << 53, a());
+    bench.wait(Duration::from_secs(2));
+    assert!(bench.states.last().unwrap().refused.as_ref().unwrap().reason.contains("below 9007199254740992"));
+
+    // An agent of before has taken one, and is killed in the middle of it: what was begun is in doubt, and the next plan is taken.
+    offer(&mut bench, 1, a());
+    let used_up = Generation(u64::MAX - 2);
+    bench.disk.plan.as_mut().unwrap().generation = used_up;
+    bench.disk.started.iter_mut().for_each(|(generation, _)| *generation = used_up);
+    kill(&mut bench);
+    assert_eq!(bench.states.last().unwrap().generation, Generation(0));
+    assert!(bench.disk.applied[&task("a")].in_doubt);
+    // The bench takes care that no agent goes back, except from there.
+    bench.disk.plan = None;
+    offer(&mut bench, 2, a());
+    assert_eq!(bench.running(), "a:apply");
+}

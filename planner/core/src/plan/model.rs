@@ -88,7 +88,7 @@ pub struct NodePart {
 }
 
 impl NodePart {
-    /// The message to the node, unsigned.
+    /// The message to the node, unsigned and without a receipt.
     pub fn node_plan(&self, site: SiteName, node: NodeId, generation: Generation, commit: CommitId) -> NodePlan {
         NodePlan {
             version: VERSION,
@@ -98,6 +98,7 @@ impl NodePart {
             commit,
             tasks: self.tasks.iter().map(PlanTask::to_wire).collect(),
             edges: self.edges.iter().map(|(task, edges)| (task.clone(), (**edges).clone())).collect(),
+            receipt: None,
         }
     }
 }

@@ -337,6 +337,7 @@ mod tests {
             revision,
             generation: Generation(generation),
             commit: None,
+            receipt: None,
             phase,
             sequence: Sequence(0),
             applied: BTreeMap::new(),

@@ -19,24 +19,23 @@ use crate::{
     write::Write,
 };
 
-/// Numbers of plans and reports up to this are believed of any node: more than could be counted up to in a thousand years.
+/// Numbers of reports up to this are believed: more than could be counted up to in a thousand years.
 const PLAUSIBLE: u64 = 1 << 48;
 
-/// How far beyond the last plan of this planner a generation may be above that.
-const SLACK: u64 = 1 << 10;
-
 /// Why a message cannot be what an agent counts up to. Its numbers are kept, and plans are numbered above them: without this, one node could
-/// use up the generations of the whole fleet, or have its own reports taken for old ones for ever.
-fn implausible(message: &NodeMessage, most: Generation) -> Option<&'static str> {
+/// use up the generations of the whole fleet, or have its own reports taken for old ones for ever. `known`: the greatest generation that
+/// this planner knows of; a greater one is believed with a planner's receipt alone.
+fn implausible(message: &NodeMessage, known: Generation) -> Option<&'static str> {
     const NO_PLAN: &str = "names a generation that no planner has given";
     const NO_REPORT: &str = "names a report that no agent has counted up to";
     match message {
-        NodeMessage::State(state) if state.generation > most => Some(NO_PLAN),
+        NodeMessage::State(state) if !state.generation.is_valid() => Some(NO_PLAN),
+        NodeMessage::State(state) if state.generation > known && state.receipt.is_none() => Some(NO_PLAN),
         NodeMessage::State(state) if state.sequence.0 > PLAUSIBLE => Some(NO_REPORT),
         NodeMessage::Reports(batch) => {
             let ReportBatch { first, last, acked, generation, .. } = batch;
             let generations = batch.reports.iter().map(|report| report.generation);
-            if generations.fold(*generation, Generation::max) > most {
+            if !generations.fold(*generation, Generation::max).is_valid() {
                 Some(NO_PLAN)
             } else if first.0.max(last.0) > PLAUSIBLE || acked > last {
                 Some(NO_REPORT)
@@ -93,11 +92,13 @@ impl Machine {
 
     fn take_node(&mut self, node: NodeId, message: NodeMessage, now: Now) {
         let active = self.deployment.active().map(|active| &**active);
-        let most = Generation(self.meta.generation.0.max(PLAUSIBLE).saturating_add(SLACK));
+        let greatest = self.meta.generation.max(self.leadership.seen_generation());
         let Some(known) = self.fleet.admit(&node, active) else { return };
         known.seen_ms = Some(now.wall_ms);
-        if let Some(reason) = implausible(&message, most) {
-            let hint = "its agent is faulty, or its key is in other hands".to_owned();
+        if let Some(reason) = implausible(&message, greatest) {
+            let hint = "its agent is faulty, or its key is in other hands; or this planner has lost its store, and the agent is of a release \
+                        without receipts: see `groundplan serve --help` about `--generation`"
+                .to_owned();
             known.reject(reason.to_owned(), hint);
             return;
         }
@@ -328,11 +329,11 @@ mod tests {
 
     #[test]
     fn numbers_that_nothing_counts_up_to_are_refused() {
-        let most = Generation(PLAUSIBLE + SLACK);
+        let most = Generation(9);
         for (generation, first, last, acked) in [(7, 3, 9, 2), (0, 1, 0, 0), (PLAUSIBLE, 1, 1, 1)] {
             assert_eq!(implausible(&batch(generation, first, last, acked), most), None);
         }
-        let absurd = [(u64::MAX, 1, 1, 0), (1, u64::MAX, 1, 0), (1, 1, u64::MAX, 0), (1, 1, 3, 4), (1, 1, 1, u64::MAX)];
+        let absurd = [(1 << 53, 1, 1, 0), (1, u64::MAX, 1, 0), (1, 1, u64::MAX, 0), (1, 1, 3, 4), (1, 1, 1, u64::MAX)];
         for (generation, first, last, acked) in absurd {
             assert!(implausible(&batch(generation, first, last, acked), most).is_some());
         }

@@ -18,7 +18,7 @@ use std::{
 use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
-    ids::{InstanceId, NodeId},
+    ids::{Generation, InstanceId, NodeId},
     presence::PlannerPresence,
     report::TaskReport,
     time::Now,
@@ -81,6 +81,10 @@ pub struct Machine {
 impl Machine {
     /// As it was when the planner ended; empty for a new one. `stored.meta.planner` must be set.
     pub fn restore(settings: &Settings, mut stored: Stored, now: Now) -> Self {
+        // Used up by a node that made one up, for a planner of before: plans go on from the middle, which all other nodes take.
+        if !stored.meta.generation.is_valid() {
+            stored.meta.generation = Generation(Generation::LIMIT.0 / 2);
+        }
         let fleet = Fleet::restore(&mut stored, settings.strangers, now);
         let (log, rollout) = (stored.log, stored.rollout);
         let rollout = rollout.map(|(head, rollout)| Arc::new(ActiveRollout::restore(head, rollout, log)));

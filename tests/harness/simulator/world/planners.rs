@@ -11,7 +11,13 @@ use groundplan_machine::{
     planning::{PlanJob, Planned},
     write::Write,
 };
-use groundplan_protocol::{VERSION, digest::Digest, plan::NodePlan, presence::PlannerPresence};
+use groundplan_protocol::{
+    VERSION,
+    digest::Digest,
+    envelope::{PlanReceipt, SigningKey},
+    plan::NodePlan,
+    presence::PlannerPresence,
+};
 
 use super::{
     super::{
@@ -370,10 +376,13 @@ impl World {
         let nodes = self.planners[slot].machine.as_ref().map(|machine| machine.view().nodes).unwrap_or_default();
         let reported = nodes.iter().map(|(node, known)| (node.clone(), known.belief.sequence)).collect();
         let mut messages: Vec<NodePlan> = Vec::new();
+        let key = SigningKey::from_seed([1; 32]);
         let planned =
-            job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None), &mut |plan| {
-                messages.push(plan.clone());
-                (serde_json::to_vec(plan).expect("a plan has string keys"), Vec::new())
+            job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None), &mut |mut plan| {
+                plan.receipt = Some(PlanReceipt::sign(&key, &plan.site, &plan.node, plan.generation));
+                let json = serde_json::to_vec(&plan).expect("a plan has string keys");
+                messages.push(plan);
+                (json, Vec::new())
             });
         let edges = self.edges_of(&desired);
         let digest = |plan: &NodePlan| Digest::of(&serde_json::to_vec(plan).expect("a plan has string keys"));
