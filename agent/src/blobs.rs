@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +16,8 @@ use groundplan_protocol::{
     blob::{BlobRef, CHUNK, WANT_LIMIT},
     digest::{Digest, Hasher},
 };
+
+use crate::private;
 
 /// Chunks that did not come in this time are requested again; doubled each time, up to `PATIENCE_MAX`.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -58,7 +60,7 @@ pub struct Blobs {
 impl Blobs {
     /// The store in `dir`, which is made if it is not there.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        private::directory(&dir)?;
         let (wanted, request_at) = (VecDeque::new(), Duration::ZERO);
         Ok(Self { dir, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
     }
@@ -213,7 +215,7 @@ impl Blobs {
 
 /// Opens the file of an incomplete blob and hashes its complete chunks; a partial chunk at its end is cut off.
 fn open_part(path: &Path, blob: &BlobRef) -> io::Result<Part> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = private::open(path, File::options().read(true).append(true).create(true))?;
     let len = file.metadata()?.len();
     // Only whole chunks count: the agent may have been killed while it wrote one.
     let got = if len >= blob.size { blob.chunks() } else { len / CHUNK as u64 };

@@ -15,5 +15,6 @@ pub mod host;
 pub mod ledger;
 pub mod log;
 pub mod machine;
+mod private;
 pub mod shell;
 pub mod transport;

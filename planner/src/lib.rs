@@ -13,6 +13,7 @@ pub mod diagnose;
 mod launch;
 pub mod lint;
 mod plugins;
+mod private;
 mod record;
 pub mod repository;
 pub mod select;

@@ -5,7 +5,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,6 +18,7 @@ use tokio::{
 use crate::{
     api::{ListenError, server},
     config::ServeConfig,
+    private,
     repository::{
         Repository, RepositoryError,
         follow::{Follow, fetch_all},
@@ -133,8 +133,7 @@ async fn fetch_on_hangup(follow: Arc<Follow>) {
 }
 
 fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
+    private::parents(dir).map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
 }
 
 /// A planner has an id from its first start on.

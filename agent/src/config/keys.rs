@@ -2,8 +2,6 @@
 
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -11,11 +9,12 @@ use groundplan_protocol::envelope::{PublicKey, SigningKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::error::ConfigError;
+use crate::private;
 
 /// The key in `path`; a new one, written there with mode 0600, if there is no such file.
 pub(super) fn signing(path: &Path) -> Result<SigningKey, ConfigError> {
     let error = |source| ConfigError::Io { path: path.to_owned(), source };
-    match fs::read_to_string(path) {
+    match private::open(path, fs::File::options().read(true)).and_then(io::read_to_string) {
         Ok(text) => text.parse().map_err(|e| ConfigError::Invalid(vec![format!("{}: {e}", path.display())])),
         Err(e) if e.kind() == io::ErrorKind::NotFound => make(path).map_err(error),
         Err(e) => Err(error(e)),
@@ -28,14 +27,10 @@ fn make(path: &Path) -> io::Result<SigningKey> {
     let key = SigningKey::from_seed(seed);
     if let Some(dir) = path.parent() {
         // Usually the state directory, which only the agent's own user may read.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        private::parents(dir)?;
     }
     // Complete or not at all: an incomplete key would keep the agent from starting.
-    let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(key.secret_text().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    private::replace(path, key.secret_text().as_bytes())?;
     Ok(key)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::KindError;
+use crate::private;
 
 /// A reboot that is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,13 +57,8 @@ impl Markers {
     pub(crate) fn write(&self, task: &TaskId, marker: &Marker) -> Result<(), MarkerError> {
         let path = self.path(task);
         let write = || {
-            fs::create_dir_all(&self.0)?;
-            let temporary = path.with_extension("json.tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec(marker)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.0)?.sync_all()?;
+            private::directory(&self.0)?;
+            private::replace(&path, &serde_json::to_vec(marker)?)?;
             self.0.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
         };
         write().map_err(|source| MarkerError { path, source })

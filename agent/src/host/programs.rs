@@ -6,9 +6,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -16,6 +16,7 @@ use std::{
 use groundplan_protocol::{digest::Digest, ids::Generation, kinds::TaskParams};
 
 use super::{fs::files::Sum, job::Content};
+use crate::private;
 
 /// Why a program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +54,9 @@ impl Programs {
 
     /// Writes it completely, and only then under its name.
     fn put(&self, path: &Path, content: &Content) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
+        private::directory(&self.dir)?;
         let temporary = path.with_extension("part");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(&temporary)?;
-        // Whatever the umask was.
+        let mut file = private::create(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(0o700))?;
         match content {
             Content::Bytes(bytes) => file.write_all(bytes)?,

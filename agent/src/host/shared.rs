@@ -27,7 +27,10 @@ use super::{
     settings::Settings,
     unit_ends::UnitEnds,
 };
-use crate::machine::{Found, Promise};
+use crate::{
+    machine::{Found, Promise},
+    private,
+};
 
 /// The host that the agent acts on. Jobs of different tasks may run side by side.
 #[derive(Debug)]
@@ -81,6 +84,13 @@ impl Host {
         let environment = Environment { root: Root::new(root), env };
         let claims = Claims::on(environment.root.clone());
         let health = Health::default();
+        // Those of an earlier release may be open to all; the others are made when there is something to keep.
+        for folder in ["accounts", "archive", "found", "plugins", "reboot"] {
+            let folder = settings.state_dir.join(folder);
+            if folder.exists() {
+                private::directory(&folder)?;
+            }
+        }
         let supervisor = Supervisor::new(environment.clone(), &settings.state_dir, settings.backoff, health.clone())?;
         let (found, noted) = FoundStore::open(&settings.state_dir, settings.max_found).map_err(|error| {
             io::Error::new(error.kind(), format!("{}/found: {error}", settings.state_dir.display()))

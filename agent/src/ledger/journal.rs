@@ -4,12 +4,14 @@
 //! a kill of the agent, for which the journal exists; after a power loss the machine does not trust it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Read as _, Write as _},
     path::Path,
 };
 
 use groundplan_protocol::ids::{Generation, TaskId};
+
+use crate::private;
 
 /// The open file of the journal, to which lines are appended.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub struct Journal {
 impl Journal {
     /// Opens it, and reads what it holds.
     pub fn open(path: &Path) -> io::Result<(Self, Vec<(Generation, TaskId)>)> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut file = private::open(path, File::options().read(true).append(true).create(true))?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let text = String::from_utf8_lossy(&text);

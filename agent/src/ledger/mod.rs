@@ -12,7 +12,6 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -23,12 +22,15 @@ use groundplan_protocol::{
 };
 use redb::{
     Builder, Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, Table, TableDefinition,
-    WriteTransaction,
+    WriteTransaction, backends::FileBackend,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::journal::Journal;
-use crate::machine::{Snapshot, StoredPlan, Write};
+use crate::{
+    machine::{Snapshot, StoredPlan, Write},
+    private,
+};
 
 /// The format of the tables below.
 const SCHEMA: u64 = 1;
@@ -243,7 +245,7 @@ impl Ledger {
             move |source| LedgerError::Io { path, source }
         };
         // Parameters of tasks may hold passwords: only the agent's own user may read it.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir))?;
+        private::parents(dir).map_err(io(dir))?;
         let path = dir.join("ledger.redb");
         let mut ledger = Self { path: path.clone(), db: None };
         ledger.reopen()?;
@@ -262,7 +264,10 @@ impl Ledger {
         if fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
             return Err(LedgerError::Damaged { path, source: Damage::Missing("all of its content") });
         }
-        let db = Builder::new().set_cache_size(CACHE).create(&path).map_err(|error| match error {
+        let file = private::open(&path, fs::File::options().read(true).write(true).create(true));
+        let opened = file.map_err(DatabaseError::from).and_then(FileBackend::new);
+        let opened = opened.and_then(|file| Builder::new().set_cache_size(CACHE).create_with_backend(file));
+        let db = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => LedgerError::InUse { path },
             DatabaseError::Storage(redb::StorageError::Io(source))
                 if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>

@@ -2,14 +2,13 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{peer::Peer, routes::router};
-use crate::shell::Handle;
+use crate::{private, shell::Handle};
 
 /// The socket cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +43,7 @@ pub(crate) async fn listen(path: &Path) -> Result<UnixListener, ListenError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(io)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-    Ok(listener)
+    private::listen(path).map_err(io)
 }
 
 /// Answers until it is dropped.

@@ -16,6 +16,7 @@ use super::{
     error::RepositoryError,
     process::{LOCAL, Limits, Processes},
 };
+use crate::private;
 
 /// How long a fetch may take in all, however much it reports.
 const WHOLE: Duration = Duration::from_secs(3600);
@@ -30,6 +31,8 @@ pub fn is_remote(location: &str) -> bool {
 /// branches of a previous one cannot be taken for its own.
 pub(super) fn mirror(url: &str, state_dir: &Path, processes: &Processes) -> Result<PathBuf, RepositoryError> {
     let path = state_dir.join("mirrors").join(format!("{}.git", Digest::of(url.as_bytes()).short()));
+    private::directory(&state_dir.join("mirrors"))
+        .map_err(|source| RepositoryError::Io { path: path.clone(), source })?;
     if path.join("HEAD").exists() {
         clear(&path);
     } else {
@@ -40,7 +43,7 @@ pub(super) fn mirror(url: &str, state_dir: &Path, processes: &Processes) -> Resu
 
 /// Makes an empty mirror.
 fn create(path: &Path, format: &str, processes: &Processes) -> Result<(), RepositoryError> {
-    fs::create_dir_all(path).map_err(|source| RepositoryError::Io { path: path.to_owned(), source })?;
+    private::directory(path).map_err(|source| RepositoryError::Io { path: path.to_owned(), source })?;
     let format = format!("--object-format={format}");
     let args = ["init", "--quiet", "--bare", "--initial-branch=main", &format, "."];
     command::run(processes, path, &args, LOCAL, &mut |_| {}).map(drop)

@@ -14,7 +14,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, path::Path, str::FromStr, sync::Arc};
+use std::{path::Path, str::FromStr, sync::Arc};
 
 use groundplan_core::Rollout;
 use groundplan_machine::write::Stored;
@@ -31,7 +31,10 @@ use self::{
         from_json, to_json,
     },
 };
-use crate::record::{HeadRow, LogRow, MetaRow, NodeRow, SummaryRow};
+use crate::{
+    private,
+    record::{HeadRow, LogRow, MetaRow, NodeRow, SummaryRow},
+};
 
 /// How many rollouts the history holds; the oldest are dropped.
 const HISTORY: u64 = 1000;
@@ -58,7 +61,7 @@ impl Store {
     /// In use, of a newer layout, damaged, or not to be written.
     pub fn open(dir: &Path) -> Result<(Self, Stored), StoreError> {
         let io = |source| StoreError::Io { path: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(io)?;
+        private::parents(dir).map_err(io)?;
         let path = dir.join("planner.redb");
         let file = File::open(&path)?;
         upgrade(&file, &path)?;

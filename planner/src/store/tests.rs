@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use groundplan_core::plan::{Plan, ReasonReport};
 use groundplan_machine::{

@@ -5,9 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -18,6 +16,8 @@ use groundplan_protocol::{
     ids::NodeId,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::private;
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -73,19 +73,15 @@ pub fn planner_key(state_dir: &Path, given: Option<&Path>) -> Result<SigningKey,
         return read_key(path);
     }
     let path = state_dir.join("planner.key");
-    match read_key(&path) {
-        Err(TrustError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        read => return read,
-    }
     let io = |source| TrustError::Io { path: path.clone(), source };
-    fs::create_dir_all(state_dir).map_err(io)?;
+    match private::open(&path, fs::File::options().read(true)) {
+        Ok(_) => return read_key(&path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io(e)),
+    }
+    private::parents(state_dir).map_err(io)?;
     let key = SigningKey::from_seed(random()?);
-    // Complete under another name first: a crash must not leave half a key.
-    let new = state_dir.join("planner.key.new");
-    let _ = fs::remove_file(&new);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(io)?;
-    file.write_all(key.secret_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
-    fs::rename(&new, &path).map_err(io)?;
+    private::replace(&path, key.secret_text().as_bytes()).map_err(io)?;
     Ok(key)
 }
 
@@ -109,13 +105,8 @@ pub fn node_key_path(state_dir: &Path, node: &NodeId) -> PathBuf {
 pub fn trust_node(state_dir: &Path, node: &NodeId, key: &PublicKey) -> Result<(), TrustError> {
     let path = node_key_path(state_dir, node);
     let io = |source| TrustError::Io { path: path.clone(), source };
-    fs::create_dir_all(state_dir.join("trusted")).map_err(io)?;
-    let new = path.with_extension("pub.new");
-    let written = fs::File::create(&new).and_then(|mut file| {
-        file.write_all(format!("{key}\n").as_bytes())?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&new, &path)).map_err(io)
+    private::directory(&state_dir.join("trusted")).map_err(io)?;
+    private::replace(&path, format!("{key}\n").as_bytes()).map_err(io)
 }
 
 /// Keys of nodes, each file read again when it changes.

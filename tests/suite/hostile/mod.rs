@@ -2,3 +2,4 @@
 //! hostile could do. What each of them gains, and what not, is in docs/security.md.
 
 mod generations;
+mod local_user;

@@ -12,12 +12,9 @@ pub(crate) use self::own::Own;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    },
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
 };
@@ -30,7 +27,7 @@ use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
 use super::error::KindError;
-use crate::machine::Found;
+use crate::{machine::Found, private};
 
 /// Why what was found cannot be kept, so that nothing is changed.
 #[derive(Debug, thiserror::Error)]
@@ -233,7 +230,7 @@ impl FoundStore {
         // Complete at any moment: the running jobs have made changes since.
         let text: String = books.pending.iter().map(|(key, found)| line(key, found)).collect();
         let temporary = self.dir.join(format!(".noted{UNFINISHED}"));
-        fs::write(&temporary, text)?;
+        private::create(&temporary)?.write_all(text.as_bytes())?;
         fs::rename(&temporary, self.dir.join(NOTES))?;
         books.file = Some(self.open_notes()?);
         Ok(())
@@ -268,7 +265,7 @@ impl FoundStore {
         let temporary = self.dir.join(format!(".{name}{UNFINISHED}"));
         let store = |source| FoundError::Store { path: temporary.clone(), source };
         self.make_dir().map_err(store)?;
-        let mut kept = private().truncate(true).open(&temporary).map_err(store)?;
+        let mut kept = private::create(&temporary).map_err(store)?;
         let digest = digest_of(file, &mut kept).map_err(store)?;
         if synced {
             kept.sync_all().map_err(store)?;
@@ -304,14 +301,13 @@ impl FoundStore {
     }
 
     fn open_notes(&self) -> io::Result<File> {
-        private().append(true).open(self.dir.join(NOTES))
+        private::append(&self.dir.join(NOTES))
     }
 
     fn make_dir(&self) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made.and_then(|()| File::open(self.dir.parent().unwrap_or(&self.dir))?.sync_all()),
-        }
+        let is_new = !self.dir.exists();
+        private::directory(&self.dir)?;
+        if is_new { File::open(self.dir.parent().unwrap_or(&self.dir))?.sync_all() } else { Ok(()) }
     }
 
     /// Removes contents that no note names.
@@ -340,12 +336,6 @@ impl FoundStore {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(|e| e.into_inner())
     }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).mode(0o600);
-    options
 }
 
 fn line(key: &str, found: &Found) -> String {
@@ -457,7 +447,7 @@ mod tests {
         store(dir.path()).put("kernel parameter a", &found).unwrap();
         // Torn inside a character.
         let notes = dir.path().join("found").join(NOTES);
-        private().append(true).open(&notes).unwrap().write_all(b"\n{\"claim\":\"path /m\xc3").unwrap();
+        private::append(&notes).unwrap().write_all(b"\n{\"claim\":\"path /m\xc3").unwrap();
         store(dir.path()).put("kernel parameter b", &found).unwrap();
         let (_, noted) = FoundStore::open(dir.path(), 1 << 20).unwrap();
         let keys: Vec<&str> = noted.iter().map(|(key, _)| &**key).collect();

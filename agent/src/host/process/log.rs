@@ -5,13 +5,14 @@
 //! size is checked at each start, and every 30 s while the process runs.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use groundplan_protocol::ids::TaskId;
+
+use crate::private;
 
 /// Size above which a log is cut, in bytes.
 const LIMIT: u64 = 1024 * 1024;
@@ -32,7 +33,7 @@ impl ProcessLog {
     /// Opens the file for the process to write to; with its length so far.
     pub(crate) fn open(&self) -> io::Result<(File, u64)> {
         self.trim()?;
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.0)?;
+        let file = private::append(&self.0)?;
         let length = file.metadata()?.len();
         Ok((file, length))
     }
@@ -45,13 +46,13 @@ impl ProcessLog {
         }
         let mut old = self.0.clone().into_os_string();
         old.push(".1");
-        fs::copy(&self.0, old)?;
-        OpenOptions::new().write(true).open(&self.0)?.set_len(0)
+        io::copy(&mut File::open(&self.0)?, &mut private::create(old.as_ref())?)?;
+        File::options().write(true).open(&self.0)?.set_len(0)
     }
 
     /// Adds a line of the agent's own.
     pub(crate) fn add(&self, line: &str) {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.0);
+        let file = private::append(&self.0);
         // The process matters more than a line about it.
         let _ = file.and_then(|mut file| file.write_all(format!("groundplan: {line}\n").as_bytes()));
     }

@@ -6,9 +6,8 @@
 //! id shows that.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
 };
 
@@ -17,6 +16,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::proc::{Stat, ticks_since_boot};
+use crate::private;
 
 /// How long after its intent a process can have been forked, in clock ticks (hundredths of a second).
 const LONGEST_START: u64 = 1000;
@@ -71,7 +71,7 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) fn new(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        private::directory(&dir)?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         Ok(Self { dir, boot })
     }
@@ -84,14 +84,14 @@ impl Records {
     pub(crate) fn write(&self, task: &TaskId, record: &Record) -> io::Result<()> {
         let text = serde_json::to_vec(record)?;
         let (path, temporary) = (self.path(task, "json"), self.path(task, "json.tmp"));
-        private().write(true).create(true).truncate(true).open(&temporary)?.write_all(&text)?;
+        private::create(&temporary)?.write_all(&text)?;
         fs::rename(temporary, path)
     }
 
     /// Opens the file that the new process writes its id to. The lock on it is held until the process has become its
     /// program: the process shares it.
     pub(crate) fn pid_file(&self, task: &TaskId) -> io::Result<File> {
-        let file = private().write(true).create(true).truncate(true).open(self.path(task, "pid"))?;
+        let file = private::create(&self.path(task, "pid"))?;
         file.lock()?;
         Ok(file)
     }
@@ -147,13 +147,6 @@ impl Records {
     fn path(&self, task: &TaskId, extension: &str) -> PathBuf {
         self.dir.join(format!("{task}.{extension}"))
     }
-}
-
-/// Options for files that may hold secrets in environment variables.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use super::{
     spawn::Environment,
     state::{ProcessState, Shared, Supervised, SupervisorError},
 };
-use crate::host::health::Health;
+use crate::{host::health::Health, private};
 
 /// The parameters of a supervised process, if the task is one.
 pub(crate) fn process_of(params: &TaskParams) -> Option<&Process> {
@@ -58,7 +58,7 @@ impl Supervisor {
         health: Health,
     ) -> io::Result<Self> {
         let logs = state_dir.join("log");
-        std::fs::create_dir_all(&logs)?;
+        private::directory(&logs)?;
         let records = Records::new(state_dir.join("process"))?;
         Ok(Self { shared: Shared { environment, records, logs, backoff, health }, monitors: Mutex::default() })
     }

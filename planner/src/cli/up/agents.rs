@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
     io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -24,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::terminal::Failure;
+use crate::{private, terminal::Failure};
 
 const PROGRAM: &str = "groundplan-agent";
 /// The pause before an agent is restarted: the first, which doubles with each exit, and the longest.
@@ -164,7 +163,7 @@ impl Monitor {
     }
 
     fn spawn(&self) -> io::Result<Child> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let log = private::append(&self.log)?;
         Command::new(&self.program)
             .arg("--config")
             .arg(&self.config)

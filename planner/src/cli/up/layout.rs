@@ -1,9 +1,8 @@
 //! The directory of a `groundplan up`: the paths of all parts below it, and the files that they need before they start.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -15,7 +14,7 @@ use groundplan_protocol::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{terminal::Failure, trust};
+use crate::{private, terminal::Failure, trust};
 
 /// The directory if none is given.
 pub(crate) const DEFAULT_DIR: &str = "groundplan-up";
@@ -44,7 +43,7 @@ impl Layout {
         let failed = |e| Failure::because(format!("cannot use the directory {}", dir.display()), e);
         fs::create_dir_all(dir).map_err(failed)?;
         let layout = Self(dir.canonicalize().map_err(failed)?);
-        let lock = OpenOptions::new().create(true).append(true).open(layout.lock()).map_err(failed)?;
+        let lock = private::append(&layout.lock()).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -53,7 +52,9 @@ impl Layout {
             }
             Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
         }
-        fs::create_dir_all(layout.planner().join("trusted")).map_err(failed)?;
+        for folder in [layout.planner(), layout.planner().join("trusted")] {
+            private::directory(&folder).map_err(failed)?;
+        }
         fs::create_dir_all(layout.nodes()).map_err(failed)?;
         // It lies in the site's own repository, usually: its keys must never be committed. A directory that has such a file already, or
         // is the top of a repository, is not only ours: there the two folders with keys in them ignore themselves.
@@ -100,7 +101,7 @@ impl Layout {
     /// Writes the log of this process to `planner.log`, because the terminal shows the progress.
     pub(super) fn log_to_file(&self) -> Result<(), Failure> {
         let path = self.planner().join("planner.log");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = private::append(&path);
         let file = file.map_err(|e| Failure::because(format!("cannot write {}", path.display()), e))?;
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Mutex::new(file)).init();
@@ -125,9 +126,8 @@ impl Layout {
             true => (PathBuf::from("/"), dir.join("state-real")),
             false => (dir.join("root"), dir.join("state")),
         };
-        for path in [&root, &state] {
-            fs::create_dir_all(path).map_err(failed)?;
-        }
+        // What tasks put below the root is as they want it.
+        fs::create_dir_all(&root).and_then(|()| private::directory(&state)).map_err(failed)?;
         let key = signing_key(&key_file).map_err(failed)?;
         trust::trust_node(&self.planner(), node, &key.public()).map_err(|e| {
             Failure::because(format!("cannot add the key of node {node} to the planner's trusted keys"), e)
@@ -147,7 +147,7 @@ impl Layout {
             ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
         let path = dir.join("agent.toml");
-        replace(&path, config.to_string().as_bytes(), 0o600).map_err(failed)?;
+        private::replace(&path, config.to_string().as_bytes()).map_err(failed)?;
         Ok(path)
     }
 }
@@ -165,23 +165,15 @@ pub(crate) fn planner_state(dir: &Path) -> Option<PathBuf> {
 
 /// Reads a key from a file; creates a random one if the file does not exist.
 fn signing_key(path: &Path) -> io::Result<SigningKey> {
-    match fs::read_to_string(path) {
+    match private::open(path, File::options().read(true)).and_then(io::read_to_string) {
         Ok(text) => text.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = SigningKey::from_seed(trust::random().map_err(io::Error::other)?);
-            replace(path, key.secret_text().as_bytes(), 0o600)?;
+            private::replace(path, key.secret_text().as_bytes())?;
             Ok(key)
         }
         Err(e) => Err(e),
     }
-}
-
-/// Replaces a file atomically.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&new)?;
-    file.write_all(bytes)?;
-    fs::rename(&new, path)
 }
 
 #[cfg(test)]
@@ -207,6 +199,22 @@ mod tests {
         fs::create_dir_all(layout.nodes().join("a")).unwrap();
         fs::write(layout.nodes().join("a/node.key"), "secret").unwrap();
         git(&["ls-files", "--others", "--exclude-standard"]).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_it_makes_is_private_in_a_directory_that_all_may_enter() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let top = tempfile::tempdir().unwrap();
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let (layout, _lock) = Layout::open(top.path()).unwrap();
+        let (node, site): (NodeId, SiteName) = ("a".parse().unwrap(), "lab".parse().unwrap());
+        let (broker, key) = ("mqtt://localhost".parse().unwrap(), SigningKey::from_seed([1; 32]).public());
+        let config = layout.prepare_node(&node, &site, &broker, &key, false).unwrap();
+        let dir = layout.node(&node);
+        let files = [&config, &dir.join("node.key"), &dir.join("state"), &layout.lock(), &layout.planner()];
+        for path in files {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        }
     }
 
     #[test]

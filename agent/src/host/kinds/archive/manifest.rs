@@ -5,8 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +13,7 @@ use groundplan_protocol::{digest::Digest, ids::TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::members::{Member, What};
+use crate::private;
 
 /// The members that a task unpacked, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,17 +177,12 @@ impl Store {
     }
 
     pub(super) fn save(&self, task: &TaskId, manifest: &Manifest) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        private::directory(&self.0)?;
         self.write(&self.path(task, &manifest.dest), manifest)
     }
 
     fn write(&self, path: &Path, manifest: &Manifest) -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(manifest)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(&self.0)?.sync_all()
+        private::replace(path, &serde_json::to_vec(manifest)?)
     }
 
     pub(super) fn forget(&self, task: &TaskId, dest: &str) -> io::Result<()> {

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use super::{
     account::{Found, find},
     error::UserKindError,
 };
-use crate::host::kinds::context::Context;
+use crate::{host::kinds::context::Context, private};
 
 /// The account before the change.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,13 +97,8 @@ fn begin(cx: &Context<'_>, name: &str, found: &Found) -> Result<(), UserKindErro
     let before = Before { uid: found.uid, gid: found.gid, home: found.home.clone() };
     let folder = path.parent().unwrap_or(&path);
     let write = || {
-        fs::create_dir_all(folder)?;
-        let temporary = path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(&before)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(folder)?.sync_all()?;
+        private::directory(folder)?;
+        private::replace(&path, &serde_json::to_vec(&before)?)?;
         folder.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
     };
     write().map_err(|source| UserKindError::Moving { path: path.clone(), source })
