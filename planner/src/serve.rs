@@ -133,7 +133,11 @@ async fn fetch_on_hangup(follow: Arc<Follow>) {
 }
 
 fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
-    private::parents(dir).map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
+    let trusted = dir.join("trusted");
+    // An operator may have made the latter.
+    let made =
+        private::parents(dir).and_then(|()| if trusted.exists() { private::directory(&trusted) } else { Ok(()) });
+    made.map_err(|source| ServeError::StateDir { path: dir.to_owned(), source })
 }
 
 /// A planner has an id from its first start on.

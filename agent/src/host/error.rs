@@ -64,11 +64,11 @@ pub(crate) enum ToolError {
     Missing { program: String },
     #[error(transparent)]
     Exec(ExecError),
-    #[error("`{run}` wrote more than {} MiB", most >> 20)]
+    #[error("{run} wrote more than {} MiB", most >> 20)]
     TooMuchOutput { run: String, most: usize },
-    #[error("`{run}` wrote text that is not UTF-8")]
+    #[error("{run} wrote text that is not UTF-8")]
     NoText { run: String },
-    #[error("cannot prepare the standard input of `{run}`")]
+    #[error("cannot prepare the standard input of {run}")]
     Io { run: String, source: io::Error },
 }
 

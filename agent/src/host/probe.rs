@@ -194,7 +194,7 @@ async fn attempt(
             Err(e @ ExecError::Status { .. }) => Probe::Bad(crate::log::chain(&e)),
             Err(e) => Probe::NotRun(crate::log::chain(&e)),
         };
-        probe.wanted(probes.down, format_args!("success of `{}`", exec::shorten(run)))?;
+        probe.wanted(probes.down, format_args!("success of {}", exec::named(run)))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Programs of the host that kinds use, such as `systemctl`: run to their end, with their whole standard output read.
 //!
-//! In: a program and its arguments, never a shell line. Out: its standard output, apart from standard error, which goes into errors.
+//! In: a program and its arguments, or what a task runs to check a file. Out: its standard output, apart from standard error, which goes into errors.
 //! Messages are in English (`LC_ALL=C.UTF-8`), standard input is empty unless given, and programs end with the job.
 
 use std::{
@@ -19,7 +19,7 @@ use super::{
     kinds::context::Context,
     process::{
         capture::last_lines,
-        exec::{self, Apart, ExecError, Limit, shorten},
+        exec::{self, Apart, ExecError, Limit, named, shorten},
         spawn::{Program, SpawnError},
     },
 };
@@ -33,6 +33,8 @@ const MOST: usize = 8 << 20;
 #[derive(Debug)]
 pub(crate) struct Tool<'a> {
     run: Run,
+    /// As errors name it.
+    name: String,
     env: BTreeMap<String, String>,
     stdin: Option<&'a [u8]>,
     limit: Duration,
@@ -58,7 +60,18 @@ impl<'a> Tool<'a> {
     pub(crate) fn new<S: AsRef<str>>(args: &[S]) -> Self {
         let run = Run::Args(args.iter().map(|arg| arg.as_ref().to_owned()).collect());
         let env = [("LC_ALL".to_owned(), "C.UTF-8".to_owned())].into();
-        Self { run, env, stdin: None, limit: LIMIT, most: None, user: None }
+        let name = format!("`{}`", shorten(&run));
+        Self { run, name, env, stdin: None, limit: LIMIT, most: None, user: None }
+    }
+
+    /// What a task runs, which may be a shell line. Nothing in an error quotes it.
+    pub(crate) fn of(run: Run) -> Self {
+        Self { name: named(&run), run, ..Self::new::<&str>(&[]) }
+    }
+
+    /// Has errors name the program without its arguments.
+    pub(crate) fn quiet(self) -> Self {
+        Self { name: named(&self.run), ..self }
     }
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
@@ -85,7 +98,7 @@ impl<'a> Tool<'a> {
 
     /// Runs it; any exit status is a result.
     pub(crate) async fn ask(self, cx: &Context<'_>) -> Result<Answer, ToolError> {
-        let run = || shorten(&self.run);
+        let run = || self.name.clone();
         let stdin = self.stdin.map(memory).transpose().map_err(|source| ToolError::Io { run: run(), source })?;
         let program = Program { run: &self.run, env: &self.env, cwd: None, user: self.user };
         let host = cx.host;
@@ -100,7 +113,7 @@ impl<'a> Tool<'a> {
             Err(ExecError::Spawn(SpawnError::NotInPath { program, .. })) => return Err(ToolError::Missing { program }),
             Err(error) => {
                 cx.print(ran.output);
-                return Err(ToolError::Exec(error));
+                return Err(ToolError::Exec(error.about(run())));
             }
         };
         let out = String::from_utf8(out).map_err(|_| ToolError::NoText { run: run() })?;
@@ -109,14 +122,14 @@ impl<'a> Tool<'a> {
 
     /// Runs it; standard output, if it exits with 0.
     pub(crate) async fn run(self, cx: &Context<'_>) -> Result<String, ToolError> {
-        let run = self.run.clone();
+        let run = self.name.clone();
         let Answer { status, out, err, .. } = self.ask(cx).await?;
         if status.success() {
             return Ok(out);
         }
         // Some programs print errors to standard output.
         let last = if err.is_empty() { out.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("") } else { &err };
-        Err(ToolError::Exec(ExecError::Status { run: shorten(&run), status, last: last.to_owned() }))
+        Err(ToolError::Exec(ExecError::Status { run, status, last: last.to_owned() }))
     }
 }
 

@@ -1,9 +1,11 @@
-//! An unprivileged user of a node, or of the planner's machine: sees no files.
+//! An unprivileged user of a node, or of the planner's machine: sees neither files nor command lines.
 
 use std::{
     fs,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use groundplan_tests::{brokers::Kind, fleet::Fleet};
@@ -30,11 +32,11 @@ file = { path = "/large", source = "large" }
 
 [[task]]
 id = "process"
-process = { command = "echo started; exec sleep 600" }
+process = { run = "echo started; exec sleep 600" }
 
 [[task]]
 id = "command"
-command = "echo output"
+command = { run = "echo output" }
 "#;
 
 /// Every file and folder below `dir` that others than its owner may do anything with.
@@ -79,7 +81,8 @@ fn what_planner_and_agent_keep_is_for_their_own_user() {
     fleet.start_planner("one");
     let commit = fleet.git(&["rev-parse", "HEAD"]);
     fleet.converged("one", &commit);
-    assert!(fleet.run_json("one", &["exec", "n1", "--", "echo", "hello"]).0);
+    let ran = fleet.output("one", &["exec", "--on", "all", "echo hello"]);
+    assert!(ran.status.success(), "{ran:?}");
 
     let mut open = Vec::new();
     let seen: usize = states.iter().map(|state| open_to_others(state, &mut open)).sum();
@@ -93,4 +96,76 @@ fn what_planner_and_agent_keep_is_for_their_own_user() {
         assert!(states[0].join(name).exists(), "{name}");
     }
     assert!(seen > 12, "{seen}");
+}
+
+/// What shows of a running command is never this.
+const SECRET: &str = "s3cr3t-0f-a-c0mmand";
+
+const COMMANDS: &str = r#"
+[[task]]
+id = "guarded"
+command = { run = "sleep 0.2; : SECRET", unless = "sleep 0.2; test -z SECRET" }
+
+[[task]]
+id = "file"
+file = { path = "/valid", content = "x", validate = { command = "sleep 0.2; test SECRET != %s" } }
+ready = { command = "sleep 0.2; : SECRET" }
+
+[[task]]
+id = "export"
+export = { command = "sleep 0.2; : SECRET; echo 1" }
+
+[[task]]
+id = "inherits"
+command = { run = "sleep 0.2; : SECRET; env > $GROUNDPLAN_ROOT/env" }
+
+[[task]]
+id = "fails"
+command = { run = "sleep 0.2; : SECRET; exit 3" }
+"#;
+
+/// Processes in whose arguments the secret is, those of `but` left out.
+fn shown(but: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").expect("processes").flatten();
+    let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(SECRET) && !line.contains(but)).collect()
+}
+
+#[test]
+fn no_command_line_shows_in_ps_or_in_a_report() {
+    let files = site(&COMMANDS.replace("SECRET", SECRET));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut looks, mut seen) = (0, Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                // What an operator types is among the arguments of their own program.
+                seen.extend(shown(" exec "));
+                looks += 1;
+                thread::yield_now();
+            }
+            (looks, seen)
+        });
+        // The watch ends also where something here panics.
+        let run = std::panic::catch_unwind(|| {
+            let fleet = Fleet::started(Kind::Embedded, &files, &["n1"]);
+            let commit = fleet.git(&["rev-parse", "HEAD"]);
+            let status = fleet.failed("one", &commit).to_string();
+            let line = format!("sleep 0.2; : {SECRET}; exit 4");
+            let ran = fleet.output("one", &["exec", "--on", "all", &line]);
+            assert!(String::from_utf8_lossy(&ran.stdout).contains("exited with 4"), "{ran:?}");
+            (status, fleet.logged("n1"), fleet.file("n1", "env").expect("the task ran"))
+        });
+        done.store(true, Ordering::Relaxed);
+        let (looks, seen) = watch.join().expect("the watch");
+        let (status, log, env) = run.expect("the fleet");
+        assert!(seen.is_empty(), "of {looks} looks: {seen:#?}");
+        assert!(looks > 100, "{looks}");
+        assert!(status.contains("the command exited with 3"), "{status}");
+        for (what, text) in [("status", status), ("log", log), ("environment", env)] {
+            assert!(!text.contains(SECRET), "{what}: {text}");
+        }
+    });
 }

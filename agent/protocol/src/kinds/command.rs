@@ -20,7 +20,8 @@ const DEFAULT_TIMEOUT: Span = Span::secs(600);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Command {
-    /// A shell line or a list of arguments.
+    /// A shell line or a list of arguments. Other users of the node see the arguments of every program
+    /// while it runs, but no shell line.
     pub run: Run,
     /// Not run if this path exists on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]

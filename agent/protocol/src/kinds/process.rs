@@ -24,7 +24,8 @@ const DEFAULT_SETTLE: Span = Span::secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Process {
-    /// A shell line or a list of arguments; it must stay in the foreground.
+    /// A shell line or a list of arguments; it must stay in the foreground. All users of the node see it while it runs: give it secrets in
+    /// `env` or in a file.
     pub run: Run,
     /// Environment variables beside the agent's `PATH`, `HOME` and `LANG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -15,6 +15,7 @@ use crate::host::{
     error::{HostError, KindError},
     job::Content,
     kinds::context::Context,
+    process::exec::named,
     tool::{Answer, Tool},
 };
 
@@ -29,8 +30,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) enum ValidateError {
     #[error("{path}: the new content is not valid {format}, and the old file stays as it is: {fault}")]
     Format { path: String, format: &'static str, fault: String },
-    #[error("{path}: `{run}` refuses the new content, and the old file stays as it is: {message}")]
-    Refused { path: String, run: Run, message: String },
+    #[error("{path}: {run} refuses the new content, and the old file stays as it is: {message}")]
+    Refused { path: String, run: String, message: String },
     #[error("{path}: cannot read the new content")]
     Read { path: String, source: io::Error },
 }
@@ -107,20 +108,20 @@ fn fault(bytes: &[u8], format: Format) -> Option<String> {
 
 async fn ask(cx: &Context<'_>, path: &str, validator: &Validator, file: &Path) -> Result<(), HostError> {
     let file = file.to_string_lossy();
-    let args = match &validator.command {
+    let run = match &validator.command {
         Run::Shell(line) => {
             let quoted = format!("'{}'", file.replace('\'', r"'\''"));
-            vec!["/bin/sh".to_owned(), "-c".to_owned(), line.replace("%s", &quoted)]
+            Run::Shell(line.replace("%s", &quoted))
         }
-        Run::Args(args) => args.iter().map(|arg| arg.replace("%s", &file)).collect(),
+        Run::Args(args) => Run::Args(args.iter().map(|arg| arg.replace("%s", &file)).collect()),
     };
-    let Answer { status, out, err, .. } = Tool::new(&args).limit(LIMIT).ask(cx).await?;
+    let Answer { status, out, err, .. } = Tool::of(run).limit(LIMIT).ask(cx).await?;
     if status.success() {
         return Ok(());
     }
     let message = if err.is_empty() { out.trim() } else { err.trim() };
     let message = message.lines().last().map_or_else(|| status.to_string(), |_| message.to_owned());
-    Err(ValidateError::Refused { path: path.to_owned(), run: validator.command.clone(), message }.into())
+    Err(ValidateError::Refused { path: path.to_owned(), run: named(&validator.command), message }.into())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::host::{
     error::{HostError, KindError},
     fs::files,
     process::{
-        exec::{self, Apart, ExecError, Limit, Ran, shorten},
+        exec::{self, Apart, ExecError, Limit, Ran, named},
         spawn::Program,
     },
 };
@@ -70,7 +70,7 @@ impl Kind for Export {
 
 async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
     let (bytes, from) = match (&export.command, &export.path) {
-        (Some(run), _) => (printed(export, run, cx).await?, format!("`{}`", shorten(run))),
+        (Some(run), _) => (printed(export, run, cx).await?, named(run)),
         (None, Some(path)) => {
             let read = files::read_file(&cx.host.environment.root, path, EXPORT_LIMIT as u64 + 1)?;
             (read.ok_or_else(|| ExportError::NoFile { path: path.clone() })?, path.clone())

@@ -28,7 +28,7 @@ use tokio::{
 use super::{
     capture::{Capture, last_lines},
     proc::group_runs,
-    spawn::{Environment, Program, Setup, SpawnError, not_started},
+    spawn::{Environment, Prepared, Program, Setup, SpawnError, not_started},
 };
 use crate::host::cancel::Cancel;
 
@@ -44,18 +44,34 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) enum ExecError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    #[error("`{run}` took longer than {}, and was ended", seconds(*limit))]
+    #[error("{run} took longer than {}, and was ended", seconds(*limit))]
     Timeout { run: String, limit: Duration },
-    #[error("`{run}` was ended, because the agent is stopping or the job was cancelled")]
+    #[error("{run} was ended, because the agent is stopping or the job was cancelled")]
     Cancelled { run: String },
-    #[error("`{run}` wrote more than {most} bytes, and was ended")]
+    #[error("{run} wrote more than {most} bytes, and was ended")]
     TooMuchOutput { run: String, most: usize },
-    #[error("`{run}` does not end, not even by KILL")]
+    #[error("{run} does not end, not even by KILL")]
     Unkillable { run: String },
-    #[error("`{run}` {}", ending(*status, last))]
+    #[error("{run} {}", ending(*status, last))]
     Status { run: String, status: ExitStatus, last: String },
-    #[error("cannot follow `{run}`")]
+    #[error("cannot follow {run}")]
     Io { run: String, source: io::Error },
+}
+
+impl ExecError {
+    /// The same about what is called `name`.
+    pub(crate) fn about(mut self, name: String) -> Self {
+        match &mut self {
+            Self::Spawn(_) => {}
+            Self::Timeout { run, .. }
+            | Self::Cancelled { run }
+            | Self::TooMuchOutput { run, .. }
+            | Self::Unkillable { run }
+            | Self::Status { run, .. }
+            | Self::Io { run, .. } => *run = name,
+        }
+        self
+    }
 }
 
 /// A time limit, and its whole length for messages.
@@ -88,7 +104,7 @@ impl Ran {
     pub(crate) fn success(self, run: &Run) -> (Result<(), ExecError>, Option<Output>) {
         let end = self.end.and_then(|status| {
             let last = self.output.as_ref().map(last_lines).unwrap_or_default();
-            if status.success() { Ok(()) } else { Err(ExecError::Status { run: shorten(run), status, last }) }
+            if status.success() { Ok(()) } else { Err(ExecError::Status { run: named(run), status, last }) }
         });
         (end, self.output)
     }
@@ -129,7 +145,7 @@ pub(crate) async fn run_apart(
     cancel: &Cancel,
 ) -> (Ran, Vec<u8>) {
     let mut kept = Vec::new();
-    let failed = |source| Ran::failed(ExecError::Io { run: shorten(program.run), source });
+    let failed = |source| Ran::failed(ExecError::Io { run: named(program.run), source });
     let piped = io::pipe().and_then(|(reader, writer)| Ok((Receiver::from_owned_fd(reader.into())?, writer)));
     let (mut stdout, writer) = match piped {
         Ok(piped) => piped,
@@ -147,7 +163,7 @@ pub(crate) async fn run_apart(
             ran = &mut running => (ran, timeout(LINGER, reading).await.unwrap_or(Ok(false))),
             end = &mut reading => match end {
                 // Its group gets KILL when `running` is dropped.
-                Ok(true) => (Ran { end: Err(ExecError::TooMuchOutput { run: shorten(program.run), most }), output: None }, Ok(true)),
+                Ok(true) => (Ran { end: Err(ExecError::TooMuchOutput { run: named(program.run), most }), output: None }, Ok(true)),
                 end => (running.await, end),
             },
         }
@@ -183,7 +199,7 @@ pub(super) fn start(
     setup: Setup,
 ) -> Result<(Receiver, Child), SpawnError> {
     let failed = |e| not_started(program.run, e);
-    let mut command = environment.command(program, setup)?;
+    let Prepared { mut command, dir: _dir } = environment.command(program, setup)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
     match stdout {
         Some(stdout) => command.stdout(stdout),
@@ -278,7 +294,7 @@ impl Running {
                     Phase::Draining => self.open = false,
                     // The whole group, not only the program: a child that goes on would interfere with the next attempt.
                     Phase::Ending { cancelled, .. } | Phase::Killed { cancelled, .. } if self.has_ended() => {
-                        let run = shorten(run);
+                        let run = named(run);
                         return Err(match cancelled {
                             true => ExecError::Cancelled { run },
                             false => ExecError::Timeout { run, limit: limit.whole },
@@ -290,13 +306,13 @@ impl Running {
                     }
                     // For example in an uninterruptible system call on a network file system.
                     Phase::Killed { until, .. } if wake >= until => {
-                        return Err(ExecError::Unkillable { run: shorten(run) });
+                        return Err(ExecError::Unkillable { run: named(run) });
                     }
                     Phase::Ending { .. } | Phase::Killed { .. } => wake = Instant::now() + POLL,
                 },
                 ready = readable(&self.reader), if self.open => self.read(ready, &mut buffer),
                 status = self.child.wait(), if self.status.is_none() => {
-                    let status = status.map_err(|source| ExecError::Io { run: shorten(run), source })?;
+                    let status = status.map_err(|source| ExecError::Io { run: named(run), source })?;
                     self.status = Some(status);
                     // Not while the group is being ended: the limit applies to all of it.
                     if matches!(phase, Phase::Running) {
@@ -352,7 +368,15 @@ impl Drop for Group {
     }
 }
 
-/// `run` as it appears in an error.
+/// `run` in an error: without a shell line or arguments, which may hold what parameters keep secret.
+pub(crate) fn named(run: &Run) -> String {
+    match run {
+        Run::Shell(_) => "the command".to_owned(),
+        Run::Args(args) => format!("`{}`", args.first().map_or("", String::as_str)),
+    }
+}
+
+/// `run` with its arguments, for programs that the agent itself chooses.
 pub(crate) fn shorten(run: &Run) -> String {
     const MOST: usize = 80;
     let text = run.to_string();

@@ -34,7 +34,7 @@ use super::{
     pidfd::PidFd,
     proc::{self, group_runs},
     record::{ProcessIdentity, Record},
-    spawn::{Program, Setup, not_started},
+    spawn::{Prepared, Program, Setup, not_started},
     state::{ProcessState, Shared, SupervisorError},
 };
 
@@ -395,7 +395,7 @@ impl ProcessMonitor {
         let program = Program { run, env, cwd: cwd.as_deref(), user: user.as_deref() };
         let pid_file = Some(self.shared.records.pid_file(&self.task).map_err(failed)?);
         let setup = Setup { session: true, pid_file, ..Setup::default() };
-        let mut command = self.shared.environment.command(&program, setup)?;
+        let Prepared { mut command, dir: _dir } = self.shared.environment.command(&program, setup)?;
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
         let child = tokio::process::Command::from(command).spawn().map_err(|e| not_started(run, e))?;
         let pid = Pid::from_raw(child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default());

@@ -1,14 +1,18 @@
 //! Preparing programs of tasks: found in `PATH`, with their environment, directory and user.
 //!
 //! Everything is resolved before the fork, so that a plain command takes the C library's fast path (posix_spawn) and an error
-//! names its cause. Only a change of user, a session of its own, or ending with the agent needs code between fork and exec.
+//! names its cause. Only a change of user, a session of its own, or ending with the agent needs code between fork and exec. The line
+//! of a shell is not among its arguments, which all users of the host can read.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::File,
     io::{self, Write},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -23,7 +27,7 @@ use nix::{
 };
 
 use crate::host::fs::{
-    paths::{Missing, PathError, Root},
+    paths::{Missing, PathError, Root, path_of},
     users::{self, Identity, UserError},
 };
 
@@ -70,6 +74,30 @@ pub(crate) struct Setup {
     pub(crate) pid_file: Option<File>,
 }
 
+/// The variable from which a shell takes its line, unlike its arguments for its own user only to read (proc_pid_environ(5)). It is
+/// dropped before the line runs, so that no program inherits it.
+const LINE: &str = "GROUNDPLAN_LINE";
+const EVALUATE: &str = r#"eval "unset GROUNDPLAN_LINE; $GROUNDPLAN_LINE""#;
+
+/// Words at the beginning of a line that mean something to some shell, as reserved words or as commands of its own: POSIX's, bash's, ksh's.
+const OF_SHELLS: &str = " . : [ [[ alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare dirs \
+    disown do done echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help hist history if in jobs kill \
+    let local logout mapfile newgrp popd print printf pushd pwd read readarray readonly return select set shift shopt sleep source suspend \
+    test then time times trap true type typeset ulimit umask unalias unset until wait whence while ";
+
+/// The line as the shell is to run it. One that only starts a program, without anything that the shell has to expand, becomes that
+/// program, as shells themselves do with the argument of `-c`: no process waits beside it, and it gets the signals.
+fn hidden(line: &str) -> OsString {
+    let plain = |c: char| c.is_ascii_alphanumeric() || " _@%+:,./-".contains(c) || c == '=';
+    let first = line.trim_start_matches(' ').split(' ').next().unwrap_or_default();
+    let is_program = !first.is_empty()
+        && line.chars().all(plain)
+        && !first.contains('=')
+        && !first.starts_with('-')
+        && !OF_SHELLS.split_whitespace().any(|word| word == first);
+    if is_program { format!("exec {line}").into() } else { line.into() }
+}
+
 /// The root and the environment variables that all programs of tasks have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Environment {
@@ -80,7 +108,7 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// A command for `program`, with empty standard input, ready to be started.
-    pub(crate) fn command(&self, program: &Program<'_>, setup: Setup) -> Result<Command, SpawnError> {
+    pub(crate) fn command(&self, program: &Program<'_>, setup: Setup) -> Result<Prepared, SpawnError> {
         let identity = program.user.map(users::identity).transpose()?;
         let mut env = self.env.clone();
         if let Some(identity) = &identity {
@@ -89,11 +117,20 @@ impl Environment {
         }
         env.extend(program.env.iter().map(|(key, value)| (key.clone(), value.into())));
 
-        let cwd = self.cwd(program.cwd)?;
+        let dir = self.cwd(program.cwd)?;
+        let cwd = dir.as_ref().map_or_else(|| self.root.path().to_owned(), path_of);
         let mut command = match program.run {
             Run::Shell(line) => {
                 let mut command = Command::new("/bin/sh");
-                command.arg("-c").arg(line);
+                command.arg("-c");
+                // A shell becomes the last program of a line that it has as its argument: then signals reach the process itself.
+                match setup.session {
+                    true => command.arg(line),
+                    false => {
+                        env.insert(LINE.to_owned(), hidden(line));
+                        command.arg(EVALUATE)
+                    }
+                };
                 command
             }
             Run::Args(args) => {
@@ -106,18 +143,26 @@ impl Environment {
         command.env_clear().envs(env).current_dir(cwd).stdin(Stdio::null());
         // Without a change of user no privilege is needed.
         prepare(&mut command, setup, identity.filter(|identity| identity.uid != Uid::effective()));
-        Ok(command)
+        Ok(Prepared { command, dir })
     }
 
-    fn cwd(&self, cwd: Option<&str>) -> Result<PathBuf, SpawnError> {
+    /// The directory, opened; `None` for the root.
+    fn cwd(&self, cwd: Option<&str>) -> Result<Option<OwnedFd>, SpawnError> {
         match cwd {
-            None | Some("/") => Ok(self.root.path().to_owned()),
+            None | Some("/") => Ok(None),
             Some(cwd) => match self.root.directory(cwd, Missing::Leave)? {
-                Some((_, real)) => Ok(real),
+                Some((dir, _)) => Ok(Some(dir)),
                 None => Err(SpawnError::NoDirectory(cwd.to_owned())),
             },
         }
     }
+}
+
+/// A command ready to be started.
+pub(crate) struct Prepared {
+    pub(crate) command: Command,
+    /// The directory that it starts in, to be held until then: the command has it by this handle, since its path may lead elsewhere by now.
+    pub(crate) dir: Option<OwnedFd>,
 }
 
 /// The error for a program that could not be started.
@@ -216,6 +261,24 @@ mod tests {
             let mut text = [0; 12];
             let length = decimal(n, &mut text);
             assert_eq!(&text[..length], n.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_line_that_only_starts_a_program_becomes_it() {
+        for line in [
+            "sync",
+            "/bin/sync -f /var/lib",
+            "systemctl --no-pager restart a@b.service",
+            "dd if=/dev/zero of=x count=1",
+        ] {
+            assert_eq!(hidden(line), format!("exec {line}").as_str());
+        }
+        for line in [
+            "", " ", "echo a", "cd /x", "a; b", "a && b", "A=1 b", "a $B", "a *", "a ~", "a\nb", "a > b", "-x",
+            "if true", "a 'b'", "# a",
+        ] {
+            assert_eq!(hidden(line), line, "{line:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    exec::{ExecError, LINGER, Limit, Running, readable, shorten, start},
+    exec::{ExecError, LINGER, Limit, Running, named, readable, start},
     spawn::{Environment, Program, Setup},
     spool::Spool,
 };
@@ -68,7 +68,7 @@ async fn stream(
     let piped = io::pipe().and_then(|(reader, writer)| Ok((Receiver::from_owned_fd(reader.into())?, writer)));
     let (out, writer) = match piped {
         Ok(piped) => piped,
-        Err(source) => return (Err(ExecError::Io { run: shorten(program.run), source }), Instant::now()),
+        Err(source) => return (Err(ExecError::Io { run: named(program.run), source }), Instant::now()),
     };
     let setup = Setup { with_agent: true, ..Setup::default() };
     let (err, child) = match start(environment, program, None, Some(writer.into()), setup) {

@@ -68,15 +68,12 @@ async fn the_environment_of_a_program() {
 }
 
 #[tokio::test]
-async fn errors_name_the_command_and_the_reason() {
+async fn errors_name_the_program_and_the_reason() {
     let site = Site::new();
     fs::write(site.at("text"), "no program").unwrap();
     for (params, error) in [
-        (
-            json!({ "run": "echo one; echo two >&2; exit 3" }),
-            "`echo one; echo two >&2; exit 3` exited with 3: one\ntwo",
-        ),
-        (json!({ "run": "kill -SEGV $$" }), "`kill -SEGV $$` was killed by SIGSEGV"),
+        (json!({ "run": "echo one; echo two >&2; exit 3" }), "the command exited with 3: one\ntwo"),
+        (json!({ "run": "kill -SEGV $$" }), "the command was killed by SIGSEGV"),
         (json!({ "run": ["false"] }), "`false` exited with 1"),
         (json!({ "run": ["/no/such", "x"] }), "cannot start `/no/such`: No such file or directory (os error 2)"),
         (json!({ "run": ["./text"] }), "cannot start `./text`: Permission denied (os error 13)"),
@@ -89,6 +86,24 @@ async fn errors_name_the_command_and_the_reason() {
     ] {
         assert_eq!(site.create(&spec(json!({ "command": params }))).await, Err(error.to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_shell_line_is_not_among_the_arguments_of_its_shell() {
+    let site = Site::new();
+    // The line reads what is shown of it to all, and what its programs inherit.
+    let line = "echo secret-1 > /dev/null; echo $0 $#; tr '\\0' ' ' < /proc/$$/cmdline; echo; env";
+    let guarded = json!({ "command": { "run": line, "only_if": "! grep -q secret-2 /proc/$$/cmdline" } });
+    let output = site.job("svc.task", apply(&spec(guarded), None), None).await.output.unwrap().head;
+    assert!(output.starts_with("/bin/sh 0\n/bin/sh -c eval "), "{output}");
+    assert!(!output.contains("secret") && !output.contains("GROUNDPLAN_LINE="), "{output}");
+    let validated = json!({ "command": "! grep -q secret-3 /proc/$$/cmdline && grep -q x %s" });
+    let file = json!({ "file": { "path": "/x", "validate": validated } });
+    let content = Some(Shipped::of(b"x"));
+    assert_eq!(site.create(&TaskSpec { content, ..spec(file) }).await, CHANGED);
+    // A line that only starts a program becomes it, as with `sh -c`: no shell waits beside it.
+    let finished = site.job("svc.task", apply(&command("grep PPid: /proc/self/status"), None), None).await;
+    assert_eq!(finished.output.unwrap().head, format!("PPid:\t{}\n", std::process::id()));
 }
 
 #[tokio::test]
@@ -132,7 +147,7 @@ async fn cancelled_and_dropped_jobs_end_their_programs() {
         until(|| sleepers(&one) == 1).await;
         canceller.cancel();
     });
-    assert!(finished.result.unwrap_err().starts_with(&format!("`sleep {one}` was ended, because")));
+    assert!(finished.result.unwrap_err().starts_with("the command was ended, because"));
     assert_eq!(
         site.host.run(job("true"), canceller.listen()).await.result,
         Err("cancelled before it began".to_owned())

@@ -62,7 +62,7 @@ async fn probes_report_their_last_failure() {
             json!({ "http": format!("http://127.0.0.1:{odd}/") }),
             Some(format!("not ready after 150ms: http://127.0.0.1:{odd}/: the answer is not HTTP")),
         ),
-        (json!({ "command": "echo why; exit 4" }), Some("not ready after 150ms: `echo why; exit 4` exited with 4: why".into())),
+        (json!({ "command": "echo why; exit 4" }), Some("not ready after 150ms: the command exited with 4: why".into())),
         (
             json!({ "http": "https://example.org/" }),
             Some("cannot probe `https://example.org/`: this agent supports only http://; use `command` instead, with curl, for example".into()),

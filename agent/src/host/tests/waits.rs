@@ -183,11 +183,11 @@ async fn the_error_says_why_there_is_no_value() {
             json!({ "path": "/dir" }),
             "/dir: cannot read it, because it is not a regular file: Invalid argument (os error 22)",
         ),
-        (json!({ "command": "echo lost >&2; exit 7" }), "`echo lost >&2; exit 7` exited with 7: lost"),
-        (json!({ "command": "sleep 60", "timeout": "50ms" }), "`sleep 60` took longer than 50ms, and was ended"),
+        (json!({ "command": "echo lost >&2; exit 7" }), "the command exited with 7: lost"),
+        (json!({ "command": "sleep 60", "timeout": "50ms" }), "the command took longer than 50ms, and was ended"),
         (
             json!({ "command": "head -c 200000000 /dev/zero" }),
-            "`head -c 200000000 /dev/zero` gives more than 16 KiB; publish only the part that others need",
+            "the command gives more than 16 KiB; publish only the part that others need",
         ),
     ] {
         let finished = site.job("svc.task", apply(&export(params), None), None).await;

@@ -34,6 +34,7 @@ use crate::host::{
         files::{self, Access, Text},
         paths::Missing,
     },
+    tool::Tool,
 };
 use crate::machine::Found;
 
@@ -199,7 +200,7 @@ impl Restore for Mount {
             cx.report(&format!("{} was a bind mount of {}: mount it again by hand", self.path, before.part));
             return Ok(false);
         }
-        cx.tool(&args).await.map_err(|source| MountError::Again { path: self.path.clone(), source })?;
+        call(cx, &args).await.map_err(|source| MountError::Again { path: self.path.clone(), source })?;
         Ok(true)
     }
 }
@@ -338,7 +339,7 @@ async fn put(mount: &Mount, cx: &Context<'_>, memory: &mut Memory, live: Live) -
             if there.is_some() {
                 unmount(cx, &mount.path).await?;
             }
-            cx.tool(&args).await.map_err(|error| refused(mount, error))
+            call(cx, &args).await.map_err(|error| refused(mount, error))
         };
         if let Err(mut error) = cx.change(&after, made).await {
             if let (MountError::Mount { former, .. }, Some(there)) = (&mut error, &there) {
@@ -364,7 +365,12 @@ async fn remount(mount: &Mount, cx: &Context<'_>, source: &str) -> Result<(), Mo
         Some(_) => vec!["mount", "-o", &options, "--", source, &mount.path],
         None => vec!["mount", "-o", &options, "--", &mount.path],
     };
-    cx.tool(&args).await.map(drop).map_err(|error| refused(mount, error))
+    call(cx, &args).await.map_err(|error| refused(mount, error))
+}
+
+/// Runs mount(8). Options may hold a password, so no error quotes them.
+async fn call(cx: &Context<'_>, args: &[&str]) -> Result<(), ToolError> {
+    Tool::new(args).quiet().run(cx).await.map(drop)
 }
 
 fn refused(mount: &Mount, error: ToolError) -> MountError {
