@@ -139,8 +139,7 @@ impl FoundStore {
             staged => staged?,
         };
         if let Some(staged) = staged {
-            let file = staged.open().map_err(failed)?;
-            xattrs::write(&file, attributes).map_err(failed)?;
+            xattrs::write(staged.file(), attributes).map_err(failed)?;
             staged.put()?;
             return Ok(Removal::Removed);
         }

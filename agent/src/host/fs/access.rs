@@ -49,7 +49,7 @@ impl Access {
     }
 
     /// The access of an open file.
-    pub(super) fn of(path: &str, file: &File) -> Result<Self, FileError> {
+    pub(crate) fn of(path: &str, file: &File) -> Result<Self, FileError> {
         let access = Self::of_stat(&fstat(file).map_err(failed(path, "read its metadata"))?);
         let acl = attributes::acl(file).map_err(io_failed(path, "read its access control list"))?;
         let mode = acl.map_or(access.mode.bits(), |acl| access.mode.bits() & 0o7000 | acl.mode());

@@ -248,6 +248,8 @@ pub(crate) fn replace(
 #[derive(Debug)]
 pub(crate) struct Staged {
     place: Place,
+    /// The file itself: whoever has the directory may have put another one at its name.
+    file: File,
     path: String,
     done: bool,
 }
@@ -258,10 +260,9 @@ impl Staged {
         self.place.real.with_file_name(temporary(&self.place.name))
     }
 
-    /// Opens it, for its attributes.
-    pub(crate) fn open(&self) -> io::Result<File> {
-        let (dir, name) = (&self.place.dir, temporary(&self.place.name));
-        Ok(openat(dir, name.as_os_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    /// The open file, for its attributes.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Renames it to its place.
@@ -321,15 +322,14 @@ pub(crate) fn stage_file(
     let mode = Mode::from_bits_truncate(0o600);
     let file =
         openat(&place.dir, temporary(&place.name).as_os_str(), flags, mode).map_err(failed(path, "create it"))?;
-    let staged = Staged { place, path: path.to_owned(), done: false };
-    let mut file = File::from(file);
-    write(&mut file, content).map_err(io_failed(path, "write it"))?;
+    let mut staged = Staged { place, file: file.into(), path: path.to_owned(), done: false };
+    write(&mut staged.file, content).map_err(io_failed(path, "write it"))?;
     match before {
-        Some(before) => inherit(path, &before, &file, content, access)?,
-        None => access.give_new(path, &file)?,
+        Some(before) => inherit(path, &before, &staged.file, content, access)?,
+        None => access.give_new(path, &staged.file)?,
     }
     // Before the rename: after a power loss the name must not lead to an empty file.
-    file.sync_all().map_err(io_failed(path, "write it"))?;
+    staged.file.sync_all().map_err(io_failed(path, "write it"))?;
     Ok(Some(staged))
 }
 

@@ -101,7 +101,9 @@ impl Context<'_> {
         if let Some(sum) = sum {
             // It may have been removed since.
             let Some(file) = files::open_file(&self.host.environment.root, path)? else { return Ok(()) };
-            let is_private = is_private(access) || is_private(*has);
+            // Of the file that is read: in a directory of a user, another may be there by now.
+            let opened = Access::of(path, &file)?;
+            let is_private = is_private(access) || is_private(*has) || is_private(opened);
             let (now, bytes) = files::read_sum(path, file, if is_private { 0 } else { INLINE_LIMIT })?;
             // The planner can compare only what the task ships: what the kind itself generates, such as a drop-in, it does not have.
             let is_shipped = self.content.is_some_and(|shipped| shipped.sum == sum);

@@ -218,3 +218,79 @@ fn a_folder_that_is_swapped_for_a_link_leads_no_archive_elsewhere() {
         |dest| TaskSpec { content: Some(Shipped::of(&bytes)), ..spec(json!({ "archive": { "dest": dest } })) };
     race(&[archive("/home/user/data"), archive("/home/user/data/sub")]);
 }
+
+#[tokio::test]
+async fn a_drift_check_reads_nothing_through_a_users_link() {
+    let Some(site) = site() else { return };
+    let task = |path: &str| file(path, "wanted");
+    for path in ["home/user/data", "home/user/own"] {
+        fs::create_dir_all(site.at(path)).unwrap();
+        chown(site.at(path), Some(USER), Some(USER)).unwrap();
+    }
+    assert_eq!(site.create(&task("/home/user/data/passwd")).await, CHANGED);
+    assert_eq!(site.create(&task("/home/user/own/passwd")).await, CHANGED);
+    // The directory becomes a link, and the file another one, to what only root may read.
+    fs::set_permissions(site.at("etc/passwd"), fs::Permissions::from_mode(0o644)).unwrap();
+    fs::remove_dir_all(site.at("home/user/data")).unwrap();
+    link(&site, "home/user/data", "../../etc", USER);
+    fs::remove_file(site.at("home/user/own/passwd")).unwrap();
+    link(&site, "home/user/own/passwd", "../../../etc/passwd", USER);
+    for path in ["/home/user/data/passwd", "/home/user/own/passwd"] {
+        let result = site.check(&task(path)).await;
+        assert_ne!(result, CheckResult::InSync, "{path}");
+        assert!(!format!("{result:?}").contains("x = 0"), "{path}: {result:?}");
+    }
+}
+
+#[test]
+fn a_command_starts_in_no_directory_that_a_user_swaps_for_a_link() {
+    let Some(site) = site() else { return };
+    let [folder, swapped] = ["home/user/data", "home/user/swapped"].map(|path| site.at(path));
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(USER), Some(USER)).unwrap();
+    link(&site, "home/user/swapped", "../../etc", USER);
+    // Where the command leaves its mark: beside the file that is only there.
+    let task = spec(json!({ "command": { "run": ["sh", "-c", "test ! -e passwd"], "cwd": "/home/user/data" } }));
+    let done = AtomicBool::new(false);
+    let (mut here, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &folder, AT_FDCWD, &swapped, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        });
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            while !swapper.is_finished() && (here < 10 * OFTEN || refused < 10 * OFTEN) {
+                match runtime.block_on(site.create(&task)) {
+                    Ok(_) => here += 1,
+                    Err(error) => {
+                        assert!(error.starts_with("cannot run in the directory"), "it ran elsewhere: {error}");
+                        refused += 1;
+                    }
+                }
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        ran.unwrap();
+    });
+    eprintln!("ran {here} times, refused {refused} times");
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_a_staging_directory_is_not_emptied() {
+    let Some(site) = site() else { return };
+    let content = Some(Shipped::of(&tar(&[("member", FILE, 0o644, "unpacked")])));
+    let archive = TaskSpec { content, ..spec(json!({ "archive": { "dest": "/home/user/own" } })) };
+    // The user may rename a directory of root in their own to the name that the agent uses for a while.
+    let digest = groundplan_protocol::digest::Digest::of(b"svc.task").short();
+    let there = site.at(&format!("home/user/own/.groundplan-{digest}.tmp"));
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("precious"), "x").unwrap();
+    site.create(&archive).await.unwrap_err();
+    assert!(there.join("precious").exists());
+    // What a killed agent left there goes.
+    fs::rename(there.join("precious"), there.join("12")).unwrap();
+    assert_eq!(site.create(&archive).await, CHANGED);
+    assert!(!there.exists());
+}

@@ -315,8 +315,8 @@ impl Job {
             What::Directory => return Ok(()),
             What::File { staged, .. } => staged.to_string(),
             What::Link { target } => {
-                staging::symlink(staging, target, "link", self.owner).map_err(|e| failed(e.into()))?;
-                "link".to_owned()
+                staging::symlink(staging, target, staging::LINK, self.owner).map_err(|e| failed(e.into()))?;
+                staging::LINK.to_owned()
             }
         };
         let missing = || failed(io::ErrorKind::NotFound.into());

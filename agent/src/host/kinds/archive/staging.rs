@@ -6,6 +6,7 @@
 use std::{
     cell::Cell,
     collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::{self, Read, Write},
     os::fd::OwnedFd,
@@ -19,8 +20,8 @@ use groundplan_protocol::{digest::Hasher, kinds::ArchiveFormat};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat},
-    sys::stat::{Mode, fchmod, mkdirat},
-    unistd::{Gid, LinkatFlags, Uid, fchown, linkat},
+    sys::stat::{Mode, fchmod, fstat, mkdirat},
+    unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, linkat, unlinkat},
 };
 
 use super::{
@@ -31,6 +32,11 @@ use crate::host::fs::paths::path_of;
 
 /// Most bytes between one member of a tar and the next: long names and extended headers, which are read into memory.
 const HEADERS: u64 = 1 << 20;
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The name of a link there; files have numbers.
+pub(super) const LINK: &str = "link";
 
 /// The directory in which unpacked files are kept until they are put in place.
 #[derive(Debug)]
@@ -53,13 +59,18 @@ impl Staging {
         members: Members,
     ) -> Result<Self, ArchiveError> {
         let failed = |source: io::Error| ArchiveError::Stage { path: real.display().to_string(), source };
-        match std::fs::remove_dir_all(path_of(dest).join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
+        match openat(dest, name, DIRECTORY, Mode::empty()) {
+            Ok(left) => clear(&left, dest, name),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(e.into()),
         }
+        .map_err(failed)?;
         mkdirat(dest, name, Mode::from_bits_truncate(0o700)).map_err(|e| failed(e.into()))?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let dir = openat(dest, name, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let dir = openat(dest, name, DIRECTORY, Mode::empty()).map_err(|e| failed(e.into()))?;
+        // Whoever has `dest` may have put another directory at the name since.
+        if fstat(&dir).map_err(|e| failed(e.into()))?.st_uid != Uid::effective().as_raw() {
+            return Err(failed(io::Error::other("another user has put a directory in its place")));
+        }
         let dest = dest.try_clone().map_err(failed)?;
         Ok(Self { dir, dest, real, next: 0, owner, members })
     }
@@ -248,8 +259,21 @@ impl Drop for Staging {
     fn drop(&mut self) {
         // If it cannot be removed now, the next job of the task removes it.
         let name = self.real.file_name().unwrap_or_default();
-        let _ = std::fs::remove_dir_all(path_of(&self.dest).join(name));
+        let _ = clear(&self.dir, &self.dest, name);
     }
+}
+
+/// Removes a staging directory with the files that one can have. In a directory of a user it may be another by now, whose content is theirs
+/// or root's: that stays, and is an error.
+fn clear<N: AsRef<OsStr> + ?Sized>(dir: &OwnedFd, dest: &OwnedFd, name: &N) -> io::Result<()> {
+    for entry in std::fs::read_dir(path_of(dir))? {
+        let entry = entry?.file_name();
+        let is_ours = entry.to_str().is_some_and(|name| name == LINK || name.bytes().all(|b| b.is_ascii_digit()));
+        if is_ours {
+            unlinkat(dir, entry.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+        }
+    }
+    Ok(unlinkat(dest, name.as_ref(), UnlinkatFlags::RemoveDir)?)
 }
 
 /// A reader that fails instead of giving more bytes than are allowed at the time.
