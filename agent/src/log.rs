@@ -1,31 +1,20 @@
 //! The agent's log: one line for each message on standard error, to be kept by journald or another supervisor.
 //!
-//! In: a message. Out: a line, with line breaks inside it escaped, so that text from a peer cannot forge one, and with other control
-//! characters and those that change the direction of text escaped as well, so that no terminal acts on it. It never fails: a closed
-//! standard error is ignored.
+//! In: a message. Out: a line of bounded length, with line breaks inside it escaped, so that text from a peer cannot forge one, and with
+//! other control characters and those that change the direction of text escaped as well, so that no terminal acts on it. It never fails: a
+//! closed standard error is ignored.
 
 use std::{fmt::Display, io::Write as _};
 
+use groundplan_protocol::text::{cut, escaped};
+
+/// Longest message, in characters.
+const MOST: usize = 4000;
+
 fn line(level: &str, message: &dyn Display) {
-    let text = escaped(&message.to_string(), "");
+    let text = cut(&message.to_string(), MOST, "");
     // If standard error is closed, there is nowhere to report that.
     let _ = std::io::stderr().write_all(format!("{level}{text}\n").as_bytes());
-}
-
-/// The text with all characters escaped that a terminal may act on, except those of `kept`.
-fn escaped(text: &str, kept: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Unicode Technical Report 36, 2.6: characters by which text is shown in another order than it has.
-        let directs =
-            matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() || directs) && !kept.contains(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }
 
 /// Logs an event that needs no action.
@@ -44,7 +33,8 @@ pub fn error(message: impl Display) {
     let _ = writeln!(std::io::stderr(), "error: {}", escaped(&message.to_string(), "\n\t"));
 }
 
-/// An error with all its sources, in one line.
+/// An error with all its sources: what is reported and stored of it. It may quote what a program or a peer sent, so it is cut, and no
+/// terminal acts on it; line breaks and tabs stay.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -57,7 +47,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    cut(&text, MOST, "\n\t")
 }
 
 #[cfg(test)]
@@ -65,9 +55,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_acts_on_nothing_in_a_line() {
-        let text = "größe\n\x1b[2J\u{202e}\t\u{9b}";
-        assert_eq!(escaped(text, ""), "größe\\n\\u{1b}[2J\\u{202e}\\t\\u{9b}");
-        assert_eq!(escaped(text, "\n\t"), "größe\n\\u{1b}[2J\\u{202e}\t\\u{9b}");
+    fn an_error_is_of_bounded_length_and_harmless() {
+        let error = std::io::Error::other("last\nlines\x1b[2J".to_owned() + &"x".repeat(5000));
+        let text = chain(&error);
+        assert!(text.starts_with("last\nlines\\u{1b}[2Jxx") && text.ends_with("x…"), "{text}");
+        assert!(text.chars().count() < MOST + 10);
     }
 }

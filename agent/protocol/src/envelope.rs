@@ -15,6 +15,7 @@ use crate::{
     VERSION,
     digest::Digest,
     ids::{Generation, NodeId, SiteName},
+    text::{FOREIGN, foreign},
 };
 
 /// A message that is sent in an envelope.
@@ -35,14 +36,14 @@ const SIGNATURES: usize = 4;
 pub enum OpenError {
     /// Not JSON, or not the fields of DSSE.
     #[error("not a DSSE envelope")]
-    Envelope(#[source] serde_json::Error),
+    Envelope(#[source] InvalidJson),
     /// The payload or a signature is not base64.
     #[error("not base64")]
     Base64(#[source] base64::DecodeError),
     /// The envelope holds a message of another type.
     #[error("holds `{found}`, not `{expected}`")]
     Type {
-        /// The type in the envelope.
+        /// The type in the envelope, cut and escaped.
         found: String,
         /// The type that was expected.
         expected: &'static str,
@@ -55,7 +56,7 @@ pub enum OpenError {
     Signature,
     /// The payload is signed but does not parse as its type.
     #[error("signed, but not a valid message")]
-    Payload(#[source] serde_json::Error),
+    Payload(#[source] InvalidJson),
     /// The message is of another format version.
     #[error("is of format version {found}; this program supports version {VERSION}")]
     Version {
@@ -65,6 +66,17 @@ pub enum OpenError {
     /// The message belongs to another site.
     #[error("belongs to site `{0}`")]
     Site(SiteName),
+}
+
+/// Why JSON is not what it should be. The error quotes what came, also from those who have no key: so it is cut and escaped.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidJson(String);
+
+impl From<serde_json::Error> for InvalidJson {
+    fn from(error: serde_json::Error) -> Self {
+        Self(foreign(&error.to_string(), FOREIGN))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,9 +125,9 @@ pub fn claimed_type(bytes: &[u8]) -> Option<String> {
 
 /// Takes the message out of an envelope that one of `trusted` signed, for `site`.
 pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) -> Result<M, OpenError> {
-    let envelope: Envelope = serde_json::from_slice(bytes).map_err(OpenError::Envelope)?;
+    let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| OpenError::Envelope(e.into()))?;
     if envelope.payload_type != M::TYPE {
-        return Err(OpenError::Type { found: envelope.payload_type, expected: M::TYPE });
+        return Err(OpenError::Type { found: foreign(&envelope.payload_type, FOREIGN), expected: M::TYPE });
     }
     let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
     // With the expected type, not the claimed one: a signed message of one type is never valid as another.
@@ -142,11 +154,11 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     struct Versioned {
         version: u32,
     }
-    let Versioned { version } = serde_json::from_slice(&payload).map_err(OpenError::Payload)?;
+    let Versioned { version } = serde_json::from_slice(&payload).map_err(|e| OpenError::Payload(e.into()))?;
     if version != VERSION {
         return Err(OpenError::Version { found: version });
     }
-    let message: M = serde_json::from_slice(&payload).map_err(OpenError::Payload)?;
+    let message: M = serde_json::from_slice(&payload).map_err(|e| OpenError::Payload(e.into()))?;
     // A node key may be used on two sites: a message from one must not count on the other.
     if message.site() != site {
         return Err(OpenError::Site(message.site().clone()));

@@ -19,6 +19,7 @@ pub mod presence;
 pub mod ready;
 pub mod report;
 pub mod state;
+pub mod text;
 pub mod time;
 pub mod topic;
 

@@ -93,3 +93,28 @@ fn refused(topic: NodeTopic, reason: String) -> Event {
         _ => Event::Ignored,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_put_into_an_envelope_is_neither_logged_nor_stored_in_full() {
+        let (site, node): (SiteName, NodeId) = ("lab".parse().unwrap(), "a".parse().unwrap());
+        let reader = Reader { site: site.clone(), node: node.clone(), trusted: Vec::new() };
+        let long = "\u{202e}\u{1b}[2J".to_owned() + &"x".repeat(100_000);
+        let envelope = |kind: &str, extra: &str| {
+            let json = serde_json::json!({ "payload": "", "payloadType": kind, "signatures": [] }).to_string();
+            json.replacen('{', &format!("{{{extra}"), 1)
+        };
+        let twice = format!("\"payloadType\":[{}],", serde_json::json!(long));
+        for payload in [envelope(&long, ""), envelope("x", &twice), format!("[{}]", serde_json::json!(long))] {
+            let topic = Topic::Node(node.clone(), NodeTopic::Exec).name(&site);
+            let Inbound::Event(Event::Refused { reason, .. }) = reader.read(&topic, payload.as_bytes()) else {
+                panic!("not refused")
+            };
+            assert!(reason.len() < 2000, "{} bytes: {:.300}", reason.len(), reason);
+            assert!(!reason.chars().any(groundplan_protocol::text::is_hostile), "{reason:?}");
+        }
+    }
+}

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use groundplan_protocol::text::is_hostile;
+
 /// Stands for the escape character until the text is written: a noncharacter, which no text for interchange contains
 /// (Unicode, section 23.7).
 pub(crate) const ESCAPE: char = '\u{fdd0}';
@@ -58,13 +60,6 @@ pub(crate) fn safe_json(json: &str) -> String {
         }
         out
     })
-}
-
-/// Whether a terminal may act on the character, or show what surrounds it in another order (Unicode Technical Report 36, 2.6).
-fn is_hostile(c: char) -> bool {
-    let directs = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
-    directs || breaks || c.is_control() && c != '\n' && c != '\t'
 }
 
 /// The length of a sequence for colours and weights (ECMA-48, SGR) that `rest` begins with, without its escape character.
