@@ -137,6 +137,6 @@ impl Context<'_> {
 }
 
 /// Whether neither the group nor others may read it.
-fn is_private(access: Access) -> bool {
+pub(super) fn is_private(access: Access) -> bool {
     access.mode.bits() & 0o044 == 0
 }

@@ -13,6 +13,7 @@ use groundplan_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    compare::is_private,
     context::Context,
     kind::{Applied, Check, Kind},
 };
@@ -71,7 +72,7 @@ impl Kind for Ini {
 
     async fn check(&self, cx: &Context<'_>) -> Result<Check, HostError> {
         let memory = Memory::of(self, cx);
-        let Some((document, _)) = read(self, cx)? else {
+        let Some((document, access)) = read(self, cx)? else {
             let in_sync = self.wanted().values().all(Vec::is_empty) && memory.is_kept_by(self);
             if !in_sync {
                 cx.differs("file", Some("present"), None);
@@ -79,7 +80,7 @@ impl Kind for Ini {
             return Ok(in_sync.into());
         };
         if cx.is_drift_check() {
-            self.report_differences(cx, &document);
+            self.report_differences(cx, &document, access);
         }
         let in_sync = self.wanted().iter().all(|((section, name), values)| document.get(section, name) == *values);
         let is_absent = self.unwanted_section().is_none_or(|section| !document.has_section(section));
@@ -206,13 +207,14 @@ impl Kind for Ini {
 }
 
 trait Differences {
-    fn report_differences(&self, cx: &Context<'_>, document: &Document);
+    fn report_differences(&self, cx: &Context<'_>, document: &Document, access: Access);
 }
 
 impl Differences for Ini {
     /// Notes which options differ, and how; only that they differ if the file is private to its owner.
-    fn report_differences(&self, cx: &Context<'_>, document: &Document) {
-        let is_private = cx.is_private(&self.path);
+    fn report_differences(&self, cx: &Context<'_>, document: &Document, access: Access) {
+        // Of the file that was read: in a directory of a user, another may be there by now.
+        let is_private = is_private(access);
         let value = |values: &[String]| match (values.is_empty(), is_private) {
             (true, _) => None,
             (false, true) => Some("a value that is not reported".to_owned()),

@@ -294,3 +294,35 @@ async fn what_is_in_the_way_of_a_staging_directory_is_not_emptied() {
     assert_eq!(site.create(&archive).await, CHANGED);
     assert!(!there.exists());
 }
+
+#[test]
+fn a_drift_check_reports_no_content_of_a_private_file_that_a_user_swaps_in() {
+    let Some(site) = site() else { return };
+    let [open, secret] = ["home/user/own/file", "home/user/own/secret"].map(|path| site.at(path));
+    let task = file("/home/user/own/file", "wanted");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(site.create(&task)), CHANGED);
+    fs::write(&open, "changed").unwrap();
+    // Of root, in the directory of the user, who may rename it.
+    fs::write(&secret, "precious").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let done = AtomicBool::new(false);
+    let mut seen = [0, 0];
+    thread::scope(|scope| {
+        let swapper = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &open, AT_FDCWD, &secret, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        });
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            while !swapper.is_finished() && seen.iter().any(|n| *n < 20 * OFTEN) {
+                let found = format!("{:?}", runtime.block_on(site.check(&task)));
+                assert!(!found.contains("precious"), "{found}");
+                seen[usize::from(found.contains("changed"))] += 1;
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        checked.unwrap();
+    });
+    eprintln!("without content {}, with that of the open file {}", seen[0], seen[1]);
+}
