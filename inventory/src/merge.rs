@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use groundplan_protocol::{
     ids::{GroupId, NodeId},
-    topic::RESERVED_NAMES,
+    topic::is_reserved,
 };
 
 use crate::{
@@ -62,7 +62,7 @@ pub fn merge(site: Option<&SiteFile>, files: &[&InventoryFile]) -> (Inventory, V
     }
     for (id, node) in &nodes {
         // A certificate of that name would give the node the rights of a planner or an observer at the broker.
-        if RESERVED_NAMES.contains(&id.as_str()) {
+        if is_reserved(id.as_str()) {
             let fault = Diagnostic::new(node.at.clone(), format!("a node cannot be called `{id}`"));
             faults.list.push(
                 fault.hint("certificates for the broker use this name for planners or observers: choose another"),

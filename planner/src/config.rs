@@ -1,10 +1,15 @@
 //! The configuration of a planner.
 //!
-//! Filled from the command line or by `groundplan up`, and not changed while the planner runs.
+//! Filled from the command line or by `groundplan up`, and not changed while the planner runs. Certificates and passwords are in their files,
+//! which each connection reads again.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use groundplan_broker::SitePolicy;
 use groundplan_protocol::{broker::BrokerAddress, ids::Generation};
+
+/// The environment variable with the broker's password.
+pub const PASSWORD_VARIABLE: &str = "GROUNDPLAN_BROKER_PASSWORD";
 
 /// Where a planner keeps its state if nothing else is given.
 pub const STATE_DIR: &str = "/var/lib/groundplan";
@@ -18,8 +23,12 @@ pub struct ServeConfig {
     pub branch: Option<String>,
     /// The broker that the agents connect to as well.
     pub broker: BrokerAddress,
-    /// Files for mutual TLS with the broker; required for `mqtts://`, refused otherwise.
+    /// Files for TLS with the broker; required for `mqtts://`, refused otherwise.
     pub tls: Option<BrokerTls>,
+    /// User name and password, if the broker wants any.
+    pub login: Option<BrokerLogin>,
+    /// The embedded broker, if it runs in this process: then `broker` is where agents reach it.
+    pub embedded: Option<EmbeddedBroker>,
     /// The directory of `planner.redb`, `planner.key`, `planner.sock`, `trusted/` and `mirrors/`; created with mode 0700 if missing.
     pub state_dir: PathBuf,
     /// The file of the key that signs plans; if not given, `planner.key` in `state_dir`, created at the first start.
@@ -44,6 +53,8 @@ impl ServeConfig {
             branch: None,
             broker,
             tls: None,
+            login: None,
+            embedded: None,
             state_dir: state_dir.into(),
             key: None,
             poll: Duration::from_secs(2),
@@ -60,13 +71,60 @@ impl ServeConfig {
     }
 }
 
-/// Files for mutual TLS, in PEM.
+/// Files for TLS, in PEM.
 #[derive(Debug, Clone)]
 pub struct BrokerTls {
     /// Certificates of the authorities that may issue the broker's certificate.
     pub ca: PathBuf,
-    /// The planner's client certificate.
-    pub cert: PathBuf,
-    /// The private key of that certificate.
-    pub key: PathBuf,
+    /// The client certificate and its private key, for mutual TLS.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// A user of the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerLogin {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// A password, or where it is.
+#[derive(Clone)]
+pub enum Secret {
+    /// In this file, without the end of its line.
+    File(PathBuf),
+    /// From the environment.
+    Text(String),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({path:?})"),
+            Self::Text(_) => f.write_str("Text(…)"),
+        }
+    }
+}
+
+impl Secret {
+    /// Reads the password.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self) -> io::Result<String> {
+        match self {
+            Self::File(path) => Ok(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+            Self::Text(text) => Ok(text.clone()),
+        }
+    }
+}
+
+/// The embedded broker, as the planner beside it sees it.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBroker {
+    /// The unix socket by which the planner connects to it.
+    pub socket: PathBuf,
+    /// Its rights, which depend on the site's name: the planner names the site once it has read it.
+    pub policy: Arc<SitePolicy>,
 }

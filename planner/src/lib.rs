@@ -10,6 +10,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod diagnose;
+mod embedded;
 mod launch;
 pub mod lint;
 mod plugins;

@@ -132,7 +132,11 @@ async fn fetch_on_hangup(follow: Arc<Follow>) {
     }
 }
 
-fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
+/// Makes the state directory, for this user alone, if it is not there.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make_state_dir(dir: &Path) -> Result<(), ServeError> {
     let trusted = dir.join("trusted");
     // An operator may have made the latter.
     let made =

@@ -14,14 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_broker::{AllowAll, Broker, Config, Limits, Listener, Policy, Stats};
+use groundplan_broker::{Access, AllowAll, Broker, Config, Limits, Listener, Policy, ServerTls, Stats};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio_rustls::rustls::ServerConfig;
 
 use crate::loopback::Loopback;
 
@@ -49,7 +48,7 @@ pub struct Options {
     /// The embedded broker's policy.
     pub policy: Arc<dyn Policy>,
     /// Gives the embedded broker a second listener, see [`TestBroker::tls_address`].
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<ServerTls>>,
     /// This machine's address to listen on, which the caller has for itself; a loopback address of its own if not given.
     pub ip: Option<IpAddr>,
 }
@@ -182,10 +181,10 @@ impl TestBroker {
     }
 
     fn launch_embedded(&mut self) {
-        let tls = [None, self.options.tls.clone()];
-        let listeners =
-            self.addresses.iter().zip(tls).map(|(address, tls)| Listener { address: *address, tls }).collect();
-        let config = Config { listeners, limits: self.options.limits.clone() };
+        let access = [Access::Open].into_iter().chain(self.options.tls.clone().map(Access::Certificates));
+        let addresses = self.addresses.iter().copied();
+        let listeners = addresses.zip(access).map(|(address, access)| Listener { address, access }).collect();
+        let config = Config { listeners, limits: self.options.limits.clone(), ..Config::default() };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("broker")

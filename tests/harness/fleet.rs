@@ -44,6 +44,8 @@ pub struct Fleet {
     agent_program: Option<PathBuf>,
     /// Where the planner's own broker listens, instead of `broker`, and the claim on that address.
     embedded: Option<(SocketAddr, Loopback)>,
+    /// How many file descriptors planners may have.
+    descriptors: Option<usize>,
     /// Whether planners get the nodes' keys.
     trusting: bool,
     /// How planners are given the repository, with more of their environment.
@@ -76,6 +78,7 @@ impl Fleet {
             planner_key: Self::planner_key(),
             agent_program: None,
             embedded: None,
+            descriptors: None,
             trusting: true,
             source: Source::default(),
         };
@@ -115,6 +118,16 @@ impl Fleet {
     pub fn embed_broker(&mut self) {
         let net = Loopback::claim();
         self.embedded = Some(((net.address(1), 1883).into(), net));
+    }
+
+    /// Where the broker of [`Self::embed_broker`] listens.
+    pub fn embedded_address(&self) -> Option<SocketAddr> {
+        self.embedded.as_ref().map(|(address, _)| *address)
+    }
+
+    /// Gives planners that are started from now on that many file descriptors at most.
+    pub fn limit_descriptors(&mut self, most: usize) {
+        self.descriptors = Some(most);
     }
 
     /// The repository's work tree.
@@ -202,7 +215,14 @@ impl Fleet {
             let key = Self::node_key(&node).public().to_string();
             fs::write(state.join("trusted").join(format!("{node}.pub")), key).expect("a key file");
         }
-        let mut command = Command::new(binaries::groundplan());
+        let mut command = match self.descriptors {
+            None => Command::new(binaries::groundplan()),
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}:{most}")).arg(binaries::groundplan());
+                command
+            }
+        };
         command.arg("serve").arg("--state").arg(&state).envs(self.source.env.iter().cloned());
         match &self.source.args {
             Some(args) => command.args(args),
@@ -238,7 +258,14 @@ impl Fleet {
         let config = self.node_dir(node).join("agent.toml");
         let facts = self.facts_dir(node);
         let places = format!("root = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\nfacts_dir = {facts:?}\n");
-        fs::write(&config, self.agent_config(node) + &places).expect("a configuration");
+        let mut text = self.agent_config(node) + &places;
+        if self.embedded.is_some() {
+            let file = self.node_dir(node).join("broker.password");
+            fs::write(&file, self.password(node)).expect("a password file");
+            private(&file);
+            text += &format!("password_file = {file:?}\n");
+        }
+        fs::write(&config, text).expect("a configuration");
         let child = Command::new(self.agent_program.clone().unwrap_or_else(binaries::agent))
             .arg("--config")
             .arg(&config)
@@ -248,6 +275,15 @@ impl Fleet {
             .spawn()
             .expect("the agent starts");
         self.agents.insert(node.to_owned(), child);
+    }
+
+    /// The password of a node at the broker of [`Self::embed_broker`].
+    pub fn password(&self, node: &str) -> String {
+        let mut command = Command::new(binaries::groundplan());
+        command.args(["broker", "password", node, "--state"]).arg(self.planner_state("one"));
+        let output = command.output().expect("groundplan runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("a password of text").trim().to_owned()
     }
 
     /// The configuration of a node's agent, without the paths on its host.

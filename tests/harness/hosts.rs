@@ -26,8 +26,8 @@ use std::{
     time::Duration,
 };
 
+use groundplan_broker::ServerTls;
 use serde_json::Value;
-use tokio_rustls::rustls::ServerConfig;
 
 pub use self::{image::Image, machine::Output};
 use self::{machine::Machine, slot::Slot};
@@ -90,7 +90,7 @@ pub struct Builder {
     broker: Kind,
     agent: Option<PathBuf>,
     bare: bool,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerTls>>,
     prepare: Option<fn(&Path) -> io::Result<()>>,
 }
 
@@ -153,7 +153,7 @@ impl Builder {
     }
 
     /// Gives the embedded broker a second listener, with TLS: `hosts.fleet.broker.tls_address()`.
-    pub fn tls(mut self, config: Arc<ServerConfig>) -> Self {
+    pub fn tls(mut self, config: Arc<ServerTls>) -> Self {
         self.tls = Some(config);
         self
     }

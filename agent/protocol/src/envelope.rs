@@ -292,6 +292,15 @@ impl SigningKey {
         PublicKey(bytes)
     }
 
+    /// A name for `purpose` that only the key's owner can know: 32 hex digits. The same each time, since an ed25519 signature is.
+    pub fn private_name(&self, purpose: &str) -> String {
+        // No envelope is signed this way: what DSSE signs begins with `DSSEv1`.
+        let signature = self.pair.sign(format!("groundplan private name: {purpose}").as_bytes());
+        let mut name = Digest::of(signature.as_ref()).to_string();
+        name.truncate(32);
+        name
+    }
+
     /// The text of its key file: `ed25519-secret:` and base64. A secret: write it with mode 0600.
     pub fn secret_text(&self) -> String {
         format!("{SECRET_PREFIX}{}\n", BASE64.encode(self.seed))

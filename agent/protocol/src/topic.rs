@@ -12,7 +12,7 @@ use crate::{
     blob::{CHUNK, Want},
     digest::Digest,
     drift::{CheckRequest, DriftReport},
-    envelope::Message,
+    envelope::{Message, SigningKey},
     exec::{Exec, ExecOutput},
     ids::{NodeId, SiteName},
     plan::{Gates, NodePlan, NodePlanRef},
@@ -301,14 +301,17 @@ pub fn agent_filters(site: &SiteName, node: &NodeId) -> Vec<String> {
     filters.collect()
 }
 
-/// The MQTT client id of a node's agent.
-pub fn agent_client(site: &SiteName, node: &NodeId) -> String {
-    format!("groundplan/{site}/node/{node}")
+/// The MQTT client id of a node's agent. Its last level is known to nobody without the node's key: a broker that lets any client take any
+/// client id would end the session of the one that has it.
+pub fn agent_client(site: &SiteName, node: &NodeId, key: &SigningKey) -> String {
+    let client = format!("groundplan/{site}/node/{node}");
+    format!("{client}/{}", key.private_name(&client))
 }
 
-/// The MQTT client id of a planner.
-pub fn planner_client(site: &SiteName, planner: &str) -> String {
-    format!("groundplan/{site}/planner/{planner}")
+/// The MQTT client id of a planner; its last level as for [`agent_client`].
+pub fn planner_client(site: &SiteName, planner: &str, key: &SigningKey) -> String {
+    let client = format!("groundplan/{site}/planner/{planner}");
+    format!("{client}/{}", key.private_name(&client))
 }
 
 /// The MQTT client id of an observer, which only reads.
@@ -319,8 +322,16 @@ pub fn observer_client(site: &SiteName, observer: &str) -> String {
 const PLANNER: &str = "planner";
 const OBSERVER: &str = "observer";
 
-/// Names that no node may have: with mutual TLS they are the certificate names of planners and observers.
-pub const RESERVED_NAMES: [&str; 2] = [PLANNER, OBSERVER];
+/// Whether no node may have this name, because a planner or an observer proves itself by it: `planner`, `observer`, and what ends in
+/// `.planner` or `.observer`.
+pub fn is_reserved(name: &str) -> bool {
+    [PLANNER, OBSERVER].iter().any(|role| has_role(name, role))
+}
+
+/// Whether a name is the role's, or `<any>.<role>`.
+fn has_role(name: &str, role: &str) -> bool {
+    name == role || name.strip_suffix(role).is_some_and(|first| first.len() > 1 && first.ends_with('.'))
+}
 
 /// The part that an MQTT client has in a site, by its client id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -337,21 +348,39 @@ impl ClientRole {
     /// The role that a client id names, if it is one of this site's. A node with a reserved name has none.
     pub fn parse(site: &SiteName, client_id: &str) -> Option<Self> {
         let rest = client_id.strip_prefix("groundplan/")?.strip_prefix(site.as_str())?.strip_prefix('/')?;
+        // One level in addition to the name: see `agent_client`.
+        if rest.split('/').count() > 3 {
+            return None;
+        }
         match rest.split_once('/')? {
             // Such a node's certificate would have the rights of a planner or an observer.
-            ("node", name) if !RESERVED_NAMES.contains(&name) => NodeId::new(name).ok().map(Self::Agent),
+            ("node", name) => {
+                let name = name.split_once('/').map_or(name, |(name, _)| name);
+                NodeId::new(name).ok().filter(|_| !is_reserved(name)).map(Self::Agent)
+            }
             (PLANNER, _) => Some(Self::Planner),
             (OBSERVER, _) => Some(Self::Observer),
             _ => None,
         }
     }
 
-    /// The name that the client's certificate must bear, as a DNS name (RFC 5280, section 4.2.1.6).
+    /// The name that the client's certificate must bear, as a DNS name (RFC 5280, section 4.2.1.6), or its user name. Planners and observers
+    /// may each have one of their own, which ends in that: see [`Self::has_name`].
     pub fn certificate_name(&self) -> &str {
         match self {
             Self::Agent(node) => node.as_str(),
             Self::Planner => PLANNER,
             Self::Observer => OBSERVER,
+        }
+    }
+
+    /// Whether a client that has proved this name may have the role. Brokers that take the name for the client id need one for each
+    /// planner: `a.planner`, `b.planner`.
+    pub fn has_name(&self, name: &str) -> bool {
+        match self {
+            Self::Agent(node) => name == node.as_str(),
+            Self::Planner => has_role(name, PLANNER),
+            Self::Observer => has_role(name, OBSERVER),
         }
     }
 }
@@ -434,19 +463,28 @@ mod tests {
     fn client_ids_parse_back() {
         let site = site();
         let node = NodeId::new("web").unwrap();
+        let key = SigningKey::from_seed([1; 32]);
         for (id, role, name) in [
-            (agent_client(&site, &node), ClientRole::Agent(node.clone()), "web"),
-            (planner_client(&site, "1"), ClientRole::Planner, "planner"),
+            (agent_client(&site, &node, &key), ClientRole::Agent(node.clone()), "web"),
+            ("groundplan/cloud-1/node/web".to_owned(), ClientRole::Agent(node.clone()), "web"),
+            (planner_client(&site, "1", &key), ClientRole::Planner, "planner"),
             (observer_client(&site, "1"), ClientRole::Observer, "observer"),
         ] {
             assert_eq!(ClientRole::parse(&site, &id).as_ref(), Some(&role), "{id}");
             assert_eq!(role.certificate_name(), name);
+            assert!(role.has_name(name));
         }
+        let other = SigningKey::from_seed([2; 32]);
+        assert_ne!(agent_client(&site, &node, &key), agent_client(&site, &node, &other));
+        assert!(ClientRole::Planner.has_name("a.planner") && !ClientRole::Planner.has_name(".planner"));
+        assert!(is_reserved("a.b.observer") && !is_reserved("planner.example.org") && !is_reserved("myplanner"));
         for alien in [
             "",
             "groundplan/cloud-1/planner",
             "groundplan/cloud-1/node/",
-            "groundplan/cloud-1/node/web/x",
+            "groundplan/cloud-1/node/web/x/y",
+            "groundplan/cloud-1/node/one.planner",
+            "groundplan/cloud-1/planner/1/x/y",
             "groundplan/cloud-1/node/planner",
             "groundplan/cloud-1/node/observer",
             "groundplan/cloud-10/node/web",

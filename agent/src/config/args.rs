@@ -35,6 +35,8 @@ Broker
       --tls-ca FILE            certificate authority of the broker
       --tls-cert FILE          the node's certificate, and
       --tls-key FILE           its key, for mutual TLS
+      --username NAME          the broker's user (the node's name), with a password from
+      --password-file FILE     this file, or else from $GROUNDPLAN_BROKER_PASSWORD
       --keep-alive SPAN        MQTT keep-alive (30s)
 
 Work
@@ -119,6 +121,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Args, lexopt::Error> {
             Long("tls-ca") => raw.tls.get_or_insert_default().ca = Some(parser.value()?.into()),
             Long("tls-cert") => raw.tls.get_or_insert_default().cert = Some(parser.value()?.into()),
             Long("tls-key") => raw.tls.get_or_insert_default().key = Some(parser.value()?.into()),
+            Long("username") => raw.username = Some(parser.value()?.string()?),
+            Long("password-file") => raw.password_file = Some(parser.value()?.into()),
             Long("max-parallel") => raw.max_parallel = Some(parser.value()?.parse()?),
             Long("max-blob") => raw.max_blob = Some(parser.value()?.parse()?),
             Long("max-blobs") => raw.max_blobs = Some(parser.value()?.parse()?),

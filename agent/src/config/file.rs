@@ -22,6 +22,8 @@ pub(super) struct Raw {
     #[serde(default)]
     pub(super) planner_keys: Vec<String>,
     pub(super) tls: Option<RawTls>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
     pub(super) max_parallel: Option<usize>,
     pub(super) max_blob: Option<u64>,
     pub(super) max_blobs: Option<u64>,
@@ -58,6 +60,8 @@ impl Raw {
             key: self.key.or(below.key),
             planner_keys: if self.planner_keys.is_empty() { below.planner_keys } else { self.planner_keys },
             tls,
+            username: self.username.or(below.username),
+            password_file: self.password_file.or(below.password_file),
             max_parallel: self.max_parallel.or(below.max_parallel),
             max_blob: self.max_blob.or(below.max_blob),
             max_blobs: self.max_blobs.or(below.max_blobs),

@@ -1,8 +1,10 @@
 //! The agent's settings: a TOML file, overridden by flags, checked once.
 //!
-//! In: the command line and the files that it names. Out: settings that can be used as they are, or all their faults. Nothing
-//! here reads the environment, and nothing else uses the raw settings.
+//! In: the command line, the files that it names, and the broker's password, which the environment may hold. Out: settings that can be used
+//! as they are, or all their faults. Nothing here reads another variable, and nothing else uses the raw settings. Certificates and passwords
+//! stay in their files, which each connection reads again.
 
+mod access;
 mod args;
 mod error;
 mod file;
@@ -10,11 +12,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use groundplan_protocol::{
     blob::{MAX_BLOB, MAX_BLOBS},
@@ -25,6 +23,7 @@ use groundplan_protocol::{
 
 use self::file::Raw;
 pub use self::{
+    access::{Broker, Login, Secret, Tls},
     args::{Args, Command, HELP, UsageError},
     error::ConfigError,
 };
@@ -73,24 +72,6 @@ pub struct Config {
     pub stop_timeout: Duration,
 }
 
-/// How to connect to the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broker {
-    /// The broker's host and port, and whether it speaks TLS.
-    pub address: BrokerAddress,
-    /// What TLS needs; present if, and only if, the address is `mqtts://`.
-    pub tls: Option<Tls>,
-}
-
-/// TLS to the broker, as PEM texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates of the authorities that may have signed the broker's certificate.
-    pub ca: Vec<u8>,
-    /// The node's own certificate and its key, for mutual TLS.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 impl Config {
     /// Reads and checks all settings. Creates the signing key if there is none yet.
     ///
@@ -125,14 +106,15 @@ impl Config {
         if !(1..=65_535).contains(&keep_alive.as_secs()) {
             faults.push("`keep_alive` is out of range: give `1s` to `65535s`".to_owned());
         }
-        let tls = read_tls(&raw, broker.as_ref().is_some_and(|b: &BrokerAddress| b.tls), &mut faults)?;
+        let tls = access::tls(&raw, broker.as_ref().is_some_and(|b: &BrokerAddress| b.tls), &mut faults)?;
+        let login = access::login(&raw, std::env::var(access::PASSWORD_VARIABLE).ok(), &mut faults)?;
         let (Some(site), Some(node), Some(address), true) = (site, node, broker, faults.is_empty()) else {
             return Err(ConfigError::Invalid(faults));
         };
         Ok(Self {
             site,
             node,
-            broker: Broker { address, tls },
+            broker: Broker { address, tls, login },
             key: keys::signing(&raw.key_path())?,
             state_dir: raw.state_dir(),
             root: raw.root.unwrap_or_else(|| "/".into()),
@@ -181,35 +163,6 @@ fn check<T>(faults: &mut Vec<String>, given: &str, key: &str, parsed: Result<T, 
             }
         })
         .ok()
-}
-
-fn read_tls(raw: &Raw, spoken: bool, faults: &mut Vec<String>) -> Result<Option<Tls>, ConfigError> {
-    let tls = raw.tls.clone().unwrap_or_default();
-    if !spoken {
-        if raw.tls.is_some() && raw.broker.is_some() {
-            faults.push("`tls` is set but `broker` is not mqtts://: one of the two is wrong".to_owned());
-        }
-        return Ok(None);
-    }
-    let Some(ca) = &tls.ca else {
-        faults.push(
-            "`tls.ca` is not set: give the PEM file of the authority that signed the broker's certificate".to_owned(),
-        );
-        return Ok(None);
-    };
-    let identity = match (&tls.cert, &tls.key) {
-        (Some(cert), Some(key)) => Some((read_file(cert)?, read_file(key)?)),
-        (None, None) => None,
-        _ => {
-            faults.push("of `tls.cert` and `tls.key` only one is set: give both, or neither".to_owned());
-            None
-        }
-    };
-    Ok(Some(Tls { ca: read_file(ca)?, identity }))
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })
 }
 
 fn default_parallel() -> usize {

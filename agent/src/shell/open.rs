@@ -57,7 +57,7 @@ impl Shell {
         let offline = presence(&config, machine.ledger(), None, None);
         let link = Link::start(
             &config.broker,
-            agent_client(&site, &node),
+            agent_client(&site, &node, &config.key),
             config.keep_alive,
             (topic(NodeTopic::Presence), offline),
             seed,

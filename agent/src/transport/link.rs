@@ -3,13 +3,18 @@
 //! In: options. Out: signals, in order, through a bounded channel. A client and its event loop are used for one connection only:
 //! what they still hold is dropped, because the outlet keeps what was not confirmed.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use rumqttc::{AsyncClient, ConnectionError, Event, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, StateError};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, StateError,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{TlsError, tls};
-use crate::{config::Broker, log};
+use crate::{
+    config::{Broker, Login},
+    log,
+};
 
 /// Requests that the client takes before `try_` calls refuse more.
 const REQUESTS: usize = 32;
@@ -50,6 +55,7 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Link {
     options: MqttOptions,
+    broker: Broker,
     signals: mpsc::Receiver<Signal>,
     task: JoinHandle<()>,
     seed: u64,
@@ -59,7 +65,7 @@ impl Link {
     /// Starts to connect, and reconnects for ever; `seed` is for the jitter of its waits.
     ///
     /// # Errors
-    /// If TLS cannot be set up.
+    /// If the files of TLS or of the password cannot be used.
     pub fn start(
         broker: &Broker,
         client_id: String,
@@ -75,11 +81,14 @@ impl Link {
             .set_inflight(IN_FLIGHT)
             .set_max_packet_size(groundplan_protocol::MAX_PACKET, groundplan_protocol::MAX_PACKET)
             .set_last_will(LastWill::new(will.0, will.1, QoS::AtLeastOnce, true));
-        if let Some(tls) = &broker.tls {
-            options.set_transport(tls::transport(tls)?);
+        // Once now, so that files that cannot be used end the agent with their names.
+        prepared(&options, broker)?;
+        if broker.login.is_some() && !broker.address.tls && !is_local(&broker.address.host) {
+            log::warn("the broker's password crosses the network in clear: use an mqtts:// broker");
         }
-        let (task, signals) = spawn(options.clone(), seed);
-        Ok(Self { options, signals, task, seed })
+        let broker = broker.clone();
+        let (task, signals) = spawn(options.clone(), broker.clone(), seed);
+        Ok(Self { options, broker, signals, task, seed })
     }
 
     /// Waits for the next signal, in the order in which things happened; none after the task has ended.
@@ -91,7 +100,7 @@ impl Link {
     pub fn restart(&mut self) {
         self.task.abort();
         self.seed = scramble(self.seed);
-        (self.task, self.signals) = spawn(self.options.clone(), self.seed);
+        (self.task, self.signals) = spawn(self.options.clone(), self.broker.clone(), self.seed);
     }
 }
 
@@ -101,45 +110,41 @@ impl Drop for Link {
     }
 }
 
-fn spawn(options: MqttOptions, seed: u64) -> (JoinHandle<()>, mpsc::Receiver<Signal>) {
+fn spawn(options: MqttOptions, broker: Broker, seed: u64) -> (JoinHandle<()>, mpsc::Receiver<Signal>) {
     let (to, signals) = mpsc::channel(SIGNALS);
-    (tokio::spawn(keep_connected(options, to, seed)), signals)
+    (tokio::spawn(keep_connected(options, broker, to, seed)), signals)
 }
 
-async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed: u64) {
+/// The options with what the files of certificates and password hold now.
+fn prepared(options: &MqttOptions, broker: &Broker) -> Result<MqttOptions, TlsError> {
+    let mut options = options.clone();
+    if let Some(tls) = &broker.tls {
+        options.set_transport(tls::transport(tls)?);
+    }
+    if let Some(Login { username, password }) = &broker.login {
+        let password = password.read().map_err(|source| TlsError::Password { source })?;
+        options.set_credentials(username, password);
+    }
+    Ok(options)
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+async fn keep_connected(options: MqttOptions, broker: Broker, to: mpsc::Sender<Signal>, mut seed: u64) {
     let mut wait = BACK_OFF;
     loop {
         // A client of its own for each connection: the old one would send what it had in flight, which the outlet
-        // repeats itself.
-        let (client, mut events) = AsyncClient::new(options.clone(), REQUESTS);
-        events.network_options.set_tcp_nodelay(true);
-        let reason = loop {
-            let signal = match events.poll().await {
-                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                    // Only a connection that the broker has accepted counts: one that it refuses is tried more and more
-                    // rarely.
-                    wait = BACK_OFF;
-                    Signal::Up { client: client.clone(), session_present: ack.session_present }
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => Signal::Received(publish),
-                Ok(Event::Incoming(Packet::PubAck(ack))) => Signal::Confirmed(ack.pkid),
-                Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                    let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
-                    if refused {
-                        log::warn("the broker refuses a subscription: check this node's access rights there");
-                    }
-                    Signal::Subscribed { refused }
-                }
-                Ok(Event::Outgoing(Outgoing::Publish(pkid))) => Signal::Sent(pkid),
-                Ok(_) => continue,
-                Err(e) => break describe(&e),
-            };
-            if to.send(signal).await.is_err() {
-                return;
-            }
+        // repeats itself. Its certificates and its password may have been replaced since the last one.
+        let made = prepared(&options, &broker).map(|options| AsyncClient::new(options, REQUESTS));
+        let reason = match made {
+            Err(error) => log::chain(&error),
+            Ok(made) => match serve(made, &to, &mut wait).await {
+                Some(reason) => reason,
+                None => return,
+            },
         };
-        // Closed before its loss is reported, so that nothing more is sent on it.
-        drop((client, events));
         if to.send(Signal::Down(reason)).await.is_err() {
             return;
         }
@@ -147,6 +152,41 @@ async fn keep_connected(options: MqttOptions, to: mpsc::Sender<Signal>, mut seed
         // Between half of it and all of it, so that a fleet does not reconnect at one moment.
         tokio::time::sleep(wait / 2 + wait.mul_f64((seed >> 11) as f64 / (1_u64 << 53) as f64 / 2.0)).await;
         wait = (wait * 2).min(BACK_OFF_MAX);
+    }
+}
+
+/// Polls one connection until it is lost, and returns the reason; nothing once nobody takes its signals. The connection is closed before its
+/// loss is reported, so that nothing more is sent on it.
+async fn serve(
+    (client, mut events): (AsyncClient, EventLoop),
+    to: &mpsc::Sender<Signal>,
+    wait: &mut Duration,
+) -> Option<String> {
+    events.network_options.set_tcp_nodelay(true);
+    loop {
+        let signal = match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                // Only a connection that the broker has accepted counts: one that it refuses is tried more and more
+                // rarely.
+                *wait = BACK_OFF;
+                Signal::Up { client: client.clone(), session_present: ack.session_present }
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => Signal::Received(publish),
+            Ok(Event::Incoming(Packet::PubAck(ack))) => Signal::Confirmed(ack.pkid),
+            Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                let refused = ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure);
+                if refused {
+                    log::warn("the broker refuses a subscription: check this node's access rights there");
+                }
+                Signal::Subscribed { refused }
+            }
+            Ok(Event::Outgoing(Outgoing::Publish(pkid))) => Signal::Sent(pkid),
+            Ok(_) => continue,
+            Err(e) => return Some(describe(&e)),
+        };
+        if to.send(signal).await.is_err() {
+            return None;
+        }
     }
 }
 

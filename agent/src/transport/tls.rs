@@ -1,6 +1,6 @@
-//! TLS to the broker: rustls with ring, and only the authority and the identity from the configuration.
+//! TLS to the broker: rustls with ring, and only the authority and the identity from the configuration. Its files are read each time.
 
-use std::sync::Arc;
+use std::{fs, io, path::Path, path::PathBuf, sync::Arc};
 
 use rumqttc::{TlsConfiguration, Transport};
 use tokio_rustls::rustls::{
@@ -14,6 +14,22 @@ use crate::config::Tls;
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The error of the system call.
+        #[source]
+        source: io::Error,
+    },
+    /// The broker's password cannot be read.
+    #[error("cannot read `password_file`")]
+    Password {
+        /// The error of the system call.
+        #[source]
+        source: io::Error,
+    },
     /// A file is not PEM, or has no certificate or key.
     #[error("`tls.{key}` holds no usable PEM")]
     Pem {
@@ -42,9 +58,13 @@ fn certificates<'a>(key: &'static str, text: &'a [u8]) -> Result<Vec<Certificate
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
+
 pub(super) fn transport(tls: &Tls) -> Result<Transport, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("ca", &tls.ca)? {
+    for certificate in certificates("ca", &read(&tls.ca)?)? {
         roots.add(certificate).map_err(|source| TlsError::Unusable { key: "ca", source })?;
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
@@ -54,8 +74,10 @@ pub(super) fn transport(tls: &Tls) -> Result<Transport, TlsError> {
     let config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
-            let chain = certificates("cert", certificate)?.into_iter().map(CertificateDer::into_owned).collect();
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| TlsError::Pem { key: "key", source })?;
+            let chain =
+                certificates("cert", &read(certificate)?)?.into_iter().map(CertificateDer::into_owned).collect();
+            let key =
+                PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|source| TlsError::Pem { key: "key", source })?;
             builder.with_client_auth_cert(chain, key).map_err(|source| TlsError::Unusable { key: "cert", source })?
         }
     };

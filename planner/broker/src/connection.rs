@@ -15,7 +15,7 @@ use std::{
 use bytes::BytesMut;
 use rumqttc::mqttbytes::{
     QoS,
-    v4::{Connect, ConnectReturnCode, Packet},
+    v4::{Connect, ConnectReturnCode, Login, Packet},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -25,9 +25,10 @@ use tokio::{
 use super::{
     codec::{self, ProtocolError},
     filter::{Filter, Malformed, Topic},
-    policy::{Client, Peer, Refusal},
+    log_limit::{excerpt, warn_limited},
+    policy::{Client, Passwords, Peer, Publication, Refusal},
     session::{Message, Will},
-    shared::{Shared, lock},
+    shared::{Place, Shared, lock},
     state::{Attach, Attached, Ended, Input, State, Token},
 };
 
@@ -52,6 +53,8 @@ pub(crate) enum End {
     Io(#[source] io::Error),
     #[error("no CONNECT in time")]
     NoConnect,
+    #[error("no CONNECT yet, and newer connections need its place")]
+    Displaced,
     #[error("no packet for one and a half times the keep-alive of {0} s")]
     KeepAlive(u16),
     #[error("protocol error")]
@@ -88,16 +91,34 @@ pub(crate) struct Served {
     pub(crate) end: End,
 }
 
-/// Serves one client until its connection ends. Its CONNECT must arrive before `deadline`.
-pub(crate) async fn serve<S>(shared: &Shared, mut stream: S, peer: Peer, deadline: Instant) -> Served
+/// How a new client proves its names.
+pub(crate) enum Proof {
+    /// It has proved them, or need not.
+    Given,
+    /// By the user name and the password of its CONNECT.
+    Password(Arc<dyn Passwords>),
+}
+
+/// Serves one client until its connection ends. Its CONNECT must arrive before `deadline`; `place` is given back once it
+/// was accepted.
+pub(crate) async fn serve<S>(
+    shared: &Shared,
+    mut stream: S,
+    peer: Peer,
+    proof: Proof,
+    deadline: Instant,
+    place: Option<Place>,
+) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut incoming = Incoming::new();
-    let (client, attached, keep_alive) = match greet(shared, &mut stream, &mut incoming, peer, deadline).await {
+    let greeted = greet(shared, &mut stream, &mut incoming, (peer, proof, place.as_ref()), deadline).await;
+    let (client, attached, keep_alive) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => return Served { client: None, end },
     };
+    drop(place);
     let mut guard = SessionGuard { state: &shared.state, token: attached.token, will: true };
     let (input, output) = tokio::io::split(stream);
     let end = tokio::select! {
@@ -114,7 +135,7 @@ async fn greet<S>(
     shared: &Shared,
     stream: &mut S,
     incoming: &mut Incoming,
-    peer: Peer,
+    (peer, proof, place): (Peer, Proof, Option<&Place>),
     deadline: Instant,
 ) -> Result<(Client, Attached, u16), End>
 where
@@ -124,6 +145,7 @@ where
     let connect = match first {
         Ok(Ok(connect)) => connect,
         Ok(Err(End::Protocol(error @ ProtocolError::Version { .. }))) => {
+            place.inspect(|place| place.refused());
             refuse(stream, ConnectReturnCode::RefusedProtocolVersion).await;
             return Err(End::Protocol(error));
         }
@@ -131,10 +153,11 @@ where
         Err(_) => return Err(End::NoConnect),
     };
     let keep_alive = connect.keep_alive;
-    match admit(shared, peer, connect) {
+    match admit(shared, peer, proof, connect) {
         Ok((client, attached)) => Ok((client, attached, keep_alive)),
         Err((code, end)) => {
             if let Some(code) = code {
+                place.inspect(|place| place.refused());
                 refuse(stream, code).await;
             }
             Err(end)
@@ -211,7 +234,8 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, code: Connect
 /// Checks a CONNECT and attaches its session; otherwise returns the code to answer, if there is one, and the reason.
 fn admit(
     shared: &Shared,
-    peer: Peer,
+    mut peer: Peer,
+    proof: Proof,
     connect: Connect,
 ) -> Result<(Client, Attached), (Option<ConnectReturnCode>, End)> {
     let id = match connect.client_id {
@@ -224,7 +248,16 @@ fn admit(
         id => id,
     };
     let refused = |what: String| |source| (Some(ConnectReturnCode::NotAuthorized), End::Refused { what, source });
-    shared.policy.connect(&peer, &id).map_err(refused(format!("client id {id:?}")))?;
+    if let Proof::Password(passwords) = proof {
+        let user = connect.login.filter(|Login { username, password }| passwords.verify(username, password));
+        let Some(Login { username, .. }) = user else {
+            let what = format!("client id \"{}\"", excerpt(&id));
+            let end = End::Refused { what, source: Refusal::Password };
+            return Err((Some(ConnectReturnCode::BadUserNamePassword), end));
+        };
+        peer.names = Some([username].into());
+    }
+    shared.policy.connect(&peer, &id).map_err(refused(format!("client id \"{}\"", excerpt(&id))))?;
     let client = Client { id: id.into(), peer };
     let will = match connect.last_will {
         None => None,
@@ -232,14 +265,14 @@ fn admit(
             let topic = topic(will.topic).map_err(|error| (None, End::Protocol(error)))?;
             shared
                 .policy
-                .will(&client, topic.as_str())
-                .map_err(refused(format!("a will of {:?} for {topic}", client.id)))?;
+                .will(&client, Publication { topic: topic.as_str(), retain: will.retain, bytes: will.message.len() })
+                .map_err(refused(format!("a will of {} for {}", client.id, excerpt(topic.as_str()))))?;
             let message = Arc::new(Message { topic, payload: will.message[..].into() });
             Some(Will { message, qos: at_most_1(will.qos), retain: will.retain })
         }
     };
     // A verified name, so that a client cannot evade its caps with other client ids.
-    let identity = match client.peer.certificate.as_deref() {
+    let identity = match client.peer.names.as_deref() {
         Some([name, ..]) => name.as_str().into(),
         _ => Arc::clone(&client.id),
     };
@@ -331,8 +364,10 @@ fn check(shared: &Shared, client: &Client, packet: Packet) -> Result<Input, End>
                 return Err(End::Protocol(ProtocolError::ExactlyOnce));
             }
             let topic = topic(publish.topic).map_err(End::Protocol)?;
-            if let Err(source) = shared.policy.publish(client, topic.as_str()) {
-                return Err(End::Refused { what: format!("a publish to {topic}"), source });
+            let publication =
+                Publication { topic: topic.as_str(), retain: publish.retain, bytes: publish.payload.len() };
+            if let Err(source) = shared.policy.publish(client, publication) {
+                return Err(End::Refused { what: format!("a publish to {}", excerpt(topic.as_str())), source });
             }
             // A copy: the payload is a slice of the read buffer and would keep all of that buffer alive.
             let message = Arc::new(Message { topic, payload: publish.payload[..].into() });
@@ -346,7 +381,8 @@ fn check(shared: &Shared, client: &Client, packet: Packet) -> Result<Input, End>
                     Ok(()) => Some(at_most_1(asked.qos)),
                     Err(refusal) => {
                         shared.refused.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(client = %client.id, %filter, %refusal, "subscription refused");
+                        let filter = excerpt(filter.as_str());
+                        warn_limited!(shared.log, client = %client.id, %filter, %refusal, "subscription refused");
                         None
                     }
                 };
@@ -376,11 +412,9 @@ fn filter(text: String) -> Result<Filter, ProtocolError> {
     Filter::new(text.as_str()).map_err(|source| malformed(text, source))
 }
 
-fn malformed(mut text: String, source: Malformed) -> ProtocolError {
+fn malformed(text: String, source: Malformed) -> ProtocolError {
     // For the log, where a text of 64 KiB would be of no use.
-    let end = text.char_indices().nth(80).map_or(text.len(), |(at, _)| at);
-    text.truncate(end);
-    ProtocolError::Topic { text, source }
+    ProtocolError::Topic { text: text.chars().take(80).collect(), source }
 }
 
 /// Grants QoS 1 where 2 is requested (`[MQTT-3.8.4-6]` allows less).

@@ -1,18 +1,21 @@
 //! The embedded MQTT 3.1.1 broker, for `groundplan up` and small sites.
 //!
 //! In: [`Config`] and a [`Policy`]. Out: listeners that serve MQTT 3.1.1 (OASIS, 2014) at QoS 0 and 1: retained
-//! messages, persistent sessions, last wills, mutual TLS with the certificate's name bound to the client id.
+//! messages, persistent sessions, last wills; mutual TLS, user names with passwords, or a unix socket for processes of the same user, each
+//! of which proves a name that the policy binds to the client id.
 //! All state is in memory and ends with the process: **the broker is a cache**; after a restart, clients find no session
 //! and publish everything again. Queues are bounded. A full one ends its session, so that the client notices: no QoS 1
 //! message is dropped silently. Overlapping subscriptions deliver once, with the greatest QoS granted. A QoS 2 publish,
 //! a refused publish (3.1.1 has no negative PUBACK) and any protocol error close the connection.
-//! Never: QoS 2, MQTT 5, bridges, `$SYS`, passwords, files. `tests/suite/broker` tests it and Mosquitto alike.
+//! Never: QoS 2, MQTT 5, bridges, `$SYS`, files other than those of its certificates. `tests/suite/broker` tests it and Mosquitto alike.
 
 mod codec;
 mod connection;
 mod filter;
 mod limits;
 mod listen;
+mod log_limit;
+mod pending;
 mod policy;
 mod retained;
 mod session;
@@ -23,29 +26,30 @@ mod tls;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use tokio::{sync::watch, task::JoinSet};
-use tokio_rustls::rustls::ServerConfig;
-
 use self::shared::{Shared, lock};
 pub use self::{
     filter::{Filter, MAX_LEVELS, Malformed, Topic},
     limits::{Limits, Stats},
     listen::BrokerError,
-    policy::{AllowAll, Client, Peer, Policy, Refusal, SitePolicy},
-    tls::{TlsError, server_config},
+    policy::{AllowAll, Client, Passwords, Peer, Policy, Publication, Refusal, SitePolicy},
+    tls::{ServerTls, TlsError},
 };
+use tokio::{sync::watch, task::JoinSet};
 
 /// Listeners and limits of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     /// Addresses to listen on; without any, no client can connect.
     pub listeners: Vec<Listener>,
+    /// A unix socket for processes of this user, which counts for no limit of connections.
+    pub socket: Option<LocalSocket>,
     /// What clients may use.
     pub limits: Limits,
 }
@@ -55,8 +59,28 @@ pub struct Config {
 pub struct Listener {
     /// The address; port 0 stands for a free one, see [`Broker::addresses`].
     pub address: SocketAddr,
-    /// Mutual TLS, from [`server_config`]. `None` is plain TCP, where client ids are not verified: loopback only.
-    pub tls: Option<Arc<ServerConfig>>,
+    /// How clients prove their names.
+    pub access: Access,
+}
+
+/// How the clients of a listener prove their names.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Not at all: client ids are not verified. For tests.
+    Open,
+    /// By a certificate, over TLS.
+    Certificates(Arc<ServerTls>),
+    /// By a password, in clear: for loopback addresses.
+    Passwords(Arc<dyn Passwords>),
+}
+
+/// A unix socket for processes of this user.
+#[derive(Debug, Clone)]
+pub struct LocalSocket {
+    /// Its path; what is there is replaced.
+    pub path: PathBuf,
+    /// The name that its clients have, such as `planner`.
+    pub name: String,
 }
 
 /// A running broker. Dropping it stops it without waiting for its connections to close.
@@ -77,8 +101,11 @@ impl Broker {
         // A packet id is 1 to 65 535 (`[MQTT-2.3.1-1]`); more messages in flight than ids would stall the session.
         let max_in_flight = config.limits.max_in_flight.clamp(1, 65_534);
         let limits = Arc::new(Limits { max_in_flight, ..config.limits });
+        let log = Arc::new(log_limit::LogLimit::default());
         let shared = Arc::new(Shared {
-            state: Mutex::new(state::State::new(Arc::clone(&limits))),
+            state: Mutex::new(state::State::new(Arc::clone(&limits), Arc::clone(&log))),
+            pending: Mutex::new(pending::Pending::new(&limits)),
+            log,
             limits,
             policy,
             connections: AtomicUsize::new(0),
@@ -86,15 +113,22 @@ impl Broker {
             refused: AtomicU64::new(0),
         });
         let mut bound = Vec::new();
-        for Listener { address, tls } in config.listeners {
-            bound.push((listen::bind(address)?, tls));
+        for Listener { address, access } in config.listeners {
+            bound.push((listen::bind(address)?, access));
         }
+        let socket = match config.socket {
+            Some(socket) => Some((listen::bind_socket(&socket.path)?, socket.name)),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(());
         let (mut listeners, mut addresses) = (JoinSet::new(), Vec::new());
-        for ((listener, address), tls) in bound {
-            tracing::info!(%address, tls = tls.is_some(), "broker listens");
+        for ((listener, address), access) in bound {
+            tracing::info!(%address, ?access, "broker listens");
             addresses.push(address);
-            listeners.spawn(listen::accept(Arc::clone(&shared), listener, tls, stopped.clone()));
+            listeners.spawn(listen::accept(Arc::clone(&shared), listener, access, stopped.clone()));
+        }
+        if let Some((listener, name)) = socket {
+            listeners.spawn(listen::accept_local(Arc::clone(&shared), listener, name.into(), stopped.clone()));
         }
         Ok(Self { shared, addresses, stop, listeners })
     }

@@ -7,12 +7,19 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest packet from a client, in bytes after its fixed header. A larger one closes the connection.
     pub max_packet: usize,
-    /// Connections at a time, including those without a CONNECT yet. One more is closed at once.
+    /// Connections at a time over TCP, including those without a CONNECT yet. One more is closed at once.
     pub max_connections: usize,
+    /// Of those, connections whose CONNECT was not accepted yet. One more closes the oldest of them, if that is older than
+    /// [`Limits::grace`]; if not, it is closed itself.
+    pub max_pending: usize,
+    /// Of those, connections from one address. One more closes the oldest of that address.
+    pub max_pending_per_address: usize,
+    /// How long a connection may take to its CONNECT before one of another address may take its place.
+    pub grace: Duration,
     /// Sessions, with or without a connection. One more ends the session that has been without one for longest.
     pub max_sessions: usize,
-    /// Sessions of one identity: the first name of its certificate, or else its client id. One more acts as for
-    /// `max_sessions`.
+    /// Sessions of one identity: the first name that it has proved, or else its client id. One more acts as for
+    /// `max_sessions`. Several planners may share a name.
     pub max_sessions_per_identity: usize,
     /// Subscriptions of a session. One more is refused in the SUBACK.
     pub max_subscriptions: usize,
@@ -31,13 +38,32 @@ pub struct Limits {
     pub connect_timeout: Duration,
 }
 
+impl Limits {
+    /// The default limits, for a process that may have that many file descriptors: a quarter of them, at least 128, is left to others, such
+    /// as the planner's store and its `git`.
+    pub fn within(descriptors: usize) -> Self {
+        let limits = Self::default();
+        let max_connections = limits.max_connections.min(descriptors.saturating_sub((descriptors / 4).max(128)).max(8));
+        Self {
+            max_connections,
+            max_pending: max_connections / 4,
+            max_pending_per_address: max_connections / 8,
+            max_sessions: limits.max_sessions,
+            ..limits
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_packet: 4 << 20,
             max_connections: 20_000,
+            max_pending: 5_000,
+            max_pending_per_address: 2_500,
+            grace: Duration::from_secs(1),
             max_sessions: 20_000,
-            max_sessions_per_identity: 64,
+            max_sessions_per_identity: 16,
             max_subscriptions: 256,
             max_queued_messages: 200_000,
             max_queued_bytes: 128 << 20,

@@ -5,23 +5,28 @@
 
 use std::{
     error::Error,
+    fs, io,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::watch,
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener},
+    sync::{Notify, watch},
     task::{JoinSet, unconstrained, yield_now},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
-    connection::{End, Served, serve},
+    Access,
+    connection::{End, Proof, Served, serve},
+    log_limit::warn_limited,
     policy::Peer,
-    shared::Shared,
+    shared::{Place, Shared, lock},
     tls,
 };
 
@@ -35,7 +40,16 @@ pub enum BrokerError {
         address: SocketAddr,
         /// The cause.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The unix socket cannot be made.
+    #[error("cannot listen on the unix socket {}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
     },
 }
 
@@ -62,26 +76,31 @@ pub(crate) fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Bro
     listen().map_err(|source| BrokerError::Listen { address, source })
 }
 
+/// Binds a unix socket that only this user can connect to.
+pub(crate) fn bind_socket(path: &Path) -> Result<UnixListener, BrokerError> {
+    let listen = || {
+        // One that an earlier process left.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        // Whoever connects before this is checked all the same: see `accept_local`.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    listen().map_err(|source| BrokerError::Socket { path: path.to_owned(), source })
+}
+
 /// Accepts until the broker stops.
 ///
 /// Runs without tokio's budget: beside thousands of busy connections, the task would be scheduled too rarely to keep up
 /// with a fleet that reconnects. It yields after each [`TURN`] instead.
-pub(crate) async fn accept(
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    stopped: watch::Receiver<()>,
-) {
-    unconstrained(accept_in_turns(shared, listener, tls, stopped)).await;
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener, access: Access, stopped: watch::Receiver<()>) {
+    unconstrained(accept_in_turns(shared, listener, access, stopped)).await;
 }
 
-async fn accept_in_turns(
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    mut stopped: watch::Receiver<()>,
-) {
-    let tls = tls.map(TlsAcceptor::from);
+async fn accept_in_turns(shared: Arc<Shared>, listener: TcpListener, access: Access, mut stopped: watch::Receiver<()>) {
     let (mut connections, mut turn) = (JoinSet::new(), 0);
     loop {
         turn += 1;
@@ -96,13 +115,19 @@ async fn accept_in_turns(
                 Ok((stream, address)) => {
                     let slot = Slot::new(&shared);
                     if slot.taken > shared.limits.max_connections {
-                        tracing::warn!(%address, "connection refused: too many connections");
+                        warn_limited!(shared.log, %address, "connection refused: too many connections");
                         continue;
                     }
-                    connections.spawn(connection(slot, stream, address, tls.clone(), stopped.clone()));
+                    let Ok((number, displaced)) = lock(&shared.pending).enter(address.ip(), Instant::now().into_std()) else {
+                        warn_limited!(shared.log, %address, "connection refused: too many without a CONNECT yet");
+                        continue;
+                    };
+                    let place = Place { shared: Arc::clone(&shared), number };
+                    let slot = (slot, place, displaced);
+                    connections.spawn(connection(slot, stream, address, access.clone(), stopped.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    warn_limited!(shared.log, %error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -110,6 +135,54 @@ async fn accept_in_turns(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Accepts on a unix socket until the broker stops: only processes of this user, which all have this name. They count for no limit of
+/// connections, so that no flood on another listener keeps them out.
+pub(crate) async fn accept_local(
+    shared: Arc<Shared>,
+    listener: UnixListener,
+    name: Arc<str>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // The kernel's word, whatever the modes of the path are.
+                    let own = stream.peer_cred().is_ok_and(|peer| peer.uid() == own_uid());
+                    if !own {
+                        warn_limited!(shared.log, "connection to the unix socket refused: another user's");
+                        continue;
+                    }
+                    let (shared, name, mut stopped) = (Arc::clone(&shared), Arc::clone(&name), stopped.clone());
+                    connections.spawn(async move {
+                        let deadline = Instant::now() + shared.limits.connect_timeout;
+                        let peer = Peer { address: None, names: Some([name.to_string()].into()) };
+                        let served = tokio::select! {
+                            served = serve(&shared, stream, peer, Proof::Given, deadline, None) => served,
+                            _ = stopped.changed() => return,
+                        };
+                        report(&shared, served, "unix socket");
+                    });
+                }
+                Err(error) => {
+                    warn_limited!(shared.log, %error, "cannot accept a connection to the unix socket");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// This process's effective user.
+fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
 }
 
 /// Counts one connection for as long as it lives.
@@ -133,34 +206,48 @@ impl Drop for Slot {
 }
 
 async fn connection(
-    slot: Slot,
+    (slot, place, displaced): (Slot, Place, Arc<Notify>),
     stream: TcpStream,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    access: Access,
     mut stopped: watch::Receiver<()>,
 ) {
     let shared = &slot.shared;
     let deadline = Instant::now() + shared.limits.connect_timeout;
     // Most clients wait for small answers. Without the option they arrive a little later, which is no error.
     drop(stream.set_nodelay(true));
+    let place = Some(place);
     let served = async {
-        let Some(tls) = tls else {
-            return serve(shared, stream, Peer { address, certificate: None }, deadline).await;
+        let address = Some(address);
+        let (tls, proof) = match access {
+            Access::Open => (None, Proof::Given),
+            Access::Passwords(passwords) => (None, Proof::Password(passwords)),
+            Access::Certificates(tls) => (Some(tls), Proof::Given),
         };
-        match timeout_at(deadline, tls.accept(stream)).await {
+        let Some(tls) = tls else {
+            return serve(shared, stream, Peer { address, names: None }, proof, deadline, place).await;
+        };
+        match timeout_at(deadline, TlsAcceptor::from(tls.config()).accept(stream)).await {
             Err(_) => Served { client: None, end: End::NoConnect },
             Ok(Err(error)) => Served { client: None, end: End::Io(error) },
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
                 let names = certificates.first().map(tls::names).unwrap_or_default();
-                serve(shared, stream, Peer { address, certificate: Some(names) }, deadline).await
+                serve(shared, stream, Peer { address, names: Some(names) }, proof, deadline, place).await
             }
         }
     };
-    let Served { client, end } = tokio::select! {
+    let served = tokio::select! {
         served = served => served,
+        // Given only before the client is admitted: with its place, it leaves the list.
+        () = displaced.notified() => Served { client: None, end: End::Displaced },
         _ = stopped.changed() => return,
     };
+    report(shared, served, &address.to_string());
+}
+
+/// Logs how a connection ended, if an operator may want to know it.
+fn report(shared: &Shared, Served { client, end }: Served, address: &str) {
     let client = client.as_deref().unwrap_or("(not connected)");
     let cause = causes(&end);
     match end {
@@ -169,10 +256,10 @@ async fn connection(
         }
         End::Refused { .. } => {
             shared.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(client, %address, "connection closed: {cause}");
+            warn_limited!(shared.log, client, %address, "connection closed: {cause}");
         }
-        End::NoConnect | End::Protocol(_) | End::Ended(_) | End::NoClientId => {
-            tracing::warn!(client, %address, "connection closed: {cause}");
+        End::NoConnect | End::Displaced | End::Protocol(_) | End::Ended(_) | End::NoClientId => {
+            warn_limited!(shared.log, client, %address, "connection closed: {cause}");
         }
     }
 }

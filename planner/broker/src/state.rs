@@ -17,6 +17,7 @@ use super::{
     codec,
     filter::Filter,
     limits::{Limits, Stats},
+    log_limit::{LogLimit, warn_limited},
     retained::Retained,
     session::{Connection, Message, Overflow, Session, SessionId, Signals, Will},
     subscriptions::Subscriptions,
@@ -32,7 +33,7 @@ pub(crate) struct Token {
 /// A CONNECT that the policy has admitted.
 pub(crate) struct Attach {
     pub(crate) client: Arc<str>,
-    /// The identity for the caps: the certificate's first name, or else the client id.
+    /// The identity for the caps: the first name that the client has proved, or else the client id.
     pub(crate) identity: Arc<str>,
     pub(crate) clean: bool,
     pub(crate) will: Option<Will>,
@@ -96,6 +97,7 @@ struct Publication {
 /// The state; see the module.
 pub(crate) struct State {
     limits: Arc<Limits>,
+    log: Arc<LogLimit>,
     sessions: HashMap<SessionId, Session>,
     by_client: HashMap<Arc<str>, SessionId>,
     /// Number of sessions of each identity.
@@ -114,8 +116,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(limits: Arc<Limits>, log: Arc<LogLimit>) -> Self {
         Self {
+            log,
             sessions: HashMap::new(),
             by_client: HashMap::new(),
             by_identity: HashMap::new(),
@@ -190,7 +193,7 @@ impl State {
             .map(|(id, _)| *id)
             .ok_or(Ended::TooManySessions)?;
         if let Some(session) = self.sessions.get(&oldest) {
-            tracing::warn!(client = %session.client, "session ended to make room for another");
+            warn_limited!(self.log, client = %session.client, "session ended to make room for another");
         }
         self.remove(oldest);
         Ok(())
@@ -298,7 +301,8 @@ impl State {
                     granted.push((filter, qos));
                 }
                 Some(_) => {
-                    tracing::warn!(client = %session.client, %filter, "subscription refused: too many subscriptions");
+                    let client = Arc::clone(&session.client);
+                    warn_limited!(self.log, %client, %filter, "subscription refused: too many subscriptions");
                     codes.push(0x80);
                 }
                 // 0x80: failure (section 3.9.3).
@@ -339,7 +343,7 @@ impl State {
     fn publish_wills(&mut self) {
         while let Some(Will { message, qos, retain }) = self.wills.pop_front() {
             if retain && self.retained.store(&message, qos).is_err() {
-                tracing::warn!(topic = %message.topic, "will not retained: too many retained messages");
+                warn_limited!(self.log, topic = %message.topic, "will not retained: too many retained messages");
             }
             self.route(&Publication { message, qos, retain });
         }
@@ -365,7 +369,7 @@ impl State {
         self.ended_full += 1;
         if let Some(session) = self.sessions.get(&id) {
             let (messages, bytes) = (session.waiting(), session.waiting_bytes());
-            tracing::warn!(client = %session.client, messages, bytes, "session ended: its queue is full");
+            warn_limited!(self.log, client = %session.client, messages, bytes, "session ended: its queue is full");
         }
         self.remove(id);
     }

@@ -2,10 +2,14 @@
 //!
 //! In: PEM files. Out: a rustls configuration that requires a certificate of the given authority from every client, and
 //! the DNS names of such a certificate once rustls has verified it. No other trust roots, no revocation lists.
+//! Files that change are read again for the next connection; while they cannot be used, the last ones that could be are.
 
 use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio_rustls::rustls::{
@@ -46,11 +50,69 @@ pub enum TlsError {
     Rejected(#[source] rustls::Error),
 }
 
-/// The configuration of a listener that requires client certificates.
-///
-/// `authority`: the certificates that must have issued client certificates. `certificate` and `key`: the broker's own
-/// chain and private key. All are PEM files.
-pub fn server_config(authority: &Path, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// How often files are checked for changes, at most: many clients may connect at one moment.
+const CHECK: Duration = Duration::from_millis(200);
+
+/// What tells one version of a file from another: inode, size and time of modification.
+type Version = Option<(u64, u64, i64, i64)>;
+
+/// Mutual TLS of a listener, from files that may be replaced while it listens.
+#[derive(Debug)]
+pub struct ServerTls {
+    /// Authority, certificate and key.
+    files: [PathBuf; 3],
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    versions: [Version; 3],
+    checked: Instant,
+}
+
+impl ServerTls {
+    /// Reads the files. `authority`: the certificates that must have issued client certificates. `certificate` and `key`: the broker's own
+    /// chain and private key. All are PEM files.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn open(authority: &Path, certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        let files = [authority, certificate, key].map(Path::to_owned);
+        // Before the content: a file that is replaced in between is read again.
+        let versions = files.each_ref().map(|path| version(path));
+        let config = server_config(authority, certificate, key)?;
+        let current = Current { config, versions, checked: Instant::now() };
+        Ok(Arc::new(Self { files, current: Mutex::new(current) }))
+    }
+
+    /// The configuration for the next connection.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.checked.elapsed() >= CHECK {
+            current.checked = Instant::now();
+            let versions = self.files.each_ref().map(|path| version(path));
+            if versions != current.versions {
+                let [authority, certificate, key] = &self.files;
+                match server_config(authority, certificate, key) {
+                    Ok(config) => {
+                        tracing::info!(certificate = %certificate.display(), "the broker's certificates were read again");
+                        (current.config, current.versions) = (config, versions);
+                    }
+                    // Certificate and key are replaced one after the other: the next check finds both.
+                    Err(error) => tracing::debug!(%error, "the broker's new certificates cannot be used"),
+                }
+            }
+        }
+        Arc::clone(&current.config)
+    }
+}
+
+fn version(path: &Path) -> Version {
+    fs::metadata(path).ok().map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()))
+}
+
+fn server_config(authority: &Path, certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in certificates(authority)? {
         roots.add(root).map_err(TlsError::Rejected)?;

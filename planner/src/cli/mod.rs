@@ -3,7 +3,9 @@
 //! In: arguments, environment, files. Out: text or JSON on standard output, errors and progress on standard error, and one of the fixed
 //! exit codes. The modules here parse arguments and connect the other parts of this crate; texts come from `terminal`.
 
+mod access;
 mod bootstrap;
+mod broker;
 mod check;
 mod drift;
 mod exec;
@@ -88,6 +90,7 @@ enum Command {
     Park(park::Args),
     Unpark(park::UnparkArgs),
     Bootstrap(bootstrap::Args),
+    Broker(broker::Args),
     Trust(trust::Args),
     Exec(exec::Args),
     Key(key::Args),
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Park(args) => park::run(&args, &mut out),
         Command::Unpark(args) => park::unpark(&args, &mut out),
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
+        Command::Broker(args) => broker::run(&args, &mut out),
         Command::Trust(args) => trust::run(&args, &mut out),
         Command::Exec(args) => exec::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),

@@ -23,9 +23,13 @@ use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, QoS};
 use serde::Serialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::terminal::{
-    Cell, Failure, Style, Table,
-    format::{count, short},
+use super::access::BrokerAccess;
+use crate::{
+    terminal::{
+        Cell, Failure, Style, Table,
+        format::{count, short},
+    },
+    transport::prove,
 };
 
 /// A broker sends retained messages right after the subscription: after such a pause there are no more.
@@ -62,19 +66,16 @@ struct Checked<T> {
 /// Reads the retained messages of `site`; `trusted` is a directory of public keys to verify them with.
 ///
 /// # Errors
-/// The broker uses TLS or does not answer, or a key file is invalid.
+/// The broker does not answer or refuses the certificate or password, or a key file is invalid.
 pub(super) async fn observe(
     broker: &BrokerAddress,
+    access: &BrokerAccess,
     site: &SiteName,
     trusted: Option<&Path>,
 ) -> Result<Observed, Failure> {
-    if broker.tls {
-        return Err(Failure::new("status cannot read from a broker with TLS")
-            .hint("query the planner instead, without --broker"));
-    }
     let keys = trusted.map(read_keys).transpose()?.unwrap_or_default();
     // The client is kept: without it the event loop would end.
-    let (_client, mut events) = connect(broker, site)?;
+    let (_client, mut events) = connect(broker, access, site)?;
     let mut seen = Observed {
         version: VERSION,
         site: site.clone(),
@@ -112,11 +113,18 @@ pub(super) async fn observe(
 }
 
 /// Begins a session of its own at the broker, with the three subscriptions. The returned event loop makes the connection.
-fn connect(broker: &BrokerAddress, site: &SiteName) -> Result<(AsyncClient, EventLoop), Failure> {
+fn connect(
+    broker: &BrokerAddress,
+    access: &BrokerAccess,
+    site: &SiteName,
+) -> Result<(AsyncClient, EventLoop), Failure> {
     // Unique, because a broker ends the older one of two connections with the same id.
     let id = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let mut options = MqttOptions::new(topic::observer_client(site, &format!("{id:x}")), &broker.host, broker.port);
     options.set_clean_session(true);
+    let (tls, login) = (access.tls(), access.login("observer"));
+    prove(&mut options, broker.tls, tls.as_ref(), login.as_ref())
+        .map_err(|e| Failure::because(format!("cannot connect to the broker at {broker}"), e))?;
     options.set_max_packet_size(MAX_PACKET, MAX_PACKET);
     let (client, events) = AsyncClient::new(options, 16);
     for filter in [

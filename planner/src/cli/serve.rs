@@ -2,12 +2,16 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use groundplan_broker::Limits;
 use groundplan_protocol::{broker::BrokerAddress, ids::Generation};
 use tracing_subscriber::EnvFilter;
 
+use super::access::BrokerAccess;
 use crate::{
-    config::{BrokerTls, STATE_DIR, ServeConfig},
-    launch::{embedded_broker, planner, runtime},
+    config::{STATE_DIR, ServeConfig},
+    embedded::{self, NodePasswords, Proof, ServerFiles},
+    launch::{planner, runtime},
+    serve::make_state_dir,
     terminal::{Failure, LogWriter, Output},
 };
 
@@ -21,6 +25,8 @@ Examples:
   groundplan serve --repo /srv/site.git --broker mqtt://127.0.0.1:1883 --state /var/lib/groundplan
   groundplan serve --repo https://git.example.org/site.git --branch production --broker mqtts://broker.example.org \\
       --broker-ca ca.pem --broker-cert planner.pem --broker-key planner-key.pem
+  groundplan serve --repo /srv/site.git --embedded-broker 0.0.0.0:8883 --embedded-broker-ca ca.pem \\
+      --embedded-broker-cert broker.pem --embedded-broker-key broker-key.pem
   groundplan serve --repo ./site --embedded-broker 127.0.0.1:1883 --state ./state")]
 pub(super) struct Args {
     /// The site's repository: a path, or a URL as `git fetch` takes it.
@@ -40,21 +46,25 @@ pub(super) struct Args {
     )]
     broker: Option<BrokerAddress>,
 
-    /// Instead of --broker: run the embedded broker on this address. It has no TLS, so only loopback addresses are allowed.
+    /// Instead of --broker: run the embedded broker on this address. On a loopback address agents need the password that
+    /// `groundplan broker password` prints; any other address needs the certificates below.
     #[arg(long, value_name = "ADDR:PORT", env = "GROUNDPLAN_EMBEDDED_BROKER", conflicts_with = "broker")]
     embedded_broker: Option<SocketAddr>,
 
-    /// Certificates of the authorities that may issue the broker's certificate, in PEM.
-    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_CA", requires_all = ["broker_cert", "broker_key"])]
-    broker_ca: Option<PathBuf>,
+    /// For the embedded broker with mutual TLS: certificates of the authorities that issue the agents' certificates, in PEM.
+    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_EMBEDDED_BROKER_CA", requires_all = ["embedded_broker", "embedded_broker_cert", "embedded_broker_key"])]
+    embedded_broker_ca: Option<PathBuf>,
 
-    /// The planner's client certificate, in PEM.
-    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_CERT", requires = "broker_ca")]
-    broker_cert: Option<PathBuf>,
+    /// The embedded broker's certificate, in PEM.
+    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_EMBEDDED_BROKER_CERT", requires = "embedded_broker_ca")]
+    embedded_broker_cert: Option<PathBuf>,
 
     /// The private key of that certificate, in PEM.
-    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_BROKER_KEY", requires = "broker_ca")]
-    broker_key: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", env = "GROUNDPLAN_EMBEDDED_BROKER_KEY", requires = "embedded_broker_ca")]
+    embedded_broker_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    access: BrokerAccess,
 
     /// The directory of its store, keys and socket; created if missing.
     #[arg(long, value_name = "DIR", env = "GROUNDPLAN_STATE", default_value = STATE_DIR)]
@@ -91,14 +101,33 @@ pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
 async fn serve(args: Args) -> Result<(), Failure> {
     let (address, embedded) = match (args.broker, args.embedded_broker) {
         (Some(address), _) => (address, None),
-        (None, Some(address)) => {
-            let broker = embedded_broker(address).await?;
+        (None, Some(listen)) => {
+            make_state_dir(&args.state).map_err(|e| {
+                let hint = e.hint();
+                Failure::because("cannot start the embedded broker", e).maybe_hint(hint)
+            })?;
+            let files = (args.embedded_broker_ca, args.embedded_broker_cert, args.embedded_broker_key);
+            let (proof, tls) = match files {
+                (Some(ca), Some(cert), Some(key)) => (Proof::Certificates(ServerFiles { ca, cert, key }), true),
+                _ => {
+                    let passwords = NodePasswords::open(&args.state);
+                    (
+                        Proof::Passwords(
+                            passwords.map_err(|e| Failure::because("cannot make the broker's secret", e))?,
+                        ),
+                        false,
+                    )
+                }
+            };
+            let limits = Limits::within(embedded::raise_descriptors());
+            let (broker, embedded) = embedded::start(listen, proof, &args.state, limits).await?;
             let bound = broker.addresses()[0];
-            let address = BrokerAddress { host: bound.ip().to_string(), port: bound.port(), tls: false };
-            (address, Some(broker))
+            let address = BrokerAddress { host: bound.ip().to_string(), port: bound.port(), tls };
+            (address, Some((broker, embedded)))
         }
         (None, None) => return Err(Failure::new("no broker is given").hint("use --broker or --embedded-broker")),
     };
+    let (embedded, config_embedded) = embedded.unzip();
     let mut config = ServeConfig::new(args.repo, address, args.state);
     config.branch = args.branch;
     config.key = args.key;
@@ -107,9 +136,9 @@ async fn serve(args: Args) -> Result<(), Failure> {
     config.fetch_timeout = Duration::from_secs(args.fetch_timeout);
     config.generation = Generation(args.generation);
     config.fetch_on_hangup = true;
-    if let (Some(ca), Some(cert), Some(key)) = (args.broker_ca, args.broker_cert, args.broker_key) {
-        config.tls = Some(BrokerTls { ca, cert, key });
-    }
+    config.tls = args.access.tls();
+    config.login = args.access.login("planner");
+    config.embedded = config_embedded;
     let stop = stop_signal()?;
     let result = planner(config, stop).await;
     if let Some(broker) = embedded {

@@ -6,6 +6,7 @@ use groundplan_protocol::{broker::BrokerAddress, ids::SiteName};
 use serde::Serialize;
 
 use super::{
+    access::BrokerAccess,
     format::{Format, FormatArg},
     observe,
     planner::{Planner, now_ms, runtime},
@@ -40,7 +41,7 @@ pub(super) struct Args {
     planner: Planner,
 
     /// Read the retained messages of this broker instead of querying the planner.
-    #[arg(long, value_name = "mqtt://HOST[:PORT]", requires = "site", conflicts_with_all = ["state", "socket"])]
+    #[arg(long, value_name = "mqtt[s]://HOST[:PORT]", requires = "site", conflicts_with_all = ["state", "socket"])]
     broker: Option<BrokerAddress>,
 
     /// The site whose messages are read.
@@ -52,6 +53,9 @@ pub(super) struct Args {
     trusted: Option<PathBuf>,
 
     #[command(flatten)]
+    access: BrokerAccess,
+
+    #[command(flatten)]
     format: FormatArg,
 }
 
@@ -61,7 +65,7 @@ const TROUBLE: u8 = 2;
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     loop {
         if let (Some(broker), Some(site)) = (&args.broker, &args.site) {
-            let seen = runtime()?.block_on(observe::observe(broker, site, args.trusted.as_deref()))?;
+            let seen = runtime()?.block_on(observe::observe(broker, &args.access, site, args.trusted.as_deref()))?;
             show(args, out, &seen, observe::text)?;
         } else {
             let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;

@@ -363,7 +363,10 @@ impl Shell {
     }
 
     fn connect(&mut self, site: SiteName) -> Result<(), TransportError> {
-        let client = topic::planner_client(&site, &self.planner);
+        let client = topic::planner_client(&site, &self.planner, &self.key);
+        if let Some(embedded) = &self.config.embedded {
+            embedded.policy.name(site.clone());
+        }
         let will = PlannerPresence {
             version: groundplan_protocol::VERSION,
             site: site.clone(),

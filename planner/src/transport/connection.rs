@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    Settings,
     messages::{Command, Incoming, Receipt},
     outbox::{Counts, Outbox, Outgoing},
 };
@@ -60,8 +61,7 @@ enum End {
 }
 
 pub(super) async fn run(
-    options: MqttOptions,
-    filters: Vec<String>,
+    settings: Settings,
     mut commands: mpsc::UnboundedReceiver<Command>,
     incoming: mpsc::Sender<Incoming>,
     backlog: Arc<AtomicUsize>,
@@ -73,11 +73,24 @@ pub(super) async fn run(
     let mut subscribed = false;
     loop {
         number += 1;
-        let (client, events) = client(&options);
+        // The files of certificates and password may have changed since the last connection.
+        let (client, events) = match settings.options() {
+            Ok(options) => client(options),
+            Err(error) => {
+                let error = chain(&error);
+                if incoming.send(Incoming::Lost { error }).await.is_err()
+                    || !rest(wait, &mut commands, &mut outbox).await
+                {
+                    return;
+                }
+                wait = (wait * 2).min(RETRY[1]);
+                continue;
+            }
+        };
         let connection = Connection {
             number,
             client,
-            filters: &filters,
+            filters: &settings.filters,
             outbox: &mut outbox,
             subscribed: &mut subscribed,
             open: false,
@@ -103,26 +116,37 @@ pub(super) async fn run(
                 }
             }
         }
-        // Commands are taken while waiting as well: they would pile up, and `Stop` must not wait for the next attempt. What is for one
-        // connection only (urgent messages, orders, receipts) ended with the last one.
-        let until = Instant::now() + wait;
-        while let Ok(command) = timeout_at(until, commands.recv()).await {
-            match command {
-                Some(Command::Publish { message, urgent: false })
-                    if fits(&message) && message.counts != Counts::Now =>
-                {
-                    outbox.push(message);
-                }
-                Some(Command::Stop) | None => return,
-                Some(_) => {}
-            }
+        if !rest(wait, &mut commands, &mut outbox).await {
+            return;
         }
     }
 }
 
+/// Waits before the next attempt; false if the connection is to end. Commands are taken meanwhile: they would pile up, and `Stop` must not
+/// wait for the next attempt. What is for one connection only (urgent messages, orders, receipts) ended with the last one.
+async fn rest(wait: Duration, commands: &mut mpsc::UnboundedReceiver<Command>, outbox: &mut Outbox) -> bool {
+    let until = Instant::now() + wait;
+    while let Ok(command) = timeout_at(until, commands.recv()).await {
+        match command {
+            Some(Command::Publish { message, urgent: false }) if fits(&message) && message.counts != Counts::Now => {
+                outbox.push(message);
+            }
+            Some(Command::Stop) | None => return false,
+            Some(_) => {}
+        }
+    }
+    true
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// A client of its own for each connection, and its event loop.
-fn client(options: &MqttOptions) -> (AsyncClient, EventLoop) {
-    let (client, mut events) = AsyncClient::new(options.clone(), 64);
+fn client(options: MqttOptions) -> (AsyncClient, EventLoop) {
+    let (client, mut events) = AsyncClient::new(options, 64);
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     events.set_network_options(network);

@@ -5,6 +5,7 @@
 //! orders of which each counts. Only `urgent` messages leave before the loop opens the outbox: it first makes sure that no other planner
 //! has taken over. A client of rumqttc is used for one connection; what it had in flight is kept here.
 
+mod access;
 mod connection;
 mod messages;
 mod outbox;
@@ -19,13 +20,14 @@ use groundplan_protocol::{
     ids::{NodeId, SiteName},
     topic::{TOPICS, Topic, TopicKind, planner_filters},
 };
-use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport as RumqttTransport};
+use rumqttc::{LastWill, MqttOptions, QoS, Transport as RumqttTransport};
 use tokio::sync::mpsc;
 
+pub(crate) use self::access::prove;
 use self::messages::Command;
 pub use self::messages::{Incoming, Receipt};
 use self::outbox::{Counts, Outgoing};
-use crate::config::{BrokerTls, ServeConfig};
+use crate::config::{BrokerLogin, BrokerTls, ServeConfig};
 
 /// Why no connection can even be tried.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +42,11 @@ pub enum TransportError {
         source: std::io::Error,
     },
     /// `mqtts://` without, or `mqtt://` with, files for TLS.
-    #[error("an `mqtts://` broker needs an authority, a certificate and a key, and only such a broker takes them")]
+    #[error("an `mqtts://` broker needs the certificate of its authority, and only such a broker takes one")]
     Tls,
+    /// The broker's password cannot be read.
+    #[error("cannot read the broker's password")]
+    Password(#[source] std::io::Error),
 }
 
 /// The handle that the loop holds.
@@ -111,7 +116,12 @@ impl Transport {
 
 /// Where to connect to, as whom, and what to leave behind.
 pub struct Settings {
+    /// Without certificates and password, which each connection reads from their files.
     options: MqttOptions,
+    /// Whether the address is `mqtts://`.
+    wants_tls: bool,
+    tls: Option<BrokerTls>,
+    login: Option<BrokerLogin>,
     filters: Vec<String>,
 }
 
@@ -119,9 +129,13 @@ impl Settings {
     /// Settings of this planner for its site.
     ///
     /// # Errors
-    /// Files for TLS are missing.
+    /// Files for TLS or the password are missing.
     pub fn new(config: &ServeConfig, site: &SiteName, client: String, will: Vec<u8>) -> Result<Self, TransportError> {
-        let mut options = MqttOptions::new(client, config.broker.host.clone(), config.broker.port);
+        let mut options = match &config.embedded {
+            // For a unix socket, the client takes its path for the host.
+            Some(embedded) => MqttOptions::new(client, embedded.socket.to_string_lossy(), config.broker.port),
+            None => MqttOptions::new(client, config.broker.host.clone(), config.broker.port),
+        };
         options
             .set_clean_session(false)
             .set_keep_alive(connection::KEEP_ALIVE)
@@ -129,31 +143,35 @@ impl Settings {
             .set_inflight(connection::IN_FLIGHT)
             .set_manual_acks(true)
             .set_last_will(LastWill::new(Topic::Planner.name(site), will, QoS::AtLeastOnce, true));
-        if let Some(tls) = tls(config.broker.tls, config.tls.as_ref())? {
-            options.set_transport(RumqttTransport::tls_with_config(tls));
-        }
-        Ok(Self { options, filters: planner_filters(site) })
+        let settings = match &config.embedded {
+            Some(_) => {
+                options.set_transport(RumqttTransport::unix());
+                Self { options, wants_tls: false, tls: None, login: None, filters: planner_filters(site) }
+            }
+            None => Self {
+                options,
+                wants_tls: config.broker.tls,
+                tls: config.tls.clone(),
+                login: config.login.clone(),
+                filters: planner_filters(site),
+            },
+        };
+        settings.options()?;
+        Ok(settings)
     }
-}
 
-fn tls(wanted: bool, files: Option<&BrokerTls>) -> Result<Option<TlsConfiguration>, TransportError> {
-    let Some(files) = files else {
-        return if wanted { Err(TransportError::Tls) } else { Ok(None) };
-    };
-    if !wanted {
-        return Err(TransportError::Tls);
+    /// The options of the next connection.
+    fn options(&self) -> Result<MqttOptions, TransportError> {
+        let mut options = self.options.clone();
+        prove(&mut options, self.wants_tls, self.tls.as_ref(), self.login.as_ref())?;
+        Ok(options)
     }
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|source| TransportError::File { path: path.to_owned(), source })
-    };
-    let client_auth = Some((read(&files.cert)?, read(&files.key)?));
-    Ok(Some(TlsConfiguration::Simple { ca: read(&files.ca)?, alpn: None, client_auth }))
 }
 
 /// Starts the task that keeps the connection. What comes in waits in `incoming`, which holds back the broker when it is full.
 pub fn start(settings: Settings, incoming: mpsc::Sender<Incoming>) -> (Transport, tokio::task::JoinHandle<()>) {
     let (commands, receiver) = mpsc::unbounded_channel();
     let backlog = Arc::new(AtomicUsize::new(0));
-    let run = connection::run(settings.options, settings.filters, receiver, incoming, backlog.clone());
+    let run = connection::run(settings, receiver, incoming, backlog.clone());
     (Transport { commands, backlog }, tokio::spawn(run))
 }

@@ -47,9 +47,10 @@ async fn the_policy_refuses() {
             ("groundplan/1/s/node/db/plan", QoS::AtLeastOnce),
             ("#", QoS::AtLeastOnce),
             ("groundplan/1/s/blob/+/+", QoS::AtLeastOnce),
+            (&format!("groundplan/1/s/blob/{}/+", "0".repeat(64)), QoS::AtLeastOnce),
         ])
         .await;
-    assert_eq!(answers, [GRANTED, REFUSED, REFUSED, GRANTED]);
+    assert_eq!(answers, [GRANTED, REFUSED, REFUSED, REFUSED, GRANTED]);
     node.publish_only("groundplan/1/s/node/web/state", "1", true).await;
     node.publish_only("groundplan/1/s/node/db/state", "2", true).await;
     node.publish_only("groundplan/1/s/node/web/state", "3", true).await;
@@ -64,8 +65,8 @@ async fn the_policy_refuses() {
     observer.publish_only("groundplan/1/s/planner", "mine", true).await;
     observer.closed().await;
     assert_eq!(broker.stats().retained_messages, 1);
-    // Four client ids, a will, two filters, two publishes.
-    until("nine refusals", || broker.stats().refused == 9).await;
+    // Four client ids, a will, three filters, two publishes.
+    until("ten refusals", || broker.stats().refused == 10).await;
 }
 
 #[tokio::test]

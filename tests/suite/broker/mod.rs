@@ -11,7 +11,7 @@ mod retained;
 mod sessions;
 mod tls;
 mod wills;
-mod wire;
+pub(crate) mod wire;
 
 /// Makes of each function a module with two tests: one for each broker.
 macro_rules! both {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use groundplan_broker::{Limits, SitePolicy, server_config};
+use groundplan_broker::{Limits, ServerTls, SitePolicy};
 use groundplan_tests::{
     binaries,
     brokers::{Kind, Options, TestBroker},
@@ -89,7 +89,7 @@ fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, T
         path
     };
     let ca = write("ca.pem", authority.1.pem());
-    let tls = server_config(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
+    let tls = ServerTls::open(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
     let broker =
         TestBroker::start_with(Kind::Embedded, Options { limits, policy, tls: Some(tls.unwrap()), ip: Some(ip) });
@@ -235,7 +235,7 @@ fn unusable_files_are_named() {
     let (empty, missing) = (directory.path().join("empty.pem"), Path::new("/nowhere/ca.pem"));
     std::fs::write(&empty, "").unwrap();
     for (authority, path) in [(empty.as_path(), empty.as_path()), (missing, missing)] {
-        let error = server_config(authority, &empty, &empty).unwrap_err().to_string();
+        let error = ServerTls::open(authority, &empty, &empty).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
 }

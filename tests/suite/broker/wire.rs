@@ -22,13 +22,13 @@ use tokio::{
 };
 
 /// Long enough for the most loaded machine; no passing test waits for it.
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// No limit of the client's own.
 const ANY_SIZE: usize = 256 << 20;
 
 /// Waits for what must come.
-pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
         Err(_) => panic!("{what}: nothing within {DEADLINE:?}"),
@@ -36,7 +36,7 @@ pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 }
 
 /// Waits until a condition holds.
-pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -45,54 +45,54 @@ pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     .await;
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A client that sends only what a test sends.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
     last_pkid: u16,
 }
 
 /// A CONNECT for a session that is not kept.
-pub(super) fn clean(id: &str) -> Connect {
+pub(crate) fn clean(id: &str) -> Connect {
     Connect { keep_alive: 0, ..Connect::new(id) }
 }
 
 /// A CONNECT for a session that is kept.
-pub(super) fn kept(id: &str) -> Connect {
+pub(crate) fn kept(id: &str) -> Connect {
     Connect { clean_session: false, ..clean(id) }
 }
 
 /// As `connect`, with a will that is not retained.
-pub(super) fn with_will(mut connect: Connect, topic: &str, payload: &str) -> Connect {
+pub(crate) fn with_will(mut connect: Connect, topic: &str, payload: &str) -> Connect {
     connect.last_will = Some(LastWill::new(topic, payload, QoS::AtLeastOnce, false));
     connect
 }
 
 impl Wire {
     /// Uses a stream that is open; sends nothing yet.
-    pub(super) fn over(stream: impl Stream + 'static) -> Self {
+    pub(crate) fn over(stream: impl Stream + 'static) -> Self {
         Self { stream: Box::new(stream), buffer: BytesMut::new(), last_pkid: 0 }
     }
 
     /// Opens a TCP connection; sends nothing yet.
-    pub(super) async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = within("a TCP connection", TcpStream::connect(address)).await.expect("the broker accepts");
         stream.set_nodelay(true).expect("an option of TCP");
         Self::over(stream)
     }
 
     /// Connects, and returns the answer.
-    pub(super) async fn try_connect(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
+    pub(crate) async fn try_connect(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
         let mut wire = Self::open(address).await;
         let answer = wire.connect_on(connect).await;
         (wire, answer)
     }
 
     /// Sends a CONNECT and reads the answer.
-    pub(super) async fn connect_on(&mut self, connect: Connect) -> ConnAck {
+    pub(crate) async fn connect_on(&mut self, connect: Connect) -> ConnAck {
         self.send(Packet::Connect(connect)).await;
         match self.next().await {
             Some(Packet::ConnAck(answer)) => answer,
@@ -101,21 +101,21 @@ impl Wire {
     }
 
     /// Connects, and returns whether there was a session.
-    pub(super) async fn connect(address: SocketAddr, connect: Connect) -> (Self, bool) {
+    pub(crate) async fn connect(address: SocketAddr, connect: Connect) -> (Self, bool) {
         let (wire, answer) = Self::try_connect(address, connect).await;
         assert_eq!(answer.code, rumqttc::mqttbytes::v4::ConnectReturnCode::Success);
         (wire, answer.session_present)
     }
 
     /// Sends. A connection that the broker has closed is noticed by reading.
-    pub(super) async fn send(&mut self, packet: Packet) {
+    pub(crate) async fn send(&mut self, packet: Packet) {
         let mut bytes = BytesMut::new();
         packet.write(&mut bytes, ANY_SIZE).expect("a packet that can be encoded");
         self.send_raw(&bytes).await;
     }
 
     /// Sends any bytes.
-    pub(super) async fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         let sent = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
@@ -124,7 +124,7 @@ impl Wire {
     }
 
     /// The next packet, or `None` when the broker closes the connection.
-    pub(super) async fn next(&mut self) -> Option<Packet> {
+    pub(crate) async fn next(&mut self) -> Option<Packet> {
         loop {
             match Packet::read(&mut self.buffer, ANY_SIZE) {
                 Ok(packet) => return Some(packet),
@@ -139,7 +139,7 @@ impl Wire {
     }
 
     /// The next packet, which must be a PUBLISH. It is not acknowledged.
-    pub(super) async fn message(&mut self) -> Publish {
+    pub(crate) async fn message(&mut self) -> Publish {
         match self.next().await {
             Some(Packet::Publish(publish)) => publish,
             other => panic!("a message was to come, not {other:?}"),
@@ -147,7 +147,7 @@ impl Wire {
     }
 
     /// The next message, acknowledged, as topic and payload.
-    pub(super) async fn text(&mut self) -> (String, String) {
+    pub(crate) async fn text(&mut self) -> (String, String) {
         let publish = self.message().await;
         self.acknowledge(&publish).await;
         let payload = String::from_utf8(publish.payload.to_vec()).expect("a payload of text");
@@ -155,7 +155,7 @@ impl Wire {
     }
 
     /// Acknowledges a message with QoS 1.
-    pub(super) async fn acknowledge(&mut self, publish: &Publish) {
+    pub(crate) async fn acknowledge(&mut self, publish: &Publish) {
         if publish.qos == QoS::AtLeastOnce {
             self.send(Packet::PubAck(PubAck::new(publish.pkid))).await;
         }
@@ -167,7 +167,7 @@ impl Wire {
     }
 
     /// Subscribes, and returns what was granted. For a connection to which no message is under way.
-    pub(super) async fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Vec<SubscribeReasonCode> {
+    pub(crate) async fn subscribe(&mut self, filters: &[(&str, QoS)]) -> Vec<SubscribeReasonCode> {
         let filters =
             filters.iter().map(|(path, qos)| rumqttc::mqttbytes::v4::SubscribeFilter::new((*path).to_owned(), *qos));
         let mut subscribe = Subscribe::new_many(filters);
@@ -181,7 +181,7 @@ impl Wire {
     }
 
     /// Sends a PUBLISH with QoS 1, and does not wait.
-    pub(super) async fn publish_only(&mut self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool) -> u16 {
+    pub(crate) async fn publish_only(&mut self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool) -> u16 {
         let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload);
         (publish.pkid, publish.retain) = (self.pkid(), retain);
         let pkid = publish.pkid;
@@ -190,38 +190,38 @@ impl Wire {
     }
 
     /// Publishes with QoS 1 and waits for the PUBACK. For a client that subscribes to nothing.
-    pub(super) async fn publish(&mut self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool) {
+    pub(crate) async fn publish(&mut self, topic: &str, payload: impl Into<Vec<u8>>, retain: bool) {
         let pkid = self.publish_only(topic, payload, retain).await;
         assert_eq!(self.next().await, Some(Packet::PubAck(PubAck::new(pkid))), "publishing to {topic:?}");
     }
 
     /// Makes sure that the broker has handled all that was sent. For a connection to which no message is under way.
-    pub(super) async fn ping(&mut self) {
+    pub(crate) async fn ping(&mut self) {
         self.send(Packet::PingReq).await;
         assert_eq!(self.next().await, Some(Packet::PingResp));
     }
 
     /// Sends DISCONNECT, and waits for the broker to close.
-    pub(super) async fn disconnect(mut self) {
+    pub(crate) async fn disconnect(mut self) {
         self.send(Packet::Disconnect).await;
         self.closed().await;
     }
 
     /// Reads on until the broker closes the connection.
-    pub(super) async fn closed(&mut self) {
+    pub(crate) async fn closed(&mut self) {
         while self.next().await.is_some() {}
     }
 }
 
 /// rumqttc's options, as planner and agent set them.
-pub(super) fn options(address: SocketAddr, id: &str) -> MqttOptions {
+pub(crate) fn options(address: SocketAddr, id: &str) -> MqttOptions {
     let mut options = MqttOptions::new(id, address.ip().to_string(), address.port());
     options.set_max_packet_size(ANY_SIZE, ANY_SIZE).set_keep_alive(Duration::from_secs(30)).set_inflight(500);
     options
 }
 
 /// Publishes with QoS 1 through rumqttc, and returns when all `count` messages are acknowledged.
-pub(super) async fn publish_all(
+pub(crate) async fn publish_all(
     options: MqttOptions,
     count: usize,
     messages: impl Iterator<Item = (String, Vec<u8>, bool)>,
@@ -243,7 +243,7 @@ pub(super) async fn publish_all(
 
 /// Receives `count` messages through rumqttc, which acknowledges them. Returns once it is connected, and subscribed if
 /// there is a filter; the task then returns the messages.
-pub(super) async fn receive(options: MqttOptions, filter: Option<&str>, count: usize) -> JoinHandle<Vec<Publish>> {
+pub(crate) async fn receive(options: MqttOptions, filter: Option<&str>, count: usize) -> JoinHandle<Vec<Publish>> {
     let (client, mut events) = AsyncClient::new(options, 10);
     let (ready, wait) = oneshot::channel();
     let filter = filter.map(str::to_owned);

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_broker::{Client, Filter, Peer, Policy, Refusal};
+use groundplan_broker::{Client, Filter, Peer, Policy, Publication, Refusal};
 use groundplan_protocol::{
     VERSION,
     envelope::seal,
@@ -207,7 +207,7 @@ impl Policy for Refusing {
         Ok(())
     }
 
-    fn publish(&self, _: &Client, _: &str) -> Result<(), Refusal> {
+    fn publish(&self, _: &Client, _: Publication<'_>) -> Result<(), Refusal> {
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Attacks on a running planner, agents and broker: a scripted client, or a broker of the attacker's, does what a party that turned
 //! hostile could do. What each of them gains, and what not, is in docs/security.md.
 
+mod broker;
 mod generations;
 mod local_user;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use groundplan_broker::server_config;
+use groundplan_broker::ServerTls;
 use groundplan_tests::{binaries, hosts::Hosts, needs_hosts, processes::Identity};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
@@ -472,7 +472,7 @@ fn with_certificates_of_their_own() {
     let builder = Hosts::site(&["h1", "h2"]).bare();
     let (certificate, key) = issue(&authority, &builder.own_address().to_string());
     let (certificate, key) = (write("broker.pem", &certificate), write("broker-key.pem", &key));
-    let tls = server_config(ca.as_ref(), certificate.as_ref(), key.as_ref()).expect("a server's side of TLS");
+    let tls = ServerTls::open(ca.as_ref(), certificate.as_ref(), key.as_ref()).expect("a server's side of TLS");
     let hosts = builder.tls(tls).serve(FILE);
     hosts.wait("the first commit", || hosts.ask(&["status"]).filter(|status| !status["commit"].is_null()));
     let give = |node: &str| {

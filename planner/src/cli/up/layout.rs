@@ -25,6 +25,13 @@ pub(crate) const DIR_VARIABLE: &str = "GROUNDPLAN_UP_DIR";
 /// The directory of the sample site.
 pub(super) const SITE: &str = "site";
 
+/// How a node's agent connects to the broker.
+pub(super) struct NodeAccess<'a> {
+    pub(super) broker: &'a BrokerAddress,
+    /// Goes into a file of mode 0600, never into the arguments of a program.
+    pub(super) password: &'a str,
+}
+
 /// All paths below one directory.
 #[derive(Debug, Clone)]
 pub(super) struct Layout(PathBuf);
@@ -114,13 +121,13 @@ impl Layout {
         &self,
         node: &NodeId,
         site: &SiteName,
-        broker: &BrokerAddress,
+        access: &NodeAccess<'_>,
         planner: &PublicKey,
         real: bool,
     ) -> Result<PathBuf, Failure> {
         let failed = |e| Failure::because(format!("cannot prepare node {node} in {}", self.node(node).display()), e);
         let dir = self.node(node);
-        let key_file = dir.join("node.key");
+        let (key_file, password_file) = (dir.join("node.key"), dir.join("broker.password"));
         // A ledger of its own: what was done below the other root, or skipped, is not done here.
         let (root, state) = match real {
             true => (PathBuf::from("/"), dir.join("state-real")),
@@ -136,7 +143,8 @@ impl Layout {
         let config = toml::Table::from_iter([
             ("site".to_owned(), toml::Value::from(site.as_str())),
             ("node".to_owned(), toml::Value::from(node.as_str())),
-            ("broker".to_owned(), toml::Value::from(broker.to_string())),
+            ("broker".to_owned(), toml::Value::from(access.broker.to_string())),
+            ("password_file".to_owned(), text(&password_file)),
             ("root".to_owned(), text(&root)),
             ("state_dir".to_owned(), text(&state)),
             ("key".to_owned(), text(&key_file)),
@@ -146,6 +154,7 @@ impl Layout {
             // Ctrl-C should not have to wait for a command that is running.
             ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
+        replace(&password_file, access.password.as_bytes(), 0o600).map_err(failed)?;
         let path = dir.join("agent.toml");
         private::replace(&path, config.to_string().as_bytes()).map_err(failed)?;
         Ok(path)

@@ -23,6 +23,7 @@ use self::{
     ports::Ports,
 };
 use crate::{
+    embedded::NodePasswords,
     launch,
     repository::Repository,
     terminal::{Failure, Output, progress::Progress},
@@ -109,7 +110,8 @@ pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
         args.dir.display()
     ))?;
     let progress = Progress::new(out.color(), io::stdout().is_terminal(), try_next);
-    let shell = shell::Shell { layout, agent, site, branch, broker_port: args.broker_port, real: args.real };
+    let passwords = NodePasswords::random().map_err(|e| Failure::because("cannot make passwords for the broker", e))?;
+    let shell = shell::Shell { layout, agent, site, branch, broker_port: args.broker_port, passwords, real: args.real };
     launch::runtime()?.block_on(shell.run(progress))?;
     Ok(ExitCode::SUCCESS)
 }

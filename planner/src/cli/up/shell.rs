@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use groundplan_broker::Limits;
 use groundplan_protocol::{
     broker::BrokerAddress,
     envelope::PublicKey,
@@ -23,7 +24,7 @@ use tokio::{
 
 use super::{
     agents::{AgentExit, Agents, sweep},
-    layout::Layout,
+    layout::{Layout, NodeAccess},
 };
 use crate::{
     api::{
@@ -34,7 +35,8 @@ use crate::{
         types::{NodeCondition, NodePresence, NodeStatus, RolloutResult, Status},
     },
     config::ServeConfig,
-    launch::{embedded_broker, planner},
+    embedded::{self, NodePasswords, Proof},
+    launch::planner,
     terminal::{Failure, progress::Progress},
 };
 
@@ -59,6 +61,8 @@ pub(super) struct Shell {
     pub(super) branch: String,
     /// The broker's port; 0 means any free port.
     pub(super) broker_port: u16,
+    /// The passwords of the nodes, made at this start.
+    pub(super) passwords: NodePasswords,
     /// Whether the site's only node acts on this machine itself.
     pub(super) real: bool,
 }
@@ -120,11 +124,15 @@ impl Shell {
     /// Runs until a signal, or until the planner ends by itself.
     pub(super) async fn run(self, mut progress: Progress) -> Result<(), Failure> {
         let mut stops = Stops::new()?;
-        let broker = embedded_broker(SocketAddr::from((Ipv4Addr::LOCALHOST, self.broker_port))).await?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.broker_port));
+        let limits = Limits::within(embedded::descriptors());
+        let proof = Proof::Passwords(self.passwords.clone());
+        let (broker, embedded) = embedded::start(listen, proof, &self.layout.planner(), limits).await?;
         let port = broker.addresses()[0].port();
         let address = BrokerAddress { host: Ipv4Addr::LOCALHOST.to_string(), port, tls: false };
         let mut config = ServeConfig::new(self.site.to_string_lossy(), address.clone(), self.layout.planner());
         config.branch = Some(self.branch.clone());
+        config.embedded = Some(embedded);
         let socket = config.socket();
         let mut planner = Planner::start(config);
         let (sender, mut exits) = mpsc::unbounded_channel();
@@ -272,7 +280,8 @@ impl Shell {
     ) -> Result<PathBuf, Failure> {
         let key: PublicKey =
             status.planner.key.parse().map_err(|e| Failure::because("the planner has an invalid public key", e))?;
-        self.layout.prepare_node(node, site, broker, &key, self.real)
+        let access = NodeAccess { broker, password: &self.passwords.password(node.as_str()) };
+        self.layout.prepare_node(node, site, &access, &key, self.real)
     }
 }
 
