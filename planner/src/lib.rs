@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod bootstrap;
+mod brokers;
 pub mod cli;
 pub mod config;
 pub mod diagnose;

@@ -18,11 +18,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    authority::Authority,
     binaries,
     brokers::{Kind, TestBroker},
     live::Live,
     loopback::Loopback,
     processes::{Identity, descendants},
+    secured::{Secured, SecuredBroker},
 };
 
 /// How long anything may take on a loaded machine.
@@ -44,6 +46,10 @@ pub struct Fleet {
     agent_program: Option<PathBuf>,
     /// Where the planner's own broker listens, instead of `broker`, and the claim on that address.
     embedded: Option<(SocketAddr, Loopback)>,
+    /// The authority of the embedded broker's clients, if that has TLS.
+    authority: Option<Authority>,
+    /// A broker with TLS, instead of `broker`.
+    secured: Option<SecuredBroker>,
     /// How many file descriptors planners may have.
     descriptors: Option<usize>,
     /// Whether planners get the nodes' keys.
@@ -78,6 +84,8 @@ impl Fleet {
             planner_key: Self::planner_key(),
             agent_program: None,
             embedded: None,
+            authority: None,
+            secured: None,
             descriptors: None,
             trusting: true,
             source: Source::default(),
@@ -118,6 +126,33 @@ impl Fleet {
     pub fn embed_broker(&mut self) {
         let net = Loopback::claim();
         self.embedded = Some(((net.address(1), 1883).into(), net));
+    }
+
+    /// Starts a broker with the configuration that groundplan writes for this site, for planners and agents that are started from now on.
+    pub fn secure_broker(&mut self, kind: Secured) {
+        self.secured = Some(SecuredBroker::start(kind, &self.repository()));
+    }
+
+    /// The broker of [`Self::secure_broker`].
+    pub fn secured(&self) -> &SecuredBroker {
+        self.secured.as_ref().expect("a secured broker")
+    }
+
+    /// Replaces its authority and all certificates, in their files; planners and agents run on.
+    pub fn renew_certificates(&mut self) {
+        let nodes: Vec<String> = self.agents.keys().cloned().collect();
+        let names: Vec<&str> = nodes.iter().map(String::as_str).chain(["planner"]).collect();
+        self.secured.as_mut().expect("a secured broker").renew(&names);
+    }
+
+    /// Has planners that are started from now on run the broker with mutual TLS.
+    pub fn embed_broker_with_certificates(&mut self) {
+        self.embed_broker();
+        let (authority, ip) = (Authority::new(), self.embedded_address().expect("just set").ip().to_string());
+        let dir = self.directory.path();
+        fs::write(dir.join("ca.pem"), authority.pem()).expect("a file");
+        authority.write_as(dir, "broker", &ip);
+        self.authority = Some(authority);
     }
 
     /// Where the broker of [`Self::embed_broker`] listens.
@@ -232,6 +267,20 @@ impl Fleet {
             Some((address, _)) => command.args(["--embedded-broker", &address.to_string()]),
             None => command.args(["--broker", &self.broker_url()]),
         };
+        if self.authority.is_some() {
+            for (flag, file) in [("ca", "ca.pem"), ("cert", "broker.pem"), ("key", "broker-key.pem")] {
+                command.arg(format!("--embedded-broker-{flag}")).arg(self.directory.path().join(file));
+            }
+        }
+        if let Some(secured) = &self.secured {
+            command.arg("--broker-ca").arg(secured.ca());
+            if let Some((cert, key)) = secured.certificate("planner") {
+                command.arg("--broker-cert").arg(cert).arg("--broker-key").arg(key);
+            }
+            if let Some(file) = secured.password_file("planner") {
+                command.arg("--broker-password-file").arg(file);
+            }
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(self.log(&format!("planner-{planner}")))
@@ -259,11 +308,24 @@ impl Fleet {
         let facts = self.facts_dir(node);
         let places = format!("root = {root:?}\nstate_dir = {state:?}\nkey = {key:?}\nfacts_dir = {facts:?}\n");
         let mut text = self.agent_config(node) + &places;
-        if self.embedded.is_some() {
+        if let Some(authority) = &self.authority {
+            let (cert, key) = authority.write(&self.node_dir(node), node);
+            let ca = self.directory.path().join("ca.pem");
+            text += &format!("[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n");
+        } else if self.embedded.is_some() {
             let file = self.node_dir(node).join("broker.password");
             fs::write(&file, self.password(node)).expect("a password file");
             private(&file);
             text += &format!("password_file = {file:?}\n");
+        }
+        if let Some(secured) = &self.secured {
+            if let Some(file) = secured.password_file(node) {
+                text += &format!("password_file = {file:?}\n");
+            }
+            text += &format!("[tls]\nca = {:?}\n", secured.ca());
+            if let Some((cert, key)) = secured.certificate(node) {
+                text += &format!("cert = {cert:?}\nkey = {key:?}\n");
+            }
         }
         fs::write(&config, text).expect("a configuration");
         let child = Command::new(self.agent_program.clone().unwrap_or_else(binaries::agent))
@@ -294,7 +356,11 @@ impl Fleet {
     }
 
     fn broker_url(&self) -> String {
-        format!("mqtt://{}", self.embedded.as_ref().map_or_else(|| self.broker.address(), |(address, _)| *address))
+        if let Some(secured) = &self.secured {
+            return secured.url();
+        }
+        let scheme = if self.authority.is_some() { "mqtts" } else { "mqtt" };
+        format!("{scheme}://{}", self.embedded.as_ref().map_or_else(|| self.broker.address(), |(address, _)| *address))
     }
 
     fn log(&self, name: &str) -> Stdio {

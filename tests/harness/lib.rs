@@ -1,5 +1,6 @@
 //! What the integration suite and the benchmarks share: the real programs, brokers, and whole sites made of them.
 
+pub mod authority;
 pub mod binaries;
 pub mod brokers;
 pub mod fleet;
@@ -10,5 +11,6 @@ pub mod processes;
 pub mod property;
 pub mod publish;
 pub mod simulator;
+pub mod secured;
 pub mod small_disk;
 mod xattrs;

@@ -10,12 +10,12 @@ use std::{
 
 use groundplan_broker::{Limits, ServerTls, SitePolicy};
 use groundplan_tests::{
+    authority::Authority,
     binaries,
     brokers::{Kind, Options, TestBroker},
     fleet::Fleet,
     loopback::Loopback,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rumqttc::{
     TlsConfiguration, Transport,
     mqttbytes::{
@@ -27,51 +27,10 @@ use tempfile::TempDir;
 use tokio::{net::TcpStream, process::Command};
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
-    },
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 
 use super::wire::{self, Wire, clean, kept, publish_all, receive, until, within};
-
-/// An authority, which issues certificates in memory.
-struct Authority(Issuer<'static, KeyPair>, rcgen::Certificate);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Self(Issuer::new(params, key), certificate)
-    }
-
-    fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate, key)
-    }
-
-    /// A client that trusts this authority, and bears a certificate of `issuer` if there is one.
-    fn client(&self, issuer: Option<(&Self, &str)>) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.1.der().clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        Arc::new(match issuer {
-            None => builder.with_no_client_auth(),
-            Some((issuer, name)) => {
-                let (certificate, key) = issuer.issue(name);
-                let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-                builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
-            }
-        })
-    }
-}
 
 /// A broker, and what it has for itself: a folder and an address, which is the name in its certificate.
 fn start(authority: &Authority, limits: Limits) -> (TestBroker, (TempDir, Loopback)) {
@@ -88,7 +47,7 @@ fn start_on(ip: IpAddr, authority: &Authority, limits: Limits) -> (TestBroker, T
         std::fs::write(&path, pem).unwrap();
         path
     };
-    let ca = write("ca.pem", authority.1.pem());
+    let ca = write("ca.pem", authority.pem());
     let tls = ServerTls::open(&ca, &write("cert.pem", certificate.pem()), &write("key.pem", key.serialize_pem()));
     let policy = Arc::new(SitePolicy::new("s").unwrap());
     let broker =
@@ -227,6 +186,30 @@ async fn an_agent_connects_to_an_ipv6_address() {
     };
     assert!(!presence.payload.is_empty());
     assert_eq!(broker.stats().connected, 2, "the planner and the agent");
+}
+
+#[tokio::test]
+async fn replaced_files_count_from_the_next_connection() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let (broker, own) = start(&authority, Limits::default());
+    let id = "groundplan/s/node/web";
+    let (mut wire, _) = connect(&broker, authority.client(Some((&authority, "web"))), clean(id)).await.unwrap();
+    // Files that cannot be used change nothing.
+    let directory = own.0.path();
+    std::fs::write(directory.join("cert.pem"), "").unwrap();
+    assert!(connect(&broker, authority.client(Some((&authority, "db"))), clean("groundplan/s/node/db")).await.is_some());
+    other.write_as(directory, "new", &broker.tls_address().ip().to_string());
+    std::fs::write(directory.join("ca.pem"), other.pem()).unwrap();
+    std::fs::rename(directory.join("new.pem"), directory.join("cert.pem")).unwrap();
+    std::fs::rename(directory.join("new-key.pem"), directory.join("key.pem")).unwrap();
+    within("the new certificates", async {
+        while connect(&broker, other.client(Some((&other, "db"))), clean("groundplan/s/node/db")).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(connect(&broker, other.client(Some((&authority, "db"))), clean(id)).await.is_none(), "the old authority");
+    wire.ping().await;
 }
 
 #[test]

@@ -177,6 +177,32 @@ async fn junk_does_not_fill_the_log() {
     assert!(written < 64 * 1024, "{written} bytes of log");
 }
 
+/// With certificates the broker may be reached from elsewhere; who has none of the authority gets nothing.
+#[test]
+fn serve_with_mutual_tls() {
+    let mut fleet = Fleet::new(Kind::Embedded, &FILES);
+    fleet.embed_broker_with_certificates();
+    fleet.start_planner("one");
+    fleet.start_agent("n1");
+    deploys(&mut fleet);
+}
+
+/// Without certificates it listens on loopback addresses only.
+#[test]
+fn serve_refuses_to_be_reached_without_tls() {
+    let state = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(groundplan_tests::binaries::groundplan())
+        .args(["serve", "--repo", "/nowhere", "--embedded-broker", "0.0.0.0:1883", "--state"])
+        .arg(state.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    for part in ["can be reached from other machines", "--embedded-broker-cert", "127.0.0.1"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
 /// What a node may read is its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_reads_only_its_own_topics() {

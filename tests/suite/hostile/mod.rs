@@ -4,3 +4,4 @@
 mod broker;
 mod generations;
 mod local_user;
+mod stolen_certificate;

@@ -1,5 +1,6 @@
-//! `groundplan broker`: passwords for the embedded broker.
+//! `groundplan broker`: configurations of brokers, and passwords for the embedded one.
 
+mod config;
 mod password;
 
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use clap::Subcommand;
 
 use crate::terminal::{Failure, Output};
 
-/// What brokers need: passwords for agents of the embedded one.
+/// Configurations of brokers, and passwords for agents of the embedded one.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -17,11 +18,13 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Config(config::Args),
     Password(password::Args),
 }
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     match &args.command {
+        Command::Config(args) => config::run(args, out),
         Command::Password(args) => password::run(args, out),
     }
 }
