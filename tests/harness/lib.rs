@@ -10,7 +10,7 @@ pub mod loopback;
 pub mod processes;
 pub mod property;
 pub mod publish;
-pub mod simulator;
 pub mod secured;
+pub mod simulator;
 pub mod small_disk;
 mod xattrs;

@@ -10,7 +10,7 @@ use std::{
 
 use groundplan_protocol::broker::BrokerAddress;
 
-use super::{ConfigError, file::Raw};
+use super::{error::ConfigError, file::Raw};
 
 /// The environment variable with the broker's password.
 pub(super) const PASSWORD_VARIABLE: &str = "GROUNDPLAN_BROKER_PASSWORD";

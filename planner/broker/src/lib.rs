@@ -9,6 +9,7 @@
 //! a refused publish (3.1.1 has no negative PUBACK) and any protocol error close the connection.
 //! Never: QoS 2, MQTT 5, bridges, `$SYS`, files other than those of its certificates. `tests/suite/broker` tests it and Mosquitto alike.
 
+mod access;
 mod codec;
 mod connection;
 mod filter;
@@ -26,7 +27,6 @@ mod tls;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -35,6 +35,7 @@ use std::{
 
 use self::shared::{Shared, lock};
 pub use self::{
+    access::{Access, Config, Listener, LocalSocket},
     filter::{Filter, MAX_LEVELS, Malformed, Topic},
     limits::{Limits, Stats},
     listen::BrokerError,
@@ -42,46 +43,6 @@ pub use self::{
     tls::{ServerTls, TlsError},
 };
 use tokio::{sync::watch, task::JoinSet};
-
-/// Listeners and limits of a broker.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    /// Addresses to listen on; without any, no client can connect.
-    pub listeners: Vec<Listener>,
-    /// A unix socket for processes of this user, which counts for no limit of connections.
-    pub socket: Option<LocalSocket>,
-    /// What clients may use.
-    pub limits: Limits,
-}
-
-/// One address to listen on.
-#[derive(Debug, Clone)]
-pub struct Listener {
-    /// The address; port 0 stands for a free one, see [`Broker::addresses`].
-    pub address: SocketAddr,
-    /// How clients prove their names.
-    pub access: Access,
-}
-
-/// How the clients of a listener prove their names.
-#[derive(Debug, Clone)]
-pub enum Access {
-    /// Not at all: client ids are not verified. For tests.
-    Open,
-    /// By a certificate, over TLS.
-    Certificates(Arc<ServerTls>),
-    /// By a password, in clear: for loopback addresses.
-    Passwords(Arc<dyn Passwords>),
-}
-
-/// A unix socket for processes of this user.
-#[derive(Debug, Clone)]
-pub struct LocalSocket {
-    /// Its path; what is there is replaced.
-    pub path: PathBuf,
-    /// The name that its clients have, such as `planner`.
-    pub name: String,
-}
 
 /// A running broker. Dropping it stops it without waiting for its connections to close.
 pub struct Broker {

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Access,
+    access::Access,
     connection::{End, Proof, Served, serve},
     log_limit::warn_limited,
     policy::Peer,

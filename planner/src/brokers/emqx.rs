@@ -3,7 +3,7 @@
 
 use groundplan_protocol::MAX_PACKET;
 
-use super::{ConfigFile, Wanted, head, node_reads, node_writes, topic};
+use super::wanted::{ConfigFile, Wanted, head, node_reads, node_writes, topic};
 
 pub(super) fn files(wanted: &Wanted) -> Vec<ConfigFile> {
     vec![ConfigFile { name: "emqx.conf", text: conf(wanted) }, ConfigFile { name: "acl.conf", text: acl(wanted) }]

@@ -5,7 +5,7 @@
 
 use groundplan_protocol::MAX_PACKET;
 
-use super::{ConfigFile, Unsupported, Wanted, head, node_reads, node_writes, topic};
+use super::wanted::{ConfigFile, Unsupported, Wanted, head, node_reads, node_writes, topic};
 
 pub(super) fn files(wanted: &Wanted) -> Result<Vec<ConfigFile>, Unsupported> {
     if let Some(node) = wanted.nodes.iter().find(|node| node.as_str().contains('.')) {

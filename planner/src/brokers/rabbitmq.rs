@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ConfigFile, Wanted, head, node_reads, node_writes, topic};
+use super::wanted::{ConfigFile, Wanted, head, node_reads, node_writes, topic};
 
 /// The virtual host of the site.
 const VHOST: &str = "groundplan";

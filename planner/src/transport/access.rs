@@ -6,8 +6,27 @@ use std::{fs, path::Path};
 
 use rumqttc::{MqttOptions, TlsConfiguration, Transport};
 
-use super::TransportError;
 use crate::config::{BrokerLogin, BrokerTls};
+
+/// Why no connection can even be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// A file for TLS cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `mqtts://` without, or `mqtt://` with, files for TLS.
+    #[error("an `mqtts://` broker needs the certificate of its authority, and only such a broker takes one")]
+    Tls,
+    /// The broker's password cannot be read.
+    #[error("cannot read the broker's password")]
+    Password(#[source] std::io::Error),
+}
 
 /// Puts TLS and login into the options. `wanted`: the address is `mqtts://`.
 ///

@@ -21,16 +21,10 @@ use tokio::{
 };
 
 use super::{
-    Settings,
     messages::{Command, Incoming, Receipt},
     outbox::{Counts, Outbox, Outgoing},
+    settings::Settings,
 };
-
-/// After this long without a packet the client pings the broker.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// How many messages may be in flight, unconfirmed.
-pub(super) const IN_FLIGHT: u16 = 400;
 
 /// A connection on which nothing at all happens for this long, though there is something to be confirmed, is given up.
 const STALL: Duration = Duration::from_secs(40);

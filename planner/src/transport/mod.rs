@@ -9,6 +9,7 @@ mod access;
 mod connection;
 mod messages;
 mod outbox;
+mod settings;
 
 use std::sync::{
     Arc,
@@ -18,36 +19,15 @@ use std::sync::{
 use bytes::Bytes;
 use groundplan_protocol::{
     ids::{NodeId, SiteName},
-    topic::{TOPICS, Topic, TopicKind, planner_filters},
+    topic::{TOPICS, Topic, TopicKind},
 };
-use rumqttc::{LastWill, MqttOptions, QoS, Transport as RumqttTransport};
 use tokio::sync::mpsc;
 
 pub(crate) use self::access::prove;
 use self::messages::Command;
 pub use self::messages::{Incoming, Receipt};
 use self::outbox::{Counts, Outgoing};
-use crate::config::{BrokerLogin, BrokerTls, ServeConfig};
-
-/// Why no connection can even be tried.
-#[derive(Debug, thiserror::Error)]
-pub enum TransportError {
-    /// A file for TLS cannot be read.
-    #[error("cannot read {}", path.display())]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// `mqtts://` without, or `mqtt://` with, files for TLS.
-    #[error("an `mqtts://` broker needs the certificate of its authority, and only such a broker takes one")]
-    Tls,
-    /// The broker's password cannot be read.
-    #[error("cannot read the broker's password")]
-    Password(#[source] std::io::Error),
-}
+pub use self::{access::TransportError, settings::Settings};
 
 /// The handle that the loop holds.
 #[derive(Clone)]
@@ -111,60 +91,6 @@ impl Transport {
     fn send(&self, command: Command) {
         // The task ends only after `Stop`, when nothing matters any more.
         let _ = self.commands.send(command);
-    }
-}
-
-/// Where to connect to, as whom, and what to leave behind.
-pub struct Settings {
-    /// Without certificates and password, which each connection reads from their files.
-    options: MqttOptions,
-    /// Whether the address is `mqtts://`.
-    wants_tls: bool,
-    tls: Option<BrokerTls>,
-    login: Option<BrokerLogin>,
-    filters: Vec<String>,
-}
-
-impl Settings {
-    /// Settings of this planner for its site.
-    ///
-    /// # Errors
-    /// Files for TLS or the password are missing.
-    pub fn new(config: &ServeConfig, site: &SiteName, client: String, will: Vec<u8>) -> Result<Self, TransportError> {
-        let mut options = match &config.embedded {
-            // For a unix socket, the client takes its path for the host.
-            Some(embedded) => MqttOptions::new(client, embedded.socket.to_string_lossy(), config.broker.port),
-            None => MqttOptions::new(client, config.broker.host.clone(), config.broker.port),
-        };
-        options
-            .set_clean_session(false)
-            .set_keep_alive(connection::KEEP_ALIVE)
-            .set_max_packet_size(groundplan_protocol::MAX_PACKET, groundplan_protocol::MAX_PACKET)
-            .set_inflight(connection::IN_FLIGHT)
-            .set_manual_acks(true)
-            .set_last_will(LastWill::new(Topic::Planner.name(site), will, QoS::AtLeastOnce, true));
-        let settings = match &config.embedded {
-            Some(_) => {
-                options.set_transport(RumqttTransport::unix());
-                Self { options, wants_tls: false, tls: None, login: None, filters: planner_filters(site) }
-            }
-            None => Self {
-                options,
-                wants_tls: config.broker.tls,
-                tls: config.tls.clone(),
-                login: config.login.clone(),
-                filters: planner_filters(site),
-            },
-        };
-        settings.options()?;
-        Ok(settings)
-    }
-
-    /// The options of the next connection.
-    fn options(&self) -> Result<MqttOptions, TransportError> {
-        let mut options = self.options.clone();
-        prove(&mut options, self.wants_tls, self.tls.as_ref(), self.login.as_ref())?;
-        Ok(options)
     }
 }
 

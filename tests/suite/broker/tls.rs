@@ -197,7 +197,9 @@ async fn replaced_files_count_from_the_next_connection() {
     // Files that cannot be used change nothing.
     let directory = own.0.path();
     std::fs::write(directory.join("cert.pem"), "").unwrap();
-    assert!(connect(&broker, authority.client(Some((&authority, "db"))), clean("groundplan/s/node/db")).await.is_some());
+    assert!(
+        connect(&broker, authority.client(Some((&authority, "db"))), clean("groundplan/s/node/db")).await.is_some()
+    );
     other.write_as(directory, "new", &broker.tls_address().ip().to_string());
     std::fs::write(directory.join("ca.pem"), other.pem()).unwrap();
     std::fs::rename(directory.join("new.pem"), directory.join("cert.pem")).unwrap();
