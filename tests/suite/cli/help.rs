@@ -29,9 +29,14 @@ fn help_of_every_command() {
         "bootstrap",
         "trust",
         "key",
+        "broker",
     ] {
         let run = groundplan(Path::new("/"), &[command, "--help"]);
         assert_snapshot!(format!("help_{command}"), run.text());
+    }
+    for command in ["config", "password"] {
+        let run = groundplan(Path::new("/"), &["broker", command, "--help"]);
+        assert_snapshot!(format!("help_broker_{command}"), run.text());
     }
     assert_snapshot!("help", groundplan(Path::new("/"), &["--help"]).text());
 }
