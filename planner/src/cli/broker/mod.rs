@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Config(config::Args),
+    Config(Box<config::Args>),
     Password(password::Args),
 }
 
