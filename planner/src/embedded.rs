@@ -6,9 +6,8 @@
 
 use std::{
     fmt, fs,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +19,7 @@ use ring::hmac;
 
 use crate::{
     config::EmbeddedBroker,
+    private,
     terminal::Failure,
     trust::{self, TrustError},
 };
@@ -56,16 +56,20 @@ impl NodePasswords {
         let path = state_dir.join(SECRET);
         let io = |source| TrustError::Io { path: path.clone(), source };
         let secret = loop {
-            match fs::read(&path) {
-                Ok(secret) => break secret,
+            match private::open(&path, fs::File::options().read(true)) {
+                Ok(mut file) => {
+                    let mut secret = Vec::new();
+                    file.read_to_end(&mut secret).map_err(io)?;
+                    break secret;
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io(error)),
             }
-            fs::create_dir_all(state_dir).map_err(io)?;
+            private::parents(state_dir).map_err(io)?;
             // Complete under a name of its own, then under its name if nothing is there: two processes end with the same one.
             let mark: [u8; 8] = trust::random()?;
             let new = state_dir.join(format!("{SECRET}.{:016x}", u64::from_ne_bytes(mark)));
-            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(io)?;
+            let mut file = private::open(&new, fs::File::options().write(true).create_new(true)).map_err(io)?;
             file.write_all(&trust::random::<32>()?).and_then(|()| file.sync_all()).map_err(io)?;
             let made = fs::hard_link(&new, &path);
             fs::remove_file(&new).map_err(io)?;

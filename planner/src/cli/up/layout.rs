@@ -154,7 +154,7 @@ impl Layout {
             // Ctrl-C should not have to wait for a command that is running.
             ("stop_timeout".to_owned(), toml::Value::from("2s")),
         ]);
-        replace(&password_file, access.password.as_bytes(), 0o600).map_err(failed)?;
+        private::replace(&password_file, access.password.as_bytes()).map_err(failed)?;
         let path = dir.join("agent.toml");
         private::replace(&path, config.to_string().as_bytes()).map_err(failed)?;
         Ok(path)
@@ -218,9 +218,10 @@ mod tests {
         let (layout, _lock) = Layout::open(top.path()).unwrap();
         let (node, site): (NodeId, SiteName) = ("a".parse().unwrap(), "lab".parse().unwrap());
         let (broker, key) = ("mqtt://localhost".parse().unwrap(), SigningKey::from_seed([1; 32]).public());
-        let config = layout.prepare_node(&node, &site, &broker, &key, false).unwrap();
+        let access = NodeAccess { broker: &broker, password: "p" };
+        let config = layout.prepare_node(&node, &site, &access, &key, false).unwrap();
         let dir = layout.node(&node);
-        let files = [&config, &dir.join("node.key"), &dir.join("state"), &layout.lock(), &layout.planner()];
+        let files = [&config, &dir.join("node.key"), &dir.join("broker.password"), &dir.join("state"), &layout.lock(), &layout.planner()];
         for path in files {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
         }
