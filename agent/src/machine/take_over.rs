@@ -62,8 +62,9 @@ impl Machine {
         let undone = self.running.keys().filter(|task| !named.contains(task));
         let undone = undone.filter_map(|task| Some((task.clone(), self.applied.get(task)?.clone(), Vec::new())));
         let heir = |(task, record, from): (TaskId, Record, Vec<TaskId>)| {
-            // What the task has, or is left with by a job of an older plan.
-            let has = self.making(&task).or(self.applied.get(&task).map(|record| &record.spec));
+            // What the task has, or is left with by a job of an older plan. One that is on record and that no job has begun has nothing yet.
+            let applied = self.applied.get(&task).filter(|record| record.touched);
+            let has = self.making(&task).or(applied.map(|record| &record.spec));
             let own = has.map(|spec| spec.identity(&task)).unwrap_or_default();
             let mut lacks = record.spec.identity(&task);
             lacks.retain(|claim| own.binary_search(claim).is_err());
