@@ -2,6 +2,7 @@
 //! hostile could do. What each of them gains, and what not, is in docs/security.md.
 
 mod broker;
+mod committers;
 mod generations;
 mod local_user;
 mod stolen_certificate;

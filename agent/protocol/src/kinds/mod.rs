@@ -49,7 +49,7 @@ pub use self::{
     cron::Cron,
     directory::Directory,
     existence::Existence,
-    export::{EXPORT_LIMIT, Export},
+    export::{EXPORT_LIMIT, Export, is_break, is_control},
     file::File,
     group::Group,
     hostname::Hostname,

@@ -1,7 +1,7 @@
 //! `export`: a value of this node, published to the planner.
 //!
 //! The check determines the value, and only a value that differs from the last published one counts as a change. It is text of
-//! 16 KiB at most; output of a command beyond that is read and dropped, and the task fails.
+//! 16 KiB at most, in one line unless the task allows several; output of a command beyond that is read and dropped, and the task fails.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,8 @@ pub(crate) enum ExportError {
     TooLarge { from: String },
     #[error("{from} gives bytes that are not UTF-8; encode them, with base64(1), for example")]
     NoText { from: String },
+    #[error("{from} gives a value that {fault}")]
+    Unfit { from: String, fault: String },
     #[error(transparent)]
     Exec(ExecError),
 }
@@ -80,8 +82,15 @@ async fn value(export: &Export, cx: &Context<'_>) -> Result<String, HostError> {
     if bytes.len() > EXPORT_LIMIT {
         return Err(ExportError::TooLarge { from }.into());
     }
-    let text = String::from_utf8(bytes).map_err(|_| ExportError::NoText { from })?;
-    Ok(if export.trim() { text.trim().to_owned() } else { text })
+    let text = match String::from_utf8(bytes) {
+        Ok(text) if export.trim() => text.trim().to_owned(),
+        Ok(text) => text,
+        Err(_) => return Err(ExportError::NoText { from }.into()),
+    };
+    match export.fault(&text) {
+        Some(fault) => Err(ExportError::Unfit { from, fault }.into()),
+        None => Ok(text),
+    }
 }
 
 /// What `run` writes to its standard output: at most one byte more than the limit.

@@ -13,7 +13,7 @@ use minijinja::{
     value::{Kwargs, Rest, ValueKind},
 };
 
-use super::context::is_given;
+use super::{context::is_given, quote::LINE};
 
 /// How deeply a value that is assigned may nest.
 const DEPTH: usize = 100;
@@ -41,11 +41,28 @@ impl Inserted {
     }
 }
 
-/// The template with the filters in it; none if it assigns nothing. It is to be one that the engine compiles.
-pub(super) fn with_filters(text: &str) -> Option<(String, Inserted)> {
-    if !text.contains("set") {
+/// The template with the filters in it, and with [`LINE`] around the expressions at `printed`; none if it needs neither. It is to be one
+/// that the engine compiles.
+pub(super) fn with_filters(text: &str, printed: &[Range<usize>]) -> Option<(String, Inserted)> {
+    let mut puts = if text.contains("set") { assignments(text) } else { Vec::new() };
+    puts.extend(printed.iter().flat_map(|range| [(range.start, "(".to_owned()), (range.end, format!(")|{LINE}"))]));
+    if puts.is_empty() {
         return None;
     }
+    puts.sort_by_key(|(at, _)| *at);
+    let (mut result, mut inserted, mut from) = (String::with_capacity(text.len() + puts.len() * 8), Vec::new(), 0);
+    for (at, put) in puts {
+        result.push_str(&text[from..at]);
+        inserted.push((result.len(), put.len()));
+        result.push_str(&put);
+        from = at;
+    }
+    result.push_str(&text[from..]);
+    Some((result, Inserted(inserted)))
+}
+
+/// What is to be put into a template for its assignments, with the places, in order.
+fn assignments(text: &str) -> Vec<(usize, String)> {
     let mut puts: Vec<(usize, String)> = Vec::new();
     // The tag that is read: whether it is a `set`, whether it names an attribute, where its value begins, and the end of the last token.
     let (mut first, mut set, mut dotted, mut value, mut piped, mut end) = (false, false, false, None, false, 0);
@@ -73,18 +90,7 @@ pub(super) fn with_filters(text: &str) -> Option<(String, Inserted)> {
         }
         end = span.end_offset as usize;
     }
-    if puts.is_empty() {
-        return None;
-    }
-    let (mut result, mut inserted, mut from) = (String::with_capacity(text.len() + puts.len() * 8), Vec::new(), 0);
-    for (at, put) in puts {
-        result.push_str(&text[from..at]);
-        inserted.push((result.len(), put.len()));
-        result.push_str(&put);
-        from = at;
-    }
-    result.push_str(&text[from..]);
-    Some((result, Inserted(inserted)))
+    puts
 }
 
 /// The syntax of templates.
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     fn rewritten(text: &str) -> String {
-        with_filters(text).map_or_else(|| text.to_owned(), |(text, _)| text)
+        with_filters(text, &[]).map_or_else(|| text.to_owned(), |(text, _)| text)
     }
 
     #[test]
@@ -195,7 +201,7 @@ mod tests {
     #[test]
     fn ranges_are_those_of_the_template_as_it_is_written() {
         let text = "{% set n.x = abc %}{{ d }}{% set y = e %}";
-        let (compiled, inserted) = with_filters(text).expect("assignments");
+        let (compiled, inserted) = with_filters(text, &[]).expect("assignments");
         for word in ["n.x", "abc", "d }}", "= ", "e %}", "set"] {
             let (Some(at), Some(written)) = (compiled.find(word), text.find(word)) else { continue };
             assert_eq!(inserted.original(&(at..at + word.len())), written..written + word.len(), "{word}");

@@ -9,6 +9,7 @@ use super::{
     context::{Access, Log},
     fault::Named,
     limits::Limits,
+    quote,
 };
 
 /// The engine as sites see it.
@@ -25,6 +26,7 @@ pub(super) fn environment<'t>(log: &Arc<Log>, limits: &Limits) -> Environment<'t
         false => escape_formatter(out, state, value),
     });
     assign::add_to(&mut env);
+    quote::add_to(&mut env);
     let noted = log.clone();
     env.set_path_join_callback(move |name, parent| included(name, parent, &noted));
     env

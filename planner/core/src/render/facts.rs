@@ -4,7 +4,7 @@
 //! and `site.toml` stay the same; digests are computed at first use.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, OnceLock},
 };
 
@@ -15,6 +15,8 @@ use minijinja::{
     Error, ErrorKind, Value,
     value::{Serde, ValueKind},
 };
+
+use super::origin::{self, Origins};
 
 /// Longest value that a reason shows, in bytes.
 const SHOWN: usize = 80;
@@ -65,6 +67,15 @@ struct Digests {
 impl Fact {
     pub(crate) fn new(value: Value, at: Location) -> Arc<Self> {
         Arc::new(Self { value, at, shown: None, digests: OnceLock::new(), templates: OnceLock::new() })
+    }
+
+    /// The texts in it that are templates.
+    fn templates(&self) -> Vec<Arc<str>> {
+        let mut texts = Vec::new();
+        if self.has_templates() {
+            origin::texts_of(&self.value, &mut texts);
+        }
+        texts
     }
 
     /// Whether any text in it is a template; of a var, it is rendered where it is used.
@@ -134,6 +145,8 @@ pub(crate) struct SiteFacts {
     pub(crate) externals: Facts,
     /// The names of all external capabilities.
     pub(crate) external_names: Arc<Fact>,
+    /// The templates in vars of the site and of nodes, by var; found at first use.
+    templates: OnceLock<Vec<(Arc<str>, Arc<str>)>>,
 }
 
 /// What templates may name of a node.
@@ -154,6 +167,7 @@ pub(crate) struct ServiceFacts {
     pub(crate) name: Arc<Fact>,
     /// The vars that its `service.toml` sets, which site, groups and nodes override.
     pub(crate) vars: Facts,
+    origins: OnceLock<Arc<Origins>>,
 }
 
 impl ServiceFacts {
@@ -165,7 +179,19 @@ impl ServiceFacts {
             vars: vars
                 .map(|(name, var)| (name.as_str().into(), Fact::new(Value::from(Serde(&var.value)), var.at.clone())))
                 .collect(),
+            origins: OnceLock::new(),
         }
+    }
+
+    /// The vars that are made of what nodes report, on any node. By name: where one var of a name is, all are.
+    pub(crate) fn origins(&self, site: &SiteFacts) -> Arc<Origins> {
+        let found = || {
+            let own: Vec<_> = self.vars.iter().map(|(name, fact)| (name, fact.templates())).collect();
+            let own = own.iter().flat_map(|(name, texts)| texts.iter().map(|text| (*name, &**text)));
+            let site = site.templates().iter().map(|(name, text)| (name, &**text));
+            Arc::new(origin::of_vars(&own.chain(site).collect::<Vec<_>>()))
+        };
+        self.origins.get_or_init(found).clone()
     }
 }
 
@@ -206,7 +232,18 @@ impl SiteFacts {
             group_names,
             externals,
             external_names,
+            templates: OnceLock::new(),
         }
+    }
+
+    fn templates(&self) -> &[(Arc<str>, Arc<str>)] {
+        self.templates.get_or_init(|| {
+            let facts = self.nodes.iter().flat_map(|node| &node.vars).chain(&self.vars);
+            // A var of a group is one fact, however many nodes have it.
+            let mut seen = HashSet::new();
+            let new = facts.filter(|(_, fact)| seen.insert(Arc::as_ptr(fact)));
+            new.flat_map(|(name, fact)| fact.templates().into_iter().map(|text| (name.clone(), text))).collect()
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     context::{Field, GIVEN, ON_NODE, REPORTED, RenderContext},
     facts::VAR_FAULT,
     known::{FACTS, parts},
+    quote::LINE_FAULT,
 };
 use crate::nearest::did_you_mean;
 use groundplan_inventory::{DeclaredIn, foreign};
@@ -92,6 +93,11 @@ impl Fault {
             _ if error.detail().is_some_and(|detail| detail.starts_with(VAR_FAULT)) => {
                 fault.message = error.detail().unwrap_or_default().to_owned();
             }
+            _ if error.detail().is_some_and(|detail| detail.starts_with(LINE_FAULT)) => {
+                fault.message = error.detail().unwrap_or_default().to_owned();
+                fault.hint =
+                    Some("print each of `… | lines` by itself, or encode it, with `tojson` for example".to_owned());
+            }
             kind => fault.other(kind, error.detail(), text),
         }
         fault
@@ -103,6 +109,35 @@ impl Fault {
         let exceeds = Some(ErrorKind::WriteFailure);
         let missing_from = Vec::new();
         Self { template, range, message, hint, undefined: None, missing_from, sure: true, certain: true, exceeds }
+    }
+
+    /// A reported value that stands in a shell line as it is.
+    pub(crate) fn unquoted(name: &str, range: Range<usize>) -> Self {
+        let message = "what nodes report stands unquoted in a shell line, which runs whatever a node puts there";
+        Self::of_origin(name, range, message, "write `{{ … | quote }}`, or give a list of arguments instead of a line")
+    }
+
+    /// A quoted value within quotes, a comment or a here-document of a shell line.
+    pub(crate) fn within_quotes(name: &str, range: Range<usize>) -> Self {
+        let message = "what nodes report stands within quotes, backquotes, a comment or a here-document of a shell line, where `quote` does not hold";
+        Self::of_origin(
+            name,
+            range,
+            message,
+            "let `{{ … | quote }}` stand by itself, or give a list of arguments instead of a line",
+        )
+    }
+
+    /// A reported value that a block is made of.
+    pub(crate) fn unchecked(name: &str, range: Range<usize>) -> Self {
+        let message = "what nodes report cannot be checked for line breaks here";
+        Self::of_origin(name, range, message, "keep the block with `{% set x %}…{% endset %}`, and print `{{ x | … }}`")
+    }
+
+    fn of_origin(name: &str, range: Range<usize>, message: &str, hint: &str) -> Self {
+        let (template, message, hint) = (name.to_owned(), message.to_owned(), Some(hint.to_owned()));
+        let missing_from = Vec::new();
+        Self { template, range, message, hint, undefined: None, missing_from, sure: true, certain: true, exceeds: None }
     }
 
     /// A template that nests too deeply.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use groundplan_inventory::Location;
-use groundplan_protocol::ids::{NodeId, TaskId};
+use groundplan_protocol::{
+    ids::{NodeId, TaskId},
+    kinds::Export,
+};
 use minijinja::{Value, value::Serde};
 
 use super::facts::Fact;
@@ -54,20 +57,39 @@ pub(crate) struct Exported {
     /// Whether it runs once: then its value needs no node's name.
     pub(crate) once: bool,
     pub(crate) at: Location,
-    /// By node, in name order; `None` where nothing is published yet.
+    /// By node, in name order; `None` where nothing is published yet, or what is does not fit.
     values: BTreeMap<String, Option<Arc<Fact>>>,
+    /// Why the value of a node does not fit, in place of it.
+    refused: BTreeMap<String, String>,
     names: Arc<Fact>,
 }
 
 impl Exported {
-    /// An `export` on these nodes, with the values that are known.
-    pub(crate) fn new(task: TaskId, once: bool, at: Location, nodes: &[&NodeId], knowledge: &Knowledge) -> Self {
+    /// An `export` on these nodes, with the values that are known and that its parameters allow: a node may report anything.
+    pub(crate) fn new(
+        task: TaskId,
+        declared: (&Export, bool, Location),
+        nodes: &[&NodeId],
+        knowledge: &Knowledge,
+    ) -> Self {
+        let (export, once, at) = declared;
         let published = knowledge.exports.get(&task);
-        let value = |node: &NodeId| published?.get(node).map(|text| fact(Value::from(text.as_str())));
-        let values = nodes.iter().map(|node| (node.as_str().to_owned(), value(node))).collect();
-        let mut exported = Self { task, once, at, values, names: fact(Value::UNDEFINED) };
+        let mut exported =
+            Self { task, once, at, values: BTreeMap::new(), refused: BTreeMap::new(), names: fact(Value::UNDEFINED) };
+        for node in nodes {
+            let text = published.and_then(|published| published.get(*node));
+            let fault = text.and_then(|text| export.fault(text));
+            let value = text.filter(|_| fault.is_none()).map(|text| fact(Value::from(text.as_str())));
+            exported.values.insert(node.as_str().to_owned(), value);
+            exported.refused.extend(fault.map(|fault| (node.as_str().to_owned(), fault)));
+        }
         exported.name();
         exported
+    }
+
+    /// Why the value that a node has reported is not used.
+    pub(crate) fn refused(&self, node: &str) -> Option<&str> {
+        self.refused.get(node).map(String::as_str)
     }
 
     /// Removes a node, on which its `when` is false.

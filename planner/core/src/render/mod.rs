@@ -2,6 +2,7 @@
 //!
 //! In: texts and a [`RenderContext`]. Out: the rendered text and a [`Log`] of what it came from, or every fault with its range in the
 //! template. A var may hold templates, which are rendered where it is used. A template includes others of its service's folder by their path below it.
+//! What nodes report is data: it stands in a shell line only quoted, and begins no new line elsewhere.
 //! Templates of a file are named `<folder>\0<path>`, strings of a task `<folder>\0\0<parameter>`. Bounded in depth, steps and output.
 
 use std::{
@@ -22,15 +23,19 @@ mod facts;
 mod fault;
 mod known;
 mod limits;
+mod origin;
+mod quote;
+mod shell;
 mod vars;
 
-use self::{assign::Inserted, engine::environment, limits::Writer, vars::Vars};
+use self::{assign::Inserted, engine::environment, limits::Writer, origin::Found, vars::Vars};
 pub(crate) use self::{
     context::{Access, Log, REPORTED, RenderContext, Root},
     facts::{ServiceFacts, SiteFacts, is_template, short},
     fault::{Fault, Named},
     known::{Exported, Known},
     limits::Limits,
+    origin::{Origins, Sink, Sinks},
 };
 
 /// How many undefined names one rendering reports at most.
@@ -45,34 +50,68 @@ pub(crate) struct Templates<'t> {
     vars: Vars,
     /// What was put into templates before they were compiled, by name.
     inserted: BTreeMap<String, Inserted>,
+    /// The expressions whose values are checked when they are printed, by template.
+    printed: BTreeMap<String, Vec<Range<usize>>>,
+    texts: &'t BTreeMap<String, Arc<str>>,
+    sinks: &'t Sinks,
+    origins: Arc<Origins>,
 }
 
 impl<'t> Templates<'t> {
-    /// Compiles texts by name. Those with a syntax error are left out and reported.
-    pub(crate) fn compile(texts: &'t BTreeMap<String, Arc<str>>, limits: &Limits) -> (Self, Vec<Fault>) {
+    /// Compiles texts by name. Those with a syntax error are left out and reported; reported as well are those that put what nodes report,
+    /// vars with such `origins` included, where it could become code.
+    pub(crate) fn compile(
+        texts: &'t BTreeMap<String, Arc<str>>,
+        sinks: &'t Sinks,
+        origins: Arc<Origins>,
+        limits: &Limits,
+    ) -> (Self, Vec<Fault>) {
         let log = Arc::new(Log::default());
         let env = environment(&log, limits);
         let vars = Vars::new(&log, limits);
-        let mut templates = Self { env, log, limits: limits.clone(), vars, inserted: BTreeMap::new() };
-        let faults = texts
-            .iter()
-            .filter_map(|(name, text)| templates.add(name.as_str(), &**text).err().map(|fault| *fault))
-            .collect();
+        let (limits, inserted, printed) = (limits.clone(), BTreeMap::new(), BTreeMap::new());
+        let mut templates = Self { env, log, limits, vars, inserted, printed, texts, sinks, origins };
+        let mut faults = Vec::new();
+        for (name, text) in texts {
+            faults.extend(templates.add(name.as_str(), &**text).err().map(|fault| *fault));
+        }
+        // Of the others, because what the engine refuses has been reported.
+        let compiled: Vec<_> = texts.iter().filter(|(name, _)| templates.env.get_template(name).is_ok()).collect();
+        let mut found = templates.found(compiled.iter().map(|(name, text)| (name.as_str(), &***text)));
+        for (name, text) in compiled {
+            let printed = found.checked.remove(name).unwrap_or_default();
+            faults.extend(templates.put_filters(name.as_str(), text, printed).err().map(|fault| *fault));
+        }
+        faults.append(&mut found.faults);
         (templates, faults)
     }
 
+    fn found<'s>(&self, texts: impl IntoIterator<Item = (&'s str, &'s str)>) -> Found {
+        origin::of_texts(texts, self.sinks, &self.origins)
+    }
+
     fn add<S: Into<Cow<'t, str>> + Clone + AsRef<str>>(&mut self, name: S, text: S) -> Result<(), Box<Fault>> {
-        let fault = |error: &Error| Box::new(Fault::of(error, name.as_ref(), text.as_ref(), None));
         if let Some(range) = depth::too_deep(text.as_ref(), false) {
             return Err(Box::new(Fault::too_deep(name.as_ref(), range)));
         }
         // As it is written, so that errors of its syntax are its own.
-        self.env.add_template_owned(name.clone(), text.clone()).map_err(|error| fault(&error))?;
-        if let Some((filtered, inserted)) = assign::with_filters(text.as_ref()) {
-            self.env.add_template_owned(name.clone(), filtered).map_err(|error| fault(&error))?;
-            self.inserted.insert(name.as_ref().to_owned(), inserted);
-        }
-        Ok(())
+        let added = self.env.add_template_owned(name.clone(), text.clone());
+        added.map_err(|error| Box::new(Fault::of(&error, name.as_ref(), text.as_ref(), None)))
+    }
+
+    /// Compiles a template again, with filters for what it assigns and for the expressions at `printed`.
+    fn put_filters<S: Into<Cow<'t, str>> + AsRef<str>>(
+        &mut self,
+        name: S,
+        text: &str,
+        printed: Vec<Range<usize>>,
+    ) -> Result<(), Box<Fault>> {
+        let Some((filtered, inserted)) = assign::with_filters(text, &printed) else { return Ok(()) };
+        let key = name.as_ref().to_owned();
+        self.inserted.insert(key.clone(), inserted);
+        self.printed.insert(key.clone(), printed);
+        let fault = |error: &Error, name: &str| Box::new(Fault::of(error, name, text, None));
+        self.env.add_template_owned(name, filtered).map_err(|error| fault(&error, &key))
     }
 
     /// Renders the compiled template of that name.
@@ -85,6 +124,14 @@ impl<'t> Templates<'t> {
     pub(crate) fn render_text(&self, name: &str, text: &str, place: &RenderContext) -> Result<String, Vec<Fault>> {
         let mut templates = self.clone();
         templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![*fault])?;
+        let others = self.texts.iter().map(|(name, text)| (name.as_str(), &**text));
+        let mut found = templates.found(others.chain([(name, text)]));
+        found.faults.retain(|fault| fault.template == name);
+        if !found.faults.is_empty() {
+            return Err(found.faults);
+        }
+        let printed = found.checked.remove(name).unwrap_or_default();
+        templates.put_filters(name.to_owned(), text, printed).map_err(|fault| vec![*fault])?;
         templates.render(name, place)
     }
 
@@ -204,6 +251,11 @@ impl<'t> Templates<'t> {
     fn fault(&self, error: &Error, name: &str, text: &str, place: Option<&RenderContext>) -> Fault {
         let mut fault = Fault::of(error, name, text, place);
         fault.range = self.original(&fault.template, &fault.range);
+        // At the filter that was put after an expression: it is that expression.
+        let printed = self.printed.get(&fault.template).into_iter().flatten();
+        if let Some(range) = printed.rev().find(|range| fault.range.is_empty() && range.end == fault.range.start) {
+            fault.range = range.clone();
+        }
         let explained = match fault.exceeds {
             Some(ErrorKind::OutOfFuel) => self.limits.too_many_steps(),
             Some(_) => self.limits.too_long(),

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     desired::{Body, Input, Resolved},
-    render::{Access, Named, RenderContext, Templates},
+    render::{Access, Named, RenderContext, Sinks, Templates},
 };
 
 /// The parts of a task that are rendered, and its inputs that are known before that.
@@ -29,6 +29,8 @@ pub(super) struct Drafts {
     pub(super) params: Draft,
     pub(super) ready: Draft,
     pub(super) inputs: Vec<Input>,
+    /// Where each of them goes.
+    pub(super) sinks: Sinks,
 }
 
 /// Templates that rendering turned out to need, with their texts.

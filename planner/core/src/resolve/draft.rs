@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     desired::Input,
-    render::{Named, is_template, short},
+    render::{Named, Sink, Sinks, is_template, short},
 };
 
 /// A value with templates in it.
@@ -32,6 +32,8 @@ pub(crate) struct Templated {
     /// Its name among the templates.
     pub(crate) name: String,
     pub(crate) text: Arc<str>,
+    /// Where it goes.
+    sink: Sink,
 }
 
 impl Draft {
@@ -43,7 +45,12 @@ impl Draft {
         walk(&json, &mut String::new(), root, depth, &mut |pointer, param, text| {
             if is_template(text) {
                 let name = Named::Param { folder, param }.to_string();
-                strings.push(Templated { pointer: pointer.to_owned(), name, text: text.into() });
+                let sink = if depth > 1 {
+                    Sink::Line
+                } else {
+                    sink(&json, pointer, param.strip_prefix(root).unwrap_or(param))
+                };
+                strings.push(Templated { pointer: pointer.to_owned(), name, text: text.into(), sink });
             }
         });
         Self { json, strings }
@@ -74,6 +81,39 @@ pub(crate) fn depth(params: &TaskParams) -> usize {
     match params {
         TaskParams::Plugin(_) => 2,
         _ => 1,
+    }
+}
+
+/// Parameters of tasks and probes that are a shell line, or a program with its arguments.
+const RUN: [&str; 6] = ["run", "unless", "only_if", "command", "health", "validate.command"];
+
+/// Programs that run the argument after `-c` as a shell line.
+const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
+
+/// Where a string at this place goes, in parameters other than a plugin's.
+fn sink(json: &Value, pointer: &str, param: &str) -> Sink {
+    if RUN.contains(&param) {
+        return Sink::Shell;
+    }
+    // The environment of a program that the agent starts itself; others are written into a file.
+    let kind = pointer.split('/').nth(1).unwrap_or_default();
+    if param.starts_with("env.") && ["command", "process"].contains(&kind) {
+        return Sink::Argument;
+    }
+    let Some((list, index)) = param.strip_suffix(']').and_then(|param| param.rsplit_once('[')) else {
+        return Sink::Line;
+    };
+    let (Ok(index), true) = (index.parse::<usize>(), RUN.contains(&list)) else { return Sink::Line };
+    let args = pointer.rsplit_once('/').and_then(|(list, _)| json.pointer(list)?.as_array());
+    let before: Vec<_> = args.into_iter().flatten().take(index).filter_map(Value::as_str).collect();
+    let is_shell = |arg: &&str| arg.rsplit('/').next().is_some_and(|name| SHELLS.contains(&name));
+    let is_flag = |arg: &str| arg.starts_with('-') && !arg.starts_with("--") && arg.contains('c');
+    match before.iter().position(is_shell).map(|shell| &before[shell + 1..]) {
+        // `sh -c`, `sudo bash -ec`: what follows the first such flag; what comes after that are its arguments.
+        Some(after) if after.iter().position(|arg| is_flag(arg)).is_some_and(|flag| flag + 1 == after.len()) => {
+            Sink::Shell
+        }
+        _ => Sink::Argument,
     }
 }
 
@@ -156,6 +196,11 @@ pub(crate) fn locate(toml: &str, at: &Location, value: &str, range: &Range<usize
         (!sought.is_empty()).then(|| Location::new(at.file.clone(), start..start + sought.len()))
     };
     within().unwrap_or_else(|| at.clone())
+}
+
+/// Where templates go, by name.
+pub(crate) fn sinks<'d>(drafts: impl IntoIterator<Item = &'d Draft>) -> Sinks {
+    drafts.into_iter().flat_map(|draft| &draft.strings).map(|s| (s.name.clone(), s.sink)).collect()
 }
 
 /// Templates by name, for compilation.

@@ -44,7 +44,9 @@ fn probe_of(name: &Capability, external: &External, run: &mut Run<'_>) -> Option
     let mut ready = declared.clone();
     if !draft.strings.is_empty() {
         let texts = draft::texts([&draft]);
-        let (templates, mut faults) = Templates::compile(&texts, &run.limits);
+        // Nothing that nodes report is seen here.
+        let sinks = draft::sinks([&draft]);
+        let (templates, mut faults) = Templates::compile(&texts, &sinks, Default::default(), &run.limits);
         let place = RenderContext { site: run.facts.clone(), service: None, node: None, known: run.known.clone() };
         let mut rendered = Vec::new();
         for string in draft.strings.iter().filter(|_| faults.is_empty()) {

@@ -6,9 +6,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use groundplan_inventory::Diagnostic;
-use groundplan_protocol::ids::TaskId;
+use groundplan_protocol::{
+    ids::TaskId,
+    kinds::{Export, TaskParams},
+};
 
 use super::{
+    draft,
     external::Probes,
     files::Files,
     resolver::{Home, Resolver},
@@ -19,12 +23,9 @@ use crate::{
     graph::{self, Links},
     knowledge::Knowledge,
     placement::Placement,
-    render::{Exported, Known, ServiceFacts},
+    render::{Exported, Known, ServiceFacts, is_template},
     source::SourceTree,
 };
-
-/// The kind of task that publishes a value.
-const EXPORT: &str = "export";
 
 fn id(placement: &Placement<'_>, task: usize) -> TaskId {
     let declared = placement.tasks[task];
@@ -32,7 +33,7 @@ fn id(placement: &Placement<'_>, task: usize) -> TaskId {
 }
 
 fn exporters<'p>(placement: &'p Placement<'_>) -> impl Iterator<Item = usize> + 'p {
-    (0..placement.tasks.len()).filter(|task| placement.tasks[*task].task.params.kind() == EXPORT)
+    (0..placement.tasks.len()).filter(|task| matches!(placement.tasks[*task].task.params, TaskParams::Export(_)))
 }
 
 /// The values that templates see, as if every `when` were true.
@@ -40,14 +41,10 @@ pub(super) fn of(placement: &Placement<'_>, knowledge: &Knowledge) -> Known {
     let mut known = Known::of(knowledge, placement.nodes.iter().copied());
     for task in exporters(placement) {
         let declared = placement.tasks[task].task;
+        let TaskParams::Export(export) = &declared.params else { continue };
         let nodes: Vec<_> = placement.nodes_of(task).iter().map(|node| placement.nodes[node.0 as usize]).collect();
-        known.export(Exported::new(
-            id(placement, task),
-            declared.once.is_some(),
-            declared.at.clone(),
-            &nodes,
-            knowledge,
-        ));
+        let declared = (export, declared.once.is_some(), declared.at.clone());
+        known.export(Exported::new(id(placement, task), declared, &nodes, knowledge));
     }
     known
 }
@@ -75,13 +72,22 @@ pub(super) fn leave_out(placement: &Placement<'_>, links: &Links<'_>, tree: &dyn
 }
 
 /// Reports tasks that read an exported value and do not come after the task that publishes it; on all nodes, if the value is another
-/// node's. Without that order a plan could apply the old value and the new one in any sequence.
+/// node's. Without that order a plan could apply the old value and the new one in any sequence. Reports patterns that are templates as well.
 pub(super) fn check_order(
     placement: &Placement<'_>,
     links: &Links<'_>,
     tasks: &[&KnownTask],
     faults: &mut Vec<Diagnostic>,
 ) {
+    for task in exporters(placement) {
+        let task = placement.tasks[task].task;
+        let TaskParams::Export(Export { pattern: Some(pattern), .. }) = &task.params else { continue };
+        // It is what the planner holds reports against, whichever node they are from.
+        if is_template(pattern) {
+            let message = "`pattern` of an export is a template; it is the same on all nodes".to_owned();
+            faults.push(Diagnostic::new(draft::place(task, "pattern"), message).hint("write the expression itself"));
+        }
+    }
     for (task, known) in tasks.iter().enumerate().filter(|(_, known)| !known.instances.exports.is_empty()) {
         let reached = reached(links, task);
         for (export, elsewhere) in &known.instances.exports {

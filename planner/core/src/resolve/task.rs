@@ -21,7 +21,7 @@ use super::{
 use crate::{
     desired::{Instance, NodeIx, Off, Pending},
     knowledge::{Misfit, Unknown},
-    render::{Access, Fault, Named, REPORTED, RenderContext, Templates, is_template},
+    render::{Access, Fault, Named, Origins, REPORTED, RenderContext, Templates, is_template},
 };
 
 /// Why there is no result.
@@ -56,7 +56,7 @@ impl Resolver<'_, '_, '_> {
         // nodes as the new result is for; so nodes that differ in nothing that the task reads cost one rendering together.
         let (drafts, mut texts) = self.drafts();
         while next < nodes.len() {
-            let (templates, faults) = Templates::compile(&texts, &self.run.limits);
+            let (templates, faults) = Templates::compile(&texts, &drafts.sinks, self.origins(), &self.run.limits);
             if !faults.is_empty() {
                 self.template_faults(faults, &texts, None);
                 return instances;
@@ -81,8 +81,8 @@ impl Resolver<'_, '_, '_> {
 
     /// The nodes on which its `when` is certain to be false. Where a value is missing, it may still become true.
     pub(crate) fn off(&mut self, nodes: &[NodeIx]) -> Vec<NodeIx> {
-        let texts = BTreeMap::new();
-        let (templates, _) = Templates::compile(&texts, &self.run.limits);
+        let (texts, sinks) = Default::default();
+        let (templates, _) = Templates::compile(&texts, &sinks, Arc::default(), &self.run.limits);
         let is_off = |node: &NodeIx| {
             let place = self.place(*node);
             templates.log().take();
@@ -101,8 +101,8 @@ impl Resolver<'_, '_, '_> {
 
     /// Checks what can be checked without rendering: a service that runs on no node has no vars to render with.
     pub(crate) fn check(&mut self) {
-        let (_, mut texts) = self.drafts();
-        let (templates, mut faults) = Templates::compile(&texts, &self.run.limits);
+        let (drafts, mut texts) = self.drafts();
+        let (templates, mut faults) = Templates::compile(&texts, &drafts.sinks, self.origins(), &self.run.limits);
         let name = self.when_name();
         faults.extend(self.task.when.as_deref().and_then(|when| templates.syntax(&name, when)));
         drop(templates);
@@ -180,8 +180,16 @@ impl Resolver<'_, '_, '_> {
         let here = || self.run.nodes[node.0 as usize].clone();
         let unknown = |access: &Access| match access {
             Access::Export(task, at) => {
-                let at = self.run.nodes.iter().find(|node| node.as_str() == &**at)?;
-                Some(Unknown::Export { task: task.clone(), node: (*at).clone() })
+                let publisher = self.run.nodes.iter().find(|node| node.as_str() == &**at)?;
+                let exported = place.known.exported(task.service.as_str(), task.task.as_str());
+                Some(match exported.and_then(|exported| exported.refused(at)) {
+                    // Whatever the node reports next may fit: so it counts as a value that is missing.
+                    Some(fault) => {
+                        let fault = format!("the value of export {task} from {at} {fault}");
+                        Unknown::Fit { fault, node: here() }
+                    }
+                    None => Unknown::Export { task: task.clone(), node: (*publisher).clone() },
+                })
             }
             access if place.is_unknown(access) => Some(Unknown::Facts(here())),
             Access::Fact(name) => Some(Unknown::Fact { name: name.to_string(), node: here() }),
@@ -202,7 +210,13 @@ impl Resolver<'_, '_, '_> {
         {
             texts.insert(Named::File { folder, path }.to_string(), text);
         }
-        (Drafts { params, ready, inputs: draft::parameters(self.task) }, texts)
+        let sinks = draft::sinks([&params, &ready]);
+        (Drafts { params, ready, inputs: draft::parameters(self.task), sinks }, texts)
+    }
+
+    /// The vars that are made of what nodes report.
+    fn origins(&self) -> Arc<Origins> {
+        self.home.facts.origins(&self.run.facts)
     }
 
     /// Renders for one node and puts the result into `memo`, by everything that was read on the way.

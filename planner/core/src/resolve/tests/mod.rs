@@ -8,6 +8,7 @@ mod inputs;
 mod known;
 mod limits;
 mod plugins;
+mod reported;
 mod values;
 mod vars;
 

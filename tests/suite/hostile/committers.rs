@@ -1,0 +1,100 @@
+//! A committer, or a node whose values a commit uses, tries to run code where it must not, and to pass for another node.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use serde_json::Value;
+
+/// The status, once the commit is refused.
+fn refused(fleet: &Fleet, commit: &str) -> Value {
+    fleet.wait("the commit to be refused", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["refused"]["commit"]["id"] == commit).then_some(status)
+    })
+}
+
+const INVENTORY: &str = "[groups.db]\nservices = [\"db\"]\n[groups.app]\nservices = [\"app\"]\n\n[nodes.evil]\ngroups = [\"db\"]\n\n[nodes.n1]\ngroups = [\"app\"]\n";
+
+/// A service that uses what `evil` publishes in this task.
+fn app(task: &str) -> String {
+    format!("[service]\nrequires = [\"db.addr\"]\n\n[[task]]\nid = \"use\"\n{task}\n")
+}
+
+#[test]
+fn what_a_node_publishes_does_not_run_on_another() {
+    let db = "[[task]]\nid = \"addr\"\nexport = { path = \"/addr\" }\n";
+    let unquoted = app("command = { run = \"echo {{ exports.db.addr['evil'] }}\" }");
+    let files = [
+        ("site.toml", "name = \"testsite\"\n"),
+        ("inventory/nodes.toml", INVENTORY),
+        ("services/db/service.toml", db),
+        ("services/app/service.toml", &unquoted),
+    ];
+    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    fs::create_dir_all(fleet.root("evil")).expect("a folder");
+    fs::write(fleet.root("evil").join("addr"), "127.0.0.1; touch pwned; x='$(touch pwned)'").expect("a file");
+    for node in ["evil", "n1"] {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    let status = refused(&fleet, &fleet.git(&["rev-parse", "HEAD"]));
+    let fault = &status["refused"]["diagnostics"][0];
+    assert!(fault["message"].as_str().is_some_and(|text| text.contains("unquoted in a shell line")), "{status:#}");
+    assert_eq!(fault["at"]["line"], 6, "{status:#}");
+
+    // Quoted, as an argument, and in a file it is what it is: text.
+    let quoted = app("command = { run = \"printf %s {{ exports.db.addr['evil'] | quote }} > said\" }")
+        + "\n[[task]]\nid = \"args\"\ncommand = { run = [\"touch\", \"of {{ exports.db.addr['evil'] }}\"] }\n";
+    let commit = fleet.commit(&[("services/app/service.toml", &quoted)], "quoted");
+    fleet.converged("one", &commit);
+    let said = "127.0.0.1; touch pwned; x='$(touch pwned)'";
+    assert_eq!(fleet.file("n1", "said").as_deref(), Some(said));
+    assert!(fleet.root("n1").join(format!("of {said}")).exists());
+    assert_eq!(fleet.file("n1", "pwned"), None);
+}
+
+#[test]
+fn what_a_node_reports_begins_no_line_of_a_file() {
+    let conf = app(
+        "file = { path = \"/conf\", content = \"addr {{ exports.db.addr['evil'] }}\\nrole {{ facts.local.role }}\\n\" }",
+    );
+    let files = [
+        ("site.toml", "name = \"testsite\"\n"),
+        ("inventory/nodes.toml", INVENTORY),
+        ("services/db/service.toml", "[[task]]\nid = \"addr\"\nexport = { path = \"/addr\", pattern = \"[0-9.]+\" }\n"),
+        ("services/app/service.toml", &conf),
+    ];
+    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    fs::create_dir_all(fleet.root("evil")).expect("a folder");
+    let publish = |fleet: &Fleet, text: &str| {
+        fs::write(fleet.root("evil").join("addr"), text).expect("a file");
+    };
+    publish(&fleet, "10.0.0.1\nroot-command id");
+    let facts = fleet.facts_dir("n1");
+    fs::create_dir_all(&facts).expect("a folder");
+    fs::write(facts.join("role"), "#!/bin/sh\nprintf 'web\\nroot-command id'\n").expect("a program");
+    fs::set_permissions(facts.join("role"), fs::Permissions::from_mode(0o755)).expect("an executable");
+    for node in ["evil", "n1"] {
+        fleet.start_agent(node);
+    }
+    fleet.start_planner("one");
+    // The agent fails what does not fit: a hostile one would not, which the planner's tests cover.
+    let head = fleet.git(&["rev-parse", "HEAD"]);
+    let status = fleet.failed("one", &head);
+    assert!(status.to_string().contains("has several lines"), "{status:#}");
+
+    publish(&fleet, "10.0.0.1");
+    let commit = fleet.commit(&[("x", "1")], "again");
+    let waits = fleet.wait("the fact to be refused", || {
+        let status = fleet.rollout_of("one", &commit)?;
+        let text = status.to_string();
+        text.contains("what a node reported has a line break in it").then_some(text)
+    });
+    assert_eq!(fleet.file("n1", "conf"), None, "{waits}");
+    let lines = app(
+        "file = { path = \"/conf\", content = \"addr {{ exports.db.addr['evil'] }}\\n{% for l in facts.local.role | lines %}role {{ l }}\\n{% endfor %}\" }",
+    );
+    let commit = fleet.commit(&[("services/app/service.toml", &lines)], "line by line");
+    fleet.converged("one", &commit);
+    assert_eq!(fleet.file("n1", "conf").as_deref(), Some("addr 10.0.0.1\nrole web\nrole root-command id\n"));
+}
