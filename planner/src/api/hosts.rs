@@ -49,8 +49,9 @@ pub struct Host {
 pub struct TrustRequest {
     /// The node whose agent has the key.
     pub node: NodeId,
-    /// The public key that its agent signs with.
-    pub key: PublicKey,
+    /// The public key that its agent signs with; without it, the one that the inventory names and that is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
     /// Whether it may replace another key that is trusted for the node.
     #[serde(default)]
     pub replace: bool,
@@ -63,4 +64,9 @@ pub struct Trusted {
     pub version: u32,
     /// Whether it was not trusted before.
     pub changed: bool,
+    /// The key that is trusted.
+    pub key: PublicKey,
+    /// The key that was trusted before, if another one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<PublicKey>,
 }

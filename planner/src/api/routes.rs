@@ -17,6 +17,7 @@ use groundplan_machine::{
 };
 use groundplan_protocol::{
     duration::Span,
+    envelope::PublicKey,
     exec::TIMEOUT_MAX,
     ids::{ExecId, Generation, NodeId},
     kinds::Run,
@@ -333,16 +334,22 @@ impl Answer<Handle> for TrustRequest {
                 let error = format!("the site has no node `{node}`");
                 return Err(Problem::new(ProblemKind::NotFound, error).hint("declare it in the inventory"));
             };
-            // The inventory has precedence: another key that is written here would never be used.
-            if declared.key.is_some_and(|known| known != *key) {
+            let trusted = handle.keys.find(node).0;
+            let Some(key) = *key else { return confirm(&handle, node, declared.key, trusted) };
+            let before = trusted.as_ref().ok().copied().flatten().filter(|known| *known != key);
+            if matches!(trusted, Ok(Some(known)) if known == key) {
+                return Ok(Trusted { version: VERSION, changed: false, key, before: None });
+            }
+            // What operator and inventory name alike needs no more than that.
+            let confirmed = declared.key == Some(key);
+            if declared.key.is_some() && !confirmed {
                 let error = format!("the inventory names another key for node {node} than {key}");
                 return Err(Problem::new(ProblemKind::Conflict, error).hint(format!(
                     "if the host was set up again: put this key into [nodes.{node}], or take `key` out there"
                 )));
             }
-            match handle.keys.find(node).0 {
-                Ok(Some(known)) if known == *key => return Ok(Trusted { version: VERSION, changed: false }),
-                Ok(Some(known)) if !replace => {
+            match trusted {
+                Ok(Some(known)) if !replace && !confirmed => {
                     let error = format!("node {node} has had the key {known} so far, and not {key}");
                     return Err(Problem::new(ProblemKind::Conflict, error)
                         .hint("if the host was set up again, and it is the right one: --replace-key"));
@@ -354,15 +361,38 @@ impl Answer<Handle> for TrustRequest {
                     return Err(Problem::new(ProblemKind::Internal, e.to_string()).hint(hint));
                 }
             }
-            handle.keys.trust(node, key).map_err(|e| {
-                let cause = std::error::Error::source(&e).map(|source| format!(": {source}")).unwrap_or_default();
-                Problem::new(ProblemKind::Internal, format!("{e}{cause}"))
-            })?;
-            tracing::info!(%node, %key, "the key of a node is trusted from now on");
-            Ok(Trusted { version: VERSION, changed: true })
+            trust_key(&handle, node, key, before)
         })
         .await
     }
+}
+
+/// Trusts the key that the inventory names for a node, in place of the one that was trusted so far.
+fn confirm(
+    handle: &Handle,
+    node: &NodeId,
+    declared: Option<PublicKey>,
+    trusted: Result<Option<PublicKey>, trust::TrustError>,
+) -> Result<Trusted, Problem> {
+    let Some(key) = declared else {
+        let error = format!("the inventory names no key for node {node}");
+        return Err(Problem::new(ProblemKind::Conflict, error).hint(format!(
+            "name it: `groundplan trust {node} KEY`; `groundplan-agent --print-key` on its host prints it"
+        )));
+    };
+    match trusted {
+        Ok(Some(known)) if known == key => Ok(Trusted { version: VERSION, changed: false, key, before: None }),
+        trusted => trust_key(handle, node, key, trusted.ok().flatten()),
+    }
+}
+
+fn trust_key(handle: &Handle, node: &NodeId, key: PublicKey, before: Option<PublicKey>) -> Result<Trusted, Problem> {
+    handle.keys.trust(node, &key).map_err(|e| {
+        let cause = std::error::Error::source(&e).map(|source| format!(": {source}")).unwrap_or_default();
+        Problem::new(ProblemKind::Internal, format!("{e}{cause}"))
+    })?;
+    tracing::info!(%node, %key, "the key of a node is trusted from now on");
+    Ok(Trusted { version: VERSION, changed: true, key, before })
 }
 
 impl Answer<Handle> for GetExec {

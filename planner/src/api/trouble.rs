@@ -8,6 +8,8 @@ use groundplan_protocol::ids::{CommitId, Generation, NodeId, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::trust::HeldKey;
+
 /// One thing that is wrong and does not pass by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -52,6 +54,14 @@ pub enum Trouble {
         /// Why, in the agent's words.
         error: String,
     },
+    /// The inventory names another key for a node than the trusted one: an operator has to confirm it, or the commit is to be taken back.
+    HeldKey {
+        /// The node.
+        node: NodeId,
+        /// Both keys.
+        #[serde(flatten)]
+        keys: HeldKey,
+    },
     /// Tasks were applied on a node, and do not work any more.
     Degraded {
         /// The node.
@@ -77,6 +87,7 @@ impl fmt::Display for Trouble {
                 write!(f, "the planner's store cannot be written; nothing is published until it can: {error}")
             }
             Self::Agent { node, error } => write!(f, "{node}: its agent cannot go on: {error}"),
+            Self::HeldKey { node, keys } => write!(f, "{node}: {keys}"),
             Self::Degraded { node, tasks } => {
                 let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
                 write!(f, "{node}: degraded: {}", tasks.join(", "))

@@ -16,7 +16,7 @@ pub use super::rollout::{
     RolloutSummary,
 };
 use super::{park::Parked, trouble::Trouble};
-use crate::select::Selector;
+use crate::{select::Selector, trust::HeldKey};
 
 /// Version of the API; a client refuses any other.
 pub const VERSION: u32 = 2;
@@ -228,6 +228,9 @@ pub struct NodeStatus {
     /// What keeps its agent from its work though it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// The key that the inventory names for it and that is not trusted yet, with the one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_key: Option<HeldKey>,
     /// How many tasks its last drift check found out of sync.
     #[serde(default)]
     pub drifted: usize,
@@ -424,6 +427,9 @@ pub struct Why {
     /// What keeps that agent from its work though it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// The key that the inventory names for that node and that is not trusted yet, with the one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_key: Option<HeldKey>,
     /// The repository, if it cannot be read or fetched at the moment: what was pushed since is not known then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryStatus>,

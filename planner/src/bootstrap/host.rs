@@ -183,7 +183,7 @@ impl Host<'_> {
     }
 
     async fn trust(&self, key: PublicKey, replace: bool) -> Result<(), Fault> {
-        let request = TrustRequest { node: self.target.node.clone(), key, replace };
+        let request = TrustRequest { node: self.target.node.clone(), key: Some(key), replace };
         let mut client = Client::connect(self.socket).await.map_err(Fault::Api)?;
         client.ask(&request).await.map(|_| ()).map_err(Fault::Api)
     }

@@ -10,9 +10,9 @@ use groundplan_core::{
     AppliedState, DesiredState, Knowledge, Policy, Reason,
     knowledge::Facts,
     locate::Locator,
-    plan::{ActionReport, PlanReport, PlannedAction, plan},
+    plan::{ActionReport, KeyReport, PlanReport, PlannedAction, plan},
 };
-use groundplan_inventory::Node;
+use groundplan_inventory::{Inventory, Node};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -129,6 +129,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         report.locate_prevented(&site.desired, &mut |at| locator.find(at));
         add_restored(args, &mut report, &site.desired);
         name_renamed(&mut report, site, &target_site);
+        report.keys = changed_keys(&site.inventory, &target_site.inventory);
     }
     match args.format.format {
         Format::Json => out.json(&report)?,
@@ -269,6 +270,16 @@ fn name_renamed(report: &mut PlanReport, base: &Loaded, target: &Loaded) {
         let new = target.inventory.nodes.iter().filter(|(id, _)| !base.inventory.nodes.contains_key(*id));
         orphan.renamed_to = new.into_iter().find(|(_, node)| same(node)).map(|(id, _)| id.clone());
     }
+}
+
+/// The nodes for which the target names another key than the base.
+fn changed_keys(base: &Inventory, target: &Inventory) -> Vec<KeyReport> {
+    let changed = target.nodes.iter().filter_map(|(id, node)| {
+        let (before, after) = (base.nodes.get(id)?.key?, node.key?);
+        let report = KeyReport { node: id.clone(), before: before.to_string(), after: after.to_string() };
+        (before != after).then_some(report)
+    });
+    changed.collect()
 }
 
 /// The content of the file of `--facts`.

@@ -17,11 +17,15 @@ use crate::{
 ///
 /// For agents that were not installed by `groundplan bootstrap`, which does this itself. The agent's host prints its key with
 /// `groundplan-agent --print-key`; an agent that has no plan yet also logs it at its start. Compare it over a channel that you trust: who
-/// has the key speaks for the node. Takes effect at once, without a restart of planner or agent. A `key` in the inventory has precedence.
+/// has the key speaks for the node. Takes effect at once, without a restart of planner or agent.
+///
+/// The first `key` that the inventory names for a node is trusted. One that a later commit puts in its place is held: the former stays
+/// trusted until an operator confirms the other with `groundplan trust NODE`, or with the key itself.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   groundplan trust ctl-0 ed25519:BMhkrm4VZMP3Ru7eW9JkUkBUmuLvbmyAuzTvzNb6ho0=
+  groundplan trust ctl-0                 the key that the inventory names for it now
   groundplan trust ctl-0 \"$(ssh root@ctl-0 groundplan-agent --print-key)\" --replace-key
 
 Exit codes: 0 the key is trusted, 1 on errors, such as a node that is not declared, or another key that is trusted for it")]
@@ -30,9 +34,9 @@ pub(super) struct Args {
     #[arg(value_name = "NODE")]
     node: NodeId,
 
-    /// The public key of its agent.
+    /// The public key of its agent [default: the one that the inventory names and that is held].
     #[arg(value_name = "KEY")]
-    key: PublicKey,
+    key: Option<PublicKey>,
 
     /// Trust it instead of the key that is trusted for the node, for example after a reinstallation.
     #[arg(long)]
@@ -49,9 +53,13 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let Args { node, key, replace_key, .. } = args;
     let request = TrustRequest { node: node.clone(), key: *key, replace: *replace_key };
     let trusted: Trusted = args.planner.query(async |mut client| client.ask(&request).await)?;
+    let key = &trusted.key;
     match (args.format.format, trusted.changed) {
         (Format::Json, _) => out.json(&trusted)?,
-        (Format::Text, true) => out.print(&format!("{key} is trusted for node {node}\n"))?,
+        (Format::Text, true) => {
+            let before = trusted.before.map(|before| format!(", and {before} no longer")).unwrap_or_default();
+            out.print(&format!("{key} is trusted for node {node}{before}\n"))?;
+        }
         (Format::Text, false) => out.print(&format!("{key} was trusted for node {node} already\n"))?,
     }
     Ok(ExitCode::SUCCESS)

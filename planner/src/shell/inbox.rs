@@ -30,24 +30,45 @@ use tokio::{
 use super::site::Site;
 use crate::{
     transport::{self, Receipt, Transport},
-    trust::{self, NodeKeys, TrustError},
+    trust::{self, HeldKey, NodeKeys, TrustError},
 };
 
 /// Keys of nodes: those of the active commit's inventory, and those in the state directory. Shared by the inbox and the API.
 pub(crate) struct Keys {
     state_dir: PathBuf,
     inner: Mutex<(NodeKeys, Option<Arc<Site>>)>,
+    held: Mutex<Arc<HeldKeys>>,
 }
+
+/// Keys that the active commit names and that are not trusted, by node.
+pub(crate) type HeldKeys = BTreeMap<NodeId, HeldKey>;
 
 impl Keys {
     /// Keys below `state_dir`, and no inventory yet.
     pub(crate) fn new(state_dir: &Path) -> Self {
-        Self { state_dir: state_dir.to_owned(), inner: Mutex::new((NodeKeys::new(state_dir), None)) }
+        let inner = Mutex::new((NodeKeys::new(state_dir), None));
+        Self { state_dir: state_dir.to_owned(), inner, held: Mutex::default() }
     }
 
     /// This commit's inventory counts from now on.
     pub(super) fn activate(&self, site: Arc<Site>) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(site);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.0.pin(&site.loaded.inventory);
+        inner.1 = Some(site);
+        self.hold(&mut inner);
+        for (node, HeldKey { trusted, declared }) in &*self.held() {
+            tracing::warn!(%node, %trusted, %declared, "the commit names another key for the node, which is held until an operator trusts it");
+        }
+    }
+
+    /// The keys that were held when the commit became active, or an operator trusted a key last.
+    pub(crate) fn held(&self) -> Arc<HeldKeys> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn hold(&self, (keys, site): &mut (NodeKeys, Option<Arc<Site>>)) {
+        let held = site.as_ref().map(|site| keys.held(&site.loaded.inventory)).unwrap_or_default();
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
     }
 
     /// The key of a node, or why there is none; and whether the inventory declares the node.
@@ -75,7 +96,9 @@ impl Keys {
     pub(crate) fn trust(&self, node: &NodeId, key: &PublicKey) -> Result<(), TrustError> {
         trust::trust_node(&self.state_dir, node, key)?;
         // Two keys within one tick of the file system's clock have one time.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).0.forget(node);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.0.repin(node, *key);
+        self.hold(&mut inner);
         Ok(())
     }
 
@@ -327,6 +350,11 @@ fn of_node<M: FromNode>(
             // The topic has chosen the key; what is signed must name the same node.
             Ok(message) if *message.node() == node => return Incoming::Node(node, wrap(message)),
             Ok(message) => (format!("is signed by it, but for node `{}`", message.node()), String::new()),
+            Err(OpenError::Signature) if keys.held().contains_key(&node) => {
+                let hint =
+                    format!("the inventory names another key for it: `groundplan trust {node}` confirms that one");
+                ("is not signed by the node's key".to_owned(), hint)
+            }
             Err(OpenError::Signature) => {
                 let hint = format!("if the node was rebuilt: {}", Keys::hint(&node));
                 ("is not signed by the node's key".to_owned(), hint)

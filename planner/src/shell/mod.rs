@@ -45,7 +45,7 @@ use self::{
 };
 pub(crate) use self::{
     handle::{Handle, Stopping},
-    inbox::Keys,
+    inbox::{HeldKeys, Keys},
     site::Site,
 };
 use crate::{
@@ -493,6 +493,7 @@ impl Shell {
             site: self.active.clone(),
             info: self.handle.info.clone(),
             store: self.store_fault.clone(),
+            held: self.handle.keys.held(),
         });
         for reader in self.readers.drain(..) {
             let _ = reader.send(snapshot.clone());

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groundplan_core::plan::{ActionReport, Disruption, OrphanReport, PlanReport, ReasonReport, RecordReport};
+use groundplan_core::plan::{
+    ActionReport, Disruption, KeyReport, OrphanReport, PlanReport, ReasonReport, RecordReport,
+};
 use groundplan_protocol::{
     effect::Action,
     ids::{NodeId, TaskId},
@@ -75,6 +77,14 @@ fn notes(report: &PlanReport, color: bool) -> String {
             None => "to have them removed first, keep it with `state = \"decommissioned\"` for one commit".to_owned(),
         };
         out += &format!("{}\n  → {next}\n", Style::Warn.paint(&left, color));
+    }
+    for KeyReport { node, before, after } in &report.keys {
+        let text =
+            format!("the key of {node} changes from {before} to {after}: it is held, and the former stays trusted");
+        let next = format!(
+            "if its host was set up again, and this is its new key: `groundplan trust {node}` once the commit is active"
+        );
+        out += &format!("{}\n  → {next}\n", Style::Bad.paint(&text, color));
     }
     for node in &report.parked {
         let text = format!("{node} is parked: nothing on other nodes waits for it");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use groundplan_inventory::Lifecycle;
-use groundplan_protocol::state::Phase;
+use groundplan_protocol::{ids::NodeId, state::Phase};
 
 use super::{
     Cell, Style, Table,
@@ -249,11 +249,22 @@ pub(crate) fn parked_text(parked: &Parked, now_ms: u64) -> String {
     format!("parked {why}; nothing on other nodes waits for it")
 }
 
+/// What to do about a key of a node that is held.
+pub(crate) fn confirm(node: &NodeId) -> String {
+    format!(
+        "if its host was set up again, and this is its new key: `groundplan trust {node}`; else take the commit back"
+    )
+}
+
 /// The problems of a node that do not fit into the table, each on its own line.
 fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     let name = &node.node;
     if let Some(parked) = &node.parked {
         let _ = writeln!(out, "{name}: {}", Style::Warn.paint(&parked_text(parked, now_ms), color));
+    }
+    if let Some(held) = &node.held_key {
+        let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {held}"), color));
+        let _ = writeln!(out, "  → {}", confirm(name));
     }
     for fault in faults(node) {
         let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {fault}"), color));

@@ -8,7 +8,7 @@ use super::{
     Style,
     format::{indent, printed, took},
     reason, rollout,
-    status::{behind, parked_text},
+    status::{behind, confirm, parked_text},
 };
 use crate::api::types::{InstanceRecord, InstanceState, NodePresence, RolloutSummary, Why, WhyApplied};
 
@@ -33,6 +33,10 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     let _ = writeln!(out, "  {state}{agent}");
     if let Some(trouble) = &why.trouble {
         let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("its node's agent cannot go on: {trouble}"), color));
+    }
+    if let Some(held) = &why.held_key {
+        let node = &why.instance.node;
+        let _ = writeln!(out, "  {}\n    → {}", Style::Bad.paint(&format!("{node}: {held}"), color), confirm(node));
     }
     if let Some(reason) = &why.degraded {
         let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("degraded: {reason}"), color));

@@ -8,7 +8,7 @@ use groundplan_protocol::envelope::PublicKey;
 use crate::{
     api::types::{Problem, ProblemKind},
     repository::follow::Follow,
-    shell::Site,
+    shell::{HeldKeys, Site},
 };
 
 /// What does not change while the planner runs.
@@ -35,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) info: Arc<PlannerInfo>,
     /// Why the store cannot be written, while it cannot.
     pub(crate) store: Option<StoreFault>,
+    /// Keys of nodes that an operator has to confirm.
+    pub(crate) held: Arc<HeldKeys>,
 }
 
 /// The store cannot be written: nothing is published until it can.

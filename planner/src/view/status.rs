@@ -52,7 +52,9 @@ fn troubles(status: &Status, store: Option<&StoreFault>) -> Vec<Trouble> {
         .filter(|node| !node.degraded.is_empty())
         .map(|node| Trouble::Degraded { node: node.node.clone(), tasks: node.degraded.keys().cloned().collect() });
     let planner = store.into_iter().chain(broker).chain(repository).chain(refused);
-    planner.chain(failed).chain(agents).chain(degraded).collect()
+    let held =
+        declared().filter_map(|node| Some(Trouble::HeldKey { node: node.node.clone(), keys: node.held_key.clone()? }));
+    planner.chain(failed).chain(held).chain(agents).chain(degraded).collect()
 }
 
 /// The latest rollout, with what is known of it beyond its own outcome.
@@ -163,6 +165,7 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             failed: failed.get(id).cloned().unwrap_or_default(),
             degraded: node.and_then(|node| node.degraded().cloned()).unwrap_or_default(),
             trouble: node.and_then(|node| node.trouble.clone()),
+            held_key: snapshot.held.get(id).cloned(),
             drifted: view.drift.get(id).map_or(0, |drift| drift.drifted()),
             obligations: belief
                 .map(|b| b.applied.obligations.iter().map(|(task, o)| (task.clone(), o.effect)).collect())

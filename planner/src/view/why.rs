@@ -49,6 +49,7 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
         degraded: node.and_then(|node| node.degraded()?.get(&instance.task).cloned()),
         presence: presence(node),
         trouble: node.and_then(|node| node.trouble.clone()),
+        held_key: snapshot.held.get(&instance.node).cloned(),
         repository: Some(repository(snapshot)).filter(RepositoryStatus::is_behind),
     })
 }

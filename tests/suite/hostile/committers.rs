@@ -98,3 +98,58 @@ fn what_a_node_reports_begins_no_line_of_a_file() {
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n1", "conf").as_deref(), Some("addr 10.0.0.1\nrole web\nrole root-command id\n"));
 }
+
+/// A site with one node, whose key is in the inventory.
+fn with_key(key: &str, content: &str) -> [(&'static str, String); 3] {
+    [
+        ("site.toml", "name = \"testsite\"\n".to_owned()),
+        ("inventory/nodes.toml", format!("[groups.all]\nservices = [\"s\"]\n\n[nodes.n1]\nkey = \"{key}\"\n")),
+        (
+            "services/s/service.toml",
+            format!("[[task]]\nid = \"t\"\nfile = {{ path = \"/t\", content = \"{content}\" }}\n"),
+        ),
+    ]
+}
+
+#[test]
+fn a_changed_key_is_held_until_an_operator_confirms_it() {
+    let (own, other) = (Fleet::node_key("n1").public().to_string(), Fleet::node_key("mallory").public().to_string());
+    let site = |key: &str, content: &str| with_key(key, content).map(|(path, text)| (path, text.leak() as &str));
+    let mut fleet = Fleet::new(Kind::Embedded, &site(&own, "one"));
+    fleet.keep_keys();
+    fleet.start_planner("one");
+    fleet.start_agent("n1");
+    fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
+
+    // The node is heard as before, and nobody else speaks for it: also after a restart, and where it was not declared meanwhile.
+    let commit = fleet.commit(&site(&other, "two"), "another key");
+    let held = |status: &Value| status["nodes"][0]["held_key"].clone();
+    let status = fleet.converged("one", &commit);
+    assert_eq!(held(&status), serde_json::json!({ "trusted": own, "declared": other }), "{status:#}");
+    assert_eq!(status["troubles"][0]["is"], "held_key", "{status:#}");
+    assert_eq!(fleet.file("n1", "t").as_deref(), Some("two"));
+    let shown = fleet.text("one", &["status"]);
+    assert!(shown.contains("groundplan trust n1") && shown.contains(&other), "{shown}");
+    let why = fleet.text("one", &["why", "n1", "s.t"]);
+    assert!(why.contains("groundplan trust n1") && why.contains(&other), "{why}");
+    let repository = fleet.repository();
+    let plan = fleet.output("one", &["plan", "HEAD", "-C", repository.to_str().expect("a path")]);
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains(&format!("the key of n1 changes from {own} to {other}")), "{plan}");
+
+    fleet.kill_planner("one");
+    fleet.start_planner("one");
+    let commit = fleet.commit(&[("inventory/nodes.toml", "")], "no node");
+    fleet.wait("no node to be declared", || {
+        let status = fleet.ask("one", &["status"])?;
+        (status["commit"]["id"] == commit.as_str()).then_some(())
+    });
+    let commit = fleet.commit(&site(&other, "three"), "another key once more");
+    let status = fleet.converged("one", &commit);
+    assert_eq!(held(&status)["trusted"], own, "{status:#}");
+    assert_eq!(fleet.file("n1", "t").as_deref(), Some("three"));
+
+    let trusted = fleet.ask("one", &["trust", "n1"]).expect("an answer");
+    assert_eq!((&trusted["key"], &trusted["before"]), (&other.into(), &own.into()), "{trusted:#}");
+    fleet.wait("no key to be held", || held(&fleet.ask("one", &["status"])?).is_null().then_some(()));
+}

@@ -20,7 +20,7 @@ pub use self::{
     disruption::Disruption,
     model::{Gate, NodePart, PendingInstance, Plan, PlanTask, PlannedAction},
     reasons::{Position, ReasonReport},
-    report::{ActionReport, OrphanReport, PlanReport, PreventionReport, RecordReport, WaitReport},
+    report::{ActionReport, KeyReport, OrphanReport, PlanReport, PreventionReport, RecordReport, WaitReport},
 };
 use crate::{
     applied::{AppliedState, Policy},

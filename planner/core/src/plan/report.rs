@@ -52,6 +52,20 @@ pub struct PlanReport {
     /// What nodes record and do nothing else for; absent if there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recorded: Vec<RecordReport>,
+    /// Nodes for which the inventory names another key: these keys are held until an operator confirms them. Filled in by previews.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyReport>,
+}
+
+/// A node for which the inventory names another key than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyReport {
+    /// The node.
+    pub node: NodeId,
+    /// The key in the base.
+    pub before: String,
+    /// The key in the target.
+    pub after: String,
 }
 
 /// A node that leaves the inventory with tasks applied.
@@ -199,6 +213,7 @@ impl PlanReport {
             prevented: plan.prevented.clone(),
             prevented_by: Vec::new(),
             recorded,
+            keys: Vec::new(),
             orphaned,
             parked: plan.parked.iter().filter(|node| plan.nodes.contains_key(*node)).cloned().collect(),
         }
