@@ -43,6 +43,8 @@ pub struct Site {
     pub rollout: Rollout,
     /// When nodes check for drift, and what happens to it.
     pub drift: Drift,
+    /// Whether commits are refused that do not have the active one in their history.
+    pub fast_forward_only: bool,
     /// Length of the longest file that services may ship, in bytes.
     pub max_file: u64,
     /// Most bytes of all files together that one node is shipped.

@@ -95,10 +95,21 @@ pub fn site(path: &Arc<str>, bytes: &[u8]) -> SiteFile {
     let vars = vars::place(&manifest.vars, path);
     let rollout = rollout(&manifest.rollout);
     let drift = drift(&manifest.drift);
+    let fast_forward_only = manifest.source.fast_forward_only.unwrap_or_default();
     let max_file = manifest.max_file_mib.map_or(MAX_BLOB, |mib| u64::from(mib.get()) << 20);
     let max_node = manifest.max_node_mib.map_or(MAX_BLOBS, |mib| u64::from(mib.get()) << 20);
     let max_rendered = manifest.max_rendered_mib.map_or(MAX_RENDERED, |mib| u64::from(mib.get()) << 20);
-    let site = name.map(|name| Site { name, vars, external, rollout, drift, max_file, max_node, max_rendered });
+    let site = name.map(|name| Site {
+        name,
+        vars,
+        external,
+        rollout,
+        drift,
+        fast_forward_only,
+        max_file,
+        max_node,
+        max_rendered,
+    });
     SiteFile { site, diagnostics: document.diagnostics, unread: document.incomplete }
 }
 

@@ -39,6 +39,9 @@ pub struct SiteManifest {
     /// What happens to things that were changed out of band.
     #[serde(default)]
     pub drift: DriftManifest,
+    /// Which commits planners accept.
+    #[serde(default)]
+    pub source: SourceManifest,
     /// Length of the longest file that services may ship, in MiB; 256 if not given. Agents refuse longer ones than their own
     /// `max_blob`, in bytes.
     #[schemars(example = 512)]
@@ -50,6 +53,16 @@ pub struct SiteManifest {
     /// Length of the longest text that one template may render to, in MiB; 4 if not given. The steps that rendering may take grow with it.
     #[schemars(example = 16)]
     pub max_rendered_mib: Option<NonZeroU32>,
+}
+
+/// Which commits planners accept. What the active commit says counts, so that none can permit itself.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceManifest {
+    /// Whether a commit is refused that does not have the active one in its history, as after a force-push, until an operator accepts it
+    /// with `groundplan accept`; `false` if not given. `groundplan serve --fast-forward-only` demands it whatever the site says.
+    #[schemars(example = true)]
+    pub fast_forward_only: Option<bool>,
 }
 
 /// When nodes check for drift, and what happens to it.

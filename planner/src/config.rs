@@ -41,6 +41,8 @@ pub struct ServeConfig {
     pub fetch_timeout: Duration,
     /// Plans are numbered above this, and above all that the store and the nodes' receipts have.
     pub generation: Generation,
+    /// Whether commits are refused that do not have the active one in their history, whatever the site says.
+    pub fast_forward_only: bool,
     /// Whether SIGHUP has the repository be fetched; else it has its usual meaning.
     pub fetch_on_hangup: bool,
 }
@@ -61,6 +63,7 @@ impl ServeConfig {
             fetch: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(60),
             generation: Generation(0),
+            fast_forward_only: false,
             fetch_on_hangup: false,
         }
     }

@@ -22,6 +22,17 @@ pub struct Commit {
     pub author: String,
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
+    /// What it takes back of the commit that was active before; none if it has that one in its history, which is a fast-forward.
+    pub rewinds: Option<Rewind>,
+}
+
+/// What a commit that is no fast-forward takes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewind {
+    /// The commit that was active.
+    pub from: CommitId,
+    /// How many commits of its history are not in that of the new one; none if that cannot be counted.
+    pub commits: Option<usize>,
 }
 
 /// A commit without a fault, with what it asks for.
@@ -35,6 +46,8 @@ pub struct ActiveCommit {
     pub desired: Arc<DesiredState>,
     /// When nodes check for drift, and what becomes of what they find.
     pub drift: DriftSettings,
+    /// Whether its site refuses commits that do not have it in their history.
+    pub fast_forward_only: bool,
 }
 
 /// The site's settings for drift, with those of its services merged in.

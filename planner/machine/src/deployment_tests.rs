@@ -36,8 +36,14 @@ fn commit(digit: char) -> Arc<ActiveCommit> {
         once: BTreeMap::new(),
         node_inputs: NodeInputs { facts: [node()].into(), exports: [export()].into() },
     };
-    let commit = Commit { id: id(digit), subject: String::new(), author: String::new(), time: 0 };
-    Arc::new(ActiveCommit { commit, site, desired: Arc::new(desired), drift: DriftSettings::default() })
+    let commit = Commit { id: id(digit), subject: String::new(), author: String::new(), time: 0, rewinds: None };
+    Arc::new(ActiveCommit {
+        commit,
+        site,
+        desired: Arc::new(desired),
+        drift: DriftSettings::default(),
+        fast_forward_only: false,
+    })
 }
 
 /// With a commit that is active.

@@ -228,6 +228,8 @@ pub struct LoadJob {
     pub site: Option<SiteName>,
     /// What is active, for [`LoadOutcome::Good::same`].
     pub active: Option<Arc<ActiveCommit>>,
+    /// The commit that was activated last, also if it could not be loaded since: what this one is a fast-forward of, or not.
+    pub base: Option<Commit>,
 }
 
 impl LoadJob {

@@ -1,6 +1,6 @@
 //! The requests of the API: for each its method, its path and its reply. What each is answered with is in `routes`.
 
-use groundplan_protocol::ids::{ExecId, NodeId, TaskId};
+use groundplan_protocol::ids::{CommitId, ExecId, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -44,6 +44,7 @@ request! {
     GetExec => Get "/v1/exec/{id}", ExecRecord;
     StopExec => Post "/v1/exec/{id}/stop", Done;
     FetchNow => Post "/v1/fetch", Done;
+    AcceptCommit => Post "/v1/accept", Done;
     DriftCheckRequest => Post "/v1/drift", DriftChecksRequested;
     RecheckRequest => Post "/v1/recheck", RecheckPlanned;
     RetryRequest => Post "/v1/retry", RetryPlanned;
@@ -132,6 +133,14 @@ pub struct StopExec {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FetchNow {}
+
+/// Accept a commit that was refused because it is no fast-forward.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptCommit {
+    /// The commit, which must be the branch's tip.
+    pub commit: CommitId,
+}
 
 /// It is under way.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

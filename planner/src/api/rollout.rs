@@ -20,6 +20,19 @@ pub struct Commit {
     pub author: String,
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
+    /// What it takes back of the commit that was active before; absent if it is a fast-forward of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<Rewind>,
+}
+
+/// What a commit that is no fast-forward takes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rewind {
+    /// The commit that was active before.
+    pub from: CommitId,
+    /// How many commits of its history the new one lacks; absent if they cannot be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<usize>,
 }
 
 /// Instances of a rollout, counted by state.

@@ -35,8 +35,8 @@ use super::{
     park::{ParkPlanned, ParkRequest, Parked, UnparkRequest},
     peer::Peer,
     requests::{
-        Done, FetchNow, GetDrift, GetDriftAnswers, GetEvents, GetExec, GetHistory, GetKnowledge, GetRollout, GetStatus,
-        GetWhy, StopExec,
+        AcceptCommit, Done, FetchNow, GetDrift, GetDriftAnswers, GetEvents, GetExec, GetHistory, GetKnowledge,
+        GetRollout, GetStatus, GetWhy, StopExec,
     },
     stream::{EventReceiver, event_channel},
     types::{
@@ -75,6 +75,7 @@ pub(super) fn router(handle: Handle) -> Router {
     router = add::<GetExec, _>(router);
     router = add::<StopExec, _>(router);
     router = add::<FetchNow, _>(router);
+    router = add::<AcceptCommit, _>(router);
     router = add::<DriftCheckRequest, _>(router);
     router = add::<RecheckRequest, _>(router);
     router = add::<RetryRequest, _>(router);
@@ -139,6 +140,21 @@ impl Answer<Handle> for FetchNow {
     async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
         handle.info.follow.now();
         json(Done {})
+    }
+}
+
+impl Answer<Handle> for AcceptCommit {
+    async fn answer(self, handle: Handle, _: Peer) -> Result<Response, Problem> {
+        let snapshot = handle.snapshot().await?;
+        let refused = snapshot.view.meta.refused.as_ref();
+        let is_rewind = refused.is_some_and(|r| r.commit.id == self.commit && r.commit.rewinds.is_some());
+        // The branch may have moved since.
+        if is_rewind && handle.accept(self.commit.clone()).await? {
+            return json(Done {});
+        }
+        let error =
+            format!("commit {} is not the branch's tip, or is not refused for being no fast-forward", self.commit);
+        Err(Problem::new(ProblemKind::Conflict, error).hint("`groundplan status` shows what is refused, and why"))
     }
 }
 

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::rollout::{
-    Commit, Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, RolloutDetail, RolloutResult,
+    Commit, Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, Rewind, RolloutDetail, RolloutResult,
     RolloutSummary,
 };
 use super::{park::Parked, trouble::Trouble};

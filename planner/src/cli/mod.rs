@@ -4,6 +4,7 @@
 //! exit codes. The modules here parse arguments and connect the other parts of this crate; texts come from `terminal`.
 
 mod access;
+mod accept;
 mod bootstrap;
 mod broker;
 mod check;
@@ -92,6 +93,7 @@ enum Command {
     Bootstrap(bootstrap::Args),
     Broker(broker::Args),
     Trust(trust::Args),
+    Accept(accept::Args),
     Exec(exec::Args),
     Key(key::Args),
 }
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Bootstrap(args) => bootstrap::run(&args, &mut out),
         Command::Broker(args) => broker::run(&args, &mut out),
         Command::Trust(args) => trust::run(&args, &mut out),
+        Command::Accept(args) => accept::run(&args, &mut out),
         Command::Exec(args) => exec::run(&args, &mut out),
         Command::Key(args) => key::run(&args, &mut out),
     };

@@ -86,6 +86,7 @@ const CHANGES: u8 = 2;
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let (base, target) = ends(args, out)?;
+    let rewinds = base.as_ref().and_then(|base| base.rewound);
     let given = given(args)?;
     let knowledge = planner::known(given.facts, given.exports);
     let knowledge = Knowledge { elected: given.elected, present: given.present, ..knowledge };
@@ -131,6 +132,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
         name_renamed(&mut report, site, &target_site);
         report.keys = changed_keys(&site.inventory, &target_site.inventory);
     }
+    report.rewinds = rewinds;
     match args.format.format {
         Format::Json => out.json(&report)?,
         Format::Text => out.print(&terminal::plan::render(&report, &target_site.desired.nodes, out.color()))?,
@@ -332,9 +334,10 @@ fn ends(args: &Args, out: &mut Output) -> Result<(Option<Source>, Source), Failu
             let name = short(common.as_str()).to_owned();
             base = Source { name, ..Source::commit(&repository, common.as_str())? };
         } else if let Ok(missing @ 1..) = repository.count_missing(from, to) {
+            base.rewound = Some(missing);
             out.note(&format!(
-                "note: {} has {} that {} lacks, which this plan takes back; with three dots, `{}...{}`, it shows only what {} adds\n",
-                base.name, count(missing, "commit"), target.name, base.name, target.name, target.name
+                "note: {2} is no fast-forward of {0}: {0} has {1} that {2} lacks, which this plan takes back; with three dots, `{0}...{2}`, it shows only what {2} adds\n",
+                base.name, count(missing, "commit"), target.name
             ));
         }
         return Ok((Some(base), target));

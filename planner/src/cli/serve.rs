@@ -90,6 +90,11 @@ pub(super) struct Args {
     /// their states name the generation (`groundplan show NODE`), and do not prove it.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..Generation::LIMIT.0 / 2))]
     generation: u64,
+
+    /// Refuse commits that do not have the active one in their history, as after a force-push, until an operator accepts them with
+    /// `groundplan accept`. `fast_forward_only` in `[source]` of site.toml does the same, and a commit may change that.
+    #[arg(long, env = "GROUNDPLAN_FAST_FORWARD_ONLY")]
+    fast_forward_only: bool,
 }
 
 pub(super) fn run(args: Args, out: &mut Output) -> Result<ExitCode, Failure> {
@@ -135,6 +140,7 @@ async fn serve(args: Args) -> Result<(), Failure> {
     config.fetch = Duration::from_secs(args.fetch);
     config.fetch_timeout = Duration::from_secs(args.fetch_timeout);
     config.generation = Generation(args.generation);
+    config.fast_forward_only = args.fast_forward_only;
     config.fetch_on_hangup = true;
     config.tls = args.access.tls();
     config.login = args.access.login("planner");

@@ -22,19 +22,21 @@ pub(super) struct Source {
     pub(super) tree: Box<dyn SourceTree>,
     /// The commit; `None` for a directory.
     pub(super) commit: Option<CommitId>,
+    /// As a base: how many of its commits the target lacks, if that is no fast-forward.
+    pub(super) rewound: Option<usize>,
 }
 
 impl Source {
     /// A directory as it is, committed or not.
     pub(super) fn folder(dir: &Path) -> Result<Self, Failure> {
         let tree = Folder::open(dir).map_err(|e| Failure::because("cannot read the directory", e))?;
-        Ok(Self { name: dir.display().to_string(), tree: Box::new(tree), commit: None })
+        Ok(Self { name: dir.display().to_string(), tree: Box::new(tree), commit: None, rewound: None })
     }
 
     /// A work tree as git would commit it; `dir` is its top.
     pub(super) fn work_tree(repository: &Repository, dir: &Path) -> Result<Self, Failure> {
         let tree = repository.work_tree(dir).map_err(|e| failure("cannot read the work tree", e))?;
-        Ok(Self { name: "the work tree".to_owned(), tree: Box::new(tree), commit: None })
+        Ok(Self { name: "the work tree".to_owned(), tree: Box::new(tree), commit: None, rewound: None })
     }
 
     /// Whether the files of a site are the same in both, of which one is a commit and the other a commit or a work tree.
@@ -49,7 +51,7 @@ impl Source {
     pub(super) fn commit(repository: &Repository, rev: &str) -> Result<Self, Failure> {
         let commit = repository.rev_parse(rev).map_err(|e| failure("cannot find the commit", e))?;
         let tree = repository.tree(&commit).map_err(|e| failure("cannot read the commit", e))?;
-        Ok(Self { name: rev.to_owned(), tree: Box::new(tree), commit: Some(commit) })
+        Ok(Self { name: rev.to_owned(), tree: Box::new(tree), commit: Some(commit), rewound: None })
     }
 
     /// The content of a file, to show its lines in a diagnostic; `None` if it cannot be read.

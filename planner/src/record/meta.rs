@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_core::{applied::Forget, plan::Position};
 use groundplan_machine::{
-    commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
+    commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit, Rewind},
     record::{Meta, Park},
 };
 use groundplan_protocol::ids::{CommitId, Generation, InstanceId, NodeId, SiteName, TaskId};
@@ -70,6 +70,19 @@ pub struct CommitRow {
     pub author: String,
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
+    /// What it takes back; releases before 0.2 lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<RewindRow>,
+}
+
+/// What a commit that is no fast-forward takes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewindRow {
+    /// The commit that was active before.
+    pub from: CommitId,
+    /// How many commits it takes back; absent if they cannot be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commits: Option<usize>,
 }
 
 /// A commit that was refused, with all that is wrong in it: after a restart it is shown without reading the repository.
@@ -157,15 +170,17 @@ impl From<MetaRow> for Meta {
 
 impl From<Commit> for CommitRow {
     fn from(commit: Commit) -> Self {
-        let Commit { id, subject, author, time } = commit;
-        Self { id, subject, author, time }
+        let Commit { id, subject, author, time, rewinds } = commit;
+        let rewinds = rewinds.map(|Rewind { from, commits }| RewindRow { from, commits });
+        Self { id, subject, author, time, rewinds }
     }
 }
 
 impl From<CommitRow> for Commit {
     fn from(row: CommitRow) -> Self {
-        let CommitRow { id, subject, author, time } = row;
-        Self { id, subject, author, time }
+        let CommitRow { id, subject, author, time, rewinds } = row;
+        let rewinds = rewinds.map(|RewindRow { from, commits }| Rewind { from, commits });
+        Self { id, subject, author, time, rewinds }
     }
 }
 

@@ -39,7 +39,13 @@ fn id<T: FromStr<Err: Debug>>(text: &str) -> T {
 }
 
 fn commit() -> Commit {
-    Commit { id: id(&"c0".repeat(20)), subject: "Move the database".into(), author: "Ada".into(), time: 1_700_000_000 }
+    Commit {
+        id: id(&"c0".repeat(20)),
+        subject: "Move the database".into(),
+        author: "Ada".into(),
+        time: 1_700_000_000,
+        rewinds: None,
+    }
 }
 
 /// The row of a value as JSON, read again and found to be the same value.

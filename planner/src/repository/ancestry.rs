@@ -20,6 +20,22 @@ impl Repository {
         Ok(self.ask(&["rev-list", "--count", &range])?.parse().unwrap_or_default())
     }
 
+    /// What the step from one commit to another takes back, if it is no fast-forward: how many commits, as far as they can be counted.
+    ///
+    /// # Errors
+    /// The target is not in the repository.
+    pub fn rewinds(&self, from: &CommitId, to: &CommitId) -> Result<Option<Option<usize>>, RepositoryError> {
+        if from == to || self.backend().has_before(to, from)? == Some(true) {
+            return Ok(None);
+        }
+        Ok(match self.count_missing(from, to) {
+            Ok(0) => None,
+            Ok(count) => Some(Some(count)),
+            // What was before is not in the repository any more.
+            Err(_) => Some(None),
+        })
+    }
+
     /// At most `most` commits before this one, as a branch had them: first parents, the newest first.
     ///
     /// # Errors

@@ -83,6 +83,14 @@ impl Backend {
         }
     }
 
+    /// Whether a commit has another one in its history; none where only the `git` command knows.
+    pub(super) fn has_before(&self, of: &CommitId, before: &CommitId) -> Result<Option<bool>, RepositoryError> {
+        match self {
+            Self::LibGit2(objects) => objects.has_before(of, before).map(Some),
+            Self::Git(_) => Ok(None),
+        }
+    }
+
     /// Every file, link and submodule of a commit, sorted by path.
     pub(super) fn entries(&self, commit: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
         match self {

@@ -121,6 +121,23 @@ impl Objects {
         })
     }
 
+    /// Whether `of` has `before` in its history.
+    pub(super) fn has_before(&self, of: &CommitId, before: &CommitId) -> Result<bool, RepositoryError> {
+        let inner = self.lock();
+        let commit = find_commit(&inner.repo, of)?;
+        let Ok(before) = Oid::from_str(before.as_str()) else { return Ok(false) };
+        // The usual case, for which no history is walked.
+        if commit.parent_ids().any(|parent| parent == before) {
+            return Ok(true);
+        }
+        match inner.repo.graph_descendant_of(commit.id(), before) {
+            Ok(has) => Ok(has),
+            // It is not in the repository any more.
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+            Err(error) => Err(RepositoryError::Read(error)),
+        }
+    }
+
     /// The entries of a commit. Costs the directories that differ from the tree that was listed before, not the whole tree.
     pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
         let mut inner = self.lock();

@@ -6,7 +6,7 @@ use groundplan_machine::{
     command::CommandRequest,
     io::{Problem, Reply, Request},
 };
-use groundplan_protocol::ids::ExecId;
+use groundplan_protocol::ids::{CommitId, ExecId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::inbox::Keys;
@@ -24,6 +24,8 @@ pub(super) enum Arrival {
     Request(Request, oneshot::Sender<Result<Reply, Problem>>),
     /// A command to run, and where its events go.
     Command(Box<CommandRequest>, EventSender, oneshot::Sender<Result<Reply, Problem>>),
+    /// An operator accepts a commit that is no fast-forward; the reply is whether it is the tip.
+    Accept(CommitId, oneshot::Sender<bool>),
     /// The client of a command no longer reads.
     ClientGone(ExecId),
 }
@@ -58,6 +60,13 @@ impl Handle {
     pub(crate) async fn request(&self, request: Request) -> Result<Result<Reply, Problem>, Stopping> {
         let (sender, receiver) = oneshot::channel();
         self.arrivals.send(Arrival::Request(request, sender)).await.map_err(|_| Stopping)?;
+        receiver.await.map_err(|_| Stopping)
+    }
+
+    /// Accepts a commit that is no fast-forward, if it is the branch's tip; whether it is.
+    pub(crate) async fn accept(&self, commit: CommitId) -> Result<bool, Stopping> {
+        let (sender, receiver) = oneshot::channel();
+        self.arrivals.send(Arrival::Accept(commit, sender)).await.map_err(|_| Stopping)?;
         receiver.await.map_err(|_| Stopping)
     }
 

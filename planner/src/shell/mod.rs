@@ -27,7 +27,7 @@ use groundplan_machine::{
 };
 use groundplan_protocol::{
     envelope::{self, SigningKey},
-    ids::{ExecId, SiteName},
+    ids::{CommitId, ExecId, SiteName},
     presence::PlannerPresence,
     time::Now,
     topic,
@@ -41,7 +41,7 @@ use self::{
     handle::Arrival,
     inbox::{Receipts, Received},
     outbox::Outgoing,
-    workers::{Answer, Ship},
+    workers::{Answer, FastForward, Ship},
 };
 pub(crate) use self::{
     handle::{Handle, Stopping},
@@ -139,6 +139,9 @@ pub(crate) struct Shell {
     readers: Vec<oneshot::Sender<Arc<Snapshot>>>,
     /// When the next snapshot may be taken.
     snapshot_at: Instant,
+    /// The branch's tip, as it was read last.
+    tip: Option<CommitId>,
+    fast_forward: Arc<FastForward>,
 }
 
 impl Shell {
@@ -171,7 +174,9 @@ impl Shell {
         let ((loads, load_jobs), (plans, plan_jobs), (ships, ship_jobs)) =
             (std_mpsc::channel(), std_mpsc::channel(), std_mpsc::channel());
         let answer_load = answer.clone();
-        thread::spawn(move || workers::load(&repository, &load_jobs, &answer_load));
+        let fast_forward = Arc::new(FastForward::new(config.fast_forward_only));
+        let rule = fast_forward.clone();
+        thread::spawn(move || workers::load(&repository, &rule, &load_jobs, &answer_load));
         let plan_key = key.clone();
         thread::spawn(move || workers::plan(&plan_key, &plan_jobs, &answer));
         let dir = config.state_dir.clone();
@@ -208,6 +213,8 @@ impl Shell {
             listeners: false,
             readers: Vec::new(),
             snapshot_at: started,
+            tip: None,
+            fast_forward,
         }
     }
 
@@ -411,7 +418,7 @@ impl Shell {
             biased;
             _ = &mut sources.stop => inputs.push(Input::Stop),
             Some(answer) = self.answers.recv() => inputs.push(self.answered(answer)),
-            Some(seen) = sources.tips.recv() => inputs.push(tip(seen)),
+            Some(seen) = sources.tips.recv() => inputs.push(self.seen(seen)),
             Some(arrival) = self.arrivals.recv() => inputs.extend(self.arrived(arrival)),
             Some(received) = self.received.1.recv(), if takes_messages => {
                 inputs.push(received.into_input(&mut self.receipts));
@@ -424,7 +431,7 @@ impl Shell {
             if let Ok(answer) = self.answers.try_recv() {
                 inputs.push(self.answered(answer));
             } else if let Ok(seen) = sources.tips.try_recv() {
-                inputs.push(tip(seen));
+                inputs.push(self.seen(seen));
             } else if let Ok(arrival) = self.arrivals.try_recv() {
                 inputs.extend(self.arrived(arrival));
             } else if let Some(received) = takes_messages.then(|| self.received.1.try_recv().ok()).flatten() {
@@ -434,6 +441,11 @@ impl Shell {
             }
         }
         inputs
+    }
+
+    fn seen(&mut self, seen: Seen) -> Input {
+        self.tip = seen.as_ref().ok().cloned().or(self.tip.take());
+        tip(seen)
     }
 
     fn answered(&mut self, answer: Answer) -> Input {
@@ -467,6 +479,17 @@ impl Shell {
                 self.followers.insert(id, Follower { events, watch });
                 let request = groundplan_machine::io::Request::RunCommand(request);
                 Some(Input::Request(self.expect_reply(reply), request))
+            }
+            Arrival::Accept(commit, reply) => {
+                // Only the tip: what the branch was at before must not come back by this.
+                let is_tip = self.tip.as_ref() == Some(&commit);
+                let _ = reply.send(is_tip);
+                if !is_tip {
+                    return None;
+                }
+                tracing::info!(%commit, "an operator accepts a commit that is no fast-forward");
+                self.fast_forward.accept(commit.clone());
+                Some(Input::Tip(Ok(commit)))
             }
             Arrival::ClientGone(id) => {
                 self.followers.remove(&id);

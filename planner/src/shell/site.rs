@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_core::{SourceTree as _, locate::Locator};
 use groundplan_inventory::{Diagnostic, DriftPolicy, Location};
-use groundplan_machine::commit::{ActiveCommit, Commit, DriftSettings, Fault, FaultPlace};
-use groundplan_protocol::ids::{ServiceId, SiteName};
+use groundplan_machine::commit::{ActiveCommit, Commit, DriftSettings, Fault, FaultPlace, Rewind};
+use groundplan_protocol::ids::{CommitId, ServiceId, SiteName};
 
 use crate::{
     repository::{CommitInfo, GitTree},
     site::Loaded,
+    terminal::format::{self, count},
 };
 
 /// A loaded commit, shared by the loop, the workers and readers.
@@ -32,7 +33,8 @@ impl Site {
         let heal: BTreeSet<ServiceId> = policies.filter_map(heals).collect();
         let drift = DriftSettings { interval: loaded.site.drift.interval, heal };
         let (site, desired) = (loaded.site.name.clone(), loaded.desired.clone());
-        Self { tree, active: Arc::new(ActiveCommit { commit, site, desired, drift }), loaded }
+        let fast_forward_only = loaded.site.fast_forward_only;
+        Self { tree, active: Arc::new(ActiveCommit { commit, site, desired, drift, fast_forward_only }), loaded }
     }
 
     /// What becomes of drift in a service.
@@ -44,7 +46,7 @@ impl Site {
 
 impl From<CommitInfo> for Commit {
     fn from(info: CommitInfo) -> Self {
-        Self { id: info.id, subject: info.subject, author: info.author, time: info.time }
+        Self { id: info.id, subject: info.subject, author: info.author, time: info.time, rewinds: None }
     }
 }
 
@@ -64,6 +66,24 @@ pub(crate) fn fault(diagnostic: &Diagnostic, locator: &mut Locator<'_>) -> Fault
         label: diagnostic.label.clone(),
         related: diagnostic.related.iter().map(|(at, label)| (place(at), label.clone())).collect(),
         hint: diagnostic.hint.clone(),
+    }
+}
+
+/// The fault of a commit that is no fast-forward, where only these are accepted.
+pub(crate) fn rewound(commit: &CommitId, Rewind { from, commits }: &Rewind) -> Fault {
+    let [short, before] = [commit, from].map(|id| format::short(id.as_str()));
+    let what = match commits {
+        Some(commits) => format!("{} of the active commit {before} are not in its history", count(*commits, "commit")),
+        None => format!("the active commit {before} is not in the repository any more"),
+    };
+    Fault {
+        at: None,
+        message: format!("this is no fast-forward: {what}, and only fast-forwards are accepted"),
+        label: String::new(),
+        related: vec![],
+        hint: Some(format!(
+            "push a commit on top of {before}, such as a revert; or, if this was meant, `groundplan accept {short}`"
+        )),
     }
 }
 

@@ -5,13 +5,13 @@
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc::Receiver},
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
     time::Instant,
 };
 
 use groundplan_core::{locate::Locator, plan::ReasonReport};
 use groundplan_machine::{
-    commit::{Commit, RefusedCommit, asks_for_the_same},
+    commit::{Commit, RefusedCommit, Rewind, asks_for_the_same},
     ids::JobId,
     io::{LoadJob, LoadOutcome},
     planning::{PlanJob, Planned},
@@ -21,7 +21,7 @@ use groundplan_protocol::{
     blob::{BlobRef, WANT_LIMIT, Want},
     digest::Digest,
     envelope::{self, PlanReceipt, SigningKey},
-    ids::NodeId,
+    ids::{CommitId, NodeId},
     plan::{NodePlan, NodePlanRef},
     topic::Topic,
 };
@@ -29,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     content::{Held, Index},
-    site::{Site, fault, renamed},
+    site::{Site, fault, renamed, rewound},
 };
 use crate::{
     repository::{Repository, RepositoryError},
@@ -44,6 +44,31 @@ const ROOM: usize = 1024;
 /// While this many bytes of content have not left, requests for content are left to be repeated.
 const BACKLOG: usize = 32 << 20;
 
+/// Which commits are accepted that are no fast-forwards; shared by the loop and the thread that loads.
+#[derive(Debug)]
+pub(super) struct FastForward {
+    /// Whether none is, whatever the site says.
+    only: bool,
+    /// The one that an operator has accepted.
+    accepted: Mutex<Option<CommitId>>,
+}
+
+impl FastForward {
+    pub(super) fn new(only: bool) -> Self {
+        Self { only, accepted: Mutex::default() }
+    }
+
+    /// An operator accepts a commit.
+    pub(super) fn accept(&self, commit: CommitId) {
+        *self.accepted.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit);
+    }
+
+    /// Whether a commit that is no fast-forward is refused; `site` is whether the active commit says so.
+    fn refuses(&self, commit: &CommitId, site: bool) -> bool {
+        (self.only || site) && self.accepted.lock().unwrap_or_else(PoisonError::into_inner).as_ref() != Some(commit)
+    }
+}
+
 /// An answer of a worker.
 pub(super) enum Answer {
     /// A commit was loaded, or not.
@@ -53,7 +78,12 @@ pub(super) enum Answer {
 }
 
 /// Loads commits until the loop ends.
-pub(super) fn load(repository: &Repository, jobs: &Receiver<Box<LoadJob>>, answers: &UnboundedSender<Answer>) {
+pub(super) fn load(
+    repository: &Repository,
+    rule: &FastForward,
+    jobs: &Receiver<Box<LoadJob>>,
+    answers: &UnboundedSender<Answer>,
+) {
     let mut cache = Cache::default();
     while let Ok(mut job) = jobs.recv() {
         // Only the latest is waited for.
@@ -61,7 +91,7 @@ pub(super) fn load(repository: &Repository, jobs: &Receiver<Box<LoadJob>>, answe
             job = newer;
         }
         let started = Instant::now();
-        let (outcome, site) = load_one(repository, &job, &mut cache).unwrap_or_else(|error| {
+        let (outcome, site) = load_one(repository, rule, &job, &mut cache).unwrap_or_else(|error| {
             let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
             (LoadOutcome::Unreadable(format!("{error}{hint}")), None)
         });
@@ -74,12 +104,30 @@ pub(super) fn load(repository: &Repository, jobs: &Receiver<Box<LoadJob>>, answe
 
 fn load_one(
     repository: &Repository,
+    rule: &FastForward,
     job: &LoadJob,
     cache: &mut Cache,
 ) -> Result<(LoadOutcome, Option<Arc<Site>>), RepositoryError> {
     // The order decides what is reported: a commit that cannot be read is no fault of the site, and only a site without
     // faults can be compared with the active one.
-    let commit = Commit::from(repository.describe(&job.commit)?);
+    let mut commit = Commit::from(repository.describe(&job.commit)?);
+    commit.rewinds = match &job.base {
+        Some(base) if base.id == commit.id => base.rewinds.clone(),
+        Some(base) => {
+            let rewinds = repository.rewinds(&base.id, &commit.id)?;
+            rewinds.map(|commits| Rewind { from: base.id.clone(), commits })
+        }
+        None => None,
+    };
+    if let Some(rewinds) =
+        commit.rewinds.as_ref().filter(|_| job.base.as_ref().is_some_and(|base| base.id != commit.id))
+    {
+        tracing::warn!(commit = %commit.id, from = %rewinds.from, "the branch was moved to a commit that is no fast-forward");
+        if rule.refuses(&commit.id, job.active.as_ref().is_some_and(|active| active.fast_forward_only)) {
+            let faults = vec![rewound(&commit.id, rewinds)];
+            return Ok((LoadOutcome::Refused(RefusedCommit { commit, faults }), None));
+        }
+    }
     let tree = repository.tree(&job.commit)?;
     let loaded = site::load(&tree, &job.knowledge, cache);
     if let Some(unread) = tree.unread() {

@@ -38,7 +38,13 @@ fn entry(first: u64) -> LogEntry {
 }
 
 fn commit() -> Commit {
-    Commit { id: id(&"c0".repeat(20)).unwrap(), subject: "A commit".into(), author: "Ada".into(), time: 0 }
+    Commit {
+        id: id(&"c0".repeat(20)).unwrap(),
+        subject: "A commit".into(),
+        author: "Ada".into(),
+        time: 0,
+        rewinds: None,
+    }
 }
 
 fn group<const N: usize>(writes: [Write; N]) -> Group {

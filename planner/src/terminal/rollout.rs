@@ -9,11 +9,20 @@ use super::{
     format::{ago, count, first_line, indent, printed, short, took},
     reason,
 };
-use crate::api::types::{Commit, Counts, InstanceRecord, InstanceState, RolloutDetail, RolloutResult, RolloutSummary};
+use crate::api::types::{
+    Commit, Counts, InstanceRecord, InstanceState, Rewind, RolloutDetail, RolloutResult, RolloutSummary,
+};
 
 /// A commit as its short id and subject.
 pub(crate) fn commit(commit: &Commit) -> String {
-    format!("{} {}", short(commit.id.as_str()), commit.subject)
+    let rewinds = commit.rewinds.as_ref().map(|rewinds| format!(" ({})", rewind(rewinds))).unwrap_or_default();
+    format!("{} {}{rewinds}", short(commit.id.as_str()), commit.subject)
+}
+
+/// That a commit is no fast-forward.
+fn rewind(Rewind { from, commits }: &Rewind) -> String {
+    let what = commits.map_or("commits".to_owned(), |commits| count(commits, "commit"));
+    format!("no fast-forward: takes back {what} of {}", short(from.as_str()))
 }
 
 /// The state of a rollout in one word.

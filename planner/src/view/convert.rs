@@ -13,15 +13,16 @@ use crate::{
         exec::{ExecEvent, ExecNode, ExecRecord, ExecResult, NodeOutcome},
         types::{
             Commit, Counts, Fault, FaultPlace, Forgotten, InstanceRecord, InstanceState, NodePresence, PendingRecord,
-            RefusedCommit, Rejected, Related, Role, RolloutDetail, RolloutResult, RolloutSummary, VERSION,
+            RefusedCommit, Rejected, Related, Rewind, Role, RolloutDetail, RolloutResult, RolloutSummary, VERSION,
         },
     },
     store::StoreError,
 };
 
 impl From<commit::Commit> for Commit {
-    fn from(commit::Commit { id, subject, author, time }: commit::Commit) -> Self {
-        Self { id, subject, author, time }
+    fn from(commit::Commit { id, subject, author, time, rewinds }: commit::Commit) -> Self {
+        let rewinds = rewinds.map(|commit::Rewind { from, commits }| Rewind { from, commits });
+        Self { id, subject, author, time, rewinds }
     }
 }
 

@@ -61,7 +61,8 @@ impl Branch {
         let hex: String = digest.chars().filter(char::is_ascii_hexdigit).collect();
         let id = CommitId::new(&hex[hex.len() - 40..]).expect("40 hexadecimal digits");
         let subject = format!("Commit {number}");
-        let commit = Commit { id: id.clone(), subject, author: "Operator".to_owned(), time: number as i64 };
+        let commit =
+            Commit { id: id.clone(), subject, author: "Operator".to_owned(), time: number as i64, rewinds: None };
         self.by_id.insert(id, number);
         self.commits.push(Entry { commit, tree: sketch.tree(), sketch });
         self.tip = number;
@@ -98,7 +99,8 @@ impl Branch {
                 let active = job.active.as_ref().filter(|active| active.commit.id == commit.id);
                 let same = active.is_some_and(|active| asks_for_the_same(&active.desired, &desired));
                 let site = desired.site.clone();
-                let commit = ActiveCommit { commit, site, desired, drift: DriftSettings::default() };
+                let commit =
+                    ActiveCommit { commit, site, desired, drift: DriftSettings::default(), fast_forward_only: false };
                 LoadOutcome::Good { commit: Arc::new(commit), same }
             }
             Err(faults) => {

@@ -28,6 +28,7 @@ fn help_of_every_command() {
         "drift",
         "bootstrap",
         "trust",
+        "accept",
         "key",
         "broker",
     ] {

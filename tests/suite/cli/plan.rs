@@ -464,7 +464,7 @@ fn three_dots_compare_with_the_newest_common_commit() {
     assert!(run.stdout.contains("db_port 17433 → 17432"), "{}", run.text());
     assert_eq!(
         run.stderr,
-        "note: main has 1 commit that topic lacks, which this plan takes back; with three dots, `main...topic`, it shows only \
+        "note: topic is no fast-forward of main: main has 1 commit that topic lacks, which this plan takes back; with three dots, `main...topic`, it shows only \
          what topic adds\n"
     );
     assert_eq!(site.groundplan(&["plan", "main~1..main"]).stderr, "");

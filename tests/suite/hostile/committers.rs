@@ -153,3 +153,79 @@ fn a_changed_key_is_held_until_an_operator_confirms_it() {
     assert_eq!((&trusted["key"], &trusted["before"]), (&other.into(), &own.into()), "{trusted:#}");
     fleet.wait("no key to be held", || held(&fleet.ask("one", &["status"])?).is_null().then_some(()));
 }
+
+/// Points the branch at another commit, as a force-push does.
+fn force(fleet: &Fleet, commit: &str) {
+    fleet.git(&["reset", "-q", "--hard", commit]);
+}
+
+fn content(text: &str) -> String {
+    format!("[[task]]\nid = \"t\"\nfile = {{ path = \"/t\", content = \"{text}\" }}\n")
+}
+
+const ONE_NODE: &str = "[groups.all]\nservices = [\"s\"]\n\n[nodes.n1]\n";
+const SERVICE: &str = "services/s/service.toml";
+
+#[test]
+fn a_force_push_takes_a_fix_back_only_with_an_operators_consent() {
+    let only = "name = \"testsite\"\n[source]\nfast_forward_only = true\n";
+    let vulnerable = content("vulnerable");
+    let files = [("site.toml", only), ("inventory/nodes.toml", ONE_NODE), (SERVICE, vulnerable.as_str())];
+    let fleet = Fleet::started(Kind::Embedded, &files, &["n1"]);
+    let first = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &first);
+    let fixed = fleet.commit(&[(SERVICE, &content("fixed"))], "fix");
+    fleet.converged("one", &fixed);
+
+    // Also one that permits itself in the very commit.
+    force(&fleet, &first);
+    let rolled_back =
+        fleet.commit(&[("site.toml", "name = \"testsite\"\n"), (SERVICE, &content("vulnerable again"))], "harmless");
+    let status = refused(&fleet, &rolled_back);
+    assert_eq!(
+        status["refused"]["commit"]["rewinds"],
+        serde_json::json!({ "from": fixed, "commits": 1 }),
+        "{status:#}"
+    );
+    assert_eq!(status["commit"]["id"], fixed.as_str());
+    let shown = fleet.text("one", &["status"]);
+    assert!(shown.contains("this is no fast-forward") && shown.contains("groundplan accept"), "{shown}");
+    let history = fleet.text("one", &["history"]);
+    assert!(history.contains("no fast-forward: takes back 1 commit of"), "{history}");
+    assert_eq!(fleet.file("n1", "t").as_deref(), Some("fixed"));
+    // Another commit than the tip is not accepted by this.
+    assert!(!fleet.output("one", &["accept", &fixed]).status.success());
+
+    assert!(fleet.output("one", &["accept", &rolled_back[..9]]).status.success());
+    let status = fleet.converged("one", &rolled_back);
+    assert_eq!(fleet.file("n1", "t").as_deref(), Some("vulnerable again"));
+    assert_eq!(status["commit"]["rewinds"]["from"], fixed.as_str(), "{status:#}");
+}
+
+#[test]
+fn a_force_push_is_shown_where_it_is_accepted() {
+    let files =
+        [("site.toml", "name = \"testsite\"\n"), ("inventory/nodes.toml", ONE_NODE), (SERVICE, &content("old"))];
+    let mut fleet = Fleet::started(Kind::Embedded, &files, &["n1"]);
+    let first = fleet.git(&["rev-parse", "HEAD"]);
+    fleet.converged("one", &first);
+    let fixed = fleet.commit(&[(SERVICE, &content("fixed"))], "fix");
+    fleet.converged("one", &fixed);
+    force(&fleet, &first);
+    fleet.converged("one", &first);
+    assert_eq!(fleet.file("n1", "t").as_deref(), Some("old"));
+    // Also after a restart, which reads the commit again.
+    for _ in 0..2 {
+        for command in ["status", "history"] {
+            let shown = fleet.text("one", &[command]);
+            assert!(shown.contains(&format!("no fast-forward: takes back 1 commit of {}", &fixed[..7])), "{shown}");
+        }
+        fleet.kill_planner("one");
+        fleet.start_planner("one");
+        fleet.converged("one", &first);
+    }
+    // A commit on top is one again.
+    let next = fleet.commit(&[(SERVICE, &content("next"))], "next");
+    let status = fleet.converged("one", &next);
+    assert!(status["commit"]["rewinds"].is_null(), "{status:#}");
+}

@@ -52,6 +52,9 @@ pub struct PlanReport {
     /// What nodes record and do nothing else for; absent if there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recorded: Vec<RecordReport>,
+    /// How many commits of the base the target lacks, if it is no fast-forward: the plan takes them back. Filled in by previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewinds: Option<usize>,
     /// Nodes for which the inventory names another key: these keys are held until an operator confirms them. Filled in by previews.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyReport>,
@@ -214,6 +217,7 @@ impl PlanReport {
             prevented_by: Vec::new(),
             recorded,
             keys: Vec::new(),
+            rewinds: None,
             orphaned,
             parked: plan.parked.iter().filter(|node| plan.nodes.contains_key(*node)).cloned().collect(),
         }

@@ -244,7 +244,8 @@ impl Machine {
                     let elected = self.meta.elected.clone();
                     let knowledge = Knowledge { elected, not_given_up: true, present, ..self.fleet.knowledge(misfit) };
                     let (site, active) = (self.meta.site.clone(), self.deployment.active().cloned());
-                    self.out.push(Effect::Load(Box::new(LoadJob { job, commit, knowledge, site, active })));
+                    let base = self.meta.active.clone();
+                    self.out.push(Effect::Load(Box::new(LoadJob { job, commit, knowledge, site, active, base })));
                 }
                 Job::Plan { job } => self.start_plan(job),
             }
