@@ -150,7 +150,7 @@ fn name_planner(store: &mut Store, stored: &mut Stored) -> Result<(), ServeError
         let random: [u8; 8] = trust::random()?;
         stored.meta.planner = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut group = Group::default();
-        group.push(Write::Meta(stored.meta.clone()));
+        group.push(Write::Meta(Box::new(stored.meta.clone())));
         store.commit(&group)?;
     }
     Ok(())

@@ -23,7 +23,7 @@ pub struct Commit {
     /// When it was committed, in seconds since the Unix epoch.
     pub time: i64,
     /// What it takes back of the commit that was active before; none if it has that one in its history, which is a fast-forward.
-    pub rewinds: Option<Rewind>,
+    pub rewinds: Option<Box<Rewind>>,
 }
 
 /// What a commit that is no fast-forward takes back.

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub enum Write {
     /// What there is one of.
-    Meta(Meta),
+    Meta(Box<Meta>),
     /// What is known of a node.
     Node(NodeId, Box<StoredNode>),
     /// The last report of a node that is on the disk, and of which ledger.

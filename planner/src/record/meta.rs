@@ -171,7 +171,7 @@ impl From<MetaRow> for Meta {
 impl From<Commit> for CommitRow {
     fn from(commit: Commit) -> Self {
         let Commit { id, subject, author, time, rewinds } = commit;
-        let rewinds = rewinds.map(|Rewind { from, commits }| RewindRow { from, commits });
+        let rewinds = rewinds.map(|rewinds| RewindRow { from: rewinds.from, commits: rewinds.commits });
         Self { id, subject, author, time, rewinds }
     }
 }
@@ -179,7 +179,7 @@ impl From<Commit> for CommitRow {
 impl From<CommitRow> for Commit {
     fn from(row: CommitRow) -> Self {
         let CommitRow { id, subject, author, time, rewinds } = row;
-        let rewinds = rewinds.map(|RewindRow { from, commits }| Rewind { from, commits });
+        let rewinds = rewinds.map(|RewindRow { from, commits }| Box::new(Rewind { from, commits }));
         Self { id, subject, author, time, rewinds }
     }
 }

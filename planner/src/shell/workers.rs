@@ -115,7 +115,7 @@ fn load_one(
         Some(base) if base.id == commit.id => base.rewinds.clone(),
         Some(base) => {
             let rewinds = repository.rewinds(&base.id, &commit.id)?;
-            rewinds.map(|commits| Rewind { from: base.id.clone(), commits })
+            rewinds.map(|commits| Box::new(Rewind { from: base.id.clone(), commits }))
         }
         None => None,
     };

@@ -29,7 +29,7 @@ impl Group {
     /// Adds a change, to be written after those that were added before.
     pub fn push(&mut self, write: Write) {
         match write {
-            Write::Meta(meta) => self.meta = Some(meta.into()),
+            Write::Meta(meta) => self.meta = Some((*meta).into()),
             Write::Node(node, stored) => drop(self.nodes.insert(node, (*stored).into())),
             Write::Ack(node, ledger, sequence) => drop(self.acks.insert(node, (ledger, sequence))),
             Write::Plan(node, plan) => drop(self.plans.insert(node, plan)),

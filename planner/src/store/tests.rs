@@ -94,7 +94,7 @@ fn what_was_committed_is_there_again() {
         let (mut store, empty) = Store::open(dir.path()).unwrap();
         assert_eq!(empty.meta, Meta::default());
         let writes = [
-            Write::Meta(meta.clone()),
+            Write::Meta(Box::new(meta.clone())),
             Write::Node(node("a"), StoredNode { seen_ms: 4, ..StoredNode::default() }.into()),
             Write::Node(node("a"), StoredNode { seen_ms: 5, ..StoredNode::default() }.into()),
             Write::Ack(node("a"), ledger(), Sequence(3)),

@@ -21,7 +21,7 @@ use crate::{
 
 impl From<commit::Commit> for Commit {
     fn from(commit::Commit { id, subject, author, time, rewinds }: commit::Commit) -> Self {
-        let rewinds = rewinds.map(|commit::Rewind { from, commits }| Rewind { from, commits });
+        let rewinds = rewinds.map(|rewinds| Rewind { from: rewinds.from, commits: rewinds.commits });
         Self { id, subject, author, time, rewinds }
     }
 }

@@ -28,7 +28,7 @@ impl PlannerDisk {
     /// Carries out a write.
     pub(super) fn apply(&mut self, write: Write) {
         match write {
-            Write::Meta(meta) => self.meta = meta,
+            Write::Meta(meta) => self.meta = *meta,
             Write::Node(node, stored) => drop(self.nodes.insert(node, *stored)),
             Write::Ack(node, ledger, sequence) => drop(self.acks.insert(node, (ledger, sequence))),
             Write::Plan(node, Some(plan)) => drop(self.plans.insert(node, plan)),

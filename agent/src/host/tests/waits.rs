@@ -149,7 +149,22 @@ async fn publishes_a_value_and_counts_only_a_new_one_as_a_change() {
         let finished = again(&site, &spec, &finished.notes.memory).await;
         assert_eq!(finished.result, UNCHANGED, "{params}");
     }
-    let spec = export(json!({ "path": "/value", "trim": false }));
+    // What is no single line, or does not match, fails the task.
+    for (params, fault) in [
+        (
+            json!({ "path": "/value", "trim": false }),
+            "/value gives a value that has several lines; `lines = true` allows that",
+        ),
+        (
+            json!({ "command": "cat value", "pattern": "[0-9]+" }),
+            "`cat value` gives a value that does not match `[0-9]+`",
+        ),
+    ] {
+        let finished = site.job("svc.task", apply(&export(params), None), None).await;
+        assert_eq!(finished.result.unwrap_err(), fault);
+        assert_eq!(finished.notes.export, None);
+    }
+    let spec = export(json!({ "path": "/value", "trim": false, "lines": true }));
     let finished = site.job("svc.task", apply(&spec, None), None).await;
     assert_eq!(finished.notes.export.as_deref(), Some(" one\n"));
 

@@ -9,11 +9,10 @@ use std::{ops::Range, sync::LazyLock};
 use minijinja::{
     Environment, Error, ErrorKind, State, Value,
     machinery::{Token, tokenize},
-    syntax::SyntaxConfig,
     value::{Kwargs, Rest, ValueKind},
 };
 
-use super::{context::is_given, quote::LINE};
+use super::{context::is_given, quote::LINE, syntax::syntax};
 
 /// How deeply a value that is assigned may nest.
 const DEPTH: usize = 100;
@@ -91,11 +90,6 @@ fn assignments(text: &str) -> Vec<(usize, String)> {
         end = span.end_offset as usize;
     }
     puts
-}
-
-/// The syntax of templates.
-pub(super) fn syntax() -> SyntaxConfig {
-    SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default()
 }
 
 /// Gives the environment the filters, and a `namespace` whose first values pass them too.

@@ -11,7 +11,7 @@ use minijinja::{
     machinery::{Token, tokenize},
 };
 
-use super::assign;
+use super::syntax;
 
 /// Names that stand before a bracket without being called, and those that the engine defines within blocks.
 const NOT_CALLED: [&str; 27] = [
@@ -93,7 +93,7 @@ fn scan<'t>(of: Text<'t>, used: &mut Vec<Missing<'t>>, defined: &mut BTreeSet<&'
     let (mut next, mut first, mut block) = (None, false, "");
     // A name that is called if a bracket follows.
     let mut called: Option<(&'t str, Range<usize>)> = None;
-    for (token, span) in tokenize(of.text, of.expression, assign::syntax()).map_while(Result::ok) {
+    for (token, span) in tokenize(of.text, of.expression, syntax::syntax()).map_while(Result::ok) {
         let begins = std::mem::replace(&mut first, matches!(token, Token::BlockStart));
         let expected = next.take();
         let range = span.start_offset as usize..span.end_offset as usize;

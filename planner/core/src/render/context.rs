@@ -26,9 +26,6 @@ pub(crate) const ON_NODE: [&str; 1] = ["secrets"];
 /// Names that every template sees.
 pub(crate) const GIVEN: [&str; 7] = ["node", "groups", "site", "service", "external", "facts", "exports"];
 
-/// Those of them whose values nodes report.
-pub(crate) const REPORTED: [&str; 2] = ["facts", "exports"];
-
 /// Something that a template, or the resolution of its task, read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Access {
@@ -49,7 +46,7 @@ pub(crate) enum Access {
     Template(Arc<str>),
     /// A file below the service's folder, as it is.
     Source(Arc<str>),
-    /// The program of that name in `plugins/`.
+    /// The file of that name in `plugins/`: a program, or what describes one.
     Plugin(Arc<str>),
     /// The probes of the external capabilities that the task requires.
     Probes,

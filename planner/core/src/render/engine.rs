@@ -9,14 +9,14 @@ use super::{
     context::{Access, Log},
     fault::Named,
     limits::Limits,
-    quote,
+    quote, syntax,
 };
 
 /// The engine as sites see it.
 pub(super) fn environment<'t>(log: &Arc<Log>, limits: &Limits) -> Environment<'t> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.set_syntax(assign::syntax());
+    env.set_syntax(syntax::syntax());
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_debug(true);
     env.set_fuel(Some(limits.steps()));

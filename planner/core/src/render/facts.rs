@@ -16,7 +16,7 @@ use minijinja::{
     value::{Serde, ValueKind},
 };
 
-use super::origin::{self, Origins};
+use super::{origin::Origins, reported, syntax::is_template};
 
 /// Longest value that a reason shows, in bytes.
 const SHOWN: usize = 80;
@@ -27,11 +27,6 @@ pub(super) const VAR_FAULT: &str = "the var `";
 /// An error of the var `name`.
 pub(super) fn var_fault(name: &str, message: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("{VAR_FAULT}{name}`: {message}"))
-}
-
-/// Whether a string is a template at all.
-pub(crate) fn is_template(text: &str) -> bool {
-    text.contains('{') && ["{{", "{%", "{#"].iter().any(|open| text.contains(open))
 }
 
 /// Whether any text in a value is a template.
@@ -73,7 +68,7 @@ impl Fact {
     fn templates(&self) -> Vec<Arc<str>> {
         let mut texts = Vec::new();
         if self.has_templates() {
-            origin::texts_of(&self.value, &mut texts);
+            reported::texts_of(&self.value, &mut texts);
         }
         texts
     }
@@ -189,7 +184,7 @@ impl ServiceFacts {
             let own: Vec<_> = self.vars.iter().map(|(name, fact)| (name, fact.templates())).collect();
             let own = own.iter().flat_map(|(name, texts)| texts.iter().map(|text| (*name, &**text)));
             let site = site.templates().iter().map(|(name, text)| (name, &**text));
-            Arc::new(origin::of_vars(&own.chain(site).collect::<Vec<_>>()))
+            Arc::new(reported::of_vars(&own.chain(site).collect::<Vec<_>>()))
         };
         self.origins.get_or_init(found).clone()
     }

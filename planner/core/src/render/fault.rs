@@ -8,10 +8,12 @@ use std::{error::Error as _, fmt, ops::Range};
 use minijinja::{Error, ErrorKind};
 
 use super::{
-    context::{Field, GIVEN, ON_NODE, REPORTED, RenderContext},
+    context::{Field, GIVEN, ON_NODE, RenderContext},
     facts::VAR_FAULT,
     known::{FACTS, parts},
+    origin::REPORTED,
     quote::LINE_FAULT,
+    reported::Misplaced,
 };
 use crate::nearest::did_you_mean;
 use groundplan_inventory::{DeclaredIn, foreign};
@@ -111,30 +113,22 @@ impl Fault {
         Self { template, range, message, hint, undefined: None, missing_from, sure: true, certain: true, exceeds }
     }
 
-    /// A reported value that stands in a shell line as it is.
-    pub(crate) fn unquoted(name: &str, range: Range<usize>) -> Self {
-        let message = "what nodes report stands unquoted in a shell line, which runs whatever a node puts there";
-        Self::of_origin(name, range, message, "write `{{ … | quote }}`, or give a list of arguments instead of a line")
-    }
-
-    /// A quoted value within quotes, a comment or a here-document of a shell line.
-    pub(crate) fn within_quotes(name: &str, range: Range<usize>) -> Self {
-        let message = "what nodes report stands within quotes, backquotes, a comment or a here-document of a shell line, where `quote` does not hold";
-        Self::of_origin(
-            name,
-            range,
-            message,
-            "let `{{ … | quote }}` stand by itself, or give a list of arguments instead of a line",
-        )
-    }
-
-    /// A reported value that a block is made of.
-    pub(crate) fn unchecked(name: &str, range: Range<usize>) -> Self {
-        let message = "what nodes report cannot be checked for line breaks here";
-        Self::of_origin(name, range, message, "keep the block with `{% set x %}…{% endset %}`, and print `{{ x | … }}`")
-    }
-
-    fn of_origin(name: &str, range: Range<usize>, message: &str, hint: &str) -> Self {
+    /// A reported value that must not stand where it does.
+    pub(super) fn misplaced(name: &str, range: Range<usize>, why: Misplaced) -> Self {
+        let (message, hint) = match why {
+            Misplaced::Unquoted => (
+                "what nodes report stands unquoted in a shell line, which runs whatever a node puts there",
+                "write `{{ … | quote }}`, or give a list of arguments instead of a line",
+            ),
+            Misplaced::WithinQuotes => (
+                "what nodes report stands within quotes, backquotes, a comment or a here-document of a shell line, where `quote` does not hold",
+                "let `{{ … | quote }}` stand by itself, or give a list of arguments instead of a line",
+            ),
+            Misplaced::Unchecked => (
+                "what nodes report cannot be checked for line breaks here",
+                "keep the block with `{% set x %}…{% endset %}`, and print `{{ x | … }}`",
+            ),
+        };
         let (template, message, hint) = (name.to_owned(), message.to_owned(), Some(hint.to_owned()));
         let missing_from = Vec::new();
         Self { template, range, message, hint, undefined: None, missing_from, sure: true, certain: true, exceeds: None }

@@ -21,21 +21,31 @@ mod depth;
 mod engine;
 mod facts;
 mod fault;
+mod follow;
 mod known;
 mod limits;
 mod origin;
 mod quote;
+mod reported;
 mod shell;
+mod syntax;
 mod vars;
 
-use self::{assign::Inserted, engine::environment, limits::Writer, origin::Found, vars::Vars};
+use self::{
+    assign::Inserted,
+    engine::environment,
+    limits::Writer,
+    reported::{Found, Text},
+    vars::Vars,
+};
 pub(crate) use self::{
-    context::{Access, Log, REPORTED, RenderContext, Root},
-    facts::{ServiceFacts, SiteFacts, is_template, short},
+    context::{Access, Log, RenderContext, Root},
+    facts::{ServiceFacts, SiteFacts, short},
     fault::{Fault, Named},
     known::{Exported, Known},
     limits::Limits,
-    origin::{Origins, Sink, Sinks},
+    origin::{Origins, REPORTED, Sink, Sinks},
+    syntax::is_template,
 };
 
 /// How many undefined names one rendering reports at most.
@@ -77,17 +87,25 @@ impl<'t> Templates<'t> {
         }
         // Of the others, because what the engine refuses has been reported.
         let compiled: Vec<_> = texts.iter().filter(|(name, _)| templates.env.get_template(name).is_ok()).collect();
-        let mut found = templates.found(compiled.iter().map(|(name, text)| (name.as_str(), &***text)));
+        let (mut found, mut misplaced) = templates.found(compiled.iter().map(|(name, text)| (name.as_str(), &***text)));
         for (name, text) in compiled {
             let printed = found.checked.remove(name).unwrap_or_default();
             faults.extend(templates.put_filters(name.as_str(), text, printed).err().map(|fault| *fault));
         }
-        faults.append(&mut found.faults);
+        faults.append(&mut misplaced);
         (templates, faults)
     }
 
-    fn found<'s>(&self, texts: impl IntoIterator<Item = (&'s str, &'s str)>) -> Found {
-        origin::of_texts(texts, self.sinks, &self.origins)
+    /// What of these texts comes from nodes; the faults of those that put it where it could become code.
+    fn found<'s>(&self, texts: impl IntoIterator<Item = (&'s str, &'s str)>) -> (Found, Vec<Fault>) {
+        let texts = texts.into_iter().map(|(name, text)| match Named::of(name) {
+            Named::File { path, .. } => Text { name, path: Some(path), text },
+            Named::Param { .. } => Text { name, path: None, text },
+        });
+        let mut found = reported::of_texts(texts, self.sinks, &self.origins);
+        let misplaced = std::mem::take(&mut found.misplaced).into_iter();
+        let faults = misplaced.map(|(name, range, why)| Fault::misplaced(&name, range, why)).collect();
+        (found, faults)
     }
 
     fn add<S: Into<Cow<'t, str>> + Clone + AsRef<str>>(&mut self, name: S, text: S) -> Result<(), Box<Fault>> {
@@ -125,10 +143,10 @@ impl<'t> Templates<'t> {
         let mut templates = self.clone();
         templates.add(name.to_owned(), text.to_owned()).map_err(|fault| vec![*fault])?;
         let others = self.texts.iter().map(|(name, text)| (name.as_str(), &**text));
-        let mut found = templates.found(others.chain([(name, text)]));
-        found.faults.retain(|fault| fault.template == name);
-        if !found.faults.is_empty() {
-            return Err(found.faults);
+        let (mut found, mut faults) = templates.found(others.chain([(name, text)]));
+        faults.retain(|fault| fault.template == name);
+        if !faults.is_empty() {
+            return Err(faults);
         }
         let printed = found.checked.remove(name).unwrap_or_default();
         templates.put_filters(name.to_owned(), text, printed).map_err(|fault| vec![*fault])?;

@@ -13,9 +13,10 @@ use super::{
     context::{Log, RenderVar, Root},
     depth,
     engine::environment,
-    facts::{VAR_FAULT, is_template, var_fault},
+    facts::{VAR_FAULT, var_fault},
     fault::Fault,
     limits::Limits,
+    syntax::is_template,
 };
 
 /// What vars are rendered with: the engine, made at first use.

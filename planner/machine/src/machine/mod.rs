@@ -468,7 +468,7 @@ impl Machine {
     }
 
     fn write_meta(&mut self) {
-        self.persist(Write::Meta(self.meta.clone()));
+        self.persist(Write::Meta(Box::new(self.meta.clone())));
     }
 
     fn write_nodes(&mut self) {
