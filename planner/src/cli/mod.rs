@@ -3,8 +3,8 @@
 //! In: arguments, environment, files. Out: text or JSON on standard output, errors and progress on standard error, and one of the fixed
 //! exit codes. The modules here parse arguments and connect the other parts of this crate; texts come from `terminal`.
 
-mod access;
 mod accept;
+mod access;
 mod bootstrap;
 mod broker;
 mod check;

@@ -221,7 +221,14 @@ mod tests {
         let access = NodeAccess { broker: &broker, password: "p" };
         let config = layout.prepare_node(&node, &site, &access, &key, false).unwrap();
         let dir = layout.node(&node);
-        let files = [&config, &dir.join("node.key"), &dir.join("broker.password"), &dir.join("state"), &layout.lock(), &layout.planner()];
+        let files = [
+            &config,
+            &dir.join("node.key"),
+            &dir.join("broker.password"),
+            &dir.join("state"),
+            &layout.lock(),
+            &layout.planner(),
+        ];
         for path in files {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
         }
