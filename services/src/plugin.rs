@@ -1,7 +1,7 @@
 //! Task kinds that the site's own programs add: each program's description, and what a task takes over from it.
 //!
-//! In: the name of a program in `plugins/` and what it printed when it was asked for its schema. Out: a [`Description`], or what is
-//! wrong with it. Runs no program and knows no JSON Schema: the caller passes in how a schema is compiled to a [`ParamCheck`].
+//! In: the name of a program in `plugins/` and the file beside it that describes it, which is what the program prints when it is asked for its
+//! schema. Out: a [`Description`], or what is wrong with it. Runs no program and knows no JSON Schema: the caller passes in how a schema is compiled to a [`ParamCheck`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +11,7 @@ use std::{
 
 use groundplan_inventory::hint;
 use groundplan_protocol::{
+    digest::Digest,
     duration::Span,
     effect::Effect,
     ids::{NAME_RULE, TaskName},
@@ -24,6 +25,9 @@ use crate::task::KEYS;
 /// The folder of the programs.
 pub const FOLDER: &str = "plugins";
 
+/// What the file that describes a program has after the program's name.
+pub const SCHEMA: &str = ".schema.json";
+
 /// The name in a claim without a parameter.
 const WHOLE: &str = "the host";
 
@@ -36,7 +40,7 @@ pub struct Plugins {
     pub faulty: BTreeSet<String>,
 }
 
-/// Checks the parameters of a plugin's tasks against the schema that the plugin printed.
+/// Checks the parameters of a plugin's tasks against the schema in its description.
 pub trait ParamCheck: Debug + Send + Sync {
     /// Everything in `params` that the schema does not allow.
     fn violations(&self, params: &Map<String, Value>) -> Vec<Violation>;
@@ -51,7 +55,7 @@ pub trait ParamCheck: Debug + Send + Sync {
 /// Compiles a JSON schema, or returns what is wrong with it in one line.
 pub type CompileSchema<'a> = dyn Fn(&Value) -> Result<Box<dyn ParamCheck>, String> + 'a;
 
-/// What a plugin printed when it was asked for its schema.
+/// The description of a plugin.
 #[derive(Debug)]
 pub struct Description {
     /// One line for people.
@@ -62,25 +66,27 @@ pub struct Description {
     pub can_check: bool,
     /// How long one run of it may take.
     pub timeout: Option<Span>,
+    /// Digest of the description as JSON, which the program must print alike.
+    pub digest: Digest,
     claims: Vec<Claims>,
     check: Box<dyn ParamCheck>,
 }
 
-/// Why what a plugin printed is not a description.
+/// Why a text is not the description of a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidDescription {
     /// It is not JSON.
-    #[error("it printed no JSON when it was asked for its schema, but `{0}`")]
+    #[error("it is no JSON, but `{0}`")]
     NoJson(String),
     /// It is JSON, but not a description.
-    #[error("its description is wrong: {0}")]
+    #[error("it is no description: {0}")]
     Form(String),
     /// What stands under `schema` is not a JSON schema.
     #[error("its schema is not a JSON schema: {0}")]
     Schema(String),
 }
 
-/// What it prints.
+/// A description as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Printed {
@@ -137,20 +143,21 @@ pub fn name(file: &str) -> Result<TaskName, (String, String)> {
 }
 
 impl Description {
-    /// Reads what a plugin printed.
+    /// Reads a description.
     ///
     /// # Errors
     /// If it is no description, or its schema does not compile.
     pub fn read(printed: &[u8], compile: &CompileSchema<'_>) -> Result<Self, InvalidDescription> {
         let value: Value =
             serde_json::from_slice(printed).map_err(|_| InvalidDescription::NoJson(first_line(printed)))?;
+        let digest = Digest::of_json(&value);
         let printed = Printed::deserialize(value).map_err(|e| InvalidDescription::Form(e.to_string()))?;
         if !printed.schema.is_object() {
             return Err(InvalidDescription::Schema("it is not an object".to_owned()));
         }
         let Printed { summary, schema, effects, claims, can_check, timeout } = printed;
         let check = compile(&schema).map_err(InvalidDescription::Schema)?;
-        Ok(Self { summary, effects, can_check, timeout, claims, check })
+        Ok(Self { summary, effects, can_check, timeout, digest, claims, check })
     }
 
     /// Everything that the schema does not allow in `params`.
@@ -181,6 +188,7 @@ impl Description {
         };
         plugin.claims = self.claims.iter().filter_map(claim).collect();
         plugin.effects.clone_from(&self.effects);
+        plugin.description = Some(self.digest);
         (plugin.can_check, plugin.timeout) = (self.can_check, self.timeout);
     }
 }
@@ -224,10 +232,10 @@ mod tests {
     fn what_is_not_a_description_is_refused() {
         assert!(description(json!({})).is_ok());
         for (more, words) in [
-            (json!({ "efects": [] }), "its description is wrong: unknown field `efects`"),
-            (json!({ "effects": ["explode"] }), "its description is wrong: unknown variant `explode`"),
-            (json!({ "timeout": "soon" }), "its description is wrong: "),
-            (json!({ "claims": [{ "param": "zone" }] }), "its description is wrong: "),
+            (json!({ "efects": [] }), "it is no description: unknown field `efects`"),
+            (json!({ "effects": ["explode"] }), "it is no description: unknown variant `explode`"),
+            (json!({ "timeout": "soon" }), "it is no description: "),
+            (json!({ "claims": [{ "param": "zone" }] }), "it is no description: "),
             (json!({ "schema": 5 }), "its schema is not a JSON schema: it is not an object"),
             (json!({ "schema": { "refuse": "why" } }), "its schema is not a JSON schema: why"),
         ] {
@@ -235,7 +243,7 @@ mod tests {
             assert!(error.starts_with(words), "{more}: {error}");
         }
         let garbage = Description::read(b"\n  Hello, world\nmore", &compile).unwrap_err().to_string();
-        assert_eq!(garbage, "it printed no JSON when it was asked for its schema, but `Hello, world`");
+        assert_eq!(garbage, "it is no JSON, but `Hello, world`");
         assert!(Description::read(b"", &compile).is_err() && Description::read(&[0xff; 9], &compile).is_err());
     }
 

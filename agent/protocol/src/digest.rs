@@ -22,6 +22,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest of a JSON value, whatever the order of its keys and the space between them.
+    pub fn of_json(json: &serde_json::Value) -> Self {
+        let mut text = String::new();
+        canonical(json, &mut text);
+        Self::of(text.as_bytes())
+    }
+
     /// The digest's 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -30,6 +37,33 @@ impl Digest {
     /// The first 8 bytes as 16 hexadecimal digits: enough to distinguish two values of one input.
     pub fn short(&self) -> String {
         hex(&self.0[..8])
+    }
+}
+
+/// JSON with its keys in order.
+fn canonical(json: &serde_json::Value, out: &mut String) {
+    use serde_json::Value;
+    match json {
+        Value::Object(fields) => {
+            let fields: std::collections::BTreeMap<_, _> = fields.iter().collect();
+            out.push('{');
+            for (key, value) in fields {
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for item in items {
+                canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        value => out.push_str(&value.to_string()),
     }
 }
 

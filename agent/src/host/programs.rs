@@ -33,11 +33,13 @@ pub(crate) struct Programs {
     dir: PathBuf,
     /// Programs that no task claimed at the end of a job, each with the plan of that job.
     unused: Mutex<Vec<(Generation, Digest)>>,
+    /// Programs that have printed the description with this digest.
+    agree: Mutex<BTreeSet<(Digest, Digest)>>,
 }
 
 impl Programs {
     pub(crate) fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.join("plugins"), unused: Mutex::default() }
+        Self { dir: state_dir.join("plugins"), unused: Mutex::default(), agree: Mutex::default() }
     }
 
     /// The program, verified; written from `content` if the file is missing or damaged. The task that uses it claims it by then.
@@ -50,6 +52,20 @@ impl Programs {
             self.put(&path, content).map_err(|source| ProgramError::Io { path: path.clone(), source })?;
         }
         Ok(path)
+    }
+
+    /// Whether a program has printed the description with this digest, since the agent started.
+    pub(crate) fn agrees(&self, program: Digest, description: Digest) -> bool {
+        self.agreed().contains(&(program, description))
+    }
+
+    /// Notes that it has.
+    pub(crate) fn note_agreement(&self, program: Digest, description: Digest) {
+        self.agreed().insert((program, description));
+    }
+
+    fn agreed(&self) -> MutexGuard<'_, BTreeSet<(Digest, Digest)>> {
+        self.agree.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes it completely, and only then under its name.

@@ -11,7 +11,7 @@ use crate::terminal::{Failure, Output};
 
 /// List the kinds of tasks, or explain one with all its parameters.
 ///
-/// These are the built-in kinds. A site can add kinds with programs in `plugins/`; each program prints the schema of its own kind, and
+/// These are the built-in kinds. A site can add kinds with programs in `plugins/`; a file beside each program describes its kind, and
 /// `groundplan check` validates tasks against it.
 #[derive(Debug, clap::Args)]
 #[command(

@@ -21,6 +21,7 @@ mod observe;
 mod park;
 mod plan;
 mod planner;
+mod plugin;
 mod recheck;
 mod retry;
 mod schema;
@@ -79,6 +80,7 @@ enum Command {
     Plan(plan::Args),
     Schema(schema::Args),
     Kinds(kinds::Args),
+    Plugin(plugin::Args),
     Serve(serve::Args),
     Status(status::Args),
     Why(why::Args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &mut out),
         Command::Plan(args) => plan::run(&args, &mut out),
         Command::Kinds(args) => kinds::run(&args, &mut out),
+        Command::Plugin(args) => plugin::run(&args, &mut out),
         Command::Schema(args) => schema::run(&args, &mut out),
         Command::Serve(args) => serve::run(args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),

@@ -1,31 +1,22 @@
-//! The plugins of a tree, with the descriptions that they print.
+//! The plugins of a tree, with the descriptions beside them.
 //!
-//! In: a tree's files in `plugins/`. Out: descriptions, and a diagnostic for each unusable program. A program is run once for each of its
-//! versions; failures are not cached, because they may be temporary. Loading a site runs its plugins with the rights of the process that
-//! loads it.
+//! In: a tree's files in `plugins/`. Out: descriptions, from `plugins/<name>.schema.json`, and a diagnostic for each program that has none.
+//! Loading a site runs nothing of it. Only [`printed`], which an operator asks for by `groundplan plugin schema`, runs a program, so that
+//! nothing of an unmerged branch runs where it is checked, planned or reviewed.
 
 mod run;
 mod schema;
 
-use std::{
-    collections::HashMap,
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{collections::HashMap, io, sync::Arc};
 
 use groundplan_core::{
     SourceTree,
     source::{Entry, EntryKind},
 };
 use groundplan_inventory::{Diagnostic, Location};
-use groundplan_protocol::ids::TaskName;
 use groundplan_services::{
     Description, Plugins,
-    plugin::{self, FOLDER, InvalidDescription},
+    plugin::{self, FOLDER, InvalidDescription, SCHEMA},
 };
 
 use self::run::RunError;
@@ -36,32 +27,24 @@ const REQUEST: &[u8] = b"{\"version\":1,\"request\":\"schema\"}\n";
 /// How many descriptions are cached beyond those of the last tree.
 const KNOWN: usize = 256;
 
-/// How many plugins run at a time.
-const PARALLEL: usize = 4;
+/// The longest description, in bytes.
+const LONGEST: usize = 1 << 20;
 
-/// Descriptions by the version of the program, which is the object id of its content or, in a directory, its inode and time stamp.
+/// Descriptions by the version of their file, which is the object id of its content or, in a directory, its inode and time stamp.
 pub(crate) type Cache = HashMap<Arc<str>, Arc<Description>>;
 
-/// Why a plugin has no description.
-enum Unusable {
+/// Why a program has not printed a description.
+#[derive(Debug)]
+pub(crate) enum Unusable {
     Run(RunError),
     Description(InvalidDescription),
 }
 
-/// A plugin whose description is not cached.
-struct Unknown<'t> {
-    entry: &'t Entry,
-    name: TaskName,
-    program: Arc<[u8]>,
-}
-
-/// The descriptions of the plugins of `tree`: from `cache`, or by running them. Adds a diagnostic to `faults` for each unusable one.
-/// Afterwards the cache has those of this tree and some of earlier ones: after a refused commit, the active one is loaded again.
+/// The descriptions of the plugins of `tree`. Adds a diagnostic to `faults` for each program without one. Afterwards the cache has those of
+/// this tree and some of earlier ones: after a refused commit, the active one is loaded again.
 pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Vec<Diagnostic>) -> Plugins {
     let mut plugins = Plugins::default();
-    // By version, which identifies the content: an unchanged program is not run again, whatever its name.
     let mut kept = Cache::new();
-    let mut unknown = Vec::new();
     for (entry, file) in programs(tree) {
         let mut refuse = |fault: Diagnostic| {
             plugins.faulty.insert(file.to_owned());
@@ -72,40 +55,47 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
             // Not meant as a plugin, such as a README.md.
             Err(_) if !entry.executable && file.contains(['.', '~']) => continue,
             Err((message, hint)) => {
-                refuse(fault(entry, message).hint(hint));
+                refuse(fault(&entry.path, message).hint(hint));
                 continue;
             }
         };
         if !entry.executable {
-            refuse(fault(entry, "is not executable").hint(format!(
+            refuse(fault(&entry.path, "is not executable").hint(format!(
                 "commit it with its mode: chmod +x {0} && git update-index --chmod=+x {0}; or move it elsewhere if it is not a plugin",
                 entry.path
             )));
             continue;
         }
-        if let Some(known) = cache.get(&entry.version) {
-            kept.insert(entry.version.clone(), known.clone());
+        let path = format!("{}{SCHEMA}", entry.path);
+        let Some(described) = tree.entry(&path).filter(|described| described.kind == EntryKind::File) else {
+            refuse(fault(&entry.path, format!("has no `{path}` beside it, which describes its kind")).hint(format!(
+                "read the program, because this runs it with your rights, then: groundplan plugin schema {name}; and commit the file that it writes"
+            )));
+            continue;
+        };
+        if let Some(known) = cache.get(&described.version) {
+            kept.insert(described.version.clone(), known.clone());
             plugins.known.insert(name, known.clone());
             continue;
         }
-        match tree.read(&entry.path) {
-            Ok(program) => unknown.push(Unknown { entry, name, program }),
-            Err(error) => refuse(fault(entry, format!("cannot be read: {}", error.cause))),
-        }
-    }
-    for (Unknown { entry, name, program }, answer) in run_all(unknown) {
-        match answer {
+        let read = match tree.read(&path) {
+            Ok(text) if text.len() > LONGEST => Err(format!("cannot be used: it has more than {} MiB", LONGEST >> 20)),
+            Ok(text) => Description::read(&text, &schema::compile).map_err(|error| format!("cannot be used: {error}")),
+            Err(error) => Err(format!("cannot be read: {}", error.cause)),
+        };
+        match read {
             Ok(description) => {
-                kept.insert(entry.version.clone(), description.clone());
+                let description = Arc::new(description);
+                kept.insert(described.version.clone(), description.clone());
                 plugins.known.insert(name, description);
             }
-            Err(unusable) => {
-                plugins.faulty.insert(name.as_str().to_owned());
-                faults.push(unusable.diagnostic(entry, &program));
-            }
+            Err(message) => refuse(
+                Diagnostic::new(Location::file(path), format!("the description of the plugin `{name}` {message}"))
+                    .hint(format!("docs/plugins.md says what is in it; `groundplan plugin schema {name}` writes it")),
+            ),
         }
     }
-    // Programs that change often would otherwise let the cache grow without bound.
+    // Descriptions that change often would otherwise let the cache grow without bound.
     if cache.len() + kept.len() > KNOWN {
         cache.clear();
     }
@@ -113,50 +103,36 @@ pub(crate) fn describe(tree: &dyn SourceTree, cache: &mut Cache, faults: &mut Ve
     plugins
 }
 
-/// The files directly in the folder of plugins, with their names. Subfolders are ignored.
+/// The files directly in the folder of plugins, with their names. Subfolders are ignored, and so is what describes the programs.
 fn programs(tree: &dyn SourceTree) -> impl Iterator<Item = (&Entry, &str)> {
     let files = tree.entries().iter().filter(|entry| entry.kind == EntryKind::File);
     files.filter_map(|entry| {
         let file = entry.path.strip_prefix(FOLDER)?.strip_prefix('/')?;
-        (!file.contains('/')).then_some((entry, file))
+        (!file.contains('/') && !file.ends_with(SCHEMA)).then_some((entry, file))
     })
 }
 
-/// The result of running one plugin.
-type Answer = Result<Arc<Description>, Unusable>;
-
-/// Runs the plugins, some in parallel, and returns the results in their order.
-fn run_all(unknown: Vec<Unknown<'_>>) -> Vec<(Unknown<'_>, Answer)> {
-    let answers: Vec<Mutex<Option<Answer>>> = unknown.iter().map(|_| Mutex::default()).collect();
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        // Each thread takes the next plugin and writes only to its slot, so that a slow one delays no other.
-        for _ in 0..unknown.len().min(PARALLEL) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(plugin) = unknown.get(at) else { break };
-                    let printed = run::run(&plugin.program, REQUEST).map_err(Unusable::Run);
-                    let read =
-                        |printed: Vec<u8>| Description::read(&printed, &schema::compile).map_err(Unusable::Description);
-                    *answers[at].lock().unwrap_or_else(PoisonError::into_inner) =
-                        Some(printed.and_then(read).map(Arc::new));
-                }
-            });
-        }
-    });
-    let answers = answers.into_iter().filter_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner));
-    unknown.into_iter().zip(answers).collect()
+fn fault(path: &str, message: impl AsRef<str>) -> Diagnostic {
+    Diagnostic::new(Location::file(path), format!("the plugin {}", message.as_ref()))
 }
 
-fn fault(entry: &Entry, message: impl AsRef<str>) -> Diagnostic {
-    Diagnostic::new(Location::file(entry.path.clone()), format!("the plugin {}", message.as_ref()))
+/// Runs a program, with the rights of this process, and returns the description that it prints, as a file has it.
+///
+/// # Errors
+/// It does not print one.
+pub(crate) fn printed(program: &[u8]) -> Result<String, Unusable> {
+    let printed = run::run(program, REQUEST).map_err(Unusable::Run)?;
+    Description::read(&printed, &schema::compile).map_err(Unusable::Description)?;
+    // The description was read from it: it is JSON.
+    let value: serde_json::Value = serde_json::from_slice(&printed).unwrap_or_default();
+    Ok(format!("{value:#}\n"))
 }
 
 impl Unusable {
-    /// The diagnostic for the program, with the next step.
-    fn diagnostic(&self, entry: &Entry, program: &[u8]) -> Diagnostic {
-        let by_hand = format!("try it: echo '{}' | {}", String::from_utf8_lossy(REQUEST).trim(), entry.path);
+    /// What is wrong with the program at `path`, and the next step.
+    pub(crate) fn explained(&self, path: &str, program: &[u8]) -> (String, String) {
+        let by_hand =
+            format!("try it: echo '{}' | GROUNDPLAN_REQUEST=schema {path}", String::from_utf8_lossy(REQUEST).trim());
         match self {
             Self::Run(error @ (RunError::Start(cause) | RunError::Scratch(cause) | RunError::Monitor(cause))) => {
                 let hint = match (cause.kind(), interpreter(program)) {
@@ -171,11 +147,13 @@ impl Unusable {
                     }
                     _ => by_hand,
                 };
-                fault(entry, format!("{error}: {cause}")).hint(hint)
+                (format!("the plugin {error}: {cause}"), hint)
             }
-            Self::Run(error) => fault(entry, error.to_string()).hint(by_hand),
-            Self::Description(error) => fault(entry, format!("cannot be used: {error}"))
-                .hint(format!("docs/plugins.md describes what it must print; {by_hand}")),
+            Self::Run(error) => (format!("the plugin {error}"), by_hand),
+            Self::Description(error) => (
+                format!("what the plugin printed when it was asked for its schema cannot be used: {error}"),
+                format!("docs/plugins.md describes what it must print; {by_hand}"),
+            ),
         }
     }
 }
@@ -193,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": {} }'\n";
+    const GOOD: &str = "{ \"summary\": \"x\", \"schema\": {} }";
 
     fn described(tree: &MemoryTree) -> (Vec<String>, Vec<String>) {
         let mut faults = Vec::new();
@@ -205,45 +183,76 @@ mod tests {
     }
 
     #[test]
-    fn plugins_are_the_programs_of_the_folder() {
+    fn plugins_are_the_programs_of_the_folder_that_are_described() {
         let mut tree = MemoryTree::default();
-        for (path, text) in [("plugins/good", GOOD), ("plugins/deep/er", "x"), ("services/s/x", "x")] {
+        for (path, text) in [("plugins/good", "x"), ("plugins/deep/er", "x"), ("services/s/x", "x")] {
             tree.write_program(path, text);
         }
         tree.write("plugins/README.md", "words");
+        tree.write("plugins/good.schema.json", GOOD);
+        tree.write("plugins/nothing.schema.json", "beside no program");
         assert_eq!(described(&tree), (vec!["good".to_owned()], vec![]));
-        tree.write("plugins/forgotten", GOOD);
-        tree.write_program("plugins/named.sh", GOOD);
-        tree.write_program("plugins/file", GOOD);
+        tree.write("plugins/forgotten", "x");
+        for path in ["plugins/named.sh", "plugins/file", "plugins/undescribed"] {
+            tree.write_program(path, "x");
+        }
         let (known, faults) = described(&tree);
         assert_eq!(known, ["good"]);
-        assert_eq!(faults.len(), 3, "{faults:#?}");
-        assert!(
-            faults[0].starts_with("plugins/file: the plugin `file` is the name of a kind that is built in"),
-            "{faults:#?}"
-        );
-        assert!(
-            faults[1].contains(
-                "forgotten: the plugin is not executable (commit it with its mode: chmod +x plugins/forgotten"
-            ),
-            "{faults:#?}"
-        );
-        assert!(
-            faults[2].contains("named.sh: the plugin `named.sh` is not a valid name of a kind (rename it"),
-            "{faults:#?}"
-        );
+        let expected = [
+            "plugins/file: the plugin `file` is the name of a kind that is built in",
+            "plugins/forgotten: the plugin is not executable (commit it with its mode: chmod +x plugins/forgotten",
+            "plugins/named.sh: the plugin `named.sh` is not a valid name of a kind (rename it",
+            "plugins/undescribed: the plugin has no `plugins/undescribed.schema.json` beside it, which describes its kind (read the program, because this runs it with your rights, then: groundplan plugin schema undescribed",
+        ];
+        assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+        for (found, expected) in faults.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
     }
 
     #[test]
-    fn an_unusable_plugin_has_a_diagnostic_with_the_next_step() {
+    fn a_description_that_is_none_is_named() {
+        for (text, expected) in [
+            ("hello", "the description of the plugin `p` cannot be used: it is no JSON, but `hello` (docs/plugins.md"),
+            ("{}", "cannot be used: it is no description: missing field `summary`"),
+            ("{ \"summary\": \"x\", \"schema\": { \"type\": 7 } }", "its schema is not a JSON schema: `type`"),
+        ] {
+            let mut tree = MemoryTree::default();
+            tree.write_program("plugins/p", "x");
+            tree.write("plugins/p.schema.json", text);
+            let (known, faults) = described(&tree);
+            assert!(known.is_empty() && faults.len() == 1 && faults[0].contains(expected), "{text}: {faults:#?}");
+            assert!(faults[0].starts_with("plugins/p.schema.json: "), "{faults:#?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_tree_runs() {
+        let marks = tempfile::tempdir().unwrap();
+        let mark = marks.path().join("mark");
+        let mut tree = MemoryTree::default();
+        tree.write_program("plugins/p", format!("#!/bin/sh\ntouch {}\necho '{GOOD}'\n", mark.display()));
+        described(&tree);
+        tree.write("plugins/p.schema.json", GOOD);
+        assert_eq!(described(&tree), (vec!["p".to_owned()], vec![]));
+        assert!(!mark.exists());
+        let text = printed(&tree.read("plugins/p").unwrap()).unwrap();
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(json(&text), json(GOOD));
+        assert!(text.contains("\n  \"summary\": \"x\"") && text.ends_with("}\n"), "{text}");
+        assert!(mark.exists());
+    }
+
+    #[test]
+    fn a_program_that_prints_no_description_is_explained() {
         for (program, expected) in [
             (
                 "#!/bin/sh\necho words >&2; exit 2",
-                "the plugin exited with 2: words (try it: echo '{\"version\":1,\"request\":\"schema\"}' | plugins/p)",
+                "the plugin exited with 2: words (try it: echo '{\"version\":1,\"request\":\"schema\"}' | GROUNDPLAN_REQUEST=schema plugins/p)",
             ),
             (
                 "#!/bin/sh\necho hello",
-                "the plugin cannot be used: it printed no JSON when it was asked for its schema, but `hello` (docs/plugins.md describes what it must print",
+                "asked for its schema cannot be used: it is no JSON, but `hello` (docs/plugins.md describes what it must print",
             ),
             (
                 "#!/nowhere/python\n",
@@ -252,38 +261,12 @@ mod tests {
             ("echo hello\n", "(begin it with a line such as `#!/bin/sh`, or build it for this machine)"),
             (
                 "#!/bin/sh\necho '{ \"summary\": \"x\", \"schema\": { \"type\": 7 } }'",
-                "the plugin cannot be used: its schema is not a JSON schema: `type`",
+                "its schema is not a JSON schema: `type`",
             ),
         ] {
-            let mut tree = MemoryTree::default();
-            tree.write_program("plugins/p", program);
-            let (known, faults) = described(&tree);
-            assert!(known.is_empty() && faults.len() == 1 && faults[0].contains(expected), "{program}: {faults:#?}");
+            let (message, hint) = printed(program.as_bytes()).unwrap_err().explained("plugins/p", program.as_bytes());
+            let found = format!("{message} ({hint})");
+            assert!(found.contains(expected), "{program}: {found}");
         }
-    }
-
-    #[test]
-    fn an_unchanged_plugin_is_not_run_again() {
-        let marks = tempfile::tempdir().unwrap();
-        let marks = marks.path().join("marks");
-        let program = format!("#!/bin/sh\necho run >> {}\n{}", marks.display(), GOOD.replace("#!/bin/sh\n", ""));
-        let mut tree = MemoryTree::default();
-        tree.write_program("plugins/a", program.as_str());
-        tree.write_program("plugins/b", program.as_str());
-        let (mut cache, mut faults) = (Cache::new(), Vec::new());
-        for _ in 0..3 {
-            assert_eq!(describe(&tree, &mut cache, &mut faults).known.len(), 2);
-        }
-        let before = tree.clone();
-        tree.write_program("plugins/b", format!("{program}# edited\n"));
-        for tree in [&tree, &before, &tree] {
-            assert_eq!(describe(tree, &mut cache, &mut faults).known.len(), 2);
-        }
-        assert_eq!(faults, []);
-        assert_eq!(
-            std::fs::read_to_string(marks).unwrap().lines().count(),
-            3,
-            "two at first, then the one that was edited"
-        );
     }
 }

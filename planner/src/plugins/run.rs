@@ -1,8 +1,8 @@
-//! Runs one plugin on the planner's machine, to get its description.
+//! Runs one plugin on this machine, to get its description, because an operator asks for it.
 //!
 //! In: the program's bytes and a request. Out: its output, or an error. It runs in an empty directory with a minimal environment and a
 //! time limit; processes that it started are killed with it, and the memory for its output is bounded. That contains mistakes, not
-//! attacks: a plugin runs with the planner's rights.
+//! attacks: a plugin runs with the operator's rights.
 
 use std::{
     fs,
@@ -39,7 +39,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a run has no output.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RunError {
+pub(crate) enum RunError {
     #[error("cannot create a temporary directory for it")]
     Scratch(#[source] io::Error),
     #[error("cannot be started")]

@@ -1,4 +1,4 @@
-//! Checks parameters against the JSON schema that a plugin printed.
+//! Checks parameters against the JSON schema in a plugin's description.
 //!
 //! In: a schema, then parameters. Out: each violation by parameter, worded like the faults of built-in kinds where it is of a usual
 //! form. A schema that refers to another document does not compile: none is ever fetched.

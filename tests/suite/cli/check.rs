@@ -94,10 +94,10 @@ fn warnings_refuse_nothing_unless_they_are_denied() {
 #[test]
 fn a_misspelt_key_of_a_plugin_is_a_warning_where_its_schema_permits_it() {
     let site = Repository::of(&super::examples().join("plugins"));
-    let plugin = "plugins/limits";
-    let program = fs::read_to_string(site.path().join(plugin)).unwrap();
-    let open = program.lines().filter(|line| !line.contains("additionalProperties")).collect::<Vec<_>>().join("\n");
-    assert_ne!(program, open);
+    let plugin = "plugins/limits.schema.json";
+    let described = fs::read_to_string(site.path().join(plugin)).unwrap();
+    let open = described.replace(",\n    \"additionalProperties\": false", "");
+    assert_ne!(described, open);
     site.edit("services/worker/service.toml", "memory = ", "memry = ");
     let run = site.groundplan(&["check"]);
     assert!(run.code == 1 && run.stdout.contains("error: the limits has no parameter `memry`"), "{}", run.text());
@@ -130,4 +130,48 @@ fn text_of_a_site_does_not_act_on_a_terminal() {
     }
     let colored = site.groundplan(&["--color", "always", "check"]).stdout;
     assert!(colored.contains("\u{1b}[1m") && !colored.contains('\u{fdd0}'), "{colored:?}");
+}
+
+/// What a program in a branch does when somebody looks at that branch: nothing, until an operator asks for its description.
+#[test]
+fn a_plugin_runs_only_to_be_described_on_request() {
+    let site = Repository::of(&super::examples().join("plugins"));
+    let mark = site.path().join("mark");
+    let program = format!(
+        "#!/bin/sh\ntouch '{}'\necho '{{ \"summary\": \"x\", \"schema\": {{ \"type\": \"object\" }} }}'\n",
+        mark.display()
+    );
+    let path = site.path().join("plugins/clock");
+    fs::write(&path, program).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let check = site.groundplan(&["check"]);
+    assert_eq!(check.code, 1);
+    for text in [
+        "error: the plugin has no `plugins/clock.schema.json` beside it, which describes its kind",
+        "groundplan plugin schema clock",
+    ] {
+        assert!(check.stdout.contains(text), "{text}: {}", check.text());
+    }
+    assert!(!mark.exists());
+    let written = site.groundplan(&["plugin", "schema", "clock"]);
+    assert!(written.code == 0 && written.stdout.contains("wrote plugins/clock.schema.json"), "{}", written.text());
+    assert!(mark.exists());
+    fs::remove_file(&mark).unwrap();
+    assert_eq!(site.groundplan(&["check", "--deny-warnings"]).code, 0);
+    site.commit("a clock");
+    assert!(site.groundplan(&["plan", "HEAD"]).code != 1);
+    assert!(!mark.exists());
+    // Formatted otherwise it is the same.
+    let described = site.path().join("plugins/clock.schema.json");
+    let text = fs::read_to_string(&described).unwrap();
+    fs::write(&described, text.replace('\n', "")).unwrap();
+    let again = site.groundplan(&["plugin", "schema", "clock"]);
+    assert!(again.code == 0 && again.stdout.contains("up to date"), "{}", again.text());
+    // Those of the examples are what their programs print.
+    for name in ["limits", "timezone"] {
+        let run = site.groundplan(&["plugin", "schema", name]);
+        assert!(run.code == 0 && run.stdout.contains("up to date"), "{}", run.text());
+    }
+    let missing = site.groundplan(&["plugin", "schema", "none"]);
+    assert!(missing.code == 1 && missing.text().contains("cannot read plugins/none"), "{}", missing.text());
 }

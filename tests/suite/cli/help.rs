@@ -14,6 +14,7 @@ fn help_of_every_command() {
         "check",
         "plan",
         "kinds",
+        "plugin",
         "schema",
         "serve",
         "status",

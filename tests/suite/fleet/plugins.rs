@@ -9,6 +9,9 @@ const INVENTORY: &str =
 
 const DESCRIPTION: &str = r#"{ "summary": "a line in a file", "schema": { "properties": { "text": { "type": "string" } }, "required": ["text"] }, "timeout": "30s" }"#;
 
+/// The file that describes the kind.
+const SCHEMA: &str = "plugins/note.schema.json";
+
 /// A program that runs `body` on any request but `schema`.
 fn program(body: &str) -> String {
     format!("#!/bin/sh\n[ $GROUNDPLAN_REQUEST = schema ] && {{ echo '{DESCRIPTION}'; exit; }}\n{body}\n")
@@ -46,6 +49,7 @@ fn site(plugin: &str) -> Vec<(&'static str, String)> {
         ("inventory/nodes.toml", INVENTORY.to_owned()),
         ("services/s/service.toml", SERVICE.to_owned()),
         ("plugins/note", plugin.to_owned()),
+        (SCHEMA, DESCRIPTION.to_owned()),
     ]
 }
 
@@ -56,18 +60,16 @@ fn started(plugin: &str) -> Fleet {
 }
 
 #[test]
-fn a_commit_with_a_plugin_that_has_no_description_is_refused() {
+fn a_commit_with_a_plugin_that_is_not_described_is_refused() {
     let fleet = started(&program(GOOD));
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     for (bad, words) in [
-        ("echo 'no module named yaml' >&2; exit 1", "the plugin exited with 1: no module named yaml"),
-        ("echo Traceback", "it printed no JSON when it was asked for its schema, but `Traceback`"),
-        ("yes", "the plugin exceeds the limit of output"),
-        ("sleep 600", "the plugin does not answer"),
-        ("echo '{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }'", "its schema is not a JSON schema"),
-        ("echo '{ \"summary\": \"x\", \"schema\": { \"required\": [\"txt\"] } }'", "the note has no `txt`"),
+        ("", "the plugin has no `plugins/note.schema.json` beside it"),
+        ("Traceback", "cannot be used: it is no JSON, but `Traceback`"),
+        ("{ \"summary\": \"x\", \"schema\": { \"type\": 5 } }", "its schema is not a JSON schema"),
+        ("{ \"summary\": \"x\", \"schema\": { \"required\": [\"txt\"] } }", "the note has no `txt`"),
     ] {
-        let commit = fleet.commit(&[("plugins/note", &format!("#!/bin/sh\n{bad}\n"))], bad);
+        let commit = fleet.commit(&[(SCHEMA, bad)], "bad");
         let refused = fleet.wait("the refusal", || {
             let refused = fleet.ask("one", &["status"])?["refused"].to_string();
             refused.contains(&commit).then_some(refused)
@@ -75,7 +77,7 @@ fn a_commit_with_a_plugin_that_has_no_description_is_refused() {
         assert!(refused.contains(words), "{bad}: {refused}");
     }
     // Without its mode.
-    fleet.commit(&[("plugins/note", &program(GOOD))], "good again");
+    fleet.commit(&[(SCHEMA, DESCRIPTION)], "good again");
     fleet.git(&["update-index", "--chmod=-x", "plugins/note"]);
     fleet.git(&["commit", "-q", "-m", "no mode"]);
     fleet.wait("the refusal", || {
@@ -107,6 +109,11 @@ fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
         (apply("echo '{\"error\":\"no room for a note\"}'"), "the plugin `note`: no room for a note"),
         (apply("yes"), "printed more than 1 MiB at `apply`, and was ended"),
         (apply("sleep 600").replace("30s", "2s"), "did not finish `apply` within 2s and was ended"),
+        // One that describes itself otherwise than the commit: nothing else of it runs.
+        (
+            program("touch $GROUNDPLAN_ROOT/ran").replace("a line in a file", "x"),
+            "describes itself otherwise than `plugins/note.schema.json`",
+        ),
     ];
     let mut next = next.iter();
     let mut words = "the plugin `note` exited with 3 at `check`: disk is on fire";
@@ -120,8 +127,11 @@ fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
             assert_eq!((fleet.file(node, "after"), fleet.file(node, "beside").as_deref()), (None, Some("x")));
         }
         let Some((plugin, expected)) = next.next() else { break };
-        (commit, words) = (fleet.commit(&[("plugins/note", plugin)], "another way to fail"), expected);
+        let described = if plugin.contains("2s") { DESCRIPTION.replace("30s", "2s") } else { DESCRIPTION.to_owned() };
+        let files = [("plugins/note", plugin.as_str()), (SCHEMA, &described)];
+        (commit, words) = (fleet.commit(&files, "another way to fail"), expected);
     }
+    assert_eq!(fleet.file("n1", "ran"), None);
     let commit = fleet.commit(&[("plugins/note", &program(GOOD))], "fixed");
     fleet.converged("one", &commit);
     assert_eq!(fleet.file("n1", "note").as_deref(), Some("hello"));
@@ -132,7 +142,8 @@ fn a_plugin_that_fails_on_the_node_fails_its_task_and_nothing_else() {
     let mut fleet = fleet;
     fleet.kill_agent("n1");
     fleet.start_agent("n1");
-    let commit = fleet.commit(&[("plugins/note", ""), ("services/s/service.toml", "# Nothing.\n")], "no more notes");
+    let commit = fleet
+        .commit(&[("plugins/note", ""), (SCHEMA, ""), ("services/s/service.toml", "# Nothing.\n")], "no more notes");
     fleet.converged("one", &commit);
     for node in BOTH {
         assert_eq!((fleet.file(node, "note"), fleet.file(node, "after")), (None, None));

@@ -1,8 +1,8 @@
 //! A committer, or a node whose values a commit uses, tries to run code where it must not, and to pass for another node.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
-use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use groundplan_tests::{binaries, brokers::Kind, fleet::Fleet};
 use serde_json::Value;
 
 /// The status, once the commit is refused.
@@ -228,4 +228,36 @@ fn a_force_push_is_shown_where_it_is_accepted() {
     let next = fleet.commit(&[(SERVICE, &content("next"))], "next");
     let status = fleet.converged("one", &next);
     assert!(status["commit"]["rewinds"].is_null(), "{status:#}");
+}
+
+#[test]
+fn a_plugin_of_a_branch_runs_neither_on_the_planner_nor_at_a_reviewers() {
+    let files = [("site.toml", "name = \"testsite\"\n"), ("inventory/nodes.toml", ONE_NODE), (SERVICE, &content("x"))];
+    // Without an agent: on a node it runs once it is deployed, which is what a plugin is for.
+    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    fleet.start_planner("one");
+    let mark = fleet.repository().with_file_name("pwned");
+    let description = r#"{ "summary": "x", "schema": { "type": "object" } }"#;
+    let program = format!("#!/bin/sh\ntouch '{}'\necho '{description}'\n", mark.display());
+    let task = format!("{}\n[[task]]\nid = \"p\"\nsteal = {{}}\n", content("x"));
+    // Undescribed, then described as it describes itself.
+    let described = [("plugins/steal", program.as_str()), ("plugins/steal.schema.json", description), (SERVICE, &task)];
+    for files in [vec![described[0], described[2]], described.to_vec()] {
+        let hostile = fleet.commit(&files, "a new kind");
+        let code = |args: &[&str]| {
+            let mut command = Command::new(binaries::groundplan());
+            command.args(args).current_dir(fleet.repository()).output().expect("groundplan runs").status.code()
+        };
+        let refuses = if files.len() == 2 { Some(1) } else { Some(0) };
+        let codes = [code(&["check"]), code(&["check", "HEAD"])];
+        assert!(!mark.exists(), "it ran at a reviewer's");
+        assert_eq!(codes, [refuses; 2]);
+        code(&["plan", "HEAD"]);
+        fleet.wait("the planner to read the commit", || {
+            let status = fleet.ask("one", &["status"])?;
+            let read = [&status["refused"]["commit"]["id"], &status["commit"]["id"]];
+            read.contains(&&Value::from(hostile.as_str())).then_some(())
+        });
+        assert!(!mark.exists(), "it ran on the planner");
+    }
 }

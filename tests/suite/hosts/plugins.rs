@@ -18,7 +18,9 @@ fn example(builder: &Builder) -> Vec<(String, String)> {
         "site.toml",
         "inventory/nodes.toml",
         "plugins/limits",
+        "plugins/limits.schema.json",
         "plugins/timezone",
+        "plugins/timezone.schema.json",
         "services/clock/service.toml",
         "services/worker/service.toml",
     ];

@@ -1,7 +1,8 @@
 //! Kinds that a site adds with programs in `plugins/`.
 //!
 //! In a site such a kind has its own name, so none of this is written there: `name` is the key, `params` its value. The planner
-//! adds the rest from the description that the program prints, so that an agent need not ask for it.
+//! adds the rest from the description in `plugins/<name>.schema.json`; it never runs the program. The agent compares what the program
+//! prints with the description's digest before it runs anything else with it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Plugin {
     /// Digest of the program, which is the content of the task. Jobs without content, such as a removal, find it by this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<Digest>,
+    /// Digest of its description as JSON. A program that prints another one is not used; absent from planners that ran programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Digest>,
     /// What triggers may do to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
@@ -78,7 +82,8 @@ fn is_yes(value: &bool) -> bool {
 impl Plugin {
     /// A task as a site declares it, before the program's description is added.
     pub fn declared(name: TaskName, params: Map<String, Value>) -> Self {
-        Self { name, params, program: None, effects: vec![], can_check: true, timeout: None, claims: vec![] }
+        let (program, description) = (None, None);
+        Self { name, params, program, description, effects: vec![], can_check: true, timeout: None, claims: vec![] }
     }
 
     /// The claims in its description; without any, a part of its own.
@@ -119,9 +124,10 @@ impl Kind for Plugin {
         Some(ContentSource::Plugin(self.name.as_str()))
     }
 
-    /// The description follows from the program, and so from its digest.
+    /// The rest follows from the description, and so from its digest.
     fn drop_incidental(&mut self) {
-        *self = Self { program: self.program, ..Self::declared(self.name.clone(), std::mem::take(&mut self.params)) };
+        let (program, description) = (self.program, self.description);
+        *self = Self { program, description, ..Self::declared(self.name.clone(), std::mem::take(&mut self.params)) };
     }
 
     fn can_check(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::{io, time::Duration};
 
 use groundplan_protocol::{
+    digest::Digest,
     duration::Span,
     effect::Effect,
     kinds::{Kind as _, Plugin},
@@ -30,6 +31,9 @@ use crate::host::{
 
 /// Largest answer, in bytes.
 const MOST: usize = 1 << 20;
+
+/// The request for its description.
+const SCHEMA_REQUEST: &str = "{\"version\":1,\"request\":\"schema\"}\n";
 
 /// Largest memory that it may ask to be kept, in bytes.
 const MEMORY: usize = 64 << 10;
@@ -61,6 +65,10 @@ pub(crate) enum PluginError {
     Garbage { name: String, request: &'static str, line: String },
     #[error("the plugin `{name}` answered `{request}` wrongly: {fault}")]
     Answer { name: String, request: &'static str, fault: String },
+    #[error(
+        "the plugin `{name}` describes itself otherwise than `plugins/{name}.schema.json` of the commit, and is not used; write that file again with `groundplan plugin schema {name}`, and commit it"
+    )]
+    Disagrees { name: String },
     #[error("the plugin `{name}`: {message}")]
     Reported { name: String, message: String },
     #[error(transparent)]
@@ -148,14 +156,46 @@ impl<'a> Request<'a> {
     /// Runs the plugin once. Its standard error goes into the report; fields that any answer may have are handled here.
     async fn ask(self, cx: &Context<'_>) -> Result<Answer<'a>, HostError> {
         let program = self.program(cx).await?;
+        self.agrees(cx, &program).await?;
         let memory = cx.recall();
         let stdin = self.json(cx, memory.as_ref()).to_string();
+        let answer =
+            Answer { request: self, fields: self.run(cx, &program, &stdin, &self.env(cx, memory.as_ref())).await? };
+        answer.take(cx)?;
+        Ok(answer)
+    }
+
+    /// Compares what the program prints when it is asked for its schema with the description that the plan was made from: once for each
+    /// program while the agent runs, and before anything else is run with it.
+    async fn agrees(self, cx: &Context<'_>, program: &str) -> Result<(), HostError> {
+        let (Some(description), Some(digest)) = (self.plugin.description, self.plugin.program) else { return Ok(()) };
+        if cx.host.programs.agrees(digest, description) {
+            return Ok(());
+        }
+        let schema = Self { name: "schema", ..self };
+        let env = [("GROUNDPLAN_REQUEST".to_owned(), "schema".to_owned())];
+        let printed = schema.run(cx, program, SCHEMA_REQUEST, &env).await?;
+        if Digest::of_json(&Value::Object(printed)) != description {
+            return Err(PluginError::Disagrees { name: self.kind() }.into());
+        }
+        cx.host.programs.note_agreement(digest, description);
+        Ok(())
+    }
+
+    /// Runs the program once: the JSON object that it prints.
+    async fn run(
+        self,
+        cx: &Context<'_>,
+        program: &str,
+        stdin: &str,
+        env: &[(String, String)],
+    ) -> Result<Map<String, Value>, HostError> {
         let limit: Duration = self.plugin.timeout().into();
         let mut tries = 0;
         let answer = loop {
-            let mut tool = Tool::new(&[&program]).stdin(stdin.as_bytes()).limit(limit).most(MOST);
-            for (name, value) in self.env(cx, memory.as_ref()) {
-                tool = tool.env(&name, &value);
+            let mut tool = Tool::new(&[program]).stdin(stdin.as_bytes()).limit(limit).most(MOST);
+            for (name, value) in env {
+                tool = tool.env(name, value);
             }
             match tool.ask(cx).await {
                 // ETXTBSY: it has just been written, and a process that another job is forking still holds it open.
@@ -168,7 +208,7 @@ impl<'a> Request<'a> {
                 answer => break answer,
             }
         };
-        let tool::Answer { status, out, err, output } = answer.map_err(|error| self.failed(error, &program))?;
+        let tool::Answer { status, out, err, output } = answer.map_err(|error| self.failed(error, program))?;
         cx.print(output);
         if !status.success() {
             let ending = status_text(status);
@@ -179,18 +219,13 @@ impl<'a> Request<'a> {
             let last = error.map_or(err, |error| error.chars().take(OUTPUT).collect());
             return Err(PluginError::Ended { name: self.kind(), request: self.name, ending, last }.into());
         }
-        let fields = match serde_json::from_str(&out) {
-            Ok(Value::Object(fields)) => fields,
-            Ok(_) => return Err(self.wrong("it is not an object").into()),
+        match serde_json::from_str(&out) {
+            Ok(Value::Object(fields)) => Ok(fields),
+            Ok(_) => Err(self.wrong("it is not an object").into()),
             Err(_) => {
-                return Err(
-                    PluginError::Garbage { name: self.kind(), request: self.name, line: first_line(&out) }.into()
-                );
+                Err(PluginError::Garbage { name: self.kind(), request: self.name, line: first_line(&out) }.into())
             }
-        };
-        let answer = Answer { request: self, fields };
-        answer.take(cx)?;
-        Ok(answer)
+        }
     }
 
     async fn program(self, cx: &Context<'_>) -> Result<String, HostError> {

@@ -71,6 +71,29 @@ async fn the_program_applies_checks_triggers_and_removes() {
 }
 
 #[tokio::test]
+async fn a_program_that_describes_itself_otherwise_runs_nothing_else() {
+    let site = Site::new();
+    let description = json!({ "summary": "x", "schema": { "b": 1, "a": [1.5] } });
+    let program = format!(
+        "#!/bin/sh\n[ $GROUNDPLAN_REQUEST = schema ] && {{ echo '{{\"schema\":{{\"a\":[1.5],\"b\":1}},\"summary\":\"x\"}}'; exit; }}\n{}",
+        &KEEP[10..]
+    );
+    let spec = |description: &Value| {
+        let params = json!({ "path": "/kept", "text": "one" });
+        plugin(&program, json!({ "params": params, "description": Digest::of_json(description) }))
+    };
+    let error = site.create(&spec(&json!({ "summary": "x", "schema": {} }))).await.unwrap_err();
+    assert!(error.contains("describes itself otherwise") && error.contains("groundplan plugin schema keep"), "{error}");
+    assert!(!site.at("/log").exists() && !site.at("/kept").exists());
+    assert_eq!(site.create(&spec(&description)).await, CHANGED);
+    assert_eq!(fs::read_to_string(site.at("/kept")).unwrap(), "one");
+    // One that does not print any, as of a release before, is run only where no description is named.
+    let spec = plugin(KEEP, json!({ "description": Digest::of_json(&description) }));
+    let error = site.job("svc.other", apply(&spec, None), None).await.result.unwrap_err();
+    assert!(error.contains("describes itself otherwise"), "{error}");
+}
+
+#[tokio::test]
 async fn when_claims_move_the_old_program_removes_the_old_place_first() {
     let site = Site::new();
     let one = keep("one");

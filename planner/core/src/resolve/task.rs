@@ -10,6 +10,8 @@ use std::{
 
 use groundplan_protocol::kinds::{ContentSource, TaskParams};
 
+use groundplan_services::plugin::SCHEMA;
+
 use super::{
     content::{Drafts, Missing},
     draft::{self, Draft},
@@ -246,6 +248,7 @@ impl Resolver<'_, '_, '_> {
         templates.log().note(Access::Probes);
         if let TaskParams::Plugin(plugin) = &self.task.params {
             templates.log().note(Access::Plugin(plugin.name.as_str().into()));
+            templates.log().note(Access::Plugin(format!("{}{SCHEMA}", plugin.name).into()));
         }
         let params = self.params(&drafts.params, templates, &place);
         let shipped = match &params {

@@ -51,11 +51,13 @@ impl<'t> Versions<'t> {
             hasher.update(own.as_bytes());
         }
         for task in &service.tasks {
-            if let TaskParams::Plugin(used) = &task.params
-                && let Some(program) = self.tree.entry(&format!("{}/{}", plugin::FOLDER, used.name))
-            {
-                hasher.field(program.path.as_bytes());
-                hasher.field(program.version.as_bytes());
+            let TaskParams::Plugin(used) = &task.params else { continue };
+            // The program, and what describes it.
+            for end in ["", plugin::SCHEMA] {
+                if let Some(file) = self.tree.entry(&format!("{}/{}{end}", plugin::FOLDER, used.name)) {
+                    hasher.field(file.path.as_bytes());
+                    hasher.field(file.version.as_bytes());
+                }
             }
         }
         hasher.finish()

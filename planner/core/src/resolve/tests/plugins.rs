@@ -20,11 +20,13 @@ fn a_task_of_a_plugins_kind_is_one_like_any_other() {
     let state = state(&site(&["s"], service, &plugin("timezone", more)));
     let instance = instance(&state, "s.clock@n1");
     let spec = serde_json::to_value(&instance.resolved.spec.params).unwrap();
-    let program = spec["plugin"]["program"].as_str().expect("a digest").to_owned();
+    let [program, description] =
+        ["program", "description"].map(|of| spec["plugin"][of].as_str().expect("a digest").to_owned());
     assert_eq!(
         spec,
         serde_json::json!({ "plugin": {
-            "name": "timezone", "params": { "zone": "Europe/Vienna" }, "program": program, "effects": ["reload"],
+            "name": "timezone", "params": { "zone": "Europe/Vienna" }, "program": program,
+            "description": description, "effects": ["reload"],
             "claims": [{ "named": { "what": "zone", "name": "Europe/Vienna", "param": "zone" } }]
         }})
     );
