@@ -5,13 +5,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use groundplan_protocol::{envelope::PublicKey, ids::NodeId};
+
+use crate::private;
 
 /// The pinned keys.
 pub(super) struct Pins {
@@ -62,11 +62,6 @@ impl Pins {
 
     fn write(&self) -> io::Result<()> {
         let text: String = self.keys.iter().map(|(node, key)| format!("{node} {key}\n")).collect();
-        // Complete under another name first: a crash must not leave half of them.
-        let new = self.path.with_extension("new");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
+        private::replace(&self.path, text.as_bytes())
     }
 }
