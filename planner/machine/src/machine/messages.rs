@@ -311,6 +311,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::{io::Settings, write::Stored};
 
     fn batch(generation: u64, first: u64, last: u64, acked: u64) -> NodeMessage {
         NodeMessage::Reports(ReportBatch {
@@ -337,5 +338,14 @@ mod tests {
         for (generation, first, last, acked) in absurd {
             assert!(implausible(&batch(generation, first, last, acked), most).is_some());
         }
+    }
+
+    #[test]
+    fn a_planner_whose_generations_are_used_up_goes_on_from_the_middle() {
+        let mut stored = Stored::default();
+        stored.meta.planner = "one".to_owned();
+        stored.meta.generation = Generation(u64::MAX - 2);
+        let machine = Machine::restore(&Settings::default(), stored, Now::default());
+        assert_eq!(machine.meta.generation, Generation(1 << 52));
     }
 }
