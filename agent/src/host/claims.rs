@@ -281,10 +281,10 @@ fn add(claims: &mut Claimants, params: &TaskParams, task: &TaskId, plan: Generat
 }
 
 /// Calls `each` with all that a task claims. What a task finds its line or block by changes hands as well, though any number of tasks may
-/// look for the same.
+/// look for the same; and so does the directory of an archive.
 fn stated<'a>(params: &'a TaskParams, task: &'a TaskId, each: &mut dyn FnMut(Claim<'a>)) {
     params.claims(task, &mut |stated| each(stated.claim));
-    if matches!(params, TaskParams::Line(_)) {
+    if matches!(params, TaskParams::Line(_) | TaskParams::Archive(_)) {
         params.identity(task, each);
     }
 }

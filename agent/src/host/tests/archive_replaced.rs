@@ -174,3 +174,40 @@ async fn a_file_over_a_member_brings_back_what_was_before_both() {
         assert!(site.found.lock().unwrap().is_empty(), "{:?}", site.found);
     }
 }
+
+#[tokio::test]
+async fn an_archive_passes_to_another_task_whichever_of_the_two_is_carried_out_first() {
+    for (more, former_first) in [(json!({}), false), (json!({}), true), (json!({ "creates": "/opt/app/new" }), true)] {
+        let site = occupied();
+        let (before, ours) =
+            (described(&site), archive(&tar(&[("etc/a", FILE, 0o644, "ours"), ("new", FILE, 0o644, "")]), more));
+        assert_eq!(site.job("svc.one", apply(&ours, None), None).await.result, CHANGED);
+        assert_eq!(site.job("svc.two", apply(&file("/f", "x"), None), None).await.result, CHANGED);
+        let there = described(&site);
+        let promise =
+            |task: &str, spec: &TaskSpec| Promise { task: id(task), params: spec.params.clone(), plan: Generation(1) };
+        site.host.promise(&[promise("svc.one", &file("/f", "x")), promise("svc.two", &ours)]);
+        let exchanged = |task: &str, other: &str, after: &TaskSpec, previous: &TaskSpec| {
+            let memory = site.memories.lock().unwrap().get(other).cloned();
+            let work = Work::Apply { spec: after.clone(), content: None, previous: Some(previous.clone()) };
+            Job { others: vec![id(other)], touched: true, ..job(task, work, None, memory) }
+        };
+        let mut jobs = vec![
+            exchanged("svc.two", "svc.one", &ours, &file("/f", "x")),
+            exchanged("svc.one", "svc.two", &file("/f", "x"), &ours),
+        ];
+        if former_first {
+            jobs.reverse();
+        }
+        for job in jobs {
+            let task = job.task.to_string();
+            let finished = site.host.run(job, Cancel::never()).await;
+            site.note(&task, &finished, false);
+            finished.result.unwrap();
+            assert_eq!(described(&site), there, "after {task}");
+        }
+        site.host.promise(&[]);
+        assert_eq!(site.job("svc.two", Work::Remove { spec: ours.clone() }, None).await.result, CHANGED);
+        assert_eq!(described(&site), before, "former first: {former_first}");
+    }
+}

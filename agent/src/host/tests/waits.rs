@@ -157,7 +157,7 @@ async fn publishes_a_value_and_counts_only_a_new_one_as_a_change() {
         ),
         (
             json!({ "command": "cat value", "pattern": "[0-9]+" }),
-            "`cat value` gives a value that does not match `[0-9]+`",
+            "the command gives a value that does not match `[0-9]+`",
         ),
     ] {
         let finished = site.job("svc.task", apply(&export(params), None), None).await;

@@ -82,7 +82,15 @@ impl Kind for Archive {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        carry_out(Job::new(self, cx)?, true, cx).await
+        let job = Job::new(self, cx)?;
+        // A task that is to take it over, and has not been carried out yet, finds there what this one has unpacked, and it stays.
+        if let Some(params) = cx.params {
+            for heir in cx.host.claims.heirs(params, cx.task, cx.others) {
+                let from = [cx.task.clone()];
+                job.store.take_over(&heir, &from, &self.dest).map_err(ArchiveError::Manifest)?;
+            }
+        }
+        carry_out(job, true, cx).await
     }
 
     fn given_up(&self, cx: &Context<'_>) {
