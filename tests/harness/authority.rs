@@ -23,7 +23,7 @@ impl Default for Authority {
 }
 
 impl Authority {
-    /// A new one, which nobody else trusts.
+    /// A new one, which no one else trusts.
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters of a certificate");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

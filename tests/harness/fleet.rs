@@ -23,7 +23,7 @@ use crate::{
     brokers::{Kind, TestBroker},
     live::Live,
     loopback::Loopback,
-    processes::{Identity, descendants},
+    processes::{Identity, descendants, supervised},
     secured::{Secured, SecuredBroker},
 };
 
@@ -589,23 +589,4 @@ impl Drop for Fleet {
             supervised(&node.path().join("state/process")).into_iter().for_each(Identity::end_group);
         }
     }
-}
-
-/// The processes in an agent's records, each a leader of its group: `agent/src/host/record.rs`.
-fn supervised(records: &Path) -> Vec<Identity> {
-    let paths = fs::read_dir(records).into_iter().flatten().flatten().map(|entry| entry.path());
-    let records = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
-    records.filter_map(|path| recorded(&path)).collect()
-}
-
-fn recorded(path: &Path) -> Option<Identity> {
-    let record: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let number = |value: &Value| value.as_u64();
-    if let Some(pid) = number(&record["identity"]["pid"]) {
-        return Some(Identity { pid: pid.try_into().ok()?, start: number(&record["identity"]["start"])? });
-    }
-    // The agent was killed in the middle of the start: the process wrote its id itself, within ten seconds.
-    let process = Identity::of(fs::read_to_string(path.with_extension("pid")).ok()?.parse().ok()?)?;
-    let begun = number(&record["begun"])?;
-    (begun.saturating_sub(2)..begun + 1000).contains(&process.start).then_some(process)
 }

@@ -3,12 +3,13 @@
 //! In: ids of processes that the tests started. Out: their start times (proc_pid_stat(5)), their descendants, and their end. Never searches for
 //! a process by its name or its command line.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
+use serde_json::Value;
 
 /// A process: its id, and when it started in clock ticks since the boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,4 +77,23 @@ pub fn descendants(pid: u32) -> Vec<Identity> {
         open.extend(children(pid));
     }
     found
+}
+
+/// The processes in an agent's records, each a leader of its group: `agent/src/host/process/record.rs`.
+pub fn supervised(records: &Path) -> Vec<Identity> {
+    let paths = fs::read_dir(records).into_iter().flatten().flatten().map(|entry| entry.path());
+    let records = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    records.filter_map(|path| recorded(&path)).collect()
+}
+
+fn recorded(path: &Path) -> Option<Identity> {
+    let record: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let number = |value: &Value| value.as_u64();
+    if let Some(pid) = number(&record["identity"]["pid"]) {
+        return Some(Identity { pid: pid.try_into().ok()?, start: number(&record["identity"]["start"])? });
+    }
+    // The agent was killed in the middle of the start: the process wrote its id itself, within ten seconds.
+    let process = Identity::of(fs::read_to_string(path.with_extension("pid")).ok()?.parse().ok()?)?;
+    let begun = number(&record["begun"])?;
+    (begun.saturating_sub(2)..begun + 1000).contains(&process.start).then_some(process)
 }

@@ -301,7 +301,7 @@ pub fn agent_filters(site: &SiteName, node: &NodeId) -> Vec<String> {
     filters.collect()
 }
 
-/// The MQTT client id of a node's agent. Its last level is known to nobody without the node's key: a broker that lets any client take any
+/// The MQTT client id of a node's agent. Its last level cannot be known without the node's key: a broker that lets any client take any
 /// client id would end the session of the one that has it.
 pub fn agent_client(site: &SiteName, node: &NodeId, key: &SigningKey) -> String {
     let client = format!("groundplan/{site}/node/{node}");

@@ -155,7 +155,7 @@ async fn keep_connected(options: MqttOptions, broker: Broker, to: mpsc::Sender<S
     }
 }
 
-/// Polls one connection until it is lost, and returns the reason; nothing once nobody takes its signals. The connection is closed before its
+/// Polls one connection until it is lost, and returns the reason; nothing once its receiver is closed. The connection is closed before its
 /// loss is reported, so that nothing more is sent on it.
 async fn serve(
     (client, mut events): (AsyncClient, EventLoop),

@@ -2,7 +2,7 @@
 //!
 //! In: connections that begin, with their address, and that end or are admitted. Out: which one has to make room for another. An honest
 //! client proves itself within milliseconds. So the oldest of one address makes room for a newer one of that address: whoever holds silent
-//! sockets there keeps nobody out. A fleet that reconnects comes from many addresses: if all of them together are too many, the oldest makes
+//! sockets there keeps no client out. A fleet that reconnects comes from many addresses: if all of them together are too many, the oldest makes
 //! room only after a grace period, so that handshakes which wait for the processor are not begun in vain. No IO; the time comes in as a value.
 
 use std::{

@@ -53,7 +53,7 @@ pub enum TlsError {
 /// How often files are checked for changes, at most: many clients may connect at one moment.
 const CHECK: Duration = Duration::from_millis(200);
 
-/// What tells one version of a file from another: inode, size and time of modification.
+/// What distinguishes one version of a file from another: inode, size and time of modification.
 type Version = Option<(u64, u64, i64, i64)>;
 
 /// Mutual TLS of a listener, from files that may be replaced while it listens.

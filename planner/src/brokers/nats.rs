@@ -1,7 +1,7 @@
 //! NATS with JetStream and its MQTT listener: users are mapped from the DNS name in the certificate, and each is listed with its subjects.
 //!
 //! MQTT's `/` is `.` in subjects. NATS binds no client id to a user; groundplan's cannot be guessed, and subjects that would show them are
-//! granted to nobody.
+//! granted to no user.
 
 use groundplan_protocol::MAX_PACKET;
 

@@ -132,7 +132,7 @@ fn text_of_a_site_does_not_act_on_a_terminal() {
     assert!(colored.contains("\u{1b}[1m") && !colored.contains('\u{fdd0}'), "{colored:?}");
 }
 
-/// What a program in a branch does when somebody looks at that branch: nothing, until an operator asks for its description.
+/// What a program in a branch does when a reviewer checks that branch: nothing, until an operator asks for its description.
 #[test]
 fn a_plugin_runs_only_to_be_described_on_request() {
     let site = Repository::of(&super::examples().join("plugins"));

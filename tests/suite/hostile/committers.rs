@@ -121,7 +121,7 @@ fn a_changed_key_is_held_until_an_operator_confirms_it() {
     fleet.start_agent("n1");
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
 
-    // The node is heard as before, and nobody else speaks for it: also after a restart, and where it was not declared meanwhile.
+    // The node is heard as before, and no other key speaks for it: also after a restart, and where it was not declared meanwhile.
     let commit = fleet.commit(&site(&other, "two"), "another key");
     let held = |status: &Value| status["nodes"][0]["held_key"].clone();
     let status = fleet.converged("one", &commit);

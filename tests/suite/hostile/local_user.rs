@@ -49,7 +49,7 @@ fn open_to_others(dir: &Path, found: &mut Vec<(PathBuf, String)>) -> usize {
             found.push((entry.clone(), format!("{:o}", meta.permissions().mode())));
         }
         if meta.is_dir() {
-            // What git writes into a mirror has its own modes; nobody else gets into the mirrors.
+            // What git writes into a mirror has its own modes; no other user gets into the mirrors.
             seen += if entry.ends_with("mirrors") { 1 } else { open_to_others(&entry, found) };
         }
         seen += usize::from(meta.file_type().is_socket());

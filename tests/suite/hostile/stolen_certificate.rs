@@ -134,7 +134,7 @@ async fn gains_nothing(kind: Secured, fleet: &Fleet) {
     let id = format!("groundplan/{SITE}/observer/x");
     let (mut observer, _) = connect(broker, broker.client("observer"), clean(&id)).await.expect("an observer");
     assert!(!is_refused(&mut observer, &topic("#")).await);
-    // Publishing as another node, as the planner, and retained topics that nobody reads; at the end one of its own.
+    // Publishing as another node, as the planner, and retained topics that no client reads; at the end one of its own.
     for (rest, payload) in [
         ("node/n1/state", "forged"),
         ("node/n1/presence", "forged"),
