@@ -239,6 +239,8 @@ impl Machine {
             .collect();
         for (planned, generation) in running {
             self.doubt_begun(&planned, generation);
+            // If the agent is killed before the job's end, nothing else shows that it may have changed what it was to take over.
+            self.overtake(&planned);
         }
     }
 

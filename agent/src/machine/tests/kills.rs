@@ -52,20 +52,55 @@ fn open(dir: &TempDir) -> Host {
     Host::new(host::Settings::new(root, state, "lab".parse().unwrap(), "n0".parse().unwrap())).unwrap()
 }
 
-fn file(name: &str, action: Action, path: &str, text: &str) -> PlannedTask {
+/// What the tasks of a run make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// A file in the place of one that was there.
+    File,
+    /// A directory with the members of an archive, where nothing was.
+    Archive,
+}
+
+impl Made {
+    fn params(self, path: &str) -> TaskParams {
+        let params = match self {
+            Self::File => serde_json::json!({ "file": { "path": path } }),
+            Self::Archive => serde_json::json!({ "archive": { "dest": path } }),
+        };
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn content(self, text: &str) -> Content {
+        match self {
+            Self::File => Content::of(text.as_bytes()),
+            Self::Archive => {
+                let mut builder = tar::Builder::new(Vec::new());
+                for name in ["both", text] {
+                    let mut header = tar::Header::new_gnu();
+                    header.set_mode(0o644);
+                    header.set_size(text.len() as u64);
+                    builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+                }
+                Content::of(&builder.into_inner().unwrap())
+            }
+        }
+    }
+}
+
+fn thing(made: Made, name: &str, action: Action, path: &str, text: &str) -> PlannedTask {
     let mut planned = planned(name, action, 1, &[]);
-    let params = serde_json::from_value(serde_json::json!({ "file": { "path": path } })).unwrap();
-    let spec = TaskSpec { params, content: Some(Content::of(text.as_bytes())), ..planned.spec.unwrap() };
+    let (params, content) = (made.params(path), Some(made.content(text)));
+    let spec = TaskSpec { params, content, ..planned.spec.unwrap() };
     planned.fingerprint = Some(Fingerprint(Digest::of(format!("{path} {text}").as_bytes())));
     planned.spec = Some(spec);
     planned
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, made: Made) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("root")).unwrap();
-        for path in PATHS {
+        for path in PATHS.iter().filter(|_| made == Made::File) {
             let at = dir.path().join(format!("root{path}"));
             fs::write(&at, "theirs").unwrap();
             fs::set_permissions(&at, fs::Permissions::from_mode(0o640)).unwrap();
@@ -213,20 +248,21 @@ fn removal(task: &TaskId) -> PlannedTask {
     planned(task.task.as_str(), Action::Remove, 0, &[])
 }
 
-async fn run(seed: u64) -> Result<(), String> {
-    let mut world = World::new(seed);
+async fn run(seed: u64, made: Made) -> Result<(), String> {
+    let mut world = World::new(seed, made);
+    let thing = |name: &str, action, path: &str, text: &str| thing(made, name, action, path, text);
     let text = ["one", "two"][world.rng.below(2)];
-    world.offer(vec![file("old", Action::Create, "/x", "one"), file("other", Action::Create, "/y", "one")]).await;
+    world.offer(vec![thing("old", Action::Create, "/x", "one"), thing("other", Action::Create, "/y", "one")]).await;
     world.settle().await;
     // What a planner knows that has no report since.
     let mut known = world.applied();
     let rename = |from: &str, to: &str, text: &str| {
-        let heir = PlannedTask { from: vec![task(from)], ..file(to, Action::Create, "/x", text) };
+        let heir = PlannedTask { from: vec![task(from)], ..thing(to, Action::Create, "/x", text) };
         [heir, PlannedTask { into: vec![task(to)], after: vec![task(to)], ..removal(&task(from)) }]
     };
     let mut plan: Vec<_> = rename("old", "new", text).into();
     if world.rng.below(2) == 0 {
-        plan.push(file("more", Action::Create, "/z", "more"));
+        plan.push(thing("more", Action::Create, "/z", "more"));
     }
     world.offer(plan).await;
     for _ in 0..2 {
@@ -255,10 +291,11 @@ async fn run(seed: u64) -> Result<(), String> {
         world.settle().await;
     }
     let left = [world.read("/x"), world.read("/y"), world.read("/z")];
-    let wanted = ["640 theirs", "640 theirs", "0 "];
+    let theirs = if made == Made::File { "640 theirs" } else { "0 " };
+    let wanted = [theirs, theirs, "0 "];
     if left != wanted || !world.bench.disk.found.is_empty() || !world.applied().is_empty() {
         let (found, applied) = (&world.bench.disk.found, world.applied());
-        return Err(format!("seed {seed}: {left:?}, {found:?}, {applied:?}\n{}", world.done.join("\n")));
+        return Err(format!("seed {seed} of {made:?}: {left:?}, {found:?}, {applied:?}\n{}", world.done.join("\n")));
     }
     Ok(())
 }
@@ -271,7 +308,9 @@ async fn what_was_replaced_comes_back_whatever_is_superseded_or_killed() {
     };
     let mut failed = Vec::new();
     for seed in (0..seeds).chain(REGRESSIONS) {
-        failed.extend(run(seed).await.err());
+        for made in [Made::File, Made::Archive] {
+            failed.extend(run(seed, made).await.err());
+        }
     }
     assert!(failed.is_empty(), "{} of {seeds} failed, the first of them:\n{}", failed.len(), failed[0]);
 }

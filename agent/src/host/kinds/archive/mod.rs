@@ -82,7 +82,8 @@ impl Kind for Archive {
     }
 
     async fn remove(&self, cx: &Context<'_>) -> Result<bool, HostError> {
-        let job = Job::new(self, cx)?;
+        // What it took over from tasks that are about to go as well is its own to remove: their manifests are of what was there before.
+        let job = Job { from: cx.yielding.to_vec(), ..Job::new(self, cx)? };
         // A task that is to take it over, and has not been carried out yet, finds there what this one has unpacked, and it stays.
         if let Some(params) = cx.params {
             for heir in cx.host.claims.heirs(params, cx.task, cx.others) {
