@@ -3,10 +3,13 @@
 //! Filled from the command line or by `groundplan up`, and not changed while the planner runs. Certificates and passwords are in their files,
 //! which each connection reads again.
 
-use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use groundplan_broker::SitePolicy;
-use groundplan_protocol::{broker::BrokerAddress, ids::Generation};
+use groundplan_protocol::{
+    broker::{BrokerAddress, Secret},
+    ids::Generation,
+};
 
 /// The environment variable with the broker's password.
 pub const PASSWORD_VARIABLE: &str = "GROUNDPLAN_BROKER_PASSWORD";
@@ -90,37 +93,6 @@ pub struct BrokerLogin {
     pub username: String,
     /// Its password.
     pub password: Secret,
-}
-
-/// A password, or where it is.
-#[derive(Clone)]
-pub enum Secret {
-    /// In this file, without the end of its line.
-    File(PathBuf),
-    /// From the environment.
-    Text(String),
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "File({path:?})"),
-            Self::Text(_) => f.write_str("Text(…)"),
-        }
-    }
-}
-
-impl Secret {
-    /// Reads the password.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn read(&self) -> io::Result<String> {
-        match self {
-            Self::File(path) => Ok(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned()),
-            Self::Text(text) => Ok(text.clone()),
-        }
-    }
 }
 
 /// The embedded broker, as the planner beside it sees it.

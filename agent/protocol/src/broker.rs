@@ -1,10 +1,15 @@
-//! The address of a broker, as operators write it: `mqtt://HOST[:PORT]` or, for TLS, `mqtts://HOST[:PORT]`.
+//! The address of a broker, as operators write it: `mqtt://HOST[:PORT]` or, for TLS, `mqtts://HOST[:PORT]`; and the password of a user of it.
 //!
 //! In: text from a command line or a configuration file. Out: host, port and whether TLS is used, and the text again.
 //! An IPv6 address stands in brackets in the text and without them in [`BrokerAddress::host`]: the same host serves for
 //! name resolution and as the TLS server name. Never resolves a name.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// Where a broker listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +77,37 @@ impl fmt::Display for BrokerAddress {
             write!(f, "{scheme}://[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A password of a broker's user, or where it is. Never printed by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In this file, without the end of its line.
+    File(PathBuf),
+    /// From the environment.
+    Text(String),
+}
+
+impl Secret {
+    /// The password. `read` gives the text of a file.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn text<E>(&self, read: impl FnOnce(&Path) -> Result<String, E>) -> Result<String, E> {
+        match self {
+            Self::File(path) => Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+            Self::Text(text) => Ok(text.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({path:?})"),
+            Self::Text(_) => f.write_str("Text(…)"),
         }
     }
 }

@@ -4,11 +4,11 @@
 //! so a file that was replaced counts from the next one on.
 
 use std::{
-    fmt, fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use groundplan_protocol::broker::BrokerAddress;
+use groundplan_protocol::broker::{BrokerAddress, Secret};
 
 use super::{error::ConfigError, file::Raw};
 
@@ -42,37 +42,6 @@ pub struct Login {
     pub username: String,
     /// Its password.
     pub password: Secret,
-}
-
-/// A password, or where it is.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// In this file, without the end of its line.
-    File(PathBuf),
-    /// From the environment.
-    Text(String),
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "File({path:?})"),
-            Self::Text(_) => f.write_str("Text(…)"),
-        }
-    }
-}
-
-impl Secret {
-    /// Reads the password.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn read(&self) -> io::Result<String> {
-        match self {
-            Self::File(path) => Ok(fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned()),
-            Self::Text(text) => Ok(text.clone()),
-        }
-    }
 }
 
 pub(super) fn tls(raw: &Raw, spoken: bool, faults: &mut Vec<String>) -> Result<Option<Tls>, ConfigError> {

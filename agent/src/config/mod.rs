@@ -23,7 +23,7 @@ use groundplan_protocol::{
 
 use self::file::Raw;
 pub use self::{
-    access::{Broker, Login, Secret, Tls},
+    access::{Broker, Login, Tls},
     args::{Args, Command, HELP, UsageError},
     error::ConfigError,
 };

@@ -3,7 +3,7 @@
 //! In: options. Out: signals, in order, through a bounded channel. A client and its event loop are used for one connection only:
 //! what they still hold is dropped, because the outlet keeps what was not confirmed.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, StateError,
@@ -122,7 +122,8 @@ fn prepared(options: &MqttOptions, broker: &Broker) -> Result<MqttOptions, TlsEr
         options.set_transport(tls::transport(tls)?);
     }
     if let Some(Login { username, password }) = &broker.login {
-        let password = password.read().map_err(|source| TlsError::Password { source })?;
+        let password =
+            password.text(|path| fs::read_to_string(path)).map_err(|source| TlsError::Password { source })?;
         options.set_credentials(username, password);
     }
     Ok(options)

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::{BrokerLogin, BrokerTls, PASSWORD_VARIABLE, Secret};
+use groundplan_protocol::broker::Secret;
+
+use crate::config::{BrokerLogin, BrokerTls, PASSWORD_VARIABLE};
 
 /// Certificates, user name and password. A password is never an argument, which other users of the machine could read.
 #[derive(Debug, clap::Args)]

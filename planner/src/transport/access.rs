@@ -44,7 +44,7 @@ pub(crate) fn prove(
         _ => return Err(TransportError::Tls),
     }
     if let Some(BrokerLogin { username, password }) = login {
-        let password = password.read().map_err(TransportError::Password)?;
+        let password = password.text(|path| fs::read_to_string(path)).map_err(TransportError::Password)?;
         options.set_credentials(username, password);
     }
     Ok(())
