@@ -167,7 +167,7 @@ impl World {
             Work::Forget { spec } => HostWork::Forget { spec },
             Work::Trigger { spec } => HostWork::Trigger { spec },
         };
-        let plan = Generation(self.generation);
+        let plan = self.bench.started_for[&task];
         let name = task.clone();
         let job = Job { task, work, effect, memory, earlier, others, yielding, on_remove, touched, plan };
         let finished = self.host.run(job, Cancel::never()).await;

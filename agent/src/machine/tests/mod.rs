@@ -156,6 +156,8 @@ pub(super) struct Bench {
     pub(super) now: Now,
     /// Running jobs.
     pub(super) jobs: BTreeMap<TaskId, Start>,
+    /// For which plan each of them, and each before it, was started.
+    pub(super) started_for: BTreeMap<TaskId, Generation>,
     /// All reports that ever reached the disk.
     pub(super) reports: Vec<TaskReport>,
     pub(super) states: Vec<NodeState>,
@@ -181,6 +183,7 @@ impl Bench {
             boot: "boot".to_owned(),
             now: Now::default(),
             jobs: BTreeMap::new(),
+            started_for: BTreeMap::new(),
             reports: Vec::new(),
             states: Vec::new(),
             fetched: Vec::new(),
@@ -243,6 +246,7 @@ impl Bench {
                     for start in starts {
                         self.check_start(&start);
                         self.disk.started.push((generation, start.task.clone()));
+                        self.started_for.insert(start.task.clone(), generation);
                         let before = self.jobs.insert(start.task.clone(), start);
                         assert!(before.is_none(), "two jobs of one task");
                     }
