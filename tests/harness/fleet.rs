@@ -556,6 +556,11 @@ impl Fleet {
     }
 }
 
+/// Files of a site whose texts were made, as a commit takes them.
+pub fn texts<'a>(files: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    files.iter().map(|(path, text)| (*path, text.as_str())).collect()
+}
+
 /// Whether nothing that the planner has received waits to be planned, and it has received the state of each of these nodes that is declared.
 pub fn is_planned(status: &Value, nodes: &[&str]) -> bool {
     let all = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, texts},
+};
 
 /// A site whose one service renders a template, on no node that has an agent.
 fn site(template: &str, when: &str) -> Vec<(&'static str, String)> {
@@ -21,8 +24,7 @@ fn site(template: &str, when: &str) -> Vec<(&'static str, String)> {
 }
 
 fn commit(fleet: &Fleet, files: &[(&str, String)], message: &str) -> String {
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    fleet.commit(&files, message)
+    fleet.commit(&texts(files), message)
 }
 
 /// How long the planner takes to answer, without the start of a program.
@@ -47,8 +49,7 @@ fn refused(fleet: &Fleet, commit: &str) -> serde_json::Value {
 #[test]
 fn hostile_templates_are_refused_and_the_planner_answers_meanwhile() {
     let good = site("x", "true");
-    let files: Vec<(&str, &str)> = good.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    let mut fleet = Fleet::new(Kind::Embedded, &texts(&good));
     fleet.start_planner("one");
     let active = fleet.git(&["rev-parse", "HEAD"]);
     fleet.wait("the first commit to be active", || {

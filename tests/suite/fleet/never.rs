@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, texts},
+};
 use serde_json::Value;
 
 use super::with_both_brokers;
@@ -35,9 +38,7 @@ fn site(service: &str) -> Vec<(&'static str, String)> {
 }
 
 fn fleet(kind: Kind, service: &str) -> Fleet {
-    let files = site(service);
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    Fleet::started(kind, &files, &["n1"])
+    Fleet::started(kind, &texts(&site(service)), &["n1"])
 }
 
 /// The outcome of a task in the latest rollout.
@@ -277,8 +278,7 @@ fn what_must_not_be_removed_refuses_the_commit(kind: Kind) {
     for files in
         [[(SERVICE, tasks(&[]))], [("inventory/nodes.toml", nodes.to_owned())], [(SERVICE, tasks(&[&elsewhere]))]]
     {
-        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let refused = fleet.commit(&files, "without the data");
+        let refused = fleet.commit(&texts(&files), "without the data");
         let status = fleet.wait("the commit to be refused", || {
             let status = fleet.ask("one", &["status"])?;
             (status["refused"]["commit"]["id"] == refused.as_str()).then_some(status)

@@ -1,6 +1,9 @@
 //! Broken plugins: the commit is refused or the task fails, each with the reason, and everything else proceeds.
 
-use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, texts},
+};
 
 use super::BOTH;
 
@@ -54,9 +57,7 @@ fn site(plugin: &str) -> Vec<(&'static str, String)> {
 }
 
 fn started(plugin: &str) -> Fleet {
-    let files = site(plugin);
-    let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    Fleet::started(Kind::Embedded, &files, &BOTH)
+    Fleet::started(Kind::Embedded, &texts(&site(plugin)), &BOTH)
 }
 
 #[test]

@@ -24,7 +24,7 @@ use groundplan_protocol::{
 };
 use groundplan_tests::{
     brokers::{Kind, Options, TestBroker},
-    fleet::{Fleet, SITE},
+    fleet::{Fleet, SITE, texts},
     needs_hosts,
     publish::publish,
     small_disk::SmallDisk,
@@ -44,8 +44,7 @@ fn process(parameters: &str) -> Vec<(&'static str, String)> {
 }
 
 fn started(files: &[(&'static str, String)]) -> Fleet {
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    Fleet::started(Kind::Embedded, &files, &["n1"])
+    Fleet::started(Kind::Embedded, &texts(files), &["n1"])
 }
 
 /// The entry of a node in a status, if it has one yet.

@@ -10,7 +10,7 @@ use groundplan_protocol::{
 };
 use groundplan_tests::{
     brokers::Kind,
-    fleet::{Fleet, SITE},
+    fleet::{Fleet, SITE, texts},
     publish::publish,
 };
 
@@ -26,9 +26,7 @@ fn site(content: &str) -> Vec<(&'static str, String)> {
 }
 
 fn commit(fleet: &Fleet, content: &str) -> String {
-    let files = site(content);
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    fleet.commit(&files, content)
+    fleet.commit(&texts(&site(content)), content)
 }
 
 /// A state as the agent of `n2` would publish it, at any generation.
@@ -89,9 +87,7 @@ fn attack(fleet: &Fleet) {
 }
 
 fn a_stolen_node_key_does_not_use_up_the_generations(kind: Kind) {
-    let files = site("one");
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    let mut fleet = Fleet::started(kind, &files, &NODES);
+    let mut fleet = Fleet::started(kind, &texts(&site("one")), &NODES);
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
     fleet.terminate_agent("n2");
     attack(&fleet);

@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use groundplan_tests::{brokers::Kind, fleet::Fleet};
+use groundplan_tests::{
+    brokers::Kind,
+    fleet::{Fleet, texts},
+};
 
 /// A site with what makes an agent and a planner create each kind of file.
 fn site(service: &str) -> Vec<(&'static str, String)> {
@@ -59,9 +62,7 @@ fn open_to_others(dir: &Path, found: &mut Vec<(PathBuf, String)>) -> usize {
 
 #[test]
 fn what_planner_and_agent_keep_is_for_their_own_user() {
-    let files = site(SERVICE);
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    let mut fleet = Fleet::new(Kind::Embedded, &files);
+    let mut fleet = Fleet::new(Kind::Embedded, &texts(&site(SERVICE)));
     let url = format!("file://{}", fleet.repository().display());
     fleet.serve_from(&["--repo", &url, "--branch", "main"], &[]);
     let states = [fleet.planner_state("one"), fleet.agent_state("n1")];
@@ -135,7 +136,6 @@ fn shown(but: &str) -> Vec<String> {
 #[test]
 fn no_command_line_shows_in_ps_or_in_a_report() {
     let files = site(&COMMANDS.replace("SECRET", SECRET));
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let watch = scope.spawn(|| {
@@ -150,7 +150,7 @@ fn no_command_line_shows_in_ps_or_in_a_report() {
         });
         // The watch ends also where something here panics.
         let run = std::panic::catch_unwind(|| {
-            let fleet = Fleet::started(Kind::Embedded, &files, &["n1"]);
+            let fleet = Fleet::started(Kind::Embedded, &texts(&files), &["n1"]);
             let commit = fleet.git(&["rev-parse", "HEAD"]);
             let status = fleet.failed("one", &commit).to_string();
             let line = format!("sleep 0.2; : {SECRET}; exit 4");

@@ -1,6 +1,10 @@
 //! Hand-over on a real host: a service is renamed, then each of its tasks, and nothing that they own is touched; then it goes.
 
-use groundplan_tests::{fleet::SITE, hosts::Hosts, needs_hosts};
+use groundplan_tests::{
+    fleet::{SITE, texts},
+    hosts::Hosts,
+    needs_hosts,
+};
 
 use super::drifted;
 
@@ -97,7 +101,7 @@ fn renamed_services_and_tasks_keep_what_they_own() {
         ("services/old/service.toml", String::new()),
         ("services/new/service.toml", tasks("", "good day\\n")),
     ];
-    let renamed = hosts.commit(&renamed.each_ref().map(|(path, text)| (*path, text.as_str())), "renamed");
+    let renamed = hosts.commit(&texts(&renamed), "renamed");
     hosts.converged(&renamed);
     assert_eq!(traces(&hosts), before);
     assert_eq!(hosts.file("h1", "/srv/greeting").as_deref(), Some("good day\n"));

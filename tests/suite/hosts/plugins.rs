@@ -3,7 +3,7 @@
 use std::{fs, net::Ipv4Addr, path::Path};
 
 use groundplan_tests::{
-    fleet::SITE,
+    fleet::{SITE, texts},
     hosts::{Builder, Hosts},
     needs_hosts,
 };
@@ -84,8 +84,7 @@ fn the_examples_keep_zones_and_limits() {
         .iter()
         .map(|(path, text)| (path.as_str(), text.replace("\"clock\"", "").replace("\"worker\"", "")))
         .collect();
-    let without: Vec<_> = without.iter().map(|(path, text)| (*path, text.as_str())).collect();
-    let hosts = builder.start(&without);
+    let hosts = builder.start(&texts(&without));
     hosts.converged(&hosts.head());
     let before = NODES.map(|node| zone(&hosts, node));
 
@@ -144,7 +143,7 @@ fn the_examples_keep_zones_and_limits() {
     assert_eq!(zone(&hosts, "host-0"), "/usr/share/zoneinfo/Europe/Vienna", "nothing half done");
 
     // Removal gives back what was there.
-    hosts.converged(&hosts.commit(&without, "nothing any more"));
+    hosts.converged(&hosts.commit(&texts(&without), "nothing any more"));
     assert_eq!(NODES.map(|node| zone(&hosts, node)), before);
     for node in WORKERS {
         assert_eq!(hosts.out(node, "ls -d /etc/systemd/system/worker* 2>/dev/null || true"), "");

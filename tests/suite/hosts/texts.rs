@@ -1,6 +1,6 @@
 //! Files in part and in whole on a real host: `ini`, `line`, `archive`, and content that must pass before it is put in place.
 
-use groundplan_tests::{hosts::Hosts, needs_hosts};
+use groundplan_tests::{fleet::texts, hosts::Hosts, needs_hosts};
 
 use super::{drifted, recheck};
 
@@ -34,8 +34,7 @@ fn site(tasks: &str, archive: &str) -> [(&'static str, String); 2] {
 }
 
 fn commit(hosts: &Hosts, tasks: &str, archive: &str) -> String {
-    let files = site(tasks, archive);
-    hosts.commit(&files.each_ref().map(|(path, text)| (*path, text.as_str())), "change")
+    hosts.commit(&texts(&site(tasks, archive)), "change")
 }
 
 const ONE: &str = r#"
