@@ -50,7 +50,13 @@ impl Expectation {
             self.linked.remove(&claim);
             // What is named after its task, such as an entry of cron, goes in any case when the task is renamed.
             let is_renamed = things.contains(&owner.thing) && matches!(owner.thing, Thing::Cron(_) | Thing::Sysctl(_));
-            if on_remove != OnRemove::Restore && !is_renamed {
+            if is_renamed {
+                // Also what an earlier removal had left under the name, and the task took up again when it came back.
+                if claim.starts_with("path") && self.left.remove(&claim) {
+                    let first = self.first.all.get(&claim).cloned();
+                    set(&mut self.base, &claim, first);
+                }
+            } else if on_remove != OnRemove::Restore {
                 self.leave(&claim, &owner, on_remove, last);
             }
         }
