@@ -18,8 +18,8 @@ use groundplan_protocol::{
     drift::{CheckRequest, Difference, DriftReport},
     effect::Action,
     envelope::{Message, PublicKey, SigningKey, open, seal},
-    ids::{CommitId, Generation, NodeId, Sequence, SiteName},
-    plan::{NodePlan, PlannedTask, TaskSpec},
+    ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName},
+    plan::{NodePlan, PlanOffer, PlanText, PlannedTask, TaskSpec},
     presence::Presence,
     report::{Ack, Outcome, ReportBatch},
     state::{NodeState, Phase},
@@ -45,6 +45,8 @@ struct Planner {
     site: SiteName,
     node: NodeId,
     agent: PublicKey,
+    /// The node's, once it is known.
+    ledger: Option<LedgerId>,
     client: AsyncClient,
     events: EventLoop,
 }
@@ -67,9 +69,11 @@ impl Planner {
             commit: CommitId::new("0".repeat(40)).unwrap(),
             tasks,
             edges: BTreeMap::new(),
-            receipt: None,
+            ledger: self.ledger.clone(),
         };
-        self.publish(NodeTopic::Plan, true, &plan);
+        let of = (plan.site.clone(), plan.node.clone(), plan.generation);
+        let offer = PlanOffer::new(&self.key, 1, of, PlanText::of(&plan), (0, u64::MAX));
+        self.publish(NodeTopic::Plan, true, &offer);
     }
 
     async fn next(&mut self) -> Publish {
@@ -191,11 +195,12 @@ async fn a_plan_is_applied_and_reported() {
     let (client, mut events) = AsyncClient::new(options, 100);
     events.network_options.set_tcp_nodelay(true);
     client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
-    let mut planner = Planner { key, site, node, agent: public.trim().parse().unwrap(), client, events };
+    let mut planner = Planner { key, site, node, agent: public.trim().parse().unwrap(), ledger: None, client, events };
 
     let mut child = Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
     let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
     assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));
+    planner.ledger = Some(idle.ledger);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let at_rest = resident_kib(child.0.id());
 

@@ -21,3 +21,21 @@ pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) 
     }
     panic!("the broker did not acknowledge");
 }
+
+/// What the broker retains on a topic, which any client that may subscribe to it can keep.
+///
+/// # Panics
+/// If it retains nothing there.
+pub fn retained(broker: SocketAddr, topic: &str) -> Vec<u8> {
+    let mut options = MqttOptions::new("collector", broker.ip().to_string(), broker.port());
+    options.set_keep_alive(Duration::from_secs(10));
+    options.set_max_packet_size(8 << 20, 8 << 20);
+    let (client, mut connection) = Client::new(options, 10);
+    client.subscribe(topic, QoS::AtLeastOnce).expect("room for one message");
+    for event in connection.iter() {
+        if let Event::Incoming(Packet::Publish(publish)) = event.expect("the broker accepts the subscription") {
+            return publish.payload.to_vec();
+        }
+    }
+    panic!("the broker did not answer");
+}

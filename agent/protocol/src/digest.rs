@@ -29,6 +29,11 @@ impl Digest {
         Self::of(text.as_bytes())
     }
 
+    /// The digest of these bytes, as [`Digest::as_bytes`] gave them.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The digest's 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -73,9 +73,15 @@ pub enum OpenError {
 #[error("{0}")]
 pub struct InvalidJson(String);
 
+impl InvalidJson {
+    pub(crate) fn new(error: &dyn fmt::Display) -> Self {
+        Self(foreign(&error.to_string(), FOREIGN))
+    }
+}
+
 impl From<serde_json::Error> for InvalidJson {
     fn from(error: serde_json::Error) -> Self {
-        Self(foreign(&error.to_string(), FOREIGN))
+        Self::new(&error)
     }
 }
 
@@ -166,32 +172,45 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     Ok(message)
 }
 
-/// A planner's signature on a generation that it gave a node's plan: by what a node returns of it, a planner without a store finds out
-/// which generations are in use, and no node can make one up.
-///
-/// An ed25519 signature in base64, over DSSE's pre-authentication encoding of [`RECEIPT`] and `SITE NODE GENERATION`.
+/// A planner's signature on a plan that it offered to a node: by what a node returns of it, a planner without a store finds out which
+/// generations and terms are in use, and which plan the node has; and no node can make one up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct PlanReceipt(String);
+pub struct PlanReceipt {
+    /// The plan's id: the digest of its JSON.
+    pub plan: Digest,
+    /// The term of the planner that offered it.
+    pub term: u64,
+    /// An ed25519 signature in base64, over DSSE's pre-authentication encoding of the type `application/vnd.groundplan.receipt` and
+    /// `SITE NODE GENERATION TERM PLAN`.
+    signature: String,
+}
 
 /// The payload type of what a receipt signs: no message has it.
 const RECEIPT: &str = "application/vnd.groundplan.receipt";
 
 impl PlanReceipt {
-    /// Signed by a planner.
-    pub fn sign(key: &SigningKey, site: &SiteName, node: &NodeId, generation: Generation) -> Self {
-        Self(BASE64.encode(key.pair.sign(&Self::signed(site, node, generation)).as_ref()))
+    /// Signed by a planner in a term of its.
+    pub fn sign(
+        key: &SigningKey,
+        site: &SiteName,
+        node: &NodeId,
+        generation: Generation,
+        (plan, term): (Digest, u64),
+    ) -> Self {
+        let mut receipt = Self { plan, term, signature: String::new() };
+        receipt.signature = BASE64.encode(key.pair.sign(&receipt.signed(site, node, generation)).as_ref());
+        receipt
     }
 
     /// Whether `key` signed it for this generation of this node.
     pub fn is_by(&self, key: &PublicKey, site: &SiteName, node: &NodeId, generation: Generation) -> bool {
-        let signature = BASE64.decode(&self.0);
-        signature.is_ok_and(|signature| key.verify(&Self::signed(site, node, generation), &signature))
+        let signature = BASE64.decode(&self.signature);
+        signature.is_ok_and(|signature| key.verify(&self.signed(site, node, generation), &signature))
     }
 
     /// Names have no spaces, so that no two sets of these give the same bytes.
-    fn signed(site: &SiteName, node: &NodeId, generation: Generation) -> Vec<u8> {
-        pae(RECEIPT, format!("{site} {node} {generation}").as_bytes())
+    fn signed(&self, site: &SiteName, node: &NodeId, generation: Generation) -> Vec<u8> {
+        pae(RECEIPT, format!("{site} {node} {generation} {} {}", self.term, self.plan).as_bytes())
     }
 }
 

@@ -1,20 +1,23 @@
-//! The node plan: one node's part of a plan, complete and leaving no choice to the agent; and the gates that pace it.
+//! The node plan: one node's part of a plan, complete and leaving no choice to the agent; the offer that carries it; and the gates that
+//! pace it.
 //!
 //! In: what the planner decided. Out: messages. A node plan is self-contained except for blobs. It lists a task at most once,
-//! after all tasks of its own node that it waits for.
+//! after all tasks of its own node that it waits for. Its id is the digest of its JSON: everything else that is said of a plan names it.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
+    VERSION,
     blob::{BlobRef, Content},
-    digest::Fingerprint,
+    digest::{Digest, Fingerprint},
     duration::Span,
     effect::{Action, Effect},
-    envelope::{Message, PlanReceipt},
-    ids::{CommitId, GateId, Generation, InvalidId, NodeId, Resource, SiteName, TaskId},
+    envelope::{InvalidJson, Message, PlanReceipt, SigningKey},
+    ids::{CommitId, GateId, Generation, InvalidId, LedgerId, NodeId, Resource, SiteName, TaskId},
     kinds::{Claim, ClaimKey, TaskParams},
     ready::Ready,
 };
@@ -38,9 +41,10 @@ pub struct NodePlan {
     /// New edges of applied tasks of which nothing else has changed: to be recorded only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub edges: BTreeMap<TaskId, Edges>,
-    /// The planner's signature on the generation: the agent returns it with its state. Opaque to the agent.
+    /// The ledger that it was made for: what it leaves out is applied by that one. A node with another ledger does not take it. Plans in
+    /// ledgers of older agents lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<PlanReceipt>,
+    pub ledger: Option<LedgerId>,
 }
 
 impl NodePlan {
@@ -50,33 +54,127 @@ impl NodePlan {
     }
 }
 
-impl Message for NodePlan {
-    const TYPE: &'static str = "application/vnd.groundplan.node-plan+json";
-    fn version(&self) -> u32 {
-        self.version
-    }
-    fn site(&self) -> &SiteName {
-        &self.site
-    }
-}
-
-/// Stands in for a node plan that is too large for one packet: the JSON of the `NodePlan` is a blob.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NodePlanRef {
+/// A node plan as it is published: by which planner, and until when it may be taken. The same plan may be offered again, by a planner of a
+/// later term or for a longer time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlanOffer {
     /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
     /// The site; any other refuses it.
     pub site: SiteName,
-    /// The node that it is for.
+    /// The node that it is for; any other refuses it.
     pub node: NodeId,
-    /// The generation of the plan in the blob.
+    /// The generation of the plan.
     pub generation: Generation,
-    /// The blob that contains the plan as JSON, without an envelope: this reference is what is signed.
-    pub plan: BlobRef,
+    /// The plan, or the blob that contains it.
+    pub body: PlanBody,
+    /// When it was offered, by the planner's clock, in milliseconds since the Unix epoch.
+    pub issued_ms: u64,
+    /// Until when it may be taken, in milliseconds since the Unix epoch.
+    pub not_after_ms: u64,
+    /// The planner's signature on the plan's id and generation, and on the term in which it offers it: the agent returns it with its state.
+    pub receipt: PlanReceipt,
 }
 
-impl Message for NodePlanRef {
-    const TYPE: &'static str = "application/vnd.groundplan.node-plan-ref+json";
+impl PlanOffer {
+    /// Offers a plan, whole, in a planner's term, and from and until when.
+    pub fn new(
+        key: &SigningKey,
+        term: u64,
+        (site, node, generation): (SiteName, NodeId, Generation),
+        plan: PlanText,
+        (issued_ms, not_after_ms): (u64, u64),
+    ) -> Self {
+        let receipt = PlanReceipt::sign(key, &site, &node, generation, (plan.id(), term));
+        Self {
+            version: VERSION,
+            site,
+            node,
+            generation,
+            body: PlanBody::Inline(plan),
+            issued_ms,
+            not_after_ms,
+            receipt,
+        }
+    }
+
+    /// Whether the receipt is one for the plan that is offered.
+    pub fn is_consistent(&self) -> bool {
+        self.receipt.plan
+            == match &self.body {
+                PlanBody::Inline(text) => text.id(),
+                PlanBody::Blob(blob) => blob.sha256,
+            }
+    }
+}
+
+/// The plan of an offer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanBody {
+    /// Its JSON.
+    Inline(PlanText),
+    /// The blob that contains its JSON, without an envelope, where it is too large for one packet: this reference is what is signed.
+    Blob(BlobRef),
+}
+
+/// The JSON of a [`NodePlan`], byte for byte: its digest is the plan's id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanText(Box<RawValue>);
+
+impl PlanText {
+    /// The JSON of a plan.
+    pub fn of(plan: &NodePlan) -> Self {
+        Self(to_raw_value(plan).expect("a plan has string keys and serializes without IO"))
+    }
+
+    /// Bytes that are to be the JSON of a plan.
+    ///
+    /// # Errors
+    /// They are not JSON.
+    pub fn from_json(json: Vec<u8>) -> Result<Self, InvalidJson> {
+        let json = String::from_utf8(json).map_err(|error| InvalidJson::new(&error))?;
+        RawValue::from_string(json).map(Self).map_err(InvalidJson::from)
+    }
+
+    /// The JSON.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The plan's id.
+    pub fn id(&self) -> Digest {
+        Digest::of(self.as_str().as_bytes())
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// The JSON is no node plan.
+    pub fn parse(&self) -> Result<NodePlan, InvalidJson> {
+        serde_json::from_str(self.as_str()).map_err(InvalidJson::from)
+    }
+}
+
+impl PartialEq for PlanText {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl JsonSchema for PlanText {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        NodePlan::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        NodePlan::json_schema(generator)
+    }
+}
+
+impl Message for PlanOffer {
+    const TYPE: &'static str = "application/vnd.groundplan.plan-offer+json";
     fn version(&self) -> u32 {
         self.version
     }
@@ -406,6 +504,8 @@ pub struct Gates {
     pub node: NodeId,
     /// The generation of the node plan that they belong to; an older one is ignored, a newer one waits for its plan.
     pub generation: Generation,
+    /// The id of that plan: of two plans of one generation, by two planners, they open gates of this one only.
+    pub plan: Digest,
     /// The open gates; all others are closed.
     pub open: BTreeMap<GateId, OpenGate>,
 }

@@ -60,6 +60,10 @@ impl Message for ReportBatch {
 pub struct TaskReport {
     /// The generation of the plan that it was carried out for.
     pub generation: Generation,
+    /// The beginning of that plan's id, [`Digest::short`](crate::digest::Digest::short): two planners may have used one generation. Absent
+    /// from agents that do not send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// The task, which ran on the node of the batch.
     pub task: TaskId,
     /// What the plan asked for.

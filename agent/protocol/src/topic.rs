@@ -15,7 +15,7 @@ use crate::{
     envelope::{Message, SigningKey},
     exec::{Exec, ExecOutput},
     ids::{NodeId, SiteName},
-    plan::{Gates, NodePlan, NodePlanRef},
+    plan::{Gates, PlanOffer},
     presence::{FORGET_LIMIT, PARK_LIMIT, PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
@@ -176,7 +176,7 @@ macro_rules! topics {
 #[rustfmt::skip]
 pub const TOPICS: [TopicSpec; 13] = topics![
     Planner,        "planner",              PlannerToAll,    RetainedWill, [PlannerPresence],      LISTED;
-    Node(Plan),     "node/<node>/plan",     PlannerToAgent,  Retained,     [NodePlan NodePlanRef], MAX_PAYLOAD;
+    Node(Plan),     "node/<node>/plan",     PlannerToAgent,  Retained,     [PlanOffer],            MAX_PAYLOAD;
     Node(Gates),    "node/<node>/gates",    PlannerToAgent,  Retained,     [Gates],                MAX_PAYLOAD;
     Node(Ack),      "node/<node>/ack",      PlannerToAgent,  None,         [Ack],                  SMALL;
     Node(Check),    "node/<node>/check",    PlannerToAgent,  Retained,     [CheckRequest],         SMALL;

@@ -30,6 +30,7 @@ fn report(n: u64) -> Write {
     Write::Report(
         Sequence(n),
         Box::new(TaskReport {
+            plan: None,
             generation: Generation(3),
             task: task("a.b"),
             action: Action::Create,
@@ -50,6 +51,7 @@ fn plan(json: &[u8]) -> Write {
         generation: Generation(3),
         commit: CommitId::new("0".repeat(40)).unwrap(),
         digest: Digest::of(json),
+        issued_ms: 0,
         receipt: None,
         json: Some(json.to_vec()),
     }))

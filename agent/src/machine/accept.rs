@@ -1,17 +1,20 @@
 //! Accepting a plan: the fence, the checks, and the one transaction that holds every obligation that it may lead to.
 //!
-//! In: a plan whose envelope is valid. Out: a refusal with its reason, nothing if it is active already, or the new state of
+//! In: an offer whose envelope is valid. Out: a refusal with its reason, nothing if it is active already, or the new state of
 //! the machine: jobs that run continue and are waited for, tasks that have not begun are superseded, obligations that have fired
 //! stay.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     effect::{self, Action},
-    ids::{Generation, TaskId},
-    plan::{Edges, NodePlan, NodePlanRef, PlannedTask, TaskSpec, TriggerSource},
+    ids::{Generation, LedgerId, TaskId},
+    plan::{Edges, NodePlan, PlanBody, PlanOffer, PlannedTask, TaskSpec, TriggerSource},
     report::Outcome,
     time::Now,
 };
@@ -24,45 +27,93 @@ use super::{
     state::{ActivePlan, Machine},
 };
 
+/// No host whose clock was set is before this: 2026-01-01, in milliseconds since the Unix epoch.
+const NO_CLOCK_MS: u64 = 1_767_225_600_000;
+
+/// What an offer comes to.
+enum Weighed {
+    /// The active plan.
+    Known,
+    /// A new one, which is a blob.
+    ToFetch,
+    /// A new one for another ledger.
+    ForLedger(LedgerId),
+    /// A new one, and its JSON.
+    New(Box<NodePlan>, Vec<u8>),
+}
+
 impl Machine {
-    pub(super) fn offer(&mut self, plan: NodePlan, now: Now, out: &mut Vec<Effect>) {
-        let generation = plan.generation;
-        let json = serde_json::to_vec(&plan).expect("a plan has string keys and serializes without IO");
-        let digest = Digest::of(&json);
-        let verdict = self.fence(generation, Some(digest)).and_then(|new| {
-            if new {
-                validate(&plan, &self.settings)?;
+    pub(super) fn offer(&mut self, offer: PlanOffer, now: Now, out: &mut Vec<Effect>) {
+        let generation = offer.generation;
+        match self.weigh(&offer, now) {
+            Ok(Weighed::Known) => {}
+            Ok(Weighed::ToFetch) => out.push(Effect::FetchPlan(Box::new(offer))),
+            Ok(Weighed::ForLedger(ledger)) => {
+                let own = &self.ledger;
+                out.push(Effect::Log(format!("plan {generation} is for ledger {ledger}, and this node has {own}")));
             }
-            Ok(new)
-        });
-        match verdict {
             // An agent that is stopping leaves it to the next one, to which the broker will send it again.
-            Ok(true) if !self.stopping => self.accept(plan, json, digest, now, out),
-            Ok(_) => {}
+            Ok(Weighed::New(..)) if self.stopping => {}
+            Ok(Weighed::New(plan, json)) => self.accept(*plan, json, offer, now, out),
             Err(reason) => self.refuse("plan", Some(generation), reason, now, out),
         }
     }
 
-    pub(super) fn offer_reference(&mut self, reference: NodePlanRef, now: Now, out: &mut Vec<Effect>) {
-        let blob = &reference.plan;
-        let too_large =
-            || format!("the plan is a blob of {}; the limit is {}", size(blob.size), size(self.settings.max_blob));
-        let verdict = if reference.node != self.settings.node {
-            Err(format!("is for node `{}`", reference.node))
-        } else if blob.size > self.settings.max_blob {
-            Err(too_large())
-        } else {
-            self.fence(reference.generation, None)
-        };
-        match verdict {
-            Ok(true) => out.push(Effect::FetchPlan(reference)),
-            Ok(false) => {}
-            Err(reason) => self.refuse("plan", Some(reference.generation), reason, now, out),
+    /// What an offer comes to; an error if its plan may not be accepted.
+    fn weigh(&self, offer: &PlanOffer, now: Now) -> Result<Weighed, String> {
+        if offer.node != self.settings.node {
+            return Err(format!("is for node `{}`", offer.node));
         }
+        if !offer.is_consistent() {
+            return Err("has the receipt of another plan".to_owned());
+        }
+        if !self.fence(offer.generation, offer.receipt.plan)? {
+            return Ok(Weighed::Known);
+        }
+        // A planner that another one has followed may not know of that yet.
+        let term = self.active.as_ref().and_then(|active| Some(active.receipt.as_ref()?.term)).unwrap_or_default();
+        if offer.receipt.term < term {
+            return Err(format!(
+                "is of a planner in term {}; one in term {term} has planned since",
+                offer.receipt.term
+            ));
+        }
+        let at = self.time_ms(now);
+        if at > offer.not_after_ms {
+            let late = Duration::from_millis(at - offer.not_after_ms).as_secs();
+            return Err(format!("has expired {late} s ago by this node's clock; is the clock right?"));
+        }
+        let text = match &offer.body {
+            PlanBody::Inline(text) => text,
+            PlanBody::Blob(blob) if blob.size > self.settings.max_blob => {
+                let limit = size(self.settings.max_blob);
+                return Err(format!("the plan is a blob of {}; the limit is {limit}", size(blob.size)));
+            }
+            PlanBody::Blob(_) => return Ok(Weighed::ToFetch),
+        };
+        let plan = text.parse().map_err(|error| format!("is not a node plan: {error}"))?;
+        // What is signed names these as well.
+        let PlanOffer { version, site, node, generation, .. } = offer;
+        if (plan.version, &plan.site, &plan.node, plan.generation) != (*version, site, node, *generation) {
+            return Err("is offered as one of another version, site, node or generation".to_owned());
+        }
+        // No fault of the planner's: the broker still has what was retained for a ledger that is lost, and the planner answers for the new one.
+        match &plan.ledger {
+            Some(ledger) if *ledger == self.ledger => {}
+            Some(ledger) => return Ok(Weighed::ForLedger(ledger.clone())),
+            None => return Err("names no ledger".to_owned()),
+        }
+        validate(&plan, &self.settings)?;
+        Ok(Weighed::New(Box::new(plan), text.as_str().as_bytes().to_vec()))
     }
 
-    /// Whether a plan of this generation is new; an error if it may not be accepted. `digest` of its JSON, if that is known.
-    fn fence(&self, generation: Generation, digest: Option<Digest>) -> Result<bool, String> {
+    /// The time, in milliseconds since the Unix epoch. A host without a clock counts from the time of the last plan that it took.
+    fn time_ms(&self, now: Now) -> u64 {
+        if now.wall_ms >= NO_CLOCK_MS { now.wall_ms } else { self.active.as_ref().map_or(0, |active| active.issued_ms) }
+    }
+
+    /// Whether a plan is new; an error if it may not be accepted. `id`: the digest of its JSON.
+    fn fence(&self, generation: Generation, id: Digest) -> Result<bool, String> {
         if !generation.is_valid() {
             return Err(format!(
                 "generation {generation} is none that a planner gives: they are below {}",
@@ -79,17 +130,25 @@ impl Machine {
         if generation < active.generation {
             return Err(format!("is older than generation {}, which is active", active.generation));
         }
-        if generation == active.generation && digest.is_some_and(|d| d != active.digest) {
+        if generation == active.generation && id != active.digest {
             return Err("has other content than the active plan, which has the same generation".to_owned());
         }
         Ok(generation > active.generation)
     }
 
-    fn accept(&mut self, plan: NodePlan, json: Vec<u8>, digest: Digest, now: Now, out: &mut Vec<Effect>) {
-        let NodePlan { generation, commit, tasks, edges, receipt, .. } = plan;
-        let count = tasks.len();
-        let stored =
-            StoredPlan { generation, commit: commit.clone(), digest, receipt: receipt.clone(), json: Some(json) };
+    fn accept(&mut self, plan: NodePlan, json: Vec<u8>, offer: PlanOffer, now: Now, out: &mut Vec<Effect>) {
+        let NodePlan { generation, commit, tasks, edges, .. } = plan;
+        let PlanOffer { issued_ms, receipt, .. } = offer;
+        let (digest, count) = (receipt.plan, tasks.len());
+        let receipt = Some(receipt);
+        let stored = StoredPlan {
+            generation,
+            commit: commit.clone(),
+            digest,
+            issued_ms,
+            receipt: receipt.clone(),
+            json: Some(json),
+        };
         self.supersede(&tasks, now);
         self.record_edges(edges);
         self.take_over(&tasks, generation);
@@ -107,9 +166,10 @@ impl Machine {
         if !blobs.is_empty() {
             out.push(Effect::Fetch(blobs));
         }
-        self.active = Some(ActivePlan { generation, commit, digest, receipt, queue, missing, in_ledger: true });
+        self.active =
+            Some(ActivePlan { generation, commit, digest, issued_ms, receipt, queue, missing, in_ledger: true });
         if let Some(gates) = self.early_gates.take_if(|g| g.generation <= generation)
-            && gates.generation == generation
+            && (gates.generation, gates.plan) == (generation, digest)
         {
             self.apply_gates(&gates);
         }

@@ -247,8 +247,11 @@ impl Machine {
         let record = taking.map(|taking| &taking.record).or(record);
         let fingerprint = record.map(fingerprint);
         let succeeded = outcome.is_success();
+        let active = self.active.as_ref().filter(|active| active.generation == generation);
+        let plan = active.map(|active| active.digest.short());
         self.outbox.push(TaskReport {
             generation,
+            plan,
             task: planned.task.clone(),
             action: planned.action,
             outcome,

@@ -37,8 +37,7 @@ impl Machine {
                 self.connected = false;
                 self.outbox.disconnected();
             }
-            Event::Plan(plan) => self.offer(*plan, now, &mut out),
-            Event::PlanRef(reference) => self.offer_reference(reference, now, &mut out),
+            Event::Plan(offer) => self.offer(*offer, now, &mut out),
             Event::Gates(gates) => self.open_gates(gates, now, &mut out),
             Event::Ack(ack) => {
                 if ack.node == self.settings.node && ack.ledger == self.ledger {

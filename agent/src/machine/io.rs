@@ -8,7 +8,7 @@ use groundplan_protocol::{
     effect,
     ids::{Generation, NodeId, Sequence, SiteName, TaskId},
     kinds::TaskParams,
-    plan::{Gates, NodePlan, NodePlanRef, OnRemove, TaskSpec},
+    plan::{Gates, OnRemove, PlanOffer, TaskSpec},
     report::{Ack, Output},
     state::NodeState,
 };
@@ -48,10 +48,8 @@ pub enum Event {
     },
     /// The connection to the broker was lost.
     Disconnected,
-    /// A node plan whose envelope a planner signed for this site.
-    Plan(Box<NodePlan>),
-    /// A reference to a node plan, signed likewise.
-    PlanRef(NodePlanRef),
+    /// A node plan that is offered, in an envelope that a planner signed for this site.
+    Plan(Box<PlanOffer>),
     /// Open gates, signed likewise.
     Gates(Gates),
     /// The planner has reports on its disk.
@@ -149,8 +147,8 @@ pub enum Effect {
     },
     /// Fetch these blobs; [`Event::BlobReady`] follows for each.
     Fetch(Vec<BlobRef>),
-    /// Fetch the blob that is the plan itself; [`Event::Plan`] follows.
-    FetchPlan(NodePlanRef),
+    /// Fetch the blob that is the plan itself; [`Event::Plan`] follows, with the plan in it.
+    FetchPlan(Box<PlanOffer>),
     /// Drop all blobs but these, and a plan that is being fetched.
     KeepBlobs(Vec<Digest>),
     /// Write it to the log.

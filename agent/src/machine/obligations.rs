@@ -121,7 +121,10 @@ impl Machine {
         }
         let generation = self.generation();
         if gates.generation == generation {
-            self.apply_gates(&gates);
+            // Those of another planner, which used the same generation, are for a plan that this node does not have.
+            if self.active.as_ref().is_some_and(|active| active.digest == gates.plan) {
+                self.apply_gates(&gates);
+            }
         } else if gates.generation > generation {
             // Retained messages of two topics come in any order: they wait for their plan.
             self.early_gates = Some(gates);

@@ -167,7 +167,7 @@ impl Machine {
         done: BTreeMap<TaskId, Outcome>,
         out: &mut Vec<Effect>,
     ) -> Result<(), UnreadablePlan> {
-        let StoredPlan { generation, commit, digest, receipt, json } = plan;
+        let StoredPlan { generation, commit, digest, issued_ms, receipt, json } = plan;
         // A finished plan has no tasks any more, but its generation and digest still refuse older plans.
         let tasks = match &json {
             Some(json) => serde_json::from_slice::<NodePlan>(json).map_err(UnreadablePlan)?.tasks,
@@ -177,6 +177,7 @@ impl Machine {
             generation,
             commit,
             digest,
+            issued_ms,
             receipt,
             queue: Queue::default(),
             missing: BTreeSet::new(),

@@ -55,8 +55,11 @@ pub struct StoredPlan {
     pub generation: Generation,
     /// The commit that it leads to.
     pub commit: CommitId,
-    /// Digest of the plan's JSON, by which another plan of the same generation is refused.
+    /// The plan's id, the digest of its JSON: another plan of the same generation is refused.
     pub digest: Digest,
+    /// When it was offered, by the planner's clock, in milliseconds since the Unix epoch. Ledgers of older agents lack it.
+    #[serde(default)]
+    pub issued_ms: u64,
     /// Its receipt, to be returned with every state. Ledgers of older agents lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<PlanReceipt>,

@@ -28,7 +28,10 @@ use super::{
 pub(super) struct ActivePlan {
     pub(super) generation: Generation,
     pub(super) commit: CommitId,
+    /// Its id: the digest of its JSON.
     pub(super) digest: Digest,
+    /// When it was offered, by the planner's clock, in milliseconds since the Unix epoch.
+    pub(super) issued_ms: u64,
     pub(super) receipt: Option<PlanReceipt>,
     pub(super) queue: Queue,
     /// Blobs that are not in the store yet; no task starts before all are.

@@ -7,6 +7,7 @@ use groundplan_protocol::{
     blob::{self, Want},
     envelope::seal,
     ids::{Generation, Sequence},
+    plan::PlanBody,
     report::ReportBatch,
     state::NodeState,
     topic::Topic,
@@ -50,16 +51,16 @@ impl Shell {
                     let ready = self.blobs.fetch(blobs);
                     self.inbox.extend(ready.into_iter().map(machine::Event::BlobReady));
                 }
-                Effect::FetchPlan(reference) => {
-                    let blob = reference.plan.clone();
-                    self.plan_ref = Some(reference);
+                Effect::FetchPlan(offer) => {
+                    let PlanBody::Blob(blob) = offer.body.clone() else { continue };
+                    self.to_fetch = Some(offer);
                     if let Some(digest) = self.blobs.fetch(vec![blob]).pop() {
                         Box::pin(self.blob_event(BlobEvent::Ready(digest))).await?;
                     }
                 }
                 Effect::KeepBlobs(mut digests) => {
                     // A plan that is still being fetched is none of the machine's blobs yet.
-                    digests.extend(self.plan_ref.iter().map(|r| r.plan.sha256));
+                    digests.extend(self.to_fetch.iter().map(|offer| offer.receipt.plan));
                     self.blobs.keep(&digests);
                 }
                 Effect::Log(text) => log::info(text),

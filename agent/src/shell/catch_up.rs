@@ -39,8 +39,7 @@ impl CatchUp {
     /// Takes a message: a plan may be held back, everything else is to be handled at once.
     pub(super) fn offer(&mut self, event: Event, publish: Publish, now: Duration) -> Offered {
         let generation = match &event {
-            Event::Plan(plan) => plan.generation,
-            Event::PlanRef(reference) => reference.generation,
+            Event::Plan(offer) => offer.generation,
             _ => return Offered::Handle(event, publish),
         };
         if self.until.is_none() {
@@ -70,23 +69,19 @@ impl CatchUp {
 #[cfg(test)]
 mod tests {
     use groundplan_protocol::{
-        blob::BlobRef,
+        envelope::SigningKey,
         ids::{NodeId, SiteName},
-        plan::NodePlanRef,
+        plan::{PlanOffer, PlanText},
     };
     use rumqttc::QoS;
 
     use super::*;
 
     fn plan(generation: u64) -> (Event, Publish) {
-        let reference = NodePlanRef {
-            version: groundplan_protocol::VERSION,
-            site: SiteName::new("s").unwrap(),
-            node: NodeId::new("n").unwrap(),
-            generation: Generation(generation),
-            plan: BlobRef::of(b""),
-        };
-        (Event::PlanRef(reference), Publish::new("plan", QoS::AtLeastOnce, generation.to_string()))
+        let of = (SiteName::new("s").unwrap(), NodeId::new("n").unwrap(), Generation(generation));
+        let text = PlanText::from_json(b"{}".to_vec()).unwrap();
+        let offer = PlanOffer::new(&SigningKey::from_seed([1; 32]), 1, of, text, (0, u64::MAX));
+        (Event::Plan(Box::new(offer)), Publish::new("plan", QoS::AtLeastOnce, generation.to_string()))
     }
 
     fn text(publish: &Publish) -> &[u8] {

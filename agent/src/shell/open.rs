@@ -77,7 +77,7 @@ impl Shell {
             commands: Commands::new(site.clone(), node.clone()),
             reader: Reader { site, node, trusted: config.planner_keys.clone() },
             cursor: ReportCursor { next: Sequence(1), to: Sequence(0), announce: false },
-            plan_ref: None,
+            to_fetch: None,
             chunk_filter: None,
             jobs: JoinSet::new(),
             canceller: Canceller::new(),

@@ -3,9 +3,9 @@
 use std::{fs, time::Duration};
 
 use groundplan_protocol::{
-    VERSION,
+    digest::Digest,
     ids::Generation,
-    plan::{NodePlan, NodePlanRef},
+    plan::{PlanBody, PlanOffer, PlanText},
 };
 
 use super::{
@@ -243,10 +243,11 @@ impl Shell {
         match event {
             BlobEvent::Failed { blob, reason } => self.handle(Event::BlobFailed { blob, reason }).await,
             BlobEvent::Ready(digest) => {
-                if let Some(reference) = self.plan_ref.take_if(|r| r.plan.sha256 == digest) {
-                    let event = match self.read_plan(&reference) {
-                        Ok(plan) => Event::Plan(plan),
-                        Err(reason) => Event::Refused { topic: "plan", generation: Some(reference.generation), reason },
+                if let Some(offer) = self.to_fetch.take_if(|offer| offer.receipt.plan == digest) {
+                    let generation = Some(offer.generation);
+                    let event = match self.read_plan(&digest) {
+                        Ok(text) => Event::Plan(Box::new(PlanOffer { body: PlanBody::Inline(text), ..*offer })),
+                        Err(reason) => Event::Refused { topic: "plan", generation, reason },
                     };
                     self.handle(event).await?;
                 }
@@ -255,14 +256,9 @@ impl Shell {
         }
     }
 
-    fn read_plan(&self, reference: &NodePlanRef) -> Result<Box<NodePlan>, String> {
-        let bytes = fs::read(self.blobs.path(&reference.plan.sha256)).map_err(|e| e.to_string())?;
-        let plan: NodePlan = serde_json::from_slice(&bytes).map_err(|e| format!("the blob is not a node plan: {e}"))?;
-        // The reference that was signed has these as well: the blob must agree with it.
-        if (plan.version, &plan.site, plan.generation) != (VERSION, &reference.site, reference.generation) {
-            return Err("the blob is a plan of another version, site or generation".to_owned());
-        }
-        Ok(Box::new(plan))
+    fn read_plan(&self, digest: &Digest) -> Result<PlanText, String> {
+        let json = fs::read(self.blobs.path(digest)).map_err(|e| e.to_string())?;
+        PlanText::from_json(json).map_err(|e| format!("the blob is not a node plan: {e}"))
     }
 }
 

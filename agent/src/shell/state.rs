@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use groundplan_protocol::{
     ids::{Sequence, SessionId},
-    plan::NodePlanRef,
+    plan::PlanOffer,
 };
 use tokio::task::JoinSet;
 
@@ -51,7 +51,7 @@ pub struct Shell {
     pub(super) topics: Topics,
     pub(super) cursor: ReportCursor,
     /// The reference of a plan that is being fetched.
-    pub(super) plan_ref: Option<NodePlanRef>,
+    pub(super) to_fetch: Option<Box<PlanOffer>>,
     /// The subscription for chunks of the blob that is being fetched.
     pub(super) chunk_filter: Option<String>,
     /// Running jobs; each ends with whether it began at all.

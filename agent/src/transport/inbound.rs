@@ -6,7 +6,6 @@ use groundplan_protocol::{
     envelope::{Message, OpenError, PublicKey, open},
     exec::Exec,
     ids::{NodeId, SiteName},
-    plan::{NodePlan, NodePlanRef},
     topic::{NodeTopic, Topic},
 };
 
@@ -58,12 +57,7 @@ impl Reader {
             ));
         }
         let event = match topic {
-            NodeTopic::Plan => match self.open::<NodePlan>(payload) {
-                Err(OpenError::Type { found, .. }) if found == NodePlanRef::TYPE => {
-                    self.open(payload).map(Event::PlanRef)
-                }
-                plan => plan.map(|plan| Event::Plan(Box::new(plan))),
-            },
+            NodeTopic::Plan => self.open(payload).map(|offer| Event::Plan(Box::new(offer))),
             NodeTopic::Gates => self.open(payload).map(Event::Gates),
             NodeTopic::Ack => self.open(payload).map(Event::Ack),
             NodeTopic::Check => match self.open(payload) {

@@ -48,6 +48,10 @@ impl Default for Settings {
     }
 }
 
+/// How long a plan may be taken after it was offered. A broker that holds it back for longer has held it back for good; a node that was away
+/// for longer is offered it again.
+pub const OFFER_VALID: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
@@ -307,8 +311,8 @@ pub enum Message {
         /// Whether the broker is to keep it.
         retain: bool,
     },
-    /// The plan that the store holds for a node, retained; nothing if it holds none.
-    Plan(NodeId),
+    /// The plan that the store holds for a node, offered in a term, retained; nothing if it holds none.
+    Plan(NodeId, u64),
     /// A node's open gates, retained.
     Gates(Gates),
     /// Which reports of a node are on the disk.

@@ -170,6 +170,17 @@ impl Leadership {
         }
     }
 
+    /// A node has a plan of this term, which a planner of this site has signed. One that plans in an earlier term has lost its own with its
+    /// disk, and goes on in a later one.
+    pub(crate) fn outrun(&mut self, term: u64) -> Option<LeaderAction> {
+        if !self.plans() || term <= self.term {
+            return None;
+        }
+        self.term = term.max(self.seen_term).checked_add(1)?;
+        self.seen_term = self.term;
+        Some(LeaderAction::Claim { term: self.term, after_another: false })
+    }
+
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Duration) -> Vec<LeaderAction> {
         match &mut self.stage {

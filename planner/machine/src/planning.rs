@@ -1,7 +1,7 @@
 //! One plan, away from the loop: from the values of a [`PlanJob`] to a [`Planned`], which the machine takes up or drops as stale.
 //!
 //! In: what is desired and applied, what each node was sent last, the rollout that the plan supersedes. Out: the plan, its rollout, and
-//! each node's part, signed by the shell's function. Pure: nothing but its arguments goes in.
+//! each node's part. Pure: nothing but its arguments goes in.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,14 +12,14 @@ use groundplan_core::{
 };
 use groundplan_protocol::{
     digest::Digest,
-    ids::{Generation, InstanceId, NodeId},
-    plan::{NodePlan, PlannedTask},
+    ids::{Generation, InstanceId, LedgerId, NodeId},
+    plan::{PlanText, PlannedTask},
 };
 
 use crate::{
     commit::{ActiveCommit, Earlier},
     ids::JobId,
-    record::SealedPlan,
+    record::{PlanNote, StoredPlan},
     rollout::{ActiveRollout, PlannedReasons},
 };
 
@@ -50,8 +50,10 @@ pub struct PlanJob {
 /// What a node was sent last.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
-    /// Generation and digest of the last plan published for it.
-    pub planned: Option<(Generation, Vec<u8>)>,
+    /// The last plan published for it.
+    pub planned: Option<PlanNote>,
+    /// The ledger that it has.
+    pub ledger: Option<LedgerId>,
     /// The generation that the node is at.
     pub at: Generation,
     /// Whether it reports that it has not ended that plan.
@@ -63,7 +65,7 @@ pub struct Sent {
 impl Sent {
     /// Whether the node is at a plan of another planner.
     fn has_plan_of_another(&self) -> bool {
-        self.planned.as_ref().is_none_or(|(planned, _)| self.at > *planned)
+        self.planned.as_ref().is_none_or(|planned| self.at > planned.generation)
     }
 }
 
@@ -84,7 +86,7 @@ pub struct Planned {
     pub parts: Arc<BTreeMap<NodeId, NodePart>>,
     /// The plans to be published: for each node that has a part, unless the very same is on its way to it, and an empty one for a node
     /// that is still at an earlier part.
-    pub plans: Vec<(NodeId, SealedPlan)>,
+    pub plans: Vec<(NodeId, StoredPlan)>,
     /// Nodes to which the very same plan is on its way already, with its generation.
     pub kept: BTreeMap<NodeId, Generation>,
     /// Nodes that have a part.
@@ -94,12 +96,9 @@ pub struct Planned {
 /// What gives reasons their lines.
 pub type Describe<'a> = dyn FnMut(&InstanceId, &[Reason]) -> Vec<ReasonReport> + 'a;
 
-/// What the shell makes of a plan's message: the signed bytes with a receipt, and the plan's JSON where these only refer to it.
-pub type Seal<'a> = dyn FnMut(NodePlan) -> (Vec<u8>, Vec<u8>) + 'a;
-
 impl PlanJob {
-    /// Works it out. `describe` gives the chain of reasons of an instance the lines of its places; `seal` signs.
-    pub fn run(mut self, describe: &mut Describe<'_>, seal: &mut Seal<'_>) -> Planned {
+    /// Works it out. `describe` gives the chain of reasons of an instance the lines of its places.
+    pub fn run(mut self, describe: &mut Describe<'_>) -> Planned {
         let desired = &self.active.desired;
         let mut open = BTreeMap::new();
         if let Some(before) = &self.before {
@@ -132,17 +131,17 @@ impl PlanJob {
             kept: BTreeMap::new(),
             tried: Vec::new(),
         };
-        self.address(&plan, &open, seal, &mut planned);
+        self.address(&plan, &open, &mut planned);
         planned.parts = Arc::new(plan.nodes);
         planned
     }
 
-    /// Decides for each node whether it is sent a plan, and seals those.
-    fn address(&self, plan: &Plan, open: &BTreeMap<NodeId, bool>, seal: &mut Seal<'_>, planned: &mut Planned) {
+    /// Decides for each node whether it is sent a plan, and writes those out.
+    fn address(&self, plan: &Plan, open: &BTreeMap<NodeId, bool>, planned: &mut Planned) {
         let nothing = NodePart::default();
         for (node, sent) in &self.sent {
             let part = plan.nodes.get(node).filter(|part| !part.tasks.is_empty() || !part.edges.is_empty());
-            let last = sent.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation);
+            let last = sent.planned.as_ref().map_or(Generation(0), |planned| planned.generation);
             // A node that has not taken the last plan, or not reported all of it, may still act on it.
             // And one that is busy with the plan of another planner, came with it under another name, or took it again after it had
             // been rebuilt, waits for gates that no planner opens any more.
@@ -151,10 +150,10 @@ impl PlanJob {
             if part.is_none() && !under_way {
                 continue;
             }
-            let digest = part.map(digest).unwrap_or_default();
+            let asks = part.map(|part| digest(part, sent.ledger.as_ref())).unwrap_or_default();
             if let Some(part) = part {
                 planned.tried.push(node.clone());
-                let same = sent.planned.as_ref().is_some_and(|(_, before)| *before == digest);
+                let same = sent.planned.as_ref().is_some_and(|before| before.asks == asks);
                 let untouched = open.get(node).copied().unwrap_or(true);
                 // With gates it must not keep its generation: one of them may be open from before. And what has failed is to be tried
                 // again, which an agent does only for a newer plan.
@@ -169,9 +168,10 @@ impl PlanJob {
             }
             let part = part.unwrap_or(&nothing);
             let commit = self.active.commit.id.clone();
-            let message = part.node_plan(self.active.site.clone(), node.clone(), self.generation, commit);
-            let (sealed, body) = seal(message);
-            planned.plans.push((node.clone(), SealedPlan { generation: self.generation, digest, sealed, body }));
+            let whose = (node.clone(), sent.ledger.clone());
+            let text = PlanText::of(&part.node_plan(self.active.site.clone(), whose, self.generation, commit));
+            let note = PlanNote { generation: self.generation, asks, id: text.id() };
+            planned.plans.push((node.clone(), StoredPlan { note, json: text.as_str().as_bytes().to_vec() }));
         }
     }
 }
@@ -186,10 +186,10 @@ fn has_late_obligations(part: &NodePart) -> bool {
     part.tasks.iter().any(|task| task.obligation.is_some_and(|due| due.since.is_none()))
 }
 
-/// Digest of what a part asks for, whatever its generation and commit.
-fn digest(part: &NodePart) -> Vec<u8> {
+/// Digest of what a part asks of a ledger, whatever its generation and commit.
+fn digest(part: &NodePart, ledger: Option<&LedgerId>) -> Vec<u8> {
     let tasks: Vec<PlannedTask> = part.tasks.iter().map(PlanTask::to_wire).collect();
     let edges: BTreeMap<_, _> = part.edges.iter().map(|(task, edges)| (task, &**edges)).collect();
-    let json = serde_json::to_vec(&(tasks, edges)).expect("wire types have string keys");
+    let json = serde_json::to_vec(&(tasks, edges, ledger)).expect("wire types have string keys");
     Digest::of(&json).as_bytes().to_vec()
 }

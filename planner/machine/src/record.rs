@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_core::{Belief, applied::Forget};
 use groundplan_protocol::{
+    digest::Digest,
     ids::{Generation, InstanceId, LedgerId, NodeId, Sequence, SiteName, TaskId},
     report::TaskReport,
     state::NodeState,
@@ -60,17 +61,24 @@ pub struct StoredNode {
     pub state: Option<NodeState>,
 }
 
-/// A plan as it is published. Opaque to the machine: the shell signs it where it is planned.
+/// A node's plan, as it is written down: the shell offers it in the term of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedPlan {
+pub struct StoredPlan {
+    /// What is remembered of it.
+    pub note: PlanNote,
+    /// Its JSON.
+    pub json: Vec<u8>,
+}
+
+/// What is remembered of the last plan of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanNote {
     /// Its generation.
     pub generation: Generation,
-    /// Digest of what it asks for, whatever its generation and commit; empty for a plan that must never count as the same.
-    pub digest: Vec<u8>,
-    /// The signed message.
-    pub sealed: Vec<u8>,
-    /// JSON of the plan, where the message only refers to it; else empty.
-    pub body: Vec<u8>,
+    /// Digest of what it asks of which ledger, whatever its generation and commit; empty for a plan that must never count as the same.
+    pub asks: Vec<u8>,
+    /// Its id: the digest of its JSON.
+    pub id: Digest,
 }
 
 /// What happened to a rollout, in order: replayed on its snapshot it gives what it was, turns in rolling restarts included.

@@ -251,6 +251,7 @@ impl ActiveRollout {
         let reports: Vec<TaskReport> = left
             .map(|(instance, action, _)| TaskReport {
                 generation: self.head.generation,
+                plan: None,
                 task: instance.task,
                 action,
                 outcome: Outcome::Failed { error: format!("the agent refuses the plan: {reason}") },

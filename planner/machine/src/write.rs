@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::Rollout;
-use groundplan_protocol::ids::{Generation, LedgerId, NodeId, Sequence};
+use groundplan_protocol::ids::{LedgerId, NodeId, Sequence};
 
 use crate::{
     command::CommandRecord,
     commit::Refusal,
-    record::{LogEntry, Meta, SealedPlan, StoredNode},
+    record::{LogEntry, Meta, PlanNote, StoredNode, StoredPlan},
     rollout::{RolloutDetail, RolloutHead},
 };
 
@@ -22,7 +22,7 @@ pub enum Write {
     /// The last report of a node that is on the disk, and of which ledger.
     Ack(NodeId, LedgerId, Sequence),
     /// The latest plan of a node, or that it has none.
-    Plan(NodeId, Option<SealedPlan>),
+    Plan(NodeId, Option<StoredPlan>),
     /// A rollout that begins; it ends the log of the one before.
     Rollout(Arc<RolloutHead>, Box<Rollout>),
     /// What happened to the rollout.
@@ -44,8 +44,8 @@ pub struct Stored {
     pub nodes: BTreeMap<NodeId, StoredNode>,
     /// The last report of each node that is on the disk, and of which ledger.
     pub acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
-    /// Generation and digest of the latest plan of each node.
-    pub plans: BTreeMap<NodeId, (Generation, Vec<u8>)>,
+    /// The latest plan of each node.
+    pub plans: BTreeMap<NodeId, PlanNote>,
     /// The latest rollout, as it was at its start; its head with its end, if the history knows it.
     pub rollout: Option<(RolloutHead, Rollout)>,
     /// What happened to it since, in order.

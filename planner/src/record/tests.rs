@@ -91,6 +91,7 @@ fn reasons() -> Vec<ReasonReport> {
 fn report() -> TaskReport {
     TaskReport {
         generation: Generation(7),
+        plan: None,
         task: id("app.config"),
         action: Action::Update,
         outcome: Outcome::Done { changed: true, effect: None },

@@ -177,8 +177,7 @@ impl Shell {
         let fast_forward = Arc::new(FastForward::new(config.fast_forward_only));
         let rule = fast_forward.clone();
         thread::spawn(move || workers::load(&repository, &rule, &load_jobs, &answer_load));
-        let plan_key = key.clone();
-        thread::spawn(move || workers::plan(&plan_key, &plan_jobs, &answer));
+        thread::spawn(move || workers::plan(&plan_jobs, &answer));
         let dir = config.state_dir.clone();
         thread::spawn(move || workers::ship(&reader, &dir, &ship_jobs));
         let (planner, started) = (stored.meta.planner.clone(), Instant::now());
@@ -557,6 +556,6 @@ fn tip(seen: Seen) -> Input {
 }
 
 /// Milliseconds since the Unix epoch.
-fn wall_ms() -> u64 {
+pub(super) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -5,18 +5,28 @@
 
 use std::sync::Arc;
 
-use groundplan_machine::io::{Delivery, Message};
+use groundplan_machine::{
+    io::{Delivery, Message, OFFER_VALID},
+    record::StoredPlan,
+};
 use groundplan_protocol::{
-    envelope::{self, SigningKey},
+    MAX_PACKET,
+    blob::BlobRef,
+    envelope::{self, InvalidJson, SigningKey},
     ids::{NodeId, SiteName},
+    plan::{PlanBody, PlanOffer, PlanText},
     topic::{NodeTopic, Topic},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::wall_ms;
 use crate::{
     store::Reader,
     transport::{Receipt, Transport},
 };
+
+/// Room in a packet for its topic and header, in bytes.
+const ROOM: usize = 1024;
 
 /// What is to be done on the connection.
 pub(super) enum Outgoing {
@@ -48,6 +58,28 @@ pub(super) async fn run(
     }
 }
 
+/// The signed offer of a plan.
+fn offer(
+    key: &SigningKey,
+    site: &SiteName,
+    node: &NodeId,
+    term: u64,
+    plan: StoredPlan,
+) -> Result<Vec<u8>, InvalidJson> {
+    let issued_ms = wall_ms();
+    let times = (issued_ms, issued_ms + OFFER_VALID.as_millis() as u64);
+    let of = (site.clone(), node.clone(), plan.note.generation);
+    let blob = BlobRef::of(&plan.json);
+    let offer = PlanOffer::new(key, term, of, PlanText::from_json(plan.json)?, times);
+    let signed = envelope::seal(key, &offer);
+    // A larger one would be refused by the broker. The node fetches the plan in chunks, like content, and checks it against the digest in
+    // the signed offer.
+    if signed.len() <= MAX_PACKET - ROOM {
+        return Ok(signed);
+    }
+    Ok(envelope::seal(key, &PlanOffer { body: PlanBody::Blob(blob), ..offer }))
+}
+
 fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transport, message: Message) {
     // Retention is a property of the topic. The exception is a planner's presence, which it also publishes as a question.
     let to = |node: NodeId, topic: NodeTopic, payload: Vec<u8>| {
@@ -58,8 +90,11 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
             transport.publish_urgent(Topic::Planner.name(site), envelope::seal(key, &presence), retain);
         }
         // It may be newer than when this was queued: then it is published twice, which does no harm.
-        Message::Plan(node) => match store.plan(&node) {
-            Ok(Some(plan)) => to(node, NodeTopic::Plan, plan.sealed),
+        Message::Plan(node, term) => match store.plan(&node) {
+            Ok(Some(plan)) => match offer(key, site, &node, term, plan) {
+                Ok(offer) => to(node, NodeTopic::Plan, offer),
+                Err(error) => tracing::error!(%error, %node, "its plan in the store is damaged"),
+            },
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, %node, "its plan cannot be published");

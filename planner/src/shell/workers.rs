@@ -17,12 +17,9 @@ use groundplan_machine::{
     planning::{PlanJob, Planned},
 };
 use groundplan_protocol::{
-    MAX_PACKET, VERSION,
-    blob::{BlobRef, WANT_LIMIT, Want},
+    blob::{WANT_LIMIT, Want},
     digest::Digest,
-    envelope::{self, PlanReceipt, SigningKey},
     ids::{CommitId, NodeId},
-    plan::{NodePlan, NodePlanRef},
     topic::Topic,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -37,9 +34,6 @@ use crate::{
     store::Reader,
     transport::Transport,
 };
-
-/// Room in a packet for its topic and header, in bytes.
-const ROOM: usize = 1024;
 
 /// While this many bytes of content have not left, requests for content are left to be repeated.
 const BACKLOG: usize = 32 << 20;
@@ -157,40 +151,17 @@ fn load_one(
 }
 
 /// Works out plans until the loop ends; each comes with the site that it is for.
-pub(super) fn plan(key: &SigningKey, jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>, answers: &UnboundedSender<Answer>) {
+pub(super) fn plan(jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>, answers: &UnboundedSender<Answer>) {
     while let Ok((job, site)) = jobs.recv() {
         let started = Instant::now();
         let mut locator = Locator::of_tree(&site.tree);
-        let planned = job.run(
-            &mut |instance, reasons| ReasonReport::chain(instance, reasons, &mut |at| locator.find(at)),
-            &mut |plan| seal(key, plan),
-        );
+        let planned =
+            job.run(&mut |instance, reasons| ReasonReport::chain(instance, reasons, &mut |at| locator.find(at)));
         tracing::debug!(actions = planned.actions.len(), plans = planned.plans.len(), took = ?started.elapsed(), "planned");
         if answers.send(Answer::Planned(Box::new(planned))).is_err() {
             return;
         }
     }
-}
-
-/// The signed message of a plan, and the plan's JSON where it is too large for one packet and the message only refers to it.
-fn seal(key: &SigningKey, mut plan: NodePlan) -> (Vec<u8>, Vec<u8>) {
-    plan.receipt = Some(PlanReceipt::sign(key, &plan.site, &plan.node, plan.generation));
-    let plan = &plan;
-    let sealed = envelope::seal(key, plan);
-    // A larger one would be refused by the broker. The node fetches it in chunks, like content, and checks it against
-    // the digest in the signed reference.
-    if sealed.len() <= MAX_PACKET - ROOM {
-        return (sealed, vec![]);
-    }
-    let body = serde_json::to_vec(plan).expect("wire types have string keys");
-    let reference = NodePlanRef {
-        version: VERSION,
-        site: plan.site.clone(),
-        node: plan.node.clone(),
-        generation: plan.generation,
-        plan: BlobRef::of(&body),
-    };
-    (envelope::seal(key, &reference), body)
 }
 
 /// A node's request for content.
@@ -232,5 +203,5 @@ pub(super) fn ship(store: &Reader, dir: &Path, jobs: &Receiver<Ship>) {
 /// A plan that is too large for one packet.
 fn plan_body(store: &Reader, node: &NodeId, digest: &Digest) -> Option<Arc<[u8]>> {
     let plan = store.plan(node).ok().flatten()?;
-    (!plan.body.is_empty() && Digest::of(&plan.body) == *digest).then(|| plan.body.into())
+    (plan.note.id == *digest).then(|| plan.json.into())
 }

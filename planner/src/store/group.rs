@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use groundplan_core::Rollout;
-use groundplan_machine::{record::SealedPlan, rollout::RolloutHead, write::Write};
+use groundplan_machine::{record::StoredPlan, rollout::RolloutHead, write::Write};
 use groundplan_protocol::ids::{LedgerId, NodeId, Sequence};
 
 use crate::record::{CommandRow, HistoryRow, LogRow, MetaRow, NodeRow, RefusalRow};
@@ -15,7 +15,7 @@ pub struct Group {
     pub(super) nodes: BTreeMap<NodeId, NodeRow>,
     pub(super) acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
     /// None: the node has no plan any more.
-    pub(super) plans: BTreeMap<NodeId, Option<SealedPlan>>,
+    pub(super) plans: BTreeMap<NodeId, Option<StoredPlan>>,
     /// A rollout that begins: the log in the store is that of the one before. Its row borrows from it.
     pub(super) rollout: Option<(Arc<RolloutHead>, Box<Rollout>)>,
     /// Of that rollout if there is one, else of the one in the store.

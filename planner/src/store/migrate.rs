@@ -8,7 +8,7 @@ use groundplan_protocol::{
     effect::Effect,
     ids::{InstanceId, NodeId, ServiceId},
 };
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 use serde::{Deserialize, de::Error as _};
 use serde_json::Value;
 
@@ -48,6 +48,13 @@ pub(super) fn from_1(tx: &WriteTransaction) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// From layout 2, which kept plans as signed messages, without an id. They are dropped: the next plan counts for every node.
+pub(super) fn from_2(tx: &WriteTransaction) -> Result<(), StoreError> {
+    type Row = (u64, &'static [u8], &'static [u8], &'static [u8]);
+    const SIGNED: TableDefinition<'_, &str, Row> = TableDefinition::new("plans");
+    tx.delete_table(SIGNED).map(drop).map_err(access)
 }
 
 /// Renames a field of an object. Anything else stays as it is.

@@ -18,7 +18,7 @@ use std::{path::Path, str::FromStr, sync::Arc};
 
 use groundplan_core::Rollout;
 use groundplan_machine::write::Stored;
-use groundplan_protocol::ids::{Generation, Sequence};
+use groundplan_protocol::ids::Sequence;
 use redb::{ReadableTable as _, ReadableTableMetadata as _, TableHandle as _, WriteTransaction};
 use serde::de::Error as _;
 
@@ -28,7 +28,7 @@ use self::{
     file::File,
     tables::{
         ACKS, COMMANDS, LOG, META, META_KEY, NODES, PLANS, REFUSALS, ROLLOUT_KEY, ROLLOUTS, SCHEMA, SCHEMA_KEY,
-        from_json, to_json,
+        from_json, note, to_json,
     },
 };
 use crate::{
@@ -103,8 +103,8 @@ impl Store {
         }
         for row in tx.open_table(PLANS).map_err(access)?.iter().map_err(access)? {
             let (key, value) = row.map_err(access)?;
-            let (generation, digest, _, _) = value.value();
-            stored.plans.insert(id(key.value())?, (Generation(generation), digest.to_owned()));
+            let (generation, asks, plan, _) = value.value();
+            stored.plans.insert(id(key.value())?, note(generation, asks, plan));
         }
         for row in tx.open_table(LOG).map_err(access)?.iter().map_err(access)? {
             stored.log.push(from_json::<LogRow>(row.map_err(access)?.1.value())?.into());
@@ -159,7 +159,8 @@ impl Store {
             for (node, plan) in &group.plans {
                 match plan {
                     Some(p) => {
-                        let row = (p.generation.0, p.digest.as_slice(), p.sealed.as_slice(), p.body.as_slice());
+                        let groundplan_machine::record::PlanNote { generation, asks, id } = &p.note;
+                        let row = (generation.0, asks.as_slice(), id.as_bytes(), p.json.as_slice());
                         plans.insert(node.as_str(), row).map_err(access)?;
                     }
                     None => drop(plans.remove(node.as_str()).map_err(access)?),
@@ -220,7 +221,10 @@ fn upgrade(file: &File, path: &Path) -> Result<(), StoreError> {
         }
         Some(found) => {
             tracing::info!(path = %path.display(), from = found, to = SCHEMA, "rewriting the planner's store");
-            migrate::from_1(&tx)?;
+            if found < 2 {
+                migrate::from_1(&tx)?;
+            }
+            migrate::from_2(&tx)?;
         }
         None => {}
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use groundplan_machine::{
     command::CommandRecord,
     commit::Refusal,
-    record::SealedPlan,
+    record::StoredPlan,
     rollout::{RolloutDetail, RolloutSummary},
 };
 use groundplan_protocol::ids::{ExecId, Generation, NodeId};
@@ -16,7 +16,7 @@ use redb::ReadableTable as _;
 use super::{
     error::{StoreError, access},
     file::File,
-    tables::{COMMANDS, PLANS, REFUSALS, ROLLOUTS, from_json},
+    tables::{COMMANDS, PLANS, REFUSALS, ROLLOUTS, from_json, note},
 };
 use crate::record::{CommandResultRow, CommandRow, HistoryRow, RefusalRow, SummaryRow};
 
@@ -35,18 +35,13 @@ impl Reader {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn plan(&self, node: &NodeId) -> Result<Option<SealedPlan>, StoreError> {
+    pub fn plan(&self, node: &NodeId) -> Result<Option<StoredPlan>, StoreError> {
         let tx = self.file.begin_read()?;
         let plans = tx.open_table(PLANS).map_err(access)?;
         let row = plans.get(node.as_str()).map_err(access)?;
         Ok(row.map(|row| {
-            let (generation, digest, sealed, body) = row.value();
-            SealedPlan {
-                generation: Generation(generation),
-                digest: digest.to_owned(),
-                sealed: sealed.to_owned(),
-                body: body.to_owned(),
-            }
+            let (generation, asks, id, json) = row.value();
+            StoredPlan { note: note(generation, asks, id), json: json.to_owned() }
         }))
     }
 

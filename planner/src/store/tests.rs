@@ -5,13 +5,14 @@ use groundplan_machine::{
     Effect, Input, Machine, Settings,
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::{Commit, Refusal, RefusedCommit},
-    record::{LogEntry, Meta, SealedPlan, StoredNode},
+    record::{LogEntry, Meta, PlanNote, StoredNode, StoredPlan},
     rollout::{Counts, InstanceState, RolloutDetail, RolloutHead, RolloutResult, RolloutSummary},
     write::Write,
 };
 use groundplan_protocol::{
+    digest::Digest,
     duration::Span,
-    ids::{ExecId, LedgerId, NodeId, SiteName},
+    ids::{ExecId, Generation, LedgerId, NodeId, SiteName},
     kinds::Run,
     report::Output,
     time::Now,
@@ -89,7 +90,8 @@ fn what_was_committed_is_there_again() {
         term: 2,
         ..Meta::default()
     };
-    let plan = SealedPlan { generation: Generation(7), digest: vec![1], sealed: vec![2; 9], body: vec![] };
+    let note = PlanNote { generation: Generation(7), asks: vec![1], id: Digest::of(b"{}") };
+    let plan = StoredPlan { note: note.clone(), json: b"{}".to_vec() };
     {
         let (mut store, empty) = Store::open(dir.path()).unwrap();
         assert_eq!(empty.meta, Meta::default());
@@ -110,7 +112,7 @@ fn what_was_committed_is_there_again() {
     assert_eq!(again.meta, meta);
     assert_eq!(again.nodes[&node("a")].seen_ms, 5);
     assert_eq!(again.acks[&node("a")], (ledger(), Sequence(3)));
-    assert_eq!(again.plans[&node("a")], (Generation(7), vec![1]));
+    assert_eq!(again.plans[&node("a")], note);
     assert_eq!(again.log, [entry(1), entry(2), entry(3)]);
     assert_eq!(reader.plan(&node("a")).unwrap(), Some(plan));
     store.commit(&group([Write::Log(entry(4)), Write::Plan(node("a"), None)])).unwrap();
@@ -265,10 +267,6 @@ fn rows(dir: &Path) -> BTreeMap<String, Value> {
         let (key, value) = row.unwrap();
         rows.insert(format!("ack {}", key.value()), json!(value.value()));
     }
-    for row in tx.open_table(PLANS).unwrap().iter().unwrap() {
-        let (key, value) = row.unwrap();
-        rows.insert(format!("plan {}", key.value()), json!(value.value()));
-    }
     for row in tx.open_table(LOG).unwrap().iter().unwrap() {
         let (key, value) = row.unwrap();
         rows.insert(format!("log {}", key.value()), json(value.value()));
@@ -324,15 +322,15 @@ fn a_store_of_layout_1_reads_back() {
         let applied: Vec<String> = node.belief.applied.tasks.keys().map(ToString::to_string).collect();
         let state = node.state.as_ref().unwrap();
         line(format!(
-            "node {name}: generation {}, applied {}, obligations {:?}, state at {}, acknowledged {}, plan {} of {} bytes",
+            "node {name}: generation {}, applied {}, obligations {:?}, state at {}, acknowledged {}",
             node.belief.generation,
             applied.join(" "),
             node.belief.applied.obligations.keys().collect::<Vec<_>>(),
             state.revision,
             stored.acks[name].1,
-            stored.plans[name].0,
-            reader.plan(name).unwrap().unwrap().sealed.len(),
         ));
+        // Kept as signed messages then, which no agent takes any more: each node is planned for again.
+        assert_eq!((stored.plans.get(name), reader.plan(name).unwrap()), (None, None));
         assert_eq!(node.belief.ledger.as_ref(), Some(&stored.acks[name].0));
     }
     let (head, rollout) = stored.rollout.unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use groundplan_protocol::{
     ids::NodeId,
-    plan::Gates,
+    plan::{Gates, PlanOffer},
     presence::{PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
@@ -45,7 +45,7 @@ pub(super) struct Message {
 #[derive(Debug, Clone)]
 pub(super) enum Payload {
     /// JSON of a node plan.
-    Plan(Arc<Vec<u8>>),
+    Plan(Arc<PlanOffer>),
     Gates(Arc<Gates>),
     Ack(Ack),
     State(Arc<NodeState>),

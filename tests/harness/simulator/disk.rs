@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use groundplan_core::Rollout;
 use groundplan_machine::{
-    record::{LogEntry, Meta, SealedPlan, StoredNode},
+    record::{LogEntry, Meta, StoredNode, StoredPlan},
     rollout::{RolloutDetail, RolloutHead},
     write::{Stored, Write},
 };
@@ -18,7 +18,7 @@ pub(super) struct PlannerDisk {
     pub(super) meta: Meta,
     pub(super) nodes: BTreeMap<NodeId, StoredNode>,
     pub(super) acks: BTreeMap<NodeId, (LedgerId, Sequence)>,
-    pub(super) plans: BTreeMap<NodeId, SealedPlan>,
+    pub(super) plans: BTreeMap<NodeId, StoredPlan>,
     rollout: Option<(RolloutHead, Vec<u8>)>,
     pub(super) log: Vec<LogEntry>,
     ends: BTreeMap<Generation, Option<u64>>,
@@ -63,11 +63,7 @@ impl PlannerDisk {
             meta: self.meta.clone(),
             nodes: self.nodes.clone(),
             acks: self.acks.clone(),
-            plans: self
-                .plans
-                .iter()
-                .map(|(node, plan)| (node.clone(), (plan.generation, plan.digest.clone())))
-                .collect(),
+            plans: self.plans.iter().map(|(node, plan)| (node.clone(), plan.note.clone())).collect(),
             rollout,
             log: self.log.clone(),
             commands: Vec::new(),

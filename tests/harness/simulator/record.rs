@@ -95,8 +95,8 @@ pub(super) struct Record {
     pub(super) is_asked: bool,
     /// Instances that wait for values that no node has reported.
     pub(super) held_back: BTreeSet<InstanceId>,
-    /// Digest of each node's message.
-    pub(super) sealed: BTreeMap<NodeId, Digest>,
+    /// The id of each node's plan.
+    pub(super) ids: BTreeMap<NodeId, Digest>,
     pub(super) declared: BTreeSet<NodeId>,
     /// Nodes that were parked: nothing on other nodes waits for them.
     pub(super) parked: BTreeSet<NodeId>,

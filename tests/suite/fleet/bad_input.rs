@@ -8,7 +8,7 @@ use groundplan_protocol::{
     envelope::{SigningKey, seal},
     ids::{CommitId, Generation, NodeId, SiteName},
     kinds::{File, TaskParams},
-    plan::{Edges, NodePlan, OnInterrupt, PlannedTask, TaskSpec},
+    plan::{Edges, NodePlan, OnInterrupt, PlanBody, PlanOffer, PlanText, PlannedTask, TaskSpec},
 };
 use groundplan_tests::{
     brokers::Kind,
@@ -60,8 +60,14 @@ fn forged(generation: u64) -> NodePlan {
             retry: None,
         }],
         edges: Default::default(),
-        receipt: None,
+        ledger: None,
     }
+}
+
+/// What a planner offers of it, as the one whose key all of the fleet trust.
+fn offer(plan: &NodePlan) -> PlanOffer {
+    let of = (plan.site.clone(), plan.node.clone(), plan.generation);
+    PlanOffer::new(&Fleet::planner_key(), 1 << 40, of, PlanText::of(plan), (0, u64::MAX))
 }
 
 /// The entry of node `n1` in a status.
@@ -83,20 +89,22 @@ fn messages_that_are_not_for_this_agent(kind: Kind) {
     let agent = fleet.agent_pid("n1");
     let ours = SigningKey::from_seed([7; 32]);
     let theirs = SigningKey::from_seed([9; 32]);
-    let mut huge = forged(1000);
-    let blob = BlobRef { sha256: Digest::of(b"huge"), size: 2 << 30 };
-    huge.tasks[0].spec.as_mut().unwrap().content = Some(Content::Blob(blob));
-    let mut truncated = seal(&ours, &forged(1000));
+    let mut huge = offer(&forged(1000));
+    huge.body = PlanBody::Blob(BlobRef { sha256: huge.receipt.plan, size: 2 << 30 });
+    let expired = PlanOffer { not_after_ms: 1_790_000_000_000, ..offer(&forged(1000)) };
+    let mut truncated = seal(&ours, &offer(&forged(1000)));
     truncated.truncate(truncated.len() / 2);
     let elsewhere = NodePlan { site: SiteName::new("elsewhere").unwrap(), ..forged(1000) };
     let other_node = NodePlan { node: NodeId::new("n2").unwrap(), ..forged(1000) };
     let cases = [
-        ("signed", seal(&theirs, &forged(1000))),
-        ("elsewhere", seal(&ours, &elsewhere)),
-        ("n2", seal(&ours, &other_node)),
-        ("generation", seal(&ours, &forged(0))),
+        ("signed", seal(&theirs, &offer(&forged(1000)))),
+        ("elsewhere", seal(&ours, &offer(&elsewhere))),
+        ("n2", seal(&ours, &offer(&other_node))),
+        ("generation", seal(&ours, &offer(&forged(0)))),
         ("envelope", truncated),
         ("2 GiB", seal(&ours, &huge)),
+        ("expired", seal(&ours, &expired)),
+        ("ledger", seal(&ours, &offer(&forged(1000)))),
     ];
     for (word, payload) in cases {
         publish(fleet.broker.address(), &format!("groundplan/1/{SITE}/node/n1/plan"), payload, false);

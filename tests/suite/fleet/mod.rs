@@ -37,7 +37,7 @@ macro_rules! with_both_brokers {
 use with_both_brokers;
 
 /// A server whose configuration is a template, on nodes `n1` and `n2`. Every start of it adds its process id to `/starts`.
-fn web() -> Vec<(&'static str, &'static str)> {
+pub(crate) fn web() -> Vec<(&'static str, &'static str)> {
     vec![
         ("site.toml", "name = \"testsite\"\n[vars]\ngreeting = \"one\"\n"),
         (
@@ -65,7 +65,7 @@ restart_on = ["config"]
 }
 
 /// `site.toml` with another greeting: one line changed.
-fn greeting(text: &str) -> String {
+pub(crate) fn greeting(text: &str) -> String {
     format!("name = \"testsite\"\n[vars]\ngreeting = \"{text}\"\n")
 }
 

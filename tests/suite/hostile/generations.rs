@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use groundplan_protocol::{
     VERSION,
+    digest::Digest,
     envelope::{PlanReceipt, SigningKey, seal},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
     state::{NodeState, Phase},
@@ -67,7 +68,9 @@ fn rejections(fleet: &Fleet) -> u64 {
 fn attack(fleet: &Fleet) {
     let (site, n1, n2) = (SiteName::new(SITE).unwrap(), NodeId::new("n1").unwrap(), NodeId::new("n2").unwrap());
     let (theirs, planner) = (Fleet::node_key("n2"), Fleet::planner_key());
-    let made_up = |key: &SigningKey, node: &NodeId, of: u64| Some(PlanReceipt::sign(key, &site, node, Generation(of)));
+    let made_up = |key: &SigningKey, node: &NodeId, of: u64| {
+        Some(PlanReceipt::sign(key, &site, node, Generation(of), (Digest::of(b"{}"), 1)))
+    };
     let cases = [
         (1 << 48, None),
         ((1 << 53) - 1, None),

@@ -3,6 +3,7 @@
 
 mod broker;
 mod committers;
+mod freshness;
 mod generations;
 mod local_user;
 mod stolen_certificate;

@@ -216,6 +216,7 @@ impl Agent {
         let fingerprint = self.applied.get(&task.task).map(|a| a.fingerprint);
         self.reports.push(TaskReport {
             generation,
+            plan: None,
             task: task.task.clone(),
             action: task.action,
             outcome,

@@ -92,7 +92,8 @@ impl Simulation {
         let commit: groundplan_protocol::ids::CommitId = "0".repeat(40).parse().unwrap();
         for agent in &self.agents {
             let part = self.plan.nodes.get(&agent.node).cloned().unwrap_or_default();
-            let message = part.node_plan(desired.site.clone(), agent.node.clone(), generation, commit.clone());
+            let whose = (agent.node.clone(), Some(agent.ledger()));
+            let message = part.node_plan(desired.site.clone(), whose, generation, commit.clone());
             self.messages.insert(agent.node.clone(), message);
             self.rollout.presence(&agent.node, agent.online);
         }

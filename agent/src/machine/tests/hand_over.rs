@@ -359,7 +359,7 @@ fn a_new_task_takes_over_what_an_update_gives_up() {
     let state = bench.machine.node_state();
     assert!(state.applied[&task("new")].inputs.contains_key(groundplan_protocol::state::UNFINISHED));
     kill(&mut bench);
-    bench.handle(Event::Gates(gates(2, &[("g", false)])));
+    bench.handle(Event::Gates(gates(bench.plan(), 2, &[("g", false)])));
     assert_eq!(about(&bench, "new"), "apply /a /a, with s.a");
     end(&mut bench, "new", Ok(UNCHANGED), None);
     assert!(bench.reported().ends_with("new@2=unchanged"), "what changes hands is no change");

@@ -123,12 +123,12 @@ impl World {
         let words: Vec<_> = tasks.iter().map(|planned| format!("{} {}", planned.action, planned.task)).collect();
         self.done.push(format!("plan {}: {}", self.generation, words.join(", ")));
         let plan = node_plan(self.generation, tasks);
-        let was_killed = !self.bench.handle(Event::Plan(Box::new(plan.clone())));
+        let was_killed = !self.bench.offer(&plan);
         self.tell_host();
         if was_killed {
             self.restart().await;
             // The broker has kept it.
-            self.bench.handle(Event::Plan(Box::new(plan)));
+            self.bench.offer(&plan);
             self.tell_host();
         }
     }

@@ -14,9 +14,10 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     effect::{self, Action},
+    envelope::SigningKey,
     ids::{CommitId, GateId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::TaskParams,
-    plan::{Gates, NodePlan, OpenGate, PlannedTask, TaskSpec, Trigger, TriggerSource},
+    plan::{Gates, NodePlan, OpenGate, PlanOffer, PlanText, PlannedTask, TaskSpec, Trigger, TriggerSource},
     report::{Outcome, TaskReport},
     state::NodeState,
     time::Now,
@@ -36,7 +37,7 @@ pub(super) fn bench() -> Bench {
 }
 
 pub(super) fn offer(bench: &mut Bench, generation: u64, tasks: Vec<PlannedTask>) {
-    bench.handle(Event::Plan(Box::new(node_plan(generation, tasks))));
+    bench.offer(&node_plan(generation, tasks));
 }
 
 /// A bench with `names` applied in version 1 at generation 1.
@@ -122,18 +123,29 @@ pub(super) fn node_plan(generation: u64, tasks: Vec<PlannedTask>) -> NodePlan {
         commit: CommitId::new("c".repeat(40)).unwrap(),
         tasks,
         edges: BTreeMap::new(),
-        receipt: None,
+        ledger: Some(ledger()),
     }
 }
 
-pub(super) fn gates(generation: u64, open: &[(&str, bool)]) -> Gates {
+pub(super) fn gates(plan: Digest, generation: u64, open: &[(&str, bool)]) -> Gates {
     Gates {
+        plan,
         version: VERSION,
         site: SiteName::new("site").unwrap(),
         node: NodeId::new("node").unwrap(),
         generation: Generation(generation),
         open: open.iter().map(|(name, fired)| (gate(name), OpenGate { fired: *fired })).collect(),
     }
+}
+
+/// What a planner in term 1 offers, whatever the time.
+pub(super) fn offered(plan: &NodePlan) -> PlanOffer {
+    let of = (plan.site.clone(), plan.node.clone(), plan.generation);
+    PlanOffer::new(&SigningKey::from_seed([1; 32]), 1, of, PlanText::of(plan), (0, u64::MAX))
+}
+
+pub(super) fn ledger() -> LedgerId {
+    LedgerId::new("0".repeat(32)).unwrap()
 }
 
 fn settings(boot: &str) -> Settings {
@@ -175,7 +187,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let disk = Snapshot::empty(LedgerId::new("0".repeat(32)).unwrap());
+        let disk = Snapshot::empty(ledger());
         let (machine, effects) = Machine::restore(settings("boot"), disk.clone(), Now::default()).unwrap();
         let mut bench = Self {
             machine,
@@ -204,6 +216,16 @@ impl Bench {
     }
 
     /// Advances the time, with ticks when they are due.
+    /// The id of the active plan.
+    pub(super) fn plan(&self) -> Digest {
+        self.machine.active.as_ref().map_or(Digest::of(b""), |active| active.digest)
+    }
+
+    /// A planner offers a plan. False if the agent was killed.
+    pub(super) fn offer(&mut self, plan: &NodePlan) -> bool {
+        self.handle(Event::Plan(Box::new(offered(plan))))
+    }
+
     pub(super) fn wait(&mut self, time: Duration) -> bool {
         let until = self.now.mono + time;
         while let Some(at) = self.machine.deadline().filter(|at| *at <= until) {

@@ -17,7 +17,7 @@ fn invalid_and_older_plans_are_refused() {
     offer(&mut bench, 5, vec![planned("a", Action::Create, 1, &[])]);
     let before = bench.disk.clone();
     let refused = |bench: &mut Bench, plan: NodePlan| {
-        bench.handle(Event::Plan(Box::new(plan)));
+        bench.offer(&plan);
         bench.wait(Duration::from_secs(2));
         bench.states.last().unwrap().refused.clone()
     };
@@ -49,6 +49,44 @@ fn invalid_and_older_plans_are_refused() {
     }
     assert_eq!(bench.disk.plan, before.plan);
     assert_eq!(bench.running(), "a:apply", "the current plan goes on");
+}
+
+#[test]
+fn an_offer_counts_for_one_ledger_and_for_a_time_and_only_of_the_latest_planner() {
+    let mut bench = bench();
+    bench.now.wall_ms = 2_000_000_000_000;
+    let key = SigningKey::from_seed([1; 32]);
+    let offer = |bench: &mut Bench, plan: NodePlan, term, not_after_ms| {
+        let of = (plan.site.clone(), plan.node.clone(), plan.generation);
+        let times = (1_900_000_000_000, not_after_ms);
+        bench.handle(Event::Plan(Box::new(PlanOffer::new(&key, term, of, PlanText::of(&plan), times))));
+        bench.wait(Duration::from_secs(2));
+        let state = bench.states.last().unwrap();
+        (state.generation.0, state.refused.as_ref().map_or(String::new(), |refused| refused.reason.clone()))
+    };
+    let plan = |generation| node_plan(generation, Vec::new());
+    // Replayed to a node that has lost the ledger that it was for: nothing to complain of, and nothing to carry out.
+    let lost = NodePlan { ledger: Some(LedgerId::new("1".repeat(32)).unwrap()), ..plan(1) };
+    assert_eq!(offer(&mut bench, lost, 1, u64::MAX), (0, String::new()));
+    let (at, reason) = offer(&mut bench, NodePlan { ledger: None, ..plan(1) }, 1, u64::MAX);
+    assert_eq!((at, reason.as_str()), (0, "names no ledger"));
+    let (at, reason) = offer(&mut bench, plan(1), 1, 1_999_999_000_000);
+    assert!(at == 0 && reason.contains("expired 10"), "{at} {reason}");
+    assert_eq!(offer(&mut bench, plan(1), 3, u64::MAX).0, 1);
+    let (at, reason) = offer(&mut bench, plan(2), 2, u64::MAX);
+    assert!(at == 1 && reason.contains("in term 2; one in term 3"), "{at} {reason}");
+    // Also after a restart; a host without a clock goes by the last plan that it took.
+    kill(&mut bench);
+    assert!(offer(&mut bench, plan(2), 2, u64::MAX).1.contains("one in term 3"));
+    bench.now.wall_ms = 5;
+    let (at, reason) = offer(&mut bench, plan(2), 3, 1_800_000_000_000);
+    assert!(at == 1 && reason.contains("expired 100000000 s ago"), "{at} {reason}");
+    assert_eq!(offer(&mut bench, plan(2), 3, 1_950_000_000_000).0, 2);
+    // With the receipt of another one, a planner could not find out what it has.
+    let (one, other) = (offered(&plan(3)), offered(&node_plan(3, vec![planned("a", Action::Create, 1, &[])])));
+    bench.handle(Event::Plan(Box::new(PlanOffer { receipt: other.receipt, ..one })));
+    bench.wait(Duration::from_secs(2));
+    assert!(bench.states.last().unwrap().refused.as_ref().unwrap().reason.contains("receipt of another"));
 }
 
 #[test]
@@ -181,23 +219,27 @@ fn gates_delay_and_fire_even_if_they_come_before_their_plan() {
         let mut waits = restarted("a", Action::Restart, 1, &[]);
         waits.gates.push(gate("db.start"));
         waits.triggers.push(Trigger { effect: Fire::Restart, on: TriggerSource::Gate(gate("db.start")) });
-        bench.handle(Event::Gates(gates(2, &[("db.start", fired)])));
-        offer(&mut bench, 2, vec![waits.clone()]);
+        let plan = node_plan(2, vec![waits.clone()]);
+        let id = PlanText::of(&plan).id();
+        bench.handle(Event::Gates(gates(id, 2, &[("db.start", fired)])));
+        bench.offer(&plan);
         let early = bench.running();
         bench.reported();
         offer(&mut bench, 3, vec![PlannedTask { inputs: [("x".to_owned(), String::new())].into(), ..waits }]);
-        bench.handle(Event::Gates(gates(2, &[("db.start", true)])));
+        bench.handle(Event::Gates(gates(id, 2, &[("db.start", true)])));
+        // Of another planner, which has used the same generation.
+        bench.handle(Event::Gates(gates(id, 3, &[("db.start", true)])));
         (bench, early)
     };
     let (mut bench, early) = gated(false);
     assert_eq!(
         (early.as_str(), bench.running().as_str()),
         ("", ""),
-        "not fired; and another generation's gates mean nothing"
+        "not fired; and the gates of another generation, or of another plan of the same, mean nothing"
     );
     let obligation = bench.machine.node_state().obligations[&task("a")].clone();
     assert_eq!((obligation.fired, obligation.open), (false, vec![TriggerSource::Gate(gate("db.start"))]));
-    bench.handle(Event::Gates(gates(3, &[("db.start", true)])));
+    bench.handle(Event::Gates(gates(bench.plan(), 3, &[("db.start", true)])));
     assert_eq!(bench.running(), "a:only+restart");
     let (bench, early) = gated(true);
     assert_eq!((early.as_str(), bench.running().as_str()), ("a:only+restart", "a:only+restart"));
@@ -461,7 +503,7 @@ fn a_removal_does_what_was_declared_last() {
     let declared = |on_remove| Edges { on_remove, ..Edges::default() };
     let mut plan = node_plan(2, Vec::new());
     plan.edges = [(task("a"), declared(OnRemove::Keep))].into();
-    bench.handle(Event::Plan(Box::new(plan)));
+    bench.offer(&plan);
     assert_eq!(bench.machine.node_state().applied[&task("a")].on_remove, Some(OnRemove::Keep));
     kill(&mut bench);
     offer(&mut bench, 3, vec![planned("a", Action::Remove, 0, &[])]);

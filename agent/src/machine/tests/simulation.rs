@@ -190,7 +190,7 @@ impl World {
             self.open.1.insert(name, fired);
         }
         let open: Vec<(&str, bool)> = self.open.1.iter().map(|(g, f)| (g.as_str(), *f)).collect();
-        let message = gates(generation, &open);
+        let message = gates(self.bench.plan(), generation, &open);
         let alive = self.bench.handle(Event::Gates(message));
         self.after(alive, 0);
     }
@@ -258,18 +258,18 @@ impl World {
                 if !quiet && rest.is_multiple_of(5) {
                     self.bench.fuel = Some(rest as usize / 5 % 5);
                 }
-                let alive = self.bench.handle(Event::Plan(Box::new(plan.clone())));
+                let alive = self.bench.offer(&plan);
                 self.bench.fuel = None;
                 self.after(alive, rest);
                 // The broker repeats a message that was not acknowledged.
-                let alive = self.bench.handle(Event::Plan(Box::new(plan)));
+                let alive = self.bench.offer(&plan);
                 assert!(alive);
             }
             12 => self.open_gates(rest),
             13 => {
                 let old = node_plan(rest as u64 % self.generation.max(1), Vec::new());
                 let before = self.bench.disk.plan.clone();
-                self.bench.handle(Event::Plan(Box::new(old)));
+                self.bench.offer(&old);
                 assert_eq!(self.bench.disk.plan, before, "an older plan changes nothing");
             }
             14 => {
@@ -305,7 +305,7 @@ impl World {
         self.read_reports();
         let state = self.bench.machine.node_state();
         let plan = self.plan(&state, true, 0);
-        self.bench.handle(Event::Plan(Box::new(plan)));
+        self.bench.offer(&plan);
         self.settle();
         assert_eq!(self.host, self.desired, "the host is as desired");
         assert_eq!(self.clean, self.dirt, "no restart is missing: {:?}", self.bench.disk.obligations);

@@ -9,7 +9,7 @@ use groundplan_protocol::{
     VERSION,
     digest::Fingerprint,
     effect::Action,
-    ids::{CommitId, GateId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
+    ids::{CommitId, GateId, Generation, InstanceId, LedgerId, NodeId, ServiceId, SiteName, TaskId},
     plan::{Edges, NodePlan, OnRemove, PlannedTask, Retry, Trigger},
     state::Applied,
 };
@@ -88,8 +88,14 @@ pub struct NodePart {
 }
 
 impl NodePart {
-    /// The message to the node, unsigned and without a receipt.
-    pub fn node_plan(&self, site: SiteName, node: NodeId, generation: Generation, commit: CommitId) -> NodePlan {
+    /// The node's plan, for the ledger that it has.
+    pub fn node_plan(
+        &self,
+        site: SiteName,
+        (node, ledger): (NodeId, Option<LedgerId>),
+        generation: Generation,
+        commit: CommitId,
+    ) -> NodePlan {
         NodePlan {
             version: VERSION,
             site,
@@ -98,7 +104,7 @@ impl NodePart {
             commit,
             tasks: self.tasks.iter().map(PlanTask::to_wire).collect(),
             edges: self.edges.iter().map(|(task, edges)| (task.clone(), (**edges).clone())).collect(),
-            receipt: None,
+            ledger,
         }
     }
 }

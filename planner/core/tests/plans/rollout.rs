@@ -133,6 +133,7 @@ impl Run {
         let (claims, contends) = applied.map(|applied| (applied.claims, applied.contends)).unwrap_or_default();
         let report = TaskReport {
             generation,
+            plan: None,
             task,
             action: planned.map_or(Action::Update, |planned| planned.action),
             outcome,

@@ -12,7 +12,7 @@ use groundplan_protocol::{
     time::Now,
 };
 
-use crate::record::StoredNode;
+use crate::record::{PlanNote, StoredNode};
 
 /// How long after the start of this planner agents may take to connect again before they count as away: with the embedded broker, their
 /// connections ended with the planner before.
@@ -70,8 +70,8 @@ pub struct Node {
     pub rejected: Option<Rejected>,
     /// Tasks that its agent runs at this moment, as far as it has reported.
     pub running: Vec<TaskId>,
-    /// Generation and digest of the last plan published for it.
-    pub planned: Option<(Generation, Vec<u8>)>,
+    /// The last plan published for it.
+    pub planned: Option<PlanNote>,
     /// The last report on this planner's disk, and of which ledger.
     pub acked: Option<(LedgerId, Sequence)>,
     /// The last report that some planner has acknowledged to the agent, and of which ledger.
@@ -153,7 +153,7 @@ impl Node {
 
     /// The generation of the last plan published for it; 0 before the first.
     pub fn planned_generation(&self) -> Generation {
-        self.planned.as_ref().map_or(Generation(0), |(generation, _)| *generation)
+        self.planned.as_ref().map_or(Generation(0), |planned| planned.generation)
     }
 
     /// The fingerprint of what it has applied of a task.
@@ -194,15 +194,10 @@ impl Node {
         let unexplained = fold == StateFold::Differs && state.sequence == sequence && idle;
         // It has taken a plan of another planner, or of one that has lost its disk. It may be waiting for gates that nothing opens.
         let planned = self.planned_generation();
-        // Two planners may have used the same number: then the node has the other's plan, and refuses this one's.
-        let refused = state
-            .refused
-            .as_ref()
-            .is_some_and(|refused| refused.topic == "plan" && refused.generation == Some(planned));
         // One that was sent nothing has no part in the plan, and is at what it was at; unless it is busy with another planner's plan,
         // which it came by while it was away.
         let overtaken = match &self.planned {
-            Some(_) => state.generation > planned || state.generation == planned && refused,
+            Some(_) => state.generation > planned || self.has_plan_of_another(&state),
             None => !idle,
         };
         state.applied.clear();
@@ -223,6 +218,29 @@ impl Node {
             (false, true) => StateNews::Unexplained,
             (false, false) => StateNews::Seen,
         }
+    }
+
+    /// Whether, by this state, the node has the plan of another planner, which has used the generation of the last one published for it.
+    pub(crate) fn has_plan_of_another(&self, state: &NodeState) -> bool {
+        let id = state.receipt.as_ref().map(|receipt| receipt.plan);
+        let planned = self.planned.as_ref().filter(|planned| planned.generation == state.generation);
+        planned.zip(id).is_some_and(|(planned, id)| planned.id != id)
+    }
+
+    /// Whether it has the last plan published for it, or a later one, as far as is known.
+    pub(crate) fn has_its_plan(&self) -> bool {
+        self.belief.generation >= self.planned_generation()
+    }
+
+    /// A report as it counts: what was carried out for the plan of another planner, which has used the generation of the last one published
+    /// for the node, is something from before that plan.
+    pub(crate) fn renumbered(&self, mut report: TaskReport) -> TaskReport {
+        let planned = self.planned.as_ref().filter(|planned| planned.generation == report.generation);
+        let tag = report.plan.as_ref();
+        if planned.zip(tag).is_some_and(|(planned, tag)| planned.id.short() != *tag) {
+            report.generation = Generation(report.generation.0.saturating_sub(1));
+        }
+        report
     }
 
     /// Whether this planner has all reports up to `last`; also if it has none of that ledger at all, so that another planner has them.
@@ -247,7 +265,8 @@ impl Node {
         let acked = self.acked_of(&batch.ledger).unwrap_or_default();
         let expected = acked.0.saturating_add(1);
         let skip = usize::try_from(expected.checked_sub(batch.first.0)?).ok()?;
-        let rest = batch.reports.get(skip..).filter(|rest| !rest.is_empty())?.to_vec();
+        let rest = batch.reports.get(skip..).filter(|rest| !rest.is_empty())?;
+        let rest: Vec<TaskReport> = rest.iter().map(|report| self.renumbered(report.clone())).collect();
         self.acked = Some((batch.ledger.clone(), Sequence(acked.0.saturating_add(rest.len() as u64))));
         Some((Sequence(expected), rest))
     }
@@ -360,7 +379,7 @@ mod tests {
         assert_eq!(node.fold_state(state(2, 2, Phase::Idle)), StateNews::Seen);
         assert_eq!(node.fold_state(state(5, 3, Phase::Idle)), StateNews::Seen);
         assert_eq!(node.fold_state(state(5, 4, Phase::Running)), StateNews::Unplanned);
-        node.planned = Some((Generation(7), Vec::new()));
+        node.planned = Some(PlanNote { generation: Generation(7), asks: Vec::new(), id: Digest::of(b"") });
         assert_eq!(node.fold_state(state(5, 5, Phase::Running)), StateNews::Seen, "its plan is on its way");
     }
 

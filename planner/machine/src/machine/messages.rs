@@ -129,6 +129,11 @@ impl Machine {
     /// explains, so it would be refused again however often it is sent.
     fn take_refusal(&mut self, node: &NodeId, state: &NodeState, now: Now) {
         let Some(refused) = state.refused.as_ref().filter(|refused| refused.topic == "plan") else { return };
+        // A state repeats the last refusal, whatever was offered since.
+        let known = self.fleet.get(node).and_then(|known| known.state.as_ref()?.refused.as_ref());
+        if known == Some(refused) {
+            return;
+        }
         let Some(generation) = refused.generation.filter(|generation| *generation > state.generation) else { return };
         let (reason, at_ms) = (refused.reason.clone(), now.wall_ms);
         if !self.rollout_mut().is_some_and(|rollout| rollout.refused(node, generation, &reason, at_ms)) {
@@ -140,12 +145,21 @@ impl Machine {
 
     fn take_state(&mut self, node: &NodeId, state: NodeState, now: Now) {
         self.meta.generation = self.meta.generation.max(state.generation);
+        let known = self.fleet.get(node);
         // A state may overtake reports; then the batch that brings the last of them counts.
-        let reported = self.fleet.get(node).is_some_and(|known| known.has_all(&state.ledger, state.sequence));
-        if state.phase == Phase::Idle && reported {
+        let reported = known.is_some_and(|known| known.has_all(&state.ledger, state.sequence));
+        let of_another = known.is_some_and(|known| known.has_plan_of_another(&state));
+        if state.phase == Phase::Idle && reported && !of_another {
             self.take_accepted(node, state.generation, &[]);
         }
-        self.take_refusal(node, &state, now);
+        // Its receipt was verified. What this planner offers in an earlier term, having lost its own with its disk, nodes refuse.
+        match state.receipt.as_ref().and_then(|receipt| self.leadership.outrun(receipt.term)) {
+            Some(claim) => {
+                self.obey(vec![claim], now);
+                self.renew_at = now.mono;
+            }
+            None => self.take_refusal(node, &state, now),
+        }
         let degraded = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         self.take_degraded(node, &degraded);

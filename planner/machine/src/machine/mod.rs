@@ -70,6 +70,8 @@ pub struct Machine {
     /// Messages that change what a plan under way started from: taken when it is there.
     held: VecDeque<(Receipt, NodeId, NodeMessage)>,
     write_at: Duration,
+    /// When plans that were not taken are offered again, by the monotonic clock.
+    renew_at: Duration,
     /// The outcome of elections that the active commit was last to be resolved with.
     asked: Vec<Elected>,
     /// When elections were last looked at, by the monotonic clock.
@@ -108,6 +110,7 @@ impl Machine {
             finished: Vec::new(),
             held: VecDeque::new(),
             write_at: now.mono + WRITE_EVERY,
+            renew_at: now.mono,
             asked: Vec::new(),
             looked_at: now.mono,
             stopping: false,
@@ -143,6 +146,7 @@ impl Machine {
             self.commands.deadline(),
             self.election_deadline(),
             Some(self.write_at),
+            Some(self.renew_at).filter(|_| self.leadership.plans()),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(self.write_at)
     }
@@ -231,6 +235,9 @@ impl Machine {
             self.write_at = now.mono + WRITE_EVERY;
             self.write_nodes();
             self.commands.write();
+        }
+        if now.mono >= self.renew_at && self.leadership.plans() {
+            self.renew_offers(now);
         }
         self.take_command_outcomes();
     }
@@ -384,6 +391,7 @@ impl Machine {
                 self.deployment.plan_soon(now, true);
             }
         }
+        self.renew_at = now.mono;
         if std::mem::take(&mut self.republish) {
             self.publish_everything(now);
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use groundplan_core::{AppliedState, Policy};
@@ -12,12 +13,15 @@ use super::Machine;
 use crate::{
     fleet::Node,
     ids::JobId,
-    io::{Effect, Event, Level, Message},
+    io::{Effect, Event, Level, Message, OFFER_VALID},
     planning::{PlanJob, Planned, Sent},
     record::LogEntry,
     rollout::{ActiveRollout, RolloutHead, RolloutResult, counts},
     write::Write,
 };
+
+/// How often plans are offered again that their nodes have not taken: well before an offer expires.
+const RENEW: Duration = Duration::from_secs(OFFER_VALID.as_secs() / 7);
 
 impl Machine {
     /// Starts to work out a plan from where each node is.
@@ -34,7 +38,8 @@ impl Machine {
             let latest = node.state.as_ref().filter(|state| state.sequence >= node.belief.sequence);
             let busy = latest.is_some_and(|state| state.phase != Phase::Idle);
             let idle = latest.is_some() && !busy;
-            sent.insert(id.clone(), Sent { planned: node.planned.clone(), at: node.belief.generation, busy, idle });
+            let (planned, ledger) = (node.planned.clone(), node.belief.ledger.clone());
+            sent.insert(id.clone(), Sent { planned, ledger, at: node.belief.generation, busy, idle });
         }
         let policy = Policy { check: self.drift.to_check(), parked: self.parked(), forget: self.meta.forget.clone() };
         let (earlier, before) = (self.deployment.take_earlier(), self.rollout.clone());
@@ -119,10 +124,10 @@ impl Machine {
         let published: Vec<NodeId> = plans.iter().map(|(node, _)| node.clone()).collect();
         for (node, plan) in plans {
             if let Some(known) = self.fleet.get_mut(&node) {
-                known.planned = Some((plan.generation, plan.digest.clone()));
+                known.planned = Some(plan.note.clone());
             }
             self.persist(Write::Plan(node.clone(), Some(plan)));
-            self.publish(Message::Plan(node));
+            self.offer_plan(node);
         }
         published.iter().for_each(|node| self.publish_gates(node));
         true
@@ -253,7 +258,7 @@ impl Machine {
         let nodes: Vec<NodeId> = self.fleet.nodes().keys().cloned().collect();
         for node in nodes {
             if self.fleet.get(&node).is_some_and(|known| known.planned.is_some()) {
-                self.publish(Message::Plan(node.clone()));
+                self.offer_plan(node.clone());
             }
             self.publish_gates(&node);
             self.publish_ack(&node);
@@ -262,15 +267,28 @@ impl Machine {
         self.publish_checks(&BTreeSet::new(), now);
     }
 
+    /// Offers a node its plan, in the present term.
+    pub(super) fn offer_plan(&mut self, node: NodeId) {
+        self.publish(Message::Plan(node, self.leadership.term()));
+    }
+
+    /// Offers those plans again that their nodes have not taken, before the offers expire, or in a term that counts again.
+    pub(super) fn renew_offers(&mut self, now: Now) {
+        self.renew_at = now.mono + RENEW;
+        let left = self.fleet.nodes().iter().filter(|(_, known)| known.planned.is_some() && !known.has_its_plan());
+        let left: Vec<NodeId> = left.map(|(node, _)| node.clone()).collect();
+        left.into_iter().for_each(|node| self.offer_plan(node));
+    }
+
     /// Publishes the open gates of a node, if its plan waits for any.
     fn publish_gates(&mut self, node: &NodeId) {
         let (Some(rollout), Some(known), Some(site)) = (&self.rollout, self.fleet.get(node), &self.meta.site) else {
             return;
         };
         let open = rollout.rollout.open_gates(node);
-        if !open.is_empty() {
-            let generation = known.planned_generation();
-            let gates = Gates { version: VERSION, site: site.clone(), node: node.clone(), generation, open };
+        if let Some(planned) = known.planned.as_ref().filter(|_| !open.is_empty()) {
+            let (generation, plan) = (planned.generation, planned.id);
+            let gates = Gates { version: VERSION, site: site.clone(), node: node.clone(), generation, plan, open };
             self.publish(Message::Gates(gates));
         }
     }

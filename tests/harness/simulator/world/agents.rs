@@ -6,7 +6,6 @@ use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Promise
 use groundplan_protocol::{
     VERSION,
     ids::{Generation, Sequence, SessionId, SiteName, TaskId},
-    plan::NodePlan,
     presence::Presence,
     report::{Outcome, ReportBatch},
 };
@@ -409,18 +408,15 @@ impl World {
 
     fn deliver(&mut self, slot: usize, conn: Conn, id: u16, message: Message) {
         let event = match self.tamper(slot, message.payload) {
-            Payload::Plan(json) => match serde_json::from_slice::<NodePlan>(&json) {
-                Ok(plan) => agent::Event::Plan(Box::new(plan)),
-                Err(error) => return self.violate("a plan can be read", || error.to_string()),
-            },
+            Payload::Plan(offer) => agent::Event::Plan(Box::new((*offer).clone())),
             Payload::Gates(gates) => agent::Event::Gates((*gates).clone()),
             Payload::Ack(ack) => agent::Event::Ack(ack),
             _ => return self.confirm(conn, id),
         };
         let agent = &mut self.agents[slot];
-        if let (agent::Event::Plan(plan), Some(_)) = (&event, agent.settling) {
+        if let (agent::Event::Plan(offer), Some(_)) = (&event, agent.settling) {
             agent.settling = Some(self.now + QUIET);
-            let generation = plan.generation;
+            let generation = offer.generation;
             let outdated = match &agent.held {
                 Some((held, ..)) if *held > generation => Some((conn, id)),
                 _ => agent.held.replace((generation, Box::new(event), conn, id)).map(|(.., conn, id)| (conn, id)),

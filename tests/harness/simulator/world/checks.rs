@@ -44,7 +44,7 @@ impl World {
 
     /// The record of the plan with this digest.
     fn record_of(&self, digest: &Digest) -> Option<&Record> {
-        self.records.iter().rev().find(|record| record.sealed.values().any(|sealed| sealed == digest))
+        self.records.iter().rev().find(|record| record.ids.values().any(|id| id == digest))
     }
 
     /// A rollout that a planner ends has left out no declared node whose agent is connected, as far as that planner can know.
@@ -93,7 +93,7 @@ impl World {
                 agent.accepted.insert(plan.generation, plan.digest);
                 let last_report = agent.disk.sequence.0 + unsaved;
                 let knows = |record: &Record| record.reported.get(&node).is_some_and(|last| last.0 >= last_report);
-                let of_it = |record: &&Record| record.sealed.values().any(|sealed| *sealed == plan.digest);
+                let of_it = |record: &&Record| record.ids.values().any(|id| *id == plan.digest);
                 if !self.records.iter().rev().find(of_it).is_some_and(knows) {
                     agent.outdated.insert(plan.generation);
                 }
@@ -188,10 +188,10 @@ impl World {
             return !self.agents[slot].jobs.contains_key(&source.task);
         }
         let digest = match record.kept.get(&source.node) {
-            None => record.sealed.get(&source.node),
+            None => record.ids.get(&source.node),
             Some(kept) => {
                 let older = |other: &&Record| other.planner == record.planner && other.generation == *kept;
-                self.records.iter().rev().filter(older).find_map(|other| other.sealed.get(&source.node))
+                self.records.iter().rev().filter(older).find_map(|other| other.ids.get(&source.node))
             }
         };
         digest.and_then(|digest| self.done.get(digest)).is_some_and(|done| done.contains(&source.task))
@@ -340,8 +340,8 @@ impl World {
         self.overlapped |= self.agents.iter().any(|agent| {
             let idle = agent.machine.as_ref().is_none_or(|machine| machine.phase() == Phase::Idle);
             // The plan before may still be on its way: then the agent takes both, one right after the other.
-            let sealed = before.and_then(|before| before.sealed.get(&agent.node));
-            let on_its_way = sealed.is_some_and(|sealed| !agent.accepted.values().any(|accepted| accepted == sealed));
+            let id = before.and_then(|before| before.ids.get(&agent.node));
+            let on_its_way = id.is_some_and(|id| !agent.accepted.values().any(|accepted| accepted == id));
             !agent.jobs.is_empty() || !idle || on_its_way
         });
         self.counts.plans += 1;

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use groundplan_agent::machine::Snapshot;
 use groundplan_machine::{Input, ids::RequestId, io::Request};
 use groundplan_protocol::{
+    envelope::SigningKey,
     ids::{Generation, LedgerId, NodeId},
-    plan::{NodePlan, OpenGate},
+    plan::{NodePlan, OpenGate, PlanBody, PlanOffer, PlanText},
 };
 
 use super::{
@@ -208,13 +209,16 @@ impl World {
     pub(super) fn tamper(&mut self, slot: usize, payload: Payload) -> Payload {
         let Some(sabotage) = self.setup.sabotage else { return payload };
         match (sabotage, payload) {
-            (Sabotage::RollBack, Payload::Plan(json)) => {
+            (Sabotage::RollBack, Payload::Plan(offer)) => {
                 let at = self.agents[slot].accepted.last_key_value().map_or(Generation(0), |(at, _)| *at);
-                let Ok(mut plan) = serde_json::from_slice::<NodePlan>(&json) else { return Payload::Plan(json) };
-                if plan.generation < at {
-                    plan.generation = at.next();
-                }
-                Payload::Plan(Arc::new(serde_json::to_vec(&plan).expect("a plan has string keys")))
+                let (PlanBody::Inline(text), true) = (&offer.body, offer.generation < at) else {
+                    return Payload::Plan(offer);
+                };
+                let plan = NodePlan { generation: at.next(), ..text.parse().expect("the JSON of a plan") };
+                let of = (offer.site.clone(), offer.node.clone(), plan.generation);
+                let times = (offer.issued_ms, offer.not_after_ms);
+                let (key, term) = (SigningKey::from_seed([1; 32]), offer.receipt.term);
+                Payload::Plan(Arc::new(PlanOffer::new(&key, term, of, PlanText::of(&plan), times)))
             }
             (Sabotage::OpenGatesEarly | Sabotage::IgnoreLimits, Payload::Gates(gates)) => {
                 let rolling = sabotage == Sabotage::IgnoreLimits;

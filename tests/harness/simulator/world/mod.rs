@@ -331,7 +331,7 @@ impl World {
         let rack = self.rng.between(1, 3);
         agent.facts = facts(rack);
         // Another host may have had this name: see the field.
-        let earlier = self.records.iter().filter(|record| record.sealed.contains_key(&agent.node));
+        let earlier = self.records.iter().filter(|record| record.ids.contains_key(&agent.node));
         agent.plans_before = earlier.map(|record| record.generation).max().unwrap_or_default();
         self.agents.push(agent);
         let slot = self.agents.len() - 1;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use groundplan_protocol::plan::PlanBody;
+
 use super::{
     super::broker::{Client, Conn, Down, Message, Outcome, Payload, Up},
     Event, Owner, Wire, World,
@@ -175,9 +177,9 @@ impl World {
 pub(super) fn short(message: &Message) -> String {
     let node = message.address.0.as_ref().map_or("", |node| node.as_str());
     let what = match &message.payload {
-        Payload::Plan(json) => {
-            let generation = serde_json::from_slice::<groundplan_protocol::plan::NodePlan>(json);
-            generation.map_or_else(
+        Payload::Plan(offer) => {
+            let PlanBody::Inline(text) = &offer.body else { return "a plan as a blob".to_owned() };
+            text.parse().map_or_else(
                 |e| e.to_string(),
                 |plan| {
                     let tasks = plan.tasks.iter().map(|t| {

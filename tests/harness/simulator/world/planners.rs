@@ -7,15 +7,14 @@ use groundplan_core::plan::ReasonReport;
 use groundplan_machine::{
     Effect, Input, Machine,
     ids::{JobId, Receipt},
-    io::{self, Incoming, LoadOutcome, NodeMessage, Settings},
+    io::{self, Incoming, LoadOutcome, NodeMessage, OFFER_VALID, Settings},
     planning::{PlanJob, Planned},
     write::Write,
 };
 use groundplan_protocol::{
     VERSION,
-    digest::Digest,
-    envelope::{PlanReceipt, SigningKey},
-    plan::NodePlan,
+    envelope::SigningKey,
+    plan::{NodePlan, PlanOffer, PlanText},
     presence::PlannerPresence,
 };
 
@@ -375,17 +374,11 @@ impl World {
         let known = job.applied.nodes.keys().cloned().collect();
         let nodes = self.planners[slot].machine.as_ref().map(|machine| machine.view().nodes).unwrap_or_default();
         let reported = nodes.iter().map(|(node, known)| (node.clone(), known.belief.sequence)).collect();
-        let mut messages: Vec<NodePlan> = Vec::new();
-        let key = SigningKey::from_seed([1; 32]);
-        let planned =
-            job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None), &mut |mut plan| {
-                plan.receipt = Some(PlanReceipt::sign(&key, &plan.site, &plan.node, plan.generation));
-                let json = serde_json::to_vec(&plan).expect("a plan has string keys");
-                messages.push(plan);
-                (json, Vec::new())
-            });
+        let planned = job.run(&mut |instance, reason| ReasonReport::chain(instance, reason, &mut |_| None));
+        let plans =
+            planned.plans.iter().map(|(_, plan)| serde_json::from_slice(&plan.json).expect("the JSON of a plan"));
+        let plans: Vec<NodePlan> = plans.collect();
         let edges = self.edges_of(&desired);
-        let digest = |plan: &NodePlan| Digest::of(&serde_json::to_vec(plan).expect("a plan has string keys"));
         self.records.push(Record {
             planner: slot,
             generation,
@@ -394,13 +387,13 @@ impl World {
             actions: planned.actions.iter().map(|planned| (planned.instance.clone(), planned.action)).collect(),
             is_asked: planned.actions.iter().all(|planned| planned.reasons.iter().all(is_asked)),
             held_back: held_back_of(&planned.rollout),
-            sealed: messages.iter().map(|plan| (plan.node.clone(), digest(plan))).collect(),
+            ids: planned.plans.iter().map(|(node, plan)| (node.clone(), plan.note.id)).collect(),
             declared: desired.nodes.iter().cloned().collect(),
             parked,
             known,
             reported,
             kept: planned.kept.clone(),
-            tasks: messages.iter().map(|plan| (plan.node.clone(), tasks_of(plan))).collect(),
+            tasks: plans.iter().map(|plan| (plan.node.clone(), tasks_of(plan))).collect(),
             links: links_of(&desired),
             without_memory,
         });
@@ -423,15 +416,20 @@ impl World {
                 let message = Message { address: (None, "planner"), payload: Payload::Planner(presence), retain };
                 return self.planners[slot].outbox.push_urgent(message);
             }
-            io::Message::Plan(node) => match disk.plans.get(&node) {
+            io::Message::Plan(node, term) => match disk.plans.get(&node) {
                 Some(plan) => {
-                    let json = Arc::new(plan.sealed.clone());
-                    ((Some(node), "plan"), Payload::Plan(json), true)
+                    let site = disk.meta.site.clone().expect("a planner with plans has a site");
+                    let text = PlanText::from_json(plan.json.clone()).expect("the JSON of a plan");
+                    let of = (site, node.clone(), plan.note.generation);
+                    let issued_ms = self.clock().wall_ms;
+                    let times = (issued_ms, issued_ms + OFFER_VALID.as_millis() as u64);
+                    let offer = PlanOffer::new(&SigningKey::from_seed([1; 32]), term, of, text, times);
+                    ((Some(node), "plan"), Payload::Plan(Arc::new(offer)), true)
                 }
                 None => return,
             },
             io::Message::Gates(mut gates) => {
-                if disk.plans.get(&gates.node).is_some_and(|plan| plan.generation < gates.generation) {
+                if disk.plans.get(&gates.node).is_some_and(|plan| plan.note.generation < gates.generation) {
                     let gates = gates.clone();
                     self.violate("nothing is published before it is on the disk", || format!("{gates:?}"));
                 }
