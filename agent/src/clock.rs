@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use groundplan_protocol::time::Now;
+use nix::time::{ClockId, clock_gettime};
 
 /// The clock of one process; monotonic time counts from its start.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,13 @@ impl Clock {
     /// The time since the agent started, which never goes back, and the wall clock's, which may.
     pub fn now(&self) -> Now {
         Now { mono: self.start.elapsed(), wall_ms: wall_ms(SystemTime::now()) }
+    }
+
+    /// The time since the host was booted: unlike the monotonic time of [`Self::now`] it goes on while the host is suspended (`CLOCK_BOOTTIME`,
+    /// clock_gettime(2)). Time during which a hypervisor had stopped the host is not in it.
+    pub fn since_boot(&self) -> Duration {
+        // It fails for clocks that the kernel does not have; every kernel since 2.6.39 has this one.
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(|_| self.start.elapsed(), Duration::from)
     }
 
     /// The instant at which `mono` is reached.

@@ -1,9 +1,10 @@
 //! Commands of operators (`groundplan exec`): no part of any plan, and stored nowhere after the agent has stopped.
 //!
-//! In: orders for this agent, each for one connection; the time. Out: numbered messages with what the commands print and how they
-//! end, at most one every `PAUSE` for each command unless there is much to send. An order for another connection is refused; one
-//! that came before is ignored. While there is no connection commands continue, and their output waits in bounded memory. It
-//! never touches what tasks run.
+//! In: orders for this agent, each for one connection; goes, each with the nonce that an order was answered with; the time. Out: nonces,
+//! numbered messages with what the commands print and how they end, at most one every `PAUSE` for each command unless there is much to
+//! send. An order for another connection is refused; one that came before is ignored. What gets no go in time, or none on the same
+//! connection, never runs. While there is no connection commands continue, and their output waits in bounded memory. It never touches
+//! what tasks run.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,8 +14,9 @@ use std::{
 
 use groundplan_protocol::{
     VERSION,
-    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, PIECE_LIMIT, RunOrder},
-    ids::{ExecId, NodeId, SessionId, SiteName},
+    envelope::{SigningKey, seal},
+    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, ExecReady, Order, PIECE_LIMIT, READY_LIMIT, RunOrder},
+    ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
 };
 use tokio::{
     sync::Notify,
@@ -32,6 +34,8 @@ use crate::{
 
 /// Most commands at a time.
 const MOST: usize = 8;
+/// Most orders that wait for their go.
+const MOST_READY: usize = 32;
 /// Most refused orders that wait to be answered, beside those.
 const MOST_REFUSED: usize = 64;
 /// How many order ids are kept, so that none is carried out twice.
@@ -46,6 +50,10 @@ pub struct Commands {
     node: NodeId,
     /// Commands until their end has been handed over.
     commands: BTreeMap<ExecId, Command>,
+    /// Orders that wait for their go.
+    ready: BTreeMap<ExecId, Ready>,
+    /// Those of them whose nonce is to be sent, in this order.
+    answers: VecDeque<ExecId>,
     tasks: JoinSet<(ExecId, ExecOutcome, Duration)>,
     known: VecDeque<ExecId>,
     news: Arc<Notify>,
@@ -53,6 +61,33 @@ pub struct Commands {
     last: Option<ExecId>,
     /// Whether the agent is shutting down.
     ending: bool,
+}
+
+#[derive(Debug)]
+struct Ready {
+    run: RunOrder,
+    nonce: Nonce,
+    /// Until when its go counts, by the clock that goes on while the host is suspended.
+    until: Duration,
+}
+
+/// A message to the planner.
+#[derive(Debug)]
+pub enum CommandMessage {
+    /// An order waits for its go.
+    Ready(ExecReady),
+    /// What a command prints, and how it ended.
+    Output(ExecOutput),
+}
+
+impl CommandMessage {
+    /// The message in an envelope that is signed with `key`.
+    pub fn seal(&self, key: &SigningKey) -> Vec<u8> {
+        match self {
+            Self::Ready(ready) => seal(key, ready),
+            Self::Output(output) => seal(key, output),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +108,8 @@ impl Commands {
             site,
             node,
             commands: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            answers: VecDeque::new(),
             tasks: JoinSet::new(),
             known: VecDeque::new(),
             news: Arc::default(),
@@ -81,8 +118,10 @@ impl Commands {
         }
     }
 
-    /// Takes an order; `session` is the id of the current connection.
-    pub fn take(&mut self, exec: Exec, session: Option<&SessionId>, host: &Arc<Host>) {
+    /// Takes an order; `session` is the id of the current connection, `boot` the time since the host was booted, which goes on while it is
+    /// suspended, and `nonce` one that was never given to this function before.
+    pub fn take(&mut self, exec: Exec, session: Option<&SessionId>, host: &Arc<Host>, boot: Duration, nonce: Nonce) {
+        self.expire(boot);
         // The broker may deliver an order again, also after the command has ended.
         let known = self.known.contains(&exec.id);
         if !known {
@@ -92,15 +131,61 @@ impl Commands {
         match exec.order {
             // A stop that comes before its command prevents the command: the id is known by then.
             Order::Stop => {
-                if let Some(command) = self.commands.get(&exec.id) {
+                if self.ready.remove(&exec.id).is_some() {
+                    self.refuse(exec.id, "it was stopped before it began".to_owned());
+                } else if let Some(command) = self.commands.get(&exec.id) {
                     command.stop.cancel();
+                }
+            }
+            // The planner has not got the answer, or not yet. It is the same nonce: time goes on from when it was made.
+            Order::Run(_) if self.ready.contains_key(&exec.id) => {
+                if !self.answers.contains(&exec.id) {
+                    self.answers.push_back(exec.id);
                 }
             }
             Order::Run(_) if known => {}
             Order::Run(run) => match self.refusal(&run, session) {
                 Some(reason) => self.refuse(exec.id, reason),
-                None => self.start(exec.id, *run, host),
+                None if self.ready.len() >= MOST_READY => {
+                    let reason = format!("{MOST_READY} commands wait on this node already to be begun by the planner");
+                    self.refuse(exec.id, reason);
+                }
+                None => {
+                    log::info(format_args!("command {} is ready, and waits for its go", exec.id));
+                    self.answers.push_back(exec.id.clone());
+                    self.ready.insert(exec.id, Ready { run: *run, nonce, until: boot + READY_LIMIT.into() });
+                }
             },
+            Order::Go { nonce } => self.go(exec.id, &nonce, known, session, host),
+        }
+    }
+
+    fn go(&mut self, id: ExecId, nonce: &Nonce, known: bool, session: Option<&SessionId>, host: &Arc<Host>) {
+        match self.ready.remove(&id) {
+            Some(ready) if ready.nonce == *nonce => match self.refusal(&ready.run, session) {
+                Some(reason) => self.refuse(id, reason),
+                None => self.start(id, ready.run, host),
+            },
+            // No planner answers what it was not sent.
+            Some(ready) => drop(self.ready.insert(id, ready)),
+            // It runs, has ended, or was answered already: what the planner does not have of that is on its way.
+            None if known || self.commands.contains_key(&id) => {}
+            None => self.end_unrun(id, ExecOutcome::Unknown),
+        }
+    }
+
+    /// Refuses orders whose go has not come in time; `boot` as for [`Self::take`].
+    pub fn expire(&mut self, boot: Duration) {
+        let late = |ready: &Ready| ready.until <= boot;
+        let reason = || format!("the planner did not confirm within {READY_LIMIT} that it is to be run");
+        self.refuse_ready(late, reason);
+    }
+
+    fn refuse_ready(&mut self, which: impl Fn(&Ready) -> bool, reason: impl Fn() -> String) {
+        let ids: Vec<ExecId> = self.ready.iter().filter(|(_, ready)| which(ready)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.ready.remove(&id);
+            self.refuse(id, reason());
         }
     }
 
@@ -117,10 +202,15 @@ impl Commands {
 
     fn refuse(&mut self, id: ExecId, reason: String) {
         log::info(format_args!("command {id} is refused: {reason}"));
+        self.end_unrun(id, ExecOutcome::Refused { reason });
+    }
+
+    /// Answers for a command that was not run.
+    fn end_unrun(&mut self, id: ExecId, outcome: ExecOutcome) {
         // Beyond that many, orders come from a fault or an attack, and get no answer.
         if self.commands.len() < MOST + MOST_REFUSED {
-            let end = Some((ExecOutcome::Refused { reason }, Duration::ZERO));
-            self.add(id, Arc::new(Spool::new(0, self.news.clone())), end);
+            let spool = Arc::new(Spool::new(0, self.news.clone()));
+            self.add(id, spool, Some((outcome, Duration::ZERO)));
         }
     }
 
@@ -165,11 +255,28 @@ impl Commands {
 
     /// When there is something to send, by the monotonic clock.
     pub fn due(&self) -> Option<Duration> {
-        self.commands.values().filter_map(Command::due).min()
+        let answer = (!self.answers.is_empty()).then_some(Duration::ZERO);
+        self.commands.values().filter_map(Command::due).chain(answer).min()
+    }
+
+    /// In how long [`Self::expire`] is to be called; `boot` as for [`Self::take`].
+    pub fn expires_in(&self, boot: Duration) -> Option<Duration> {
+        self.ready.values().map(|ready| ready.until.saturating_sub(boot)).min()
     }
 
     /// The next message, if one is due.
-    pub fn next(&mut self, now: Duration) -> Option<ExecOutput> {
+    pub fn next(&mut self, now: Duration) -> Option<CommandMessage> {
+        // What has ended meanwhile, such as by a stop, is not ready any more.
+        while let Some(id) = self.answers.pop_front() {
+            if let Some(Ready { nonce, .. }) = self.ready.get(&id) {
+                let (site, node, nonce) = (self.site.clone(), self.node.clone(), nonce.clone());
+                return Some(CommandMessage::Ready(ExecReady { version: VERSION, site, node, id, nonce }));
+            }
+        }
+        self.next_output(now).map(CommandMessage::Output)
+    }
+
+    fn next_output(&mut self, now: Duration) -> Option<ExecOutput> {
         let due = |(id, command): (&ExecId, &Command)| command.due().filter(|at| *at <= now).map(|_| id.clone());
         // In turn, so that a command that prints without pause does not hold up the others.
         let later = self.last.as_ref().and_then(|last| self.commands.iter().filter(|(id, _)| *id > last).find_map(due));
@@ -192,14 +299,17 @@ impl Commands {
         Some(ExecOutput { version: VERSION, site: self.site.clone(), node: self.node.clone(), id, number, pieces, end })
     }
 
-    /// Whether there is a connection: then commands wait until their output has been taken; else the middle of it is dropped.
+    /// Whether there is a connection: then commands wait until their output has been taken; else the middle of it is dropped. What waits
+    /// for its go on a connection that has ended is refused: its go would be late.
     pub fn connected(&mut self, connected: bool) {
+        self.refuse_ready(|_| true, || "the connection ended before the planner had it run".to_owned());
         self.commands.values().for_each(|command| command.spool.set_lossy(!connected));
     }
 
     /// The agent is shutting down: all commands get TERM, then KILL, and no more start.
     pub fn end(&mut self) {
         self.ending = true;
+        self.refuse_ready(|_| true, || "the agent is shutting down".to_owned());
         self.commands.values().for_each(|command| command.stop.cancel());
     }
 
@@ -207,6 +317,7 @@ impl Commands {
     pub fn kill(&mut self) {
         self.tasks.abort_all();
         self.commands.clear();
+        self.ready.clear();
     }
 
     /// How many commands run.

@@ -108,6 +108,11 @@ impl TestBroker {
         self.addresses[0]
     }
 
+    /// Has clients that are started from now on use this address instead. The broker cannot be started again then.
+    pub fn stand_in(&mut self, address: SocketAddr) {
+        self.addresses[0] = address;
+    }
+
     /// Where the embedded broker listens with TLS, if the options ask for it.
     pub fn tls_address(&self) -> SocketAddr {
         self.addresses[1]

@@ -1,6 +1,7 @@
 //! What the integration suite and the benchmarks share: the real programs, brokers, and whole sites made of them.
 
 pub mod authority;
+pub mod between;
 pub mod binaries;
 pub mod brokers;
 pub mod fleet;

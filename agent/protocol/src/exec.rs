@@ -1,7 +1,12 @@
 //! Commands of operators (`groundplan exec`) on connected nodes: no part of any plan, and not in any ledger.
 //!
-//! In: an order, for one connection of one agent: an order that the broker kept until a later connection is refused. Out: output as
-//! it comes, and how the command ended. At most once: an agent never runs the same order a second time.
+//! A handshake, because a message may be late by any time: the agent answers an order with a nonce ([`ExecReady`]) and runs nothing; the
+//! planner answers the nonce with a go, once, and only while the operator waits; the agent runs the command if it has the nonce in memory
+//! and [`READY_LIMIT`] has not passed. So what got no go never runs, however long anything was kept back, and by whom. A go that is late
+//! by less than the limit does run: a planner that has sent one reports "may have run" until it receives more.
+//!
+//! In: an order, for one connection of one agent: on a later connection order and nonce are refused. Out: output as it comes, and how the
+//! command ended. At most once: an agent never runs the same order a second time.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     duration::Span,
     envelope::Message,
-    ids::{ExecId, NodeId, SessionId, SiteName},
+    ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
     kinds::Run,
 };
 
@@ -19,6 +24,8 @@ use crate::{
 pub const OUTPUT_LIMIT: u64 = 1024 * 1024;
 /// Longest time that a command may take; an agent enforces it even if the order gives more.
 pub const TIMEOUT_MAX: Span = Span::secs(24 * 60 * 60);
+/// How long an agent waits for the go to an order that it is ready to run, by a clock that goes on while the host is suspended.
+pub const READY_LIMIT: Span = Span::secs(15);
 /// Most text of one message of output, in bytes.
 pub const PIECE_LIMIT: usize = 64 * 1024;
 
@@ -51,9 +58,15 @@ impl Message for Exec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Run it.
+    /// Make ready to run it: answer with [`ExecReady`], or how it ended if it is refused.
     Run(Box<RunOrder>),
-    /// Stop it, if it still runs: TERM, then KILL. One that comes before its `Run` prevents it.
+    /// Run it, if it has not been run, the nonce is the one of its [`ExecReady`], and [`READY_LIMIT`] has not passed. An agent that does not
+    /// know the command answers with [`ExecOutcome::Unknown`].
+    Go {
+        /// The nonce that the agent answered the order with.
+        nonce: Nonce,
+    },
+    /// Stop it, if it still runs: TERM, then KILL. One that comes before its `Run` or its `Go` prevents it.
     Stop,
 }
 
@@ -78,6 +91,31 @@ pub struct RunOrder {
     pub timeout: Span,
     /// Most output that is passed on, in bytes; the rest is counted.
     pub output_limit: u64,
+}
+
+/// An agent's answer to an order: it waits for the go. Repeated when the order is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExecReady {
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
+    pub version: u32,
+    /// The site; any other refuses it.
+    pub site: SiteName,
+    /// The node that is ready.
+    pub node: NodeId,
+    /// The command that the order named.
+    pub id: ExecId,
+    /// What the go has to name. Kept in memory only: an agent that was started again knows none of its predecessor's.
+    pub nonce: Nonce,
+}
+
+impl Message for ExecReady {
+    const TYPE: &'static str = "application/vnd.groundplan.exec-ready+json";
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn site(&self) -> &SiteName {
+        &self.site
+    }
 }
 
 /// Output of a command on a node. Numbered from 0 without gaps for one command on one node.
@@ -160,11 +198,13 @@ pub enum ExecOutcome {
     TimedOut,
     /// An operator stopped it.
     Stopped,
-    /// It was never run.
+    /// It was not run, and never will be.
     Refused {
         /// Why, as a message for the operator.
         reason: String,
     },
+    /// The agent knows nothing of it: it was started again after the one that was ready for it, which may have run it.
+    Unknown,
     /// It could not be run, or not be followed to its end.
     Failed {
         /// Why, as a message for the operator.
@@ -187,6 +227,7 @@ impl fmt::Display for ExecOutcome {
             Self::TimedOut => f.write_str("timed out"),
             Self::Stopped => f.write_str("stopped"),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
+            Self::Unknown => f.write_str("unknown: the agent was started again meanwhile"),
             Self::Failed { error } => write!(f, "failed: {error}"),
         }
     }

@@ -166,6 +166,11 @@ name!(
     |s| s.len() == 8 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 name!(
+    /// A value that is used once: 32 hexadecimal digits drawn at random. What answers it was made after it.
+    Nonce, "nonce", "32 hexadecimal digits", "^[0-9a-f]{32}$",
+    |s| s.len() == 32 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+);
+name!(
     /// A git commit: 40 (SHA-1) or 64 (SHA-256) hexadecimal digits.
     CommitId, "commit id", "40 or 64 hexadecimal digits", "^([0-9a-f]{40}|[0-9a-f]{64})$",
     |s| (s.len() == 40 || s.len() == 64) && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

@@ -13,7 +13,7 @@ use crate::{
     digest::Digest,
     drift::{CheckRequest, DriftReport},
     envelope::{Message, SigningKey},
-    exec::{Exec, ExecOutput},
+    exec::{Exec, ExecOutput, ExecReady},
     ids::{NodeId, SiteName},
     plan::{Gates, PlanOffer},
     presence::{FORGET_LIMIT, PARK_LIMIT, PlannerPresence, Presence},
@@ -43,7 +43,7 @@ pub enum NodeTopic {
     Ack,
     /// How often to check for drift.
     Check,
-    /// A command to run or to stop.
+    /// Commands to make ready, to run or to stop.
     Exec,
     /// Whether the agent is connected.
     Presence,
@@ -55,7 +55,7 @@ pub enum NodeTopic {
     Want,
     /// The drift that the last check found.
     Drift,
-    /// What a command prints, and how it ends.
+    /// That a command is ready to be run; what it prints, and how it ends.
     Output,
 }
 
@@ -186,7 +186,7 @@ pub const TOPICS: [TopicSpec; 13] = topics![
     Node(Report),   "node/<node>/report",   AgentToPlanners, None,         [ReportBatch],          MAX_PAYLOAD;
     Node(Want),     "node/<node>/want",     AgentToPlanners, None,         [Want],                 SMALL;
     Node(Drift),    "node/<node>/drift",    AgentToPlanners, Retained,     [DriftReport],          MAX_PAYLOAD;
-    Node(Output),   "node/<node>/output",   AgentToPlanners, None,         [ExecOutput],           MAX_PAYLOAD;
+    Node(Output),   "node/<node>/output",   AgentToPlanners, None,         [ExecOutput ExecReady], MAX_PAYLOAD;
     Blob,           "blob/<sha256>/<n>",    PlannerToAgents, None,         [],                     CHUNK;
 ];
 

@@ -221,16 +221,19 @@ impl Shell {
     /// Sends output of commands, as much as the connection takes.
     pub(super) fn send_output(&mut self) {
         let now = self.clock.now().mono;
+        self.commands.expire(self.clock.since_boot());
         while self.outlet.takes_output() {
-            let Some(output) = self.commands.next(now) else { break };
-            self.outlet.output(seal(&self.config.key, &output));
+            let Some(message) = self.commands.next(now) else { break };
+            self.outlet.output(message.seal(&self.config.key));
         }
         self.outlet.pump(now);
     }
 
-    /// When there is output to send and a connection that takes it, by the monotonic clock.
+    /// When there is output to send and a connection that takes it, or a command waits no longer for its go, by the monotonic clock.
     pub(super) fn output_due(&self) -> Option<Duration> {
-        self.commands.due().filter(|_| self.outlet.takes_output())
+        let output = self.commands.due().filter(|_| self.outlet.takes_output());
+        let expiry = self.commands.expires_in(self.clock.since_boot()).map(|span| self.clock.now().mono + span);
+        output.into_iter().chain(expiry).min()
     }
 
     /// When chunks are to be requested, by the monotonic clock.

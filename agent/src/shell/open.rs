@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fs, io, path::Path, sync::Arc, time::Duration};
 use groundplan_protocol::{
     VERSION,
     envelope::seal,
-    ids::{LedgerId, NodeId, Sequence, SessionId, SiteName},
+    ids::{LedgerId, NodeId, Nonce, Sequence, SessionId, SiteName},
     presence::Presence,
     topic::{NodeTopic, Topic, agent_client, agent_filters},
 };
@@ -179,6 +179,12 @@ pub(super) fn new_session() -> Result<SessionId, ShellError> {
     let mut random = [0; 8];
     SystemRandom::new().fill(&mut random).map_err(|_| ShellError::Random)?;
     Ok(SessionId::new(hex(&random)).expect("8 bytes are 16 hexadecimal digits"))
+}
+
+pub(super) fn new_nonce() -> Result<Nonce, ShellError> {
+    let mut random = [0; 16];
+    SystemRandom::new().fill(&mut random).map_err(|_| ShellError::Random)?;
+    Ok(Nonce::new(hex(&random)).expect("16 bytes are 32 hexadecimal digits"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,7 +11,7 @@ use groundplan_protocol::{
 use super::{
     catch_up::Offered,
     error::ShellError,
-    open::{new_session, presence},
+    open::{new_nonce, new_session, presence},
     state::Shell,
 };
 use crate::{
@@ -182,7 +182,8 @@ impl Shell {
             Inbound::Nothing => Some(publish),
             Inbound::Exec(exec) => {
                 if exec.node == self.config.node {
-                    self.commands.take(exec, self.session.as_ref(), &self.host);
+                    let (boot, nonce) = (self.clock.since_boot(), new_nonce()?);
+                    self.commands.take(exec, self.session.as_ref(), &self.host, boot, nonce);
                 } else {
                     let reason = format!("it is for node {}", exec.node);
                     self.handle(Event::Refused { topic: "exec", generation: None, reason }).await?;

@@ -15,7 +15,7 @@ use groundplan_protocol::{
     blob::Want,
     drift::{CheckRequest, DriftReport},
     effect::Action,
-    exec::{Exec, ExecOutput},
+    exec::{Exec, ExecOutput, ExecReady},
     ids::{CommitId, ExecId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
     plan::Gates,
     presence::{PlannerPresence, Presence},
@@ -128,6 +128,8 @@ pub enum NodeMessage {
     Presence(Presence),
     /// What a drift check found.
     Drift(DriftReport),
+    /// A command is ready to be run.
+    Ready(ExecReady),
     /// Output of a command.
     Output(ExecOutput),
     /// Content that the agent misses.
@@ -319,7 +321,7 @@ pub enum Message {
     Ack(Ack),
     /// When a node is to check for drift, retained.
     Check(CheckRequest),
-    /// An order to run or to stop a command.
+    /// An order to make ready, to run or to stop a command.
     Exec(Exec, Delivery),
     /// Nothing, in place of what is retained.
     Clear(NodeId, NodeTopic),

@@ -137,7 +137,7 @@ pub enum NodeOutcome {
     TimedOut,
     /// An operator stopped it, or its turn never came.
     Stopped,
-    /// The agent did not run it.
+    /// The agent did not run it, and never will.
     Refused {
         /// Why.
         reason: String,
@@ -149,11 +149,13 @@ pub enum NodeOutcome {
     },
     /// The node was not connected: nothing was sent.
     Offline,
-    /// The connection to the node was lost, or it gave no answer.
+    /// The connection to the node was lost, or it gave no answer, before it was to begin: then it never runs it. Or while it ran.
     CutOff {
         /// Whether it had begun.
         began: bool,
     },
+    /// It was to begin, and then the connection to the node was lost, or it gave no answer.
+    MayHaveRun,
     /// It is long past its limit, and no report of its end has come.
     Lost,
     /// The planner ended before it did.
@@ -183,7 +185,9 @@ impl NodeOutcome {
             Self::Exited { code: 0 } => Standing::Good,
             Self::Exited { .. } | Self::Killed { .. } | Self::Refused { .. } | Self::Failed { .. } => Standing::Bad,
             Self::TimedOut | Self::Stopped => Standing::Ended,
-            Self::Offline | Self::CutOff { .. } | Self::Lost | Self::Interrupted => Standing::Unknown,
+            Self::Offline | Self::CutOff { .. } | Self::MayHaveRun | Self::Lost | Self::Interrupted => {
+                Standing::Unknown
+            }
         }
     }
 }
@@ -197,6 +201,7 @@ impl From<ExecOutcome> for NodeOutcome {
             ExecOutcome::Stopped => Self::Stopped,
             ExecOutcome::Refused { reason } => Self::Refused { reason },
             ExecOutcome::Failed { error } => Self::Failed { error },
+            ExecOutcome::Unknown => Self::MayHaveRun,
         }
     }
 }
@@ -214,7 +219,8 @@ impl fmt::Display for NodeOutcome {
             Self::Failed { error } => write!(f, "failed: {error}"),
             Self::Offline => f.write_str("offline: never reached"),
             Self::CutOff { began: true } => f.write_str("cut off while it ran"),
-            Self::CutOff { began: false } => f.write_str("cut off: no answer"),
+            Self::CutOff { began: false } => f.write_str("cut off: not run"),
+            Self::MayHaveRun => f.write_str("cut off: may have run"),
             Self::Lost => f.write_str("lost: its end was never reported"),
             Self::Interrupted => f.write_str("interrupted: the planner ended first"),
         }

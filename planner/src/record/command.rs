@@ -107,11 +107,13 @@ pub enum NodeOutcomeRow {
     },
     /// The node was not online: nothing was sent.
     Offline,
-    /// The connection to the node was lost, or it gave no answer.
+    /// The connection to the node was lost, or it gave no answer, before it was to begin: then it never runs it. Or while it ran.
     CutOff {
         /// Whether it had begun.
         began: bool,
     },
+    /// It was to begin, and then the connection to the node was lost, or it gave no answer.
+    MayHaveRun,
     /// It is long past its time limit, and its end was not reported.
     Lost,
     /// The planner ended before it did.
@@ -185,6 +187,7 @@ impl From<NodeOutcome> for NodeOutcomeRow {
             NodeOutcome::Failed { error } => Self::Failed { error },
             NodeOutcome::Offline => Self::Offline,
             NodeOutcome::CutOff { began } => Self::CutOff { began },
+            NodeOutcome::MayHaveRun => Self::MayHaveRun,
             NodeOutcome::Lost => Self::Lost,
             NodeOutcome::Interrupted => Self::Interrupted,
         }
@@ -204,6 +207,7 @@ impl From<NodeOutcomeRow> for NodeOutcome {
             NodeOutcomeRow::Failed { error } => Self::Failed { error },
             NodeOutcomeRow::Offline => Self::Offline,
             NodeOutcomeRow::CutOff { began } => Self::CutOff { began },
+            NodeOutcomeRow::MayHaveRun => Self::MayHaveRun,
             NodeOutcomeRow::Lost => Self::Lost,
             NodeOutcomeRow::Interrupted => Self::Interrupted,
         }

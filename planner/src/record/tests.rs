@@ -351,6 +351,7 @@ fn command() {
             (id("j"), node(NodeOutcome::CutOff { began: true })),
             (id("k"), node(NodeOutcome::Lost)),
             (id("l"), node(NodeOutcome::Interrupted)),
+            (id("m"), node(NodeOutcome::MayHaveRun)),
         ]
         .into(),
     };

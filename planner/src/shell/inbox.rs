@@ -295,7 +295,11 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
             NodeTopic::Report => of_node(keys, site, node, payload, NodeMessage::Reports),
             NodeTopic::Presence => of_node(keys, site, node, payload, NodeMessage::Presence),
             NodeTopic::Drift => of_node(keys, site, node, payload, NodeMessage::Drift),
-            NodeTopic::Output => of_node(keys, site, node, payload, NodeMessage::Output),
+            NodeTopic::Output => match of_node(keys, site, node.clone(), payload, NodeMessage::Output) {
+                // Not of that type: it may be of the other.
+                Incoming::Foreign => of_node(keys, site, node, payload, NodeMessage::Ready),
+                output => output,
+            },
             NodeTopic::Want => of_node(keys, site, node, payload, NodeMessage::Want),
             _ => Incoming::Foreign,
         },
@@ -334,6 +338,7 @@ from_node!(
     groundplan_protocol::presence::Presence,
     groundplan_protocol::drift::DriftReport,
     groundplan_protocol::exec::ExecOutput,
+    groundplan_protocol::exec::ExecReady,
     groundplan_protocol::blob::Want
 );
 

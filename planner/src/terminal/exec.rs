@@ -169,13 +169,14 @@ mod tests {
             ("d", NodeOutcome::CutOff { began: true }),
             ("e", NodeOutcome::Exited { code: 0 }),
             ("f", NodeOutcome::Offline),
+            ("g", NodeOutcome::MayHaveRun),
         ]);
         assert_eq!(
             summary(&record, false),
-            "exec 0123abcd on 6 nodes, 4.1 s\n  exited with 0: 2 nodes (a, e)\n  exited with 3: 1 node (b)\n  timed out: 1 node (c)\n  \
-             cut off while it ran: 1 node (d)\n  offline: never reached: 1 node (f)\n"
+            "exec 0123abcd on 7 nodes, 4.1 s\n  exited with 0: 2 nodes (a, e)\n  exited with 3: 1 node (b)\n  timed out: 1 node (c)\n  \
+             cut off while it ran: 1 node (d)\n  cut off: may have run: 1 node (g)\n  offline: never reached: 1 node (f)\n"
         );
-        assert_eq!(counts(&record), "1 failed, 2 unknown, 1 timed out or stopped, 2 succeeded");
+        assert_eq!(counts(&record), "1 failed, 3 unknown, 1 timed out or stopped, 2 succeeded");
         assert_eq!((what(&record).as_str(), result(&record).0), ("root: echo hi…", "failed"));
     }
 

@@ -182,6 +182,7 @@ impl From<command::NodeOutcome> for NodeOutcome {
             From::Failed { error } => Self::Failed { error },
             From::Offline => Self::Offline,
             From::CutOff { began } => Self::CutOff { began },
+            From::MayHaveRun => Self::MayHaveRun,
             From::Lost => Self::Lost,
             From::Interrupted => Self::Interrupted,
         }

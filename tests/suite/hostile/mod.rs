@@ -5,5 +5,6 @@ mod broker;
 mod committers;
 mod freshness;
 mod generations;
+mod late_orders;
 mod local_user;
 mod stolen_certificate;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
-    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, RunOrder, Stream},
-    ids::{ExecId, SessionId},
+    exec::{Exec, ExecEnd, ExecOutcome, ExecOutput, Order, READY_LIMIT, RunOrder, Stream},
+    ids::{ExecId, Nonce, SessionId},
     kinds::Run,
 };
 
@@ -14,7 +14,10 @@ use super::{
     commands::{nap, sleepers},
     *,
 };
-use crate::{commands::Commands, host::cancel::Canceller};
+use crate::{
+    commands::{CommandMessage, Commands},
+    host::cancel::Canceller,
+};
 
 const LIMIT: u64 = 1 << 20;
 
@@ -144,9 +147,13 @@ async fn background_processes_live_on_and_delay_nothing() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// The agent's commands with a host and a clock that does not advance.
+/// The agent's commands with a host and a clock that tests advance.
 struct Bench {
     commands: Commands,
+    /// The time since the host was booted.
+    boot: Duration,
+    /// How many orders came: each would be answered with a nonce of that number.
+    orders: u32,
     host: Arc<Host>,
     _dir: TempDir,
 }
@@ -155,17 +162,50 @@ impl Bench {
     fn new() -> Self {
         let Site { dir, host, .. } = Site::new();
         let commands = Commands::new("lab".parse().unwrap(), "n0".parse().unwrap());
-        Self { commands, host: Arc::new(host), _dir: dir }
+        Self { commands, boot: Duration::from_secs(1000), orders: 0, host: Arc::new(host), _dir: dir }
     }
 
     fn order(&mut self, id: u32, order: Order) {
+        self.order_on(&session(), id, order);
+    }
+
+    fn order_on(&mut self, session: &SessionId, id: u32, order: Order) {
         let (site, node) = ("lab".parse().unwrap(), "n0".parse().unwrap());
         let exec = Exec { version: VERSION, site, node, id: exec_id(id), order };
-        self.commands.take(exec, Some(&session()), &self.host);
+        self.orders += 1;
+        self.commands.take(exec, Some(session), &self.host, self.boot, nonce(self.orders));
+    }
+
+    /// An order without its go. Returns the nonce that it is answered with, if it is the first one of that id.
+    fn prepare(&mut self, id: u32, line: &str) -> Nonce {
+        self.order(id, Order::Run(Box::new(order(line))));
+        nonce(self.orders)
     }
 
     fn run(&mut self, id: u32, line: &str) {
-        self.order(id, Order::Run(Box::new(order(line))));
+        let nonce = self.prepare(id, line);
+        self.order(id, Order::Go { nonce });
+    }
+
+    /// The next message, which has to be an answer to an order.
+    fn answer(&mut self) -> (ExecId, Nonce) {
+        match self.commands.next(Duration::ZERO) {
+            Some(CommandMessage::Ready(ready)) => (ready.id, ready.nonce),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next message, which has to be output.
+    fn output(&mut self) -> ExecOutput {
+        match self.commands.next(Duration::ZERO) {
+            Some(CommandMessage::Output(output)) => output,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether the command of an order was begun; the lines of these tests make such a file.
+    fn has(&self, file: &str) -> bool {
+        self._dir.path().join("root").join(file).exists()
     }
 
     /// All messages until every command has ended.
@@ -173,7 +213,9 @@ impl Bench {
         let mut messages = Vec::new();
         loop {
             while let Some(message) = self.commands.next(Duration::MAX / 2) {
-                messages.push(message);
+                if let CommandMessage::Output(output) = message {
+                    messages.push(output);
+                }
             }
             if self.commands.is_empty() {
                 return messages;
@@ -185,6 +227,10 @@ impl Bench {
 
 fn exec_id(id: u32) -> ExecId {
     ExecId::new(format!("{id:08x}")).unwrap()
+}
+
+fn nonce(number: u32) -> Nonce {
+    Nonce::new(format!("{number:032x}")).unwrap()
 }
 
 fn end(messages: &[ExecOutput], id: u32) -> &ExecEnd {
@@ -200,7 +246,7 @@ async fn messages_are_numbered_from_the_start_message() {
     let mut bench = Bench::new();
     bench.run(1, "echo hello");
     bench.run(1, "echo again");
-    let first = bench.commands.next(Duration::ZERO).expect("it has begun");
+    let first = bench.output();
     assert_eq!((first.number, first.pieces.len(), &first.end), (0, 0, &None));
     let messages = bench.messages().await;
     assert_eq!(messages.iter().map(|w| w.number).collect::<Vec<_>>(), (1..=messages.len() as u64).collect::<Vec<_>>());
@@ -213,9 +259,7 @@ async fn messages_are_numbered_from_the_start_message() {
 #[tokio::test]
 async fn refuses_late_stopped_and_too_many_orders() {
     let mut bench = Bench::new();
-    let (site, node) = ("lab".parse().unwrap(), "n0".parse().unwrap());
-    let late = Exec { version: VERSION, site, node, id: exec_id(1), order: Order::Run(Box::new(order("touch late"))) };
-    bench.commands.take(late, Some(&SessionId::new("ffffffffffffffff").unwrap()), &bench.host.clone());
+    bench.order_on(&SessionId::new("ffffffffffffffff").unwrap(), 1, Order::Run(Box::new(order("touch late"))));
     // A command whose stop comes before its order.
     bench.order(2, Order::Stop);
     bench.run(2, "touch stopped");
@@ -230,7 +274,79 @@ async fn refuses_late_stopped_and_too_many_orders() {
         let outcome = end(&messages, id).outcome.to_string();
         assert!(outcome.contains(if id < 18 { "exited with 0" } else { "8 commands run" }), "{id}: {outcome}");
     }
-    assert!(["late", "stopped"].iter().all(|file| !bench._dir.path().join("root").join(file).exists()));
+    assert!(["late", "stopped"].iter().all(|file| !bench.has(file)));
+}
+
+#[tokio::test]
+async fn an_order_runs_with_its_go_and_once() {
+    let mut bench = Bench::new();
+    let first = bench.prepare(1, "echo once >> ran");
+    assert_eq!(bench.answer(), (exec_id(1), first.clone()));
+    // The order again is answered with the same nonce; another nonce is no planner's.
+    bench.prepare(1, "echo once >> ran");
+    assert_eq!(bench.answer(), (exec_id(1), first.clone()));
+    bench.order(1, Order::Go { nonce: nonce(99) });
+    assert!(bench.commands.is_empty() && bench.commands.running() == 0);
+    for _ in 0..3 {
+        bench.order(1, Order::Go { nonce: first.clone() });
+        bench.prepare(1, "echo once >> ran");
+    }
+    assert!(end(&bench.messages().await, 1).outcome.is_success());
+    bench.order(1, Order::Go { nonce: first.clone() });
+    bench.prepare(1, "echo once >> ran");
+    assert!(bench.commands.is_empty());
+    assert_eq!(fs::read_to_string(bench._dir.path().join("root/ran")).unwrap(), "once\n");
+    // An agent that was started again knows neither the command nor its nonce, and reports that.
+    let mut next = Bench::new();
+    next.order(1, Order::Go { nonce: first });
+    assert_eq!(end(&next.messages().await, 1).outcome, ExecOutcome::Unknown);
+    next.prepare(1, "touch again");
+    assert!(next.commands.is_empty() && !next.has("again"));
+}
+
+#[tokio::test]
+async fn what_gets_no_go_in_time_never_runs() {
+    let mut bench = Bench::new();
+    let limit = Duration::from(READY_LIMIT);
+    let late = bench.prepare(1, "touch late");
+    assert_eq!(bench.commands.expires_in(bench.boot), Some(limit));
+    // While the host was suspended, no other clock went on. An order that is repeated gets no more time.
+    bench.boot += limit / 2;
+    bench.prepare(1, "touch late");
+    bench.boot += limit / 2;
+    bench.order(1, Order::Go { nonce: late.clone() });
+    let messages = bench.messages().await;
+    assert!(end(&messages, 1).outcome.to_string().contains("did not confirm within 15s"), "{messages:?}");
+    // Without a go as well; and stopped, or on a connection that has ended, before it.
+    bench.prepare(2, "touch late");
+    bench.boot += limit;
+    bench.commands.expire(bench.boot);
+    let stopped = bench.prepare(3, "touch late");
+    bench.order(3, Order::Stop);
+    bench.order(3, Order::Go { nonce: stopped });
+    let cut_off = bench.prepare(4, "touch late");
+    bench.commands.connected(false);
+    bench.commands.connected(true);
+    bench.order(4, Order::Go { nonce: cut_off });
+    let ending = bench.prepare(5, "touch late");
+    bench.commands.end();
+    bench.order(5, Order::Go { nonce: ending });
+    bench.order(1, Order::Go { nonce: late });
+    let messages = bench.messages().await;
+    for (id, reason) in [(2, "did not confirm"), (3, "stopped before"), (4, "connection ended"), (5, "shutting down")] {
+        let outcome = end(&messages, id).outcome.to_string();
+        assert!(outcome.starts_with("refused: ") && outcome.contains(reason), "{outcome}");
+    }
+    assert!(!bench.has("late") && bench.commands.running() == 0);
+}
+
+#[tokio::test]
+async fn few_orders_wait_for_their_go() {
+    let mut bench = Bench::new();
+    (1..40).for_each(|id| drop(bench.prepare(id, "true")));
+    let messages = bench.messages().await;
+    assert_eq!(messages.len(), 7);
+    assert!(end(&messages, 39).outcome.to_string().contains("32 commands wait"));
 }
 
 #[tokio::test]

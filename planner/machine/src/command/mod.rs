@@ -11,7 +11,7 @@ mod types;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use groundplan_protocol::{
-    exec::{ExecOutput, Order},
+    exec::{ExecOutput, ExecReady, Order},
     ids::{ExecId, NodeId, SessionId},
     time::Now,
 };
@@ -60,7 +60,10 @@ impl Commands {
             record.result = CommandResult::Interrupted;
             record.finished_ms.get_or_insert(now.wall_ms);
             for (id, node) in &mut record.nodes {
-                if matches!(node.outcome, NodeOutcome::Waiting | NodeOutcome::Running | NodeOutcome::CutOff { .. }) {
+                if matches!(
+                    node.outcome,
+                    NodeOutcome::Waiting | NodeOutcome::Running | NodeOutcome::CutOff { .. } | NodeOutcome::MayHaveRun
+                ) {
                     commands.orphans.push((id.clone(), record.id.clone()));
                     node.outcome = NodeOutcome::Interrupted;
                 }
@@ -107,6 +110,11 @@ impl Commands {
     /// Stops a command.
     pub(crate) fn stop(&mut self, id: &ExecId, now: Now) -> Result<(), Problem> {
         self.with(id, now, |run| run.stop(now.mono)).ok_or_else(|| Problem::NoCommand(id.clone()))
+    }
+
+    /// Takes that a node is ready to run one. Returns false if no such command runs, or it was not to run there.
+    pub(crate) fn ready(&mut self, node: &NodeId, ready: ExecReady, now: Now) -> bool {
+        self.with(&ready.id, now, |run| run.ready(node, ready.nonce, now.mono)).unwrap_or(false)
     }
 
     /// Takes a node's output. Returns false if no such command runs.

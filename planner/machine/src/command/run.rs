@@ -1,15 +1,18 @@
 //! One command: a state machine over what comes in and the time.
 //!
-//! In: which nodes are online, their output, the time, a request to stop. Out: orders to nodes, and events for the client. A node's
-//! output is taken in the order of its numbers, whatever the order in which it comes; what comes twice, or from a node that was not
+//! In: which nodes are online, their nonces and output, the time, a request to stop. Out: orders to nodes, and events for the client. A
+//! node's output is taken in the order of its numbers, whatever the order in which it comes; what comes twice, or from a node that was not
 //! asked, changes nothing. An order without an answer is given again, which does no harm: agents carry out each once. Ends for certain:
 //! every stage of a node has a limit.
+//!
+//! A node that was ordered runs nothing before it has its go, which is given once at most, for the nonce that the node has answered with,
+//! and never after the node was reported as one that has not run it. From the go until more is received it may have run it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use groundplan_protocol::{
     exec::{ExecEnd, ExecOutcome, ExecOutput, Order, RunOrder},
-    ids::{NodeId, SessionId},
+    ids::{NodeId, Nonce, SessionId},
     time::Now,
 };
 
@@ -17,7 +20,7 @@ use super::excerpt::Excerpt;
 use super::types::{CommandEvent, CommandNode, CommandRecord, CommandRequest, CommandResult, NodeOutcome};
 use crate::fleet::NodePresence;
 
-/// How long a node may take to report that it has begun.
+/// How long a node may take to answer that it is ready, and then to report that it has begun.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often an order without an answer is given again.
 const AGAIN: Duration = Duration::from_secs(3);
@@ -59,8 +62,12 @@ struct Node {
     stage: Stage,
     /// Its connection, while there is one.
     session: Option<SessionId>,
-    /// What it was ordered to run, and when.
-    ordered: Option<(RunOrder, Duration)>,
+    /// What it was ordered to run.
+    ordered: Option<RunOrder>,
+    /// What its go names, once that was given.
+    nonce: Option<Nonce>,
+    /// When it was given its order, and after that its go.
+    since: Duration,
     /// When its order, or the one to stop, is given again.
     again: Option<Duration>,
     /// When its last output came.
@@ -77,11 +84,13 @@ struct Node {
 enum Stage {
     /// Its turn has not come.
     Waiting,
-    /// Its order was given.
+    /// Its order was given. It has not run it.
     Ordered,
+    /// Its go was given. It may have run it.
+    Going,
     /// It has begun.
     Running,
-    /// No connection, or no answer. It counts as ended, and may come back.
+    /// No connection, or no answer, since its go. It counts as ended, and may come back.
     CutOff,
     /// It has ended.
     Ended,
@@ -89,15 +98,16 @@ enum Stage {
 
 impl Node {
     fn is_active(&self) -> bool {
-        matches!(self.stage, Stage::Ordered | Stage::Running)
+        matches!(self.stage, Stage::Ordered | Stage::Going | Stage::Running)
     }
 
     /// When something is to be done about it if nothing comes.
     fn deadline(&self, timeout: Duration, stopping: Option<Duration>) -> Option<Duration> {
-        let limit = match (self.stage, &self.ordered) {
-            (Stage::Ordered, Some((_, at))) => Some(*at + ANSWER),
-            (Stage::Running, Some((_, at))) => {
-                let due = stopping.map_or(*at + timeout, |stopping| stopping.min(*at + timeout)) + LATE;
+        let limit = match self.stage {
+            Stage::Ordered | Stage::Going => Some(self.since + ANSWER),
+            Stage::Running => {
+                let due = self.since + timeout;
+                let due = stopping.map_or(due, |stopping| stopping.min(due)) + LATE;
                 // Output that still comes is waited for, within reason.
                 Some(self.last_output.map_or(due, |last_output| due.max(last_output + LATE).min(due + LATE * 4)))
             }
@@ -118,6 +128,8 @@ impl CommandRun {
             stage: Stage::Waiting,
             session: online.get(id).cloned(),
             ordered: None,
+            nonce: None,
+            since: Duration::ZERO,
             again: None,
             last_output: None,
             next: 0,
@@ -145,11 +157,16 @@ impl CommandRun {
         if node.ordered.is_none() || node.stage == Stage::Ended {
             return node.ordered.is_some();
         }
-        // Asked again on a new connection, an agent that knows the command is silent, and one that was restarted refuses.
-        let refused = output.end.as_ref().is_some_and(|end| matches!(end.outcome, ExecOutcome::Refused { .. }));
-        if node.next > 0 && output.number == 0 && refused {
-            let error = "the agent was restarted meanwhile, and the command ended with it".to_owned();
-            self.end(from, NodeOutcome::Failed { error }, None, now);
+        // Given its go again on a new connection, an agent that knows the command is silent, and one that was restarted does not know it.
+        if output.end.as_ref().is_some_and(|end| end.outcome == ExecOutcome::Unknown) {
+            let outcome = match node.next {
+                0 => NodeOutcome::MayHaveRun,
+                _ => {
+                    let error = "the agent was restarted meanwhile, and the command ended with it".to_owned();
+                    NodeOutcome::Failed { error }
+                }
+            };
+            self.end(from, outcome, None, now);
             self.advance(now);
             return true;
         }
@@ -160,6 +177,25 @@ impl CommandRun {
         self.take_in_order(from, now);
         self.advance(now);
         true
+    }
+
+    /// Takes the nonce of a node that is ready. Returns whether the node was asked at all.
+    pub(crate) fn ready(&mut self, from: &NodeId, nonce: Nonce, now: Duration) -> bool {
+        let Some(node) = self.nodes.get_mut(from) else { return false };
+        // In any later stage it has had its go, or never gets one.
+        if node.stage == Stage::Ordered && self.stopping.is_none() {
+            // What had failed when it was ordered may have become enough meanwhile.
+            if self.has_failed_enough() {
+                self.effects.push(Effect::Order(from.clone(), Order::Stop));
+                self.end(from, NodeOutcome::Stopped, None, now);
+            } else if let Some(node) = self.nodes.get_mut(from) {
+                node.stage = Stage::Going;
+                (node.nonce, node.since, node.again) = (Some(nonce), now, Some(now + AGAIN));
+                self.order(from);
+            }
+            self.advance(now);
+        }
+        self.nodes.get(from).is_some_and(|node| node.ordered.is_some())
     }
 
     /// Takes all output whose turn it is, or is taken to be because what comes before is overdue.
@@ -195,10 +231,12 @@ impl CommandRun {
 
     fn ended(&mut self, from: &NodeId, end: ExecEnd, now: Duration) {
         let Some(node) = self.nodes.get(from) else { return };
-        // An order that came late to another connection: the node was cut off in between, and nothing was run.
-        let late = node.ordered.as_ref().is_some_and(|(run, _)| node.session.as_ref() != Some(&run.session));
+        // An order or a go that came late to another connection: the node was cut off in between, and nothing was run.
+        let late = node.ordered.as_ref().is_some_and(|run| node.session.as_ref() != Some(&run.session));
         let outcome = match end.outcome {
             ExecOutcome::Refused { .. } if late => NodeOutcome::CutOff { began: false },
+            // Not before the operator stopped it; or for another reason, which does not matter any more.
+            ExecOutcome::Refused { .. } if self.stopping.is_some() => NodeOutcome::Stopped,
             outcome => outcome.into(),
         };
         if let Some(known) = self.record.nodes.get_mut(from) {
@@ -215,57 +253,74 @@ impl CommandRun {
         }
         node.session = session.cloned();
         match (node.stage, session) {
-            (Stage::Ordered | Stage::Running, None) => self.cut_off(id),
+            // Its order was for the connection that it had.
+            (Stage::Ordered, _) | (Stage::Going | Stage::Running, None) => self.cut_off(id, now),
             // It reports its state; one that was restarted does not know the command, and reports that.
-            (Stage::Running | Stage::CutOff, Some(_)) => self.order(id),
+            (Stage::Going | Stage::Running | Stage::CutOff, Some(_)) => self.order(id),
             _ => {}
         }
         self.advance(now);
     }
 
-    /// Gives a node its order, again.
+    /// Gives a node its order, or its go if it is ready, for the first time or again.
     fn order(&mut self, id: &NodeId) {
         let Some(node) = self.nodes.get(id) else { return };
-        let Some((run, _)) = &node.ordered else { return };
-        self.effects.push(Effect::Order(id.clone(), Order::Run(Box::new(run.clone()))));
+        let Some(run) = &node.ordered else { return };
+        let order = match &node.nonce {
+            Some(nonce) => Order::Go { nonce: nonce.clone() },
+            None => Order::Run(Box::new(run.clone())),
+        };
+        // Where it has begun, an order begins nothing; elsewhere no go may follow what is to stop.
+        if self.stopping.is_none() || node.next > 0 {
+            self.effects.push(Effect::Order(id.clone(), order));
+        }
         if self.stopping.is_some() {
             self.effects.push(Effect::Order(id.clone(), Order::Stop));
         }
     }
 
-    fn cut_off(&mut self, id: &NodeId) {
+    /// A node has no connection, or gives no answer.
+    fn cut_off(&mut self, id: &NodeId, now: Duration) {
         let Some(node) = self.nodes.get_mut(id) else { return };
-        let began = node.stage == Stage::Running;
+        if node.stage == Stage::Ordered {
+            // It never gets its go, so it is certain; it need not wait for one either.
+            self.effects.push(Effect::Order(id.clone(), Order::Stop));
+            return self.end(id, NodeOutcome::CutOff { began: false }, None, now);
+        }
+        let began = node.stage == Stage::Running || node.next > 0;
         node.stage = Stage::CutOff;
-        self.report_end(id, NodeOutcome::CutOff { began }, None);
+        let outcome = if began { NodeOutcome::CutOff { began } } else { NodeOutcome::MayHaveRun };
+        self.report_end(id, outcome, None);
+    }
+
+    /// Whether as many have failed as may. What was enough once stays enough, though a node that was cut off may come back.
+    fn has_failed_enough(&mut self) -> bool {
+        let most = self.request.max_failures.map_or(usize::MAX, |most| most as usize);
+        self.enough |= self.record.nodes.values().filter(|node| node.outcome.is_failure()).count() >= most;
+        self.enough
     }
 
     /// Begins on nodes whose turn it is.
     fn advance(&mut self, now: Duration) {
-        let most_failed = self.request.max_failures.map_or(usize::MAX, |most| most as usize);
-        let mut failed = self.record.nodes.values().filter(|n| n.outcome.is_failure()).count();
         let most = self.request.at_once.map_or(usize::MAX, |n| n as usize);
         let mut active = self.nodes.values().filter(|node| node.is_active()).count();
         let waiting = self.nodes.iter().filter(|(_, node)| node.stage == Stage::Waiting);
         let waiting: Vec<(NodeId, Option<SessionId>)> =
             waiting.map(|(id, n)| (id.clone(), n.session.clone())).collect();
         for (id, session) in waiting {
-            // What was enough once stays enough, though a node that was cut off may come back.
-            self.enough |= failed >= most_failed;
             match session {
-                _ if self.stopping.is_some() || self.enough => self.end(&id, NodeOutcome::Stopped, None, now),
-                _ if active >= most => return,
-                None => {
-                    self.end(&id, NodeOutcome::Offline, None, now);
-                    failed += 1;
+                _ if self.stopping.is_some() || self.has_failed_enough() => {
+                    self.end(&id, NodeOutcome::Stopped, None, now)
                 }
+                _ if active >= most => return,
+                None => self.end(&id, NodeOutcome::Offline, None, now),
                 Some(session) => {
                     active += 1;
                     let CommandRequest { run, user, cwd, env, timeout, output_limit, .. } = self.request.clone();
                     let run = RunOrder { session, run, user, cwd, env, timeout, output_limit };
                     if let Some(node) = self.nodes.get_mut(&id) {
                         node.stage = Stage::Ordered;
-                        (node.ordered, node.again) = (Some((run, now)), Some(now + AGAIN));
+                        (node.ordered, node.since, node.again) = (Some(run), now, Some(now + AGAIN));
                     }
                     self.order(&id);
                 }
@@ -284,7 +339,7 @@ impl CommandRun {
             if node.again.is_some_and(|at| now >= at) {
                 node.again = Some(now + AGAIN);
                 match node.stage {
-                    Stage::Ordered => self.order(id),
+                    Stage::Ordered | Stage::Going => self.order(id),
                     Stage::Running if self.stopping.is_some() => {
                         self.effects.push(Effect::Order(id.clone(), Order::Stop));
                     }
@@ -295,7 +350,7 @@ impl CommandRun {
             node.again = node.again.filter(|_| node.is_active());
             let is_late = node.deadline(timeout, self.stopping).is_some_and(|at| now >= at);
             match node.stage {
-                Stage::Ordered if is_late => self.cut_off(id),
+                Stage::Ordered | Stage::Going if is_late => self.cut_off(id, now),
                 Stage::Running if is_late => {
                     self.effects.push(Effect::Order(id.clone(), Order::Stop));
                     self.end(id, NodeOutcome::Lost, None, now);
@@ -320,11 +375,15 @@ impl CommandRun {
             return;
         }
         self.stopping = Some(now);
+        let mut never = Vec::new();
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.ordered.is_some() && node.stage != Stage::Ended)
         {
             node.again = Some(now + AGAIN);
             self.effects.push(Effect::Order(id.clone(), Order::Stop));
+            never.extend((node.stage == Stage::Ordered).then(|| id.clone()));
         }
+        // They get no go any more.
+        never.iter().for_each(|id| self.end(id, NodeOutcome::Stopped, None, now));
         self.advance(now);
     }
 

@@ -105,7 +105,7 @@ pub enum NodeOutcome {
     TimedOut,
     /// An operator stopped it, or its turn never came.
     Stopped,
-    /// The agent did not run it.
+    /// The agent did not run it, and never will.
     Refused {
         /// Why.
         reason: String,
@@ -117,11 +117,13 @@ pub enum NodeOutcome {
     },
     /// The node was not online: nothing was sent.
     Offline,
-    /// The connection to the node was lost, or it gave no answer.
+    /// The connection to the node was lost, or it gave no answer, before it was to begin: then it never runs it. Or while it ran.
     CutOff {
         /// Whether it had begun.
         began: bool,
     },
+    /// It was to begin, and then the connection to the node was lost, or it gave no answer.
+    MayHaveRun,
     /// It is long past its time limit, and its end was not reported.
     Lost,
     /// The planner ended before it did.
@@ -135,6 +137,7 @@ impl NodeOutcome {
     }
 }
 
+/// What an agent reports of its own command; that it does not know it is to be judged by what was reported before.
 impl From<ExecOutcome> for NodeOutcome {
     fn from(outcome: ExecOutcome) -> Self {
         match outcome {
@@ -144,6 +147,7 @@ impl From<ExecOutcome> for NodeOutcome {
             ExecOutcome::Stopped => Self::Stopped,
             ExecOutcome::Refused { reason } => Self::Refused { reason },
             ExecOutcome::Failed { error } => Self::Failed { error },
+            ExecOutcome::Unknown => Self::MayHaveRun,
         }
     }
 }
@@ -161,7 +165,8 @@ impl fmt::Display for NodeOutcome {
             Self::Failed { error } => write!(f, "failed: {error}"),
             Self::Offline => f.write_str("offline: never reached"),
             Self::CutOff { began: true } => f.write_str("cut off while it ran"),
-            Self::CutOff { began: false } => f.write_str("cut off: no answer"),
+            Self::CutOff { began: false } => f.write_str("cut off: not run"),
+            Self::MayHaveRun => f.write_str("cut off: may have run"),
             Self::Lost => f.write_str("lost: its end was not reported"),
             Self::Interrupted => f.write_str("interrupted: the planner ended first"),
         }

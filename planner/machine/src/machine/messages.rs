@@ -107,6 +107,7 @@ impl Machine {
             NodeMessage::Reports(batch) => self.take_reports(&node, &batch, now),
             NodeMessage::Presence(presence) => self.take_presence(&node, &presence, now),
             NodeMessage::Drift(report) => self.take_drift(&node, report, now),
+            NodeMessage::Ready(ready) => self.take_ready(&node, ready, now),
             NodeMessage::Output(output) => self.take_output(&node, output, now),
             NodeMessage::Want(want) => {
                 if self.leadership.plans() {

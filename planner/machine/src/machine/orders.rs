@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use groundplan_protocol::{
     VERSION,
     drift::DriftReport,
-    exec::{Exec, ExecOutput, Order},
+    exec::{Exec, ExecOutput, ExecReady, Order},
     ids::{ExecId, NodeId},
     time::Now,
 };
@@ -66,6 +66,15 @@ impl Machine {
         let more = nodes.iter().filter(|node| self.drift.choose(node, &active, now)).count() > 0;
         if more && self.leadership.plans() {
             self.deployment.plan_soon(now, false);
+        }
+    }
+
+    /// Takes that a node is ready to run a command.
+    pub(super) fn take_ready(&mut self, node: &NodeId, ready: ExecReady, now: Now) {
+        let id = ready.id.clone();
+        // The agent would give it up by itself a moment later.
+        if !self.commands.ready(node, ready, now) && self.leadership.plans() {
+            self.order(node.clone(), id, Order::Stop);
         }
     }
 
