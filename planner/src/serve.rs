@@ -85,6 +85,7 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
     let key = trust::planner_key(&config.state_dir, config.key.as_deref())?;
     let (mut store, mut stored) = Store::open(&config.state_dir)?;
     name_planner(&mut store, &mut stored)?;
+    let seed = trust::random()?;
 
     let (location, state_dir, branch) = (config.repository.clone(), config.state_dir.clone(), config.branch.clone());
     // Without the network: the API must answer while a server does not.
@@ -106,7 +107,7 @@ pub async fn run(config: ServeConfig, stop: impl Future<Output = ()> + Send + 's
         stop.await;
         let _ = stopping.send(());
     });
-    let shell = Shell::new(config, follow, Arc::new(key), repository.clone(), (store, stored));
+    let shell = Shell::new(config, follow, Arc::new(key), repository.clone(), (store, stored), seed);
     let api = tokio::spawn(server::serve(listener, shell.handle()));
     // On a thread of its own: it waits for the disk, and must not hold up the broker beside it.
     let runtime = tokio::runtime::Handle::current();

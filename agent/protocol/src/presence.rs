@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     envelope::Message,
-    ids::{Generation, InstanceId, LedgerId, NodeId, SessionId, SiteName},
+    ids::{Generation, InstanceId, LedgerId, NodeId, Nonce, SessionId, SiteName},
 };
 
 /// An agent connects or disconnects. Retained; the offline form is also its last will.
@@ -45,13 +45,23 @@ impl Message for Presence {
 /// A planner is active. Retained; the offline form is also its last will.
 ///
 /// A planner that sees another one online with a greater term, or with the same term and a greater name, is on standby; to take
-/// over, it publishes a greater term.
+/// over, it publishes a greater term. What was signed before may come again at any time, whoever is online by now: so a planner on standby
+/// challenges the other with a nonce, and believes only an answer that names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannerPresence {
     /// Format version; [`VERSION`](crate::VERSION) of the sender.
     pub version: u32,
     /// The site that the planner serves.
     pub site: SiteName,
+    /// On standby: what the other is to answer with, once. Not retained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Nonce>,
+    /// The last challenge that it has received, if it is online: this message was made after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Nonce>,
+    /// Grows with every message of one planner and term: of two, the greater is the later one.
+    #[serde(default)]
+    pub revision: u64,
     /// The planner: a random name of its process.
     pub planner: String,
     /// Whether it is active; offline otherwise.

@@ -40,11 +40,14 @@ use crate::{
 pub struct Settings {
     /// The largest number of inventory-foreign nodes that are remembered by name: a client that may publish could invent any number.
     pub strangers: usize,
+    /// Drawn at random for this process: nonces are made from it.
+    pub seed: [u8; 16],
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self { strangers: 1000 }
+impl Settings {
+    /// The usual ones, with this seed.
+    pub fn new(seed: [u8; 16]) -> Self {
+        Self { strangers: 1000, seed }
     }
 }
 

@@ -3,10 +3,18 @@
 //! In: presences, the state of the connection, the time. Out: [`LeaderAction`]s. A planner first discovers others, claims a term greater
 //! than any it has seen, waits until its claim has come back and no other has claimed more, and then plans. Of two that claim, the
 //! greater (term, id) goes on. What this leaves open, as two halves of a split broker do, the generation fence at the agents decides.
+//!
+//! What was signed once may be delivered again, by a broker or by any client that may publish. A presence makes a planner stand by, but
+//! does not keep it there: only the answer to a challenge, a nonce that was never used before, shows that the other is there. Nor does an
+//! offline presence make it take over before the other has failed to answer.
 
 use std::time::Duration;
 
-use groundplan_protocol::{ids::Generation, presence::PlannerPresence};
+use groundplan_protocol::{
+    digest::Digest,
+    ids::{Generation, Nonce},
+    presence::PlannerPresence,
+};
 
 /// Retained messages have all come when this long none came.
 const QUIET: Duration = Duration::from_millis(80);
@@ -17,11 +25,14 @@ const DISCOVERY: Duration = Duration::from_secs(2);
 /// How long a claim stands for others to object, where others have been seen; and where not.
 const SETTLE: [Duration; 2] = [Duration::from_millis(250), Duration::ZERO];
 
-/// How often one that stands by probes the other: the broker may have lost its last will.
-const PROBE: Duration = Duration::from_secs(5);
+/// How often one that stands by challenges the other: the broker may have lost its last will.
+const CHALLENGE: Duration = Duration::from_secs(5);
 
-/// How many probes may stay without an answer.
-const UNANSWERED: u32 = 3;
+/// How long the other may leave challenges without an answer.
+const SILENT: Duration = Duration::from_secs(20);
+
+/// How long it may do so after it was reported as offline.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// Whether a planner plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +60,11 @@ pub(crate) enum LeaderAction {
     },
     /// Publish presence again.
     Republish,
-    /// Publish a presence that is not retained, which the other planner answers if it is there.
-    Probe,
+    /// Publish a presence with this challenge that is not retained, which the other planner answers if it is there.
+    Challenge(Nonce),
     /// Plan.
     Begin,
-    /// Publish nothing more.
+    /// Publish nothing more but challenges.
     StandBy {
         /// The one that plans.
         of: String,
@@ -66,7 +77,38 @@ enum Stage {
     Discovering { until: Duration, latest: Duration, rival: Option<(u64, String)> },
     Claiming { until: Duration, echoed: bool },
     Planning,
-    Standby { of: String, probe: Duration, unanswered: u32 },
+    Standby(Standby),
+}
+
+/// What one that stands by knows of the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standby {
+    of: String,
+    /// When this one takes over if no challenge is answered before.
+    until: Duration,
+    /// The challenge that has no answer yet.
+    challenge: Option<Nonce>,
+    /// When the next one is due.
+    next: Duration,
+    /// It was reported as offline since its last answer.
+    leaving: bool,
+    /// `until` was put off since the last answer, because another one has taken over.
+    put_off: bool,
+}
+
+/// Nonces of one process: not to be guessed, and none comes twice.
+#[derive(Debug)]
+struct Nonces {
+    seed: [u8; 16],
+    count: u64,
+}
+
+impl Nonces {
+    fn next(&mut self) -> Nonce {
+        self.count += 1;
+        let digest = Digest::of(&[&self.seed[..], &self.count.to_be_bytes()].concat()).to_string();
+        Nonce::new(&digest[..32]).expect("the digits of a digest")
+    }
 }
 
 /// One planner's knowledge of which planner plans.
@@ -79,14 +121,32 @@ pub(crate) struct Leadership {
     seen_term: u64,
     seen_generation: Generation,
     others: bool,
+    /// The last challenge of another planner.
+    challenged: Option<Nonce>,
+    /// How many presences this process has published.
+    revision: u64,
+    /// Term, planner and revision of the latest presence of one that was online.
+    latest: (u64, String, u64),
+    nonces: Nonces,
     stage: Stage,
 }
 
 impl Leadership {
-    /// `term` is the last one that it has claimed.
-    pub(crate) fn new(me: String, term: u64) -> Self {
-        let seen_generation = Generation(0);
-        Self { me, term, claimed: false, seen_term: term, seen_generation, others: false, stage: Stage::Away }
+    /// `term` is the last one that it has claimed; `seed` was drawn at random for this process.
+    pub(crate) fn new(me: String, term: u64, seed: [u8; 16]) -> Self {
+        Self {
+            me,
+            term,
+            claimed: false,
+            seen_term: term,
+            seen_generation: Generation(0),
+            others: false,
+            challenged: None,
+            revision: 0,
+            latest: (0, String::new(), 0),
+            nonces: Nonces { seed, count: 0 },
+            stage: Stage::Away,
+        }
     }
 
     pub(crate) fn plans(&self) -> bool {
@@ -96,7 +156,7 @@ impl Leadership {
     /// The one that plans instead.
     pub(crate) fn standby_of(&self) -> Option<&str> {
         match &self.stage {
-            Stage::Standby { of, .. } => Some(of),
+            Stage::Standby(standby) => Some(&standby.of),
             _ => None,
         }
     }
@@ -108,6 +168,20 @@ impl Leadership {
     /// The greatest generation in any planner's presence.
     pub(crate) fn seen_generation(&self) -> Generation {
         self.seen_generation
+    }
+
+    /// The revision of the next presence, and what it answers if it is online.
+    pub(crate) fn stamp(&mut self) -> (u64, Option<Nonce>) {
+        self.revision += 1;
+        (self.revision, self.challenged.clone())
+    }
+
+    /// Whether what this presence lists is to be carried on with: the planner that this one stands by for has published it, and nothing
+    /// later has come before.
+    pub(crate) fn is_followed(&self, p: &PlannerPresence) -> bool {
+        let (term, planner, revision) = &self.latest;
+        let latest = (p.term, &p.planner, p.revision) >= (*term, planner, *revision);
+        p.online && latest && self.standby_of() == Some(&p.planner)
     }
 
     /// Connected and subscribed.
@@ -142,8 +216,16 @@ impl Leadership {
             self.seen_term = self.seen_term.max(p.term);
             return self.tick(now);
         }
+        let newer = p.term > self.seen_term;
         self.seen_term = self.seen_term.max(p.term);
         self.others = true;
+        if p.challenge.is_some() {
+            self.challenged.clone_from(&p.challenge);
+        }
+        if p.online {
+            let stamp = (p.term, p.planner.clone(), p.revision);
+            self.latest = stamp.max(std::mem::take(&mut self.latest));
+        }
         let greater = (p.term, &p.planner) > (self.term, &self.me);
         match &mut self.stage {
             Stage::Away => vec![],
@@ -157,15 +239,26 @@ impl Leadership {
             }
             Stage::Claiming { .. } | Stage::Planning if p.online && greater => self.stand_by(p.planner.clone(), now),
             Stage::Claiming { .. } | Stage::Planning => vec![LeaderAction::Republish],
-            Stage::Standby { of, probe, unanswered } => {
-                if p.online {
-                    (*of, *probe, *unanswered) = (p.planner.clone(), now + PROBE, 0);
-                    vec![]
-                } else if *of == p.planner {
-                    self.claim(now)
-                } else {
-                    vec![]
+            Stage::Standby(standby) => {
+                if p.online && p.answer.is_some() && p.answer == standby.challenge {
+                    // This challenge is used up: its answer may come again.
+                    let (of, until, next) = (p.planner.clone(), now + SILENT, standby.next);
+                    *standby = Standby { of, until, challenge: None, next, leaving: false, put_off: false };
+                    return vec![];
                 }
+                if p.online && newer {
+                    // Another one has taken over, or has once: it gets the time to answer, but not again for the next such message.
+                    if !std::mem::replace(&mut standby.put_off, true) {
+                        standby.until = standby.until.max(now + CHALLENGE);
+                    }
+                    (standby.of, standby.leaving) = (p.planner.clone(), false);
+                    return vec![self.challenge(now)];
+                }
+                if !p.online && standby.of == p.planner && !std::mem::replace(&mut standby.leaving, true) {
+                    standby.until = standby.until.min(now + LEAVING);
+                    return vec![self.challenge(now)];
+                }
+                vec![]
             }
         }
     }
@@ -197,14 +290,8 @@ impl Leadership {
                 self.stage = Stage::Planning;
                 vec![LeaderAction::Begin]
             }
-            Stage::Standby { probe, unanswered, .. } if now >= *probe => {
-                *unanswered += 1;
-                if *unanswered > UNANSWERED {
-                    return self.claim(now);
-                }
-                *probe = now + PROBE;
-                vec![LeaderAction::Probe]
-            }
+            Stage::Standby(standby) if now >= standby.until => self.claim(now),
+            Stage::Standby(standby) if now >= standby.next => vec![self.challenge(now)],
             _ => vec![],
         }
     }
@@ -213,7 +300,7 @@ impl Leadership {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.stage {
             Stage::Discovering { until, .. } | Stage::Claiming { until, echoed: true } => Some(*until),
-            Stage::Standby { probe, .. } => Some(*probe),
+            Stage::Standby(standby) => Some(standby.until.min(standby.next)),
             _ => None,
         }
     }
@@ -229,8 +316,25 @@ impl Leadership {
 
     fn stand_by(&mut self, of: String, now: Duration) -> Vec<LeaderAction> {
         self.claimed = false;
-        self.stage = Stage::Standby { of: of.clone(), probe: now + PROBE, unanswered: 0 };
-        vec![LeaderAction::StandBy { of }]
+        self.stage = Stage::Standby(Standby {
+            of: of.clone(),
+            until: now + SILENT,
+            challenge: None,
+            next: now,
+            leaving: false,
+            put_off: false,
+        });
+        // At once: the answer also brings what the other was asked to have forgotten.
+        vec![LeaderAction::StandBy { of }, self.challenge(now)]
+    }
+
+    /// A new challenge; the one before counts no more.
+    fn challenge(&mut self, now: Duration) -> LeaderAction {
+        let nonce = self.nonces.next();
+        if let Stage::Standby(standby) = &mut self.stage {
+            (standby.challenge, standby.next) = (Some(nonce.clone()), now + CHALLENGE);
+        }
+        LeaderAction::Challenge(nonce)
     }
 }
 
@@ -245,6 +349,9 @@ mod tests {
         PlannerPresence {
             version: VERSION,
             site,
+            challenge: None,
+            answer: None,
+            revision: 0,
             planner: planner.into(),
             online,
             term,
@@ -254,8 +361,34 @@ mod tests {
         }
     }
 
+    fn new(id: &str, term: u64) -> Leadership {
+        Leadership::new(id.into(), term, [7; 16])
+    }
+
+    /// The challenge among what is to be done.
+    fn challenge(actions: &[LeaderAction]) -> Option<Nonce> {
+        actions.iter().find_map(|action| match action {
+            LeaderAction::Challenge(nonce) => Some(nonce.clone()),
+            _ => None,
+        })
+    }
+
+    fn answer(planner: &str, term: u64, nonce: &Nonce) -> PlannerPresence {
+        PlannerPresence { answer: Some(nonce.clone()), ..presence(planner, true, term) }
+    }
+
+    /// One that stands by for `a`, which has term 1; and its first challenge.
+    fn standby(now: Duration) -> (Leadership, Nonce) {
+        let mut leader = new("b", 0);
+        leader.ready(now);
+        leader.presence(&presence("a", true, 1), now);
+        let actions = leader.tick(now + QUIET);
+        assert_eq!(actions[0], LeaderAction::StandBy { of: "a".into() });
+        (leader, challenge(&actions).unwrap())
+    }
+
     fn alone(id: &str, now: Duration) -> Leadership {
-        let mut leader = Leadership::new(id.into(), 0);
+        let mut leader = new(id, 0);
         leader.ready(now);
         assert_eq!(leader.tick(now + QUIET), [LeaderAction::Claim { term: 1, after_another: false }]);
         assert_eq!(leader.presence(&presence(id, true, 1), now + QUIET), [LeaderAction::Begin]);
@@ -264,7 +397,7 @@ mod tests {
 
     #[test]
     fn started_again_it_comes_after_itself() {
-        let mut leader = Leadership::new("a".into(), 3);
+        let mut leader = new("a", 3);
         leader.ready(Duration::ZERO);
         assert_eq!(leader.presence(&presence("a", false, 3), Duration::ZERO), []);
         assert_eq!(leader.tick(DISCOVERY), [LeaderAction::Claim { term: 4, after_another: false }]);
@@ -274,39 +407,35 @@ mod tests {
     fn the_second_stands_by_and_takes_over() {
         let now = Duration::from_secs(1);
         let mut first = alone("a", now);
-        let mut second = Leadership::new("b".into(), 0);
-        second.ready(now);
-        second.presence(&presence("a", true, 1), now);
-        assert_eq!(second.tick(now + QUIET), [LeaderAction::StandBy { of: "a".into() }]);
+        let (mut second, _) = standby(now);
         assert_eq!(first.presence(&presence("b", false, 0), now), [LeaderAction::Republish]);
-        assert_eq!(
-            second.presence(&presence("a", false, 1), now),
-            [LeaderAction::Claim { term: 2, after_another: true }]
-        );
+        let actions = second.presence(&presence("a", false, 1), now);
+        assert!(challenge(&actions).is_some() && actions.len() == 1, "{actions:?}");
+        assert_eq!(second.deadline(), Some(now + LEAVING));
+        let now = now + LEAVING;
+        assert_eq!(second.tick(now), [LeaderAction::Claim { term: 2, after_another: true }]);
         assert_eq!(second.presence(&presence("b", true, 2), now), []);
         assert_eq!(second.tick(now + SETTLE[0]), [LeaderAction::Begin]);
-        assert_eq!(first.presence(&presence("b", true, 2), now), [LeaderAction::StandBy { of: "b".into() }]);
+        assert_eq!(first.presence(&presence("b", true, 2), now)[0], LeaderAction::StandBy { of: "b".into() });
         assert!(second.plans() && !first.plans());
     }
 
     #[test]
     fn of_two_that_claim_one_goes_on() {
         let now = Duration::from_secs(1);
-        let (mut a, mut b) = (Leadership::new("a".into(), 0), Leadership::new("b".into(), 0));
+        let (mut a, mut b) = (new("a", 0), new("b", 0));
         for leader in [&mut a, &mut b] {
             leader.ready(now);
             leader.presence(&presence("z", true, 4), now);
             leader.tick(now + QUIET);
-            assert_eq!(
-                leader.presence(&presence("z", false, 4), now),
-                [LeaderAction::Claim { term: 5, after_another: true }]
-            );
+            leader.presence(&presence("z", false, 4), now);
+            assert_eq!(leader.tick(now + LEAVING), [LeaderAction::Claim { term: 5, after_another: true }]);
         }
         for claim in ["a", "b", "a"] {
             a.presence(&presence(claim, true, 5), now);
             b.presence(&presence(claim, true, 5), now);
         }
-        let later = now + SETTLE[0];
+        let later = now + LEAVING + SETTLE[0];
         assert_eq!((a.tick(later), b.tick(later)), (vec![], vec![LeaderAction::Begin]));
         assert_eq!(a.standby_of(), Some("b"));
     }
@@ -322,18 +451,95 @@ mod tests {
         a.lost();
         a.ready(now);
         a.presence(&presence("b", true, 2), now);
-        assert_eq!(a.tick(now + QUIET), [LeaderAction::StandBy { of: "b".into() }]);
+        assert_eq!(a.tick(now + QUIET)[0], LeaderAction::StandBy { of: "b".into() });
     }
 
     #[test]
     fn a_silent_one_is_replaced() {
         let now = Duration::from_secs(1);
-        let mut b = Leadership::new("b".into(), 0);
-        b.ready(now);
-        b.presence(&presence("a", true, 1), now);
-        b.tick(now + QUIET);
-        let at = |n: u32| now + QUIET + PROBE * n;
-        assert_eq!((1..=3).map(|n| b.tick(at(n))).collect::<Vec<_>>(), vec![vec![LeaderAction::Probe]; 3]);
+        let (mut b, first) = standby(now);
+        let at = |n: u32| now + QUIET + CHALLENGE * n;
+        let challenges: Vec<Option<Nonce>> = (1..=3).map(|n| challenge(&b.tick(at(n)))).collect();
+        assert!(challenges.iter().all(|nonce| nonce.is_some() && *nonce != Some(first.clone())), "{challenges:?}");
         assert_eq!(b.tick(at(4)), [LeaderAction::Claim { term: 2, after_another: true }]);
+    }
+
+    #[test]
+    fn one_that_answers_is_not_replaced() {
+        let now = Duration::from_secs(1);
+        let (mut a, (mut b, mut nonce)) = (alone("a", now), standby(now));
+        for n in 1..=20 {
+            let asked = PlannerPresence { challenge: Some(nonce.clone()), ..presence("b", false, 0) };
+            assert_eq!(a.presence(&asked, now), [LeaderAction::Republish]);
+            assert_eq!(a.stamp().1, Some(nonce.clone()));
+            assert_eq!(b.presence(&answer("a", 1, &nonce), now + QUIET + CHALLENGE * (n - 1)), []);
+            nonce = challenge(&b.tick(now + QUIET + CHALLENGE * n)).expect("the next challenge");
+        }
+    }
+
+    #[test]
+    fn what_was_signed_before_is_no_sign_of_life() {
+        let now = Duration::from_secs(1);
+        let (mut b, nonce) = standby(now);
+        let since = now + QUIET;
+        assert_eq!(b.presence(&answer("a", 1, &nonce), since), []);
+        // It ends here. All that it has ever published is repeated each second: retained, earlier answers, answers to another.
+        let other = Nonce::new("f".repeat(32)).unwrap();
+        let mut later = since;
+        let taken = loop {
+            later += Duration::from_secs(1);
+            let repeated = [presence("a", true, 1), answer("a", 1, &nonce), answer("a", 1, &other)];
+            for p in &repeated {
+                assert_eq!(b.presence(p, later), []);
+            }
+            match &b.tick(later)[..] {
+                [LeaderAction::Claim { .. }] => break later,
+                actions => assert!(actions.iter().all(|action| matches!(action, LeaderAction::Challenge(_)))),
+            }
+        };
+        assert_eq!(taken, since + SILENT);
+        // Neither does it make the one that plans step down.
+        assert_eq!(b.presence(&answer("a", 1, &nonce), taken), [LeaderAction::Republish]);
+    }
+
+    #[test]
+    fn take_overs_of_before_put_a_take_over_off_once() {
+        let now = Duration::from_secs(1);
+        let (mut b, _) = standby(now);
+        let before_the_end = now + QUIET + SILENT - Duration::from_secs(1);
+        for term in 2..100 {
+            let actions = b.presence(&presence("c", true, term), before_the_end);
+            assert!(challenge(&actions).is_some());
+        }
+        assert_eq!(b.standby_of(), Some("c"));
+        assert_eq!(b.tick(before_the_end + CHALLENGE), [LeaderAction::Claim { term: 100, after_another: true }]);
+    }
+
+    #[test]
+    fn a_will_of_before_takes_nothing_over() {
+        let now = Duration::from_secs(1);
+        let (mut b, _) = standby(now);
+        for _ in 0..100 {
+            let nonce = challenge(&b.presence(&presence("a", false, 0), now)).expect("a challenge");
+            assert_eq!(b.presence(&presence("a", false, 0), now), [], "one challenge until it is answered");
+            assert_eq!(b.presence(&answer("a", 1, &nonce), now), []);
+            assert_eq!(b.tick(now + LEAVING), []);
+        }
+        assert_eq!(b.standby_of(), Some("a"));
+    }
+
+    #[test]
+    fn of_what_the_other_lists_the_latest_counts() {
+        let now = Duration::from_secs(1);
+        let (mut b, _) = standby(now);
+        let revision = |term, revision| PlannerPresence { revision, ..presence("a", true, term) };
+        let mut is_followed = |p: PlannerPresence| {
+            b.presence(&p, now);
+            b.is_followed(&p)
+        };
+        assert!(is_followed(revision(1, 5)) && is_followed(revision(1, 5)) && is_followed(revision(1, 6)));
+        assert!(!is_followed(revision(1, 5)) && !is_followed(revision(0, 7)));
+        assert!(is_followed(revision(2, 1)) && !is_followed(revision(1, 9)));
+        assert!(!is_followed(PlannerPresence { online: false, ..revision(3, 1) }));
     }
 }

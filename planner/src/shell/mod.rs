@@ -145,13 +145,14 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// As the planner was when it ended; `stored.meta.planner` is its id.
+    /// As the planner was when it ended; `stored.meta.planner` is its id, and `seed` was drawn at random.
     pub(crate) fn new(
         config: ServeConfig,
         follow: Arc<Follow>,
         key: Arc<SigningKey>,
         repository: Repository,
         (store, mut stored): (Store, Stored),
+        seed: [u8; 16],
     ) -> Self {
         let (arrive, arrivals) = mpsc::channel(64);
         let (events, _) = broadcast::channel(EVENTS);
@@ -184,7 +185,7 @@ impl Shell {
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         stored.meta.generation = stored.meta.generation.max(config.generation);
         Self {
-            machine: Machine::restore(&Settings::default(), stored, now),
+            machine: Machine::restore(&Settings::new(seed), stored, now),
             config,
             key,
             planner,
@@ -377,6 +378,9 @@ impl Shell {
             version: groundplan_protocol::VERSION,
             site: site.clone(),
             planner: self.planner.clone(),
+            challenge: None,
+            answer: None,
+            revision: 0,
             online: false,
             term: 0,
             generation: self.machine.view().meta.generation,

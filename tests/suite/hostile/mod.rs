@@ -6,5 +6,6 @@ mod committers;
 mod freshness;
 mod generations;
 mod late_orders;
+mod leadership;
 mod local_user;
 mod stolen_certificate;

@@ -30,7 +30,7 @@ impl Machine {
         self.log(Level::Info, format!("{} asked for the record of {instance} to be dropped", forget.by));
         self.meta.forget.insert(instance, forget);
         self.write_meta();
-        self.publish_presence(true, true);
+        self.publish_presence(true, None);
         self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Forget }, now);
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Machine {
         if !dropped.is_empty() {
             self.write_meta();
             if self.leadership.plans() {
-                self.publish_presence(true, true);
+                self.publish_presence(true, None);
             }
         }
     }
@@ -71,7 +71,7 @@ impl Machine {
 
     /// Keeps the list of the planner that this one stands by for, so that a take-over carries on with it.
     pub(super) fn follow_forgets(&mut self, presence: &PlannerPresence) {
-        if !presence.online || self.leadership.standby_of() != Some(&presence.planner) {
+        if !self.leadership.is_followed(presence) {
             return;
         }
         let value = |pending: &PendingForget| {

@@ -360,7 +360,7 @@ mod tests {
         let mut stored = Stored::default();
         stored.meta.planner = "one".to_owned();
         stored.meta.generation = Generation(u64::MAX - 2);
-        let machine = Machine::restore(&Settings::default(), stored, Now::default());
+        let machine = Machine::restore(&Settings::new([0; 16]), stored, Now::default());
         assert_eq!(machine.meta.generation, Generation(1 << 52));
     }
 }

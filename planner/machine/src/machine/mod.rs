@@ -18,7 +18,7 @@ use std::{
 use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
-    ids::{Generation, InstanceId, NodeId},
+    ids::{Generation, InstanceId, NodeId, Nonce},
     presence::PlannerPresence,
     report::TaskReport,
     time::Now,
@@ -94,7 +94,7 @@ impl Machine {
         let planned = rollout.as_ref().map(|rollout| rollout.head.commit.id.clone());
         Self {
             deployment: Deployment::new(active.map(|commit| commit.id.clone()), planned),
-            leadership: Leadership::new(stored.meta.planner.clone(), stored.meta.term),
+            leadership: Leadership::new(stored.meta.planner.clone(), stored.meta.term, settings.seed),
             commands: Commands::interrupted(stored.commands, now),
             meta: stored.meta,
             fleet,
@@ -353,10 +353,10 @@ impl Machine {
                         self.drift.end_requests();
                     }
                     self.write_meta();
-                    self.publish_presence(true, true);
+                    self.publish_presence(true, None);
                 }
-                LeaderAction::Republish => self.publish_presence(true, true),
-                LeaderAction::Probe => self.publish_presence(false, false),
+                LeaderAction::Republish => self.publish_presence(true, None),
+                LeaderAction::Challenge(nonce) => self.publish_presence(false, Some(nonce)),
                 LeaderAction::Begin => self.begin(now),
                 LeaderAction::StandBy { of } => self.stand_by(of, now),
             }
@@ -422,8 +422,6 @@ impl Machine {
             self.out.push(Effect::Reply(recheck.request, Err(problem)));
         }
         self.commands.end_all(&NodeOutcome::Interrupted, now);
-        // Its answer brings what it has been asked to have forgotten.
-        self.publish_presence(false, false);
         self.event(|| Event::Role(Role::Standby { planner: of }));
         self.release_held(now);
     }
@@ -437,7 +435,7 @@ impl Machine {
             self.out.push(Effect::Reply(recheck.request, Err(Problem::NotPlanning { planner: None })));
         }
         if self.leadership.plans() {
-            self.publish_presence(false, true);
+            self.publish_presence(false, None);
         }
     }
 
@@ -449,11 +447,17 @@ impl Machine {
         }
     }
 
-    fn publish_presence(&mut self, online: bool, retain: bool) {
+    /// Publishes this planner's presence: retained, or as a challenge.
+    fn publish_presence(&mut self, online: bool, challenge: Option<Nonce>) {
+        let retain = challenge.is_none();
+        let (revision, answer) = self.leadership.stamp();
         let Some(site) = self.meta.site.clone() else { return };
         let presence = PlannerPresence {
             version: VERSION,
             site,
+            challenge,
+            answer: answer.filter(|_| online),
+            revision,
             planner: self.meta.planner.clone(),
             online,
             // One that is not online claims nothing.

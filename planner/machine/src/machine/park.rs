@@ -41,7 +41,7 @@ impl Machine {
             }
         }
         self.write_meta();
-        self.publish_presence(true, true);
+        self.publish_presence(true, None);
         self.deployment.wait_for_plan(PlanRequest { request, wants: Wants::Park }, now);
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Machine {
             self.meta.parked.remove(&node);
         }
         self.write_meta();
-        self.publish_presence(true, true);
+        self.publish_presence(true, None);
         self.deployment.plan_soon(now, true);
     }
 
@@ -88,7 +88,7 @@ impl Machine {
 
     /// Keeps the list of the planner that this one stands by for, so that a take-over carries on with it.
     pub(super) fn follow_parks(&mut self, presence: &PlannerPresence) {
-        if !presence.online || self.leadership.standby_of() != Some(&presence.planner) {
+        if !self.leadership.is_followed(presence) {
             return;
         }
         let value = |parked: &ParkedNode| {

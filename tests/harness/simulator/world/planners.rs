@@ -41,6 +41,9 @@ impl World {
             version: VERSION,
             site: site(),
             planner: planner.name.clone(),
+            challenge: None,
+            answer: None,
+            revision: 0,
             online: false,
             term: 0,
             generation: planner.disk.meta.generation,
@@ -63,7 +66,11 @@ impl World {
         planner.inbox.clear();
         planner.receipts.clear();
         (planner.wake_at, planner.tip) = (None, None);
-        let machine = Machine::restore(&Settings::default(), planner.disk.stored(), now);
+        // Another one for each process, as if it were drawn at random.
+        let process = format!("{} {}", planner.name, planner.incarnation);
+        let mut seed = [0; 16];
+        seed.copy_from_slice(&Digest::of(process.as_bytes()).as_bytes()[..16]);
+        let machine = Machine::restore(&Settings::new(seed), planner.disk.stored(), now);
         let name = planner.name.clone();
         self.note(|| format!("{name} starts"));
         self.check_restored(slot, &machine);

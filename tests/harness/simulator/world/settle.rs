@@ -354,7 +354,8 @@ impl World {
 
     /// Store, ledgers and views agree, and nothing has grown.
     fn judge_books(&mut self, slot: usize, view: &View) {
-        let restored = Machine::restore(&Settings::default(), self.planners[slot].disk.stored(), self.clock()).view();
+        let restored =
+            Machine::restore(&Settings::new([0; 16]), self.planners[slot].disk.stored(), self.clock()).view();
         let Some(active) = &view.active else { return };
         for number in 0..self.agents.len() {
             let agent = &self.agents[number];
