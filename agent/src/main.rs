@@ -1,10 +1,11 @@
 //! The program: reads its settings and runs the agent. See `--help`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::SystemTime};
 
 use groundplan_agent::{
+    clock,
     config::{Args, Command, Config, HELP},
-    log,
+    freshness, log,
     shell::{Shell, StopSignals},
 };
 
@@ -18,6 +19,18 @@ fn main() -> ExitCode {
         Command::Version => println!("groundplan-agent {}", env!("CARGO_PKG_VERSION")),
         Command::PrintKey => match Config::public_key(&args) {
             Ok(key) => println!("{key}"),
+            Err(e) => return fail(2, &e),
+        },
+        Command::Check => match Config::heard(&args) {
+            Ok((state_dir, silence)) => {
+                match freshness::check(&state_dir, silence, clock::wall_ms(SystemTime::now())) {
+                    Ok(text) => println!("{text}"),
+                    Err(text) => {
+                        println!("{text}");
+                        return ExitCode::from(1);
+                    }
+                }
+            }
             Err(e) => return fail(2, &e),
         },
         Command::Run => {

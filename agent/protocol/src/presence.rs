@@ -1,5 +1,7 @@
 //! Presence of agents and planners: online or offline, with an MQTT last will for a connection that is lost.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +127,33 @@ pub fn fitting<T: Serialize>(items: impl Iterator<Item = T>, limit: usize) -> Ve
 
 impl Message for PlannerPresence {
     const TYPE: &'static str = "application/vnd.groundplan.planner+json";
+    fn version(&self) -> u32 {
+        self.version
+    }
+    fn site(&self) -> &SiteName {
+        &self.site
+    }
+}
+
+/// A planner is there, and what it sends arrives. Each is later than the one before: an agent to which only old ones come, or none, is cut
+/// off by whoever is between, and reports that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// Format version; [`VERSION`](crate::VERSION) of the sender.
+    pub version: u32,
+    /// The site that the planner serves.
+    pub site: SiteName,
+    /// The planner's term.
+    pub term: u64,
+    /// When it was sent, by the planner's clock, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// How often the planner that plans sends one.
+pub const HEARTBEAT: Duration = Duration::from_secs(60);
+
+impl Message for Heartbeat {
+    const TYPE: &'static str = "application/vnd.groundplan.heartbeat+json";
     fn version(&self) -> u32 {
         self.version
     }

@@ -16,7 +16,7 @@ use crate::{
     exec::{Exec, ExecOutput, ExecReady},
     ids::{NodeId, SiteName},
     plan::{Gates, PlanOffer},
-    presence::{FORGET_LIMIT, PARK_LIMIT, PlannerPresence, Presence},
+    presence::{FORGET_LIMIT, Heartbeat, PARK_LIMIT, PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
 };
@@ -30,6 +30,8 @@ pub enum Topic {
     Blob(Digest, u32),
     /// Which planner is active.
     Planner,
+    /// That a planner is there.
+    Heartbeat,
 }
 
 /// The topics of one node; [`NodeTopic::spec`] has the direction of each.
@@ -68,6 +70,8 @@ pub enum TopicKind {
     Blob,
     /// `planner`
     Planner,
+    /// `heartbeat`
+    Heartbeat,
 }
 
 /// Which way the messages of a topic go. Observers may read every topic and publish to none.
@@ -174,8 +178,9 @@ macro_rules! topics {
 
 /// Every topic of a site. The order is that of subscriptions: a planner learns first whether another one is active.
 #[rustfmt::skip]
-pub const TOPICS: [TopicSpec; 13] = topics![
+pub const TOPICS: [TopicSpec; 14] = topics![
     Planner,        "planner",              PlannerToAll,    RetainedWill, [PlannerPresence],      LISTED;
+    Heartbeat,      "heartbeat",            PlannerToAgents, Retained,     [Heartbeat],            SMALL;
     Node(Plan),     "node/<node>/plan",     PlannerToAgent,  Retained,     [PlanOffer],            MAX_PAYLOAD;
     Node(Gates),    "node/<node>/gates",    PlannerToAgent,  Retained,     [Gates],                MAX_PAYLOAD;
     Node(Ack),      "node/<node>/ack",      PlannerToAgent,  None,         [Ack],                  SMALL;
@@ -242,6 +247,7 @@ impl Topic {
             Topic::Node(node, topic) => format!("{prefix}/node/{node}/{}", topic.name()),
             Topic::Blob(digest, chunk) => format!("{prefix}/blob/{digest}/{chunk}"),
             Topic::Planner => format!("{prefix}/planner"),
+            Topic::Heartbeat => format!("{prefix}/heartbeat"),
         }
     }
 
@@ -251,6 +257,7 @@ impl Topic {
         let mut parts = rest.split('/');
         let topic = match (parts.next()?, parts.next(), parts.next()) {
             ("planner", None, None) => Topic::Planner,
+            ("heartbeat", None, None) => Topic::Heartbeat,
             ("node", Some(node), Some(last)) => Topic::Node(NodeId::new(node).ok()?, NodeTopic::parse(last)?),
             ("blob", Some(digest), Some(chunk)) => Topic::Blob(digest.parse().ok()?, chunk.parse().ok()?),
             _ => return None,
@@ -265,6 +272,7 @@ impl Topic {
             Topic::Node(_, topic) => TopicKind::Node(*topic),
             Topic::Blob(..) => TopicKind::Blob,
             Topic::Planner => TopicKind::Planner,
+            Topic::Heartbeat => TopicKind::Heartbeat,
         }
     }
 
@@ -285,17 +293,18 @@ pub fn planner_filters(site: &SiteName) -> Vec<String> {
     let filters = read.filter_map(|spec| match spec.kind {
         TopicKind::Node(topic) => Some(Topic::every_node(site, topic)),
         TopicKind::Planner => Some(Topic::Planner.name(site)),
-        TopicKind::Blob => None,
+        TopicKind::Blob | TopicKind::Heartbeat => None,
     });
     filters.collect()
 }
 
-/// What the agent of `node` subscribes to for as long as it runs, in the order of [`TOPICS`]: the topics of its node.
+/// What the agent of `node` subscribes to for as long as it runs, in the order of [`TOPICS`]: the planner's heartbeat, and the topics of its node.
 /// While it fetches content, [`Topic::every_chunk`] comes in addition.
 pub fn agent_filters(site: &SiteName, node: &NodeId) -> Vec<String> {
     let read = TOPICS.iter().filter(|spec| spec.direction.is_to_agents());
     let filters = read.filter_map(|spec| match spec.kind {
         TopicKind::Node(topic) => Some(Topic::Node(node.clone(), topic).name(site)),
+        TopicKind::Heartbeat => Some(Topic::Heartbeat.name(site)),
         TopicKind::Blob | TopicKind::Planner => None,
     });
     filters.collect()
@@ -399,6 +408,7 @@ mod tests {
             TopicKind::Node(topic) => Topic::Node(NodeId::new(node).unwrap(), topic),
             TopicKind::Blob => Topic::Blob(Digest::of(b"x"), 17),
             TopicKind::Planner => Topic::Planner,
+            TopicKind::Heartbeat => Topic::Heartbeat,
         }
     }
 

@@ -38,6 +38,7 @@ Broker
       --username NAME          the broker's user (the node's name), with a password from
       --password-file FILE     this file, or else from $GROUNDPLAN_BROKER_PASSWORD
       --keep-alive SPAN        MQTT keep-alive (30s)
+      --silence SPAN           report that no planner is heard after this long; each beats every 60s (5m)
 
 Work
       --state-dir DIR          ledger, blobs, records of processes (/var/lib/groundplan)
@@ -54,12 +55,14 @@ Shutdown
       --stop-processes-on-exit stop supervised processes at shutdown; otherwise they continue and are adopted
       --exit-with-parent       shut down when standard input is closed
 
+      --check                  say whether the agent hears from a planner, by its state directory
       --print-key              print the node's public key; create it if there is none
       --config FILE            the configuration file
       --help, --version
 
 The keys of the file have the same names with `_` for `-`, except `planner_keys` and the table `tls`.
 Exit codes: 0 shut down; 1 an error while running; 2 wrong usage or configuration.
+With --check: 0 it does; 1 it has not for longer than --silence, or is not running; 2 as above.
 ";
 
 /// The mode in which the program runs.
@@ -67,6 +70,8 @@ Exit codes: 0 shut down; 1 an error while running; 2 wrong usage or configuratio
 pub enum Command {
     /// Run the agent.
     Run,
+    /// Say whether a planner is heard and exit.
+    Check,
     /// Print the node's public key and exit.
     PrintKey,
     /// Print [`HELP`] and exit.
@@ -132,6 +137,8 @@ fn read(parser: &mut lexopt::Parser) -> Result<Args, lexopt::Error> {
             Long("stop-timeout") => raw.stop_timeout = Some(parser.value()?.parse()?),
             Long("stop-processes-on-exit") => raw.stop_processes_on_exit = Some(true),
             Long("exit-with-parent") => args.exit_with_parent = true,
+            Long("silence") => raw.silence = Some(parser.value()?.parse()?),
+            Long("check") => args.command = Command::Check,
             Long("print-key") => args.command = Command::PrintKey,
             Long("help") | Short('h') => args.command = Command::Help,
             Long("version") | Short('V') => args.command = Command::Version,

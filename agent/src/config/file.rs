@@ -32,6 +32,7 @@ pub(super) struct Raw {
     pub(super) stop_processes_on_exit: Option<bool>,
     pub(super) keep_alive: Option<Span>,
     pub(super) stop_timeout: Option<Span>,
+    pub(super) silence: Option<Span>,
 }
 
 /// The table `tls`: PEM files.
@@ -70,6 +71,7 @@ impl Raw {
             stop_processes_on_exit: self.stop_processes_on_exit.or(below.stop_processes_on_exit),
             keep_alive: self.keep_alive.or(below.keep_alive),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
+            silence: self.silence.or(below.silence),
         }
     }
 

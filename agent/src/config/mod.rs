@@ -19,6 +19,7 @@ use groundplan_protocol::{
     broker::{BrokerAddress, InvalidBrokerAddress},
     envelope::{PublicKey, SigningKey},
     ids::{NodeId, SiteName},
+    presence::HEARTBEAT,
 };
 
 use self::file::Raw;
@@ -34,6 +35,8 @@ pub const DEFAULT_CONFIG: &str = "/etc/groundplan/agent.toml";
 const DEFAULT_FACTS: &str = "/etc/groundplan/facts.d";
 const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Five heartbeats.
+const DEFAULT_SILENCE: Duration = HEARTBEAT.saturating_mul(5);
 
 /// The settings, checked, with defaults for what was not given.
 #[derive(Debug)]
@@ -70,6 +73,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// How long running tasks may continue after a signal to stop.
     pub stop_timeout: Duration,
+    /// How long nothing new may come from a planner before that is reported.
+    pub silence: Duration,
 }
 
 impl Config {
@@ -128,7 +133,17 @@ impl Config {
             stop_processes_on_exit: raw.stop_processes_on_exit.unwrap_or(false),
             keep_alive,
             stop_timeout: raw.stop_timeout.map_or(DEFAULT_STOP_TIMEOUT, Duration::from),
+            silence: raw.silence.map_or(DEFAULT_SILENCE, Duration::from),
         })
+    }
+
+    /// Only what shows whether the agent hears from a planner: its state directory, and how long none may be heard.
+    ///
+    /// # Errors
+    /// If the configuration cannot be read.
+    pub fn heard(args: &Args) -> Result<(PathBuf, Duration), ConfigError> {
+        let raw = read(args)?;
+        Ok((raw.state_dir(), raw.silence.map_or(DEFAULT_SILENCE, Duration::from)))
     }
 
     /// Only the public key, for the inventory; creates the key if there is none yet.

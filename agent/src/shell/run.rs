@@ -72,6 +72,10 @@ impl Shell {
         self.request_chunks().await?;
         self.check_drift();
         self.check_units();
+        if self.freshness.falls_silent(now) {
+            log::warn(self.freshness.trouble().unwrap_or_default());
+            self.publish_presence();
+        }
         self.outlet.pump(now);
         self.send_reports()?;
         self.send_output();
@@ -84,6 +88,7 @@ impl Shell {
             self.output_due(),
             self.drift.deadline(),
             self.units.due(),
+            self.freshness.deadline(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|mono| self.clock.instant(mono).into());
@@ -171,7 +176,7 @@ impl Shell {
     pub(super) fn publish_presence(&mut self) {
         let Some(session) = &self.session else { return };
         let refused = || self.unsubscribed.then(|| "the broker refuses a subscription of it".to_owned());
-        let trouble = self.unwritten.clone().or_else(refused);
+        let trouble = self.unwritten.clone().or_else(refused).or_else(|| self.freshness.trouble());
         self.outlet.presence(presence(&self.config, self.machine.ledger(), Some(session), trouble));
         self.outlet.pump(self.clock.now().mono);
     }
@@ -192,6 +197,17 @@ impl Shell {
             }
             Inbound::CheckRequest(request) => {
                 self.request_drift_check(&request);
+                Some(publish)
+            }
+            Inbound::Heartbeat(beat) => {
+                match self.freshness.heard(&beat, self.clock.now()) {
+                    Ok(true) => {
+                        log::info("a planner is heard again");
+                        self.publish_presence();
+                    }
+                    Ok(false) => {}
+                    Err(error) => log::warn(format_args!("that a planner was heard cannot be written down: {error}")),
+                }
                 Some(publish)
             }
             Inbound::Event(event) => match self.catch_up.offer(event, publish, now) {

@@ -15,6 +15,7 @@ use crate::{
     commands::Commands,
     config::Config,
     facts,
+    freshness::Freshness,
     host::{Host, cancel::Canceller},
     ledger::{Journal, Ledger},
     machine::{Event, JobDone, Machine},
@@ -75,6 +76,8 @@ pub struct Shell {
     pub(super) session: Option<SessionId>,
     /// Why the ledger cannot be written, while it cannot.
     pub(super) unwritten: Option<String>,
+    /// Whether planners are heard.
+    pub(super) freshness: Freshness,
     /// Whether the broker refuses a subscription.
     pub(super) unsubscribed: bool,
     pub(super) stopped: bool,

@@ -6,6 +6,7 @@ use groundplan_protocol::{
     envelope::{Message, OpenError, PublicKey, open},
     exec::Exec,
     ids::{NodeId, SiteName},
+    presence::Heartbeat,
     topic::{NodeTopic, Topic},
 };
 
@@ -20,6 +21,8 @@ pub enum Inbound {
     Chunk(Digest, u32),
     /// A request for drift checks.
     CheckRequest(CheckRequest),
+    /// A planner is there.
+    Heartbeat(Heartbeat),
     /// A command to run or to stop.
     Exec(Exec),
     /// A retained message was cleared: nothing to do.
@@ -44,8 +47,14 @@ impl Reader {
         let limit = topic.kind().spec().limit;
         let topic = match topic {
             Topic::Blob(digest, n) if payload.len() <= limit => return Inbound::Chunk(digest, n),
-            Topic::Node(node, topic) if node == self.node => topic,
+            Topic::Node(node, topic) if node == self.node => Some(topic),
+            Topic::Heartbeat => None,
             _ => return Inbound::Event(Event::Ignored),
+        };
+        let Some(topic) = topic else {
+            // Any client may send one at some brokers: it is not reported for each.
+            let beat = (payload.len() <= limit).then(|| self.open(payload).ok()).flatten();
+            return beat.map_or(Inbound::Event(Event::Ignored), Inbound::Heartbeat);
         };
         if payload.is_empty() {
             return Inbound::Nothing;

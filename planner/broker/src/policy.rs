@@ -12,7 +12,7 @@ use std::{
 
 use groundplan_protocol::{
     ids::{NodeId, SiteName},
-    topic::{ClientRole, Topic, TopicKind, prefix},
+    topic::{ClientRole, Topic, prefix},
 };
 
 use super::filter::Filter;
@@ -165,13 +165,15 @@ impl Site {
         Topic::parse(&self.name, topic).ok_or(Refusal::OutOfReach)
     }
 
-    /// Whether a filter is one that the agent of `node` needs: a topic of its node, who plans, or the chunks of one content.
+    /// Whether a filter is one that the agent of `node` needs: a topic of its node, who plans, that someone does, or the chunks of one content.
     fn may_agent_subscribe(&self, node: &NodeId, filter: &str) -> bool {
         // The number of the chunk may be a wildcard; nothing else may.
         let chunk = filter.strip_suffix("/+").map(|content| format!("{content}/0"));
         match Topic::parse(&self.name, chunk.as_deref().unwrap_or(filter)) {
             Some(topic @ Topic::Blob(..)) => topic.kind().spec().direction.is_to_agents(),
-            Some(Topic::Planner) => chunk.is_none() && TopicKind::Planner.spec().direction.is_to_agents(),
+            Some(topic @ (Topic::Planner | Topic::Heartbeat)) => {
+                chunk.is_none() && topic.kind().spec().direction.is_to_agents()
+            }
             Some(Topic::Node(of, topic)) => chunk.is_none() && of == *node && topic.spec().direction.is_to_agents(),
             None => false,
         }

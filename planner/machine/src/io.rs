@@ -316,6 +316,8 @@ pub enum Message {
         /// Whether the broker is to keep it.
         retain: bool,
     },
+    /// That it is there in this term, retained.
+    Heartbeat(u64),
     /// The plan that the store holds for a node, offered in a term, retained; nothing if it holds none.
     Plan(NodeId, u64),
     /// A node's open gates, retained.

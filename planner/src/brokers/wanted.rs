@@ -68,7 +68,7 @@ pub(super) fn node_reads() -> impl Iterator<Item = &'static TopicSpec> {
 pub(super) fn topic(site: &SiteName, spec: &TopicSpec, node: &str, any: &str) -> String {
     let below = match spec.kind {
         TopicKind::Blob => format!("blob/{any}/{any}"),
-        TopicKind::Node(_) | TopicKind::Planner => spec.pattern.replace("<node>", node),
+        TopicKind::Node(_) | TopicKind::Planner | TopicKind::Heartbeat => spec.pattern.replace("<node>", node),
     };
     format!("{}/{below}", groundplan_protocol::topic::prefix(site))
 }

@@ -10,11 +10,12 @@ use groundplan_machine::{
     record::StoredPlan,
 };
 use groundplan_protocol::{
-    MAX_PACKET,
+    MAX_PACKET, VERSION,
     blob::BlobRef,
     envelope::{self, InvalidJson, SigningKey},
     ids::{NodeId, SiteName},
     plan::{PlanBody, PlanOffer, PlanText},
+    presence::Heartbeat,
     topic::{NodeTopic, Topic},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -88,6 +89,10 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
     match message {
         Message::Presence { presence, retain } => {
             transport.publish_urgent(Topic::Planner.name(site), envelope::seal(key, &presence), retain);
+        }
+        Message::Heartbeat(term) => {
+            let beat = Heartbeat { version: VERSION, site: site.clone(), term, at_ms: wall_ms() };
+            transport.publish(Topic::Heartbeat.name(site), envelope::seal(key, &beat), true);
         }
         // It may be newer than when this was queued: then it is published twice, which does no harm.
         Message::Plan(node, term) => match store.plan(&node) {

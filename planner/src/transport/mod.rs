@@ -73,7 +73,7 @@ impl Transport {
         let retained = TOPICS.iter().filter(|spec| spec.is_retained() && spec.direction.is_to_planners());
         let topics = retained.filter_map(|spec| match spec.kind {
             TopicKind::Node(topic) => Some(Topic::Node(node.clone(), topic).name(site)),
-            TopicKind::Planner | TopicKind::Blob => None,
+            TopicKind::Planner | TopicKind::Heartbeat | TopicKind::Blob => None,
         });
         self.send(Command::Replay(topics.collect()));
     }

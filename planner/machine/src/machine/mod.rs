@@ -19,7 +19,7 @@ use groundplan_core::{Knowledge, desired::Elected};
 use groundplan_protocol::{
     VERSION,
     ids::{Generation, InstanceId, NodeId, Nonce},
-    presence::PlannerPresence,
+    presence::{HEARTBEAT, PlannerPresence},
     report::TaskReport,
     time::Now,
 };
@@ -72,6 +72,8 @@ pub struct Machine {
     write_at: Duration,
     /// When plans that were not taken are offered again, by the monotonic clock.
     renew_at: Duration,
+    /// When agents are next shown that this planner is there, by the monotonic clock.
+    beat_at: Duration,
     /// The outcome of elections that the active commit was last to be resolved with.
     asked: Vec<Elected>,
     /// When elections were last looked at, by the monotonic clock.
@@ -111,6 +113,7 @@ impl Machine {
             held: VecDeque::new(),
             write_at: now.mono + WRITE_EVERY,
             renew_at: now.mono,
+            beat_at: now.mono,
             asked: Vec::new(),
             looked_at: now.mono,
             stopping: false,
@@ -146,7 +149,7 @@ impl Machine {
             self.commands.deadline(),
             self.election_deadline(),
             Some(self.write_at),
-            Some(self.renew_at).filter(|_| self.leadership.plans()),
+            Some(self.renew_at.min(self.beat_at)).filter(|_| self.leadership.plans()),
         ];
         deadlines.into_iter().flatten().min().unwrap_or(self.write_at)
     }
@@ -238,6 +241,10 @@ impl Machine {
         }
         if now.mono >= self.renew_at && self.leadership.plans() {
             self.renew_offers(now);
+        }
+        if now.mono >= self.beat_at && self.leadership.plans() {
+            self.beat_at = now.mono + HEARTBEAT;
+            self.publish(Message::Heartbeat(self.leadership.term()));
         }
         self.take_command_outcomes();
     }
@@ -391,7 +398,7 @@ impl Machine {
                 self.deployment.plan_soon(now, true);
             }
         }
-        self.renew_at = now.mono;
+        (self.renew_at, self.beat_at) = (now.mono, now.mono);
         if std::mem::take(&mut self.republish) {
             self.publish_everything(now);
         }

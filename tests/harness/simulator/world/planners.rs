@@ -13,6 +13,7 @@ use groundplan_machine::{
 };
 use groundplan_protocol::{
     VERSION,
+    digest::Digest,
     envelope::SigningKey,
     plan::{NodePlan, PlanOffer, PlanText},
     presence::PlannerPresence,
@@ -423,6 +424,7 @@ impl World {
                 let message = Message { address: (None, "planner"), payload: Payload::Planner(presence), retain };
                 return self.planners[slot].outbox.push_urgent(message);
             }
+            io::Message::Heartbeat(_) => return,
             io::Message::Plan(node, term) => match disk.plans.get(&node) {
                 Some(plan) => {
                     let site = disk.meta.site.clone().expect("a planner with plans has a site");
