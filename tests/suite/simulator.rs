@@ -1,7 +1,8 @@
 //! The simulator: seeds that once failed, the everyday run, and that it notices what is broken on purpose.
 
 use groundplan_tests::simulator::{
-    Omission, Previewed, Sabotage, Totals, WITH_PARKING, WITH_RENAMES, preview, regressions, run, run_many,
+    Omission, Previewed, Sabotage, Totals, WITH_PARKING, WITH_RENAMES, WITH_REPLAYS, preview, regressions, run,
+    run_many,
 };
 
 /// How much happens in the everyday run, at least.
@@ -21,8 +22,8 @@ fn what_failed_once_fails_no_more() {
 
 #[test]
 fn invariants_hold_whatever_happens() {
-    for first in [1, WITH_RENAMES, WITH_PARKING] {
-        let (totals, result) = run_many(first, None, |totals| totals.events >= EVENTS / 3);
+    for first in [1, WITH_RENAMES, WITH_PARKING, WITH_REPLAYS] {
+        let (totals, result) = run_many(first, None, |totals| totals.events >= EVENTS / 4);
         println!("{totals}");
         if let Err(failure) = result {
             panic!("{}", failure.report);

@@ -64,7 +64,7 @@ pub struct PlannerPresence {
     /// Grows with every message of one planner and term: of two, the greater is the later one.
     #[serde(default)]
     pub revision: u64,
-    /// The planner: a random name of its process.
+    /// The planner: a random name, which its store keeps.
     pub planner: String,
     /// Whether it is active; offline otherwise.
     pub online: bool,

@@ -32,7 +32,7 @@ const CHALLENGE: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(20);
 
 /// How long it may do so after it was reported as offline.
-const LEAVING: Duration = Duration::from_millis(500);
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Whether a planner plans.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -168,6 +168,13 @@ impl Broker {
         out
     }
 
+    /// Delivers a message that no client has published now.
+    pub(super) fn deliver_again(&mut self, message: Message) -> Outcome {
+        let mut out = Outcome::default();
+        self.publish(message, &mut out);
+        out
+    }
+
     fn closed(&mut self, conn: Conn, out: &mut Outcome) {
         let Some((client, will)) = self.wills.remove(&conn) else { return };
         if let Some(session) = self.sessions.get_mut(&client).filter(|session| session.conn == Some(conn)) {

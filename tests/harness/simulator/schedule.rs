@@ -16,6 +16,9 @@ pub(super) const WITH_EXCHANGES: u64 = 2_000_000;
 /// From this seed on, operators also park nodes, by request and in the inventory.
 pub const WITH_PARKING: u64 = 3_000_000;
 
+/// From this seed on, the broker also delivers presences of planners again.
+pub const WITH_REPLAYS: u64 = 10_000_000;
+
 /// Something that happens to the world from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -69,6 +72,8 @@ pub enum Fault {
     Park,
     /// The inventory has a node as parked, decommissioned or active from now on.
     Lifecycle,
+    /// The broker delivers what planners have published of their presence, and their last wills, again and again for a while.
+    Replay,
 }
 
 /// An operation.
@@ -94,6 +99,8 @@ pub(super) struct Profile {
     pub(super) exchanges: bool,
     /// Nodes are parked.
     pub(super) parks: bool,
+    /// Presences of planners come again.
+    pub(super) replays: bool,
 }
 
 /// The schedule of a seed.
@@ -129,6 +136,9 @@ pub(super) fn schedule(profile: Profile, rng: &mut Rng) -> Vec<Op> {
     }
     if profile.parks {
         weights.extend([(Park, 16), (Lifecycle, 8)]);
+    }
+    if profile.replays {
+        weights.extend([(Replay, 12), (Contend, 8), (KillPlanner, 8)]);
     }
     let total: usize = weights.iter().map(|(_, weight)| weight).sum();
     let count = rng.between(10, 40);

@@ -136,6 +136,7 @@ impl World {
                 let facts = self.agents[slot].facts.clone();
                 self.handle_agent(slot, groundplan_agent::machine::Event::Facts(facts));
             }
+            Fault::Replay => self.replay(rng.between(5, 60)),
             Fault::Park => self.park(slot, salt, &mut rng),
             Fault::Lifecycle => {
                 let name = self.agents[slot].node.to_string();

@@ -24,6 +24,7 @@ use groundplan_machine::{ids::JobId, io::LoadOutcome, planning::Planned};
 use groundplan_protocol::{
     digest::Digest,
     ids::{LedgerId, NodeId, TaskId},
+    presence::PlannerPresence,
     time::Now,
 };
 
@@ -112,6 +113,8 @@ enum Event {
     Planned(usize, u32, Box<Planned>),
     Poll(usize, u32),
     Op(usize),
+    /// A presence of a planner comes again, and so many more do.
+    Replay(u64),
 }
 
 /// The process at the client's end of a connection.
@@ -154,6 +157,8 @@ pub(super) struct World {
     done: BTreeMap<Digest, BTreeSet<TaskId>>,
     /// The record of the latest plan that a planner has taken up.
     current: Option<usize>,
+    /// What planners have published of their presence, where it comes again.
+    presences: Vec<PlannerPresence>,
     /// Before this generation turns of rolling restarts were lost with a planner's disk.
     turns_known_from: u64,
     /// Whether a plan was taken up while nodes were busy with the one before.
@@ -219,6 +224,7 @@ impl World {
             edges: Vec::new(),
             done: BTreeMap::new(),
             current: None,
+            presences: Vec::new(),
             turns_known_from: 0,
             overlapped: false,
             parked: false,
@@ -303,6 +309,7 @@ impl World {
             Event::Planned(slot, incarnation, planned) => self.planned(slot, incarnation, planned),
             Event::Poll(slot, incarnation) => self.poll(slot, incarnation),
             Event::Op(i) => self.operate(i),
+            Event::Replay(more) => self.replay(more),
         }
     }
 

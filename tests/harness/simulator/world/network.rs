@@ -83,6 +83,25 @@ impl World {
         self.carry_out_broker(outcome);
     }
 
+    /// The broker delivers something of a planner's presence again: what it published, or its last will. Once faults have stopped, nothing that
+    /// has planners take turns where the network is slow: what an operator asks of one may be lost with each turn.
+    pub(super) fn replay(&mut self, more: u64) {
+        let message = if self.faulty && self.rng.chance(20) || self.presences.is_empty() {
+            let slot = self.rng.below(self.planners.len());
+            self.planner_will(slot)
+        } else {
+            let presence = self.rng.pick(&self.presences).clone();
+            let retain = presence.challenge.is_none();
+            Message { address: (None, "planner"), payload: Payload::Planner(presence), retain }
+        };
+        let outcome = self.broker.deliver_again(message);
+        self.carry_out_broker(outcome);
+        if more > 0 {
+            let delay = self.millis(100, 1500);
+            self.after(delay, Event::Replay(more - 1));
+        }
+    }
+
     fn carry_out_broker(&mut self, outcome: Outcome) {
         if let Some(closed) = outcome.closed {
             self.close_at_broker(closed);

@@ -421,6 +421,9 @@ impl World {
                         format!("term {term}, not {known}")
                     });
                 }
+                if self.setup.profile.replays && (self.faulty || presence.online) {
+                    self.presences.push(presence.clone());
+                }
                 let message = Message { address: (None, "planner"), payload: Payload::Planner(presence), retain };
                 return self.planners[slot].outbox.push_urgent(message);
             }

@@ -54,6 +54,11 @@ impl World {
         for slot in 0..self.planners.len() {
             self.after(Duration::from_millis(10), Event::StartPlanner(slot));
         }
+        if self.setup.profile.replays {
+            // For longer than the world may take: what keeps a planner from taking over must not last.
+            self.presences.retain(|presence| presence.online);
+            self.replay(10 * PATIENCE.as_secs());
+        }
         self.run_until(self.now + Duration::from_secs(5));
         let views = self.planners.iter().filter_map(|planner| planner.machine.as_ref()).map(Machine::view);
         if views.into_iter().all(|view| view.active.is_none()) {
