@@ -144,8 +144,10 @@ impl PlanJob {
             let last = sent.planned.as_ref().map_or(Generation(0), |planned| planned.generation);
             // A node that has not taken the last plan, or not reported all of it, may still act on it.
             // And one that is busy with the plan of another planner, came with it under another name, or took it again after it had
-            // been rebuilt, waits for gates that no planner opens any more.
-            let foreign = sent.busy && (sent.at > last || !open.contains_key(node));
+            // been rebuilt, waits for gates that no planner opens any more. Of one whose state is older than its last report, it is not known
+            // whether it has ended: it may do nothing more that would have it publish another one.
+            let may_be_busy = sent.busy || !sent.idle && sent.at > last;
+            let foreign = may_be_busy && (sent.at > last || !open.contains_key(node));
             let under_way = open.contains_key(node) || last > sent.at || foreign;
             if part.is_none() && !under_way {
                 continue;

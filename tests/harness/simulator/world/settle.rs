@@ -80,7 +80,8 @@ impl World {
             self.add_absent_hosts();
             self.come_to_rest();
         }
-        if self.violation.is_none() && self.setup.profile.parks {
+        // Where presences come again, one planner may still take over from another, and the operator's request is lost with the other.
+        if self.violation.is_none() && self.setup.profile.parks && !self.setup.profile.replays {
             self.go_on_without_parked();
         }
         if self.violation.is_none() {
