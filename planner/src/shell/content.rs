@@ -23,8 +23,11 @@ use super::site::Site;
 /// Files longer than this are kept on the disk, in bytes.
 const LONG: u64 = 1 << 20;
 
-/// How many contents are at hand: nodes fetch one at a time, and many nodes fetch the same.
-const RECENT: usize = 4;
+/// How many contents are at hand at most: nodes fetch one at a time, and many nodes fetch the same.
+const RECENT: usize = 32;
+
+/// How long these may be together, in bytes, unless it is one alone: they take room on the disk.
+const ROOM: u64 = 1 << 30;
 
 /// Content that can be read in any order.
 #[derive(Debug, Clone)]
@@ -34,6 +37,13 @@ pub(super) enum Held {
 }
 
 impl Held {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, length) => *length,
+        }
+    }
+
     /// Chunk `n` (from 0), if it has one.
     pub(super) fn chunk(&self, n: u32) -> io::Result<Option<Vec<u8>>> {
         match self {
@@ -65,8 +75,9 @@ impl Index {
         Self { dir, of: None, bodies: HashMap::new(), recent: VecDeque::new() }
     }
 
-    /// The content of that digest, if `site`, the active one, ships it and it can be read.
-    pub(super) fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<Held> {
+    /// The content of that digest, if `site`, the active one, ships it and it can be read; and how many bytes were read for it, which is none
+    /// if it was at hand.
+    pub(super) fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<(Held, u64)> {
         // Another commit became active. Compared by address: a commit that is loaded again may have other contents, as
         // reported values have changed.
         if !self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, site)) {
@@ -80,18 +91,33 @@ impl Index {
             // What both ship need not be read again.
             self.recent.retain(|(digest, _)| self.bodies.contains_key(digest));
         }
-        if let Some((_, held)) = self.recent.iter().find(|(known, _)| known == digest) {
-            return Some(held.clone());
+        if let Some(at) = self.recent.iter().position(|(known, _)| known == digest) {
+            let recent = self.recent.remove(at)?;
+            let held = recent.1.clone();
+            self.recent.push_front(recent);
+            return Some((held, 0));
         }
-        let held = match self.bodies.get(digest)? {
-            Body::File(path) => hold(site, path, &self.dir)
-                .inspect_err(|error| tracing::warn!(%error, path = &**path, "cannot be shipped"))
-                .ok()?,
-            Body::Bytes(bytes) => Held::Bytes(bytes.clone()),
+        let (held, read) = match self.bodies.get(digest)? {
+            Body::File(path) => {
+                let held = hold(site, path, &self.dir)
+                    .inspect_err(|error| tracing::warn!(%error, path = &**path, "cannot be shipped"))
+                    .ok()?;
+                let read = held.length();
+                (held, read)
+            }
+            Body::Bytes(bytes) => (Held::Bytes(bytes.clone()), 0),
         };
-        self.recent.truncate(RECENT - 1);
         self.recent.push_front((*digest, held.clone()));
-        Some(held)
+        let (mut most, mut length) = (0, 0);
+        for (_, held) in &self.recent {
+            length += held.length();
+            if most >= RECENT || (most > 0 && length > ROOM) {
+                break;
+            }
+            most += 1;
+        }
+        self.recent.truncate(most);
+        Some((held, read))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! One loop: what came in together is given to the machine together; what the machine wants persisted goes to the store in one group;
 //! only then is anything published or acknowledged. Git, rendering, planning, signatures and content are on threads of their own
-//! (`workers`, `inbox`, `outbox`), readers get a snapshot (`handle`). While the store fails, nothing leaves, and all of it is tried again.
+//! (`workers`, `shipper`, `inbox`, `outbox`), readers get a snapshot (`handle`). While the store fails, nothing leaves, and all of it is tried again.
 
 mod content;
 mod handle;
 mod inbox;
 mod outbox;
+mod shipper;
+mod shipping;
 mod site;
 mod workers;
 
@@ -41,7 +43,8 @@ use self::{
     handle::Arrival,
     inbox::{Receipts, Received},
     outbox::Outgoing,
-    workers::{Answer, FastForward, Ship},
+    shipper::{Route, Shipper},
+    workers::{Answer, FastForward},
 };
 pub(crate) use self::{
     handle::{Handle, Stopping},
@@ -125,7 +128,7 @@ pub(crate) struct Shell {
     answers: mpsc::UnboundedReceiver<Answer>,
     loads: std_mpsc::Sender<Box<groundplan_machine::io::LoadJob>>,
     plans: std_mpsc::Sender<(Box<groundplan_machine::planning::PlanJob>, Arc<Site>)>,
-    ships: std_mpsc::Sender<Ship>,
+    shipper: Shipper,
     /// What was loaded and is not active yet.
     loaded: HashMap<JobId, Arc<Site>>,
     /// What is active.
@@ -172,15 +175,13 @@ impl Shell {
             info: Arc::new(info),
         };
         let (answer, answers) = mpsc::unbounded_channel();
-        let ((loads, load_jobs), (plans, plan_jobs), (ships, ship_jobs)) =
-            (std_mpsc::channel(), std_mpsc::channel(), std_mpsc::channel());
+        let ((loads, load_jobs), (plans, plan_jobs)) = (std_mpsc::channel(), std_mpsc::channel());
         let answer_load = answer.clone();
         let fast_forward = Arc::new(FastForward::new(config.fast_forward_only));
         let rule = fast_forward.clone();
         thread::spawn(move || workers::load(&repository, &rule, &load_jobs, &answer_load));
         thread::spawn(move || workers::plan(&plan_jobs, &answer));
-        let dir = config.state_dir.clone();
-        thread::spawn(move || workers::ship(&reader, &dir, &ship_jobs));
+        let shipper = Shipper::start(reader, &config.state_dir);
         let (planner, started) = (stored.meta.planner.clone(), Instant::now());
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         stored.meta.generation = stored.meta.generation.max(config.generation);
@@ -203,7 +204,7 @@ impl Shell {
             answers,
             loads,
             plans,
-            ships,
+            shipper,
             loaded: HashMap::new(),
             active: None,
             connection: None,
@@ -321,7 +322,8 @@ impl Shell {
             Effect::Ship(node, want) => {
                 if let Some(connection) = &self.connection {
                     let (site, transport) = (self.active.clone(), connection.transport.clone());
-                    let _ = self.ships.send(Ship { node, want, site, transport });
+                    let route = Route { name: want.site.clone(), site, transport };
+                    self.shipper.ship(node, want, route);
                 }
             }
             Effect::Load(job) => drop(self.loads.send(job)),

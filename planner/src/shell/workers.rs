@@ -1,10 +1,9 @@
-//! The jobs that the loop must not wait for, each kind on a thread of its own: loading commits, working out plans, reading content.
+//! The jobs that the loop must not wait for, each kind on a thread of its own: loading commits, and working out plans.
 //!
 //! In: jobs. Out: answers, on the loop's channel. Each thread takes its jobs in order; a load whose answer would be stale is skipped. The
 //! threads end when the loop does.
 
 use std::{
-    path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
     time::Instant,
 };
@@ -16,27 +15,14 @@ use groundplan_machine::{
     io::{LoadJob, LoadOutcome},
     planning::{PlanJob, Planned},
 };
-use groundplan_protocol::{
-    blob::{WANT_LIMIT, Want},
-    digest::Digest,
-    ids::{CommitId, NodeId},
-    topic::Topic,
-};
+use groundplan_protocol::ids::CommitId;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{
-    content::{Held, Index},
-    site::{Site, fault, renamed, rewound},
-};
+use super::site::{Site, fault, renamed, rewound};
 use crate::{
     repository::{Repository, RepositoryError},
     site::{self, Cache},
-    store::Reader,
-    transport::Transport,
 };
-
-/// While this many bytes of content have not left, requests for content are left to be repeated.
-const BACKLOG: usize = 32 << 20;
 
 /// Which commits are accepted that are no fast-forwards; shared by the loop and the thread that loads.
 #[derive(Debug)]
@@ -162,46 +148,4 @@ pub(super) fn plan(jobs: &Receiver<(Box<PlanJob>, Arc<Site>)>, answers: &Unbound
             return;
         }
     }
-}
-
-/// A node's request for content.
-pub(super) struct Ship {
-    pub(super) node: NodeId,
-    pub(super) want: Want,
-    pub(super) site: Option<Arc<Site>>,
-    pub(super) transport: Transport,
-}
-
-/// Ships content until the loop ends. Long files are kept in `dir` while nodes fetch them.
-pub(super) fn ship(store: &Reader, dir: &Path, jobs: &Receiver<Ship>) {
-    let mut index = Index::new(dir.to_owned());
-    while let Ok(Ship { node, want, site, transport }) = jobs.recv() {
-        // Nodes repeat their requests. Without this, many nodes that fetch large content would fill the planner's
-        // memory.
-        if transport.backlog() > BACKLOG {
-            continue;
-        }
-        let digest = want.blob.sha256;
-        let held = site
-            .as_ref()
-            .and_then(|site| index.read(site, &digest))
-            .or_else(|| plan_body(store, &node, &digest).map(Held::Bytes));
-        let Some(held) = held else {
-            tracing::debug!(%node, %digest, "asks for content that no plan names any more");
-            continue;
-        };
-        for n in want.chunks.iter().take(WANT_LIMIT) {
-            match held.chunk(*n) {
-                Ok(Some(chunk)) => transport.publish(Topic::Blob(digest, *n).name(&want.site), chunk, false),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, %digest, "a part of it cannot be shipped"),
-            }
-        }
-    }
-}
-
-/// A plan that is too large for one packet.
-fn plan_body(store: &Reader, node: &NodeId, digest: &Digest) -> Option<Arc<[u8]>> {
-    let plan = store.plan(node).ok().flatten()?;
-    (plan.note.id == *digest).then(|| plan.json.into())
 }

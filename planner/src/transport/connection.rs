@@ -1,13 +1,6 @@
 //! Keeping a connection: one client and event loop of rumqttc for each, polled in a task of its own.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use groundplan_protocol::MAX_PACKET;
@@ -21,6 +14,7 @@ use tokio::{
 };
 
 use super::{
+    backlog::Backlog,
     messages::{Command, Incoming, Receipt},
     outbox::{Counts, Outbox, Outgoing},
     settings::Settings,
@@ -58,7 +52,7 @@ pub(super) async fn run(
     settings: Settings,
     mut commands: mpsc::UnboundedReceiver<Command>,
     incoming: mpsc::Sender<Incoming>,
-    backlog: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
 ) {
     let mut outbox = Outbox::default();
     let mut wait = RETRY[0];
@@ -73,7 +67,7 @@ pub(super) async fn run(
             Err(error) => {
                 let error = chain(&error);
                 if incoming.send(Incoming::Lost { error }).await.is_err()
-                    || !rest(wait, &mut commands, &mut outbox).await
+                    || !rest(wait, &mut commands, &mut outbox, &backlog).await
                 {
                     return;
                 }
@@ -101,6 +95,7 @@ pub(super) async fn run(
             End::Stopped => return,
             End::Lost { error, was_ready } => {
                 outbox.disconnected();
+                backlog.outbox(outbox.bytes());
                 // The broker may have made a new session before the connection broke: then the next one is reported as kept, and has no
                 // subscriptions.
                 subscribed &= was_ready;
@@ -110,7 +105,7 @@ pub(super) async fn run(
                 }
             }
         }
-        if !rest(wait, &mut commands, &mut outbox).await {
+        if !rest(wait, &mut commands, &mut outbox, &backlog).await {
             return;
         }
     }
@@ -118,12 +113,21 @@ pub(super) async fn run(
 
 /// Waits before the next attempt; false if the connection is to end. Commands are taken meanwhile: they would pile up, and `Stop` must not
 /// wait for the next attempt. What is for one connection only (urgent messages, orders, receipts) ended with the last one.
-async fn rest(wait: Duration, commands: &mut mpsc::UnboundedReceiver<Command>, outbox: &mut Outbox) -> bool {
+async fn rest(
+    wait: Duration,
+    commands: &mut mpsc::UnboundedReceiver<Command>,
+    outbox: &mut Outbox,
+    backlog: &Backlog,
+) -> bool {
     let until = Instant::now() + wait;
     while let Ok(command) = timeout_at(until, commands.recv()).await {
         match command {
-            Some(Command::Publish { message, urgent: false }) if fits(&message) && message.counts != Counts::Now => {
-                outbox.push(message);
+            Some(Command::Publish { message, urgent }) => {
+                let bytes = message.payload.len();
+                if !urgent && fits(&message) && message.counts != Counts::Now {
+                    outbox.push(message);
+                }
+                backlog.taken(bytes, outbox.bytes());
             }
             Some(Command::Stop) | None => return false,
             Some(_) => {}
@@ -175,7 +179,7 @@ struct Connection<'a> {
     stall: Instant,
     /// Set once the connection is to end: by when at the latest.
     shutdown: Option<Instant>,
-    backlog: &'a AtomicUsize,
+    backlog: &'a Backlog,
 }
 
 impl Connection<'_> {
@@ -201,7 +205,7 @@ impl Connection<'_> {
         let mut was_busy = false;
         loop {
             let full = !self.pump();
-            self.backlog.store(self.outbox.bytes(), Ordering::Relaxed);
+            self.backlog.outbox(self.outbox.bytes());
             if self.shutdown.is_some() && (!self.ready || self.outbox.is_settled()) {
                 let _ = self.client.try_disconnect();
                 // The polling task is aborted next; it needs a moment to write the packet. Without it the broker would publish the will.
@@ -304,11 +308,15 @@ impl Connection<'_> {
             Command::Acknowledge(receipt) if receipt.connection == self.number => self.receipts.push(receipt.packet),
             Command::Acknowledge(_) => {}
             Command::Replay(topics) => self.replays.0.push_back(topics),
-            Command::Publish { message, urgent } => match (fits(&message), urgent) {
-                (true, true) => self.outbox.push_urgent(message),
-                (true, false) => self.outbox.push(message),
-                (false, _) => {}
-            },
+            Command::Publish { message, urgent } => {
+                let bytes = message.payload.len();
+                match (fits(&message), urgent) {
+                    (true, true) => self.outbox.push_urgent(message),
+                    (true, false) => self.outbox.push(message),
+                    (false, _) => {}
+                }
+                self.backlog.taken(bytes, self.outbox.bytes());
+            }
         }
     }
 

@@ -6,15 +6,13 @@
 //! has taken over. A client of rumqttc is used for one connection; what it had in flight is kept here.
 
 mod access;
+mod backlog;
 mod connection;
 mod messages;
 mod outbox;
 mod settings;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use groundplan_protocol::{
@@ -24,22 +22,22 @@ use groundplan_protocol::{
 use tokio::sync::mpsc;
 
 pub(crate) use self::access::prove;
-use self::messages::Command;
 pub use self::messages::{Incoming, Receipt};
 use self::outbox::{Counts, Outgoing};
 pub use self::{access::TransportError, settings::Settings};
+use self::{backlog::Backlog, messages::Command};
 
 /// The handle that the loop holds.
 #[derive(Clone)]
 pub struct Transport {
     commands: mpsc::UnboundedSender<Command>,
-    backlog: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
 }
 
 impl Transport {
-    /// Bytes of payload that have not arrived at the broker.
+    /// Bytes of payload that have not arrived at the broker, counted from the call that publishes them.
     pub fn backlog(&self) -> usize {
-        self.backlog.load(Ordering::Relaxed)
+        self.backlog.bytes()
     }
 
     /// Publishes when the connection is open; a later message on the same topic replaces one that has not left.
@@ -89,6 +87,9 @@ impl Transport {
     }
 
     fn send(&self, command: Command) {
+        if let Command::Publish { message, .. } = &command {
+            self.backlog.queued(message.payload.len());
+        }
         // The task ends only after `Stop`, when nothing matters any more.
         let _ = self.commands.send(command);
     }
@@ -97,7 +98,7 @@ impl Transport {
 /// Starts the task that keeps the connection. What comes in waits in `incoming`, which holds back the broker when it is full.
 pub fn start(settings: Settings, incoming: mpsc::Sender<Incoming>) -> (Transport, tokio::task::JoinHandle<()>) {
     let (commands, receiver) = mpsc::unbounded_channel();
-    let backlog = Arc::new(AtomicUsize::new(0));
+    let backlog = Arc::new(Backlog::default());
     let run = connection::run(settings, receiver, incoming, backlog.clone());
     (Transport { commands, backlog }, tokio::spawn(run))
 }

@@ -9,3 +9,4 @@ mod late_orders;
 mod leadership;
 mod local_user;
 mod stolen_certificate;
+mod want_flood;
