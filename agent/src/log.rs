@@ -6,13 +6,13 @@
 
 use std::{fmt::Display, io::Write as _};
 
-use groundplan_protocol::text::{cut, escaped};
-
-/// Longest message, in characters.
-const MOST: usize = 4000;
+use groundplan_protocol::{
+    limits::REASON_LIMIT,
+    text::{cut, escaped},
+};
 
 fn line(level: &str, message: &dyn Display) {
-    let text = cut(&message.to_string(), MOST, "");
+    let text = cut(&message.to_string(), REASON_LIMIT, "");
     // If standard error is closed, there is nowhere to report that.
     let _ = std::io::stderr().write_all(format!("{level}{text}\n").as_bytes());
 }
@@ -47,7 +47,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    cut(&text, MOST, "\n\t")
+    cut(&text, REASON_LIMIT, "\n\t")
 }
 
 #[cfg(test)]
@@ -59,6 +59,6 @@ mod tests {
         let error = std::io::Error::other("last\nlines\x1b[2J".to_owned() + &"x".repeat(5000));
         let text = chain(&error);
         assert!(text.starts_with("last\nlines\\u{1b}[2Jxx") && text.ends_with("x…"), "{text}");
-        assert!(text.chars().count() < MOST + 10);
+        assert!(text.chars().count() < REASON_LIMIT + 10);
     }
 }

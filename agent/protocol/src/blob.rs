@@ -101,6 +101,20 @@ impl Content {
         }
     }
 
+    /// How many bytes of text it takes where it is.
+    pub fn inline_length(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Base64(text) => text.len(),
+            Self::Blob(_) => 0,
+        }
+    }
+
+    /// Leaves digest and size alone, unless it is not base64.
+    pub fn replace_by_name(&mut self) {
+        // What is no content has no name, and takes no room either.
+        *self = self.name().map_or_else(|| Self::Text(String::new()), Self::Blob);
+    }
+
     /// The bytes, if they are in the plan.
     ///
     /// # Errors

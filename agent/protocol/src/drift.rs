@@ -20,6 +20,9 @@ use crate::{
 /// Most text of `expected` and `found` of one difference, in bytes.
 pub const TEXT_LIMIT: usize = 1024;
 
+/// Most bytes of content that a report holds; any more is given by its digest alone.
+pub const CONTENTS_LIMIT: usize = 256 * 1024;
+
 /// When a node is to check for drift. Retained: valid until another one comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckRequest {

@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod exec;
 pub mod ids;
 pub mod kinds;
+pub mod limits;
 pub mod plan;
 pub mod presence;
 pub mod ready;

@@ -15,9 +15,8 @@ use std::{
 };
 
 use groundplan_protocol::{
-    blob::Content,
     digest::{Digest, Fingerprint},
-    drift::{CheckRequest, Difference, Drifted},
+    drift::{CONTENTS_LIMIT, CheckRequest, Difference, Drifted},
     ids::{Generation, NodeId, TaskId},
     time::Now,
 };
@@ -26,9 +25,6 @@ use groundplan_protocol::{
 const AT_ONCE: usize = 2;
 /// The shortest interval between two rounds, whatever is requested: a round uses time and memory of the host.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Most bytes of content that the findings hold; any more is given by its digest alone.
-const CONTENTS: usize = 256 * 1024;
-
 /// What the shell is to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -199,7 +195,7 @@ impl DriftMonitor {
             drifted: BTreeMap::new(),
             failed: BTreeMap::new(),
         };
-        self.round = Some(Round { left: tasks.collect(), in_progress: 0, room: CONTENTS, findings });
+        self.round = Some(Round { left: tasks.collect(), in_progress: 0, room: CONTENTS_LIMIT, findings });
     }
 
     /// The next task to check, if one is left and fewer than two checks are under way.
@@ -224,9 +220,9 @@ impl DriftMonitor {
                 *checked += 1;
                 // The report must fit into one message: beyond the limit, contents are only named.
                 for content in differences.iter_mut().filter_map(|difference| difference.content.as_mut()) {
-                    match length(content) {
+                    match content.inline_length() {
                         length if length <= round.room => round.room -= length,
-                        _ => by_name(content),
+                        _ => content.replace_by_name(),
                     }
                 }
                 // A task that was drifted in the last findings is drifted since then.
@@ -247,19 +243,5 @@ impl DriftMonitor {
         // Failed checks, too: when such a task runs again, its check is repeated.
         self.standing = drifted.chain(findings.failed.keys().map(|task| (task.clone(), None))).collect();
         Some(findings)
-    }
-}
-
-/// Replaces content by its digest and size.
-pub fn by_name(content: &mut Content) {
-    if let Some(name) = content.name() {
-        *content = Content::Blob(name);
-    }
-}
-
-fn length(content: &Content) -> usize {
-    match content {
-        Content::Text(text) | Content::Base64(text) => text.len(),
-        Content::Blob(_) => 0,
     }
 }

@@ -1,6 +1,6 @@
 //! Rounds start when they are due, and end with what they found.
 
-use groundplan_protocol::{VERSION, drift::Difference, duration::Span, ids::SiteName};
+use groundplan_protocol::{VERSION, blob::Content, drift::Difference, duration::Span, ids::SiteName};
 
 use super::*;
 

@@ -9,6 +9,7 @@ mod local;
 
 use std::{path::PathBuf, time::Duration};
 
+use groundplan_protocol::{limits::facts_length, state::FACTS_LIMIT};
 use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 pub use self::host::boot_id;
-use crate::machine::Facts;
+use crate::{log, machine::Facts};
 
 /// How often facts are read again.
 const EVERY: Duration = Duration::from_secs(300);
@@ -73,11 +74,22 @@ impl Drop for FactsWatch {
     }
 }
 
+/// Facts that a planner takes: it refuses a state with more.
+fn bounded(mut facts: Facts) -> Facts {
+    while facts_length(&facts) > FACTS_LIMIT {
+        let length = |(name, value): &(&String, &Value)| name.len() + value.to_string().len();
+        let Some(name) = facts.iter().max_by_key(length).map(|(name, _)| name.clone()) else { break };
+        log::warn(format_args!("fact `{name}` is left out: all facts together are too large"));
+        facts.remove(&name);
+    }
+    facts
+}
+
 async fn read(programs: &std::path::Path) -> Facts {
     let mut facts = host::facts();
     let local = local::facts(programs).await;
     if !local.is_empty() {
         facts.insert("local".to_owned(), Value::Object(local));
     }
-    facts
+    bounded(facts)
 }

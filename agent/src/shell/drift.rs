@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use groundplan_protocol::{
     VERSION,
+    blob::Content,
     digest::Fingerprint,
     drift::{CheckRequest, DriftReport},
     envelope::seal,
@@ -14,7 +15,7 @@ use groundplan_protocol::{
 
 use super::{drift_checks::Ended, state::Shell};
 use crate::{
-    drift::{CheckResult, Findings, Step, TaskCheck, by_name},
+    drift::{CheckResult, Findings, Step, TaskCheck},
     host::cancel::Canceller,
     log,
 };
@@ -108,7 +109,7 @@ impl Shell {
         }
         log::warn("the drift report is too large for one message; leaving out content");
         let differences = report.drifted.values_mut().flat_map(|drifted| &mut drifted.differences);
-        differences.filter_map(|difference| difference.content.as_mut()).for_each(by_name);
+        differences.filter_map(|difference| difference.content.as_mut()).for_each(Content::replace_by_name);
         if self.outlet.drift(seal(&self.config.key, &report)) {
             return;
         }

@@ -1,7 +1,8 @@
 //! From the broker to the loop: parses topics, checks signatures, and hands on typed messages.
 //!
-//! A task of its own, so that the loop waits for no signature. A message that is not signed by its node's key comes out as refused, with
-//! the reason and a hint for the operator. Nothing here decides anything else.
+//! A task of its own, so that the loop waits for no signature. A message that is not signed by its node's key, or that exceeds what a node
+//! may send, comes out as refused, with the reason and a hint for the operator; texts of any other are cut and escaped. Nothing here decides
+//! anything else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -18,6 +19,7 @@ use groundplan_machine::{
 use groundplan_protocol::{
     envelope::{self, Message, OpenError, PublicKey},
     ids::{NodeId, SiteName},
+    limits::Bounded,
     presence::PlannerPresence,
     state::NodeState,
     topic::{NodeTopic, Topic},
@@ -316,8 +318,8 @@ fn proven(mut state: NodeState, planner_key: &PublicKey) -> NodeState {
     state
 }
 
-/// A message that names the node that it is of.
-trait FromNode: Message {
+/// A message that names the node that it is of, and can be held to the limits of what a node sends.
+trait FromNode: Message + Bounded {
     /// That node.
     fn node(&self) -> &NodeId;
 }
@@ -353,7 +355,10 @@ fn of_node<M: FromNode>(
     let (reason, hint) = match key {
         Ok(Some(key)) => match envelope::open::<M>(payload, &[key], site) {
             // The topic has chosen the key; what is signed must name the same node.
-            Ok(message) if *message.node() == node => return Incoming::Node(node, wrap(message)),
+            Ok(mut message) if *message.node() == node => match message.bound() {
+                Ok(()) => return Incoming::Node(node, wrap(message)),
+                Err(exceeded) => (exceeded.to_string(), "its agent is faulty, or its key is in other hands".to_owned()),
+            },
             Ok(message) => (format!("is signed by it, but for node `{}`", message.node()), String::new()),
             Err(OpenError::Signature) if keys.held().contains_key(&node) => {
                 let hint =

@@ -8,5 +8,6 @@ mod generations;
 mod late_orders;
 mod leadership;
 mod local_user;
+mod long_texts;
 mod stolen_certificate;
 mod want_flood;

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use groundplan_protocol::{
     exec::{ExecEnd, ExecOutcome, ExecOutput, Order, RunOrder},
     ids::{NodeId, Nonce, SessionId},
+    limits::truncate,
     time::Now,
 };
 
@@ -78,6 +79,9 @@ struct Node {
     early: BTreeMap<u64, ExecOutput>,
     gap: Option<Duration>,
     excerpt: Excerpt,
+    /// How many bytes of output are still taken, and how many were left out here.
+    left: u64,
+    omitted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +140,8 @@ impl CommandRun {
             early: BTreeMap::new(),
             gap: None,
             excerpt: Excerpt::new(kept),
+            left: request.output_limit,
+            omitted: 0,
         };
         let nodes: BTreeMap<NodeId, Node> = record.nodes.keys().map(|id| (id.clone(), node(id))).collect();
         let presence = |node: &Node| if node.session.is_some() { NodePresence::Online } else { NodePresence::Offline };
@@ -218,7 +224,13 @@ impl CommandRun {
                 self.effects.push(Effect::Event(CommandEvent::Begun { node: from.clone() }));
             }
             let Some(node) = self.nodes.get_mut(from) else { return };
-            for piece in output.pieces {
+            for mut piece in output.pieces {
+                // Agents keep to the order's limit, and count what they leave out.
+                node.omitted += truncate(&mut piece.text, usize::try_from(node.left).unwrap_or(usize::MAX));
+                node.left -= piece.text.len() as u64;
+                if piece.text.is_empty() {
+                    continue;
+                }
                 node.excerpt.push(&piece.text);
                 let (node, stream, text) = (from.clone(), piece.stream, piece.text);
                 self.effects.push(Effect::Event(CommandEvent::Output { node, stream, text }));
@@ -240,7 +252,7 @@ impl CommandRun {
             outcome => outcome.into(),
         };
         if let Some(known) = self.record.nodes.get_mut(from) {
-            known.omitted = end.omitted;
+            known.omitted = end.omitted.saturating_add(node.omitted);
         }
         self.end(from, outcome, Some(end.duration_ms), now);
     }

@@ -450,3 +450,14 @@ fn a_planner_that_ends_says_what_was_open() {
     let outcomes: Vec<String> = record.nodes.values().map(|node| node.outcome.to_string()).collect();
     assert_eq!(outcomes, ["exited with 0", "interrupted: the planner ended first"]);
 }
+
+#[test]
+fn no_more_is_taken_than_the_order_allows() {
+    let mut case = Case::new("a", "a", |request| request.output_limit = 10);
+    for (number, text) in ["abcd", "efgh", "ijkl", "mnop"].into_iter().enumerate() {
+        case.output("a", number as u64, text, None);
+    }
+    assert_eq!(case.events(), "a began, a: abcd, a: efgh, a: ij");
+    case.output("a", 4, "", Some(ExecOutcome::Exited { code: 0 }));
+    assert_eq!(case.run.record().nodes[&id("a")].omitted, 6);
+}

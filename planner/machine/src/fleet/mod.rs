@@ -3,6 +3,7 @@
 //! In: states, presences and reports whose signatures were checked. Out: what they mean for planning, and what is to be stored.
 //! Folding is idempotent: what comes twice, late or from an old ledger is recognized by numbers. Decides nothing about plans.
 
+mod log_budget;
 mod node;
 
 use std::{collections::BTreeMap, sync::Arc};

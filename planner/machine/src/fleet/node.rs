@@ -12,6 +12,7 @@ use groundplan_protocol::{
     time::Now,
 };
 
+use super::log_budget::LogBudget;
 use crate::record::{PlanNote, StoredNode};
 
 /// How long after the start of this planner agents may take to connect again before they count as away: with the embedded broker, their
@@ -82,6 +83,8 @@ pub struct Node {
     tried: Option<(CommitId, NodeApplied)>,
     /// Whether a plan was made with what it has applied, since it was last found that no plan counts for it.
     pub(crate) considered: bool,
+    /// How many lines of the log it may still cause.
+    pub(crate) log: LogBudget,
     /// Not in the store as it is here.
     dirty: bool,
 }

@@ -7,6 +7,7 @@ use groundplan_protocol::{
     presence::Presence,
     report::{ReportBatch, TaskReport},
     state::{NodeState, Phase},
+    text::foreign,
     time::Now,
 };
 
@@ -18,6 +19,9 @@ use crate::{
     record::LogEntry,
     write::Write,
 };
+
+/// Most of a node's text in a line of the log, in characters.
+const LINE: usize = 500;
 
 /// Numbers of reports up to this are believed: more than could be counted up to in a thousand years.
 const PLAUSIBLE: u64 = 1 << 48;
@@ -47,7 +51,24 @@ fn implausible(message: &NodeMessage, known: Generation) -> Option<&'static str>
     }
 }
 
+/// A node's text, for a line of the log.
+fn line(text: &str) -> String {
+    foreign(text, LINE)
+}
+
 impl Machine {
+    /// Logs what a node has caused, unless it has caused too many lines.
+    fn log_of(&mut self, node: &NodeId, level: Level, text: String, now: Now) {
+        let budget = self.fleet.get_mut(node).map(|known| &mut known.log);
+        let line = match budget {
+            Some(budget) => budget.line(text, now.mono),
+            None => Some(text),
+        };
+        if let Some(line) = line {
+            self.log(level, line);
+        }
+    }
+
     pub(super) fn take_message(&mut self, receipt: Receipt, message: Incoming, now: Now) {
         match message {
             // A plan under way was started from what nodes had reported then. What they report meanwhile is taken when the plan is
@@ -69,7 +90,8 @@ impl Machine {
                 let active = self.deployment.active().map(|active| &**active);
                 match self.fleet.admit(&node, active).map(|known| known.reject(reason.clone(), hint.clone())) {
                     Some(true) => {
-                        self.log(Level::Warn, format!("a message of node {node} is refused: {reason} ({hint})"))
+                        let line = format!("a message of node {node} is refused: {reason} ({hint})");
+                        self.log_of(&node, Level::Warn, line, now);
                     }
                     Some(false) => {}
                     None => self.ignored += 1,
@@ -140,7 +162,7 @@ impl Machine {
         if !self.rollout_mut().is_some_and(|rollout| rollout.refused(node, generation, &reason, at_ms)) {
             return;
         }
-        self.log(Level::Warn, format!("node {node} refuses plan {generation}: {reason}"));
+        self.log_of(node, Level::Warn, format!("node {node} refuses plan {generation}: {}", line(&reason)), now);
         self.persist(Write::Log(LogEntry::Refused { node: node.clone(), generation, reason, at_ms }));
     }
 
@@ -163,7 +185,7 @@ impl Machine {
         }
         let degraded = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
-        self.take_degraded(node, &degraded);
+        self.take_degraded(node, &degraded, now);
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
         let plan = match folded.news {
             StateNews::Past => {
@@ -192,10 +214,10 @@ impl Machine {
     }
 
     /// Reports which tasks of a node no longer work, and which work again; `before` are those that did not work until now.
-    fn take_degraded(&mut self, node: &NodeId, before: &BTreeMap<TaskId, String>) {
+    fn take_degraded(&mut self, node: &NodeId, before: &BTreeMap<TaskId, String>, at: Now) {
         let now = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
         for (task, why) in now.iter().filter(|(task, _)| !before.contains_key(*task)) {
-            self.log(Level::Warn, format!("{} is degraded: {why}", task.at(node)));
+            self.log_of(node, Level::Warn, format!("{} is degraded: {}", task.at(node), line(why)), at);
             self.event(|| Event::Degraded(task.at(node), Some(why.clone())));
         }
         let active = self.deployment.active().cloned();
@@ -207,7 +229,7 @@ impl Machine {
         };
         let works_again: Vec<&TaskId> = before.keys().filter(|task| !now.contains_key(*task) && works(task)).collect();
         for task in works_again {
-            self.log(Level::Info, format!("{} works again", task.at(node)));
+            self.log_of(node, Level::Info, format!("{} works again", task.at(node)), at);
             self.event(|| Event::Degraded(task.at(node), None));
         }
     }
@@ -215,7 +237,8 @@ impl Machine {
     fn take_presence(&mut self, node: &NodeId, presence: &Presence, now: Now) {
         let trouble = self.fleet.get(node).and_then(|known| known.trouble.clone());
         if let Some(reason) = presence.trouble.as_ref().filter(|reason| trouble.as_ref() != Some(*reason)) {
-            self.log(Level::Warn, format!("the agent of node {node} cannot go on: {reason}"));
+            let line = format!("the agent of node {node} cannot go on: {}", line(reason));
+            self.log_of(node, Level::Warn, line, now);
         }
         if let Some(changed) = self.fleet.fold_presence(node, presence, now) {
             // It is heard as of now: what was refused before, of the same agent or of another one, is of no more use.
