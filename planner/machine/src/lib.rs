@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod commit;
+pub mod damping;
 mod deployment;
 pub mod drift;
 pub mod fleet;

@@ -10,7 +10,10 @@ use groundplan_protocol::{
     state::NodeState,
 };
 
-use crate::commit::{Commit, RefusedCommit};
+use crate::{
+    commit::{Commit, RefusedCommit},
+    damping::Damping,
+};
 
 /// What there is one of in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,6 +62,8 @@ pub struct StoredNode {
     pub seen_ms: u64,
     /// Its last state without what is applied and its obligations.
     pub state: Option<NodeState>,
+    /// That it contradicts itself, and what is acted on meanwhile.
+    pub damping: Damping,
 }
 
 /// A node's plan, as it is written down: the shell offers it in the term of the time.

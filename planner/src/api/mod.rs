@@ -20,6 +20,7 @@ pub(crate) mod server;
 pub(crate) mod stream;
 pub mod trouble;
 pub mod types;
+pub mod unsteady;
 
 pub use client::{Client, ClientError};
 pub use server::ListenError;

@@ -8,6 +8,7 @@ use groundplan_protocol::ids::{CommitId, Generation, NodeId, TaskId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::unsteady::Unsteady;
 use crate::trust::HeldKey;
 
 /// One thing that is wrong and does not pass by itself.
@@ -62,6 +63,14 @@ pub enum Trouble {
         #[serde(flatten)]
         keys: HeldKey,
     },
+    /// A node contradicts itself again and again: it is faulty, or its key is in other hands.
+    Unsteady {
+        /// The node.
+        node: NodeId,
+        /// How often, until when, and which tasks.
+        #[serde(flatten)]
+        unsteady: Unsteady,
+    },
     /// Tasks were applied on a node, and do not work any more.
     Degraded {
         /// The node.
@@ -88,6 +97,7 @@ impl fmt::Display for Trouble {
             }
             Self::Agent { node, error } => write!(f, "{node}: its agent cannot go on: {error}"),
             Self::HeldKey { node, keys } => write!(f, "{node}: {keys}"),
+            Self::Unsteady { node, unsteady } => write!(f, "{node}: it {unsteady}"),
             Self::Degraded { node, tasks } => {
                 let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
                 write!(f, "{node}: degraded: {}", tasks.join(", "))

@@ -15,7 +15,7 @@ pub use super::rollout::{
     Commit, Counts, Forgotten, InstanceRecord, InstanceState, PendingRecord, Rewind, RolloutDetail, RolloutResult,
     RolloutSummary,
 };
-use super::{park::Parked, trouble::Trouble};
+use super::{park::Parked, trouble::Trouble, unsteady::Unsteady};
 use crate::{select::Selector, trust::HeldKey};
 
 /// Version of the API; a client refuses any other.
@@ -228,6 +228,9 @@ pub struct NodeStatus {
     /// What keeps its agent from its work though it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// That it contradicts itself, while what it reports otherwise is not acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsteady: Option<Unsteady>,
     /// The key that the inventory names for it and that is not trusted yet, with the one that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_key: Option<HeldKey>,
@@ -427,6 +430,9 @@ pub struct Why {
     /// What keeps that agent from its work though it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// That its node contradicts itself, while what the node reports otherwise about some tasks is not acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsteady: Option<Unsteady>,
     /// The key that the inventory names for that node and that is not trusted yet, with the one that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_key: Option<HeldKey>,

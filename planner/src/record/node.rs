@@ -1,8 +1,13 @@
 //! What the store holds of each node.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use groundplan_core::Belief;
-use groundplan_machine::record::StoredNode;
-use groundplan_protocol::{ids::LedgerId, state::NodeState};
+use groundplan_machine::{damping::Damping, record::StoredNode};
+use groundplan_protocol::{
+    ids::{Generation, LedgerId, TaskId},
+    state::{Applied, NodeState},
+};
 use serde::{Deserialize, Serialize};
 
 /// What is known of a node. Written after its messages, every few seconds: what is lost of it the node reports again.
@@ -19,18 +24,55 @@ pub struct NodeRow {
     /// Its last state, without what is in `belief`.
     #[serde(default)]
     pub state: Option<NodeState>,
+    /// That it contradicts itself.
+    #[serde(default, skip_serializing_if = "DampingRow::is_empty")]
+    pub damping: DampingRow,
+}
+
+/// A node that contradicts itself: the fields of [`Damping`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DampingRow {
+    times: u32,
+    last_ms: u64,
+    until_ms: Option<u64>,
+    agreed: BTreeMap<TaskId, Applied>,
+    obligations: BTreeSet<TaskId>,
+    exports: BTreeMap<TaskId, Option<String>>,
+    changes: BTreeMap<TaskId, u32>,
+    counted: Option<Generation>,
+}
+
+impl DampingRow {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<Damping> for DampingRow {
+    fn from(damping: Damping) -> Self {
+        let Damping { times, last_ms, until_ms, agreed, obligations, exports, changes, counted } = damping;
+        Self { times, last_ms, until_ms, agreed, obligations, exports, changes, counted }
+    }
+}
+
+impl From<DampingRow> for Damping {
+    fn from(row: DampingRow) -> Self {
+        let DampingRow { times, last_ms, until_ms, agreed, obligations, exports, changes, counted } = row;
+        Self { times, last_ms, until_ms, agreed, obligations, exports, changes, counted }
+    }
 }
 
 impl From<StoredNode> for NodeRow {
     fn from(node: StoredNode) -> Self {
-        let StoredNode { belief, past, seen_ms, state } = node;
-        Self { belief, past, seen_ms, state }
+        let StoredNode { belief, past, seen_ms, state, damping } = node;
+        Self { belief, past, seen_ms, state, damping: damping.into() }
     }
 }
 
 impl From<NodeRow> for StoredNode {
     fn from(row: NodeRow) -> Self {
-        let NodeRow { belief, past, seen_ms, state } = row;
-        Self { belief, past, seen_ms, state }
+        let NodeRow { belief, past, seen_ms, state, damping } = row;
+        Self { belief, past, seen_ms, state, damping: damping.into() }
     }
 }

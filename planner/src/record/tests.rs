@@ -12,6 +12,7 @@ use groundplan_core::{
 use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
+    damping::Damping,
     record::{LogEntry, Meta, Park, StoredNode},
     rollout::{
         Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
@@ -146,6 +147,7 @@ fn node() {
         on_remove: None,
         destroys: None,
     };
+    let agreed = applied.clone();
     let obligation =
         Obligation { effect: Effect::Restart, fired: true, open: vec![TriggerSource::Task(id("app.config"))] };
     let ledger = "0123456789abcdef0123456789abcdef";
@@ -167,6 +169,16 @@ fn node() {
         past: vec![id("ffffffffffffffffffffffffffffffff")],
         seen_ms: 1_700_000_000_000,
         state: Some(serde_json::from_value(state).expect("a state")),
+        damping: Damping {
+            times: 4,
+            last_ms: 1_700_000_000_000,
+            until_ms: Some(1_700_000_010_000),
+            agreed: BTreeMap::from([(id("app.config"), agreed)]),
+            obligations: [id("app.server")].into(),
+            exports: BTreeMap::from([(id("app.port"), Some("80".to_owned()))]),
+            changes: BTreeMap::from([(id("app.port"), 5)]),
+            counted: Some(Generation(7)),
+        },
     };
     assert_snapshot!(written::<_, NodeRow>(&node));
     written::<_, NodeRow>(&StoredNode::default());

@@ -262,6 +262,11 @@ fn troubles(out: &mut String, node: &NodeStatus, now_ms: u64, color: bool) {
     if let Some(parked) = &node.parked {
         let _ = writeln!(out, "{name}: {}", Style::Warn.paint(&parked_text(parked, now_ms), color));
     }
+    if let Some(unsteady) = &node.unsteady {
+        let secs = unsteady.until_ms.saturating_sub(now_ms).div_ceil(1000);
+        let text = format!("{name}: it {unsteady} for another {secs} s, or until a commit changes it");
+        let _ = writeln!(out, "{}", Style::Bad.paint(&text, color));
+    }
     if let Some(held) = &node.held_key {
         let _ = writeln!(out, "{}", Style::Bad.paint(&format!("{name}: {held}"), color));
         let _ = writeln!(out, "  → {}", confirm(name));

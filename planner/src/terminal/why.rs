@@ -34,6 +34,9 @@ pub(crate) fn text(why: &Why, now_ms: u64, color: bool) -> String {
     if let Some(trouble) = &why.trouble {
         let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("its node's agent cannot go on: {trouble}"), color));
     }
+    if let Some(unsteady) = &why.unsteady {
+        let _ = writeln!(out, "  {}", Style::Bad.paint(&format!("{} {unsteady}", why.instance.node), color));
+    }
     if let Some(held) = &why.held_key {
         let node = &why.instance.node;
         let _ = writeln!(out, "  {}\n    → {}", Style::Bad.paint(&format!("{node}: {held}"), color), confirm(node));

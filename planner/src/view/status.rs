@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_machine::{
     View,
+    damping::Damping,
     rollout::{self, ActiveRollout, InstanceState, PlannedReasons},
 };
 use groundplan_protocol::{
@@ -19,6 +20,7 @@ use crate::api::{
         BrokerStatus, FetchStatus, NodeCondition, NodePresence, NodeStatus, PlannerStatus, RepositoryStatus,
         RolloutResult, RolloutSummary, Status, VERSION,
     },
+    unsteady::Unsteady,
 };
 
 /// The state of all.
@@ -54,7 +56,9 @@ fn troubles(status: &Status, store: Option<&StoreFault>) -> Vec<Trouble> {
     let planner = store.into_iter().chain(broker).chain(repository).chain(refused);
     let held =
         declared().filter_map(|node| Some(Trouble::HeldKey { node: node.node.clone(), keys: node.held_key.clone()? }));
-    planner.chain(failed).chain(held).chain(agents).chain(degraded).collect()
+    let unsteady = declared()
+        .filter_map(|node| Some(Trouble::Unsteady { node: node.node.clone(), unsteady: node.unsteady.clone()? }));
+    planner.chain(failed).chain(held).chain(agents).chain(unsteady).chain(degraded).collect()
 }
 
 /// The latest rollout, with what is known of it beyond its own outcome.
@@ -165,6 +169,7 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
             failed: failed.get(id).cloned().unwrap_or_default(),
             degraded: node.and_then(|node| node.degraded().cloned()).unwrap_or_default(),
             trouble: node.and_then(|node| node.trouble.clone()),
+            unsteady: node.and_then(|node| unsteady(&node.damping)),
             held_key: snapshot.held.get(id).cloned(),
             drifted: view.drift.get(id).map_or(0, |drift| drift.drifted()),
             obligations: belief
@@ -184,6 +189,12 @@ fn nodes(snapshot: &Snapshot) -> Vec<NodeStatus> {
         status
     };
     names.into_iter().map(status).collect()
+}
+
+/// That a node contradicts itself, if it waits for that.
+pub(super) fn unsteady(damping: &Damping) -> Option<Unsteady> {
+    let until_ms = damping.until_ms?;
+    Some(Unsteady { times: damping.times, until_ms, tasks: damping.tasks().into_iter().collect() })
 }
 
 /// How a node stands; `known` is whether a state of it was ever received.

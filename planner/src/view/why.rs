@@ -3,7 +3,12 @@
 use groundplan_machine::rollout::{InstanceState, RolloutDetail};
 use groundplan_protocol::ids::{InstanceId, NodeId, TaskId};
 
-use super::{Snapshot, convert::presence, select::parked, status::repository};
+use super::{
+    Snapshot,
+    convert::presence,
+    select::parked,
+    status::{repository, unsteady},
+};
 use crate::{
     api::types::{Problem, ProblemKind, RepositoryStatus, VERSION, Why, WhyApplied},
     store::{Reader, StoreError},
@@ -49,6 +54,7 @@ pub(crate) fn why(snapshot: &Snapshot, store: &Reader, instance: &InstanceId) ->
         degraded: node.and_then(|node| node.degraded()?.get(&instance.task).cloned()),
         presence: presence(node),
         trouble: node.and_then(|node| node.trouble.clone()),
+        unsteady: node.and_then(|node| unsteady(&node.damping)),
         held_key: snapshot.held.get(&instance.node).cloned(),
         repository: Some(repository(snapshot)).filter(RepositoryStatus::is_behind),
     })

@@ -10,4 +10,5 @@ mod leadership;
 mod local_user;
 mod long_texts;
 mod stolen_certificate;
+mod unsteady;
 mod want_flood;

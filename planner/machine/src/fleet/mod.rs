@@ -6,9 +6,13 @@
 mod log_budget;
 mod node;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use groundplan_core::{Knowledge, knowledge::Misfit};
+use groundplan_core::{Knowledge, applied::NodeApplied, knowledge::Misfit};
 use groundplan_protocol::{
     ids::{LedgerId, NodeId, Sequence, TaskId},
     presence::Presence,
@@ -22,6 +26,7 @@ pub use self::node::{Node, NodePresence, Rejected};
 pub(crate) use self::node::{StateNews, exports_differ};
 use crate::{
     commit::ActiveCommit,
+    damping::Damping,
     record::LogEntry,
     write::{Stored, Write},
 };
@@ -34,6 +39,8 @@ pub(crate) struct Fleet {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     /// How many nodes that the inventory does not declare may be remembered.
     strangers: usize,
+    /// Those that contradicted themselves, and wait.
+    damped: BTreeSet<NodeId>,
 }
 
 /// What a state brought.
@@ -42,8 +49,10 @@ pub(crate) struct StateFolded {
     pub(crate) news: StateNews,
     /// If the facts have changed: whether there were none before.
     pub(crate) facts: Option<bool>,
-    /// Tasks that publish another value than before.
-    pub(crate) exports: Vec<TaskId>,
+    /// Tasks that publish another value than before, each with that one.
+    pub(crate) exports: Vec<(TaskId, Option<String>)>,
+    /// What it had applied before.
+    pub(crate) before: NodeApplied,
     /// Tasks of which the node has recorded other edges than was believed.
     pub(crate) edges: Vec<TaskId>,
 }
@@ -51,10 +60,13 @@ pub(crate) struct StateFolded {
 impl Fleet {
     /// As it was stored, with the reports that came after a node was written.
     pub(crate) fn restore(stored: &mut Stored, strangers: usize, now: Now) -> Self {
-        let mut fleet = Self { nodes: BTreeMap::new(), strangers };
+        let mut fleet = Self { strangers, ..Self::default() };
         for (node, known) in std::mem::take(&mut stored.nodes) {
             let acked = stored.acks.remove(&node);
             fleet.nodes.insert(node, Arc::new(Node::restore(known, acked, now)));
+        }
+        for node in fleet.nodes.keys().cloned().collect::<Vec<_>>() {
+            fleet.note_damped(&node);
         }
         for (node, planned) in std::mem::take(&mut stored.plans) {
             fleet.entry(&node).planned = Some(planned);
@@ -98,12 +110,13 @@ impl Fleet {
     /// Takes a node's state.
     pub(crate) fn fold_state(&mut self, node: &NodeId, state: NodeState) -> Option<StateFolded> {
         let known = self.get_mut(node)?;
-        let (facts, exports, tasks) = (known.facts.clone(), known.exports.clone(), known.belief.applied.tasks.clone());
+        let (facts, exports, before) = (known.facts.clone(), known.exports.clone(), known.belief.applied.clone());
         let news = known.fold_state(state);
         let facts = (known.facts != facts).then_some(facts.is_empty());
-        let exports = exports_differ(&exports, &known.exports);
-        let edges = edges_differ(&tasks, &known.belief.applied.tasks);
-        Some(StateFolded { news, facts, exports, edges })
+        let differ = exports_differ(&exports, &known.exports).into_iter();
+        let exports = differ.map(|task| (task.clone(), exports.get(&task).cloned())).collect();
+        let edges = edges_differ(&before.tasks, &known.belief.applied.tasks);
+        Some(StateFolded { news, facts, exports, before, edges })
     }
 
     /// Takes a node's presence. Returns it if it is another one than before.
@@ -138,10 +151,47 @@ impl Fleet {
                 knowledge.facts.insert(id.clone(), node.facts.clone());
             }
             for (task, value) in &node.exports {
+                if node.damping.export(task).is_none() {
+                    knowledge.exports.entry(task.clone()).or_default().insert(id.clone(), value.clone());
+                }
+            }
+            for (task, value) in node.damping.exports() {
                 knowledge.exports.entry(task.clone()).or_default().insert(id.clone(), value.clone());
             }
         }
         knowledge
+    }
+
+    /// Another commit is active: what it changes waits for no node that contradicted itself.
+    pub(crate) fn commit_is_active(&mut self) {
+        for node in self.nodes.values_mut().filter(|node| node.damping != Damping::default()) {
+            Arc::make_mut(node).damping.commit();
+        }
+    }
+
+    /// Has a node's wait noticed, if it has begun.
+    pub(crate) fn note_damped(&mut self, node: &NodeId) {
+        if self.get(node).is_some_and(|known| known.damping.is_waiting()) {
+            self.damped.insert(node.clone());
+        }
+    }
+
+    /// Nodes that contradicted themselves and whose wait is over, each with the tasks whose values count now.
+    pub(crate) fn release(&mut self, now: Now) -> Vec<(NodeId, Vec<TaskId>)> {
+        let mut released = Vec::new();
+        for node in std::mem::take(&mut self.damped) {
+            match self.get_mut(&node).map(|known| known.release(now)) {
+                Some(Some(exports)) => released.push((node, exports)),
+                Some(None) => self.note_damped(&node),
+                None => {}
+            }
+        }
+        released
+    }
+
+    /// When [`Self::release`] has something to do, by the monotonic clock.
+    pub(crate) fn release_at(&self, now: Now) -> Option<Duration> {
+        self.damped.iter().filter_map(|node| self.get(node)?.damping.deadline(now)).min()
     }
 
     /// What the store does not hold as it is here.

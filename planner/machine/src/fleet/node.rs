@@ -13,7 +13,10 @@ use groundplan_protocol::{
 };
 
 use super::log_budget::LogBudget;
-use crate::record::{PlanNote, StoredNode};
+use crate::{
+    damping::Damping,
+    record::{PlanNote, StoredNode},
+};
 
 /// How long after the start of this planner agents may take to connect again before they count as away: with the embedded broker, their
 /// connections ended with the planner before.
@@ -83,6 +86,8 @@ pub struct Node {
     tried: Option<(CommitId, NodeApplied)>,
     /// Whether a plan was made with what it has applied, since it was last found that no plan counts for it.
     pub(crate) considered: bool,
+    /// That it contradicts itself, and what is acted on meanwhile.
+    pub damping: Damping,
     /// How many lines of the log it may still cause.
     pub(crate) log: LogBudget,
     /// Not in the store as it is here.
@@ -113,6 +118,7 @@ impl Node {
             exports,
             belief: stored.belief,
             past: stored.past,
+            damping: stored.damping,
             state: stored.state,
             away_since: Some(now.mono + RECONNECT),
             acked,
@@ -130,7 +136,8 @@ impl Node {
                 ..state
             });
             let (belief, past) = (self.belief.clone(), self.past.clone());
-            StoredNode { state, belief, past, seen_ms: self.seen_ms.unwrap_or_default() }
+            let damping = self.damping.clone();
+            StoredNode { state, belief, past, seen_ms: self.seen_ms.unwrap_or_default(), damping }
         })
     }
 
@@ -293,6 +300,13 @@ impl Node {
             }
             None => false,
         }
+    }
+
+    /// Ends the wait of one that contradicted itself, if it is over. Returns the tasks whose values count now.
+    pub(crate) fn release(&mut self, now: Now) -> Option<Vec<TaskId>> {
+        let released = self.damping.release(now);
+        self.dirty |= released.is_some();
+        released
     }
 
     /// Counts a message of it that was refused. Returns whether the reason is another one than the last time.

@@ -58,7 +58,7 @@ fn line(text: &str) -> String {
 
 impl Machine {
     /// Logs what a node has caused, unless it has caused too many lines.
-    fn log_of(&mut self, node: &NodeId, level: Level, text: String, now: Now) {
+    pub(super) fn log_of(&mut self, node: &NodeId, level: Level, text: String, now: Now) {
         let budget = self.fleet.get_mut(node).map(|known| &mut known.log);
         let line = match budget {
             Some(budget) => budget.line(text, now.mono),
@@ -187,7 +187,7 @@ impl Machine {
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
         self.take_degraded(node, &degraded, now);
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
-        let plan = match folded.news {
+        let mut plan = match folded.news {
             StateNews::Past => {
                 let reason = "comes from a ledger that the node no longer has";
                 if let Some(known) = self.fleet.get_mut(node) {
@@ -203,6 +203,9 @@ impl Machine {
                 commit.is_some_and(|commit| known.is_some_and(|known| !known.was_tried(&commit)))
             }
         };
+        if folded.news != StateNews::Past {
+            plan = self.damp_state(node, &folded, plan, now);
+        }
         if plan {
             self.log(Level::Debug, format!("node {node} reports what no plan explains"));
             self.deployment.plan_soon(now, false);
@@ -210,7 +213,7 @@ impl Machine {
         if let Some(first) = folded.facts {
             self.deployment.facts_changed(node, first, now);
         }
-        folded.exports.iter().for_each(|task| self.deployment.export_changed(task, now));
+        folded.exports.into_iter().for_each(|(task, before)| self.take_export(node, &task, before, now));
     }
 
     /// Reports which tasks of a node no longer work, and which work again; `before` are those that did not work until now.
@@ -277,11 +280,14 @@ impl Machine {
                 // Also where the node's state, which may overtake its reports, has brought it already.
                 self.drift.fold_report(node, report, now);
                 let planned = self.rollout.as_ref().and_then(|rollout| rollout.planned(node, report));
+                let agreed = self.agreed(node, &report.task);
                 let known = self.fleet.get_mut(node).expect("admitted above");
+                let export = report.export.as_ref().and_then(|_| known.exports.get(&report.task).cloned());
                 if known.fold_report(&batch.ledger, number, report, planned) {
-                    self.deployment.export_changed(&report.task, now);
+                    self.take_export(node, &report.task, export, now);
                 }
-                if self.is_left_otherwise(node, report) {
+                let otherwise = self.is_left_otherwise(node, report);
+                if self.damp_report(node, report, agreed, otherwise, now) {
                     self.deployment.plan_soon(now, false);
                 }
                 let Some(rollout) = self.rollout_mut() else { continue };

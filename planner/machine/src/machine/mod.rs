@@ -1,5 +1,6 @@
 //! Where the parts meet: each input is given to the parts that it concerns, and what follows is settled once for all inputs of a round.
 
+mod damp;
 mod elect;
 mod forget;
 mod messages;
@@ -78,6 +79,8 @@ pub struct Machine {
     asked: Vec<Elected>,
     /// When elections were last looked at, by the monotonic clock.
     looked_at: Duration,
+    /// When the wait of a node that contradicted itself is over.
+    release_at: Option<Duration>,
     stopping: bool,
     out: Vec<Effect>,
 }
@@ -116,6 +119,7 @@ impl Machine {
             beat_at: now.mono,
             asked: Vec::new(),
             looked_at: now.mono,
+            release_at: None,
             stopping: false,
             out: Vec::new(),
         }
@@ -148,6 +152,7 @@ impl Machine {
             self.deployment.deadline(self.leadership.plans()),
             self.commands.deadline(),
             self.election_deadline(),
+            self.release_at,
             Some(self.write_at),
             Some(self.renew_at.min(self.beat_at)).filter(|_| self.leadership.plans()),
         ];
@@ -230,6 +235,7 @@ impl Machine {
         self.obey(actions, now);
         self.end_parks(now);
         self.elect(now);
+        self.release_damped(now);
         self.looked_at = now.mono;
         self.start_jobs(now);
         self.progress(now);
@@ -283,6 +289,8 @@ impl Machine {
             LoadOutcome::Good { commit, same } => {
                 self.asked.clear();
                 self.out.push(Effect::Activate(job));
+                // At a start, the commit that was active may come as the branch's tip as well.
+                let is_other = self.meta.active.as_ref().is_none_or(|before| before.id != commit.commit.id);
                 match reason {
                     LoadReason::Tip => {
                         self.log(
@@ -304,6 +312,9 @@ impl Machine {
                 }
                 self.deployment.accept(commit, same, now);
                 if reason == LoadReason::Tip {
+                    if is_other {
+                        self.fleet.commit_is_active();
+                    }
                     self.publish_checks(&BTreeSet::new(), now);
                     self.choose_all(now);
                     if self.leadership.plans() {

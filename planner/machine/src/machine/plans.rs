@@ -34,6 +34,9 @@ impl Machine {
         let mut sent = BTreeMap::new();
         for (id, node) in self.fleet.nodes().iter().filter(|(id, node)| node.is_known() && active.declares(id)) {
             applied.insert(id.clone(), &node.belief);
+            if let Some(applied) = applied.nodes.get_mut(id) {
+                node.damping.mask(applied);
+            }
             // A state that is older than the last report says nothing of what the node does now.
             let latest = node.state.as_ref().filter(|state| state.sequence >= node.belief.sequence);
             let busy = latest.is_some_and(|state| state.phase != Phase::Idle);
