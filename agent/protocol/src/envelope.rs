@@ -135,14 +135,14 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     if envelope.payload_type != M::TYPE {
         return Err(OpenError::Type { found: foreign(&envelope.payload_type, FOREIGN), expected: M::TYPE });
     }
-    let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
-    // With the expected type, not the claimed one: a signed message of one type is never valid as another.
-    let signed = pae(M::TYPE, &payload);
     // One good signature suffices; others may be by keys that are not known here. Each costs time, whoever sent it: so they are few, and
     // each is tried with the key that it names alone.
     if envelope.signatures.len() > SIGNATURES {
         return Err(OpenError::Signatures(envelope.signatures.len()));
     }
+    let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
+    // With the expected type, not the claimed one: a signed message of one type is never valid as another.
+    let signed = pae(M::TYPE, &payload);
     let keys: Vec<(String, &PublicKey)> = trusted.iter().map(|key| (key.id(), key)).collect();
     let mut good = false;
     for signature in &envelope.signatures {

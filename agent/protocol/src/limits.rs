@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     blob::{WANT_LIMIT, Want},
     drift::{CONTENTS_LIMIT, Difference, DriftReport, TEXT_LIMIT},
-    exec::{ExecOutcome, ExecOutput},
+    exec::{ExecOutcome, ExecOutput, ExecReady},
     kinds::EXPORT_LIMIT,
     presence::Presence,
     report::{OUTPUT_LIMIT, Outcome, Output, ReportBatch},
@@ -134,6 +134,7 @@ impl Bounded for ReportBatch {
     fn bound(&mut self) -> Result<(), Exceeded> {
         exports(self.reports.iter().filter_map(|report| report.export.as_ref()))?;
         for report in &mut self.reports {
+            report.plan.iter_mut().for_each(name);
             if let Outcome::Failed { error } = &mut report.outcome {
                 reason(error);
             }
@@ -175,8 +176,16 @@ impl Bounded for ExecOutput {
         match self.end.as_mut().map(|end| &mut end.outcome) {
             Some(ExecOutcome::Killed { signal }) => name(signal),
             Some(ExecOutcome::Refused { reason: why } | ExecOutcome::Failed { error: why }) => reason(why),
-            Some(ExecOutcome::Exited { .. } | ExecOutcome::TimedOut | ExecOutcome::Stopped) | None => {}
+            Some(ExecOutcome::Exited { .. } | ExecOutcome::TimedOut | ExecOutcome::Stopped | ExecOutcome::Unknown)
+            | None => {}
         }
+        Ok(())
+    }
+}
+
+/// Ids have limits of their own.
+impl Bounded for ExecReady {
+    fn bound(&mut self) -> Result<(), Exceeded> {
         Ok(())
     }
 }

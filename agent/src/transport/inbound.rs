@@ -99,6 +99,15 @@ fn refused(topic: NodeTopic, reason: String) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use groundplan_protocol::{
+        VERSION,
+        envelope::{SigningKey, seal},
+        ids::Generation,
+        plan::Gates,
+    };
+
     use super::*;
 
     #[test]
@@ -118,6 +127,47 @@ mod tests {
             };
             assert!(reason.len() < 2000, "{} bytes: {:.300}", reason.len(), reason);
             assert!(!reason.chars().any(groundplan_protocol::text::is_hostile), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn few_signatures_are_tried_each_with_the_key_that_it_names_and_the_topic_limits_the_size() {
+        let (site, node): (SiteName, NodeId) = ("lab".parse().unwrap(), "a".parse().unwrap());
+        let key = SigningKey::from_seed([1; 32]);
+        let reader = Reader { site: site.clone(), node: node.clone(), trusted: vec![key.public()] };
+        let gates = Gates {
+            version: VERSION,
+            site: site.clone(),
+            node: node.clone(),
+            generation: Generation(1),
+            open: BTreeMap::new(),
+        };
+        let sealed = seal(&key, &gates);
+        let read = |topic: NodeTopic, payload: &[u8]| match reader
+            .read(&Topic::Node(node.clone(), topic).name(&site), payload)
+        {
+            Inbound::Event(Event::Gates(_)) => "gates".to_owned(),
+            Inbound::Event(Event::Refused { reason, .. }) => reason,
+            other => format!("{other:?}"),
+        };
+        let with = |change: &dyn Fn(&mut Vec<serde_json::Value>)| {
+            let mut envelope: serde_json::Value = serde_json::from_slice(&sealed).unwrap();
+            change(envelope["signatures"].as_array_mut().unwrap());
+            serde_json::to_vec(&envelope).unwrap()
+        };
+        let many = |n: usize| with(&|signatures| signatures.resize(n, signatures[0].clone()));
+        assert_eq!(read(NodeTopic::Gates, &many(4)), "gates");
+        assert_eq!(read(NodeTopic::Gates, &many(5)), "has 5 signatures; the limit is 4");
+        assert_eq!(read(NodeTopic::Gates, &many(19_064)), "has 19064 signatures; the limit is 4");
+        let other = with(&|signatures| signatures[0]["keyid"] = "0123456789abcdef".into());
+        assert_eq!(read(NodeTopic::Gates, &other), "not signed by a trusted key");
+        for topic in [NodeTopic::Plan, NodeTopic::Gates, NodeTopic::Exec, NodeTopic::Ack, NodeTopic::Check] {
+            let limit = topic.spec().limit;
+            let expected = match topic {
+                NodeTopic::Ack | NodeTopic::Check => "Event(Ignored)".to_owned(),
+                _ => format!("it has {} bytes, above the limit of {limit}", limit + 1),
+            };
+            assert_eq!(read(topic, &vec![b' '; limit + 1]), expected);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A task of its own, so that the loop waits for no signature. A message that is not signed by its node's key, or that exceeds what a node
 //! may send, comes out as refused, with the reason and a hint for the operator; texts of any other are cut and escaped. Nothing here decides
-//! anything else.
+//! anything else. What is under way here is bounded by the transport's room, in bytes, and by the length of the channels on both sides.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -31,7 +31,7 @@ use tokio::{
 
 use super::site::Site;
 use crate::{
-    transport::{self, Receipt, Transport},
+    transport::{self, Receipt, Room, Transport},
     trust::{self, HeldKey, NodeKeys, TrustError},
 };
 
@@ -117,19 +117,19 @@ impl Keys {
 #[derive(Default)]
 pub(super) struct Receipts {
     last: u64,
-    open: HashMap<u64, Receipt>,
+    open: HashMap<u64, (Receipt, Room)>,
 }
 
 impl Receipts {
-    fn add(&mut self, receipt: Receipt) -> ids::Receipt {
+    fn add(&mut self, receipt: Receipt, room: Room) -> ids::Receipt {
         self.last += 1;
-        self.open.insert(self.last, receipt);
+        self.open.insert(self.last, (receipt, room));
         ids::Receipt(self.last)
     }
 
     /// The receipt of a number; once.
     pub(super) fn take(&mut self, receipt: ids::Receipt) -> Option<Receipt> {
-        self.open.remove(&receipt.0)
+        self.open.remove(&receipt.0).map(|(receipt, _)| receipt)
     }
 }
 
@@ -137,8 +137,8 @@ impl Receipts {
 pub(super) enum Received {
     /// Something that the machine takes as it is.
     Input(Input),
-    /// A message, with the receipt of the transport.
-    Message(Receipt, Incoming),
+    /// A message, with the receipt of the transport and its room there, which is kept until it is acknowledged.
+    Message(Receipt, Room, Incoming),
 }
 
 impl Received {
@@ -146,7 +146,7 @@ impl Received {
     pub(super) fn into_input(self, receipts: &mut Receipts) -> Input {
         match self {
             Self::Input(input) => input,
-            Self::Message(receipt, message) => Input::Message { receipt: receipts.add(receipt), message },
+            Self::Message(receipt, room, message) => Input::Message { receipt: receipts.add(receipt, room), message },
         }
     }
 }
@@ -255,7 +255,7 @@ pub(super) async fn run(
                 Received::Input(Input::Connected { fresh })
             }
             transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
-            transport::Incoming::Message { topic, payload, receipt } => {
+            transport::Incoming::Message { topic, payload, receipt, room } => {
                 if unheard.since.is_some()
                     && let Some(Topic::Node(node, _)) = Topic::parse(&site, &topic)
                 {
@@ -265,7 +265,7 @@ pub(super) async fn run(
                 if let Incoming::Refused { node, .. } = &message {
                     refusals.note(&keys, node);
                 }
-                Received::Message(receipt, message)
+                Received::Message(receipt, room, message)
             }
         };
         // When the loop has ended, what comes in is dropped: the connection's task must not wait for room while it ends.
@@ -380,4 +380,88 @@ fn of_node<M: FromNode>(
         Err(error) => (error.to_string(), Keys::hint(&node)),
     };
     Incoming::Refused { node, reason, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use groundplan_protocol::{
+        VERSION,
+        envelope::{SigningKey, seal},
+        presence::Presence,
+        topic::{TOPICS, TopicKind},
+    };
+    use serde_json::Value;
+
+    use super::*;
+
+    struct Case {
+        _dir: tempfile::TempDir,
+        keys: Keys,
+        key: SigningKey,
+        site: SiteName,
+        node: NodeId,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (keys, key) = (Keys::new(dir.path()), SigningKey::from_seed([1; 32]));
+            let (site, node) = (SiteName::new("s").unwrap(), NodeId::new("n1").unwrap());
+            keys.trust(&node, &key.public()).unwrap();
+            Self { _dir: dir, keys, key, site, node }
+        }
+
+        fn presence(&self, trouble: &str) -> Vec<u8> {
+            let ledger = "0123456789abcdef0123456789abcdef".parse().unwrap();
+            let (site, node, trouble) = (self.site.clone(), self.node.clone(), Some(trouble.to_owned()));
+            let agent = "1".to_owned();
+            let session = None;
+            seal(&self.key, &Presence { version: VERSION, site, node, online: true, agent, ledger, session, trouble })
+        }
+
+        fn open(&self, topic: NodeTopic, payload: &[u8]) -> Incoming {
+            let topic = Topic::Node(self.node.clone(), topic).name(&self.site);
+            open(&self.site, &SigningKey::from_seed([2; 32]).public(), &self.keys, &topic, payload)
+        }
+    }
+
+    /// The envelope with its signatures replaced.
+    fn with(sealed: &[u8], change: impl FnOnce(&mut Vec<Value>)) -> Vec<u8> {
+        let mut envelope: Value = serde_json::from_slice(sealed).unwrap();
+        change(envelope["signatures"].as_array_mut().unwrap());
+        serde_json::to_vec(&envelope).unwrap()
+    }
+
+    #[test]
+    fn few_signatures_are_tried_each_with_the_key_that_it_names() {
+        let case = Case::new();
+        let sealed = case.presence("x");
+        assert!(matches!(case.open(NodeTopic::Presence, &sealed), Incoming::Node(..)));
+        let many = |n: usize| {
+            with(&sealed, |signatures| {
+                let own = signatures[0].clone();
+                signatures.resize(n, own);
+            })
+        };
+        assert!(matches!(case.open(NodeTopic::Presence, &many(4)), Incoming::Node(..)));
+        assert!(matches!(case.open(NodeTopic::Presence, &many(5)), Incoming::Foreign));
+        assert!(matches!(case.open(NodeTopic::State, &many(19_064)), Incoming::Foreign));
+        let other = with(&sealed, |signatures| signatures[0]["keyid"] = "0123456789abcdef".into());
+        assert!(matches!(case.open(NodeTopic::Presence, &other), Incoming::Refused { .. }));
+    }
+
+    #[test]
+    fn the_size_of_a_message_is_limited_by_its_topic() {
+        let case = Case::new();
+        for spec in TOPICS {
+            let TopicKind::Node(topic) = spec.kind else { continue };
+            // No envelope, and so foreign as well; what is too long is not even parsed.
+            assert!(matches!(case.open(topic, &vec![b' '; spec.limit + 1]), Incoming::Foreign));
+        }
+        let limit = NodeTopic::Presence.spec().limit;
+        let sealed = |length: usize| case.presence(&"x".repeat(length));
+        assert!(sealed(limit).len() > limit);
+        assert!(matches!(case.open(NodeTopic::Presence, &sealed(limit)), Incoming::Foreign));
+        assert!(matches!(case.open(NodeTopic::Presence, &sealed(limit / 2)), Incoming::Node(..)));
+    }
 }

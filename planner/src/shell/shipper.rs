@@ -156,7 +156,7 @@ fn ship(store: &Reader, index: &mut Index, route: &Route, node: &NodeId, digest:
 
 /// A plan that is too large for one packet, and how many bytes were read for it.
 fn plan_body(store: &Reader, node: &NodeId, digest: &Digest) -> Option<(Held, u64)> {
-    let body = store.plan(node).ok().flatten()?.body;
-    let length = body.len() as u64;
-    (length > 0 && Digest::of(&body) == *digest).then(|| (Held::Bytes(body.into()), length))
+    let plan = store.plan(node).ok().flatten()?;
+    let length = plan.json.len() as u64;
+    (plan.note.id == *digest).then(|| (Held::Bytes(plan.json.into()), length))
 }

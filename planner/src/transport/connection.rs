@@ -9,13 +9,13 @@ use rumqttc::{
     SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     time::{Instant, timeout_at},
 };
 
 use super::{
     backlog::Backlog,
-    messages::{Command, Incoming, Receipt},
+    messages::{Command, Incoming, Receipt, Room},
     outbox::{Counts, Outbox, Outgoing},
     settings::Settings,
 };
@@ -26,6 +26,10 @@ const STALL: Duration = Duration::from_secs(40);
 /// How long a shutdown waits for the broker to confirm what is in flight.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
+/// Most bytes of messages that came and are not dealt with yet, and what each takes beside its payload.
+const ROOM: usize = 64 << 20;
+const OVERHEAD: usize = 512;
+
 /// The first wait between two attempts; it doubles up to the last.
 const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
@@ -34,7 +38,7 @@ enum ConnectionEvent {
     Connected(ConnAck),
     /// Whether every subscription was granted.
     Subscribed(bool),
-    Message(Publish),
+    Message(Publish, Room),
     /// The client has written the next message in order, as this packet.
     Written(u16),
     /// The broker has confirmed this packet.
@@ -55,6 +59,7 @@ pub(super) async fn run(
     backlog: Arc<Backlog>,
 ) {
     let mut outbox = Outbox::default();
+    let room = Arc::new(Semaphore::new(ROOM));
     let mut wait = RETRY[0];
     let mut number = 0;
     // Until we have subscribed once, the broker's session may be an older process's with other subscriptions.
@@ -89,6 +94,7 @@ pub(super) async fn run(
             stall: Instant::now() + STALL,
             shutdown: None,
             backlog: &backlog,
+            room: room.clone(),
         };
         let end = connection.run(events, &mut commands, &incoming).await;
         match end {
@@ -180,6 +186,8 @@ struct Connection<'a> {
     /// Set once the connection is to end: by when at the latest.
     shutdown: Option<Instant>,
     backlog: &'a Backlog,
+    /// For messages that came and are not dealt with yet.
+    room: Arc<Semaphore>,
 }
 
 impl Connection<'_> {
@@ -190,7 +198,7 @@ impl Connection<'_> {
         incoming: &mpsc::Sender<Incoming>,
     ) -> End {
         let (sender, mut events_of_client) = mpsc::channel(64);
-        let poll = tokio::spawn(poll(events, sender));
+        let poll = tokio::spawn(poll(events, sender, self.room.clone()));
         let end = self.drive(&mut events_of_client, commands, incoming).await;
         poll.abort();
         end
@@ -291,11 +299,11 @@ impl Connection<'_> {
                 self.outbox.confirmed(packet);
                 return Ok(None);
             }
-            ConnectionEvent::Message(publish) => {
+            ConnectionEvent::Message(publish, room) => {
                 let receipt = Receipt { connection: self.number, packet: publish.pkid };
                 // A copy: the client's buffer holds many packets and would be kept alive by one of them.
                 let payload = Bytes::copy_from_slice(&publish.payload);
-                Incoming::Message { topic: publish.topic, payload, receipt }
+                Incoming::Message { topic: publish.topic, payload, receipt, room }
             }
         }))
     }
@@ -361,14 +369,22 @@ impl Connection<'_> {
 }
 
 /// Polls the client's event loop until the connection breaks. In a task of its own: a poll that is cancelled may lose what it has read.
-async fn poll(mut events: EventLoop, sender: mpsc::Sender<ConnectionEvent>) {
+///
+/// A message has to have room before it is handed on: so the broker is slowed down instead of filling our memory, also by messages of QoS 0,
+/// which it may send without waiting for acknowledgements.
+async fn poll(mut events: EventLoop, sender: mpsc::Sender<ConnectionEvent>, room: Arc<Semaphore>) {
     loop {
         let event = match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => ConnectionEvent::Connected(ack),
             Ok(Event::Incoming(Packet::SubAck(ack))) => {
                 ConnectionEvent::Subscribed(!ack.return_codes.contains(&SubscribeReasonCode::Failure))
             }
-            Ok(Event::Incoming(Packet::Publish(publish))) => ConnectionEvent::Message(publish),
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                let bytes = u32::try_from(publish.topic.len() + publish.payload.len() + OVERHEAD).unwrap_or(u32::MAX);
+                // Never closed, and never asked for more than there is: a packet is smaller.
+                let Ok(permit) = room.clone().acquire_many_owned(bytes.min(ROOM as u32)).await else { return };
+                ConnectionEvent::Message(publish, Room(permit))
+            }
             Ok(Event::Incoming(Packet::PubAck(ack))) => ConnectionEvent::Confirmed(ack.pkid),
             Ok(Event::Outgoing(Written::Publish(packet))) => ConnectionEvent::Written(packet),
             Ok(_) => continue,

@@ -1,6 +1,7 @@
 //! What goes between the handle and the connection's task.
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::outbox::Outgoing;
 
@@ -27,8 +28,14 @@ pub enum Incoming {
         payload: Bytes,
         /// To be given back when its effect is on the disk.
         receipt: Receipt,
+        /// What it takes of the memory for messages; dropped with it.
+        room: Room,
     },
 }
+
+/// A share of the memory for messages that are not dealt with yet.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "given back when it is dropped")] pub(super) OwnedSemaphorePermit);
 
 /// Entitles to acknowledge one message on the connection that it came on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use groundplan_protocol::{
 use tokio::sync::mpsc;
 
 pub(crate) use self::access::prove;
-pub use self::messages::{Incoming, Receipt};
+pub use self::messages::{Incoming, Receipt, Room};
 use self::outbox::{Counts, Outgoing};
 pub use self::{access::TransportError, settings::Settings};
 use self::{backlog::Backlog, messages::Command};

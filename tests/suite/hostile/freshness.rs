@@ -48,7 +48,9 @@ fn an_agent_that_hears_nothing_new_says_so() {
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("its mode");
     fleet.use_agent(agent);
     fleet.start_planner("one");
-    ["n1", "n2"].map(|node| fleet.start_agent(node));
+    for node in ["n1", "n2"] {
+        fleet.start_agent(node);
+    }
     fleet.converged("one", &fleet.git(&["rev-parse", "HEAD"]));
 
     // A planner shows itself each minute: to this agent, it is as silent as one whose messages are kept back.

@@ -122,6 +122,7 @@ fn what_a_node_reports_is_cut_and_escaped_or_refused() {
 
     let report = |head: String| TaskReport {
         generation: Generation(1),
+        plan: None,
         task: "s.t".parse().unwrap(),
         action: groundplan_protocol::effect::Action::Create,
         outcome: Outcome::Failed { error: long() },

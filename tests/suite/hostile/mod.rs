@@ -9,6 +9,7 @@ mod late_orders;
 mod leadership;
 mod local_user;
 mod long_texts;
+mod message_flood;
 mod stolen_certificate;
 mod unsteady;
 mod want_flood;

@@ -11,7 +11,7 @@ use groundplan_protocol::{
     effect::Action,
     envelope::{open, seal},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
-    plan::NodePlan,
+    plan::{NodePlan, PlanBody, PlanOffer},
     report::{Outcome, ReportBatch, TaskReport},
     state::{Applied, NodeState, Phase},
 };
@@ -100,6 +100,7 @@ impl Thief {
         self.generation = plan.generation;
         let report = |task: &groundplan_protocol::plan::PlannedTask| TaskReport {
             generation: plan.generation,
+            plan: None,
             task: task.task.clone(),
             action: Action::Update,
             outcome: Outcome::Done { changed: true, effect: None },
@@ -151,7 +152,9 @@ impl Thief {
             let Ok(packet) = tokio::time::timeout(left, self.wire.next()).await else { break };
             let Packet::Publish(publish) = packet.expect("the broker stays connected") else { continue };
             self.wire.acknowledge(&publish).await;
-            if let Ok(plan) = open::<NodePlan>(&publish.payload, &[Fleet::planner_key().public()], &site)
+            if let Ok(offer) = open::<PlanOffer>(&publish.payload, &[Fleet::planner_key().public()], &site)
+                && let PlanBody::Inline(text) = offer.body
+                && let plan = text.parse().expect("a plan")
                 && !plan.tasks.is_empty()
             {
                 plans += 1;
