@@ -139,6 +139,7 @@ mod tests {
             version: VERSION,
             site: site.clone(),
             node: node.clone(),
+            plan: Digest::of(b""),
             generation: Generation(1),
             open: BTreeMap::new(),
         };
