@@ -9,6 +9,7 @@ pub mod api;
 pub mod bootstrap;
 mod brokers;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod diagnose;
 mod embedded;

@@ -57,13 +57,22 @@ pub struct StoredNode {
     /// What it has applied, and its obligations.
     pub belief: Belief,
     /// Ledgers that it had before, the latest last: what comes from them is a replay.
-    pub past: Vec<LedgerId>,
+    pub past: Vec<PastLedger>,
     /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
     pub seen_ms: u64,
     /// Its last state without what is applied and its obligations.
     pub state: Option<NodeState>,
     /// That it contradicts itself, and what is acted on meanwhile.
     pub damping: Damping,
+}
+
+/// A ledger that a node had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastLedger {
+    /// Its id.
+    pub ledger: LedgerId,
+    /// The revision of the last state from it.
+    pub revision: u64,
 }
 
 /// A node's plan, as it is written down: the shell offers it in the term of the time.

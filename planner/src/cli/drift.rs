@@ -10,7 +10,7 @@ use groundplan_protocol::ids::NodeId;
 
 use super::{
     format::{Format, FormatArg},
-    planner::{Planner, now_ms},
+    planner::Planner,
     what::{What, Whats},
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         requests::GetDriftAnswers,
         types::NodePresence,
     },
+    clock::wall_ms,
     select::{self, Selector},
     terminal::{self, Failure, Output, format::count, redraw},
 };
@@ -82,7 +83,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     }
     match args.format.format {
         Format::Json => out.json(&drift)?,
-        Format::Text => out.print(&terminal::drift::text(&drift, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::drift::text(&drift, wall_ms(), out.color()))?,
     }
     if !missing.is_empty() {
         let names = missing.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     format::Format,
-    planner::{Planner, now_ms, runtime},
+    planner::{Planner, runtime},
 };
 use crate::{
     api::{
@@ -21,6 +21,7 @@ use crate::{
         exec::{ExecEvent, ExecRequest, Standing, TIMEOUT},
         requests::StopExec,
     },
+    clock::wall_ms,
     select::{self, Selector},
     terminal::{
         self, Failure, Output,
@@ -157,13 +158,13 @@ impl Args {
 
 pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let socket = args.planner.socket();
-    let mut live = Live::new(args.shown(), args.raw, now_ms(), out);
+    let mut live = Live::new(args.shown(), args.raw, wall_ms(), out);
     let (interrupted, broken) = runtime()?.block_on(async {
         let client = Client::connect(&socket).await.map_err(|e| args.planner.failure(e))?;
         let events = client.follow(&args.request()).await.map_err(|e| args.planner.failure(e))?;
         follow(events, &socket, &mut live).await
     })?;
-    let record = live.close(now_ms())?;
+    let record = live.close(wall_ms())?;
     if let Some(error) = broken {
         out.failure(&args.planner.failure(error).hint("what still runs is stopped as soon as a planner is back"));
     }

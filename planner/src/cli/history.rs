@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use super::{
     format::{Format, FormatArg},
-    planner::{Planner, now_ms},
+    planner::Planner,
 };
 use crate::{
     api::{history::History, requests::GetHistory},
+    clock::wall_ms,
     terminal::{self, Failure, Output},
 };
 
@@ -57,7 +58,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             };
             out.print(&format!("no {what} yet\n"))?;
         }
-        Format::Text => out.print(&terminal::history::text(&history, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::history::text(&history, wall_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

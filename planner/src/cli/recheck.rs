@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     format::{Format, FormatArg},
-    planner::{Planner, now_ms},
+    planner::Planner,
     what::{What, Whats},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         Client, ClientError,
         types::{RecheckPlanned, RecheckRequest, RolloutDetail, RolloutResult},
     },
+    clock::wall_ms,
     select::{self, Selector},
     terminal::{self, Failure, Output, format::count, redraw},
 };
@@ -111,7 +112,7 @@ pub(super) fn wait(planner: &Planner, generation: Generation, progress: bool) ->
     let show = progress && std::io::stderr().is_terminal();
     let line = |detail: &RolloutDetail| {
         if show {
-            redraw(&terminal::rollout::line(&detail.summary, now_ms(), false));
+            redraw(&terminal::rollout::line(&detail.summary, wall_ms(), false));
         }
     };
     let detail = planner.query(async |client| follow(client, line, generation).await)?;
@@ -133,7 +134,7 @@ pub(super) fn is_good(detail: &RolloutDetail) -> bool {
 
 /// Prints a rollout with its tasks.
 pub(super) fn print(detail: &RolloutDetail, out: &mut Output) -> Result<(), Failure> {
-    out.print(&terminal::rollout::detail(detail, now_ms(), out.color()))
+    out.print(&terminal::rollout::detail(detail, wall_ms(), out.color()))
 }
 
 /// Names the tasks that are skipped, the first five of them.

@@ -7,13 +7,14 @@ use groundplan_protocol::ids::{ExecId, Generation, NodeId};
 
 use super::{
     format::{Format, FormatArg},
-    planner::{Planner, now_ms},
+    planner::Planner,
 };
 use crate::{
     api::{
         ClientError,
         requests::{GetExec, GetStatus},
     },
+    clock::wall_ms,
     terminal::{self, Failure, Output},
 };
 
@@ -54,7 +55,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     let detail = args.planner.query(async |mut client| client.rollout(rollout).await)?;
     match args.format.format {
         Format::Json => out.json(&detail)?,
-        Format::Text => out.print(&terminal::rollout::detail(&detail, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::rollout::detail(&detail, wall_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -68,7 +69,7 @@ fn show_exec(id: &ExecId, args: &Args, out: &mut Output) -> Result<bool, Failure
     let Some(record) = record else { return Ok(false) };
     match args.format.format {
         Format::Json => out.json(&record)?,
-        Format::Text => out.print(&terminal::exec::text(&record, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::exec::text(&record, wall_ms(), out.color()))?,
     }
     Ok(true)
 }
@@ -81,7 +82,7 @@ fn show_node(node: &NodeId, args: &Args, out: &mut Output) -> Result<ExitCode, F
     };
     match args.format.format {
         Format::Json => out.json(found)?,
-        Format::Text => out.print(&terminal::node::text(found, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::node::text(found, wall_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,10 +9,11 @@ use super::{
     access::BrokerAccess,
     format::{Format, FormatArg},
     observe,
-    planner::{Planner, now_ms, runtime},
+    planner::{Planner, runtime},
 };
 use crate::{
     api::requests::GetStatus,
+    clock::wall_ms,
     terminal::{self, Failure, Output},
 };
 
@@ -69,7 +70,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
             show(args, out, &seen, observe::text)?;
         } else {
             let status = args.planner.query(async |mut client| client.ask(&GetStatus {}).await)?;
-            show(args, out, &status, |status, color| terminal::status::text(status, now_ms(), color))?;
+            show(args, out, &status, |status, color| terminal::status::text(status, wall_ms(), color))?;
             if args.exit_code && !status.troubles.is_empty() {
                 return Ok(ExitCode::from(TROUBLE));
             }

@@ -6,10 +6,11 @@ use groundplan_protocol::ids::{NodeId, TaskId};
 
 use super::{
     format::{Format, FormatArg},
-    planner::{Planner, now_ms},
+    planner::Planner,
 };
 use crate::{
     api::requests::GetWhy,
+    clock::wall_ms,
     terminal::{self, Failure, Output},
 };
 
@@ -39,7 +40,7 @@ pub(super) fn run(args: &Args, out: &mut Output) -> Result<ExitCode, Failure> {
     })?;
     match args.format.format {
         Format::Json => out.json(&why)?,
-        Format::Text => out.print(&terminal::why::text(&why, now_ms(), out.color()))?,
+        Format::Text => out.print(&terminal::why::text(&why, wall_ms(), out.color()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use groundplan_core::Belief;
-use groundplan_machine::{damping::Damping, record::StoredNode};
+use groundplan_machine::{
+    damping::Damping,
+    record::{PastLedger, StoredNode},
+};
 use groundplan_protocol::{
     ids::{Generation, LedgerId, TaskId},
     state::{Applied, NodeState},
@@ -15,9 +18,9 @@ use serde::{Deserialize, Serialize};
 pub struct NodeRow {
     /// What it has applied, and its obligations.
     pub belief: Belief,
-    /// Ledgers that it had before, the latest last: what comes from them is a replay.
+    /// Ledgers that it had before, the latest last: what comes from them is a replay, unless it is newer than all before.
     #[serde(default)]
-    pub past: Vec<LedgerId>,
+    pub past: Vec<PastRow>,
     /// When its last message came, in milliseconds since the Unix epoch; 0 if none has.
     #[serde(default)]
     pub seen_ms: u64,
@@ -27,6 +30,31 @@ pub struct NodeRow {
     /// That it contradicts itself.
     #[serde(default, skip_serializing_if = "DampingRow::is_empty")]
     pub damping: DampingRow,
+}
+
+/// A ledger that a node had before, and the revision of the last state from it. Rows of releases before 0.2 lack that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PastRow {
+    /// Both.
+    Seen(LedgerId, u64),
+    /// Without the revision.
+    Id(LedgerId),
+}
+
+impl From<PastRow> for PastLedger {
+    fn from(row: PastRow) -> Self {
+        match row {
+            PastRow::Seen(ledger, revision) => Self { ledger, revision },
+            PastRow::Id(ledger) => Self { ledger, revision: u64::MAX },
+        }
+    }
+}
+
+impl From<PastLedger> for PastRow {
+    fn from(PastLedger { ledger, revision }: PastLedger) -> Self {
+        Self::Seen(ledger, revision)
+    }
 }
 
 /// A node that contradicts itself: the fields of [`Damping`].
@@ -66,6 +94,7 @@ impl From<DampingRow> for Damping {
 impl From<StoredNode> for NodeRow {
     fn from(node: StoredNode) -> Self {
         let StoredNode { belief, past, seen_ms, state, damping } = node;
+        let past = past.into_iter().map(Into::into).collect();
         Self { belief, past, seen_ms, state, damping: damping.into() }
     }
 }
@@ -73,6 +102,7 @@ impl From<StoredNode> for NodeRow {
 impl From<NodeRow> for StoredNode {
     fn from(row: NodeRow) -> Self {
         let NodeRow { belief, past, seen_ms, state, damping } = row;
+        let past = past.into_iter().map(Into::into).collect();
         Self { belief, past, seen_ms, state, damping: damping.into() }
     }
 }

@@ -13,7 +13,7 @@ use groundplan_machine::{
     command::{CommandNode, CommandRecord, CommandResult, NodeOutcome},
     commit::{Commit, Fault, FaultPlace, Refusal, RefusedCommit},
     damping::Damping,
-    record::{LogEntry, Meta, Park, StoredNode},
+    record::{LogEntry, Meta, Park, PastLedger, StoredNode},
     rollout::{
         Counts, Forgotten, InstanceDetail, InstanceState, PlannedReasons, RolloutDetail, RolloutHead, RolloutResult,
         RolloutSummary,
@@ -166,7 +166,7 @@ fn node() {
                 obligations: [(id("app.server"), obligation)].into(),
             },
         },
-        past: vec![id("ffffffffffffffffffffffffffffffff")],
+        past: vec![PastLedger { ledger: id("ffffffffffffffffffffffffffffffff"), revision: 7 }],
         seen_ms: 1_700_000_000_000,
         state: Some(serde_json::from_value(state).expect("a state")),
         damping: Damping {

@@ -6,12 +6,13 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, watch};
 
 use super::{Repository, error::RepositoryError};
+use crate::clock::wall_ms;
 
 /// The longest pause between two fetches that fail, unless the interval is longer.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -101,12 +102,12 @@ impl Follow {
 
     fn begin(&self) {
         let state = &mut self.lock().1;
-        (state.since_ms, state.progress, state.next_ms) = (Some(now_ms()), None, None);
+        (state.since_ms, state.progress, state.next_ms) = (Some(wall_ms()), None, None);
     }
 
     /// Takes the end of a fetch. Returns the pause until the next one; `failed` is how many have failed in a row.
     fn end(&self, fetched: Result<(), RepositoryError>, interval: Duration, failed: &mut u32) -> Duration {
-        let now = now_ms();
+        let now = wall_ms();
         let mut inner = self.lock();
         let state = &mut inner.1;
         (state.since_ms, state.progress) = (None, None);
@@ -157,9 +158,4 @@ pub(crate) async fn fetch_all(follow: Arc<Follow>, interval: Duration, silence: 
             () = follow.at_once.notified() => {}
         }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,10 +1,10 @@
 //! The content of the active commit, at hand while nodes fetch it.
 //!
-//! In: a digest that a plan names. Out: its chunks. A long file is read from git once, in pieces, into a file without a name in
+//! In: a digest that a node's plan names. Out: its chunks. A long file is read from git once, in pieces, into a file without a name in
 //! the planner's state directory; so the planner holds no more of it than one chunk, however long it is.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
@@ -12,10 +12,14 @@ use std::{
     sync::Arc,
 };
 
-use groundplan_core::{SourceTree as _, desired::Body};
+use groundplan_core::{
+    SourceTree as _,
+    desired::{Body, NodeIx},
+};
 use groundplan_protocol::{
-    blob::{CHUNK, chunk},
+    blob::{CHUNK, Content, chunk},
     digest::Digest,
+    ids::NodeId,
 };
 
 use super::site::Site;
@@ -65,6 +69,8 @@ impl Held {
 pub(super) struct Index {
     dir: PathBuf,
     of: Option<Arc<Site>>,
+    /// The nodes that have each content in a plan.
+    nodes: HashMap<Digest, HashSet<NodeIx>>,
     bodies: HashMap<Digest, Body>,
     recent: VecDeque<(Digest, Held)>,
 }
@@ -72,24 +78,29 @@ pub(super) struct Index {
 impl Index {
     /// An empty one that keeps long files in `dir`.
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, of: None, bodies: HashMap::new(), recent: VecDeque::new() }
+        Self { dir, of: None, nodes: HashMap::new(), bodies: HashMap::new(), recent: VecDeque::new() }
     }
 
-    /// The content of that digest, if `site`, the active one, ships it and it can be read; and how many bytes were read for it, which is none
-    /// if it was at hand.
-    pub(super) fn read(&mut self, site: &Arc<Site>, digest: &Digest) -> Option<(Held, u64)> {
+    /// The content of that digest, if `site`, the active one, ships it to that node and it can be read; and how many bytes were read for it,
+    /// which is none if it was at hand. What is for other nodes is none of its business, though it may know the digest.
+    pub(super) fn read(&mut self, site: &Arc<Site>, node: &NodeId, digest: &Digest) -> Option<(Held, u64)> {
         // Another commit became active. Compared by address: a commit that is loaded again may have other contents, as
         // reported values have changed.
         if !self.of.as_ref().is_some_and(|known| Arc::ptr_eq(known, site)) {
-            let instances = site.active.desired.graph.tasks.iter().flat_map(|task| &task.instances);
-            let bodies = instances.filter_map(|instance| {
-                let blob = instance.resolved.spec.content.as_ref()?.blob()?;
-                Some((blob.sha256, instance.resolved.body.clone()?))
-            });
-            self.bodies = bodies.collect();
+            (self.nodes, self.bodies) = Default::default();
+            for instance in site.active.desired.graph.tasks.iter().flat_map(|task| &task.instances) {
+                let blob = instance.resolved.spec.content.as_ref().and_then(Content::blob);
+                let Some((blob, body)) = blob.zip(instance.resolved.body.as_ref()) else { continue };
+                self.nodes.entry(blob.sha256).or_default().insert(instance.node);
+                self.bodies.entry(blob.sha256).or_insert_with(|| body.clone());
+            }
             self.of = Some(site.clone());
             // What both ship need not be read again.
             self.recent.retain(|(digest, _)| self.bodies.contains_key(digest));
+        }
+        let at = site.active.desired.node(node)?;
+        if !self.nodes.get(digest)?.contains(&at) {
+            return None;
         }
         if let Some(at) = self.recent.iter().position(|(known, _)| known == digest) {
             let recent = self.recent.remove(at)?;

@@ -17,7 +17,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, mpsc as std_mpsc},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use groundplan_machine::{
@@ -53,6 +53,7 @@ pub(crate) use self::{
 };
 use crate::{
     api::{event::Event, stream::EventSender},
+    clock::wall_ms,
     config::ServeConfig,
     repository::{Repository, follow::Follow, watch::Seen},
     store::{Group, Store},
@@ -559,9 +560,4 @@ fn tip(seen: Seen) -> Input {
         let hint = error.hint().map_or(String::new(), |hint| format!(" ({hint})"));
         format!("{error}{hint}")
     }))
-}
-
-/// Milliseconds since the Unix epoch.
-pub(super) fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

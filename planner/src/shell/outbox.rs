@@ -20,8 +20,8 @@ use groundplan_protocol::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::wall_ms;
 use crate::{
+    clock::wall_ms,
     store::Reader,
     transport::{Receipt, Transport},
 };

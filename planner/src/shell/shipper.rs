@@ -136,9 +136,9 @@ fn run(store: &Reader, dir: &Path, mailbox: &Mailbox) {
 
 /// Publishes chunks of content. Returns how many bytes were read and sent.
 fn ship(store: &Reader, index: &mut Index, route: &Route, node: &NodeId, digest: Digest, chunks: &[u32]) -> u64 {
-    let of_site = route.site.as_ref().and_then(|site| index.read(site, &digest));
+    let of_site = route.site.as_ref().and_then(|site| index.read(site, node, &digest));
     let Some((held, mut cost)) = of_site.or_else(|| plan_body(store, node, &digest)) else {
-        tracing::debug!(%node, %digest, "asks for content that no plan names any more");
+        tracing::debug!(%node, %digest, "asks for content that no plan of it names, or no longer");
         return 0;
     };
     for n in chunks {

@@ -15,7 +15,7 @@ use groundplan_protocol::{
 use super::log_budget::LogBudget;
 use crate::{
     damping::Damping,
-    record::{PlanNote, StoredNode},
+    record::{PastLedger, PlanNote, StoredNode},
 };
 
 /// How long after the start of this planner agents may take to connect again before they count as away: with the embedded broker, their
@@ -81,7 +81,7 @@ pub struct Node {
     /// The last report that some planner has acknowledged to the agent, and of which ledger.
     acked_elsewhere: Option<(LedgerId, Sequence)>,
     /// Ledgers that it had before.
-    past: Vec<LedgerId>,
+    past: Vec<PastLedger>,
     /// For which commit, and from which base, it was planned last.
     tried: Option<(CommitId, NodeApplied)>,
     /// Whether a plan was made with what it has applied, since it was last found that no plan counts for it.
@@ -183,10 +183,14 @@ impl Node {
 
     /// Takes a state.
     pub(crate) fn fold_state(&mut self, mut state: NodeState) -> StateNews {
-        if self.past.contains(&state.ledger) {
+        // A state that is newer than all that came from that ledger is no replay: another one has spoken for the node meanwhile, as a thief of
+        // its key can.
+        let past = self.past.iter().position(|past| past.ledger == state.ledger);
+        if past.is_some_and(|at| state.revision <= self.past[at].revision) {
             return StateNews::Past;
         }
-        let before = self.belief.ledger.clone();
+        past.map(|at| self.past.remove(at));
+        let (before, revision) = (self.belief.ledger.clone(), self.belief.revision);
         let sequence = self.belief.sequence;
         let fold = self.belief.fold_state(&state);
         if fold == StateFold::Old {
@@ -194,7 +198,7 @@ impl Node {
         }
         let rebuilt = before.as_ref() != Some(&state.ledger);
         if let Some(before) = before.filter(|_| rebuilt) {
-            self.past.push(before);
+            self.past.push(PastLedger { ledger: before, revision });
             let excess = self.past.len().saturating_sub(PAST);
             self.past.drain(..excess);
             self.running.clear();
@@ -267,7 +271,7 @@ impl Node {
     /// The reports of a batch that are not on the disk yet, with the number of the first; none if some before them are still to come: the
     /// agent repeats from the first that no planner has acknowledged.
     pub(crate) fn unseen(&mut self, batch: &ReportBatch) -> Option<(Sequence, Vec<TaskReport>)> {
-        if self.past.contains(&batch.ledger) {
+        if self.past.iter().any(|past| past.ledger == batch.ledger) {
             return None;
         }
         // What another planner has acknowledged does not come again.
@@ -398,6 +402,18 @@ mod tests {
         assert_eq!(node.fold_state(state(5, 4, Phase::Running)), StateNews::Unplanned);
         node.planned = Some(PlanNote { generation: Generation(7), asks: Vec::new(), id: Digest::of(b"") });
         assert_eq!(node.fold_state(state(5, 5, Phase::Running)), StateNews::Seen, "its plan is on its way");
+    }
+
+    #[test]
+    fn a_ledger_is_back_once_something_newer_comes_from_it() {
+        let mut node = Node::default();
+        let thief =
+            |revision| NodeState { ledger: LedgerId::new("f".repeat(32)).unwrap(), ..state(1, revision, Phase::Idle) };
+        assert_eq!(node.fold_state(state(1, 7, Phase::Idle)), StateNews::Unplanned);
+        assert_eq!(node.fold_state(thief(1 << 40)), StateNews::Unplanned, "taken for a node that was rebuilt");
+        assert_eq!(node.fold_state(state(1, 7, Phase::Idle)), StateNews::Past, "a replay");
+        assert_eq!(node.fold_state(state(1, 8, Phase::Idle)), StateNews::Unplanned);
+        assert_eq!(node.fold_state(thief(1 << 40)), StateNews::Past);
     }
 
     #[test]
