@@ -5,6 +5,7 @@ pub mod between;
 pub mod binaries;
 pub mod brokers;
 pub mod fleet;
+pub mod fuzz;
 pub mod hosts;
 pub mod live;
 pub mod loopback;

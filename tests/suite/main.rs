@@ -4,6 +4,7 @@ mod broker;
 mod cli;
 mod diagnostics;
 mod fleet;
+mod fuzz;
 mod hostile;
 mod hosts;
 mod oracle;

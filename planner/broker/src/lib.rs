@@ -42,7 +42,12 @@ pub use self::{
     policy::{AllowAll, Client, Passwords, Peer, Policy, Publication, Refusal, SitePolicy},
     tls::{ServerTls, TlsError},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
 
 /// A running broker. Dropping it stops it without waiting for its connections to close.
 pub struct Broker {
@@ -107,6 +112,14 @@ impl Broker {
             refused: self.shared.refused.load(Ordering::Relaxed),
             ..stats
         }
+    }
+
+    /// Serves a client whose bytes come from `stream`, until its connection ends. For fuzzing: without a listener, nothing bounds the
+    /// number of these connections.
+    #[doc(hidden)]
+    pub async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, peer: Peer) {
+        let deadline = Instant::now() + self.shared.limits.connect_timeout;
+        connection::serve(&self.shared, stream, peer, connection::Proof::Given, deadline, None).await;
     }
 
     /// Closes all listeners and connections and waits until they are closed. The state is lost.
