@@ -140,7 +140,7 @@ impl Planner {
             if self.socket.exists()
                 && UnixStream::connect(&self.socket).is_ok()
                 && let Some((200, Some(status))) = ask(&self.socket, "GET", "/v1/status", b"")
-                && !status["active"].is_null()
+                && !status["commit"].is_null()
             {
                 return;
             }

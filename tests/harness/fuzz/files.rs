@@ -4,7 +4,7 @@
 use groundplan_core::source::{EntryKind, MemoryTree};
 
 /// The files in a text. What comes before the first of these lines is no part of it.
-pub fn tree(text: &[u8]) -> MemoryTree {
+pub(super) fn tree(text: &[u8]) -> MemoryTree {
     let mut tree = MemoryTree::default();
     for (head, content) in files(text) {
         let (path, kind) = head.split_once(' ').unwrap_or((head, ""));
@@ -19,13 +19,13 @@ pub fn tree(text: &[u8]) -> MemoryTree {
 }
 
 /// The files whose head line is UTF-8: the rest of that, with the lines up to the next one.
-pub fn files(text: &[u8]) -> Vec<(&str, &[u8])> {
+pub(super) fn files(text: &[u8]) -> Vec<(&str, &[u8])> {
     let parts = parts(text).1.into_iter();
     parts.filter_map(|(head, content)| Some((std::str::from_utf8(head).ok()?, content))).collect()
 }
 
 /// What comes before the first head line; and the rest of each, with the lines up to the next one.
-pub fn parts(text: &[u8]) -> (&[u8], Vec<(&[u8], &[u8])>) {
+pub(super) fn parts(text: &[u8]) -> (&[u8], Vec<(&[u8], &[u8])>) {
     let mut starts = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {

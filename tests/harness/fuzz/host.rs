@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// See the module.
-pub struct OneTask {
+pub(super) struct OneTask {
     runtime: Runtime,
     dir: TempDir,
     host: Host,
@@ -36,7 +36,7 @@ pub struct OneTask {
 
 impl OneTask {
     /// A host with an empty root.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // Syncing a disk would take most of the time.
         let memory = Path::new("/dev/shm");
         let dir =
@@ -53,22 +53,22 @@ impl OneTask {
     }
 
     /// A path below the root.
-    pub fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.dir.path().join("root").join(path)
     }
 
     /// Applies the task for the first time.
-    pub fn apply(&mut self, spec: &TaskSpec) -> Finished {
+    pub(super) fn apply(&mut self, spec: &TaskSpec) -> Finished {
         self.run(Work::Apply { spec: spec.clone(), content: None, previous: None }, None, false)
     }
 
     /// Restarts it.
-    pub fn restart(&mut self, spec: &TaskSpec) -> Finished {
+    pub(super) fn restart(&mut self, spec: &TaskSpec) -> Finished {
         self.run(Work::Trigger { spec: spec.clone() }, Some(Effect::Restart), true)
     }
 
     /// Removes it.
-    pub fn remove(&mut self, spec: &TaskSpec) -> Finished {
+    pub(super) fn remove(&mut self, spec: &TaskSpec) -> Finished {
         self.run(Work::Remove { spec: without_content(spec) }, None, true)
     }
 
@@ -94,14 +94,14 @@ impl OneTask {
     }
 
     /// Checks it for drift.
-    pub fn check(&self, spec: &TaskSpec) -> CheckResult {
+    pub(super) fn check(&self, spec: &TaskSpec) -> CheckResult {
         let (spec, memory) = (without_content(spec), self.memory.as_ref());
         self.runtime.block_on(self.host.check(&self.task, &spec, memory, &Cancel::never()))
     }
 
     /// What is in the directory of the host, below the root and beside it, apart from what lies below `hidden` and in the agent's state: mode,
     /// owner, size, and content or target of each, by its path.
-    pub fn tree(&self, hidden: Option<&str>) -> BTreeMap<PathBuf, String> {
+    pub(super) fn tree(&self, hidden: Option<&str>) -> BTreeMap<PathBuf, String> {
         let hidden = [Some(self.dir.path().join("state")), hidden.map(|path| self.at(path))];
         let (mut found, mut open) = (BTreeMap::new(), vec![self.dir.path().to_owned()]);
         while let Some(directory) = open.pop() {
@@ -130,7 +130,7 @@ impl OneTask {
 }
 
 /// A task of these parameters, with its content.
-pub fn spec(params: &Value, content: &[u8]) -> TaskSpec {
+pub(super) fn spec(params: &Value, content: &[u8]) -> TaskSpec {
     let params = serde_json::from_value(json!(params)).expect("parameters");
     let content = Some(Content::of(content)).filter(|content| content.blob().is_none());
     TaskSpec { params, content, ready: None, external: Vec::new(), on_interrupt: Default::default() }

@@ -52,9 +52,9 @@ pub fn check(text: &[u8]) {
     for task in &site.desired.graph.tasks {
         for instance in &task.instances {
             let resolved = &instance.resolved;
-            match task.id.as_str() {
+            match task.id.task.as_str() {
                 // A template may have the character in its own text, or write it as an escape.
-                "s.file" if template.as_ref().is_some_and(|text| !text.contains([BELL, '\\'])) => {
+                "file" if template.as_ref().is_some_and(|text| !text.contains([BELL, '\\'])) => {
                     let content = match (&resolved.body, &resolved.spec.content) {
                         (Some(Body::Bytes(bytes)), _) => bytes.to_vec(),
                         (Some(Body::File(path)), _) => tree.read(path).expect("a file").to_vec(),
@@ -63,7 +63,7 @@ pub fn check(text: &[u8]) {
                     };
                     assert!(!String::from_utf8_lossy(&content).contains(BELL), "in a file: {content:?}");
                 }
-                "s.line" if line.as_ref().is_some_and(|line| !line.contains("PWNED")) => {
+                "line" if line.as_ref().is_some_and(|line| !line.contains("PWNED")) => {
                     let given = resolved.spec.params.given();
                     assert!(!is_run(given["run"].as_str().expect("a line")), "as a command: {given:?}");
                 }
