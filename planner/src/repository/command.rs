@@ -18,7 +18,7 @@ use groundplan_protocol::ids::CommitId;
 use super::{
     error::RepositoryError,
     process::{LOCAL, Limits, Processes, Running, Watchdog},
-    read::{CommitInfo, Paths, sorted},
+    read::{CommitInfo, Paths, Room, sorted},
 };
 
 /// A repository that is read by the `git` command.
@@ -148,6 +148,9 @@ impl GitCommand {
 
     pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
         let out = self.run(&["ls-tree", "-r", "-z", "--full-tree", id.as_str()]).map_err(|e| match e {
+            RepositoryError::Printed { .. } => {
+                RepositoryError::Unlisted { why: "it has too many files, or too long paths".to_owned() }
+            }
             RepositoryError::Git { stderr, .. }
                 if stderr.contains("not a tree object") || stderr.contains("Not a valid") =>
             {
@@ -169,7 +172,9 @@ impl GitCommand {
             let path = String::from_utf8_lossy(&line[tab + 1..]).as_ref().into();
             Some(Entry { path, kind, version: oid.into(), executable: mode == "100755" })
         };
-        Ok(sorted(out.split(|b| *b == 0).filter_map(entry).collect()))
+        let entries: Vec<Entry> = out.split(|b| *b == 0).filter_map(entry).collect();
+        entries.iter().try_for_each(|entry| Room::descend(entry.path.matches('/').count()))?;
+        Ok(sorted(entries))
     }
 
     pub(super) fn blob(&self, oid: &str) -> Result<Arc<[u8]>, String> {

@@ -71,6 +71,12 @@ pub enum RepositoryError {
         /// Its id.
         commit: CommitId,
     },
+    /// A tree that is larger than a planner can hold.
+    #[error("the tree of the commit is not listed: {why}")]
+    Unlisted {
+        /// What is too large about it.
+        why: String,
+    },
     /// libgit2 could not read.
     #[error("cannot read the repository")]
     Read(#[source] git2::Error),
@@ -94,6 +100,14 @@ pub enum RepositoryError {
         after: u64,
         /// Whether it was silent, else it took too long.
         silent: bool,
+    },
+    /// The `git` command printed too much, and was ended.
+    #[error("`git {what}` printed more than {} MiB and was ended", most >> 20)]
+    Printed {
+        /// Its subcommand.
+        what: String,
+        /// The limit, in bytes.
+        most: usize,
     },
     /// A file of a commit cannot be read, though it is there.
     #[error("`{path}` of commit {commit} cannot be read: {cause}")]

@@ -21,7 +21,7 @@ pub(super) const LONGEST: u64 = 1023;
 const VERSION: &str = "version https://git-lfs.github.com/spec/v1\n";
 
 /// For the download of one file.
-const DOWNLOAD: Limits = Limits { silence: Duration::from_secs(600), whole: Duration::from_secs(600) };
+const DOWNLOAD: Limits = Limits { silence: Duration::from_secs(600), whole: Duration::from_secs(600), most: 1 << 30 };
 
 /// Why a pointer's content is not there.
 #[derive(Debug)]

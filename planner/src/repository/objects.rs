@@ -15,7 +15,7 @@ use super::{
     command::GitCommand,
     error::RepositoryError,
     process::Processes,
-    read::{CommitInfo, Paths, sorted},
+    read::{CommitInfo, Paths, Room, sorted},
 };
 
 /// An open repository, and the tree that was listed last. libgit2's repository is not `Sync`, hence the lock.
@@ -142,7 +142,7 @@ impl Objects {
     pub(super) fn entries(&self, id: &CommitId) -> Result<Arc<[Entry]>, RepositoryError> {
         let mut inner = self.lock();
         let tree = find_commit(&inner.repo, id)?.tree_id();
-        let dir = list(&inner.repo, inner.last.as_ref(), "", tree).map_err(RepositoryError::Read)?;
+        let dir = list(&inner.repo, inner.last.as_ref(), ("", 0), tree, &mut Room::new())?;
         inner.last = Some(dir.clone());
         Ok(dir.entries.clone())
     }
@@ -207,19 +207,28 @@ struct Dir {
 }
 
 /// Lists the directory `prefix` (empty, or with a slash at its end), whose tree is `oid`. `before` is the same directory in the tree that
-/// was listed last; a subtree with the same id has the same content (that is what ids of trees mean) and is reused without being read.
-fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: Oid) -> Result<Arc<Dir>, git2::Error> {
+/// was listed last; `depth` counts the directories around it. A subtree with the same id has the same content (that is what ids of trees mean) and is reused without being read.
+fn list(
+    repo: &git2::Repository,
+    before: Option<&Arc<Dir>>,
+    (prefix, depth): (&str, usize),
+    oid: Oid,
+    room: &mut Room,
+) -> Result<Arc<Dir>, RepositoryError> {
     if let Some(same) = before.filter(|dir| dir.oid == oid) {
         return Ok(same.clone());
     }
+    Room::descend(depth)?;
     let (mut entries, mut below) = (Vec::new(), HashMap::new());
-    for entry in &repo.find_tree(oid)? {
+    for entry in &repo.find_tree(oid).map_err(RepositoryError::Read)? {
         let path = format!("{prefix}{}", String::from_utf8_lossy(entry.name_bytes()));
         let kind = match entry.kind() {
             Some(ObjectType::Tree) => {
                 // By name, not by position: entries before it may have been added or removed.
                 let known = before.and_then(|dir| dir.below.get(entry.name_bytes()));
-                let dir = list(repo, known, &format!("{path}/"), entry.id())?;
+                let dir = list(repo, known, (&format!("{path}/"), depth + 1), entry.id(), room)?;
+                // Each directory holds the entries of all below it, but shares their paths.
+                dir.entries.iter().try_for_each(|_| room.take(None))?;
                 entries.extend_from_slice(&dir.entries);
                 below.insert(entry.name_bytes().into(), dir);
                 continue;
@@ -228,6 +237,7 @@ fn list(repo: &git2::Repository, before: Option<&Arc<Dir>>, prefix: &str, oid: O
             _ if entry.filemode() == 0o120000 => EntryKind::Symlink,
             _ => EntryKind::File,
         };
+        room.take(Some(&path))?;
         let executable = entry.filemode() == 0o100755;
         entries.push(Entry { path: path.into(), kind, version: entry.id().to_string().into(), executable });
     }

@@ -29,17 +29,20 @@ const LINGER: Duration = Duration::from_millis(500);
 /// How much of the end of standard error is kept, in bytes.
 const STDERR_MAX: usize = 16 << 10;
 
-/// How long a process may take.
+/// How long a process may take, and how much it may print.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Without any output.
     pub(super) silence: Duration,
     /// In all.
     pub(super) whole: Duration,
+    /// Bytes on standard output.
+    pub(super) most: usize,
 }
 
 /// For what reads this machine's disk.
-pub(super) const LOCAL: Limits = Limits { silence: Duration::from_secs(60), whole: Duration::from_secs(600) };
+pub(super) const LOCAL: Limits =
+    Limits { silence: Duration::from_secs(60), whole: Duration::from_secs(600), most: 256 << 20 };
 
 /// The processes that run for one repository. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +105,9 @@ impl Processes {
                 Ok(Piece::Out(bytes)) => {
                     last = Instant::now();
                     out.extend_from_slice(&bytes);
+                    if out.len() > limits.most {
+                        return Err(RepositoryError::Printed { what: what.to_owned(), most: limits.most });
+                    }
                 }
                 Ok(Piece::Error(bytes)) => {
                     last = Instant::now();

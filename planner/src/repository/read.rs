@@ -5,6 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 use groundplan_core::source::Entry;
 use groundplan_protocol::ids::CommitId;
 
+use super::error::RepositoryError;
+
 /// The directories of an open repository.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
@@ -37,4 +39,36 @@ pub(super) fn sorted(mut entries: Vec<Entry>) -> Arc<[Entry]> {
         entries.dedup_by(|a, b| a.path == b.path);
     }
     entries.into()
+}
+
+/// How many directories may lie within each other.
+const DEEPEST: usize = 128;
+/// What the entries of all directories of a tree may take, in bytes: a hundred thousand files, and more.
+const ROOM: usize = 64 << 20;
+
+/// The room for the entries of a tree. Git stores a directory once, wherever it is, so that a tree of a thousand bytes may have more files
+/// than any machine has memory.
+pub(super) struct Room {
+    left: usize,
+}
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self { left: ROOM }
+    }
+
+    /// Takes the room of an entry, with `path` if it is not shared with one that took it before.
+    pub(super) fn take(&mut self, path: Option<&str>) -> Result<(), RepositoryError> {
+        let size = size_of::<Entry>() + path.map_or(0, str::len);
+        let why =
+            || format!("it has too many files, or too long paths: listed, they take more than {} MiB", ROOM >> 20);
+        self.left = self.left.checked_sub(size).ok_or_else(|| RepositoryError::Unlisted { why: why() })?;
+        Ok(())
+    }
+
+    /// Checks that a directory may be `depth` levels below the root.
+    pub(super) fn descend(depth: usize) -> Result<(), RepositoryError> {
+        let why = || format!("its directories are nested more than {DEEPEST} deep");
+        if depth > DEEPEST { Err(RepositoryError::Unlisted { why: why() }) } else { Ok(()) }
+    }
 }

@@ -21,6 +21,9 @@ use crate::private;
 /// How long a fetch may take in all, however much it reports.
 const WHOLE: Duration = Duration::from_secs(3600);
 
+/// The most that it may print, in bytes: the names of all refs.
+const MOST: usize = 64 << 20;
+
 /// Whether `location` is a URL, or `host:path` for ssh and no existing local path.
 pub fn is_remote(location: &str) -> bool {
     let scp_like = || location.split_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.contains('/'));
@@ -92,7 +95,7 @@ pub(super) struct Head {
 pub(super) fn head(url: &str, silence: Duration, processes: &Processes) -> Result<Head, RepositoryError> {
     // In no repository: the format of another one must not matter.
     let args = ["ls-remote", "--symref", "--", url];
-    let limits = Limits { silence, whole: WHOLE };
+    let limits = Limits { silence, whole: WHOLE, most: MOST };
     let out = command::run(processes, Path::new("/"), &args, limits, &mut |_| {})?;
     Ok(parse(&String::from_utf8_lossy(&out)))
 }
@@ -135,7 +138,7 @@ pub(super) fn fetch(
         url,
         "+refs/heads/*:refs/heads/*",
     ];
-    let fetched = command::run(processes, mirror, &args, Limits { silence, whole: WHOLE }, progress);
+    let fetched = command::run(processes, mirror, &args, Limits { silence, whole: WHOLE, most: MOST }, progress);
     if let Err(RepositoryError::Limit { .. }) = fetched {
         clear(mirror);
     }

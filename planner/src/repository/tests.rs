@@ -109,6 +109,37 @@ fn reads_a_sha256_repository() {
     reads_like_git(&["--object-format=sha256"]);
 }
 
+/// A commit of a tree: `levels` directories within each other, each there `times` times, and as many files in the innermost ones.
+fn commit_of_directories(work: &Work, levels: usize, times: usize) -> CommitId {
+    let repo = git2::Repository::open(work.path()).unwrap();
+    let (mut oid, mut mode) = (repo.blob(b"x").unwrap(), 0o100_644);
+    for _ in 0..=levels {
+        let mut tree = repo.treebuilder(None).unwrap();
+        for n in 0..times {
+            tree.insert(format!("{n:02}"), oid, mode).unwrap();
+        }
+        (oid, mode) = (tree.write().unwrap(), 0o040_000);
+    }
+    let (tree, author) = (repo.find_tree(oid).unwrap(), git2::Signature::now("Ann", "ann@example.org").unwrap());
+    CommitId::new(repo.commit(None, &author, &author, "large", &tree, &[]).unwrap().to_string()).unwrap()
+}
+
+#[test]
+fn a_tree_that_no_planner_could_hold_is_refused() {
+    let work = Work::new(&[]);
+    // A few hundred bytes each, and 16 million files, or directories that no stack can walk.
+    let commits = [commit_of_directories(&work, 5, 16), commit_of_directories(&work, 20_000, 1)];
+    let good = commit_of_directories(&work, 100, 1);
+    let by_libgit2 = Repository::open(work.path()).unwrap();
+    let (by_git, _) = command::GitCommand::open(&work.path(), false, &Processes::default()).unwrap();
+    for commit in &commits {
+        assert!(matches!(by_libgit2.tree(commit), Err(RepositoryError::Unlisted { .. })));
+        assert!(by_git.entries(commit).is_err());
+    }
+    assert_eq!(by_libgit2.tree(&good).unwrap().entries().len(), 1);
+    assert_eq!(by_git.entries(&good).unwrap().len(), 1);
+}
+
 #[test]
 fn paths_that_are_no_repository_are_refused() {
     let dir = tempfile::tempdir().unwrap();

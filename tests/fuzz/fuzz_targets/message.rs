@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| groundplan_tests::fuzz::message::check(data));
+use groundplan_tests::fuzz::{ignore_closed_pipes, message};
+
+libfuzzer_sys::fuzz_target!(init: ignore_closed_pipes(), |data: &[u8]| message::check(data));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| groundplan_tests::fuzz::template::check(data));
+use groundplan_tests::fuzz::{ignore_closed_pipes, template};
+
+libfuzzer_sys::fuzz_target!(init: ignore_closed_pipes(), |data: &[u8]| template::check(data));

@@ -37,6 +37,16 @@ pub const TARGETS: [Target; 10] = [
     ("template", template::check),
 ];
 
+/// For a program whose `main` is libFuzzer's: as Rust's own does, has writing to a closed pipe or socket be an error, not a signal.
+pub fn ignore_closed_pipes() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    #[expect(unsafe_code, reason = "std does this before main, and has no function for it")]
+    // SAFETY: no handler is installed; the signal is ignored.
+    unsafe {
+        signal(Signal::SIGPIPE, SigHandler::SigIgn).expect("a signal that can be ignored");
+    }
+}
+
 /// The folder of cargo-fuzz.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz")
