@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use groundplan_inventory::{Diagnostic, Location, Severity};
+use groundplan_protocol::text::is_hostile;
 use serde_json::{Value, json};
 
 use crate::terminal::ESCAPE;
@@ -97,9 +98,19 @@ fn places(diagnostic: &Diagnostic) -> impl Iterator<Item = (&Location, &str)> {
     std::iter::once((&diagnostic.at, diagnostic.label.as_str())).chain(related)
 }
 
-/// Replaces control characters except newline: text from a site's files must not control the terminal.
+/// Replaces what a terminal may act on, except newline: text from a site's files must not control it.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    text.chars().map(|c| if (c.is_control() || is_hostile(c)) && c != '\n' { ' ' } else { c }).collect()
+}
+
+/// Appends text of a file with what a terminal may act on replaced by characters of the same length, so that offsets stay. The renderer
+/// itself replaces the control characters of ASCII.
+fn push_plain(text: &mut String, part: &str) {
+    text.extend(part.chars().map(|c| match c.len_utf8() {
+        2 if is_hostile(c) => '·',
+        3 if is_hostile(c) => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    }));
 }
 
 /// The source snippets of a diagnostic; places of one file that are near each other share one.
@@ -203,7 +214,7 @@ impl Text {
         let mut grown = Vec::new();
         let mut read = 0;
         for chunk in bytes.utf8_chunks() {
-            text.push_str(chunk.valid());
+            push_plain(&mut text, chunk.valid());
             read += chunk.valid().len() + chunk.invalid().len();
             if !chunk.invalid().is_empty() {
                 text.push(char::REPLACEMENT_CHARACTER);

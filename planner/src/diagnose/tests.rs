@@ -36,6 +36,16 @@ fn columns_count_characters() {
 }
 
 #[test]
+fn a_terminal_acts_on_nothing_of_a_file() {
+    // CSI as one character, which some terminals take for an escape, and one that turns the direction of what follows.
+    let text = "a = '\u{9b}31m\u{202e}\u{61c}\x1b[2J'\n";
+    let fault = Diagnostic::new(at(0..1), "wrong \u{202e}").label("here\u{9b}");
+    let shown = shown(text.as_bytes(), &[fault]);
+    assert!(!shown.contains(is_hostile), "{shown:?}");
+    assert!(shown.contains("a = '·31m\u{fffd}·"), "{shown}");
+}
+
+#[test]
 fn no_diagnostics_are_no_text() {
     assert_eq!(shown(b"", &[]), "");
 }

@@ -40,9 +40,10 @@ pub fn check(input: &[u8]) {
         Some(at) => (&input[..at], &input[at + 1..]),
         None => (input, &[][..]),
     };
-    // What is no request line is refused by hyper, before anything of ours.
+    // What is no request line, and no URI (RFC 3986), is refused by hyper, before anything of ours.
     let Some((method, path)) = std::str::from_utf8(head).ok().and_then(|head| head.split_once(' ')) else { return };
-    let is_plain = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_plain = path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/?%&=+,:@!$'()*;".contains(&byte));
     if !is_plain || !matches!(method, "GET" | "POST" | "PUT" | "DELETE" | "PATCH" | "OPTIONS") {
         return;
     }

@@ -1,7 +1,7 @@
 //! Fed: a whole site as one text, see [`super::files`].
 //!
 //! Checked: loading it gives a site or faults, the same each time and with what was parsed before; each fault has a message and can be
-//! shown, in text and as JSON, without a control character in it; of a site, each node plan for nodes that
+//! shown, in text and as JSON, with nothing in it that a terminal acts on; of a site, each node plan for nodes that
 //! have nothing applied decodes as what it was, with each task once and after all that it waits for.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -15,6 +15,7 @@ use groundplan_inventory::Diagnostic;
 use groundplan_protocol::{
     ids::{CommitId, Generation},
     plan::NodePlan,
+    text::is_hostile,
 };
 
 use super::files;
@@ -60,7 +61,7 @@ fn shown(diagnostics: &[Diagnostic], tree: &MemoryTree) {
     }
     let texts = |path: &str| -> Option<Arc<[u8]>> { tree.read(path).ok() };
     let text = diagnose::render(diagnostics, &texts, false);
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "on a terminal: {text:?}");
+    assert!(!text.contains(is_hostile), "on a terminal: {text:?}");
     let json = diagnose::to_json(diagnostics, &texts);
     assert_eq!(json.as_array().map(Vec::len), Some(diagnostics.len()));
 }

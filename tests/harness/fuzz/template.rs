@@ -20,7 +20,7 @@ pub fn check(text: &[u8]) {
     let parts: BTreeMap<&str, &[u8]> = files::files(text).into_iter().collect();
     let part = |name| parts.get(name).map(|text| String::from_utf8_lossy(text).into_owned());
     let [template, line, when] = ["template", "line", "when"].map(part);
-    let mut service = "[vars]\nlist = [1, 'two', { three = 3 }]\nname = 'x {{ node.name }}'\nnone = ''\n".to_owned();
+    let mut service = "[vars]\nlist = [1, 'two', { three = 3 }]\nname = 'x {{ node.name }}'\nempty = ''\n".to_owned();
     let mut tree = MemoryTree::new([
         ("site.toml", "name = \"lab\"\n"),
         (
@@ -75,15 +75,17 @@ pub fn check(text: &[u8]) {
 
 /// Whether the word stands outside of single quotes, where a shell would take it for more than text.
 fn is_run(line: &str) -> bool {
-    let mut rest = line;
-    loop {
-        let (outside, quoted) = rest.split_once('\'').unwrap_or((rest, ""));
-        if outside.contains("PWNED") {
-            return true;
-        }
-        match quoted.split_once('\'') {
-            Some((_, after)) => rest = after,
-            None => return quoted.contains("PWNED"),
+    let (mut outside, mut chars) = (String::new(), line.chars());
+    // The quote that is open; within double quotes, single ones are text (POSIX, Shell Command Language, 2.2).
+    let mut open = None;
+    while let Some(c) = chars.next() {
+        match (open, c) {
+            (Some('\''), '\'') | (Some('"'), '"') => open = None,
+            (Some('\''), _) => {}
+            (None, '\'' | '"') => open = Some(c),
+            (_, '\\') => drop(chars.next()),
+            _ => outside.push(c),
         }
     }
+    outside.contains("PWNED")
 }
