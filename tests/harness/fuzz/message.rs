@@ -10,10 +10,10 @@ use groundplan_protocol::{
     blob::Want,
     drift::{CheckRequest, DriftReport},
     envelope::{Message, OpenError, SigningKey, open, seal},
-    exec::{Exec, ExecOutput},
+    exec::{Exec, ExecOutput, ExecReady},
     ids::SiteName,
-    plan::{Gates, NodePlan, NodePlanRef},
-    presence::{PlannerPresence, Presence},
+    plan::{Gates, NodePlan, PlanBody, PlanOffer},
+    presence::{Heartbeat, PlannerPresence, Presence},
     report::{Ack, ReportBatch},
     state::NodeState,
 };
@@ -29,12 +29,17 @@ macro_rules! each_type {
             if let Ok(plan) = serde_json::from_slice::<NodePlan>(json) {
                 plan_is_readable(&plan);
             }
+            if let Ok(PlanOffer { body: PlanBody::Inline(text), .. }) = serde_json::from_slice::<PlanOffer>(json)
+                && let Ok(plan) = text.parse()
+            {
+                plan_is_readable(&plan);
+            }
         }
     };
 }
 
 each_type! {
-    PlannerPresence NodePlan NodePlanRef Gates Ack CheckRequest Exec Presence NodeState ReportBatch Want DriftReport ExecOutput
+    PlannerPresence Heartbeat PlanOffer Gates Ack CheckRequest Exec Presence NodeState ReportBatch Want DriftReport ExecOutput ExecReady
 }
 
 fn decoded<M: Message + Debug + PartialEq>(json: &[u8]) {

@@ -298,7 +298,7 @@ const SELECTORS: [&str; 16] = [
 ];
 
 /// At least one of each type of message, by what it is about.
-const MESSAGES: [(&str, &str); 18] = [
+const MESSAGES: [(&str, &str); 20] = [
     (
         "planner-presence",
         r#"{"version":1,"site":"lab","planner":"one","online":true,"term":3,"generation":7,"forget":[{"instance":"s.t@n0","by":"ann","reason":"it is no more"}],"parked":[{"node":"n1","by":"ann","reason":"disk","since_ms":1700000000000,"until_ms":1700000100000}]}"#,
@@ -316,12 +316,12 @@ const MESSAGES: [(&str, &str); 18] = [
         r#"{"version":1,"site":"lab","node":"n0","generation":9,"commit":"0000000000000000000000000000000000000000","tasks":[{"task":"s.l","action":"create","spec":{"params":{"line":{"path":"/etc/x","line":"a = 1","match":"^a *="}}}},{"task":"s.i","action":"create","spec":{"params":{"ini":{"path":"/etc/i","set":{"s":{"k":"v"}}}}}},{"task":"s.u","action":"create","spec":{"params":{"user":{"name":"app","uid":999}}}},{"task":"s.m","action":"create","spec":{"params":{"sysctl":{"key":"net.ipv4.ip_forward","value":"1"}}}},{"task":"s.c","action":"create","spec":{"params":{"cron":{"name":"c","schedule":"@daily","command":"true"}}}},{"task":"s.b","action":"create","spec":{"params":{"file":{"path":"/b"}},"content":{"base64":"//4="}}},{"task":"s.k","action":"create","spec":{"params":{"package":{"name":"nginx"}}}}]}"#,
     ),
     (
-        "plan-ref",
-        r#"{"version":1,"site":"lab","node":"n0","generation":7,"plan":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5000000}}"#,
+        "offer-blob",
+        r#"{"version":1,"site":"lab","node":"n0","generation":7,"body":{"blob":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5000000}},"issued_ms":1790000000000,"not_after_ms":1790600000000,"receipt":{"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","term":2,"signature":"AAAA"}}"#,
     ),
     (
         "gates",
-        r#"{"version":1,"site":"lab","node":"n0","generation":7,"open":{"s.x@n1":{"fired":true},"unknown":{"fired":false}}}"#,
+        r#"{"version":1,"site":"lab","node":"n0","generation":7,"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","open":{"s.x@n1":{"fired":true},"unknown":{"fired":false}}}"#,
     ),
     ("ack", r#"{"version":1,"site":"lab","node":"n0","ledger":"0123456789abcdef0123456789abcdef","sequence":7}"#),
     ("check", r#"{"version":1,"site":"lab","node":"n0","revision":2,"interval":"10m","asked":1}"#),
@@ -329,6 +329,11 @@ const MESSAGES: [(&str, &str); 18] = [
         "exec-run",
         r#"{"version":1,"site":"lab","node":"n0","id":"01234567","order":{"run":{"session":"0123456789abcdef","run":["uptime","-p"],"user":"app","cwd":"/","env":{"A":"b"},"timeout":"1m","output_limit":1000}}}"#,
     ),
+    (
+        "offer-inline",
+        r#"{"version":1,"site":"lab","node":"n0","generation":7,"body":{"inline":{"version":1,"site":"lab","node":"n0","generation":7,"commit":"0000000000000000000000000000000000000000","ledger":"0123456789abcdef0123456789abcdef","tasks":[]}},"issued_ms":1,"not_after_ms":2,"receipt":{"plan":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","term":2,"signature":"AAAA"}}"#,
+    ),
+    ("heartbeat", r#"{"version":1,"site":"lab","term":2,"at_ms":1790000000000}"#),
     ("exec-stop", r#"{"version":1,"site":"lab","node":"n0","id":"01234567","order":"stop"}"#),
     (
         "presence",

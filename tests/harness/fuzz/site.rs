@@ -73,7 +73,7 @@ fn planned(site: &Loaded) {
     let plan = plan(&site.desired, &applied, &Policy::default());
     let commit = CommitId::new("0".repeat(40)).expect("an id");
     for (node, part) in &plan.nodes {
-        let plan = part.node_plan(site.desired.site.clone(), node.clone(), Generation(1), commit.clone());
+        let plan = part.node_plan(site.desired.site.clone(), (node.clone(), None), Generation(1), commit.clone());
         let json = serde_json::to_vec(&plan).expect("JSON");
         assert_eq!(serde_json::from_slice::<NodePlan>(&json).expect("a node plan"), plan);
         let mut done = BTreeSet::new();
