@@ -24,8 +24,11 @@ pub(super) fn files(text: &[u8]) -> Vec<(&str, &[u8])> {
     parts.filter_map(|(head, content)| Some((std::str::from_utf8(head).ok()?, content))).collect()
 }
 
+/// Names and contents of files.
+pub(super) type Files<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 /// What comes before the first head line; and the rest of each, with the lines up to the next one.
-pub(super) fn parts(text: &[u8]) -> (&[u8], Vec<(&[u8], &[u8])>) {
+pub(super) fn parts(text: &[u8]) -> (&[u8], Files<'_>) {
     let mut starts = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
