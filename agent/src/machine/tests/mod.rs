@@ -3,6 +3,7 @@
 mod hand_over;
 mod kills;
 mod obligations;
+mod offers;
 mod removals;
 mod retry;
 mod scenarios;
