@@ -24,11 +24,11 @@ pub(super) fn files(text: &[u8]) -> Vec<(&str, &[u8])> {
     parts.filter_map(|(head, content)| Some((std::str::from_utf8(head).ok()?, content))).collect()
 }
 
-/// Names and contents of files.
-pub(super) type Files<'a> = Vec<(&'a [u8], &'a [u8])>;
+/// The rest of a head line, and the lines up to the next one.
+type Part<'a> = (&'a [u8], &'a [u8]);
 
 /// What comes before the first head line; and the rest of each, with the lines up to the next one.
-pub(super) fn parts(text: &[u8]) -> (&[u8], Files<'_>) {
+pub(super) fn parts(text: &[u8]) -> (&[u8], Vec<Part<'_>>) {
     let mut starts = Vec::new();
     let mut at = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
