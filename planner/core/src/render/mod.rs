@@ -198,7 +198,8 @@ impl<'t> Templates<'t> {
     pub(crate) fn condition(&self, name: &str, text: &str, place: &RenderContext) -> Result<bool, Vec<Fault>> {
         let fault = |error: &Error| self.of_condition(error, name, text, Some(place));
         let expression = self.expression(name, text).map_err(|fault| vec![*fault])?;
-        for unknown in expression.undeclared_variables(false) {
+        // A set in another order each time: of several names, the same is to be reported each time.
+        for unknown in BTreeSet::from_iter(expression.undeclared_variables(false)) {
             // The engine compares an undefined value as unequal without an error, so that a misspelt name would go unnoticed.
             if !place.defines(&unknown) && !tested(text, &unknown) {
                 let start = text.find(&*unknown).unwrap_or_default();
