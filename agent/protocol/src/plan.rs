@@ -153,7 +153,8 @@ impl PlanText {
     /// # Errors
     /// The JSON is no node plan.
     pub fn parse(&self) -> Result<NodePlan, InvalidJson> {
-        serde_json::from_str(self.as_str()).map_err(InvalidJson::from)
+        // From bytes, as all other JSON on the agent: the code that reads a plan from a `str` would be there a second time.
+        serde_json::from_slice(self.as_str().as_bytes()).map_err(InvalidJson::from)
     }
 }
 
