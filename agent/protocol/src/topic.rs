@@ -465,7 +465,8 @@ mod tests {
         let expected = ["planner", "node/+/presence", "node/+/state", "node/+/report", "node/+/want", "node/+/drift"];
         assert_eq!(below(planner_filters(&site))[..6], expected);
         assert_eq!(below(planner_filters(&site))[6..], ["node/+/output"]);
-        let expected = ["heartbeat", "node/web/plan", "node/web/gates", "node/web/ack", "node/web/check", "node/web/exec"];
+        let expected =
+            ["heartbeat", "node/web/plan", "node/web/gates", "node/web/ack", "node/web/check", "node/web/exec"];
         assert_eq!(below(agent_filters(&site, &node)), expected);
     }
 
