@@ -320,3 +320,95 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use groundplan_core::Belief;
+    use groundplan_protocol::{
+        digest::Digest,
+        envelope::{PlanReceipt, SigningKey},
+        ids::{Generation, LedgerId, SiteName},
+    };
+
+    use super::*;
+    use crate::{
+        ids::Receipt,
+        io::{Incoming, Input, NodeMessage, Settings},
+        record::{PlanNote, StoredNode},
+        write::Stored,
+    };
+
+    /// A planner with a plan that its node has not taken, once it plans.
+    fn planning() -> (Machine, Now) {
+        let node = NodeId::new("n1").unwrap();
+        let mut stored = Stored::default();
+        stored.meta.planner = "one".to_owned();
+        stored.meta.site = SiteName::new("site").ok();
+        stored.meta.generation = Generation(3);
+        let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").ok();
+        let belief = Belief { ledger, ..Belief::default() };
+        stored.nodes.insert(node.clone(), StoredNode { belief, ..StoredNode::default() });
+        stored.plans.insert(node, PlanNote { generation: Generation(3), asks: vec![1], id: Digest::of(b"{}") });
+        let mut now = Now::default();
+        let mut machine = Machine::restore(&Settings::new([1; 16]), stored, now);
+        machine.handle(Input::Connected { fresh: true }, now);
+        for _ in 0..10 {
+            now.mono = machine.deadline().max(now.mono);
+            let claims = machine.handle(Input::Tick, now).into_iter().filter_map(|effect| match effect {
+                Effect::Publish(Message::Presence { presence, retain: true }) => Some(Incoming::Planner(presence)),
+                _ => None,
+            });
+            for message in claims.collect::<Vec<_>>() {
+                machine.handle(Input::Message { receipt: Receipt(1), message }, now);
+            }
+            if machine.leadership.plans() {
+                return (machine, now);
+            }
+        }
+        panic!("it does not plan");
+    }
+
+    fn offers(effects: &[Effect]) -> usize {
+        effects.iter().filter(|effect| matches!(effect, Effect::Publish(Message::Plan(..)))).count()
+    }
+
+    #[test]
+    fn a_planner_that_has_lost_its_term_goes_on_above_that_of_a_receipt_and_offers_again() {
+        let (mut machine, mut now) = planning();
+        machine.handle(Input::Tick, now);
+        assert_eq!(machine.leadership.term(), 1);
+        let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("n1").unwrap());
+        let of = (Digest::of(b"another"), 9);
+        let receipt = PlanReceipt::sign(&SigningKey::from_seed([1; 32]), &site, &node, Generation(2), of);
+        let state = serde_json::json!({
+            "version": VERSION, "site": site, "node": node, "ledger": "0123456789abcdef0123456789abcdef", "revision": 1,
+            "generation": 2, "receipt": receipt, "phase": "idle", "sequence": 0, "agent": "0",
+            "refused": { "topic": "plan", "generation": 3, "reason": "is of a planner in term 1", "at_ms": 1 },
+        });
+        let state = NodeMessage::State(Box::new(serde_json::from_value(state).unwrap()));
+        let mut effects =
+            machine.handle(Input::Message { receipt: Receipt(2), message: Incoming::Node(node.clone(), state) }, now);
+        now.mono = machine.deadline().max(now.mono);
+        effects.extend(machine.handle(Input::Tick, now));
+        let is_offer = |effect: &Effect| matches!(effect, Effect::Publish(Message::Plan(of, 10)) if *of == node);
+        assert!(effects.iter().any(is_offer), "{effects:?}");
+    }
+
+    #[test]
+    fn what_a_node_has_not_taken_is_offered_again_well_before_the_offer_expires() {
+        let (mut machine, mut now) = planning();
+        machine.handle(Input::Tick, now);
+        let mut count = 0;
+        let until = now.mono + OFFER_VALID;
+        while now.mono < until {
+            now.mono = machine.deadline().max(now.mono);
+            count += offers(&machine.handle(Input::Tick, now));
+        }
+        assert_eq!(count, 7, "once a day");
+        // One that it has taken is not.
+        let known = machine.fleet.get_mut(&NodeId::new("n1").unwrap()).unwrap();
+        known.belief.generation = Generation(3);
+        machine.renew_at = now.mono;
+        assert_eq!(offers(&machine.handle(Input::Tick, now)), 0);
+    }
+}
