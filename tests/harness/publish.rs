@@ -2,17 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Client, Connection, Event, MqttOptions, Packet, QoS};
 
 /// Publishes one message with QoS 1 and returns when the broker has acknowledged it.
 ///
 /// # Panics
 /// If the broker does not accept it.
 pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) {
-    let mut options = MqttOptions::new("stranger", broker.ip().to_string(), broker.port());
-    options.set_keep_alive(Duration::from_secs(10));
-    options.set_max_packet_size(8 << 20, 8 << 20);
-    let (client, mut connection) = Client::new(options, 10);
+    let (client, mut connection) = connect(broker, "stranger");
     client.publish(topic, QoS::AtLeastOnce, retain, payload).expect("room for one message");
     for event in connection.iter() {
         if let Event::Incoming(Packet::PubAck(_)) = event.expect("the broker accepts the message") {
@@ -27,10 +24,7 @@ pub fn publish(broker: SocketAddr, topic: &str, payload: Vec<u8>, retain: bool) 
 /// # Panics
 /// If it retains nothing there.
 pub fn retained(broker: SocketAddr, topic: &str) -> Vec<u8> {
-    let mut options = MqttOptions::new("collector", broker.ip().to_string(), broker.port());
-    options.set_keep_alive(Duration::from_secs(10));
-    options.set_max_packet_size(8 << 20, 8 << 20);
-    let (client, mut connection) = Client::new(options, 10);
+    let (client, mut connection) = connect(broker, "collector");
     client.subscribe(topic, QoS::AtLeastOnce).expect("room for one message");
     for event in connection.iter() {
         if let Event::Incoming(Packet::Publish(publish)) = event.expect("the broker accepts the subscription") {
@@ -38,4 +32,11 @@ pub fn retained(broker: SocketAddr, topic: &str) -> Vec<u8> {
         }
     }
     panic!("the broker did not answer");
+}
+
+fn connect(broker: SocketAddr, id: &str) -> (Client, Connection) {
+    let mut options = MqttOptions::new(id, broker.ip().to_string(), broker.port());
+    options.set_keep_alive(Duration::from_secs(10));
+    options.set_max_packet_size(8 << 20, 8 << 20);
+    Client::new(options, 10)
 }

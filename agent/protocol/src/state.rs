@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    VERSION,
     digest::Fingerprint,
     effect::Effect,
     envelope::{Message, PlanReceipt},
@@ -83,6 +84,34 @@ pub struct NodeState {
     /// How many payloads the agent has ignored since it started, because no trusted planner signed them for this site.
     #[serde(default)]
     pub ignored: u64,
+}
+
+impl NodeState {
+    /// The state of an agent that has just made its ledger, has nothing applied, and does nothing.
+    pub fn empty(site: SiteName, node: NodeId, ledger: LedgerId) -> Self {
+        Self {
+            version: VERSION,
+            site,
+            node,
+            ledger,
+            revision: 0,
+            generation: Generation(0),
+            commit: None,
+            receipt: None,
+            phase: Phase::Idle,
+            sequence: Sequence(0),
+            applied: BTreeMap::new(),
+            running: Vec::new(),
+            obligations: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            exports: BTreeMap::new(),
+            found: FoundList::default(),
+            degraded: BTreeMap::new(),
+            agent: String::new(),
+            refused: None,
+            ignored: 0,
+        }
+    }
 }
 
 impl Message for NodeState {

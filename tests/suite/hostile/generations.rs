@@ -1,13 +1,10 @@
 //! A stolen node key makes up generations: the planner believes only those that a planner signed, so that the others are not locked out.
 
-use std::collections::BTreeMap;
-
 use groundplan_protocol::{
-    VERSION,
     digest::Digest,
     envelope::{PlanReceipt, SigningKey, seal},
-    ids::{Generation, LedgerId, NodeId, Sequence, SiteName},
-    state::{NodeState, Phase},
+    ids::{Generation, LedgerId, NodeId, SiteName},
+    state::NodeState,
 };
 use groundplan_tests::{
     brokers::Kind,
@@ -32,28 +29,9 @@ fn commit(fleet: &Fleet, content: &str) -> String {
 
 /// A state as the agent of `n2` would publish it, at any generation.
 fn state(revision: u64, generation: Generation, receipt: Option<PlanReceipt>) -> NodeState {
-    NodeState {
-        version: VERSION,
-        site: SiteName::new(SITE).unwrap(),
-        node: NodeId::new("n2").unwrap(),
-        ledger: LedgerId::new("0123456789abcdef0123456789abcdef").unwrap(),
-        revision,
-        generation,
-        commit: None,
-        receipt,
-        phase: Phase::Idle,
-        sequence: Sequence(0),
-        applied: BTreeMap::new(),
-        running: Vec::new(),
-        obligations: BTreeMap::new(),
-        facts: BTreeMap::new(),
-        exports: BTreeMap::new(),
-        found: Default::default(),
-        degraded: BTreeMap::new(),
-        agent: "0".to_owned(),
-        refused: None,
-        ignored: 0,
-    }
+    let (site, node) = (SiteName::new(SITE).unwrap(), NodeId::new("n2").unwrap());
+    let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").unwrap();
+    NodeState { revision, generation, receipt, ..NodeState::empty(site, node, ledger) }
 }
 
 fn generation(fleet: &Fleet) -> u64 {

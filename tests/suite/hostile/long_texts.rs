@@ -9,7 +9,7 @@ use groundplan_protocol::{
     limits::REASON_LIMIT,
     presence::Presence,
     report::{Outcome, Output, ReportBatch, TaskReport},
-    state::{FACTS_LIMIT, NodeState, Phase, Refused},
+    state::{FACTS_LIMIT, NodeState, Refused},
     text::is_hostile,
 };
 use groundplan_tests::{
@@ -41,26 +41,12 @@ fn state(revision: u64, facts: Value) -> NodeState {
     let (site, node) = names();
     let Value::Object(facts) = facts else { unreachable!() };
     NodeState {
-        version: VERSION,
-        site,
-        node,
-        ledger: ledger(),
         revision,
-        generation: Generation(0),
-        commit: None,
-        receipt: None,
-        phase: Phase::Idle,
-        sequence: Sequence(0),
-        applied: BTreeMap::new(),
-        running: Vec::new(),
-        obligations: BTreeMap::new(),
         facts: facts.into_iter().collect(),
-        exports: BTreeMap::new(),
-        found: Default::default(),
         degraded: BTreeMap::from([("s.t".parse().unwrap(), long())]),
         agent: long(),
         refused: Some(Refused { topic: long(), generation: None, reason: long(), at_ms: 0 }),
-        ignored: 0,
+        ..NodeState::empty(site, node, ledger())
     }
 }
 

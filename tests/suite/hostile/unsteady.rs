@@ -13,7 +13,7 @@ use groundplan_protocol::{
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     plan::{NodePlan, PlanBody, PlanOffer},
     report::{Outcome, ReportBatch, TaskReport},
-    state::{Applied, NodeState, Phase},
+    state::{Applied, NodeState},
 };
 use groundplan_tests::{
     brokers::Kind,
@@ -70,26 +70,11 @@ impl Thief {
         self.revision += 1;
         let (site, node, ledger) = Self::ids();
         let state = NodeState {
-            version: VERSION,
-            site,
-            node,
-            ledger,
             revision: self.revision,
             generation: self.generation,
-            commit: None,
-            receipt: None,
-            phase: Phase::Idle,
             sequence: Sequence(self.sequence),
             applied: self.applied.clone(),
-            running: Vec::new(),
-            obligations: BTreeMap::new(),
-            facts: BTreeMap::new(),
-            exports: BTreeMap::new(),
-            found: Default::default(),
-            degraded: BTreeMap::new(),
-            agent: "0".to_owned(),
-            refused: None,
-            ignored: 0,
+            ..NodeState::empty(site, node, ledger)
         };
         self.publish("state", seal(&Fleet::node_key("n2"), &state), true).await;
     }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use groundplan_protocol::{
-    VERSION,
     effect::{Action, Effect},
     ids::{GateId, Generation, InstanceId, LedgerId, NodeId, Sequence, TaskId},
     plan::{NodePlan, OpenGate, PlannedTask, TriggerSource},
     report::{Outcome, TaskReport},
-    state::{Applied, NodeState, Obligation, Phase},
+    state::{Applied, NodeState, Obligation},
 };
 
 use super::world::Dice;
@@ -63,26 +62,12 @@ impl Agent {
     pub(super) fn state(&mut self) -> NodeState {
         self.revision += 1;
         NodeState {
-            version: VERSION,
-            site: "made-up".parse().unwrap(),
-            node: self.node.clone(),
-            ledger: self.ledger(),
             revision: self.revision,
             generation: self.generation,
-            commit: None,
-            receipt: None,
-            phase: Phase::Idle,
             sequence: Sequence(self.reports.len() as u64),
             applied: self.applied.clone(),
-            running: Vec::new(),
             obligations: self.obligations.clone(),
-            facts: BTreeMap::new(),
-            exports: BTreeMap::new(),
-            found: Default::default(),
-            degraded: BTreeMap::new(),
-            agent: String::new(),
-            refused: None,
-            ignored: 0,
+            ..NodeState::empty("made-up".parse().unwrap(), self.node.clone(), self.ledger())
         }
     }
 

@@ -345,7 +345,6 @@ pub(super) fn edges_differ(
 #[cfg(test)]
 mod tests {
     use groundplan_protocol::{
-        VERSION,
         digest::Digest,
         ids::{NodeId, SiteName},
         plan::{Edges, Place, Source},
@@ -369,28 +368,9 @@ mod tests {
     }
 
     fn state(generation: u64, revision: u64, phase: Phase) -> NodeState {
-        NodeState {
-            version: VERSION,
-            site: SiteName::new("site").unwrap(),
-            node: NodeId::new("n1").unwrap(),
-            ledger: LedgerId::new("0123456789abcdef0123456789abcdef").unwrap(),
-            revision,
-            generation: Generation(generation),
-            commit: None,
-            receipt: None,
-            phase,
-            sequence: Sequence(0),
-            applied: BTreeMap::new(),
-            running: Vec::new(),
-            obligations: BTreeMap::new(),
-            facts: BTreeMap::new(),
-            exports: BTreeMap::new(),
-            found: Default::default(),
-            degraded: BTreeMap::new(),
-            agent: "0".to_owned(),
-            refused: None,
-            ignored: 0,
-        }
+        let (site, node) = (SiteName::new("site").unwrap(), NodeId::new("n1").unwrap());
+        let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").unwrap();
+        NodeState { generation: Generation(generation), revision, phase, ..NodeState::empty(site, node, ledger) }
     }
 
     #[test]
