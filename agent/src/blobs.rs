@@ -1,11 +1,12 @@
 //! The blob store: content that plans name, fetched chunk by chunk, kept as files named by their digest.
 //!
-//! In: blobs to fetch, chunks as they come, the time. Out: requests for chunks, and an event for each blob that is complete or
-//! failed. A file gets its final name only if its digest is right; chunks that came before a restart are kept. One blob is
-//! fetched at a time, and its chunks are taken in order, so that a small host holds no more than what is in flight.
+//! In: blobs to fetch and their keys, chunks as they come, the time. Out: requests for chunks, and an event for each blob that is complete
+//! or failed. Chunks come encrypted, and one that the blob's key does not decrypt counts as none. A file gets its final name only if its
+//! digest is right; chunks that came before a restart are kept. One blob is fetched at a time, and its chunks are taken in order, so that a
+//! small host holds no more than what is in flight. Keys are in memory alone: the broker repeats the offer that has them at each connection.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use std::{
 use groundplan_protocol::{
     blob::{BlobRef, CHUNK, WANT_LIMIT},
     digest::{Digest, Hasher},
+    encryption::ContentKey,
 };
 
 use crate::private;
@@ -48,6 +50,7 @@ struct Part {
 /// The directory of blobs, and what is being fetched into it.
 pub struct Blobs {
     dir: PathBuf,
+    keys: BTreeMap<Digest, ContentKey>,
     wanted: VecDeque<BlobRef>,
     part: Option<Part>,
     /// Chunks below this have been requested.
@@ -61,8 +64,8 @@ impl Blobs {
     /// The store in `dir`, which is made if it is not there.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         private::directory(&dir)?;
-        let (wanted, request_at) = (VecDeque::new(), Duration::ZERO);
-        Ok(Self { dir, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
+        let (keys, wanted, request_at) = (BTreeMap::new(), VecDeque::new(), Duration::ZERO);
+        Ok(Self { dir, keys, wanted, part: None, requested: 0, request_at, patience: PATIENCE })
     }
 
     /// The file of a complete blob.
@@ -72,6 +75,17 @@ impl Blobs {
 
     fn part_path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(format!("{digest}.part"))
+    }
+
+    /// Takes the keys of an offer: those that came last count. Those of earlier ones are kept for what is still to be fetched.
+    pub fn learn(&mut self, keys: &BTreeMap<Digest, ContentKey>) {
+        let other = |blob: &BlobRef| keys.get(&blob.sha256).is_some_and(|key| self.keys.get(&blob.sha256) != Some(key));
+        if self.wanted.front().is_some_and(other) {
+            // What was requested under another key came in vain, or was not requested at all.
+            (self.request_at, self.patience) = (Duration::ZERO, PATIENCE);
+        }
+        self.keys.retain(|digest, _| self.wanted.iter().any(|blob| blob.sha256 == *digest));
+        self.keys.extend(keys.iter().map(|(digest, key)| (*digest, key.clone())));
     }
 
     /// Has blobs fetched; returns those that are in the store already.
@@ -113,7 +127,8 @@ impl Blobs {
 
     /// When `want` has something to request, by the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.wanted.front().map(|_| self.request_at)
+        // Without its key, chunks would come in vain: the next offer has it.
+        self.wanted.front().filter(|blob| self.keys.contains_key(&blob.sha256)).map(|_| self.request_at)
     }
 
     /// Requests on the last connection may be lost: request again.
@@ -130,7 +145,7 @@ impl Blobs {
     /// The chunks to request now. An error is an event that came up instead: the blob was complete already, or the store failed.
     pub fn want(&mut self, now: Duration) -> Result<Option<(BlobRef, Vec<u32>)>, BlobEvent> {
         let Some(blob) = self.wanted.front().cloned() else { return Ok(None) };
-        if now < self.request_at {
+        if now < self.request_at || !self.keys.contains_key(&blob.sha256) {
             return Ok(None);
         }
         if self.part.is_none() {
@@ -160,6 +175,8 @@ impl Blobs {
     pub fn chunk(&mut self, digest: &Digest, n: u32, bytes: &[u8], now: Duration) -> Option<BlobEvent> {
         let blob = self.wanted.front().filter(|b| b.sha256 == *digest).cloned()?;
         let part = self.part.as_mut().filter(|p| p.got == u64::from(n))?;
+        // Anyone may publish a chunk at some brokers, and a planner with another key: that is not worth a report. It is requested again.
+        let bytes = self.keys.get(digest)?.decrypt(n, bytes).ok()?;
         let expected = (blob.size - part.got * CHUNK as u64).min(CHUNK as u64);
         // A wrong length would shift all that follows, and be noticed only by the digest of the whole.
         if bytes.len() as u64 != expected {
@@ -167,10 +184,10 @@ impl Blobs {
             self.request_at = now + self.patience;
             return Some(BlobEvent::Failed { blob: *digest, reason });
         }
-        if let Err(e) = part.file.write_all(bytes) {
+        if let Err(e) = part.file.write_all(&bytes) {
             return Some(self.failed(&blob, e.to_string(), now));
         }
-        part.hasher.update(bytes);
+        part.hasher.update(&bytes);
         part.got += 1;
         self.patience = PATIENCE;
         if part.got == blob.chunks() {
@@ -236,9 +253,19 @@ fn open_part(path: &Path, blob: &BlobRef) -> io::Result<Part> {
 
 #[cfg(test)]
 mod tests {
-    use groundplan_protocol::blob::chunk;
+    use groundplan_protocol::{blob::chunk, envelope::SigningKey};
 
     use super::*;
+
+    fn key(blob: &BlobRef) -> ContentKey {
+        SigningKey::from_seed([1; 32]).content_key(&blob.sha256)
+    }
+
+    /// Has a blob fetched, with its key.
+    fn fetch(blobs: &mut Blobs, blob: &BlobRef) {
+        assert!(blobs.fetch(vec![blob.clone()]).is_empty());
+        blobs.learn(&[(blob.sha256, key(blob))].into());
+    }
 
     fn content() -> Vec<u8> {
         (0..CHUNK * 20 + 5).map(|i| (i / 7) as u8).collect()
@@ -262,7 +289,8 @@ mod tests {
                     return None;
                 }
                 served += 1;
-                if let Some(event) = blobs.chunk(&blob.sha256, n, chunk(bytes, n).unwrap(), *now) {
+                let chunk = key(&blob).encrypt(n, chunk(bytes, n).unwrap().to_vec());
+                if let Some(event) = blobs.chunk(&blob.sha256, n, &chunk, *now) {
                     return Some(event);
                 }
             }
@@ -274,10 +302,12 @@ mod tests {
         let (dir, bytes, mut now) = (tempfile::tempdir().unwrap(), content(), Duration::ZERO);
         let blob = BlobRef::of(&bytes);
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
-        assert!(blobs.fetch(vec![blob.clone()]).is_empty());
+        fetch(&mut blobs, &blob);
         assert_eq!(serve(&mut blobs, &bytes, &mut now, 18), None);
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
         blobs.fetch(vec![blob.clone()]);
+        assert_eq!((blobs.want(now), blobs.deadline()), (Ok(None), None), "its key is in no file");
+        fetch(&mut blobs, &blob);
         let (_, chunks) = blobs.want(now).unwrap().unwrap();
         assert_eq!(chunks[0], 18, "chunks from before the restart are kept");
         now += PATIENCE_MAX;
@@ -295,17 +325,36 @@ mod tests {
         let mut forged = bytes.clone();
         forged[CHUNK] ^= 1;
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
-        blobs.fetch(vec![blob.clone()]);
+        fetch(&mut blobs, &blob);
         assert!(matches!(serve(&mut blobs, &forged, &mut now, 99), Some(BlobEvent::Failed { .. })));
         assert!(blobs.want(now).unwrap().is_none(), "it waits before it tries again");
         assert_eq!(serve(&mut blobs, &bytes, &mut now, 99), Some(BlobEvent::Ready(blob.sha256)));
     }
 
     #[test]
+    fn what_the_key_does_not_decrypt_counts_as_no_chunk_and_another_key_is_taken() {
+        let (dir, bytes, now) = (tempfile::tempdir().unwrap(), b"content".repeat(10), Duration::ZERO);
+        let blob = BlobRef::of(&bytes);
+        let mut blobs = Blobs::open(dir.path().into()).unwrap();
+        fetch(&mut blobs, &blob);
+        assert!(blobs.want(now).unwrap().is_some());
+        let other = SigningKey::from_seed([2; 32]).content_key(&blob.sha256);
+        for junk in [bytes.clone(), Vec::new(), other.encrypt(0, bytes.clone())] {
+            assert_eq!(blobs.chunk(&blob.sha256, 0, &junk, now), None);
+        }
+        assert!(blobs.want(now).unwrap().is_none(), "it was requested a moment ago");
+        // The planner that answers is another one by now.
+        blobs.learn(&[(blob.sha256, other.clone())].into());
+        assert!(blobs.want(now).unwrap().is_some(), "at once, under the key that counts");
+        let done = blobs.chunk(&blob.sha256, 0, &other.encrypt(0, bytes), now);
+        assert_eq!(done, Some(BlobEvent::Ready(blob.sha256)));
+    }
+
+    #[test]
     fn an_empty_blob_needs_no_chunk() {
         let dir = tempfile::tempdir().unwrap();
         let mut blobs = Blobs::open(dir.path().into()).unwrap();
-        blobs.fetch(vec![BlobRef::of(b"")]);
+        fetch(&mut blobs, &BlobRef::of(b""));
         assert_eq!(blobs.want(Duration::ZERO), Err(BlobEvent::Ready(Digest::of(b""))));
     }
 }

@@ -17,7 +17,8 @@ use groundplan_protocol::{
     digest::{Digest, Fingerprint},
     drift::{CheckRequest, Difference, DriftReport},
     effect::Action,
-    envelope::{Message, PublicKey, SigningKey, open, seal},
+    encryption::EncryptionKey,
+    envelope::{Message, PublicKey, SigningKey, open, open_for, seal, seal_for},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName},
     plan::{NodePlan, PlanOffer, PlanText, PlannedTask, TaskSpec},
     presence::Presence,
@@ -47,6 +48,7 @@ struct Planner {
     agent: PublicKey,
     /// The node's, once it is known.
     ledger: Option<LedgerId>,
+    encryption_key: Option<EncryptionKey>,
     client: AsyncClient,
     events: EventLoop,
 }
@@ -57,7 +59,22 @@ impl Planner {
     }
 
     fn publish<M: Message>(&self, topic: NodeTopic, retain: bool, message: &M) {
-        self.client.try_publish(self.topic(topic), QoS::AtLeastOnce, retain, seal(&self.key, message)).unwrap();
+        self.client.try_publish(self.topic(topic), QoS::AtLeastOnce, retain, self.sealed(message)).unwrap();
+    }
+
+    fn sealed<M: Message>(&self, message: &M) -> Vec<u8> {
+        match (&self.encryption_key, M::ENCRYPTED) {
+            (_, false) => seal(&self.key, message),
+            (Some(key), true) => seal_for(&self.key, key, message).unwrap(),
+            (None, true) => panic!("the node has announced no key"),
+        }
+    }
+
+    fn opened<M: Message>(&self, payload: &[u8]) -> M {
+        match M::ENCRYPTED {
+            false => open(payload, &[self.agent], &self.site).unwrap(),
+            true => open_for(payload, &[self.agent], &self.site, &self.key.decryption()).unwrap(),
+        }
     }
 
     fn plan(&self, generation: u64, tasks: Vec<PlannedTask>) {
@@ -72,7 +89,8 @@ impl Planner {
             ledger: self.ledger.clone(),
         };
         let of = (plan.site.clone(), plan.node.clone(), plan.generation);
-        let offer = PlanOffer::new(&self.key, 1, of, PlanText::of(&plan), (0, u64::MAX));
+        let mut offer = PlanOffer::new(&self.key, 1, of, PlanText::of(&plan), (0, u64::MAX));
+        offer.keys = plan.blobs().map(|blob| (blob.sha256, self.key.content_key(&blob.sha256))).collect();
         self.publish(NodeTopic::Plan, true, &offer);
     }
 
@@ -86,7 +104,7 @@ impl Planner {
     }
 
     fn read<M: Message>(&self, topic: NodeTopic, publish: &Publish) -> Option<M> {
-        (publish.topic == self.topic(topic)).then(|| open(&publish.payload, &[self.agent], &self.site).unwrap())
+        (publish.topic == self.topic(topic)).then(|| self.opened(&publish.payload))
     }
 
     /// Waits for the next message on `topic` that fits, and sends the requested chunks of `blob` meanwhile.
@@ -96,7 +114,8 @@ impl Planner {
             if let Some(want) = self.read::<Want>(NodeTopic::Want, &publish) {
                 for n in want.chunks {
                     let topic = Topic::Blob(want.blob.sha256, n).name(&self.site);
-                    let bytes = chunk(blob, n).unwrap().to_vec();
+                    let key = self.key.content_key(&want.blob.sha256);
+                    let bytes = key.encrypt(n, chunk(blob, n).unwrap().to_vec());
                     self.client.publish(topic, QoS::AtLeastOnce, false, bytes).await.unwrap();
                 }
             }
@@ -195,12 +214,21 @@ async fn a_plan_is_applied_and_reported() {
     let (client, mut events) = AsyncClient::new(options, 100);
     events.network_options.set_tcp_nodelay(true);
     client.try_subscribe(format!("{}/node/#", prefix(&site)), QoS::AtLeastOnce).unwrap();
-    let mut planner = Planner { key, site, node, agent: public.trim().parse().unwrap(), ledger: None, client, events };
+    let mut planner = Planner {
+        key,
+        site,
+        node,
+        agent: public.trim().parse().unwrap(),
+        ledger: None,
+        encryption_key: None,
+        client,
+        events,
+    };
 
     let mut child = Owned(agent().arg("--exit-with-parent").stdin(Stdio::piped()).spawn().unwrap());
     let idle = planner.wait::<NodeState>(NodeTopic::State, b"", |_| true).await;
     assert_eq!((idle.generation, idle.phase), (Generation(0), Phase::Idle));
-    planner.ledger = Some(idle.ledger);
+    (planner.ledger, planner.encryption_key) = (Some(idle.ledger), idle.encryption_key);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let at_rest = resident_kib(child.0.id());
 

@@ -1,6 +1,7 @@
 //! DSSE envelopes signed with ed25519, around every JSON message in both directions.
 //!
-//! In: a message and a key. Out: JSON that `jq` can take apart, or an error with the reason.
+//! In: a message and a key. Out: JSON that `jq` can take apart, or an error with the reason. The payload of a message that is for one
+//! recipient alone is encrypted to it; what is signed is the ciphertext.
 //! Follows the DSSE protocol v1.0 (secure-systems-lab/dsse); signatures are RFC 8032 ed25519. No field of a
 //! payload is trusted before its signature is verified.
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     VERSION,
     digest::Digest,
+    encryption::{ContentKey, DecryptionKey, EncryptionKey, SUITE, Undecipherable},
     ids::{Generation, NodeId, SiteName},
     text::{FOREIGN, foreign},
 };
@@ -22,6 +24,8 @@ use crate::{
 pub trait Message: Serialize + DeserializeOwned {
     /// The DSSE payload type, which names the message and its encoding.
     const TYPE: &'static str;
+    /// Whether it is for its recipient alone, and travels encrypted.
+    const ENCRYPTED: bool = false;
     /// The format version in the message.
     fn version(&self) -> u32;
     /// The site that it belongs to.
@@ -46,7 +50,7 @@ pub enum OpenError {
         /// The type in the envelope, cut and escaped.
         found: String,
         /// The type that was expected.
-        expected: &'static str,
+        expected: String,
     },
     /// It has more signatures than are looked at.
     #[error("has {0} signatures; the limit is {SIGNATURES}")]
@@ -54,6 +58,9 @@ pub enum OpenError {
     /// Not signed by a key that the receiver trusts.
     #[error("not signed by a trusted key")]
     Signature,
+    /// Signed, and the payload cannot be decrypted.
+    #[error("signed, but it cannot be decrypted")]
+    Encrypted(#[source] Undecipherable),
     /// The payload is signed but does not parse as its type.
     #[error("signed, but not a valid message")]
     Payload(#[source] InvalidJson),
@@ -109,14 +116,41 @@ fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Puts `message` into an envelope signed by `key`.
+///
+/// # Panics
+/// If it is for one recipient alone: a fault of the caller.
 pub fn seal<M: Message>(key: &SigningKey, message: &M) -> Vec<u8> {
-    let payload = to_json(message);
-    let signature = key.pair.sign(&pae(M::TYPE, &payload));
-    to_json(&Envelope {
-        payload: BASE64.encode(&payload),
-        payload_type: M::TYPE.to_owned(),
-        signatures: vec![Signature { keyid: key.public().id(), sig: BASE64.encode(signature) }],
-    })
+    assert!(!M::ENCRYPTED, "it is for its recipient alone");
+    sign(key, M::TYPE.to_owned(), &to_json(message))
+}
+
+/// Puts `message`, encrypted to `recipient`, into an envelope signed by `key`.
+///
+/// # Errors
+/// The recipient's key is none that anything can be encrypted to.
+///
+/// # Panics
+/// If the system gives no random numbers; if the message is not for one recipient.
+pub fn seal_for<M: Message>(
+    key: &SigningKey,
+    recipient: &EncryptionKey,
+    message: &M,
+) -> Result<Vec<u8>, Undecipherable> {
+    assert!(M::ENCRYPTED, "it is not for one recipient");
+    let payload_type = encrypted(M::TYPE);
+    let payload = recipient.encrypt(&payload_type, &to_json(message))?;
+    Ok(sign(key, payload_type, &payload))
+}
+
+/// The payload type of a message that is encrypted: it names the algorithms, and is covered by the signature.
+fn encrypted(payload_type: &str) -> String {
+    format!("{payload_type};hpke={SUITE}")
+}
+
+fn sign(key: &SigningKey, payload_type: String, payload: &[u8]) -> Vec<u8> {
+    let signature = key.pair.sign(&pae(&payload_type, payload));
+    let signatures = vec![Signature { keyid: key.public().id(), sig: BASE64.encode(signature) }];
+    to_json(&Envelope { payload: BASE64.encode(payload), payload_type, signatures })
 }
 
 /// The JSON of a value whose maps have only string keys, as all types of this crate do.
@@ -124,16 +158,50 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("wire types have string keys and serialize without IO")
 }
 
-/// The payload type that `bytes` claims, before any check; to choose which message to open it as.
+/// The payload type that `bytes` claims, before any check and without its parameters; to choose which message to open it as.
 pub fn claimed_type(bytes: &[u8]) -> Option<String> {
-    serde_json::from_slice::<Envelope>(bytes).ok().map(|e| e.payload_type)
+    let mut claimed = serde_json::from_slice::<Envelope>(bytes).ok()?.payload_type;
+    claimed.truncate(claimed.find(';').unwrap_or(claimed.len()));
+    Some(claimed)
 }
 
 /// Takes the message out of an envelope that one of `trusted` signed, for `site`.
+///
+/// # Errors
+/// See [`OpenError`].
+///
+/// # Panics
+/// If it is one that travels encrypted: a fault of the caller.
 pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) -> Result<M, OpenError> {
+    assert!(!M::ENCRYPTED, "it is encrypted");
+    message(&verified(bytes, trusted, M::TYPE)?, site)
+}
+
+/// Takes the message out of an envelope that one of `trusted` signed, for `site`, encrypted to the recipient whose key this is.
+///
+/// # Errors
+/// See [`OpenError`].
+///
+/// # Panics
+/// If it is one that does not travel encrypted.
+pub fn open_for<M: Message>(
+    bytes: &[u8],
+    trusted: &[PublicKey],
+    site: &SiteName,
+    recipient: &DecryptionKey,
+) -> Result<M, OpenError> {
+    assert!(M::ENCRYPTED, "it is not encrypted");
+    let payload_type = encrypted(M::TYPE);
+    let payload = verified(bytes, trusted, &payload_type)?;
+    message(&recipient.decrypt(&payload_type, &payload).map_err(OpenError::Encrypted)?, site)
+}
+
+/// The payload of an envelope that one of `trusted` signed.
+fn verified(bytes: &[u8], trusted: &[PublicKey], payload_type: &str) -> Result<Vec<u8>, OpenError> {
     let envelope: Envelope = serde_json::from_slice(bytes).map_err(|e| OpenError::Envelope(e.into()))?;
-    if envelope.payload_type != M::TYPE {
-        return Err(OpenError::Type { found: foreign(&envelope.payload_type, FOREIGN), expected: M::TYPE });
+    if envelope.payload_type != payload_type {
+        let found = foreign(&envelope.payload_type, FOREIGN);
+        return Err(OpenError::Type { found, expected: payload_type.to_owned() });
     }
     // One good signature suffices; others may be by keys that are not known here. Each costs time, whoever sent it: so they are few, and
     // each is tried with the key that it names alone.
@@ -142,7 +210,7 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
     }
     let payload = BASE64.decode(&envelope.payload).map_err(OpenError::Base64)?;
     // With the expected type, not the claimed one: a signed message of one type is never valid as another.
-    let signed = pae(M::TYPE, &payload);
+    let signed = pae(payload_type, &payload);
     let keys: Vec<(String, &PublicKey)> = trusted.iter().map(|key| (key.id(), key)).collect();
     let mut good = false;
     for signature in &envelope.signatures {
@@ -152,19 +220,21 @@ pub fn open<M: Message>(bytes: &[u8], trusted: &[PublicKey], site: &SiteName) ->
             good |= key.verify(&signed, &sig);
         }
     }
-    if !good {
-        return Err(OpenError::Signature);
-    }
+    if good { Ok(payload) } else { Err(OpenError::Signature) }
+}
+
+/// The message of a payload that is signed.
+fn message<M: Message>(payload: &[u8], site: &SiteName) -> Result<M, OpenError> {
     // The version is read alone first: a newer message may not parse as today's.
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
     }
-    let Versioned { version } = serde_json::from_slice(&payload).map_err(|e| OpenError::Payload(e.into()))?;
+    let Versioned { version } = serde_json::from_slice(payload).map_err(|e| OpenError::Payload(e.into()))?;
     if version != VERSION {
         return Err(OpenError::Version { found: version });
     }
-    let message: M = serde_json::from_slice(&payload).map_err(|e| OpenError::Payload(e.into()))?;
+    let message: M = serde_json::from_slice(payload).map_err(|e| OpenError::Payload(e.into()))?;
     // A node key may be used on two sites: a message from one must not count on the other.
     if message.site() != site {
         return Err(OpenError::Site(message.site().clone()));
@@ -311,6 +381,16 @@ impl SigningKey {
         PublicKey(bytes)
     }
 
+    /// The key that belongs to this one, for what others encrypt to its owner: of the same seed, so that there is one secret to keep.
+    pub fn decryption(&self) -> DecryptionKey {
+        DecryptionKey::derive(&self.seed)
+    }
+
+    /// The key that the owner of this one gives to some content.
+    pub fn content_key(&self, content: &Digest) -> ContentKey {
+        ContentKey::derive(&self.seed, content)
+    }
+
     /// A name for `purpose` that only the key's owner can know: 32 hex digits. The same each time, since an ed25519 signature is.
     pub fn private_name(&self, purpose: &str) -> String {
         // No envelope is signed this way: what DSSE signs begins with `DSSEv1`.
@@ -380,10 +460,47 @@ mod tests {
         assert!(matches!(open::<Note>(&future, &[key.public()], &site("s")), Err(OpenError::Version { found: 2 })));
     }
 
+    /// The same for one recipient.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Letter(Note);
+
+    impl Message for Letter {
+        const TYPE: &'static str = Note::TYPE;
+        const ENCRYPTED: bool = true;
+        fn version(&self) -> u32 {
+            self.0.version
+        }
+        fn site(&self) -> &SiteName {
+            &self.0.site
+        }
+    }
+
+    #[test]
+    fn what_is_for_one_recipient_is_read_by_it_alone_and_only_if_it_came_encrypted() {
+        let [key, own, other] = [1, 2, 3].map(|seed| SigningKey::from_seed([seed; 32]));
+        let (trusted, site) = ([key.public()], site("s"));
+        let sealed = seal_for(&key, &own.decryption().public(), &Letter(note(VERSION))).unwrap();
+        let opened = |bytes: &[u8], by: &SigningKey| open_for::<Letter>(bytes, &trusted, &site, &by.decryption());
+        assert_eq!(opened(&sealed, &own).unwrap(), Letter(note(VERSION)));
+        assert!(matches!(opened(&sealed, &other), Err(OpenError::Encrypted(_))));
+        assert!(!String::from_utf8_lossy(&BASE64.decode(envelope(&sealed).payload).unwrap()).contains("hello"));
+        // Neither counts as the other.
+        assert!(matches!(open::<Note>(&sealed, &trusted, &site), Err(OpenError::Type { .. })));
+        assert!(matches!(opened(&seal(&key, &note(VERSION)), &own), Err(OpenError::Type { .. })));
+        // Nor does the type alone make it one.
+        let plain = sign(&key, encrypted(Letter::TYPE), &to_json(&note(VERSION)));
+        assert!(matches!(opened(&plain, &own), Err(OpenError::Encrypted(_))));
+        assert_eq!(claimed_type(&sealed).as_deref(), Some(Letter::TYPE));
+    }
+
+    fn envelope(sealed: &[u8]) -> Envelope {
+        serde_json::from_slice(sealed).unwrap()
+    }
+
     /// An envelope with these signatures in the place of its own.
     fn with(sealed: &[u8], signatures: Vec<Signature>) -> Vec<u8> {
-        let envelope: Envelope = serde_json::from_slice(sealed).unwrap();
-        to_json(&Envelope { signatures, ..envelope })
+        to_json(&Envelope { signatures, ..envelope(sealed) })
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     duration::Span,
+    encryption::EncryptionKey,
     envelope::Message,
     ids::{ExecId, NodeId, Nonce, SessionId, SiteName},
     kinds::Run,
@@ -40,12 +41,15 @@ pub struct Exec {
     pub node: NodeId,
     /// Id of the command: the same on all its nodes, and never used again.
     pub id: ExecId,
+    /// The key to encrypt the output to.
+    pub reply_to: EncryptionKey,
     /// What the agent is to do.
     pub order: Order,
 }
 
 impl Message for Exec {
     const TYPE: &'static str = "application/vnd.groundplan.exec+json";
+    const ENCRYPTED: bool = true;
     fn version(&self) -> u32 {
         self.version
     }
@@ -141,6 +145,7 @@ pub struct ExecOutput {
 
 impl Message for ExecOutput {
     const TYPE: &'static str = "application/vnd.groundplan.output+json";
+    const ENCRYPTED: bool = true;
     fn version(&self) -> u32 {
         self.version
     }

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod drift;
 pub mod duration;
 pub mod effect;
+pub mod encryption;
 pub mod envelope;
 pub mod exec;
 pub mod ids;

@@ -4,7 +4,12 @@
 //! In: what the planner decided. Out: messages. A node plan is self-contained except for blobs. It lists a task at most once,
 //! after all tasks of its own node that it waits for. Its id is the digest of its JSON: everything else that is said of a plan names it.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -16,6 +21,7 @@ use crate::{
     digest::{Digest, Fingerprint},
     duration::Span,
     effect::{Action, Effect},
+    encryption::ContentKey,
     envelope::{InvalidJson, Message, PlanReceipt, SigningKey},
     ids::{CommitId, GateId, Generation, InvalidId, LedgerId, NodeId, Resource, SiteName, TaskId},
     kinds::{Claim, ClaimKey, TaskParams},
@@ -68,6 +74,10 @@ pub struct PlanOffer {
     pub generation: Generation,
     /// The plan, or the blob that contains it.
     pub body: PlanBody,
+    /// The keys of the blobs that the plan names, and of the plan itself if it is one, by digest: they cross the broker encrypted, once for
+    /// all nodes that fetch them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<Digest, ContentKey>,
     /// When it was offered, by the planner's clock, in milliseconds since the Unix epoch.
     pub issued_ms: u64,
     /// Until when it may be taken, in milliseconds since the Unix epoch.
@@ -92,6 +102,7 @@ impl PlanOffer {
             node,
             generation,
             body: PlanBody::Inline(plan),
+            keys: BTreeMap::new(),
             issued_ms,
             not_after_ms,
             receipt,
@@ -148,6 +159,29 @@ impl PlanText {
         Digest::of(self.as_str().as_bytes())
     }
 
+    /// The blobs that the plan names, found without reading all of it.
+    ///
+    /// # Errors
+    /// The JSON is no node plan.
+    pub fn blobs(&self) -> Result<BTreeSet<Digest>, InvalidJson> {
+        #[derive(Deserialize)]
+        struct Plan {
+            #[serde(default)]
+            tasks: Vec<Task>,
+        }
+        #[derive(Deserialize)]
+        struct Task {
+            spec: Option<Spec>,
+        }
+        #[derive(Deserialize)]
+        struct Spec {
+            content: Option<Content>,
+        }
+        let plan: Plan = serde_json::from_slice(self.as_str().as_bytes())?;
+        let contents = plan.tasks.into_iter().filter_map(|task| task.spec?.content);
+        Ok(contents.filter_map(|content| Some(content.blob()?.sha256)).collect())
+    }
+
     /// The plan.
     ///
     /// # Errors
@@ -176,6 +210,7 @@ impl JsonSchema for PlanText {
 
 impl Message for PlanOffer {
     const TYPE: &'static str = "application/vnd.groundplan.plan-offer+json";
+    const ENCRYPTED: bool = true;
     fn version(&self) -> u32 {
         self.version
     }

@@ -12,6 +12,7 @@ use crate::{
     VERSION,
     digest::Fingerprint,
     effect::Effect,
+    encryption::EncryptionKey,
     envelope::{Message, PlanReceipt},
     ids::{CommitId, Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     kinds::ClaimKey,
@@ -78,6 +79,9 @@ pub struct NodeState {
     pub degraded: BTreeMap<TaskId, String>,
     /// The agent's program version.
     pub agent: String,
+    /// The key to encrypt to this node with. Without it the node gets no plan and no order: agents of before had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<EncryptionKey>,
     /// The last message that it refused, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -108,6 +112,7 @@ impl NodeState {
             found: FoundList::default(),
             degraded: BTreeMap::new(),
             agent: String::new(),
+            encryption_key: None,
             refused: None,
             ignored: 0,
         }

@@ -12,6 +12,7 @@ use crate::{
     blob::{CHUNK, Want},
     digest::Digest,
     drift::{CheckRequest, DriftReport},
+    encryption::TAG,
     envelope::{Message, SigningKey},
     exec::{Exec, ExecOutput, ExecReady},
     ids::{NodeId, SiteName},
@@ -133,6 +134,8 @@ pub struct MessageType {
     pub name: &'static str,
     /// The payload type in the envelope: the [`Message::TYPE`] of that type.
     pub payload_type: &'static str,
+    /// Whether it is encrypted to its recipient: the [`Message::ENCRYPTED`] of that type.
+    pub encrypted: bool,
 }
 
 /// A row of [`TOPICS`].
@@ -146,7 +149,7 @@ pub struct TopicSpec {
     pub direction: Direction,
     /// What the broker keeps of it.
     pub retention: Retention,
-    /// The messages that it carries, in envelopes; none where it carries raw bytes.
+    /// The messages that it carries, in envelopes; none where it carries encrypted content.
     pub messages: &'static [MessageType],
     /// Largest payload, in bytes. Below [`MAX_PAYLOAD`] only where no sender can exceed it.
     pub limit: usize,
@@ -160,7 +163,7 @@ const SMALL: usize = 8 * 1024;
 const LISTED: usize = SMALL + 2 * (FORGET_LIMIT + PARK_LIMIT);
 
 macro_rules! messages {
-    ($($message:ident)*) => { &[$(MessageType { name: stringify!($message), payload_type: $message::TYPE }),*] };
+    ($($message:ident)*) => { &[$(MessageType { name: stringify!($message), payload_type: $message::TYPE, encrypted: $message::ENCRYPTED }),*] };
 }
 
 macro_rules! topics {
@@ -192,7 +195,7 @@ pub const TOPICS: [TopicSpec; 14] = topics![
     Node(Want),     "node/<node>/want",     AgentToPlanners, None,         [Want],                 SMALL;
     Node(Drift),    "node/<node>/drift",    AgentToPlanners, Retained,     [DriftReport],          MAX_PAYLOAD;
     Node(Output),   "node/<node>/output",   AgentToPlanners, None,         [ExecOutput ExecReady], MAX_PAYLOAD;
-    Blob,           "blob/<sha256>/<n>",    PlannerToAgents, None,         [],                     CHUNK;
+    Blob,           "blob/<sha256>/<n>",    PlannerToAgents, None,         [],                     CHUNK + TAG;
 ];
 
 impl TopicSpec {

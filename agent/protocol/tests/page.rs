@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 use groundplan_protocol::topic::{Retention, TOPICS, TopicSpec};
 
 const TOPICS_HEAD: &str = "| topic | direction | retained | message | largest payload |\n|---|---|---|---|---|\n";
-const MESSAGES_HEAD: &str =
-    "| message | `payloadType` is `application/vnd.groundplan.` … `+json` | signed by |\n|---|---|---|\n";
+const MESSAGES_HEAD: &str = "| message | `payloadType` is `application/vnd.groundplan.` … `+json` | signed by | encrypted |\n|---|---|---|---|\n";
 
 fn topic_row(spec: &TopicSpec) -> String {
     let retained = match spec.retention {
@@ -15,10 +14,12 @@ fn topic_row(spec: &TopicSpec) -> String {
         Retention::RetainedWill => "yes, and last will",
     };
     let names: Vec<String> = spec.messages.iter().map(|message| format!("`{}`", message.name)).collect();
-    let message = if names.is_empty() { "raw bytes, no envelope".to_owned() } else { names.join(" or ") };
-    assert_eq!(spec.limit % 1024, 0);
-    let limit = spec.limit / 1024;
-    format!("| `{}` | {} | {retained} | {message} | {limit} KiB |\n", spec.pattern, spec.direction)
+    let message = if names.is_empty() { "encrypted content, no envelope".to_owned() } else { names.join(" or ") };
+    let limit = match spec.limit % 1024 {
+        0 => format!("{} KiB", spec.limit / 1024),
+        rest => format!("{} KiB and {rest} bytes", spec.limit / 1024),
+    };
+    format!("| `{}` | {} | {retained} | {message} | {limit} |\n", spec.pattern, spec.direction)
 }
 
 fn topics() -> String {
@@ -31,7 +32,12 @@ fn messages() -> String {
         let signer = if spec.direction.is_from_agent() { "node" } else { "planner" };
         let short = message.payload_type.strip_prefix("application/vnd.groundplan.");
         let short = short.and_then(|short| short.strip_suffix("+json")).expect("one form of payload types");
-        writeln!(table, "| `{}` | `{short}` | {signer} |", message.name).expect("a string takes all");
+        let recipient = match (message.encrypted, spec.direction.is_from_agent()) {
+            (false, _) => "no",
+            (true, true) => "to the planner",
+            (true, false) => "to the node",
+        };
+        writeln!(table, "| `{}` | `{short}` | {signer} | {recipient} |", message.name).expect("a string takes all");
     }
     table
 }

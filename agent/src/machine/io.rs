@@ -6,6 +6,7 @@ use groundplan_protocol::{
     blob::BlobRef,
     digest::Digest,
     effect,
+    encryption::EncryptionKey,
     ids::{Generation, NodeId, Sequence, SiteName, TaskId},
     kinds::TaskParams,
     plan::{Gates, OnRemove, PlanOffer, TaskSpec},
@@ -28,6 +29,8 @@ pub struct Settings {
     pub node: NodeId,
     /// The agent's program version.
     pub agent: String,
+    /// The key that others encrypt to this node with.
+    pub encryption_key: EncryptionKey,
     /// How many tasks may run at a time; at least 1.
     pub max_parallel: usize,
     /// Largest blob that a plan may name, in bytes.

@@ -63,6 +63,7 @@ impl Machine {
             found: found::list(&self.found),
             degraded: self.degraded(),
             agent: self.settings.agent.clone(),
+            encryption_key: Some(self.settings.encryption_key),
             refused: self.refused.clone(),
             ignored: self.ignored,
         }

@@ -224,7 +224,10 @@ impl Shell {
         self.commands.expire(self.clock.since_boot());
         while self.outlet.takes_output() {
             let Some(message) = self.commands.next(now) else { break };
-            self.outlet.output(message.seal(&self.config.key));
+            match message.seal(&self.config.key) {
+                Some(payload) => self.outlet.output(payload),
+                None => log::warn("a planner's order names a key that no output can be encrypted to"),
+            }
         }
         self.outlet.pump(now);
     }

@@ -210,14 +210,20 @@ impl Shell {
                 }
                 Some(publish)
             }
-            Inbound::Event(event) => match self.catch_up.offer(event, publish, now) {
-                Offered::Handle(event, publish) => {
-                    self.handle(event).await?;
-                    Some(publish)
+            Inbound::Event(event) => {
+                // Also of an offer that the machine knows: another planner gives other keys, and one that was started again has none left.
+                if let Event::Plan(offer) = &event {
+                    self.blobs.learn(&offer.keys);
                 }
-                // A message that is held is acknowledged when it is handled: until then the broker repeats it.
-                Offered::Held(outdated) => outdated,
-            },
+                match self.catch_up.offer(event, publish, now) {
+                    Offered::Handle(event, publish) => {
+                        self.handle(event).await?;
+                        Some(publish)
+                    }
+                    // A message that is held is acknowledged when it is handled: until then the broker repeats it.
+                    Offered::Held(outdated) => outdated,
+                }
+            }
             Inbound::Chunk(digest, n) => {
                 if let Some(event) = self.blobs.chunk(&digest, n, &publish.payload, now) {
                     self.blob_event(event).await?;

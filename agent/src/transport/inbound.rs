@@ -3,7 +3,8 @@
 use groundplan_protocol::{
     digest::Digest,
     drift::CheckRequest,
-    envelope::{Message, OpenError, PublicKey, open},
+    encryption::DecryptionKey,
+    envelope::{Message, OpenError, PublicKey, open, open_for},
     exec::Exec,
     ids::{NodeId, SiteName},
     presence::Heartbeat,
@@ -17,7 +18,7 @@ use crate::{log, machine::Event};
 pub enum Inbound {
     /// An event for the machine.
     Event(Event),
-    /// A chunk of a blob, not verified: only the digest of the whole blob is.
+    /// A chunk of a blob, as it came: only who has the key of the blob can tell whether it is one.
     Chunk(Digest, u32),
     /// A request for drift checks.
     CheckRequest(CheckRequest),
@@ -38,6 +39,8 @@ pub struct Reader {
     pub node: NodeId,
     /// The planners' keys whose signatures count.
     pub trusted: Vec<PublicKey>,
+    /// The key of this node that planners encrypt to.
+    pub decryption: DecryptionKey,
 }
 
 impl Reader {
@@ -66,14 +69,14 @@ impl Reader {
             ));
         }
         let event = match topic {
-            NodeTopic::Plan => self.open(payload).map(|offer| Event::Plan(Box::new(offer))),
+            NodeTopic::Plan => self.decrypt(payload).map(|offer| Event::Plan(Box::new(offer))),
             NodeTopic::Gates => self.open(payload).map(Event::Gates),
             NodeTopic::Ack => self.open(payload).map(Event::Ack),
             NodeTopic::Check => match self.open(payload) {
                 Ok(request) => return Inbound::CheckRequest(request),
                 Err(error) => Err(error),
             },
-            NodeTopic::Exec => match self.open(payload) {
+            NodeTopic::Exec => match self.decrypt(payload) {
                 Ok(exec) => return Inbound::Exec(exec),
                 Err(error) => Err(error),
             },
@@ -84,6 +87,10 @@ impl Reader {
 
     fn open<M: Message>(&self, payload: &[u8]) -> Result<M, OpenError> {
         open(payload, &self.trusted, &self.site)
+    }
+
+    fn decrypt<M: Message>(&self, payload: &[u8]) -> Result<M, OpenError> {
+        open_for(payload, &self.trusted, &self.site, &self.decryption)
     }
 }
 
@@ -113,7 +120,8 @@ mod tests {
     #[test]
     fn what_others_put_into_an_envelope_is_neither_logged_nor_stored_in_full() {
         let (site, node): (SiteName, NodeId) = ("lab".parse().unwrap(), "a".parse().unwrap());
-        let reader = Reader { site: site.clone(), node: node.clone(), trusted: Vec::new() };
+        let decryption = SigningKey::from_seed([1; 32]).decryption();
+        let reader = Reader { site: site.clone(), node: node.clone(), trusted: Vec::new(), decryption };
         let long = "\u{202e}\u{1b}[2J".to_owned() + &"x".repeat(100_000);
         let envelope = |kind: &str, extra: &str| {
             let json = serde_json::json!({ "payload": "", "payloadType": kind, "signatures": [] }).to_string();
@@ -134,7 +142,8 @@ mod tests {
     fn few_signatures_are_tried_each_with_the_key_that_it_names_and_the_topic_limits_the_size() {
         let (site, node): (SiteName, NodeId) = ("lab".parse().unwrap(), "a".parse().unwrap());
         let key = SigningKey::from_seed([1; 32]);
-        let reader = Reader { site: site.clone(), node: node.clone(), trusted: vec![key.public()] };
+        let (site_of, decryption) = (site.clone(), key.decryption());
+        let reader = Reader { site: site_of, node: node.clone(), trusted: vec![key.public()], decryption };
         let gates = Gates {
             version: VERSION,
             site: site.clone(),

@@ -15,6 +15,7 @@ use groundplan_protocol::{
     blob::Want,
     drift::{CheckRequest, DriftReport},
     effect::Action,
+    encryption::EncryptionKey,
     exec::{Exec, ExecOutput, ExecReady},
     ids::{CommitId, ExecId, Generation, InstanceId, NodeId, ServiceId, SiteName, TaskId},
     plan::Gates,
@@ -42,12 +43,14 @@ pub struct Settings {
     pub strangers: usize,
     /// Drawn at random for this process: nonces are made from it.
     pub seed: [u8; 16],
+    /// The key that agents encrypt to this planner with, and to all others of the site.
+    pub reply_to: EncryptionKey,
 }
 
 impl Settings {
-    /// The usual ones, with this seed.
-    pub fn new(seed: [u8; 16]) -> Self {
-        Self { strangers: 1000, seed }
+    /// The usual ones, with this seed and key.
+    pub fn new(seed: [u8; 16], reply_to: EncryptionKey) -> Self {
+        Self { strangers: 1000, seed, reply_to }
     }
 }
 
@@ -318,16 +321,16 @@ pub enum Message {
     },
     /// That it is there in this term, retained.
     Heartbeat(u64),
-    /// The plan that the store holds for a node, offered in a term, retained; nothing if it holds none.
-    Plan(NodeId, u64),
+    /// The plan that the store holds for a node, offered in a term and encrypted to that key, retained; nothing if it holds none.
+    Plan(NodeId, u64, EncryptionKey),
     /// A node's open gates, retained.
     Gates(Gates),
     /// Which reports of a node are on the disk.
     Ack(Ack),
     /// When a node is to check for drift, retained.
     Check(CheckRequest),
-    /// An order to make ready, to run or to stop a command.
-    Exec(Exec, Delivery),
+    /// An order to make ready, to run or to stop a command, encrypted to that key.
+    Exec(Exec, EncryptionKey, Delivery),
     /// Nothing, in place of what is retained.
     Clear(NodeId, NodeTopic),
 }

@@ -17,6 +17,7 @@ use groundplan_machine::{
     io::{Incoming, Input, NodeMessage},
 };
 use groundplan_protocol::{
+    encryption::DecryptionKey,
     envelope::{self, Message, OpenError, PublicKey},
     ids::{NodeId, SiteName},
     limits::Bounded,
@@ -166,6 +167,8 @@ const MOST_REFUSED: usize = 4096;
 pub(super) struct Verifier {
     pub(super) site: SiteName,
     pub(super) planner_key: PublicKey,
+    /// What agents encrypt to all planners of the site.
+    pub(super) decryption: DecryptionKey,
     pub(super) keys: Arc<Keys>,
 }
 
@@ -228,7 +231,7 @@ pub(super) async fn run(
     mut incoming: Receiver<transport::Incoming>,
     loop_: Sender<Received>,
 ) {
-    let Verifier { site, planner_key, keys } = verifier;
+    let keys = &verifier.keys;
     let mut refusals = Refusals::default();
     let mut unheard = Unheard::default();
     let mut look = tokio::time::interval(LOOK);
@@ -237,10 +240,10 @@ pub(super) async fn run(
         let incoming = tokio::select! {
             incoming = incoming.recv() => incoming,
             _ = look.tick(), if !refusals.0.is_empty() || !unheard.is_over() => {
-                unheard.next(&keys).iter().for_each(|node| transport.replay(&site, node));
-                for node in refusals.settled(&keys) {
+                unheard.next(keys).iter().for_each(|node| transport.replay(&verifier.site, node));
+                for node in refusals.settled(keys) {
                     tracing::info!(%node, "the node has a key: what it said before is read again");
-                    transport.replay(&site, &node);
+                    transport.replay(&verifier.site, &node);
                 }
                 continue;
             }
@@ -257,13 +260,13 @@ pub(super) async fn run(
             transport::Incoming::Lost { error } => Received::Input(Input::Disconnected { error }),
             transport::Incoming::Message { topic, payload, receipt, room } => {
                 if unheard.since.is_some()
-                    && let Some(Topic::Node(node, _)) = Topic::parse(&site, &topic)
+                    && let Some(Topic::Node(node, _)) = Topic::parse(&verifier.site, &topic)
                 {
                     unheard.heard.insert(node);
                 }
-                let message = open(&site, &planner_key, &keys, &topic, &payload);
+                let message = open(&verifier, &topic, &payload);
                 if let Incoming::Refused { node, .. } = &message {
-                    refusals.note(&keys, node);
+                    refusals.note(keys, node);
                 }
                 Received::Message(receipt, room, message)
             }
@@ -274,7 +277,8 @@ pub(super) async fn run(
 }
 
 /// Makes sense of one message.
-fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payload: &[u8]) -> Incoming {
+fn open(verifier: &Verifier, topic: &str, payload: &[u8]) -> Incoming {
+    let Verifier { site, planner_key, decryption, keys } = verifier;
     match Topic::parse(site, topic) {
         // A cleared retained message, such as an operator's or a test's.
         Some(_) if payload.is_empty() => Incoming::Empty,
@@ -291,18 +295,23 @@ fn open(site: &SiteName, planner_key: &PublicKey, keys: &Keys, topic: &str, payl
             }
         },
         Some(Topic::Node(node, topic)) => match topic {
-            NodeTopic::State => {
-                of_node(keys, site, node, payload, |m| NodeMessage::State(Box::new(proven(m, planner_key))))
+            NodeTopic::State => of_node(keys, site, node, payload, envelope::open, |m| {
+                NodeMessage::State(Box::new(proven(m, planner_key)))
+            }),
+            NodeTopic::Report => of_node(keys, site, node, payload, envelope::open, NodeMessage::Reports),
+            NodeTopic::Presence => of_node(keys, site, node, payload, envelope::open, NodeMessage::Presence),
+            NodeTopic::Drift => of_node(keys, site, node, payload, envelope::open, NodeMessage::Drift),
+            NodeTopic::Output => {
+                let decrypt = |bytes: &[u8], keys: &[PublicKey], site: &SiteName| {
+                    envelope::open_for(bytes, keys, site, decryption)
+                };
+                match of_node(keys, site, node.clone(), payload, decrypt, NodeMessage::Output) {
+                    // Not of that type: it may be of the other.
+                    Incoming::Foreign => of_node(keys, site, node, payload, envelope::open, NodeMessage::Ready),
+                    output => output,
+                }
             }
-            NodeTopic::Report => of_node(keys, site, node, payload, NodeMessage::Reports),
-            NodeTopic::Presence => of_node(keys, site, node, payload, NodeMessage::Presence),
-            NodeTopic::Drift => of_node(keys, site, node, payload, NodeMessage::Drift),
-            NodeTopic::Output => match of_node(keys, site, node.clone(), payload, NodeMessage::Output) {
-                // Not of that type: it may be of the other.
-                Incoming::Foreign => of_node(keys, site, node, payload, NodeMessage::Ready),
-                output => output,
-            },
-            NodeTopic::Want => of_node(keys, site, node, payload, NodeMessage::Want),
+            NodeTopic::Want => of_node(keys, site, node, payload, envelope::open, NodeMessage::Want),
             _ => Incoming::Foreign,
         },
         _ => Incoming::Foreign,
@@ -349,11 +358,12 @@ fn of_node<M: FromNode>(
     site: &SiteName,
     node: NodeId,
     payload: &[u8],
+    open: impl FnOnce(&[u8], &[PublicKey], &SiteName) -> Result<M, OpenError>,
     wrap: impl FnOnce(M) -> NodeMessage,
 ) -> Incoming {
     let (key, declared) = keys.find(&node);
     let (reason, hint) = match key {
-        Ok(Some(key)) => match envelope::open::<M>(payload, &[key], site) {
+        Ok(Some(key)) => match open(payload, &[key], site) {
             // The topic has chosen the key; what is signed must name the same node.
             Ok(mut message) if *message.node() == node => match message.bound() {
                 Ok(()) => return Incoming::Node(node, wrap(message)),
@@ -368,6 +378,10 @@ fn of_node<M: FromNode>(
             Err(OpenError::Signature) => {
                 let hint = format!("if the node was rebuilt: {}", Keys::hint(&node));
                 ("is not signed by the node's key".to_owned(), hint)
+            }
+            Err(OpenError::Encrypted(_)) => {
+                let hint = "it answers a planner with another key: all planners of a site have the same".to_owned();
+                ("is not encrypted to this planner's key".to_owned(), hint)
             }
             Err(error @ (OpenError::Version { .. } | OpenError::Site(_))) => {
                 (error.to_string(), "use the same release and site for planner and agent".to_owned())
@@ -396,7 +410,7 @@ mod tests {
 
     struct Case {
         _dir: tempfile::TempDir,
-        keys: Keys,
+        keys: Arc<Keys>,
         key: SigningKey,
         site: SiteName,
         node: NodeId,
@@ -405,7 +419,7 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let (keys, key) = (Keys::new(dir.path()), SigningKey::from_seed([1; 32]));
+            let (keys, key) = (Arc::new(Keys::new(dir.path())), SigningKey::from_seed([1; 32]));
             let (site, node) = (SiteName::new("s").unwrap(), NodeId::new("n1").unwrap());
             keys.trust(&node, &key.public()).unwrap();
             Self { _dir: dir, keys, key, site, node }
@@ -421,7 +435,10 @@ mod tests {
 
         fn open(&self, topic: NodeTopic, payload: &[u8]) -> Incoming {
             let topic = Topic::Node(self.node.clone(), topic).name(&self.site);
-            open(&self.site, &SigningKey::from_seed([2; 32]).public(), &self.keys, &topic, payload)
+            let planner = SigningKey::from_seed([2; 32]);
+            let (planner_key, decryption) = (planner.public(), planner.decryption());
+            let (site, keys) = (self.site.clone(), self.keys.clone());
+            open(&Verifier { site, planner_key, decryption, keys }, &topic, payload)
         }
     }
 

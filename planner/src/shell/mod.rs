@@ -182,12 +182,12 @@ impl Shell {
         let rule = fast_forward.clone();
         thread::spawn(move || workers::load(&repository, &rule, &load_jobs, &answer_load));
         thread::spawn(move || workers::plan(&plan_jobs, &answer));
-        let shipper = Shipper::start(reader, &config.state_dir);
+        let shipper = Shipper::start(reader, key.clone(), &config.state_dir);
         let (planner, started) = (stored.meta.planner.clone(), Instant::now());
         let now = Now { mono: Duration::ZERO, wall_ms: wall_ms() };
         stored.meta.generation = stored.meta.generation.max(config.generation);
         Self {
-            machine: Machine::restore(&Settings::new(seed), stored, now),
+            machine: Machine::restore(&Settings::new(seed, key.decryption().public()), stored, now),
             config,
             key,
             planner,
@@ -394,7 +394,8 @@ impl Shell {
         let (incoming, inbox) = mpsc::channel(TOGETHER);
         let (transport, task) = transport::start(settings, incoming);
         let keys = self.handle.keys.clone();
-        let verifier = inbox::Verifier { site: site.clone(), planner_key: self.key.public(), keys };
+        let (planner_key, decryption) = (self.key.public(), self.key.decryption());
+        let verifier = inbox::Verifier { site: site.clone(), planner_key, decryption, keys };
         tokio::spawn(inbox::run(verifier, transport.clone(), inbox, self.received.0.clone()));
         let (outgoing, outbox) = mpsc::unbounded_channel();
         let (key, store) = (self.key.clone(), self.handle.store.clone());

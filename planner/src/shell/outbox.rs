@@ -3,7 +3,7 @@
 //! A task of its own, so that the loop waits for no signature. What comes here is on the disk already. A plan is read from the store when
 //! its turn comes, so that what leaves is never older than what is stored.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use groundplan_machine::{
     io::{Delivery, Message, OFFER_VALID},
@@ -12,7 +12,9 @@ use groundplan_machine::{
 use groundplan_protocol::{
     MAX_PACKET, VERSION,
     blob::BlobRef,
-    envelope::{self, InvalidJson, SigningKey},
+    digest::Digest,
+    encryption::EncryptionKey,
+    envelope::{self, SigningKey},
     ids::{NodeId, SiteName},
     plan::{PlanBody, PlanOffer, PlanText},
     presence::Heartbeat,
@@ -59,26 +61,31 @@ pub(super) async fn run(
     }
 }
 
-/// The signed offer of a plan.
+/// The signed offer of a plan, encrypted to the node's key.
 fn offer(
     key: &SigningKey,
     site: &SiteName,
-    node: &NodeId,
+    (node, to): (&NodeId, &EncryptionKey),
     term: u64,
     plan: StoredPlan,
-) -> Result<Vec<u8>, InvalidJson> {
+) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let issued_ms = wall_ms();
     let times = (issued_ms, issued_ms + OFFER_VALID.as_millis() as u64);
     let of = (site.clone(), node.clone(), plan.note.generation);
     let blob = BlobRef::of(&plan.json);
-    let offer = PlanOffer::new(key, term, of, PlanText::from_json(plan.json)?, times);
-    let signed = envelope::seal(key, &offer);
+    let text = PlanText::from_json(plan.json)?;
+    let mut blobs = text.blobs()?;
+    let mut offer = PlanOffer::new(key, term, of, text, times);
+    let keys = |blobs: &BTreeSet<Digest>| blobs.iter().map(|digest| (*digest, key.content_key(digest))).collect();
+    offer.keys = keys(&blobs);
+    let signed = envelope::seal_for(key, to, &offer)?;
     // A larger one would be refused by the broker. The node fetches the plan in chunks, like content, and checks it against the digest in
     // the signed offer.
     if signed.len() <= MAX_PACKET - ROOM {
         return Ok(signed);
     }
-    Ok(envelope::seal(key, &PlanOffer { body: PlanBody::Blob(blob), ..offer }))
+    blobs.insert(blob.sha256);
+    Ok(envelope::seal_for(key, to, &PlanOffer { keys: keys(&blobs), body: PlanBody::Blob(blob), ..offer })?)
 }
 
 fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transport, message: Message) {
@@ -95,10 +102,10 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
             transport.publish(Topic::Heartbeat.name(site), envelope::seal(key, &beat), true);
         }
         // It may be newer than when this was queued: then it is published twice, which does no harm.
-        Message::Plan(node, term) => match store.plan(&node) {
-            Ok(Some(plan)) => match offer(key, site, &node, term, plan) {
+        Message::Plan(node, term, recipient) => match store.plan(&node) {
+            Ok(Some(plan)) => match offer(key, site, (&node, &recipient), term, plan) {
                 Ok(offer) => to(node, NodeTopic::Plan, offer),
-                Err(error) => tracing::error!(%error, %node, "its plan in the store is damaged"),
+                Err(error) => tracing::error!(%error, %node, "its plan cannot be offered"),
             },
             Ok(None) => {}
             Err(error) => {
@@ -108,9 +115,12 @@ fn publish(site: &SiteName, key: &SigningKey, store: &Reader, transport: &Transp
         Message::Gates(gates) => to(gates.node.clone(), NodeTopic::Gates, envelope::seal(key, &gates)),
         Message::Ack(ack) => to(ack.node.clone(), NodeTopic::Ack, envelope::seal(key, &ack)),
         Message::Check(request) => to(request.node.clone(), NodeTopic::Check, envelope::seal(key, &request)),
-        Message::Exec(exec, delivery) => {
-            let (topic, payload) =
-                (Topic::Node(exec.node.clone(), NodeTopic::Exec).name(site), envelope::seal(key, &exec));
+        Message::Exec(exec, recipient, delivery) => {
+            let topic = Topic::Node(exec.node.clone(), NodeTopic::Exec).name(site);
+            let payload = match envelope::seal_for(key, &recipient, &exec) {
+                Ok(payload) => payload,
+                Err(error) => return tracing::error!(%error, node = %exec.node, "nothing can be encrypted to its key"),
+            };
             match delivery {
                 Delivery::Now => transport.publish_each(topic, payload, false),
                 Delivery::Late => transport.publish_each(topic, payload, true),

@@ -13,6 +13,7 @@ use std::{
 use groundplan_protocol::{
     blob::Want,
     digest::Digest,
+    envelope::SigningKey,
     ids::{NodeId, SiteName},
     topic::Topic,
 };
@@ -80,10 +81,10 @@ pub(super) struct Shipper(Arc<Mailbox>);
 
 impl Shipper {
     /// Starts the thread. Long files are kept in `dir` while nodes fetch them.
-    pub(super) fn start(store: Reader, dir: &Path) -> Self {
+    pub(super) fn start(store: Reader, key: Arc<SigningKey>, dir: &Path) -> Self {
         let (mailbox, dir) = (Arc::new(Mailbox::default()), dir.to_owned());
         let of_thread = mailbox.clone();
-        std::thread::spawn(move || run(&store, &dir, &of_thread));
+        std::thread::spawn(move || run(&store, &key, &dir, &of_thread));
         Self(mailbox)
     }
 
@@ -102,7 +103,7 @@ impl Drop for Shipper {
     }
 }
 
-fn run(store: &Reader, dir: &Path, mailbox: &Mailbox) {
+fn run(store: &Reader, key: &SigningKey, dir: &Path, mailbox: &Mailbox) {
     let started = Instant::now();
     let (mut index, mut shipping) = (Index::new(dir.to_owned()), Shipping::default());
     let (mut route, mut wait): (Option<Route>, _) = (None, None);
@@ -123,7 +124,7 @@ fn run(store: &Reader, dir: &Path, mailbox: &Mailbox) {
         } else {
             match shipping.next(now) {
                 Next::Ship { node, digest, chunks } => {
-                    let cost = ship(store, &mut index, route, &node, digest, &chunks);
+                    let cost = ship((store, key), &mut index, route, &node, digest, &chunks);
                     shipping.shipped(&node, digest, &chunks, cost, started.elapsed());
                     Some(Duration::ZERO)
                 }
@@ -134,18 +135,26 @@ fn run(store: &Reader, dir: &Path, mailbox: &Mailbox) {
     }
 }
 
-/// Publishes chunks of content. Returns how many bytes were read and sent.
-fn ship(store: &Reader, index: &mut Index, route: &Route, node: &NodeId, digest: Digest, chunks: &[u32]) -> u64 {
+/// Publishes chunks of content, encrypted once for all nodes that fetch it. Returns how many bytes were read and sent.
+fn ship(
+    (store, key): (&Reader, &SigningKey),
+    index: &mut Index,
+    route: &Route,
+    node: &NodeId,
+    digest: Digest,
+    chunks: &[u32],
+) -> u64 {
     let of_site = route.site.as_ref().and_then(|site| index.read(site, node, &digest));
     let Some((held, mut cost)) = of_site.or_else(|| plan_body(store, node, &digest)) else {
         tracing::debug!(%node, %digest, "asks for content that no plan of it names, or no longer");
         return 0;
     };
+    let key = key.content_key(&digest);
     for n in chunks {
         match held.chunk(*n) {
             Ok(Some(chunk)) => {
                 cost += chunk.len() as u64;
-                route.transport.publish(Topic::Blob(digest, *n).name(&route.name), chunk, false);
+                route.transport.publish(Topic::Blob(digest, *n).name(&route.name), key.encrypt(*n, chunk), false);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, %digest, "a part of it cannot be shipped"),

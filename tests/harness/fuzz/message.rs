@@ -9,7 +9,7 @@ use groundplan_protocol::{
     VERSION,
     blob::Want,
     drift::{CheckRequest, DriftReport},
-    envelope::{Message, OpenError, SigningKey, open, seal},
+    envelope::{Message, OpenError, SigningKey, open, open_for, seal, seal_for},
     exec::{Exec, ExecOutput, ExecReady},
     ids::SiteName,
     plan::{Gates, NodePlan, PlanBody, PlanOffer},
@@ -52,7 +52,14 @@ fn decoded<M: Message + Debug + PartialEq>(json: &[u8]) {
 
     let key = SigningKey::from_seed([1; 32]);
     let site = SiteName::new("lab").expect("a name");
-    match open::<M>(&seal(&key, &message), &[key.public()], &site) {
+    let (trusted, recipient) = ([key.public()], key.decryption());
+    let opened = if M::ENCRYPTED {
+        let sealed = seal_for(&key, &recipient.public(), &message).expect("a key that can be encrypted to");
+        open_for::<M>(&sealed, &trusted, &site, &recipient)
+    } else {
+        open::<M>(&seal(&key, &message), &trusted, &site)
+    };
+    match opened {
         Ok(opened) => assert_eq!(opened, message),
         Err(OpenError::Version { found }) => assert_ne!(found, VERSION),
         Err(OpenError::Site(found)) => assert_ne!(found, site),

@@ -5,7 +5,7 @@ use groundplan_protocol::{
     blob::{BlobRef, Content},
     digest::{Digest, Fingerprint},
     effect::Action,
-    envelope::{SigningKey, seal},
+    envelope::{SigningKey, seal_for},
     ids::{CommitId, Generation, NodeId, SiteName},
     kinds::{File, TaskParams},
     plan::{Edges, NodePlan, OnInterrupt, PlanBody, PlanOffer, PlanText, PlannedTask, TaskSpec},
@@ -70,6 +70,10 @@ fn offer(plan: &NodePlan) -> PlanOffer {
     PlanOffer::new(&Fleet::planner_key(), 1 << 40, of, PlanText::of(plan), (0, u64::MAX))
 }
 
+fn seal_for_n1(key: &SigningKey, offer: &PlanOffer) -> Vec<u8> {
+    seal_for(key, &Fleet::node_key("n1").decryption().public(), offer).expect("a key that can be encrypted to")
+}
+
 /// The entry of node `n1` in a status.
 fn n1(status: &Value) -> Value {
     let nodes = status["nodes"].as_array().expect("nodes");
@@ -92,19 +96,20 @@ fn messages_that_are_not_for_this_agent(kind: Kind) {
     let mut huge = offer(&forged(1000));
     huge.body = PlanBody::Blob(BlobRef { sha256: huge.receipt.plan, size: 2 << 30 });
     let expired = PlanOffer { not_after_ms: 1_790_000_000_000, ..offer(&forged(1000)) };
-    let mut truncated = seal(&ours, &offer(&forged(1000)));
+    let mut truncated = seal_for_n1(&ours, &offer(&forged(1000)));
     truncated.truncate(truncated.len() / 2);
     let elsewhere = NodePlan { site: SiteName::new("elsewhere").unwrap(), ..forged(1000) };
     let other_node = NodePlan { node: NodeId::new("n2").unwrap(), ..forged(1000) };
     let cases = [
-        ("signed", seal(&theirs, &offer(&forged(1000)))),
-        ("elsewhere", seal(&ours, &offer(&elsewhere))),
-        ("n2", seal(&ours, &offer(&other_node))),
-        ("generation", seal(&ours, &offer(&forged(0)))),
+        ("signed", seal_for_n1(&theirs, &offer(&forged(1000)))),
+        ("elsewhere", seal_for_n1(&ours, &offer(&elsewhere))),
+        ("n2", seal_for_n1(&ours, &offer(&other_node))),
+        ("generation", seal_for_n1(&ours, &offer(&forged(0)))),
         ("envelope", truncated),
-        ("2 GiB", seal(&ours, &huge)),
-        ("expired", seal(&ours, &expired)),
-        ("ledger", seal(&ours, &offer(&forged(1000)))),
+        ("2 GiB", seal_for_n1(&ours, &huge)),
+        ("expired", seal_for_n1(&ours, &expired)),
+        ("decrypted", seal_for(&ours, &theirs.decryption().public(), &offer(&forged(1000))).unwrap()),
+        ("ledger", seal_for_n1(&ours, &offer(&forged(1000)))),
     ];
     for (word, payload) in cases {
         publish(fleet.broker.address(), &format!("groundplan/1/{SITE}/node/n1/plan"), payload, false);

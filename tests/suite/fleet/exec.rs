@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 use groundplan_protocol::{
     VERSION,
     duration::Span,
-    envelope::seal,
+    envelope::seal_for,
     exec::{Exec, Order, RunOrder},
     ids::{ExecId, NodeId, SessionId, SiteName},
     kinds::Run,
@@ -296,10 +296,13 @@ fn an_agent_that_does_not_answer_is_reported_and_runs_nothing_later(kind: Kind) 
             site: SiteName::new(SITE).expect("a site"),
             node: NodeId::new("n1").expect("a node"),
             id: ExecId::new(id).expect("an id"),
+            reply_to: Fleet::planner_key().decryption().public(),
             order: Order::Run(Box::new(run)),
         };
         let topic = format!("groundplan/1/{SITE}/node/n1/exec");
-        publish(fleet.broker.address(), &topic, seal(&Fleet::planner_key(), &exec), false);
+        let recipient = Fleet::node_key("n1").decryption().public();
+        let exec = seal_for(&Fleet::planner_key(), &recipient, &exec).expect("a key that can be encrypted to");
+        publish(fleet.broker.address(), &topic, exec, false);
     };
     order("00000001", "0123456789abcdef");
     order("00000002", sessions["n1"]);

@@ -31,7 +31,8 @@ fn commit(fleet: &Fleet, content: &str) -> String {
 fn state(revision: u64, generation: Generation, receipt: Option<PlanReceipt>) -> NodeState {
     let (site, node) = (SiteName::new(SITE).unwrap(), NodeId::new("n2").unwrap());
     let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").unwrap();
-    NodeState { revision, generation, receipt, ..NodeState::empty(site, node, ledger) }
+    let encryption_key = Some(Fleet::node_key("n2").decryption().public());
+    NodeState { revision, generation, receipt, encryption_key, ..NodeState::empty(site, node, ledger) }
 }
 
 fn generation(fleet: &Fleet) -> u64 {

@@ -47,7 +47,8 @@ fn exec(fleet: &Fleet, line: &str) -> Ended {
 /// The order, if the message is one.
 fn order(topic: &str, payload: &[u8]) -> Option<Order> {
     let site = SiteName::new(SITE).expect("a site");
-    let exec = envelope::open::<Exec>(payload, &[Fleet::planner_key().public()], &site);
+    let recipient = Fleet::node_key("n1").decryption();
+    let exec = envelope::open_for::<Exec>(payload, &[Fleet::planner_key().public()], &site, &recipient);
     topic.ends_with("/exec").then(|| exec.expect("an order").order)
 }
 

@@ -46,6 +46,7 @@ fn state(revision: u64, facts: Value) -> NodeState {
         degraded: BTreeMap::from([("s.t".parse().unwrap(), long())]),
         agent: long(),
         refused: Some(Refused { topic: long(), generation: None, reason: long(), at_ms: 0 }),
+        encryption_key: Some(Fleet::node_key("n2").decryption().public()),
         ..NodeState::empty(site, node, ledger())
     }
 }

@@ -13,3 +13,4 @@ mod message_flood;
 mod stolen_certificate;
 mod unsteady;
 mod want_flood;
+mod wiretap;

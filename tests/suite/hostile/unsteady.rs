@@ -9,7 +9,7 @@ use groundplan_protocol::{
     VERSION,
     digest::{Digest, Fingerprint},
     effect::Action,
-    envelope::{open, seal},
+    envelope::{open_for, seal},
     ids::{Generation, LedgerId, NodeId, Sequence, SiteName, TaskId},
     plan::{NodePlan, PlanBody, PlanOffer},
     report::{Outcome, ReportBatch, TaskReport},
@@ -74,6 +74,7 @@ impl Thief {
             generation: self.generation,
             sequence: Sequence(self.sequence),
             applied: self.applied.clone(),
+            encryption_key: Some(Fleet::node_key("n2").decryption().public()),
             ..NodeState::empty(site, node, ledger)
         };
         self.publish("state", seal(&Fleet::node_key("n2"), &state), true).await;
@@ -131,13 +132,15 @@ impl Thief {
     /// Contradicts itself with each plan that comes, for that long. Returns how many came.
     async fn attack(&mut self, span: Duration) -> usize {
         let (site, _, _) = Self::ids();
+        let decryption = Fleet::node_key("n2").decryption();
         let (until, mut plans) = (Instant::now() + span, 0);
         self.state().await;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let Ok(packet) = tokio::time::timeout(left, self.wire.next()).await else { break };
             let Packet::Publish(publish) = packet.expect("the broker stays connected") else { continue };
             self.wire.acknowledge(&publish).await;
-            if let Ok(offer) = open::<PlanOffer>(&publish.payload, &[Fleet::planner_key().public()], &site)
+            if let Ok(offer) =
+                open_for::<PlanOffer>(&publish.payload, &[Fleet::planner_key().public()], &site, &decryption)
                 && let PlanBody::Inline(text) = offer.body
                 && let plan = text.parse().expect("a plan")
                 && !plan.tasks.is_empty()

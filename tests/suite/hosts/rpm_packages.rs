@@ -109,7 +109,8 @@ fn packages_come_change_fail_and_go(program: &str) {
 
     // Absent, also of what is not there; and what another package needs stays when its task goes.
     publish(&hosts, &["gp-needs 1.0 gp-one"]);
-    let install = if program == "dnf" { "dnf -q -y --refresh install" } else { "zypper -n -q refresh && zypper -n -q install" };
+    let install =
+        if program == "dnf" { "dnf -q -y --refresh install" } else { "zypper -n -q refresh && zypper -n -q install" };
     hosts.out("h1", &format!("{install} gp-late gp-needs"));
     let absent = task("none", r#"{ names = ["gp-late", "gp-nosuch"], state = "absent" }"#);
     hosts.converged(&hosts.change(&(task("pair", r#""gp-one""#) + &absent)));

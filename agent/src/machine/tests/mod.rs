@@ -154,6 +154,7 @@ fn settings(boot: &str) -> Settings {
         site: SiteName::new("site").unwrap(),
         node: NodeId::new("node").unwrap(),
         agent: "0".to_owned(),
+        encryption_key: SigningKey::from_seed([1; 32]).decryption().public(),
         max_parallel: 3,
         max_blob: 1000,
         max_blobs: 2000,

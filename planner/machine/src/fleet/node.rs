@@ -6,6 +6,7 @@ use groundplan_core::{Belief, applied::NodeApplied, knowledge::Facts, rollout::S
 use groundplan_protocol::{
     digest::Fingerprint,
     effect::Action,
+    encryption::EncryptionKey,
     ids::{CommitId, Generation, LedgerId, Sequence, SessionId, TaskId},
     report::{ReportBatch, TaskReport},
     state::{Applied, NodeState, Phase},
@@ -149,6 +150,11 @@ impl Node {
     /// Whether a state of it was ever received, so that it can be planned for.
     pub fn is_known(&self) -> bool {
         self.belief.ledger.is_some()
+    }
+
+    /// The key to encrypt to it with, once its agent has announced one.
+    pub fn encryption_key(&self) -> Option<EncryptionKey> {
+        self.state.as_ref()?.encryption_key
     }
 
     /// Its tasks that do not work, each with the reason, by its last state.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use groundplan_protocol::{
+    encryption::EncryptionKey,
     ids::{Generation, NodeId, Sequence, TaskId},
     presence::Presence,
     report::{ReportBatch, TaskReport},
@@ -13,7 +14,7 @@ use groundplan_protocol::{
 
 use super::Machine;
 use crate::{
-    fleet::StateNews,
+    fleet::{Node, StateNews},
     ids::Receipt,
     io::{Effect, Event, Incoming, Level, NodeMessage},
     record::LogEntry,
@@ -184,7 +185,9 @@ impl Machine {
             None => self.take_refusal(node, &state, now),
         }
         let degraded = self.fleet.get(node).and_then(|known| known.degraded().cloned()).unwrap_or_default();
+        let key = self.fleet.get(node).and_then(Node::encryption_key);
         let Some(folded) = self.fleet.fold_state(node, state) else { return };
+        self.take_encryption_key(node, key);
         self.take_degraded(node, &degraded, now);
         let commit = self.deployment.active().map(|active| active.commit.id.clone());
         let mut plan = match folded.news {
@@ -214,6 +217,18 @@ impl Machine {
             self.deployment.facts_changed(node, first, now);
         }
         folded.exports.into_iter().for_each(|(task, before)| self.take_export(node, &task, before, now));
+    }
+
+    /// Offers a node its plan again if it cannot read what was encrypted to the key that it had before.
+    fn take_encryption_key(&mut self, node: &NodeId, before: Option<EncryptionKey>) {
+        let Some(known) = self.fleet.get_mut(node) else { return };
+        let key = known.encryption_key();
+        if key.is_none() {
+            let hint = "it gets no plan: upgrade its agent".to_owned();
+            known.reject("its agent announces no key to encrypt to".to_owned(), hint);
+        } else if key != before && known.planned.is_some() && !known.has_its_plan() && self.leadership.plans() {
+            self.offer_plan(node.clone());
+        }
     }
 
     /// Reports which tasks of a node no longer work, and which work again; `before` are those that did not work until now.
@@ -351,6 +366,7 @@ impl Machine {
 mod tests {
     use groundplan_protocol::{
         VERSION,
+        envelope::SigningKey,
         ids::{LedgerId, SiteName},
     };
 
@@ -389,7 +405,8 @@ mod tests {
         let mut stored = Stored::default();
         stored.meta.planner = "one".to_owned();
         stored.meta.generation = Generation(u64::MAX - 2);
-        let machine = Machine::restore(&Settings::new([0; 16]), stored, Now::default());
+        let key = SigningKey::from_seed([1; 32]).decryption().public();
+        let machine = Machine::restore(&Settings::new([0; 16], key), stored, Now::default());
         assert_eq!(machine.meta.generation, Generation(1 << 52));
     }
 }

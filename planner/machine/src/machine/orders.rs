@@ -13,6 +13,7 @@ use groundplan_protocol::{
 use super::Machine;
 use crate::{
     command::{CommandEvent, Outcome},
+    fleet::Node,
     io::{Delivery, Effect, Level, Message},
     write::Write,
 };
@@ -114,8 +115,10 @@ impl Machine {
             false => Delivery::Now,
         };
         if self.leadership.plans() || late {
-            let exec = Exec { version: VERSION, site, node, id, order };
-            self.out.push(Effect::Publish(Message::Exec(exec, delivery)));
+            // A connected agent has announced its key a moment after its presence: the order is given again.
+            let Some(key) = self.fleet.get(&node).and_then(Node::encryption_key) else { return };
+            let exec = Exec { version: VERSION, site, node, id, reply_to: self.reply_to, order };
+            self.out.push(Effect::Publish(Message::Exec(exec, key, delivery)));
         }
     }
 }

@@ -270,9 +270,11 @@ impl Machine {
         self.publish_checks(&BTreeSet::new(), now);
     }
 
-    /// Offers a node its plan, in the present term.
+    /// Offers a node its plan, in the present term. One that has announced no key is offered nothing until it has.
     pub(super) fn offer_plan(&mut self, node: NodeId) {
-        self.publish(Message::Plan(node, self.leadership.term()));
+        if let Some(key) = self.fleet.get(&node).and_then(Node::encryption_key) {
+            self.publish(Message::Plan(node, self.leadership.term(), key));
+        }
     }
 
     /// Offers those plans again that their nodes have not taken, before the offers expire, or in a term that counts again.
@@ -326,8 +328,10 @@ mod tests {
     use groundplan_core::Belief;
     use groundplan_protocol::{
         digest::Digest,
+        encryption::EncryptionKey,
         envelope::{PlanReceipt, SigningKey},
         ids::{Generation, LedgerId, SiteName},
+        state::NodeState,
     };
 
     use super::*;
@@ -338,6 +342,10 @@ mod tests {
         write::Stored,
     };
 
+    fn key() -> EncryptionKey {
+        SigningKey::from_seed([1; 32]).decryption().public()
+    }
+
     /// A planner with a plan that its node has not taken, once it plans.
     fn planning() -> (Machine, Now) {
         let node = NodeId::new("n1").unwrap();
@@ -346,11 +354,13 @@ mod tests {
         stored.meta.site = SiteName::new("site").ok();
         stored.meta.generation = Generation(3);
         let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").ok();
+        let empty = NodeState::empty("site".parse().unwrap(), node.clone(), ledger.clone().unwrap());
+        let state = Some(NodeState { encryption_key: Some(key()), ..empty });
         let belief = Belief { ledger, ..Belief::default() };
-        stored.nodes.insert(node.clone(), StoredNode { belief, ..StoredNode::default() });
+        stored.nodes.insert(node.clone(), StoredNode { belief, state, ..StoredNode::default() });
         stored.plans.insert(node, PlanNote { generation: Generation(3), asks: vec![1], id: Digest::of(b"{}") });
         let mut now = Now::default();
-        let mut machine = Machine::restore(&Settings::new([1; 16]), stored, now);
+        let mut machine = Machine::restore(&Settings::new([1; 16], key()), stored, now);
         machine.handle(Input::Connected { fresh: true }, now);
         for _ in 0..10 {
             now.mono = machine.deadline().max(now.mono);
@@ -382,7 +392,7 @@ mod tests {
         let receipt = PlanReceipt::sign(&SigningKey::from_seed([1; 32]), &site, &node, Generation(2), of);
         let state = serde_json::json!({
             "version": VERSION, "site": site, "node": node, "ledger": "0123456789abcdef0123456789abcdef", "revision": 1,
-            "generation": 2, "receipt": receipt, "phase": "idle", "sequence": 0, "agent": "0",
+            "generation": 2, "receipt": receipt, "encryption_key": key(), "phase": "idle", "sequence": 0, "agent": "0",
             "refused": { "topic": "plan", "generation": 3, "reason": "is of a planner in term 1", "at_ms": 1 },
         });
         let state = NodeMessage::State(Box::new(serde_json::from_value(state).unwrap()));
@@ -390,7 +400,7 @@ mod tests {
             machine.handle(Input::Message { receipt: Receipt(2), message: Incoming::Node(node.clone(), state) }, now);
         now.mono = machine.deadline().max(now.mono);
         effects.extend(machine.handle(Input::Tick, now));
-        let is_offer = |effect: &Effect| matches!(effect, Effect::Publish(Message::Plan(of, 10)) if *of == node);
+        let is_offer = |effect: &Effect| matches!(effect, Effect::Publish(Message::Plan(of, 10, _)) if *of == node);
         assert!(effects.iter().any(is_offer), "{effects:?}");
     }
 
@@ -410,5 +420,35 @@ mod tests {
         known.belief.generation = Generation(3);
         machine.renew_at = now.mono;
         assert_eq!(offers(&machine.handle(Input::Tick, now)), 0);
+    }
+
+    #[test]
+    fn a_plan_goes_to_the_key_that_the_node_announces_last_and_to_none_without() {
+        let (mut machine, now) = planning();
+        machine.handle(Input::Tick, now);
+        let (site, node): (SiteName, NodeId) = ("site".parse().unwrap(), "n1".parse().unwrap());
+        let ledger = LedgerId::new("0123456789abcdef0123456789abcdef").unwrap();
+        let mut revision = 0;
+        let mut announce = |machine: &mut Machine, encryption_key| {
+            revision += 1;
+            let empty = NodeState::empty(site.clone(), node.clone(), ledger.clone());
+            let state = Box::new(NodeState { encryption_key, revision, ..empty });
+            let message = Incoming::Node(node.clone(), NodeMessage::State(state));
+            let effects = machine.handle(Input::Message { receipt: Receipt(revision), message }, now);
+            let keys = effects.into_iter().filter_map(|effect| match effect {
+                Effect::Publish(Message::Plan(_, _, key)) => Some(key),
+                _ => None,
+            });
+            keys.collect::<Vec<_>>()
+        };
+        assert_eq!(announce(&mut machine, Some(key())), [], "it was offered to that key");
+        let other = SigningKey::from_seed([2; 32]).decryption().public();
+        assert_eq!(announce(&mut machine, Some(other)), [other]);
+        assert_eq!(announce(&mut machine, None), []);
+        let rejected = machine.fleet.get(&node).unwrap().rejected.clone().unwrap();
+        assert!(rejected.hint.contains("upgrade its agent"), "{rejected:?}");
+        machine.renew_at = now.mono;
+        assert_eq!(offers(&machine.handle(Input::Tick, now)), 0);
+        assert_eq!(announce(&mut machine, Some(key())), [key()]);
     }
 }

@@ -1,10 +1,15 @@
 //! Agents: what their shell does around the machine, with kills between any two effects.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use groundplan_agent::machine::{self as agent, Effect, JobDone, Machine, Promise, Start, Write};
 use groundplan_protocol::{
     VERSION,
+    encryption::EncryptionKey,
+    envelope::SigningKey,
     ids::{Generation, Sequence, SessionId, SiteName, TaskId},
     presence::Presence,
     report::{Outcome, ReportBatch},
@@ -31,6 +36,12 @@ pub(super) fn site() -> SiteName {
     SiteName::new("simulated").expect("a name")
 }
 
+/// The key of every node and planner: messages are handed on as they are.
+pub(super) fn encryption_key() -> EncryptionKey {
+    static KEY: LazyLock<EncryptionKey> = LazyLock::new(|| SigningKey::from_seed([1; 32]).decryption().public());
+    *KEY
+}
+
 impl World {
     fn settings(&self, slot: usize) -> agent::Settings {
         let agent = &self.agents[slot];
@@ -38,6 +49,7 @@ impl World {
             site: site(),
             node: agent.node.clone(),
             agent: "0".to_owned(),
+            encryption_key: encryption_key(),
             max_parallel: 2,
             max_blob: 1 << 20,
             max_blobs: 1 << 20,

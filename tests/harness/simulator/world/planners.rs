@@ -27,7 +27,7 @@ use super::{
         sabotage::Sabotage,
     },
     Event, Owner, World,
-    agents::site,
+    agents::{encryption_key, site},
     network::short,
 };
 
@@ -71,7 +71,7 @@ impl World {
         let process = format!("{} {}", planner.name, planner.incarnation);
         let mut seed = [0; 16];
         seed.copy_from_slice(&Digest::of(process.as_bytes()).as_bytes()[..16]);
-        let machine = Machine::restore(&Settings::new(seed), planner.disk.stored(), now);
+        let machine = Machine::restore(&Settings::new(seed, encryption_key()), planner.disk.stored(), now);
         let name = planner.name.clone();
         self.note(|| format!("{name} starts"));
         self.check_restored(slot, &machine);
@@ -428,7 +428,7 @@ impl World {
                 return self.planners[slot].outbox.push_urgent(message);
             }
             io::Message::Heartbeat(_) => return,
-            io::Message::Plan(node, term) => match disk.plans.get(&node) {
+            io::Message::Plan(node, term, _) => match disk.plans.get(&node) {
                 Some(plan) => {
                     let site = disk.meta.site.clone().expect("a planner with plans has a site");
                     let text = PlanText::from_json(plan.json.clone()).expect("the JSON of a plan");
